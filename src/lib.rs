@@ -1,0 +1,4 @@
+//! Portcullis: an OAuth proxy authorization server for MCP.
+
+pub mod clock;
+pub mod oauth;

@@ -1,0 +1,79 @@
+//! Error codes of the OAuth family and what every refusal must be able to say.
+//! RFC 6749 §4.1.2.1 and §5.2, RFC 7591 §3.2.2, RFC 8707 §2, RFC 6750 §3.1.
+
+/// An `error` code that a client may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// The request is malformed.
+    InvalidRequest,
+    /// The client could not be authenticated, or is unknown.
+    InvalidClient,
+    /// The code or refresh token is of no use to this client.
+    InvalidGrant,
+    /// The client may not use this grant type or response type.
+    UnauthorizedClient,
+    /// The grant type is not offered.
+    UnsupportedGrantType,
+    /// The response type is not offered.
+    UnsupportedResponseType,
+    /// The scope is malformed or exceeds the grant.
+    InvalidScope,
+    /// The resource is unknown or exceeds the grant (RFC 8707).
+    InvalidTarget,
+    /// The person or the rules said no.
+    AccessDenied,
+    /// Something broke on our side.
+    ServerError,
+    /// Try again later.
+    TemporarilyUnavailable,
+    /// A redirect URI cannot be registered (RFC 7591).
+    InvalidRedirectUri,
+    /// Some other member cannot be registered (RFC 7591).
+    InvalidClientMetadata,
+    /// The access token is missing something, expired, revoked or foreign (RFC 6750).
+    InvalidToken,
+    /// The access token lacks a scope (RFC 6750).
+    InsufficientScope,
+    /// Request objects by value are not supported (OIDC Core §3.1.2.6).
+    RequestNotSupported,
+    /// Request objects by reference are not supported (OIDC Core §3.1.2.6).
+    RequestUriNotSupported,
+}
+
+impl ErrorCode {
+    /// The code as it stands on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::AccessDenied => "access_denied",
+            Self::ServerError => "server_error",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+            Self::InvalidRedirectUri => "invalid_redirect_uri",
+            Self::InvalidClientMetadata => "invalid_client_metadata",
+            Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::RequestNotSupported => "request_not_supported",
+            Self::RequestUriNotSupported => "request_uri_not_supported",
+        }
+    }
+}
+
+/// Why a request was turned down, in words for the caller.
+///
+/// `Display` becomes the `error_description`; it never holds a secret or input that was not checked.
+pub trait Refusal: std::error::Error + Send + Sync + 'static {
+    /// The code the caller reads.
+    fn code(&self) -> ErrorCode;
+}
+
+/// `Ok` when `condition` holds, otherwise the refusal: a rule reads as one line.
+pub fn ensure<R>(condition: bool, refusal: R) -> Result<(), R> {
+    if condition { Ok(()) } else { Err(refusal) }
+}

@@ -1,0 +1,207 @@
+//! Secrets: made in one place, hashed per kind, never printed.
+//!
+//! A secret reads `<kind>_<id>.<secret>`. The row is found by the time-ordered id and proved by the
+//! hash of the whole text. The kind is part of the hash, so that a code can never pass for a refresh
+//! token (threats AC-04).
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::TryRng;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+
+/// Bytes from the operating system's generator: the only source of randomness in the house.
+///
+/// # Panics
+/// When the operating system has no randomness to give; nothing safe can be done without it.
+#[expect(clippy::expect_used, reason = "without randomness no answer is a safe one")]
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::rngs::SysRng.try_fill_bytes(&mut bytes).expect("the operating system has randomness");
+    bytes
+}
+
+/// 256 random bits as 43 characters of `[A-Za-z0-9_-]`.
+pub fn random_text() -> String {
+    URL_SAFE_NO_PAD.encode(random_bytes::<32>())
+}
+
+/// A new row id: 48 bits of time in milliseconds, then 80 random bits, as 32 lower-case hex digits.
+///
+/// Ids made later sort later: random keys cost the database half its durable write rate.
+pub fn new_id(clock: &Clock) -> String {
+    let [a, b, c, d, e, f, g, h, i, j] = random_bytes::<10>();
+    let random = u128::from_be_bytes([0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h, i, j]);
+    format!("{:012x}{random:020x}", clock.unix_millis())
+}
+
+/// What a secret is for. Kinds cannot be swapped: each has its own prefix and its own hash domain.
+pub trait Kind: fmt::Debug + Clone + Copy + Send + Sync + 'static {
+    /// What stands before the underscore.
+    const PREFIX: &'static str;
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $name;
+            impl Kind for $name {
+                const PREFIX: &'static str = $prefix;
+            }
+        )*
+    };
+}
+
+kinds! {
+    /// The authorization code a client redeems at the token endpoint.
+    AuthorizationCode = "ac";
+    /// The refresh token a client holds.
+    RefreshToken = "rt";
+    /// The secret of a confidential client.
+    ClientSecret = "cs";
+    /// The `state` that travels through the identity provider.
+    LoginState = "ls";
+    /// The cookie that binds a login to one browser.
+    BrowserBinding = "bb";
+}
+
+/// A secret in the hands of its holder. Never stored, never printed, wiped when dropped.
+pub struct Secret<K: Kind> {
+    text: Zeroizing<String>,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> Secret<K> {
+    /// A new secret for the row `id`; see [`new_id`].
+    pub fn generate(id: &str) -> Self {
+        Self::from_text(format!("{}_{id}.{}", K::PREFIX, random_text()))
+    }
+
+    /// Reads what a caller presents. `None` when it cannot be a secret of this kind.
+    pub fn parse(presented: &str) -> Option<Self> {
+        let rest = presented.strip_prefix(K::PREFIX)?.strip_prefix('_')?;
+        let (id, secret) = rest.split_once('.')?;
+        let id_fits = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let secret_fits = secret.len() == 43
+            && secret.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        (id_fits && secret_fits).then(|| Self::from_text(presented.to_owned()))
+    }
+
+    fn from_text(text: String) -> Self {
+        Self { text: Zeroizing::new(text), kind: PhantomData }
+    }
+
+    /// The id of the row this secret belongs to.
+    pub fn id(&self) -> &str {
+        let start = K::PREFIX.len() + 1;
+        self.text.get(start..start + 32).unwrap_or_default()
+    }
+
+    /// The text to hand to its holder, and to nobody else.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// What storage may keep.
+    pub fn hash(&self) -> SecretHash<K> {
+        SecretHash::of(&self.text)
+    }
+}
+
+impl<K: Kind> Clone for Secret<K> {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), kind: PhantomData }
+    }
+}
+
+impl<K: Kind> fmt::Debug for Secret<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret<{}>", K::PREFIX)
+    }
+}
+
+/// SHA-256 of a secret under its kind, as base64url: all that storage ever sees.
+///
+/// The secrets are 256 random bits, so a fast hash is enough: there is nothing to guess.
+#[derive(Clone)]
+pub struct SecretHash<K: Kind> {
+    text: String,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> SecretHash<K> {
+    /// Hashes `secret` in the domain of `K`.
+    pub fn of(secret: &str) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(b"portcullis secret ");
+        context.update(K::PREFIX.as_bytes());
+        context.update(b"\0");
+        context.update(secret.as_bytes());
+        Self { text: URL_SAFE_NO_PAD.encode(context.finish()), kind: PhantomData }
+    }
+
+    /// The hash as it is stored.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether `stored` is this hash, in constant time.
+    pub fn is(&self, stored: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(self.text.as_bytes(), stored.as_bytes())
+            .is_ok()
+    }
+}
+
+impl<K: Kind> fmt::Debug for SecretHash<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretHash<{}>", K::PREFIX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    fn clock() -> Clock {
+        Clock::Manual(ManualClock::at(Timestamp::from_unix(1_800_000_000)))
+    }
+
+    #[test]
+    fn ac_04_a_secret_of_one_kind_is_not_one_of_another() {
+        let code = Secret::<AuthorizationCode>::generate(&new_id(&clock()));
+
+        assert!(Secret::<AuthorizationCode>::parse(code.expose()).is_some());
+        assert!(Secret::<RefreshToken>::parse(code.expose()).is_none());
+        assert_ne!(
+            SecretHash::<RefreshToken>::of("x").as_str(),
+            SecretHash::<AuthorizationCode>::of("x").as_str()
+        );
+    }
+
+    #[test]
+    fn debug_output_holds_no_secret() {
+        let code = Secret::<AuthorizationCode>::generate(&new_id(&clock()));
+
+        assert_eq!(format!("{code:?} {:?}", code.hash()), "Secret<ac> SecretHash<ac>");
+    }
+
+    #[test]
+    fn ac_08_ids_sort_by_time_and_secrets_do_not_repeat() {
+        let hand = ManualClock::at(Timestamp::from_unix(1_800_000_000));
+        let clock = Clock::Manual(hand.clone());
+        let earlier = new_id(&clock);
+        hand.advance(1);
+        assert!(earlier < new_id(&clock));
+
+        let many: std::collections::HashSet<String> = (0..10_000).map(|_| random_text()).collect();
+        assert_eq!(many.len(), 10_000);
+    }
+}
