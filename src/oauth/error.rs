@@ -34,6 +34,8 @@ pub enum ErrorCode {
     InvalidToken,
     /// The access token lacks a scope (RFC 6750).
     InsufficientScope,
+    /// A person has to be asked, but `prompt=none` forbids it (OIDC Core §3.1.2.6).
+    InteractionRequired,
     /// Request objects by value are not supported (OIDC Core §3.1.2.6).
     RequestNotSupported,
     /// Request objects by reference are not supported (OIDC Core §3.1.2.6).
@@ -59,6 +61,7 @@ impl ErrorCode {
             Self::InvalidClientMetadata => "invalid_client_metadata",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
+            Self::InteractionRequired => "interaction_required",
             Self::RequestNotSupported => "request_not_supported",
             Self::RequestUriNotSupported => "request_uri_not_supported",
         }

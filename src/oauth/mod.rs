@@ -1,5 +1,13 @@
 //! Values and rules of OAuth, pure: no I/O, no axum, no sqlx.
 
+pub mod authorization_request;
+pub mod client;
+pub mod client_name;
 pub mod error;
+pub mod grant;
+pub mod pkce;
+pub mod redirect_uri;
+pub mod resource;
 pub mod scope;
+pub mod sealed;
 pub mod secret;

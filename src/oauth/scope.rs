@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Longest `scope` parameter accepted, in bytes.
 pub const MAX_SCOPE_PARAMETER: usize = 1000;
 /// Most scope tokens accepted in one parameter.
@@ -134,6 +136,20 @@ impl fmt::Display for ScopeSet {
             f.write_str(scope.as_str())?;
         }
         Ok(())
+    }
+}
+
+/// A set is stored and sent as a `scope` parameter: tokens parted by one space.
+impl Serialize for ScopeSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ScopeSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 

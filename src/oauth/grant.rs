@@ -1,0 +1,210 @@
+//! Codes, refresh tokens and grants: the rules of the token endpoint.
+//! RFC 6749 §4.1.3, §5.2 and §6, RFC 7636 §4.6, RFC 8707 §2.2, RFC 9700 §4.14.
+
+use super::error::{ErrorCode, Refusal, ensure};
+use super::pkce::CodeChallenge;
+use super::resource;
+use super::scope::ScopeSet;
+use crate::clock::Timestamp;
+
+/// A code as it was issued: everything a redemption must agree with.
+#[derive(Clone, Debug)]
+pub struct IssuedCode {
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Where it was sent.
+    pub redirect_uri: String,
+    /// Whether the authorization request named the redirect URI.
+    pub redirect_uri_sent: bool,
+    /// The challenge the verifier must meet.
+    pub code_challenge: CodeChallenge,
+    /// The audience.
+    pub resource: String,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+/// What a client presents to redeem a code.
+#[derive(Clone, Copy, Debug)]
+pub struct Redemption<'a> {
+    /// The authenticated client.
+    pub client_id: &'a str,
+    /// `redirect_uri`, when sent.
+    pub redirect_uri: Option<&'a str>,
+    /// `code_verifier`, when sent.
+    pub code_verifier: Option<&'a str>,
+    /// `resource`, when sent.
+    pub resource: Option<&'a str>,
+}
+
+impl IssuedCode {
+    /// Checks that whoever redeems is whoever asked. A failure here says nothing about the code's age.
+    pub fn check_holder(&self, attempt: &Redemption<'_>) -> Result<(), TokenRefused> {
+        ensure(attempt.client_id == self.client_id, TokenRefused::OtherClient)?;
+        let redirect_uri_agrees =
+            attempt.redirect_uri.is_none_or(|presented| presented == self.redirect_uri);
+        ensure(redirect_uri_agrees, TokenRefused::OtherRedirectUri)?;
+        let verifier = attempt.code_verifier.ok_or(TokenRefused::NoVerifier)?;
+        ensure(self.code_challenge.is_met_by(verifier), TokenRefused::WrongVerifier)
+    }
+
+    /// Checks that the code is still good for what is asked.
+    pub fn check_use(&self, attempt: &Redemption<'_>, now: Timestamp) -> Result<(), TokenRefused> {
+        ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
+        check_resource(&self.resource, attempt.resource)
+    }
+}
+
+/// Checks a `resource` at the token endpoint: absent means the grant's own.
+pub fn check_resource(granted: &str, presented: Option<&str>) -> Result<(), TokenRefused> {
+    let agrees = presented.is_none_or(|presented| resource::names_the_same(granted, presented));
+    ensure(agrees, TokenRefused::OtherResource)
+}
+
+/// Checks a `scope` at refresh: it may only narrow (RFC 6749 §6). Absent means all of the grant.
+///
+/// Scopes that were never part of the grant are refused only when `ceiling` lacks them; a scope that
+/// the rules have taken away meanwhile is simply not granted.
+pub fn narrowed(ceiling: &ScopeSet, presented: Option<&str>) -> Result<ScopeSet, TokenRefused> {
+    let Some(presented) = presented else {
+        return Ok(ceiling.clone());
+    };
+    let asked = ScopeSet::parse(presented).map_err(|_| TokenRefused::Scope)?;
+    let asked: ScopeSet =
+        asked.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
+    if asked.is_empty() {
+        return Ok(ceiling.clone());
+    }
+    ensure(asked.is_subset(ceiling), TokenRefused::WiderScope)?;
+    Ok(asked)
+}
+
+/// Why the token endpoint turned a request down.
+///
+/// All causes of `invalid_grant` look the same on the wire; the log knows which it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefused {
+    /// The grant type is not offered.
+    #[error("this grant_type is not supported")]
+    UnsupportedGrantType,
+    /// A required parameter is absent or empty.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A parameter came twice.
+    #[error("a parameter was sent more than once")]
+    RepeatedParameter,
+    /// Never issued, or gone.
+    #[error("the authorization code is not known")]
+    UnknownCode,
+    /// Its minute is over.
+    #[error("the authorization code has expired")]
+    ExpiredCode,
+    /// Redeemed before: the grant it became is revoked.
+    #[error("the authorization code was redeemed before")]
+    ReplayedCode,
+    /// Too many wrong attempts.
+    #[error("the authorization code was burnt by wrong attempts")]
+    BurntCode,
+    /// Issued to another client.
+    #[error("issued to another client")]
+    OtherClient,
+    /// Issued for another redirect URI.
+    #[error("issued for another redirect_uri")]
+    OtherRedirectUri,
+    /// PKCE cannot be left out.
+    #[error("code_verifier is missing")]
+    NoVerifier,
+    /// The verifier does not meet the challenge.
+    #[error("code_verifier does not meet the challenge")]
+    WrongVerifier,
+    /// Never issued, or gone.
+    #[error("the refresh token is not known")]
+    UnknownRefreshToken,
+    /// Idle too long, or past the grant's absolute end.
+    #[error("the refresh token has expired")]
+    ExpiredRefreshToken,
+    /// The grant was revoked.
+    #[error("the grant has ended")]
+    EndedGrant,
+    /// Used again after its successor was in use or the grace was over: the family is revoked.
+    #[error("the refresh token was used before")]
+    ReusedRefreshToken,
+    /// The identity provider no longer vouches for the person.
+    #[error("the identity provider ended the session")]
+    UpstreamEnded,
+    /// The rules leave the person nothing.
+    #[error("the person has no access any more")]
+    NoAccess,
+    /// Handed out again too often within the grace window.
+    #[error("the refresh token was replayed too often")]
+    TooManyReplays,
+    /// The resource is not the grant's.
+    #[error("resource is not the one this grant is for")]
+    OtherResource,
+    /// The scope is malformed.
+    #[error("scope is malformed")]
+    Scope,
+    /// The scope exceeds the grant.
+    #[error("scope exceeds what was granted")]
+    WiderScope,
+}
+
+impl Refusal for TokenRefused {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnsupportedGrantType => ErrorCode::UnsupportedGrantType,
+            Self::Missing(_) | Self::RepeatedParameter => ErrorCode::InvalidRequest,
+            Self::UnknownCode
+            | Self::ExpiredCode
+            | Self::ReplayedCode
+            | Self::BurntCode
+            | Self::OtherClient
+            | Self::OtherRedirectUri
+            | Self::NoVerifier
+            | Self::WrongVerifier
+            | Self::UnknownRefreshToken
+            | Self::ExpiredRefreshToken
+            | Self::EndedGrant
+            | Self::ReusedRefreshToken
+            | Self::UpstreamEnded
+            | Self::NoAccess => ErrorCode::InvalidGrant,
+            Self::TooManyReplays => ErrorCode::TemporarilyUnavailable,
+            Self::OtherResource => ErrorCode::InvalidTarget,
+            Self::Scope | Self::WiderScope => ErrorCode::InvalidScope,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ceiling() -> ScopeSet {
+        ScopeSet::parse("create:todos read:todos").unwrap()
+    }
+
+    #[test]
+    fn rt_06_a_refresh_may_narrow_but_never_widen() {
+        assert_eq!(narrowed(&ceiling(), None), Ok(ceiling()));
+        assert_eq!(narrowed(&ceiling(), Some("")), Ok(ceiling()));
+        assert_eq!(
+            narrowed(&ceiling(), Some("read:todos offline_access")).unwrap().to_string(),
+            "read:todos"
+        );
+        assert_eq!(
+            narrowed(&ceiling(), Some("read:todos delete:todos")),
+            Err(TokenRefused::WiderScope)
+        );
+    }
+
+    #[test]
+    fn rt_07_a_resource_may_only_be_the_grants_own() {
+        let ours = "https://mcp.example.com/mcp";
+        assert_eq!(check_resource(ours, None), Ok(()));
+        assert_eq!(check_resource(ours, Some(ours)), Ok(()));
+        assert_eq!(
+            check_resource(ours, Some("https://mcp.example.com/other")),
+            Err(TokenRefused::OtherResource)
+        );
+    }
+}

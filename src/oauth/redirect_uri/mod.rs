@@ -1,0 +1,375 @@
+//! Redirect URIs: what may be registered, what matches, where an answer may go.
+//! OAuth 2.1 §2.3.1, RFC 8252 §7 and §8, threats RU-01 to RU-11.
+//!
+//! Only canonical fixpoints are registered: a text that every URL parser reads the same way. From
+//! then on bytes are compared; nothing is ever parsed and written again.
+
+#[cfg(test)]
+mod vectors;
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+/// Longest redirect URI, in bytes.
+pub const MAX_REDIRECT_URI: usize = 1024;
+
+/// Schemes that programs, pages or the system act on; refused whatever a policy lists.
+const DANGEROUS_SCHEMES: &[&str] = &[
+    "about",
+    "blob",
+    "chrome",
+    "chrome-extension",
+    "content",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "ftps",
+    "gopher",
+    "intent",
+    "jar",
+    "javascript",
+    "mailto",
+    "ms-appinstaller",
+    "ms-msdt",
+    "res",
+    "resource",
+    "search-ms",
+    "sms",
+    "tel",
+    "vbscript",
+    "view-source",
+    "ws",
+    "wss",
+];
+
+/// Names that our own answer uses: a registered query that holds one would double it (RU-07).
+const RESPONSE_PARAMETERS: &[&str] = &[
+    "code",
+    "state",
+    "iss",
+    "error",
+    "error_description",
+    "error_uri",
+    "response",
+    "id_token",
+    "access_token",
+    "token_type",
+    "expires_in",
+    "scope",
+    "session_state",
+];
+
+/// Which redirect URIs may be registered here.
+#[derive(Clone, Debug, Default)]
+pub struct RedirectPolicy {
+    /// Private-use schemes of known programs, without the colon.
+    pub private_schemes: Vec<String>,
+    /// The operator's exact list; `None` leaves it to the general rules.
+    pub allowed: Option<Vec<String>>,
+}
+
+/// Why a redirect URI cannot be registered. Never repeats the URI: it may be hostile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedirectUriRefused {
+    /// Longer than [`MAX_REDIRECT_URI`].
+    #[error("a redirect URI is longer than 1024 bytes")]
+    TooLong,
+    /// Characters that parsers disagree on.
+    #[error("a redirect URI holds characters other than printable ASCII, or a backslash")]
+    Characters,
+    /// No URL.
+    #[error("a redirect URI is not an absolute URL")]
+    NotAUrl,
+    /// A parser would write it differently.
+    #[error("a redirect URI is not in its canonical form")]
+    NotCanonical,
+    /// `user@`.
+    #[error("a redirect URI must not hold a user name or password")]
+    UserInfo,
+    /// `#`.
+    #[error("a redirect URI must not hold a fragment")]
+    Fragment,
+    /// `..`, `%2e`, `%2f`, `%5c`, control characters.
+    #[error("the path of a redirect URI holds dot segments or encoded separators")]
+    Path,
+    /// A trailing dot, an address, no host.
+    #[error("the host of a redirect URI must be a plain DNS name")]
+    Host,
+    /// Port 0.
+    #[error("a redirect URI holds port 0")]
+    Port,
+    /// `http` beyond loopback.
+    #[error("http is allowed for 127.0.0.1, [::1] and localhost only")]
+    PlainHttp,
+    /// A scheme that is not allowed.
+    #[error("the scheme of a redirect URI is not allowed here")]
+    Scheme,
+    /// A parameter name of the answer.
+    #[error("the query of a redirect URI holds a parameter that the answer itself uses")]
+    ResponseParameter,
+    /// Not on the operator's list.
+    #[error("the redirect URI is not on the list of this server's administrator")]
+    NotListed,
+}
+
+/// A redirect URI that a client registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RedirectUri(String);
+
+impl RedirectUri {
+    /// Checks `text` against the rules; the only way in from outside.
+    pub fn register(text: &str, policy: &RedirectPolicy) -> Result<Self, RedirectUriRefused> {
+        if text.len() > MAX_REDIRECT_URI {
+            return Err(RedirectUriRefused::TooLong);
+        }
+        if !text.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b'\\') {
+            return Err(RedirectUriRefused::Characters);
+        }
+        let url = Url::parse(text).map_err(|_| RedirectUriRefused::NotAUrl)?;
+        if text.contains('#') {
+            return Err(RedirectUriRefused::Fragment);
+        }
+        if DANGEROUS_SCHEMES.contains(&url.scheme()) || url.scheme().starts_with("ms-") {
+            return Err(RedirectUriRefused::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() || authority(text).contains('@') {
+            return Err(RedirectUriRefused::UserInfo);
+        }
+        check_path(text)?;
+        if url.as_str() != text && url.as_str() != format!("{text}/") {
+            return Err(RedirectUriRefused::NotCanonical);
+        }
+        match url.scheme() {
+            "https" => check_host(&url)?,
+            "http" => check_loopback(&url)?,
+            scheme => check_private_scheme(scheme, policy)?,
+        }
+        if url.port() == Some(0) {
+            return Err(RedirectUriRefused::Port);
+        }
+        check_query(&url)?;
+        let registered = Self(text.to_owned());
+        if let Some(allowed) = &policy.allowed {
+            let listed =
+                allowed.iter().any(|entry| entry == text || Self(entry.clone()).admits(text));
+            if !listed {
+                return Err(RedirectUriRefused::NotListed);
+            }
+        }
+        Ok(registered)
+    }
+
+    /// The registered text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether an authorization request may name `presented`: byte for byte, except that the port is
+    /// free when both are `http` on the same loopback host (RFC 8252 §7.3).
+    pub fn admits(&self, presented: &str) -> bool {
+        if self.0 == presented {
+            return true;
+        }
+        let (Some(ours), Some(theirs)) = (Loopback::of(&self.0), Loopback::of(presented)) else {
+            return false;
+        };
+        ours.host == theirs.host && ours.rest == theirs.rest
+    }
+
+    /// Whether the answer stays on the person's device.
+    pub fn is_native(&self) -> bool {
+        !self.0.starts_with("https:")
+    }
+}
+
+fn authority(text: &str) -> &str {
+    let after = text.split_once("://").map_or("", |(_, after)| after);
+    after.split(['/', '?']).next().unwrap_or_default()
+}
+
+fn check_path(text: &str) -> Result<(), RedirectUriRefused> {
+    let path = text.split('?').next().unwrap_or_default().to_ascii_lowercase();
+    let encoded = ["%2e", "%2f", "%5c", "%25"].iter().any(|bad| path.contains(bad))
+        || path.as_bytes().windows(3).any(|triple| {
+            // %00 to %1f, and %7f
+            triple[0] == b'%' && (matches!(triple[1], b'0' | b'1') || &triple[1..] == b"7f")
+        });
+    let after_authority = path.split_once("://").map_or(path.as_str(), |(_, after)| after);
+    let dots = after_authority
+        .split('/')
+        .skip(1)
+        .any(|segment| matches!(segment.split(';').next(), Some("." | "..")));
+    let doubled = after_authority.contains("//");
+    if encoded || dots || doubled { Err(RedirectUriRefused::Path) } else { Ok(()) }
+}
+
+fn check_host(url: &Url) -> Result<(), RedirectUriRefused> {
+    match url.host() {
+        Some(Host::Domain(host)) if !host.ends_with('.') && !host.contains('%') => Ok(()),
+        _ if is_loopback_host(url) => Ok(()),
+        _ => Err(RedirectUriRefused::Host),
+    }
+}
+
+fn check_loopback(url: &Url) -> Result<(), RedirectUriRefused> {
+    if is_loopback_host(url) { Ok(()) } else { Err(RedirectUriRefused::PlainHttp) }
+}
+
+fn is_loopback_host(url: &Url) -> bool {
+    matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+fn check_private_scheme(scheme: &str, policy: &RedirectPolicy) -> Result<(), RedirectUriRefused> {
+    let listed = policy.private_schemes.iter().any(|known| known == scheme);
+    // A reverse domain name belongs to somebody (RFC 8252 §7.1); a bare word to anybody.
+    if listed || scheme.contains('.') { Ok(()) } else { Err(RedirectUriRefused::Scheme) }
+}
+
+fn check_query(url: &Url) -> Result<(), RedirectUriRefused> {
+    let clash = url.query().unwrap_or_default().split(['&', ';']).any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
+        let name = percent_decode_str(&name).decode_utf8_lossy().trim().to_ascii_lowercase();
+        RESPONSE_PARAMETERS.contains(&name.as_str())
+    });
+    if clash { Err(RedirectUriRefused::ResponseParameter) } else { Ok(()) }
+}
+
+/// `http://<loopback host>[:port]<rest>`, cut by hand so that no parser repairs anything.
+struct Loopback<'a> {
+    host: &'a str,
+    port: Option<&'a str>,
+    rest: &'a str,
+}
+
+impl<'a> Loopback<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let after = text.strip_prefix("http://")?;
+        let host =
+            ["127.0.0.1", "[::1]", "localhost"].into_iter().find(|host| after.starts_with(host))?;
+        let (host, tail) = after.split_at(host.len());
+        let split = tail.find(['/', '?']).unwrap_or(tail.len());
+        let (port, rest) = tail.split_at(split);
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None, // localhost.evil, localhost@evil
+            Some(digits) => Some(digits),
+        };
+        let port_fits = port.is_none_or(|digits| {
+            !digits.starts_with('0')
+                && digits.bytes().all(|b| b.is_ascii_digit())
+                && digits.parse::<u16>().is_ok()
+        });
+        let rest_fits =
+            rest.bytes().all(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'#' | b'\\'));
+        (port_fits && rest_fits).then_some(Self { host, port, rest })
+    }
+}
+
+/// Where an answer goes, for the person who decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A website.
+    Https {
+        /// Host, and port where it is not 443.
+        host: String,
+        /// The name is written in ASCII for characters that may look like others.
+        punycode: bool,
+    },
+    /// A program on this computer.
+    Loopback {
+        /// `localhost:53124`
+        host_and_port: String,
+    },
+    /// An app that handles a private scheme.
+    App {
+        /// Without the colon.
+        scheme: String,
+    },
+}
+
+/// Where a registered or admitted redirect URI leads.
+pub fn destination(uri: &str) -> Destination {
+    if let Some(loopback) = Loopback::of(uri) {
+        let port = loopback.port.map(|port| format!(":{port}")).unwrap_or_default();
+        return Destination::Loopback { host_and_port: format!("{}{port}", loopback.host) };
+    }
+    let (scheme, _) = uri.split_once(':').unwrap_or((uri, ""));
+    if scheme != "https" {
+        return Destination::App { scheme: scheme.to_owned() };
+    }
+    let host = authority(uri).to_owned();
+    let punycode = host.split(['.', ':']).any(|label| label.starts_with("xn--"));
+    Destination::Https { host, punycode }
+}
+
+/// Why no return address can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReturnRefused {
+    /// Several are registered, or a loopback one without port: which is meant must be said.
+    #[error("redirect_uri is required for this client")]
+    Required,
+    /// Not registered.
+    #[error("redirect_uri is not registered for this client")]
+    NotRegistered,
+}
+
+/// An address that the client registered: the only way an answer can leave us.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReturnAddress(String);
+
+impl ReturnAddress {
+    /// The address a request means. Left out, it is the only registered one.
+    pub fn resolve(
+        registered: &[RedirectUri],
+        presented: Option<&str>,
+    ) -> Result<Self, ReturnRefused> {
+        match (presented, registered) {
+            (Some(presented), registered) => registered
+                .iter()
+                .any(|uri| uri.admits(presented))
+                .then(|| Self(presented.to_owned()))
+                .ok_or(ReturnRefused::NotRegistered),
+            (None, [only]) => {
+                let portless = Loopback::of(&only.0).is_some_and(|uri| uri.port.is_none());
+                if portless { Err(ReturnRefused::Required) } else { Ok(Self(only.0.clone())) }
+            }
+            (None, _) => Err(ReturnRefused::Required),
+        }
+    }
+
+    /// The address as presented.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address with parameters appended to the text as it stands: nothing is written anew.
+    pub fn with_params(&self, params: &[(&str, &str)]) -> String {
+        let mut uri = self.0.clone();
+        for (name, value) in params {
+            match uri.split_once('?') {
+                None => uri.push('?'),
+                // An empty query, or one that ends in `&`, needs no separator.
+                Some((_, query)) if query.is_empty() || query.ends_with('&') => {}
+                Some(_) => uri.push('&'),
+            }
+            uri.push_str(name);
+            uri.push('=');
+            uri.extend(utf8_percent_encode(value, FORM_VALUE));
+        }
+        uri
+    }
+}
+
+/// What stays as it is in a value; everything else is percent-encoded, a space as `%20`.
+const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl fmt::Debug for ReturnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReturnAddress").finish_non_exhaustive()
+    }
+}

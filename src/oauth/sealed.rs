@@ -1,0 +1,197 @@
+//! Authenticated encryption of what travels or rests outside our hands.
+//!
+//! AES-256-GCM with a random nonce. The installation's secret key never encrypts anything itself:
+//! each [`Purpose`] has a key of its own, derived with HKDF-SHA-256, and each sealed text is bound to
+//! its context (table, column and row, or the page it travels in), so that it cannot be moved.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::secret::{Kind, Secret, random_bytes};
+
+/// The sealed text is not ours, was changed, was moved, or was sealed under another key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed text cannot be opened")]
+pub struct CannotOpen;
+
+/// What is sealed; each purpose has its own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Columns of the database.
+    Storage,
+    /// The authorization request while it travels through the consent page.
+    Consent,
+}
+
+/// Keys for every purpose, derived from the installation's secret key.
+#[derive(Clone)]
+pub struct Sealer {
+    storage: Key,
+    consent: Key,
+}
+
+impl Sealer {
+    /// Derives the keys from the installation's secret key, of any length.
+    pub fn new(secret_key: &[u8]) -> Self {
+        Self {
+            storage: Key::derive(secret_key, b"portcullis storage v1"),
+            consent: Key::derive(secret_key, b"portcullis consent v1"),
+        }
+    }
+
+    /// Seals `plaintext` so that it opens only in the same `context`.
+    pub fn seal(&self, purpose: Purpose, context: &str, plaintext: &[u8]) -> String {
+        self.key(purpose).seal(context, plaintext)
+    }
+
+    /// Opens what [`Self::seal`] made for the same purpose and context.
+    pub fn open(
+        &self,
+        purpose: Purpose,
+        context: &str,
+        sealed: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        self.key(purpose).open(context, sealed)
+    }
+
+    fn key(&self, purpose: Purpose) -> &Key {
+        match purpose {
+            Purpose::Storage => &self.storage,
+            Purpose::Consent => &self.consent,
+        }
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer")
+    }
+}
+
+/// Seals `successor` so that only the holder of `presented` can open it: the database alone,
+/// even with the installation's secret key, yields nothing (threats §12.2 R1).
+pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
+    Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
+        .seal(presented.id(), successor.expose().as_bytes())
+}
+
+/// Opens what [`seal_under`] sealed under the same presented secret.
+pub fn open_under<K: Kind>(presented: &Secret<K>, sealed: &str) -> Result<Secret<K>, CannotOpen> {
+    let opened = Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
+        .open(presented.id(), sealed)?;
+    std::str::from_utf8(&opened).ok().and_then(Secret::parse).ok_or(CannotOpen)
+}
+
+#[derive(Clone)]
+struct Key(Zeroizing<[u8; 32]>);
+
+struct KeyLength;
+
+impl KeyType for KeyLength {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+impl Key {
+    #[expect(clippy::expect_used, reason = "HKDF only fails for more than 8,160 bytes; we ask 32")]
+    fn derive(secret: &[u8], info: &[u8]) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        Salt::new(HKDF_SHA256, b"portcullis")
+            .extract(secret)
+            .expand(&[info], KeyLength)
+            .and_then(|okm| okm.fill(key.as_mut()))
+            .expect("32 bytes are within HKDF's bound");
+        Self(key)
+    }
+
+    #[expect(clippy::expect_used, reason = "the key has the length that AES-256 wants")]
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.0.as_ref()).expect("32 bytes"))
+    }
+
+    #[expect(clippy::expect_used, reason = "AES-GCM only fails beyond 64 GiB")]
+    fn seal(&self, context: &str, plaintext: &[u8]) -> String {
+        let nonce = random_bytes::<NONCE_LEN>();
+        let mut sealed = plaintext.to_vec();
+        self.cipher()
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context.as_bytes()),
+                &mut sealed,
+            )
+            .expect("the text is far below 64 GiB");
+        let mut framed = nonce.to_vec();
+        framed.append(&mut sealed);
+        URL_SAFE_NO_PAD.encode(framed)
+    }
+
+    fn open(&self, context: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        let framed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| CannotOpen)?;
+        let (nonce, body) = framed.split_at_checked(NONCE_LEN).ok_or(CannotOpen)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CannotOpen)?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let length = self
+            .cipher()
+            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut body)
+            .map_err(|_| CannotOpen)?
+            .len();
+        body.truncate(length);
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::oauth::secret::{RefreshToken, new_id};
+
+    #[test]
+    fn p12_a_sealed_text_opens_only_where_it_was_sealed() {
+        let sealer = Sealer::new(b"one key");
+        let sealed = sealer.seal(Purpose::Storage, "logins.request.1", b"hello");
+
+        let open = |sealer: &Sealer, purpose, context| sealer.open(purpose, context, &sealed);
+        assert_eq!(
+            open(&sealer, Purpose::Storage, "logins.request.1").unwrap().as_slice(),
+            b"hello"
+        );
+        assert!(open(&sealer, Purpose::Storage, "logins.request.2").is_err());
+        assert!(open(&sealer, Purpose::Consent, "logins.request.1").is_err());
+        assert!(open(&Sealer::new(b"other"), Purpose::Storage, "logins.request.1").is_err());
+    }
+
+    #[test]
+    fn f9_a_changed_byte_anywhere_is_noticed() {
+        let sealer = Sealer::new(b"one key");
+        let sealed = sealer.seal(Purpose::Consent, "page", b"hello");
+        for position in 0..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            if changed != sealed {
+                assert_eq!(sealer.open(Purpose::Consent, "page", &changed), Err(CannotOpen));
+            }
+        }
+        assert_eq!(sealer.open(Purpose::Consent, "page", ""), Err(CannotOpen));
+    }
+
+    #[test]
+    fn t8_a_successor_opens_only_for_the_holder_of_its_parent() {
+        let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(1)));
+        let parent = Secret::<RefreshToken>::generate(&new_id(&clock));
+        let stranger = Secret::<RefreshToken>::generate(parent.id());
+        let successor = Secret::<RefreshToken>::generate(&new_id(&clock));
+
+        let sealed = seal_under(&parent, &successor);
+
+        assert_eq!(open_under(&parent, &sealed).unwrap().expose(), successor.expose());
+        assert!(open_under(&stranger, &sealed).is_err());
+    }
+}

@@ -1,0 +1,119 @@
+//! Reading facts out of claims.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::Fact;
+
+/// Where a claim is: a leading `/` is a JSON Pointer (RFC 6901), anything else one top-level name.
+/// Dots and colons part nothing: providers use them inside names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPath(String);
+
+impl ClaimPath {
+    /// A path as the administrator writes it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The path as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The claim at this path.
+    pub fn find<'a>(&self, claims: &'a Value) -> Option<&'a Value> {
+        if self.0.starts_with('/') { claims.pointer(&self.0) } else { claims.get(&self.0) }
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How values stand in a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClaimShape {
+    /// A list of texts, or one text.
+    #[default]
+    Auto,
+    /// A list of texts.
+    List,
+    /// One text, parted by spaces.
+    Space,
+    /// One text, parted by commas.
+    Comma,
+    /// An object whose member names are the values.
+    Keys,
+}
+
+/// Reads a claim. A shape that does not fit is unknown, not empty: a provider that changes its mind
+/// must not turn a deny off.
+pub fn read_fact(claim: Option<&Value>, shape: ClaimShape) -> Fact {
+    let parted = |text: &str, by: char| {
+        let parts = text.split(by).map(str::trim).filter(|part| !part.is_empty());
+        Fact::Known(parts.map(str::to_owned).collect())
+    };
+    match (claim, shape) {
+        (None | Some(Value::Null), _) => Fact::Absent,
+        (Some(Value::Array(items)), ClaimShape::Auto | ClaimShape::List) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect::<Option<Vec<_>>>()
+            .map_or(Fact::Unknown, Fact::Known),
+        (Some(Value::String(text)), ClaimShape::Auto) => Fact::Known(vec![text.clone()]),
+        (Some(Value::String(text)), ClaimShape::Space) => parted(text, ' '),
+        (Some(Value::String(text)), ClaimShape::Comma) => parted(text, ','),
+        (Some(Value::Object(members)), ClaimShape::Keys) => {
+            Fact::Known(members.keys().cloned().collect())
+        }
+        (Some(_), _) => Fact::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_path_is_a_pointer_or_one_name() {
+        let claims = json!({
+            "realm_access": { "roles": ["a"] },
+            "https://acme.example/roles": ["b"],
+            "cognito:groups": ["c"],
+            "a.b": ["d"],
+        });
+        let find = |path: &str| read_fact(ClaimPath::new(path).find(&claims), ClaimShape::Auto);
+        let known = |value: &str| Fact::Known(vec![value.to_owned()]);
+        assert_eq!(find("/realm_access/roles"), known("a"));
+        assert_eq!(find("https://acme.example/roles"), known("b"));
+        assert_eq!(find("cognito:groups"), known("c"));
+        assert_eq!(find("a.b"), known("d"));
+        assert_eq!(find("realm_access.roles"), Fact::Absent);
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_is_unknown() {
+        let known = |values: &[&str]| Fact::Known(values.iter().map(|v| (*v).to_owned()).collect());
+        let table = [
+            (json!(["a", "b"]), ClaimShape::Auto, known(&["a", "b"])),
+            (json!("a b"), ClaimShape::Auto, known(&["a b"])),
+            (json!("a b"), ClaimShape::Space, known(&["a", "b"])),
+            (json!("a, b"), ClaimShape::Comma, known(&["a", "b"])),
+            (json!({ "a": 1, "b": {} }), ClaimShape::Keys, known(&["a", "b"])),
+            (json!({ "a": 1 }), ClaimShape::Auto, Fact::Unknown),
+            (json!(["a", 1]), ClaimShape::Auto, Fact::Unknown),
+            (json!("a"), ClaimShape::List, Fact::Unknown),
+            (json!(7), ClaimShape::Auto, Fact::Unknown),
+            (json!(null), ClaimShape::Auto, Fact::Absent),
+            (json!([]), ClaimShape::Auto, known(&[])),
+        ];
+        for (claim, shape, expected) in table {
+            assert_eq!(read_fact(Some(&claim), shape), expected, "{claim} {shape:?}");
+        }
+    }
+}

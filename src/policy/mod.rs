@@ -1,0 +1,278 @@
+//! Who may do what: facts about a person + rules + request → scopes, and why. Pure.
+//!
+//! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`, where the
+//! ceiling is what was asked, declared and consented. Deny beats allow, whatever the order. What is
+//! not known satisfies no allow and every deny.
+
+mod claims;
+mod rule;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::oauth::scope::{Scope, ScopeSet};
+
+pub use claims::{ClaimPath, ClaimShape, read_fact};
+pub use rule::{Conditions, Rule};
+
+/// Values of one kind, as far as the identity provider told them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact {
+    /// Told: exactly these.
+    Known(Vec<String>),
+    /// Not told: the person has none.
+    #[default]
+    Absent,
+    /// Told in a way that cannot be read, or cut short by the provider.
+    Unknown,
+}
+
+/// An e-mail address and whether the provider has verified it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Email {
+    /// The address.
+    pub address: String,
+    /// `email_verified` was JSON `true`; nothing else counts.
+    pub verified: bool,
+}
+
+/// What is known of a person when rules are read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The person at the identity provider.
+    pub subject: String,
+    /// Groups.
+    #[serde(default)]
+    pub groups: Fact,
+    /// Roles; another namespace than groups.
+    #[serde(default)]
+    pub roles: Fact,
+    /// Permissions.
+    #[serde(default)]
+    pub permissions: Fact,
+    /// E-mail.
+    #[serde(default)]
+    pub email: Option<Email>,
+    /// Other claims that rules name, by the path they are named with.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, Value>,
+}
+
+/// What happens when more is asked than is declared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExcess {
+    /// The unknown scopes are dropped.
+    #[default]
+    Narrow,
+    /// The request is refused.
+    Reject,
+}
+
+/// A scope was asked for that the resource does not declare, and it is set to refuse that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a requested scope is not declared")]
+pub struct NotDeclared;
+
+/// The rules of one resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policy {
+    /// Every scope the resource has.
+    pub declared: ScopeSet,
+    /// What a client gets that asks for none.
+    pub default_scopes: ScopeSet,
+    /// What everybody gets who can sign in.
+    pub baseline: ScopeSet,
+    /// In any order; none at all means everybody gets what was asked.
+    pub rules: Vec<Rule>,
+    /// What happens when more is asked than is declared.
+    pub on_excess: OnExcess,
+}
+
+/// A decision, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What the person may do with this client.
+    pub granted: ScopeSet,
+    /// Asked, but not granted.
+    pub missing: ScopeSet,
+    /// The rules that matched, by name or position.
+    pub matched: Vec<String>,
+}
+
+impl Policy {
+    /// What a request asks for, as far as the resource declares it. `offline_access` is no scope of
+    /// a resource; nothing (left) means the default.
+    pub fn requested_ceiling(&self, requested: &ScopeSet) -> Result<ScopeSet, NotDeclared> {
+        let asked: ScopeSet =
+            requested.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
+        let known = asked.intersection(&self.declared);
+        if self.on_excess == OnExcess::Reject && known.len() < asked.len() {
+            return Err(NotDeclared);
+        }
+        Ok(if known.is_empty() { self.default_scopes.clone() } else { known })
+    }
+
+    /// What the rules leave of `ceiling` for this person and client.
+    pub fn decide(&self, facts: &Facts, client_id: &str, ceiling: &ScopeSet) -> Decision {
+        let ceiling = ceiling.intersection(&self.declared);
+        let mut matched = Vec::new();
+        let mut allowed = self.baseline.clone();
+        let mut denied = ScopeSet::default();
+        if self.rules.is_empty() {
+            allowed = ceiling.clone();
+        }
+        for (position, rule) in self.rules.iter().enumerate() {
+            let name = || rule.name.clone().unwrap_or_else(|| format!("rule {}", position + 1));
+            let (allows, denies) = rule.effect(facts, client_id, &self.declared);
+            if allows.is_some() || denies.is_some() {
+                matched.push(name());
+            }
+            allowed = allowed.union(&allows.unwrap_or_default());
+            denied = denied.union(&denies.unwrap_or_default());
+        }
+        let granted = ceiling.intersection(&allowed).difference(&denied);
+        Decision { missing: ceiling.difference(&granted), granted, matched }
+    }
+}
+
+/// Scopes of `names` that are legal; used by rules that pass provider permissions through.
+fn scopes_of(names: &[String]) -> ScopeSet {
+    names.iter().filter_map(|name| name.parse::<Scope>().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(text: &str) -> ScopeSet {
+        ScopeSet::parse(text).unwrap()
+    }
+
+    fn known(values: &[&str]) -> Fact {
+        Fact::Known(values.iter().map(|value| (*value).to_owned()).collect())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "conditions are optional")]
+    fn list(values: &[&str]) -> Option<Vec<String>> {
+        Some(values.iter().map(|value| (*value).to_owned()).collect())
+    }
+
+    fn rule(conditions: Conditions, allow: &str, deny: &str) -> Rule {
+        Rule {
+            name: None,
+            conditions,
+            allow: scopes(allow),
+            deny: scopes(deny),
+            passthrough: false,
+        }
+    }
+
+    /// The to-do example: Admin all, User create, contractors never delete.
+    fn todo() -> Policy {
+        let roles = |role: &str| Conditions { roles: list(&[role]), ..Conditions::default() };
+        let contractors = Conditions { groups: list(&["/contractors"]), ..Conditions::default() };
+        Policy {
+            declared: scopes("read:todos create:todos delete:todos"),
+            default_scopes: scopes("create:todos"),
+            rules: vec![
+                rule(roles("Admin"), "read:todos create:todos delete:todos", ""),
+                rule(roles("User"), "create:todos", ""),
+                rule(contractors, "", "delete:todos"),
+            ],
+            ..Policy::default()
+        }
+    }
+
+    fn decide(policy: &Policy, roles: Fact, groups: Fact, asked: &str) -> String {
+        let facts = Facts { subject: "p".to_owned(), roles, groups, ..Facts::default() };
+        let ceiling = policy.requested_ceiling(&scopes(asked)).unwrap();
+        policy.decide(&facts, "client", &ceiling).granted.to_string()
+    }
+
+    #[test]
+    fn the_to_do_example_decides_as_written() {
+        let all = "read:todos create:todos delete:todos";
+        let table: &[(Fact, Fact, &str, &str)] = &[
+            (known(&["User"]), Fact::Absent, all, "create:todos"),
+            (known(&["Admin"]), Fact::Absent, all, "create:todos delete:todos read:todos"),
+            (known(&["Admin", "User"]), Fact::Absent, "read:todos", "read:todos"),
+            (known(&["Admin"]), known(&["/contractors"]), all, "create:todos read:todos"),
+            (known(&[]), Fact::Absent, all, ""),
+            (Fact::Absent, Fact::Absent, all, ""),
+            (known(&["admin"]), Fact::Absent, all, ""),
+            // Groups and roles are different namespaces.
+            (Fact::Absent, known(&["Admin"]), all, ""),
+            // Unknown groups satisfy the deny; unknown roles satisfy no allow.
+            (known(&["Admin"]), Fact::Unknown, all, "create:todos read:todos"),
+            (Fact::Unknown, Fact::Absent, all, ""),
+            // None asked, or nothing known: the default, still filtered.
+            (known(&["User"]), Fact::Absent, "", "create:todos"),
+            (known(&["User"]), Fact::Absent, "openid offline_access", "create:todos"),
+            (known(&["User"]), Fact::Absent, "delete:todos", ""),
+        ];
+        for (roles, groups, asked, expected) in table {
+            let granted = decide(&todo(), roles.clone(), groups.clone(), asked);
+            assert_eq!(granted, *expected, "{roles:?} {groups:?} {asked}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_rules_changes_nothing() {
+        let mut reversed = todo();
+        reversed.rules.reverse();
+        for (roles, groups) in [
+            (known(&["Admin"]), known(&["/contractors"])),
+            (known(&["User"]), Fact::Unknown),
+            (Fact::Unknown, Fact::Absent),
+        ] {
+            let asked = "read:todos create:todos delete:todos";
+            assert_eq!(
+                decide(&todo(), roles.clone(), groups.clone(), asked),
+                decide(&reversed, roles, groups, asked)
+            );
+        }
+    }
+
+    #[test]
+    fn a_demotion_shrinks_and_a_promotion_grows_back_to_the_ceiling_only() {
+        let policy = todo();
+        let ceiling = scopes("create:todos read:todos");
+        let granted = |role: &str| {
+            let facts = Facts { roles: known(&[role]), ..Facts::default() };
+            policy.decide(&facts, "client", &ceiling).granted.to_string()
+        };
+        assert_eq!(granted("Admin"), "create:todos read:todos");
+        assert_eq!(granted("User"), "create:todos");
+        assert_eq!(granted("Admin"), "create:todos read:todos", "never delete:todos");
+    }
+
+    #[test]
+    fn without_rules_everybody_gets_what_was_asked_and_baseline_needs_no_rule() {
+        let open = Policy { rules: Vec::new(), ..todo() };
+        assert_eq!(decide(&open, Fact::Absent, Fact::Absent, "read:todos"), "read:todos");
+        let based = Policy { baseline: scopes("read:todos"), ..todo() };
+        assert_eq!(
+            decide(&based, Fact::Absent, Fact::Absent, "read:todos create:todos"),
+            "read:todos"
+        );
+    }
+
+    #[test]
+    fn on_excess_reject_refuses_what_is_not_declared() {
+        let strict = Policy { on_excess: OnExcess::Reject, ..todo() };
+        assert_eq!(strict.requested_ceiling(&scopes("read:todos admin")), Err(NotDeclared));
+        assert!(strict.requested_ceiling(&scopes("read:todos offline_access")).is_ok());
+    }
+
+    #[test]
+    fn a_decision_says_which_rules_matched_and_what_is_missing() {
+        let mut policy = todo();
+        policy.rules[1].name = Some("users".to_owned());
+        let facts = Facts { roles: known(&["User"]), ..Facts::default() };
+
+        let decision = policy.decide(&facts, "client", &scopes("create:todos delete:todos"));
+
+        assert_eq!(decision.matched, ["users"]);
+        assert_eq!(decision.missing.to_string(), "delete:todos");
+    }
+}

@@ -1,0 +1,240 @@
+//! One rule: conditions that must all hold, and what then is allowed or denied.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Fact, Facts, scopes_of};
+use crate::oauth::scope::ScopeSet;
+
+/// A rule of a resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rule {
+    /// For audit events and `explain`.
+    pub name: Option<String>,
+    /// All must hold.
+    pub conditions: Conditions,
+    /// Scopes allowed to whom it matches.
+    pub allow: ScopeSet,
+    /// Scopes denied to whom it matches.
+    pub deny: ScopeSet,
+    /// Permissions of the provider that are named like declared scopes are allowed as they are.
+    pub passthrough: bool,
+}
+
+/// Conditions: lists are any-of, the conditions themselves all-of. `None` is no condition.
+/// Matching is exact and case-sensitive.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// In one of these roles.
+    pub roles: Option<Vec<String>>,
+    /// In one of these groups.
+    pub groups: Option<Vec<String>>,
+    /// With one of these permissions.
+    pub permissions: Option<Vec<String>>,
+    /// In none of these roles.
+    pub not_roles: Option<Vec<String>>,
+    /// In none of these groups.
+    pub not_groups: Option<Vec<String>>,
+    /// One of these subjects at the identity provider.
+    pub subjects: Option<Vec<String>>,
+    /// A verified e-mail address in one of these domains.
+    pub email_domains: Option<Vec<String>>,
+    /// Through one of these clients.
+    pub clients: Option<Vec<String>>,
+    /// For each claim path, one of these values.
+    pub claims: BTreeMap<String, Vec<String>>,
+}
+
+/// Whether something holds, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl Holds {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl From<bool> for Holds {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+impl Rule {
+    /// What the rule allows and denies this person; `None` where it does not match. Unknown
+    /// conditions match for denying and not for allowing.
+    pub(super) fn effect(
+        &self,
+        facts: &Facts,
+        client_id: &str,
+        declared: &ScopeSet,
+    ) -> (Option<ScopeSet>, Option<ScopeSet>) {
+        let holds = self.conditions.hold(facts, client_id);
+        let allows = (holds == Holds::Yes).then(|| match &facts.permissions {
+            Fact::Known(permissions) if self.passthrough => {
+                self.allow.union(&scopes_of(permissions).intersection(declared))
+            }
+            _ => self.allow.clone(),
+        });
+        let denies = (holds != Holds::No).then(|| self.deny.clone());
+        (allows.filter(|scopes| !scopes.is_empty()), denies.filter(|scopes| !scopes.is_empty()))
+    }
+}
+
+impl Conditions {
+    fn hold(&self, facts: &Facts, client_id: &str) -> Holds {
+        let mut holds = Holds::Yes;
+        for (wanted, fact) in [
+            (&self.roles, &facts.roles),
+            (&self.groups, &facts.groups),
+            (&self.permissions, &facts.permissions),
+        ] {
+            if let Some(wanted) = wanted {
+                holds = holds.and(any_of(wanted, fact));
+            }
+        }
+        for (unwanted, fact) in [(&self.not_roles, &facts.roles), (&self.not_groups, &facts.groups)]
+        {
+            if let Some(unwanted) = unwanted {
+                holds = holds.and(any_of(unwanted, fact).not());
+            }
+        }
+        if let Some(subjects) = &self.subjects {
+            holds = holds.and(subjects.contains(&facts.subject).into());
+        }
+        if let Some(clients) = &self.clients {
+            holds = holds.and(clients.iter().any(|client| client == client_id).into());
+        }
+        if let Some(domains) = &self.email_domains {
+            holds = holds.and(in_domain(domains, facts).into());
+        }
+        for (path, values) in &self.claims {
+            holds = holds.and(claim_is(facts.claims.get(path), values));
+        }
+        holds
+    }
+}
+
+fn any_of(wanted: &[String], fact: &Fact) -> Holds {
+    match fact {
+        Fact::Known(values) => wanted.iter().any(|value| values.contains(value)).into(),
+        Fact::Absent => Holds::No,
+        Fact::Unknown => Holds::Unknown,
+    }
+}
+
+fn in_domain(domains: &[String], facts: &Facts) -> bool {
+    facts.email.as_ref().filter(|email| email.verified).is_some_and(|email| {
+        let domain = email.address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        domains.iter().any(|known| known.eq_ignore_ascii_case(domain))
+    })
+}
+
+fn claim_is(claim: Option<&Value>, values: &[String]) -> Holds {
+    let is_one = |text: &str| values.iter().any(|value| value == text);
+    match claim {
+        None | Some(Value::Null) => Holds::No,
+        Some(Value::String(text)) => is_one(text).into(),
+        Some(Value::Bool(flag)) => is_one(if *flag { "true" } else { "false" }).into(),
+        Some(Value::Number(number)) => is_one(&number.to_string()).into(),
+        Some(Value::Array(items)) => {
+            items.iter().any(|item| item.as_str().is_some_and(is_one)).into()
+        }
+        Some(Value::Object(_)) => Holds::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Email;
+    use serde_json::json;
+
+    #[expect(clippy::unnecessary_wraps, reason = "conditions are optional")]
+    fn list(values: &[&str]) -> Option<Vec<String>> {
+        Some(values.iter().map(|value| (*value).to_owned()).collect())
+    }
+
+    fn facts() -> Facts {
+        let known = |values: &[&str]| Fact::Known(list(values).unwrap());
+        Facts {
+            subject: "00u1".to_owned(),
+            groups: known(&["staff"]),
+            roles: known(&["User"]),
+            permissions: known(&["read:todos", "admin:everything"]),
+            email: Some(Email { address: "bob@Example.com".to_owned(), verified: true }),
+            claims: json!({ "/org_id": "org_1", "level": 3, "/odd": {} })
+                .as_object()
+                .unwrap()
+                .clone(),
+        }
+    }
+
+    #[test]
+    fn each_condition_holds_exactly_when_it_should() {
+        let claims =
+            |path: &str, value: &str| BTreeMap::from([(path.to_owned(), vec![value.to_owned()])]);
+        let none = Conditions::default;
+        let table = [
+            (none(), Holds::Yes),
+            (Conditions { roles: list(&["Admin", "User"]), ..none() }, Holds::Yes),
+            (Conditions { roles: list(&["Admin"]), ..none() }, Holds::No),
+            (Conditions { roles: list(&["User"]), groups: list(&["x"]), ..none() }, Holds::No),
+            (Conditions { not_groups: list(&["staff"]), ..none() }, Holds::No),
+            (Conditions { not_groups: list(&["x"]), ..none() }, Holds::Yes),
+            (Conditions { not_roles: list(&["Admin"]), ..none() }, Holds::Yes),
+            (Conditions { permissions: list(&["read:todos"]), ..none() }, Holds::Yes),
+            (Conditions { subjects: list(&["00u1"]), ..none() }, Holds::Yes),
+            (Conditions { subjects: list(&["00U1"]), ..none() }, Holds::No),
+            (Conditions { email_domains: list(&["example.com"]), ..none() }, Holds::Yes),
+            (Conditions { email_domains: list(&["ample.com"]), ..none() }, Holds::No),
+            (Conditions { clients: list(&["client"]), ..none() }, Holds::Yes),
+            (Conditions { clients: list(&["other"]), ..none() }, Holds::No),
+            (Conditions { claims: claims("/org_id", "org_1"), ..none() }, Holds::Yes),
+            (Conditions { claims: claims("/org_id", "org_2"), ..none() }, Holds::No),
+            (Conditions { claims: claims("level", "3"), ..none() }, Holds::Yes),
+            (Conditions { claims: claims("absent", "x"), ..none() }, Holds::No),
+            (Conditions { claims: claims("/odd", "x"), ..none() }, Holds::Unknown),
+        ];
+        for (conditions, expected) in table {
+            assert_eq!(conditions.hold(&facts(), "client"), expected, "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn up_02_an_address_that_is_not_verified_matches_no_domain() {
+        let mut facts = facts();
+        facts.email = Some(Email { address: "bob@example.com".to_owned(), verified: false });
+        let domain = Conditions { email_domains: list(&["example.com"]), ..Conditions::default() };
+
+        assert_eq!(domain.hold(&facts, "client"), Holds::No);
+    }
+
+    #[test]
+    fn passthrough_allows_only_declared_scopes() {
+        let rule = Rule { passthrough: true, ..Rule::default() };
+        let declared = ScopeSet::parse("read:todos delete:todos").unwrap();
+
+        let (allows, _) = rule.effect(&facts(), "client", &declared);
+
+        assert_eq!(allows.unwrap().to_string(), "read:todos");
+    }
+}
