@@ -3,3 +3,6 @@
 pub mod clock;
 pub mod oauth;
 pub mod policy;
+pub mod config;
+#[macro_use]
+pub mod telemetry;

@@ -1,0 +1,342 @@
+//! Every key, read once and checked; in the order of `portcullis.example.toml`.
+
+mod resource;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::Value;
+use url::Url;
+
+use super::reader::{Problems, Reader};
+use super::values::{PublicUrl, SecretText};
+use super::{AdminConfig, Config, Limits, Loaded, TokenLifetimes};
+
+/// Variables with our prefix that are not keys of the configuration.
+const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
+/// Keys that may be given as `…_FILE`.
+const SECRETS: &[&str] = &["secret_key", "database_url", "upstream.client_secret"];
+/// Private-use schemes of programs that are widely used with MCP.
+const KNOWN_SCHEMES: &[&str] =
+    &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
+/// A shorter secret key could be guessed.
+const SHORTEST_KEY: usize = 32;
+
+pub(super) fn load(
+    file: Option<(&Path, String)>,
+    env: &BTreeMap<String, String>,
+) -> Result<Loaded, Problems> {
+    let file = file.map(|(path, text)| (path.display().to_string(), text));
+    let mut r = Reader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
+    if !r.problems.is_empty() {
+        return Err(Problems(r.problems)); // not TOML: nothing else can be said
+    }
+    overlay_environment(&mut r, env);
+
+    let public_url = public_url(&mut r);
+    let listen = address(&mut r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
+    let database_url = database_url(&mut r, env);
+    let secret_key = secret_key(&mut r, env, &database_url);
+    let allowed_redirect_uris = r.texts("allowed_redirect_uris");
+    let redirect_schemes = redirect_schemes(&mut r);
+    let allowed_origins = allowed_origins(&mut r);
+    let trusted_proxies = trusted_proxies(&mut r);
+    let resources = resource::all(&mut r, public_url.as_ref());
+    let upstream = upstream::read(&mut r, env, &resources);
+    let admin = admin(&mut r);
+    let tokens = tokens(&mut r);
+    let limits = limits(&mut r, public_url.as_ref(), listen);
+    r.report_unknown_keys();
+
+    let (Some(public_url), Some(upstream), true) = (public_url, upstream, r.problems.is_empty())
+    else {
+        return Err(Problems(r.problems));
+    };
+    Ok(Loaded {
+        config: Config {
+            public_url,
+            listen,
+            database_url,
+            secret_key,
+            allowed_redirect_uris,
+            redirect_schemes,
+            allowed_origins,
+            trusted_proxies,
+            upstream,
+            resources,
+            admin,
+            tokens,
+            limits,
+        },
+        warnings: r.warnings,
+        shown: r.shown,
+    })
+}
+
+/// `PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE` → `upstream.client_secret = { file = … }`.
+fn overlay_environment(r: &mut Reader, env: &BTreeMap<String, String>) {
+    for (variable, text) in env {
+        let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
+            continue;
+        };
+        if NOT_KEYS.contains(&variable.as_str()) || name.is_empty() {
+            continue;
+        }
+        let key = name.to_ascii_lowercase().replace("__", ".");
+        let key = match key.strip_prefix("resource.") {
+            Some(rest) => format!("resource[0].{rest}"),
+            None => key,
+        };
+        let secret = key.strip_suffix("_file").filter(|key| SECRETS.contains(key));
+        if let Some(key) = secret {
+            let file = toml::Table::from_iter([("file".to_owned(), Value::String(text.clone()))]);
+            r.overlay(key, variable, Value::Table(file));
+        } else {
+            r.overlay(&key, variable, Value::String(text.clone()));
+        }
+    }
+}
+
+fn public_url(r: &mut Reader) -> Option<PublicUrl> {
+    let text = r.required_text(
+        "public_url",
+        "write the address people and clients reach this server at, such as \"https://mcp.example.com\"",
+    )?;
+    PublicUrl::parse(&text)
+        .map_err(|(reason, remedy)| {
+            r.problem("public_url", Some(format!("{text:?}")), reason, remedy);
+        })
+        .ok()
+}
+
+fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
+    let Some(text) = r.text(key) else {
+        if !r.has(key) {
+            r.show(key, format!("\"{default}\""), false);
+        }
+        return default;
+    };
+    text.parse().unwrap_or_else(|_| {
+        let remedy = format!("write an address and a port, such as \"{default}\"");
+        r.problem(key, Some(format!("{text:?}")), "is not an address with a port", remedy);
+        default
+    })
+}
+
+fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> SecretText {
+    const KEY: &str = "database_url";
+    const DEFAULT: &str = "sqlite://portcullis.db";
+    let text = match r.value(KEY) {
+        None => {
+            r.show(KEY, format!("{DEFAULT:?}"), false);
+            return SecretText::new(DEFAULT);
+        }
+        Some(Value::String(text)) => {
+            r.show(KEY, format!("{:?}", without_password(&text)), true);
+            SecretText::new(text)
+        }
+        Some(_) => match r.secret(KEY, env) {
+            Some(secret) => secret,
+            None => return SecretText::new(DEFAULT),
+        },
+    };
+    let scheme = text.expose().split(':').next().unwrap_or_default();
+    if !matches!(scheme, "sqlite" | "postgres" | "postgresql") {
+        r.problem(
+            KEY,
+            Some(format!("{:?}", without_password(text.expose()))),
+            "is neither SQLite nor PostgreSQL",
+            "write \"sqlite://portcullis.db\" or \"postgres://user@host/database\"",
+        );
+    }
+    text
+}
+
+fn without_password(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("********"));
+            url.to_string()
+        }
+        Ok(_) => url.to_owned(),
+        Err(_) => "********".to_owned(),
+    }
+}
+
+fn secret_key(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    database_url: &SecretText,
+) -> Option<SecretText> {
+    const KEY: &str = "secret_key";
+    let remedy = "make one with: openssl rand -base64 32";
+    if !r.has(KEY) {
+        if database_url.expose().starts_with("postgres") {
+            let reason = "is missing; with PostgreSQL all replicas must share one";
+            r.problem(KEY, None, reason, remedy);
+        }
+        return None;
+    }
+    let key = r.secret(KEY, env)?;
+    if key.expose().len() < SHORTEST_KEY {
+        let reason = format!("is shorter than {SHORTEST_KEY} characters");
+        r.problem(KEY, Some("********".to_owned()), reason, remedy);
+    }
+    Some(key)
+}
+
+fn redirect_schemes(r: &mut Reader) -> Vec<String> {
+    const KEY: &str = "redirect_schemes";
+    let Some(schemes) = r.texts(KEY) else {
+        let known: Vec<String> = KNOWN_SCHEMES.iter().map(|scheme| (*scheme).to_owned()).collect();
+        if !r.has(KEY) {
+            r.show(KEY, format!("{known:?}"), false);
+        }
+        return known;
+    };
+    for scheme in &schemes {
+        let legal = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+        if !legal {
+            let shown = Some(format!("{scheme:?}"));
+            r.problem(
+                KEY,
+                shown,
+                "is not a URL scheme",
+                "write it in lower case, without the colon",
+            );
+        }
+    }
+    schemes
+}
+
+fn allowed_origins(r: &mut Reader) -> Vec<String> {
+    const KEY: &str = "allowed_origins";
+    let origins = r.texts(KEY).unwrap_or_default();
+    for origin in &origins {
+        let fits = Url::parse(origin).is_ok_and(|url| {
+            matches!(url.scheme(), "https" | "http")
+                && url.origin().ascii_serialization() == *origin
+        });
+        if !fits {
+            let shown = Some(format!("{origin:?}"));
+            let remedy = "write scheme and host, such as \"https://app.example.com\"";
+            r.problem(KEY, shown, "is not an origin", remedy);
+        }
+    }
+    origins
+}
+
+fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
+    const KEY: &str = "trusted_proxies";
+    let mut networks = Vec::new();
+    for text in r.texts(KEY).unwrap_or_default() {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) if network.prefix_len() == 0 => r.problem(
+                KEY,
+                Some(format!("{text:?}")),
+                "trusts every address",
+                "name the addresses of your own proxies",
+            ),
+            Ok(network) => networks.push(network),
+            Err(_) => r.problem(
+                KEY,
+                Some(format!("{text:?}")),
+                "is not an address or network",
+                "write one such as \"10.0.0.5\" or \"10.0.0.0/24\"",
+            ),
+        }
+    }
+    networks
+}
+
+fn admin(r: &mut Reader) -> Option<AdminConfig> {
+    if !r.has("admin") {
+        return None;
+    }
+    let listen = address(r, "admin.listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001));
+    let roles = r.texts("admin.roles").unwrap_or_default();
+    let groups = r.texts("admin.groups").unwrap_or_default();
+    let subjects = r.texts("admin.subjects").unwrap_or_default();
+    if roles.is_empty() && groups.is_empty() && subjects.is_empty() {
+        r.problem(
+            "admin",
+            None,
+            "names nobody",
+            "add roles, groups or subjects: who may use the admin pages",
+        );
+    }
+    r.warnings.push("[admin] has no effect yet: this version has no admin pages".to_owned());
+    Some(AdminConfig { listen, roles, groups, subjects })
+}
+
+fn tokens(r: &mut Reader) -> TokenLifetimes {
+    let tokens = TokenLifetimes {
+        access: r.duration("tokens.access", "10m", "1m", "60m"),
+        code: r.duration("tokens.code", "60s", "10s", "10m"),
+        refresh_idle: r.duration("tokens.refresh_idle", "14d", "1h", "90d"),
+        refresh_absolute: r.duration("tokens.refresh_absolute", "90d", "1h", "366d"),
+        refresh_grace: r.duration("tokens.refresh_grace", "120s", "0s", "300s"),
+        login: r.duration("tokens.login", "15m", "1m", "60m"),
+    };
+    if tokens.refresh_idle > tokens.refresh_absolute {
+        let reason = "is longer than tokens.refresh_absolute";
+        r.problem("tokens.refresh_idle", None, reason, "make it shorter, or the other one longer");
+    }
+    tokens
+}
+
+fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) -> Limits {
+    let request_rates = r.flag("limits.request_rates", true);
+    let on_loopback = listen.ip().is_loopback() && public_url.is_none_or(PublicUrl::is_loopback);
+    if !request_rates && !on_loopback {
+        r.problem(
+            "limits.request_rates",
+            Some("false".to_owned()),
+            "turns protection off on a server that others can reach",
+            "take it out; it is for load tests on loopback",
+        );
+    }
+    Limits {
+        request_rates,
+        clients: r.number("limits.clients", 10_000, 1, 100_000_000),
+        unused_client_expiry: r.duration("limits.unused_client_expiry", "24h", "10m", "366d"),
+        idle_client_expiry: r.duration("limits.idle_client_expiry", "90d", "1h", "3660d"),
+        register_body: r.number("limits.register_body", 32_768, 1_024, 1_048_576),
+        token_body: r.number("limits.token_body", 16_384, 1_024, 1_048_576),
+        gateway_body: r.number("limits.gateway_body", 4_194_304, 1_024, 67_108_864),
+        gateway_response: r.duration("limits.gateway_response", "5m", "1s", "1h"),
+        redirect_uris: r.number("limits.redirect_uris", 16, 1, 256),
+        pending_logins: r.number("limits.pending_logins", 10_000, 1, 10_000_000),
+        pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),
+        connections: r.number("limits.connections", 10_000, 1, 1_000_000),
+        code_attempts: r.number("limits.code_attempts", 5, 1, 100),
+        grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
+    }
+}
+
+/// Shared by the sections: a value that must be one of a few words.
+fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&str, T)) -> T {
+    let Some(text) = r.text(key) else {
+        if !r.has(key) {
+            r.show(key, format!("{:?}", default.0), false);
+        }
+        return default.1;
+    };
+    if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        return *value;
+    }
+    let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let remedy = match super::reader::nearest(&text, list.iter().copied()) {
+        Some(nearest) => format!("did you mean {nearest:?}? It can be {}", list.join(", ")),
+        None => format!("it can be {}", list.join(", ")),
+    };
+    r.problem(key, Some(format!("{text:?}")), "is not one of the known values", remedy);
+    default.1
+}

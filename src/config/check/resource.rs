@@ -1,0 +1,343 @@
+//! `[[resource]]`: MCP servers, their scopes and rules.
+
+use std::collections::{BTreeMap, HashSet};
+
+use toml::Value;
+use url::Url;
+
+use super::super::reader::Reader;
+use super::super::{PublicUrl, ResourceConfig, TokenAlg};
+use super::one_of;
+use crate::oauth::scope::{Scope, ScopeSet};
+use crate::policy::{Conditions, OnExcess, Policy, Rule};
+
+/// Paths that are ours.
+const OUR_PATHS: &[&str] = &[
+    "authorize",
+    "consent",
+    "auth",
+    "token",
+    "register",
+    "revoke",
+    "introspect",
+    "account",
+    "health",
+    "ready",
+    "assets",
+    ".well-known",
+    "backchannel-logout",
+    "global-token-revocation",
+];
+
+pub(super) fn all(r: &mut Reader, public_url: Option<&PublicUrl>) -> Vec<ResourceConfig> {
+    let count = r.count("resource");
+    if count == 0 {
+        r.problem(
+            "resource",
+            None,
+            "is missing: no MCP server is configured",
+            "add [[resource]] with path, target and scopes",
+        );
+    }
+    let resources: Vec<ResourceConfig> =
+        (0..count).filter_map(|index| one(r, index, public_url)).collect();
+    let mut seen = HashSet::new();
+    for (index, resource) in resources.iter().enumerate() {
+        if !seen.insert(resource.id.clone()) {
+            r.problem(
+                &format!("resource[{index}]"),
+                Some(format!("{:?}", resource.id)),
+                "has the same identifier as another resource",
+                "give each MCP server a path of its own",
+            );
+        }
+    }
+    if resources.iter().filter(|resource| resource.is_default).count() > 1 {
+        r.problem("resource", None, "has more than one default", "mark one resource as default");
+    }
+    resources
+}
+
+fn one(r: &mut Reader, index: usize, public_url: Option<&PublicUrl>) -> Option<ResourceConfig> {
+    let at = |name: &str| format!("resource[{index}].{name}");
+    let path = r.text(&at("path"));
+    let id = r.text(&at("id"));
+    let id = match (&path, id) {
+        (Some(path), None) => {
+            check_path(r, &at("path"), path);
+            public_url.map(|url| url.join(path))
+        }
+        (None, Some(id)) => {
+            check_id(r, &at("id"), &id);
+            Some(id)
+        }
+        (None, None) => {
+            let remedy =
+                "write path = \"/mcp\" (behind the gateway) or id = \"https://…\" (elsewhere)";
+            r.problem(&at("path"), None, "is missing", remedy);
+            None
+        }
+        (Some(_), Some(_)) => {
+            let reason = "stands beside path; a resource has one of them";
+            r.problem(
+                &at("id"),
+                None,
+                reason,
+                "keep path for the gateway, id for a server elsewhere",
+            );
+            None
+        }
+    };
+    let target = target(r, &at("target"), path.is_some());
+    let name = r.text(&at("name"));
+    let scope_texts = scopes(r, &at("scopes"));
+    let declared: ScopeSet = scope_texts.iter().map(|(scope, _)| scope.clone()).collect();
+    let default_scopes =
+        declared_scopes(r, &at("default_scopes"), &declared).unwrap_or(declared.clone());
+    let baseline = declared_scopes(r, &at("baseline"), &declared).unwrap_or_default();
+    let on_excess = one_of(
+        r,
+        &at("on_excess"),
+        &[("narrow", OnExcess::Narrow), ("reject", OnExcess::Reject)],
+        ("narrow", OnExcess::Narrow),
+    );
+    let algs = [TokenAlg::Es256, TokenAlg::Rs256, TokenAlg::EdDsa].map(|alg| (alg.as_str(), alg));
+    let token_alg = one_of(r, &at("token_alg"), &algs, ("ES256", TokenAlg::Es256));
+    let is_default = r.flag(&at("default"), false);
+    let tools = tools(r, &at("tools"), &declared);
+    let rules =
+        (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
+    Some(ResourceConfig {
+        id: id?,
+        path,
+        target,
+        name,
+        scope_texts,
+        policy: Policy { declared, default_scopes, baseline, rules, on_excess },
+        token_alg,
+        tools,
+        is_default,
+    })
+}
+
+fn check_path(r: &mut Reader, key: &str, path: &str) {
+    let shown = Some(format!("{path:?}"));
+    let segments = path.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>());
+    let legal = |segment: &&str| {
+        !segment.is_empty()
+            && !matches!(*segment, "." | "..")
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+    };
+    match segments {
+        Some(segments) if segments.iter().all(legal) => {
+            if OUR_PATHS.contains(&segments[0]) {
+                r.problem(key, shown, "is a path of Portcullis itself", "choose another, such as \"/mcp\"");
+            }
+        }
+        _ => r.problem(
+            key,
+            shown,
+            "is not a plain path",
+            "write it like \"/mcp\" or \"/team/mcp\": letters, digits, . _ ~ -, no slash at the end",
+        ),
+    }
+}
+
+fn check_id(r: &mut Reader, key: &str, id: &str) {
+    let fits = Url::parse(id).is_ok_and(|url| {
+        let loopback_http = url.scheme() == "http" && super::super::values::is_loopback(&url);
+        (url.scheme() == "https" || loopback_http)
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && (url.as_str() == id || url.as_str() == format!("{id}/"))
+    });
+    if !fits {
+        r.problem(
+            key,
+            Some(format!("{id:?}")),
+            "is not a canonical https URL without query and fragment",
+            "write the URL that people type for this MCP server",
+        );
+    }
+}
+
+fn target(r: &mut Reader, key: &str, has_path: bool) -> Option<Url> {
+    let text = r.text(key)?;
+    let shown = Some(format!("{text:?}"));
+    if !has_path {
+        r.problem(key, shown, "needs a path to be reached at", "write path in place of id");
+        return None;
+    }
+    match Url::parse(&text) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none() =>
+        {
+            Some(url)
+        }
+        _ => {
+            let remedy =
+                "write one such as \"http://127.0.0.1:9000/mcp\", without user, query or fragment";
+            r.problem(key, shown, "is not the plain URL of an MCP server", remedy);
+            None
+        }
+    }
+}
+
+/// A table of scope = words, or a list.
+fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
+    let value = r.value(key);
+    if let Some(Value::Table(table)) = &value {
+        let table = table.clone();
+        r.show(key, table.to_string().trim().replace('\n', ", "), true);
+        return table
+            .iter()
+            .filter_map(|(name, words)| {
+                let scope = scope(r, key, name)?;
+                let Some(words) = words.as_str() else {
+                    let at = format!("{key}.{name}");
+                    r.wrong_type(&at, words, "a text", "write the words of the consent page");
+                    return None;
+                };
+                Some((scope, Some(words.to_owned()).filter(|words| !words.is_empty())))
+            })
+            .collect();
+    }
+    let names = r.texts(key).unwrap_or_default();
+    names.iter().filter_map(|name| Some((scope(r, key, name)?, None))).collect()
+}
+
+fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
+    if name == "offline_access" || name == "openid" {
+        let reason = "is not a scope of an MCP server";
+        r.problem(key, Some(format!("{name:?}")), reason, "take it out; Portcullis handles it");
+        return None;
+    }
+    name.parse()
+        .map_err(|_| {
+            let remedy = "use printable ASCII without spaces, quotes and backslashes";
+            r.problem(key, Some(format!("{name:?}")), "is not a scope", remedy);
+        })
+        .ok()
+}
+
+/// A list of scopes that the resource declares.
+fn declared_scopes(r: &mut Reader, key: &str, declared: &ScopeSet) -> Option<ScopeSet> {
+    let names = r.texts(key)?;
+    Some(names.iter().filter_map(|name| declared_scope(r, key, name, declared)).collect())
+}
+
+fn declared_scope(r: &mut Reader, key: &str, name: &str, declared: &ScopeSet) -> Option<Scope> {
+    let scope = scope(r, key, name)?;
+    if declared.contains(&scope) {
+        return Some(scope);
+    }
+    let nearest = super::super::reader::nearest(name, declared.iter().map(Scope::as_str));
+    let remedy = match nearest {
+        Some(nearest) => format!("did you mean {nearest:?}? Scopes are declared in scopes"),
+        None => "declare it in scopes of this resource".to_owned(),
+    };
+    r.problem(key, Some(format!("{name:?}")), "is not a scope of this resource", remedy);
+    None
+}
+
+fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
+    let names = r.names(key);
+    let mut tools = BTreeMap::new();
+    for name in names {
+        let at = format!("{key}.{name}");
+        let value = match r.value(key) {
+            Some(Value::Table(table)) => table.get(&name).cloned(),
+            _ => None,
+        };
+        let list = value.as_ref().and_then(Value::as_array).and_then(|items| {
+            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        let Some(list) = list.filter(|list| !list.is_empty()) else {
+            let value = value.unwrap_or(Value::Boolean(false));
+            r.wrong_type(&at, &value, "a list of scopes", "write [\"scope\"]");
+            continue;
+        };
+        r.show(&at, format!("{list:?}"), true);
+        let scopes =
+            list.iter().filter_map(|name| declared_scope(r, &at, name, declared)).collect();
+        tools.insert(name, scopes);
+    }
+    tools
+}
+
+fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
+    let at = |name: &str| format!("{key}.{name}");
+    let mut list = |name: &str| {
+        let values = r.texts(&at(name))?;
+        for value in &values {
+            if value.starts_with("glob:") || value.starts_with("regex:") {
+                let reason = "is a pattern; values are compared exactly";
+                r.problem(&at(name), Some(format!("{value:?}")), reason, "write the value itself");
+            }
+        }
+        Some(values)
+    };
+    let mut conditions = Conditions {
+        roles: list("roles"),
+        groups: list("groups"),
+        permissions: list("permissions"),
+        not_roles: list("not_roles"),
+        not_groups: list("not_groups"),
+        subjects: list("subjects"),
+        email_domains: list("email_domains"),
+        clients: list("clients"),
+        claims: BTreeMap::new(),
+    };
+    for path in r.names(&at("claim")) {
+        let value = match r.value(&at("claim")) {
+            Some(Value::Table(table)) => table.get(&path).cloned(),
+            _ => None,
+        };
+        let values = match value {
+            Some(Value::String(text)) => Some(vec![text]),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            _ => None,
+        };
+        match values {
+            Some(values) => {
+                conditions.claims.insert(path, values);
+            }
+            None => r.problem(
+                &at("claim"),
+                Some(format!("{path:?}")),
+                "is not compared with texts",
+                "write claim = { \"/org_id\" = [\"org_1\"] }",
+            ),
+        }
+    }
+    let passthrough = match r.text(&at("passthrough")).as_deref() {
+        None => false,
+        Some("permissions") => true,
+        Some(other) => {
+            let remedy = "write passthrough = \"permissions\"";
+            r.problem(&at("passthrough"), Some(format!("{other:?}")), "is not known", remedy);
+            false
+        }
+    };
+    let rule = Rule {
+        name: r.text(&at("name")),
+        allow: declared_scopes(r, &at("allow"), declared).unwrap_or_default(),
+        deny: declared_scopes(r, &at("deny"), declared).unwrap_or_default(),
+        conditions,
+        passthrough,
+    };
+    let gives_nothing = !r.has(&at("allow")) && !r.has(&at("deny")) && !passthrough;
+    if gives_nothing {
+        let reason = "neither allows nor denies anything";
+        r.problem(key, None, reason, "add allow = [\"scope\"] or deny = [\"scope\"]");
+    }
+    rule
+}

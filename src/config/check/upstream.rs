@@ -1,0 +1,289 @@
+//! `[upstream]`: the identity provider.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+use url::Url;
+
+use super::super::presets::{IssuerForm, LATER, PRESETS, Preset};
+use super::super::reader::Reader;
+use super::super::values::is_loopback;
+use super::super::{ClaimPlan, ClaimSource, ClientAuth, ResourceConfig, UpstreamConfig};
+use super::one_of;
+use crate::policy::{ClaimPath, ClaimShape};
+
+/// Issuers that sign the whole world in.
+const OPEN_WORLDS: &[&str] = &[
+    "https://accounts.google.com",
+    "https://login.microsoftonline.com/common",
+    "https://login.microsoftonline.com/organizations",
+    "https://login.microsoftonline.com/consumers",
+    "https://github.com",
+];
+
+pub(super) fn read(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    resources: &[ResourceConfig],
+) -> Option<UpstreamConfig> {
+    let preset = preset(r);
+    let issuer = preset.and_then(|preset| issuer(r, preset));
+    let client_id =
+        r.required_text("upstream.client_id", "copy it from the client you made at the provider");
+    let client_secret = client_secret(r, env);
+    let configured_scopes = r.texts("upstream.scopes");
+    let extra_scopes = r.texts("upstream.extra_scopes").unwrap_or_default();
+    let authorize_params = authorize_params(r, preset);
+    let claims = claims(r, preset, resources);
+    let client_auth = one_of(
+        r,
+        "upstream.client_auth",
+        &[
+            ("auto", ClientAuth::Auto),
+            ("client_secret_basic", ClientAuth::Basic),
+            ("client_secret_post", ClientAuth::Post),
+        ],
+        ("auto", ClientAuth::Auto),
+    );
+    let recheck = r.duration("upstream.recheck", "15m", "1m", "24h");
+    let outage_grace = r.duration("upstream.outage_grace", "1h", "0s", "24h");
+    let max_without_refresh = r.duration("upstream.max_without_refresh", "8h", "1m", "30d");
+    let timeout = r.duration("upstream.timeout", "10s", "1s", "60s");
+    let name = r.text("upstream.name");
+    let allow_anyone = r.flag("upstream.allow_anyone", false);
+
+    let (preset, issuer, client_id, client_secret) = (preset?, issuer?, client_id?, client_secret?);
+    let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
+    if !allow_anyone && OPEN_WORLDS.contains(&bare) {
+        r.problem(
+            "upstream.issuer",
+            Some(format!("{issuer:?}")),
+            "signs in anybody in the world",
+            "use an issuer of your own organisation; allow_anyone = true lets everybody in",
+        );
+    }
+    let add_offline_access = configured_scopes.is_none();
+    let mut scopes = configured_scopes
+        .unwrap_or_else(|| preset.scopes.iter().map(|scope| (*scope).to_owned()).collect());
+    if add_offline_access && preset.issuer == IssuerForm::Okta && !issuer.contains("/oauth2/") {
+        scopes.push("groups".to_owned()); // custom authorization servers refuse it
+    }
+    scopes.extend(extra_scopes);
+    let host = Url::parse(&issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
+    Some(UpstreamConfig {
+        preset,
+        name: name.or(host).unwrap_or_else(|| preset.name.to_owned()),
+        issuer,
+        client_id,
+        client_secret,
+        scopes,
+        add_offline_access,
+        authorize_params,
+        claims,
+        client_auth,
+        recheck,
+        outage_grace,
+        max_without_refresh,
+        timeout,
+    })
+}
+
+fn preset(r: &mut Reader) -> Option<&'static Preset> {
+    const KEY: &str = "upstream.provider";
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    let text = r.required_text(KEY, &format!("it can be {}", names.join(", ")))?;
+    if let Some(preset) = PRESETS.iter().find(|preset| preset.name == text) {
+        return Some(preset);
+    }
+    let shown = Some(format!("{text:?}"));
+    if LATER.contains(&text.as_str()) {
+        let remedy = "write provider = \"oidc\" and issuer = \"https://…\"";
+        r.problem(KEY, shown, "has no preset in this version", remedy);
+        return None;
+    }
+    let remedy = match super::super::reader::nearest(&text, names.iter().copied()) {
+        Some(nearest) => format!("did you mean {nearest:?}? It can be {}", names.join(", ")),
+        None => format!("it can be {}", names.join(", ")),
+    };
+    r.problem(KEY, shown, "is not a known provider", remedy);
+    None
+}
+
+fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
+    let issuer = match preset.issuer {
+        IssuerForm::Okta => {
+            let domain = domain(r, "acme.okta.com")?;
+            match r.text("upstream.authorization_server").as_deref() {
+                None | Some("org") => format!("https://{domain}"),
+                Some(server) => format!("https://{domain}/oauth2/{server}"),
+            }
+        }
+        IssuerForm::Auth0 => format!("https://{}/", domain(r, "acme.eu.auth0.com")?),
+        IssuerForm::Keycloak => {
+            let url = r.required_text("upstream.url", "such as \"https://sso.example.com\"");
+            let realm = r.required_text("upstream.realm", "the name of the realm");
+            format!("{}/realms/{}", url?.trim_end_matches('/'), realm?)
+        }
+        IssuerForm::Given => {
+            let remedy = "write the issuer exactly as the provider's discovery document has it";
+            r.required_text("upstream.issuer", remedy)?
+        }
+    };
+    let key = match preset.issuer {
+        IssuerForm::Okta | IssuerForm::Auth0 => "upstream.domain",
+        IssuerForm::Keycloak => "upstream.url",
+        IssuerForm::Given => "upstream.issuer",
+    };
+    let fits = Url::parse(&issuer).is_ok_and(|url| {
+        let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
+        safe && url.query().is_none() && url.fragment().is_none() && url.username().is_empty()
+    });
+    if !fits {
+        let remedy = "use https:// (http:// is for loopback only), without query and fragment";
+        r.problem(key, Some(format!("{issuer:?}")), "does not make a usable issuer", remedy);
+        return None;
+    }
+    Some(issuer)
+}
+
+fn domain(r: &mut Reader, example: &str) -> Option<String> {
+    let domain = r.required_text("upstream.domain", &format!("such as {example:?}"))?;
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':');
+    if domain.bytes().all(legal) {
+        return Some(domain);
+    }
+    let remedy = format!("write the host alone, such as {example:?}");
+    r.problem("upstream.domain", Some(format!("{domain:?}")), "is not a host name", remedy);
+    None
+}
+
+fn client_secret(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+) -> Option<super::super::SecretText> {
+    const KEY: &str = "upstream.client_secret";
+    if !r.has(KEY) {
+        let remedy =
+            "copy it from the client you made at the provider: client_secret = { env = \"NAME\" }";
+        r.problem(KEY, None, "is missing", remedy);
+        return None;
+    }
+    r.secret(KEY, env)
+}
+
+/// Parameters that the flow itself sets, or that would change whom it is about.
+const OUR_PARAMS: &[&str] = &[
+    "client_id",
+    "redirect_uri",
+    "response_type",
+    "response_mode",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "resource",
+    "request",
+    "request_uri",
+];
+
+fn authorize_params(r: &mut Reader, preset: Option<&Preset>) -> Vec<(String, String)> {
+    const KEY: &str = "upstream.authorize_params";
+    let mut params = Vec::new();
+    if let Some(Value::Table(table)) = r.value(KEY) {
+        for (name, value) in &table {
+            let at = format!("{KEY}.{name}");
+            if OUR_PARAMS.contains(&name.as_str()) {
+                r.problem(&at, None, "is set by Portcullis itself", "take it out");
+            } else if let Some(text) = value.as_str() {
+                r.show(&at, format!("{text:?}"), true);
+                params.push((name.clone(), text.to_owned()));
+            } else {
+                r.wrong_type(&at, value, "a text", "put it in quotes");
+            }
+        }
+    }
+    if preset.is_some_and(|preset| preset.issuer == IssuerForm::Auth0) {
+        for name in ["audience", "organization", "connection"] {
+            let value = r.text(&format!("upstream.{name}"));
+            params.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    }
+    params
+}
+
+fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig]) -> ClaimPlan {
+    let defaults = preset.unwrap_or(&PRESETS[PRESETS.len() - 1]);
+    let mut path = |name: &str, shorthand: Option<&str>, default: &str| {
+        let short = shorthand.and_then(|key| r.text(key));
+        let long = r.text(&format!("upstream.claims.{name}"));
+        ClaimPath::new(long.or(short).unwrap_or_else(|| default.to_owned()))
+    };
+    let name = path("name", None, defaults.claims.name);
+    let email = path("email", None, defaults.claims.email);
+    let groups = path("groups", Some("upstream.groups_claim"), defaults.claims.groups);
+    let permissions = path("permissions", None, defaults.claims.permissions);
+    let mut roles = path("roles", Some("upstream.roles_claim"), defaults.claims.roles);
+    if defaults.issuer == IssuerForm::Keycloak
+        && let Some(client) = r.text("upstream.role_client")
+    {
+        roles = ClaimPath::new(format!("/resource_access/{client}/roles"));
+    }
+    let shape = one_of(
+        r,
+        "upstream.claims.shape",
+        &[
+            ("auto", ClaimShape::Auto),
+            ("list", ClaimShape::List),
+            ("space", ClaimShape::Space),
+            ("comma", ClaimShape::Comma),
+            ("keys", ClaimShape::Keys),
+        ],
+        ("auto", ClaimShape::Auto),
+    );
+    ClaimPlan {
+        name,
+        email,
+        groups,
+        roles,
+        permissions,
+        shape,
+        sources: sources(r, defaults),
+        extra: named_by_rules(resources),
+    }
+}
+
+fn sources(r: &mut Reader, preset: &Preset) -> Vec<ClaimSource> {
+    const KEY: &str = "upstream.claims.sources";
+    let Some(words) = r.texts(KEY) else {
+        let mut sources = vec![ClaimSource::IdToken];
+        if preset.reads_access_token {
+            sources.push(ClaimSource::AccessToken);
+        }
+        sources.push(ClaimSource::Userinfo);
+        return sources;
+    };
+    let known = [ClaimSource::IdToken, ClaimSource::Userinfo, ClaimSource::AccessToken];
+    words
+        .iter()
+        .filter_map(|word| {
+            let source = known.into_iter().find(|source| source.to_string() == *word);
+            if source.is_none() {
+                let remedy = "it can be \"id_token\", \"userinfo\", \"access_token\"";
+                r.problem(KEY, Some(format!("{word:?}")), "is not a source of claims", remedy);
+            }
+            source
+        })
+        .collect()
+}
+
+fn named_by_rules(resources: &[ResourceConfig]) -> Vec<ClaimPath> {
+    let rules = resources.iter().flat_map(|resource| &resource.policy.rules);
+    let mut paths: Vec<ClaimPath> = Vec::new();
+    for path in rules.flat_map(|rule| rule.conditions.claims.keys()) {
+        if !paths.iter().any(|known| known.as_str() == path) {
+            paths.push(ClaimPath::new(path.clone()));
+        }
+    }
+    paths
+}

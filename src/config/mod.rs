@@ -1,0 +1,289 @@
+//! File + environment → a checked [`Config`]. Every problem is reported at once, with its key, its
+//! value, the reason and the remedy.
+//!
+//! Environment beats file beats preset beats default. Each key is read exactly once, in
+//! `check/`; a key that nobody reads is a problem of its own, with "did you mean".
+
+mod check;
+mod presets;
+mod reader;
+mod show;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::oauth::scope::{Scope, ScopeSet};
+use crate::policy::{ClaimPath, ClaimShape, Policy};
+
+pub use presets::Preset;
+pub use reader::{Problem, Problems};
+pub use values::{PublicUrl, SecretText};
+
+/// Everything an administrator can set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our issuer and origin.
+    pub public_url: PublicUrl,
+    /// Where we listen; a proxy in front speaks TLS.
+    pub listen: SocketAddr,
+    /// `sqlite://…` or `postgres://…`; may hold a password.
+    pub database_url: SecretText,
+    /// Seals what rests in the database; generated beside an SQLite file when absent.
+    pub secret_key: Option<SecretText>,
+    /// The exact redirect URIs that may be registered; `None`: the general rules alone.
+    pub allowed_redirect_uris: Option<Vec<String>>,
+    /// Private-use schemes of known programs.
+    pub redirect_schemes: Vec<String>,
+    /// Web origins that may use the gateway, beside our own and loopback.
+    pub allowed_origins: Vec<String>,
+    /// Proxies whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The identity provider.
+    pub upstream: UpstreamConfig,
+    /// The MCP servers.
+    pub resources: Vec<ResourceConfig>,
+    /// The admin listener.
+    pub admin: Option<AdminConfig>,
+    /// Lifetimes.
+    pub tokens: TokenLifetimes,
+    /// Quotas.
+    pub limits: Limits,
+}
+
+/// The identity provider, where we are one confidential client.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// What is known of this kind of provider.
+    pub preset: &'static Preset,
+    /// Its issuer, byte for byte.
+    pub issuer: String,
+    /// Our client id there.
+    pub client_id: String,
+    /// Our client secret there.
+    pub client_secret: SecretText,
+    /// Scopes we ask for.
+    pub scopes: Vec<String>,
+    /// Whether `offline_access` is added when the provider lists it (not when `scopes` is set).
+    pub add_offline_access: bool,
+    /// Parameters added to the authorization request.
+    pub authorize_params: Vec<(String, String)>,
+    /// Where facts about a person are found.
+    pub claims: ClaimPlan,
+    /// How we prove ourselves there.
+    pub client_auth: ClientAuth,
+    /// A yes of the provider is good for this long: 1 minute to 24 hours.
+    pub recheck: Duration,
+    /// During an outage the last yes is good for this long: 0 to 24 hours.
+    pub outage_grace: Duration,
+    /// A session without refresh token lives this long.
+    pub max_without_refresh: Duration,
+    /// Longest wait for an answer: 1 to 60 seconds.
+    pub timeout: Duration,
+    /// What people read: "sign in with …".
+    pub name: String,
+}
+
+/// Where facts are found, and in which order sources are asked.
+#[derive(Clone, Debug)]
+pub struct ClaimPlan {
+    /// Display name.
+    pub name: ClaimPath,
+    /// E-mail address.
+    pub email: ClaimPath,
+    /// Groups.
+    pub groups: ClaimPath,
+    /// Roles.
+    pub roles: ClaimPath,
+    /// Permissions.
+    pub permissions: ClaimPath,
+    /// How values stand in these claims.
+    pub shape: ClaimShape,
+    /// The first source that has a claim wins.
+    pub sources: Vec<ClaimSource>,
+    /// Further claims that rules name.
+    pub extra: Vec<ClaimPath>,
+}
+
+/// Where claims come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimSource {
+    /// The ID token.
+    IdToken,
+    /// The userinfo endpoint.
+    Userinfo,
+    /// The provider's access token, where it is a JWT.
+    AccessToken,
+}
+
+/// How we prove ourselves at the provider's token endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// As the provider's metadata says; Basic when it offers both.
+    #[default]
+    Auto,
+    /// `client_secret_basic`.
+    Basic,
+    /// `client_secret_post`.
+    Post,
+}
+
+/// An MCP server: a protected resource.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// Its identifier: the one audience of its tokens.
+    pub id: String,
+    /// Its path below `public_url`; `None` when it lives elsewhere.
+    pub path: Option<String>,
+    /// Where the gateway forwards to; `None`: authorization server only.
+    pub target: Option<Url>,
+    /// What people read.
+    pub name: Option<String>,
+    /// Its scopes in the order written, with the words of the consent page.
+    pub scope_texts: Vec<(Scope, Option<String>)>,
+    /// Who may do what.
+    pub policy: Policy,
+    /// How its tokens are signed.
+    pub token_alg: TokenAlg,
+    /// Scopes that single tools need.
+    pub tools: BTreeMap<String, ScopeSet>,
+    /// Meant by requests that name no resource.
+    pub is_default: bool,
+}
+
+/// Signature algorithm of access tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TokenAlg {
+    /// ECDSA P-256: small and fast.
+    #[default]
+    Es256,
+    /// RSA: for MCP servers whose library knows nothing else; 1.7 ms a token.
+    Rs256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl TokenAlg {
+    /// As in a JWT header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// Reads what [`Self::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Es256, Self::Rs256, Self::EdDsa].into_iter().find(|alg| alg.as_str() == text)
+    }
+}
+
+/// Who may use the admin pages.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Where they listen; loopback by default.
+    pub listen: SocketAddr,
+    /// One of these roles …
+    pub roles: Vec<String>,
+    /// … or one of these groups …
+    pub groups: Vec<String>,
+    /// … or one of these subjects.
+    pub subjects: Vec<String>,
+}
+
+/// How long things live.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenLifetimes {
+    /// Access token: 1 to 60 minutes.
+    pub access: Duration,
+    /// Authorization code: 10 seconds to 10 minutes.
+    pub code: Duration,
+    /// Unused refresh token: 1 hour to 90 days.
+    pub refresh_idle: Duration,
+    /// Grant, from consent to the next: 1 hour to 1 year.
+    pub refresh_absolute: Duration,
+    /// The same successor is handed out again within: 0 to 300 seconds.
+    pub refresh_grace: Duration,
+    /// From Approve to the callback: 1 to 60 minutes.
+    pub login: Duration,
+}
+
+/// Quotas, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Request-rate limits; `false` on loopback only, for load tests.
+    pub request_rates: bool,
+    /// Registered clients.
+    pub clients: u64,
+    /// A client that was never used goes after this.
+    pub unused_client_expiry: Duration,
+    /// A client without live grant goes after this.
+    pub idle_client_expiry: Duration,
+    /// Bytes of a registration.
+    pub register_body: usize,
+    /// Bytes of a token or revocation request.
+    pub token_body: usize,
+    /// Bytes of an MCP request.
+    pub gateway_body: usize,
+    /// Longest wait for the first byte of an MCP server's answer.
+    pub gateway_response: Duration,
+    /// Redirect URIs of one client.
+    pub redirect_uris: usize,
+    /// Logins on their way, in all.
+    pub pending_logins: u64,
+    /// Logins on their way, of one browser.
+    pub pending_logins_per_browser: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Wrong attempts that burn a code.
+    pub code_attempts: u32,
+    /// How often a successor is handed out again.
+    pub grace_replays: u32,
+}
+
+/// A configuration that passed every check.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed but deserves a look.
+    pub warnings: Vec<String>,
+    shown: Vec<show::Line>,
+}
+
+impl Config {
+    /// Reads `file` (its path and text) and `env`, checks everything, and reports all problems.
+    pub fn load(
+        file: Option<(&Path, String)>,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Loaded, Problems> {
+        check::load(file, env)
+    }
+}
+
+impl Loaded {
+    /// The merged configuration with the origin of each value, secrets masked.
+    pub fn show(&self) -> String {
+        show::render(&self.shown)
+    }
+}
+
+impl fmt::Display for ClaimSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IdToken => "id_token",
+            Self::Userinfo => "userinfo",
+            Self::AccessToken => "access_token",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

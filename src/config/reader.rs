@@ -1,0 +1,507 @@
+//! A tree of values from file and environment that remembers where each came from, which keys were
+//! read, and everything that was wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::show::Line;
+use super::values::SecretText;
+
+/// Something wrong with one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: `resource[0].rule[1].allow`.
+    pub key: String,
+    /// What stands there; secrets are masked; `None` when nothing does.
+    pub value: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+    /// How to mend it.
+    pub remedy: String,
+}
+
+/// Everything that is wrong, at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        writeln!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        for problem in &self.0 {
+            write!(f, "\n  {}", problem.key)?;
+            if let Some(value) = &problem.value {
+                write!(f, " = {value}")?;
+            }
+            write!(f, "\n    {}\n    → {}\n", problem.reason, problem.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The tree and its history.
+pub(super) struct Reader {
+    root: Value,
+    /// Environment variable by key.
+    from_env: BTreeMap<String, String>,
+    file: Option<String>,
+    read: Vec<String>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+    pub(super) shown: Vec<Line>,
+}
+
+impl Reader {
+    pub(super) fn new(file: Option<(String, &str)>) -> Self {
+        let mut reader = Self {
+            root: Value::Table(toml::Table::new()),
+            from_env: BTreeMap::new(),
+            file: None,
+            read: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            shown: Vec::new(),
+        };
+        if let Some((path, text)) = file {
+            match text.parse::<toml::Table>() {
+                Ok(table) => reader.root = Value::Table(table),
+                Err(error) => {
+                    // The library's message quotes the line, which may hold a secret.
+                    let line = error
+                        .span()
+                        .and_then(|span| text.get(..span.start))
+                        .map_or(1, |before| before.matches('\n').count() + 1);
+                    let reason = format!("is not TOML: line {line}: {}", error.message());
+                    reader.problem(&path, None, reason, "mend that line");
+                }
+            }
+            reader.file = Some(path);
+        }
+        reader
+    }
+
+    pub(super) fn problem(
+        &mut self,
+        key: &str,
+        value: Option<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (key, reason, remedy) = (key.to_owned(), reason.into(), remedy.into());
+        self.problems.push(Problem { key, value, reason, remedy });
+    }
+
+    /// Puts a value of the environment over the file.
+    pub(super) fn overlay(&mut self, key: &str, variable: &str, value: Value) {
+        self.from_env.insert(key.to_owned(), variable.to_owned());
+        let mut place = &mut self.root;
+        for part in split(key) {
+            place = match part {
+                Part::Name(name) => {
+                    if !place.is_table() {
+                        *place = Value::Table(toml::Table::new());
+                    }
+                    let Value::Table(table) = place else { return };
+                    table.entry(name).or_insert(Value::Table(toml::Table::new()))
+                }
+                Part::Index(index) => {
+                    if !place.is_array() {
+                        *place = Value::Array(Vec::new());
+                    }
+                    let Value::Array(list) = place else { return };
+                    while list.len() <= index {
+                        list.push(Value::Table(toml::Table::new()));
+                    }
+                    &mut list[index]
+                }
+            };
+        }
+        *place = value;
+    }
+
+    /// The raw value at a key, marked as read.
+    pub(super) fn value(&mut self, key: &str) -> Option<Value> {
+        self.read.push(key.to_owned());
+        let mut place = &self.root;
+        for part in split(key) {
+            place = match part {
+                Part::Name(name) => place.get(name)?,
+                Part::Index(index) => place.get(index)?,
+            };
+        }
+        Some(place.clone())
+    }
+
+    pub(super) fn has(&mut self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// How many items a list of tables has.
+    pub(super) fn count(&mut self, key: &str) -> usize {
+        match self.value(key) {
+            None => 0,
+            Some(Value::Array(list)) => list.len(),
+            Some(other) => {
+                let table = key.rsplit('.').next().unwrap_or(key).to_owned();
+                self.problem(
+                    key,
+                    Some(mask_nothing(&other)),
+                    "is not a list of tables",
+                    format!("write [[{table}]]"),
+                );
+                0
+            }
+        }
+    }
+
+    pub(super) fn show(&mut self, key: &str, value: impl Into<String>, present: bool) {
+        let origin = match (self.from_env.get(key), present) {
+            (Some(variable), _) => variable.clone(),
+            (None, true) => self.file.clone().unwrap_or_else(|| "file".to_owned()),
+            (None, false) => "default".to_owned(),
+        };
+        self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        match self.value(key)? {
+            Value::String(text) => {
+                self.show(key, format!("{text:?}"), true);
+                Some(text)
+            }
+            other => {
+                self.wrong_type(key, &other, "a text", "put it in quotes");
+                None
+            }
+        }
+    }
+
+    pub(super) fn required_text(&mut self, key: &str, remedy: &str) -> Option<String> {
+        let known = self.problems.len();
+        let text = self.text(key).filter(|text| !text.is_empty());
+        if text.is_none() && self.problems.len() == known {
+            self.problem(key, None, "is missing", remedy);
+        }
+        text
+    }
+
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        let value = self.value(key);
+        let flag = match &value {
+            None => default,
+            Some(Value::Boolean(flag)) => *flag,
+            Some(Value::String(text)) if text == "true" => true,
+            Some(Value::String(text)) if text == "false" => false,
+            Some(other) => {
+                self.wrong_type(key, other, "true or false", "write true or false");
+                default
+            }
+        };
+        self.show(key, flag.to_string(), value.is_some());
+        flag
+    }
+
+    pub(super) fn number<T>(&mut self, key: &str, default: T, least: T, most: T) -> T
+    where
+        T: TryFrom<i64> + PartialOrd + fmt::Display + Copy,
+    {
+        let value = self.value(key);
+        let number = match &value {
+            None => Some(default),
+            Some(Value::Integer(number)) => T::try_from(*number).ok(),
+            Some(Value::String(text)) => text.parse::<i64>().ok().and_then(|n| T::try_from(n).ok()),
+            Some(_) => None,
+        };
+        let number = number.filter(|number| *number >= least && *number <= most);
+        let Some(number) = number else {
+            let shown = value.as_ref().map(mask_nothing);
+            let remedy = format!("write a number from {least} to {most}");
+            self.problem(key, shown, "is out of range", remedy);
+            return default;
+        };
+        self.show(key, number.to_string(), value.is_some());
+        number
+    }
+
+    /// A duration: `"90s"`, `"15m"`, `"8h"`, `"14d"`, or whole seconds.
+    pub(super) fn duration(
+        &mut self,
+        key: &str,
+        default: &str,
+        least: &str,
+        most: &str,
+    ) -> Duration {
+        let fallback = parse_duration(default).unwrap_or_default();
+        let value = self.value(key);
+        let read = match &value {
+            None => Some(fallback),
+            Some(Value::Integer(seconds)) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+            Some(Value::String(text)) => parse_duration(text),
+            Some(_) => None,
+        };
+        let within = |duration: &Duration| {
+            parse_duration(least).is_none_or(|least| *duration >= least)
+                && parse_duration(most).is_none_or(|most| *duration <= most)
+        };
+        let Some(duration) = read.filter(within) else {
+            let shown = value.as_ref().map(mask_nothing);
+            let remedy = format!("write a duration from {least} to {most}, such as {default:?}");
+            self.problem(key, shown, "is no duration within its range", remedy);
+            return fallback;
+        };
+        let text = match &value {
+            Some(Value::String(text)) => text.clone(),
+            Some(_) => format!("{}s", duration.as_secs()),
+            None => default.to_owned(),
+        };
+        self.show(key, format!("{text:?}"), value.is_some());
+        duration
+    }
+
+    /// A list of texts; one text counts as a list parted by commas or spaces, as in the environment.
+    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let value = self.value(key)?;
+        let list = match &value {
+            Value::Array(items) => {
+                let texts: Option<Vec<String>> =
+                    items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
+                texts
+            }
+            Value::String(text) if self.from_env.contains_key(key) => Some(
+                text.split([',', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+            ),
+            _ => None,
+        };
+        let Some(list) = list else {
+            self.wrong_type(key, &value, "a list of texts", "write [\"one\", \"two\"]");
+            return None;
+        };
+        self.show(key, format!("{list:?}"), true);
+        Some(list)
+    }
+
+    /// The texts of a table, by name.
+    pub(super) fn names(&mut self, key: &str) -> Vec<String> {
+        match self.value(key) {
+            Some(Value::Table(table)) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A secret: `{ env = "NAME" }`, `{ file = "path" }`, or a text, which is warned about unless it
+    /// came from the environment.
+    pub(super) fn secret(
+        &mut self,
+        key: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Option<SecretText> {
+        let value = self.value(key)?;
+        self.show(key, "\"********\"", true);
+        match &value {
+            Value::String(text) => {
+                if !self.from_env.contains_key(key) {
+                    self.warnings.push(format!(
+                        "{key} stands in the file itself; {{ env = \"…\" }} or {{ file = \"…\" }} keeps it out of backups and commits"
+                    ));
+                }
+                Some(SecretText::new(text.clone()))
+            }
+            Value::Table(table) if table.len() == 1 => {
+                let variable = table.get("env").and_then(Value::as_str);
+                let path = table.get("file").and_then(Value::as_str);
+                match (variable, path) {
+                    (Some(variable), _) => self.secret_from_env(key, variable, env),
+                    (None, Some(path)) => self.secret_from_file(key, path),
+                    (None, None) => self.not_a_secret(key),
+                }
+            }
+            _ => self.not_a_secret(key),
+        }
+    }
+
+    fn secret_from_env(
+        &mut self,
+        key: &str,
+        variable: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Option<SecretText> {
+        if let Some(text) = env.get(variable).filter(|text| !text.is_empty()) {
+            return Some(SecretText::new(text.clone()));
+        }
+        let shown = Some(format!("{{ env = {variable:?} }}"));
+        let reason = "names an environment variable that is not set";
+        self.problem(key, shown, reason, format!("set {variable}"));
+        None
+    }
+
+    pub(super) fn secret_from_file(&mut self, key: &str, path: &str) -> Option<SecretText> {
+        match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => Some(SecretText::new(text.trim())),
+            Ok(_) => {
+                let shown = Some(format!("{{ file = {path:?} }}"));
+                self.problem(key, shown, "names an empty file", "put the secret into it");
+                None
+            }
+            Err(cause) => {
+                let shown = Some(format!("{{ file = {path:?} }}"));
+                let reason = format!("names a file that cannot be read: {cause}");
+                self.problem(key, shown, reason, "check the path and its permissions");
+                None
+            }
+        }
+    }
+
+    fn not_a_secret(&mut self, key: &str) -> Option<SecretText> {
+        let remedy = "write { env = \"NAME\" }, { file = \"path\" } or a text";
+        self.problem(key, Some("********".to_owned()), "is not a secret", remedy);
+        None
+    }
+
+    pub(super) fn wrong_type(&mut self, key: &str, value: &Value, wanted: &str, remedy: &str) {
+        let shown = Some(mask_nothing(value));
+        self.problem(key, shown, format!("is not {wanted}"), remedy);
+    }
+
+    /// Keys that nobody read, each with the nearest known one.
+    pub(super) fn report_unknown_keys(&mut self) {
+        let mut leaves = Vec::new();
+        walk(&self.root, String::new(), &mut leaves);
+        let known = |leaf: &str| {
+            self.read.iter().any(|read| {
+                read == leaf
+                    || leaf.strip_prefix(read.as_str()).is_some_and(|rest| {
+                        // Tables that are read whole: scopes, tools, claims, parameters, secrets.
+                        rest.starts_with('.') && WHOLE.contains(&last_name(read))
+                    })
+            })
+        };
+        let unknown: Vec<String> = leaves.into_iter().filter(|leaf| !known(leaf)).collect();
+        for key in unknown {
+            let nearest = nearest(&key, self.read.iter().map(String::as_str));
+            let remedy = match nearest {
+                Some(nearest) => format!("did you mean {}?", without_indexes(&nearest)),
+                None => "take it out; portcullis.example.toml lists every key".to_owned(),
+            };
+            let variable = self.from_env.get(&key).cloned();
+            let reason = match variable {
+                Some(variable) => format!("is not a key (set by {variable})"),
+                None => "is not a key".to_owned(),
+            };
+            self.problem(&key, None, reason, remedy);
+        }
+    }
+}
+
+/// Tables whose members are names of the administrator's choice.
+const WHOLE: &[&str] = &[
+    "scopes",
+    "tools",
+    "claim",
+    "authorize_params",
+    "client_secret",
+    "secret_key",
+    "database_url",
+];
+
+fn last_name(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+fn without_indexes(key: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for c in key.chars() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            c if !inside => text.push(c),
+            _ => {}
+        }
+    }
+    text
+}
+
+/// The known key most like `key`; `None` when none is like it.
+pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|known| (strsim::jaro_winkler(&without_indexes(key), &without_indexes(known)), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known.to_owned())
+}
+
+fn walk(value: &Value, key: String, leaves: &mut Vec<String>) {
+    match value {
+        Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                walk(value, key, leaves);
+            }
+        }
+        Value::Array(list) if list.iter().any(Value::is_table) => {
+            for (index, value) in list.iter().enumerate() {
+                walk(value, format!("{key}[{index}]"), leaves);
+            }
+        }
+        _ => leaves.push(key),
+    }
+}
+
+enum Part {
+    Name(String),
+    Index(usize),
+}
+
+/// Parts of a key such as `resource[0].rule[1].allow`.
+fn split(key: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for piece in key.split('.') {
+        let mut rest = piece;
+        if let Some(open) = rest.find('[') {
+            parts.push(Part::Name(rest[..open].to_owned()));
+            rest = &rest[open..];
+            while let Some(close) = rest.find(']') {
+                if let Ok(index) = rest[1..close].parse() {
+                    parts.push(Part::Index(index));
+                }
+                rest = &rest[close + 1..];
+            }
+        } else {
+            parts.push(Part::Name(rest.to_owned()));
+        }
+    }
+    parts
+}
+
+fn mask_nothing(value: &Value) -> String {
+    let mut text = value.to_string();
+    if text.len() > 120 {
+        let end = text.floor_char_boundary(120);
+        text.truncate(end);
+        let _ = write!(text, "…");
+    }
+    text
+}
+
+/// Reads `90s`, `15m`, `8h`, `14d`, or plain seconds.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
+}

@@ -1,0 +1,289 @@
+use super::*;
+
+const OK: &str = r#"
+public_url = "https://mcp.example.com"
+[upstream]
+provider = "oidc"
+issuer = "https://id.example.com"
+client_id = "portcullis"
+client_secret = { env = "SECRET" }
+[[resource]]
+path = "/mcp"
+scopes = ["read", "write"]
+"#;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([("SECRET".to_owned(), "canary-1f3a".to_owned())]);
+    env.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    env
+}
+
+fn load_with(text: &str, pairs: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    Config::load(Some((Path::new("portcullis.toml"), text.to_owned())), &env(pairs))
+}
+
+fn load(text: &str) -> Config {
+    load_with(text, &[]).unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+#[track_caller]
+fn problems(text: &str) -> Vec<Problem> {
+    load_with(text, &[]).err().unwrap_or_else(|| panic!("was accepted:\n{text}")).0
+}
+
+/// The only problem of a configuration that is fine but for `line` at the top.
+#[track_caller]
+fn problem_of_top(line: &str) -> Problem {
+    let mut found = problems(&format!("{line}\n{OK}"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0)
+}
+
+#[test]
+fn ten_lines_are_enough_for_okta() {
+    let config = load(
+        r#"
+        public_url = "https://mcp.example.com"
+        [upstream]
+        provider = "okta"
+        domain = "acme.okta.com"
+        client_id = "0oa1"
+        client_secret = { env = "SECRET" }
+        [[resource]]
+        path = "/mcp"
+        target = "http://127.0.0.1:9000/mcp"
+        scopes = ["read"]
+        "#,
+    );
+    assert_eq!(config.upstream.issuer, "https://acme.okta.com");
+    assert_eq!(config.upstream.client_secret.expose(), "canary-1f3a");
+    assert!(config.upstream.scopes.contains(&"offline_access".to_owned()));
+    assert!(config.upstream.scopes.contains(&"groups".to_owned()));
+    assert_eq!(config.resources[0].id, "https://mcp.example.com/mcp");
+}
+
+#[test]
+fn ten_lines_are_enough_for_auth0_and_its_issuer_ends_with_a_slash() {
+    let text = OK
+        .replace("\"oidc\"", "\"auth0\"")
+        .replace("issuer = \"https://id.example.com\"", "domain = \"acme.eu.auth0.com\"");
+    assert_eq!(load(&text).upstream.issuer, "https://acme.eu.auth0.com/");
+}
+
+#[test]
+fn ten_lines_are_enough_for_keycloak_and_roles_are_where_it_puts_them() {
+    let text = OK
+        .replace("\"oidc\"", "\"keycloak\"")
+        .replace("issuer = \"https://id", "realm = \"acme\"\nurl = \"https://id");
+    let config = load(&text);
+    assert_eq!(config.upstream.issuer, "https://id.example.com/realms/acme");
+    assert_eq!(config.upstream.claims.roles.as_str(), "/realm_access/roles");
+}
+
+#[test]
+fn the_example_file_is_a_configuration() {
+    let text = include_str!("../../portcullis.example.toml");
+    let loaded = load_with(text, &[("OKTA_CLIENT_SECRET", "x-y-z")]);
+    let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+
+    // What it shows as default is the default.
+    let bare = load(OK);
+    assert_eq!(format!("{:?}", loaded.config.tokens), format!("{:?}", bare.tokens));
+    assert_eq!(format!("{:?}", loaded.config.limits), format!("{:?}", bare.limits));
+}
+
+#[test]
+fn every_commented_key_of_the_example_file_exists() {
+    let text = include_str!("../../portcullis.example.toml");
+    let is_key = |line: &&str| {
+        let name = line.split([' ', '=']).next().unwrap_or_default();
+        line.starts_with('[') || (line.contains('=') && !name.contains(|c: char| c.is_uppercase()))
+    };
+    let uncommented: Vec<&str> =
+        text.lines().map(|line| line.strip_prefix("# ").filter(is_key).unwrap_or(line)).collect();
+    let uncommented = uncommented.join("\n");
+    assert!(uncommented.contains("\nrecheck = ") && uncommented.contains("\nacr_values = "));
+    let not_keys = |provider: &str| -> Vec<String> {
+        let text = uncommented.replace("\"okta\"  ", &format!("{provider:?}  "));
+        let found = load_with(&text, &[]).err().map(|problems| problems.0).unwrap_or_default();
+        let unread = found.into_iter().filter(|problem| problem.reason.starts_with("is not a key"));
+        unread.map(|problem| problem.key).collect()
+    };
+    assert_eq!(not_keys("okta"), ["upstream.url", "upstream.realm", "upstream.issuer"]);
+    let keys_of_others = ["upstream.domain", "upstream.authorization_server"];
+    assert_eq!(not_keys("keycloak"), [keys_of_others.as_slice(), &["upstream.issuer"]].concat());
+    assert_eq!(
+        not_keys("oidc"),
+        [keys_of_others.as_slice(), &["upstream.url", "upstream.realm"]].concat()
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_key_reason_and_remedy() {
+    let found = problems(
+        r#"
+        public_url = "http://mcp.example.com"
+        listen = "8000"
+        databse_url = "sqlite://x"
+        [upstream]
+        provider = "oktta"
+        client_id = 7
+        [[resource]]
+        path = "mcp/"
+        scopes = ["read it"]
+        [[resource.rule]]
+        role = ["Admin"]
+        allow = ["raed"]
+        [tokens]
+        access = "3 weeks"
+        [limits]
+        clients = 0
+        "#,
+    );
+    let keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+    for key in [
+        "public_url",
+        "listen",
+        "databse_url",
+        "upstream.provider",
+        "upstream.client_id",
+        "upstream.client_secret",
+        "resource[0].path",
+        "resource[0].scopes",
+        "resource[0].rule[0].role",
+        "resource[0].rule[0].allow",
+        "tokens.access",
+        "limits.clients",
+    ] {
+        assert!(keys.contains(&key), "{key} is not among {keys:?}");
+    }
+    for problem in &found {
+        assert!(!problem.reason.is_empty() && !problem.remedy.is_empty(), "{problem:?}");
+    }
+    let text = Problems(found).to_string();
+    assert!(text.contains("database_url"), "did you mean: {text}");
+    assert!(text.contains("\"okta\""), "did you mean: {text}");
+}
+
+#[test]
+fn an_unknown_key_is_an_error_with_the_nearest_known_one() {
+    let problem = problem_of_top("allowed_redirect_uri = []");
+    assert!(problem.remedy.contains("allowed_redirect_uris"), "{problem:?}");
+    let found = load_with(OK, &[("PORTCULLIS_LISTNE", "127.0.0.1:1")]).unwrap_err().0;
+    assert!(found[0].to_owned().key.contains("listne"), "{found:?}");
+}
+
+#[test]
+fn environment_beats_file_and_is_enough_alone() {
+    let loaded = load_with(OK, &[("PORTCULLIS_LISTEN", "127.0.0.1:9")]).unwrap();
+    assert_eq!(loaded.config.listen.port(), 9);
+
+    let alone = env(&[
+        ("PORTCULLIS_PUBLIC_URL", "https://mcp.example.com"),
+        ("PORTCULLIS_UPSTREAM__PROVIDER", "okta"),
+        ("PORTCULLIS_UPSTREAM__DOMAIN", "acme.okta.com"),
+        ("PORTCULLIS_UPSTREAM__CLIENT_ID", "0oa1"),
+        ("PORTCULLIS_UPSTREAM__CLIENT_SECRET", "canary-77"),
+        ("PORTCULLIS_RESOURCE__PATH", "/mcp"),
+        ("PORTCULLIS_RESOURCE__TARGET", "http://127.0.0.1:9000/mcp"),
+        ("PORTCULLIS_RESOURCE__SCOPES", "read,write"),
+    ]);
+    let loaded = Config::load(None, &alone).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.resources[0].scope_texts.len(), 2);
+    assert_eq!(loaded.config.upstream.client_secret.expose(), "canary-77");
+}
+
+#[test]
+fn a_secret_can_stand_in_a_file() {
+    let name = format!("portcullis-test-{}", crate::oauth::secret::random_text());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, "from-a-file\n").unwrap();
+    let variable = [("PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE", path.to_str().unwrap())];
+    let loaded = load_with(OK, &variable).unwrap_or_else(|problems| panic!("{problems}"));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(loaded.config.upstream.client_secret.expose(), "from-a-file");
+}
+
+#[test]
+fn lg_01_no_output_of_the_configuration_holds_a_secret() {
+    let text = OK.replace("{ env = \"SECRET\" }", "\"canary-1f3a\"");
+    let text = format!(
+        "database_url = \"postgres://u:canary-db@h/d\"\nsecret_key = \"canary-key-canary-key-canary-key-canary\"\n{text}"
+    );
+    let loaded = load_with(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let shown = format!("{}\n{:?}\n{:?}", loaded.show(), loaded.config, loaded.warnings);
+    assert!(!shown.contains("canary"), "{shown}");
+    assert!(loaded.show().contains("portcullis.toml"), "each value says where it came from");
+    assert!(!loaded.warnings.is_empty(), "a secret in the file deserves a warning");
+
+    let broken = text.replace("[[resource]]", "client_secret = \"canary-2\"\n[[resource]]\nx = 1");
+    assert!(!Problems(problems(&broken)).to_string().contains("canary"));
+    let not_toml = text.replace("provider =", "provider = = ");
+    assert!(!Problems(problems(&not_toml)).to_string().contains("canary"));
+    let short = text.replace("canary-key-canary-key-canary-key-canary", "canary-k");
+    assert!(!Problems(problems(&short)).to_string().contains("canary"));
+}
+
+#[test]
+fn public_urls_and_issuers_are_https_or_on_loopback() {
+    for (url, fits) in [
+        ("https://mcp.example.com", true),
+        ("https://mcp.example.com:8443", true),
+        ("https://example.com/tenant1", false),
+        ("http://127.0.0.1:8000", true),
+        ("http://localhost:8000", true),
+        ("http://[::1]:8000", true),
+        ("http://mcp.example.com", false),
+        ("http://127.0.0.1.example.com", false),
+        ("https://mcp.example.com/", false),
+        ("https://mcp.example.com?x", false),
+        ("https://MCP.example.com", false),
+        ("https://user@mcp.example.com", false),
+        ("https://mcp.example.com:443", false),
+        ("mcp.example.com", false),
+    ] {
+        let text = OK.replace("https://mcp.example.com", url);
+        assert_eq!(load_with(&text, &[]).is_ok(), fits, "{url}");
+    }
+    let text = OK.replace("https://id.example.com", "http://id.example.com");
+    assert!(load_with(&text, &[]).is_err());
+}
+
+#[test]
+fn nobody_is_let_in_by_accident() {
+    let google = OK.replace("https://id.example.com", "https://accounts.google.com");
+    assert_eq!(problems(&google)[0].key, "upstream.issuer");
+    let meant = google.replace("provider =", "allow_anyone = true\nprovider =");
+    assert!(load_with(&meant, &[]).is_ok());
+}
+
+#[test]
+fn postgres_needs_a_secret_key_and_a_short_one_is_refused() {
+    assert_eq!(problem_of_top("database_url = \"postgres://u@h/d\"").key, "secret_key");
+    assert_eq!(problem_of_top("secret_key = \"too short\"").key, "secret_key");
+    assert_eq!(problem_of_top("database_url = \"mysql://u@h/d\"").key, "database_url");
+}
+
+#[test]
+fn request_rates_can_be_turned_off_on_loopback_only() {
+    let off = "[limits]\nrequest_rates = false";
+    assert_eq!(problems(&format!("{OK}\n{off}"))[0].key, "limits.request_rates");
+    let local = OK.replace("https://mcp.example.com", "http://127.0.0.1:8000");
+    assert!(load_with(&format!("{local}\n{off}"), &[]).is_ok());
+}
+
+#[test]
+fn resources_keep_out_of_our_own_paths_and_apart_from_each_other() {
+    for path in
+        ["/token", "/authorize", "/.well-known/x", "/", "mcp", "/mcp/", "/a//b", "/a/../b", "/ü"]
+    {
+        let text = OK.replace("\"/mcp\"", &format!("{path:?}"));
+        assert!(load_with(&text, &[]).is_err(), "{path}");
+    }
+    let twice = format!("{OK}\n[[resource]]\npath = \"/mcp\"\nscopes = [\"read\"]");
+    assert_eq!(problems(&twice)[0].key, "resource[1]");
+    let both = OK.replace("path =", "id = \"https://x.example/mcp\"\npath =");
+    assert_eq!(problems(&both)[0].key, "resource[0].id");
+    assert!(load_with(&OK.replace("path = \"/mcp\"", ""), &[]).is_err());
+}
