@@ -6,3 +6,8 @@ pub mod policy;
 pub mod config;
 #[macro_use]
 pub mod telemetry;
+pub mod http_client;
+pub mod storage;
+pub mod clients;
+pub mod signing;
+pub mod upstream;

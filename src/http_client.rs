@@ -1,0 +1,126 @@
+//! Guarded outgoing HTTP, for everything that is not the gateway: bounded in time and size, no
+//! redirects, no proxy from the environment, no cookies.
+
+use std::time::Duration;
+
+use axum::http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// Largest answer read.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Why a request brought no answer. Says nothing of the request: it may hold secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Plain HTTP beyond this machine.
+    #[error("http:// is allowed on loopback only")]
+    NotHttps,
+    /// No connection, no TLS, or it broke.
+    #[error("no connection: {0}")]
+    Connection(String),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The answer is larger than [`MAX_ANSWER`].
+    #[error("the answer is too large")]
+    TooLarge,
+}
+
+/// The connector that speaks TLS with the system's roots, and plain HTTP to loopback.
+pub type Connector = HttpsConnector<HttpConnector>;
+
+/// Makes a connector. A system without root certificates can still speak to loopback; every https
+/// request then fails, and the log has said why.
+pub fn connector(connect_timeout: Duration) -> Connector {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(connect_timeout));
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
+    let builder = with_roots.unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "no root certificates on this system: https will not work");
+        HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
+    });
+    builder.https_or_http().enable_http1().wrap_connector(http)
+}
+
+#[expect(clippy::expect_used, reason = "the provider supports the default protocol versions")]
+fn no_roots(provider: rustls::crypto::CryptoProvider) -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+/// The client. Cheap to clone.
+#[derive(Clone)]
+pub struct HttpClient {
+    client: Client<Connector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+impl HttpClient {
+    /// A client whose every request ends within `timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector(timeout.min(Duration::from_secs(5))));
+        Self { client, timeout }
+    }
+
+    /// Sends `request` and reads the whole answer. Redirects are answers like any other.
+    pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
+        check_scheme(request.uri())?;
+        let request = request.map(|body| Full::new(Bytes::from(body)));
+        let exchange = async {
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| HttpError::Connection(innermost(&error)))?;
+            let (parts, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    HttpError::TooLarge
+                } else {
+                    HttpError::Connection(error.to_string())
+                }
+            })?;
+            Ok(Response::from_parts(parts, body.to_bytes().to_vec()))
+        };
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .map_err(|_| HttpError::Timeout(self.timeout))?
+    }
+}
+
+fn check_scheme(uri: &Uri) -> Result<(), HttpError> {
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if uri.host().is_some_and(is_loopback) => Ok(()),
+        _ => Err(HttpError::NotHttps),
+    }
+}
+
+/// Whether a URL host is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The cause at the bottom: "connection refused" says more than "client error (Connect)".
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

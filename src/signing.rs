@@ -1,0 +1,380 @@
+//! The key ring: mints and verifies access tokens (RFC 9068), and publishes the keys (RFC 7517).
+//!
+//! A token has type `at+jwt`, exactly one audience, and names the grant it came from, so that a
+//! revoked grant is refused at once. Keys are parsed once: parsing costs as much as signing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::TokenAlg;
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::secret::new_id;
+use crate::storage::{Storage, StorageError, StoredKey};
+
+/// The `typ` of our access tokens (RFC 9068 §2.1).
+const ACCESS_TOKEN_TYPE: &str = "at+jwt";
+/// A longer bearer token is not one of ours.
+pub const MAX_TOKEN: usize = 8 * 1024;
+/// How far the clocks of replicas may differ.
+const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Claims of an access token (RFC 9068 §2.2). Strict types: a missing or mistyped claim is no token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessToken {
+    /// Our issuer, byte for byte.
+    pub iss: String,
+    /// The person.
+    pub sub: String,
+    /// The one MCP server this token is for.
+    pub aud: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Granted scopes, parted by spaces; may be empty.
+    pub scope: ScopeSet,
+    /// Unique id.
+    pub jti: String,
+    /// Issued at, Unix seconds.
+    pub iat: i64,
+    /// Expires at, Unix seconds.
+    pub exp: i64,
+    /// The grant; a token of a revoked grant is refused whatever its `exp`.
+    pub grant_id: String,
+}
+
+/// What goes into a new access token.
+pub struct NewToken<'a> {
+    /// The grant it belongs to.
+    pub grant_id: &'a str,
+    /// Our `sub` for the person.
+    pub subject: &'a str,
+    /// The one audience.
+    pub resource: &'a str,
+    /// The client.
+    pub client_id: &'a str,
+    /// Granted scopes.
+    pub scopes: &'a ScopeSet,
+    /// How it is signed.
+    pub alg: TokenAlg,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+/// Why a bearer token is not a valid access token of ours. The log reads it; the caller does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenInvalid {
+    /// Too long, not three parts, not JSON.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Wrong `typ`, a header we do not use, an unknown key.
+    #[error("the token header is not one of ours")]
+    Header,
+    /// The signature does not fit.
+    #[error("the signature does not fit")]
+    Signature,
+    /// A claim is missing, mistyped or wrong.
+    #[error("a claim is missing or wrong")]
+    Claims,
+    /// For another MCP server.
+    #[error("the token is for another audience")]
+    Audience,
+    /// Too old.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// The keys could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningError {
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The cryptographic library.
+    #[error("a signing key could not be made or read")]
+    Key,
+    /// Serialisation of the claims.
+    #[error("the claims could not be written")]
+    Claims(#[from] serde_json::Error),
+}
+
+impl From<aws_lc_rs::error::Unspecified> for SigningError {
+    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
+        Self::Key
+    }
+}
+
+impl From<aws_lc_rs::error::KeyRejected> for SigningError {
+    fn from(_: aws_lc_rs::error::KeyRejected) -> Self {
+        Self::Key
+    }
+}
+
+enum Signer {
+    Es256(EcdsaKeyPair),
+    Rs256(RsaKeyPair),
+    EdDsa(Ed25519KeyPair),
+}
+
+struct Key {
+    kid: String,
+    alg: TokenAlg,
+    generation: i64,
+    signer: Signer,
+    verifier: DecodingKey,
+    public: Value,
+}
+
+/// All signing keys, parsed. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing {
+    keys: Arc<BTreeMap<String, Key>>,
+    issuer: Arc<str>,
+    jwks: Arc<str>,
+}
+
+/// The header of a token of ours; any other member makes it somebody else's.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+impl KeyRing {
+    /// Loads the keys of every algorithm in `algs`, and makes the ones that do not exist yet.
+    pub async fn load(
+        storage: &Storage,
+        clock: &Clock,
+        issuer: &str,
+        algs: &[TokenAlg],
+    ) -> Result<Self, SigningError> {
+        let mut stored = storage.signing_keys().await?;
+        let missing: Vec<_> =
+            algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
+        if !missing.is_empty() {
+            for &&alg in &missing {
+                storage.add_signing_key(&generate(alg, clock.now())?).await?;
+            }
+            stored = storage.signing_keys().await?; // another process may have been first
+        }
+        let keys = stored
+            .iter()
+            .map(|stored| parse(stored).map(|key| (key.kid.clone(), key)))
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
+        let public: Vec<&Value> = keys.values().map(|key| &key.public).collect();
+        let jwks = json!({ "keys": public }).to_string();
+        Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), jwks: jwks.into() })
+    }
+
+    /// The public keys as a JWK Set.
+    pub fn jwks(&self) -> &str {
+        &self.jwks
+    }
+
+    /// Signs a new access token.
+    pub fn mint(&self, new: &NewToken<'_>, clock: &Clock) -> Result<String, SigningError> {
+        let key = self
+            .keys
+            .values()
+            .filter(|key| key.alg == new.alg)
+            .max_by_key(|key| key.generation)
+            .ok_or(SigningError::Key)?;
+        let header = Header {
+            alg: key.alg.as_str().to_owned(),
+            typ: ACCESS_TOKEN_TYPE.to_owned(),
+            kid: key.kid.clone(),
+        };
+        let claims = AccessToken {
+            iss: self.issuer.to_string(),
+            sub: new.subject.to_owned(),
+            aud: new.resource.to_owned(),
+            client_id: new.client_id.to_owned(),
+            scope: new.scopes.clone(),
+            jti: new_id(clock),
+            iat: clock.now().unix(),
+            exp: new.expires_at.unix(),
+            grant_id: new.grant_id.to_owned(),
+        };
+        let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(&claims)?, &mut token);
+        let signature = key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+
+    /// Verifies an access token of ours for one audience.
+    ///
+    /// Every check is required by type, not by the presence of what it checks (RFC 8725, threats JW-01).
+    pub fn verify(
+        &self,
+        token: &str,
+        audience: &str,
+        now: Timestamp,
+    ) -> Result<AccessToken, TokenInvalid> {
+        let claims = self.verify_any_audience(token, now)?;
+        if claims.aud == audience { Ok(claims) } else { Err(TokenInvalid::Audience) }
+    }
+
+    /// Verifies everything but the audience: for the revocation endpoint, where a token only names
+    /// the grant to end.
+    pub fn verify_any_audience(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<AccessToken, TokenInvalid> {
+        if token.len() > MAX_TOKEN || !token.is_ascii() {
+            return Err(TokenInvalid::Malformed);
+        }
+        let header = token.split('.').next().unwrap_or_default();
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenInvalid::Malformed)?;
+        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenInvalid::Header)?;
+        let key = self.keys.get(&header.kid).ok_or(TokenInvalid::Header)?;
+        let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
+            || header.typ.eq_ignore_ascii_case("application/at+jwt");
+        if !typ_fits || header.alg != key.alg.as_str() {
+            return Err(TokenInvalid::Header);
+        }
+        // The library proves the signature; presence and types are the struct's, time is our clock's.
+        let mut validation = Validation::new(key.alg.algorithm());
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.set_issuer(&[&*self.issuer]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        let claims = jsonwebtoken::decode::<AccessToken>(token, &key.verifier, &validation)
+            .map_err(|error| match error.kind() {
+                jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenInvalid::Signature,
+                jsonwebtoken::errors::ErrorKind::InvalidToken
+                | jsonwebtoken::errors::ErrorKind::Base64(_) => TokenInvalid::Malformed,
+                _ => TokenInvalid::Claims,
+            })?
+            .claims;
+        if claims.iss != *self.issuer {
+            return Err(TokenInvalid::Claims);
+        }
+        if now >= Timestamp::from_unix(claims.exp) {
+            return Err(TokenInvalid::Expired);
+        }
+        if Timestamp::from_unix(claims.iat) > now.plus(LEEWAY) {
+            return Err(TokenInvalid::Claims);
+        }
+        Ok(claims)
+    }
+}
+
+impl TokenAlg {
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Es256 => Algorithm::ES256,
+            Self::Rs256 => Algorithm::RS256,
+            Self::EdDsa => Algorithm::EdDSA,
+        }
+    }
+}
+
+impl Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        let random = SystemRandom::new();
+        Ok(match &self.signer {
+            Signer::Es256(pair) => pair.sign(&random, message)?.as_ref().to_vec(),
+            Signer::EdDsa(pair) => pair.sign(message).as_ref().to_vec(),
+            Signer::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)?;
+                signature
+            }
+        })
+    }
+}
+
+fn generate(alg: TokenAlg, now: Timestamp) -> Result<StoredKey, SigningError> {
+    let pkcs8 = match alg {
+        TokenAlg::Es256 => {
+            let random = SystemRandom::new();
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)?
+                .as_ref()
+                .to_vec()
+        }
+        TokenAlg::EdDsa => Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())?.as_ref().to_vec(),
+        TokenAlg::Rs256 => {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048)?;
+            let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der()?;
+            der.as_ref().to_vec()
+        }
+    };
+    let mut key = StoredKey {
+        kid: String::new(),
+        alg: alg.as_str().to_owned(),
+        generation: 1,
+        private_key: Zeroizing::new(pkcs8),
+        created_at: now,
+    };
+    key.kid = parse(&key)?.kid;
+    Ok(key)
+}
+
+/// Parses a stored key. The key id is the JWK thumbprint (RFC 7638), so it cannot disagree.
+fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
+    let alg = TokenAlg::parse(&stored.alg).ok_or(SigningError::Key)?;
+    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    // Members in the order of RFC 7638 §3: alphabetical, required ones only.
+    let (signer, required) = match alg {
+        TokenAlg::Es256 => {
+            let pair =
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &stored.private_key)?;
+            let point = pair.public_key().as_ref();
+            let (x, y) =
+                point.get(1..).and_then(|xy| xy.split_at_checked(32)).ok_or(SigningError::Key)?;
+            let required = vec![
+                ("crv", "P-256".to_owned()),
+                ("kty", "EC".to_owned()),
+                ("x", b64(x)),
+                ("y", b64(y)),
+            ];
+            (Signer::Es256(pair), required)
+        }
+        TokenAlg::EdDsa => {
+            let pair = Ed25519KeyPair::from_pkcs8(&stored.private_key)?;
+            let x = b64(pair.public_key().as_ref());
+            let required = vec![("crv", "Ed25519".to_owned()), ("kty", "OKP".to_owned()), ("x", x)];
+            (Signer::EdDsa(pair), required)
+        }
+        TokenAlg::Rs256 => {
+            let pair = RsaKeyPair::from_pkcs8(&stored.private_key)?;
+            let n = b64(pair.public_key().modulus().big_endian_without_leading_zero());
+            let e = b64(pair.public_key().exponent().big_endian_without_leading_zero());
+            (Signer::Rs256(pair), vec![("e", e), ("kty", "RSA".to_owned()), ("n", n)])
+        }
+    };
+    let canonical: Vec<String> =
+        required.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
+    let canonical = format!("{{{}}}", canonical.join(","));
+    let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, canonical.as_bytes());
+    let kid = b64(thumbprint.as_ref());
+
+    let mut public: serde_json::Map<String, Value> =
+        required.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    public.insert("use".to_owned(), "sig".into());
+    public.insert("alg".to_owned(), alg.as_str().into());
+    public.insert("kid".to_owned(), kid.clone().into());
+    let public = Value::Object(public);
+    let jwk = serde_json::from_value(public.clone())?;
+    let verifier = DecodingKey::from_jwk(&jwk).map_err(|_| SigningError::Key)?;
+    Ok(Key { kid, alg, generation: stored.generation, signer, verifier, public })
+}

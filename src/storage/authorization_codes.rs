@@ -1,0 +1,222 @@
+//! Authorization codes: issued at the end of a login, redeemed once.
+
+use std::time::Duration;
+
+use super::grants::revoke;
+use super::refresh_tokens::insert_refresh_token;
+use super::upstream_sessions::SessionUpdate;
+use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
+use crate::oauth::pkce::CodeChallenge;
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret};
+
+/// A code about to be issued.
+pub struct NewCode<'a> {
+    /// The code.
+    pub code: &'a Secret<AuthorizationCode>,
+    /// What the client asked for and the person approved.
+    pub request: &'a AuthorizationRequest,
+    /// What the rules leave of it.
+    pub scopes: &'a ScopeSet,
+    /// Our `sub` for the person.
+    pub subject: &'a str,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+/// What a redemption leads to.
+#[derive(Debug)]
+pub enum Redeemed {
+    /// The first and only success.
+    First(RedeemedGrant),
+    /// Refused; where the rules say so, the step revoked or counted.
+    Refused(TokenRefused),
+}
+
+/// The grant a code became.
+#[derive(Clone, Debug)]
+pub struct RedeemedGrant {
+    /// Row id of the grant.
+    pub grant_id: String,
+    /// Our `sub` for the person.
+    pub subject: String,
+    /// The audience.
+    pub resource: String,
+    /// What the rules left of the consented scopes at login.
+    pub scopes: ScopeSet,
+}
+
+/// How long a grant and its first refresh token live.
+#[derive(Clone, Copy, Debug)]
+pub struct GrantLifetime {
+    /// Absolute end of the grant.
+    pub absolute: Duration,
+    /// Idle end of the refresh token.
+    pub idle: Duration,
+}
+
+impl Storage {
+    /// Ends a login: stores the upstream session and issues the code, both or neither.
+    pub async fn finish_login(
+        &self,
+        session: &SessionUpdate,
+        new: &NewCode<'_>,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        let session_id = self.put_session(&mut step, session, now).await?;
+        sqlx::query(
+            "INSERT INTO authorization_codes
+                 (id, code_hash, client_id, redirect_uri, redirect_uri_sent, code_challenge, resource,
+                  ceiling, scopes, session_id, subject, created_at, expires_at, failures)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0)",
+        )
+        .bind(new.code.id())
+        .bind(new.code.hash().as_str())
+        .bind(&new.request.client_id)
+        .bind(&new.request.redirect_uri)
+        .bind(i64::from(new.request.redirect_uri_sent))
+        .bind(&new.request.code_challenge)
+        .bind(&new.request.resource)
+        .bind(new.request.scopes.to_string())
+        .bind(new.scopes.to_string())
+        .bind(session_id)
+        .bind(new.subject)
+        .bind(now.unix())
+        .bind(new.expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// Redeems a code: marks it used, creates the grant and stores its first refresh token, all or
+    /// nothing. Of concurrent attempts one is the `First`; any later one by the same holder revokes
+    /// the grant.
+    ///
+    /// A replay is an outcome, not an error: an error would roll the revocation back.
+    pub async fn redeem_code(
+        &self,
+        code: &Secret<AuthorizationCode>,
+        attempt: &Redemption<'_>,
+        refresh_token: &Secret<RefreshToken>,
+        lifetime: GrantLifetime,
+        attempts: u32,
+        now: Timestamp,
+    ) -> Result<Redeemed, StorageError> {
+        let mut step = self.begin().await?;
+        let row = sqlx::query(
+            "SELECT code_hash, client_id, redirect_uri, redirect_uri_sent, code_challenge, resource,
+                    ceiling, scopes, session_id, subject, expires_at, failures, redeemed_at, grant_id
+             FROM authorization_codes WHERE id = $1",
+        )
+        .bind(code.id())
+        .fetch_optional(&mut *step)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Redeemed::Refused(TokenRefused::UnknownCode));
+        };
+        if !code.hash().is(&column::<String>(&row, "code_hash")?) {
+            return Ok(Redeemed::Refused(TokenRefused::UnknownCode));
+        }
+        let issued = IssuedCode {
+            client_id: column(&row, "client_id")?,
+            redirect_uri: column(&row, "redirect_uri")?,
+            redirect_uri_sent: column::<i64>(&row, "redirect_uri_sent")? == 1,
+            code_challenge: CodeChallenge::parse(&column::<String>(&row, "code_challenge")?)
+                .map_err(|_| StorageError::Corrupt("code_challenge".to_owned()))?,
+            resource: column(&row, "resource")?,
+            expires_at: moment(&row, "expires_at")?,
+        };
+        if column::<i64>(&row, "failures")? >= i64::from(attempts) {
+            return Ok(Redeemed::Refused(TokenRefused::BurntCode));
+        }
+        if let Err(refused) = issued.check_holder(attempt) {
+            // Not the holder: count it, but neither use the code up nor revoke anything, or a leaked
+            // code would be enough to log its owner out.
+            count_failure(&mut step, code.id()).await?;
+            step.commit().await?;
+            return Ok(Redeemed::Refused(refused));
+        }
+        if moment_if_any(&row, "redeemed_at")?.is_some() {
+            return self.replayed(step, code.id(), now).await;
+        }
+        if let Err(refused) = issued.check_use(attempt, now) {
+            return Ok(Redeemed::Refused(refused));
+        }
+
+        let grant_id = refresh_token.id().to_owned();
+        let used = sqlx::query(
+            "UPDATE authorization_codes SET redeemed_at = $2, grant_id = $3
+             WHERE id = $1 AND redeemed_at IS NULL",
+        )
+        .bind(code.id())
+        .bind(now.unix())
+        .bind(&grant_id)
+        .execute(&mut *step)
+        .await?;
+        if used.rows_affected() == 0 {
+            return self.replayed(step, code.id(), now).await;
+        }
+        let expires_at = now.plus(lifetime.absolute);
+        let subject: String = column(&row, "subject")?;
+        sqlx::query(
+            "INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at,
+                                 expires_at, last_used_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7)",
+        )
+        .bind(&grant_id)
+        .bind(&issued.client_id)
+        .bind(column::<String>(&row, "session_id")?)
+        .bind(&subject)
+        .bind(&issued.resource)
+        .bind(column::<String>(&row, "ceiling")?)
+        .bind(now.unix())
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        let idle_end = now.plus(lifetime.idle).min(expires_at);
+        insert_refresh_token(&mut step, refresh_token, &grant_id, None, now, idle_end).await?;
+        sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
+            .bind(&issued.client_id)
+            .bind(now.unix())
+            .execute(&mut *step)
+            .await?;
+        step.commit().await?;
+        Ok(Redeemed::First(RedeemedGrant {
+            grant_id,
+            subject,
+            resource: issued.resource,
+            scopes: scopes(&row, "scopes")?,
+        }))
+    }
+
+    async fn replayed(
+        &self,
+        mut step: Step,
+        code_id: &str,
+        now: Timestamp,
+    ) -> Result<Redeemed, StorageError> {
+        let grant_id: Option<String> =
+            sqlx::query_scalar("SELECT grant_id FROM authorization_codes WHERE id = $1")
+                .bind(code_id)
+                .fetch_one(&mut *step)
+                .await?;
+        if let Some(grant_id) = grant_id {
+            revoke(&mut step, &grant_id, "code replayed", now).await?;
+        }
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(Redeemed::Refused(TokenRefused::ReplayedCode))
+    }
+}
+
+async fn count_failure(step: &mut Step, code_id: &str) -> Result<(), StorageError> {
+    sqlx::query("UPDATE authorization_codes SET failures = failures + 1 WHERE id = $1")
+        .bind(code_id)
+        .execute(&mut **step)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Clients that registered themselves.
+
+use std::time::Duration;
+
+use super::{Storage, StorageError, column, moment, moment_if_any};
+use crate::clock::Timestamp;
+use crate::oauth::secret::{ClientSecret, SecretHash};
+
+/// A client as stored; `metadata` was checked when it was registered.
+#[derive(Clone, Debug)]
+pub struct StoredClient {
+    /// `client_id`.
+    pub id: String,
+    /// Hash of a public client's metadata; `None` for confidential clients, which are never shared.
+    pub identity: Option<String>,
+    /// Hash of the secret of a confidential client.
+    pub secret_hash: Option<String>,
+    /// JSON.
+    pub metadata: String,
+    /// When it was first registered.
+    pub issued_at: Timestamp,
+}
+
+/// What became of a registration.
+#[derive(Debug)]
+pub enum Registered {
+    /// A new client.
+    New,
+    /// The same public metadata was registered before: the same client.
+    Known(StoredClient),
+    /// As many clients as the quota allows.
+    Full,
+}
+
+impl Storage {
+    /// Registers a client, or finds the public client with the same metadata.
+    pub async fn register_client(
+        &self,
+        client: &StoredClient,
+        quota: u64,
+    ) -> Result<Registered, StorageError> {
+        let mut step = self.begin().await?;
+        if let Some(identity) = &client.identity {
+            let known = sqlx::query(
+                "UPDATE clients SET last_registered_at = $2 WHERE identity = $1
+                 RETURNING id, identity, secret_hash, metadata, issued_at",
+            )
+            .bind(identity)
+            .bind(client.issued_at.unix())
+            .fetch_optional(&mut *step)
+            .await?;
+            if let Some(row) = known {
+                let known = read_client(&row)?;
+                step.commit().await?;
+                return Ok(Registered::Known(known));
+            }
+        }
+        let count: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM clients").fetch_one(&mut *step).await?;
+        if u64::try_from(count).unwrap_or(0) >= quota {
+            return Ok(Registered::Full);
+        }
+        let written = sqlx::query(
+            "INSERT INTO clients (id, identity, secret_hash, metadata, issued_at, last_registered_at)
+             VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (identity) DO NOTHING",
+        )
+        .bind(&client.id)
+        .bind(client.identity.as_deref())
+        .bind(client.secret_hash.as_deref())
+        .bind(&client.metadata)
+        .bind(client.issued_at.unix())
+        .execute(&mut *step)
+        .await?;
+        if written.rows_affected() == 0 {
+            // A replica registered the same metadata between our UPDATE and INSERT.
+            let row = sqlx::query(
+                "SELECT id, identity, secret_hash, metadata, issued_at FROM clients WHERE identity = $1",
+            )
+            .bind(client.identity.as_deref())
+            .fetch_one(&mut *step)
+            .await?;
+            let known = read_client(&row)?;
+            step.commit().await?;
+            return Ok(Registered::Known(known));
+        }
+        step.commit().await?;
+        Ok(Registered::New)
+    }
+
+    /// The client with this id, unless it has expired: never used within `unused`, or idle for
+    /// `idle` without a live grant.
+    pub async fn find_client(
+        &self,
+        id: &str,
+        now: Timestamp,
+        unused: Duration,
+        idle: Duration,
+    ) -> Result<Option<StoredClient>, StorageError> {
+        let row = sqlx::query(
+            "SELECT id, identity, secret_hash, metadata, issued_at, last_registered_at, last_used_at,
+                    CASE WHEN EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id
+                     AND revoked_at IS NULL AND expires_at > $2) THEN 1 ELSE 0 END AS has_live_grant
+             FROM clients WHERE id = $1",
+        )
+        .bind(id)
+        .bind(now.unix())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let registered = moment(&row, "last_registered_at")?;
+        let expired = match moment_if_any(&row, "last_used_at")? {
+            None => now.since(registered) >= unused,
+            Some(used) => now.since(used.max(registered)) >= idle,
+        };
+        if expired && column::<i64>(&row, "has_live_grant")? == 0 {
+            return Ok(None);
+        }
+        read_client(&row).map(Some)
+    }
+
+    /// The stored hash of a confidential client's secret matches `presented`.
+    pub fn client_secret_matches(stored: &StoredClient, presented: &str) -> bool {
+        stored
+            .secret_hash
+            .as_deref()
+            .is_some_and(|hash| SecretHash::<ClientSecret>::of(presented).is(hash))
+    }
+}
+
+fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
+    Ok(StoredClient {
+        id: column(row, "id")?,
+        identity: column(row, "identity")?,
+        secret_hash: column(row, "secret_hash")?,
+        metadata: column(row, "metadata")?,
+        issued_at: moment(row, "issued_at")?,
+    })
+}

@@ -1,0 +1,103 @@
+//! Grants: what the gateway asks about at every request, and how they end.
+
+use super::upstream_sessions::Person;
+use super::{Step, Storage, StorageError, column, moment, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+
+/// A grant that is live now, with what is known of its person.
+#[derive(Clone, Debug)]
+pub struct LiveGrant {
+    /// Row id.
+    pub id: String,
+    /// The client it was given to.
+    pub client_id: String,
+    /// The session at the identity provider it came from.
+    pub session_id: String,
+    /// Our `sub` for the person.
+    pub subject: String,
+    /// The audience.
+    pub resource: String,
+    /// Consented scopes.
+    pub ceiling: ScopeSet,
+    /// Absolute end.
+    pub expires_at: Timestamp,
+    /// When the identity provider last vouched for the person.
+    pub last_ok_at: Timestamp,
+    /// Name, e-mail, facts.
+    pub person: Person,
+}
+
+/// Whether a grant may still be used.
+#[derive(Debug)]
+pub enum GrantState {
+    /// It may.
+    Live(Box<LiveGrant>),
+    /// Revoked, expired, or unknown.
+    Ended,
+}
+
+impl Storage {
+    /// Whether the grant may be used at `now`. An error means "unknown", which is never "yes".
+    pub async fn grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
+        let row = sqlx::query(
+            "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.ceiling, g.expires_at,
+                    s.person, s.last_ok_at
+             FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
+             WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2",
+        )
+        .bind(id)
+        .bind(now.unix())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else {
+            return Ok(GrantState::Ended);
+        };
+        let session_id: String = column(&row, "session_id")?;
+        let person: String = column(&row, "person")?;
+        Ok(GrantState::Live(Box::new(LiveGrant {
+            id: column(&row, "id")?,
+            client_id: column(&row, "client_id")?,
+            subject: column(&row, "subject")?,
+            resource: column(&row, "resource")?,
+            ceiling: scopes(&row, "ceiling")?,
+            expires_at: moment(&row, "expires_at")?,
+            last_ok_at: moment(&row, "last_ok_at")?,
+            person: self.open_json("upstream_sessions.person", &session_id, &person)?,
+            session_id,
+        })))
+    }
+
+    /// Ends a grant and all its tokens; repeating it changes nothing.
+    pub async fn revoke_grant(
+        &self,
+        id: &str,
+        because: &str,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        revoke(&mut step, id, because, now).await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(())
+    }
+}
+
+/// Ends a grant in the caller's step.
+pub(super) async fn revoke(
+    step: &mut Step,
+    id: &str,
+    because: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    sqlx::query(
+        "UPDATE grants SET revoked_at = $2, revoked_because = $3
+         WHERE id = $1 AND revoked_at IS NULL",
+    )
+    .bind(id)
+    .bind(now.unix())
+    .bind(because)
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Consent decisions, and logins on their way through the identity provider.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Storage, StorageError, column, moment, moment_if_any};
+use crate::clock::Timestamp;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::secret::{BrowserBinding, LoginState, Secret, SecretHash};
+
+/// What was approved, and what the identity provider's answer is checked against.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PendingLogin {
+    /// The client's request, as shown on the consent page.
+    pub request: AuthorizationRequest,
+    /// The `nonce` the ID token must carry.
+    pub nonce: String,
+    /// The verifier of our own PKCE challenge.
+    pub pkce_verifier: String,
+}
+
+/// A login to be remembered when a person presses Approve.
+pub struct NewLogin<'a> {
+    /// The row, and the id inside `state`.
+    pub id: &'a str,
+    /// The id sealed in the consent page: a page decides once.
+    pub consent_id: &'a str,
+    /// When the consent page itself expires.
+    pub consent_expires_at: Timestamp,
+    /// Proves the `state` that comes back.
+    pub state: SecretHash<LoginState>,
+    /// Proves the browser that comes back.
+    pub binding: SecretHash<BrowserBinding>,
+    /// What was approved.
+    pub login: &'a PendingLogin,
+    /// When the login must be finished.
+    pub expires_at: Timestamp,
+}
+
+/// Proof that a person approved and that the approval is durable. Only storage can make one, and
+/// nobody is sent to the identity provider without one (threats CD-01).
+#[derive(Debug)]
+pub struct Approval(());
+
+/// What became of a decision.
+#[derive(Debug)]
+pub enum Decided<T> {
+    /// This decision is the first and counts.
+    First(T),
+    /// The page was decided before.
+    Already,
+    /// Too many logins are on their way.
+    Full,
+}
+
+/// What became of a callback.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The first callback from the browser that approved; nobody else gets this answer.
+    First(Box<PendingLogin>),
+    /// No such login, or one that was swept.
+    Unknown,
+    /// Another browser came back; the login is burnt.
+    OtherBrowser,
+    /// A second callback.
+    Already,
+    /// Too late.
+    Expired,
+}
+
+impl Storage {
+    /// Records Approve and the login that follows from it.
+    pub async fn approve(
+        &self,
+        new: &NewLogin<'_>,
+        now: Timestamp,
+        quota: u64,
+    ) -> Result<Decided<Approval>, StorageError> {
+        let request = self.seal_json("logins.request", new.id, new.login)?;
+        let mut step = self.begin().await?;
+        if !decide(&mut step, new.consent_id, "approved", new.consent_expires_at).await? {
+            return Ok(Decided::Already);
+        }
+        let pending: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM logins WHERE expires_at > $1 AND ended_at IS NULL",
+        )
+        .bind(now.unix())
+        .fetch_one(&mut *step)
+        .await?;
+        if u64::try_from(pending).unwrap_or(0) >= quota {
+            return Ok(Decided::Full); // rolled back: the page can still be approved later
+        }
+        sqlx::query(
+            "INSERT INTO logins
+                 (id, state_hash, binding_hash, client_id, request, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(new.id)
+        .bind(new.state.as_str())
+        .bind(new.binding.as_str())
+        .bind(&new.login.request.client_id)
+        .bind(request)
+        .bind(now.unix())
+        .bind(new.expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(Decided::First(Approval(())))
+    }
+
+    /// Records Deny.
+    pub async fn deny(
+        &self,
+        consent_id: &str,
+        expires_at: Timestamp,
+    ) -> Result<Decided<()>, StorageError> {
+        let mut step = self.begin().await?;
+        let first = decide(&mut step, consent_id, "denied", expires_at).await?;
+        step.commit().await?;
+        Ok(if first { Decided::First(()) } else { Decided::Already })
+    }
+
+    /// Uses up a login: of concurrent callbacks from the right browser, one is the `First`.
+    ///
+    /// A callback with the right `state` from a wrong browser burns the login when `burns` is set
+    /// (it was stolen or planted); the identity provider never hears of its code.
+    pub async fn claim_login(
+        &self,
+        state: &Secret<LoginState>,
+        binding: Option<&Secret<BrowserBinding>>,
+        burns: bool,
+        now: Timestamp,
+    ) -> Result<Claimed, StorageError> {
+        let mut step = self.begin().await?;
+        let row = sqlx::query(
+            "SELECT state_hash, binding_hash, request, expires_at, ended_at FROM logins WHERE id = $1",
+        )
+        .bind(state.id())
+        .fetch_optional(&mut *step)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Claimed::Unknown);
+        };
+        if !state.hash().is(&column::<String>(&row, "state_hash")?) {
+            return Ok(Claimed::Unknown);
+        }
+        let expected: String = column(&row, "binding_hash")?;
+        if !binding.is_some_and(|binding| binding.hash().is(&expected)) {
+            if burns {
+                end(&mut step, state.id(), now).await?;
+                step.commit().await?;
+            }
+            return Ok(Claimed::OtherBrowser);
+        }
+        if moment_if_any(&row, "ended_at")?.is_some() {
+            return Ok(Claimed::Already);
+        }
+        if now >= moment(&row, "expires_at")? {
+            return Ok(Claimed::Expired);
+        }
+        if !end(&mut step, state.id(), now).await? {
+            return Ok(Claimed::Already);
+        }
+        let login =
+            self.open_json("logins.request", state.id(), &column::<String>(&row, "request")?)?;
+        step.commit().await?;
+        Ok(Claimed::First(Box::new(login)))
+    }
+}
+
+/// Whether this is the first decision of the page.
+async fn decide(
+    step: &mut super::Step,
+    consent_id: &str,
+    decision: &str,
+    expires_at: Timestamp,
+) -> Result<bool, StorageError> {
+    let written = sqlx::query(
+        "INSERT INTO consents (id, decision, expires_at) VALUES ($1, $2, $3)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(consent_id)
+    .bind(decision)
+    .bind(expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(written.rows_affected() == 1)
+}
+
+/// Whether this ended the login; `false` when it had ended before.
+async fn end(step: &mut super::Step, id: &str, now: Timestamp) -> Result<bool, StorageError> {
+    let written = sqlx::query("UPDATE logins SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
+        .bind(id)
+        .bind(now.unix())
+        .execute(&mut **step)
+        .await?;
+    Ok(written.rows_affected() == 1)
+}

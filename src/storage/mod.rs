@@ -1,0 +1,214 @@
+//! What must survive: one concrete `Storage`, one method per atomic protocol step.
+//!
+//! A transaction starts with [`Storage::begin`], ends in the same method and never waits for the
+//! network. What may happen only once is settled by a conditional `UPDATE` whose row count decides.
+//! Only hashes and sealed texts are stored; the key that seals is not in the database.
+
+mod authorization_codes;
+mod clients;
+mod grants;
+mod installation;
+mod logins;
+mod open;
+mod refresh_tokens;
+mod signing_keys;
+mod sweep;
+mod upstream_sessions;
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyPool, Row, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+
+pub use authorization_codes::{GrantLifetime, NewCode, Redeemed, RedeemedGrant};
+pub use clients::{Registered, StoredClient};
+pub use grants::{GrantState, LiveGrant};
+pub use installation::KeyProof;
+pub use logins::{Approval, Claimed, Decided, NewLogin, PendingLogin};
+pub use open::OpenError;
+pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
+pub use signing_keys::StoredKey;
+pub use upstream_sessions::{
+    Lease, Person, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
+};
+
+use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
+
+/// Longest wait for a connection or a lock before the caller hears "try again".
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Storage could not do what it was asked; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Busy, full, unreachable: the same request may succeed later.
+    #[error("the database cannot serve now: {0}")]
+    Unavailable(#[source] sqlx::Error),
+    /// A row does not say what it must.
+    #[error("a stored row makes no sense: {0}")]
+    Corrupt(String),
+    /// A sealed column does not open under the secret key.
+    #[error("a sealed column cannot be opened")]
+    Sealed(#[from] CannotOpen),
+}
+
+impl From<sqlx::Error> for StorageError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            other => Self::Unavailable(other),
+        }
+    }
+}
+
+impl From<serde_json::Error> for StorageError {
+    fn from(error: serde_json::Error) -> Self {
+        // The message of serde_json may quote the text, which was sealed for a reason.
+        Self::Corrupt(format!("JSON, {:?}", error.classify()))
+    }
+}
+
+/// Which engine serves; the SQL is the same for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// One process, one file.
+    Sqlite,
+    /// Replicas share it.
+    Postgres,
+}
+
+/// The database, and the key that seals what rests in it. Cheap to clone.
+#[derive(Clone)]
+pub struct Storage {
+    pool: AnyPool,
+    engine: Engine,
+    sealer: Sealer,
+    /// SQLite has one writer; queueing here is fair, queueing inside SQLite is not.
+    writer: Arc<Mutex<()>>,
+    grants_ended: watch::Sender<u64>,
+    _only_process: Option<Arc<File>>,
+}
+
+/// A transaction that holds the writer's place in the queue.
+struct Step {
+    transaction: Transaction<'static, Any>,
+    _writer: Option<OwnedMutexGuard<()>>,
+}
+
+impl Step {
+    /// Makes the step durable; only then may anybody be told.
+    async fn commit(self) -> Result<(), StorageError> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+impl std::ops::Deref for Step {
+    type Target = sqlx::AnyConnection;
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
+impl std::ops::DerefMut for Step {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.transaction
+    }
+}
+
+impl Storage {
+    /// Which engine serves.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Wakes whenever grants may have ended in this process; the number means nothing.
+    pub fn grants_ended(&self) -> watch::Receiver<u64> {
+        self.grants_ended.subscribe()
+    }
+
+    /// Closes all connections; SQLite folds its log into the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Begins an atomic step. SQLite takes the write lock at once: a read that turns into a write
+    /// later would fail with "database is locked" whatever the busy timeout.
+    async fn begin(&self) -> Result<Step, StorageError> {
+        match self.engine {
+            Engine::Sqlite => {
+                let turn = tokio::time::timeout(BUSY, Arc::clone(&self.writer).lock_owned())
+                    .await
+                    .map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))?;
+                let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                Ok(Step { transaction, _writer: Some(turn) })
+            }
+            Engine::Postgres => Ok(Step { transaction: self.pool.begin().await?, _writer: None }),
+        }
+    }
+
+    fn tell_grants_ended(&self) {
+        self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Seals a column so that it opens only in its own row.
+    fn seal(&self, column: &str, row: &str, plaintext: &[u8]) -> String {
+        self.sealer.seal(Purpose::Storage, &format!("{column}/{row}"), plaintext)
+    }
+
+    fn seal_json<T: serde::Serialize>(
+        &self,
+        column: &str,
+        row: &str,
+        value: &T,
+    ) -> Result<String, StorageError> {
+        let json = zeroize::Zeroizing::new(serde_json::to_vec(value)?);
+        Ok(self.seal(column, row, &json))
+    }
+
+    fn open_json<T: serde::de::DeserializeOwned>(
+        &self,
+        column: &str,
+        row: &str,
+        sealed: &str,
+    ) -> Result<T, StorageError> {
+        let opened = self.sealer.open(Purpose::Storage, &format!("{column}/{row}"), sealed)?;
+        Ok(serde_json::from_slice(&opened)?)
+    }
+}
+
+/// Reads a column; the type at the call decides how.
+fn column<'r, T>(row: &'r AnyRow, name: &'static str) -> Result<T, StorageError>
+where
+    T: sqlx::Decode<'r, Any> + sqlx::Type<Any>,
+{
+    Ok(row.try_get(name)?)
+}
+
+/// Reads a column of Unix seconds.
+fn moment(row: &AnyRow, name: &'static str) -> Result<crate::clock::Timestamp, StorageError> {
+    Ok(crate::clock::Timestamp::from_unix(column(row, name)?))
+}
+
+/// Reads a nullable column of Unix seconds.
+fn moment_if_any(
+    row: &AnyRow,
+    name: &'static str,
+) -> Result<Option<crate::clock::Timestamp>, StorageError> {
+    Ok(column::<Option<i64>>(row, name)?.map(crate::clock::Timestamp::from_unix))
+}
+
+/// Reads a column of scopes.
+fn scopes(row: &AnyRow, name: &'static str) -> Result<crate::oauth::scope::ScopeSet, StorageError> {
+    crate::oauth::scope::ScopeSet::parse(&column::<String>(row, name)?)
+        .map_err(|refused| StorageError::Corrupt(format!("{name}: {refused}")))
+}

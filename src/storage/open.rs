@@ -1,0 +1,208 @@
+//! Opening the database: files, pragmas, migrations, one process for SQLite, the right secret key.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyPool, SqlSafeStr};
+use tokio::sync::{Mutex, watch};
+
+use super::{BUSY, Engine, Storage, StorageError};
+use crate::oauth::sealed::Sealer;
+
+/// Before 3.51.3 a write-ahead log could be reset under a reader and corrupt the database.
+const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// Why the database could not be opened; the text is for the administrator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not an address of SQLite or PostgreSQL.
+    #[error("database_url must begin with sqlite:// or postgres://")]
+    Address,
+    /// The file or folder cannot be used.
+    #[error("the database file {path} cannot be used: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Another process holds the lock.
+    #[error(
+        "another Portcullis is using {0}. SQLite serves one process; stop the other one, or use PostgreSQL for several"
+    )]
+    InUse(PathBuf),
+    /// The bundled SQLite is one that can corrupt its log.
+    #[error("SQLite {0} is too old; 3.51.3 or newer is needed")]
+    SqliteTooOld(String),
+    /// The file is damaged.
+    #[error("the database is damaged ({0}); restore it from a backup")]
+    Damaged(String),
+    /// The schema could not be brought up to date.
+    #[error("the database schema could not be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The database was written with another key.
+    #[error(
+        "the secret key does not fit this database. Start with the key it was made with (secret_key, or the .key file beside the database); with another key nobody's session and no signing key can be read"
+    )]
+    WrongSecretKey,
+    /// The database exists, its key does not.
+    #[error(
+        "the database exists, but its secret key {0} is missing. Put the key file back (or set secret_key); a new key could read neither sessions nor signing keys"
+    )]
+    SecretKeyMissing(PathBuf),
+    /// Everything else the database said.
+    #[error("the database cannot be reached: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A step of the opening failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Storage {
+    /// Opens the database at `url`, brings its schema up to date, and proves the secret key.
+    ///
+    /// `secret_key` is the configured key. Without one, SQLite keeps a generated key beside the
+    /// database (`<file>.key`, mode 0600).
+    pub async fn open(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        install_drivers();
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Self::open_sqlite(url, secret_key).await,
+            Some("postgres" | "postgresql") => Self::open_postgres(url, secret_key).await,
+            _ => Err(OpenError::Address),
+        }
+    }
+
+    async fn open_sqlite(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        let path = sqlite_path(url);
+        create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
+        let lock = lock_for_this_process(&path)?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(BUSY)
+            .test_before_acquire(false) // a local file does not hang up
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    for pragma in [
+                        "PRAGMA busy_timeout = 5000",
+                        "PRAGMA journal_mode = WAL",
+                        "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
+                        "PRAGMA foreign_keys = ON",
+                        "PRAGMA trusted_schema = OFF",
+                    ] {
+                        sqlx::query(pragma).execute(&mut *connection).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&format!("sqlite://{}", path.display()))
+            .await?;
+        check_sqlite(&pool).await?;
+        Self::finish(pool, Engine::Sqlite, secret_key, Some(&path), Some(Arc::new(lock))).await
+    }
+
+    async fn open_postgres(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        let pool = AnyPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(BUSY)
+            .max_lifetime(Duration::from_mins(30))
+            .connect(url)
+            .await?;
+        Self::finish(pool, Engine::Postgres, secret_key, None, None).await
+    }
+
+    async fn finish(
+        pool: AnyPool,
+        engine: Engine,
+        secret_key: Option<&[u8]>,
+        beside: Option<&Path>,
+        only_process: Option<Arc<File>>,
+    ) -> Result<Self, OpenError> {
+        migrations().run(&pool).await?;
+        let secret_key = super::installation::secret_key(&pool, secret_key, beside).await?;
+        let storage = Self {
+            pool,
+            engine,
+            sealer: Sealer::new(&secret_key),
+            writer: Arc::new(Mutex::new(())),
+            grants_ended: watch::Sender::new(0),
+            _only_process: only_process,
+        };
+        storage.prove_secret_key().await?;
+        Ok(storage)
+    }
+
+    /// Seals and opens for the pages, under the same secret key.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+}
+
+fn install_drivers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(sqlx::any::install_default_drivers);
+}
+
+/// The migrations folder, compiled in. A change is a new file; an old one is never edited.
+fn migrations() -> Migrator {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![migration(
+        1,
+        "the main flow",
+        include_str!("../../migrations/0001_the_main_flow.sql"),
+    )])
+}
+
+fn sqlite_path(url: &str) -> PathBuf {
+    let rest = url.trim_start_matches("sqlite:");
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    PathBuf::from(rest.split('?').next().unwrap_or(rest))
+}
+
+/// Creates the file readable by its owner alone; SQLite gives its log files the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// SQLite means one process: a second one would not see this one's caches and streams.
+fn lock_for_this_process(database: &Path) -> Result<File, OpenError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let failed = |cause| OpenError::File { path: path.clone(), cause };
+    create_private(&path).map_err(failed)?;
+    let file = File::open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(database.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}
+
+async fn check_sqlite(pool: &AnyPool) -> Result<(), OpenError> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(pool).await?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    if (next(), next(), next()) < OLDEST_SQLITE {
+        return Err(OpenError::SqliteTooOld(version));
+    }
+    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;
+    if verdict != "ok" {
+        return Err(OpenError::Damaged(verdict));
+    }
+    Ok(())
+}

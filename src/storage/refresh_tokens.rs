@@ -1,0 +1,242 @@
+//! Refresh tokens: rotation, one successor ever, the same successor again within the grace window,
+//! reuse revokes the family (RFC 9700 §4.14.2; the rules R1–R10 of the threat catalogue).
+
+use std::time::Duration;
+
+use super::grants::revoke;
+use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::grant::TokenRefused;
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::sealed;
+use crate::oauth::secret::{RefreshToken, Secret};
+
+/// Clocks of replicas may differ by this much before a use "in the future" counts as reuse.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// A refresh token found, before anything is decided.
+#[derive(Clone, Debug)]
+pub struct FoundRefreshToken {
+    /// The grant it belongs to.
+    pub grant_id: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// The session at the identity provider.
+    pub session_id: String,
+    /// Our `sub` for the person.
+    pub subject: String,
+    /// The audience.
+    pub resource: String,
+    /// Consented scopes.
+    pub ceiling: ScopeSet,
+    /// Whether grant and token could be used at the moment of reading, were it not for rotation.
+    pub usable: Result<(), TokenRefused>,
+    /// When it was rotated, if it was.
+    pub used_at: Option<Timestamp>,
+}
+
+/// How rotation treats a token that was used before.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// Within this time the same successor is handed out again; zero turns that off.
+    pub grace: Duration,
+    /// How often it is handed out again.
+    pub replays: u32,
+    /// Idle end of the successor.
+    pub idle: Duration,
+}
+
+impl Rotation {
+    /// Whether a token used at `used_at` may have its successor again at `now`.
+    pub fn in_grace(&self, used_at: Timestamp, now: Timestamp) -> bool {
+        !self.grace.is_zero() && now >= used_at.minus(CLOCK_SKEW) && now <= used_at.plus(self.grace)
+    }
+}
+
+/// What a refresh leads to.
+#[derive(Debug)]
+pub enum Rotated {
+    /// The first use: the successor that was just stored.
+    First,
+    /// A replay within the grace window: the successor of the first use.
+    Replayed(Secret<RefreshToken>),
+    /// Refused; reuse has revoked the family.
+    Refused(TokenRefused),
+}
+
+impl Storage {
+    /// Finds a refresh token by its id and proves it by its hash. Changes nothing.
+    pub async fn find_refresh_token(
+        &self,
+        presented: &Secret<RefreshToken>,
+        now: Timestamp,
+    ) -> Result<Option<FoundRefreshToken>, StorageError> {
+        let row = sqlx::query(
+            "SELECT r.token_hash, r.grant_id, r.expires_at, r.used_at, g.client_id, g.session_id,
+                    g.subject, g.resource, g.ceiling, g.expires_at AS grant_expires_at, g.revoked_at
+             FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id WHERE r.id = $1",
+        )
+        .bind(presented.id())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if !presented.hash().is(&column::<String>(&row, "token_hash")?) {
+            return Ok(None);
+        }
+        let used_at = moment_if_any(&row, "used_at")?;
+        let usable = if moment_if_any(&row, "revoked_at")?.is_some() {
+            Err(TokenRefused::EndedGrant)
+        } else if now >= moment(&row, "grant_expires_at")?
+            || (used_at.is_none() && now >= moment(&row, "expires_at")?)
+        {
+            Err(TokenRefused::ExpiredRefreshToken)
+        } else {
+            Ok(())
+        };
+        Ok(Some(FoundRefreshToken {
+            grant_id: column(&row, "grant_id")?,
+            client_id: column(&row, "client_id")?,
+            session_id: column(&row, "session_id")?,
+            subject: column(&row, "subject")?,
+            resource: column(&row, "resource")?,
+            ceiling: scopes(&row, "ceiling")?,
+            usable,
+            used_at,
+        }))
+    }
+
+    /// Rotates a refresh token, or hands out the same successor again, or revokes the family.
+    ///
+    /// Reuse is an outcome, not an error: an error would roll the revocation back.
+    pub async fn rotate_refresh_token(
+        &self,
+        presented: &Secret<RefreshToken>,
+        successor: &Secret<RefreshToken>,
+        rotation: Rotation,
+        now: Timestamp,
+    ) -> Result<Rotated, StorageError> {
+        let mut step = self.begin().await?;
+        let used = sqlx::query(
+            "UPDATE refresh_tokens SET used_at = $3, successor_id = $4, successor = $5
+             WHERE id = $1 AND token_hash = $2 AND used_at IS NULL AND expires_at > $3",
+        )
+        .bind(presented.id())
+        .bind(presented.hash().as_str())
+        .bind(now.unix())
+        .bind(successor.id())
+        .bind(sealed::seal_under(presented, successor))
+        .execute(&mut *step)
+        .await?;
+        if used.rows_affected() == 0 {
+            return self.used_before(step, presented, rotation, now).await;
+        }
+        // Revocation wins every race: the grant must be live in this very step.
+        let grant = sqlx::query(
+            "UPDATE grants SET last_used_at = $2
+             WHERE id = (SELECT grant_id FROM refresh_tokens WHERE id = $1)
+               AND revoked_at IS NULL AND expires_at > $2
+             RETURNING id, client_id, expires_at",
+        )
+        .bind(presented.id())
+        .bind(now.unix())
+        .fetch_optional(&mut *step)
+        .await?;
+        let Some(grant) = grant else {
+            return Ok(Rotated::Refused(TokenRefused::EndedGrant));
+        };
+        let idle_end = now.plus(rotation.idle).min(moment(&grant, "expires_at")?);
+        let grant_id: String = column(&grant, "id")?;
+        insert_refresh_token(&mut step, successor, &grant_id, Some(presented.id()), now, idle_end)
+            .await?;
+        sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
+            .bind(column::<String>(&grant, "client_id")?)
+            .bind(now.unix())
+            .execute(&mut *step)
+            .await?;
+        step.commit().await?;
+        Ok(Rotated::First)
+    }
+
+    async fn used_before(
+        &self,
+        mut step: Step,
+        presented: &Secret<RefreshToken>,
+        rotation: Rotation,
+        now: Timestamp,
+    ) -> Result<Rotated, StorageError> {
+        let row = sqlx::query(
+            "SELECT r.token_hash, r.grant_id, r.used_at, r.successor, n.used_at AS successor_used_at,
+                    g.revoked_at, g.expires_at AS grant_expires_at
+             FROM refresh_tokens r
+             JOIN grants g ON g.id = r.grant_id
+             LEFT JOIN refresh_tokens n ON n.id = r.successor_id
+             WHERE r.id = $1",
+        )
+        .bind(presented.id())
+        .fetch_optional(&mut *step)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Rotated::Refused(TokenRefused::UnknownRefreshToken));
+        };
+        if !presented.hash().is(&column::<String>(&row, "token_hash")?) {
+            return Ok(Rotated::Refused(TokenRefused::UnknownRefreshToken));
+        }
+        if moment_if_any(&row, "revoked_at")?.is_some() {
+            return Ok(Rotated::Refused(TokenRefused::EndedGrant));
+        }
+        let Some(used_at) = moment_if_any(&row, "used_at")? else {
+            return Ok(Rotated::Refused(TokenRefused::ExpiredRefreshToken));
+        };
+        if now >= moment(&row, "grant_expires_at")? {
+            return Ok(Rotated::Refused(TokenRefused::ExpiredRefreshToken));
+        }
+        let successor_is_fresh = moment_if_any(&row, "successor_used_at")?.is_none();
+        if successor_is_fresh && rotation.in_grace(used_at, now) {
+            let counted = sqlx::query(
+                "UPDATE refresh_tokens SET replays = replays + 1 WHERE id = $1 AND replays < $2",
+            )
+            .bind(presented.id())
+            .bind(i64::from(rotation.replays))
+            .execute(&mut *step)
+            .await?;
+            if counted.rows_affected() == 0 {
+                return Ok(Rotated::Refused(TokenRefused::TooManyReplays));
+            }
+            let sealed: Option<String> = column(&row, "successor")?;
+            let sealed = sealed.ok_or_else(|| StorageError::Corrupt("no successor".to_owned()))?;
+            let successor = sealed::open_under(presented, &sealed)?;
+            step.commit().await?;
+            return Ok(Rotated::Replayed(successor));
+        }
+        revoke(&mut step, &column::<String>(&row, "grant_id")?, "refresh token reused", now)
+            .await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))
+    }
+}
+
+/// Stores a refresh token in the caller's step.
+pub(super) async fn insert_refresh_token(
+    step: &mut Step,
+    token: &Secret<RefreshToken>,
+    grant_id: &str,
+    parent_id: Option<&str>,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO refresh_tokens
+             (id, token_hash, grant_id, parent_id, issued_at, expires_at, replays)
+         VALUES ($1, $2, $3, $4, $5, $6, 0)",
+    )
+    .bind(token.id())
+    .bind(token.hash().as_str())
+    .bind(grant_id)
+    .bind(parent_id)
+    .bind(now.unix())
+    .bind(expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}

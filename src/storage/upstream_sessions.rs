@@ -1,0 +1,272 @@
+//! Sessions of people at the identity provider: their facts, their tokens, and who may ask again.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+
+use super::{Step, Storage, StorageError, column, moment};
+use crate::clock::Timestamp;
+use crate::policy::Facts;
+
+/// What is known of a person: shown to MCP servers, read by rules. Rests sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Person {
+    /// Display name, where the provider tells one.
+    pub name: Option<String>,
+    /// E-mail address, where the provider tells one. Never an identity.
+    pub email: Option<String>,
+    /// What rules read.
+    pub facts: Facts,
+}
+
+/// Tokens of the identity provider. They never leave us except towards that provider. Rest sealed.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamTokens {
+    /// Access token.
+    pub access_token: String,
+    /// Refresh token; without one the session cannot be asked about again.
+    pub refresh_token: Option<String>,
+    /// The ID token as last received.
+    pub id_token: Option<String>,
+    /// The nonce of the login: an ID token at refresh that carries a nonce must repeat it.
+    pub nonce: Option<String>,
+}
+
+impl fmt::Debug for UpstreamTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamTokens")
+    }
+}
+
+/// A session as a login or a refresh leaves it.
+#[derive(Clone, Debug)]
+pub struct SessionUpdate {
+    /// Issuer of the identity provider.
+    pub issuer: String,
+    /// The person, at that issuer.
+    pub subject: String,
+    /// Its session id, when it names one.
+    pub sid: Option<String>,
+    /// What is known of the person.
+    pub person: Person,
+    /// Its tokens.
+    pub tokens: UpstreamTokens,
+}
+
+/// A session as stored.
+#[derive(Clone, Debug)]
+pub struct UpstreamSession {
+    /// Row id: a hash of issuer, subject and sid.
+    pub id: String,
+    /// Issuer of the identity provider.
+    pub issuer: String,
+    /// The person, at that issuer.
+    pub subject: String,
+    /// Whether the provider still vouches for the session.
+    pub alive: bool,
+    /// What is known of the person.
+    pub person: Person,
+    /// Its tokens.
+    pub tokens: UpstreamTokens,
+    /// Grows with every change of tokens.
+    pub version: i64,
+    /// The last definite yes of the provider.
+    pub last_ok_at: Timestamp,
+}
+
+/// Whether this caller may ask the identity provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// Ask, and store the answer under this lease.
+    Won,
+    /// Another process is asking.
+    Taken,
+}
+
+/// The row id of a session.
+pub fn session_id(issuer: &str, subject: &str, sid: Option<&str>) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in [issuer, subject, sid.unwrap_or("-")] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+impl Storage {
+    /// Stores the session of a fresh login in the caller's step: the newest tokens win, a dead
+    /// session lives again, and a refresh that is under way will find its version outdated.
+    pub(super) async fn put_session(
+        &self,
+        step: &mut Step,
+        update: &SessionUpdate,
+        now: Timestamp,
+    ) -> Result<String, StorageError> {
+        let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
+        sqlx::query(
+            "INSERT INTO upstream_sessions
+                 (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at)
+             VALUES ($1, $2, $3, $4, 'active', $5, $6, 1, $7, $7)
+             ON CONFLICT (id) DO UPDATE SET
+                 state = 'active', ended_because = NULL, person = $5, tokens = $6,
+                 version = upstream_sessions.version + 1, lease_owner = NULL, lease_until = NULL,
+                 last_ok_at = $7",
+        )
+        .bind(&id)
+        .bind(&update.issuer)
+        .bind(&update.subject)
+        .bind(update.sid.as_deref().unwrap_or("-"))
+        .bind(self.seal_json("upstream_sessions.person", &id, &update.person)?)
+        .bind(self.seal_json("upstream_sessions.tokens", &id, &update.tokens)?)
+        .bind(now.unix())
+        .execute(&mut **step)
+        .await?;
+        Ok(id)
+    }
+
+    /// The session with this id.
+    pub async fn upstream_session(
+        &self,
+        id: &str,
+    ) -> Result<Option<UpstreamSession>, StorageError> {
+        let row = sqlx::query(
+            "SELECT id, issuer, subject, state, person, tokens, version, last_ok_at
+             FROM upstream_sessions WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(|row| self.read_session(row)).transpose()
+    }
+
+    fn read_session(&self, row: &AnyRow) -> Result<UpstreamSession, StorageError> {
+        let id: String = column(row, "id")?;
+        let (person, tokens): (String, String) = (column(row, "person")?, column(row, "tokens")?);
+        Ok(UpstreamSession {
+            issuer: column(row, "issuer")?,
+            subject: column(row, "subject")?,
+            alive: column::<String>(row, "state")? == "active",
+            person: self.open_json("upstream_sessions.person", &id, &person)?,
+            tokens: self.open_json("upstream_sessions.tokens", &id, &tokens)?,
+            version: column(row, "version")?,
+            last_ok_at: moment(row, "last_ok_at")?,
+            id,
+        })
+    }
+
+    /// Takes the right to ask the identity provider about this version of the session, for `lease`.
+    pub async fn lease_session(
+        &self,
+        session: &UpstreamSession,
+        owner: &str,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Lease, StorageError> {
+        let mut step = self.begin().await?;
+        let won = sqlx::query(
+            "UPDATE upstream_sessions SET lease_owner = $3, lease_until = $4
+             WHERE id = $1 AND version = $2 AND (lease_until IS NULL OR lease_until <= $5)",
+        )
+        .bind(&session.id)
+        .bind(session.version)
+        .bind(owner)
+        .bind(now.plus(lease).unix())
+        .bind(now.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(if won.rows_affected() == 1 { Lease::Won } else { Lease::Taken })
+    }
+
+    /// Stores what the identity provider answered; `false` when a newer login came in between,
+    /// whose tokens are then kept.
+    pub async fn renew_session(
+        &self,
+        session: &UpstreamSession,
+        owner: &str,
+        person: &Person,
+        tokens: &UpstreamTokens,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let person = self.seal_json("upstream_sessions.person", &session.id, person)?;
+        let tokens = self.seal_json("upstream_sessions.tokens", &session.id, tokens)?;
+        let mut step = self.begin().await?;
+        let renewed = sqlx::query(
+            "UPDATE upstream_sessions
+             SET person = $4, tokens = $5, last_ok_at = $6, version = version + 1,
+                 lease_owner = NULL, lease_until = NULL
+             WHERE id = $1 AND version = $2 AND lease_owner = $3",
+        )
+        .bind(&session.id)
+        .bind(session.version)
+        .bind(owner)
+        .bind(person)
+        .bind(tokens)
+        .bind(now.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(renewed.rows_affected() == 1)
+    }
+
+    /// Gives the lease back after an answer that settled nothing.
+    pub async fn release_session(
+        &self,
+        session: &UpstreamSession,
+        owner: &str,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        sqlx::query(
+            "UPDATE upstream_sessions SET lease_owner = NULL, lease_until = NULL
+             WHERE id = $1 AND lease_owner = $2",
+        )
+        .bind(&session.id)
+        .bind(owner)
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// Ends the session and every grant that came from it; `false` when a newer login came in
+    /// between, which the refusal was not about.
+    pub async fn end_session(
+        &self,
+        session: &UpstreamSession,
+        because: &str,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let ended = sqlx::query(
+            "UPDATE upstream_sessions
+             SET state = 'dead', ended_because = $3, lease_owner = NULL, lease_until = NULL
+             WHERE id = $1 AND version = $2",
+        )
+        .bind(&session.id)
+        .bind(session.version)
+        .bind(because)
+        .execute(&mut *step)
+        .await?
+        .rows_affected()
+            == 1;
+        if ended {
+            sqlx::query(
+                "UPDATE grants SET revoked_at = $2, revoked_because = $3
+                 WHERE session_id = $1 AND revoked_at IS NULL",
+            )
+            .bind(&session.id)
+            .bind(now.unix())
+            .bind(because)
+            .execute(&mut *step)
+            .await?;
+        }
+        step.commit().await?;
+        if ended {
+            self.tell_grants_ended();
+        }
+        Ok(ended)
+    }
+}

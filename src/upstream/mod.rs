@@ -1,0 +1,200 @@
+//! The identity provider: discovery, login, and asking again.
+//!
+//! We are one ordinary confidential client of it. Every login carries PKCE S256, `nonce` and a state
+//! of our own; nothing a client sends (`prompt`, `login_hint`, `resource` …) is ever passed on.
+
+pub mod claims;
+mod oidc;
+mod provider;
+pub mod recheck;
+
+use std::sync::Arc;
+
+use openidconnect::core::CoreAuthenticationFlow;
+use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope};
+use url::Url;
+
+use crate::clock::Clock;
+use crate::config::UpstreamConfig;
+use crate::http_client::HttpClient;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::secret::{LoginState, Secret, random_text};
+use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
+use provider::{Provider, ProviderCache};
+use recheck::{InFlight, RecheckPolicy};
+
+/// The identity provider cannot be used now. Reasons are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No usable answer: network, time, 5xx.
+    #[error("the identity provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// It answers, but not as configured.
+    #[error("the identity provider does not fit the configuration: {0}")]
+    Misconfigured(String),
+}
+
+/// Why a login did not end in a person.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginFailed {
+    /// The provider said no to this person, or the person cancelled.
+    #[error("the identity provider refused the person")]
+    Refused,
+    /// An outage.
+    #[error("the identity provider is unavailable: {0}")]
+    Unavailable(String),
+    /// The provider refuses us, not the person.
+    #[error("sign-in is misconfigured: {0}")]
+    Misconfigured(String),
+    /// The answer fails a check that protects the person.
+    #[error("the answer cannot be trusted: {0}")]
+    Untrusted(String),
+}
+
+/// The identity provider. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream(Arc<Inner>);
+
+struct Inner {
+    config: UpstreamConfig,
+    redirect_uri: String,
+    recheck: RecheckPolicy,
+    clock: Clock,
+    storage: Storage,
+    http: HttpClient,
+    provider: ProviderCache,
+    in_flight: InFlight,
+}
+
+impl Upstream {
+    /// The provider of `config`; nothing is fetched before it is needed, so that an outage of the
+    /// provider does not keep us from starting.
+    pub fn new(
+        config: UpstreamConfig,
+        redirect_uri: String,
+        recheck: RecheckPolicy,
+        clock: Clock,
+        storage: Storage,
+    ) -> Self {
+        let http = HttpClient::new(config.timeout);
+        Self(Arc::new(Inner {
+            config,
+            redirect_uri,
+            recheck,
+            clock,
+            storage,
+            http,
+            provider: ProviderCache::default(),
+            in_flight: InFlight::default(),
+        }))
+    }
+
+    /// Whether the provider's metadata is at hand or can be had.
+    pub async fn is_reachable(&self) -> bool {
+        self.0.provider().await.is_ok()
+    }
+
+    /// Makes ready to send a person to the provider; fails before anything is consumed.
+    pub async fn prepare_login(&self) -> Result<LoginToStart, UpstreamError> {
+        let provider = self.0.provider().await?;
+        let verifier = PkceCodeVerifier::new(random_text());
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        Ok(LoginToStart {
+            inner: Arc::clone(&self.0),
+            provider,
+            nonce: random_text(),
+            challenge,
+            verifier,
+        })
+    }
+
+    /// Turns the provider's answer into a person and tokens.
+    ///
+    /// `iss`, `code` and `error` are the parameters of the callback. `iss` is checked first, on
+    /// errors too (RFC 9207 §2.4).
+    pub async fn finish_login(
+        &self,
+        login: &PendingLogin,
+        iss: Option<&str>,
+        code: Option<&str>,
+        error: Option<&str>,
+    ) -> Result<SessionUpdate, LoginFailed> {
+        let inner = &self.0;
+        let provider = inner.provider().await.map_err(|error| match error {
+            UpstreamError::Unreachable(reason) => LoginFailed::Unavailable(reason),
+            UpstreamError::Misconfigured(reason) => LoginFailed::Misconfigured(reason),
+        })?;
+        provider.check_iss(iss)?;
+        if let Some(error) = error {
+            return Err(classify_callback_error(error));
+        }
+        let code = code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
+        let response = inner.redeem(&provider, code, login).await?;
+        let nonce = Nonce::new(login.nonce.clone());
+        let identity = inner.verify_id_token(&provider, &response, Some(&nonce)).await?;
+        let person = inner.read_person(&provider, &response, &identity).await;
+        Ok(SessionUpdate {
+            issuer: inner.config.issuer.clone(),
+            subject: identity.subject,
+            sid: identity.sid,
+            person,
+            tokens: UpstreamTokens { nonce: Some(login.nonce.clone()), ..response.tokens() },
+        })
+    }
+}
+
+/// Errors at the callback (identity-provider guide §4): only what is about the person is told as a
+/// refusal; what is about us must alarm the administrator.
+fn classify_callback_error(error: &str) -> LoginFailed {
+    match error {
+        "temporarily_unavailable" | "server_error" => LoginFailed::Unavailable(error.to_owned()),
+        "invalid_scope"
+        | "unauthorized_client"
+        | "invalid_request"
+        | "unsupported_response_type"
+        | "redirect_uri_mismatch"
+        | "application_suspended"
+        | "invalid_target"
+        | "invalid_resource" => LoginFailed::Misconfigured(error.to_owned()),
+        _ => LoginFailed::Refused,
+    }
+}
+
+/// A login that can start as soon as a person has approved it.
+pub struct LoginToStart {
+    inner: Arc<Inner>,
+    provider: Arc<Provider>,
+    nonce: String,
+    challenge: PkceCodeChallenge,
+    verifier: PkceCodeVerifier,
+}
+
+impl LoginToStart {
+    /// What must be remembered until the person comes back.
+    pub fn pending(&self, request: AuthorizationRequest) -> PendingLogin {
+        PendingLogin {
+            request,
+            nonce: self.nonce.clone(),
+            pkce_verifier: self.verifier.secret().clone(),
+        }
+    }
+
+    /// Where to send the browser. The only function that names the provider's authorization
+    /// endpoint; the [`Approval`] is the proof that a person approved.
+    pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
+        let state = CsrfToken::new(state.expose().to_owned());
+        let nonce = Nonce::new(self.nonce.clone());
+        let client = self.inner.client(&self.provider);
+        let flow = CoreAuthenticationFlow::AuthorizationCode;
+        let mut request = client
+            .authorize_url(flow, move || state, move || nonce)
+            .set_pkce_challenge(self.challenge.clone());
+        for scope in self.inner.scopes(&self.provider) {
+            request = request.add_scope(Scope::new(scope));
+        }
+        for (name, value) in &self.inner.config.authorize_params {
+            request = request.add_extra_param(name.clone(), value.clone());
+        }
+        request.url().0
+    }
+}

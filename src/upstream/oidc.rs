@@ -1,0 +1,394 @@
+//! OpenID Connect with the provider, through the `openidconnect` crate: codes, refresh, ID tokens.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use openidconnect::core::{
+    CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreJwsSigningAlgorithm,
+    CoreTokenResponse,
+};
+use openidconnect::{
+    AccessToken, AccessTokenHash, AsyncHttpClient, AuthType, AuthorizationCode,
+    ClaimsVerificationError, ClientId, ClientSecret, EndpointMaybeSet, EndpointNotSet, EndpointSet,
+    HttpRequest, HttpResponse, Nonce, OAuth2TokenResponse, PkceCodeVerifier, RedirectUrl,
+    RefreshToken, RequestTokenError, StandardErrorResponse, TokenResponse,
+};
+use serde_json::Value;
+
+use super::provider::Provider;
+use super::{Inner, LoginFailed};
+use crate::clock::Timestamp;
+use crate::config::ClientAuth;
+use crate::http_client::{HttpClient, HttpError};
+use crate::storage::{PendingLogin, Person, UpstreamTokens};
+
+/// Clocks of provider and server may differ by this much.
+const SKEW: Duration = Duration::from_mins(1);
+/// An ID token of a login is not older than this.
+const FRESH_LOGIN: Duration = Duration::from_mins(10);
+/// Longest subject accepted (OIDC Core §2).
+const MAX_SUBJECT: usize = 255;
+
+type Client = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+type TokenError = RequestTokenError<HttpError, StandardErrorResponse<CoreErrorResponseType>>;
+
+/// Who an ID token is about.
+pub(super) struct Identity {
+    pub(super) subject: String,
+    pub(super) sid: Option<String>,
+    /// All claims of the ID token.
+    pub(super) claims: Value,
+}
+
+/// The provider's answer at its token endpoint.
+pub(super) struct Answer(CoreTokenResponse);
+
+impl Answer {
+    pub(super) fn tokens(&self) -> UpstreamTokens {
+        UpstreamTokens {
+            access_token: self.0.access_token().secret().clone(),
+            refresh_token: self.0.refresh_token().map(|token| token.secret().clone()),
+            id_token: self.0.id_token().map(ToString::to_string),
+            nonce: None,
+        }
+    }
+
+    pub(super) fn has_id_token(&self) -> bool {
+        self.0.id_token().is_some()
+    }
+}
+
+/// How a request to the token endpoint failed (identity-provider guide §8.4): by the JSON `error`
+/// first, then by status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TokenFailure {
+    /// A definite no to this code or refresh token.
+    Refused(String),
+    /// It refuses us: wrong secret, wrong client.
+    Ours(String),
+    /// An outage.
+    Transient(String),
+}
+
+/// Our HTTP client, as the library wants it.
+pub(super) struct Caller {
+    http: HttpClient,
+    status: AtomicU16,
+}
+
+impl Caller {
+    /// Status of the last answer; 0 when there was none.
+    fn status(&self) -> u16 {
+        self.status.load(Ordering::Relaxed)
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Caller {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let response = self.http.send(request).await?;
+            self.status.store(response.status().as_u16(), Ordering::Relaxed);
+            Ok(response)
+        })
+    }
+}
+
+impl Inner {
+    pub(super) fn client(&self, provider: &Provider) -> Client {
+        let secret = ClientSecret::new(self.config.client_secret.expose().to_owned());
+        let client = CoreClient::from_provider_metadata(
+            provider.metadata.clone(),
+            ClientId::new(self.config.client_id.clone()),
+            Some(secret),
+        );
+        let client = match RedirectUrl::new(self.redirect_uri.clone()) {
+            Ok(redirect_uri) => client.set_redirect_uri(redirect_uri),
+            Err(_) => client, // public_url was checked; a URL of ours always parses
+        };
+        client.set_auth_type(self.auth_type(provider))
+    }
+
+    fn auth_type(&self, provider: &Provider) -> AuthType {
+        match self.config.client_auth {
+            ClientAuth::Basic => AuthType::BasicAuth,
+            ClientAuth::Post => AuthType::RequestBody,
+            ClientAuth::Auto => {
+                let methods = provider.metadata.token_endpoint_auth_methods_supported();
+                let only_post = methods.is_some_and(|methods| {
+                    methods.contains(&CoreClientAuthMethod::ClientSecretPost)
+                        && !methods.contains(&CoreClientAuthMethod::ClientSecretBasic)
+                });
+                if only_post { AuthType::RequestBody } else { AuthType::BasicAuth }
+            }
+        }
+    }
+
+    /// The configured scopes without `openid`, which the library adds itself; `offline_access` when
+    /// the provider lists it, because without a refresh token nobody can be asked about again.
+    pub(super) fn scopes(&self, provider: &Provider) -> Vec<String> {
+        let mut scopes: Vec<String> =
+            self.config.scopes.iter().filter(|scope| *scope != "openid").cloned().collect();
+        let offers_offline = provider
+            .metadata
+            .scopes_supported()
+            .is_some_and(|scopes| scopes.iter().any(|scope| scope.as_str() == "offline_access"));
+        if self.config.add_offline_access
+            && offers_offline
+            && !scopes.iter().any(|scope| scope == "offline_access")
+        {
+            scopes.push("offline_access".to_owned());
+        }
+        scopes
+    }
+
+    /// Redeems the provider's code.
+    pub(super) async fn redeem(
+        &self,
+        provider: &Provider,
+        code: &str,
+        login: &PendingLogin,
+    ) -> Result<Answer, LoginFailed> {
+        let client = self.client(provider);
+        let request = client
+            .exchange_code(AuthorizationCode::new(code.to_owned()))
+            .map_err(|error| LoginFailed::Misconfigured(error.to_string()))?
+            .set_pkce_verifier(PkceCodeVerifier::new(login.pkce_verifier.clone()));
+        let caller = self.caller();
+        match request.request_async(&caller).await {
+            Ok(answer) => Ok(Answer(answer)),
+            Err(error) => Err(match classify(&error, caller.status()) {
+                // A code that the provider does not accept was not meant for this login.
+                TokenFailure::Refused(reason) => LoginFailed::Untrusted(reason),
+                TokenFailure::Ours(reason) => LoginFailed::Misconfigured(reason),
+                TokenFailure::Transient(reason) => LoginFailed::Unavailable(reason),
+            }),
+        }
+    }
+
+    /// Uses the provider's refresh token.
+    pub(super) async fn refresh(
+        &self,
+        provider: &Provider,
+        refresh_token: &str,
+    ) -> Result<Answer, TokenFailure> {
+        let client = self.client(provider);
+        let refresh_token = RefreshToken::new(refresh_token.to_owned());
+        let request = client
+            .exchange_refresh_token(&refresh_token)
+            .map_err(|error| TokenFailure::Ours(error.to_string()))?;
+        let caller = self.caller();
+        match request.request_async(&caller).await {
+            Ok(answer) => Ok(Answer(answer)),
+            Err(error) => Err(classify(&error, caller.status())),
+        }
+    }
+
+    /// Sends requests for the library, and remembers the status of the last answer.
+    pub(super) fn caller(&self) -> Caller {
+        Caller { http: self.http.clone(), status: AtomicU16::new(0) }
+    }
+
+    /// Verifies the ID token of an answer (OIDC Core §3.1.3.7). With a nonce it is that of a login;
+    /// without, a refresh: then a nonce inside is not required.
+    pub(super) async fn verify_id_token(
+        &self,
+        provider: &Arc<Provider>,
+        answer: &Answer,
+        nonce: Option<&Nonce>,
+    ) -> Result<Identity, LoginFailed> {
+        let id_token = answer
+            .0
+            .id_token()
+            .ok_or_else(|| LoginFailed::Misconfigured("no ID token in the answer".to_owned()))?;
+        let access_token = answer.0.access_token();
+        match self.verify_with(provider, id_token, access_token, nonce) {
+            Err(ClaimsVerificationError::SignatureVerification(cause)) => {
+                // The provider may have rotated its keys since we last looked.
+                let Some(renewed) = self.with_new_keys(provider).await else {
+                    return Err(LoginFailed::Untrusted(format!("ID token: {cause}")));
+                };
+                self.verify_with(&renewed, id_token, access_token, nonce)
+            }
+            other => other,
+        }
+        .map_err(|error| LoginFailed::Untrusted(format!("ID token: {error}")))
+    }
+
+    fn verify_with(
+        &self,
+        provider: &Provider,
+        id_token: &CoreIdToken,
+        access_token: &AccessToken,
+        nonce: Option<&Nonce>,
+    ) -> Result<Identity, ClaimsVerificationError> {
+        let now = self.clock.now();
+        let is_login = nonce.is_some();
+        let client = self.client(provider);
+        let verifier = client
+            .id_token_verifier()
+            .set_allowed_algs([
+                CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+                CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+                CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+                CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+                CoreJwsSigningAlgorithm::EdDsa,
+            ])
+            .set_time_fn(move || date_time(now.minus(SKEW)))
+            .set_issue_time_verifier_fn(move |issued| {
+                let issued = Timestamp::from_unix(issued.timestamp());
+                if issued > now.plus(SKEW) {
+                    return Err("issued in the future".to_owned());
+                }
+                if is_login && issued < now.minus(FRESH_LOGIN) {
+                    return Err("issued too long ago".to_owned());
+                }
+                Ok(())
+            });
+        let claims = match nonce {
+            Some(nonce) => id_token.claims(&verifier, nonce)?,
+            None => id_token.claims(&verifier, |_: Option<&Nonce>| Ok(()))?,
+        };
+        if claims.authorized_party().is_some_and(|azp| **azp != self.config.client_id) {
+            return Err(ClaimsVerificationError::InvalidAudience("azp is not us".to_owned()));
+        }
+        if let Some(expected) = claims.access_token_hash() {
+            let invalid = |what: &str| ClaimsVerificationError::Other(what.to_owned());
+            let alg = id_token.signing_alg().map_err(|_| invalid("at_hash"))?;
+            let key = id_token
+                .signing_key(&verifier)
+                .map_err(ClaimsVerificationError::SignatureVerification)?;
+            let actual = AccessTokenHash::from_token(access_token, alg, key)
+                .map_err(|_| invalid("at_hash"))?;
+            if actual != *expected {
+                return Err(invalid("at_hash does not fit the access token"));
+            }
+        }
+        let subject = claims.subject().as_str().to_owned();
+        if subject.is_empty() || subject.len() > MAX_SUBJECT {
+            return Err(ClaimsVerificationError::InvalidSubject("empty or too long".to_owned()));
+        }
+        let claims = payload(&id_token.to_string()).unwrap_or_default();
+        let sid = claims.get("sid").and_then(Value::as_str).map(str::to_owned);
+        Ok(Identity { subject, sid, claims })
+    }
+
+    /// Name, e-mail and facts, from the sources that the claim plan names. A source that cannot be
+    /// read makes its facts unknown; it does not stop the login, because unknown facts can only
+    /// take away.
+    pub(super) async fn read_person(
+        &self,
+        provider: &Provider,
+        answer: &Answer,
+        identity: &Identity,
+    ) -> Person {
+        let plan = &self.config.claims;
+        let access_token = answer.0.access_token().secret();
+        let access_token_claims = payload(access_token);
+        let userinfo = if super::claims::needs_userinfo(plan, &identity.claims) {
+            self.userinfo(provider, access_token, &identity.subject).await
+        } else {
+            super::claims::Userinfo::NotAsked
+        };
+        super::claims::read(
+            plan,
+            &identity.subject,
+            &identity.claims,
+            access_token_claims.as_ref(),
+            &userinfo,
+        )
+    }
+
+    async fn userinfo(
+        &self,
+        provider: &Provider,
+        access_token: &str,
+        subject: &str,
+    ) -> super::claims::Userinfo {
+        use super::claims::Userinfo;
+        let Some(endpoint) = provider.metadata.userinfo_endpoint() else {
+            return Userinfo::NotAsked;
+        };
+        let request = axum::http::Request::get(endpoint.url().as_str())
+            .header(axum::http::header::AUTHORIZATION, format!("Bearer {access_token}"))
+            .header(axum::http::header::ACCEPT, "application/json")
+            .body(Vec::new());
+        let Ok(request) = request else {
+            return Userinfo::Failed;
+        };
+        match self.http.send(request).await {
+            Ok(response) if response.status().is_success() => {
+                match serde_json::from_slice::<Value>(response.body()) {
+                    // OIDC Core §5.3.2: another subject is another person.
+                    Ok(claims) if claims.get("sub").and_then(Value::as_str) == Some(subject) => {
+                        Userinfo::Claims(claims)
+                    }
+                    _ => {
+                        tracing::warn!("userinfo is not about the person of the ID token");
+                        Userinfo::Failed
+                    }
+                }
+            }
+            Ok(response) => {
+                tracing::warn!(status = response.status().as_u16(), "userinfo failed");
+                Userinfo::Failed
+            }
+            Err(error) => {
+                tracing::warn!(%error, "userinfo failed");
+                Userinfo::Failed
+            }
+        }
+    }
+}
+
+fn classify(error: &TokenError, status: u16) -> TokenFailure {
+    match error {
+        RequestTokenError::ServerResponse(response) => {
+            let code = response.error().as_ref();
+            match code {
+                "invalid_grant"
+                | "interaction_required"
+                | "login_required"
+                | "consent_required"
+                | "mfa_required" => TokenFailure::Refused(code.to_owned()),
+                "invalid_client"
+                | "unauthorized_client"
+                | "invalid_request"
+                | "invalid_scope"
+                | "unsupported_grant_type" => TokenFailure::Ours(code.to_owned()),
+                _ if status == 401 => TokenFailure::Ours(code.to_owned()),
+                _ => TokenFailure::Transient(code.to_owned()),
+            }
+        }
+        RequestTokenError::Request(cause) => TokenFailure::Transient(cause.to_string()),
+        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => match status {
+            401 => TokenFailure::Ours("401 without an error code".to_owned()),
+            status => TokenFailure::Transient(format!("an answer that makes no sense, {status}")),
+        },
+    }
+}
+
+/// The payload of a JWT, unverified: of an ID token that was verified before, or of an access token
+/// that the provider itself just handed us over TLS.
+fn payload(jwt: &str) -> Option<Value> {
+    let payload = jwt.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+fn date_time(at: Timestamp) -> DateTime<Utc> {
+    DateTime::from_timestamp(at.unix(), 0).unwrap_or_default()
+}

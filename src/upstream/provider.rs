@@ -1,0 +1,186 @@
+//! What the provider says of itself: discovered when first needed, kept for an hour, used for a day
+//! when the provider cannot be reached, so that its outage is not ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openidconnect::core::{
+    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType,
+    CoreJsonWebKey, CoreJsonWebKeySet, CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+};
+use openidconnect::{AdditionalProviderMetadata, DiscoveryError, IssuerUrl, ProviderMetadata};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, RwLock};
+
+use super::{Inner, LoginFailed, UpstreamError};
+use crate::clock::Timestamp;
+use crate::http_client::{HttpError, is_loopback};
+
+/// Metadata is asked for anew after this.
+const FRESH: Duration = Duration::from_hours(1);
+/// Metadata is used this long when the provider cannot be reached.
+const USABLE: Duration = Duration::from_hours(24);
+/// After a failure the provider is left alone this long.
+const COOL_DOWN: Duration = Duration::from_secs(5);
+/// Keys are asked for anew at most this often when an unknown one turns up (threats JW-03).
+const KEYS_AT_MOST_EVERY: Duration = Duration::from_mins(1);
+
+/// Members of the metadata that the library does not know.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Extra {
+    #[serde(default)]
+    pub(super) authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for Extra {}
+
+pub(super) type Metadata = ProviderMetadata<
+    Extra,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// The provider as discovered.
+#[derive(Clone)]
+pub(super) struct Provider {
+    pub(super) metadata: Metadata,
+    fetched_at: Timestamp,
+    keys_fetched_at: Timestamp,
+}
+
+impl Provider {
+    /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
+    pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), LoginFailed> {
+        let ours = self.metadata.issuer().as_str();
+        let promised =
+            self.metadata.additional_metadata().authorization_response_iss_parameter_supported;
+        match iss {
+            Some(iss) if iss == ours => Ok(()),
+            None if !promised => Ok(()),
+            Some(_) => Err(LoginFailed::Untrusted("iss of the callback is wrong".to_owned())),
+            None => Err(LoginFailed::Untrusted("iss of the callback is missing".to_owned())),
+        }
+    }
+}
+
+/// The provider at hand, and one asker at a time.
+#[derive(Default)]
+pub(super) struct ProviderCache {
+    known: RwLock<Option<Arc<Provider>>>,
+    asking: Mutex<Option<(Timestamp, String)>>,
+}
+
+impl Inner {
+    /// The provider: from memory while fresh, else discovered by one caller for all.
+    pub(super) async fn provider(&self) -> Result<Arc<Provider>, UpstreamError> {
+        if let Some(known) = self.known_provider(FRESH).await {
+            return Ok(known);
+        }
+        let mut last_failure = self.provider.asking.lock().await;
+        if let Some(known) = self.known_provider(FRESH).await {
+            return Ok(known); // somebody else asked while we waited
+        }
+        let now = self.clock.now();
+        let failure = match &*last_failure {
+            Some((when, reason)) if now.since(*when) < COOL_DOWN && now >= *when => {
+                UpstreamError::Unreachable(reason.clone())
+            }
+            _ => match self.discover().await {
+                Ok(provider) => {
+                    let provider = Arc::new(provider);
+                    *self.provider.known.write().await = Some(Arc::clone(&provider));
+                    *last_failure = None;
+                    return Ok(provider);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "discovery failed");
+                    if let UpstreamError::Unreachable(reason) = &error {
+                        *last_failure = Some((now, reason.clone()));
+                    }
+                    error
+                }
+            },
+        };
+        drop(last_failure);
+        self.known_provider(USABLE).await.ok_or(failure)
+    }
+
+    async fn known_provider(&self, at_most: Duration) -> Option<Arc<Provider>> {
+        let known = self.provider.known.read().await;
+        known
+            .as_ref()
+            .filter(|provider| self.clock.now().since(provider.fetched_at) < at_most)
+            .map(Arc::clone)
+    }
+
+    async fn discover(&self) -> Result<Provider, UpstreamError> {
+        let issuer = IssuerUrl::new(self.config.issuer.clone())
+            .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
+        let metadata = Metadata::discover_async(issuer, &self.caller())
+            .await
+            .map_err(|error| explain(&error))?;
+        let endpoints = [
+            Some(metadata.authorization_endpoint().url()),
+            metadata.token_endpoint().map(openidconnect::TokenUrl::url),
+            metadata.userinfo_endpoint().map(openidconnect::UserInfoUrl::url),
+        ];
+        if metadata.token_endpoint().is_none() {
+            return Err(UpstreamError::Misconfigured("no token_endpoint".to_owned()));
+        }
+        for endpoint in endpoints.into_iter().flatten() {
+            let loopback = endpoint.host_str().is_some_and(is_loopback);
+            if endpoint.scheme() != "https" && !loopback {
+                let reason = format!("{} is not https", endpoint.path());
+                return Err(UpstreamError::Misconfigured(reason));
+            }
+        }
+        let now = self.clock.now();
+        Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
+    }
+
+    /// Asks for the keys again after a signature by an unknown one; at most once a minute.
+    pub(super) async fn with_new_keys(&self, old: &Arc<Provider>) -> Option<Arc<Provider>> {
+        let _one = self.provider.asking.lock().await;
+        let known = self.provider.known.read().await.clone()?;
+        if known.keys_fetched_at > old.keys_fetched_at {
+            return Some(known); // somebody else fetched them
+        }
+        let now = self.clock.now();
+        if now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
+            return None;
+        }
+        let keys =
+            CoreJsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller()).await.ok()?;
+        let provider = Arc::new(Provider {
+            metadata: known.metadata.clone().set_jwks(keys),
+            fetched_at: known.fetched_at,
+            keys_fetched_at: now,
+        });
+        *self.provider.known.write().await = Some(Arc::clone(&provider));
+        Some(provider)
+    }
+}
+
+fn explain(error: &DiscoveryError<HttpError>) -> UpstreamError {
+    match error {
+        DiscoveryError::Request(cause) => UpstreamError::Unreachable(cause.to_string()),
+        DiscoveryError::Response(status, _, _) => {
+            UpstreamError::Unreachable(format!("discovery answered {status}"))
+        }
+        DiscoveryError::Parse(_) => UpstreamError::Misconfigured(
+            "the discovery document is not what it should be".to_owned(),
+        ),
+        DiscoveryError::Validation(reason) => UpstreamError::Misconfigured(reason.clone()),
+        other => UpstreamError::Misconfigured(other.to_string()),
+    }
+}

@@ -1,0 +1,258 @@
+//! Asking the provider again whether it still vouches for a person (identity-provider guide §8).
+//!
+//! One asker per session: a lock in this process, a lease in the database across processes, and no
+//! transaction across the network. A rotated token is stored before anybody is answered. A definite
+//! no ends the grants; an outage, or a fault of ours, does not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use openidconnect::Nonce;
+use tokio::sync::Mutex;
+
+use super::oidc::TokenFailure;
+use super::{Inner, Upstream};
+use crate::clock::Timestamp;
+use crate::oauth::secret::random_text;
+use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
+
+/// Access tokens handed out on a stale answer live at most this long.
+pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
+/// How long a lease protects the asker; longer than any request may take.
+const LEASE: Duration = Duration::from_secs(20);
+
+/// How often the provider is asked, and how long its silence is bridged.
+#[derive(Clone, Copy, Debug)]
+pub struct RecheckPolicy {
+    /// A yes is good for this long.
+    pub recheck: Duration,
+    /// During an outage, the last yes is good for this long; counted from that yes.
+    pub outage_grace: Duration,
+    /// A session that cannot be asked about lives this long.
+    pub max_without_refresh: Duration,
+}
+
+/// What is known of the person now.
+#[derive(Debug)]
+pub enum Recheck {
+    /// The provider vouches for the person.
+    Fresh(Person),
+    /// The provider cannot be asked; its last yes is young enough.
+    Stale(Person),
+    /// The provider said no: the grants of this session have ended.
+    Ended,
+    /// The provider cannot be asked, and its last yes is too old: try again later.
+    Unknown,
+}
+
+/// Sessions that are being asked about in this process.
+#[derive(Default)]
+pub(super) struct InFlight(Mutex<HashMap<String, Weak<Mutex<()>>>>);
+
+impl InFlight {
+    async fn lock_of(&self, session_id: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.0.lock().await;
+        if let Some(lock) = locks.get(session_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(Mutex::new(()));
+        locks.insert(session_id.to_owned(), Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Upstream {
+    /// What is known of the person of a session; asks the provider when its last yes is older than
+    /// the re-check time.
+    pub async fn recheck(&self, session_id: &str) -> Result<Recheck, StorageError> {
+        let inner = &self.0;
+        let Some(session) = inner.storage.upstream_session(session_id).await? else {
+            return Ok(Recheck::Ended);
+        };
+        if let Some(known) = inner.settled(&session) {
+            return Ok(known);
+        }
+        let lock = inner.in_flight.lock_of(session_id).await;
+        let _alone = lock.lock().await;
+        // Another request may have asked while we waited.
+        let Some(session) = inner.storage.upstream_session(session_id).await? else {
+            return Ok(Recheck::Ended);
+        };
+        if let Some(known) = inner.settled(&session) {
+            return Ok(known);
+        }
+        // The asker must not stop half-way when its client hangs up: the provider may have rotated.
+        let asking = Arc::clone(inner);
+        let asked = tokio::spawn(async move { asking.ask(session).await });
+        asked.await.unwrap_or(Ok(Recheck::Unknown))
+    }
+}
+
+impl Inner {
+    /// What needs no asking.
+    fn settled(&self, session: &UpstreamSession) -> Option<Recheck> {
+        if !session.alive {
+            return Some(Recheck::Ended);
+        }
+        let age = self.clock.now().since(session.last_ok_at);
+        (age < self.recheck.recheck).then(|| Recheck::Fresh(session.person.clone()))
+    }
+
+    async fn ask(&self, session: UpstreamSession) -> Result<Recheck, StorageError> {
+        let now = self.clock.now();
+        let Some(refresh_token) = session.tokens.refresh_token.clone() else {
+            return self.without_refresh_token(session, now).await;
+        };
+        let owner = random_text();
+        match self.storage.lease_session(&session, &owner, now, LEASE).await? {
+            Lease::Won => {}
+            Lease::Taken => return self.wait_for_the_other_asker(session).await,
+        }
+        let provider = match self.provider().await {
+            Ok(provider) => provider,
+            Err(error) => {
+                self.storage.release_session(&session, &owner).await?;
+                return Ok(self.bridge(&session, &error.to_string()));
+            }
+        };
+        let mut answer = self.refresh(&provider, &refresh_token).await;
+        if matches!(answer, Err(TokenFailure::Transient(_))) {
+            // The answer may have been lost after a rotation: the same token once more, at once,
+            // is what providers' grace windows are for.
+            answer = self.refresh(&provider, &refresh_token).await;
+        }
+        match answer {
+            Ok(answer) => {
+                let (person, tokens) = match self.read_answer(&provider, &session, &answer).await {
+                    Ok(read) => read,
+                    Err(reason) => {
+                        audit!("upstream_identity_changed", session_id = session.id, %reason);
+                        return self
+                            .end(&session, "the identity provider answered for another person")
+                            .await;
+                    }
+                };
+                let renewed = self
+                    .storage
+                    .renew_session(&session, &owner, &person, &tokens, self.clock.now())
+                    .await?;
+                if renewed {
+                    return Ok(Recheck::Fresh(person));
+                }
+                // A newer login came in between; what it brought is fresher than our answer.
+                self.reread(&session.id).await
+            }
+            Err(TokenFailure::Refused(reason)) => {
+                audit!("upstream_refused", session_id = session.id, reason);
+                self.end(&session, "the identity provider ended the session").await
+            }
+            Err(TokenFailure::Ours(reason)) => {
+                tracing::error!(
+                    reason,
+                    "the identity provider rejects our client: check client_id and client_secret"
+                );
+                self.storage.release_session(&session, &owner).await?;
+                Ok(self.bridge(&session, &reason))
+            }
+            Err(TokenFailure::Transient(reason)) => {
+                self.storage.release_session(&session, &owner).await?;
+                Ok(self.bridge(&session, &reason))
+            }
+        }
+    }
+
+    /// Reads person and tokens of a refresh. An error means: about somebody else.
+    async fn read_answer(
+        &self,
+        provider: &Arc<super::provider::Provider>,
+        session: &UpstreamSession,
+        answer: &super::oidc::Answer,
+    ) -> Result<(Person, UpstreamTokens), String> {
+        let mut tokens = answer.tokens();
+        tokens.nonce.clone_from(&session.tokens.nonce);
+        if tokens.refresh_token.is_none() {
+            tokens.refresh_token.clone_from(&session.tokens.refresh_token);
+        }
+        if !answer.has_id_token() {
+            tokens.id_token.clone_from(&session.tokens.id_token);
+            return Ok((session.person.clone(), tokens));
+        }
+        let identity = self
+            .verify_id_token(provider, answer, None)
+            .await
+            .map_err(|failed| failed.to_string())?;
+        if identity.subject != session.subject {
+            return Err("another subject".to_owned());
+        }
+        let nonce = identity.claims.get("nonce").and_then(serde_json::Value::as_str);
+        let expected = session.tokens.nonce.as_deref();
+        if nonce.is_some()
+            && nonce.map(|n| Nonce::new(n.to_owned()).secret().clone()).as_deref() != expected
+        {
+            return Err("another nonce".to_owned());
+        }
+        let person = self.read_person(provider, answer, &identity).await;
+        Ok((person, tokens))
+    }
+
+    async fn end(&self, session: &UpstreamSession, because: &str) -> Result<Recheck, StorageError> {
+        if self.storage.end_session(session, because, self.clock.now()).await? {
+            return Ok(Recheck::Ended);
+        }
+        self.reread(&session.id).await
+    }
+
+    async fn reread(&self, session_id: &str) -> Result<Recheck, StorageError> {
+        Ok(match self.storage.upstream_session(session_id).await? {
+            Some(session) => self.settled(&session).unwrap_or(Recheck::Unknown),
+            None => Recheck::Ended,
+        })
+    }
+
+    /// Without a refresh token nobody can be asked; the login itself is good for a while.
+    async fn without_refresh_token(
+        &self,
+        session: UpstreamSession,
+        now: Timestamp,
+    ) -> Result<Recheck, StorageError> {
+        if now.since(session.last_ok_at) < self.recheck.max_without_refresh {
+            return Ok(Recheck::Fresh(session.person));
+        }
+        self.end(&session, "signed in too long ago, and the provider issued no refresh token").await
+    }
+
+    /// Another process is asking: wait for its answer, a little.
+    async fn wait_for_the_other_asker(
+        &self,
+        session: UpstreamSession,
+    ) -> Result<Recheck, StorageError> {
+        const STEP: Duration = Duration::from_millis(100);
+        const STEPS: u32 = 50;
+        for _ in 0..STEPS {
+            tokio::time::sleep(STEP).await;
+            match self.storage.upstream_session(&session.id).await? {
+                None => return Ok(Recheck::Ended),
+                Some(now) if !now.alive || now.version != session.version => {
+                    return Ok(self.settled(&now).unwrap_or(Recheck::Unknown));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(self.bridge(&session, "another process is asking and has no answer yet"))
+    }
+
+    /// The provider cannot be asked: the last yes holds within the outage grace.
+    fn bridge(&self, session: &UpstreamSession, reason: &str) -> Recheck {
+        let age = self.clock.now().since(session.last_ok_at);
+        let bridged = age < self.recheck.outage_grace;
+        tracing::warn!(
+            session_id = session.id,
+            reason,
+            bridged,
+            "the identity provider cannot be asked"
+        );
+        if bridged { Recheck::Stale(session.person.clone()) } else { Recheck::Unknown }
+    }
+}
