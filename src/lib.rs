@@ -1,13 +1,77 @@
 //! Portcullis: an OAuth proxy authorization server for MCP.
+//!
+//! # The map
+//!
+//! A client's way, step by step, and the file of each step:
+//!
+//! 1. It calls the MCP server without a token and is told where to get one:
+//!    [`gateway`] (`challenge.rs`).
+//! 2. It reads what there is: `endpoints/metadata.rs`.
+//! 3. It registers itself: `endpoints/register.rs`, rules in [`oauth::client`] and
+//!    [`oauth::redirect_uri`].
+//! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
+//!    consent page ([`web::pages`]). Nothing is stored yet: the request travels sealed
+//!    ([`oauth::sealed`]).
+//! 5. The person decides: `endpoints/consent.rs`. Approve binds the browser and leads to the identity
+//!    provider ([`upstream`]).
+//! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides what this person may get,
+//!    and the client receives a code.
+//! 7. The client redeems the code, and later refreshes: `endpoints/token/`; what is single-use is in
+//!    [`storage`], one method per atomic step. [`signing`] mints the access token.
+//! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
+//!    `forward.rs`).
+//! 9. It gives the grant back: `endpoints/revoke.rs`.
+//!
+//! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
+//! connections, [`cli`] is what an administrator types.
+//!
+//! # The import rule
+//!
+//! Imports point downwards only, and modules of one line do not import each other
+//! (`tests/it/architecture.rs` holds it):
+//!
+//! ```text
+//! cli
+//! server
+//! endpoints · gateway
+//! web
+//! app
+//! clients · upstream · signing
+//! storage · http_client
+//! telemetry · config
+//! policy
+//! oauth
+//! clock
+//! ```
+//!
+//! [`demo`] stands beside: it uses `oauth` and `clock` only, and only `cli` and the tests use it.
 
 pub mod clock;
+
 pub mod oauth;
+
 pub mod policy;
+
 pub mod config;
 #[macro_use]
 pub mod telemetry;
+
 pub mod http_client;
 pub mod storage;
+
 pub mod clients;
 pub mod signing;
 pub mod upstream;
+
+pub mod app;
+
+pub mod web;
+
+pub mod endpoints;
+pub mod gateway;
+
+pub mod server;
+
+pub mod cli;
+
+pub mod demo;

@@ -171,7 +171,7 @@ fn an_unknown_key_is_an_error_with_the_nearest_known_one() {
     let problem = problem_of_top("allowed_redirect_uri = []");
     assert!(problem.remedy.contains("allowed_redirect_uris"), "{problem:?}");
     let found = load_with(OK, &[("PORTCULLIS_LISTNE", "127.0.0.1:1")]).unwrap_err().0;
-    assert!(found[0].to_owned().key.contains("listne"), "{found:?}");
+    assert!(found[0].key.contains("listne"), "{found:?}");
 }
 
 #[test]

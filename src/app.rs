@@ -1,0 +1,167 @@
+//! Everything a handler may reach.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::rt::TokioExecutor;
+
+use crate::clients::{ClientQuota, Clients};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, ResourceConfig};
+use crate::http_client::{Connector, connector};
+use crate::oauth::redirect_uri::RedirectPolicy;
+use crate::oauth::resource;
+use crate::oauth::sealed::Sealer;
+use crate::signing::{KeyRing, SigningError};
+use crate::storage::Storage;
+use crate::upstream::Upstream;
+use crate::upstream::recheck::RecheckPolicy;
+
+/// The client the gateway sends requests to MCP servers with.
+pub type BackendClient = HyperClient<Connector, Body>;
+
+/// The application: configuration and the parts made from it. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+struct Parts {
+    config: Config,
+    clock: Clock,
+    storage: Storage,
+    clients: Clients,
+    keys: KeyRing,
+    upstream: Upstream,
+    backends: BackendClient,
+    redirect_policy: RedirectPolicy,
+}
+
+/// The application could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Signing keys could not be made or read.
+    #[error("signing keys: {0}")]
+    Signing(#[from] SigningError),
+}
+
+impl App {
+    /// Puts the application together over an open database.
+    pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
+        let mut algs: Vec<_> = config.resources.iter().map(|resource| resource.token_alg).collect();
+        algs.sort_unstable();
+        algs.dedup();
+        let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
+        let quota = ClientQuota {
+            clients: config.limits.clients,
+            unused: config.limits.unused_client_expiry,
+            idle: config.limits.idle_client_expiry,
+        };
+        let recheck = RecheckPolicy {
+            recheck: config.upstream.recheck,
+            outage_grace: config.upstream.outage_grace,
+            max_without_refresh: config.upstream.max_without_refresh,
+        };
+        let upstream = Upstream::new(
+            config.upstream.clone(),
+            config.public_url.join("/auth/callback"),
+            recheck,
+            clock.clone(),
+            storage.clone(),
+        );
+        let backends = HyperClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(std::time::Duration::from_mins(1))
+            .build(connector(std::time::Duration::from_secs(5)));
+        Ok(Self(Arc::new(Parts {
+            clients: Clients::new(storage.clone(), clock.clone(), quota),
+            redirect_policy: RedirectPolicy {
+                private_schemes: config.redirect_schemes.clone(),
+                allowed: config.allowed_redirect_uris.clone(),
+            },
+            keys,
+            upstream,
+            backends,
+            config,
+            clock,
+            storage,
+        })))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Our issuer identifier, byte for byte.
+    pub fn issuer(&self) -> &str {
+        self.0.config.public_url.as_str()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// The database.
+    pub fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    /// Seals what travels through pages.
+    pub fn sealer(&self) -> &Sealer {
+        self.0.storage.sealer()
+    }
+
+    /// The clients.
+    pub fn clients(&self) -> &Clients {
+        &self.0.clients
+    }
+
+    /// The signing keys.
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    /// The identity provider.
+    pub fn upstream(&self) -> &Upstream {
+        &self.0.upstream
+    }
+
+    /// HTTP towards MCP servers.
+    pub fn backends(&self) -> &BackendClient {
+        &self.0.backends
+    }
+
+    /// Which redirect URIs may be registered.
+    pub fn redirect_policy(&self) -> &RedirectPolicy {
+        &self.0.redirect_policy
+    }
+
+    /// The resource with exactly this identifier, as it stands in our tokens.
+    pub fn resource(&self, id: &str) -> Option<&ResourceConfig> {
+        self.0.config.resources.iter().find(|resource| resource.id == id)
+    }
+
+    /// The resource a client names, in one of the spellings that shipped clients use.
+    pub fn resource_named(&self, presented: &str) -> Option<&ResourceConfig> {
+        let named = |resource: &&ResourceConfig| resource::names_the_same(&resource.id, presented);
+        self.0.config.resources.iter().find(named)
+    }
+
+    /// The resource meant by a request that names none: the only one, or the default.
+    pub fn default_resource(&self) -> Option<&ResourceConfig> {
+        match self.0.config.resources.as_slice() {
+            [only] => Some(only),
+            several => several.iter().find(|resource| resource.is_default),
+        }
+    }
+
+    /// Our `sub` for a person of the identity provider: stable, and never an e-mail address.
+    pub fn subject(&self, upstream_subject: &str) -> String {
+        format!("{}:{upstream_subject}", self.0.config.upstream.preset.name)
+    }
+}

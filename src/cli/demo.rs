@@ -1,0 +1,162 @@
+//! `portcullis demo`: the identity provider, the MCP server, and Portcullis in front, on loopback.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+
+use super::{fail, runtime, serve};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use crate::server;
+
+/// Portcullis' identity at the demo identity provider.
+const CLIENT_ID: &str = "portcullis";
+const CLIENT_SECRET: &str = "demo-only";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Where Portcullis listens; loopback only
+    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where the demo keeps its database and keys between runs
+    #[arg(long, default_value = "portcullis-demo", value_name = "FOLDER")]
+    data: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    if !arguments.listen.ip().is_loopback() {
+        return fail(&"the demo listens on loopback only: --listen 127.0.0.1:8000");
+    }
+    serve::install_log();
+    let ran = runtime()
+        .map_err(|cause| cause.to_string())
+        .and_then(|runtime| runtime.block_on(demo(arguments)));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message),
+    }
+}
+
+async fn demo(arguments: &Arguments) -> Result<(), String> {
+    std::fs::create_dir_all(&arguments.data)
+        .map_err(|cause| format!("{} cannot be made: {cause}", arguments.data.display()))?;
+    let listener = bind(arguments.listen).await?;
+    let listen = listener.local_addr().map_err(|cause| cause.to_string())?;
+    let public_url = format!("http://{listen}");
+    let idp = identity_provider(arguments, listen, &public_url).await?;
+    let todo_listener = bind(SocketAddr::new(listen.ip(), 0)).await?;
+    let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
+        .map_err(|cause| cause.to_string())?;
+
+    let text = config_text(&public_url, listen, &arguments.data, idp.issuer(), &todos.url());
+    let loaded = Config::load(Some((Path::new("demo"), text)), &BTreeMap::new())
+        .map_err(|problems| problems.to_string())?;
+    let app = serve::open(loaded.config, Clock::System).await?;
+    announce(&public_url, idp.issuer());
+    server::serve(app, listener, serve::shutdown()).await;
+    idp.shutdown();
+    todos.shutdown();
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        format!("cannot listen on {address}: {cause}; choose another with --listen")
+    })
+}
+
+/// The provider sits two ports further (the next is the admin pages'), so that its issuer, and with
+/// it everybody's sign-in, is the same at the next start. When that port is taken, any other will do.
+async fn identity_provider(
+    arguments: &Arguments,
+    listen: SocketAddr,
+    public_url: &str,
+) -> Result<IdentityProvider, String> {
+    let usual = SocketAddr::new(listen.ip(), listen.port().checked_add(2).unwrap_or(0));
+    let listener = match bind(usual).await {
+        Ok(listener) => listener,
+        Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
+    };
+    let options = IdentityProviderOptions {
+        clock: Clock::System,
+        client_id: CLIENT_ID.to_owned(),
+        client_secret: CLIENT_SECRET.to_owned(),
+        redirect_uris: vec![format!("{public_url}/auth/callback")],
+        issuer: None,
+        state_dir: Some(arguments.data.clone()),
+    };
+    IdentityProvider::start(listener, options).map_err(|cause| cause.to_string())
+}
+
+fn config_text(
+    public_url: &str,
+    listen: SocketAddr,
+    data: &Path,
+    issuer: &str,
+    target: &str,
+) -> String {
+    let database = format!("sqlite://{}", data.join("portcullis.db").display());
+    format!(
+        r#"
+public_url   = "{public_url}"
+listen       = "{listen}"
+database_url = {database}
+
+[upstream]
+provider      = "oidc"
+name          = "the demo identity provider"
+issuer        = "{issuer}"
+client_id     = "{CLIENT_ID}"
+client_secret = "{CLIENT_SECRET}"
+
+[upstream.claims]
+roles  = "roles"
+groups = "groups"
+
+[[resource]]
+path   = "/mcp"
+name   = "To-do list"
+target = "{target}"
+scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
+
+[[resource.rule]]
+roles = ["Admin"]
+allow = ["read:todos", "create:todos", "delete:todos"]
+
+[[resource.rule]]
+roles = ["User"]
+allow = ["create:todos"]
+
+[resource.tools]
+"purge-todos" = ["delete:todos"]
+"#,
+        database = toml::Value::String(database),
+    )
+}
+
+fn announce(public_url: &str, issuer: &str) {
+    #[expect(clippy::print_stdout, reason = "the person at the terminal reads this")]
+    {
+        println!(
+            "Portcullis demo
+
+  MCP URL            {public_url}/mcp
+  Identity provider  {issuer}   alice (admin), bob (user), mallory (no access)
+                     the password is the name
+
+Try:
+  Claude Code        claude mcp add --transport http todos {public_url}/mcp
+  MCP Inspector      npx @modelcontextprotocol/inspector
+                     transport Streamable HTTP, URL {public_url}/mcp, then Connect
+  Then               sign in as bob, create-todo, get-todos; purge-todos is refused
+                     sign in as alice, who sees everybody's and may purge
+
+Everything listens on this machine only. Ctrl-C stops it; nobody is logged out by that.
+"
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! The command line: what an administrator types.
+
+mod config;
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An OAuth proxy authorization server for MCP.
+///
+/// Stands in front of MCP servers: clients register themselves, the person consents, the company's
+/// identity provider signs the person in, and every token is for one MCP server only.
+#[derive(Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The whole thing on this machine: identity provider, MCP server, and Portcullis in front
+    #[command(after_help = "Example:\n  portcullis demo --listen 127.0.0.1:8000")]
+    Demo(demo::Arguments),
+    /// The server
+    #[command(
+        after_help = "Examples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
+    )]
+    Serve(ConfigFile),
+    /// Show what is configured
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// The merged configuration, where each value came from, secrets masked
+    #[command(after_help = "Example:\n  portcullis config show --config portcullis.toml")]
+    Show(ConfigFile),
+}
+
+/// Where the configuration file is.
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration file. Without it, portcullis.toml if there is one, else the environment alone
+    #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Serve(file) => serve::run(&file),
+        Command::Config(ConfigCommand::Show(file)) => config::show(&file),
+    }
+}
+
+/// Says what is wrong, on standard error, and how the process ends.
+fn fail(message: &dyn std::fmt::Display) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "the person at the terminal reads this")]
+    {
+        eprintln!("portcullis: {message}");
+    }
+    ExitCode::FAILURE
+}
+
+/// The runtime of the long-running commands.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

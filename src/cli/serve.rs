@@ -1,0 +1,99 @@
+//! `portcullis serve`.
+
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+
+use super::{ConfigFile, config, fail, runtime};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::server;
+use crate::storage::Storage;
+use crate::telemetry::{self, LogFormat};
+
+pub(super) fn run(file: &ConfigFile) -> ExitCode {
+    install_log();
+    let loaded = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(problems) => return fail(&problems),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let served = runtime()
+        .map_err(|cause| cause.to_string())
+        .and_then(|runtime| runtime.block_on(serve(loaded.config)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message),
+    }
+}
+
+/// Sends log lines as `PORTCULLIS_LOG` (level) and `PORTCULLIS_LOG_FORMAT` (text, json) say.
+pub(super) fn install_log() {
+    let format = match std::env::var("PORTCULLIS_LOG_FORMAT").as_deref() {
+        Ok("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    let listen = config.listen;
+    let public_url = config.public_url.as_str().to_owned();
+    let app = open(config, Clock::System).await?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|cause| format!("cannot listen on {listen}: {cause}"))?;
+    warm_up(&app);
+    tracing::info!(%listen, public_url, "serving");
+    server::serve(app, listener, shutdown()).await;
+    Ok(())
+}
+
+/// Opens the database and puts the application together.
+pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
+    let secret_key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+    let storage = Storage::open(config.database_url.expose(), secret_key.as_deref())
+        .await
+        .map_err(|error| error.to_string())?;
+    App::new(config, clock, storage).await.map_err(|error| error.to_string())
+}
+
+/// Asks the identity provider for its metadata in the background: the first person does not wait for
+/// it, and the log says early when it cannot be had.
+fn warm_up(app: &App) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        if app.upstream().is_reachable().await {
+            tracing::info!("the identity provider is reachable");
+        } else {
+            tracing::warn!(
+                "the identity provider cannot be reached; nobody new can sign in until it can"
+            );
+        }
+    });
+}
+
+/// Ready on Ctrl-C or SIGTERM.
+pub(super) async fn shutdown() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! { () = interrupted => {}, () = terminated => {} }
+}

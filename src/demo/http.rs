@@ -1,0 +1,199 @@
+//! What both demo servers share: serving on loopback, remembering requests, waiting on command.
+
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Largest body read.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Path as sent.
+    pub path: String,
+    /// Query as sent, without the question mark.
+    pub query: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Recorded {
+    pub(super) async fn read(request: Request) -> Result<Self, StatusCode> {
+        let (parts, body) = request.into_parts();
+        let body = Limited::new(body, MAX_BODY)
+            .collect()
+            .await
+            .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?
+            .to_bytes();
+        Ok(Self {
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    /// A parameter of the query.
+    pub fn query_param(&self, name: &str) -> Option<String> {
+        param(self.query.as_bytes(), name)
+    }
+
+    /// A field of the form in the body.
+    pub fn form_field(&self, name: &str) -> Option<String> {
+        param(&self.body, name)
+    }
+
+    /// A header, when it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// A cookie.
+    pub(super) fn cookie(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find_map(|(known, value)| (known == name).then_some(value))
+    }
+}
+
+fn param(encoded: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(encoded)
+        .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
+}
+
+/// Requests that use the server wait while the gate is closed: slowness on command.
+#[derive(Debug)]
+pub struct Gate {
+    open: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { open: watch::Sender::new(true), waiting: watch::Sender::new(0) }
+    }
+}
+
+impl Gate {
+    /// Makes requests wait from now on.
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Lets all through.
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Returns when at least `count` requests wait.
+    pub async fn until_waiting(&self, count: usize) {
+        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await;
+    }
+
+    pub(super) async fn pass(&self) {
+        let mut open = self.open.subscribe();
+        if *open.borrow() {
+            return;
+        }
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let _waits = Waits(&self.waiting);
+        let _ = open.wait_for(|open| *open).await;
+    }
+}
+
+struct Waits<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+/// A lock whose holder's panic does not matter.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server's task, ended when its last handle goes away.
+#[derive(Clone)]
+pub(super) struct Running(Arc<watch::Sender<bool>>);
+
+impl Running {
+    pub(super) fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.0) == 1 {
+            self.stop();
+        }
+    }
+}
+
+/// Serves every request with `handle`.
+pub(super) fn serve<S, H, F>(listener: TcpListener, state: S, handle: H) -> io::Result<Running>
+where
+    S: Clone + Send + Sync + 'static,
+    H: Fn(S, Recorded) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    if !listener.local_addr()?.ip().is_loopback() {
+        return Err(io::Error::other("the demo servers listen on loopback only"));
+    }
+    let router = Router::new().fallback(move |request: Request| {
+        let (state, handle) = (state.clone(), handle.clone());
+        async move {
+            match Recorded::read(request).await {
+                Ok(request) => handle(state, request).await,
+                Err(status) => status.into_response(),
+            }
+        }
+    });
+    let stop = Arc::new(watch::Sender::new(false));
+    let mut stopped = stop.subscribe();
+    tokio::spawn(async move {
+        let serve = axum::serve(listener, router);
+        tokio::select! {
+            _ = serve => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+    });
+    Ok(Running(stop))
+}
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, body: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, body.to_string()).into_response()
+}
+
+/// An answer that breaks off before it is whole.
+pub(super) fn broken_off() -> Response {
+    let failure: Result<Bytes, io::Error> = Err(io::Error::other("broken off on purpose"));
+    Response::new(Body::from_stream(futures_util::stream::iter([failure])))
+}

@@ -1,0 +1,270 @@
+//! The provider's endpoints for browsers, and the dispatch of all.
+
+use askama::Template;
+use aws_lc_rs::digest;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use url::Url;
+
+use super::people::Person;
+use super::{Shared, token};
+use crate::demo::http::{Recorded, json, lock};
+use crate::oauth::secret::random_text;
+
+/// The single sign-on session of a browser.
+const SESSION: &str = "demo-identity-provider";
+/// How long it lasts, in seconds.
+const SESSION_LIFETIME: i64 = 12 * 60 * 60;
+
+pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
+    lock(&idp.state).recorded.push(request.clone());
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/.well-known/openid-configuration") => discovery(idp),
+        ("GET", "/jwks") => jwks(idp),
+        ("GET", "/authorize") => authorize(idp, &request),
+        ("POST", "/login") => login(idp, &request),
+        ("POST", "/token") => token::handle(idp, &request).await,
+        ("GET" | "POST", "/userinfo") => token::userinfo(idp, &request),
+        ("POST", "/revoke") => token::revoke(idp, &request),
+        ("GET" | "POST", "/end_session") => end_session(idp, &request),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn discovery(idp: &Shared) -> Response {
+    if idp.misbehaviour().discovery_down {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let issuer = &idp.issuer;
+    json(
+        StatusCode::OK,
+        &json!({
+            "issuer": issuer,
+            "authorization_endpoint": format!("{issuer}/authorize"),
+            "token_endpoint": format!("{issuer}/token"),
+            "userinfo_endpoint": format!("{issuer}/userinfo"),
+            "jwks_uri": format!("{issuer}/jwks"),
+            "end_session_endpoint": format!("{issuer}/end_session"),
+            "revocation_endpoint": format!("{issuer}/revoke"),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "code_challenge_methods_supported": ["S256"],
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "claims_supported": ["sub", "name", "email", "email_verified", "roles", "groups", "sid"],
+            "prompt_values_supported": ["none", "login"],
+            "authorization_response_iss_parameter_supported": true,
+        }),
+    )
+}
+
+fn jwks(idp: &Shared) -> Response {
+    if idp.misbehaviour().jwks_down {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    json(StatusCode::OK, &idp.keys.jwks())
+}
+
+/// What Portcullis asks for, as far as it matters here.
+pub(super) struct Asked {
+    pub(super) redirect_uri: String,
+    pub(super) state: Option<String>,
+    pub(super) nonce: Option<String>,
+    pub(super) code_challenge: String,
+    pub(super) offline: bool,
+    prompt: String,
+}
+
+/// Reads an authorization request; a page for what must not be redirected.
+fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
+    let param = |name: &str| {
+        form_urlencoded::parse(query.as_bytes())
+            .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
+    };
+    let wrong = |what: &str| Box::new(page_error(StatusCode::BAD_REQUEST, what));
+    if param("client_id").as_deref() != Some(idp.options.client_id.as_str()) {
+        return Err(wrong("This application is not known here."));
+    }
+    let redirect_uri = param("redirect_uri").unwrap_or_default();
+    if !idp.options.redirect_uris.contains(&redirect_uri) {
+        return Err(wrong("The redirect URI is not registered."));
+    }
+    let asked = Asked {
+        redirect_uri,
+        state: param("state"),
+        nonce: param("nonce"),
+        code_challenge: param("code_challenge").unwrap_or_default(),
+        offline: param("scope")
+            .is_some_and(|scope| scope.split(' ').any(|s| s == "offline_access")),
+        prompt: param("prompt").unwrap_or_default(),
+    };
+    let openid = param("scope").is_some_and(|scope| scope.split(' ').any(|s| s == "openid"));
+    let s256 = param("code_challenge_method").as_deref() == Some("S256");
+    if param("response_type").as_deref() != Some("code") || !openid {
+        return Err(Box::new(send_back(idp, &asked, &[("error", "invalid_request")])));
+    }
+    if !s256 || asked.code_challenge.len() != 43 {
+        return Err(Box::new(send_back(idp, &asked, &[("error", "invalid_request")])));
+    }
+    Ok(asked)
+}
+
+fn authorize(idp: &Shared, request: &Recorded) -> Response {
+    let asked = match read(idp, &request.query) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    if let Some(error) = idp.misbehaviour().authorize_error {
+        return send_back(idp, &asked, &[("error", &error)]);
+    }
+    if asked.prompt != "login"
+        && let Some((person, sid)) = signed_in(idp, request)
+    {
+        return send_code(idp, &asked, &person, &sid);
+    }
+    if asked.prompt == "none" {
+        return send_back(idp, &asked, &[("error", "login_required")]);
+    }
+    login_page(idp, &request.query, None)
+}
+
+fn login(idp: &Shared, request: &Recorded) -> Response {
+    let query = request.form_field("request").unwrap_or_default();
+    let asked = match read(idp, &query) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let username = request.form_field("username").unwrap_or_default();
+    let password = request.form_field("password").unwrap_or_default();
+    let person = idp.person(username.trim()).filter(|person| password == person.username);
+    let Some(person) = person else {
+        return login_page(idp, &query, Some("Wrong name or password. The password is the name."));
+    };
+    if person.disabled {
+        return login_page(idp, &query, Some("This account is disabled."));
+    }
+    let sid = random_text();
+    let until = idp.options.clock.now().unix() + SESSION_LIFETIME;
+    let session = json!({ "person": person.username, "sid": sid, "until": until });
+    let session = idp.keys.stamp("session", &session);
+    let mut response = send_code(idp, &asked, &person, &sid);
+    let cookie =
+        format!("{SESSION}={session}; Path=/; HttpOnly; SameSite=Lax; Max-Age={SESSION_LIFETIME}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+fn signed_in(idp: &Shared, request: &Recorded) -> Option<(Person, String)> {
+    let session = idp.keys.unstamp("session", request.cookie(SESSION)?)?;
+    if session["until"].as_i64()? <= idp.options.clock.now().unix() {
+        return None;
+    }
+    let person = idp.person(session["person"].as_str()?).filter(|person| !person.disabled)?;
+    Some((person, session["sid"].as_str()?.to_owned()))
+}
+
+fn send_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) -> Response {
+    let code = token::new_code(idp, asked, person, sid);
+    send_back(idp, asked, &[("code", &code)])
+}
+
+fn send_back(idp: &Shared, asked: &Asked, params: &[(&str, &str)]) -> Response {
+    let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
+        return page_error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
+    };
+    let iss = idp.misbehaviour().callback_iss.unwrap_or_else(|| idp.issuer.clone());
+    url.query_pairs_mut()
+        .extend_pairs(params)
+        .extend_pairs(asked.state.iter().map(|state| ("state", state)))
+        .append_pair("iss", &iss);
+    see_other(url.as_str())
+}
+
+fn see_other(location: &str) -> Response {
+    match HeaderValue::from_str(location) {
+        Ok(location) => (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response(),
+        Err(_) => StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+/// RP-initiated logout: ends the browser's session, asks nothing.
+fn end_session(idp: &Shared, request: &Recorded) -> Response {
+    let to = request.query_param("post_logout_redirect_uri");
+    let known = to.filter(|to| idp.options.redirect_uris.iter().any(|uri| same_origin(uri, to)));
+    let mut response = match known.and_then(|to| Url::parse(&to).ok()) {
+        Some(mut url) => {
+            if let Some(state) = request.query_param("state") {
+                url.query_pairs_mut().append_pair("state", &state);
+            }
+            see_other(url.as_str())
+        }
+        None => page(StatusCode::OK, "Signed out", "You are signed out.", "", &[]),
+    };
+    let cookie = format!("{SESSION}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+fn same_origin(one: &str, other: &str) -> bool {
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.origin() == other.origin(),
+        _ => false,
+    }
+}
+
+#[derive(Template)]
+#[template(path = "demo/login.html")]
+struct LoginPage<'a> {
+    title: &'a str,
+    problem: &'a str,
+    request: &'a str,
+    people: &'a [Person],
+}
+
+fn login_page(idp: &Shared, query: &str, problem: Option<&str>) -> Response {
+    let people = lock(&idp.state).people.clone();
+    page(StatusCode::OK, "Sign in", problem.unwrap_or_default(), query, &people)
+}
+
+fn page_error(status: StatusCode, problem: &str) -> Response {
+    page(status, "This does not work", problem, "", &[])
+}
+
+fn page(
+    status: StatusCode,
+    title: &str,
+    problem: &str,
+    request: &str,
+    people: &[Person],
+) -> Response {
+    let Ok(html) = (LoginPage { title, problem, request, people }).render() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let style = html.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>"));
+    let style = digest::digest(&digest::SHA256, style.map_or("", |(style, _)| style).as_bytes());
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; frame-ancestors 'none'",
+        STANDARD.encode(style)
+    );
+    let headers: [(HeaderName, HeaderValue); 4] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_str(&policy)
+                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'")),
+        ),
+    ];
+    (status, headers, html).into_response()
+}

@@ -1,0 +1,139 @@
+//! The provider's keys: one RSA key for ID tokens, one MAC key for everything it hands out and takes
+//! back. Kept in a folder when there is one, so that a restart of the demo logs nobody out.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::oauth::secret::random_bytes;
+
+#[derive(Clone)]
+pub(super) struct Keys(Arc<Inner>);
+
+struct Inner {
+    rsa: RsaKeyPair,
+    kid: String,
+    mac: hmac::Key,
+}
+
+impl Keys {
+    /// Keys of this process: made once, because making an RSA key is slow.
+    pub(super) fn of_process() -> io::Result<Self> {
+        static KEYS: OnceLock<Keys> = OnceLock::new();
+        if let Some(keys) = KEYS.get() {
+            return Ok(keys.clone());
+        }
+        let made = Self::new(&new_rsa()?, &random_bytes::<32>())?;
+        Ok(KEYS.get_or_init(|| made).clone())
+    }
+
+    /// Keys kept in `folder`.
+    pub(super) fn kept_in(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let rsa = read_or_make(&folder.join("identity-provider-rsa.pk8"), new_rsa)?;
+        let mac = read_or_make(&folder.join("identity-provider-mac"), || {
+            Ok(random_bytes::<32>().to_vec())
+        })?;
+        Self::new(&rsa, &mac)
+    }
+
+    fn new(pkcs8: &[u8], mac: &[u8]) -> io::Result<Self> {
+        let rsa = RsaKeyPair::from_pkcs8(pkcs8).map_err(io::Error::other)?;
+        let thumb = digest::digest(&digest::SHA256, rsa.public_key().as_ref());
+        let kid = URL_SAFE_NO_PAD.encode(&thumb.as_ref()[..12]);
+        Ok(Self(Arc::new(Inner { rsa, kid, mac: hmac::Key::new(hmac::HMAC_SHA256, mac) })))
+    }
+
+    pub(super) fn jwks(&self) -> Value {
+        let public = self.0.rsa.public_key();
+        json!({ "keys": [{
+            "kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.0.kid,
+            "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
+            "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
+        }] })
+    }
+
+    /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it.
+    pub(super) fn jwt(
+        &self,
+        claims: &Value,
+        alg: Option<&str>,
+        secret: &str,
+    ) -> io::Result<String> {
+        let alg = alg.unwrap_or("RS256");
+        let header = json!({ "alg": alg, "typ": "JWT", "kid": self.0.kid });
+        let signed = format!("{}.{}", encode(&header), encode(claims));
+        let signature = match alg {
+            "none" => Vec::new(),
+            "HS256" => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+                hmac::sign(&key, signed.as_bytes()).as_ref().to_vec()
+            }
+            _ => {
+                let mut signature = vec![0; self.0.rsa.public_modulus_len()];
+                self.0
+                    .rsa
+                    .sign(
+                        &RSA_PKCS1_SHA256,
+                        &SystemRandom::new(),
+                        signed.as_bytes(),
+                        &mut signature,
+                    )
+                    .map_err(io::Error::other)?;
+                signature
+            }
+        };
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    /// `value` as a text that only this provider can have made, for one `purpose`.
+    pub(super) fn stamp(&self, purpose: &str, value: &Value) -> String {
+        let payload = encode(value);
+        let tag = hmac::sign(&self.0.mac, format!("{purpose}.{payload}").as_bytes());
+        format!("{payload}.{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    /// Reads back what [`Keys::stamp`] made for the same purpose.
+    pub(super) fn unstamp(&self, purpose: &str, text: &str) -> Option<Value> {
+        let (payload, tag) = text.split_once('.')?;
+        let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
+        let signed = format!("{purpose}.{payload}");
+        hmac::verify(&self.0.mac, signed.as_bytes(), &tag).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+    }
+}
+
+fn encode(value: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(value.to_string())
+}
+
+fn new_rsa() -> io::Result<Vec<u8>> {
+    let key = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?;
+    let der =
+        AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&key).map_err(io::Error::other)?;
+    Ok(der.as_ref().to_vec())
+}
+
+fn read_or_make(path: &Path, make: impl Fn() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = make()?;
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            io::Write::write_all(&mut options.open(path)?, &made)?;
+            Ok(made)
+        }
+        read => read,
+    }
+}

@@ -1,0 +1,39 @@
+//! The three people.
+
+/// A person who can sign in; the password is the name.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) username: &'static str,
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) roles: Vec<String>,
+    pub(super) groups: Vec<String>,
+    /// Cannot sign in, and refreshes are refused.
+    pub(super) disabled: bool,
+}
+
+impl Person {
+    pub(super) fn subject(&self) -> String {
+        format!("demo-{}", self.username)
+    }
+
+    pub(super) fn email(&self) -> String {
+        format!("{}@example.com", self.username)
+    }
+}
+
+pub(super) fn everybody() -> Vec<Person> {
+    let person = |username, name, about, roles: &[&str], groups: &[&str]| Person {
+        username,
+        name,
+        about,
+        roles: roles.iter().map(|&role| role.to_owned()).collect(),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        disabled: false,
+    };
+    vec![
+        person("alice", "Alice Adams", "administrator", &["Admin"], &["staff", "admins"]),
+        person("bob", "Bob Brown", "user", &["User"], &["staff"]),
+        person("mallory", "Mallory Miller", "has no access", &[], &[]),
+    ]
+}

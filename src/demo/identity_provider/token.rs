@@ -1,0 +1,270 @@
+//! The provider's endpoints for its client: token, userinfo, revocation.
+
+use aws_lc_rs::digest;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::endpoints::Asked;
+use super::people::Person;
+use super::{Misbehaviour, Shared};
+use crate::demo::http::{Recorded, broken_off, json, lock};
+use crate::oauth::secret::random_text;
+
+const CODE_LIFETIME: i64 = 60;
+const ACCESS_TOKEN_LIFETIME: i64 = 5 * 60;
+const ID_TOKEN_LIFETIME: i64 = 5 * 60;
+const REFRESH_TOKEN_LIFETIME: i64 = 30 * 24 * 60 * 60;
+
+/// A code that was handed out.
+pub(super) struct Code {
+    person: &'static str,
+    sid: String,
+    nonce: Option<String>,
+    redirect_uri: String,
+    challenge: String,
+    offline: bool,
+    expires_at: i64,
+}
+
+pub(super) fn new_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) -> String {
+    let code = random_text();
+    let expires_at = idp.options.clock.now().unix() + CODE_LIFETIME;
+    let handed_out = Code {
+        person: person.username,
+        sid: sid.to_owned(),
+        nonce: asked.nonce.clone(),
+        redirect_uri: asked.redirect_uri.clone(),
+        challenge: asked.code_challenge.clone(),
+        offline: asked.offline,
+        expires_at,
+    };
+    lock(&idp.state).codes.insert(code.clone(), handed_out);
+    code
+}
+
+pub(super) async fn handle(idp: &Shared, request: &Recorded) -> Response {
+    idp.gate.pass().await;
+    let misbehaviour = idp.misbehaviour();
+    let grant_type = request.form_field("grant_type").unwrap_or_default();
+    let refreshing = grant_type == "refresh_token";
+    let forced = misbehaviour.refresh_answer.as_ref().filter(|_| refreshing);
+    if let Some((status, body)) = forced.or(misbehaviour.token_answer.as_ref()) {
+        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return (status, [(header::CONTENT_TYPE, "application/json")], body.clone())
+            .into_response();
+    }
+    if !is_our_client(idp, request) {
+        let mut answer = error(StatusCode::UNAUTHORIZED, "invalid_client");
+        let challenge = HeaderValue::from_static("Basic realm=\"demo\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return answer;
+    }
+    let answer = match grant_type.as_str() {
+        "authorization_code" => redeem(idp, request, &misbehaviour),
+        "refresh_token" => refresh(idp, request, &misbehaviour),
+        _ => Err("unsupported_grant_type"),
+    };
+    match answer {
+        Ok(_) if refreshing && loses_answer(idp) => broken_off(),
+        Ok(body) => json(StatusCode::OK, &body),
+        Err(code) => error(StatusCode::BAD_REQUEST, code),
+    }
+}
+
+fn error(status: StatusCode, code: &str) -> Response {
+    json(status, &json!({ "error": code }))
+}
+
+fn loses_answer(idp: &Shared) -> bool {
+    let left = &mut lock(&idp.state).misbehaviour.lose_refresh_answers;
+    let loses = *left > 0;
+    *left = left.saturating_sub(1);
+    loses
+}
+
+fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
+    let decoded = |text: &str| {
+        form_urlencoded::parse(text.as_bytes()).next().map(|(text, _)| text.into_owned())
+    };
+    let basic = request
+        .header("authorization")
+        .and_then(|value| value.strip_prefix("Basic "))
+        .and_then(|encoded| String::from_utf8(STANDARD.decode(encoded).ok()?).ok())
+        .and_then(|pair| {
+            let (id, secret) = pair.split_once(':')?;
+            Some((decoded(id)?, decoded(secret)?))
+        });
+    let post = || Some((request.form_field("client_id")?, request.form_field("client_secret")?));
+    basic.or_else(post).is_some_and(|(id, secret)| {
+        id == idp.options.client_id && secret == idp.options.client_secret
+    })
+}
+
+fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
+    let code = request.form_field("code").unwrap_or_default();
+    let code = lock(&idp.state).codes.remove(&code).ok_or("invalid_grant")?;
+    let verifier = request.form_field("code_verifier").unwrap_or_default();
+    let challenge = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
+    let fits = code.expires_at > idp.options.clock.now().unix()
+        && request.form_field("redirect_uri").as_deref() == Some(&code.redirect_uri)
+        && challenge == code.challenge;
+    let person = idp.person(code.person).filter(|person| fits && !person.disabled);
+    let person = person.ok_or("invalid_grant")?;
+    lock(&idp.state).generations.insert(code.sid.clone(), Some(0));
+    let nonce = code.nonce.as_deref();
+    let mut answer = tokens(idp, &person, &code.sid, nonce, how)?;
+    if code.offline && !how.no_refresh_token {
+        answer["refresh_token"] = new_refresh_token(idp, &person, &code.sid, 0).into();
+    }
+    Ok(answer)
+}
+
+fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
+    let presented = request.form_field("refresh_token").unwrap_or_default();
+    let token = idp.keys.unstamp("refresh", &presented).ok_or("invalid_grant")?;
+    let now = idp.options.clock.now().unix();
+    let sid = token["sid"].as_str().ok_or("invalid_grant")?;
+    let generation = token["generation"].as_u64().ok_or("invalid_grant")?;
+    let username = token["person"].as_str().ok_or("invalid_grant")?;
+    if token["until"].as_i64().is_none_or(|until| until <= now) {
+        return Err("invalid_grant");
+    }
+    let person = idp.person(username).filter(|person| !person.disabled).ok_or("invalid_grant")?;
+    let next = next_generation(idp, sid, generation, how.strict_rotation)?;
+    let about = if how.other_subject_on_refresh {
+        let other = if person.username == "alice" { "bob" } else { "alice" };
+        idp.person(other).ok_or("invalid_grant")?
+    } else {
+        person.clone()
+    };
+    let mut answer = tokens(idp, &about, sid, None, how)?;
+    if how.no_id_token_on_refresh
+        && let Some(answer) = answer.as_object_mut()
+    {
+        answer.remove("id_token");
+    }
+    if next != generation {
+        answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
+    }
+    Ok(answer)
+}
+
+/// With strict rotation each token works once, and its second use ends the session.
+fn next_generation(
+    idp: &Shared,
+    sid: &str,
+    presented: u64,
+    strict: bool,
+) -> Result<u64, &'static str> {
+    let mut state = lock(&idp.state);
+    // Unknown after a restart of the provider: the stamp alone proves it.
+    let current = state.generations.entry(sid.to_owned()).or_insert(Some(presented));
+    match *current {
+        None => Err("invalid_grant"),
+        Some(_) if !strict => Ok(presented),
+        Some(latest) if latest == presented => {
+            *current = Some(presented + 1);
+            Ok(presented + 1)
+        }
+        Some(_) => {
+            *current = None;
+            Err("invalid_grant")
+        }
+    }
+}
+
+fn new_refresh_token(idp: &Shared, person: &Person, sid: &str, generation: u64) -> String {
+    let until = idp.options.clock.now().unix() + REFRESH_TOKEN_LIFETIME;
+    let token = json!({
+        "person": person.username, "sid": sid, "generation": generation, "until": until,
+    });
+    idp.keys.stamp("refresh", &token)
+}
+
+fn tokens(
+    idp: &Shared,
+    person: &Person,
+    sid: &str,
+    nonce: Option<&str>,
+    how: &Misbehaviour,
+) -> Result<Value, &'static str> {
+    let now = idp.options.clock.now().unix();
+    let access_token = idp.keys.stamp(
+        "access",
+        &json!({ "person": person.username, "sid": sid, "until": now + ACCESS_TOKEN_LIFETIME, "id": random_text() }),
+    );
+    let at_hash = digest::digest(&digest::SHA256, access_token.as_bytes());
+    let mut claims = json!({
+        "iss": how.id_token_issuer.as_ref().unwrap_or(&idp.issuer),
+        "aud": how.id_token_audience.clone().unwrap_or_else(|| idp.options.client_id.clone().into()),
+        "iat": now,
+        "exp": now + ID_TOKEN_LIFETIME,
+        "auth_time": now,
+        "sid": sid,
+        "at_hash": URL_SAFE_NO_PAD.encode(&at_hash.as_ref()[..16]),
+    });
+    if how.expired_id_token {
+        claims["iat"] = (now - 2 * 60 * 60).into();
+        claims["exp"] = (now - 60 * 60).into();
+    }
+    if let Some(nonce) = nonce.filter(|_| !how.no_nonce) {
+        claims["nonce"] = if how.wrong_nonce { "another".into() } else { nonce.into() };
+    }
+    if let (Some(claims), Value::Object(about)) = (claims.as_object_mut(), about(person)) {
+        claims.extend(about);
+        claims.extend(how.extra_claims.clone());
+    }
+    let id_token = idp
+        .keys
+        .jwt(&claims, how.algorithm.as_deref(), &idp.options.client_secret)
+        .map_err(|_| "server_error")?;
+    Ok(json!({
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": ACCESS_TOKEN_LIFETIME,
+        "id_token": id_token,
+        "scope": "openid profile email offline_access",
+    }))
+}
+
+fn about(person: &Person) -> Value {
+    json!({
+        "sub": person.subject(),
+        "name": person.name,
+        "preferred_username": person.username,
+        "email": person.email(),
+        "email_verified": true,
+        "roles": person.roles,
+        "groups": person.groups,
+    })
+}
+
+pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
+    let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    let token = token.and_then(|token| idp.keys.unstamp("access", token));
+    let person = token
+        .filter(|token| token["until"].as_i64() > Some(idp.options.clock.now().unix()))
+        .and_then(|token| idp.person(token["person"].as_str()?))
+        .filter(|person| !person.disabled);
+    match person {
+        Some(person) => json(StatusCode::OK, &about(&person)),
+        None => error(StatusCode::UNAUTHORIZED, "invalid_token"),
+    }
+}
+
+/// RFC 7009: a refresh token ends its session; anything else is accepted and means nothing.
+pub(super) fn revoke(idp: &Shared, request: &Recorded) -> Response {
+    if !is_our_client(idp, request) {
+        return error(StatusCode::UNAUTHORIZED, "invalid_client");
+    }
+    let token = request.form_field("token").unwrap_or_default();
+    if let Some(token) = idp.keys.unstamp("refresh", &token)
+        && let Some(sid) = token["sid"].as_str()
+    {
+        lock(&idp.state).generations.insert(sid.to_owned(), None);
+    }
+    StatusCode::OK.into_response()
+}

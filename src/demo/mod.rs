@@ -1,0 +1,13 @@
+//! Everybody around Portcullis, for one machine: an OpenID provider with three people, and a to-do
+//! MCP server that trusts the gateway in front of it.
+//!
+//! Both speak the real protocols and listen on loopback only. `portcullis demo` starts them, and the
+//! tests; `serve` cannot.
+
+mod http;
+mod identity_provider;
+mod todo_server;
+
+pub use http::{Gate, Recorded};
+pub use identity_provider::{IdentityProvider, IdentityProviderOptions, Misbehaviour};
+pub use todo_server::{TodoMisbehaviour, TodoServer, TodoServerOptions};

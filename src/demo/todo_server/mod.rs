@@ -1,0 +1,227 @@
+//! A to-do MCP server that stands behind Portcullis: it has no token code at all, and believes the
+//! `X-Portcullis-*` headers.
+//!
+//! It speaks MCP over streamable HTTP in both eras: with sessions, an event stream and `initialize`
+//! (2025-03-26 to 2025-11-25), and stateless (2026-07-28).
+
+mod rpc;
+mod stream;
+mod tools;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+use self::tools::Todo;
+use super::http::{Gate, Recorded, Running, broken_off, lock, serve};
+use crate::clock::Clock;
+use crate::oauth::secret::new_id;
+
+/// Where MCP is served.
+const PATH: &str = "/mcp";
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// What a to-do server is started with.
+#[derive(Clone, Debug)]
+pub struct TodoServerOptions {
+    /// The clock of its ids.
+    pub clock: Clock,
+}
+
+/// Ways to behave badly; the default is to behave well.
+#[derive(Clone, Debug, Default)]
+pub struct TodoMisbehaviour {
+    /// Every request is answered with this status and these headers.
+    pub answer: Option<(u16, Vec<(&'static str, String)>)>,
+    /// Every answer breaks off.
+    pub break_off: bool,
+}
+
+/// A running to-do server.
+#[derive(Clone)]
+pub struct TodoServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    running: Running,
+}
+
+struct Shared {
+    clock: Clock,
+    gate: Gate,
+    events: broadcast::Sender<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    todos: Vec<Todo>,
+    sessions: BTreeSet<String>,
+    misbehaviour: TodoMisbehaviour,
+    recorded: Vec<Recorded>,
+}
+
+/// Who calls, as the gateway says.
+struct Caller {
+    subject: String,
+    name: String,
+    scopes: Vec<String>,
+}
+
+impl Caller {
+    fn of(request: &Recorded) -> Option<Self> {
+        let subject = request.header("x-portcullis-subject")?.to_owned();
+        let scopes = request.header("x-portcullis-scopes").unwrap_or_default();
+        Some(Self {
+            name: request.header("x-portcullis-name").unwrap_or(&subject).to_owned(),
+            scopes: scopes.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            subject,
+        })
+    }
+
+    fn may(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| held == scope)
+    }
+}
+
+impl TodoServer {
+    /// Serves on `listener`, which must be on loopback.
+    pub fn start(listener: TcpListener, options: TodoServerOptions) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            clock: options.clock,
+            gate: Gate::default(),
+            events: broadcast::Sender::new(64),
+            state: Mutex::default(),
+        });
+        let running = serve(listener, Arc::clone(&shared), |shared, request| async move {
+            handle(&shared, request).await
+        })?;
+        Ok(Self { shared, address, running })
+    }
+
+    /// Where MCP is served.
+    pub fn url(&self) -> String {
+        format!("http://{}{PATH}", self.address)
+    }
+
+    /// Changes how it behaves.
+    pub fn misbehave(&self, change: impl FnOnce(&mut TodoMisbehaviour)) {
+        change(&mut lock(&self.shared.state).misbehaviour);
+    }
+
+    /// Holds back answers while closed.
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// Every request so far.
+    pub fn recorded(&self) -> Vec<Recorded> {
+        lock(&self.shared.state).recorded.clone()
+    }
+
+    /// How many event streams are open.
+    pub fn open_streams(&self) -> usize {
+        self.shared.events.receiver_count()
+    }
+
+    /// Sends a message on every open event stream.
+    pub fn send_event(&self, message: &Value) {
+        // Nobody listening is no fault.
+        let _ = self.shared.events.send(format!("event: message\ndata: {message}\n\n"));
+    }
+
+    /// Stops serving; open connections end.
+    pub fn shutdown(&self) {
+        self.running.stop();
+    }
+}
+
+async fn handle(server: &Shared, request: Recorded) -> Response {
+    let misbehaviour = {
+        let mut state = lock(&server.state);
+        state.recorded.push(request.clone());
+        state.misbehaviour.clone()
+    };
+    server.gate.pass().await;
+    if misbehaviour.break_off {
+        return broken_off();
+    }
+    if let Some((status, headers)) = misbehaviour.answer {
+        return forced(status, &headers);
+    }
+    if request.path != PATH {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let Some(caller) = Caller::of(&request) else {
+        let text = "This server must stand behind Portcullis: the request names no person.";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    };
+    match request.method.as_str() {
+        "POST" => rpc::post(server, &caller, &request),
+        "GET" => get(server, &request),
+        "DELETE" => delete(server, &request),
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+fn forced(status: u16, headers: &[(&'static str, String)]) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, "told to").into_response();
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// The event stream of a session.
+fn get(server: &Shared, request: &Recorded) -> Response {
+    let accepts = request.header("accept").is_some_and(|a| a.contains("text/event-stream"));
+    if !accepts {
+        return StatusCode::NOT_ACCEPTABLE.into_response();
+    }
+    match session_of(server, request) {
+        Ok(_) => stream::events(server.events.subscribe()),
+        Err(status) => status.into_response(),
+    }
+}
+
+fn delete(server: &Shared, request: &Recorded) -> Response {
+    match session_of(server, request) {
+        Ok(session) => {
+            lock(&server.state).sessions.remove(&session);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(status) => status.into_response(),
+    }
+}
+
+fn session_of(server: &Shared, request: &Recorded) -> Result<String, StatusCode> {
+    let session = request.header(SESSION_ID.as_str()).ok_or(StatusCode::BAD_REQUEST)?;
+    let known = lock(&server.state).sessions.contains(session);
+    if known { Ok(session.to_owned()) } else { Err(StatusCode::NOT_FOUND) }
+}
+
+impl Shared {
+    fn new_session(&self) -> HeaderValue {
+        let session = new_id(&self.clock);
+        let value = HeaderValue::from_str(&session);
+        lock(&self.state).sessions.insert(session);
+        value.unwrap_or_else(|_| HeaderValue::from_static("session"))
+    }
+}
+
+fn event_stream_headers() -> [(HeaderName, HeaderValue); 2] {
+    [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]
+}

@@ -1,0 +1,116 @@
+//! JSON-RPC over HTTP, of both eras.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{Caller, SESSION_ID, Shared, session_of, stream, tools};
+use crate::demo::http::{Recorded, json as json_answer};
+
+/// The stateless era.
+const STATELESS: &str = "2026-07-28";
+/// The eras with a handshake, newest first.
+const WITH_HANDSHAKE: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
+
+const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see or delete other people's is decided by scopes.";
+
+pub(super) fn post(server: &Shared, caller: &Caller, request: &Recorded) -> Response {
+    let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
+        let error = error(&Value::Null, -32700, "Parse error");
+        return json_answer(StatusCode::BAD_REQUEST, &error);
+    };
+    let stateless = request.header("mcp-protocol-version") == Some(STATELESS);
+    let initializes = message["method"] == "initialize";
+    if !stateless
+        && !initializes
+        && let Err(status) = session_of(server, request)
+    {
+        return status.into_response();
+    }
+    let answers: Vec<Value> = match &message {
+        Value::Array(batch) => {
+            batch.iter().filter_map(|message| answer(server, caller, message, stateless)).collect()
+        }
+        single => answer(server, caller, single, stateless).into_iter().collect(),
+    };
+    let mut response = match (&message, answers.as_slice()) {
+        (_, []) => StatusCode::ACCEPTED.into_response(),
+        _ if wants_stream(request, &message) => {
+            let texts: Vec<String> = answers.iter().map(Value::to_string).collect();
+            stream::single(&texts)
+        }
+        (Value::Array(_), _) => json_answer(StatusCode::OK, &answers.into()),
+        (_, [single, ..]) => json_answer(StatusCode::OK, single),
+    };
+    if initializes {
+        response.headers_mut().insert(SESSION_ID, server.new_session());
+    }
+    response
+}
+
+fn wants_stream(request: &Recorded, message: &Value) -> bool {
+    let accept = request.header("accept").unwrap_or_default();
+    message.pointer("/params/_meta/progressToken").is_some()
+        || (accept.contains("text/event-stream") && !accept.contains("application/json"))
+}
+
+/// The answer to one message; notifications and responses have none.
+fn answer(server: &Shared, caller: &Caller, message: &Value, stateless: bool) -> Option<Value> {
+    let id = message.get("id").filter(|id| id.is_string() || id.is_number());
+    let Some(method) = message.get("method").and_then(Value::as_str) else {
+        let is_response = message.get("result").is_some() || message.get("error").is_some();
+        return (!is_response).then(|| error(&Value::Null, -32600, "Invalid Request"));
+    };
+    let id = id?;
+    let params = &message["params"];
+    let mut result = match method {
+        "initialize" => initialize(params),
+        "server/discover" if stateless => json!({
+            "supportedVersions": [STATELESS],
+            "capabilities": capabilities(),
+            "serverInfo": server_info(),
+            "instructions": INSTRUCTIONS,
+        }),
+        "ping" => json!({}),
+        "tools/list" => json!({ "tools": tools::list() }),
+        "resources/list" => json!({ "resources": [] }),
+        "resources/templates/list" => json!({ "resourceTemplates": [] }),
+        "prompts/list" => json!({ "prompts": [] }),
+        "tools/call" => match tools::call(server, caller, params) {
+            Ok(result) => result,
+            Err(tools::BadCall(reason)) => return Some(error(id, -32602, reason)),
+        },
+        _ => return Some(error(id, -32601, "Method not found")),
+    };
+    if stateless && let Some(result) = result.as_object_mut() {
+        result.insert("resultType".to_owned(), "complete".into());
+        if method != "tools/call" {
+            result.insert("ttlMs".to_owned(), 0.into());
+            result.insert("cacheScope".to_owned(), "private".into());
+        }
+    }
+    Some(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+}
+
+fn initialize(params: &Value) -> Value {
+    let asked = params["protocolVersion"].as_str().unwrap_or_default();
+    let version = if WITH_HANDSHAKE.contains(&asked) { asked } else { WITH_HANDSHAKE[0] };
+    json!({
+        "protocolVersion": version,
+        "capabilities": capabilities(),
+        "serverInfo": server_info(),
+        "instructions": INSTRUCTIONS,
+    })
+}
+
+fn capabilities() -> Value {
+    json!({ "tools": { "listChanged": false } })
+}
+
+fn server_info() -> Value {
+    json!({ "name": "portcullis-demo-todos", "title": "To-do list", "version": env!("CARGO_PKG_VERSION") })
+}
+
+fn error(id: &Value, code: i64, message: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
+}

@@ -1,0 +1,38 @@
+//! Server-sent events.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::event_stream_headers;
+
+/// A comment is sent this often, so that nobody in between takes the stream for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A stream that stays open and carries what is sent to all.
+pub(super) fn events(events: broadcast::Receiver<String>) -> Response {
+    let first = Some(": connected\n\n".to_owned());
+    let stream = stream::unfold((first, events), |(first, mut events)| async move {
+        let text = match first {
+            Some(text) => text,
+            None => match tokio::time::timeout(KEEP_ALIVE, events.recv()).await {
+                Ok(Ok(text)) => text,
+                Ok(Err(RecvError::Lagged(_))) | Err(_) => ": still here\n\n".to_owned(),
+                Ok(Err(RecvError::Closed)) => return None,
+            },
+        };
+        Some((Ok::<Bytes, io::Error>(Bytes::from(text)), (None, events)))
+    });
+    (event_stream_headers(), Body::from_stream(stream)).into_response()
+}
+
+/// One answer as a stream that then ends.
+pub(super) fn single(messages: &[String]) -> Response {
+    let events: Vec<String> =
+        messages.iter().map(|message| format!("event: message\ndata: {message}\n\n")).collect();
+    (event_stream_headers(), events.concat()).into_response()
+}

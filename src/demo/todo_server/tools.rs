@@ -1,0 +1,142 @@
+//! The four tools.
+
+use serde_json::{Value, json};
+
+use super::{Caller, Shared};
+use crate::demo::http::lock;
+use crate::oauth::secret::new_id;
+
+/// Longest content of a to-do.
+const MAX_CONTENT: usize = 1000;
+
+/// Something to do.
+pub(super) struct Todo {
+    id: String,
+    content: String,
+    owner: String,
+    owner_name: String,
+}
+
+impl Todo {
+    fn json(&self) -> Value {
+        json!({ "id": self.id, "content": self.content, "owner": self.owner_name })
+    }
+}
+
+/// The call itself is wrong: unknown tool, or arguments that do not fit.
+pub(super) struct BadCall(pub(super) &'static str);
+
+pub(super) fn list() -> Value {
+    let nothing = json!({ "type": "object", "properties": {}, "additionalProperties": false });
+    let with = |name: &str, about: &str| {
+        json!({
+            "type": "object",
+            "properties": { name: { "type": "string", "description": about } },
+            "required": [name],
+            "additionalProperties": false,
+        })
+    };
+    json!([
+        {
+            "name": "create-todo",
+            "title": "Add a to-do",
+            "description": "Adds a to-do to your own list. Needs create:todos.",
+            "inputSchema": with("content", "What there is to do"),
+            "annotations": { "destructiveHint": false },
+        },
+        {
+            "name": "get-todos",
+            "title": "Show to-dos",
+            "description": "Shows your own to-dos; everybody's with read:todos.",
+            "inputSchema": nothing,
+            "annotations": { "readOnlyHint": true },
+        },
+        {
+            "name": "delete-todo",
+            "title": "Delete a to-do",
+            "description": "Deletes a to-do of yours; anybody's with delete:todos.",
+            "inputSchema": with("id", "The to-do's id, as get-todos shows it"),
+            "annotations": { "destructiveHint": true },
+        },
+        {
+            "name": "purge-todos",
+            "title": "Delete everything",
+            "description": "Deletes everybody's to-dos. Needs delete:todos.",
+            "inputSchema": nothing,
+            "annotations": { "destructiveHint": true },
+        },
+    ])
+}
+
+pub(super) fn call(server: &Shared, caller: &Caller, params: &Value) -> Result<Value, BadCall> {
+    let text = |name: &str| params["arguments"][name].as_str().map(str::trim);
+    match params["name"].as_str() {
+        Some("create-todo") => {
+            let content = text("content").filter(|c| !c.is_empty() && c.len() <= MAX_CONTENT);
+            let content = content.ok_or(BadCall("content must be a text"))?;
+            Ok(create(server, caller, content))
+        }
+        Some("get-todos") => Ok(get(server, caller)),
+        Some("delete-todo") => {
+            Ok(delete(server, caller, text("id").ok_or(BadCall("id must be a text"))?))
+        }
+        Some("purge-todos") => Ok(purge(server, caller)),
+        _ => Err(BadCall("Unknown tool")),
+    }
+}
+
+fn done(text: &str, structured: &Value) -> Value {
+    let content = json!([{ "type": "text", "text": text }]);
+    json!({ "content": content, "structuredContent": structured, "isError": false })
+}
+
+fn failed(text: &str) -> Value {
+    json!({ "content": [{ "type": "text", "text": text }], "isError": true })
+}
+
+fn create(server: &Shared, caller: &Caller, content: &str) -> Value {
+    if !caller.may("create:todos") {
+        return failed("Adding a to-do needs the scope create:todos.");
+    }
+    let todo = Todo {
+        id: new_id(&server.clock),
+        content: content.to_owned(),
+        owner: caller.subject.clone(),
+        owner_name: caller.name.clone(),
+    };
+    let json = todo.json();
+    lock(&server.state).todos.push(todo);
+    done(&json.to_string(), &json!({ "todo": json }))
+}
+
+fn get(server: &Shared, caller: &Caller) -> Value {
+    let everybodys = caller.may("read:todos");
+    let todos: Vec<Value> = lock(&server.state)
+        .todos
+        .iter()
+        .filter(|todo| everybodys || todo.owner == caller.subject)
+        .map(Todo::json)
+        .collect();
+    let todos = Value::from(todos);
+    done(&todos.to_string(), &json!({ "todos": todos }))
+}
+
+fn delete(server: &Shared, caller: &Caller, id: &str) -> Value {
+    let mut state = lock(&server.state);
+    let Some(place) = state.todos.iter().position(|todo| todo.id == id) else {
+        return failed("There is no to-do with this id.");
+    };
+    if state.todos[place].owner != caller.subject && !caller.may("delete:todos") {
+        return failed("This to-do is somebody else's: deleting it needs the scope delete:todos.");
+    }
+    state.todos.remove(place);
+    done("Deleted.", &json!({ "deleted": id }))
+}
+
+fn purge(server: &Shared, caller: &Caller) -> Value {
+    if !caller.may("delete:todos") {
+        return failed("Deleting everything needs the scope delete:todos.");
+    }
+    let removed = std::mem::take(&mut lock(&server.state).todos).len();
+    done(&format!("Deleted {removed}."), &json!({ "deleted": removed }))
+}

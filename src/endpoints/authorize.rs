@@ -1,0 +1,198 @@
+//! `GET /authorize`: RFC 6749 §4.1.1. Checks the request in a fixed order and shows the consent page.
+//!
+//! Repeatable and without side effects: clients probe it, pages fire it twice. Nothing is stored; the
+//! request travels sealed in the page until somebody presses Approve.
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+
+use super::consent::ConsentRequest;
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
+use crate::oauth::client::Client;
+use crate::oauth::error::ensure;
+use crate::oauth::pkce::CodeChallenge;
+use crate::oauth::redirect_uri::{ReturnAddress, destination};
+use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::secret::{new_id, random_text};
+use crate::web::cookies::Cookies;
+use crate::web::pages::{ConsentPage, Message};
+use crate::web::params::Params;
+use crate::web::people::{self, PageError, WayBack};
+
+pub(super) async fn get(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let params = Params::parse(query.as_deref().unwrap_or_default())
+        .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
+    let client = known_client(&app, &headers, &params).await?;
+    let (address, sent) = proven_address(&headers, &client, &params)?;
+    let state = params.get("state");
+    let back = WayBack {
+        issuer: app.issuer(),
+        address,
+        state: state.ok().flatten().filter(|s| s.len() <= MAX_STATE).map(str::to_owned),
+    };
+    match check(&app, &client, &params, &back, sent) {
+        Ok((request, resource)) => Ok(consent_page(&app, &headers, &client, request, resource)),
+        Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
+    }
+}
+
+fn bad_request(
+    headers: &HeaderMap,
+    what: &'static str,
+    reason: &dyn std::fmt::Display,
+) -> PageError {
+    PageError::new(headers, StatusCode::BAD_REQUEST, Message::InvalidRequest { what }, reason)
+}
+
+/// Step 1: the client exists. Otherwise a page and never a redirect.
+async fn known_client(
+    app: &App,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Client, PageError> {
+    let client_id = params
+        .get("client_id")
+        .map_err(|_| bad_request(headers, "client_id", &"client_id came twice"))?
+        .ok_or_else(|| bad_request(headers, "client_id", &"client_id is missing"))?;
+    app.clients()
+        .find(client_id)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?
+        .ok_or_else(|| {
+            let status = StatusCode::BAD_REQUEST;
+            PageError::new(headers, status, Message::UnknownClient, &"unknown client")
+        })
+}
+
+/// Step 2: the redirect URI is one that this client registered. Only now may anything be redirected.
+fn proven_address(
+    headers: &HeaderMap,
+    client: &Client,
+    params: &Params,
+) -> Result<(ReturnAddress, bool), PageError> {
+    let refused = |reason: &dyn std::fmt::Display| {
+        let status = StatusCode::BAD_REQUEST;
+        PageError::new(headers, status, Message::RedirectUriNotRegistered, reason)
+    };
+    let presented = params.get("redirect_uri").map_err(|_| refused(&"redirect_uri came twice"))?;
+    let address = ReturnAddress::resolve(&client.metadata.redirect_uris, presented)
+        .map_err(|reason| refused(&reason))?;
+    Ok((address, presented.is_some()))
+}
+
+/// Step 3: everything else; a failure is told to the client.
+fn check<'a>(
+    app: &'a App,
+    client: &Client,
+    params: &Params,
+    back: &WayBack<'_>,
+    redirect_uri_sent: bool,
+) -> Result<(AuthorizationRequest, &'a ResourceConfig), AuthorizeRefused> {
+    let get =
+        |name: &'static str| params.get(name).map_err(|_| AuthorizeRefused::RepeatedParameter);
+    let state = get("state")?;
+    ensure(state.is_none_or(|state| state.len() <= MAX_STATE), AuthorizeRefused::StateTooLong)?;
+    ensure(get("request")?.is_none(), AuthorizeRefused::RequestObject)?;
+    ensure(get("request_uri")?.is_none(), AuthorizeRefused::RequestUri)?;
+    let response_type = get("response_type")?.ok_or(AuthorizeRefused::Missing("response_type"))?;
+    ensure(response_type == "code", AuthorizeRefused::ResponseType)?;
+    let response_mode = get("response_mode")?.unwrap_or("query");
+    ensure(response_mode == "query", AuthorizeRefused::ResponseMode)?;
+    ensure(client.metadata.may_use_authorization_code(), AuthorizeRefused::GrantType)?;
+    let challenge = get("code_challenge")?.ok_or(AuthorizeRefused::Missing("code_challenge"))?;
+    let method = get("code_challenge_method")?;
+    // An absent method means `plain` (RFC 7636 §4.3), which is not offered.
+    ensure(method == Some("S256"), AuthorizeRefused::ChallengeMethod)?;
+    let challenge = CodeChallenge::parse(challenge).map_err(|_| AuthorizeRefused::Challenge)?;
+    let wants_no_person =
+        get("prompt")?.is_some_and(|prompt| prompt.split(' ').any(|value| value == "none"));
+    ensure(!wants_no_person, AuthorizeRefused::InteractionRequired)?;
+    let resource = asked_resource(app, params)?;
+    let requested =
+        ScopeSet::parse(get("scope")?.unwrap_or_default()).map_err(|_| AuthorizeRefused::Scope)?;
+    let scopes = resource
+        .policy
+        .requested_ceiling(&requested)
+        .map_err(|_| AuthorizeRefused::ScopeNotOffered)?;
+    let request = AuthorizationRequest {
+        client_id: client.id.clone(),
+        redirect_uri: back.address.as_str().to_owned(),
+        redirect_uri_sent,
+        state: state.map(str::to_owned),
+        code_challenge: challenge.as_str().to_owned(),
+        resource: resource.id.clone(),
+        scopes,
+    };
+    Ok((request, resource))
+}
+
+fn asked_resource<'a>(
+    app: &'a App,
+    params: &Params,
+) -> Result<&'a ResourceConfig, AuthorizeRefused> {
+    match params.get_agreeing("resource").map_err(|_| AuthorizeRefused::SeveralResources)? {
+        Some(presented) => app.resource_named(presented).ok_or(AuthorizeRefused::UnknownResource),
+        None => app.default_resource().ok_or(AuthorizeRefused::ResourceRequired),
+    }
+}
+
+/// Step 4: ask the person. The page carries the whole request, sealed and bound to this browser.
+fn consent_page(
+    app: &App,
+    headers: &HeaderMap,
+    client: &Client,
+    request: AuthorizationRequest,
+    resource: &ResourceConfig,
+) -> Response {
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let known_browser = cookies.consent(headers);
+    let browser = known_browser.clone().unwrap_or_else(random_text);
+    let consent = ConsentRequest {
+        id: new_id(app.clock()),
+        browser: ConsentRequest::browser_mark(&browser),
+        expires_at: app.now().plus(ConsentRequest::LIFETIME).unix(),
+        request,
+    };
+    let name = client.display_name();
+    let scopes: Vec<(&str, Option<&str>)> = resource
+        .scope_texts
+        .iter()
+        .filter(|(scope, _): &&(Scope, _)| consent.request.scopes.contains(scope))
+        .map(|(scope, text)| (scope.as_str(), text.as_deref()))
+        .collect();
+    let sealed = consent.seal(app.sealer());
+    let destination = destination(&consent.request.redirect_uri);
+    let page = ConsentPage {
+        language: people::language(headers),
+        destination: &destination,
+        redirect_uri: &consent.request.redirect_uri,
+        verified: false,
+        client_name: name.text.as_deref(),
+        name_suspicious: name.suspicious,
+        client_id: &client.id,
+        resource_name: resource.name.as_deref(),
+        resource: &resource.id,
+        scopes: &scopes,
+        identity_provider: &app.config().upstream.name,
+        request: &sealed,
+    };
+    audit!(
+        "consent_shown",
+        consent_id = consent.id,
+        client_id = client.id,
+        resource = resource.id,
+        scopes = %consent.request.scopes
+    );
+    let mut response = page.render();
+    if known_browser.is_none() {
+        response.headers_mut().insert(header::SET_COOKIE, cookies.set_consent(&browser));
+    }
+    response
+}

@@ -1,0 +1,248 @@
+//! `GET /auth/callback`: back from the identity provider.
+//!
+//! The binding of the browser is checked before anything else, on success and error alike; then the
+//! login is used up; only then does the identity provider hear of its code.
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+
+use crate::app::App;
+use crate::oauth::error::ErrorCode;
+use crate::oauth::redirect_uri::ReturnAddress;
+use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
+use crate::policy::Decision;
+use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
+use crate::telemetry::new_reference;
+use crate::upstream::LoginFailed;
+use crate::web::cookies::Cookies;
+use crate::web::pages::{Message, MessagePage, ReturnLink};
+use crate::web::params::Params;
+use crate::web::people::{self, PageError, WayBack};
+
+pub(super) async fn get(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let params = read(&headers, query.as_deref())?;
+    let (login_id, login) = claim(&app, &headers, &params).await?;
+    let mut response = finish(&app, &headers, &params, &login).await?;
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&login_id));
+    Ok(response)
+}
+
+fn read(headers: &HeaderMap, query: Option<&str>) -> Result<Params, PageError> {
+    let refused = |reason: &dyn std::fmt::Display| {
+        let message = Message::InvalidRequest { what: "callback" };
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, reason)
+    };
+    let params = Params::parse(query.unwrap_or_default()).map_err(|reason| refused(&reason))?;
+    if params.repeats_any(&["code", "state", "iss", "error"]) {
+        return Err(refused(&"a parameter came twice"));
+    }
+    Ok(params)
+}
+
+/// Which login this is, proven to be this browser's, and used up.
+async fn claim(
+    app: &App,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<(String, PendingLogin), PageError> {
+    let forbidden =
+        |message, reason: &str| PageError::new(headers, StatusCode::FORBIDDEN, message, &reason);
+    let state = params.get("state").ok().flatten().and_then(Secret::<LoginState>::parse);
+    let Some(state) = state else {
+        return Err(forbidden(Message::LoginFromElsewhere, "state is missing or not ours"));
+    };
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let binding = cookies.login(headers, state.id());
+    // An error from another browser must not burn the login: anybody can make one up.
+    let burns = params.get("error").ok().flatten().is_none();
+    let claimed = app
+        .storage()
+        .claim_login(&state, binding.as_ref(), burns, app.now())
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    match claimed {
+        Claimed::First(login) => Ok((state.id().to_owned(), *login)),
+        Claimed::Unknown => Err(forbidden(Message::LoginExpired, "unknown login")),
+        Claimed::Expired => Err(forbidden(Message::LoginExpired, "the login has expired")),
+        Claimed::Already => Err(forbidden(Message::LoginUsed, "the login has ended before")),
+        Claimed::OtherBrowser => {
+            audit!("login_from_other_browser", login_id = state.id(), burnt = burns);
+            Err(forbidden(Message::LoginFromElsewhere, "another browser came back"))
+        }
+    }
+}
+
+async fn finish(
+    app: &App,
+    headers: &HeaderMap,
+    params: &Params,
+    login: &PendingLogin,
+) -> Result<Response, PageError> {
+    let client = app
+        .clients()
+        .find(&login.request.client_id)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let address = client.and_then(|client| {
+        let presented = Some(login.request.redirect_uri.as_str());
+        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
+    });
+    let Some(address) = address else {
+        let status = StatusCode::BAD_REQUEST;
+        let reason = &"the client is gone";
+        return Err(PageError::new(headers, status, Message::UnknownClient, reason));
+    };
+    let back = WayBack { issuer: app.issuer(), address, state: login.request.state.clone() };
+    let (iss, code) = (params.get("iss").ok().flatten(), params.get("code").ok().flatten());
+    let error = params.get("error").ok().flatten();
+    let session = match app.upstream().finish_login(login, iss, code, error).await {
+        Ok(session) => session,
+        Err(failed) => return Ok(failed_page(headers, &back, &failed)),
+    };
+    let decision = decide(app, headers, login, &session)?;
+    if decision.granted.is_empty() && !login.request.scopes.is_empty() {
+        return Ok(no_access_page(app, headers, &back, login, &session, &decision));
+    }
+    issue(app, headers, login, &session, &decision, &back).await
+}
+
+fn decide(
+    app: &App,
+    headers: &HeaderMap,
+    login: &PendingLogin,
+    session: &SessionUpdate,
+) -> Result<Decision, PageError> {
+    let Some(resource) = app.resource(&login.request.resource) else {
+        // The configuration changed while the person was signing in.
+        let status = StatusCode::BAD_REQUEST;
+        return Err(PageError::new(headers, status, Message::UnknownResource, &"resource gone"));
+    };
+    let facts = &session.person.facts;
+    Ok(resource.policy.decide(facts, &login.request.client_id, &login.request.scopes))
+}
+
+async fn issue(
+    app: &App,
+    headers: &HeaderMap,
+    login: &PendingLogin,
+    session: &SessionUpdate,
+    decision: &Decision,
+    back: &WayBack<'_>,
+) -> Result<Response, PageError> {
+    let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
+    let now = app.now();
+    let subject = app.subject(&session.subject);
+    let new = NewCode {
+        code: &code,
+        request: &login.request,
+        scopes: &decision.granted,
+        subject: &subject,
+        expires_at: now.plus(app.config().tokens.code),
+    };
+    app.storage()
+        .finish_login(session, &new, now)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    audit!(
+        "code_issued",
+        code_id = code.id(),
+        client_id = login.request.client_id,
+        subject,
+        resource = login.request.resource,
+        scopes = %decision.granted,
+        rules = decision.matched.join(", ")
+    );
+    Ok(people::see_other(&back.with_code(code.expose())))
+}
+
+/// Signed in, but no rule lets this person in: told in words, and the client is told too.
+fn no_access_page(
+    app: &App,
+    headers: &HeaderMap,
+    back: &WayBack<'_>,
+    login: &PendingLogin,
+    session: &SessionUpdate,
+    decision: &Decision,
+) -> Response {
+    let reference = new_reference();
+    audit!(
+        "access_denied",
+        reference,
+        client_id = login.request.client_id,
+        subject = app.subject(&session.subject),
+        resource = login.request.resource,
+        asked = %login.request.scopes,
+        rules = decision.matched.join(", ")
+    );
+    let Person { name, email, .. } = &session.person;
+    let resource = app.resource(&login.request.resource);
+    let resource_name =
+        resource.and_then(|resource| resource.name.as_deref()).unwrap_or(&login.request.resource);
+    let missing: Vec<&str> =
+        login.request.scopes.iter().map(crate::oauth::scope::Scope::as_str).collect();
+    let description = "The person has no access to this MCP server";
+    let url = back.with_error(ErrorCode::AccessDenied, Some(description));
+    let page = MessagePage {
+        language: people::language(headers),
+        status: StatusCode::FORBIDDEN,
+        message: Message::NoAccess {
+            person: name.as_deref().or(email.as_deref()),
+            resource: resource_name,
+            missing: &missing,
+        },
+        reference: Some(&reference),
+        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
+    };
+    page.render()
+}
+
+/// The identity provider said no, or what it said cannot be trusted or understood.
+fn failed_page(headers: &HeaderMap, back: &WayBack<'_>, failed: &LoginFailed) -> Response {
+    let reference = new_reference();
+    let (status, message, code) = match failed {
+        LoginFailed::Refused => {
+            audit!("login_refused_by_provider", reference);
+            let description = "The identity provider did not sign the person in";
+            return people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description)));
+        }
+        LoginFailed::Unavailable(reason) => {
+            tracing::error!(reference, %reason, "the identity provider is unavailable");
+            let unavailable = ErrorCode::TemporarilyUnavailable;
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable, unavailable)
+        }
+        LoginFailed::Misconfigured(reason) => {
+            tracing::error!(reference, %reason, "sign-in is misconfigured");
+            (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured, ErrorCode::ServerError)
+        }
+        LoginFailed::Untrusted(reason) => {
+            audit!("login_untrusted", reference, %reason);
+            (StatusCode::FORBIDDEN, Message::LoginFromElsewhere, ErrorCode::AccessDenied)
+        }
+    };
+    if matches!(failed, LoginFailed::Untrusted(_)) {
+        // Somebody may have planted this answer: nothing goes back to the client.
+        let page = MessagePage {
+            language: people::language(headers),
+            status,
+            message,
+            reference: Some(&reference),
+            return_to: None,
+        };
+        return page.render();
+    }
+    let url = back.with_error(code, None);
+    let page = MessagePage {
+        language: people::language(headers),
+        status,
+        message,
+        reference: Some(&reference),
+        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
+    };
+    page.render()
+}

@@ -1,0 +1,250 @@
+//! `POST /consent`: the person's decision. Approve is the moment at which anything becomes durable,
+//! the browser is bound, and the identity provider may be reached.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::error::ErrorCode;
+use crate::oauth::redirect_uri::ReturnAddress;
+use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
+use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
+use crate::storage::{Decided, NewLogin};
+use crate::upstream::UpstreamError;
+use crate::web::body;
+use crate::web::cookies::Cookies;
+use crate::web::pages::Message;
+use crate::web::params::Params;
+use crate::web::people::{self, PageError, WayBack};
+
+/// Largest form read.
+const MAX_FORM: usize = 16 * 1024;
+
+/// A consent page, as it travels sealed inside itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ConsentRequest {
+    /// A page decides once.
+    pub(super) id: String,
+    /// Hash of the cookie of the browser the page was shown to.
+    pub(super) browser: String,
+    /// Unix seconds.
+    pub(super) expires_at: i64,
+    /// What is asked.
+    pub(super) request: AuthorizationRequest,
+}
+
+impl ConsentRequest {
+    /// How long a consent page can be decided.
+    pub(super) const LIFETIME: Duration = Duration::from_mins(10);
+
+    /// What the page remembers of the browser's cookie; the cookie itself is not in the page.
+    pub(super) fn browser_mark(cookie: &str) -> String {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        context.update(b"portcullis consent browser ");
+        context.update(cookie.as_bytes());
+        URL_SAFE_NO_PAD.encode(context.finish())
+    }
+
+    pub(super) fn seal(&self, sealer: &Sealer) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        sealer.seal(Purpose::Consent, "consent", &json)
+    }
+
+    fn open(sealed: &str, sealer: &Sealer) -> Result<Self, CannotOpen> {
+        let json = sealer.open(Purpose::Consent, "consent", sealed)?;
+        serde_json::from_slice(&json).map_err(|_| CannotOpen)
+    }
+}
+
+pub(super) async fn post(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, PageError> {
+    let form = read_form(&headers, query.as_deref(), body).await?;
+    let consent = same_browser(&app, &headers, &form)?;
+    let now = app.now();
+    if now >= Timestamp::from_unix(consent.expires_at) {
+        return Err(forbidden(&headers, Message::ConsentExpired, "the consent page has expired"));
+    }
+    let client = app
+        .clients()
+        .find(&consent.request.client_id)
+        .await
+        .map_err(|error| PageError::storage(&headers, &error))?;
+    let address = client.and_then(|client| {
+        let presented = Some(consent.request.redirect_uri.as_str());
+        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
+    });
+    let Some(address) = address else {
+        let status = StatusCode::BAD_REQUEST;
+        let reason = &"the client is gone";
+        return Err(PageError::new(&headers, status, Message::UnknownClient, reason));
+    };
+    let state = consent.request.state.clone();
+    let back = WayBack { issuer: app.issuer(), address, state };
+    match form.get("decision") {
+        Ok(Some("approve")) => approve(&app, &headers, &consent).await,
+        Ok(Some("deny")) => deny(&app, &headers, &consent, &back).await,
+        _ => {
+            let status = StatusCode::BAD_REQUEST;
+            let message = Message::InvalidRequest { what: "decision" };
+            Err(PageError::new(&headers, status, message, &"no decision"))
+        }
+    }
+}
+
+fn forbidden(headers: &HeaderMap, message: Message<'static>, reason: &str) -> PageError {
+    PageError::new(headers, StatusCode::FORBIDDEN, message, &reason)
+}
+
+async fn read_form(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: Body,
+) -> Result<Params, PageError> {
+    let body = body::read(body, MAX_FORM).await.map_err(|_| {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        PageError::new(headers, status, Message::RequestTooLarge, &"the form is too large")
+    })?;
+    Params::from_post(headers, query, &body).map_err(|refused| {
+        let message = Message::InvalidRequest { what: "form" };
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, &refused)
+    })
+}
+
+/// Three checks, all required (threats CD-05): the page was shown to this very browser, the form was
+/// sent from our own origin, and where the browser says so, by a same-origin page.
+fn same_browser(
+    app: &App,
+    headers: &HeaderMap,
+    form: &Params,
+) -> Result<ConsentRequest, PageError> {
+    let elsewhere = |reason| forbidden(headers, Message::ConsentFromElsewhere, reason);
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().and_then(|origin| origin.to_str().ok());
+    if origin != Some(app.issuer()) || origins.next().is_some() {
+        return Err(elsewhere("Origin is not ours"));
+    }
+    let fetch_site = headers.get("sec-fetch-site");
+    if fetch_site.is_some_and(|site| site.as_bytes() != b"same-origin") {
+        return Err(elsewhere("Sec-Fetch-Site is not same-origin"));
+    }
+    let sealed = form.get("request").ok().flatten().unwrap_or_default();
+    let consent = ConsentRequest::open(sealed, app.sealer())
+        .map_err(|_| elsewhere("the request in the form is not ours"))?;
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let mark = cookies.consent(headers).map(|cookie| ConsentRequest::browser_mark(&cookie));
+    if mark.as_deref() != Some(consent.browser.as_str()) {
+        return Err(elsewhere("the page was shown to another browser"));
+    }
+    Ok(consent)
+}
+
+async fn deny(
+    app: &App,
+    headers: &HeaderMap,
+    consent: &ConsentRequest,
+    back: &WayBack<'_>,
+) -> Result<Response, PageError> {
+    let expires_at = Timestamp::from_unix(consent.expires_at);
+    let decided = app
+        .storage()
+        .deny(&consent.id, expires_at)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let Decided::First(()) = decided else {
+        return Err(forbidden(headers, Message::AlreadyDecided, "the page was decided before"));
+    };
+    audit!(
+        "consent_denied",
+        consent_id = consent.id,
+        client_id = consent.request.client_id,
+        resource = consent.request.resource
+    );
+    let description = "The person did not approve the request";
+    Ok(people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description))))
+}
+
+async fn approve(
+    app: &App,
+    headers: &HeaderMap,
+    consent: &ConsentRequest,
+) -> Result<Response, PageError> {
+    // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
+    let login =
+        app.upstream().prepare_login().await.map_err(|error| unreachable_page(headers, &error))?;
+
+    let id = new_id(app.clock());
+    let state = Secret::<LoginState>::generate(&id);
+    let binding = Secret::<BrowserBinding>::generate(&id);
+    let lifetime = app.config().tokens.login;
+    let now = app.now();
+    let pending = login.pending(consent.request.clone());
+    let new = NewLogin {
+        id: &id,
+        consent_id: &consent.id,
+        consent_expires_at: Timestamp::from_unix(consent.expires_at),
+        state: state.hash(),
+        binding: binding.hash(),
+        login: &pending,
+        expires_at: now.plus(lifetime),
+    };
+    let decided = app
+        .storage()
+        .approve(&new, now, app.config().limits.pending_logins)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let approval = match decided {
+        Decided::First(approval) => approval,
+        Decided::Already => {
+            let reason = "the page was decided before";
+            return Err(forbidden(headers, Message::AlreadyDecided, reason));
+        }
+        Decided::Full => {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            let reason = &"too many logins are pending";
+            return Err(PageError::new(headers, status, Message::TooManyRequests, reason));
+        }
+    };
+    audit!(
+        "consent_approved",
+        consent_id = consent.id,
+        login_id = id,
+        client_id = consent.request.client_id,
+        resource = consent.request.resource,
+        scopes = %consent.request.scopes
+    );
+    let mut response = people::see_other(login.url(&approval, &state).as_str());
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
+    for evicted in cookies.logins_beyond(headers, keep) {
+        response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&evicted));
+    }
+    let set = cookies.set_login(&id, &binding, lifetime.as_secs());
+    response.headers_mut().append(header::SET_COOKIE, set);
+    Ok(response)
+}
+
+/// The identity provider cannot be reached, or says something that makes no sense.
+pub(super) fn unreachable_page(headers: &HeaderMap, error: &UpstreamError) -> PageError {
+    let (status, message) = match error {
+        UpstreamError::Unreachable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable)
+        }
+        UpstreamError::Misconfigured(_) => {
+            (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured)
+        }
+    };
+    PageError::new(headers, status, message, error)
+}

@@ -1,0 +1,142 @@
+//! Discovery: RFC 8414, OpenID Connect Discovery, RFC 9728, and the public keys.
+//!
+//! Every document is made once, at start, from the configuration alone: no header of a request can
+//! change a byte of it (threats HH-01).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::config::{Config, ResourceConfig};
+
+/// The documents stay fresh this long.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// Routes of all documents, at every place where a client of any MCP revision looks.
+pub(super) fn routes(app: &App) -> Router<App> {
+    let config = app.config();
+    let server = document(&server_metadata(config));
+    let openid = document(&openid_configuration(config));
+    let mut router = Router::new()
+        .route("/.well-known/oauth-authorization-server", serve(&server))
+        .route("/.well-known/openid-configuration", serve(&openid))
+        .route("/.well-known/jwks.json", get(jwks));
+    for resource in &config.resources {
+        // A resource that lives elsewhere publishes its own metadata.
+        let Some(path) = &resource.path else { continue };
+        let metadata = document(&resource_metadata(config, resource));
+        router = router
+            .route(&format!("/.well-known/oauth-protected-resource{path}"), serve(&metadata))
+            .route(&format!("/.well-known/oauth-protected-resource{path}/"), serve(&metadata))
+            .route(&format!("{path}/.well-known/oauth-protected-resource"), serve(&metadata))
+            .route(&format!("/.well-known/oauth-authorization-server{path}"), serve(&server))
+            .route(&format!("/.well-known/openid-configuration{path}"), serve(&openid))
+            .route(&format!("{path}/.well-known/openid-configuration"), serve(&openid));
+    }
+    if let Some(default) = app.default_resource().filter(|resource| resource.path.is_some()) {
+        let metadata = document(&resource_metadata(config, default));
+        router = router.route("/.well-known/oauth-protected-resource", serve(&metadata));
+    }
+    router
+}
+
+type Document = Arc<str>;
+
+fn document(value: &Value) -> Document {
+    value.to_string().into()
+}
+
+fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
+    let document = Arc::clone(document);
+    get(move || {
+        let document = Arc::clone(&document);
+        async move { answer(&document) }
+    })
+}
+
+fn answer(json: &str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, CACHE),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (headers, json.to_owned()).into_response()
+}
+
+async fn jwks(State(app): State<App>) -> Response {
+    answer(app.keys().jwks())
+}
+
+/// RFC 8414 §2. Says what is true and nothing more; empty lists are left out.
+fn server_metadata(config: &Config) -> Value {
+    let at = |path: &str| config.public_url.join(path);
+    let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
+    json!({
+        "issuer": config.public_url.as_str(),
+        "authorization_endpoint": at("/authorize"),
+        "token_endpoint": at("/token"),
+        "registration_endpoint": at("/register"),
+        "revocation_endpoint": at("/revoke"),
+        "jwks_uri": at("/.well-known/jwks.json"),
+        "scopes_supported": scopes_supported(config),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported":
+            ["none", "client_secret_post", "client_secret_basic"],
+        "revocation_endpoint_auth_methods_supported":
+            ["none", "client_secret_post", "client_secret_basic"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "protected_resources": resources,
+        "ui_locales_supported": ["en", "ja"],
+    })
+}
+
+/// The same document for clients that only know OpenID Connect Discovery, with the members that it
+/// requires. No `openid` scope and no userinfo: no ID tokens are issued.
+fn openid_configuration(config: &Config) -> Value {
+    let mut document = server_metadata(config);
+    let mut algs: Vec<&str> = config.resources.iter().map(|r| r.token_alg.as_str()).collect();
+    algs.sort_unstable();
+    algs.dedup();
+    document["subject_types_supported"] = json!(["public"]);
+    document["id_token_signing_alg_values_supported"] = json!(algs);
+    document
+}
+
+/// Every scope of every resource, and `offline_access`, by which some clients ask to stay connected.
+fn scopes_supported(config: &Config) -> Vec<String> {
+    let mut scopes: Vec<String> = Vec::new();
+    for (scope, _) in config.resources.iter().flat_map(|resource| &resource.scope_texts) {
+        if !scopes.iter().any(|known| known == scope.as_str()) {
+            scopes.push(scope.to_string());
+        }
+    }
+    scopes.push("offline_access".to_owned());
+    scopes
+}
+
+/// RFC 9728 §2.
+fn resource_metadata(config: &Config, resource: &ResourceConfig) -> Value {
+    let mut document = json!({
+        "resource": resource.id,
+        "authorization_servers": [config.public_url.as_str()],
+        "bearer_methods_supported": ["header"],
+    });
+    let scopes: Vec<String> =
+        resource.policy.default_scopes.iter().map(ToString::to_string).collect();
+    if !scopes.is_empty() {
+        document["scopes_supported"] = json!(scopes);
+    }
+    if let Some(name) = &resource.name {
+        document["resource_name"] = json!(name);
+    }
+    document
+}

@@ -1,0 +1,64 @@
+//! `grant_type=authorization_code`: RFC 6749 §4.1.3, RFC 7636 §4.6.
+
+use axum::response::Response;
+
+use super::{Tokens, answer};
+use crate::app::App;
+use crate::oauth::client::Client;
+use crate::oauth::grant::{Redemption, TokenRefused};
+use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id};
+use crate::storage::{GrantLifetime, Redeemed};
+use crate::web::error::ApiError;
+use crate::web::params::Params;
+
+pub(super) async fn exchange(
+    app: &App,
+    client: &Client,
+    params: &Params,
+) -> Result<Response, ApiError> {
+    let code = params.get("code")?.ok_or(TokenRefused::Missing("code"))?;
+    let code = Secret::<AuthorizationCode>::parse(code).ok_or(TokenRefused::UnknownCode)?;
+    let attempt = Redemption {
+        client_id: &client.id,
+        redirect_uri: params.get("redirect_uri")?,
+        code_verifier: params.get("code_verifier")?,
+        resource: params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?,
+    };
+    let tokens = &app.config().tokens;
+    let lifetime = GrantLifetime { absolute: tokens.refresh_absolute, idle: tokens.refresh_idle };
+    let refresh_token = Secret::<RefreshToken>::generate(&new_id(app.clock()));
+    let now = app.now();
+    let attempts = app.config().limits.code_attempts;
+    let redeemed =
+        app.storage().redeem_code(&code, &attempt, &refresh_token, lifetime, attempts, now).await?;
+    match redeemed {
+        Redeemed::First(grant) => {
+            audit!(
+                "code_redeemed",
+                grant_id = grant.grant_id,
+                client_id = client.id,
+                subject = grant.subject,
+                resource = grant.resource,
+                scopes = %grant.scopes
+            );
+            answer(
+                app,
+                &Tokens {
+                    grant_id: &grant.grant_id,
+                    subject: &grant.subject,
+                    client_id: &client.id,
+                    resource: &grant.resource,
+                    scopes: &grant.scopes,
+                    refresh_token: &refresh_token,
+                    expires_at: now.plus(tokens.access),
+                },
+            )
+        }
+        Redeemed::Refused(refused) => {
+            if refused == TokenRefused::ReplayedCode {
+                audit!("code_replayed", client_id = client.id, code_id = code.id());
+            }
+            Err(refused.into())
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `grant_type=refresh_token`: RFC 6749 §6, RFC 9700 §4.14.
+//!
+//! Read and check → ask the identity provider again when its last answer is old → decide the scopes
+//! anew → rotate in one step. Nothing is consumed before everything else has succeeded.
+
+use axum::response::Response;
+
+use super::{Tokens, answer};
+use crate::app::App;
+use crate::oauth::client::Client;
+use crate::oauth::grant::{TokenRefused, check_resource, narrowed};
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::secret::{RefreshToken, Secret, new_id};
+use crate::storage::{FoundRefreshToken, Rotated, Rotation};
+use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
+use crate::web::error::ApiError;
+use crate::web::params::Params;
+
+pub(super) async fn exchange(
+    app: &App,
+    client: &Client,
+    params: &Params,
+) -> Result<Response, ApiError> {
+    let presented = params.get("refresh_token")?.ok_or(TokenRefused::Missing("refresh_token"))?;
+    let presented =
+        Secret::<RefreshToken>::parse(presented).ok_or(TokenRefused::UnknownRefreshToken)?;
+    let now = app.now();
+    let found = app
+        .storage()
+        .find_refresh_token(&presented, now)
+        .await?
+        .ok_or(TokenRefused::UnknownRefreshToken)?;
+    if found.client_id != client.id {
+        return Err(TokenRefused::OtherClient.into());
+    }
+    let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
+    check_resource(&found.resource, resource)?;
+    let asked = narrowed(&found.ceiling, params.get("scope")?)?;
+    found.usable.clone()?;
+
+    let tokens = &app.config().tokens;
+    let rotation = Rotation {
+        grace: tokens.refresh_grace,
+        replays: app.config().limits.grace_replays,
+        idle: tokens.refresh_idle,
+    };
+    // A token that rotation will refuse anyway must not make us ask the identity provider.
+    let hopeless = found.used_at.is_some_and(|used_at| !rotation.in_grace(used_at, now));
+    let granted = if hopeless {
+        Granted { scopes: ScopeSet::default(), stale: false }
+    } else {
+        scopes_now(app, client, &found, &asked).await?
+    };
+
+    let successor = Secret::<RefreshToken>::generate(&new_id(app.clock()));
+    let now = app.now();
+    let rotated = app.storage().rotate_refresh_token(&presented, &successor, rotation, now).await?;
+    let (refresh_token, event) = match rotated {
+        Rotated::First => (successor, "refresh_rotated"),
+        Rotated::Replayed(successor) => (successor, "refresh_grace_replayed"),
+        Rotated::Refused(refused) => {
+            if refused == TokenRefused::ReusedRefreshToken {
+                audit!("refresh_reused", grant_id = found.grant_id, client_id = client.id);
+            }
+            return Err(refused.into());
+        }
+    };
+    tracing::info!(
+        target: "portcullis::audit",
+        event,
+        grant_id = found.grant_id,
+        client_id = client.id,
+        subject = found.subject,
+        scopes = %granted.scopes,
+        stale = granted.stale
+    );
+    let lifetime =
+        if granted.stale { tokens.access.min(STALE_ACCESS_TOKEN) } else { tokens.access };
+    answer(
+        app,
+        &Tokens {
+            grant_id: &found.grant_id,
+            subject: &found.subject,
+            client_id: &client.id,
+            resource: &found.resource,
+            scopes: &granted.scopes,
+            refresh_token: &refresh_token,
+            expires_at: now.plus(lifetime),
+        },
+    )
+}
+
+struct Granted {
+    scopes: ScopeSet,
+    /// The identity provider could not be asked; its last answer is still good enough.
+    stale: bool,
+}
+
+/// What the rules leave of the asked scopes today, after asking the identity provider if it is time.
+async fn scopes_now(
+    app: &App,
+    client: &Client,
+    found: &FoundRefreshToken,
+    asked: &ScopeSet,
+) -> Result<Granted, ApiError> {
+    let (person, stale) = match app.upstream().recheck(&found.session_id).await? {
+        Recheck::Fresh(person) => (person, false),
+        Recheck::Stale(person) => (person, true),
+        Recheck::Ended => return Err(TokenRefused::UpstreamEnded.into()),
+        Recheck::Unknown => return Err(ApiError::Unavailable),
+    };
+    let resource = app.resource(&found.resource).ok_or(TokenRefused::OtherResource)?;
+    let whole = resource.policy.decide(&person.facts, &client.id, &found.ceiling);
+    if whole.granted.is_empty() && !found.ceiling.is_empty() {
+        audit!("access_lost", grant_id = found.grant_id, subject = found.subject);
+        app.storage().revoke_grant(&found.grant_id, "the rules leave no scope", app.now()).await?;
+        return Err(TokenRefused::NoAccess.into());
+    }
+    Ok(Granted { scopes: whole.granted.intersection(asked), stale })
+}

@@ -1,0 +1,104 @@
+//! From a bearer token to a caller: RFC 6750 §2.1, RFC 9068 §4. On every request, whatever the method.
+
+use axum::http::{HeaderMap, header};
+
+use super::challenge::Refused;
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::config::ResourceConfig;
+use crate::oauth::scope::ScopeSet;
+use crate::storage::{GrantState, LiveGrant};
+
+/// Who is calling, proven.
+pub(super) struct Caller {
+    pub(super) grant: LiveGrant,
+    /// Scopes of the token.
+    pub(super) scopes: ScopeSet,
+    /// When the token expires.
+    pub(super) token_expires_at: Timestamp,
+}
+
+/// Reads and verifies the bearer token, and asks whether its grant is still live.
+pub(super) async fn authenticate(
+    app: &App,
+    resource: &ResourceConfig,
+    headers: &HeaderMap,
+) -> Result<Caller, Refused> {
+    let token = bearer(headers)?;
+    let now = app.now();
+    let claims = app.keys().verify(token, &resource.id, now).map_err(|reason| {
+        tracing::info!(%reason, resource = resource.id, "access token refused");
+        Refused::InvalidToken
+    })?;
+    let state = app.storage().grant(&claims.grant_id, now).await.map_err(|cause| {
+        tracing::error!(%cause, "grant liveness cannot be looked up");
+        Refused::Unavailable
+    })?;
+    let GrantState::Live(grant) = state else {
+        tracing::info!(
+            grant_id = claims.grant_id,
+            reason = "the grant has ended",
+            "access token refused"
+        );
+        return Err(Refused::InvalidToken);
+    };
+    let agrees = grant.client_id == claims.client_id
+        && grant.subject == claims.sub
+        && grant.resource == claims.aud;
+    if !agrees {
+        tracing::error!(grant_id = claims.grant_id, "token and grant disagree");
+        return Err(Refused::InvalidToken);
+    }
+    Ok(Caller {
+        grant: *grant,
+        scopes: claims.scope,
+        token_expires_at: Timestamp::from_unix(claims.exp),
+    })
+}
+
+/// The token of exactly one `Authorization: Bearer` header. Tokens in queries and bodies are not read.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or(Refused::NoToken)?;
+    if values.next().is_some() {
+        return Err(Refused::MalformedAuthorization);
+    }
+    let value = value.to_str().map_err(|_| Refused::MalformedAuthorization)?;
+    let (scheme, token) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refused::NoToken); // another scheme is not ours to judge
+    }
+    let token = token.trim();
+    if token.is_empty() || token.contains([' ', ',', '\t']) {
+        return Err(Refused::MalformedAuthorization);
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Result<String, Refused> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        bearer(&headers).map(str::to_owned)
+    }
+
+    #[test]
+    fn gw_10_the_scheme_is_compared_without_case() {
+        assert_eq!(read(&["bearer abc"]), Ok("abc".to_owned()));
+        assert_eq!(read(&["BEARER  abc"]), Ok("abc".to_owned()));
+    }
+
+    #[test]
+    fn gw_04_two_tokens_are_malformed_and_none_is_a_plain_challenge() {
+        assert_eq!(read(&[]), Err(Refused::NoToken));
+        assert_eq!(read(&["Basic abc"]), Err(Refused::NoToken));
+        assert_eq!(read(&["Bearer a", "Bearer b"]), Err(Refused::MalformedAuthorization));
+        assert_eq!(read(&["Bearer a b"]), Err(Refused::MalformedAuthorization));
+        assert_eq!(read(&["Bearer"]), Err(Refused::MalformedAuthorization));
+    }
+}

@@ -1,0 +1,214 @@
+//! Per-tool scopes: what `[resource.tools]` demands is decided from the JSON-RPC body itself.
+//!
+//! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it; they
+//! decide nothing. A resource without tool rules is not read, and streams.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::Limited;
+use serde_json::Value;
+
+use super::authenticate::Caller;
+use super::challenge::Refused;
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::scope::ScopeSet;
+use crate::web::body;
+
+/// Most messages in a batch (MCP 2025-03-26).
+const MAX_BATCH: usize = 100;
+
+/// Passes the request when the caller may do what its body asks.
+pub(super) async fn authorize(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    request: Request,
+) -> Result<Request, Refused> {
+    let limit = app.config().limits.gateway_body;
+    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
+        return Err(Refused::TooLarge);
+    }
+    if resource.tools.is_empty() || request.method() != Method::POST {
+        return Ok(request.map(|body| Body::new(Limited::new(body, limit))));
+    }
+    let (parts, body) = request.into_parts();
+    let body = body::read(body, limit).await.map_err(|_| Refused::TooLarge)?;
+    // Duplicate members would let us and the MCP server read different tools.
+    let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
+    let messages = match &message {
+        Value::Array(batch) if batch.len() <= MAX_BATCH => batch.as_slice(),
+        Value::Array(_) => return Err(Refused::TooLarge),
+        single => std::slice::from_ref(single),
+    };
+    if let [single] = messages {
+        check_headers(&parts.headers, single)?;
+    }
+    let needed = messages
+        .iter()
+        .filter_map(called_tool)
+        .filter_map(|tool| resource.tools.get(tool))
+        .fold(ScopeSet::default(), |all, scopes| all.union(scopes));
+    if !needed.is_subset(&caller.scopes) {
+        audit!(
+            "tool_refused",
+            grant_id = caller.grant.id,
+            client_id = caller.grant.client_id,
+            subject = caller.grant.subject,
+            resource = resource.id,
+            needed = %needed
+        );
+        return Err(Refused::InsufficientScope(needed));
+    }
+    Ok(Request::from_parts(parts, Body::from(body)))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn called_tool(message: &Value) -> Option<&str> {
+    let method = message.get("method")?.as_str()?;
+    (method == "tools/call").then(|| message.pointer("/params/name")?.as_str())?
+}
+
+fn check_headers(headers: &HeaderMap, message: &Value) -> Result<(), Refused> {
+    let mismatch = || Refused::HeaderMismatch(message.get("id").cloned().unwrap_or(Value::Null));
+    let stated =
+        |name: &str| headers.get(name).map(|value| value.to_str().ok().and_then(plain_text));
+    let method = message.get("method").and_then(Value::as_str);
+    if let Some(stated) = stated("mcp-method")
+        && stated.as_deref() != method
+    {
+        return Err(mismatch());
+    }
+    if let Some(stated) = stated("mcp-name") {
+        let params = message.get("params");
+        let name = ["name", "uri"].iter().find_map(|member| params?.get(member)?.as_str());
+        if stated.as_deref() != name {
+            return Err(mismatch());
+        }
+    }
+    Ok(())
+}
+
+/// Undoes the Base64 form that header values with other characters travel in.
+fn plain_text(value: &str) -> Option<String> {
+    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+/// JSON in which no object names a member twice.
+mod strict_json {
+    use std::fmt;
+
+    use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+    use serde_json::{Map, Value};
+
+    pub(super) fn parse(text: &[u8]) -> Result<Value, ()> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let value = Strict.deserialize(&mut deserializer).map_err(|_| ())?;
+        deserializer.end().map_err(|_| ())?;
+        Ok(value)
+    }
+
+    struct Strict;
+
+    impl<'de> DeserializeSeed<'de> for Strict {
+        type Value = Value;
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+            deserializer.deserialize_any(self)
+        }
+    }
+
+    impl<'de> Visitor<'de> for Strict {
+        type Value = Value;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("JSON without repeated members")
+        }
+
+        fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+            Ok(Value::Bool(value))
+        }
+
+        fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_unit<E>(self) -> Result<Value, E> {
+            Ok(Value::Null)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+            let mut array = Vec::new();
+            while let Some(item) = items.next_element_seed(Strict)? {
+                array.push(item);
+            }
+            Ok(Value::Array(array))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+            let mut object = Map::new();
+            while let Some(name) = members.next_key::<String>()? {
+                let value = members.next_value_seed(Strict)?;
+                if object.insert(name, value).is_some() {
+                    return Err(A::Error::custom("a member is repeated"));
+                }
+            }
+            Ok(Value::Object(object))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_23_a_repeated_member_is_not_json_rpc() {
+        let hidden =
+            br#"{"method":"tools/call","params":{"name":"get-todos","name":"purge-todos"}}"#;
+        assert!(strict_json::parse(hidden).is_err());
+        assert!(strict_json::parse(br#"{"a":[{"b":1,"b":2}]}"#).is_err());
+        assert!(strict_json::parse(br#"{"a":1} x"#).is_err());
+        assert!(strict_json::parse(br#"{"a":[1,-1,1.5,null,true,"x"]}"#).is_ok());
+    }
+
+    #[test]
+    fn gw_23_headers_must_agree_with_the_body() {
+        let call = serde_json::json!({
+            "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": { "name": "ゴミ箱" }
+        });
+        let headers = |method: &str, name: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("mcp-method", method.parse().unwrap());
+            headers.insert("mcp-name", name.parse().unwrap());
+            headers
+        };
+        let encoded = format!("=?base64?{}?=", STANDARD.encode("ゴミ箱"));
+        assert_eq!(check_headers(&headers("tools/call", &encoded), &call), Ok(()));
+        assert_eq!(check_headers(&HeaderMap::new(), &call), Ok(()));
+        let mismatch = Err(Refused::HeaderMismatch(7.into()));
+        assert_eq!(check_headers(&headers("tools/list", &encoded), &call), mismatch);
+        assert_eq!(check_headers(&headers("tools/call", "get-todos"), &call), mismatch);
+    }
+}

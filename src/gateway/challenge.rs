@@ -1,0 +1,182 @@
+//! Refusals of the gateway, and the challenges that tell a client how to go on: RFC 6750 §3,
+//! RFC 9728 §5.1.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::scope::ScopeSet;
+use crate::web::error;
+
+/// Why the gateway did not pass a request on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// No token at all: a challenge without an error code.
+    NoToken,
+    /// A token, but not one that is good here and now.
+    InvalidToken,
+    /// The Authorization header makes no sense.
+    MalformedAuthorization,
+    /// The operation needs scopes that the token lacks: all that it needs.
+    InsufficientScope(ScopeSet),
+    /// A web page of an origin that is not listed.
+    Origin,
+    /// Not GET, POST or DELETE.
+    Method,
+    /// Upgrades are not offered: behind one, nobody would see what passes.
+    Upgrade,
+    /// The body is larger than the gateway reads.
+    TooLarge,
+    /// The body is not JSON-RPC, and tool rules need to read it.
+    NotJsonRpc,
+    /// Headers of the request contradict its body (MCP 2026-07-28).
+    HeaderMismatch(Value),
+    /// Grant liveness cannot be looked up: closed.
+    Unavailable,
+    /// The MCP server cannot be reached, or its answer cannot be passed on.
+    BadGateway(&'static str),
+    /// The MCP server does not answer in time.
+    GatewayTimeout,
+}
+
+impl Refused {
+    pub(super) fn into_response(self, resource: &ResourceConfig, app: &App) -> Response {
+        let challenge = Challenge { resource, app };
+        match self {
+            Self::NoToken => challenge.unauthorized(None, "Sign in to use this MCP server"),
+            Self::InvalidToken => challenge.unauthorized(
+                Some("invalid_token"),
+                "The access token is invalid, expired, revoked or for another MCP server",
+            ),
+            Self::InsufficientScope(needed) => challenge.insufficient(&needed),
+            Self::MalformedAuthorization => {
+                let description = "The Authorization header is malformed";
+                let mut response = plain(StatusCode::BAD_REQUEST, "invalid_request", description);
+                challenge.attach(
+                    &mut response,
+                    &[("error", "invalid_request"), ("error_description", description)],
+                );
+                response
+            }
+            Self::Origin => plain(
+                StatusCode::FORBIDDEN,
+                "origin_not_allowed",
+                "Web pages of this origin may not use this MCP server; the administrator can list it in allowed_origins",
+            ),
+            Self::Method => {
+                let mut response = plain(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method_not_allowed",
+                    "Only GET, POST and DELETE are used by MCP",
+                );
+                response
+                    .headers_mut()
+                    .insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+                response
+            }
+            Self::Upgrade => plain(
+                StatusCode::UPGRADE_REQUIRED,
+                "upgrade_not_supported",
+                "Protocol upgrades are not supported",
+            ),
+            Self::TooLarge => plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                "The request body is too large for this gateway",
+            ),
+            Self::NotJsonRpc => {
+                json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")
+            }
+            Self::HeaderMismatch(id) => json_rpc(
+                StatusCode::BAD_REQUEST,
+                &id,
+                -32020,
+                "Mcp-Method or Mcp-Name contradicts the body",
+            ),
+            Self::Unavailable => retry_soon(plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "Access cannot be checked right now; try again",
+            )),
+            Self::BadGateway(what) => plain(StatusCode::BAD_GATEWAY, "bad_gateway", what),
+            Self::GatewayTimeout => plain(
+                StatusCode::GATEWAY_TIMEOUT,
+                "gateway_timeout",
+                "The MCP server did not answer in time",
+            ),
+        }
+    }
+}
+
+fn plain(status: StatusCode, error: &str, description: &str) -> Response {
+    error::json(status, &json!({ "error": error, "error_description": description }))
+}
+
+fn json_rpc(status: StatusCode, id: &Value, code: i32, message: &str) -> Response {
+    let body = json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } });
+    error::json(status, &body)
+}
+
+fn retry_soon(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+struct Challenge<'a> {
+    resource: &'a ResourceConfig,
+    app: &'a App,
+}
+
+impl Challenge<'_> {
+    /// 401. Names the full useful set of scopes, because several clients cannot step up later.
+    fn unauthorized(&self, error: Option<&str>, description: &str) -> Response {
+        let code = error.unwrap_or("unauthorized");
+        let mut response = plain(StatusCode::UNAUTHORIZED, code, description);
+        let scope = self.resource.policy.default_scopes.to_string();
+        let mut params: Vec<(&str, &str)> = Vec::new();
+        if let Some(error) = error {
+            params.push(("error", error));
+            params.push(("error_description", description));
+        }
+        if !scope.is_empty() {
+            params.push(("scope", &scope));
+        }
+        self.attach(&mut response, &params);
+        response
+    }
+
+    /// 403 with everything the operation needs.
+    fn insufficient(&self, needed: &ScopeSet) -> Response {
+        let needed = needed.to_string();
+        let description = format!("This needs the scope {needed}");
+        let mut response = plain(StatusCode::FORBIDDEN, "insufficient_scope", &description);
+        self.attach(
+            &mut response,
+            &[
+                ("error", "insufficient_scope"),
+                ("error_description", &description),
+                ("scope", &needed),
+            ],
+        );
+        response
+    }
+
+    fn attach(&self, response: &mut Response, params: &[(&str, &str)]) {
+        let path = self.resource.path.as_deref().unwrap_or_default();
+        let metadata = self
+            .app
+            .config()
+            .public_url
+            .join(&format!("/.well-known/oauth-protected-resource{path}"));
+        let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
+        for (name, text) in params {
+            // Scopes and our own texts hold neither `"` nor `\` (RFC 6749 §3.3).
+            value.extend([", ", name, "=\"", text, "\""]);
+        }
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+}

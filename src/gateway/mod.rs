@@ -1,0 +1,100 @@
+//! The gateway: authorised MCP requests pass, everything else gets a challenge. Fails closed.
+//!
+//! Who is it (authenticate) → may this tool be called (authorize) → rebuild the request for the MCP
+//! server and stream the answer (forward). The MCP server never sees a client's token.
+
+mod authenticate;
+mod authorize;
+mod challenge;
+mod forward;
+mod origin;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+
+use crate::app::App;
+use crate::config::ResourceConfig;
+use authenticate::authenticate;
+use challenge::Refused;
+
+/// One route per resource that has a target, exactly at its path: whatever is spelled differently is
+/// not found (threats GW-02).
+pub fn routes(app: &App) -> Router<App> {
+    let mut router = Router::new();
+    for (index, resource) in app.config().resources.iter().enumerate() {
+        let (Some(path), Some(_)) = (&resource.path, &resource.target) else {
+            continue;
+        };
+        let handler = move |State(app): State<App>, request: Request| async move {
+            let resource = &app.config().resources[index];
+            pass(&app, resource, request).await
+        };
+        router = router.route(path, any(handler));
+    }
+    router
+}
+
+async fn pass(app: &App, resource: &ResourceConfig, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return preflight(&request);
+    }
+    let origin = match origin::check(app, request.headers()) {
+        Ok(origin) => origin,
+        Err(refused) => return refused.into_response(resource, app),
+    };
+    let mut response = match serve(app, resource, request).await {
+        Ok(response) => response,
+        Err(refused) => refused.into_response(resource, app),
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("WWW-Authenticate, Mcp-Session-Id, Retry-After"),
+        );
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    response
+}
+
+async fn serve(
+    app: &App,
+    resource: &ResourceConfig,
+    request: Request,
+) -> Result<Response, Refused> {
+    // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
+    let caller = authenticate(app, resource, request.headers()).await?;
+    if !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
+        return Err(Refused::Method);
+    }
+    if request.headers().contains_key(header::UPGRADE) {
+        return Err(Refused::Upgrade);
+    }
+    let request = authorize::authorize(app, resource, &caller, request).await?;
+    forward::forward(app, resource, caller, request).await
+}
+
+/// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the
+/// request itself.
+fn preflight(request: &Request) -> Response {
+    let mut response = (StatusCode::NO_CONTENT, Body::empty()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
+    );
+    // Each asked name is echoed: `Mcp-Param-*` has no fixed list.
+    let asked: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
+    if let Some(names) = request.headers().get(asked) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    response
+}

@@ -1,0 +1,61 @@
+//! Which web pages may speak to MCP servers: DNS rebinding and curious pages (MCP transport).
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use url::Url;
+
+use super::challenge::Refused;
+use crate::app::App;
+use crate::http_client::is_loopback;
+
+/// The origin to answer to; `None` when no page is asking. A page's origin must be ours, listed in
+/// `allowed_origins`, or on this machine's loopback, as MCP Inspector is.
+pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else {
+        return Ok(None);
+    };
+    let text = origin.to_str().map_err(|_| Refused::Origin)?;
+    let one = origins.next().is_none();
+    let listed = app.config().allowed_origins.iter().any(|allowed| allowed == text);
+    if one && (text == app.issuer() || listed || is_loopback_origin(text)) {
+        return Ok(Some(origin.clone()));
+    }
+    tracing::info!(reason = "origin", "gateway request refused");
+    Err(Refused::Origin)
+}
+
+fn is_loopback_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(is_loopback)
+            && url.origin().ascii_serialization() == text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_17_only_true_loopback_origins_count_as_loopback() {
+        for good in [
+            "http://localhost:6274",
+            "http://127.0.0.1:6274",
+            "http://[::1]:1",
+            "https://localhost",
+        ] {
+            assert!(is_loopback_origin(good), "{good}");
+        }
+        for bad in [
+            "null",
+            "http://localhost.evil.example",
+            "http://127.0.0.1.nip.io",
+            "http://localhost:6274/",
+            "http://user@localhost",
+            "http://evil.example/localhost",
+            "file://localhost",
+        ] {
+            assert!(!is_loopback_origin(bad), "{bad}");
+        }
+    }
+}

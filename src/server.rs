@@ -1,0 +1,248 @@
+//! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::Service;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::http_client::is_loopback;
+use crate::web::error;
+use crate::{endpoints, gateway};
+
+/// A connection that says nothing is closed after this.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+/// A request's headers must have arrived by then.
+const HEADERS: Duration = Duration::from_secs(10);
+/// Requests under way get this long to finish at shutdown; open streams are then cut.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often expired rows are removed.
+const SWEEP: Duration = Duration::from_mins(1);
+/// Longest request target read.
+const MAX_TARGET: usize = 8 * 1024;
+/// Largest header section read.
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// The whole public service.
+pub fn service(app: App) -> Router {
+    Router::new()
+        .merge(endpoints::routes(&app))
+        .merge(gateway::routes(&app))
+        .fallback(endpoints::not_found)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(app)
+}
+
+/// Serves until `shutdown` is ready, then drains.
+pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    let service = service(app.clone());
+    let sweeper = tokio::spawn(sweep(app.clone()));
+    let connections = Arc::new(Semaphore::new(app.config().limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_headers(64)
+        .max_buf_size(MAX_TARGET + MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(64)
+        .max_header_list_size(16 * 1024)
+        .keep_alive_interval(Duration::from_mins(1));
+    let builder = Arc::new(builder);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(cause) => {
+                // Out of file descriptors, mostly: give open connections a moment to end.
+                tracing::error!(%cause, "accepting a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
+            tracing::warn!("the limit of open connections is reached");
+            continue; // dropped: closed at once
+        };
+        let _ = stream.set_nodelay(true);
+        let service = service.clone();
+        let builder = Arc::clone(&builder);
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let _place = place;
+            if !speaks(&stream).await {
+                return;
+            }
+            let service = with_peer(service, peer);
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(cause) = watcher.watch(connection).await {
+                tracing::debug!(%cause, "a connection ended");
+            }
+        });
+    }
+    drop(listener);
+    sweeper.abort();
+    tracing::info!("shutting down: requests under way may finish");
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::info!("open streams are cut");
+    }
+    app.storage().close().await;
+}
+
+/// Whether the other side says anything in time. The protocol detection below us waits for ever.
+async fn speaks(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(tokio::time::timeout(FIRST_BYTE, stream.peek(&mut byte)).await, Ok(Ok(1)))
+}
+
+/// Makes the peer's address known to the handlers.
+fn with_peer(
+    router: Router,
+    peer: SocketAddr,
+) -> impl hyper::service::Service<
+    Request<hyper::body::Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send,
+> + Clone {
+    TowerToHyperService::new(tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let mut router = router.clone();
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        async move { router.call(request).await }
+    }))
+}
+
+/// The address a connection came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// What every request must have, whatever it is for: one `Host` that is ours, and a target of
+/// bearable length.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        return answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long");
+    }
+    let length: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if length > MAX_HEADERS {
+        return answer(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "The request headers are too large",
+        );
+    }
+    if ambiguous(request.headers()) {
+        return answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous");
+    }
+    // Orchestrators probe by address.
+    let probe = matches!(request.uri().path(), "/health" | "/ready");
+    if !probe && !host_is_ours(&app, &request) {
+        return answer(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected_request",
+            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url)",
+        );
+    }
+    let mut response = next.run(request).await;
+    if app.config().public_url.is_https() {
+        response.headers_mut().insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
+    }
+    response
+}
+
+/// Two hosts, or two ways to tell where the body ends: the next hop could read another request.
+fn ambiguous(headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().count() > 1
+        || (headers.contains_key(header::CONTENT_LENGTH)
+            && headers.contains_key(header::TRANSFER_ENCODING))
+}
+
+/// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A
+/// rebound DNS name is neither.
+fn host_is_ours(app: &App, request: &Request) -> bool {
+    let authority = match (request.uri().authority(), request.headers().get(header::HOST)) {
+        (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
+            return false;
+        }
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host.to_str().unwrap_or_default(),
+        (None, None) => return false,
+    };
+    let ours = app.issuer().split_once("://").map_or("", |(_, rest)| rest);
+    authority.eq_ignore_ascii_case(ours)
+        || authority
+            .parse::<SocketAddr>()
+            .is_ok_and(|address| address == app.config().listen || address.ip().is_loopback())
+        || is_loopback(host_of(authority))
+}
+
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn answer(status: StatusCode, code: &str, description: &str) -> Response {
+    error::json(status, &json!({ "error": code, "error_description": description }))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+/// A panic is a fault of ours: the caller hears no more than that, the log has the message.
+fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(message, "a request panicked");
+    answer(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Something broke on our side")
+        .into_response()
+}
+
+/// Removes expired rows now and then.
+async fn sweep(app: App) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let limits = &app.config().limits;
+        let (unused, idle) = (limits.unused_client_expiry, limits.idle_client_expiry);
+        loop {
+            match app.storage().sweep(app.now(), unused, idle).await {
+                Ok(0) => break,
+                Ok(removed) => tracing::debug!(removed, "expired rows removed"),
+                Err(cause) => {
+                    tracing::warn!(%cause, "clean-up failed; it is tried again");
+                    break;
+                }
+            }
+        }
+    }
+}

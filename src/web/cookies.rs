@@ -1,0 +1,115 @@
+//! The two cookies of the people's pages. Both are HttpOnly, SameSite=Lax, Path=/.
+//!
+//! - *consent*: marks a browser before anything is approved, so that the Approve form of one browser
+//!   cannot be pressed by another (CSRF). It proves nothing else.
+//! - *login*: made at Approve, one per login, proves at the callback that the same browser came back.
+//!
+//! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03).
+//! On loopback http, browsers other than Chromium drop `Secure` cookies, so both are left out there.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+
+use crate::oauth::secret::{BrowserBinding, Secret};
+
+/// Names and attributes of our cookies, by the scheme of the public URL.
+#[derive(Clone, Copy, Debug)]
+pub struct Cookies {
+    secure: bool,
+}
+
+const CONSENT: &str = "portcullis-consent";
+const LOGIN: &str = "portcullis-login-";
+
+impl Cookies {
+    /// Cookies for a public URL that is https, or loopback http.
+    pub fn new(https: bool) -> Self {
+        Self { secure: https }
+    }
+
+    fn prefix(self) -> &'static str {
+        if self.secure { "__Host-" } else { "" }
+    }
+
+    /// The value that marks this browser before approval, when it has a well-formed one.
+    pub fn consent(self, headers: &HeaderMap) -> Option<String> {
+        let name = format!("{}{CONSENT}", self.prefix());
+        let value = only(headers, &name)?;
+        let fits = value.len() == 43
+            && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        fits.then_some(value)
+    }
+
+    /// `Set-Cookie` for the consent mark: for the browser session.
+    pub fn set_consent(self, value: &str) -> HeaderValue {
+        self.build(format!("{}{CONSENT}", self.prefix()), value, None)
+    }
+
+    /// The binding of the login `id`, when this browser has it.
+    pub fn login(self, headers: &HeaderMap, id: &str) -> Option<Secret<BrowserBinding>> {
+        Secret::parse(&only(headers, &self.login_name(id))?)
+    }
+
+    /// `Set-Cookie` for the binding of a login that must end within `max_age` seconds.
+    pub fn set_login(
+        self,
+        id: &str,
+        binding: &Secret<BrowserBinding>,
+        max_age: u64,
+    ) -> HeaderValue {
+        self.build(self.login_name(id), binding.expose(), Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes the binding of a login.
+    pub fn clear_login(self, id: &str) -> HeaderValue {
+        self.build(self.login_name(id), "", Some(0))
+    }
+
+    /// The ids of logins this browser has under way beyond `keep` of them, oldest first: their
+    /// cookies are evicted, so that cookies never outgrow a request's headers.
+    pub fn logins_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
+        let prefix = format!("{}{LOGIN}", self.prefix());
+        let mut ids: Vec<String> = CookieJar::from_headers(headers)
+            .iter()
+            .filter_map(|cookie| cookie.name().strip_prefix(&prefix).map(str::to_owned))
+            .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+            .collect();
+        ids.sort_unstable(); // ids begin with their time
+        ids.truncate(ids.len().saturating_sub(keep));
+        ids
+    }
+
+    fn login_name(self, id: &str) -> String {
+        format!("{}{LOGIN}{id}", self.prefix())
+    }
+
+    #[expect(clippy::expect_used, reason = "names and values are ours and ASCII")]
+    fn build(self, name: String, value: &str, max_age: Option<u64>) -> HeaderValue {
+        let mut cookie = Cookie::new(name, value.to_owned());
+        cookie.set_path("/");
+        cookie.set_http_only(true);
+        cookie.set_same_site(SameSite::Lax);
+        if self.secure {
+            cookie.set_secure(true);
+        }
+        let mut text = cookie.to_string();
+        if let Some(seconds) = max_age {
+            text.push_str("; Max-Age=");
+            text.push_str(&seconds.to_string());
+        }
+        HeaderValue::from_str(&text).expect("a cookie of ours is a legal header")
+    }
+}
+
+/// The value of a cookie that must come exactly once: of two, one was tossed in by a neighbour.
+fn only(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| Cookie::split_parse(value.to_owned()))
+        .filter_map(Result::ok)
+        .filter(|cookie| cookie.name() == name);
+    let first = values.next()?;
+    values.next().is_none().then(|| first.value().to_owned())
+}

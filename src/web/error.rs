@@ -1,0 +1,196 @@
+//! From a refusal or an error to an HTTP answer: the only place that knows status codes of the
+//! endpoints for clients.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::params::{ParamsRefused, Repeated};
+use crate::oauth::error::{ErrorCode, Refusal};
+use crate::oauth::grant::TokenRefused;
+use crate::signing::SigningError;
+use crate::storage::StorageError;
+
+/// How long a client should wait when we cannot serve, in seconds.
+const RETRY_AFTER: u64 = 2;
+
+/// Why an endpoint for clients did not do what it was asked.
+#[derive(Debug)]
+pub enum ApiError {
+    /// The caller's mistake: the caller reads code and description.
+    Refused(Box<dyn Refusal>),
+    /// The client could not be authenticated; `basic` when it tried the Authorization header.
+    Client {
+        /// Whether to answer with a `Basic` challenge.
+        basic: bool,
+    },
+    /// A quota is reached.
+    Quota {
+        /// Seconds until trying again makes sense.
+        retry_after: u64,
+    },
+    /// The body is larger than the endpoint reads.
+    TooLarge,
+    /// A passing fault of ours or of the identity provider; nothing was consumed.
+    Unavailable,
+    /// A fault of ours. Only the log reads it.
+    Internal(Box<dyn std::error::Error + Send + Sync + 'static>),
+}
+
+impl<R: Refusal> From<R> for ApiError {
+    fn from(refusal: R) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Unavailable(cause) => {
+                tracing::error!(%cause, "the database cannot serve");
+                Self::Unavailable
+            }
+            other => Self::Internal(other.into()),
+        }
+    }
+}
+
+impl From<SigningError> for ApiError {
+    fn from(error: SigningError) -> Self {
+        match error {
+            SigningError::Storage(error) => error.into(),
+            other => Self::Internal(other.into()),
+        }
+    }
+}
+
+impl From<ParamsRefused> for ApiError {
+    fn from(refused: ParamsRefused) -> Self {
+        Self::Refused(Box::new(RequestRefused(refused.to_string())))
+    }
+}
+
+impl From<Repeated> for ApiError {
+    fn from(_: Repeated) -> Self {
+        TokenRefused::RepeatedParameter.into()
+    }
+}
+
+/// The request itself is malformed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RequestRefused(pub String);
+
+impl Refusal for RequestRefused {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidRequest
+    }
+}
+
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidClient | ErrorCode::InvalidToken => StatusCode::UNAUTHORIZED,
+        ErrorCode::InsufficientScope => StatusCode::FORBIDDEN,
+        ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::TemporarilyUnavailable => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::InvalidRequest
+        | ErrorCode::InvalidGrant
+        | ErrorCode::UnauthorizedClient
+        | ErrorCode::UnsupportedGrantType
+        | ErrorCode::UnsupportedResponseType
+        | ErrorCode::InvalidScope
+        | ErrorCode::InvalidTarget
+        | ErrorCode::AccessDenied
+        | ErrorCode::InvalidRedirectUri
+        | ErrorCode::InvalidClientMetadata
+        | ErrorCode::InteractionRequired
+        | ErrorCode::RequestNotSupported
+        | ErrorCode::RequestUriNotSupported => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// A JSON answer that nothing may cache.
+pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    (
+        status,
+        [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (header::PRAGMA, HeaderValue::from_static("no-cache")),
+        ],
+        body.to_string(),
+    )
+        .into_response()
+}
+
+fn error(status: StatusCode, code: ErrorCode, description: Option<&str>) -> Response {
+    let mut body = json!({ "error": code.as_str() });
+    if let Some(description) = description {
+        body["error_description"] = description.into();
+    }
+    json(status, &body)
+}
+
+fn retry(mut response: Response, seconds: u64) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(refusal) => {
+                let code = refusal.code();
+                tracing::info!(code = code.as_str(), reason = %refusal, "refused");
+                let answer = match code {
+                    // Every cause looks the same: nothing to learn from probing codes and tokens.
+                    ErrorCode::InvalidGrant => error(status(code), code, None),
+                    _ => error(status(code), code, Some(&refusal.to_string())),
+                };
+                if code == ErrorCode::TemporarilyUnavailable {
+                    return retry(answer, RETRY_AFTER);
+                }
+                answer
+            }
+            Self::Client { basic } => {
+                let mut answer = error(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::InvalidClient,
+                    Some("the client is unknown or could not be authenticated"),
+                );
+                if basic {
+                    answer.headers_mut().insert(
+                        header::WWW_AUTHENTICATE,
+                        HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\""),
+                    );
+                }
+                answer
+            }
+            Self::Quota { retry_after } => retry(
+                error(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    ErrorCode::TemporarilyUnavailable,
+                    Some("a quota of this server is reached; try again later"),
+                ),
+                retry_after,
+            ),
+            Self::TooLarge => error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                ErrorCode::InvalidRequest,
+                Some("the body is too large"),
+            ),
+            Self::Unavailable => retry(
+                error(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    ErrorCode::TemporarilyUnavailable,
+                    Some("the server cannot serve this now; nothing was consumed, try again"),
+                ),
+                RETRY_AFTER,
+            ),
+            Self::Internal(cause) => {
+                tracing::error!(%cause, "internal error");
+                error(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ServerError, None)
+            }
+        }
+    }
+}

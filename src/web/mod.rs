@@ -1,0 +1,11 @@
+//! HTTP plumbing for the handlers: parameters, client authentication, cookies, errors, pages.
+
+pub mod body;
+pub mod client_auth;
+pub mod cookies;
+pub mod cors;
+pub mod error;
+pub mod pages;
+pub mod params;
+pub mod people;
+pub mod words;

@@ -1,0 +1,214 @@
+//! The people's pages: plain data in, a finished answer out. No JavaScript, nothing from elsewhere,
+//! nothing unescaped (threats XS-01).
+
+use std::sync::OnceLock;
+
+use askama::Template;
+use aws_lc_rs::digest;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::words::{Language, Text, Words};
+use crate::oauth::redirect_uri::Destination;
+
+/// The page that asks the person. The order of its fields is the order of the page (contract, "The
+/// people's pages").
+#[derive(Clone, Copy, Debug)]
+pub struct ConsentPage<'a> {
+    /// What the person reads.
+    pub language: Language,
+    /// Where the answer will go.
+    pub destination: &'a Destination,
+    /// The whole address, as it is registered.
+    pub redirect_uri: &'a str,
+    /// Whether an administrator vouches for the client; one that registered itself is not verified.
+    pub verified: bool,
+    /// What the client calls itself, already fit to be shown.
+    pub client_name: Option<&'a str>,
+    /// The name could be taken for another.
+    pub name_suspicious: bool,
+    /// The client's identifier.
+    pub client_id: &'a str,
+    /// What the operator calls the MCP server.
+    pub resource_name: Option<&'a str>,
+    /// The MCP server's URL.
+    pub resource: &'a str,
+    /// Each scope, and what it means in words.
+    pub scopes: &'a [(&'a str, Option<&'a str>)],
+    /// Who signs the person in.
+    pub identity_provider: &'a str,
+    /// The sealed request that comes back with the decision.
+    pub request: &'a str,
+}
+
+/// What happened, for a person to read.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the English words of each say what it means")]
+pub enum Message<'a> {
+    UnknownClient,
+    RedirectUriNotRegistered,
+    /// `what` is the parameter, or the error code, that is wrong.
+    InvalidRequest {
+        what: &'static str,
+    },
+    UnknownResource,
+    ConsentExpired,
+    ConsentFromElsewhere,
+    AlreadyDecided,
+    LoginFromElsewhere,
+    LoginExpired,
+    LoginUsed,
+    /// Signed in, and not let in by any rule.
+    NoAccess {
+        person: Option<&'a str>,
+        resource: &'a str,
+        missing: &'a [&'a str],
+    },
+    ProviderUnavailable,
+    ProviderMisconfigured,
+    ServerError,
+    TemporarilyUnavailable,
+    NotFound,
+    MethodNotAllowed,
+    TooManyRequests,
+    RequestTooLarge,
+}
+
+/// A way back to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ReturnLink<'a> {
+    /// A proven address.
+    pub url: &'a str,
+    /// How the address is called on the page.
+    pub host_label: &'a str,
+    /// Whether the browser goes there by itself after ten seconds.
+    pub automatic: bool,
+}
+
+/// A page that says what happened and what to do.
+#[derive(Clone, Copy, Debug)]
+pub struct MessagePage<'a> {
+    /// What the person reads.
+    pub language: Language,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// What happened.
+    pub message: Message<'a>,
+    /// The number under which the log has more.
+    pub reference: Option<&'a str>,
+    /// A way back to the client.
+    pub return_to: Option<ReturnLink<'a>>,
+}
+
+#[derive(Template)]
+#[template(path = "consent.html")]
+struct ConsentTemplate<'a> {
+    page: &'a ConsentPage<'a>,
+    w: &'static Words,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessageTemplate<'a> {
+    page: &'a MessagePage<'a>,
+    text: &'static Text,
+    w: &'static Words,
+}
+
+impl ConsentPage<'_> {
+    /// The answer, `200`.
+    pub fn render(&self) -> Response {
+        let template = ConsentTemplate { page: self, w: self.language.words() };
+        respond(StatusCode::OK, self.language, template.render())
+    }
+}
+
+impl MessagePage<'_> {
+    /// The answer.
+    pub fn render(&self) -> Response {
+        let w = self.language.words();
+        let template = MessageTemplate { page: self, text: text(&self.message, w), w };
+        respond(self.status, self.language, template.render())
+    }
+}
+
+fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
+    match message {
+        Message::UnknownClient => &w.unknown_client,
+        Message::RedirectUriNotRegistered => &w.redirect_uri_not_registered,
+        Message::InvalidRequest { .. } => &w.invalid_request,
+        Message::UnknownResource => &w.unknown_resource,
+        Message::ConsentExpired => &w.consent_expired,
+        Message::ConsentFromElsewhere => &w.consent_from_elsewhere,
+        Message::AlreadyDecided => &w.already_decided,
+        Message::LoginFromElsewhere => &w.login_from_elsewhere,
+        Message::LoginExpired => &w.login_expired,
+        Message::LoginUsed => &w.login_used,
+        Message::NoAccess { .. } => &w.no_access,
+        Message::ProviderUnavailable => &w.provider_unavailable,
+        Message::ProviderMisconfigured => &w.provider_misconfigured,
+        Message::ServerError => &w.server_error,
+        Message::TemporarilyUnavailable => &w.temporarily_unavailable,
+        Message::NotFound => &w.not_found,
+        Message::MethodNotAllowed => &w.method_not_allowed,
+        Message::TooManyRequests => &w.too_many_requests,
+        Message::RequestTooLarge => &w.request_too_large,
+    }
+}
+
+const STYLE_START: &str = "<style>";
+const STYLE_END: &str = "</style>";
+
+/// The policy of every page. There is no `form-action`: Chromium applies it to every redirect that
+/// follows the form, so it would block the identity provider and the way back to the client.
+fn content_security_policy(html: &str) -> HeaderValue {
+    static POLICY: OnceLock<HeaderValue> = OnceLock::new();
+    POLICY
+        .get_or_init(|| {
+            let style = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
+            let style = style.map_or("", |(style, _)| style);
+            let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
+            let policy = format!(
+                "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
+            );
+            HeaderValue::from_str(&policy)
+                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
+        })
+        .clone()
+}
+
+fn respond(status: StatusCode, language: Language, html: askama::Result<String>) -> Response {
+    let html = match html {
+        Ok(html) => html,
+        Err(cause) => {
+            tracing::error!(%cause, "a page could not be rendered");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    };
+    // `same-origin` and not `no-referrer`, which would make the browser send `Origin: null` with
+    // the form, and the form would be refused.
+    let headers: [(HeaderName, HeaderValue); 10] = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy(&html)),
+        (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            HeaderValue::from_static("same-origin"),
+        ),
+        (
+            HeaderName::from_static("permissions-policy"),
+            HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
+        ),
+        (header::CONTENT_LANGUAGE, HeaderValue::from_static(language.words().lang)),
+        (header::VARY, HeaderValue::from_static("accept-language")),
+    ];
+    (status, headers, html).into_response()
+}
+
+#[cfg(test)]
+mod tests;

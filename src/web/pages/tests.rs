@@ -1,0 +1,211 @@
+use axum::body::Body;
+use http_body_util::BodyExt;
+
+use super::*;
+
+/// What hostile clients put into names, scopes and addresses.
+const HOSTILE: &[&str] = &[
+    "<script>alert(1)</script>",
+    "\"onmouseover=\"alert(1)",
+    "' onfocus='alert(1)' autofocus='",
+    "</style><style>*{}",
+    "</title><meta http-equiv=refresh content=0>",
+    "--><img src=x onerror=alert(1)>",
+    "{{ 7*7 }}",
+    "&lt;b&gt;&#x22;",
+];
+
+fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
+    let (parts, body) = response.into_parts();
+    let body = futures_util::FutureExt::now_or_never(Body::new(body).collect()).unwrap().unwrap();
+    (parts.status, parts.headers, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+}
+
+fn consent(language: Language, text: &str, destination: &Destination) -> Response {
+    ConsentPage {
+        language,
+        destination,
+        redirect_uri: text,
+        verified: false,
+        client_name: Some(text),
+        name_suspicious: true,
+        client_id: text,
+        resource_name: Some(text),
+        resource: text,
+        scopes: &[(text, Some(text)), (text, None)],
+        identity_provider: text,
+        request: text,
+    }
+    .render()
+}
+
+fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
+    vec![
+        Message::UnknownClient,
+        Message::RedirectUriNotRegistered,
+        Message::InvalidRequest { what: "code_challenge" },
+        Message::UnknownResource,
+        Message::ConsentExpired,
+        Message::ConsentFromElsewhere,
+        Message::AlreadyDecided,
+        Message::LoginFromElsewhere,
+        Message::LoginExpired,
+        Message::LoginUsed,
+        Message::NoAccess { person: Some(text), resource: text, missing },
+        Message::ProviderUnavailable,
+        Message::ProviderMisconfigured,
+        Message::ServerError,
+        Message::TemporarilyUnavailable,
+        Message::NotFound,
+        Message::MethodNotAllowed,
+        Message::TooManyRequests,
+        Message::RequestTooLarge,
+    ]
+}
+
+fn all_pages(text: &str) -> Vec<(String, Response)> {
+    let destinations = [
+        ("https", Destination::Https { host: text.to_owned(), punycode: true }),
+        ("loopback", Destination::Loopback { host_and_port: text.to_owned() }),
+        ("app", Destination::App { scheme: text.to_owned() }),
+    ];
+    let mut pages = Vec::new();
+    for language in [Language::English, Language::Japanese] {
+        let lang = language.words().lang;
+        for (name, destination) in &destinations {
+            pages.push((format!("consent-{name}-{lang}"), consent(language, text, destination)));
+        }
+        for message in messages(text, &[text, text]) {
+            let name = format!("{message:?}");
+            let name = name.split_whitespace().next().unwrap().to_owned();
+            let page = MessagePage {
+                language,
+                status: StatusCode::BAD_REQUEST,
+                message,
+                reference: Some(text),
+                return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
+            };
+            pages.push((format!("{name}-{lang}"), page.render()));
+        }
+    }
+    pages
+}
+
+/// The page without its texts and attribute values: what the browser would build.
+fn skeleton(html: &str) -> String {
+    let mut out = String::new();
+    let (mut tag, mut quoted) = (false, false);
+    for c in html.chars() {
+        match c {
+            '<' if !tag => tag = true,
+            '"' if tag => quoted = !quoted,
+            '>' if tag && !quoted => {
+                tag = false;
+                out.push(c);
+            }
+            _ => {}
+        }
+        if tag && !quoted {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[test]
+fn xs_01_hostile_text_changes_no_page() {
+    let benign: Vec<String> =
+        all_pages("benign").into_iter().map(|(_, page)| skeleton(&read(page).2)).collect();
+    for text in HOSTILE {
+        for ((name, page), benign) in all_pages(text).into_iter().zip(&benign) {
+            let html = read(page).2;
+            assert_eq!(&skeleton(&html), benign, "{name} is changed by {text}");
+        }
+    }
+}
+
+#[test]
+fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
+    for (name, page) in all_pages("text") {
+        let (_, headers, html) = read(page);
+        let style = html.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
+        let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert_eq!(
+            policy,
+            format!(
+                "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
+            ),
+            "{name}"
+        );
+        assert_eq!(headers["content-type"], "text/html; charset=utf-8");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["x-frame-options"], "DENY");
+        assert_eq!(headers["referrer-policy"], "same-origin");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert!(!html.contains("<script") && !html.contains(" style=") && !html.contains("src="));
+        assert!(!html.contains("autofocus") && !html.contains(" id="), "{name}");
+        let lang = headers["content-language"].to_str().unwrap();
+        assert!(html.contains(&format!("<html lang=\"{lang}\">")), "{name}");
+        assert!(html.contains("<h1>") && html.contains("<main>"), "{name}");
+    }
+}
+
+#[test]
+fn con_02_the_page_tells_first_where_the_answer_goes() {
+    let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
+    let page = ConsentPage {
+        language: Language::English,
+        destination: &destination,
+        redirect_uri: "https://host.example/callback",
+        verified: false,
+        client_name: Some("Client Name"),
+        name_suspicious: false,
+        client_id: "client_1",
+        resource_name: Some("The Server"),
+        resource: "https://mcp.example.com/mcp",
+        scopes: &[("read:things", Some("Read things"))],
+        identity_provider: "Okta",
+        request: "sealed",
+    };
+    let html = read(page.render()).2;
+    let order = [
+        "host.example",
+        "Client Name",
+        "The Server",
+        "Read things",
+        "Okta",
+        "\"deny\"",
+        "\"approve\"",
+    ];
+    let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    assert!(html.contains(EN_UNVERIFIED));
+    assert!(!html.contains(" href="), "nothing of the client's is a link");
+}
+
+const EN_UNVERIFIED: &str = "Not verified: it registered itself";
+
+#[test]
+fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
+    let destination = Destination::App { scheme: "cursor".to_owned() };
+    let mut page = ConsentPage {
+        language: Language::English,
+        destination: &destination,
+        redirect_uri: "cursor://callback",
+        verified: false,
+        client_name: None,
+        name_suspicious: false,
+        client_id: "client_1",
+        resource_name: None,
+        resource: "https://mcp.example.com/mcp",
+        scopes: &[],
+        identity_provider: "Okta",
+        request: "sealed",
+    };
+    let english = read(page.render()).2;
+    assert!(english.contains("did not give a name") && english.contains("without any particular"));
+    page.language = Language::Japanese;
+    let japanese = read(page.render()).2;
+    assert!(japanese.contains("名前を名乗っていません") && japanese.contains("承認"));
+}

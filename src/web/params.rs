@@ -1,0 +1,158 @@
+//! Parameters of a query or a form, read strictly: RFC 6749 §3.1 and §3.2, threats PP-01.
+//!
+//! Repeated parameters are refused, an empty value counts as left out, bytes that are not UTF-8 are
+//! refused (a lossy reader makes two different inputs equal), unknown parameters are ignored.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, header};
+use percent_encoding::percent_decode_str;
+
+/// Most parameters read from one request.
+const MAX_PARAMS: usize = 50;
+
+/// Why parameters could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParamsRefused {
+    /// Not UTF-8, or a NUL inside.
+    #[error("a parameter is not valid UTF-8")]
+    Encoding,
+    /// More than [`MAX_PARAMS`].
+    #[error("too many parameters")]
+    TooMany,
+    /// Not a form.
+    #[error("the body must be application/x-www-form-urlencoded")]
+    NotAForm,
+    /// Parameters in the URL of a POST.
+    #[error("parameters belong into the body, not into the URL")]
+    InUrl,
+}
+
+/// The parameters of one request, in the order they came.
+#[derive(Clone, Debug, Default)]
+pub struct Params(Vec<(String, String)>);
+
+/// A parameter came more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated;
+
+impl Params {
+    /// Reads a query string or a form body.
+    pub fn parse(encoded: &str) -> Result<Self, ParamsRefused> {
+        let mut params = Vec::new();
+        for pair in encoded.split('&').filter(|pair| !pair.is_empty()) {
+            if params.len() == MAX_PARAMS {
+                return Err(ParamsRefused::TooMany);
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            params.push((decode(name)?, decode(value)?));
+        }
+        Ok(Self(params))
+    }
+
+    /// Reads the form of a POST whose URL must carry no parameters (RFC 6749 §3.2).
+    pub fn from_post(
+        headers: &HeaderMap,
+        query: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, ParamsRefused> {
+        if query.is_some_and(|query| !query.is_empty()) {
+            return Err(ParamsRefused::InUrl);
+        }
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+        let charset_fits = parameters.trim().is_empty()
+            || parameters.trim().to_ascii_lowercase().replace('"', "") == "charset=utf-8";
+        if !media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            || !charset_fits
+        {
+            return Err(ParamsRefused::NotAForm);
+        }
+        Self::parse(std::str::from_utf8(body).map_err(|_| ParamsRefused::Encoding)?)
+    }
+
+    /// The value of a parameter; `None` when left out or empty.
+    pub fn get(&self, name: &str) -> Result<Option<&str>, Repeated> {
+        let mut values = self.0.iter().filter(|(known, _)| known == name);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(Repeated);
+        }
+        Ok(first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()))
+    }
+
+    /// The value of a parameter that may repeat when all its values are equal, as `resource` may
+    /// (RFC 8707 §2). `Repeated` when they differ.
+    pub fn get_agreeing(&self, name: &str) -> Result<Option<&str>, Repeated> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(known, value)| known == name && !value.is_empty())
+            .map(|(_, value)| value.as_str());
+        let first = values.next();
+        if values.any(|other| Some(other) != first) { Err(Repeated) } else { Ok(first) }
+    }
+
+    /// Whether any of `names` came more than once.
+    pub fn repeats_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.get(name).is_err())
+    }
+}
+
+fn decode(encoded: &str) -> Result<String, ParamsRefused> {
+    let spaced: Cow<'_, str> =
+        if encoded.contains('+') { encoded.replace('+', " ").into() } else { encoded.into() };
+    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| ParamsRefused::Encoding)?;
+    if decoded.contains('\0') { Err(ParamsRefused::Encoding) } else { Ok(decoded.into_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pp_01_hostile_parameters_are_refused_or_ignored() {
+        assert_eq!(Params::parse("client_id=%ff").unwrap_err(), ParamsRefused::Encoding);
+        assert_eq!(Params::parse("state=a%00b").unwrap_err(), ParamsRefused::Encoding);
+        let many = vec!["a=b"; 51].join("&");
+        assert_eq!(Params::parse(&many).unwrap_err(), ParamsRefused::TooMany);
+
+        let params = Params::parse("a=1&b=&a=2&c=x;d=y&e").unwrap();
+        assert_eq!(params.get("a"), Err(Repeated));
+        assert_eq!(params.get("b"), Ok(None), "an empty value counts as left out");
+        assert_eq!(params.get("c"), Ok(Some("x;d=y")), "a semicolon separates nothing");
+        assert_eq!(params.get("e"), Ok(None));
+    }
+
+    #[test]
+    fn az_14_plus_and_percent_twenty_are_the_same_space() {
+        let params = Params::parse("a=x+y&b=x%20y&c=x%2By").unwrap();
+        assert_eq!(params.get("a"), params.get("b"));
+        assert_eq!(params.get("c"), Ok(Some("x+y")));
+    }
+
+    #[test]
+    fn az_03_resource_may_repeat_when_it_agrees() {
+        let params = Params::parse("resource=x&resource=x").unwrap();
+        assert_eq!(params.get_agreeing("resource"), Ok(Some("x")));
+        let params = Params::parse("resource=x&resource=y").unwrap();
+        assert_eq!(params.get_agreeing("resource"), Err(Repeated));
+    }
+
+    #[test]
+    fn tok_01_only_a_form_in_the_body_is_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+        assert_eq!(Params::from_post(&headers, None, b"{}").unwrap_err(), ParamsRefused::NotAForm);
+        let form = "application/x-www-form-urlencoded; charset=UTF-8".parse().unwrap();
+        headers.insert(header::CONTENT_TYPE, form);
+        assert!(Params::from_post(&headers, None, b"a=b").is_ok());
+        assert_eq!(
+            Params::from_post(&headers, Some("a=b"), b"").unwrap_err(),
+            ParamsRefused::InUrl
+        );
+    }
+}

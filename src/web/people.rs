@@ -1,0 +1,175 @@
+//! Answers for people: pages in their language, and the way back to the client.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::pages::{Message, MessagePage, ReturnLink};
+use super::words::Language;
+use crate::app::App;
+use crate::oauth::error::{ErrorCode, Refusal};
+use crate::oauth::redirect_uri::{Destination, ReturnAddress, destination};
+use crate::storage::StorageError;
+use crate::telemetry::new_reference;
+
+/// The language a person reads.
+pub fn language(headers: &HeaderMap) -> Language {
+    Language::from_accept_language(
+        headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()),
+    )
+}
+
+/// A page that needs no reference: what happened is the person's to mend.
+pub fn message(headers: &HeaderMap, status: StatusCode, message: Message<'_>) -> Response {
+    let page = MessagePage {
+        language: language(headers),
+        status,
+        message,
+        reference: None,
+        return_to: None,
+    };
+    page.render()
+}
+
+/// Something ends on a page. `Display` of the cause goes to the log under the reference that the
+/// page shows.
+#[derive(Debug)]
+pub struct PageError {
+    status: StatusCode,
+    message: Message<'static>,
+    reference: String,
+    language: Language,
+}
+
+impl PageError {
+    /// A page with a reference; `reason` is for the log.
+    pub fn new(
+        headers: &HeaderMap,
+        status: StatusCode,
+        message: Message<'static>,
+        reason: &dyn std::fmt::Display,
+    ) -> Self {
+        let reference = new_reference();
+        if status.is_server_error() {
+            tracing::error!(reference, status = status.as_u16(), %reason, "page shown");
+        } else {
+            tracing::info!(reference, status = status.as_u16(), %reason, "page shown");
+        }
+        Self { status, message, reference, language: language(headers) }
+    }
+
+    /// Our database could not serve, or a fault of ours.
+    pub fn storage(headers: &HeaderMap, error: &StorageError) -> Self {
+        match error {
+            StorageError::Unavailable(_) => Self::new(
+                headers,
+                StatusCode::SERVICE_UNAVAILABLE,
+                Message::TemporarilyUnavailable,
+                error,
+            ),
+            StorageError::Corrupt(_) | StorageError::Sealed(_) => {
+                Self::new(headers, StatusCode::INTERNAL_SERVER_ERROR, Message::ServerError, error)
+            }
+        }
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let page = MessagePage {
+            language: self.language,
+            status: self.status,
+            message: self.message,
+            reference: Some(&self.reference),
+            return_to: None,
+        };
+        let mut response = page.render();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        }
+        response
+    }
+}
+
+/// Leads the browser on. 303, so that a POST is never repeated elsewhere (RFC 9700 §4.12).
+pub fn see_other(location: &str) -> Response {
+    let location = HeaderValue::from_str(location);
+    let Ok(location) = location else {
+        // Registered URIs and our own parameters are ASCII; nothing else gets here.
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let headers = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// The way back to a client: a proven address, its `state`, and our `iss` on every answer.
+pub struct WayBack<'a> {
+    /// Our issuer (RFC 9207).
+    pub issuer: &'a str,
+    /// A redirect URI that the client registered.
+    pub address: ReturnAddress,
+    /// The client's `state`.
+    pub state: Option<String>,
+}
+
+impl WayBack<'_> {
+    /// The URL that brings a code.
+    pub fn with_code(&self, code: &str) -> String {
+        self.with(&[("code", code)])
+    }
+
+    /// The URL that brings an error.
+    pub fn with_error(&self, code: ErrorCode, description: Option<&str>) -> String {
+        let mut params = vec![("error", code.as_str())];
+        params.extend(description.map(|description| ("error_description", description)));
+        self.with(&params)
+    }
+
+    fn with<'p>(&'p self, first: &[(&'p str, &'p str)]) -> String {
+        let mut params = first.to_vec();
+        params.extend(self.state.as_deref().map(|state| ("state", state)));
+        params.push(("iss", self.issuer));
+        self.address.with_params(&params)
+    }
+
+    /// The host, or the kind of program, for the label of a link.
+    pub fn label(&self) -> String {
+        match destination(self.address.as_str()) {
+            Destination::Https { host, .. } => host,
+            Destination::Loopback { host_and_port } => host_and_port,
+            Destination::App { scheme } => format!("{scheme}:"),
+        }
+    }
+}
+
+/// Tells the client that its request is refused, before any person has approved anything.
+///
+/// A program on the person's own device is told directly, and so is an address that the operator
+/// listed. Any other website registered itself, and would make us its open redirector: the person
+/// reads a page and decides to go on (OAuth 2.1 §7.13.2, checklist AZ-28).
+pub fn refuse(
+    app: &App,
+    headers: &HeaderMap,
+    back: &WayBack<'_>,
+    refusal: &dyn Refusal,
+) -> Response {
+    tracing::info!(code = refusal.code().as_str(), reason = %refusal, "authorization refused");
+    let url = back.with_error(refusal.code(), Some(&refusal.to_string()));
+    let on_this_device = !matches!(destination(back.address.as_str()), Destination::Https { .. });
+    let listed = app.redirect_policy().allowed.is_some();
+    if on_this_device || listed {
+        return see_other(&url);
+    }
+    let label = back.label();
+    let page = MessagePage {
+        language: language(headers),
+        status: StatusCode::BAD_REQUEST,
+        message: Message::InvalidRequest { what: refusal.code().as_str() },
+        reference: None,
+        return_to: Some(ReturnLink { url: &url, host_label: &label, automatic: false }),
+    };
+    page.render()
+}

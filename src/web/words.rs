@@ -1,0 +1,416 @@
+//! Every word a person reads, in every language. A language is complete because it would not compile
+//! otherwise.
+
+/// A language of the pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// English, also when nothing fits.
+    English,
+    /// Japanese.
+    Japanese,
+}
+
+impl Language {
+    /// The language that an `Accept-Language` header prefers (RFC 9110 §12.5.4).
+    pub fn from_accept_language(header: Option<&str>) -> Self {
+        let mut best = (0, Self::English);
+        for range in header.unwrap_or_default().split(',') {
+            let (tag, weight) = range.split_once(';').unwrap_or((range, ""));
+            let primary = tag.trim().split('-').next().unwrap_or_default();
+            let language = match primary.to_ascii_lowercase().as_str() {
+                "en" => Self::English,
+                "ja" => Self::Japanese,
+                _ => continue,
+            };
+            let weight = thousandths(weight);
+            if weight > best.0 {
+                best = (weight, language);
+            }
+        }
+        best.1
+    }
+
+    /// Its words.
+    pub fn words(self) -> &'static Words {
+        match self {
+            Self::English => &EN,
+            Self::Japanese => &JA,
+        }
+    }
+}
+
+/// `q=0.8` as 800; nothing as 1000; anything unreadable as 0.
+fn thousandths(parameter: &str) -> u16 {
+    let parameter = parameter.trim();
+    if parameter.is_empty() {
+        return 1000;
+    }
+    let number = parameter.strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
+    match number {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+        Some(q) if (0.0..=1.0).contains(&q) => (q * 1000.0) as u16,
+        _ => 0,
+    }
+}
+
+/// A message: its heading, what happened, what to do.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the words say it")]
+pub struct Text {
+    pub title: &'static str,
+    pub happened: &'static str,
+    pub remedy: &'static str,
+}
+
+/// The words of one language. Pairs stand before and after what is put between them.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the words say it")]
+pub struct Words {
+    pub lang: &'static str,
+
+    pub consent_title: &'static str,
+    pub answer_goes_to: &'static str,
+    pub verified: &'static str,
+    pub unverified: &'static str,
+    pub https_note: &'static str,
+    pub punycode_warning: &'static str,
+    pub loopback_is: &'static str,
+    pub loopback_warning: &'static str,
+    pub app_is: &'static str,
+    pub app_warning: &'static str,
+    pub client_is: &'static str,
+    pub calls_itself: (&'static str, &'static str),
+    pub no_name: &'static str,
+    pub name_warning: &'static str,
+    pub wants_to_use: &'static str,
+    pub will_be_able_to: &'static str,
+    pub no_scopes: &'static str,
+    pub who_signs_in: &'static str,
+    pub sign_in_with: (&'static str, &'static str),
+    pub deny: &'static str,
+    pub approve: &'static str,
+    pub details: &'static str,
+    pub full_address: &'static str,
+    pub client_id: &'static str,
+    pub consent_footer: &'static str,
+
+    pub return_to: (&'static str, &'static str),
+    pub automatic: &'static str,
+    pub reference: &'static str,
+    pub concerns: &'static str,
+    pub signed_in_as: (&'static str, &'static str),
+    pub no_access_to: (&'static str, &'static str),
+    pub asked_for: &'static str,
+
+    pub unknown_client: Text,
+    pub redirect_uri_not_registered: Text,
+    pub invalid_request: Text,
+    pub unknown_resource: Text,
+    pub consent_expired: Text,
+    pub consent_from_elsewhere: Text,
+    pub already_decided: Text,
+    pub login_from_elsewhere: Text,
+    pub login_expired: Text,
+    pub login_used: Text,
+    pub no_access: Text,
+    pub provider_unavailable: Text,
+    pub provider_misconfigured: Text,
+    pub server_error: Text,
+    pub temporarily_unavailable: Text,
+    pub not_found: Text,
+    pub method_not_allowed: Text,
+    pub too_many_requests: Text,
+    pub request_too_large: Text,
+}
+
+static EN: Words = Words {
+    lang: "en",
+
+    consent_title: "An application asks for access",
+    answer_goes_to: "Access will be given to",
+    verified: "Verified by your administrator",
+    unverified: "Not verified: it registered itself",
+    https_note: "Whoever runs this website will be able to act for you. Continue only if you trust it and started this there.",
+    punycode_warning: "This address contains characters that can look like others. It may imitate a website you know.",
+    loopback_is: "A program on this computer",
+    loopback_warning: "Any program on this computer could be behind this. Continue only if you have just started it yourself.",
+    app_is: "An app on this device that opens",
+    app_warning: "Any app on this device could have claimed this kind of link. Continue only if you have just started it yourself.",
+    client_is: "The application",
+    calls_itself: ("calls itself “", "”. Nobody has checked this name."),
+    no_name: "did not give a name.",
+    name_warning: "This name looks made to be taken for another one.",
+    wants_to_use: "wants to use",
+    will_be_able_to: "It will be able to",
+    no_scopes: "Connect to the server, without any particular permission.",
+    who_signs_in: "Sign-in",
+    sign_in_with: ("If you approve, you sign in with ", "."),
+    deny: "Deny",
+    approve: "Approve",
+    details: "Technical details",
+    full_address: "Full address",
+    client_id: "Client ID",
+    consent_footer: "You can stop here at any time: nothing happens until you approve.",
+
+    return_to: ("Return to ", ""),
+    automatic: "You are taken there in ten seconds.",
+    reference: "Reference for your administrator:",
+    concerns: "It concerns:",
+    signed_in_as: ("You are signed in as ", "."),
+    no_access_to: ("You do not have access to ", "."),
+    asked_for: "The application asked for:",
+
+    unknown_client: Text {
+        title: "This application is not registered",
+        happened: "The application that sent you here is not known to this server. It may have been removed, or it has not registered yet.",
+        remedy: "Go back to the application, disconnect this server there, and connect it again.",
+    },
+    redirect_uri_not_registered: Text {
+        title: "The return address is not registered",
+        happened: "The application asked to send you back to an address that it did not register. You have not been sent there, because it could belong to somebody else.",
+        remedy: "Connect again from the application. If this comes back, tell the people who make it.",
+    },
+    invalid_request: Text {
+        title: "The application sent a wrong request",
+        happened: "Something in the request does not follow the rules, so it was not carried out.",
+        remedy: "Connect again from the application. If this comes back, tell the people who make it.",
+    },
+    unknown_resource: Text {
+        title: "This MCP server is no longer here",
+        happened: "The MCP server that the application asked for is not, or no longer, behind this server.",
+        remedy: "Check the address in the application, or ask your administrator.",
+    },
+    consent_expired: Text {
+        title: "This page was open for too long",
+        happened: "For your safety a decision must be made within ten minutes. Nothing was approved.",
+        remedy: "Go back to the application and connect again.",
+    },
+    consent_from_elsewhere: Text {
+        title: "This decision did not come from your page",
+        happened: "The answer did not come from the page that was shown to this browser, so it was not accepted. Nothing was approved. This also happens when the browser blocks cookies.",
+        remedy: "Allow cookies for this site, then go back to the application and connect again.",
+    },
+    already_decided: Text {
+        title: "You have already decided",
+        happened: "This page was answered before, perhaps in another tab. The second answer was not used.",
+        remedy: "If the application is not connected yet, connect again from there.",
+    },
+    login_from_elsewhere: Text {
+        title: "This sign-in was not started in this browser",
+        happened: "The sign-in that came back here does not belong to a request that this browser approved, so it was stopped. Somebody may have sent you a link.",
+        remedy: "If you were connecting an application yourself, go back to it and connect again, in one browser from start to end.",
+    },
+    login_expired: Text {
+        title: "The sign-in took too long",
+        happened: "The request has expired before the sign-in was finished.",
+        remedy: "Go back to the application and connect again.",
+    },
+    login_used: Text {
+        title: "This sign-in is already finished",
+        happened: "This page can be used only once. It was probably loaded again, or opened from the history.",
+        remedy: "If the application is not connected yet, connect again from there.",
+    },
+    no_access: Text {
+        title: "You have no access",
+        happened: "",
+        remedy: "If you need it, ask your administrator, and give the reference below.",
+    },
+    provider_unavailable: Text {
+        title: "Sign-in is not available right now",
+        happened: "The service that signs you in does not answer. Nothing was lost.",
+        remedy: "Please try again in a few minutes. If it lasts, tell your administrator.",
+    },
+    provider_misconfigured: Text {
+        title: "Sign-in is not set up correctly",
+        happened: "This server and the service that signs you in do not understand each other. You cannot mend this yourself.",
+        remedy: "Tell your administrator, and give the reference below.",
+    },
+    server_error: Text {
+        title: "Something broke on our side",
+        happened: "The request could not be finished because of a fault in this server.",
+        remedy: "Try again. If it happens again, tell your administrator, and give the reference below.",
+    },
+    temporarily_unavailable: Text {
+        title: "Not available right now",
+        happened: "The server cannot do this at the moment. Nothing was lost.",
+        remedy: "Please try again in a minute.",
+    },
+    not_found: Text {
+        title: "There is nothing here",
+        happened: "This address does not exist on this server.",
+        remedy: "To connect an MCP server, put its URL into your application.",
+    },
+    method_not_allowed: Text {
+        title: "This page cannot be used that way",
+        happened: "The address exists, but not for this kind of request.",
+        remedy: "Go back to the application and connect again.",
+    },
+    too_many_requests: Text {
+        title: "Too much at once",
+        happened: "More sign-ins are open than this server allows. Nothing was approved.",
+        remedy: "Please try again in a few minutes.",
+    },
+    request_too_large: Text {
+        title: "The request is too large",
+        happened: "More was sent than this page can accept.",
+        remedy: "Go back to the application and connect again.",
+    },
+};
+
+static JA: Words = Words {
+    lang: "ja",
+
+    consent_title: "アプリケーションがアクセスを求めています",
+    answer_goes_to: "アクセス権の渡し先",
+    verified: "管理者が確認済み",
+    unverified: "未確認:自己登録されたアプリケーション",
+    https_note: "このウェブサイトの運営者は、あなたに代わって操作できるようになります。信頼でき、ご自身がそこで始めた場合にのみ続けてください。",
+    punycode_warning: "このアドレスには、ほかの文字と見分けにくい文字が含まれています。よく知られたサイトの偽物かもしれません。",
+    loopback_is: "このコンピューター上のプログラム",
+    loopback_warning: "このコンピューター上のどのプログラムでも受け取れる可能性があります。たった今ご自身で始めた場合にのみ続けてください。",
+    app_is: "この端末で次の形式のリンクを開くアプリ",
+    app_warning: "この端末のどのアプリでもこの形式のリンクを受け取れる可能性があります。たった今ご自身で始めた場合にのみ続けてください。",
+    client_is: "アプリケーション",
+    calls_itself: ("自称「", "」。この名前は誰も確認していません。"),
+    no_name: "名前を名乗っていません。",
+    name_warning: "この名前は、ほかの名前と見間違えるように作られた可能性があります。",
+    wants_to_use: "利用したいサーバー",
+    will_be_able_to: "許可される操作",
+    no_scopes: "特定の権限なしでサーバーに接続すること。",
+    who_signs_in: "サインイン",
+    sign_in_with: ("承認すると、", " でサインインします。"),
+    deny: "拒否",
+    approve: "承認",
+    details: "技術的な詳細",
+    full_address: "アドレス全体",
+    client_id: "クライアントID",
+    consent_footer: "いつでもここで中止できます。承認するまで何も起こりません。",
+
+    return_to: ("", " に戻る"),
+    automatic: "10秒後に自動的に移動します。",
+    reference: "管理者に伝える参照番号:",
+    concerns: "問題の箇所:",
+    signed_in_as: ("", " としてサインインしています。"),
+    no_access_to: ("", " を利用する権限がありません。"),
+    asked_for: "アプリケーションが求めた権限:",
+
+    unknown_client: Text {
+        title: "このアプリケーションは登録されていません",
+        happened: "あなたをここに案内したアプリケーションは、このサーバーに登録されていません。削除されたか、まだ登録されていない可能性があります。",
+        remedy: "アプリケーションに戻り、このサーバーとの接続を解除してから、もう一度接続してください。",
+    },
+    redirect_uri_not_registered: Text {
+        title: "戻り先のアドレスが登録されていません",
+        happened: "アプリケーションは、登録していないアドレスへ戻そうとしました。他人のものである可能性があるため、移動しませんでした。",
+        remedy: "アプリケーションからもう一度接続してください。繰り返す場合は、その開発元に連絡してください。",
+    },
+    invalid_request: Text {
+        title: "アプリケーションの要求が正しくありません",
+        happened: "要求の一部が規則に従っていないため、実行されませんでした。",
+        remedy: "アプリケーションからもう一度接続してください。繰り返す場合は、その開発元に連絡してください。",
+    },
+    unknown_resource: Text {
+        title: "このMCPサーバーはありません",
+        happened: "アプリケーションが求めたMCPサーバーは、ここにはないか、もう提供されていません。",
+        remedy: "アプリケーションに入力したアドレスを確かめるか、管理者に問い合わせてください。",
+    },
+    consent_expired: Text {
+        title: "ページの有効期限が切れました",
+        happened: "安全のため、10分以内に決める必要があります。何も承認されていません。",
+        remedy: "アプリケーションに戻り、もう一度接続してください。",
+    },
+    consent_from_elsewhere: Text {
+        title: "この操作はあなたのページからのものではありません",
+        happened: "このブラウザーに表示されたページからの回答ではないため、受け付けませんでした。何も承認されていません。Cookieがブロックされている場合にも起こります。",
+        remedy: "このサイトのCookieを許可し、アプリケーションに戻ってもう一度接続してください。",
+    },
+    already_decided: Text {
+        title: "すでに回答済みです",
+        happened: "このページには、別のタブなどですでに回答されています。2回目の回答は使われませんでした。",
+        remedy: "まだ接続されていない場合は、アプリケーションからもう一度接続してください。",
+    },
+    login_from_elsewhere: Text {
+        title: "このブラウザーで始めたサインインではありません",
+        happened: "戻ってきたサインインは、このブラウザーで承認した要求のものではないため、中止しました。誰かがリンクを送りつけた可能性があります。",
+        remedy: "ご自身で接続していた場合は、アプリケーションに戻り、最初から最後まで同じブラウザーで接続し直してください。",
+    },
+    login_expired: Text {
+        title: "サインインに時間がかかりすぎました",
+        happened: "サインインが終わる前に、要求の有効期限が切れました。",
+        remedy: "アプリケーションに戻り、もう一度接続してください。",
+    },
+    login_used: Text {
+        title: "このサインインはすでに終わっています",
+        happened: "このページは一度しか使えません。再読み込みされたか、履歴から開かれたようです。",
+        remedy: "まだ接続されていない場合は、アプリケーションからもう一度接続してください。",
+    },
+    no_access: Text {
+        title: "利用する権限がありません",
+        happened: "",
+        remedy: "必要な場合は、下の参照番号を添えて管理者に依頼してください。",
+    },
+    provider_unavailable: Text {
+        title: "現在サインインできません",
+        happened: "サインインを行うサービスが応答しません。失われたものはありません。",
+        remedy: "数分後にもう一度お試しください。続く場合は管理者に連絡してください。",
+    },
+    provider_misconfigured: Text {
+        title: "サインインの設定に誤りがあります",
+        happened: "このサーバーとサインインを行うサービスの設定が合っていません。ご自身では直せません。",
+        remedy: "下の参照番号を添えて管理者に連絡してください。",
+    },
+    server_error: Text {
+        title: "サーバーで問題が起きました",
+        happened: "このサーバーの不具合のため、要求を完了できませんでした。",
+        remedy: "もう一度お試しください。繰り返す場合は、下の参照番号を添えて管理者に連絡してください。",
+    },
+    temporarily_unavailable: Text {
+        title: "現在ご利用いただけません",
+        happened: "サーバーは今この操作を行えません。失われたものはありません。",
+        remedy: "1分ほど待ってからもう一度お試しください。",
+    },
+    not_found: Text {
+        title: "ここには何もありません",
+        happened: "このアドレスは、このサーバーにはありません。",
+        remedy: "MCPサーバーに接続するには、そのURLをアプリケーションに入力してください。",
+    },
+    method_not_allowed: Text {
+        title: "このページはそのようには使えません",
+        happened: "アドレスはありますが、この種類の要求には対応していません。",
+        remedy: "アプリケーションに戻り、もう一度接続してください。",
+    },
+    too_many_requests: Text {
+        title: "要求が多すぎます",
+        happened: "サーバーの上限を超える数のサインインが進行中です。何も承認されていません。",
+        remedy: "数分後にもう一度お試しください。",
+    },
+    request_too_large: Text {
+        title: "要求が大きすぎます",
+        happened: "このページで受け付けられる量を超えています。",
+        remedy: "アプリケーションに戻り、もう一度接続してください。",
+    },
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preferred_language_is_chosen() {
+        let cases = [
+            (None, Language::English),
+            (Some(""), Language::English),
+            (Some("ja"), Language::Japanese),
+            (Some("ja-JP,ja;q=0.9,en;q=0.8"), Language::Japanese),
+            (Some("en-US,en;q=0.9,ja;q=0.8"), Language::English),
+            (Some("en;q=0.1, ja;q=0.2"), Language::Japanese),
+            (Some("de-DE, ja;q=0"), Language::English),
+            (Some("fr, *;q=0.5"), Language::English),
+            (Some("ja;q=broken, en;q=0.1"), Language::English),
+            (Some(";;;,,,q="), Language::English),
+        ];
+        for (header, language) in cases {
+            assert_eq!(Language::from_accept_language(header), language, "{header:?}");
+        }
+    }
+}

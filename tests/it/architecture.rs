@@ -1,0 +1,111 @@
+//! The house's import rule: a module imports only from rows below its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rows from the top; modules of one row do not import each other.
+const ROWS: &[&[&str]] = &[
+    &["cli"],
+    &["server"],
+    &["endpoints", "gateway", "admin"],
+    &["web"],
+    &["app"],
+    &["clients", "upstream", "signing"],
+    &["storage", "http_client"],
+    &["telemetry", "config"],
+    &["policy"],
+    &["oauth"],
+    &["clock"],
+];
+
+/// Beside the rows: the demo may use these, and only the command line may use the demo.
+const DEMO_MAY_USE: &[&str] = &["oauth", "clock"];
+
+fn row(module: &str) -> Option<usize> {
+    ROWS.iter().position(|row| row.contains(&module))
+}
+
+fn allowed(from: &str, to: &str) -> bool {
+    match (from, to) {
+        (from, to) if from == to => true,
+        ("cli", "demo") => true,
+        (_, "demo") => false,
+        ("demo", to) => DEMO_MAY_USE.contains(&to),
+        (from, to) => match (row(from), row(to)) {
+            (Some(from), Some(to)) => from < to,
+            _ => false,
+        },
+    }
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Modules named after `crate::`, in `use` lines and in paths alike.
+fn imports(text: &str) -> Vec<String> {
+    let code: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let mut found = Vec::new();
+    for piece in code.split("crate::").skip(1) {
+        if let Some(group) = piece.strip_prefix('{') {
+            let group = group.split('}').next().unwrap_or_default();
+            found.extend(
+                group
+                    .split(',')
+                    .map(|name| name.trim().split("::").next().unwrap_or("").to_owned()),
+            );
+        } else {
+            let end = piece.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(piece.len());
+            found.push(piece[..end].to_owned());
+        }
+    }
+    found.retain(|name| !name.is_empty() && name.chars().all(|c| c.is_lowercase() || c == '_'));
+    found
+}
+
+#[test]
+fn imports_point_downwards_only() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let inside = file.strip_prefix(&source).unwrap();
+        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = first.trim_end_matches(".rs");
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        assert!(row(module).is_some() || module == "demo", "{module} has no row");
+        let text = fs::read_to_string(&file).unwrap();
+        for import in imports(&text) {
+            // Macros stand at the root of the crate.
+            if import != "audit" && !allowed(module, &import) {
+                wrong.push(format!("{} uses {import}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that point upwards or sideways:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_upward_or_sideways_import_would_be_found() {
+    assert_eq!(
+        imports("use crate::{app::App, web::error};\nlet x = crate::oauth::y();"),
+        ["app", "web", "oauth"]
+    );
+    assert!(allowed("endpoints", "web"));
+    assert!(!allowed("web", "endpoints"));
+    assert!(!allowed("gateway", "endpoints"));
+    assert!(!allowed("server", "demo"));
+    assert!(!allowed("demo", "storage"));
+}

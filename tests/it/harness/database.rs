@@ -1,0 +1,105 @@
+//! A database per test: an SQLite file in a folder of its own, or a schema in the PostgreSQL that
+//! `TEST_DATABASE_URL` names.
+
+use std::path::PathBuf;
+use std::sync::Once;
+
+use portcullis::oauth::secret::random_bytes;
+use sqlx::{AssertSqlSafe, Connection};
+
+pub(crate) struct Database {
+    pub url: String,
+    /// The folder of the SQLite file; also where other files of the test go.
+    pub folder: PathBuf,
+    schema: Option<(String, String)>,
+}
+
+impl Database {
+    pub(crate) async fn new() -> Self {
+        let name = format!("test_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
+        let folder = std::env::temp_dir().join(format!("portcullis_{name}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let Ok(server) = std::env::var("TEST_DATABASE_URL") else {
+            let url = format!("sqlite://{}/portcullis.db", folder.display());
+            return Self { url, folder, schema: None };
+        };
+        drivers();
+        let mut connection = sqlx::AnyConnection::connect(&server).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let joiner = if server.contains('?') { '&' } else { '?' };
+        let url = format!("{server}{joiner}options=-c%20search_path%3D{name}");
+        Self { url, folder, schema: Some((server, name)) }
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.schema.is_some()
+    }
+
+    /// One number from the database, asked past the server.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        number
+    }
+
+    /// Runs a statement past the server.
+    pub(crate) async fn execute(&self, sql: &str) {
+        drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// Everything a thief of the database gets, as bytes.
+    pub(crate) async fn dump(&self) -> Vec<u8> {
+        match &self.schema {
+            None => ["portcullis.db", "portcullis.db-wal", "portcullis.db-shm"]
+                .iter()
+                .filter_map(|file| std::fs::read(self.folder.join(file)).ok())
+                .flatten()
+                .collect(),
+            Some(_) => self.dump_postgres().await,
+        }
+    }
+
+    async fn dump_postgres(&self) -> Vec<u8> {
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let mut dump = Vec::new();
+        for table in [
+            "installation",
+            "signing_keys",
+            "clients",
+            "consents",
+            "logins",
+            "upstream_sessions",
+            "grants",
+            "authorization_codes",
+            "refresh_tokens",
+        ] {
+            let rows: Vec<String> =
+                sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))
+                    .fetch_all(&mut connection)
+                    .await
+                    .unwrap();
+            dump.extend(rows.join("\n").into_bytes());
+        }
+        dump
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+        // Schemas go with the throw-away server of the run.
+    }
+}
+
+fn drivers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(sqlx::any::install_default_drivers);
+}

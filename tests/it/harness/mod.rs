@@ -1,0 +1,226 @@
+//! The cast: Portcullis itself, and everybody around it played over real HTTP: identity provider,
+//! MCP server, browser, MCP client, database.
+
+// Each test uses some of the cast.
+#![allow(dead_code, reason = "a harness offers more than any one test uses")]
+
+pub(crate) mod browser;
+pub(crate) mod client;
+pub(crate) mod database;
+pub(crate) mod http;
+pub(crate) mod logs;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use portcullis::app::App;
+use portcullis::clock::{Clock, ManualClock, Timestamp};
+use portcullis::config::Config;
+use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use portcullis::server;
+use portcullis::storage::Storage;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use client::McpClient;
+use database::Database;
+use http::Http;
+
+/// Where the hand of every test's clock starts: 2026-11-21.
+pub(crate) const START: i64 = 1_795_219_200;
+
+/// A running Portcullis in front of the to-do MCP server and the demo identity provider.
+pub(crate) struct TestApp {
+    pub url: String,
+    pub clock: ManualClock,
+    pub idp: IdentityProvider,
+    pub todo: TodoServer,
+    pub database: Database,
+    pub http: Http,
+    config: String,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// What a test may change before the start.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// TOML put before the first table.
+    pub top: String,
+    /// TOML put into `[upstream]`.
+    pub upstream: String,
+    /// TOML put into the resource, before its rules.
+    pub resource: String,
+    /// TOML at the end: more tables.
+    pub tables: String,
+    /// In place of the resource with its rules.
+    pub resources: Option<String>,
+}
+
+impl TestApp {
+    pub(crate) async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        logs::install();
+        let clock = ManualClock::at(Timestamp::from_unix(START));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}");
+        let idp = IdentityProvider::start(
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            IdentityProviderOptions {
+                clock: Clock::Manual(clock.clone()),
+                client_id: "portcullis".to_owned(),
+                client_secret: "upstream-secret-canary".to_owned(),
+                redirect_uris: vec![format!("{url}/auth/callback")],
+                issuer: None,
+                state_dir: None,
+            },
+        )
+        .unwrap();
+        let todo = TodoServer::start(
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TodoServerOptions { clock: Clock::Manual(clock.clone()) },
+        )
+        .unwrap();
+        let database = Database::new().await;
+        let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
+        let mut app =
+            Self { url, clock, idp, todo, database, http: Http::default(), config, running: None };
+        app.run(listener).await;
+        app
+    }
+
+    async fn run(&mut self, listener: TcpListener) {
+        let loaded =
+            Config::load(Some((Path::new("test.toml"), self.config.clone())), &BTreeMap::new())
+                .unwrap_or_else(|problems| panic!("{problems}"));
+        let config = loaded.config;
+        let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+        let storage = Storage::open(config.database_url.expose(), key.as_deref()).await.unwrap();
+        let clock = Clock::Manual(self.clock.clone());
+        let app = App::new(config, clock, storage).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            server::serve(app, listener, async {
+                let _ = stopped.await;
+            })
+            .await;
+        });
+        self.running = Some(Running { stop, task });
+    }
+
+    /// Stops and starts again on the same address and database, as a deployment does.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind(&address).await.unwrap();
+        self.run(listener).await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = running.stop.send(());
+            running.task.await.unwrap();
+        }
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub(crate) fn mcp_url(&self) -> String {
+        self.at("/mcp")
+    }
+
+    pub(crate) fn advance(&self, seconds: i64) {
+        self.clock.advance(seconds);
+    }
+
+    /// A registered public client on loopback, with a browser of its own.
+    pub(crate) async fn client(&self) -> McpClient<'_> {
+        McpClient::register(self).await
+    }
+
+    /// The shortest way to tokens: a new client, approved and signed in by `person`.
+    pub(crate) async fn tokens_of(&self, person: &str) -> (McpClient<'_>, client::Tokens) {
+        let client = self.client().await;
+        let tokens = client.sign_in(person).await;
+        (client, tokens)
+    }
+}
+
+fn config(
+    setup: &Setup,
+    url: &str,
+    listen: &str,
+    database: &Database,
+    idp: &IdentityProvider,
+    todo: &TodoServer,
+) -> String {
+    let resources = setup.resources.clone().unwrap_or_else(|| todo_resource(todo, setup));
+    format!(
+        r#"
+public_url   = "{url}"
+listen       = "{listen}"
+database_url = "{database}"
+secret_key   = "a test key that is long enough to be one, 0123456789"
+{top}
+
+[upstream]
+provider      = "oidc"
+name          = "the demo identity provider"
+issuer        = "{issuer}"
+client_id     = "portcullis"
+client_secret = "upstream-secret-canary"
+{upstream}
+
+[upstream.claims]
+roles  = "roles"
+groups = "groups"
+
+{resources}
+
+{tables}
+"#,
+        database = database.url,
+        top = setup.top,
+        issuer = idp.issuer(),
+        upstream = setup.upstream,
+        tables = setup.tables,
+    )
+}
+
+/// The to-do server of the demo, with its rules.
+pub(crate) fn todo_resource(todo: &TodoServer, setup: &Setup) -> String {
+    format!(
+        r#"
+[[resource]]
+path   = "/mcp"
+name   = "To-do list"
+target = "{target}"
+scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
+{extra}
+
+[[resource.rule]]
+roles = ["Admin"]
+allow = ["read:todos", "create:todos", "delete:todos"]
+
+[[resource.rule]]
+roles = ["User"]
+allow = ["create:todos"]
+
+[resource.tools]
+"purge-todos" = ["delete:todos"]
+"#,
+        target = todo.url(),
+        extra = setup.resource,
+    )
+}
