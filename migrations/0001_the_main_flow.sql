@@ -98,7 +98,6 @@ CREATE TABLE authorization_codes (
     code_hash      TEXT NOT NULL,            -- hash
     client_id      TEXT NOT NULL,
     redirect_uri   TEXT NOT NULL,            -- as presented, the port included
-    redirect_uri_sent BIGINT NOT NULL,       -- 1: the request named it, so the redemption may not name another
     code_challenge TEXT NOT NULL,            -- S256
     resource       TEXT NOT NULL,
     ceiling        TEXT NOT NULL,

@@ -74,12 +74,18 @@ impl Clients {
             metadata: metadata.to_json(),
             issued_at: self.clock.now(),
         };
-        let (stored, is_new) =
-            match self.storage.register_client(&stored, self.quota.clients).await? {
-                Registered::New => (stored, true),
-                Registered::Known(known) => (known, false),
-                Registered::Full => return Ok(None),
-            };
+        let ClientQuota { clients, unused, idle } = self.quota;
+        let mut registered = self.storage.register_client(&stored, clients).await?;
+        if matches!(registered, Registered::Full)
+            && self.storage.sweep_clients(stored.issued_at, unused, idle).await? > 0
+        {
+            registered = self.storage.register_client(&stored, clients).await?;
+        }
+        let (stored, is_new) = match registered {
+            Registered::New => (stored, true),
+            Registered::Known(known) => (known, false),
+            Registered::Full => return Ok(None),
+        };
         Ok(Some(Registration { client: from_stored(&stored)?, secret, is_new }))
     }
 }

@@ -176,7 +176,8 @@ impl KeyRing {
             .iter()
             .map(|stored| parse(stored).map(|key| (key.kid.clone(), key)))
             .collect::<Result<BTreeMap<_, _>, _>>()?;
-        let public: Vec<&Value> = keys.values().map(|key| &key.public).collect();
+        let in_order = stored.iter().filter_map(|stored| keys.get(&stored.kid));
+        let public: Vec<&Value> = in_order.map(|key| &key.public).collect();
         let jwks = json!({ "keys": public }).to_string();
         Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), jwks: jwks.into() })
     }

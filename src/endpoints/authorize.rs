@@ -30,14 +30,14 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
     let client = known_client(&app, &headers, &params).await?;
-    let (address, sent) = proven_address(&headers, &client, &params)?;
+    let address = proven_address(&headers, &client, &params)?;
     let state = params.get("state");
     let back = WayBack {
         issuer: app.issuer(),
         address,
         state: state.ok().flatten().filter(|s| s.len() <= MAX_STATE).map(str::to_owned),
     };
-    match check(&app, &client, &params, &back, sent) {
+    match check(&app, &client, &params, &back) {
         Ok((request, resource)) => Ok(consent_page(&app, &headers, &client, request, resource)),
         Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
     }
@@ -76,15 +76,14 @@ fn proven_address(
     headers: &HeaderMap,
     client: &Client,
     params: &Params,
-) -> Result<(ReturnAddress, bool), PageError> {
+) -> Result<ReturnAddress, PageError> {
     let refused = |reason: &dyn std::fmt::Display| {
         let status = StatusCode::BAD_REQUEST;
         PageError::new(headers, status, Message::RedirectUriNotRegistered, reason)
     };
     let presented = params.get("redirect_uri").map_err(|_| refused(&"redirect_uri came twice"))?;
-    let address = ReturnAddress::resolve(&client.metadata.redirect_uris, presented)
-        .map_err(|reason| refused(&reason))?;
-    Ok((address, presented.is_some()))
+    ReturnAddress::resolve(&client.metadata.redirect_uris, presented)
+        .map_err(|reason| refused(&reason))
 }
 
 /// Step 3: everything else; a failure is told to the client.
@@ -93,7 +92,6 @@ fn check<'a>(
     client: &Client,
     params: &Params,
     back: &WayBack<'_>,
-    redirect_uri_sent: bool,
 ) -> Result<(AuthorizationRequest, &'a ResourceConfig), AuthorizeRefused> {
     let get =
         |name: &'static str| params.get(name).map_err(|_| AuthorizeRefused::RepeatedParameter);
@@ -124,7 +122,6 @@ fn check<'a>(
     let request = AuthorizationRequest {
         client_id: client.id.clone(),
         redirect_uri: back.address.as_str().to_owned(),
-        redirect_uri_sent,
         state: state.map(str::to_owned),
         code_challenge: challenge.as_str().to_owned(),
         resource: resource.id.clone(),

@@ -17,8 +17,6 @@ pub struct AuthorizationRequest {
     pub client_id: String,
     /// Where the answer goes: as presented, the loopback port included.
     pub redirect_uri: String,
-    /// Whether the request named the redirect URI itself; then the redemption may not name another.
-    pub redirect_uri_sent: bool,
     /// The client's `state`, echoed in every answer.
     pub state: Option<String>,
     /// The S256 challenge.

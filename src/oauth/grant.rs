@@ -14,8 +14,6 @@ pub struct IssuedCode {
     pub client_id: String,
     /// Where it was sent.
     pub redirect_uri: String,
-    /// Whether the authorization request named the redirect URI.
-    pub redirect_uri_sent: bool,
     /// The challenge the verifier must meet.
     pub code_challenge: CodeChallenge,
     /// The audience.

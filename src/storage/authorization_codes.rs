@@ -70,15 +70,14 @@ impl Storage {
         let session_id = self.put_session(&mut step, session, now).await?;
         sqlx::query(
             "INSERT INTO authorization_codes
-                 (id, code_hash, client_id, redirect_uri, redirect_uri_sent, code_challenge, resource,
+                 (id, code_hash, client_id, redirect_uri, code_challenge, resource,
                   ceiling, scopes, session_id, subject, created_at, expires_at, failures)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
         )
         .bind(new.code.id())
         .bind(new.code.hash().as_str())
         .bind(&new.request.client_id)
         .bind(&new.request.redirect_uri)
-        .bind(i64::from(new.request.redirect_uri_sent))
         .bind(&new.request.code_challenge)
         .bind(&new.request.resource)
         .bind(new.request.scopes.to_string())
@@ -108,7 +107,7 @@ impl Storage {
     ) -> Result<Redeemed, StorageError> {
         let mut step = self.begin().await?;
         let row = sqlx::query(
-            "SELECT code_hash, client_id, redirect_uri, redirect_uri_sent, code_challenge, resource,
+            "SELECT code_hash, client_id, redirect_uri, code_challenge, resource,
                     ceiling, scopes, session_id, subject, expires_at, failures, redeemed_at, grant_id
              FROM authorization_codes WHERE id = $1",
         )
@@ -124,7 +123,6 @@ impl Storage {
         let issued = IssuedCode {
             client_id: column(&row, "client_id")?,
             redirect_uri: column(&row, "redirect_uri")?,
-            redirect_uri_sent: column::<i64>(&row, "redirect_uri_sent")? == 1,
             code_challenge: CodeChallenge::parse(&column::<String>(&row, "code_challenge")?)
                 .map_err(|_| StorageError::Corrupt("code_challenge".to_owned()))?,
             resource: column(&row, "resource")?,

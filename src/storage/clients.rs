@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
-use crate::oauth::secret::{ClientSecret, SecretHash};
 
 /// A client as stored; `metadata` was checked when it was registered.
 #[derive(Clone, Debug)]
@@ -116,14 +115,6 @@ impl Storage {
             return Ok(None);
         }
         read_client(&row).map(Some)
-    }
-
-    /// The stored hash of a confidential client's secret matches `presented`.
-    pub fn client_secret_matches(stored: &StoredClient, presented: &str) -> bool {
-        stored
-            .secret_hash
-            .as_deref()
-            .is_some_and(|hash| SecretHash::<ClientSecret>::of(presented).is(hash))
     }
 }
 

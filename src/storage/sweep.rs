@@ -51,8 +51,20 @@ impl Storage {
                 sqlx::query(statement).bind(gone).bind(BATCH).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
         }
+        removed += self.sweep_clients(now, unused_client, idle_client).await?;
+        Ok(removed)
+    }
+
+    /// Removes clients that were never used within `unused`, or were idle for `idle`; none with a live
+    /// grant.
+    pub async fn sweep_clients(
+        &self,
+        now: Timestamp,
+        unused: Duration,
+        idle: Duration,
+    ) -> Result<u64, StorageError> {
         let mut step = self.begin().await?;
-        removed += sqlx::query(
+        let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT c.id FROM clients c
                   WHERE ((c.last_used_at IS NULL AND c.last_registered_at <= $1)
@@ -61,8 +73,8 @@ impl Storage {
                                     AND g.revoked_at IS NULL AND g.expires_at > $3)
                   LIMIT $4)",
         )
-        .bind(now.minus(unused_client).unix())
-        .bind(now.minus(idle_client).unix())
+        .bind(now.minus(unused).unix())
+        .bind(now.minus(idle).unix())
         .bind(now.unix())
         .bind(BATCH)
         .execute(&mut *step)

@@ -219,10 +219,13 @@ impl Inner {
         match self.verify_with(provider, id_token, access_token, nonce) {
             Err(ClaimsVerificationError::SignatureVerification(cause)) => {
                 // The provider may have rotated its keys since we last looked.
-                let Some(renewed) = self.with_new_keys(provider).await else {
-                    return Err(LoginFailed::Untrusted(format!("ID token: {cause}")));
-                };
-                self.verify_with(&renewed, id_token, access_token, nonce)
+                match self.with_new_keys(provider).await {
+                    Ok(Some(renewed)) => self.verify_with(&renewed, id_token, access_token, nonce),
+                    Ok(None) => Err(ClaimsVerificationError::SignatureVerification(cause)),
+                    Err(error) => {
+                        return Err(LoginFailed::Unavailable(format!("its keys: {error}")));
+                    }
+                }
             }
             other => other,
         }

@@ -148,26 +148,34 @@ impl Inner {
         Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
     }
 
-    /// Asks for the keys again after a signature by an unknown one; at most once a minute.
-    pub(super) async fn with_new_keys(&self, old: &Arc<Provider>) -> Option<Arc<Provider>> {
+    /// Asks for the keys again after a signature by an unknown one; at most once a minute. `None`:
+    /// the keys at hand are the newest there are.
+    pub(super) async fn with_new_keys(
+        &self,
+        old: &Arc<Provider>,
+    ) -> Result<Option<Arc<Provider>>, HttpError> {
         let _one = self.provider.asking.lock().await;
-        let known = self.provider.known.read().await.clone()?;
+        let Some(known) = self.provider.known.read().await.clone() else { return Ok(None) };
         if known.keys_fetched_at > old.keys_fetched_at {
-            return Some(known); // somebody else fetched them
+            return Ok(Some(known)); // somebody else fetched them
         }
         let now = self.clock.now();
         if now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
-            return None;
+            return Ok(None);
         }
-        let keys =
-            CoreJsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller()).await.ok()?;
+        let keys = CoreJsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller())
+            .await
+            .map_err(|error| match error {
+                DiscoveryError::Request(cause) => cause,
+                other => HttpError::Connection(other.to_string()),
+            })?;
         let provider = Arc::new(Provider {
             metadata: known.metadata.clone().set_jwks(keys),
             fetched_at: known.fetched_at,
             keys_fetched_at: now,
         });
         *self.provider.known.write().await = Some(Arc::clone(&provider));
-        Some(provider)
+        Ok(Some(provider))
     }
 }
 

@@ -8,10 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use openidconnect::Nonce;
 use tokio::sync::Mutex;
 
-use super::oidc::TokenFailure;
+use super::oidc::{Answer, TokenFailure};
 use super::{Inner, Upstream};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
@@ -19,8 +18,6 @@ use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamToken
 
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
-/// How long a lease protects the asker; longer than any request may take.
-const LEASE: Duration = Duration::from_secs(20);
 
 /// How often the provider is asked, and how long its silence is bridged.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +41,25 @@ pub enum Recheck {
     Ended,
     /// The provider cannot be asked, and its last yes is too old: try again later.
     Unknown,
+}
+
+/// Whom the answer to a refresh is about.
+enum About {
+    SamePerson(Person),
+    SomebodyElse(&'static str),
+    /// The ID token fails a check that says nothing about the person: keys, clocks, algorithms.
+    CannotTell(String),
+}
+
+/// The tokens of an answer, and what it left out as it was.
+fn kept(answer: &Answer, session: &UpstreamSession) -> UpstreamTokens {
+    let answered = answer.tokens();
+    UpstreamTokens {
+        refresh_token: answered.refresh_token.or_else(|| session.tokens.refresh_token.clone()),
+        id_token: answered.id_token.or_else(|| session.tokens.id_token.clone()),
+        nonce: session.tokens.nonce.clone(),
+        ..answered
+    }
 }
 
 /// Sessions that are being asked about in this process.
@@ -106,7 +122,9 @@ impl Inner {
             return self.without_refresh_token(session, now).await;
         };
         let owner = random_text();
-        match self.storage.lease_session(&session, &owner, now, LEASE).await? {
+        // Longer than discovery and two refreshes may take together.
+        let lease = self.config.timeout * 3 + Duration::from_secs(5);
+        match self.storage.lease_session(&session, &owner, now, lease).await? {
             Lease::Won => {}
             Lease::Taken => return self.wait_for_the_other_asker(session).await,
         }
@@ -125,18 +143,33 @@ impl Inner {
         }
         match answer {
             Ok(answer) => {
-                let (person, tokens) = match self.read_answer(&provider, &session, &answer).await {
-                    Ok(read) => read,
-                    Err(reason) => {
-                        audit!("upstream_identity_changed", session_id = session.id, %reason);
+                let tokens = kept(&answer, &session);
+                let (person, last_ok_at) = match self
+                    .read_answer(&provider, &session, &answer)
+                    .await
+                {
+                    About::SamePerson(person) => (person, self.clock.now()),
+                    About::SomebodyElse(reason) => {
+                        audit!("upstream_identity_changed", session_id = session.id, reason);
                         return self
                             .end(&session, "the identity provider answered for another person")
                             .await;
                     }
+                    About::CannotTell(reason) => {
+                        // Not a yes; but the provider may have rotated, so its token is kept.
+                        tracing::error!(
+                            session_id = session.id,
+                            reason,
+                            "the answer is not usable"
+                        );
+                        let (person, last) = (&session.person, session.last_ok_at);
+                        self.storage.renew_session(&session, &owner, person, &tokens, last).await?;
+                        return Ok(self.bridge(&session, &reason));
+                    }
                 };
                 let renewed = self
                     .storage
-                    .renew_session(&session, &owner, &person, &tokens, self.clock.now())
+                    .renew_session(&session, &owner, &person, &tokens, last_ok_at)
                     .await?;
                 if renewed {
                     return Ok(Recheck::Fresh(person));
@@ -163,38 +196,28 @@ impl Inner {
         }
     }
 
-    /// Reads person and tokens of a refresh. An error means: about somebody else.
+    /// Reads the person of a refresh.
     async fn read_answer(
         &self,
         provider: &Arc<super::provider::Provider>,
         session: &UpstreamSession,
-        answer: &super::oidc::Answer,
-    ) -> Result<(Person, UpstreamTokens), String> {
-        let mut tokens = answer.tokens();
-        tokens.nonce.clone_from(&session.tokens.nonce);
-        if tokens.refresh_token.is_none() {
-            tokens.refresh_token.clone_from(&session.tokens.refresh_token);
-        }
+        answer: &Answer,
+    ) -> About {
         if !answer.has_id_token() {
-            tokens.id_token.clone_from(&session.tokens.id_token);
-            return Ok((session.person.clone(), tokens));
+            return About::SamePerson(session.person.clone());
         }
-        let identity = self
-            .verify_id_token(provider, answer, None)
-            .await
-            .map_err(|failed| failed.to_string())?;
+        let identity = match self.verify_id_token(provider, answer, None).await {
+            Ok(identity) => identity,
+            Err(failed) => return About::CannotTell(failed.to_string()),
+        };
         if identity.subject != session.subject {
-            return Err("another subject".to_owned());
+            return About::SomebodyElse("another subject");
         }
         let nonce = identity.claims.get("nonce").and_then(serde_json::Value::as_str);
-        let expected = session.tokens.nonce.as_deref();
-        if nonce.is_some()
-            && nonce.map(|n| Nonce::new(n.to_owned()).secret().clone()).as_deref() != expected
-        {
-            return Err("another nonce".to_owned());
+        if nonce.is_some() && nonce != session.tokens.nonce.as_deref() {
+            return About::SomebodyElse("the nonce of another login");
         }
-        let person = self.read_person(provider, answer, &identity).await;
-        Ok((person, tokens))
+        About::SamePerson(self.read_person(provider, answer, &identity).await)
     }
 
     async fn end(&self, session: &UpstreamSession, because: &str) -> Result<Recheck, StorageError> {

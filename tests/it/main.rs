@@ -2,8 +2,31 @@
 //! by the harness.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
-#![allow(clippy::print_stderr, reason = "what a failed test has to say")]
 
 mod architecture;
 mod harness;
+
 mod walkthrough;
+
+mod discovery;
+mod registration;
+
+mod authorize;
+mod callback;
+mod consent;
+
+mod codes;
+mod refresh;
+mod revocation;
+mod token_endpoint;
+
+mod gateway;
+mod streams;
+
+mod logs;
+mod restart;
+mod server;
+mod stolen_database;
+mod upstream;
+
+mod command_line;

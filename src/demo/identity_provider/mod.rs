@@ -101,6 +101,7 @@ struct State {
     misbehaviour: Misbehaviour,
     recorded: Vec<Recorded>,
     codes: BTreeMap<String, token::Code>,
+    issued: Vec<String>,
     /// Highest generation of each session's refresh tokens; `None` when the session is dead.
     generations: BTreeMap<String, Option<u64>>,
 }
@@ -148,6 +149,11 @@ impl IdentityProvider {
         lock(&self.shared.state).recorded.iter().filter(|request| request.path == path).count()
     }
 
+    /// Every code and token handed out so far.
+    pub fn issued(&self) -> Vec<String> {
+        lock(&self.shared.state).issued.clone()
+    }
+
     /// Refuses a person from now on.
     pub fn disable(&self, username: &str) {
         self.change(username, |person| person.disabled = true);
@@ -180,6 +186,10 @@ impl IdentityProvider {
 impl Shared {
     fn misbehaviour(&self) -> Misbehaviour {
         lock(&self.state).misbehaviour.clone()
+    }
+
+    fn remember(&self, secret: &str) {
+        lock(&self.state).issued.push(secret.to_owned());
     }
 
     fn person(&self, username: &str) -> Option<Person> {

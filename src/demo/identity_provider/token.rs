@@ -42,6 +42,7 @@ pub(super) fn new_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) 
         expires_at,
     };
     lock(&idp.state).codes.insert(code.clone(), handed_out);
+    idp.remember(&code);
     code
 }
 
@@ -146,9 +147,9 @@ fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value
     {
         answer.remove("id_token");
     }
-    if next != generation {
-        answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
-    }
+    // A new one at each use, so that a session in use does not expire; the old one goes on working
+    // unless rotation is strict.
+    answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
     Ok(answer)
 }
 
@@ -181,7 +182,9 @@ fn new_refresh_token(idp: &Shared, person: &Person, sid: &str, generation: u64) 
     let token = json!({
         "person": person.username, "sid": sid, "generation": generation, "until": until,
     });
-    idp.keys.stamp("refresh", &token)
+    let token = idp.keys.stamp("refresh", &token);
+    idp.remember(&token);
+    token
 }
 
 fn tokens(
@@ -221,6 +224,8 @@ fn tokens(
         .keys
         .jwt(&claims, how.algorithm.as_deref(), &idp.options.client_secret)
         .map_err(|_| "server_error")?;
+    idp.remember(&access_token);
+    idp.remember(&id_token);
     Ok(json!({
         "access_token": access_token,
         "token_type": "Bearer",

@@ -8,13 +8,52 @@ use serde_json::{Value, json};
 
 use super::TestApp;
 use super::browser::{Browser, Form};
-use super::http::{Answer, encode};
+use super::http::{Answer, Http, encode};
+use super::process::Served;
 
 pub(crate) const REDIRECT_URI: &str = "http://127.0.0.1:53124/callback";
 pub(crate) const VERIFIER: &str = "a-verifier-of-43-characters-or-more-0123456789";
 
-pub(crate) struct McpClient<'a> {
-    pub app: &'a TestApp,
+/// Where a client finds everything.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub url: String,
+    /// Issuer of the identity provider.
+    pub idp: String,
+    pub http: Http,
+}
+
+impl Place {
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub(crate) fn mcp_url(&self) -> String {
+        self.at("/mcp")
+    }
+}
+
+/// Something a client can register with.
+pub(crate) trait Server {
+    fn place(&self) -> Place;
+}
+
+impl Server for TestApp {
+    fn place(&self) -> Place {
+        let idp = self.idp.issuer().to_owned();
+        Place { url: self.url.clone(), idp, http: self.http.clone() }
+    }
+}
+
+impl Server for Served {
+    fn place(&self) -> Place {
+        let idp = self.idp.issuer().to_owned();
+        Place { url: self.url.clone(), idp, http: self.http.clone() }
+    }
+}
+
+pub(crate) struct McpClient {
+    pub server: Place,
     pub id: String,
     pub secret: Option<String>,
     pub redirect_uri: String,
@@ -50,16 +89,25 @@ pub(crate) fn challenge_of(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
 }
 
+/// Our secrets are `kind_id_random`, and the last part is what is secret; others are so as a whole.
+pub(crate) fn random_part(secret: &str) -> &str {
+    let mut parts = secret.splitn(3, '_');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(id), Some(random)) if id.len() == 32 && random.len() == 43 => random,
+        _ => secret,
+    }
+}
+
 /// Header or payload of a JWT, unverified.
 pub(crate) fn jwt_part(token: &str, part: usize) -> Value {
     let part = token.split('.').nth(part).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-impl<'a> McpClient<'a> {
-    pub(crate) async fn register(app: &'a TestApp) -> Self {
+impl McpClient {
+    pub(crate) async fn register(server: &impl Server) -> Self {
         Self::register_as(
-            app,
+            server,
             json!({
                 "client_name": "Test client",
                 "redirect_uris": [REDIRECT_URI],
@@ -72,12 +120,13 @@ impl<'a> McpClient<'a> {
         .await
     }
 
-    pub(crate) async fn register_as(app: &'a TestApp, metadata: Value) -> Self {
-        let answer = app.http.post_json(&app.at("/register"), &metadata, &[]).await;
+    pub(crate) async fn register_as(server: &impl Server, metadata: Value) -> Self {
+        let server = server.place();
+        let answer = server.http.post_json(&server.at("/register"), &metadata, &[]).await;
         answer.assert_status(201);
         let json = answer.json();
         Self {
-            app,
+            server,
             id: json["client_id"].as_str().unwrap().to_owned(),
             secret: json["client_secret"].as_str().map(str::to_owned),
             redirect_uri: json["redirect_uris"][0].as_str().unwrap().to_owned(),
@@ -88,7 +137,7 @@ impl<'a> McpClient<'a> {
     /// The same client in another browser.
     pub(crate) fn elsewhere(&self) -> Self {
         Self {
-            app: self.app,
+            server: self.server.clone(),
             id: self.id.clone(),
             secret: self.secret.clone(),
             redirect_uri: self.redirect_uri.clone(),
@@ -99,7 +148,7 @@ impl<'a> McpClient<'a> {
     /// The URL a client opens; `set` replaces or adds parameters, an empty value removes one.
     pub(crate) fn authorize_url(&self, set: &[(&str, &str)]) -> String {
         let challenge = challenge_of(VERIFIER);
-        let resource = self.app.mcp_url();
+        let resource = self.server.mcp_url();
         let mut params: Vec<(&str, &str)> = vec![
             ("response_type", "code"),
             ("client_id", &self.id),
@@ -112,7 +161,7 @@ impl<'a> McpClient<'a> {
         ];
         params.retain(|(name, _)| !set.iter().any(|(known, _)| known == name));
         params.extend(set.iter().filter(|(_, value)| !value.is_empty()));
-        format!("{}?{}", self.app.at("/authorize"), encode(&params))
+        format!("{}?{}", self.server.at("/authorize"), encode(&params))
     }
 
     /// Opens the consent page.
@@ -126,14 +175,14 @@ impl<'a> McpClient<'a> {
 
     pub(crate) async fn decide(&self, form: &Form, decision: &str) -> Answer {
         let fields = form.with(&[("decision", decision)]);
-        self.browser.post(&form.action, &fields, &self.app.url).await
+        self.browser.post(&form.action, &fields, &self.server.url).await
     }
 
     /// Asks and approves; answers the URL of the identity provider.
     pub(crate) async fn approve(&self, set: &[(&str, &str)]) -> String {
         let (_, form) = self.ask(set).await;
         let answer = self.decide(&form, "approve").await;
-        answer.assert_leads_to(self.app.idp.issuer());
+        answer.assert_leads_to(&self.server.idp);
         answer.location().to_owned()
     }
 
@@ -147,7 +196,7 @@ impl<'a> McpClient<'a> {
         } else {
             page // a live session there: straight back
         };
-        answer.assert_leads_to(&self.app.at("/auth/callback"));
+        answer.assert_leads_to(&self.server.at("/auth/callback"));
         answer.location().to_owned()
     }
 
@@ -172,7 +221,7 @@ impl<'a> McpClient<'a> {
         }
         all.retain(|(name, _)| !form.iter().any(|(known, _)| known == name));
         all.extend(form.iter().filter(|(_, value)| !value.is_empty()));
-        self.app.http.post_form(&self.app.at("/token"), &all, &[]).await
+        self.server.http.post_form(&self.server.at("/token"), &all, &[]).await
     }
 
     pub(crate) async fn redeem(&self, code: &str) -> Answer {
@@ -180,7 +229,7 @@ impl<'a> McpClient<'a> {
     }
 
     pub(crate) async fn redeem_with(&self, code: &str, set: &[(&str, &str)]) -> Answer {
-        let resource = self.app.mcp_url();
+        let resource = self.server.mcp_url();
         let mut form: Vec<(&str, &str)> = vec![
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -213,7 +262,7 @@ impl<'a> McpClient<'a> {
         if let Some(secret) = &self.secret {
             form.push(("client_secret", secret));
         }
-        self.app.http.post_form(&self.app.at("/revoke"), &form, &[]).await
+        self.server.http.post_form(&self.server.at("/revoke"), &form, &[]).await
     }
 
     pub(crate) async fn sign_in(&self, person: &str) -> Tokens {
@@ -241,7 +290,7 @@ impl<'a> McpClient<'a> {
             "io.modelcontextprotocol/clientCapabilities": {},
         });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        self.app.http.post_json(&self.app.mcp_url(), &body, &headers).await
+        self.server.http.post_json(&self.server.mcp_url(), &body, &headers).await
     }
 
     pub(crate) async fn call_tool(

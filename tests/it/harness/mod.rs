@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod logs;
+pub(crate) mod process;
+pub(crate) mod raw;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,6 +47,7 @@ pub(crate) struct TestApp {
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+    storage: Storage,
 }
 
 /// What a test may change before the start.
@@ -94,19 +97,16 @@ impl TestApp {
         let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
         let mut app =
             Self { url, clock, idp, todo, database, http: Http::default(), config, running: None };
-        app.run(listener).await;
+        app.running = Some(app.launch(listener).await);
         app
     }
 
-    async fn run(&mut self, listener: TcpListener) {
-        let loaded =
-            Config::load(Some((Path::new("test.toml"), self.config.clone())), &BTreeMap::new())
-                .unwrap_or_else(|problems| panic!("{problems}"));
-        let config = loaded.config;
+    async fn launch(&self, listener: TcpListener) -> Running {
+        let config = self.config();
         let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
         let storage = Storage::open(config.database_url.expose(), key.as_deref()).await.unwrap();
         let clock = Clock::Manual(self.clock.clone());
-        let app = App::new(config, clock, storage).await.unwrap();
+        let app = App::new(config, clock, storage.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             server::serve(app, listener, async {
@@ -114,7 +114,27 @@ impl TestApp {
             })
             .await;
         });
-        self.running = Some(Running { stop, task });
+        Running { stop, task, storage }
+    }
+
+    /// The application's configuration, for starting another one.
+    pub(crate) fn config(&self) -> Config {
+        loaded(&self.config)
+    }
+
+    /// A second server on the same database, on an address of its own; ends when told.
+    pub(crate) async fn replica(&self) -> (String, oneshot::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        (url, self.launch(listener).await.stop)
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        self.running.as_ref().unwrap().storage.clone()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Stops and starts again on the same address and database, as a deployment does.
@@ -122,7 +142,7 @@ impl TestApp {
         self.stop().await;
         let address = self.url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(&address).await.unwrap();
-        self.run(listener).await;
+        self.running = Some(self.launch(listener).await);
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -145,16 +165,22 @@ impl TestApp {
     }
 
     /// A registered public client on loopback, with a browser of its own.
-    pub(crate) async fn client(&self) -> McpClient<'_> {
+    pub(crate) async fn client(&self) -> McpClient {
         McpClient::register(self).await
     }
 
     /// The shortest way to tokens: a new client, approved and signed in by `person`.
-    pub(crate) async fn tokens_of(&self, person: &str) -> (McpClient<'_>, client::Tokens) {
+    pub(crate) async fn tokens_of(&self, person: &str) -> (McpClient, client::Tokens) {
         let client = self.client().await;
         let tokens = client.sign_in(person).await;
         (client, tokens)
     }
+}
+
+fn loaded(text: &str) -> Config {
+    Config::load(Some((Path::new("test.toml"), text.to_owned())), &BTreeMap::new())
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .config
 }
 
 fn config(

@@ -1,0 +1,87 @@
+//! The binary as an administrator uses it.
+
+use std::path::Path;
+
+use crate::harness::database::Database;
+use crate::harness::process::run;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn write(folder: &Path, config: &str) {
+    std::fs::write(folder.join("portcullis.toml"), config).unwrap();
+}
+
+#[tokio::test]
+async fn every_command_has_help_with_an_example() {
+    let place = Database::new().await;
+    let help = text(&run(&place.folder, &["--help"], &[]).stdout);
+    for command in ["demo", "serve", "config"] {
+        assert!(help.contains(command), "{help}");
+    }
+    for command in [vec!["demo"], vec!["serve"], vec!["config", "show"]] {
+        let mut arguments = command.clone();
+        arguments.push("--help");
+        let help = text(&run(&place.folder, &arguments, &[]).stdout);
+        assert!(help.contains("Example"), "{command:?}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_explained_all_at_once_and_nothing_starts() {
+    let place = Database::new().await;
+    write(&place.folder, "public_ulr = \"https://x.example\"\nlisten = \"here\"\n");
+    let ran = run(&place.folder, &["serve"], &[]);
+    assert!(!ran.status.success());
+    let said = text(&ran.stderr);
+    for part in ["public_ulr", "did you mean public_url", "listen", "upstream.provider", "resource"]
+    {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    assert!(!place.folder.join("portcullis.db").exists());
+}
+
+#[tokio::test]
+async fn config_show_tells_values_and_origins_and_masks_secrets() {
+    let place = Database::new().await;
+    write(
+        &place.folder,
+        r#"
+        public_url = "https://mcp.example.com"
+        [upstream]
+        provider = "okta"
+        domain = "acme.okta.com"
+        client_id = "0oa1"
+        [[resource]]
+        path = "/mcp"
+        scopes = ["read"]
+        "#,
+    );
+    let env = [
+        ("PORTCULLIS_UPSTREAM__CLIENT_SECRET", "canary-secret"),
+        ("PORTCULLIS_LISTEN", "127.0.0.1:8765"),
+    ];
+    let ran = run(&place.folder, &["config", "show"], &env);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let shown = text(&ran.stdout);
+    assert!(shown.contains("127.0.0.1:8765") && shown.contains("PORTCULLIS_LISTEN"), "{shown}");
+    assert!(shown.contains("portcullis.toml") && shown.contains("acme.okta.com"), "{shown}");
+    assert!(!format!("{shown}{}", text(&ran.stderr)).contains("canary"));
+}
+
+#[tokio::test]
+async fn a_missing_file_and_a_taken_port_are_said_plainly() {
+    let place = Database::new().await;
+    let ran = run(&place.folder, &["serve", "--config", "nowhere.toml"], &[]);
+    assert!(text(&ran.stderr).contains("nowhere.toml cannot be read"), "{}", text(&ran.stderr));
+    assert!(!ran.status.success());
+
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = run(&place.folder, &["demo", "--listen", &address], &[]);
+    assert!(!ran.status.success());
+    assert!(text(&ran.stderr).contains("cannot listen on"), "{}", text(&ran.stderr));
+    let ran = run(&place.folder, &["demo", "--listen", "0.0.0.0:0"], &[]);
+    assert!(text(&ran.stderr).contains("loopback only"), "{}", text(&ran.stderr));
+}

@@ -1,0 +1,103 @@
+//! The real binary as a process of its own: what `kill -9` can be tried on.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use portcullis::clock::Clock;
+use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use tokio::net::TcpListener;
+
+use super::database::Database;
+use super::{Setup, http::Http};
+
+/// The command, away from the developer's own configuration.
+pub(crate) fn portcullis(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.current_dir(folder).env_clear();
+    command
+}
+
+pub(crate) fn run(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Output {
+    portcullis(folder).args(arguments).envs(env.iter().copied()).output().unwrap()
+}
+
+/// `portcullis serve` with everything around it, on the real clock.
+pub(crate) struct Served {
+    pub url: String,
+    pub idp: IdentityProvider,
+    pub todo: TodoServer,
+    pub database: Database,
+    pub http: Http,
+    pub config: PathBuf,
+    child: Option<Child>,
+}
+
+impl Served {
+    pub(crate) async fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let url = format!("http://{address}");
+        let idp = IdentityProvider::start(
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            IdentityProviderOptions {
+                clock: Clock::System,
+                client_id: "portcullis".to_owned(),
+                client_secret: "upstream-secret-canary".to_owned(),
+                redirect_uris: vec![format!("{url}/auth/callback")],
+                issuer: None,
+                state_dir: None,
+            },
+        )
+        .unwrap();
+        let todo = TodoServer::start(
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TodoServerOptions { clock: Clock::System },
+        )
+        .unwrap();
+        let database = Database::new().await;
+        let config = database.folder.join("portcullis.toml");
+        let text =
+            super::config(&Setup::default(), &url, &address.to_string(), &database, &idp, &todo);
+        std::fs::write(&config, text).unwrap();
+        let http = Http::default();
+        let mut served = Self { url, idp, todo, database, http, config, child: None };
+        served.launch();
+        served
+    }
+
+    /// Starts the process and returns when it serves.
+    pub(crate) fn launch(&mut self) {
+        let mut child = portcullis(&self.database.folder)
+            .args(["serve", "--config", "portcullis.toml"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains("serving") {
+            let read = lines.read_line(&mut seen).unwrap();
+            assert!(read > 0, "the server ended: {seen}");
+        }
+        // Somebody has to read on, or the process blocks when the pipe is full.
+        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        self.child = Some(child);
+    }
+
+    /// The end that no process can prepare for.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Restarts, crashes, second processes, wrong keys: M11, threats §13.
+
+use std::time::Duration;
+
+use portcullis::storage::Storage;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::TestApp;
+use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
+use crate::harness::http::encode;
+use crate::harness::process::{Served, run};
+use crate::harness::raw;
+
+#[tokio::test]
+async fn a_restart_in_the_middle_of_a_login_is_not_noticed() {
+    let mut app = TestApp::start().await;
+    let client = app.client().await;
+    let (_, form) = client.ask(&[]).await;
+    app.restart().await;
+    let answer = client.decide(&form, "approve").await;
+    answer.assert_leads_to(app.idp.issuer());
+    app.restart().await;
+    let callback = client.log_in(answer.location(), "bob").await;
+    app.restart().await;
+    let back = client.browser.get(&callback).await;
+    back.assert_leads_to(REDIRECT_URI);
+    app.restart().await;
+    let tokens = Tokens::of(&client.redeem(&back.location_param("code").unwrap()).await);
+    app.restart().await;
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn rt_04_a_restart_changes_no_answer_about_used_tokens() {
+    let mut app = TestApp::start().await;
+    let (client, first) = app.tokens_of("bob").await;
+    let code = client.code("bob").await;
+    client.redeem(&code).await.assert_status(200);
+    let second = Tokens::of(&client.refresh(&first.refresh_token).await);
+    app.restart().await;
+    let again = Tokens::of(&client.refresh(&first.refresh_token).await);
+    assert_eq!(again.refresh_token, second.refresh_token, "still the same successor");
+    client.redeem(&code).await.assert_error(400, "invalid_grant");
+    client.refresh(&second.refresh_token).await.assert_status(200);
+    app.restart().await;
+    client.refresh(&first.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+/// T6: the server dies after the rotation is durable and before the client has its answer.
+#[tokio::test]
+async fn rt_03_kill_between_commit_and_answer_then_the_same_refresh_brings_the_same_successor() {
+    let mut server = Served::start().await;
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let form = encode(&[
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &tokens.refresh_token),
+        ("client_id", &client.id),
+    ]);
+    let host = server.url.trim_start_matches("http://");
+    let request = format!(
+        "POST /token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    let mut connection = raw::connect(&server.url).await;
+    connection.write_all(request.as_bytes()).await.unwrap();
+    // The answer is never read: it may be on its way, or not.
+    let rotated = "SELECT COUNT(*) FROM refresh_tokens WHERE used_at IS NOT NULL";
+    while server.database.number(rotated).await == 0 {}
+    server.kill();
+    drop(connection);
+
+    server.launch();
+    let retried = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    let successors = "SELECT COUNT(*) FROM refresh_tokens WHERE parent_id IS NOT NULL";
+    assert_eq!(server.database.number(successors).await, 1);
+    client.refresh(&retried.refresh_token).await.assert_status(200);
+    client.call_tool(&retried.access_token, "get-todos", json!({})).await.assert_status(200);
+}
+
+/// Kills at any moment leave each code either unused or become a grant, never in between.
+#[tokio::test]
+async fn ac_09_a_code_is_never_burnt_without_a_grant_by_a_crash() {
+    let mut server = Served::start().await;
+    let client = McpClient::register(&server).await;
+    for round in 0..6 {
+        let code = client.code("bob").await;
+        let form = encode(&[
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("code_verifier", crate::harness::client::VERIFIER),
+            ("client_id", &client.id),
+        ]);
+        let host = server.url.trim_start_matches("http://");
+        let request = format!(
+            "POST /token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {}\r\n\r\n{form}",
+            form.len()
+        );
+        let mut connection = raw::connect(&server.url).await;
+        connection.write_all(request.as_bytes()).await.unwrap();
+        for _ in 0..round * 400 {
+            tokio::task::yield_now().await; // a different moment each round
+        }
+        server.kill();
+        server.launch();
+        let in_between = "SELECT COUNT(*) FROM authorization_codes c WHERE redeemed_at IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM grants g JOIN refresh_tokens r ON r.grant_id = g.id
+                            WHERE g.id = c.grant_id)";
+        assert_eq!(server.database.number(in_between).await, 0);
+        let grants = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
+        let before = server.database.number(grants).await;
+        let again = client.redeem(&code).await;
+        if again.status == 200 {
+            assert_eq!(server.database.number(grants).await, before + 1);
+        } else {
+            again.assert_error(400, "invalid_grant");
+        }
+    }
+}
+
+#[tokio::test]
+async fn c12_sqlite_refuses_a_second_process_and_says_so() {
+    let server = Served::start().await;
+    if server.database.is_postgres() {
+        return; // replicas are what PostgreSQL is for
+    }
+    let second = run(&server.database.folder, &["serve", "--config", "portcullis.toml"], &[]);
+    assert!(!second.status.success());
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another Portcullis is using"), "{said}");
+    server.http.get(&format!("{}/health", server.url)).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn st_03_a_wrong_or_missing_secret_key_is_a_clean_refusal() {
+    let mut app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    app.stop().await;
+    let config = app.config();
+    let url = config.database_url.expose();
+    let wrong = Storage::open(url, Some(b"another key that is long enough, 0123456789")).await;
+    let said = wrong.err().unwrap().to_string();
+    assert!(said.contains("the secret key does not fit this database"), "{said}");
+    let right = config.secret_key.as_ref().unwrap().expose().as_bytes();
+    Storage::open(url, Some(right)).await.unwrap().close().await;
+
+    if !app.database.is_postgres() {
+        let missing = Storage::open(url, None).await;
+        let said = missing.err().unwrap().to_string();
+        assert!(said.contains("secret key"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_generated_key_lies_beside_the_database_for_its_owner_only() {
+    let database = crate::harness::database::Database::new().await;
+    if database.is_postgres() {
+        return;
+    }
+    Storage::open(&database.url, None).await.unwrap().close().await;
+    let key = database.folder.join("portcullis.key");
+    #[cfg(unix)]
+    for file in [key.clone(), database.folder.join("portcullis.db")] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.display());
+    }
+    Storage::open(&database.url, None).await.unwrap().close().await;
+    std::fs::remove_file(&key).unwrap();
+    let said = Storage::open(&database.url, None).await.err().unwrap().to_string();
+    assert!(said.contains("is missing"), "{said}");
+}
+
+#[tokio::test]
+async fn two_replicas_on_postgres_share_everything() {
+    let app = TestApp::start().await;
+    if !app.database.is_postgres() {
+        return; // one process is what SQLite is for
+    }
+    let (client, tokens) = app.tokens_of("bob").await;
+    let (other, stop) = app.replica().await;
+    let mut there = client.elsewhere();
+    there.server.url.clone_from(&other);
+    let answers = tokio::join!(
+        client.refresh_at_once(&tokens.refresh_token, 5),
+        there.refresh_at_once(&tokens.refresh_token, 5)
+    );
+    let mut successors = std::collections::BTreeSet::new();
+    for answer in answers.0.iter().chain(&answers.1) {
+        successors.insert(Tokens::of(answer).refresh_token);
+    }
+    assert_eq!(successors.len(), 1);
+    let _ = stop.send(());
+}
+
+#[tokio::test]
+async fn clean_up_removes_what_has_expired_and_nothing_else() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    client.approve(&[]).await; // a login that nobody finishes
+    let (_, form) = client.ask(&[]).await;
+    client.decide(&form, "deny").await;
+    let (unused, idle) = (Duration::from_hours(24), Duration::from_hours(24 * 90));
+    let storage = app.storage();
+    app.advance(3 * 24 * 60 * 60);
+    while storage.sweep(app.now(), unused, idle).await.unwrap() > 0 {}
+    for (sql, left) in [
+        ("SELECT COUNT(*) FROM logins", 0),
+        ("SELECT COUNT(*) FROM consents", 0),
+        ("SELECT COUNT(*) FROM authorization_codes", 1), // its replay would still be noticed
+        ("SELECT COUNT(*) FROM grants", 1),
+        ("SELECT COUNT(*) FROM clients", 1),
+    ] {
+        assert_eq!(app.database.number(sql).await, left, "{sql}");
+    }
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    app.advance(400 * 24 * 60 * 60);
+    while storage.sweep(app.now(), unused, idle).await.unwrap() > 0 {}
+    for sql in [
+        "SELECT COUNT(*) FROM grants",
+        "SELECT COUNT(*) FROM refresh_tokens",
+        "SELECT COUNT(*) FROM upstream_sessions",
+        "SELECT COUNT(*) FROM clients",
+    ] {
+        assert_eq!(app.database.number(sql).await, 0, "{sql}");
+    }
+}
