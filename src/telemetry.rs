@@ -3,6 +3,8 @@
 //! Allow-list logging: route templates, status codes, ids and reasons. Never a query, a body, a
 //! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::oauth::secret::random_bytes;
@@ -23,7 +25,10 @@ pub fn install(level: Option<&str>, format: LogFormat) {
     let level =
         level.and_then(|text| text.parse::<tracing::Level>().ok()).unwrap_or(tracing::Level::INFO);
     let filter = EnvFilter::new(format!("warn,portcullis={level}"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -51,7 +51,7 @@ pub enum Message<'a> {
     RedirectUriNotRegistered,
     /// `what` is the parameter, or the error code, that is wrong.
     InvalidRequest {
-        what: &'static str,
+        what: &'a str,
     },
     UnknownResource,
     ConsentExpired,

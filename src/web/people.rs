@@ -156,8 +156,11 @@ pub fn refuse(
     back: &WayBack<'_>,
     refusal: &dyn Refusal,
 ) -> Response {
-    tracing::info!(code = refusal.code().as_str(), reason = %refusal, "authorization refused");
-    let url = back.with_error(refusal.code(), Some(&refusal.to_string()));
+    let reference = new_reference();
+    let code = refusal.code().as_str();
+    tracing::info!(reference, code, reason = %refusal, "authorization refused");
+    let reason = refusal.to_string();
+    let url = back.with_error(refusal.code(), Some(&reason));
     let on_this_device = !matches!(destination(back.address.as_str()), Destination::Https { .. });
     let listed = app.redirect_policy().allowed.is_some();
     if on_this_device || listed {
@@ -167,8 +170,8 @@ pub fn refuse(
     let page = MessagePage {
         language: language(headers),
         status: StatusCode::BAD_REQUEST,
-        message: Message::InvalidRequest { what: refusal.code().as_str() },
-        reference: None,
+        message: Message::InvalidRequest { what: &reason },
+        reference: Some(&reference),
         return_to: Some(ReturnLink { url: &url, host_label: &label, automatic: false }),
     };
     page.render()

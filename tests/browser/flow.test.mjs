@@ -1,0 +1,244 @@
+// The people's way through Portcullis in headless Chromium: what a browser does, and not what we
+// think it does.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { authorization, redeem, register, startCallback, startDemo } from "./demo.mjs";
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const screenshots = process.env.SCREENSHOTS;
+if (screenshots) mkdirSync(screenshots, { recursive: true });
+
+let browser, demo, callback, client;
+
+before(async () => {
+  demo = await startDemo(process.env.PORTCULLIS);
+  callback = await startCallback();
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+  });
+  client = await register(demo, { client_name: "Browser test", redirect_uris: [callback.redirectUri] });
+});
+
+after(async () => {
+  await browser?.close();
+  callback?.stop();
+  await demo?.stop();
+});
+
+// A page that collects everything the browser complains about.
+async function newPage(options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on("console", (message) => {
+    if (message.type() === "error" && !/favicon|status of 4\d\d/.test(message.text())) page.complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => page.complaints.push(String(error)));
+  page.on("dialog", (dialog) => page.complaints.push(`dialog: ${dialog.message()}`));
+  return page;
+}
+
+async function signIn(page, person) {
+  await page.getByLabel("Name").fill(person);
+  await page.getByLabel("Password").fill(person);
+  await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+async function approve(page) {
+  await page.getByRole("button", { name: /Approve|承認/ }).click();
+}
+
+test("a person connects a program on this computer, and it calls a tool", async () => {
+  const page = await newPage();
+  const { url, verifier, state } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "bob");
+  const answer = await callback.next();
+  assert.equal(answer.get("state"), state);
+  assert.equal(answer.get("iss"), demo.url);
+  const tokens = await redeem(demo, client, callback.redirectUri, answer.get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos");
+  const call = await fetch(demo.mcp, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${tokens.access_token}`,
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-protocol-version": "2026-07-28",
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "create-todo", arguments: { content: "Tea" } } }),
+  });
+  assert.equal((await call.json()).result.isError, false);
+  assert.deepEqual(page.complaints, []);
+});
+
+// Where the browser was told to go, whether or not it could.
+async function navigationsOf(page) {
+  const navigations = [];
+  const session = await page.context().newCDPSession(page);
+  await session.send("Page.enable");
+  await session.send("Network.enable");
+  session.on("Network.requestWillBeSent", ({ request }) => navigations.push(request.url));
+  session.on("Page.frameRequestedNavigation", ({ url }) => navigations.push(url));
+  session.on("Page.frameStartedNavigating", ({ url }) => navigations.push(url));
+  return async (start, part) => {
+    for (let n = 0; n < 200; n++) {
+      if (navigations.some((url) => url.startsWith(start) && url.includes(part))) return;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    assert.fail(`not led to ${start}…${part}:\n${navigations.join("\n")}`);
+  };
+}
+
+// Chromium applies a policy's form-action to every redirect that follows the form.
+for (const redirectUri of ["cursor://anysphere.cursor-mcp/oauth/callback", "https://client.example/cb"]) {
+  test(`the content security policy lets ${redirectUri} through`, async () => {
+    const app = await register(demo, { client_name: "Elsewhere", redirect_uris: [redirectUri] });
+    for (const decision of ["Deny", "Approve"]) {
+      const page = await newPage();
+      const ledTo = await navigationsOf(page);
+      await page.goto(authorization(demo, app, redirectUri).url);
+      await page.getByRole("button", { name: decision }).click();
+      if (decision === "Approve") await signIn(page, "alice");
+      await ledTo(redirectUri, decision === "Approve" ? "?code=" : "?error=access_denied");
+      assert.deepEqual(page.complaints.filter((text) => /Content Security Policy/.test(text)), []);
+      await page.context().close();
+    }
+  });
+}
+
+test("approve cannot be pressed before a person can have read anything", async () => {
+  const page = await newPage();
+  await page.goto(authorization(demo, client, callback.redirectUri).url, { waitUntil: "commit" });
+  const button = page.locator("button[value=approve]");
+  const hidden = await button.evaluate((element) => {
+    const animation = element.getAnimations()[0];
+    animation.pause();
+    animation.currentTime = 300;
+    return getComputedStyle(element).visibility;
+  });
+  assert.equal(hidden, "hidden");
+  const shown = await button.evaluate((element) => {
+    element.getAnimations()[0].currentTime = 600;
+    return getComputedStyle(element).visibility;
+  });
+  assert.equal(shown, "visible");
+});
+
+test("by keyboard alone, deny comes first", async () => {
+  const page = await newPage();
+  await page.goto(authorization(demo, client, callback.redirectUri).url);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.value), "deny");
+  await page.locator("button[value=approve]").waitFor({ state: "visible" });
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.value), "approve");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`${demo.idp}/**`);
+});
+
+test("a browser that did not approve cannot finish, even with a live session there", async () => {
+  const victim = await newPage();
+  await victim.goto(authorization(demo, client, callback.redirectUri).url);
+  await approve(victim);
+  await signIn(victim, "alice");
+  await callback.next();
+
+  const attacker = await newPage();
+  await attacker.goto(authorization(demo, client, callback.redirectUri).url);
+  await attacker.route(`${demo.idp}/**`, (route) => route.abort());
+  const toIdp = attacker.waitForRequest(`${demo.idp}/**`);
+  await approve(attacker).catch(() => {});
+  await victim.goto((await toIdp).url());
+  await victim.getByRole("heading", { name: "not started in this browser" }).waitFor();
+});
+
+test("mallory is told, and the browser then goes back by itself", async () => {
+  const page = await newPage();
+  const { url, state } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await approve(page);
+  await signIn(page, "mallory");
+  await page.getByRole("heading", { name: "You have no access" }).waitFor();
+  const answer = await callback.next();
+  assert.equal(answer.get("error"), "access_denied");
+  assert.equal(answer.get("state"), state);
+  assert.deepEqual(page.complaints, []);
+});
+
+// Every page as a picture: light and dark, phone and desktop, English and Japanese; none may be wider
+// than the screen, and none may break a WCAG A or AA rule that a program can check.
+const places = {
+  "consent-loopback": async (page) => page.goto(authorization(demo, client, callback.redirectUri).url),
+  "consent-website": async (page) => {
+    const redirectUri = "https://a-rather-long-name-of-a-website.connectors.example.com/api/mcp/auth_callback";
+    const site = await register(demo, { client_name: "A client with a rather long name, as some have", redirect_uris: [redirectUri] });
+    await page.goto(authorization(demo, site, redirectUri).url);
+  },
+  "consent-app": async (page) => {
+    const app = await register(demo, { redirect_uris: ["vscode://vscode.github-authentication/did-authenticate"] });
+    await page.goto(authorization(demo, app, "vscode://vscode.github-authentication/did-authenticate", { scope: "create:todos" }).url);
+  },
+  "consent-hostile": async (page) => {
+    const redirectUri = "https://xn--pple-43d.example/cb";
+    const site = await register(demo, { client_name: "<b>Сlaude</b> \"Official\"", redirect_uris: [redirectUri] });
+    await page.goto(authorization(demo, site, redirectUri).url);
+  },
+  "unknown-client": async (page) => page.goto(authorization(demo, "client_unknown", callback.redirectUri).url),
+  "wrong-request": async (page) => {
+    const redirectUri = "https://client.example/cb";
+    const site = await register(demo, { client_name: "Website", redirect_uris: [redirectUri] });
+    await page.goto(authorization(demo, site, redirectUri, { code_challenge_method: "plain" }).url);
+  },
+  "not-found": async (page) => page.goto(`${demo.url}/nothing-here`),
+  "from-elsewhere": async (page) => page.goto(`${demo.url}/auth/callback?state=x&code=y`),
+  "no-access": async (page) => {
+    await page.goto(authorization(demo, client, callback.redirectUri).url);
+    await approve(page);
+    await signIn(page, "mallory");
+    await page.waitForURL(`${demo.url}/auth/callback**`);
+  },
+  login: async (page) => {
+    await page.goto(authorization(demo, client, callback.redirectUri).url);
+    await approve(page);
+    await page.waitForURL(`${demo.idp}/**`);
+  },
+};
+
+const looks = [];
+for (const colorScheme of ["light", "dark"])
+  for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }])
+    for (const locale of ["en-US", "ja-JP"]) looks.push({ colorScheme, viewport, locale, reducedMotion: "reduce" });
+
+for (const [name, go] of Object.entries(places)) {
+  test(`the page ${name} is readable everywhere`, async () => {
+    await Promise.all(looks.map(async (look) => {
+      const page = await newPage(look);
+      await go(page);
+      await page.locator("h1").waitFor();
+      const button = page.locator("button[value=approve]");
+      if (await button.count()) await button.waitFor({ state: "visible" });
+      const device = look.viewport.width < 500 ? "phone" : "desktop";
+      const called = `${name}-${device}-${look.colorScheme}-${look.locale.slice(0, 2)}`;
+      if (screenshots) await page.screenshot({ path: join(screenshots, `${called}.png`), fullPage: true });
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(overflow <= 0, `${called} is ${overflow}px too wide`);
+      await page.evaluate(axeSource);
+      const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+      const found = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(" ")}`);
+      // The page takes people back by itself after ten seconds; there is a link for those who are faster.
+      const unexpected = found.filter((text) => !text.startsWith("meta-refresh"));
+      assert.deepEqual(unexpected, [], called);
+      assert.deepEqual(page.complaints, [], called);
+      await page.context().close();
+    }));
+  });
+}
