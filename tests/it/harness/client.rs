@@ -89,11 +89,10 @@ pub(crate) fn challenge_of(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
 }
 
-/// Our secrets are `kind_id_random`, and the last part is what is secret; others are so as a whole.
+/// Our secrets are `kind_id.random`, and the last part is what is secret; others are so as a whole.
 pub(crate) fn random_part(secret: &str) -> &str {
-    let mut parts = secret.splitn(3, '_');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(_), Some(id), Some(random)) if id.len() == 32 && random.len() == 43 => random,
+    match secret.split_once('.') {
+        Some((_, random)) if random.len() == 43 => random,
         _ => secret,
     }
 }

@@ -1,0 +1,286 @@
+"""The official Python SDK's own OAuth client against Portcullis, as its users run it.
+
+Twice: against `portcullis demo`, and against `portcullis serve` with an identity provider (npm
+oidc-provider) and an MCP server (the SDK's) that are not ours. Run by scripts/test-clients.
+"""
+
+import asyncio
+import base64
+import html.parser
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from urllib.parse import parse_qs, urljoin, urlparse
+
+import httpx2
+from mcp.client import Client
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.shared.auth import OAuthClientMetadata
+
+PORTCULLIS = os.environ["PORTCULLIS"]
+HERE = Path(__file__).parent
+logging.disable(logging.CRITICAL)
+REDIRECT_URI = "http://127.0.0.1:53124/callback"
+
+
+class Form(html.parser.HTMLParser):
+    """The first form of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.action: str | None = None
+        self.fields: dict[str, str] = {}
+        self.done = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "form" and self.action is None:
+            self.action = attrs.get("action", "")
+        elif tag == "input" and self.action is not None and not self.done and "name" in attrs:
+            self.fields[attrs["name"]] = attrs.get("value") or ""
+
+    def handle_endtag(self, tag):
+        if tag == "form":
+            self.done = True
+
+
+class Person:
+    """Somebody in front of a browser: a cookie jar, and the answers they type."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.answer: dict[str, str] = {}
+        self.asked = 0
+
+    async def open(self, url: str) -> None:
+        """Follows the flow until the browser is sent to the client."""
+        self.asked += 1
+        async with httpx2.AsyncClient() as browser:
+            response = await browser.get(url)
+            for _ in range(20):
+                if location := response.headers.get("location"):
+                    location = urljoin(str(response.url), location)
+                    if location.startswith(REDIRECT_URI):
+                        self.answer = {k: v[0] for k, v in parse_qs(urlparse(location).query).items()}
+                        return
+                    response = await browser.get(location)
+                    continue
+                if 'http-equiv="refresh"' in response.text:
+                    link = response.text.split("url=")[1].split('"')[0]
+                    link = html.unescape(link)
+                    self.answer = {k: v[0] for k, v in parse_qs(urlparse(link).query).items()}
+                    return
+                form = Form(response.text)
+                assert form.action is not None, response.text
+                action = urljoin(str(response.url), form.action)
+                fields = form.fields
+                if "request" in fields and "/consent" in action:
+                    fields["decision"] = "approve"
+                for field in ("username", "login", "password"):
+                    if field in fields:
+                        fields[field] = self.name
+                origin = "{0.scheme}://{0.netloc}".format(urlparse(str(response.url)))
+                response = await browser.post(action, data=fields, headers={"origin": origin})
+        raise AssertionError("the browser never came back")
+
+    async def callback(self) -> AuthorizationCodeResult:
+        if error := self.answer.get("error"):
+            raise PermissionError(error)
+        return AuthorizationCodeResult(code=self.answer["code"], state=self.answer["state"], iss=self.answer.get("iss"))
+
+
+class Memory:
+    """What the SDK asks its user to keep."""
+
+    def __init__(self) -> None:
+        self.tokens = self.client = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return self.client
+
+    async def set_client_info(self, client_info):
+        self.client = client_info
+
+
+def connect(mcp_url: str, person: Person, memory: Memory, mode: str):
+    auth = OAuthClientProvider(
+        server_url=mcp_url,
+        client_metadata=OAuthClientMetadata(client_name="Python SDK", redirect_uris=[REDIRECT_URI]),
+        storage=memory,
+        redirect_handler=person.open,
+        callback_handler=person.callback,
+    )
+    http = httpx2.AsyncClient(auth=auth, timeout=20)
+    return Client(streamable_http_client(mcp_url, http_client=http), mode=mode), auth
+
+
+def claims_of(token: str) -> tuple[dict, dict]:
+    parts = [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
+    return parts[0], parts[1]
+
+
+def check_token(memory: Memory, mcp_url: str) -> None:
+    header, claims = claims_of(memory.tokens.access_token)
+    assert header["typ"] == "at+jwt", header
+    assert claims["aud"] == mcp_url, claims
+    assert claims["client_id"] == memory.client.client_id
+    assert claims["jti"] and claims["scope"] == memory.tokens.scope
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(command: list[str], until: str, cwd: str, stream: str = "stdout") -> subprocess.Popen:
+    """Starts a process and returns once it has said `until`."""
+    pipes = {stream: subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=cwd, text=True, **pipes)
+    pipe = getattr(process, stream)
+    said = ""
+    while until not in said:
+        line = pipe.readline()
+        assert line, f"{command} ended: {said}"
+        said += line
+    threading.Thread(target=pipe.read, daemon=True).start()
+    return process
+
+
+def failure_inside(error: BaseException, kind: type) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(failure_inside(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind) or (error.__cause__ is not None and failure_inside(error.__cause__, kind))
+
+
+async def against_demo() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        listen = f"127.0.0.1:{free_port()}"
+        os.environ["PORTCULLIS_LOG"] = "warn"
+        demo = start([PORTCULLIS, "demo", "--listen", listen], "Ctrl-C", folder)
+        mcp_url = f"http://{listen}/mcp"
+        try:
+            for mode in ("auto", "legacy"):
+                bob, memory = Person("bob"), Memory()
+                connection, auth = connect(mcp_url, bob, memory, mode)
+                async with connection as client:
+                    tools = {tool.name for tool in (await client.list_tools()).tools}
+                    assert tools == {"create-todo", "get-todos", "delete-todo", "purge-todos"}, tools
+                    made = await client.call_tool("create-todo", {"content": f"Tea ({mode})"})
+                    assert not made.is_error, made
+                    check_token(memory, mcp_url)
+                    todos = (await client.call_tool("get-todos", {})).structured_content["todos"]
+                    assert [todo["content"] for todo in todos][-1] == f"Tea ({mode})"
+                    assert memory.tokens.scope == "create:todos"
+
+                    # When its access token has expired, the SDK refreshes, and nobody is asked again.
+                    before = memory.tokens
+                    auth.context.token_expiry_time = 1
+                    await client.call_tool("get-todos", {})
+                    assert memory.tokens.refresh_token != before.refresh_token
+                    assert bob.asked == 1
+                print(f"ok demo, {mode}: bob connects, lists, creates, reads, and is refreshed")
+
+            alice, memory = Person("alice"), Memory()
+            async with connect(mcp_url, alice, memory, "auto")[0] as client:
+                todos = (await client.call_tool("get-todos", {})).structured_content["todos"]
+                assert len(todos) == 2, "alice sees everybody's"
+                purged = await client.call_tool("purge-todos", {})
+                assert purged.structured_content["deleted"] == 2, purged
+            print("ok demo: alice sees everybody's and purges")
+
+            mallory, memory = Person("mallory"), Memory()
+            try:
+                async with connect(mcp_url, mallory, memory, "auto")[0] as client:
+                    await client.list_tools()
+                raise AssertionError("mallory got in")
+            except BaseException as error:
+                if not failure_inside(error, PermissionError):
+                    raise
+            assert mallory.answer["error"] == "access_denied", mallory.answer
+            assert memory.tokens is None
+            print("ok demo: mallory's client learns access_denied")
+        finally:
+            demo.terminate()
+            demo.wait()
+
+
+def mcp_server(seen: list[dict[str, str]]) -> MCPServer:
+    server = MCPServer("behind")
+
+    @server.tool()
+    async def whoami(ctx: Context) -> dict[str, str]:
+        """Says who calls."""
+        headers = {name.lower(): value for name, value in dict(ctx.request_context.request.headers).items()}
+        seen.append(headers)
+        return {"subject": headers["x-portcullis-subject"], "scopes": headers["x-portcullis-scopes"]}
+
+    return server
+
+
+async def against_serve() -> None:
+    portcullis, provider_port, mcp_port = free_port(), free_port(), free_port()
+    public_url = f"http://127.0.0.1:{portcullis}"
+    seen: list[dict[str, str]] = []
+    server = mcp_server(seen)
+    serving = asyncio.create_task(server.run_streamable_http_async(host="127.0.0.1", port=mcp_port))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "portcullis.toml").write_text(f"""
+public_url = "{public_url}"
+listen     = "127.0.0.1:{portcullis}"
+[upstream]
+provider      = "oidc"
+issuer        = "http://127.0.0.1:{provider_port}"
+client_id     = "portcullis"
+client_secret = {{ env = "UPSTREAM_SECRET" }}
+[[resource]]
+path   = "/mcp"
+target = "http://127.0.0.1:{mcp_port}/mcp"
+scopes = ["admin", "use"]
+rule   = [{{ roles = ["Admin"], allow = ["admin", "use"] }}, {{ roles = ["User"], allow = ["use"] }}]
+""")
+        os.environ["UPSTREAM_SECRET"] = "a secret: with / characters + that need % encoding"
+        os.environ["PORTCULLIS_LOG"] = "info"
+        node = ["node", str(HERE / "provider.mjs"), str(provider_port), f"{public_url}/auth/callback"]
+        provider = start(node, "listening", folder)
+        process = start([PORTCULLIS, "serve"], "serving", folder, "stderr")
+        try:
+            for name, scopes in (("admin", "admin use"), ("somebody", "use")):
+                for mode in ("auto", "legacy"):
+                    person, memory = Person(name), Memory()
+                    async with connect(f"{public_url}/mcp", person, memory, mode)[0] as client:
+                        answer = await client.call_tool("whoami", {})
+                        assert not answer.is_error, answer
+                        told = answer.structured_content
+                        told = told.get("result", told)
+                        assert told == {"subject": f"oidc:{name}", "scopes": scopes}, told
+                        check_token(memory, f"{public_url}/mcp")
+                        assert memory.tokens.access_token not in json.dumps(seen)
+                        assert all("authorization" not in headers for headers in seen)
+                    print(f"ok serve, {mode}: {name} signs in at a foreign provider and calls a foreign MCP server")
+        finally:
+            for child in (process, provider):
+                child.terminate()
+                child.wait()
+            serving.cancel()
+
+
+asyncio.run(against_demo())
+asyncio.run(against_serve())
+print("all client tests passed")
+sys.exit(0)
