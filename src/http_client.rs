@@ -26,7 +26,7 @@ pub enum HttpError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The answer is larger than [`MAX_ANSWER`].
+    /// The answer is larger than `MAX_ANSWER`.
     #[error("the answer is too large")]
     TooLarge,
 }

@@ -1,6 +1,5 @@
 //! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
@@ -75,7 +73,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
         };
-        let (stream, peer) = match accepted {
+        let (stream, _) = match accepted {
             Ok(accepted) => accepted,
             Err(cause) => {
                 // Out of file descriptors, mostly: give open connections a moment to end.
@@ -97,7 +95,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             if !speaks(&stream).await {
                 return;
             }
-            let service = with_peer(service, peer);
+            let service = TowerToHyperService::new(service);
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             if let Err(cause) = watcher.watch(connection).await {
                 tracing::debug!(%cause, "a connection ended");
@@ -118,28 +116,6 @@ async fn speaks(stream: &TcpStream) -> bool {
     let mut byte = [0];
     matches!(tokio::time::timeout(FIRST_BYTE, stream.peek(&mut byte)).await, Ok(Ok(1)))
 }
-
-/// Makes the peer's address known to the handlers.
-fn with_peer(
-    router: Router,
-    peer: SocketAddr,
-) -> impl hyper::service::Service<
-    Request<hyper::body::Incoming>,
-    Response = Response,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response, Infallible>> + Send,
-> + Clone {
-    TowerToHyperService::new(tower::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut router = router.clone();
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        async move { router.call(request).await }
-    }))
-}
-
-/// The address a connection came from.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.

@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use url::Url;
 
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -43,8 +42,6 @@ pub struct Config {
     pub redirect_schemes: Vec<String>,
     /// Web origins that may use the gateway, beside our own and loopback.
     pub allowed_origins: Vec<String>,
-    /// Proxies whose forwarded headers are believed.
-    pub trusted_proxies: Vec<IpNet>,
     /// The identity provider.
     pub upstream: UpstreamConfig,
     /// The MCP servers.

@@ -85,6 +85,12 @@ fn check_headers(headers: &HeaderMap, message: &Value) -> Result<(), Refused> {
     {
         return Err(mismatch());
     }
+    let version = message.pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion");
+    if let Some(version) = version.and_then(Value::as_str)
+        && stated("mcp-protocol-version").is_some_and(|stated| stated.as_deref() != Some(version))
+    {
+        return Err(mismatch());
+    }
     if let Some(stated) = stated("mcp-name") {
         let params = message.get("params");
         let name = ["name", "uri"].iter().find_map(|member| params?.get(member)?.as_str());

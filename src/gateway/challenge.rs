@@ -31,6 +31,8 @@ pub(super) enum Refused {
     TooLarge,
     /// The body is not JSON-RPC, and tool rules need to read it.
     NotJsonRpc,
+    /// No session of this caller: a client then starts a new one.
+    UnknownSession,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
     /// Grant liveness cannot be looked up: closed.
@@ -89,11 +91,14 @@ impl Refused {
             Self::NotJsonRpc => {
                 json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")
             }
+            Self::UnknownSession => {
+                json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
+            }
             Self::HeaderMismatch(id) => json_rpc(
                 StatusCode::BAD_REQUEST,
                 &id,
                 -32020,
-                "Mcp-Method or Mcp-Name contradicts the body",
+                "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body",
             ),
             Self::Unavailable => retry_soon(plain(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::authenticate::Caller;
 use super::challenge::Refused;
+use super::session;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -62,7 +63,11 @@ pub(super) async fn forward(
 ) -> Result<Response, Refused> {
     let target = resource.target.as_ref().ok_or(Refused::BadGateway("no target"))?;
     let ended = app.storage().grants_ended();
-    let rebuilt = rebuild(target, &caller, request)?;
+    let session = session::open(app.sealer(), &caller, request.headers())?;
+    let mut rebuilt = rebuild(target, &caller, request)?;
+    if let Some(session) = session {
+        rebuilt.headers_mut().insert(session::SESSION_ID, session);
+    }
     let exchange = app.backends().request(rebuilt);
     let answer = tokio::time::timeout(app.config().limits.gateway_response, exchange)
         .await
@@ -120,11 +125,12 @@ fn rebuild(target: &Url, caller: &Caller, request: Request) -> Result<Request, R
     Ok(rebuilt)
 }
 
-/// Copies listed headers and `mcp-*`. Building from a list cannot forget what must not pass:
+/// Copies listed headers and `mcp-*`; the session id is translated elsewhere. Building from a list cannot forget what must not pass:
 /// `Authorization`, cookies, forwarded and identity headers of the client never do.
 fn copy(from: &HeaderMap, to: &mut HeaderMap, listed: &[HeaderName]) {
     for (name, value) in from {
-        if listed.contains(name) || name.as_str().starts_with("mcp-") {
+        let passes = listed.contains(name) || name.as_str().starts_with("mcp-");
+        if passes && *name != session::SESSION_ID {
             to.append(name.clone(), value.clone());
         }
     }
@@ -168,6 +174,8 @@ fn pass_back(
         return Err(Refused::BadGateway("The MCP server redirects, which is not followed"));
     }
     let (parts, body) = answer.into_parts();
+    let session = parts.headers.get(session::SESSION_ID);
+    let session = session.and_then(|id| session::seal(app.sealer(), &caller, id));
     let is_stream = parts
         .headers
         .get(header::CONTENT_TYPE)
@@ -183,6 +191,9 @@ fn pass_back(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     copy(&parts.headers, response.headers_mut(), &TO_CLIENT);
+    if let Some(session) = session {
+        response.headers_mut().insert(session::SESSION_ID, session);
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

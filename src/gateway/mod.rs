@@ -8,6 +8,7 @@ mod authorize;
 mod challenge;
 mod forward;
 mod origin;
+mod session;
 
 use axum::Router;
 use axum::body::Body;

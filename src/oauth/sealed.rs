@@ -26,6 +26,8 @@ pub enum Purpose {
     Storage,
     /// The authorization request while it travels through the consent page.
     Consent,
+    /// Session ids of MCP servers, while clients hold them.
+    Session,
 }
 
 /// Keys for every purpose, derived from the installation's secret key.
@@ -33,6 +35,7 @@ pub enum Purpose {
 pub struct Sealer {
     storage: Key,
     consent: Key,
+    session: Key,
 }
 
 impl Sealer {
@@ -41,6 +44,7 @@ impl Sealer {
         Self {
             storage: Key::derive(secret_key, b"portcullis storage v1"),
             consent: Key::derive(secret_key, b"portcullis consent v1"),
+            session: Key::derive(secret_key, b"portcullis session v1"),
         }
     }
 
@@ -63,6 +67,7 @@ impl Sealer {
         match purpose {
             Purpose::Storage => &self.storage,
             Purpose::Consent => &self.consent,
+            Purpose::Session => &self.session,
         }
     }
 }

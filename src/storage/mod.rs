@@ -1,6 +1,6 @@
 //! What must survive: one concrete `Storage`, one method per atomic protocol step.
 //!
-//! A transaction starts with [`Storage::begin`], ends in the same method and never waits for the
+//! A transaction starts with `Storage::begin`, ends in the same method and never waits for the
 //! network. What may happen only once is settled by a conditional `UPDATE` whose row count decides.
 //! Only hashes and sealed texts are stored; the key that seals is not in the database.
 

@@ -8,16 +8,16 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use oauth2::{
+    AccessToken, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, PkceCodeVerifier,
+    RedirectUrl, RefreshToken, RequestTokenError, StandardErrorResponse, TokenResponse as _,
+};
 use openidconnect::core::{
     CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreJwsSigningAlgorithm,
     CoreTokenResponse,
 };
-use openidconnect::{
-    AccessToken, AccessTokenHash, AsyncHttpClient, AuthType, AuthorizationCode,
-    ClaimsVerificationError, ClientId, ClientSecret, EndpointMaybeSet, EndpointNotSet, EndpointSet,
-    HttpRequest, HttpResponse, Nonce, OAuth2TokenResponse, PkceCodeVerifier, RedirectUrl,
-    RefreshToken, RequestTokenError, StandardErrorResponse, TokenResponse,
-};
+use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, TokenResponse as _};
 use serde_json::Value;
 
 use super::provider::Provider;

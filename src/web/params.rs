@@ -17,7 +17,7 @@ pub enum ParamsRefused {
     /// Not UTF-8, or a NUL inside.
     #[error("a parameter is not valid UTF-8")]
     Encoding,
-    /// More than [`MAX_PARAMS`].
+    /// More than `MAX_PARAMS`.
     #[error("too many parameters")]
     TooMany,
     /// Not a form.

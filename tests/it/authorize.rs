@@ -6,7 +6,7 @@ use crate::harness::client::{McpClient, REDIRECT_URI};
 use crate::harness::{Setup, TestApp};
 
 #[tokio::test]
-async fn az_05_an_unknown_client_gets_a_page_and_never_a_redirect() {
+async fn az_04_an_unknown_client_gets_a_page_and_never_a_redirect() {
     let app = TestApp::start().await;
     let client = app.client().await;
     for set in [[("client_id", "client_0123")], [("client_id", "")]] {

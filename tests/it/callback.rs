@@ -90,7 +90,7 @@ async fn a_callback_that_makes_no_sense_gets_a_page() {
 }
 
 #[tokio::test]
-async fn up_12_iss_of_the_callback_must_be_the_providers() {
+async fn up_07_iss_of_the_callback_must_be_the_providers() {
     let app = TestApp::start().await;
     let client = app.client().await;
     app.idp.misbehave(|how| how.callback_iss = Some("https://other.example".to_owned()));

@@ -88,7 +88,7 @@ async fn cd_01_the_same_client_is_asked_about_again_every_time() {
 }
 
 #[tokio::test]
-async fn con_05_deny_tells_the_client_and_the_page_is_used_up() {
+async fn con_03_deny_tells_the_client_and_the_page_is_used_up() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let (_, form) = client.ask(&[]).await;

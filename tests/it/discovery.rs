@@ -56,7 +56,7 @@ async fn meta_01_server_metadata_names_every_endpoint_and_only_what_works() {
 }
 
 #[tokio::test]
-async fn meta_04_every_probed_location_answers_and_names_the_same_issuer() {
+async fn meta_03_every_probed_location_answers_and_names_the_same_issuer() {
     let app = TestApp::with(two()).await;
     for path in [
         "/.well-known/oauth-authorization-server",
@@ -72,7 +72,7 @@ async fn meta_04_every_probed_location_answers_and_names_the_same_issuer() {
 }
 
 #[tokio::test]
-async fn meta_14_the_openid_document_is_complete_enough_for_strict_readers() {
+async fn meta_18_the_openid_document_is_complete_enough_for_strict_readers() {
     let app = TestApp::with(two()).await;
     let document = app.http.get(&app.at("/.well-known/openid-configuration")).await.json();
     assert_eq!(document["subject_types_supported"], json!(["public"]));
@@ -98,7 +98,7 @@ async fn prm_01_each_resource_has_its_own_metadata() {
 }
 
 #[tokio::test]
-async fn prm_07_the_root_document_exists_only_when_it_is_clear_which_resource_is_meant() {
+async fn prm_02_the_root_document_exists_only_when_it_is_clear_which_resource_is_meant() {
     let single = TestApp::start().await;
     let root = single.http.get(&single.at("/.well-known/oauth-protected-resource")).await;
     assert_eq!(root.assert_status(200).json()["resource"], single.mcp_url());
@@ -123,7 +123,7 @@ async fn unknown_well_known_paths_are_a_plain_404_that_no_client_takes_for_a_doc
 }
 
 #[tokio::test]
-async fn meta_07_programs_in_browsers_may_read_the_documents() {
+async fn programs_in_browsers_may_read_the_documents() {
     let app = TestApp::start().await;
     let headers = [("origin", "http://localhost:6274")];
     let url = app.at("/.well-known/oauth-authorization-server");

@@ -29,7 +29,7 @@ fn challenge(answer: &Answer, status: u16) -> String {
 }
 
 #[tokio::test]
-async fn gw_02_no_token_is_challenged_whatever_the_method_and_nothing_reaches_the_server() {
+async fn gw_01_no_token_is_challenged_whatever_the_method_and_nothing_reaches_the_server() {
     let app = TestApp::start().await;
     let metadata = app.at("/.well-known/oauth-protected-resource/mcp");
     for method in ["GET", "POST", "DELETE"] {
@@ -225,7 +225,7 @@ async fn gw_02_no_path_leads_past_the_mcp_endpoint() {
 }
 
 #[tokio::test]
-async fn gw_13_only_the_methods_of_mcp_pass_and_no_upgrades() {
+async fn only_the_methods_of_mcp_pass_and_no_upgrades() {
     let app = TestApp::start().await;
     let (_, tokens) = app.tokens_of("bob").await;
     let authorization = format!("Bearer {}", tokens.access_token);
@@ -243,7 +243,7 @@ async fn gw_13_only_the_methods_of_mcp_pass_and_no_upgrades() {
 }
 
 #[tokio::test]
-async fn gw_15_web_pages_of_unlisted_origins_are_refused() {
+async fn gw_17_web_pages_of_unlisted_origins_are_refused() {
     let setup = || Setup {
         top: "allowed_origins = [\"https://app.example\"]".to_owned(),
         ..Setup::default()
@@ -276,7 +276,7 @@ async fn gw_15_web_pages_of_unlisted_origins_are_refused() {
 }
 
 #[tokio::test]
-async fn gw_17_tool_rules_hold_in_batches_and_against_lying_headers() {
+async fn gw_05_tool_rules_hold_in_batches_and_against_lying_headers() {
     let app = TestApp::start().await;
     let (_, tokens) = app.tokens_of("bob").await;
     let authorization = format!("Bearer {}", tokens.access_token);
@@ -304,6 +304,9 @@ async fn gw_17_tool_rules_hold_in_batches_and_against_lying_headers() {
     assert_eq!(answer.assert_status(400).json()["error"]["code"], -32020);
     let answer = send(purge.to_string(), vec![("mcp-method", "ping")]).await;
     answer.assert_status(400);
+    let older = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2027-01-01"}}}"#;
+    let answer = send(older.to_owned(), vec![]).await;
+    assert_eq!(answer.assert_status(400).json()["error"]["code"], -32020);
     let doubled = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get-todos","name":"purge-todos"}}"#;
     let answer = send(doubled.to_owned(), vec![]).await;
     assert_eq!(answer.assert_status(400).json()["error"]["code"], -32700);
@@ -315,7 +318,7 @@ async fn gw_17_tool_rules_hold_in_batches_and_against_lying_headers() {
 }
 
 #[tokio::test]
-async fn gw_21_a_refused_tool_is_a_step_up_challenge_that_names_all_it_needs() {
+async fn gw_05_a_refused_tool_is_a_step_up_challenge_that_names_all_it_needs() {
     let app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;
     let answer = client.call_tool(&tokens.access_token, "purge-todos", json!({})).await;
@@ -326,7 +329,7 @@ async fn gw_21_a_refused_tool_is_a_step_up_challenge_that_names_all_it_needs() {
 }
 
 #[tokio::test]
-async fn gw_30_trouble_of_the_mcp_server_is_told_as_such() {
+async fn trouble_of_the_mcp_server_is_told_as_such() {
     let setup =
         Setup { tables: "[limits]\ngateway_response = \"1s\"".to_owned(), ..Setup::default() };
     let app = TestApp::with(setup).await;
@@ -366,7 +369,7 @@ async fn gw_30_trouble_of_the_mcp_server_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn gw_24_a_body_that_is_too_large_is_refused() {
+async fn a_body_that_is_too_large_is_refused() {
     let setup = Setup { tables: "[limits]\ngateway_body = 2000".to_owned(), ..Setup::default() };
     let app = TestApp::with(setup).await;
     let (client, tokens) = app.tokens_of("bob").await;
@@ -391,7 +394,7 @@ async fn names_beyond_ascii_reach_the_server_encoded() {
 }
 
 #[tokio::test]
-async fn gw_03_it_fails_closed_when_the_grant_cannot_be_looked_up() {
+async fn it_fails_closed_when_the_grant_cannot_be_looked_up() {
     let app = TestApp::start().await;
     let (_, tokens) = app.tokens_of("bob").await;
     app.database.execute("ALTER TABLE grants RENAME TO grants_gone").await;

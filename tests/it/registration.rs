@@ -108,7 +108,7 @@ async fn reg_08_bad_metadata_is_refused_with_the_code_of_the_rfc() {
 }
 
 #[tokio::test]
-async fn reg_02_only_json_of_bearable_size_is_read() {
+async fn registration_reads_only_json_of_bearable_size() {
     let app = TestApp::start().await;
     let url = app.at("/register");
     let body = json!({ "redirect_uris": [REDIRECT_URI] }).to_string();
@@ -174,7 +174,7 @@ async fn the_operators_list_narrows_which_clients_may_register() {
 }
 
 #[tokio::test]
-async fn reg_11_what_was_registered_does_not_bind_the_scopes_that_can_be_asked_for() {
+async fn what_was_registered_does_not_bind_the_scopes_that_can_be_asked_for() {
     let app = TestApp::start().await;
     let client = McpClient::register_as(
         &app,

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::harness::TestApp;
-use crate::harness::client::Tokens;
+use crate::harness::client::{McpClient, Tokens};
 
 struct Session<'a> {
     app: &'a TestApp,
@@ -83,6 +83,37 @@ async fn a_session_works_from_initialize_to_delete() {
 }
 
 #[tokio::test]
+async fn gw_06_a_session_belongs_to_one_person_and_one_client() {
+    let mut app = TestApp::start().await;
+    let (client, bobs) = app.tokens_of("bob").await;
+    let (alice, alices) = app.tokens_of("alice").await;
+    let other = json!({
+        "client_name": "Other", "redirect_uris": [client.redirect_uri],
+        "token_endpoint_auth_method": "none",
+    });
+    let other = McpClient::register_as(&app, other).await.sign_in("bob").await;
+    let id = Session::start(&app, &bobs).await.id;
+    let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+    let before = app.todo.recorded().len();
+    for stranger in [&alices, &other] {
+        let authorization = format!("Bearer {}", stranger.access_token);
+        let stolen = Session { app: &app, authorization, id: id.clone() };
+        assert_eq!(stolen.post(&list).await.assert_status(404).json()["error"]["code"], -32001);
+        let url = app.mcp_url();
+        app.http.send("GET", &url, &stolen.headers(), "").await.assert_status(404);
+        app.http.send("DELETE", &url, &stolen.headers(), "").await.assert_status(404);
+    }
+    assert_eq!(app.todo.recorded().len(), before, "the server does not hear of it");
+    alice.call_tool(&alices.access_token, "get-todos", json!({})).await.assert_status(200);
+
+    // Its holder keeps it over a refresh and over a restart.
+    let fresh = Tokens::of(&client.refresh(&bobs.refresh_token).await);
+    app.restart().await;
+    let authorization = format!("Bearer {}", fresh.access_token);
+    Session { app: &app, authorization, id }.post(&list).await.assert_status(200);
+}
+
+#[tokio::test]
 async fn events_pass_as_they_happen() {
     let app = TestApp::start().await;
     let (_, tokens) = app.tokens_of("bob").await;
@@ -104,7 +135,7 @@ async fn events_pass_as_they_happen() {
 }
 
 #[tokio::test]
-async fn gw_37_a_stream_is_cut_when_its_grant_is_revoked() {
+async fn gw_21_a_stream_is_cut_when_its_grant_is_revoked() {
     let app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;
     let (_, others) = app.tokens_of("alice").await;

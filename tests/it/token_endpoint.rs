@@ -20,7 +20,7 @@ fn basic(id: &str, secret: &str) -> String {
 }
 
 #[tokio::test]
-async fn tok_03_a_confidential_client_may_use_either_secret_method() {
+async fn tok_07_a_confidential_client_may_use_either_secret_method() {
     let app = TestApp::start().await;
     let url = app.at("/token");
     for method in ["client_secret_basic", "client_secret_post"] {
@@ -41,7 +41,7 @@ async fn tok_03_a_confidential_client_may_use_either_secret_method() {
 }
 
 #[tokio::test]
-async fn tok_04_bad_client_authentication_is_invalid_client() {
+async fn tok_06_bad_client_authentication_is_invalid_client() {
     let app = TestApp::start().await;
     let client = confidential(&app, "client_secret_basic").await;
     let public = app.client().await;
@@ -115,7 +115,7 @@ async fn pp_01_mixed_or_doubled_parameters_are_invalid_requests() {
 }
 
 #[tokio::test]
-async fn tok_08_grant_types_we_do_not_offer_are_named_so() {
+async fn tok_16_grant_types_we_do_not_offer_are_named_so() {
     let app = TestApp::start().await;
     let client = app.client().await;
     for grant_type in
@@ -135,7 +135,7 @@ async fn tok_08_grant_types_we_do_not_offer_are_named_so() {
 }
 
 #[tokio::test]
-async fn tok_10_an_answer_states_everything_and_is_cached_nowhere() {
+async fn tok_04_an_answer_states_everything_and_is_cached_nowhere() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let code = client.code("bob").await;

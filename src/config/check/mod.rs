@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use ipnet::IpNet;
 use toml::Value;
 use url::Url;
 
@@ -43,7 +42,6 @@ pub(super) fn load(
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
     let redirect_schemes = redirect_schemes(&mut r);
     let allowed_origins = allowed_origins(&mut r);
-    let trusted_proxies = trusted_proxies(&mut r);
     let resources = resource::all(&mut r, public_url.as_ref());
     let upstream = upstream::read(&mut r, env, &resources);
     let admin = admin(&mut r);
@@ -64,7 +62,6 @@ pub(super) fn load(
             allowed_redirect_uris,
             redirect_schemes,
             allowed_origins,
-            trusted_proxies,
             upstream,
             resources,
             admin,
@@ -230,30 +227,6 @@ fn allowed_origins(r: &mut Reader) -> Vec<String> {
         }
     }
     origins
-}
-
-fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
-    const KEY: &str = "trusted_proxies";
-    let mut networks = Vec::new();
-    for text in r.texts(KEY).unwrap_or_default() {
-        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match network {
-            Ok(network) if network.prefix_len() == 0 => r.problem(
-                KEY,
-                Some(format!("{text:?}")),
-                "trusts every address",
-                "name the addresses of your own proxies",
-            ),
-            Ok(network) => networks.push(network),
-            Err(_) => r.problem(
-                KEY,
-                Some(format!("{text:?}")),
-                "is not an address or network",
-                "write one such as \"10.0.0.5\" or \"10.0.0.0/24\"",
-            ),
-        }
-    }
-    networks
 }
 
 fn admin(r: &mut Reader) -> Option<AdminConfig> {

@@ -1,0 +1,39 @@
+# The same commands that CI runs. `just` alone lists them.
+
+default:
+    @just --list
+
+# Formatting, lints, documentation and tests: before every commit
+check: format lint docs test
+
+format:
+    cargo fmt --check
+
+lint:
+    cargo clippy --all-targets --quiet -- -D warnings
+
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
+
+test:
+    cargo test
+
+# The integration tests on PostgreSQL
+postgres:
+    scripts/test-postgres
+
+# The real flow in headless Chromium; pictures of every page in screenshots/
+browser:
+    SCREENSHOTS=screenshots scripts/test-browser
+
+# The official Python SDK, a foreign identity provider, a foreign MCP server
+clients:
+    scripts/test-clients
+
+# Licences, sources and banned crates (cargo install cargo-deny)
+deny:
+    cargo deny check bans licenses sources
+
+# Everything with one person's machine
+demo:
+    cargo run --release -- demo
