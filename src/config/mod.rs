@@ -21,7 +21,7 @@ use url::Url;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Policy};
 
-pub use presets::Preset;
+pub use presets::{ClaimDefaults, Console, Key, KeyKind, Offline, Preset, SubjectForm};
 pub use reader::{Problem, Problems};
 pub use values::{PublicUrl, SecretText};
 
@@ -67,8 +67,8 @@ pub struct UpstreamConfig {
     pub client_secret: SecretText,
     /// Scopes we ask for.
     pub scopes: Vec<String>,
-    /// Whether `offline_access` is added when the provider lists it (not when `scopes` is set).
-    pub add_offline_access: bool,
+    /// How a refresh token is asked for; nothing is added when `scopes` is set.
+    pub offline: Offline,
     /// Parameters added to the authorization request.
     pub authorize_params: Vec<(String, String)>,
     /// Where facts about a person are found.
@@ -83,6 +83,8 @@ pub struct UpstreamConfig {
     pub max_without_refresh: Duration,
     /// Longest wait for an answer: 1 to 60 seconds.
     pub timeout: Duration,
+    /// A claim that ID tokens must have with one of these values: whom the provider may vouch for.
+    pub required_claim: Option<(String, Vec<String>)>,
     /// What people read: "sign in with …".
     pub name: String,
 }
@@ -253,6 +255,11 @@ pub struct Loaded {
     /// What is allowed but deserves a look.
     pub warnings: Vec<String>,
     shown: Vec<show::Line>,
+}
+
+/// All kinds of provider that this version knows.
+pub fn presets() -> &'static [Preset] {
+    presets::PRESETS
 }
 
 impl Config {

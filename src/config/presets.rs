@@ -1,36 +1,94 @@
-//! What is known of each kind of identity provider, as plain data.
+//! What is known of each kind of identity provider, as plain data (identity-provider guide §2, §6).
+//!
+//! A preset decides nothing by itself: it says how the issuer is put together, what is asked for, where
+//! facts about a person stand, and what the provider's console calls things.
+
+use super::ClaimSource::{self, AccessToken, IdToken, Userinfo};
+use super::ClientAuth;
+use crate::policy::ClaimShape;
 
 /// A kind of identity provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Preset {
     /// As in `provider = "…"`; also the first part of every `sub` we issue.
     pub name: &'static str,
-    /// How the issuer is made.
-    pub issuer: IssuerForm,
-    /// Scopes asked for when none are configured.
+    /// The issuer, with the keys it is made of in braces.
+    pub issuer: &'static str,
+    /// The keys in `issuer`.
+    pub keys: &'static [Key],
+    /// Other spellings of the issuer in ID tokens.
+    pub issuer_aliases: &'static [&'static str],
+    /// Scopes asked for when none are configured, beside `openid`.
     pub scopes: &'static [&'static str],
-    /// Default claims: name, e-mail, groups, roles, permissions.
+    /// How a refresh token is asked for.
+    pub offline: Offline,
+    /// Sent with every authorization request.
+    pub authorize_params: &'static [(&'static str, &'static str)],
+    /// Optional keys that are sent as authorization parameters of the same name.
+    pub param_keys: &'static [&'static str],
+    /// How we prove ourselves when nothing else is configured.
+    pub client_auth: ClientAuth,
+    /// Where facts about a person are.
     pub claims: ClaimDefaults,
-    /// Whether roles stand in the access token only.
-    pub reads_access_token: bool,
-    /// Where the administrator registers our redirect URI, in the console's own words.
-    pub redirect_uri_menu: &'static str,
+    /// What identifies a person.
+    pub subject: SubjectForm,
+    /// A key whose values a claim of the ID token must have: `(key, claim)`.
+    pub closed_by: Option<(&'static str, &'static str)>,
+    /// Anybody in the world can have an account there.
+    pub open_world: bool,
+    /// Errors at a refresh that end the session, beside those of the standards.
+    pub ending_errors: &'static [&'static str],
+    /// What the console calls things.
+    pub console: Console,
 }
 
-/// How the issuer follows from the configured keys.
+/// A key that an issuer is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Below `[upstream]`.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub example: &'static str,
+    /// What a value may be.
+    pub kind: KeyKind,
+}
+
+/// What the value of a [`Key`] may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IssuerForm {
-    /// `https://{domain}`, or `https://{domain}/oauth2/{authorization_server}`.
-    Okta,
-    /// `https://{domain}/`: with the slash.
-    Auth0,
-    /// `{url}/realms/{realm}`.
-    Keycloak,
-    /// As written.
-    Given,
+pub enum KeyKind {
+    /// A host name, perhaps with a port.
+    Host,
+    /// An https URL without a slash at the end.
+    Url,
+    /// Letters, digits, `.`, `_`, `-`.
+    Word,
+    /// A GUID.
+    Guid,
+    /// The whole issuer, byte for byte.
+    Issuer,
 }
 
-/// Where facts usually are.
+/// How a provider is asked for a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offline {
+    /// By the scope `offline_access`.
+    Scope,
+    /// By the scope `offline_access`, where the provider lists it.
+    ScopeWhenListed,
+    /// It comes by itself or by `authorize_params`; the scope would be refused.
+    NoScope,
+}
+
+/// What identifies a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectForm {
+    /// The claim `sub`.
+    Sub,
+    /// The claims `tid` and `oid`, joined by a dot: Entra's `sub` differs from application to application.
+    TidOid,
+}
+
+/// Where facts about a person usually are, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimDefaults {
     /// Display name.
@@ -43,67 +101,354 @@ pub struct ClaimDefaults {
     pub roles: &'static str,
     /// Permissions.
     pub permissions: &'static str,
+    /// How values stand in them.
+    pub shape: ClaimShape,
+    /// The first source that has a claim wins.
+    pub sources: &'static [ClaimSource],
 }
 
-const STANDARD: ClaimDefaults = ClaimDefaults {
+/// The provider's own words, for findings that say where to mend something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// Where our redirect URI is registered.
+    pub redirect_uri: &'static str,
+    /// Where the client secret is.
+    pub secret: &'static str,
+    /// Where refresh tokens are switched on.
+    pub refresh: &'static str,
+    /// Where groups or roles are put into tokens.
+    pub roles: &'static str,
+}
+
+const STANDARD_CLAIMS: ClaimDefaults = ClaimDefaults {
     name: "name",
     email: "email",
     groups: "groups",
     roles: "roles",
     permissions: "permissions",
+    shape: ClaimShape::Auto,
+    sources: &[IdToken, Userinfo],
 };
 
-/// Presets of this version.
+const ISSUER: Key =
+    Key { name: "issuer", example: "https://id.example.com", kind: KeyKind::Issuer };
+
+const PROFILE: &[&str] = &["profile", "email"];
+
+const GENERIC: Preset = Preset {
+    name: "oidc",
+    issuer: "{issuer}",
+    keys: &[ISSUER],
+    issuer_aliases: &[],
+    scopes: PROFILE,
+    offline: Offline::ScopeWhenListed,
+    authorize_params: &[],
+    param_keys: &[],
+    client_auth: ClientAuth::Auto,
+    claims: STANDARD_CLAIMS,
+    subject: SubjectForm::Sub,
+    closed_by: None,
+    open_world: false,
+    ending_errors: &[],
+    console: Console {
+        redirect_uri: "the redirect URIs of the client you made for Portcullis",
+        secret: "the client you made for Portcullis",
+        refresh: "allow the refresh token grant, and the scope offline_access where there is one",
+        roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
+    },
+};
+
+/// Presets of this version; the last one is the generic provider.
 pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "okta",
-        issuer: IssuerForm::Okta,
-        scopes: &["openid", "profile", "email", "offline_access"],
-        claims: STANDARD,
-        reads_access_token: false,
-        redirect_uri_menu: "Applications > your app > General > Login > Sign-in redirect URIs",
+        issuer: "https://{domain}",
+        keys: &[Key { name: "domain", example: "acme.okta.com", kind: KeyKind::Host }],
+        offline: Offline::Scope,
+        param_keys: &["idp"],
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "Applications > your app > General > Login > Sign-in redirect URIs",
+            secret: "Applications > your app > General > Client Credentials",
+            refresh: "Applications > your app > General > Grant type > Refresh Token",
+            roles: "Applications > your app > Sign On > OpenID Connect ID Token > Group claims filter: groups",
+        },
+        ..GENERIC
     },
     Preset {
         name: "auth0",
-        issuer: IssuerForm::Auth0,
-        scopes: &["openid", "profile", "email", "offline_access"],
-        claims: STANDARD,
-        reads_access_token: true,
-        redirect_uri_menu: "Applications > your app > Settings > Allowed Callback URLs",
+        issuer: "https://{domain}/",
+        keys: &[Key { name: "domain", example: "acme.eu.auth0.com", kind: KeyKind::Host }],
+        offline: Offline::Scope,
+        param_keys: &["audience", "organization", "connection"],
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults { sources: &[IdToken, AccessToken, Userinfo], ..STANDARD_CLAIMS },
+        closed_by: Some(("organization", "org_id")),
+        ending_errors: &["unauthorized"],
+        console: Console {
+            redirect_uri: "Applications > your app > Settings > Allowed Callback URLs",
+            secret: "Applications > your app > Settings > Client Secret, and Credentials for the method",
+            refresh: "Applications > your app > Advanced Settings > Grant Types > Refresh Token; Applications > APIs > your API > Allow Offline Access",
+            roles: "a Post-Login Action that sets a namespaced claim, or APIs > your API > RBAC Settings > Add Permissions in the Access Token",
+        },
+        ..GENERIC
     },
     Preset {
         name: "keycloak",
-        issuer: IssuerForm::Keycloak,
-        scopes: &["openid", "profile", "email"],
-        claims: ClaimDefaults { roles: "/realm_access/roles", ..STANDARD },
-        reads_access_token: true,
-        redirect_uri_menu: "Clients > your client > Settings > Valid redirect URIs",
+        issuer: "{url}/realms/{realm}",
+        keys: &[
+            Key { name: "url", example: "https://sso.example.com", kind: KeyKind::Url },
+            Key { name: "realm", example: "acme", kind: KeyKind::Word },
+        ],
+        offline: Offline::ScopeWhenListed,
+        client_auth: ClientAuth::Basic,
+        claims: ClaimDefaults {
+            roles: "/realm_access/roles",
+            sources: &[IdToken, AccessToken, Userinfo],
+            ..STANDARD_CLAIMS
+        },
+        // "Client no longer has requested consent from user"
+        ending_errors: &["invalid_scope"],
+        console: Console {
+            redirect_uri: "Clients > your client > Settings > Valid redirect URIs",
+            secret: "Clients > your client > Credentials",
+            refresh: "Clients > your client > Client scopes: offline_access as Optional",
+            roles: "Client scopes > roles > Mappers; for groups a Group Membership mapper named groups",
+        },
+        ..GENERIC
     },
     Preset {
-        name: "oidc",
-        issuer: IssuerForm::Given,
-        scopes: &["openid", "profile", "email"],
-        claims: STANDARD,
-        reads_access_token: false,
-        redirect_uri_menu: "the redirect URIs of the client you made for Portcullis",
+        name: "entra",
+        issuer: "https://login.microsoftonline.com/{tenant}/v2.0",
+        keys: &[Key {
+            name: "tenant",
+            example: "11111111-2222-3333-4444-555555555555",
+            kind: KeyKind::Guid,
+        }],
+        offline: Offline::Scope,
+        param_keys: &["domain_hint"],
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
+        subject: SubjectForm::TidOid,
+        closed_by: Some(("tenant", "tid")),
+        console: Console {
+            redirect_uri: "App registrations > your app > Authentication > Web > Redirect URIs",
+            secret: "App registrations > your app > Certificates & secrets",
+            refresh: "nothing to switch on; the platform must be Web",
+            roles: "App registrations > your app > App roles, assigned in Enterprise applications > Users and groups",
+        },
+        ..GENERIC
     },
+    Preset {
+        name: "google",
+        issuer: "https://accounts.google.com",
+        keys: &[],
+        issuer_aliases: &["accounts.google.com"],
+        offline: Offline::NoScope,
+        authorize_params: &[("access_type", "offline"), ("prompt", "consent")],
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
+        closed_by: Some(("hosted_domains", "hd")),
+        open_world: true,
+        console: Console {
+            redirect_uri: "APIs & Services > Credentials > your OAuth client > Authorized redirect URIs",
+            secret: "APIs & Services > Credentials > your OAuth client",
+            refresh: "OAuth consent screen > Publishing status: in production",
+            roles: "Google tells no groups: use subjects or email_domains in rules",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "gitlab",
+        issuer: "https://{host}",
+        keys: &[Key { name: "host", example: "gitlab.com", kind: KeyKind::Host }],
+        offline: Offline::NoScope,
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults { groups: "groups_direct", ..STANDARD_CLAIMS },
+        console: Console {
+            redirect_uri: "Settings > Applications > your application > Redirect URI",
+            secret: "Settings > Applications > your application",
+            refresh: "nothing to switch on",
+            roles: "nothing to switch on: groups_direct is in the ID token",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "logto",
+        issuer: "https://{domain}/oidc",
+        keys: &[Key { name: "domain", example: "acme.logto.app", kind: KeyKind::Host }],
+        scopes: &["profile", "email", "roles"],
+        offline: Offline::Scope,
+        authorize_params: &[("prompt", "consent")],
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "Applications > your app > Redirect URIs",
+            secret: "Applications > your app > App secrets",
+            refresh: "Applications > your app > Always issue refresh token",
+            roles: "Roles: assign them to people",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "cognito",
+        issuer: "https://cognito-idp.{region}.amazonaws.com/{user_pool_id}",
+        keys: &[
+            Key { name: "region", example: "eu-central-1", kind: KeyKind::Word },
+            Key { name: "user_pool_id", example: "eu-central-1_AbCdEfGhI", kind: KeyKind::Word },
+        ],
+        offline: Offline::NoScope,
+        param_keys: &["identity_provider"],
+        client_auth: ClientAuth::Basic,
+        claims: ClaimDefaults { groups: "cognito:groups", ..STANDARD_CLAIMS },
+        console: Console {
+            redirect_uri: "User pools > your pool > App clients > your client > Login pages > Allowed callback URLs",
+            secret: "User pools > your pool > App clients > your client",
+            refresh: "nothing to switch on",
+            roles: "User pools > your pool > Groups",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "zitadel",
+        issuer: "https://{domain}",
+        keys: &[Key { name: "domain", example: "acme.zitadel.cloud", kind: KeyKind::Host }],
+        scopes: &["profile", "email", "urn:zitadel:iam:org:projects:roles"],
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Basic,
+        claims: ClaimDefaults {
+            roles: "urn:zitadel:iam:org:project:roles",
+            shape: ClaimShape::Keys,
+            ..STANDARD_CLAIMS
+        },
+        console: Console {
+            redirect_uri: "Projects > your project > your application > Redirect Settings",
+            secret: "Projects > your project > your application > Actions > Regenerate Client Secret",
+            refresh: "your application > OIDC Configuration > Grant Types > Refresh Token",
+            roles: "Projects > your project > General > Assert Roles on Authentication",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "authentik",
+        issuer: "{url}/application/o/{application}/",
+        keys: &[
+            Key { name: "url", example: "https://auth.example.com", kind: KeyKind::Url },
+            Key { name: "application", example: "portcullis", kind: KeyKind::Word },
+        ],
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "Applications > Providers > your provider > Redirect URIs/Origins (Strict)",
+            secret: "Applications > Providers > your provider",
+            refresh: "Advanced protocol settings > Scopes: add offline_access",
+            roles: "nothing to switch on: groups come with the scope profile; choose a Signing Key",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "authelia",
+        scopes: &["profile", "email", "groups"],
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "identity_providers.oidc.clients[].redirect_uris",
+            secret: "identity_providers.oidc.clients[].client_secret",
+            refresh: "clients[].scopes: offline_access, and lifespans.custom for more than 90 minutes",
+            roles: "nothing to switch on: groups come from userinfo",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "pingone",
+        issuer: "https://auth.pingone.{region}/{environment_id}/as",
+        keys: &[
+            Key { name: "region", example: "eu", kind: KeyKind::Word },
+            Key {
+                name: "environment_id",
+                example: "11111111-2222-3333-4444-555555555555",
+                kind: KeyKind::Guid,
+            },
+        ],
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "Applications > your application > Configuration > Redirect URIs",
+            secret: "Applications > your application > Overview",
+            refresh: "Applications > your application > Configuration > Grant Type > Refresh Token",
+            roles: "Applications > your application > Attribute Mappings",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "onelogin",
+        issuer: "https://{subdomain}.onelogin.com/oidc/2",
+        keys: &[Key { name: "subdomain", example: "acme", kind: KeyKind::Word }],
+        scopes: &["profile", "groups"],
+        offline: Offline::NoScope,
+        console: Console {
+            redirect_uri: "Applications > your app > Configuration > Redirect URIs",
+            secret: "Applications > your app > SSO",
+            refresh: "Applications > your app > SSO > Refresh token timeout",
+            roles: "Applications > your app > Parameters > Groups",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "jumpcloud",
+        issuer: "https://oauth.id.jumpcloud.com/",
+        keys: &[],
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "SSO Applications > your app > SSO > Redirect URIs",
+            secret: "shown once, when the application is activated",
+            refresh: "SSO Applications > your app > SSO > Grant Types > Refresh Token",
+            roles: "SSO Applications > your app > SSO > Attribute Mapping > include group attribute",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "workos",
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults {
+            roles: "role",
+            sources: &[IdToken, AccessToken, Userinfo],
+            ..STANDARD_CLAIMS
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "descope",
+        offline: Offline::Scope,
+        claims: ClaimDefaults { sources: &[IdToken, AccessToken, Userinfo], ..STANDARD_CLAIMS },
+        ..GENERIC
+    },
+    Preset {
+        name: "dex",
+        scopes: &["profile", "email", "groups"],
+        offline: Offline::Scope,
+        client_auth: ClientAuth::Basic,
+        console: Console {
+            redirect_uri: "staticClients[].redirectURIs",
+            secret: "staticClients[].secret",
+            refresh: "nothing to switch on, if the connector supports it",
+            roles: "the connector's own settings",
+        },
+        ..GENERIC
+    },
+    GENERIC,
 ];
 
-/// Names of the contract that are not presets of this version; they work as `oidc` with an issuer.
-pub(super) const LATER: &[&str] = &[
-    "entra",
-    "google",
-    "github",
-    "gitlab",
-    "logto",
-    "cognito",
-    "zitadel",
-    "authentik",
-    "authelia",
-    "pingone",
-    "onelogin",
-    "jumpcloud",
-    "workos",
-    "descope",
-    "dex",
+/// Names of the contract that are not presets of this version.
+pub(super) const LATER: &[&str] = &["github"];
+
+/// Other issuers at which anybody in the world can have an account.
+pub(super) const OPEN_WORLDS: &[&str] = &[
+    "https://accounts.google.com", // with provider = "oidc"
+    "https://gitlab.com",
+    "https://login.microsoftonline.com/common",
+    "https://login.microsoftonline.com/organizations",
+    "https://login.microsoftonline.com/consumers",
+    "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad",
+    "https://github.com",
 ];

@@ -94,7 +94,11 @@ impl Reader {
         remedy: impl Into<String>,
     ) {
         let (key, reason, remedy) = (key.to_owned(), reason.into(), remedy.into());
-        self.problems.push(Problem { key, value, reason, remedy });
+        let problem = Problem { key, value, reason, remedy };
+        // A key that serves two purposes is read twice, and wrong once.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// Puts a value of the environment over the file.
@@ -166,7 +170,9 @@ impl Reader {
             (None, true) => self.file.clone().unwrap_or_else(|| "file".to_owned()),
             (None, false) => "default".to_owned(),
         };
-        self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
+        if !self.shown.iter().any(|line| line.key == key) {
+            self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
+        }
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {

@@ -57,7 +57,7 @@ fn ten_lines_are_enough_for_okta() {
     );
     assert_eq!(config.upstream.issuer, "https://acme.okta.com");
     assert_eq!(config.upstream.client_secret.expose(), "canary-1f3a");
-    assert!(config.upstream.scopes.contains(&"offline_access".to_owned()));
+    assert_eq!(config.upstream.offline, Offline::Scope);
     assert!(config.upstream.scopes.contains(&"groups".to_owned()));
     assert_eq!(config.resources[0].id, "https://mcp.example.com/mcp");
 }

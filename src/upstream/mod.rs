@@ -4,6 +4,8 @@
 //! of our own; nothing a client sends (`prompt`, `login_hint`, `resource` …) is ever passed on.
 
 pub mod claims;
+#[cfg(test)]
+mod fixtures;
 mod oidc;
 mod provider;
 pub mod recheck;
@@ -132,6 +134,10 @@ impl Upstream {
         let response = inner.redeem(&provider, code, login).await?;
         let nonce = Nonce::new(login.nonce.clone());
         let identity = inner.verify_id_token(&provider, &response, Some(&nonce)).await?;
+        if !inner.is_one_of_ours(&identity) {
+            tracing::info!("the person is of another domain, tenant or organisation");
+            return Err(LoginFailed::Refused);
+        }
         let person = inner.read_person(&provider, &response, &identity).await;
         Ok(SessionUpdate {
             issuer: inner.config.issuer.clone(),

@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::provider::Provider;
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
-use crate::config::ClientAuth;
+use crate::config::{ClientAuth, Offline, Preset, SubjectForm};
 use crate::http_client::{HttpClient, HttpError};
 use crate::storage::{PendingLogin, Person, UpstreamTokens};
 
@@ -46,7 +46,10 @@ type TokenError = RequestTokenError<HttpError, StandardErrorResponse<CoreErrorRe
 
 /// Who an ID token is about.
 pub(super) struct Identity {
+    /// Who it is to us: by the preset's rule.
     pub(super) subject: String,
+    /// The claim `sub`.
+    sub: String,
     pub(super) sid: Option<String>,
     /// All claims of the ID token.
     pub(super) claims: Value,
@@ -143,14 +146,16 @@ impl Inner {
     pub(super) fn scopes(&self, provider: &Provider) -> Vec<String> {
         let mut scopes: Vec<String> =
             self.config.scopes.iter().filter(|scope| *scope != "openid").cloned().collect();
-        let offers_offline = provider
+        let listed = provider
             .metadata
             .scopes_supported()
             .is_some_and(|scopes| scopes.iter().any(|scope| scope.as_str() == "offline_access"));
-        if self.config.add_offline_access
-            && offers_offline
-            && !scopes.iter().any(|scope| scope == "offline_access")
-        {
+        let wanted = match self.config.offline {
+            Offline::Scope => true,
+            Offline::ScopeWhenListed => listed,
+            Offline::NoScope => false,
+        };
+        if wanted && !scopes.iter().any(|scope| scope == "offline_access") {
             scopes.push("offline_access".to_owned());
         }
         scopes
@@ -171,7 +176,7 @@ impl Inner {
         let caller = self.caller();
         match request.request_async(&caller).await {
             Ok(answer) => Ok(Answer(answer)),
-            Err(error) => Err(match classify(&error, caller.status()) {
+            Err(error) => Err(match classify(&error, caller.status(), self.config.preset) {
                 // A code that the provider does not accept was not meant for this login.
                 TokenFailure::Refused(reason) => LoginFailed::Untrusted(reason),
                 TokenFailure::Ours(reason) => LoginFailed::Misconfigured(reason),
@@ -194,7 +199,7 @@ impl Inner {
         let caller = self.caller();
         match request.request_async(&caller).await {
             Ok(answer) => Ok(Answer(answer)),
-            Err(error) => Err(classify(&error, caller.status())),
+            Err(error) => Err(classify(&error, caller.status(), self.config.preset)),
         }
     }
 
@@ -244,6 +249,7 @@ impl Inner {
         let client = self.client(provider);
         let verifier = client
             .id_token_verifier()
+            .require_issuer_match(self.config.preset.issuer_aliases.is_empty())
             .set_allowed_algs([
                 CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
                 CoreJwsSigningAlgorithm::RsaSsaPssSha256,
@@ -281,13 +287,30 @@ impl Inner {
                 return Err(invalid("at_hash does not fit the access token"));
             }
         }
-        let subject = claims.subject().as_str().to_owned();
+        let issuer = claims.issuer().as_str();
+        let aliases = self.config.preset.issuer_aliases;
+        if issuer != provider.metadata.issuer().as_str() && !aliases.contains(&issuer) {
+            return Err(ClaimsVerificationError::InvalidIssuer("another issuer".to_owned()));
+        }
+        let sub = claims.subject().as_str().to_owned();
+        let claims = payload(&id_token.to_string()).unwrap_or_default();
+        let subject = match self.config.preset.subject {
+            SubjectForm::Sub => sub.clone(),
+            SubjectForm::TidOid => tid_oid(&claims).unwrap_or_default(),
+        };
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(ClaimsVerificationError::InvalidSubject("empty or too long".to_owned()));
         }
-        let claims = payload(&id_token.to_string()).unwrap_or_default();
         let sid = claims.get("sid").and_then(Value::as_str).map(str::to_owned);
-        Ok(Identity { subject, sid, claims })
+        Ok(Identity { subject, sub, sid, claims })
+    }
+
+    /// Whether the provider vouches for somebody we let in: of our domain, tenant or organisation.
+    pub(super) fn is_one_of_ours(&self, identity: &Identity) -> bool {
+        self.config.required_claim.as_ref().is_none_or(|(claim, values)| {
+            let value = identity.claims.get(claim).and_then(Value::as_str);
+            value.is_some_and(|value| values.iter().any(|known| known == value))
+        })
     }
 
     /// Name, e-mail and facts, from the sources that the claim plan names. A source that cannot be
@@ -303,7 +326,7 @@ impl Inner {
         let access_token = answer.0.access_token().secret();
         let access_token_claims = payload(access_token);
         let userinfo = if super::claims::needs_userinfo(plan, &identity.claims) {
-            self.userinfo(provider, access_token, &identity.subject).await
+            self.userinfo(provider, access_token, &identity.sub).await
         } else {
             super::claims::Userinfo::NotAsked
         };
@@ -358,11 +381,20 @@ impl Inner {
     }
 }
 
-fn classify(error: &TokenError, status: u16) -> TokenFailure {
+/// Entra's stable name of a person: tenant and object.
+fn tid_oid(claims: &Value) -> Option<String> {
+    let text = |name: &str| claims.get(name)?.as_str().filter(|text| !text.is_empty());
+    Some(format!("{}.{}", text("tid")?, text("oid")?))
+}
+
+fn classify(error: &TokenError, status: u16, preset: &Preset) -> TokenFailure {
     match error {
         RequestTokenError::ServerResponse(response) => {
             let code = response.error().as_ref();
             match code {
+                code if preset.ending_errors.contains(&code) => {
+                    TokenFailure::Refused(code.to_owned())
+                }
                 "invalid_grant"
                 | "interaction_required"
                 | "login_required"

@@ -210,7 +210,7 @@ impl Inner {
             Ok(identity) => identity,
             Err(failed) => return About::CannotTell(failed.to_string()),
         };
-        if identity.subject != session.subject {
+        if identity.subject != session.subject || !self.is_one_of_ours(&identity) {
             return About::SomebodyElse("another subject");
         }
         let nonce = identity.claims.get("nonce").and_then(serde_json::Value::as_str);

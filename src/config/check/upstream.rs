@@ -5,21 +5,12 @@ use std::collections::BTreeMap;
 use toml::Value;
 use url::Url;
 
-use super::super::presets::{IssuerForm, LATER, PRESETS, Preset};
+use super::super::presets::{Key, KeyKind, LATER, OPEN_WORLDS, Offline, PRESETS, Preset};
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, ResourceConfig, UpstreamConfig};
 use super::one_of;
 use crate::policy::{ClaimPath, ClaimShape};
-
-/// Issuers that sign the whole world in.
-const OPEN_WORLDS: &[&str] = &[
-    "https://accounts.google.com",
-    "https://login.microsoftonline.com/common",
-    "https://login.microsoftonline.com/organizations",
-    "https://login.microsoftonline.com/consumers",
-    "https://github.com",
-];
 
 pub(super) fn read(
     r: &mut Reader,
@@ -35,37 +26,36 @@ pub(super) fn read(
     let extra_scopes = r.texts("upstream.extra_scopes").unwrap_or_default();
     let authorize_params = authorize_params(r, preset);
     let claims = claims(r, preset, resources);
-    let client_auth = one_of(
-        r,
-        "upstream.client_auth",
-        &[
-            ("auto", ClientAuth::Auto),
-            ("client_secret_basic", ClientAuth::Basic),
-            ("client_secret_post", ClientAuth::Post),
-        ],
-        ("auto", ClientAuth::Auto),
-    );
+    let client_auth = client_auth(r, preset);
     let recheck = r.duration("upstream.recheck", "15m", "1m", "24h");
     let outage_grace = r.duration("upstream.outage_grace", "1h", "0s", "24h");
     let max_without_refresh = r.duration("upstream.max_without_refresh", "8h", "1m", "30d");
     let timeout = r.duration("upstream.timeout", "10s", "1s", "60s");
+    let required_claim = preset.and_then(|preset| required_claim(r, preset));
     let name = r.text("upstream.name");
     let allow_anyone = r.flag("upstream.allow_anyone", false);
 
     let (preset, issuer, client_id, client_secret) = (preset?, issuer?, client_id?, client_secret?);
     let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
-    if !allow_anyone && OPEN_WORLDS.contains(&bare) {
+    let open =
+        if preset.open_world { required_claim.is_none() } else { OPEN_WORLDS.contains(&bare) };
+    if !allow_anyone && open {
+        let remedy = match preset.closed_by {
+            Some((key, _)) => format!("set {key}; allow_anyone = true lets everybody in"),
+            None => "use an issuer of your own organisation; allow_anyone = true lets everybody in"
+                .to_owned(),
+        };
         r.problem(
             "upstream.issuer",
             Some(format!("{issuer:?}")),
             "signs in anybody in the world",
-            "use an issuer of your own organisation; allow_anyone = true lets everybody in",
+            remedy,
         );
     }
-    let add_offline_access = configured_scopes.is_none();
+    let offline = if configured_scopes.is_some() { Offline::NoScope } else { preset.offline };
     let mut scopes = configured_scopes
-        .unwrap_or_else(|| preset.scopes.iter().map(|scope| (*scope).to_owned()).collect());
-    if add_offline_access && preset.issuer == IssuerForm::Okta && !issuer.contains("/oauth2/") {
+        .unwrap_or_else(|| preset.scopes.iter().map(|&scope| scope.to_owned()).collect());
+    if offline != Offline::NoScope && preset.name == "okta" && !issuer.contains("/oauth2/") {
         scopes.push("groups".to_owned()); // custom authorization servers refuse it
     }
     scopes.extend(extra_scopes);
@@ -77,7 +67,7 @@ pub(super) fn read(
         client_id,
         client_secret,
         scopes,
-        add_offline_access,
+        offline,
         authorize_params,
         claims,
         client_auth,
@@ -85,6 +75,7 @@ pub(super) fn read(
         outage_grace,
         max_without_refresh,
         timeout,
+        required_claim,
     })
 }
 
@@ -110,51 +101,92 @@ fn preset(r: &mut Reader) -> Option<&'static Preset> {
 }
 
 fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
-    let issuer = match preset.issuer {
-        IssuerForm::Okta => {
-            let domain = domain(r, "acme.okta.com")?;
-            match r.text("upstream.authorization_server").as_deref() {
-                None | Some("org") => format!("https://{domain}"),
-                Some(server) => format!("https://{domain}/oauth2/{server}"),
-            }
+    let mut issuer = preset.issuer.to_owned();
+    let mut complete = true;
+    for key in preset.keys {
+        match key_value(r, key) {
+            Some(value) => issuer = issuer.replace(&format!("{{{}}}", key.name), &value),
+            None => complete = false,
         }
-        IssuerForm::Auth0 => format!("https://{}/", domain(r, "acme.eu.auth0.com")?),
-        IssuerForm::Keycloak => {
-            let url = r.required_text("upstream.url", "such as \"https://sso.example.com\"");
-            let realm = r.required_text("upstream.realm", "the name of the realm");
-            format!("{}/realms/{}", url?.trim_end_matches('/'), realm?)
-        }
-        IssuerForm::Given => {
-            let remedy = "write the issuer exactly as the provider's discovery document has it";
-            r.required_text("upstream.issuer", remedy)?
-        }
-    };
-    let key = match preset.issuer {
-        IssuerForm::Okta | IssuerForm::Auth0 => "upstream.domain",
-        IssuerForm::Keycloak => "upstream.url",
-        IssuerForm::Given => "upstream.issuer",
-    };
+    }
+    if preset.name == "okta"
+        && let Some(server) = r.text("upstream.authorization_server").filter(|s| s != "org")
+    {
+        issuer = format!("{issuer}/oauth2/{server}");
+    }
+    if !complete {
+        return None;
+    }
     let fits = Url::parse(&issuer).is_ok_and(|url| {
         let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
         safe && url.query().is_none() && url.fragment().is_none() && url.username().is_empty()
     });
     if !fits {
-        let remedy = "use https:// (http:// is for loopback only), without query and fragment";
-        r.problem(key, Some(format!("{issuer:?}")), "does not make a usable issuer", remedy);
+        let key = preset.keys.first().map_or("provider", |key| key.name);
+        r.problem(
+            &format!("upstream.{key}"),
+            Some(format!("{issuer:?}")),
+            "does not make a usable issuer",
+            "use https:// (http:// is for loopback only), without query and fragment",
+        );
         return None;
     }
     Some(issuer)
 }
 
-fn domain(r: &mut Reader, example: &str) -> Option<String> {
-    let domain = r.required_text("upstream.domain", &format!("such as {example:?}"))?;
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':');
-    if domain.bytes().all(legal) {
-        return Some(domain);
+/// The value of a key that an issuer is made of.
+fn key_value(r: &mut Reader, key: &Key) -> Option<String> {
+    let at = format!("upstream.{}", key.name);
+    let value = r.required_text(&at, &format!("such as {:?}", key.example))?;
+    let all = |legal: fn(u8) -> bool| !value.is_empty() && value.bytes().all(legal);
+    let fits = match key.kind {
+        KeyKind::Host => all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':')),
+        KeyKind::Word => all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+        KeyKind::Guid => {
+            value.len() == 36
+                && value.bytes().enumerate().all(|(at, b)| match at {
+                    8 | 13 | 18 | 23 => b == b'-',
+                    _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
+                })
+        }
+        KeyKind::Url | KeyKind::Issuer => true, // the issuer as a whole is checked
+    };
+    if !fits {
+        let what = match key.kind {
+            KeyKind::Host => "is not a host name",
+            KeyKind::Guid => "is not a GUID in lower case",
+            _ => "holds characters that do not belong there",
+        };
+        r.problem(&at, Some(format!("{value:?}")), what, format!("such as {:?}", key.example));
+        return None;
     }
-    let remedy = format!("write the host alone, such as {example:?}");
-    r.problem("upstream.domain", Some(format!("{domain:?}")), "is not a host name", remedy);
-    None
+    Some(match key.kind {
+        KeyKind::Url => value.trim_end_matches('/').to_owned(),
+        _ => value,
+    })
+}
+
+/// Whom the provider may vouch for, where anybody could have an account there.
+fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String>)> {
+    let (key, claim) = preset.closed_by?;
+    let at = format!("upstream.{key}");
+    let is_list = key.ends_with('s');
+    let values = if is_list { r.texts(&at)? } else { vec![r.text(&at)?] };
+    if values.is_empty() {
+        r.problem(&at, None, "lists nobody", "name at least one, or leave the key out");
+    }
+    Some((claim.to_owned(), values))
+}
+
+fn client_auth(r: &mut Reader, preset: Option<&Preset>) -> ClientAuth {
+    let words = [
+        ("auto", ClientAuth::Auto),
+        ("client_secret_basic", ClientAuth::Basic),
+        ("client_secret_post", ClientAuth::Post),
+    ];
+    let default = preset.map_or(ClientAuth::Auto, |preset| preset.client_auth);
+    let word = words.iter().find(|(_, auth)| *auth == default).map_or("auto", |(word, _)| word);
+    one_of(r, "upstream.client_auth", &words, (word, default))
 }
 
 fn client_secret(
@@ -203,10 +235,15 @@ fn authorize_params(r: &mut Reader, preset: Option<&Preset>) -> Vec<(String, Str
             }
         }
     }
-    if preset.is_some_and(|preset| preset.issuer == IssuerForm::Auth0) {
-        for name in ["audience", "organization", "connection"] {
+    if let Some(preset) = preset {
+        for (name, value) in preset.authorize_params {
+            if !params.iter().any(|(known, _)| known == name) {
+                params.push(((*name).to_owned(), (*value).to_owned()));
+            }
+        }
+        for name in preset.param_keys {
             let value = r.text(&format!("upstream.{name}"));
-            params.extend(value.map(|value| (name.to_owned(), value)));
+            params.extend(value.map(|value| ((*name).to_owned(), value)));
         }
     }
     params
@@ -224,7 +261,7 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
     let groups = path("groups", Some("upstream.groups_claim"), defaults.claims.groups);
     let permissions = path("permissions", None, defaults.claims.permissions);
     let mut roles = path("roles", Some("upstream.roles_claim"), defaults.claims.roles);
-    if defaults.issuer == IssuerForm::Keycloak
+    if defaults.name == "keycloak"
         && let Some(client) = r.text("upstream.role_client")
     {
         roles = ClaimPath::new(format!("/resource_access/{client}/roles"));
@@ -239,7 +276,7 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
             ("comma", ClaimShape::Comma),
             ("keys", ClaimShape::Keys),
         ],
-        ("auto", ClaimShape::Auto),
+        shape_word(defaults.claims.shape),
     );
     ClaimPlan {
         name,
@@ -253,15 +290,14 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
     }
 }
 
+fn shape_word(shape: ClaimShape) -> (&'static str, ClaimShape) {
+    (if shape == ClaimShape::Keys { "keys" } else { "auto" }, shape)
+}
+
 fn sources(r: &mut Reader, preset: &Preset) -> Vec<ClaimSource> {
     const KEY: &str = "upstream.claims.sources";
     let Some(words) = r.texts(KEY) else {
-        let mut sources = vec![ClaimSource::IdToken];
-        if preset.reads_access_token {
-            sources.push(ClaimSource::AccessToken);
-        }
-        sources.push(ClaimSource::Userinfo);
-        return sources;
+        return preset.claims.sources.to_vec();
     };
     let known = [ClaimSource::IdToken, ClaimSource::Userinfo, ClaimSource::AccessToken];
     words
