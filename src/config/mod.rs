@@ -81,6 +81,8 @@ pub struct UpstreamConfig {
     pub outage_grace: Duration,
     /// A session without refresh token lives this long.
     pub max_without_refresh: Duration,
+    /// Whether a sign-out at the provider ends the grants that came from that session.
+    pub end_on_logout: bool,
     /// Longest wait for an answer: 1 to 60 seconds.
     pub timeout: Duration,
     /// A claim that ID tokens must have with one of these values: whom the provider may vouch for.

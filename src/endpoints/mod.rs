@@ -8,6 +8,7 @@ mod metadata;
 mod register;
 mod revoke;
 mod token;
+mod upstream_notice;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -21,7 +22,7 @@ use crate::web::people::{self, PageError};
 
 /// All endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
-    people_routes().merge(client_routes(app)).merge(health::routes())
+    people_routes().merge(client_routes(app)).merge(upstream_routes()).merge(health::routes())
 }
 
 /// For programs: any origin may read them, none is trusted with cookies.
@@ -43,6 +44,13 @@ fn people_routes() -> Router<App> {
         .route("/authorize", get(authorize::get).fallback(method_not_allowed))
         .route("/consent", post(consent::post).fallback(method_not_allowed))
         .route("/auth/callback", get(callback::get).fallback(method_not_allowed))
+}
+
+/// For the identity provider, which proves itself with a signed token.
+fn upstream_routes() -> Router<App> {
+    Router::new()
+        .route("/backchannel-logout", post(upstream_notice::backchannel_logout))
+        .route("/global-token-revocation", post(upstream_notice::global_token_revocation))
 }
 
 async fn method_not_allowed(headers: HeaderMap) -> Response {

@@ -107,9 +107,11 @@ impl Storage {
     ) -> Result<Redeemed, StorageError> {
         let mut step = self.begin().await?;
         let row = sqlx::query(
-            "SELECT code_hash, client_id, redirect_uri, code_challenge, resource,
-                    ceiling, scopes, session_id, subject, expires_at, failures, redeemed_at, grant_id
-             FROM authorization_codes WHERE id = $1",
+            "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.ceiling,
+                    c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
+                    c.grant_id, s.state
+             FROM authorization_codes c JOIN upstream_sessions s ON s.id = c.session_id
+             WHERE c.id = $1",
         )
         .bind(code.id())
         .fetch_optional(&mut *step)
@@ -140,6 +142,10 @@ impl Storage {
         }
         if moment_if_any(&row, "redeemed_at")?.is_some() {
             return self.replayed(step, code.id(), now).await;
+        }
+        if column::<String>(&row, "state")? != "active" {
+            // The person signed out, or was cut off, in this very minute.
+            return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }
         if let Err(refused) = issued.check_use(attempt, now) {
             return Ok(Redeemed::Refused(refused));

@@ -153,11 +153,10 @@ fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "the main flow",
-        include_str!("../../migrations/0001_the_main_flow.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        migration(1, "the main flow", include_str!("../../migrations/0001_the_main_flow.sql")),
+        migration(2, "upstream logout", include_str!("../../migrations/0002_upstream_logout.sql")),
+    ])
 }
 
 fn sqlite_path(url: &str) -> PathBuf {

@@ -24,6 +24,8 @@ impl Storage {
         for statement in [
             "DELETE FROM consents WHERE id IN
                  (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM upstream_notices WHERE id IN
+                 (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM logins WHERE id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM authorization_codes WHERE id IN

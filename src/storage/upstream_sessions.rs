@@ -107,6 +107,11 @@ impl Storage {
         now: Timestamp,
     ) -> Result<String, StorageError> {
         let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
+        let mut tokens = update.tokens.clone();
+        if tokens.refresh_token.is_none() {
+            // Google and others hand one out at the first login only: the one at hand is still good.
+            tokens.refresh_token = self.refresh_token_of(step, &id).await?;
+        }
         sqlx::query(
             "INSERT INTO upstream_sessions
                  (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at)
@@ -121,11 +126,27 @@ impl Storage {
         .bind(&update.subject)
         .bind(update.sid.as_deref().unwrap_or("-"))
         .bind(self.seal_json("upstream_sessions.person", &id, &update.person)?)
-        .bind(self.seal_json("upstream_sessions.tokens", &id, &update.tokens)?)
+        .bind(self.seal_json("upstream_sessions.tokens", &id, &tokens)?)
         .bind(now.unix())
         .execute(&mut **step)
         .await?;
         Ok(id)
+    }
+
+    async fn refresh_token_of(
+        &self,
+        step: &mut Step,
+        id: &str,
+    ) -> Result<Option<String>, StorageError> {
+        let sealed: Option<String> = sqlx::query_scalar(
+            "SELECT tokens FROM upstream_sessions WHERE id = $1 AND state = 'active'",
+        )
+        .bind(id)
+        .fetch_optional(&mut **step)
+        .await?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let tokens: UpstreamTokens = self.open_json("upstream_sessions.tokens", id, &sealed)?;
+        Ok(tokens.refresh_token)
     }
 
     /// The session with this id.

@@ -6,6 +6,7 @@
 pub mod claims;
 #[cfg(test)]
 mod fixtures;
+pub mod notice;
 mod oidc;
 mod provider;
 pub mod recheck;

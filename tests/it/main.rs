@@ -29,5 +29,6 @@ mod restart;
 mod server;
 mod stolen_database;
 mod upstream;
+mod upstream_logout;
 
 mod command_line;

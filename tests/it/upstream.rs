@@ -216,3 +216,16 @@ async fn nobody_is_known_by_e_mail_address() {
     let (_, bobs) = app.tokens_of("bob").await;
     assert_eq!(jwt_part(&bobs.access_token, 1)["sub"], "oidc:demo-bob");
 }
+
+#[tokio::test]
+async fn a_later_sign_in_without_a_refresh_token_keeps_the_one_at_hand() {
+    let app = TestApp::start().await;
+    let (client, _) = app.tokens_of("bob").await;
+    app.idp.misbehave(|how| how.no_refresh_token = true);
+    let tokens = client.sign_in("bob").await; // the same session there
+    app.idp.misbehave(|how| how.no_refresh_token = false);
+    app.advance(16 * MINUTE);
+    let before = app.idp.requests_to("/token");
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    assert_eq!(app.idp.requests_to("/token"), before + 1, "it could still be asked");
+}

@@ -30,6 +30,8 @@ pub(super) fn read(
     let recheck = r.duration("upstream.recheck", "15m", "1m", "24h");
     let outage_grace = r.duration("upstream.outage_grace", "1h", "0s", "24h");
     let max_without_refresh = r.duration("upstream.max_without_refresh", "8h", "1m", "30d");
+    let words = [("end", true), ("ignore", false)];
+    let end_on_logout = one_of(r, "upstream.on_upstream_logout", &words, ("end", true));
     let timeout = r.duration("upstream.timeout", "10s", "1s", "60s");
     let required_claim = preset.and_then(|preset| required_claim(r, preset));
     let name = r.text("upstream.name");
@@ -74,6 +76,7 @@ pub(super) fn read(
         recheck,
         outage_grace,
         max_without_refresh,
+        end_on_logout,
         timeout,
         required_claim,
     })

@@ -65,12 +65,13 @@ impl Keys {
     /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it.
     pub(super) fn jwt(
         &self,
+        typ: &str,
         claims: &Value,
         alg: Option<&str>,
         secret: &str,
     ) -> io::Result<String> {
         let alg = alg.unwrap_or("RS256");
-        let header = json!({ "alg": alg, "typ": "JWT", "kid": self.0.kid });
+        let header = json!({ "alg": alg, "typ": typ, "kid": self.0.kid });
         let signed = format!("{}.{}", encode(&header), encode(claims));
         let signature = match alg {
             "none" => Vec::new(),

@@ -154,6 +154,12 @@ impl IdentityProvider {
         lock(&self.shared.state).issued.clone()
     }
 
+    /// A JWT of type `typ` with exactly these claims, signed with its key, or as `alg` says: for the
+    /// messages that a provider sends by itself.
+    pub fn sign(&self, typ: &str, claims: &Value, alg: Option<&str>) -> io::Result<String> {
+        self.shared.keys.jwt(typ, claims, alg, &self.shared.options.client_secret)
+    }
+
     /// Refuses a person from now on.
     pub fn disable(&self, username: &str) {
         self.change(username, |person| person.disabled = true);

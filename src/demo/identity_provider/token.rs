@@ -222,7 +222,7 @@ fn tokens(
     }
     let id_token = idp
         .keys
-        .jwt(&claims, how.algorithm.as_deref(), &idp.options.client_secret)
+        .jwt("JWT", &claims, how.algorithm.as_deref(), &idp.options.client_secret)
         .map_err(|_| "server_error")?;
     idp.remember(&access_token);
     idp.remember(&id_token);

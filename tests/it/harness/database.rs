@@ -80,6 +80,7 @@ impl Database {
             "grants",
             "authorization_codes",
             "refresh_tokens",
+            "upstream_notices",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

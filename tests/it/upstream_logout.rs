@@ -1,0 +1,188 @@
+//! The identity provider speaks first: back-channel logout, global token revocation.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::{Tokens, jwt_part};
+use crate::harness::http::Answer;
+use crate::harness::{Setup, TestApp};
+
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// The session id at the provider of whoever signed in last.
+fn latest_sid(app: &TestApp) -> String {
+    let issued = app.idp.issued();
+    let id_token = issued.iter().rfind(|token| token.matches('.').count() == 2).unwrap();
+    let claims = jwt_part(id_token, 1);
+    claims["sid"].as_str().unwrap().to_owned()
+}
+
+fn logout_claims(app: &TestApp, jti: &str) -> Value {
+    json!({
+        "iss": app.idp.issuer(), "aud": "portcullis", "jti": jti,
+        "iat": app.now().unix(), "exp": app.now().unix() + 120, "events": { EVENT: {} },
+    })
+}
+
+async fn send(app: &TestApp, claims: &Value, alg: Option<&str>) -> Answer {
+    let token = app.idp.sign("logout+jwt", claims, alg).unwrap();
+    let form = [("logout_token", token.as_str())];
+    app.http.post_form(&app.at("/backchannel-logout"), &form, &[]).await
+}
+
+async fn works(client: &crate::harness::client::McpClient, tokens: &Tokens) -> bool {
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.status == 200
+}
+
+#[tokio::test]
+async fn a_sign_out_there_ends_that_session_here_at_once() {
+    let app = TestApp::start().await;
+    let (bob, one) = app.tokens_of("bob").await;
+    let (elsewhere, two) = app.tokens_of("bob").await; // another browser, another session
+    let mut claims = logout_claims(&app, "1");
+    claims["sid"] = latest_sid(&app).into();
+    send(&app, &claims, None).await.assert_status(200);
+    assert!(works(&bob, &one).await);
+    assert!(!works(&elsewhere, &two).await);
+    elsewhere.refresh(&two.refresh_token).await.assert_error(400, "invalid_grant");
+    bob.refresh(&one.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn without_a_session_id_everything_of_the_person_ends() {
+    let app = TestApp::start().await;
+    let (bob, one) = app.tokens_of("bob").await;
+    let (_, two) = app.tokens_of("bob").await;
+    let (alice, others) = app.tokens_of("alice").await;
+    let code = bob.code("bob").await;
+    let mut claims = logout_claims(&app, "1");
+    claims["sub"] = "demo-bob".into();
+    let answer = send(&app, &claims, None).await;
+    answer.assert_status(200);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert!(!works(&bob, &one).await && !works(&bob, &two).await);
+    assert!(works(&alice, &others).await);
+    // A code that was on its way is worth nothing either.
+    bob.redeem(&code).await.assert_error(400, "invalid_grant");
+    // Signing in again starts anew.
+    let again = bob.sign_in("bob").await;
+    assert!(works(&bob, &again).await);
+}
+
+#[tokio::test]
+async fn a_message_counts_once() {
+    let app = TestApp::start().await;
+    let (bob, _) = app.tokens_of("bob").await;
+    let mut claims = logout_claims(&app, "once");
+    claims["sub"] = "demo-bob".into();
+    send(&app, &claims, None).await.assert_status(200);
+    let again = bob.sign_in("bob").await;
+    let answers = futures_util::future::join_all((0..100).map(|_| send(&app, &claims, None))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert!(works(&bob, &again).await, "the old message ends no new session");
+}
+
+#[tokio::test]
+async fn what_is_not_exactly_a_logout_token_of_our_provider_is_refused() {
+    let app = TestApp::start().await;
+    let (bob, tokens) = app.tokens_of("bob").await;
+    let now = app.now().unix();
+    let good = || {
+        let mut claims = logout_claims(&app, "x");
+        claims["sub"] = "demo-bob".into();
+        claims
+    };
+    let with = |name: &str, value: Value| {
+        let mut claims = good();
+        claims[name] = value;
+        claims
+    };
+    let without = |name: &str| {
+        let mut claims = good();
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    };
+    for claims in [
+        with("nonce", "n".into()),
+        with("iss", "https://other.example".into()),
+        with("aud", "another-client".into()),
+        with("iat", (now - 3600).into()),
+        with("iat", (now + 3600).into()),
+        with("exp", (now - 3600).into()),
+        with("events", json!({})),
+        with("events", json!({ EVENT: "x" })),
+        without("events"),
+        without("sub"),
+        without("iat"),
+        without("jti"),
+        without("iss"),
+        without("aud"),
+    ] {
+        send(&app, &claims, None).await.assert_error(400, "invalid_request");
+    }
+    send(&app, &good(), Some("none")).await.assert_status(400);
+    send(&app, &good(), Some("HS256")).await.assert_status(400);
+    let url = app.at("/backchannel-logout");
+    app.http.post_form(&url, &[("logout_token", "x.y.z")], &[]).await.assert_status(400);
+    app.http.post_form(&url, &[], &[]).await.assert_status(400);
+    app.http.get(&url).await.assert_status(405);
+    assert!(works(&bob, &tokens).await);
+
+    // Somebody we do not know is no error.
+    send(&app, &with("sub", "nobody".into()), None).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn an_administrator_may_choose_that_agents_go_on() {
+    let setup =
+        Setup { upstream: "on_upstream_logout = \"ignore\"".to_owned(), ..Setup::default() };
+    let app = TestApp::with(setup).await;
+    let (bob, tokens) = app.tokens_of("bob").await;
+    let mut claims = logout_claims(&app, "1");
+    claims["sub"] = "demo-bob".into();
+    send(&app, &claims, None).await.assert_status(200);
+    assert!(works(&bob, &tokens).await);
+}
+
+#[tokio::test]
+async fn a_global_revocation_cuts_a_person_off_by_subject_or_address() {
+    let app = TestApp::start().await;
+    let endpoint = app.at("/global-token-revocation");
+    let claims = |jti: &str| {
+        json!({
+            "iss": app.idp.issuer(), "aud": endpoint, "sub": "portcullis", "jti": jti,
+            "iat": app.now().unix(), "exp": app.now().unix() + 300,
+        })
+    };
+    let send = |typ: &'static str, claims: Value, body: Value| {
+        let token = app.idp.sign(typ, &claims, None).unwrap();
+        let (http, endpoint) = (app.http.clone(), endpoint.clone());
+        async move {
+            let authorization = format!("Bearer {token}");
+            http.post_json(&endpoint, &body, &[("authorization", &authorization)]).await
+        }
+    };
+    let typ = "global-token-revocation+jwt";
+    let by_subject =
+        json!({ "sub_id": { "format": "iss_sub", "iss": app.idp.issuer(), "sub": "demo-bob" } });
+    let by_email = json!({ "sub_id": { "format": "email", "email": "Bob@example.com" } });
+    for (n, body) in [by_subject.clone(), by_email].into_iter().enumerate() {
+        let (bob, tokens) = app.tokens_of("bob").await;
+        let (alice, others) = app.tokens_of("alice").await;
+        send(typ, claims(&n.to_string()), body).await.assert_status(204);
+        assert!(!works(&bob, &tokens).await);
+        assert!(works(&alice, &others).await);
+    }
+    let (bob, tokens) = app.tokens_of("bob").await;
+    let mut wrong = claims("w");
+    wrong["sub"] = "another-client".into();
+    send(typ, wrong, by_subject.clone()).await.assert_status(400);
+    let mut wrong = claims("w");
+    wrong["aud"] = "https://other.example/".into();
+    send(typ, wrong, by_subject.clone()).await.assert_status(400);
+    send("logout+jwt", claims("w"), by_subject.clone()).await.assert_status(400);
+    send(typ, claims("w"), json!({ "sub_id": { "format": "opaque", "id": "1" } }))
+        .await
+        .assert_status(400);
+    app.http.post_json(&endpoint, &by_subject, &[]).await.assert_status(400);
+    assert!(works(&bob, &tokens).await);
+}
