@@ -1,7 +1,9 @@
 //! The command line: what an administrator types.
 
+mod check;
 mod config;
 mod demo;
+mod explain;
 mod serve;
 
 use std::path::PathBuf;
@@ -30,6 +32,16 @@ enum Command {
         after_help = "Examples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
     )]
     Serve(ConfigFile),
+    /// Verify the identity provider, read-only; exit code 0 ok, 1 warnings, 2 failed, 3 could not be told
+    #[command(
+        after_help = "Examples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
+    )]
+    Check(check::Arguments),
+    /// Replay a scope decision: which rules match, what is granted and what is not
+    #[command(
+        after_help = "Examples:\n  portcullis explain --claims claims.json --request \"read:todos delete:todos\"\n  portcullis explain --user okta:00u1 --resource https://mcp.example.com/mcp"
+    )]
+    Explain(explain::Arguments),
     /// Show what is configured
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -55,6 +67,8 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(file) => serve::run(&file),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
     }
 }

@@ -27,6 +27,19 @@ pub enum Fact {
     Unknown,
 }
 
+impl std::fmt::Display for Fact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known(values) if values.is_empty() => f.write_str("none"),
+            Self::Known(values) => f.write_str(&values.join(", ")),
+            Self::Absent => f.write_str("not told"),
+            Self::Unknown => f.write_str(
+                "told, but cannot be read: rules that allow do not match, rules that deny do",
+            ),
+        }
+    }
+}
+
 /// An e-mail address and whether the provider has verified it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Email {

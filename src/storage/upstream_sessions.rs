@@ -133,6 +133,26 @@ impl Storage {
         Ok(id)
     }
 
+    /// What was last known of a person, from whichever of their sessions is the freshest.
+    pub async fn latest_person(
+        &self,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Option<Person>, StorageError> {
+        let row = sqlx::query(
+            "SELECT id, person FROM upstream_sessions WHERE issuer = $1 AND subject = $2
+             ORDER BY last_ok_at DESC LIMIT 1",
+        )
+        .bind(issuer)
+        .bind(subject)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let id: String = column(&row, "id")?;
+        self.open_json("upstream_sessions.person", &id, &column::<String>(&row, "person")?)
+            .map(Some)
+    }
+
     async fn refresh_token_of(
         &self,
         step: &mut Step,

@@ -8,8 +8,10 @@ pub mod claims;
 mod fixtures;
 pub mod notice;
 mod oidc;
+pub mod probe;
 mod provider;
 pub mod recheck;
+mod trial;
 
 use std::sync::Arc;
 
@@ -122,6 +124,18 @@ impl Upstream {
         code: Option<&str>,
         error: Option<&str>,
     ) -> Result<SessionUpdate, LoginFailed> {
+        let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
+        self.finish(nonce, verifier, iss, code, error).await
+    }
+
+    async fn finish(
+        &self,
+        nonce: &str,
+        pkce_verifier: &str,
+        iss: Option<&str>,
+        code: Option<&str>,
+        error: Option<&str>,
+    ) -> Result<SessionUpdate, LoginFailed> {
         let inner = &self.0;
         let provider = inner.provider().await.map_err(|error| match error {
             UpstreamError::Unreachable(reason) => LoginFailed::Unavailable(reason),
@@ -132,9 +146,9 @@ impl Upstream {
             return Err(classify_callback_error(error));
         }
         let code = code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
-        let response = inner.redeem(&provider, code, login).await?;
-        let nonce = Nonce::new(login.nonce.clone());
-        let identity = inner.verify_id_token(&provider, &response, Some(&nonce)).await?;
+        let response = inner.redeem(&provider, code, pkce_verifier).await?;
+        let expected = Nonce::new(nonce.to_owned());
+        let identity = inner.verify_id_token(&provider, &response, Some(&expected)).await?;
         if !inner.is_one_of_ours(&identity) {
             tracing::info!("the person is of another domain, tenant or organisation");
             return Err(LoginFailed::Refused);
@@ -145,7 +159,7 @@ impl Upstream {
             subject: identity.subject,
             sid: identity.sid,
             person,
-            tokens: UpstreamTokens { nonce: Some(login.nonce.clone()), ..response.tokens() },
+            tokens: UpstreamTokens { nonce: Some(nonce.to_owned()), ..response.tokens() },
         })
     }
 }
@@ -186,8 +200,9 @@ impl LoginToStart {
         }
     }
 
-    /// Where to send the browser. The only function that names the provider's authorization
-    /// endpoint; the [`Approval`] is the proof that a person approved.
+    /// Where to send the browser. Beside the trial of `check --login`, which leads nowhere, the only
+    /// function that names the provider's authorization endpoint; the [`Approval`] is the proof that
+    /// a person approved.
     pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
         let state = CsrfToken::new(state.expose().to_owned());
         let nonce = Nonce::new(self.nonce.clone());

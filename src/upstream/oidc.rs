@@ -25,7 +25,7 @@ use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
 use crate::config::{ClientAuth, Offline, Preset, SubjectForm};
 use crate::http_client::{HttpClient, HttpError};
-use crate::storage::{PendingLogin, Person, UpstreamTokens};
+use crate::storage::{Person, UpstreamTokens};
 
 /// Clocks of provider and server may differ by this much.
 const SKEW: Duration = Duration::from_mins(1);
@@ -166,13 +166,13 @@ impl Inner {
         &self,
         provider: &Provider,
         code: &str,
-        login: &PendingLogin,
+        pkce_verifier: &str,
     ) -> Result<Answer, LoginFailed> {
         let client = self.client(provider);
         let request = client
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .map_err(|error| LoginFailed::Misconfigured(error.to_string()))?
-            .set_pkce_verifier(PkceCodeVerifier::new(login.pkce_verifier.clone()));
+            .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()));
         let caller = self.caller();
         match request.request_async(&caller).await {
             Ok(answer) => Ok(Answer(answer)),

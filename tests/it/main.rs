@@ -31,4 +31,5 @@ mod stolen_database;
 mod upstream;
 mod upstream_logout;
 
+mod check;
 mod command_line;

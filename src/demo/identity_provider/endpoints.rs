@@ -39,6 +39,7 @@ fn discovery(idp: &Shared) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let issuer = &idp.issuer;
+    let alg = if idp.misbehaviour().only_hs256 { "HS256" } else { "RS256" };
     json(
         StatusCode::OK,
         &json!({
@@ -53,7 +54,7 @@ fn discovery(idp: &Shared) -> Response {
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
+            "id_token_signing_alg_values_supported": [alg],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "code_challenge_methods_supported": ["S256"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],

@@ -70,6 +70,8 @@ pub struct Misbehaviour {
     pub lose_refresh_answers: u32,
     /// Discovery answers 503.
     pub discovery_down: bool,
+    /// The metadata lists HS256 alone.
+    pub only_hs256: bool,
     /// The keys answer 503.
     pub jwks_down: bool,
     /// The browser comes back with this `error` at once.

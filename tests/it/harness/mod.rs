@@ -70,9 +70,18 @@ impl TestApp {
         Self::with(Setup::default()).await
     }
 
+    /// For commands that run as processes of their own and have no other clock.
+    pub(crate) async fn start_on_the_real_clock() -> Self {
+        Self::start_at(Clock::System.now(), Setup::default()).await
+    }
+
     pub(crate) async fn with(setup: Setup) -> Self {
+        Self::start_at(Timestamp::from_unix(START), setup).await
+    }
+
+    async fn start_at(start: Timestamp, setup: Setup) -> Self {
         logs::install();
-        let clock = ManualClock::at(Timestamp::from_unix(START));
+        let clock = ManualClock::at(start);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://{address}");
@@ -120,6 +129,10 @@ impl TestApp {
     /// The application's configuration, for starting another one.
     pub(crate) fn config(&self) -> Config {
         loaded(&self.config)
+    }
+
+    pub(crate) fn config_text(&self) -> String {
+        self.config.clone()
     }
 
     /// A second server on the same database, on an address of its own; ends when told.

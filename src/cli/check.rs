@@ -1,0 +1,147 @@
+//! `portcullis check`: is sign-in set up right, and if not, where to mend it.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{ConfigFile, config, fail, runtime};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::oauth::scope::ScopeSet;
+use crate::storage::Storage;
+use crate::telemetry::{self, LogFormat};
+use crate::upstream::probe::{Finding, Severity};
+
+mod login;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Sign in once in a browser, show what the provider tells and what the rules make of it, refresh once.
+    /// Stop the server first: this listens in its place
+    #[arg(long)]
+    login: bool,
+    /// Findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    telemetry::install(Some("error"), LogFormat::Text);
+    let loaded = match config::load(&arguments.file) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let _ = fail(&problems);
+            return ExitCode::from(2);
+        }
+    };
+    let mut findings: Vec<Finding> = loaded
+        .warnings
+        .iter()
+        .map(|warning| finding("configuration", Severity::Warning, warning.clone()))
+        .collect();
+    findings.extend(rules(&loaded.config));
+    let checked = runtime()
+        .map_err(|cause| cause.to_string())
+        .and_then(|runtime| runtime.block_on(check(loaded.config, arguments.login, &mut findings)));
+    if let Err(message) = checked {
+        findings.push(finding("check", Severity::Failed, message));
+    }
+    print(&findings, arguments.json);
+    exit_code(&findings)
+}
+
+fn finding(probe: &'static str, severity: Severity, found: String) -> Finding {
+    Finding { probe, severity, found, mend: None }
+}
+
+/// An application over a database of its own: the real one may be in use, and is none of our business.
+async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Result<(), String> {
+    let folder = std::env::temp_dir().join(crate::oauth::secret::random_text());
+    let database = format!("sqlite://{}", folder.join("check.db").display());
+    let listen = config.listen;
+    let app = async {
+        let storage = Storage::open(&database, None).await.map_err(|error| error.to_string())?;
+        App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
+    };
+    let app = app.await?;
+    findings.extend(app.upstream().probe().await);
+    let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
+    let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
+    app.storage().close().await;
+    let _ = std::fs::remove_dir_all(&folder);
+    outcome
+}
+
+/// What can be said of the rules without a person.
+fn rules(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for resource in &config.resources {
+        let policy = &resource.policy;
+        if policy.rules.is_empty() {
+            let found = format!(
+                "{}: no rules, so everybody who can sign in gets {}",
+                resource.id, policy.default_scopes
+            );
+            findings.push(finding("rules", Severity::Warning, found));
+            continue;
+        }
+        let reachable = policy
+            .rules
+            .iter()
+            .fold(policy.baseline.clone(), |all: ScopeSet, rule| all.union(&rule.allow));
+        let passes = policy.rules.iter().any(|rule| rule.passthrough);
+        let never = policy.declared.difference(&reachable);
+        if !never.is_empty() && !passes {
+            let found = format!("{}: no rule allows {never}", resource.id);
+            findings.push(finding("rules", Severity::Warning, found));
+        }
+        let uses = |wanted: fn(&crate::policy::Conditions) -> bool| {
+            policy.rules.iter().any(|rule| wanted(&rule.conditions))
+        };
+        if uses(|c| c.groups.is_some() || c.roles.is_some() || c.not_groups.is_some()) {
+            let found = format!(
+                "{}: rules read groups or roles; the provider must send them: {}",
+                resource.id, config.upstream.preset.console.roles
+            );
+            findings.push(finding("rules", Severity::Ok, found));
+        }
+    }
+    findings
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+fn print(findings: &[Finding], as_json: bool) {
+    if as_json {
+        println!("{}", json!({ "findings": findings }));
+        return;
+    }
+    for finding in findings {
+        let word = match finding.severity {
+            Severity::Ok => "ok  ",
+            Severity::Warning => "warn",
+            Severity::Failed => "FAIL",
+            Severity::Inconclusive => "?   ",
+        };
+        println!("{word}  {:13} {}", finding.probe, finding.found);
+        for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
+            println!("                    → {line}");
+        }
+    }
+}
+
+/// 0 all is well, 1 warnings, 2 something failed, 3 something could not be told.
+fn exit_code(findings: &[Finding]) -> ExitCode {
+    let has = |severity| findings.iter().any(|finding| finding.severity == severity);
+    if has(Severity::Failed) {
+        ExitCode::from(2)
+    } else if has(Severity::Inconclusive) {
+        ExitCode::from(3)
+    } else if has(Severity::Warning) {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,112 @@
+//! `check --login`: one real sign-in, what it tells, what the rules make of it, one refresh.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::response::Html;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::{Finding, Severity, finding};
+use crate::app::App;
+use crate::storage::SessionUpdate;
+
+/// Signs in through the browser of whoever runs the command; answers findings.
+pub(super) async fn run(
+    app: &App,
+    listen: SocketAddr,
+    findings: &mut Vec<Finding>,
+) -> Result<(), String> {
+    let trial = app.upstream().trial_login().await.map_err(|error| error.to_string())?;
+    let listener = TcpListener::bind(listen).await.map_err(|cause| {
+        format!("cannot listen on {listen} ({cause}); stop the server for the time of this check")
+    })?;
+    let (send, mut receive) = mpsc::channel::<String>(1);
+    let send = Arc::new(send);
+    let router = Router::new().route(
+        "/auth/callback",
+        get(move |RawQuery(query): RawQuery| {
+            let send = Arc::clone(&send);
+            async move {
+                let _ = send.send(query.unwrap_or_default()).await;
+                Html("<!doctype html><title>Portcullis</title><p>Back to the terminal.</p>")
+            }
+        }),
+    );
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    say(&format!("Open this in a browser and sign in:\n\n  {}\n", trial.url()));
+    let query = receive.recv().await.unwrap_or_default();
+    server.abort();
+    let session = app
+        .upstream()
+        .finish_trial(&trial, &query)
+        .await
+        .map_err(|failed| format!("sign-in failed: {failed}"))?;
+    describe(app, &session, findings);
+    refresh(app, &session, findings).await;
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the person at the terminal reads this")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn describe(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {
+    let facts = &session.person.facts;
+    findings.push(finding("login", Severity::Ok, format!("signed in as {}", session.subject)));
+    for (what, fact) in
+        [("groups", &facts.groups), ("roles", &facts.roles), ("permissions", &facts.permissions)]
+    {
+        findings.push(finding("login", Severity::Ok, format!("{what}: {fact}")));
+    }
+    for resource in &app.config().resources {
+        let decision = resource.policy.decide(facts, "", &resource.policy.declared);
+        let severity = if decision.granted.is_empty() { Severity::Warning } else { Severity::Ok };
+        let found = format!(
+            "{}: matched {}; may {}; may not {}",
+            resource.id,
+            if decision.matched.is_empty() {
+                "no rule".to_owned()
+            } else {
+                decision.matched.join(", ")
+            },
+            or_nothing(&decision.granted.to_string()),
+            or_nothing(&decision.missing.to_string()),
+        );
+        findings.push(finding("rules", severity, found));
+    }
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
+}
+
+async fn refresh(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {
+    let Some(before) = session.tokens.refresh_token.as_deref() else {
+        let console = app.config().upstream.preset.console;
+        findings.push(Finding {
+            probe: "refresh",
+            severity: Severity::Warning,
+            found: "no refresh token came: people sign in again every max_without_refresh"
+                .to_owned(),
+            mend: Some(console.refresh.to_owned()),
+        });
+        return;
+    };
+    findings.push(match app.upstream().trial_refresh(before).await {
+        Ok(after) => {
+            let rotation = match after.refresh_token.as_deref() {
+                Some(token) if token != before => "a new refresh token came (rotation)",
+                _ => "the refresh token stays the same",
+            };
+            let id_token = if after.id_token.is_some() { "with" } else { "without" };
+            let found = format!("refreshed; {rotation}; {id_token} an ID token");
+            finding("refresh", Severity::Ok, found)
+        }
+        Err(reason) => finding("refresh", Severity::Failed, format!("refresh failed: {reason}")),
+    });
+}

@@ -1,0 +1,420 @@
+//! Read-only probes of the identity provider (identity-provider guide §6.4): safe to run against
+//! production, nobody is signed in, nothing is changed.
+
+use std::time::Duration;
+
+use axum::http::{Request, Response, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+
+use super::Upstream;
+use crate::config::{ClientAuth, Offline};
+use crate::http_client::{HttpError, is_loopback};
+use crate::oauth::secret::random_text;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// It works, but deserves a look.
+    Warning,
+    /// Sign-in will not work.
+    Failed,
+    /// The provider's answer tells neither.
+    Inconclusive,
+}
+
+/// What one probe found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which probe: `discovery`, `secret`, …
+    pub probe: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, in a sentence.
+    pub found: String,
+    /// How to mend it, in the provider's own words.
+    pub mend: Option<String>,
+}
+
+/// Algorithms of ID tokens that we accept.
+const ALGORITHMS: [&str; 5] = ["RS256", "PS256", "ES256", "ES384", "EdDSA"];
+/// Clocks that differ by more make tokens look too old or too young.
+const CLOCK: Duration = Duration::from_secs(30);
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, probe: &'static str, severity: Severity, found: impl Into<String>) {
+        self.0.push(Finding { probe, severity, found: found.into(), mend: None });
+    }
+
+    fn mend(
+        &mut self,
+        probe: &'static str,
+        severity: Severity,
+        found: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        let mend = Some(mend.into());
+        self.0.push(Finding { probe, severity, found: found.into(), mend });
+    }
+}
+
+impl Upstream {
+    /// Probes the provider; the findings stand in the order of the probes.
+    pub async fn probe(&self) -> Vec<Finding> {
+        let mut findings = Findings(Vec::new());
+        if let Some(document) = self.probe_discovery(&mut findings).await {
+            probe_endpoints(&document, &mut findings);
+            self.probe_keys(&document, &mut findings).await;
+            self.probe_secret(&document, &mut findings).await;
+            self.probe_authorize(&document, &mut findings).await;
+            self.probe_refresh(&document, &mut findings);
+            self.probe_logout(&document, &mut findings);
+        }
+        findings.0
+    }
+
+    async fn get(&self, url: &str) -> Result<Response<Vec<u8>>, HttpError> {
+        let request = Request::get(url)
+            .header(header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|_| HttpError::Connection("not a URL".to_owned()))?;
+        self.0.http.send(request).await
+    }
+
+    async fn probe_discovery(&self, findings: &mut Findings) -> Option<Value> {
+        const PROBE: &str = "discovery";
+        let issuer = &self.0.config.issuer;
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let response = match self.get(&url).await {
+            Ok(response) => response,
+            Err(error) => {
+                let found = format!("{url} cannot be had: {error}");
+                let mend = "check the address, and that this machine may reach it";
+                findings.mend(PROBE, Severity::Failed, found, mend);
+                return None;
+            }
+        };
+        if response.status() != StatusCode::OK {
+            let found = format!("{url} answers {}", response.status());
+            let mend = "check the issuer: there is no discovery document at this place";
+            findings.mend(PROBE, Severity::Failed, found, mend);
+            return None;
+        }
+        let Ok(document) = serde_json::from_slice::<Value>(response.body()) else {
+            findings.mend(
+                PROBE,
+                Severity::Failed,
+                format!("{url} is not JSON"),
+                "check the issuer",
+            );
+            return None;
+        };
+        let stated = document["issuer"].as_str().unwrap_or_default();
+        if stated != issuer {
+            let found = format!("the provider calls itself {stated:?}, and you wrote {issuer:?}");
+            let slash = stated.trim_end_matches('/') == issuer.trim_end_matches('/');
+            let mend = if slash {
+                "only a slash at the end differs; write the issuer exactly as the provider does"
+            } else {
+                "write the issuer exactly as the provider does; a custom domain or host name setting of the provider changes it"
+            };
+            findings.mend(PROBE, Severity::Failed, found, mend);
+            return None;
+        }
+        findings.add(PROBE, Severity::Ok, format!("{stated}, exactly as configured"));
+        self.check_clock(&response, findings);
+        Some(document)
+    }
+
+    fn check_clock(&self, response: &Response<Vec<u8>>, findings: &mut Findings) {
+        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let Some(there) = date.and_then(|d| chrono::DateTime::parse_from_rfc2822(d).ok()) else {
+            findings.add("clock", Severity::Inconclusive, "the provider does not tell its time");
+            return;
+        };
+        let apart = there.timestamp() - self.0.clock.now().unix();
+        if apart.unsigned_abs() > CLOCK.as_secs() {
+            let found = format!("the clocks are {apart} s apart");
+            findings.mend("clock", Severity::Warning, found, "let this machine's clock follow NTP");
+        } else {
+            findings.add("clock", Severity::Ok, format!("{apart:+} s apart"));
+        }
+    }
+
+    async fn probe_keys(&self, document: &Value, findings: &mut Findings) {
+        const PROBE: &str = "algorithms";
+        let offered = texts(&document["id_token_signing_alg_values_supported"]);
+        if !offered.is_empty() && !offered.iter().any(|alg| ALGORITHMS.contains(alg)) {
+            let found = format!("ID tokens are signed with {} only", offered.join(", "));
+            let mend = "choose RS256 or ES256 for the client; a shared secret proves nothing to us";
+            findings.mend(PROBE, Severity::Failed, found, mend);
+            return;
+        }
+        let url = document["jwks_uri"].as_str().unwrap_or_default();
+        let keys = match self.get(url).await {
+            Ok(response) => serde_json::from_slice::<Value>(response.body()).unwrap_or_default(),
+            Err(error) => {
+                findings.add(PROBE, Severity::Failed, format!("the keys cannot be had: {error}"));
+                return;
+            }
+        };
+        let usable = keys["keys"].as_array().is_some_and(|keys| {
+            keys.iter().any(|key| {
+                matches!(key["kty"].as_str(), Some("RSA" | "EC" | "OKP")) && key["use"] != "enc"
+            })
+        });
+        if usable {
+            findings.add(PROBE, Severity::Ok, format!("{}, keys at hand", offered.join(", ")));
+        } else {
+            let mend = "give the client a signing key (an asymmetric one)";
+            findings.mend(PROBE, Severity::Failed, "the provider has no usable signing key", mend);
+        }
+    }
+
+    /// The revocation endpoint authenticates its caller before it looks at the token (RFC 7009 §2.1);
+    /// the token endpoint with a code that cannot exist does as well.
+    async fn probe_secret(&self, document: &Value, findings: &mut Findings) {
+        const PROBE: &str = "secret";
+        let endpoint = document["revocation_endpoint"].as_str();
+        let token_endpoint = document["token_endpoint"].as_str().unwrap_or_default();
+        let methods = match self.0.config.client_auth {
+            ClientAuth::Basic => vec!["client_secret_basic"],
+            ClientAuth::Post => vec!["client_secret_post"],
+            ClientAuth::Auto => vec!["client_secret_basic", "client_secret_post"],
+        };
+        let mut refused = Vec::new();
+        for method in methods {
+            let accepted = match endpoint {
+                Some(url) => self.accepts_us(url, method, &[("token", &random_text())]).await,
+                None => None,
+            };
+            let accepted = if let Some(accepted) = accepted {
+                Some(accepted)
+            } else {
+                let redirect_uri = self.0.redirect_uri.clone();
+                let (code, verifier) = (random_text(), random_text());
+                let form = [
+                    ("grant_type", "authorization_code"),
+                    ("code", &code),
+                    ("redirect_uri", &redirect_uri),
+                    ("code_verifier", &verifier),
+                ];
+                self.accepts_us(token_endpoint, method, &form).await
+            };
+            match accepted {
+                Some(true) => {
+                    findings.add(PROBE, Severity::Ok, format!("accepted ({method})"));
+                    return;
+                }
+                Some(false) => refused.push(method),
+                None => {}
+            }
+        }
+        let console = self.0.config.preset.console;
+        if refused.is_empty() {
+            let found = "the provider's answers do not tell whether the client secret is right";
+            findings.add(PROBE, Severity::Inconclusive, found);
+        } else {
+            let found = format!("client id or secret refused ({})", refused.join(", "));
+            let mend = format!("copy both anew from: {}", console.secret);
+            findings.mend(PROBE, Severity::Failed, found, mend);
+        }
+    }
+
+    /// Whether the endpoint accepts our client; `None` when its answer does not tell.
+    async fn accepts_us(&self, url: &str, method: &str, form: &[(&str, &str)]) -> Option<bool> {
+        let config = &self.0.config;
+        let (id, secret) = (config.client_id.as_str(), config.client_secret.expose());
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let mut request = Request::post(url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json");
+        if method == "client_secret_basic" {
+            let encode =
+                |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = STANDARD.encode(format!("{}:{}", encode(id), encode(secret)));
+            request = request.header(header::AUTHORIZATION, format!("Basic {pair}"));
+        } else {
+            body.append_pair("client_id", id).append_pair("client_secret", secret);
+        }
+        let response =
+            self.0.http.send(request.body(body.finish().into_bytes()).ok()?).await.ok()?;
+        let json: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        match (response.status().as_u16(), json["error"].as_str()) {
+            (_, Some("invalid_client" | "unauthorized_client")) | (401, _) => Some(false),
+            (200..=299, None) | (_, Some("invalid_grant" | "unsupported_token_type")) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Asks for a sign-in without a person: a provider that knows client and redirect URI sends an
+    /// error back there, and one that does not shows a page.
+    async fn probe_authorize(&self, document: &Value, findings: &mut Findings) {
+        const PROBE: &str = "redirect_uri";
+        let config = &self.0.config;
+        let console = config.preset.console;
+        let Some(mut url) =
+            document["authorization_endpoint"].as_str().and_then(|url| Url::parse(url).ok())
+        else {
+            return; // told by the probe of the endpoints
+        };
+        let mut scopes = config.scopes.clone();
+        let listed = texts(&document["scopes_supported"]).contains(&"offline_access");
+        let offline = match config.offline {
+            Offline::Scope => true,
+            Offline::ScopeWhenListed => listed,
+            Offline::NoScope => false,
+        };
+        if offline {
+            scopes.push("offline_access".to_owned());
+        }
+        scopes.insert(0, "openid".to_owned());
+        scopes.dedup();
+        let challenge = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            random_text().as_bytes(),
+        ));
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &config.client_id)
+            .append_pair("redirect_uri", &self.0.redirect_uri)
+            .append_pair("scope", &scopes.join(" "))
+            .append_pair("state", &random_text())
+            .append_pair("nonce", &random_text())
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256")
+            .extend_pairs(config.authorize_params.iter().filter(|(name, _)| name != "prompt"))
+            .append_pair("prompt", "none");
+        let response = match self.get(url.as_str()).await {
+            Ok(response) => response,
+            Err(error) => {
+                findings.add(PROBE, Severity::Failed, format!("no answer: {error}"));
+                return;
+            }
+        };
+        let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
+        let back = location.filter(|location| location.starts_with(&self.0.redirect_uri));
+        let register = format!("{}:\n{}", console.redirect_uri, self.0.redirect_uri);
+        match (back, location, response.status().as_u16()) {
+            (Some(back), ..) => {
+                findings.add(PROBE, Severity::Ok, format!("{} is registered", self.0.redirect_uri));
+                scopes_finding(&error_of(back), &scopes, findings);
+            }
+            (None, Some(_), _) => {
+                let found = "the provider leads to a page of its own, which does not tell";
+                findings.mend(PROBE, Severity::Inconclusive, found, register);
+            }
+            (None, None, 400..=499) => {
+                let found = "the client id is unknown, or the redirect URI is not registered";
+                findings.mend(PROBE, Severity::Failed, found, register);
+            }
+            (None, None, status) => {
+                let found =
+                    format!("the provider answers {status} with a page, which does not tell");
+                findings.mend(PROBE, Severity::Inconclusive, found, register);
+            }
+        }
+    }
+
+    fn probe_refresh(&self, document: &Value, findings: &mut Findings) {
+        const PROBE: &str = "refresh";
+        let console = self.0.config.preset.console;
+        let grants = texts(&document["grant_types_supported"]);
+        let scopes = texts(&document["scopes_supported"]);
+        if !grants.is_empty() && !grants.contains(&"refresh_token") {
+            let found = "the provider lists no refresh token grant: people sign in again every max_without_refresh";
+            findings.mend(PROBE, Severity::Warning, found, console.refresh);
+        } else if self.0.config.offline == Offline::Scope
+            && !scopes.is_empty()
+            && !scopes.contains(&"offline_access")
+        {
+            let found = "the provider does not list the scope offline_access";
+            findings.mend(PROBE, Severity::Warning, found, console.refresh);
+        } else {
+            let found =
+                format!("refresh tokens are offered; the switch is at: {}", console.refresh);
+            findings.add(PROBE, Severity::Ok, found);
+        }
+    }
+
+    fn probe_logout(&self, document: &Value, findings: &mut Findings) {
+        let url = self.0.redirect_uri.replace("/auth/callback", "/backchannel-logout");
+        let found = if document["backchannel_logout_supported"] == true {
+            format!("the provider can tell us when somebody signs out; register {url}")
+        } else {
+            "the provider does not say that it tells us when somebody signs out; the re-check does it"
+                .to_owned()
+        };
+        findings.add("logout", Severity::Ok, found);
+    }
+}
+
+fn probe_endpoints(document: &Value, findings: &mut Findings) {
+    const PROBE: &str = "endpoints";
+    for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
+        let url = document[name].as_str().and_then(|url| Url::parse(url).ok());
+        let safe = url
+            .as_ref()
+            .is_some_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback));
+        if !safe {
+            let found = match document[name].as_str() {
+                Some(url) => format!("{name} is not https: {url}"),
+                None => format!("{name} is missing"),
+            };
+            findings.add(PROBE, Severity::Failed, found);
+            return;
+        }
+    }
+    let methods = texts(&document["code_challenge_methods_supported"]);
+    if !methods.is_empty() && !methods.contains(&"S256") {
+        let found = "the provider does not list PKCE with S256, which we always send";
+        findings.add(PROBE, Severity::Warning, found);
+    } else {
+        findings.add(PROBE, Severity::Ok, "all there, over https");
+    }
+}
+
+/// The `error` of an answer at our redirect URI.
+fn error_of(location: &str) -> String {
+    Url::parse(location)
+        .ok()
+        .and_then(|url| {
+            url.query_pairs()
+                .find_map(|(name, value)| (name == "error").then(|| value.into_owned()))
+        })
+        .unwrap_or_default()
+}
+
+fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
+    const PROBE: &str = "scopes";
+    let asked = scopes.join(" ");
+    match error {
+        "invalid_scope" => {
+            let found = format!("the provider refuses one of: {asked}");
+            let mend = "set scopes in [upstream] to those that the client may ask for";
+            findings.mend(PROBE, Severity::Failed, found, mend);
+        }
+        "unauthorized_client" | "invalid_request" | "unsupported_response_type" => {
+            let found = format!("the provider refuses the request: {error}");
+            let mend = "allow the authorization code grant for the client";
+            findings.mend(PROBE, Severity::Failed, found, mend);
+        }
+        _ => findings.add(PROBE, Severity::Ok, format!("{asked}: not refused")),
+    }
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value
+        .as_array()
+        .map(|items| items.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default()
+}

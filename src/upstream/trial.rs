@@ -1,0 +1,91 @@
+//! A sign-in that leads nowhere: for `check --login`, where an administrator watches their own.
+
+use openidconnect::core::CoreAuthenticationFlow;
+use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope};
+use url::Url;
+
+use super::oidc::TokenFailure;
+use super::{LoginFailed, Upstream, UpstreamError};
+use crate::oauth::secret::random_text;
+use crate::storage::{SessionUpdate, UpstreamTokens};
+
+/// A trial sign-in on its way. It has no approval and makes no code: nothing of ours can come of it.
+pub struct TrialLogin {
+    url: Url,
+    state: String,
+    nonce: String,
+    verifier: String,
+}
+
+impl TrialLogin {
+    /// Where to send the browser.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+}
+
+impl Upstream {
+    /// Makes ready a trial sign-in.
+    pub async fn trial_login(&self) -> Result<TrialLogin, UpstreamError> {
+        let inner = &self.0;
+        let provider = inner.provider().await?;
+        let verifier = PkceCodeVerifier::new(random_text());
+        let (state, nonce) = (random_text(), random_text());
+        let client = inner.client(&provider);
+        let (our_state, our_nonce) = (CsrfToken::new(state.clone()), Nonce::new(nonce.clone()));
+        let mut request = client
+            .authorize_url(
+                CoreAuthenticationFlow::AuthorizationCode,
+                move || our_state,
+                move || our_nonce,
+            )
+            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
+        for scope in inner.scopes(&provider) {
+            request = request.add_scope(Scope::new(scope));
+        }
+        for (name, value) in &inner.config.authorize_params {
+            request = request.add_extra_param(name.clone(), value.clone());
+        }
+        Ok(TrialLogin { url: request.url().0, state, nonce, verifier: verifier.secret().clone() })
+    }
+
+    /// Turns the query of the callback into a person, as a real login would.
+    pub async fn finish_trial(
+        &self,
+        trial: &TrialLogin,
+        query: &str,
+    ) -> Result<SessionUpdate, LoginFailed> {
+        let param = |name: &str| {
+            form_urlencoded::parse(query.as_bytes())
+                .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
+        };
+        if param("state").as_deref() != Some(trial.state.as_str()) {
+            return Err(LoginFailed::Untrusted("state is not ours".to_owned()));
+        }
+        let (iss, code, error) = (param("iss"), param("code"), param("error"));
+        if let Some(error) = &error {
+            tracing::error!(error, "the provider answers with an error");
+        }
+        self.finish(
+            &trial.nonce,
+            &trial.verifier,
+            iss.as_deref(),
+            code.as_deref(),
+            error.as_deref(),
+        )
+        .await
+    }
+
+    /// Refreshes once. The error is for the administrator.
+    pub async fn trial_refresh(&self, refresh_token: &str) -> Result<UpstreamTokens, String> {
+        let provider = self.0.provider().await.map_err(|error| error.to_string())?;
+        match self.0.refresh(&provider, refresh_token).await {
+            Ok(answer) => Ok(answer.tokens()),
+            Err(
+                TokenFailure::Refused(reason)
+                | TokenFailure::Ours(reason)
+                | TokenFailure::Transient(reason),
+            ) => Err(reason),
+        }
+    }
+}
