@@ -26,7 +26,7 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 use provider::{Provider, ProviderCache};
-use recheck::{InFlight, RecheckPolicy};
+use recheck::{Breaker, InFlight, RecheckPolicy};
 
 /// The identity provider cannot be used now. Reasons are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,7 @@ struct Inner {
     http: HttpClient,
     provider: ProviderCache,
     in_flight: InFlight,
+    breaker: Breaker,
 }
 
 impl Upstream {
@@ -91,6 +92,7 @@ impl Upstream {
             http,
             provider: ProviderCache::default(),
             in_flight: InFlight::default(),
+            breaker: Breaker::default(),
         }))
     }
 

@@ -43,6 +43,41 @@ pub enum Recheck {
     Unknown,
 }
 
+/// Leaves a provider in trouble alone: after each failure twice as long, so that people do not wait
+/// for its silence and it is not buried in questions when it comes back.
+#[derive(Default)]
+pub(super) struct Breaker(std::sync::Mutex<Option<Failing>>);
+
+#[derive(Clone, Copy)]
+struct Failing {
+    until: Timestamp,
+    pause: Duration,
+}
+
+impl Breaker {
+    const FIRST_PAUSE: Duration = Duration::from_secs(1);
+    const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+    fn is_open(&self, now: Timestamp) -> bool {
+        self.state().is_some_and(|failing| now < failing.until)
+    }
+
+    fn failed(&self, now: Timestamp) {
+        let mut state = self.state();
+        let pause = state.map_or(Self::FIRST_PAUSE, |failing| failing.pause * 2);
+        let pause = pause.min(Self::LONGEST_PAUSE);
+        *state = Some(Failing { until: now.plus(pause), pause });
+    }
+
+    fn answered(&self) {
+        *self.state() = None;
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, Option<Failing>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// Whom the answer to a refresh is about.
 enum About {
     SamePerson(Person),
@@ -121,6 +156,9 @@ impl Inner {
         let Some(refresh_token) = session.tokens.refresh_token.clone() else {
             return self.without_refresh_token(session, now).await;
         };
+        if self.breaker.is_open(now) {
+            return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
+        }
         let owner = random_text();
         // Longer than discovery and two refreshes may take together.
         let lease = self.config.timeout * 3 + Duration::from_secs(5);
@@ -140,6 +178,10 @@ impl Inner {
             // The answer may have been lost after a rotation: the same token once more, at once,
             // is what providers' grace windows are for.
             answer = self.refresh(&provider, &refresh_token).await;
+        }
+        match &answer {
+            Err(TokenFailure::Transient(_)) => self.breaker.failed(self.clock.now()),
+            _ => self.breaker.answered(),
         }
         match answer {
             Ok(answer) => {

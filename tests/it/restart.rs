@@ -197,6 +197,36 @@ async fn two_replicas_on_postgres_share_everything() {
     let _ = stop.send(());
 }
 
+/// Identity-provider guide §10, A6: whoever asks, the provider hears one question.
+#[tokio::test]
+async fn fifty_refreshes_of_one_login_on_two_replicas_ask_the_provider_once() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| how.strict_rotation = true);
+    let client = app.client().await;
+    let mut grants = Vec::new();
+    for _ in 0..10 {
+        grants.push(client.sign_in("bob").await); // one browser, one session there
+    }
+    let replica = if app.database.is_postgres() { Some(app.replica().await) } else { None };
+    let mut there = client.elsewhere();
+    if let Some((url, _)) = &replica {
+        there.server.url.clone_from(url);
+    }
+    for _ in 0..3 {
+        app.advance(16 * 60);
+        let before = app.idp.requests_to("/token");
+        let refreshes = (0..50).map(|n| {
+            let client = if n % 2 == 0 { &client } else { &there };
+            client.refresh(&grants[n % 10].refresh_token)
+        });
+        let answers = futures_util::future::join_all(refreshes).await;
+        for (n, answer) in answers.iter().enumerate() {
+            grants[n % 10] = Tokens::of(answer);
+        }
+        assert_eq!(app.idp.requests_to("/token"), before + 1);
+    }
+}
+
 #[tokio::test]
 async fn clean_up_removes_what_has_expired_and_nothing_else() {
     let app = TestApp::start().await;

@@ -77,6 +77,7 @@ async fn an_outage_logs_nobody_out() {
     app.advance(5 * HOUR);
     client.refresh(&tokens.refresh_token).await.assert_error(503, "temporarily_unavailable");
     app.idp.misbehave(|how| how.token_answer = None);
+    app.advance(MINUTE); // a provider in trouble is left alone for up to a minute
     tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
     assert_eq!(tokens.expires_in, 600);
 }
@@ -202,6 +203,7 @@ async fn the_recheck_time_is_a_setting() {
     app.advance(MINUTE);
     app.idp.misbehave(|how| how.token_answer = Some((503, String::new())));
     client.refresh(&tokens.refresh_token).await.assert_error(503, "temporarily_unavailable");
+    app.advance(MINUTE);
     app.idp.disable("bob");
     app.idp.misbehave(|how| how.token_answer = None);
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
@@ -228,4 +230,25 @@ async fn a_later_sign_in_without_a_refresh_token_keeps_the_one_at_hand() {
     let before = app.idp.requests_to("/token");
     client.refresh(&tokens.refresh_token).await.assert_status(200);
     assert_eq!(app.idp.requests_to("/token"), before + 1, "it could still be asked");
+}
+
+#[tokio::test]
+async fn a_provider_in_trouble_is_left_alone_for_longer_and_longer() {
+    let app = TestApp::start().await;
+    let (client, mut tokens) = app.tokens_of("bob").await;
+    app.idp.misbehave(|how| how.token_answer = Some((500, String::new())));
+    app.advance(16 * MINUTE);
+    let asked = || app.idp.requests_to("/token");
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let before = asked();
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(asked(), before + 2, "asked, and once more at once");
+        app.advance(pause - 1);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(asked(), before + 2, "left alone for {pause} s");
+        app.advance(1);
+    }
+    app.idp.misbehave(|how| how.token_answer = None);
+    tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.expires_in, 600);
 }
