@@ -21,7 +21,7 @@ use url::Url;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Policy};
 
-pub use presets::{ClaimDefaults, Console, Key, KeyKind, Offline, Preset, SubjectForm};
+pub use presets::{ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SubjectForm};
 pub use reader::{Problem, Problems};
 pub use values::{PublicUrl, SecretText};
 

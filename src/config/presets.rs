@@ -12,6 +12,8 @@ use crate::policy::ClaimShape;
 pub struct Preset {
     /// As in `provider = "…"`; also the first part of every `sub` we issue.
     pub name: &'static str,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// The issuer, with the keys it is made of in braces.
     pub issuer: &'static str,
     /// The keys in `issuer`.
@@ -36,10 +38,21 @@ pub struct Preset {
     pub closed_by: Option<(&'static str, &'static str)>,
     /// Anybody in the world can have an account there.
     pub open_world: bool,
+    /// Whether a refresh must name the scopes for an ID token to come back.
+    pub refresh_names_scopes: bool,
     /// Errors at a refresh that end the session, beside those of the standards.
     pub ending_errors: &'static [&'static str],
     /// What the console calls things.
     pub console: Console,
+}
+
+/// What a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenID Connect.
+    Oidc,
+    /// OAuth, and an API of its own that says who somebody is.
+    GitHub,
 }
 
 /// A key that an issuer is made of.
@@ -137,6 +150,7 @@ const PROFILE: &[&str] = &["profile", "email"];
 
 const GENERIC: Preset = Preset {
     name: "oidc",
+    protocol: Protocol::Oidc,
     issuer: "{issuer}",
     keys: &[ISSUER],
     issuer_aliases: &[],
@@ -149,6 +163,7 @@ const GENERIC: Preset = Preset {
     subject: SubjectForm::Sub,
     closed_by: None,
     open_world: false,
+    refresh_names_scopes: false,
     ending_errors: &[],
     console: Console {
         redirect_uri: "the redirect URIs of the client you made for Portcullis",
@@ -166,6 +181,7 @@ pub(super) static PRESETS: &[Preset] = &[
         keys: &[Key { name: "domain", example: "acme.okta.com", kind: KeyKind::Host }],
         offline: Offline::Scope,
         param_keys: &["idp"],
+        refresh_names_scopes: true,
         client_auth: ClientAuth::Basic,
         console: Console {
             redirect_uri: "Applications > your app > General > Login > Sign-in redirect URIs",
@@ -255,6 +271,26 @@ pub(super) static PRESETS: &[Preset] = &[
             secret: "APIs & Services > Credentials > your OAuth client",
             refresh: "OAuth consent screen > Publishing status: in production",
             roles: "Google tells no groups: use subjects or email_domains in rules",
+        },
+        ..GENERIC
+    },
+    Preset {
+        name: "github",
+        protocol: Protocol::GitHub,
+        issuer: "https://github.com", // or the `url` of an own server
+        keys: &[],
+        scopes: &["read:user", "user:email", "read:org"],
+        offline: Offline::NoScope,
+        client_auth: ClientAuth::Post,
+        claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
+        closed_by: Some(("organizations", "organizations")),
+        open_world: true,
+        ending_errors: &["bad_refresh_token"],
+        console: Console {
+            redirect_uri: "your organization > Settings > Developer settings > OAuth Apps > your app > Authorization callback URL",
+            secret: "your organization > Settings > Developer settings > OAuth Apps > your app",
+            refresh: "nothing to switch on: GitHub is asked with the access token",
+            roles: "nothing to switch on: groups are organisations, and teams as organisation/team",
         },
         ..GENERIC
     },
@@ -438,9 +474,6 @@ pub(super) static PRESETS: &[Preset] = &[
     },
     GENERIC,
 ];
-
-/// Names of the contract that are not presets of this version.
-pub(super) const LATER: &[&str] = &["github"];
 
 /// Other issuers at which anybody in the world can have an account.
 pub(super) const OPEN_WORLDS: &[&str] = &[

@@ -222,7 +222,7 @@ fn failed_page(headers: &HeaderMap, back: &WayBack<'_>, failed: &LoginFailed) ->
         }
         LoginFailed::Untrusted(reason) => {
             audit!("login_untrusted", reference, %reason);
-            (StatusCode::FORBIDDEN, Message::LoginFromElsewhere, ErrorCode::AccessDenied)
+            (StatusCode::FORBIDDEN, Message::LoginNotTrusted, ErrorCode::AccessDenied)
         }
     };
     if matches!(failed, LoginFailed::Untrusted(_)) {

@@ -128,6 +128,17 @@ fn fixtures() -> Vec<Fixture> {
             ..plain()
         },
         Fixture {
+            provider: "github",
+            config: "organizations = [\"acme\"]",
+            issuer: "https://github.com",
+            scopes: "read:user user:email read:org",
+            offline: Offline::NoScope,
+            auth: ClientAuth::Post,
+            id_token: json!({ "sub": "583231", "groups": ["acme", "acme/todo-admins"] }),
+            groups: &["acme", "acme/todo-admins"],
+            ..plain()
+        },
+        Fixture {
             provider: "gitlab",
             config: "host = \"gitlab.example.com\"",
             issuer: "https://gitlab.example.com",
@@ -290,6 +301,7 @@ fn every_preset_has_a_fixture_and_its_own_words() {
 fn a_provider_open_to_the_world_needs_a_limit_or_a_word() {
     for (provider, lines, closed_by) in [
         ("google", "", "hosted_domains = [\"acme.com\"]"),
+        ("github", "", "organizations = [\"acme\"]"),
         ("gitlab", "host = \"gitlab.com\"", "allow_anyone = true"),
         ("oidc", "issuer = \"https://accounts.google.com\"", "allow_anyone = true"),
         ("entra", "tenant = \"9188040d-6c67-4c5b-b112-36a304b66dad\"", "allow_anyone = true"),

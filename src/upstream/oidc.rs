@@ -17,13 +17,13 @@ use openidconnect::core::{
     CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreJwsSigningAlgorithm,
     CoreTokenResponse,
 };
-use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, TokenResponse as _};
+use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, Scope, TokenResponse as _};
 use serde_json::Value;
 
 use super::provider::Provider;
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
-use crate::config::{ClientAuth, Offline, Preset, SubjectForm};
+use crate::config::{ClientAuth, Offline, Preset, Protocol, SubjectForm};
 use crate::http_client::{HttpClient, HttpError};
 use crate::storage::{Person, UpstreamTokens};
 
@@ -49,7 +49,7 @@ pub(super) struct Identity {
     /// Who it is to us: by the preset's rule.
     pub(super) subject: String,
     /// The claim `sub`.
-    sub: String,
+    pub(super) sub: String,
     pub(super) sid: Option<String>,
     /// All claims of the ID token.
     pub(super) claims: Value,
@@ -75,14 +75,28 @@ impl Answer {
 
 /// How a request to the token endpoint failed (identity-provider guide §8.4): by the JSON `error`
 /// first, then by status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenFailure {
     /// A definite no to this code or refresh token.
+    #[error("refused: {0}")]
     Refused(String),
     /// It refuses us: wrong secret, wrong client.
+    #[error("our client is refused: {0}")]
     Ours(String),
     /// An outage.
+    #[error("no usable answer: {0}")]
     Transient(String),
+}
+
+impl From<TokenFailure> for LoginFailed {
+    fn from(failure: TokenFailure) -> Self {
+        match failure {
+            // A code that the provider does not accept was not meant for this login.
+            TokenFailure::Refused(reason) => Self::Untrusted(reason),
+            TokenFailure::Ours(reason) => Self::Misconfigured(reason),
+            TokenFailure::Transient(reason) => Self::Unavailable(reason),
+        }
+    }
 }
 
 /// Our HTTP client, as the library wants it.
@@ -123,7 +137,11 @@ impl Inner {
             Ok(redirect_uri) => client.set_redirect_uri(redirect_uri),
             Err(_) => client, // public_url was checked; a URL of ours always parses
         };
-        client.set_auth_type(self.auth_type(provider))
+        let client = client.set_auth_type(self.auth_type(provider));
+        match self.config.preset.protocol {
+            Protocol::Oidc => client,
+            Protocol::GitHub => client.disable_openid_scope(),
+        }
     }
 
     fn auth_type(&self, provider: &Provider) -> AuthType {
@@ -176,12 +194,7 @@ impl Inner {
         let caller = self.caller();
         match request.request_async(&caller).await {
             Ok(answer) => Ok(Answer(answer)),
-            Err(error) => Err(match classify(&error, caller.status(), self.config.preset) {
-                // A code that the provider does not accept was not meant for this login.
-                TokenFailure::Refused(reason) => LoginFailed::Untrusted(reason),
-                TokenFailure::Ours(reason) => LoginFailed::Misconfigured(reason),
-                TokenFailure::Transient(reason) => LoginFailed::Unavailable(reason),
-            }),
+            Err(error) => Err(classify(&error, caller.status(), self.config.preset).into()),
         }
     }
 
@@ -193,9 +206,13 @@ impl Inner {
     ) -> Result<Answer, TokenFailure> {
         let client = self.client(provider);
         let refresh_token = RefreshToken::new(refresh_token.to_owned());
-        let request = client
+        let mut request = client
             .exchange_refresh_token(&refresh_token)
             .map_err(|error| TokenFailure::Ours(error.to_string()))?;
+        if self.config.preset.refresh_names_scopes {
+            let scopes = self.scopes(provider).into_iter().chain(["openid".to_owned()]);
+            request = request.add_scopes(scopes.map(Scope::new));
+        }
         let caller = self.caller();
         match request.request_async(&caller).await {
             Ok(answer) => Ok(Answer(answer)),
@@ -308,8 +325,11 @@ impl Inner {
     /// Whether the provider vouches for somebody we let in: of our domain, tenant or organisation.
     pub(super) fn is_one_of_ours(&self, identity: &Identity) -> bool {
         self.config.required_claim.as_ref().is_none_or(|(claim, values)| {
-            let value = identity.claims.get(claim).and_then(Value::as_str);
-            value.is_some_and(|value| values.iter().any(|known| known == value))
+            let is_known = |value: &Value| values.iter().any(|known| value == known);
+            match identity.claims.get(claim) {
+                Some(Value::Array(items)) => items.iter().any(is_known),
+                claim => claim.is_some_and(is_known),
+            }
         })
     }
 
@@ -387,27 +407,40 @@ fn tid_oid(claims: &Value) -> Option<String> {
     Some(format!("{}.{}", text("tid")?, text("oid")?))
 }
 
+fn error_member(body: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    Some(json.get("error")?.as_str()?.to_owned())
+}
+
+fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
+    match code {
+        code if preset.ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
+        "invalid_grant"
+        | "interaction_required"
+        | "login_required"
+        | "consent_required"
+        | "mfa_required"
+        | "bad_verification_code" => TokenFailure::Refused(code.to_owned()),
+        "invalid_client"
+        | "unauthorized_client"
+        | "invalid_request"
+        | "invalid_scope"
+        | "unsupported_grant_type"
+        | "incorrect_client_credentials"
+        | "redirect_uri_mismatch" => TokenFailure::Ours(code.to_owned()),
+        _ if status == 401 => TokenFailure::Ours(code.to_owned()),
+        _ => TokenFailure::Transient(code.to_owned()),
+    }
+}
+
 fn classify(error: &TokenError, status: u16, preset: &Preset) -> TokenFailure {
     match error {
         RequestTokenError::ServerResponse(response) => {
-            let code = response.error().as_ref();
-            match code {
-                code if preset.ending_errors.contains(&code) => {
-                    TokenFailure::Refused(code.to_owned())
-                }
-                "invalid_grant"
-                | "interaction_required"
-                | "login_required"
-                | "consent_required"
-                | "mfa_required" => TokenFailure::Refused(code.to_owned()),
-                "invalid_client"
-                | "unauthorized_client"
-                | "invalid_request"
-                | "invalid_scope"
-                | "unsupported_grant_type" => TokenFailure::Ours(code.to_owned()),
-                _ if status == 401 => TokenFailure::Ours(code.to_owned()),
-                _ => TokenFailure::Transient(code.to_owned()),
-            }
+            classify_code(response.error().as_ref(), status, preset)
+        }
+        // GitHub reports errors with status 200.
+        RequestTokenError::Parse(_, body) if error_member(body).is_some() => {
+            classify_code(&error_member(body).unwrap_or_default(), status, preset)
         }
         RequestTokenError::Request(cause) => TokenFailure::Transient(cause.to_string()),
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => match status {

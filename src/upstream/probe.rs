@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::Upstream;
-use crate::config::{ClientAuth, Offline};
+use crate::config::{ClientAuth, Offline, Protocol};
 use crate::http_client::{HttpError, is_loopback};
 use crate::oauth::secret::random_text;
 
@@ -70,6 +70,10 @@ impl Upstream {
     /// Probes the provider; the findings stand in the order of the probes.
     pub async fn probe(&self) -> Vec<Finding> {
         let mut findings = Findings(Vec::new());
+        if self.0.config.preset.protocol == Protocol::GitHub {
+            self.probe_github(&mut findings).await;
+            return findings.0;
+        }
         if let Some(document) = self.probe_discovery(&mut findings).await {
             probe_endpoints(&document, &mut findings);
             self.probe_keys(&document, &mut findings).await;
@@ -79,6 +83,38 @@ impl Upstream {
             self.probe_logout(&document, &mut findings);
         }
         findings.0
+    }
+
+    /// GitHub tells its client about a token of its own; first it wants to know who asks.
+    async fn probe_github(&self, findings: &mut Findings) {
+        const PROBE: &str = "secret";
+        let config = &self.0.config;
+        findings.add("discovery", Severity::Ok, "GitHub has none; its addresses are known");
+        let pair = format!("{}:{}", config.client_id, config.client_secret.expose());
+        let url = format!("{}/applications/{}/token", self.0.github_api(), config.client_id);
+        let body = serde_json::json!({ "access_token": random_text() }).to_string();
+        let request = Request::post(url)
+            .header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)))
+            .header(header::ACCEPT, "application/vnd.github+json")
+            .header(header::USER_AGENT, "portcullis")
+            .body(body.into_bytes());
+        let Ok(request) = request else { return };
+        match self.0.http.send(request).await.map(|response| response.status().as_u16()) {
+            Ok(404 | 422) => findings.add(PROBE, Severity::Ok, "accepted"),
+            Ok(401) => {
+                let mend = format!("copy both anew from: {}", config.preset.console.secret);
+                findings.mend(PROBE, Severity::Failed, "client id or secret refused", mend);
+            }
+            Ok(status) => {
+                findings.add(PROBE, Severity::Inconclusive, format!("GitHub answers {status}"));
+            }
+            Err(error) => {
+                findings.add(PROBE, Severity::Failed, format!("GitHub cannot be reached: {error}"));
+            }
+        }
+        let register = format!("{}:\n{}", config.preset.console.redirect_uri, self.0.redirect_uri);
+        let found = "GitHub shows a wrong callback URL only to a person: try check --login";
+        findings.mend("redirect_uri", Severity::Inconclusive, found, register);
     }
 
     async fn get(&self, url: &str) -> Result<Response<Vec<u8>>, HttpError> {

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, RwLock};
 
 use super::{Inner, LoginFailed, UpstreamError};
 use crate::clock::Timestamp;
+use crate::config::Protocol;
 use crate::http_client::{HttpError, is_loopback};
 
 /// Metadata is asked for anew after this.
@@ -124,6 +125,11 @@ impl Inner {
     }
 
     async fn discover(&self) -> Result<Provider, UpstreamError> {
+        if self.config.preset.protocol == Protocol::GitHub {
+            let now = self.clock.now();
+            let metadata = self.github_metadata()?;
+            return Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now });
+        }
         let issuer = IssuerUrl::new(self.config.issuer.clone())
             .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
         let metadata = Metadata::discover_async(issuer, &self.caller())

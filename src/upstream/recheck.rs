@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::oidc::{Answer, TokenFailure};
 use super::{Inner, Upstream};
 use crate::clock::Timestamp;
+use crate::config::Protocol;
 use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
 
@@ -153,9 +154,11 @@ impl Inner {
 
     async fn ask(&self, session: UpstreamSession) -> Result<Recheck, StorageError> {
         let now = self.clock.now();
-        let Some(refresh_token) = session.tokens.refresh_token.clone() else {
+        let asks_by_access_token = self.config.preset.protocol == Protocol::GitHub;
+        let refresh_token = session.tokens.refresh_token.clone();
+        if refresh_token.is_none() && !asks_by_access_token {
             return self.without_refresh_token(session, now).await;
-        };
+        }
         if self.breaker.is_open(now) {
             return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
         }
@@ -173,23 +176,14 @@ impl Inner {
                 return Ok(self.bridge(&session, &error.to_string()));
             }
         };
-        let mut answer = self.refresh(&provider, &refresh_token).await;
-        if matches!(answer, Err(TokenFailure::Transient(_))) {
-            // The answer may have been lost after a rotation: the same token once more, at once,
-            // is what providers' grace windows are for.
-            answer = self.refresh(&provider, &refresh_token).await;
-        }
+        let answer = self.question(&provider, &session, refresh_token.as_deref()).await;
         match &answer {
             Err(TokenFailure::Transient(_)) => self.breaker.failed(self.clock.now()),
             _ => self.breaker.answered(),
         }
         match answer {
-            Ok(answer) => {
-                let tokens = kept(&answer, &session);
-                let (person, last_ok_at) = match self
-                    .read_answer(&provider, &session, &answer)
-                    .await
-                {
+            Ok((tokens, about)) => {
+                let (person, last_ok_at) = match about {
                     About::SamePerson(person) => (person, self.clock.now()),
                     About::SomebodyElse(reason) => {
                         audit!("upstream_identity_changed", session_id = session.id, reason);
@@ -236,6 +230,52 @@ impl Inner {
                 Ok(self.bridge(&session, &reason))
             }
         }
+    }
+
+    /// Asks once, and once more at once when the answer may have been lost on its way after a rotation:
+    /// the same token again is what providers' grace windows are for.
+    async fn question(
+        &self,
+        provider: &Arc<super::provider::Provider>,
+        session: &UpstreamSession,
+        refresh_token: Option<&str>,
+    ) -> Result<(UpstreamTokens, About), TokenFailure> {
+        let Some(refresh_token) = refresh_token else {
+            let about = self.github_person(session, &session.tokens.access_token).await?;
+            return Ok((session.tokens.clone(), about));
+        };
+        let mut answer = self.refresh(provider, refresh_token).await;
+        if matches!(answer, Err(TokenFailure::Transient(_))) {
+            answer = self.refresh(provider, refresh_token).await;
+        }
+        let answer = answer?;
+        let tokens = kept(&answer, session);
+        let about = match self.config.preset.protocol {
+            Protocol::Oidc => self.read_answer(provider, session, &answer).await,
+            Protocol::GitHub => match self.github_person(session, &tokens.access_token).await {
+                Ok(about) => about,
+                // The tokens are new and must be kept, whatever the API says.
+                Err(failure) => About::CannotTell(failure.to_string()),
+            },
+        };
+        Ok((tokens, about))
+    }
+
+    async fn github_person(
+        &self,
+        session: &UpstreamSession,
+        access_token: &str,
+    ) -> Result<About, TokenFailure> {
+        let identity = self.github_identity(access_token).await?;
+        if identity.subject != session.subject {
+            return Ok(About::SomebodyElse("another user"));
+        }
+        if !self.is_one_of_ours(&identity) {
+            return Err(TokenFailure::Refused("no longer a member".to_owned()));
+        }
+        let (plan, none) = (&self.config.claims, super::claims::Userinfo::NotAsked);
+        let person = super::claims::read(plan, &identity.subject, &identity.claims, None, &none);
+        Ok(About::SamePerson(person))
     }
 
     /// Reads the person of a refresh.

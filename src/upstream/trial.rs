@@ -4,7 +4,6 @@ use openidconnect::core::CoreAuthenticationFlow;
 use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope};
 use url::Url;
 
-use super::oidc::TokenFailure;
 use super::{LoginFailed, Upstream, UpstreamError};
 use crate::oauth::secret::random_text;
 use crate::storage::{SessionUpdate, UpstreamTokens};
@@ -63,9 +62,6 @@ impl Upstream {
             return Err(LoginFailed::Untrusted("state is not ours".to_owned()));
         }
         let (iss, code, error) = (param("iss"), param("code"), param("error"));
-        if let Some(error) = &error {
-            tracing::error!(error, "the provider answers with an error");
-        }
         self.finish(
             &trial.nonce,
             &trial.verifier,
@@ -81,11 +77,7 @@ impl Upstream {
         let provider = self.0.provider().await.map_err(|error| error.to_string())?;
         match self.0.refresh(&provider, refresh_token).await {
             Ok(answer) => Ok(answer.tokens()),
-            Err(
-                TokenFailure::Refused(reason)
-                | TokenFailure::Ours(reason)
-                | TokenFailure::Transient(reason),
-            ) => Err(reason),
+            Err(failure) => Err(failure.to_string()),
         }
     }
 }

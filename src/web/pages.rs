@@ -60,6 +60,7 @@ pub enum Message<'a> {
     LoginFromElsewhere,
     LoginExpired,
     LoginUsed,
+    LoginNotTrusted,
     /// Signed in, and not let in by any rule.
     NoAccess {
         person: Option<&'a str>,
@@ -146,6 +147,7 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::LoginFromElsewhere => &w.login_from_elsewhere,
         Message::LoginExpired => &w.login_expired,
         Message::LoginUsed => &w.login_used,
+        Message::LoginNotTrusted => &w.login_not_trusted,
         Message::NoAccess { .. } => &w.no_access,
         Message::ProviderUnavailable => &w.provider_unavailable,
         Message::ProviderMisconfigured => &w.provider_misconfigured,

@@ -112,6 +112,7 @@ pub struct Words {
     pub login_from_elsewhere: Text,
     pub login_expired: Text,
     pub login_used: Text,
+    pub login_not_trusted: Text,
     pub no_access: Text,
     pub provider_unavailable: Text,
     pub provider_misconfigured: Text,
@@ -209,6 +210,11 @@ static EN: Words = Words {
         title: "This sign-in is already finished",
         happened: "This page can be used only once. It was probably loaded again, or opened from the history.",
         remedy: "If the application is not connected yet, connect again from there.",
+    },
+    login_not_trusted: Text {
+        title: "The sign-in could not be verified",
+        happened: "The answer of the service that signs you in failed a check, so it was not used. Nothing was given to the application.",
+        remedy: "Connect again from the application. If this comes back, tell your administrator, and give the reference below.",
     },
     no_access: Text {
         title: "You have no access",
@@ -343,6 +349,11 @@ static JA: Words = Words {
         title: "このサインインはすでに終わっています",
         happened: "このページは一度しか使えません。再読み込みされたか、履歴から開かれたようです。",
         remedy: "まだ接続されていない場合は、アプリケーションからもう一度接続してください。",
+    },
+    login_not_trusted: Text {
+        title: "サインインを確認できませんでした",
+        happened: "サインインを行うサービスの応答が検証に通らなかったため、使用しませんでした。アプリケーションには何も渡していません。",
+        remedy: "アプリケーションからもう一度接続してください。繰り返す場合は、下の参照番号を添えて管理者に連絡してください。",
     },
     no_access: Text {
         title: "利用する権限がありません",

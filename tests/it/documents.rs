@@ -35,23 +35,39 @@ fn every_test_that_security_md_names_exists() {
     assert!(missing.is_empty(), "named in SECURITY.md and not there: {missing:#?}");
 }
 
+/// The blocks of TOML in a document.
+fn toml_blocks(text: &str) -> Vec<&str> {
+    text.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
 #[test]
-fn every_configuration_in_the_readme_loads() {
-    let secret = std::env::temp_dir().join("portcullis-readme-secret");
+fn every_whole_configuration_in_the_documents_loads() {
+    let secret = std::env::temp_dir().join("portcullis-documents-secret");
     fs::write(&secret, "secret").unwrap();
-    let readme = read("README.md").replace("/run/secrets/keycloak", secret.to_str().unwrap());
-    let env = BTreeMap::from(
-        ["OKTA_CLIENT_SECRET", "AUTH0_CLIENT_SECRET"].map(|name| (name.to_owned(), "x".to_owned())),
-    );
-    let blocks: Vec<&str> =
-        readme.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 3);
-    for block in blocks {
-        let loaded = Config::load(Some((Path::new("README.md"), block.to_owned())), &env);
-        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}\n{block}"));
-        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-        assert!(!loaded.config.resources[0].policy.rules.is_empty());
+    let file = regex_lite::Regex::new(r#"\{ file = "[^"]*" \}"#).unwrap();
+    let variable = regex_lite::Regex::new(r#"\{ env = "([^"]*)" \}"#).unwrap();
+    let mut documents = vec![root().join("README.md")];
+    let guides = fs::read_dir(root().join("docs/identity-providers")).unwrap();
+    documents.extend(guides.map(|entry| entry.unwrap().path()));
+    let mut loaded_blocks = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        let in_place = format!("{{ file = {:?} }}", secret.to_str().unwrap());
+        let text = file.replace_all(&text, in_place.as_str());
+        // Without public_url it is a fragment that shows one thing.
+        for block in toml_blocks(&text).into_iter().filter(|block| block.contains("public_url")) {
+            let env: BTreeMap<String, String> = variable
+                .captures_iter(block)
+                .map(|captures| (captures[1].to_owned(), "x".to_owned()))
+                .collect();
+            let name = document.file_name().unwrap().to_str().unwrap();
+            let loaded = Config::load(Some((Path::new(name), block.to_owned())), &env);
+            let loaded = loaded.unwrap_or_else(|problems| panic!("{name}: {problems}\n{block}"));
+            assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+            loaded_blocks += 1;
+        }
     }
+    assert!(loaded_blocks >= 6, "only {loaded_blocks} configurations found");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod token_endpoint;
 mod gateway;
 mod streams;
 
+mod github;
 mod logs;
 mod restart;
 mod server;

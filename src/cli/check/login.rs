@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Finding, Severity, finding};
 use crate::app::App;
+use crate::config::Protocol;
 use crate::storage::SessionUpdate;
 
 /// Signs in through the browser of whoever runs the command; answers findings.
@@ -87,6 +88,11 @@ fn or_nothing(text: &str) -> &str {
 
 async fn refresh(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {
     let Some(before) = session.tokens.refresh_token.as_deref() else {
+        if app.config().upstream.preset.protocol == Protocol::GitHub {
+            let found = "GitHub is asked again with the access token".to_owned();
+            findings.push(finding("refresh", Severity::Ok, found));
+            return;
+        }
         let console = app.config().upstream.preset.console;
         findings.push(Finding {
             probe: "refresh",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Value;
 use url::Url;
 
-use super::super::presets::{Key, KeyKind, LATER, OPEN_WORLDS, Offline, PRESETS, Preset};
+use super::super::presets::{Key, KeyKind, OPEN_WORLDS, Offline, PRESETS, Preset, Protocol};
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, ResourceConfig, UpstreamConfig};
@@ -90,11 +90,6 @@ fn preset(r: &mut Reader) -> Option<&'static Preset> {
         return Some(preset);
     }
     let shown = Some(format!("{text:?}"));
-    if LATER.contains(&text.as_str()) {
-        let remedy = "write provider = \"oidc\" and issuer = \"https://…\"";
-        r.problem(KEY, shown, "has no preset in this version", remedy);
-        return None;
-    }
     let remedy = match super::super::reader::nearest(&text, names.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", names.join(", ")),
         None => format!("it can be {}", names.join(", ")),
@@ -111,6 +106,11 @@ fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
             Some(value) => issuer = issuer.replace(&format!("{{{}}}", key.name), &value),
             None => complete = false,
         }
+    }
+    if preset.protocol == Protocol::GitHub
+        && let Some(url) = r.text("upstream.url")
+    {
+        url.trim_end_matches('/').clone_into(&mut issuer);
     }
     if preset.name == "okta"
         && let Some(server) = r.text("upstream.authorization_server").filter(|s| s != "org")

@@ -51,6 +51,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::LoginFromElsewhere,
         Message::LoginExpired,
         Message::LoginUsed,
+        Message::LoginNotTrusted,
         Message::NoAccess { person: Some(text), resource: text, missing },
         Message::ProviderUnavailable,
         Message::ProviderMisconfigured,

@@ -55,6 +55,8 @@ struct Running {
 pub(crate) struct Setup {
     /// TOML put before the first table.
     pub top: String,
+    /// In place of the lines that name the demo provider in `[upstream]`.
+    pub provider: Option<String>,
     /// TOML put into `[upstream]`.
     pub upstream: String,
     /// TOML put into the resource, before its rules.
@@ -204,6 +206,16 @@ fn config(
     idp: &IdentityProvider,
     todo: &TodoServer,
 ) -> String {
+    let provider = setup.provider.clone().unwrap_or_else(|| {
+        format!(
+            r#"provider      = "oidc"
+name          = "the demo identity provider"
+issuer        = "{issuer}"
+client_id     = "portcullis"
+client_secret = "upstream-secret-canary""#,
+            issuer = idp.issuer(),
+        )
+    });
     let resources = setup.resources.clone().unwrap_or_else(|| todo_resource(todo, setup));
     format!(
         r#"
@@ -214,11 +226,7 @@ secret_key   = "a test key that is long enough to be one, 0123456789"
 {top}
 
 [upstream]
-provider      = "oidc"
-name          = "the demo identity provider"
-issuer        = "{issuer}"
-client_id     = "portcullis"
-client_secret = "upstream-secret-canary"
+{provider}
 {upstream}
 
 [upstream.claims]
@@ -231,7 +239,6 @@ groups = "groups"
 "#,
         database = database.url,
         top = setup.top,
-        issuer = idp.issuer(),
         upstream = setup.upstream,
         tables = setup.tables,
     )

@@ -1,0 +1,157 @@
+//! GitHub, which has no ID token: its API says who somebody is.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
+use crate::harness::{Setup, TestApp};
+
+/// What GitHub would say.
+#[derive(Clone)]
+struct Says {
+    token: Value,
+    api: u16,
+    organizations: Value,
+    teams: Value,
+}
+
+type Shared = Arc<Mutex<Says>>;
+
+async fn authorize(RawQuery(query): RawQuery) -> Redirect {
+    let query = query.unwrap();
+    let param = |name: &str| {
+        form_urlencoded::parse(query.as_bytes()).find(|(n, _)| n == name).unwrap().1.into_owned()
+    };
+    assert!(!param("scope").contains("openid"), "GitHub knows no OpenID");
+    Redirect::to(&format!("{}?code=c0de&state={}", param("redirect_uri"), param("state")))
+}
+
+async fn token(State(says): State<Shared>) -> Response {
+    let token = says.lock().unwrap().token.clone();
+    ([("content-type", "application/json")], token.to_string()).into_response()
+}
+
+async fn api(State(says): State<Shared>, Path(path): Path<String>) -> Response {
+    let says = says.lock().unwrap().clone();
+    let answer = match path.as_str() {
+        "user" => json!({ "id": 583_231, "login": "bob", "name": "Bob Brown" }),
+        "user/emails" => json!([{ "email": "bob@acme.com", "primary": true, "verified": true }]),
+        "user/orgs" => says.organizations,
+        "user/teams" => says.teams,
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let status = StatusCode::from_u16(says.api).unwrap();
+    (status, [("content-type", "application/json")], answer.to_string()).into_response()
+}
+
+async fn start() -> (TestApp, Shared) {
+    let says: Shared = Arc::new(Mutex::new(Says {
+        token: json!({ "access_token": "gho_canary", "token_type": "bearer", "scope": "read:org" }),
+        api: 200,
+        organizations: json!([{ "login": "acme" }]),
+        teams: json!([{ "slug": "todo-users", "organization": { "login": "acme" } }]),
+    }));
+    let router = Router::new()
+        .route("/login/oauth/authorize", get(authorize))
+        .route("/login/oauth/access_token", post(token))
+        .route("/api/v3/{*path}", get(api))
+        .with_state(Arc::clone(&says));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let setup = Setup {
+        provider: Some(format!(
+            "provider = \"github\"\nurl = \"{url}\"\norganizations = [\"acme\"]\n\
+             client_id = \"Ov23\"\nclient_secret = \"github-secret\""
+        )),
+        resources: Some(
+            "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\nscopes = [\"read\", \"write\"]\n\
+             [[resource.rule]]\ngroups = [\"acme/todo-users\"]\nallow = [\"read\"]\n\
+             [[resource.rule]]\ngroups = [\"acme/todo-admins\"]\nallow = [\"read\", \"write\"]"
+                .to_owned(),
+        ),
+        ..Setup::default()
+    };
+    (TestApp::with(setup).await, says)
+}
+
+/// Approves, is sent to GitHub and straight back.
+async fn arrive(client: &McpClient) -> crate::harness::http::Answer {
+    let (_, form) = client.ask(&[("scope", "")]).await;
+    let to_github = client.decide(&form, "approve").await;
+    let back = client.browser.get(to_github.location()).await;
+    client.browser.get(back.location()).await
+}
+
+async fn sign_in(client: &McpClient) -> Tokens {
+    let answer = arrive(client).await;
+    answer.assert_leads_to(REDIRECT_URI);
+    Tokens::of(&client.redeem(&answer.location_param("code").unwrap()).await)
+}
+
+#[tokio::test]
+async fn a_member_signs_in_and_teams_decide() {
+    let (app, says) = start().await;
+    let client = app.client().await;
+    let tokens = sign_in(&client).await;
+    assert_eq!(tokens.scope, "read");
+    let claims = crate::harness::client::jwt_part(&tokens.access_token, 1);
+    assert_eq!(claims["sub"], "github:583231", "the number, which a rename does not change");
+
+    // Teams are read again at each re-check, with the access token: there is no refresh token.
+    says.lock().unwrap().teams =
+        json!([{ "slug": "todo-admins", "organization": { "login": "acme" } }]);
+    app.advance(16 * 60);
+    let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!((tokens.scope.as_str(), tokens.expires_in), ("read write", 600));
+}
+
+#[tokio::test]
+async fn who_is_no_member_is_not_let_in_and_who_leaves_is_out() {
+    let (app, says) = start().await;
+    let client = app.client().await;
+    let tokens = sign_in(&client).await;
+    says.lock().unwrap().organizations = json!([{ "login": "other" }]);
+    let answer = arrive(&client).await;
+    answer.assert_leads_to(&format!("{REDIRECT_URI}?error=access_denied"));
+    app.advance(16 * 60);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_the_session_and_an_outage_does_not() {
+    let (app, says) = start().await;
+    let client = app.client().await;
+    let mut tokens = sign_in(&client).await;
+    for status in [500, 403, 429] {
+        says.lock().unwrap().api = status;
+        app.advance(16 * 60);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(tokens.expires_in, 300, "{status}: bridged");
+    }
+    says.lock().unwrap().api = 401;
+    app.advance(2 * 60);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn errors_that_come_with_status_200_are_still_errors() {
+    let (app, says) = start().await;
+    let client = app.client().await;
+    for (error, status) in [
+        ("bad_verification_code", 403),
+        ("incorrect_client_credentials", 502),
+        ("redirect_uri_mismatch", 502),
+        ("something_else", 503),
+    ] {
+        says.lock().unwrap().token = json!({ "error": error });
+        arrive(&client).await.assert_page(status);
+    }
+}
