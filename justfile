@@ -30,6 +30,10 @@ browser:
 clients:
     scripts/test-clients
 
+# Real identity providers and their login pages: Keycloak, three kinds of oidc-provider
+providers:
+    scripts/test-providers
+
 # Licences, sources and banned crates (cargo install cargo-deny)
 deny:
     cargo deny check bans licenses sources

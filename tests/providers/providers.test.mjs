@@ -1,0 +1,203 @@
+// The whole flow through the login pages of real identity providers, in headless Chromium.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { after, before, describe, test } from "node:test";
+import { chromium } from "playwright-core";
+import { authorization, redeem, register, startCallback } from "../browser/demo.mjs";
+import { startKeycloak } from "./keycloak.mjs";
+import { freePort, startMcpServer, startPortcullis } from "./serve.mjs";
+
+const { CHROMIUM, PORTCULLIS, KEYCLOAK } = process.env;
+// Longer than the re-check time: the next refresh has to ask the provider.
+const RECHECK = 61_000;
+
+let browser;
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+  });
+});
+after(() => browser?.close());
+
+// Registers, approves, signs in at the provider with `logIn`, redeems.
+async function connect(portcullis, person, logIn) {
+  const callback = await startCallback();
+  const context = await browser.newContext();
+  try {
+    const client = await register(portcullis, { client_name: `Client of ${person}`, redirect_uris: [callback.redirectUri] });
+    const { url, verifier } = authorization(portcullis, client, callback.redirectUri);
+    const page = await context.newPage();
+    await page.goto(url);
+    await page.getByRole("button", { name: "Approve" }).click();
+    await logIn(page, person);
+    const answer = await callback.next();
+    assert.ok(answer.get("code"), `${answer}\n${portcullis.log()}`);
+    return { client, tokens: await redeem(portcullis, client, callback.redirectUri, answer.get("code"), verifier) };
+  } finally {
+    await context.close();
+    callback.stop();
+  }
+}
+
+async function refresh(portcullis, connection) {
+  const response = await fetch(`${portcullis.url}/token`, {
+    method: "POST",
+    body: new URLSearchParams({
+      grant_type: "refresh_token",
+      client_id: connection.client,
+      refresh_token: connection.tokens.refresh_token,
+    }),
+  });
+  const body = await response.json();
+  if (response.status === 200) connection.tokens = body;
+  return { status: response.status, error: body.error };
+}
+
+async function call(portcullis, connection) {
+  const response = await fetch(portcullis.mcp, {
+    method: "POST",
+    headers: { authorization: `Bearer ${connection.tokens.access_token}`, "content-type": "application/json" },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "ping" }),
+  });
+  return { status: response.status, result: (await response.json()).result };
+}
+
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// What holds for every provider. `scopes` are those of alice and of bob.
+function flow(provider, scopes) {
+  test("people sign in on the provider's own page, and the rules decide", async () => {
+    const { portcullis, mcp } = provider;
+    for (const person of ["alice", "bob"]) {
+      const connection = await connect(portcullis, person, provider.logIn);
+      provider[person] = connection;
+      assert.equal(connection.tokens.scope, scopes[person]);
+      const answer = await call(portcullis, connection);
+      assert.equal(answer.status, 200);
+      assert.equal(answer.result.scopes, scopes[person]);
+      assert.ok(mcp.seen.every((headers) => !headers.authorization));
+    }
+  });
+
+  test("after the re-check time the provider is asked, and goes on vouching", async () => {
+    const { portcullis, alice, bob } = provider;
+    for (let round = 0; round < 2; round++) {
+      await wait(RECHECK);
+      for (const connection of [alice, bob]) {
+        assert.equal((await refresh(portcullis, connection)).status, 200, portcullis.log());
+        // 300 would mean: on an old answer, because the provider could not be asked.
+        assert.equal(connection.tokens.expires_in, 600, portcullis.log());
+      }
+    }
+  });
+}
+
+function keycloak() {
+  const provider = {
+    async logIn(page, person) {
+      await page.locator("#username").fill(person);
+      await page.locator("#password").fill(person);
+      await page.locator("#kc-login").click();
+    },
+  };
+  before(async () => {
+    const [port, own, online] = [await freePort(), await freePort(), await freePort()];
+    provider.mcp = await startMcpServer();
+    const clients = [["portcullis", `http://127.0.0.1:${own}`], ["online", `http://127.0.0.1:${online}`]];
+    provider.keycloak = await startKeycloak(KEYCLOAK, port, clients);
+    const realm = `provider = "keycloak"\nurl = "${provider.keycloak.url}"\nrealm = "acme"\nclient_secret = "keycloak-test-secret"`;
+    const upstream = `${realm}\nclient_id = "portcullis"`;
+    const rules = `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }, { groups = ["/staff"], allow = ["staff"] }]`;
+    provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, rules, provider.mcp.url);
+    // Without offline_access: tokens that live and die with the session in the browser.
+    const bound = `${realm}\nclient_id = "online"\nscopes = ["profile", "email"]`;
+    provider.online = await startPortcullis(PORTCULLIS, online, bound, rules, provider.mcp.url);
+  });
+  after(async () => {
+    await provider.portcullis?.stop();
+    await provider.online?.stop();
+    await provider.keycloak?.stop();
+    provider.mcp?.stop();
+  });
+
+  flow(provider, { alice: "read staff write", bob: "read" });
+
+  test("a disabled person is out after the re-check time, and nobody else", async () => {
+    const { portcullis, keycloak, alice, bob } = provider;
+    await keycloak.disable("bob");
+    await wait(RECHECK);
+    assert.deepEqual(await refresh(portcullis, bob), { status: 400, error: "invalid_grant" });
+    assert.equal((await call(portcullis, bob)).status, 401);
+    assert.equal((await refresh(portcullis, alice)).status, 200);
+  });
+
+  test("a sign-out there is known here within seconds", async () => {
+    const { online, keycloak, logIn } = provider;
+    const alice = await connect(online, "alice", logIn);
+    assert.equal((await call(online, alice)).status, 200);
+    await keycloak.signOut("alice");
+    let status;
+    for (let n = 0; n < 50 && status !== 401; n++) {
+      status = (await call(online, alice)).status;
+      await wait(100);
+    }
+    assert.equal(status, 401, online.log());
+    assert.equal((await refresh(online, alice)).status, 400);
+  });
+}
+
+const flavours = {
+  "okta-like": {
+    issuer: (origin) => `${origin}/oauth2/default`,
+    upstream: "",
+    rules: `[{ groups = ["Todo Admins"], allow = ["read", "write"] }, { groups = ["Everyone"], allow = ["read"] }]`,
+  },
+  "auth0-like": {
+    issuer: (origin) => `${origin}/`,
+    upstream: `authorize_params = { audience = "https://todo.example/mcp" }\nroles_claim = "https://acme.example/roles"`,
+    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }]`,
+  },
+  "strict-rotation": {
+    issuer: (origin) => origin,
+    upstream: "",
+    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }]`,
+  },
+};
+
+function oidcProvider(name, flavour) {
+  const provider = {
+    async logIn(page, person) {
+      await page.locator("[name=login]").fill(person);
+      await page.locator("[name=password]").fill(person);
+      await page.getByRole("button", { name: "Sign-in" }).click();
+      await page.getByRole("button", { name: "Continue" }).click();
+    },
+  };
+  before(async () => {
+    const [port, own] = [await freePort(), await freePort()];
+    provider.mcp = await startMcpServer();
+    const script = new URL("flavours.mjs", import.meta.url).pathname;
+    provider.child = spawn("node", [script, name, String(port), `http://127.0.0.1:${own}/auth/callback`], { stdio: ["ignore", "pipe", "ignore"] });
+    await new Promise((resolve) => provider.child.stdout.on("data", (data) => String(data).includes("listening") && resolve()));
+    const issuer = flavour.issuer(`http://127.0.0.1:${port}`);
+    const upstream = `provider = "oidc"\nissuer = "${issuer}"\nclient_id = "portcullis"\nclient_secret = "provider-test-secret"\n${flavour.upstream}`;
+    provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, flavour.rules, provider.mcp.url);
+  });
+  after(async () => {
+    await provider.portcullis?.stop();
+    provider.child?.kill("SIGTERM");
+    provider.mcp?.stop();
+  });
+
+  flow(provider, { alice: "read write", bob: "read" });
+}
+
+// All at once: each mostly waits for the re-check time.
+describe("identity providers", { concurrency: true }, () => {
+  describe("Keycloak", { skip: !KEYCLOAK, concurrency: false }, keycloak);
+  for (const [name, flavour] of Object.entries(flavours)) {
+    describe(`oidc-provider, ${name}`, { concurrency: false }, () => oidcProvider(name, flavour));
+  }
+});
