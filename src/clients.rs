@@ -36,6 +36,10 @@ pub struct Registration {
     pub is_new: bool,
 }
 
+/// A new client has this long to be approved before a flood of registrations can push it out; as long
+/// as a consent page lives.
+const SETTLING: Duration = Duration::from_mins(10);
+
 impl Clients {
     /// Clients in `storage`.
     pub fn new(storage: Storage, clock: Clock, quota: ClientQuota) -> Self {
@@ -76,10 +80,16 @@ impl Clients {
         };
         let ClientQuota { clients, unused, idle } = self.quota;
         let mut registered = self.storage.register_client(&stored, clients).await?;
-        if matches!(registered, Registered::Full)
-            && self.storage.sweep_clients(stored.issued_at, unused, idle).await? > 0
-        {
-            registered = self.storage.register_client(&stored, clients).await?;
+        if matches!(registered, Registered::Full) {
+            let now = stored.issued_at;
+            let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
+            if removed == 0 {
+                let before = now.minus(SETTLING);
+                removed = self.storage.make_room_for_clients(before).await?;
+            }
+            if removed > 0 {
+                registered = self.storage.register_client(&stored, clients).await?;
+            }
         }
         let (stored, is_new) = match registered {
             Registered::New => (stored, true),

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 const AFTER: Duration = Duration::from_hours(24);
 /// Rows removed per table and run: a sweep never holds the writer for long.
 const BATCH: i64 = 500;
+/// Clients removed at a time to make room for new ones.
+const ROOM: i64 = 100;
 
 impl Storage {
     /// Removes expired rows and answers how many; call again while it answers more than zero.
@@ -54,6 +56,24 @@ impl Storage {
             step.commit().await?;
         }
         removed += self.sweep_clients(now, unused_client, idle_client).await?;
+        Ok(removed)
+    }
+
+    /// Removes the oldest clients that nobody has used and that registered before `before`: a full
+    /// registry must not keep new clients out for as long as unused ones may live.
+    pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
+        let mut step = self.begin().await?;
+        let removed = sqlx::query(
+            "DELETE FROM clients WHERE id IN
+                 (SELECT id FROM clients WHERE last_used_at IS NULL AND last_registered_at <= $1
+                  ORDER BY last_registered_at LIMIT $2)",
+        )
+        .bind(before.unix())
+        .bind(ROOM)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
         Ok(removed)
     }
 

@@ -141,14 +141,19 @@ async fn the_quota_of_clients_holds_at_the_limit_and_frees_up_with_time() {
     let metadata =
         |n: u32| json!({ "client_name": n.to_string(), "redirect_uris": [REDIRECT_URI] });
     register(&app, &metadata(1)).await.assert_status(201);
+    app.advance(60);
     register(&app, &metadata(2)).await.assert_status(201);
     let refused = register(&app, &metadata(3)).await;
     refused.assert_error(429, "temporarily_unavailable");
     assert!(refused.header("retry-after").is_some());
 
-    // Nobody used them for a day: their places are free.
-    app.advance(24 * 60 * 60 + 1);
+    // A flood keeps nobody out for long: who was not approved in ten minutes makes room, oldest first.
+    app.advance(9 * 60 - 1);
+    register(&app, &metadata(3)).await.assert_status(429);
+    app.advance(1);
     register(&app, &metadata(3)).await.assert_status(201);
+    let left = "SELECT COUNT(*) FROM clients";
+    assert_eq!(app.database.number(left).await, 2);
 }
 
 #[tokio::test]
