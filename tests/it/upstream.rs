@@ -252,3 +252,32 @@ async fn a_provider_in_trouble_is_left_alone_for_longer_and_longer() {
     tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
     assert_eq!(tokens.expires_in, 600);
 }
+
+#[tokio::test]
+async fn without_grace_a_lost_answer_ends_in_one_clear_sign_in() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| how.strict_rotation = true);
+    let (client, tokens) = app.tokens_of("bob").await;
+    app.idp.misbehave(|how| how.lose_refresh_answers = 1);
+    app.advance(16 * MINUTE);
+    // The provider has rotated, the answer is lost, and it takes the second try for theft.
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
+    let again = client.sign_in("bob").await;
+    app.advance(16 * MINUTE);
+    client.refresh(&again.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_again_and_again_cost_nobody_their_session() {
+    let app = TestApp::start().await;
+    let (client, mut tokens) = app.tokens_of("bob").await;
+    app.idp.misbehave(|how| how.lose_refresh_answers = 4);
+    for _ in 0..2 {
+        app.advance(16 * MINUTE);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(tokens.expires_in, 300, "bridged");
+    }
+    app.advance(16 * MINUTE);
+    assert_eq!(Tokens::of(&client.refresh(&tokens.refresh_token).await).expires_in, 600);
+}
