@@ -34,6 +34,8 @@ const realm = (clients) => ({
   sslRequired: "none",
   revokeRefreshToken: true,
   refreshTokenMaxReuse: 0,
+  eventsEnabled: true,
+  enabledEventTypes: ["REFRESH_TOKEN"],
   roles: { realm: [{ name: "Admin" }, { name: "User" }] },
   groups: [{ name: "staff" }],
   users: ["alice", "bob"].map((username) => ({
@@ -89,6 +91,8 @@ export async function startKeycloak(home, port, clients) {
   const idOf = async (username) => (await admin("GET", `/users?exact=true&username=${username}`))[0].id;
   return {
     url,
+    // How often a refresh token of this person was accepted.
+    asked: async (username) => (await admin("GET", `/events?type=REFRESH_TOKEN&user=${await idOf(username)}`)).length,
     disable: async (username) => admin("PUT", `/users/${await idOf(username)}`, { enabled: false }),
     signOut: async (username) => admin("POST", `/users/${await idOf(username)}/logout`),
     stop: async () => {

