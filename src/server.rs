@@ -9,8 +9,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
@@ -53,19 +53,14 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let sweeper = tokio::spawn(sweep(app.clone()));
     let connections = Arc::new(Semaphore::new(app.config().limits.connections));
     let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
+    // for ever on a connection that says too little.
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
         .max_headers(64)
         .max_buf_size(MAX_TARGET + MAX_HEADERS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(64)
-        .max_header_list_size(16 * 1024)
-        .keep_alive_interval(Duration::from_mins(1));
     let builder = Arc::new(builder);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -96,7 +91,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
                 return;
             }
             let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             if let Err(cause) = watcher.watch(connection).await {
                 tracing::debug!(%cause, "a connection ended");
             }

@@ -104,6 +104,8 @@ pub struct ClaimPlan {
     pub roles: ClaimPath,
     /// Permissions.
     pub permissions: ClaimPath,
+    /// Whether any rule reads permissions; most providers have none to tell.
+    pub permissions_matter: bool,
     /// How values stand in these claims.
     pub shape: ClaimShape,
     /// The first source that has a claim wins.

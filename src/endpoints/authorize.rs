@@ -149,8 +149,7 @@ fn consent_page(
     resource: &ResourceConfig,
 ) -> Response {
     let cookies = Cookies::new(app.config().public_url.is_https());
-    let known_browser = cookies.consent(headers);
-    let browser = known_browser.clone().unwrap_or_else(random_text);
+    let browser = random_text();
     let consent = ConsentRequest {
         id: new_id(app.clock()),
         browser: ConsentRequest::browser_mark(&browser),
@@ -188,8 +187,12 @@ fn consent_page(
         scopes = %consent.request.scopes
     );
     let mut response = page.render();
-    if known_browser.is_none() {
-        response.headers_mut().insert(header::SET_COOKIE, cookies.set_consent(&browser));
+    let set_cookies = response.headers_mut();
+    let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
+    for evicted in cookies.consents_beyond(headers, keep) {
+        set_cookies.append(header::SET_COOKIE, cookies.clear_consent(&evicted));
     }
+    let lifetime = ConsentRequest::LIFETIME.as_secs();
+    set_cookies.append(header::SET_COOKIE, cookies.set_consent(&consent.id, &browser, lifetime));
     response
 }

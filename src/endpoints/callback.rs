@@ -106,7 +106,10 @@ async fn finish(
         Err(failed) => return Ok(failed_page(headers, &back, &failed)),
     };
     let decision = decide(app, headers, login, &session)?;
-    if decision.granted.is_empty() && !login.request.scopes.is_empty() {
+    let refuses = app
+        .resource(&login.request.resource)
+        .is_none_or(|resource| resource.policy.refuses(&login.request.scopes));
+    if decision.granted.is_empty() && refuses {
         return Ok(no_access_page(app, headers, &back, login, &session, &decision));
     }
     issue(app, headers, login, &session, &decision, &back).await

@@ -93,7 +93,7 @@ pub(super) async fn post(
     };
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
-    match form.get("decision") {
+    let decided = match form.get("decision") {
         Ok(Some("approve")) => approve(&app, &headers, &consent).await,
         Ok(Some("deny")) => deny(&app, &headers, &consent, &back).await,
         _ => {
@@ -101,7 +101,11 @@ pub(super) async fn post(
             let message = Message::InvalidRequest { what: "decision" };
             Err(PageError::new(&headers, status, message, &"no decision"))
         }
-    }
+    };
+    let mut response = decided?;
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    response.headers_mut().append(header::SET_COOKIE, cookies.clear_consent(&consent.id));
+    Ok(response)
 }
 
 fn forbidden(headers: &HeaderMap, message: Message<'static>, reason: &str) -> PageError {
@@ -144,7 +148,8 @@ fn same_browser(
     let consent = ConsentRequest::open(sealed, app.sealer())
         .map_err(|_| elsewhere("the request in the form is not ours"))?;
     let cookies = Cookies::new(app.config().public_url.is_https());
-    let mark = cookies.consent(headers).map(|cookie| ConsentRequest::browser_mark(&cookie));
+    let mark =
+        cookies.consent(headers, &consent.id).map(|cookie| ConsentRequest::browser_mark(&cookie));
     if mark.as_deref() != Some(consent.browser.as_str()) {
         return Err(elsewhere("the page was shown to another browser"));
     }

@@ -23,7 +23,7 @@ async fn health() -> Response {
 /// who is signed in can be served without it.
 async fn ready(State(app): State<App>) -> Response {
     let database = app.storage().ping().await.is_ok();
-    let upstream = if app.upstream().is_reachable().await { "reachable" } else { "unreachable" };
+    let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
     let status = if database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
         "status": if database { "ready" } else { "not ready" },

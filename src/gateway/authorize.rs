@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::Limited;
@@ -35,7 +35,8 @@ pub(super) async fn authorize(
     if resource.tools.is_empty() || request.method() != Method::POST {
         return Ok(request.map(|body| Body::new(Limited::new(body, limit))));
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    one_reading(&mut parts.headers)?;
     let body = body::read(body, limit).await.map_err(|_| Refused::TooLarge)?;
     // Duplicate members would let us and the MCP server read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
@@ -44,6 +45,9 @@ pub(super) async fn authorize(
         Value::Array(_) => return Err(Refused::TooLarge),
         single => std::slice::from_ref(single),
     };
+    if !messages.iter().all(is_plain) {
+        return Err(Refused::NotJsonRpc);
+    }
     if let [single] = messages {
         check_headers(&parts.headers, single)?;
     }
@@ -64,6 +68,43 @@ pub(super) async fn authorize(
         return Err(Refused::InsufficientScope(needed));
     }
     Ok(Request::from_parts(parts, Body::from(body)))
+}
+
+/// The MCP server must read the bytes as we do: UTF-8 JSON, not packed. What it is told about them is
+/// ours, not the client's.
+fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refused::NotJsonRpc);
+    }
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let first = types.next().map_or("", |value| value.to_str().unwrap_or("?")).to_ascii_lowercase();
+    let (media_type, parameters) = first.split_once(';').unwrap_or((&first, ""));
+    let charset = parameters.trim().replace('"', "");
+    let fits = matches!(media_type.trim(), "" | "application/json")
+        && (charset.is_empty() || charset == "charset=utf-8")
+        && types.next().is_none();
+    if !fits {
+        return Err(Refused::NotJsonRpc);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(())
+}
+
+/// A message that every reader reads alike: members spelled exactly, and a tool call that names its
+/// tool once. Some libraries compare member names without case (CVE-2026-27896).
+fn is_plain(message: &Value) -> bool {
+    const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+    let Some(message) = message.as_object() else { return false };
+    if !message.keys().all(|name| MEMBERS.contains(&name.as_str())) {
+        return false;
+    }
+    if message.get("method").and_then(Value::as_str) != Some("tools/call") {
+        return true;
+    }
+    let Some(params) = message.get("params").and_then(Value::as_object) else { return false };
+    let folded = |name: &str| name.to_lowercase().replace('ſ', "s");
+    params.get("name").is_some_and(Value::is_string)
+        && params.keys().all(|name| name == "name" || folded(name) != "name")
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

@@ -108,6 +108,8 @@ fn rebuild(target: &Url, caller: &Caller, request: Request) -> Result<Request, R
     copy(&parts.headers, headers, &TO_BACKEND);
     let name = caller.grant.person.name.as_deref();
     let email = caller.grant.person.email.as_deref();
+    let verified = caller.grant.person.facts.email.as_ref().is_some_and(|email| email.verified);
+    let verified = email.map(|_| if verified { "true" } else { "false" });
     let scopes = caller.scopes.to_string();
     for (header, value) in [
         ("x-portcullis-subject", Some(caller.grant.subject.as_str())),
@@ -115,6 +117,7 @@ fn rebuild(target: &Url, caller: &Caller, request: Request) -> Result<Request, R
         ("x-portcullis-scopes", Some(scopes.as_str())),
         ("x-portcullis-name", name),
         ("x-portcullis-email", email),
+        ("x-portcullis-email-verified", verified),
     ] {
         if let Some(value) = value {
             let value = utf8_percent_encode(value, HEADER_TEXT).to_string();

@@ -71,6 +71,15 @@ pub struct Facts {
     pub claims: serde_json::Map<String, Value>,
 }
 
+impl Facts {
+    /// Whether groups, roles or permissions could not be read.
+    pub fn any_unknown(&self) -> bool {
+        [&self.groups, &self.roles, &self.permissions]
+            .into_iter()
+            .any(|fact| *fact == Fact::Unknown)
+    }
+}
+
 /// What happens when more is asked than is declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExcess {
@@ -123,6 +132,12 @@ impl Policy {
             return Err(NotDeclared);
         }
         Ok(if known.is_empty() { self.default_scopes.clone() } else { known })
+    }
+
+    /// Whether somebody who is granted nothing of `ceiling` has no access at all. Where neither rules
+    /// nor scopes say who may come in, everybody may.
+    pub fn refuses(&self, ceiling: &ScopeSet) -> bool {
+        !self.rules.is_empty() || !ceiling.is_empty()
     }
 
     /// What the rules leave of `ceiling` for this person and client.

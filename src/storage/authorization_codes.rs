@@ -109,9 +109,8 @@ impl Storage {
         let row = sqlx::query(
             "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.ceiling,
                     c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
-                    c.grant_id, s.state
-             FROM authorization_codes c JOIN upstream_sessions s ON s.id = c.session_id
-             WHERE c.id = $1",
+                    c.grant_id
+             FROM authorization_codes c WHERE c.id = $1",
         )
         .bind(code.id())
         .fetch_optional(&mut *step)
@@ -143,7 +142,14 @@ impl Storage {
         if moment_if_any(&row, "redeemed_at")?.is_some() {
             return self.replayed(step, code.id(), now).await;
         }
-        if column::<String>(&row, "state")? != "active" {
+        // In this very step, and locked: a sign-out that runs at the same time waits, or comes first.
+        let alive = sqlx::query(
+            "UPDATE upstream_sessions SET state = state WHERE id = $1 AND state = 'active'",
+        )
+        .bind(column::<String>(&row, "session_id")?)
+        .execute(&mut *step)
+        .await?;
+        if alive.rows_affected() == 0 {
             // The person signed out, or was cut off, in this very minute.
             return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }

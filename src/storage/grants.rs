@@ -44,7 +44,8 @@ impl Storage {
             "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.ceiling, g.expires_at,
                     s.person, s.last_ok_at
              FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
-             WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2",
+             WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
+               AND s.state = 'active'",
         )
         .bind(id)
         .bind(now.unix())

@@ -14,6 +14,8 @@ use crate::oauth::secret::random_bytes;
 
 const CHECK: &str = "secret_key_check";
 const CONTEXT: &str = "installation.value/secret_key_check";
+/// A generated key has 44 characters; a file with fewer was cut off, and would be no secret.
+const SHORTEST_KEY: usize = 32;
 const KNOWN_TEXT: &[u8] = b"this is the right key";
 
 /// How the secret key was proved.
@@ -44,6 +46,10 @@ pub(super) async fn secret_key(
         Ok(text) => {
             let text = Zeroizing::new(text);
             let trimmed = text.trim_ascii();
+            if trimmed.len() < SHORTEST_KEY {
+                let cause = std::io::Error::other("the key in it is too short or cut off");
+                return Err(OpenError::File { path, cause });
+            }
             return Ok(Zeroizing::new(trimmed.to_vec()));
         }
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}

@@ -25,8 +25,32 @@ pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
     plan.sources.contains(&ClaimSource::Userinfo)
         && [&plan.name, &plan.email, &plan.groups, &plan.roles]
             .into_iter()
+            .chain(plan.permissions_matter.then_some(&plan.permissions))
             .chain(&plan.extra)
             .any(|path| path.find(id_token).is_none())
+}
+
+/// The person with what `before` knew wherever it cannot be known now.
+pub fn with_facts_of(mut person: Person, before: &Person) -> Person {
+    let old = &before.facts;
+    for (fact, old) in [
+        (&mut person.facts.groups, &old.groups),
+        (&mut person.facts.roles, &old.roles),
+        (&mut person.facts.permissions, &old.permissions),
+    ] {
+        if *fact == Fact::Unknown {
+            fact.clone_from(old);
+        }
+    }
+    if person.facts.email.is_none() {
+        person.facts.email.clone_from(&old.email);
+        person.email.clone_from(&before.email);
+    }
+    for (path, value) in &old.claims {
+        person.facts.claims.entry(path.clone()).or_insert_with(|| value.clone());
+    }
+    person.name = person.name.or_else(|| before.name.clone());
+    person
 }
 
 /// Reads a person out of the sources, the first that has a claim wins.
@@ -96,6 +120,7 @@ mod tests {
             groups: path("groups"),
             roles: path("/realm_access/roles"),
             permissions: path("permissions"),
+            permissions_matter: false,
             shape: ClaimShape::Auto,
             sources: vec![ClaimSource::IdToken, ClaimSource::AccessToken, ClaimSource::Userinfo],
             extra: vec![path("/org_id")],

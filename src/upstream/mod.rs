@@ -97,6 +97,11 @@ impl Upstream {
         }))
     }
 
+    /// Whether the provider's metadata is at hand. Asks nobody: a probe must not wait for the provider.
+    pub async fn is_known(&self) -> bool {
+        self.0.is_known().await
+    }
+
     /// Whether the provider's metadata is at hand or can be had.
     pub async fn is_reachable(&self) -> bool {
         self.0.provider().await.is_ok()
@@ -166,7 +171,7 @@ impl Upstream {
             tracing::info!("the person is of another domain, tenant or organisation");
             return Err(LoginFailed::Refused);
         }
-        let person = inner.read_person(&provider, &response, &identity).await;
+        let person = inner.read_person(&provider, &response, &identity, None).await;
         Ok(SessionUpdate {
             issuer: inner.config.issuer.clone(),
             subject: identity.subject,

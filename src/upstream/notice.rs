@@ -88,6 +88,8 @@ impl Upstream {
         require(has_event, "it is not a logout token")?;
         require(claims.nonce.is_none(), "a logout token has no nonce")?;
         inner.check_times(claims.iat, claims.exp)?;
+        let named = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.is_empty());
+        require(named(&claims.sub) && named(&claims.sid), "it names nobody")?;
         let whom = match (claims.sub, claims.sid) {
             (None, None) => return Err(NoticeRefused::Invalid("it names nobody")),
             (subject, Some(sid)) => Whom::Session { sid, subject },
@@ -114,6 +116,7 @@ impl Upstream {
         let whom = match request.sub_id {
             SubjectId::IssSub { iss, sub } => {
                 require(iss == inner.config.issuer, "sub_id is of another issuer")?;
+                require(!sub.is_empty(), "sub_id names nobody")?;
                 Whom::Subject(sub)
             }
             SubjectId::Email { email } => Whom::Email(email),

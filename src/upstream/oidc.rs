@@ -335,12 +335,13 @@ impl Inner {
 
     /// Name, e-mail and facts, from the sources that the claim plan names. A source that cannot be
     /// read makes its facts unknown; it does not stop the login, because unknown facts can only
-    /// take away.
+    /// take away. At a re-check what was known `before` stays: an outage there takes nothing away.
     pub(super) async fn read_person(
         &self,
         provider: &Provider,
         answer: &Answer,
         identity: &Identity,
+        before: Option<&Person>,
     ) -> Person {
         let plan = &self.config.claims;
         let access_token = answer.0.access_token().secret();
@@ -350,13 +351,19 @@ impl Inner {
         } else {
             super::claims::Userinfo::NotAsked
         };
-        super::claims::read(
+        let person = super::claims::read(
             plan,
             &identity.subject,
             &identity.claims,
             access_token_claims.as_ref(),
             &userinfo,
-        )
+        );
+        match before {
+            Some(before) if userinfo == super::claims::Userinfo::Failed => {
+                super::claims::with_facts_of(person, before)
+            }
+            _ => person,
+        }
     }
 
     async fn userinfo(
@@ -420,6 +427,7 @@ fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
         | "login_required"
         | "consent_required"
         | "mfa_required"
+        | "access_denied"
         | "bad_verification_code" => TokenFailure::Refused(code.to_owned()),
         "invalid_client"
         | "unauthorized_client"

@@ -87,7 +87,14 @@ impl Inner {
         if let Some(known) = self.known_provider(FRESH).await {
             return Ok(known);
         }
-        let mut last_failure = self.provider.asking.lock().await;
+        // Somebody is asking already: what is at hand, though not fresh, is good enough meanwhile.
+        let mut last_failure = match self.provider.asking.try_lock() {
+            Ok(place) => place,
+            Err(_) => match self.known_provider(USABLE).await {
+                Some(known) => return Ok(known),
+                None => self.provider.asking.lock().await,
+            },
+        };
         if let Some(known) = self.known_provider(FRESH).await {
             return Ok(known); // somebody else asked while we waited
         }
@@ -114,6 +121,11 @@ impl Inner {
         };
         drop(last_failure);
         self.known_provider(USABLE).await.ok_or(failure)
+    }
+
+    /// Whether there is usable metadata, fresh or not.
+    pub(super) async fn is_known(&self) -> bool {
+        self.known_provider(USABLE).await.is_some()
     }
 
     async fn known_provider(&self, at_most: Duration) -> Option<Arc<Provider>> {

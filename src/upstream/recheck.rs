@@ -145,7 +145,8 @@ impl Upstream {
 impl Inner {
     /// What needs no asking.
     fn settled(&self, session: &UpstreamSession) -> Option<Recheck> {
-        if !session.alive {
+        // A session with another provider than the configured one is nobody's to vouch for.
+        if !session.alive || session.issuer != self.config.issuer {
             return Some(Recheck::Ended);
         }
         let age = self.clock.now().since(session.last_ok_at);
@@ -163,8 +164,8 @@ impl Inner {
             return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
         }
         let owner = random_text();
-        // Longer than discovery and two refreshes may take together.
-        let lease = self.config.timeout * 3 + Duration::from_secs(5);
+        // Longer than discovery, two refreshes, keys and userinfo may take together.
+        let lease = self.config.timeout * 6 + Duration::from_secs(5);
         match self.storage.lease_session(&session, &owner, now, lease).await? {
             Lease::Won => {}
             Lease::Taken => return self.wait_for_the_other_asker(session).await,
@@ -255,6 +256,7 @@ impl Inner {
             Protocol::GitHub => match self.github_person(session, &tokens.access_token).await {
                 Ok(about) => about,
                 // The tokens are new and must be kept, whatever the API says.
+                Err(TokenFailure::Refused(reason)) => return Err(TokenFailure::Refused(reason)),
                 Err(failure) => About::CannotTell(failure.to_string()),
             },
         };
@@ -299,7 +301,8 @@ impl Inner {
         if nonce.is_some() && nonce != session.tokens.nonce.as_deref() {
             return About::SomebodyElse("the nonce of another login");
         }
-        About::SamePerson(self.read_person(provider, answer, &identity).await)
+        let before = Some(&session.person);
+        About::SamePerson(self.read_person(provider, answer, &identity, before).await)
     }
 
     async fn end(&self, session: &UpstreamSession, because: &str) -> Result<Recheck, StorageError> {

@@ -1,6 +1,6 @@
 //! The two cookies of the people's pages. Both are HttpOnly, SameSite=Lax, Path=/.
 //!
-//! - *consent*: marks a browser before anything is approved, so that the Approve form of one browser
+//! - *consent*: one per page, marks a browser before anything is approved, so that the Approve form of one browser
 //!   cannot be pressed by another (CSRF). It proves nothing else.
 //! - *login*: made at Approve, one per login, proves at the callback that the same browser came back.
 //!
@@ -18,7 +18,7 @@ pub struct Cookies {
     secure: bool,
 }
 
-const CONSENT: &str = "portcullis-consent";
+const CONSENT: &str = "portcullis-consent-";
 const LOGIN: &str = "portcullis-login-";
 
 impl Cookies {
@@ -31,23 +31,33 @@ impl Cookies {
         if self.secure { "__Host-" } else { "" }
     }
 
-    /// The value that marks this browser before approval, when it has a well-formed one.
-    pub fn consent(self, headers: &HeaderMap) -> Option<String> {
-        let name = format!("{}{CONSENT}", self.prefix());
-        let value = only(headers, &name)?;
+    /// The value that marks this browser for the consent page `id`, when it has a well-formed one.
+    pub fn consent(self, headers: &HeaderMap, id: &str) -> Option<String> {
+        let value = only(headers, &self.name(CONSENT, id))?;
         let fits = value.len() == 43
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then_some(value)
     }
 
-    /// `Set-Cookie` for the consent mark: for the browser session.
-    pub fn set_consent(self, value: &str) -> HeaderValue {
-        self.build(format!("{}{CONSENT}", self.prefix()), value, None)
+    /// `Set-Cookie` for the mark of the consent page `id`, for as long as the page lives. One per page:
+    /// of two pages opened at once, neither may take the other's mark away.
+    pub fn set_consent(self, id: &str, value: &str, max_age: u64) -> HeaderValue {
+        self.build(self.name(CONSENT, id), value, Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes the mark of a consent page.
+    pub fn clear_consent(self, id: &str) -> HeaderValue {
+        self.build(self.name(CONSENT, id), "", Some(0))
+    }
+
+    /// Consent pages of this browser beyond `keep`, oldest first.
+    pub fn consents_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
+        self.beyond(CONSENT, headers, keep)
     }
 
     /// The binding of the login `id`, when this browser has it.
     pub fn login(self, headers: &HeaderMap, id: &str) -> Option<Secret<BrowserBinding>> {
-        Secret::parse(&only(headers, &self.login_name(id))?)
+        Secret::parse(&only(headers, &self.name(LOGIN, id))?)
     }
 
     /// `Set-Cookie` for the binding of a login that must end within `max_age` seconds.
@@ -57,18 +67,22 @@ impl Cookies {
         binding: &Secret<BrowserBinding>,
         max_age: u64,
     ) -> HeaderValue {
-        self.build(self.login_name(id), binding.expose(), Some(max_age))
+        self.build(self.name(LOGIN, id), binding.expose(), Some(max_age))
     }
 
     /// `Set-Cookie` that removes the binding of a login.
     pub fn clear_login(self, id: &str) -> HeaderValue {
-        self.build(self.login_name(id), "", Some(0))
+        self.build(self.name(LOGIN, id), "", Some(0))
     }
 
     /// The ids of logins this browser has under way beyond `keep` of them, oldest first: their
     /// cookies are evicted, so that cookies never outgrow a request's headers.
     pub fn logins_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        let prefix = format!("{}{LOGIN}", self.prefix());
+        self.beyond(LOGIN, headers, keep)
+    }
+
+    fn beyond(self, kind: &str, headers: &HeaderMap, keep: usize) -> Vec<String> {
+        let prefix = format!("{}{kind}", self.prefix());
         let mut ids: Vec<String> = CookieJar::from_headers(headers)
             .iter()
             .filter_map(|cookie| cookie.name().strip_prefix(&prefix).map(str::to_owned))
@@ -79,8 +93,8 @@ impl Cookies {
         ids
     }
 
-    fn login_name(self, id: &str) -> String {
-        format!("{}{LOGIN}{id}", self.prefix())
+    fn name(self, kind: &str, id: &str) -> String {
+        format!("{}{kind}{id}", self.prefix())
     }
 
     #[expect(clippy::expect_used, reason = "names and values are ours and ASCII")]

@@ -31,24 +31,25 @@ after(async () => {
   await demo?.stop();
 });
 
-async function startInspector(script, args = []) {
+const answers = (url) => fetch(url).then(() => true, () => false);
+const pause = () => new Promise((resolve) => setTimeout(resolve, 100));
+
+async function startInspector(script, args, waitFor) {
   const child = spawn(node, [join(modules, script), ...args], {
     stdio: "ignore",
     // The launcher starts processes of its own; together they are a group that can be ended.
     detached: true,
     env: { ...process.env, PATH: `${dirname(node)}:${process.env.PATH}`, MCP_AUTO_OPEN_ENABLED: "false", DANGEROUSLY_OMIT_AUTH: "true", MCP_INSPECTOR_SECRET_STORE: "memory" },
   });
-  for (let n = 0; n < 200; n++) {
-    const answers = await fetch(PAGE).then(() => true, () => false);
-    if (answers) break;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+  for (const url of waitFor) {
+    for (let n = 0; n < 200 && !(await answers(url)); n++) await pause();
   }
   return async () => {
     const ended = new Promise((resolve) => child.on("exit", resolve));
     process.kill(-child.pid, "SIGTERM");
     await ended;
     // Its ports are the next one's.
-    while (await fetch(PAGE).then(() => true, () => false)) await new Promise((resolve) => setTimeout(resolve, 100));
+    for (const url of waitFor) while (await answers(url)) await pause();
   };
 }
 
@@ -66,7 +67,7 @@ async function picture(page, name) {
 }
 
 test("MCP Inspector 1.0: through its proxy, and from the browser itself", async () => {
-  const stop = await startInspector("inspector-1/cli/build/cli.js");
+  const stop = await startInspector("inspector-1/cli/build/cli.js", [], [PAGE, "http://localhost:6277/health"]);
   try {
     for (const connection of ["Via Proxy", "Direct"]) {
       const page = await (await browser.newContext(SCREEN)).newPage();
@@ -92,7 +93,7 @@ test("MCP Inspector 1.0: through its proxy, and from the browser itself", async 
 });
 
 test("MCP Inspector 2: through its back end", async () => {
-  const stop = await startInspector("inspector-2/clients/launcher/build/index.js", ["--web", "--transport", "http", "--server-url", demo.mcp]);
+  const stop = await startInspector("inspector-2/clients/launcher/build/index.js", ["--web", "--transport", "http", "--server-url", demo.mcp], [PAGE]);
   try {
     const page = await (await browser.newContext(SCREEN)).newPage();
     await page.goto("http://127.0.0.1:6274/");

@@ -177,6 +177,16 @@ async fn cd_04_one_page_approves_once_however_often_it_is_pressed() {
 }
 
 #[tokio::test]
+async fn con_05_two_pages_opened_at_once_by_a_fresh_browser_both_work() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    // Neither request has a cookie yet.
+    let ((_, one), (_, two)) = tokio::join!(client.ask(&[]), client.ask(&[]));
+    client.decide(&one, "approve").await.assert_leads_to(app.idp.issuer());
+    client.decide(&two, "approve").await.assert_leads_to(app.idp.issuer());
+}
+
+#[tokio::test]
 async fn several_flows_at_once_in_one_browser_work_and_old_ones_make_room() {
     let app = TestApp::start().await;
     let client = app.client().await;

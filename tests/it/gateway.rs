@@ -182,6 +182,7 @@ async fn gw_01_identity_headers_cannot_be_smuggled() {
             "traceparent",
             "x-portcullis-client",
             "x-portcullis-email",
+            "x-portcullis-email-verified",
             "x-portcullis-name",
             "x-portcullis-scopes",
             "x-portcullis-subject",
@@ -314,6 +315,26 @@ async fn gw_05_tool_rules_hold_in_batches_and_against_lying_headers() {
     let unicode =
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"purge\u002dtodos"}}"#;
     send(unicode.to_owned(), vec![]).await.assert_status(403);
+    // What another reader would read differently is not passed on at all.
+    for body in [
+        r#"{"Method":"tools/call","Params":{"Name":"purge-todos"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get-todos","Name":"purge-todos"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","paramſ":{"name":"purge-todos"},"params":{"name":"get-todos"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["purge-todos"]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+        "7",
+    ] {
+        send(body.to_owned(), vec![]).await.assert_status(400);
+    }
+    let utf7 =
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"+AHA-urge-todos"}}"#;
+    for extra in [
+        ("content-type", "application/json; charset=utf-7"),
+        ("content-type", "text/plain"),
+        ("content-encoding", "gzip"),
+    ] {
+        send(utf7.to_owned(), vec![extra]).await.assert_status(400);
+    }
     assert_eq!(app.todo.recorded().len(), before);
 }
 

@@ -87,7 +87,21 @@ async fn ds_04_silent_and_half_spoken_connections_are_closed() {
         let mut rest = Vec::new();
         let _ = connection.read_to_end(&mut rest).await;
     };
-    tokio::join!(silent, half); // returns at all: both were closed
+    let one_byte = async {
+        let mut connection = raw::connect(&app.url).await;
+        connection.write_all(b"P").await.unwrap(); // like the beginning of HTTP/2's preface
+        let mut rest = Vec::new();
+        let _ = connection.read_to_end(&mut rest).await;
+    };
+    let idle = async {
+        let mut connection = raw::connect(&app.url).await;
+        let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", host(&app));
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = connection.read_to_end(&mut rest).await;
+        assert!(String::from_utf8_lossy(&rest).starts_with("HTTP/1.1 200"));
+    };
+    tokio::join!(silent, half, one_byte, idle); // returns at all: all were closed
 }
 
 #[tokio::test]
@@ -97,7 +111,10 @@ async fn health_tells_alive_and_ready_tells_what_works() {
     health.assert_status(200);
     let ready = app.http.get(&app.at("/ready")).await.assert_status(200).json();
     assert_eq!(ready["database"], "ok");
-    assert_eq!(ready["upstream"], "reachable");
+    assert_eq!(ready["upstream"], "not reached yet", "asking is not a probe's business");
+    app.tokens_of("bob").await;
+    let ready = app.http.get(&app.at("/ready")).await.assert_status(200).json();
+    assert_eq!(ready["upstream"], "known");
     // Probes come by address, whatever the name.
     let by_name = "GET /ready HTTP/1.1\r\nHost: pod.cluster.local\r\nConnection: close\r\n\r\n";
     assert_eq!(raw_status(&app, by_name).await, 200);
@@ -106,9 +123,9 @@ async fn health_tells_alive_and_ready_tells_what_works() {
 #[tokio::test]
 async fn ready_does_not_need_the_identity_provider() {
     let app = TestApp::start().await;
-    app.idp.misbehave(|how| how.discovery_down = true);
+    app.idp.shutdown();
     let ready = app.http.get(&app.at("/ready")).await.assert_status(200).json();
-    assert_eq!(ready["upstream"], "unreachable");
+    assert_eq!(ready["status"], "ready");
 }
 
 #[tokio::test]

@@ -108,6 +108,8 @@ async fn what_is_not_exactly_a_logout_token_of_our_provider_is_refused() {
         with("iat", (now - 3600).into()),
         with("iat", (now + 3600).into()),
         with("exp", (now - 3600).into()),
+        with("sub", "".into()),
+        with("sid", "".into()),
         with("events", json!({})),
         with("events", json!({ EVENT: "x" })),
         without("events"),

@@ -105,8 +105,17 @@ fn one(r: &mut Reader, index: usize, public_url: Option<&PublicUrl>) -> Option<R
     let token_alg = one_of(r, &at("token_alg"), &algs, ("ES256", TokenAlg::Es256));
     let is_default = r.flag(&at("default"), false);
     let tools = tools(r, &at("tools"), &declared);
-    let rules =
+    let rules: Vec<Rule> =
         (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
+    if !rules.is_empty() && default_scopes.is_empty() && r.problems.is_empty() {
+        let reason = "is empty: a client that asks for no scope could never be let in by a rule";
+        let remedy = "declare scopes, and leave default_scopes out or name some";
+        r.problem(&at("default_scopes"), None, reason, remedy);
+    }
+    if ScopeSet::parse(&declared.to_string()).is_err() {
+        let reason = "are too many or too long for one request (50 scopes, 1000 characters in all)";
+        r.problem(&at("scopes"), None, reason, "declare fewer or shorter scopes");
+    }
     Some(ResourceConfig {
         id: id?,
         path,

@@ -287,6 +287,10 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
         groups,
         roles,
         permissions,
+        permissions_matter: resources
+            .iter()
+            .flat_map(|resource| &resource.policy.rules)
+            .any(|rule| rule.passthrough || rule.conditions.permissions.is_some()),
         shape,
         sources: sources(r, defaults),
         extra: named_by_rules(resources),

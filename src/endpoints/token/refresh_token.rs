@@ -111,7 +111,11 @@ async fn scopes_now(
     };
     let resource = app.resource(&found.resource).ok_or(TokenRefused::OtherResource)?;
     let whole = resource.policy.decide(&person.facts, &client.id, &found.ceiling);
-    if whole.granted.is_empty() && !found.ceiling.is_empty() {
+    if whole.granted.is_empty() && resource.policy.refuses(&found.ceiling) {
+        if person.facts.any_unknown() {
+            tracing::warn!(grant_id = found.grant_id, "facts that rules need cannot be read now");
+            return Err(ApiError::Unavailable);
+        }
         audit!("access_lost", grant_id = found.grant_id, subject = found.subject);
         app.storage().revoke_grant(&found.grant_id, "the rules leave no scope", app.now()).await?;
         return Err(TokenRefused::NoAccess.into());
