@@ -251,6 +251,17 @@ fn public_urls_and_issuers_are_https_or_on_loopback() {
 }
 
 #[test]
+fn rules_need_something_to_ask_for() {
+    let rule = "[[resource.rule]]\nroles = [\"Admin\"]\nallow = [\"read\"]";
+    let empty = format!("{OK}\ndefault_scopes = []\n{rule}");
+    assert_eq!(problems(&empty)[0].key, "resource[0].default_scopes");
+    assert!(load_with(&format!("{OK}\n{rule}"), &[]).is_ok());
+    let many: Vec<String> = (0..60).map(|n| format!("scope:{n}")).collect();
+    let many = OK.replace("[\"read\", \"write\"]", &format!("{many:?}"));
+    assert_eq!(problems(&many)[0].key, "resource[0].scopes");
+}
+
+#[test]
 fn nobody_is_let_in_by_accident() {
     let google = OK.replace("https://id.example.com", "https://accounts.google.com");
     assert_eq!(problems(&google)[0].key, "upstream.issuer");

@@ -22,12 +22,13 @@ pub enum Userinfo {
 
 /// Whether something the plan names is missing from the ID token and userinfo may have it.
 pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
+    let reads_id_token = plan.sources.contains(&ClaimSource::IdToken);
     plan.sources.contains(&ClaimSource::Userinfo)
         && [&plan.name, &plan.email, &plan.groups, &plan.roles]
             .into_iter()
             .chain(plan.permissions_matter.then_some(&plan.permissions))
             .chain(&plan.extra)
-            .any(|path| path.find(id_token).is_none())
+            .any(|path| !reads_id_token || path.find(id_token).is_none())
 }
 
 /// The person with what `before` knew wherever it cannot be known now.

@@ -281,3 +281,22 @@ async fn answers_that_are_lost_again_and_again_cost_nobody_their_session() {
     app.advance(16 * MINUTE);
     assert_eq!(Tokens::of(&client.refresh(&tokens.refresh_token).await).expires_in, 600);
 }
+
+#[tokio::test]
+async fn an_outage_of_userinfo_takes_nothing_away() {
+    let setup = Setup { claims: "sources = [\"userinfo\"]".to_owned(), ..Setup::default() };
+    let app = TestApp::with(setup).await;
+    let (client, mut tokens) = app.tokens_of("alice").await;
+    let before = tokens.scope.clone();
+    app.idp.misbehave(|how| how.userinfo_down = true);
+    for _ in 0..3 {
+        app.advance(16 * MINUTE);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(tokens.scope, before);
+    }
+    app.idp.misbehave(|how| how.userinfo_down = false);
+    app.idp.set_roles("alice", &["User"]);
+    app.advance(16 * MINUTE);
+    tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.scope, "create:todos");
+}

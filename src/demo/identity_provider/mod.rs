@@ -68,6 +68,8 @@ pub struct Misbehaviour {
     pub refresh_answer: Option<(u16, String)>,
     /// The answer to a refresh breaks off after the token was rotated; that many times.
     pub lose_refresh_answers: u32,
+    /// Userinfo answers 503.
+    pub userinfo_down: bool,
     /// Discovery answers 503.
     pub discovery_down: bool,
     /// The metadata lists HS256 alone.

@@ -248,6 +248,9 @@ fn about(person: &Person) -> Value {
 }
 
 pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
+    if idp.misbehaviour().userinfo_down {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let token = token.and_then(|token| idp.keys.unstamp("access", token));
     let person = token

@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub provider: Option<String>,
     /// TOML put into `[upstream]`.
     pub upstream: String,
+    /// TOML put into `[upstream.claims]`.
+    pub claims: String,
     /// TOML put into the resource, before its rules.
     pub resource: String,
     /// TOML at the end: more tables.
@@ -232,6 +234,7 @@ secret_key   = "a test key that is long enough to be one, 0123456789"
 [upstream.claims]
 roles  = "roles"
 groups = "groups"
+{claims}
 
 {resources}
 
@@ -240,6 +243,7 @@ groups = "groups"
         database = database.url,
         top = setup.top,
         upstream = setup.upstream,
+        claims = setup.claims,
         tables = setup.tables,
     )
 }
