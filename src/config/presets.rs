@@ -168,7 +168,7 @@ const GENERIC: Preset = Preset {
     console: Console {
         redirect_uri: "the redirect URIs of the client you made for Portcullis",
         secret: "the client you made for Portcullis",
-        refresh: "allow the refresh token grant, and the scope offline_access where there is one",
+        refresh: "allow the refresh token grant, and the scope offline_access where there is one; a strict provider wants authorize_params = { prompt = \"consent\" } as well",
         roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
     },
 };
@@ -385,6 +385,7 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "authelia",
         scopes: &["profile", "email", "groups"],
         offline: Offline::Scope,
+        authorize_params: &[("prompt", "consent")],
         client_auth: ClientAuth::Basic,
         console: Console {
             redirect_uri: "identity_providers.oidc.clients[].redirect_uris",

@@ -190,6 +190,7 @@ fn fixtures() -> Vec<Fixture> {
             config: "issuer = \"https://auth.example.com\"",
             issuer: "https://auth.example.com",
             scopes: "profile email groups",
+            params: &[("prompt", "consent")],
             userinfo: Some(json!({ "sub": "1", "groups": ["admins"], "email": "n@example.com" })),
             groups: &["admins"],
             ..plain()

@@ -171,6 +171,15 @@ impl Upstream {
             tracing::info!("the person is of another domain, tenant or organisation");
             return Err(LoginFailed::Refused);
         }
+        let preset = inner.config.preset;
+        if preset.protocol == Protocol::Oidc && response.tokens().refresh_token.is_none() {
+            // It works, and hides that nobody can be asked about again: an administrator should know.
+            tracing::warn!(
+                good_for = ?inner.config.max_without_refresh,
+                mend = preset.console.refresh,
+                "the identity provider issued no refresh token: a disabled person stays in for so long"
+            );
+        }
         let person = inner.read_person(&provider, &response, &identity, None).await;
         Ok(SessionUpdate {
             issuer: inner.config.issuer.clone(),
