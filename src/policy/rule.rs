@@ -22,8 +22,11 @@ pub struct Rule {
     pub passthrough: bool,
 }
 
+/// Begins a pattern in a list of roles, groups or permissions.
+const GLOB: &str = "glob:";
+
 /// Conditions: lists are any-of, the conditions themselves all-of. `None` is no condition.
-/// Matching is exact and case-sensitive.
+/// Matching is case-sensitive, and exact but for roles, groups and permissions that begin with `glob:`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
     /// In one of these roles.
@@ -133,9 +136,28 @@ impl Conditions {
     }
 }
 
+/// Whether `value` is what a rule wants: exactly, or by a pattern that says so (`glob:team-*`), in which
+/// a star stands for any text.
+fn is_wanted(wanted: &str, value: &str) -> bool {
+    let Some(pattern) = wanted.strip_prefix(GLOB) else { return wanted == value };
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = value.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut middle: Vec<&str> = parts.collect();
+    let Some(last) = middle.pop() else { return rest.is_empty() };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
 fn any_of(wanted: &[String], fact: &Fact) -> Holds {
     match fact {
-        Fact::Known(values) => wanted.iter().any(|value| values.contains(value)).into(),
+        Fact::Known(values) => {
+            wanted.iter().any(|wanted| values.iter().any(|value| is_wanted(wanted, value))).into()
+        }
         Fact::Absent => Holds::No,
         Fact::Unknown => Holds::Unknown,
     }
@@ -185,6 +207,27 @@ mod tests {
                 .as_object()
                 .unwrap()
                 .clone(),
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_the_whole_value_and_only_when_it_says_so() {
+        for (wanted, value, holds) in [
+            ("glob:team-*", "team-a", true),
+            ("glob:team-*", "team-", true),
+            ("glob:team-*", "my-team-a", false),
+            ("glob:*-admins", "todo-admins", true),
+            ("glob:*-admins", "todo-admins-not", false),
+            ("glob:a*b*c", "a-b-c", true),
+            ("glob:a*b*c", "a-c-b", false),
+            ("glob:a*a", "a", false),
+            ("glob:admin", "admin", true),
+            ("glob:admin", "admins", false),
+            ("glob:*", "anything", true),
+            ("team-*", "team-a", false),
+            ("team-*", "team-*", true),
+        ] {
+            assert_eq!(is_wanted(wanted, value), holds, "{wanted} {value}");
         }
     }
 

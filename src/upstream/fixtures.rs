@@ -3,12 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
+use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde_json::{Value, json};
 
+use super::Upstream;
 use super::claims::{Userinfo, needs_userinfo, read};
+use super::provider::Provider;
+use super::recheck::RecheckPolicy;
+use crate::clock::Clock;
 use crate::config::{ClientAuth, Config, Offline, UpstreamConfig};
+use crate::oauth::secret::random_text;
 use crate::policy::Fact;
+use crate::storage::Storage;
 
 struct Fixture {
     provider: &'static str,
@@ -284,6 +292,63 @@ fn every_preset_asks_and_reads_as_its_provider_needs() {
             }
         }
     }
+}
+
+/// What we send the browser with, to the last parameter.
+#[tokio::test]
+async fn every_preset_sends_people_on_with_exactly_this() {
+    let name = format!("portcullis-{}", random_text());
+    let folder = std::env::temp_dir().join(name);
+    let database = format!("sqlite://{}", folder.join("test.db").display());
+    let storage = Storage::open(&database, None).await.unwrap();
+    let clock = Clock::System;
+    for fixture in fixtures() {
+        let Fixture { provider, config, .. } = fixture;
+        let (upstream, redirect_uri) = (load(provider, config), "https://p.example/auth/callback");
+        let issuer = upstream.issuer.clone();
+        let recheck = RecheckPolicy {
+            recheck: Duration::from_mins(15),
+            outage_grace: Duration::from_hours(1),
+            max_without_refresh: Duration::from_hours(8),
+        };
+        let redirect = redirect_uri.to_owned();
+        let inner = Upstream::new(upstream, redirect, recheck, clock.clone(), storage.clone()).0;
+        let metadata = serde_json::from_value(json!({
+            "issuer": issuer,
+            "authorization_endpoint": "https://id.example/authorize",
+            "token_endpoint": "https://id.example/token",
+            "jwks_uri": "https://id.example/jwks",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "scopes_supported": ["openid", "offline_access"],
+        }));
+        let known = Provider::of(metadata.unwrap(), clock.now());
+        let verifier = PkceCodeVerifier::new("a".repeat(43));
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        let url = inner.authorize_url(&known, "the-state", "the-nonce", challenge);
+        let sent: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+
+        let openid = if provider == "github" { "" } else { "openid " };
+        let offline = if fixture.offline == Offline::NoScope { "" } else { " offline_access" };
+        let scope = format!("{openid}{}{offline}", fixture.scopes);
+        let mut expected: BTreeMap<&str, &str> = BTreeMap::from([
+            ("response_type", "code"),
+            ("client_id", "id"),
+            ("redirect_uri", redirect_uri),
+            ("scope", scope.as_str()),
+            ("state", "the-state"),
+            ("nonce", "the-nonce"),
+            ("code_challenge", "ZtNPunH49FD35FWYhT5Tv8I7vRKQJ8uxMaL0_9eHjNA"),
+            ("code_challenge_method", "S256"),
+        ]);
+        expected.extend(fixture.params.iter().copied());
+        let sent: BTreeMap<&str, &str> =
+            sent.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(sent, expected, "{provider}");
+    }
+    storage.close().await;
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

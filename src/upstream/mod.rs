@@ -231,17 +231,29 @@ impl LoginToStart {
     /// function that names the provider's authorization endpoint; the [`Approval`] is the proof that
     /// a person approved.
     pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
-        let state = CsrfToken::new(state.expose().to_owned());
-        let nonce = Nonce::new(self.nonce.clone());
-        let client = self.inner.client(&self.provider);
+        let (nonce, challenge) = (&self.nonce, self.challenge.clone());
+        self.inner.authorize_url(&self.provider, state.expose(), nonce, challenge)
+    }
+}
+
+impl Inner {
+    /// The authorization request: ours alone, nothing of the client's passes.
+    fn authorize_url(
+        &self,
+        provider: &Provider,
+        state: &str,
+        nonce: &str,
+        challenge: PkceCodeChallenge,
+    ) -> Url {
+        let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
+        let client = self.client(provider);
         let flow = CoreAuthenticationFlow::AuthorizationCode;
-        let mut request = client
-            .authorize_url(flow, move || state, move || nonce)
-            .set_pkce_challenge(self.challenge.clone());
-        for scope in self.inner.scopes(&self.provider) {
+        let mut request =
+            client.authorize_url(flow, move || state, move || nonce).set_pkce_challenge(challenge);
+        for scope in self.scopes(provider) {
             request = request.add_scope(Scope::new(scope));
         }
-        for (name, value) in &self.inner.config.authorize_params {
+        for (name, value) in &self.config.authorize_params {
             request = request.add_extra_param(name.clone(), value.clone());
         }
         request.url().0

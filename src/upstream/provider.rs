@@ -60,6 +60,12 @@ pub(super) struct Provider {
 }
 
 impl Provider {
+    /// A provider with this metadata, as if it had just been discovered.
+    #[cfg(test)]
+    pub(super) fn of(metadata: Metadata, now: Timestamp) -> Self {
+        Self { metadata, fetched_at: now, keys_fetched_at: now }
+    }
+
     /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
     pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), LoginFailed> {
         let ours = self.metadata.issuer().as_str();

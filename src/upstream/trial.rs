@@ -1,7 +1,6 @@
 //! A sign-in that leads nowhere: for `check --login`, where an administrator watches their own.
 
-use openidconnect::core::CoreAuthenticationFlow;
-use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope};
+use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
 
 use super::{LoginFailed, Upstream, UpstreamError};
@@ -30,22 +29,9 @@ impl Upstream {
         let provider = inner.provider().await?;
         let verifier = PkceCodeVerifier::new(random_text());
         let (state, nonce) = (random_text(), random_text());
-        let client = inner.client(&provider);
-        let (our_state, our_nonce) = (CsrfToken::new(state.clone()), Nonce::new(nonce.clone()));
-        let mut request = client
-            .authorize_url(
-                CoreAuthenticationFlow::AuthorizationCode,
-                move || our_state,
-                move || our_nonce,
-            )
-            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
-        for scope in inner.scopes(&provider) {
-            request = request.add_scope(Scope::new(scope));
-        }
-        for (name, value) in &inner.config.authorize_params {
-            request = request.add_extra_param(name.clone(), value.clone());
-        }
-        Ok(TrialLogin { url: request.url().0, state, nonce, verifier: verifier.secret().clone() })
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        let url = inner.authorize_url(&provider, &state, &nonce, challenge);
+        Ok(TrialLogin { url, state, nonce, verifier: verifier.secret().clone() })
     }
 
     /// Turns the query of the callback into a person, as a real login would.

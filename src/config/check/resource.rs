@@ -284,6 +284,11 @@ fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
     let at = |name: &str| format!("{key}.{name}");
     let mut list = |name: &str| {
         let values = r.texts(&at(name))?;
+        if let Some(pattern) = values.iter().find(|value| value.starts_with("regex:")) {
+            let shown = Some(format!("{pattern:?}"));
+            let remedy = "write glob: and a pattern with stars, or the values themselves";
+            r.problem(&at(name), shown, "is not supported: no regular expressions", remedy);
+        }
         for value in &values {
             if value.starts_with("glob:") || value.starts_with("regex:") {
                 let reason = "is a pattern; values are compared exactly";
