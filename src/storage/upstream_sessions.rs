@@ -254,6 +254,31 @@ impl Storage {
         Ok(renewed.rows_affected() == 1)
     }
 
+    /// Stores tokens under the lease as soon as they are there, before anything else is asked: a
+    /// rotated token that is lost logs a person out. `false` when a newer login came in between;
+    /// otherwise the session's version has grown by one.
+    pub async fn store_tokens(
+        &self,
+        session: &UpstreamSession,
+        owner: &str,
+        tokens: &UpstreamTokens,
+    ) -> Result<bool, StorageError> {
+        let tokens = self.seal_json("upstream_sessions.tokens", &session.id, tokens)?;
+        let mut step = self.begin().await?;
+        let stored = sqlx::query(
+            "UPDATE upstream_sessions SET tokens = $4, version = version + 1
+             WHERE id = $1 AND version = $2 AND lease_owner = $3",
+        )
+        .bind(&session.id)
+        .bind(session.version)
+        .bind(owner)
+        .bind(tokens)
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(stored.rows_affected() == 1)
+    }
+
     /// Gives the lease back after an answer that settled nothing.
     pub async fn release_session(
         &self,

@@ -153,7 +153,7 @@ impl Inner {
         (age < self.recheck.recheck).then(|| Recheck::Fresh(session.person.clone()))
     }
 
-    async fn ask(&self, session: UpstreamSession) -> Result<Recheck, StorageError> {
+    async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
         let now = self.clock.now();
         let asks_by_access_token = self.config.preset.protocol == Protocol::GitHub;
         let refresh_token = session.tokens.refresh_token.clone();
@@ -177,7 +177,7 @@ impl Inner {
                 return Ok(self.bridge(&session, &error.to_string()));
             }
         };
-        let answer = self.question(&provider, &session, refresh_token.as_deref()).await;
+        let answer = self.question(&provider, &mut session, &owner, refresh_token.as_deref()).await;
         match &answer {
             Err(TokenFailure::Transient(_)) => self.breaker.failed(self.clock.now()),
             _ => self.breaker.answered(),
@@ -238,7 +238,8 @@ impl Inner {
     async fn question(
         &self,
         provider: &Arc<super::provider::Provider>,
-        session: &UpstreamSession,
+        session: &mut UpstreamSession,
+        owner: &str,
         refresh_token: Option<&str>,
     ) -> Result<(UpstreamTokens, About), TokenFailure> {
         let Some(refresh_token) = refresh_token else {
@@ -251,6 +252,9 @@ impl Inner {
         }
         let answer = answer?;
         let tokens = kept(&answer, session);
+        if tokens.refresh_token != session.tokens.refresh_token {
+            self.keep_rotated(session, owner, &tokens).await;
+        }
         let about = match self.config.preset.protocol {
             Protocol::Oidc => self.read_answer(provider, session, &answer).await,
             Protocol::GitHub => match self.github_person(session, &tokens.access_token).await {
@@ -261,6 +265,28 @@ impl Inner {
             },
         };
         Ok((tokens, about))
+    }
+
+    /// Stores a rotated token before its answer is read any further; tries again when the database is
+    /// busy, because the provider will not hand it out twice.
+    async fn keep_rotated(
+        &self,
+        session: &mut UpstreamSession,
+        owner: &str,
+        tokens: &UpstreamTokens,
+    ) {
+        const TRIES: u32 = 3;
+        for _ in 0..TRIES {
+            match self.storage.store_tokens(session, owner, tokens).await {
+                Ok(stored) => {
+                    session.version += i64::from(stored);
+                    return;
+                }
+                Err(cause) => {
+                    tracing::error!(session_id = session.id, %cause, "a rotated token is not stored yet");
+                }
+            }
+        }
     }
 
     async fn github_person(
@@ -342,10 +368,11 @@ impl Inner {
             tokio::time::sleep(STEP).await;
             match self.storage.upstream_session(&session.id).await? {
                 None => return Ok(Recheck::Ended),
-                Some(now) if !now.alive || now.version != session.version => {
-                    return Ok(self.settled(&now).unwrap_or(Recheck::Unknown));
+                Some(now) => {
+                    if let Some(known) = self.settled(&now) {
+                        return Ok(known);
+                    }
                 }
-                Some(_) => {}
             }
         }
         Ok(self.bridge(&session, "another process is asking and has no answer yet"))
