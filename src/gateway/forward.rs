@@ -53,6 +53,8 @@ const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 /// How often an open stream asks whether its grant is still live. Revocations in this process cut it
 /// at once; this bounds those of other processes, and expiry.
 const STREAM_CHECK: Duration = Duration::from_secs(15);
+/// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
+const UNANSWERED: u32 = 2;
 
 /// Sends the request on and passes the answer back.
 pub(super) async fn forward(
@@ -233,31 +235,34 @@ impl HttpBody for CutWhenEnded {
 /// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
 /// on the stream itself asks the identity provider again whenever it is time.
 async fn until_ended(app: App, caller: Caller, mut ended: watch::Receiver<u64>) {
+    let mut unanswered = 0;
     loop {
         let hint = tokio::time::timeout(STREAM_CHECK, ended.changed()).await;
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing
         }
-        if !still_vouched_for(&app, &caller).await {
-            tracing::info!(grant_id = caller.grant.id, "stream cut: the grant has ended");
-            return;
+        match vouched_for(&app, &caller).await {
+            Some(true) => unanswered = 0,
+            None if unanswered < UNANSWERED => unanswered += 1,
+            Some(false) | None => {
+                tracing::info!(grant_id = caller.grant.id, "stream cut: the grant has ended");
+                return;
+            }
         }
     }
 }
 
-async fn still_vouched_for(app: &App, caller: &Caller) -> bool {
+/// Whether the grant is live and the person vouched for; `None` when that cannot be told now.
+async fn vouched_for(app: &App, caller: &Caller) -> Option<bool> {
     let now: Timestamp = app.now();
-    match app.storage().grant(&caller.grant.id, now).await {
-        Ok(GrantState::Live(_)) => {}
-        Ok(GrantState::Ended) | Err(_) => return false,
+    if let GrantState::Ended = app.storage().grant(&caller.grant.id, now).await.ok()? {
+        return Some(false);
     }
     if now < caller.token_expires_at {
-        return true;
+        return Some(true);
     }
-    matches!(
-        app.upstream().recheck(&caller.grant.session_id).await,
-        Ok(Recheck::Fresh(_) | Recheck::Stale(_))
-    )
+    let asked = app.upstream().recheck(&caller.grant.session_id).await.ok()?;
+    Some(matches!(asked, Recheck::Fresh(_) | Recheck::Stale(_)))
 }
 
 #[cfg(test)]
