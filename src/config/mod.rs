@@ -5,6 +5,7 @@
 //! `check/`; a key that nobody reads is a problem of its own, with "did you mean".
 
 mod check;
+mod keys;
 mod presets;
 mod reader;
 mod show;
@@ -221,7 +222,8 @@ pub struct TokenLifetimes {
 /// Quotas, by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Request-rate limits; `false` on loopback only, for load tests.
+    /// Request-rate limits; `false` on loopback only, for load tests. Checked, and without effect in this
+    /// version, which has none.
     pub request_rates: bool,
     /// Registered clients.
     pub clients: u64,

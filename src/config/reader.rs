@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::show::Line;
-use super::values::SecretText;
+use super::values::{SecretText, parse_duration};
 
 /// Something wrong with one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -415,76 +416,6 @@ const WHOLE: &[&str] = &[
     "database_url",
 ];
 
-fn last_name(key: &str) -> &str {
-    key.rsplit('.').next().unwrap_or(key)
-}
-
-fn without_indexes(key: &str) -> String {
-    let mut text = String::new();
-    let mut inside = false;
-    for c in key.chars() {
-        match c {
-            '[' => inside = true,
-            ']' => inside = false,
-            c if !inside => text.push(c),
-            _ => {}
-        }
-    }
-    text
-}
-
-/// The known key most like `key`; `None` when none is like it.
-pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known
-        .map(|known| (strsim::jaro_winkler(&without_indexes(key), &without_indexes(known)), known))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, known)| known.to_owned())
-}
-
-fn walk(value: &Value, key: String, leaves: &mut Vec<String>) {
-    match value {
-        Value::Table(table) => {
-            for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                walk(value, key, leaves);
-            }
-        }
-        Value::Array(list) if list.iter().any(Value::is_table) => {
-            for (index, value) in list.iter().enumerate() {
-                walk(value, format!("{key}[{index}]"), leaves);
-            }
-        }
-        _ => leaves.push(key),
-    }
-}
-
-enum Part {
-    Name(String),
-    Index(usize),
-}
-
-/// Parts of a key such as `resource[0].rule[1].allow`.
-fn split(key: &str) -> Vec<Part> {
-    let mut parts = Vec::new();
-    for piece in key.split('.') {
-        let mut rest = piece;
-        if let Some(open) = rest.find('[') {
-            parts.push(Part::Name(rest[..open].to_owned()));
-            rest = &rest[open..];
-            while let Some(close) = rest.find(']') {
-                if let Ok(index) = rest[1..close].parse() {
-                    parts.push(Part::Index(index));
-                }
-                rest = &rest[close + 1..];
-            }
-        } else {
-            parts.push(Part::Name(rest.to_owned()));
-        }
-    }
-    parts
-}
-
 fn mask_nothing(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > 120 {
@@ -493,21 +424,4 @@ fn mask_nothing(value: &Value) -> String {
         let _ = write!(text, "…");
     }
     text
-}
-
-/// Reads `90s`, `15m`, `8h`, `14d`, or plain seconds.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let factor = match unit.trim() {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
 }

@@ -1,6 +1,7 @@
 //! Values with rules of their own.
 
 use std::fmt;
+use std::time::Duration;
 
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -93,4 +94,21 @@ pub(super) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// Reads `90s`, `15m`, `8h`, `14d`, or plain seconds.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
 }

@@ -306,7 +306,7 @@ fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&st
         return *value;
     }
     let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    let remedy = match super::reader::nearest(&text, list.iter().copied()) {
+    let remedy = match super::keys::nearest(&text, list.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", list.join(", ")),
         None => format!("it can be {}", list.join(", ")),
     };

@@ -246,7 +246,7 @@ fn declared_scope(r: &mut Reader, key: &str, name: &str, declared: &ScopeSet) ->
     if declared.contains(&scope) {
         return Some(scope);
     }
-    let nearest = super::super::reader::nearest(name, declared.iter().map(Scope::as_str));
+    let nearest = super::super::keys::nearest(name, declared.iter().map(Scope::as_str));
     let remedy = match nearest {
         Some(nearest) => format!("did you mean {nearest:?}? Scopes are declared in scopes"),
         None => "declare it in scopes of this resource".to_owned(),

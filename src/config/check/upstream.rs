@@ -90,7 +90,7 @@ fn preset(r: &mut Reader) -> Option<&'static Preset> {
         return Some(preset);
     }
     let shown = Some(format!("{text:?}"));
-    let remedy = match super::super::reader::nearest(&text, names.iter().copied()) {
+    let remedy = match super::super::keys::nearest(&text, names.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", names.join(", ")),
         None => format!("it can be {}", names.join(", ")),
     };
