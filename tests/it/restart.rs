@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use portcullis::storage::Storage;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
 
 use crate::harness::TestApp;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
@@ -59,14 +58,7 @@ async fn rt_03_kill_between_commit_and_answer_then_the_same_refresh_brings_the_s
         ("refresh_token", &tokens.refresh_token),
         ("client_id", &client.id),
     ]);
-    let host = server.url.trim_start_matches("http://");
-    let request = format!(
-        "POST /token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\n\r\n{form}",
-        form.len()
-    );
-    let mut connection = raw::connect(&server.url).await;
-    connection.write_all(request.as_bytes()).await.unwrap();
+    let connection = raw::send_form(&server.url, "/token", &form).await;
     // The answer is never read: it may be on its way, or not.
     let rotated = "SELECT COUNT(*) FROM refresh_tokens WHERE used_at IS NOT NULL";
     while server.database.number(rotated).await == 0 {}
@@ -94,14 +86,7 @@ async fn ac_09_a_code_is_never_burnt_without_a_grant_by_a_crash() {
             ("code_verifier", crate::harness::client::VERIFIER),
             ("client_id", &client.id),
         ]);
-        let host = server.url.trim_start_matches("http://");
-        let request = format!(
-            "POST /token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-             Content-Length: {}\r\n\r\n{form}",
-            form.len()
-        );
-        let mut connection = raw::connect(&server.url).await;
-        connection.write_all(request.as_bytes()).await.unwrap();
+        let _connection = raw::send_form(&server.url, "/token", &form).await;
         for _ in 0..round * 400 {
             tokio::task::yield_now().await; // a different moment each round
         }

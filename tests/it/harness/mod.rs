@@ -89,23 +89,7 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://{address}");
-        let idp = IdentityProvider::start(
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            IdentityProviderOptions {
-                clock: Clock::Manual(clock.clone()),
-                client_id: "portcullis".to_owned(),
-                client_secret: "upstream-secret-canary".to_owned(),
-                redirect_uris: vec![format!("{url}/auth/callback")],
-                issuer: None,
-                state_dir: None,
-            },
-        )
-        .unwrap();
-        let todo = TodoServer::start(
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            TodoServerOptions { clock: Clock::Manual(clock.clone()) },
-        )
-        .unwrap();
+        let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
         let database = Database::new().await;
         let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
         let mut app =
@@ -192,6 +176,26 @@ impl TestApp {
         let tokens = client.sign_in(person).await;
         (client, tokens)
     }
+}
+
+/// The identity provider and the MCP server around the Portcullis at `url`.
+pub(crate) async fn around(url: &str, clock: &Clock) -> (IdentityProvider, TodoServer) {
+    let idp = IdentityProvider::start(
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        IdentityProviderOptions {
+            clock: clock.clone(),
+            client_id: "portcullis".to_owned(),
+            client_secret: "upstream-secret-canary".to_owned(),
+            redirect_uris: vec![format!("{url}/auth/callback")],
+            issuer: None,
+            state_dir: None,
+        },
+    );
+    let todo = TodoServer::start(
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TodoServerOptions { clock: clock.clone() },
+    );
+    (idp.unwrap(), todo.unwrap())
 }
 
 fn loaded(text: &str) -> Config {

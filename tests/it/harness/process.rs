@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use portcullis::clock::Clock;
-use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use portcullis::demo::{IdentityProvider, TodoServer};
 use tokio::net::TcpListener;
 
 use super::database::Database;
@@ -39,23 +39,7 @@ impl Served {
         let address = free.local_addr().unwrap();
         drop(free);
         let url = format!("http://{address}");
-        let idp = IdentityProvider::start(
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            IdentityProviderOptions {
-                clock: Clock::System,
-                client_id: "portcullis".to_owned(),
-                client_secret: "upstream-secret-canary".to_owned(),
-                redirect_uris: vec![format!("{url}/auth/callback")],
-                issuer: None,
-                state_dir: None,
-            },
-        )
-        .unwrap();
-        let todo = TodoServer::start(
-            TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            TodoServerOptions { clock: Clock::System },
-        )
-        .unwrap();
+        let (idp, todo) = super::around(&url, &Clock::System).await;
         let database = Database::new().await;
         let config = database.folder.join("portcullis.toml");
         let text =

@@ -20,3 +20,16 @@ pub(crate) async fn exchange(url: &str, request: &str) -> String {
 pub(crate) fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
+
+/// Sends a form and leaves the answer unread on the connection.
+pub(crate) async fn send_form(url: &str, path: &str, form: &str) -> TcpStream {
+    let host = url.trim_start_matches("http://");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    let mut connection = connect(url).await;
+    connection.write_all(request.as_bytes()).await.unwrap();
+    connection
+}
