@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::oauth::client::{Client, ClientMetadata};
 use crate::oauth::secret::{ClientSecret, SecretHash, new_id, random_text};
 use crate::storage::{Registered, Storage, StorageError, StoredClient};
+use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// How long clients that nobody uses are kept, and how many there may be.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +80,10 @@ impl Clients {
             issued_at: self.clock.now(),
         };
         let ClientQuota { clients, unused, idle } = self.quota;
-        let mut registered = self.storage.register_client(&stored, clients).await?;
+        let event = AuditEvent::new("client_registered", Actor::Client, &self.clock)
+            .client(&stored.id)
+            .with("confidential", secret.is_some());
+        let mut registered = self.storage.register_client(&stored, clients, event.clone()).await?;
         if matches!(registered, Registered::Full) {
             let now = stored.issued_at;
             let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
@@ -88,7 +92,7 @@ impl Clients {
                 removed = self.storage.make_room_for_clients(before).await?;
             }
             if removed > 0 {
-                registered = self.storage.register_client(&stored, clients).await?;
+                registered = self.storage.register_client(&stored, clients, event).await?;
             }
         }
         let (stored, is_new) = match registered {

@@ -20,7 +20,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::http_client::is_loopback;
+use crate::storage::Retention;
+use crate::telemetry::audit::Actor;
 use crate::web::error;
+use crate::web::people::Shown;
 use crate::{endpoints, gateway};
 
 /// A connection that says nothing is closed after this.
@@ -51,6 +54,8 @@ pub fn service(app: App) -> Router {
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
     let service = service(app.clone());
     let sweeper = tokio::spawn(sweep(app.clone()));
+    let audit = app.clone();
+    let audit = tokio::spawn(async move { audit.keep_audit_trail().await });
     let connections = Arc::new(Semaphore::new(app.config().limits.connections));
     let graceful = GracefulShutdown::new();
     // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
@@ -103,6 +108,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("open streams are cut");
     }
+    audit.abort();
+    let _ = audit.await;
+    app.finish_audit_trail().await;
     app.storage().close().await;
 }
 
@@ -140,6 +148,11 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
         );
     }
     let mut response = next.run(request).await;
+    if let Some(shown) = response.extensions_mut().remove::<Shown>() {
+        let event = app.event("page_shown", Actor::Person).reference(&shown.reference);
+        let status = response.status().as_u16();
+        app.note(event.with("status", status).with("reason", shown.reason));
+    }
     if app.config().public_url.is_https() {
         response.headers_mut().insert(
             header::STRICT_TRANSPORT_SECURITY,
@@ -204,9 +217,13 @@ async fn sweep(app: App) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let limits = &app.config().limits;
-        let (unused, idle) = (limits.unused_client_expiry, limits.idle_client_expiry);
+        let keep = Retention {
+            unused_client: limits.unused_client_expiry,
+            idle_client: limits.idle_client_expiry,
+            audit: app.config().audit_retention,
+        };
         loop {
-            match app.storage().sweep(app.now(), unused, idle).await {
+            match app.storage().sweep(app.now(), keep).await {
                 Ok(0) => break,
                 Ok(removed) => tracing::debug!(removed, "expired rows removed"),
                 Err(cause) => {

@@ -3,6 +3,8 @@
 //! Allow-list logging: route templates, status codes, ids and reasons. Never a query, a body, a
 //! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
 
+pub mod audit;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;

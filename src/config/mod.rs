@@ -20,7 +20,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::oauth::scope::{Scope, ScopeSet};
-use crate::policy::{ClaimPath, ClaimShape, Policy};
+use crate::policy::{ClaimPath, ClaimShape, Fact, Facts, Policy};
 
 pub use presets::{ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SubjectForm};
 pub use reader::{Problem, Problems};
@@ -49,6 +49,10 @@ pub struct Config {
     pub resources: Vec<ResourceConfig>,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
+    /// Whether an administrator approves clients.
+    pub client_approval: ClientApproval,
+    /// How long lines of the audit trail are kept: 1 day to 10 years.
+    pub audit_retention: Duration,
     /// Lifetimes.
     pub tokens: TokenLifetimes,
     /// Quotas.
@@ -194,12 +198,51 @@ impl TokenAlg {
 pub struct AdminConfig {
     /// Where they listen; loopback by default.
     pub listen: SocketAddr,
+    /// The address administrators type; never the public one.
+    pub url: PublicUrl,
+    /// Who may see and change everything.
+    pub administrators: Members,
+    /// Who may see everything and change nothing.
+    pub viewers: Members,
+}
+
+/// People, by any of three marks.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
     /// One of these roles …
     pub roles: Vec<String>,
     /// … or one of these groups …
     pub groups: Vec<String>,
-    /// … or one of these subjects.
+    /// … or one of these subjects, ours or the provider's.
     pub subjects: Vec<String>,
+}
+
+impl Members {
+    /// Whether nobody can be one of them.
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty() && self.groups.is_empty() && self.subjects.is_empty()
+    }
+
+    /// Whether this person is one of them. What is not known counts as no.
+    pub fn include(&self, facts: &Facts, our_subject: &str) -> bool {
+        let has = |fact: &Fact, wanted: &[String]| match fact {
+            Fact::Known(values) => values.iter().any(|value| wanted.contains(value)),
+            Fact::Absent | Fact::Unknown => false,
+        };
+        has(&facts.roles, &self.roles)
+            || has(&facts.groups, &self.groups)
+            || self.subjects.iter().any(|one| *one == facts.subject || one == our_subject)
+    }
+}
+
+/// Whether a client needs an administrator's approval before it receives anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientApproval {
+    /// The person's approval is enough.
+    #[default]
+    None,
+    /// The first person who signs in for a client waits until an administrator has approved it.
+    FirstUse,
 }
 
 /// How long things live.

@@ -46,6 +46,13 @@ pub struct Preset {
     pub console: Console,
 }
 
+impl Preset {
+    /// Our `sub` for a person of this kind of provider: stable, and never an e-mail address.
+    pub fn our_subject(&self, upstream_subject: &str) -> String {
+        format!("{}:{upstream_subject}", self.name)
+    }
+}
+
 /// What a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {

@@ -17,6 +17,7 @@ use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::redirect_uri::{ReturnAddress, destination};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::secret::{new_id, random_text};
+use crate::telemetry::audit::Actor;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message};
 use crate::web::params::Params;
@@ -179,13 +180,13 @@ fn consent_page(
         identity_provider: &app.config().upstream.name,
         request: &sealed,
     };
-    audit!(
-        "consent_shown",
-        consent_id = consent.id,
-        client_id = client.id,
-        resource = resource.id,
-        scopes = %consent.request.scopes
-    );
+    // To the log alone: nothing anonymous costs a row. The decision's line says when it was shown.
+    app.event("consent_shown", Actor::Person)
+        .client(&client.id)
+        .resource(&resource.id)
+        .with("consent_id", consent.id.as_str())
+        .with("scopes", consent.request.scopes.to_string())
+        .log();
     let mut response = page.render();
     let set_cookies = response.headers_mut();
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);

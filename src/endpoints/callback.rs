@@ -13,6 +13,7 @@ use crate::oauth::redirect_uri::ReturnAddress;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
 use crate::policy::Decision;
 use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
+use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::new_reference;
 use crate::upstream::LoginFailed;
 use crate::web::cookies::Cookies;
@@ -61,9 +62,10 @@ async fn claim(
     let binding = cookies.login(headers, state.id());
     // An error from another browser must not burn the login: anybody can make one up.
     let burns = params.get("error").ok().flatten().is_none();
+    let event = app.event("login_from_other_browser", Actor::Person).with("login_id", state.id());
     let claimed = app
         .storage()
-        .claim_login(&state, binding.as_ref(), burns, app.now())
+        .claim_login(&state, binding.as_ref(), burns, app.now(), event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     match claimed {
@@ -72,7 +74,6 @@ async fn claim(
         Claimed::Expired => Err(forbidden(Message::LoginExpired, "the login has expired")),
         Claimed::Already => Err(forbidden(Message::LoginUsed, "the login has ended before")),
         Claimed::OtherBrowser => {
-            audit!("login_from_other_browser", login_id = state.id(), burnt = burns);
             Err(forbidden(Message::LoginFromElsewhere, "another browser came back"))
         }
     }
@@ -103,14 +104,14 @@ async fn finish(
     let error = params.get("error").ok().flatten();
     let session = match app.upstream().finish_login(login, iss, code, error).await {
         Ok(session) => session,
-        Err(failed) => return Ok(failed_page(headers, &back, &failed)),
+        Err(failed) => return Ok(failed_page(app, headers, &back, login, &failed).await),
     };
     let decision = decide(app, headers, login, &session)?;
     let refuses = app
         .resource(&login.request.resource)
         .is_none_or(|resource| resource.policy.refuses(&login.request.scopes));
     if decision.granted.is_empty() && refuses {
-        return Ok(no_access_page(app, headers, &back, login, &session, &decision));
+        return Ok(no_access_page(app, headers, &back, login, &session, &decision).await);
     }
     issue(app, headers, login, &session, &decision, &back).await
 }
@@ -148,24 +149,33 @@ async fn issue(
         subject: &subject,
         expires_at: now.plus(app.config().tokens.code),
     };
+    let event = about(app, "code_issued", login, Some(&subject))
+        .with("code_id", code.id())
+        .with("scopes", decision.granted.to_string())
+        .with("rules", decision.matched.clone());
     app.storage()
-        .finish_login(session, &new, now)
+        .finish_login(session, &new, now, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
-    audit!(
-        "code_issued",
-        code_id = code.id(),
-        client_id = login.request.client_id,
-        subject,
-        resource = login.request.resource,
-        scopes = %decision.granted,
-        rules = decision.matched.join(", ")
-    );
     Ok(people::see_other(&back.with_code(code.expose())))
 }
 
+fn about(
+    app: &App,
+    event: &'static str,
+    login: &PendingLogin,
+    subject: Option<&str>,
+) -> AuditEvent {
+    let event = app.event(event, Actor::Person).client(&login.request.client_id);
+    let event = event.resource(&login.request.resource);
+    match subject {
+        Some(subject) => event.subject(subject),
+        None => event,
+    }
+}
+
 /// Signed in, but no rule lets this person in: told in words, and the client is told too.
-fn no_access_page(
+async fn no_access_page(
     app: &App,
     headers: &HeaderMap,
     back: &WayBack<'_>,
@@ -174,15 +184,11 @@ fn no_access_page(
     decision: &Decision,
 ) -> Response {
     let reference = new_reference();
-    audit!(
-        "access_denied",
-        reference,
-        client_id = login.request.client_id,
-        subject = app.subject(&session.subject),
-        resource = login.request.resource,
-        asked = %login.request.scopes,
-        rules = decision.matched.join(", ")
-    );
+    let event = about(app, "access_denied", login, Some(&app.subject(&session.subject)))
+        .reference(&reference)
+        .with("asked", login.request.scopes.to_string())
+        .with("rules", decision.matched.clone());
+    app.record(event).await;
     let Person { name, email, .. } = &session.person;
     let resource = app.resource(&login.request.resource);
     let resource_name =
@@ -206,25 +212,37 @@ fn no_access_page(
 }
 
 /// The identity provider said no, or what it said cannot be trusted or understood.
-fn failed_page(headers: &HeaderMap, back: &WayBack<'_>, failed: &LoginFailed) -> Response {
+async fn failed_page(
+    app: &App,
+    headers: &HeaderMap,
+    back: &WayBack<'_>,
+    login: &PendingLogin,
+    failed: &LoginFailed,
+) -> Response {
     let reference = new_reference();
+    let event = |name| {
+        let event = about(app, name, login, None).reference(&reference);
+        event.with("reason", failed.to_string())
+    };
     let (status, message, code) = match failed {
         LoginFailed::Refused => {
-            audit!("login_refused_by_provider", reference);
+            app.record(event("login_refused_by_provider")).await;
             let description = "The identity provider did not sign the person in";
             return people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description)));
         }
         LoginFailed::Unavailable(reason) => {
             tracing::error!(reference, %reason, "the identity provider is unavailable");
+            app.record(event("login_failed")).await;
             let unavailable = ErrorCode::TemporarilyUnavailable;
             (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable, unavailable)
         }
         LoginFailed::Misconfigured(reason) => {
             tracing::error!(reference, %reason, "sign-in is misconfigured");
+            app.record(event("login_failed")).await;
             (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured, ErrorCode::ServerError)
         }
-        LoginFailed::Untrusted(reason) => {
-            audit!("login_untrusted", reference, %reason);
+        LoginFailed::Untrusted(_) => {
+            app.record(event("login_untrusted")).await;
             (StatusCode::FORBIDDEN, Message::LoginNotTrusted, ErrorCode::AccessDenied)
         }
     };

@@ -15,10 +15,11 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
-use crate::oauth::redirect_uri::ReturnAddress;
+use crate::oauth::redirect_uri::{ReturnAddress, destination};
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::storage::{Decided, NewLogin};
+use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::UpstreamError;
 use crate::web::body;
 use crate::web::cookies::Cookies;
@@ -156,6 +157,19 @@ fn same_browser(
     Ok(consent)
 }
 
+/// What is told of a decision; showing the page cost no row, so that is told here as well.
+fn about(app: &App, consent: &ConsentRequest, event: &'static str) -> AuditEvent {
+    let request = &consent.request;
+    let shown_at = Timestamp::from_unix(consent.expires_at).minus(ConsentRequest::LIFETIME);
+    app.event(event, Actor::Person)
+        .client(&request.client_id)
+        .resource(&request.resource)
+        .with("consent_id", consent.id.as_str())
+        .with("shown_at", shown_at.unix())
+        .with("scopes", request.scopes.to_string())
+        .with("answer_goes_to", destination(&request.redirect_uri).to_string())
+}
+
 async fn deny(
     app: &App,
     headers: &HeaderMap,
@@ -165,18 +179,12 @@ async fn deny(
     let expires_at = Timestamp::from_unix(consent.expires_at);
     let decided = app
         .storage()
-        .deny(&consent.id, expires_at)
+        .deny(&consent.id, expires_at, about(app, consent, "consent_denied"))
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let Decided::First(()) = decided else {
         return Err(forbidden(headers, Message::AlreadyDecided, "the page was decided before"));
     };
-    audit!(
-        "consent_denied",
-        consent_id = consent.id,
-        client_id = consent.request.client_id,
-        resource = consent.request.resource
-    );
     let description = "The person did not approve the request";
     Ok(people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description))))
 }
@@ -205,9 +213,10 @@ async fn approve(
         login: &pending,
         expires_at: now.plus(lifetime),
     };
+    let event = about(app, consent, "consent_approved").with("login_id", id.as_str());
     let decided = app
         .storage()
-        .approve(&new, now, app.config().limits.pending_logins)
+        .approve(&new, now, app.config().limits.pending_logins, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let approval = match decided {
@@ -222,14 +231,6 @@ async fn approve(
             return Err(PageError::new(headers, status, Message::TooManyRequests, reason));
         }
     };
-    audit!(
-        "consent_approved",
-        consent_id = consent.id,
-        login_id = id,
-        client_id = consent.request.client_id,
-        resource = consent.request.resource,
-        scopes = %consent.request.scopes
-    );
     let mut response = people::see_other(login.url(&approval, &state).as_str());
     let cookies = Cookies::new(app.config().public_url.is_https());
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);

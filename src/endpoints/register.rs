@@ -29,13 +29,6 @@ pub(super) async fn post(
         tracing::warn!("the quota of registered clients is reached");
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY });
     };
-    if registration.is_new {
-        audit!(
-            "client_registered",
-            client_id = registration.client.id,
-            confidential = registration.secret.is_some()
-        );
-    }
     let answer = registration.client.registration_response(registration.secret.as_deref());
     Ok(error::json(StatusCode::CREATED, &answer))
 }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::app::App;
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::secret::{RefreshToken, Secret};
+use crate::telemetry::audit::Actor;
 use crate::web::body;
 use crate::web::client_auth::authenticate_client;
 use crate::web::error::ApiError;
@@ -28,8 +29,8 @@ pub(super) async fn post(
         if client_id != client.id {
             return Err(TokenRefused::OtherClient.into());
         }
-        app.storage().revoke_grant(&grant_id, "revoked by the client", app.now()).await?;
-        audit!("grant_revoked", grant_id, client_id, by = "client");
+        let event = app.event("grant_revoked", Actor::Client).client(&client_id);
+        app.storage().revoke_grant(&grant_id, "revoked by the client", app.now(), event).await?;
     }
     // Unknown, expired or revoked before: the client has what it wanted (§2.2).
     Ok((StatusCode::OK, [(axum::http::header::CACHE_CONTROL, "no-store")]).into_response())

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::error::Refusal;
 use crate::storage::Notice;
+use crate::telemetry::audit::Actor;
 use crate::upstream::notice::NoticeRefused;
 use crate::web::body;
 use crate::web::error::ApiError;
@@ -78,8 +79,8 @@ pub(super) async fn global_token_revocation(
 }
 
 async fn end(app: &App, notice: &Notice, because: &str) -> Result<(), ApiError> {
-    let ended = app.storage().act_on_notice(notice, because, app.now()).await?;
-    audit!("upstream_logout", ended, because);
+    let event = app.event("upstream_logout", Actor::Provider);
+    app.storage().act_on_notice(notice, because, app.now(), event).await?;
     Ok(())
 }
 

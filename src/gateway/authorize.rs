@@ -16,6 +16,7 @@ use super::challenge::Refused;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
+use crate::telemetry::audit::Actor;
 use crate::web::body;
 
 /// Most messages in a batch (MCP 2025-03-26).
@@ -57,13 +58,13 @@ pub(super) async fn authorize(
         .filter_map(|tool| resource.tools.get(tool))
         .fold(ScopeSet::default(), |all, scopes| all.union(scopes));
     if !needed.is_subset(&caller.scopes) {
-        audit!(
-            "tool_refused",
-            grant_id = caller.grant.id,
-            client_id = caller.grant.client_id,
-            subject = caller.grant.subject,
-            resource = resource.id,
-            needed = %needed
+        app.note(
+            app.event("tool_refused", Actor::Client)
+                .client(&caller.grant.client_id)
+                .subject(&caller.grant.subject)
+                .resource(&resource.id)
+                .grant(&caller.grant.id)
+                .with("needed", needed.to_string()),
         );
         return Err(Refused::InsufficientScope(needed));
     }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
@@ -28,6 +29,10 @@ pub enum Purpose {
     Consent,
     /// Session ids of MCP servers, while clients hold them.
     Session,
+    /// The chain of the audit trail.
+    Audit,
+    /// Words that people are found by.
+    Search,
 }
 
 /// Keys for every purpose, derived from the installation's secret key.
@@ -36,6 +41,8 @@ pub struct Sealer {
     storage: Key,
     consent: Key,
     session: Key,
+    audit: Key,
+    search: Key,
 }
 
 impl Sealer {
@@ -45,6 +52,8 @@ impl Sealer {
             storage: Key::derive(secret_key, b"portcullis storage v1"),
             consent: Key::derive(secret_key, b"portcullis consent v1"),
             session: Key::derive(secret_key, b"portcullis session v1"),
+            audit: Key::derive(secret_key, b"portcullis audit v1"),
+            search: Key::derive(secret_key, b"portcullis search v1"),
         }
     }
 
@@ -68,7 +77,21 @@ impl Sealer {
             Purpose::Storage => &self.storage,
             Purpose::Consent => &self.consent,
             Purpose::Session => &self.session,
+            Purpose::Audit => &self.audit,
+            Purpose::Search => &self.search,
         }
+    }
+
+    /// HMAC-SHA-256 over `parts`, each with its length before it, so that no two lists of parts are
+    /// the same text. Only the holder of the secret key can make one.
+    pub fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key(purpose).0.as_ref());
+        let mut context = hmac::Context::with_key(&key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        URL_SAFE_NO_PAD.encode(context.sign())
     }
 }
 

@@ -69,6 +69,14 @@ kinds! {
     LoginState = "ls";
     /// The cookie that binds a login to one browser.
     BrowserBinding = "bb";
+    /// The `state` of a sign-in to the pages.
+    ConsoleState = "cl";
+    /// The cookie of somebody who is signed in to the pages.
+    ConsoleSession = "cn";
+    /// The cookie of a browser whose approval is remembered.
+    RememberedConsent = "rc";
+    /// The cookie of a browser that waits for an administrator.
+    HeldLogin = "hl";
 }
 
 /// A secret in the hands of its holder. Never stored, never printed, wiped when dropped.

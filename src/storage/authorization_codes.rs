@@ -12,6 +12,7 @@ use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
 use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret};
+use crate::telemetry::audit::AuditEvent;
 
 /// A code about to be issued.
 pub struct NewCode<'a> {
@@ -49,13 +50,15 @@ pub struct RedeemedGrant {
     pub scopes: ScopeSet,
 }
 
-/// How long a grant and its first refresh token live.
+/// How long a grant and its first refresh token live, and how often a code may be tried.
 #[derive(Clone, Copy, Debug)]
-pub struct GrantLifetime {
+pub struct GrantTerms {
     /// Absolute end of the grant.
     pub absolute: Duration,
     /// Idle end of the refresh token.
     pub idle: Duration,
+    /// Wrong attempts that burn a code.
+    pub attempts: u32,
 }
 
 impl Storage {
@@ -65,29 +68,12 @@ impl Storage {
         session: &SessionUpdate,
         new: &NewCode<'_>,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
-        let session_id = self.put_session(&mut step, session, now).await?;
-        sqlx::query(
-            "INSERT INTO authorization_codes
-                 (id, code_hash, client_id, redirect_uri, code_challenge, resource,
-                  ceiling, scopes, session_id, subject, created_at, expires_at, failures)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
-        )
-        .bind(new.code.id())
-        .bind(new.code.hash().as_str())
-        .bind(&new.request.client_id)
-        .bind(&new.request.redirect_uri)
-        .bind(&new.request.code_challenge)
-        .bind(&new.request.resource)
-        .bind(new.request.scopes.to_string())
-        .bind(new.scopes.to_string())
-        .bind(session_id)
-        .bind(new.subject)
-        .bind(now.unix())
-        .bind(new.expires_at.unix())
-        .execute(&mut *step)
-        .await?;
+        let session_id = self.put_session(&mut step, session, new.subject, now).await?;
+        insert_code(&mut step, new, &session_id, now).await?;
+        step.record(event).await?;
         step.commit().await
     }
 
@@ -95,15 +81,16 @@ impl Storage {
     /// nothing. Of concurrent attempts one is the `First`; any later one by the same holder revokes
     /// the grant.
     ///
-    /// A replay is an outcome, not an error: an error would roll the revocation back.
+    /// A replay is an outcome, not an error: an error would roll the revocation back. `event` is told
+    /// under the name of the outcome.
     pub async fn redeem_code(
         &self,
         code: &Secret<AuthorizationCode>,
         attempt: &Redemption<'_>,
         refresh_token: &Secret<RefreshToken>,
-        lifetime: GrantLifetime,
-        attempts: u32,
+        terms: GrantTerms,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Redeemed, StorageError> {
         let mut step = self.begin().await?;
         let row = sqlx::query(
@@ -129,7 +116,7 @@ impl Storage {
             resource: column(&row, "resource")?,
             expires_at: moment(&row, "expires_at")?,
         };
-        if column::<i64>(&row, "failures")? >= i64::from(attempts) {
+        if column::<i64>(&row, "failures")? >= i64::from(terms.attempts) {
             return Ok(Redeemed::Refused(TokenRefused::BurntCode));
         }
         if let Err(refused) = issued.check_holder(attempt) {
@@ -140,7 +127,7 @@ impl Storage {
             return Ok(Redeemed::Refused(refused));
         }
         if moment_if_any(&row, "redeemed_at")?.is_some() {
-            return self.replayed(step, code.id(), now).await;
+            return self.replayed(step, code.id(), now, event).await;
         }
         // In this very step, and locked: a sign-out that runs at the same time waits, or comes first.
         let alive = sqlx::query(
@@ -168,9 +155,9 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         if used.rows_affected() == 0 {
-            return self.replayed(step, code.id(), now).await;
+            return self.replayed(step, code.id(), now, event).await;
         }
-        let expires_at = now.plus(lifetime.absolute);
+        let expires_at = now.plus(terms.absolute);
         let subject: String = column(&row, "subject")?;
         sqlx::query(
             "INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at,
@@ -187,20 +174,18 @@ impl Storage {
         .bind(expires_at.unix())
         .execute(&mut *step)
         .await?;
-        let idle_end = now.plus(lifetime.idle).min(expires_at);
+        let idle_end = now.plus(terms.idle).min(expires_at);
         insert_refresh_token(&mut step, refresh_token, &grant_id, None, now, idle_end).await?;
         sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
             .bind(&issued.client_id)
             .bind(now.unix())
             .execute(&mut *step)
             .await?;
+        let scopes = scopes(&row, "scopes")?;
+        let told = event.named("code_redeemed").grant(&grant_id).subject(&subject);
+        step.record(told.resource(&issued.resource).with("scopes", scopes.to_string())).await?;
         step.commit().await?;
-        Ok(Redeemed::First(RedeemedGrant {
-            grant_id,
-            subject,
-            resource: issued.resource,
-            scopes: scopes(&row, "scopes")?,
-        }))
+        Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
     }
 
     async fn replayed(
@@ -208,6 +193,7 @@ impl Storage {
         mut step: Step,
         code_id: &str,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Redeemed, StorageError> {
         let grant_id: Option<String> =
             sqlx::query_scalar("SELECT grant_id FROM authorization_codes WHERE id = $1")
@@ -216,11 +202,42 @@ impl Storage {
                 .await?;
         if let Some(grant_id) = grant_id {
             revoke(&mut step, &grant_id, "code replayed", now).await?;
+            step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         step.commit().await?;
         self.tell_grants_ended();
         Ok(Redeemed::Refused(TokenRefused::ReplayedCode))
     }
+}
+
+/// Stores a code in the caller's step.
+pub(super) async fn insert_code(
+    step: &mut Step,
+    new: &NewCode<'_>,
+    session_id: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO authorization_codes
+             (id, code_hash, client_id, redirect_uri, code_challenge, resource,
+              ceiling, scopes, session_id, subject, created_at, expires_at, failures)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
+    )
+    .bind(new.code.id())
+    .bind(new.code.hash().as_str())
+    .bind(&new.request.client_id)
+    .bind(&new.request.redirect_uri)
+    .bind(&new.request.code_challenge)
+    .bind(&new.request.resource)
+    .bind(new.request.scopes.to_string())
+    .bind(new.scopes.to_string())
+    .bind(session_id)
+    .bind(new.subject)
+    .bind(now.unix())
+    .bind(new.expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
 }
 
 async fn count_failure(step: &mut Step, code_id: &str) -> Result<(), StorageError> {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Storage, StorageError, column, moment, moment_if_any};
+use super::{Storage, StorageError, column, listing, moment, moment_if_any};
 use crate::clock::Timestamp;
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::redirect_uri::destination;
+use crate::telemetry::audit::AuditEvent;
 
 /// A client as stored; `metadata` was checked when it was registered.
 #[derive(Clone, Debug)]
@@ -37,6 +40,7 @@ impl Storage {
         &self,
         client: &StoredClient,
         quota: u64,
+        event: AuditEvent,
     ) -> Result<Registered, StorageError> {
         let mut step = self.begin().await?;
         if let Some(identity) = &client.identity {
@@ -59,15 +63,19 @@ impl Storage {
         if u64::try_from(count).unwrap_or(0) >= quota {
             return Ok(Registered::Full);
         }
+        let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
-            "INSERT INTO clients (id, identity, secret_hash, metadata, issued_at, last_registered_at)
-             VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (identity) DO NOTHING",
+            "INSERT INTO clients (id, identity, secret_hash, metadata, issued_at, last_registered_at,
+                                  name_key, host_key)
+             VALUES ($1, $2, $3, $4, $5, $5, $6, $7) ON CONFLICT (identity) DO NOTHING",
         )
         .bind(&client.id)
         .bind(client.identity.as_deref())
         .bind(client.secret_hash.as_deref())
         .bind(&client.metadata)
         .bind(client.issued_at.unix())
+        .bind(name_key)
+        .bind(host_key)
         .execute(&mut *step)
         .await?;
         if written.rows_affected() == 0 {
@@ -82,6 +90,7 @@ impl Storage {
             step.commit().await?;
             return Ok(Registered::Known(known));
         }
+        step.record(event).await?;
         step.commit().await?;
         Ok(Registered::New)
     }
@@ -116,6 +125,16 @@ impl Storage {
         }
         read_client(&row).map(Some)
     }
+}
+
+/// What administrators find a client by: its name, and where its first redirect URI leads.
+pub(super) fn found_by(metadata: &str) -> (String, String) {
+    let Ok(metadata) = ClientMetadata::from_stored_json(metadata) else {
+        return (String::new(), String::new());
+    };
+    let name = metadata.client_name.unwrap_or_default();
+    let host = metadata.redirect_uris.first().map(|uri| destination(uri.as_str()).to_string());
+    (listing::key(&name), listing::key(&host.unwrap_or_default()))
 }
 
 fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {

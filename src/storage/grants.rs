@@ -4,6 +4,7 @@ use super::upstream_sessions::Person;
 use super::{Step, Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
+use crate::telemetry::audit::AuditEvent;
 
 /// A grant that is live now, with what is known of its person.
 #[derive(Clone, Debug)]
@@ -75,23 +76,26 @@ impl Storage {
         id: &str,
         because: &str,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
-        revoke(&mut step, id, because, now).await?;
+        if revoke(&mut step, id, because, now).await? {
+            step.record(event.grant(id).with("because", because)).await?;
+        }
         step.commit().await?;
         self.tell_grants_ended();
         Ok(())
     }
 }
 
-/// Ends a grant in the caller's step.
+/// Ends a grant in the caller's step; `false` when it had ended before.
 pub(super) async fn revoke(
     step: &mut Step,
     id: &str,
     because: &str,
     now: Timestamp,
-) -> Result<(), StorageError> {
-    sqlx::query(
+) -> Result<bool, StorageError> {
+    let ended = sqlx::query(
         "UPDATE grants SET revoked_at = $2, revoked_because = $3
          WHERE id = $1 AND revoked_at IS NULL",
     )
@@ -100,5 +104,5 @@ pub(super) async fn revoke(
     .bind(because)
     .execute(&mut **step)
     .await?;
-    Ok(())
+    Ok(ended.rows_affected() == 1)
 }

@@ -6,6 +6,7 @@ use super::{Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, SecretHash};
+use crate::telemetry::audit::AuditEvent;
 
 /// What was approved, and what the identity provider's answer is checked against.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,6 +75,7 @@ impl Storage {
         new: &NewLogin<'_>,
         now: Timestamp,
         quota: u64,
+        event: AuditEvent,
     ) -> Result<Decided<Approval>, StorageError> {
         let request = self.seal_json("logins.request", new.id, new.login)?;
         let mut step = self.begin().await?;
@@ -103,6 +105,7 @@ impl Storage {
         .bind(new.expires_at.unix())
         .execute(&mut *step)
         .await?;
+        step.record(event).await?;
         step.commit().await?;
         Ok(Decided::First(Approval(())))
     }
@@ -112,9 +115,13 @@ impl Storage {
         &self,
         consent_id: &str,
         expires_at: Timestamp,
+        event: AuditEvent,
     ) -> Result<Decided<()>, StorageError> {
         let mut step = self.begin().await?;
         let first = decide(&mut step, consent_id, "denied", expires_at).await?;
+        if first {
+            step.record(event).await?;
+        }
         step.commit().await?;
         Ok(if first { Decided::First(()) } else { Decided::Already })
     }
@@ -122,13 +129,14 @@ impl Storage {
     /// Uses up a login: of concurrent callbacks from the right browser, one is the `First`.
     ///
     /// A callback with the right `state` from a wrong browser burns the login when `burns` is set
-    /// (it was stolen or planted); the identity provider never hears of its code.
+    /// (it was stolen or planted); the identity provider never hears of its code. `event` tells of that.
     pub async fn claim_login(
         &self,
         state: &Secret<LoginState>,
         binding: Option<&Secret<BrowserBinding>>,
         burns: bool,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
         let mut step = self.begin().await?;
         let row = sqlx::query(
@@ -145,9 +153,11 @@ impl Storage {
         }
         let expected: String = column(&row, "binding_hash")?;
         if !binding.is_some_and(|binding| binding.hash().is(&expected)) {
-            if burns {
-                end(&mut step, state.id(), now).await?;
+            if burns && end(&mut step, state.id(), now).await? {
+                step.record(event).await?;
                 step.commit().await?;
+            } else {
+                event.with("burnt", false).log();
             }
             return Ok(Claimed::OtherBrowser);
         }

@@ -4,15 +4,21 @@
 //! network. What may happen only once is settled by a conditional `UPDATE` whose row count decides.
 //! Only hashes and sealed texts are stored; the key that seals is not in the database.
 
+mod audit;
 mod authorization_codes;
+mod browse;
 mod clients;
+mod console;
 mod grants;
 mod installation;
+mod listing;
 mod logins;
 mod notices;
 mod open;
+mod people;
 mod refresh_tokens;
 mod signing_keys;
+mod standings;
 mod sweep;
 mod upstream_sessions;
 
@@ -24,8 +30,13 @@ use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
-pub use authorization_codes::{GrantLifetime, NewCode, Redeemed, RedeemedGrant};
+pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
+pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
+pub use browse::{
+    ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
+};
 pub use clients::{Registered, StoredClient};
+pub use console::{ConsoleLogin, Realm, SignedIn};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
 pub use logins::{Approval, Claimed, Decided, NewLogin, PendingLogin};
@@ -33,11 +44,14 @@ pub use notices::{Notice, Whom};
 pub use open::OpenError;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use signing_keys::StoredKey;
+pub use standings::{Admission, Held, Standing, Verdict, Waiting};
+pub use sweep::Retention;
 pub use upstream_sessions::{
     Lease, Person, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
 
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
+use crate::telemetry::audit::AuditEvent;
 
 /// Longest wait for a connection or a lock before the caller hears "try again".
 const BUSY: Duration = Duration::from_secs(5);
@@ -99,12 +113,18 @@ pub struct Storage {
 struct Step {
     transaction: Transaction<'static, Any>,
     _writer: Option<OwnedMutexGuard<()>>,
+    /// Told to the log once the step is durable.
+    events: Vec<AuditEvent>,
 }
 
 impl Step {
     /// Makes the step durable; only then may anybody be told.
     async fn commit(self) -> Result<(), StorageError> {
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        for event in &self.events {
+            event.log();
+        }
+        Ok(())
     }
 }
 
@@ -152,9 +172,12 @@ impl Storage {
                     .await
                     .map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))?;
                 let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Step { transaction, _writer: Some(turn) })
+                Ok(Step { transaction, _writer: Some(turn), events: Vec::new() })
             }
-            Engine::Postgres => Ok(Step { transaction: self.pool.begin().await?, _writer: None }),
+            Engine::Postgres => {
+                let transaction = self.pool.begin().await?;
+                Ok(Step { transaction, _writer: None, events: Vec::new() })
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::upstream_sessions::Person;
 use super::{Step, Storage, StorageError, column};
 use crate::clock::Timestamp;
+use crate::telemetry::audit::AuditEvent;
 
 /// Sessions opened at a time when one is looked for by e-mail address, which rests sealed.
 const BATCH: i64 = 200;
@@ -54,6 +55,7 @@ impl Storage {
         notice: &Notice,
         because: &str,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<u64, StorageError> {
         let by_email = match &notice.whom {
             Whom::Email(email) => self.sessions_with_email(&notice.issuer, email).await?,
@@ -101,6 +103,8 @@ impl Storage {
             .execute(&mut *step)
             .await?;
         }
+        let event = event.with("because", because).with("ended", sessions.len());
+        step.record(event).await?;
         step.commit().await?;
         if !sessions.is_empty() {
             self.tell_grants_ended();

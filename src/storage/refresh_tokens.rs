@@ -10,6 +10,7 @@ use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::sealed;
 use crate::oauth::secret::{RefreshToken, Secret};
+use crate::telemetry::audit::AuditEvent;
 
 /// Clocks of replicas may differ by this much before a use "in the future" counts as reuse.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -107,13 +108,15 @@ impl Storage {
 
     /// Rotates a refresh token, or hands out the same successor again, or revokes the family.
     ///
-    /// Reuse is an outcome, not an error: an error would roll the revocation back.
+    /// Reuse is an outcome, not an error: an error would roll the revocation back. `event` is told
+    /// under the name of the outcome.
     pub async fn rotate_refresh_token(
         &self,
         presented: &Secret<RefreshToken>,
         successor: &Secret<RefreshToken>,
         rotation: Rotation,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
         let mut step = self.begin().await?;
         let used = sqlx::query(
@@ -128,7 +131,7 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         if used.rows_affected() == 0 {
-            return self.used_before(step, presented, rotation, now).await;
+            return self.used_before(step, presented, rotation, now, event).await;
         }
         // Revocation wins every race: the grant must be live in this very step.
         let grant = sqlx::query(
@@ -153,6 +156,7 @@ impl Storage {
             .bind(now.unix())
             .execute(&mut *step)
             .await?;
+        step.record(event.named("refresh_rotated")).await?;
         step.commit().await?;
         Ok(Rotated::First)
     }
@@ -163,6 +167,7 @@ impl Storage {
         presented: &Secret<RefreshToken>,
         rotation: Rotation,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
         let row = sqlx::query(
             "SELECT r.token_hash, r.grant_id, r.used_at, r.successor, n.used_at AS successor_used_at,
@@ -205,11 +210,13 @@ impl Storage {
             let sealed: Option<String> = column(&row, "successor")?;
             let sealed = sealed.ok_or_else(|| StorageError::Corrupt("no successor".to_owned()))?;
             let successor = sealed::open_under(presented, &sealed)?;
+            step.record(event.named("refresh_grace_replayed")).await?;
             step.commit().await?;
             return Ok(Rotated::Replayed(successor));
         }
         revoke(&mut step, &column::<String>(&row, "grant_id")?, "refresh token reused", now)
             .await?;
+        step.record(event.named("refresh_reused")).await?;
         step.commit().await?;
         self.tell_grants_ended();
         Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))

@@ -13,14 +13,20 @@ const BATCH: i64 = 500;
 /// Clients removed at a time to make room for new ones.
 const ROOM: i64 = 100;
 
+/// How long things are kept that do not expire by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// A client that was never used.
+    pub unused_client: Duration,
+    /// A client without a live grant, since its last use.
+    pub idle_client: Duration,
+    /// A line of the audit trail.
+    pub audit: Duration,
+}
+
 impl Storage {
     /// Removes expired rows and answers how many; call again while it answers more than zero.
-    pub async fn sweep(
-        &self,
-        now: Timestamp,
-        unused_client: Duration,
-        idle_client: Duration,
-    ) -> Result<u64, StorageError> {
+    pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
         let gone = now.minus(AFTER).unix();
         let mut removed = 0;
         for statement in [
@@ -30,6 +36,14 @@ impl Storage {
                  (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM logins WHERE id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM console_logins WHERE id IN
+                 (SELECT id FROM console_logins WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM console_sessions WHERE id IN
+                 (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM remembered_consents WHERE id IN
+                 (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM held_logins WHERE id IN
+                 (SELECT id FROM held_logins WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM authorization_codes WHERE id IN
                  (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
                   WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
@@ -48,6 +62,7 @@ impl Storage {
                  (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
                   AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
                   AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
+                  AND NOT EXISTS (SELECT 1 FROM console_sessions c WHERE c.session_id = s.id)
                   LIMIT $2)",
         ] {
             let mut step = self.begin().await?;
@@ -55,7 +70,8 @@ impl Storage {
                 sqlx::query(statement).bind(gone).bind(BATCH).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
         }
-        removed += self.sweep_clients(now, unused_client, idle_client).await?;
+        removed += self.sweep_clients(now, keep.unused_client, keep.idle_client).await?;
+        removed += self.sweep_audit(now, keep.audit).await?;
         Ok(removed)
     }
 

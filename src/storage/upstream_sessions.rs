@@ -11,6 +11,7 @@ use sqlx::any::AnyRow;
 use super::{Step, Storage, StorageError, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::Facts;
+use crate::telemetry::audit::AuditEvent;
 
 /// What is known of a person: shown to MCP servers, read by rules. Rests sealed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ impl fmt::Debug for UpstreamTokens {
 }
 
 /// A session as a login or a refresh leaves it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionUpdate {
     /// Issuer of the identity provider.
     pub issuer: String,
@@ -99,11 +100,13 @@ pub fn session_id(issuer: &str, subject: &str, sid: Option<&str>) -> String {
 
 impl Storage {
     /// Stores the session of a fresh login in the caller's step: the newest tokens win, a dead
-    /// session lives again, and a refresh that is under way will find its version outdated.
+    /// session lives again, and a refresh that is under way will find its version outdated. `subject` is
+    /// our `sub` for the person.
     pub(super) async fn put_session(
         &self,
         step: &mut Step,
         update: &SessionUpdate,
+        subject: &str,
         now: Timestamp,
     ) -> Result<String, StorageError> {
         let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
@@ -130,6 +133,7 @@ impl Storage {
         .bind(now.unix())
         .execute(&mut **step)
         .await?;
+        self.note_person(step, update, subject, now).await?;
         Ok(id)
     }
 
@@ -304,6 +308,7 @@ impl Storage {
         session: &UpstreamSession,
         because: &str,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
         let ended = sqlx::query(
@@ -328,6 +333,7 @@ impl Storage {
             .bind(because)
             .execute(&mut *step)
             .await?;
+            step.record(event.with("because", because)).await?;
         }
         step.commit().await?;
         if ended {

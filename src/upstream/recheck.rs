@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::config::Protocol;
 use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
+use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
@@ -187,10 +188,9 @@ impl Inner {
                 let (person, last_ok_at) = match about {
                     About::SamePerson(person) => (person, self.clock.now()),
                     About::SomebodyElse(reason) => {
-                        audit!("upstream_identity_changed", session_id = session.id, reason);
-                        return self
-                            .end(&session, "the identity provider answered for another person")
-                            .await;
+                        let event = self.event("upstream_identity_changed", &session);
+                        let because = "the identity provider answered for another person";
+                        return self.end(&session, because, event.with("reason", reason)).await;
                     }
                     About::CannotTell(reason) => {
                         // Not a yes; but the provider may have rotated, so its token is kept.
@@ -215,8 +215,8 @@ impl Inner {
                 self.reread(&session.id).await
             }
             Err(TokenFailure::Refused(reason)) => {
-                audit!("upstream_refused", session_id = session.id, reason);
-                self.end(&session, "the identity provider ended the session").await
+                let event = self.event("upstream_refused", &session).with("reason", reason);
+                self.end(&session, "the identity provider ended the session", event).await
             }
             Err(TokenFailure::Ours(reason)) => {
                 tracing::error!(
@@ -331,8 +331,19 @@ impl Inner {
         About::SamePerson(self.read_person(provider, answer, &identity, before).await)
     }
 
-    async fn end(&self, session: &UpstreamSession, because: &str) -> Result<Recheck, StorageError> {
-        if self.storage.end_session(session, because, self.clock.now()).await? {
+    fn event(&self, event: &'static str, session: &UpstreamSession) -> AuditEvent {
+        AuditEvent::new(event, Actor::Provider, &self.clock)
+            .subject(&self.config.preset.our_subject(&session.subject))
+            .with("session_id", session.id.as_str())
+    }
+
+    async fn end(
+        &self,
+        session: &UpstreamSession,
+        because: &str,
+        event: AuditEvent,
+    ) -> Result<Recheck, StorageError> {
+        if self.storage.end_session(session, because, self.clock.now(), event).await? {
             return Ok(Recheck::Ended);
         }
         self.reread(&session.id).await
@@ -354,7 +365,9 @@ impl Inner {
         if now.since(session.last_ok_at) < self.recheck.max_without_refresh {
             return Ok(Recheck::Fresh(session.person));
         }
-        self.end(&session, "signed in too long ago, and the provider issued no refresh token").await
+        let event = self.event("upstream_session_expired", &session);
+        let because = "signed in too long ago, and the provider issued no refresh token";
+        self.end(&session, because, event).await
     }
 
     /// Another process is asking: wait for its answer, a little.

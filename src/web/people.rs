@@ -37,7 +37,17 @@ pub struct PageError {
     status: StatusCode,
     message: Message<'static>,
     reference: String,
+    reason: String,
     language: Language,
+}
+
+/// Travels with an answer that shows a reference, for the audit trail.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The number on the page.
+    pub reference: String,
+    /// What the log says.
+    pub reason: String,
 }
 
 impl PageError {
@@ -54,7 +64,8 @@ impl PageError {
         } else {
             tracing::info!(reference, status = status.as_u16(), %reason, "page shown");
         }
-        Self { status, message, reference, language: language(headers) }
+        let reason = reason.to_string();
+        Self { status, message, reference, reason, language: language(headers) }
     }
 
     /// Our database could not serve, or a fault of ours.
@@ -83,6 +94,7 @@ impl IntoResponse for PageError {
             return_to: None,
         };
         let mut response = page.render();
+        response.extensions_mut().insert(Shown { reference: self.reference, reason: self.reason });
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
@@ -137,11 +149,7 @@ impl WayBack<'_> {
 
     /// The host, or the kind of program, for the label of a link.
     pub fn label(&self) -> String {
-        match destination(self.address.as_str()) {
-            Destination::Https { host, .. } => host,
-            Destination::Loopback { host_and_port } => host_and_port,
-            Destination::App { scheme } => format!("{scheme}:"),
-        }
+        destination(self.address.as_str()).to_string()
     }
 }
 
@@ -174,5 +182,7 @@ pub fn refuse(
         reference: Some(&reference),
         return_to: Some(ReturnLink { url: &url, host_label: &label, automatic: false }),
     };
-    page.render()
+    let mut response = page.render();
+    response.extensions_mut().insert(Shown { reference, reason });
+    response
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis::storage::Retention;
 use portcullis::storage::Storage;
 use serde_json::json;
 
@@ -219,10 +220,14 @@ async fn clean_up_removes_what_has_expired_and_nothing_else() {
     client.approve(&[]).await; // a login that nobody finishes
     let (_, form) = client.ask(&[]).await;
     client.decide(&form, "deny").await;
-    let (unused, idle) = (Duration::from_hours(24), Duration::from_hours(24 * 90));
+    let keep = Retention {
+        unused_client: Duration::from_hours(24),
+        idle_client: Duration::from_hours(24 * 90),
+        audit: Duration::from_hours(24 * 400),
+    };
     let storage = app.storage();
     app.advance(3 * 24 * 60 * 60);
-    while storage.sweep(app.now(), unused, idle).await.unwrap() > 0 {}
+    while storage.sweep(app.now(), keep).await.unwrap() > 0 {}
     for (sql, left) in [
         ("SELECT COUNT(*) FROM logins", 0),
         ("SELECT COUNT(*) FROM consents", 0),
@@ -234,7 +239,7 @@ async fn clean_up_removes_what_has_expired_and_nothing_else() {
     }
     client.refresh(&tokens.refresh_token).await.assert_status(200);
     app.advance(400 * 24 * 60 * 60);
-    while storage.sweep(app.now(), unused, idle).await.unwrap() > 0 {}
+    while storage.sweep(app.now(), keep).await.unwrap() > 0 {}
     for sql in [
         "SELECT COUNT(*) FROM grants",
         "SELECT COUNT(*) FROM refresh_tokens",

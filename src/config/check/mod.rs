@@ -1,5 +1,6 @@
 //! Every key, read once and checked; in the order of `portcullis.example.toml`.
 
+mod admin;
 mod resource;
 mod upstream;
 
@@ -12,7 +13,7 @@ use url::Url;
 
 use super::reader::{Problems, Reader};
 use super::values::{PublicUrl, SecretText};
-use super::{AdminConfig, Config, Limits, Loaded, TokenLifetimes};
+use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 
 /// Variables with our prefix that are not keys of the configuration.
 const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
@@ -44,7 +45,15 @@ pub(super) fn load(
     let allowed_origins = allowed_origins(&mut r);
     let resources = resource::all(&mut r, public_url.as_ref());
     let upstream = upstream::read(&mut r, env, &resources);
-    let admin = admin(&mut r);
+    let admin = admin::read(&mut r, public_url.as_ref());
+    let client_approval = client_approval(&mut r);
+    if client_approval == ClientApproval::FirstUse && admin.is_none() {
+        let remedy = "add [admin], or approve with `portcullis clients approve`";
+        r.warnings.push(format!(
+            "client_approval is \"first_use\" and there are no admin pages: {remedy}"
+        ));
+    }
+    let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let tokens = tokens(&mut r);
     let limits = limits(&mut r, public_url.as_ref(), listen);
     r.report_unknown_keys();
@@ -65,6 +74,8 @@ pub(super) fn load(
             upstream,
             resources,
             admin,
+            client_approval,
+            audit_retention,
             tokens,
             limits,
         },
@@ -229,24 +240,23 @@ fn allowed_origins(r: &mut Reader) -> Vec<String> {
     origins
 }
 
-fn admin(r: &mut Reader) -> Option<AdminConfig> {
-    if !r.has("admin") {
-        return None;
+/// Whether an administrator approves clients.
+fn client_approval(r: &mut Reader) -> ClientApproval {
+    const KEY: &str = "client_approval";
+    let text = r.text(KEY);
+    match text.as_deref() {
+        None => {
+            r.show(KEY, "\"none\"", false);
+            ClientApproval::None
+        }
+        Some("none") => ClientApproval::None,
+        Some("first_use") => ClientApproval::FirstUse,
+        Some(other) => {
+            let shown = Some(format!("{other:?}"));
+            r.problem(KEY, shown, "is not known", "write \"none\" or \"first_use\"");
+            ClientApproval::None
+        }
     }
-    let listen = address(r, "admin.listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001));
-    let roles = r.texts("admin.roles").unwrap_or_default();
-    let groups = r.texts("admin.groups").unwrap_or_default();
-    let subjects = r.texts("admin.subjects").unwrap_or_default();
-    if roles.is_empty() && groups.is_empty() && subjects.is_empty() {
-        r.problem(
-            "admin",
-            None,
-            "names nobody",
-            "add roles, groups or subjects: who may use the admin pages",
-        );
-    }
-    r.warnings.push("[admin] has no effect yet: this version has no admin pages".to_owned());
-    Some(AdminConfig { listen, roles, groups, subjects })
 }
 
 fn tokens(r: &mut Reader) -> TokenLifetimes {

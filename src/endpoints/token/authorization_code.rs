@@ -7,7 +7,8 @@ use crate::app::App;
 use crate::oauth::client::Client;
 use crate::oauth::grant::{Redemption, TokenRefused};
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id};
-use crate::storage::{GrantLifetime, Redeemed};
+use crate::storage::{GrantTerms, Redeemed};
+use crate::telemetry::audit::Actor;
 use crate::web::error::ApiError;
 use crate::web::params::Params;
 
@@ -25,40 +26,29 @@ pub(super) async fn exchange(
         resource: params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?,
     };
     let tokens = &app.config().tokens;
-    let lifetime = GrantLifetime { absolute: tokens.refresh_absolute, idle: tokens.refresh_idle };
+    let terms = GrantTerms {
+        absolute: tokens.refresh_absolute,
+        idle: tokens.refresh_idle,
+        attempts: app.config().limits.code_attempts,
+    };
     let refresh_token = Secret::<RefreshToken>::generate(&new_id(app.clock()));
     let now = app.now();
-    let attempts = app.config().limits.code_attempts;
+    let event = app.event("code", Actor::Client).client(&client.id).with("code_id", code.id());
     let redeemed =
-        app.storage().redeem_code(&code, &attempt, &refresh_token, lifetime, attempts, now).await?;
+        app.storage().redeem_code(&code, &attempt, &refresh_token, terms, now, event).await?;
     match redeemed {
-        Redeemed::First(grant) => {
-            audit!(
-                "code_redeemed",
-                grant_id = grant.grant_id,
-                client_id = client.id,
-                subject = grant.subject,
-                resource = grant.resource,
-                scopes = %grant.scopes
-            );
-            answer(
-                app,
-                &Tokens {
-                    grant_id: &grant.grant_id,
-                    subject: &grant.subject,
-                    client_id: &client.id,
-                    resource: &grant.resource,
-                    scopes: &grant.scopes,
-                    refresh_token: &refresh_token,
-                    expires_at: now.plus(tokens.access),
-                },
-            )
-        }
-        Redeemed::Refused(refused) => {
-            if refused == TokenRefused::ReplayedCode {
-                audit!("code_replayed", client_id = client.id, code_id = code.id());
-            }
-            Err(refused.into())
-        }
+        Redeemed::First(grant) => answer(
+            app,
+            &Tokens {
+                grant_id: &grant.grant_id,
+                subject: &grant.subject,
+                client_id: &client.id,
+                resource: &grant.resource,
+                scopes: &grant.scopes,
+                refresh_token: &refresh_token,
+                expires_at: now.plus(tokens.access),
+            },
+        ),
+        Redeemed::Refused(refused) => Err(refused.into()),
     }
 }

@@ -12,6 +12,7 @@ use crate::oauth::grant::{TokenRefused, check_resource, narrowed};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret, new_id};
 use crate::storage::{FoundRefreshToken, Rotated, Rotation};
+use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
 use crate::web::error::ApiError;
 use crate::web::params::Params;
@@ -54,26 +55,17 @@ pub(super) async fn exchange(
 
     let successor = Secret::<RefreshToken>::generate(&new_id(app.clock()));
     let now = app.now();
-    let rotated = app.storage().rotate_refresh_token(&presented, &successor, rotation, now).await?;
-    let (refresh_token, event) = match rotated {
-        Rotated::First => (successor, "refresh_rotated"),
-        Rotated::Replayed(successor) => (successor, "refresh_grace_replayed"),
-        Rotated::Refused(refused) => {
-            if refused == TokenRefused::ReusedRefreshToken {
-                audit!("refresh_reused", grant_id = found.grant_id, client_id = client.id);
-            }
-            return Err(refused.into());
-        }
+    let event = about(app, client, &found)
+        .with("scopes", granted.scopes.to_string())
+        .with("stale", granted.stale);
+    let storage = app.storage();
+    let rotated =
+        storage.rotate_refresh_token(&presented, &successor, rotation, now, event).await?;
+    let refresh_token = match rotated {
+        Rotated::First => successor,
+        Rotated::Replayed(successor) => successor,
+        Rotated::Refused(refused) => return Err(refused.into()),
     };
-    tracing::info!(
-        target: "portcullis::audit",
-        event,
-        grant_id = found.grant_id,
-        client_id = client.id,
-        subject = found.subject,
-        scopes = %granted.scopes,
-        stale = granted.stale
-    );
     let lifetime =
         if granted.stale { tokens.access.min(STALE_ACCESS_TOKEN) } else { tokens.access };
     answer(
@@ -88,6 +80,11 @@ pub(super) async fn exchange(
             expires_at: now.plus(lifetime),
         },
     )
+}
+
+fn about(app: &App, client: &Client, found: &FoundRefreshToken) -> AuditEvent {
+    let event = app.event("refresh", Actor::Client).client(&client.id).subject(&found.subject);
+    event.resource(&found.resource).grant(&found.grant_id)
 }
 
 struct Granted {
@@ -116,8 +113,12 @@ async fn scopes_now(
             tracing::warn!(grant_id = found.grant_id, "facts that rules need cannot be read now");
             return Err(ApiError::Unavailable);
         }
-        audit!("access_lost", grant_id = found.grant_id, subject = found.subject);
-        app.storage().revoke_grant(&found.grant_id, "the rules leave no scope", app.now()).await?;
+        let event = about(app, client, found)
+            .named("access_lost")
+            .with("asked", found.ceiling.to_string())
+            .with("rules", whole.matched);
+        let because = "the rules leave no scope";
+        app.storage().revoke_grant(&found.grant_id, because, app.now(), event).await?;
         return Err(TokenRefused::NoAccess.into());
     }
     Ok(Granted { scopes: whole.granted.intersection(asked), stale })

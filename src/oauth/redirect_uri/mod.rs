@@ -292,6 +292,17 @@ pub enum Destination {
     },
 }
 
+/// The host, or the kind of program: short enough for a label.
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Https { host, .. } => f.write_str(host),
+            Self::Loopback { host_and_port } => f.write_str(host_and_port),
+            Self::App { scheme } => write!(f, "{scheme}:"),
+        }
+    }
+}
+
 /// Where a registered or admitted redirect URI leads.
 pub fn destination(uri: &str) -> Destination {
     if let Some(loopback) = Loopback::of(uri) {

@@ -81,6 +81,14 @@ impl Database {
             "authorization_codes",
             "refresh_tokens",
             "upstream_notices",
+            "audit_events",
+            "client_standings",
+            "people",
+            "people_words",
+            "console_logins",
+            "console_sessions",
+            "remembered_consents",
+            "held_logins",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

@@ -1,5 +1,7 @@
 //! Everything a handler may reach.
 
+mod notes;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,6 +17,7 @@ use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
 use crate::signing::{KeyRing, SigningError};
 use crate::storage::Storage;
+use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::Upstream;
 use crate::upstream::recheck::RecheckPolicy;
 
@@ -34,6 +37,7 @@ struct Parts {
     upstream: Upstream,
     backends: BackendClient,
     redirect_policy: RedirectPolicy,
+    notes: notes::Notes,
 }
 
 /// The application could not be put together.
@@ -77,6 +81,7 @@ impl App {
                 private_schemes: config.redirect_schemes.clone(),
                 allowed: config.allowed_redirect_uris.clone(),
             },
+            notes: notes::Notes::default(),
             keys,
             upstream,
             backends,
@@ -162,6 +167,20 @@ impl App {
 
     /// Our `sub` for a person of the identity provider: stable, and never an e-mail address.
     pub fn subject(&self, upstream_subject: &str) -> String {
-        format!("{}:{upstream_subject}", self.0.config.upstream.preset.name)
+        self.0.config.upstream.preset.our_subject(upstream_subject)
+    }
+
+    /// An audit event that happens now.
+    pub fn event(&self, event: &'static str, actor: Actor) -> AuditEvent {
+        AuditEvent::new(event, actor, &self.0.clock)
+    }
+
+    /// Stores an audit event that belongs to no change. When the database cannot serve, the log alone
+    /// has it: what it tells of has happened all the same.
+    pub async fn record(&self, event: AuditEvent) {
+        if let Err(cause) = self.0.storage.record(vec![event.clone()]).await {
+            tracing::error!(%cause, "an audit event could not be stored");
+            event.log();
+        }
     }
 }

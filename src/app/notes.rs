@@ -1,0 +1,114 @@
+//! Audit events that change nothing and that anybody can cause: refused requests, pages with a
+//! reference. They are stored soon after, so many a minute and no more: a flood must not fill the
+//! database or hold up anybody who waits. The log has every one of them.
+
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+
+use super::App;
+use crate::telemetry::audit::{Actor, AuditEvent};
+
+/// Waiting to be stored; what does not fit is in the log only.
+const QUEUE: usize = 1000;
+/// Stored within a minute.
+const A_MINUTE: usize = 300;
+/// Stored in one step.
+const BATCH: usize = 100;
+/// How long lines wait to be chained.
+const SETTLE: Duration = Duration::from_secs(1);
+
+pub(super) struct Notes {
+    sender: mpsc::Sender<AuditEvent>,
+    keeper: Mutex<Keeper>,
+}
+
+/// What the one task has that stores notes.
+struct Keeper {
+    receiver: mpsc::Receiver<AuditEvent>,
+    budget: Budget,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        Self { sender, keeper: Mutex::new(Keeper { receiver, budget: Budget::default() }) }
+    }
+}
+
+/// How many were stored within the present minute.
+#[derive(Default)]
+struct Budget {
+    minute: i64,
+    stored: usize,
+    left_out: usize,
+}
+
+impl App {
+    /// Tells of something that changed nothing: to the log at once, to the audit trail soon and within
+    /// bounds. Costs the caller nothing.
+    pub fn note(&self, event: AuditEvent) {
+        event.log();
+        let _ = self.0.notes.sender.try_send(event);
+    }
+
+    /// Stores notes and chains the audit trail, until it is dropped.
+    pub async fn keep_audit_trail(&self) {
+        let mut keeper = self.0.notes.keeper.lock().await;
+        loop {
+            let mut notes = Vec::new();
+            let woken = keeper.receiver.recv_many(&mut notes, BATCH);
+            let _ = tokio::time::timeout(SETTLE, woken).await;
+            self.store_notes(notes, &mut keeper.budget).await;
+            self.settle_audit_trail().await;
+        }
+    }
+
+    /// Stores what still waits and chains what is stored: before an orderly end.
+    pub async fn finish_audit_trail(&self) {
+        let mut notes = Vec::new();
+        let mut keeper = self.0.notes.keeper.lock().await;
+        while let Ok(note) = keeper.receiver.try_recv() {
+            notes.push(note);
+        }
+        self.store_notes(notes, &mut keeper.budget).await;
+        self.settle_audit_trail().await;
+    }
+
+    /// Chains every line that is stored by now.
+    async fn settle_audit_trail(&self) {
+        loop {
+            match self.storage().settle_audit().await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(cause) => {
+                    tracing::warn!(%cause, "the audit trail is not chained yet; it is tried again");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn store_notes(&self, notes: Vec<AuditEvent>, budget: &mut Budget) {
+        let minute = self.now().unix() / 60;
+        let mut stored: Vec<AuditEvent> = Vec::new();
+        if minute != budget.minute {
+            if budget.left_out > 0 {
+                let event = self.event("audit_left_out", Actor::Server);
+                stored.push(event.with("events", budget.left_out));
+            }
+            *budget = Budget { minute, ..Budget::default() };
+        }
+        let room = A_MINUTE.saturating_sub(budget.stored);
+        budget.left_out += notes.len().saturating_sub(room);
+        let notes = notes.into_iter().take(room);
+        budget.stored += notes.len();
+        stored.extend(notes);
+        if stored.is_empty() {
+            return;
+        }
+        if let Err(cause) = self.storage().note(&stored).await {
+            tracing::warn!(%cause, "audit events are in the log only");
+        }
+    }
+}

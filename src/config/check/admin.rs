@@ -1,0 +1,65 @@
+//! `[admin]` and `[audit]`: who may use the admin pages, and how long the audit trail is kept.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::super::reader::Reader;
+use super::super::values::PublicUrl;
+use super::super::{AdminConfig, Members};
+use super::address;
+
+pub(super) fn read(r: &mut Reader, public_url: Option<&PublicUrl>) -> Option<AdminConfig> {
+    if !r.has("admin") {
+        return None;
+    }
+    let listen = address(r, "admin.listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001));
+    let url = url(r, listen);
+    if url.is_some() && url.as_ref() == public_url {
+        r.problem(
+            "admin.url",
+            None,
+            "is public_url: the admin pages are never on the public listener",
+            "give them a host name or port of their own",
+        );
+    }
+    let administrators = Members {
+        roles: r.texts("admin.roles").unwrap_or_default(),
+        groups: r.texts("admin.groups").unwrap_or_default(),
+        subjects: r.texts("admin.subjects").unwrap_or_default(),
+    };
+    if administrators.is_empty() {
+        r.problem(
+            "admin",
+            None,
+            "names nobody",
+            "add roles, groups or subjects: who may use the admin pages",
+        );
+    }
+    let viewers = Members {
+        roles: r.texts("admin.read_only.roles").unwrap_or_default(),
+        groups: r.texts("admin.read_only.groups").unwrap_or_default(),
+        subjects: r.texts("admin.read_only.subjects").unwrap_or_default(),
+    };
+    Some(AdminConfig { listen, url: url?, administrators, viewers })
+}
+
+/// The address administrators type. On loopback it is where we listen.
+fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
+    const KEY: &str = "admin.url";
+    let Some(text) = r.text(KEY) else {
+        if !listen.ip().is_loopback() {
+            r.problem(
+                KEY,
+                None,
+                "is missing, and admin.listen is not on loopback",
+                "write the address administrators type, such as \"https://mcp-admin.example.com\"",
+            );
+            return None;
+        }
+        let url = format!("http://{listen}");
+        r.show(KEY, format!("{url:?}"), false);
+        return PublicUrl::parse(&url).ok();
+    };
+    PublicUrl::parse(&text)
+        .map_err(|(reason, remedy)| r.problem(KEY, Some(format!("{text:?}")), reason, remedy))
+        .ok()
+}

@@ -1,0 +1,287 @@
+//! Sessions of the pages for administrators and people, and remembered consents.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::upstream_sessions::SessionUpdate;
+use super::{Storage, StorageError, column, moment, moment_if_any};
+use crate::clock::Timestamp;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::secret::{
+    BrowserBinding, ConsoleSession, ConsoleState, RememberedConsent, Secret, SecretHash,
+};
+use crate::telemetry::audit::AuditEvent;
+
+/// Which pages a session is for; one is never good for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Realm {
+    /// The admin listener.
+    Admin,
+    /// `/account`.
+    Account,
+}
+
+impl Realm {
+    /// As stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Account => "account",
+        }
+    }
+}
+
+/// A sign-in to the pages, on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConsoleLogin {
+    /// Which pages.
+    pub realm: Realm,
+    /// Where to go on, a path of these pages.
+    pub go_on: String,
+    /// The `nonce` the ID token must carry.
+    pub nonce: String,
+    /// The verifier of our PKCE challenge.
+    pub pkce_verifier: String,
+    /// Whether the person must have proved themselves anew.
+    pub fresh: bool,
+}
+
+/// A session of the pages.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// Row id.
+    pub id: String,
+    /// Our `sub`.
+    pub subject: String,
+    /// The session at the identity provider.
+    pub session_id: String,
+    /// When the identity provider last proved who this is.
+    pub signed_in_at: Timestamp,
+    /// Last request, to the minute.
+    pub seen_at: Timestamp,
+    /// Absolute end.
+    pub expires_at: Timestamp,
+}
+
+impl Storage {
+    /// Remembers a sign-in to the pages that is about to leave for the identity provider.
+    pub async fn begin_console_login(
+        &self,
+        state: &Secret<ConsoleState>,
+        binding: &SecretHash<BrowserBinding>,
+        login: &ConsoleLogin,
+        expires_at: Timestamp,
+    ) -> Result<(), StorageError> {
+        let sealed = self.seal_json("console_logins.login", state.id(), login)?;
+        let mut step = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO console_logins (id, state_hash, binding_hash, login, expires_at)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(state.id())
+        .bind(state.hash().as_str())
+        .bind(binding.as_str())
+        .bind(sealed)
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// Uses up a sign-in to the pages; `None` for whoever is not the first from the right browser.
+    pub async fn claim_console_login(
+        &self,
+        state: &Secret<ConsoleState>,
+        binding: &SecretHash<BrowserBinding>,
+        now: Timestamp,
+    ) -> Result<Option<ConsoleLogin>, StorageError> {
+        let mut step = self.begin().await?;
+        let claimed = sqlx::query(
+            "UPDATE console_logins SET ended_at = $4
+             WHERE id = $1 AND state_hash = $2 AND binding_hash = $3
+               AND ended_at IS NULL AND expires_at > $4
+             RETURNING login",
+        )
+        .bind(state.id())
+        .bind(state.hash().as_str())
+        .bind(binding.as_str())
+        .bind(now.unix())
+        .fetch_optional(&mut *step)
+        .await?;
+        let Some(row) = claimed else { return Ok(None) };
+        let sealed: String = column(&row, "login")?;
+        let login = self.open_json("console_logins.login", state.id(), &sealed)?;
+        step.commit().await?;
+        Ok(Some(login))
+    }
+
+    /// Signs a person in to the pages; a session they had in this browser ends.
+    #[expect(clippy::too_many_arguments, reason = "each is another fact about the session")]
+    pub async fn sign_in(
+        &self,
+        token: &Secret<ConsoleSession>,
+        realm: Realm,
+        session: &SessionUpdate,
+        subject: &str,
+        before: Option<&Secret<ConsoleSession>>,
+        now: Timestamp,
+        expires_at: Timestamp,
+        event: AuditEvent,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        let session_id = self.put_session(&mut step, session, subject, now).await?;
+        if let Some(before) = before {
+            sqlx::query(
+                "UPDATE console_sessions SET ended_at = $3
+                 WHERE id = $1 AND token_hash = $2 AND ended_at IS NULL",
+            )
+            .bind(before.id())
+            .bind(before.hash().as_str())
+            .bind(now.unix())
+            .execute(&mut *step)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO console_sessions
+                 (id, token_hash, realm, subject, session_id, signed_in_at, seen_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7)",
+        )
+        .bind(token.id())
+        .bind(token.hash().as_str())
+        .bind(realm.as_str())
+        .bind(subject)
+        .bind(session_id)
+        .bind(now.unix())
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        step.record(event).await?;
+        step.commit().await
+    }
+
+    /// The session of this cookie, unless it has ended, expired, or was idle for longer than `idle`.
+    pub async fn signed_in(
+        &self,
+        token: &Secret<ConsoleSession>,
+        realm: Realm,
+        idle: Duration,
+        now: Timestamp,
+    ) -> Result<Option<SignedIn>, StorageError> {
+        let row = sqlx::query(
+            "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
+             FROM console_sessions WHERE id = $1 AND realm = $2",
+        )
+        .bind(token.id())
+        .bind(realm.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let session = SignedIn {
+            id: column(&row, "id")?,
+            subject: column(&row, "subject")?,
+            session_id: column(&row, "session_id")?,
+            signed_in_at: moment(&row, "signed_in_at")?,
+            seen_at: moment(&row, "seen_at")?,
+            expires_at: moment(&row, "expires_at")?,
+        };
+        let good = token.hash().is(&column::<String>(&row, "token_hash")?)
+            && moment_if_any(&row, "ended_at")?.is_none()
+            && now < session.expires_at
+            && now.since(session.seen_at) < idle;
+        Ok(good.then_some(session))
+    }
+
+    /// Notes that a session is in use.
+    pub async fn seen(&self, session: &SignedIn, now: Timestamp) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        sqlx::query("UPDATE console_sessions SET seen_at = $2 WHERE id = $1 AND ended_at IS NULL")
+            .bind(&session.id)
+            .bind(now.unix())
+            .execute(&mut *step)
+            .await?;
+        step.commit().await
+    }
+
+    /// Ends a session of the pages.
+    pub async fn sign_out(
+        &self,
+        session: &SignedIn,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        let ended = sqlx::query(
+            "UPDATE console_sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL",
+        )
+        .bind(&session.id)
+        .bind(now.unix())
+        .execute(&mut *step)
+        .await?;
+        if ended.rows_affected() == 1 {
+            step.record(event).await?;
+        }
+        step.commit().await
+    }
+
+    /// Remembers an approval in this browser (threats CD-02).
+    pub async fn remember_consent(
+        &self,
+        token: &Secret<RememberedConsent>,
+        subject: &str,
+        request: &AuthorizationRequest,
+        metadata_hash: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO remembered_consents
+                 (id, token_hash, subject, client_id, redirect_uri, resource, scopes, metadata_hash,
+                  created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(token.id())
+        .bind(token.hash().as_str())
+        .bind(subject)
+        .bind(&request.client_id)
+        .bind(&request.redirect_uri)
+        .bind(&request.resource)
+        .bind(request.scopes.to_string())
+        .bind(metadata_hash)
+        .bind(now.unix())
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// Who approved exactly this before, in the browser with this cookie: same client with the same
+    /// metadata, byte-equal redirect URI, same resource, no further scope.
+    pub async fn remembered_consent(
+        &self,
+        token: &Secret<RememberedConsent>,
+        request: &AuthorizationRequest,
+        metadata_hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<String>, StorageError> {
+        let row = sqlx::query(
+            "SELECT token_hash, subject, scopes FROM remembered_consents
+             WHERE id = $1 AND client_id = $2 AND redirect_uri = $3 AND resource = $4
+               AND metadata_hash = $5 AND expires_at > $6",
+        )
+        .bind(token.id())
+        .bind(&request.client_id)
+        .bind(&request.redirect_uri)
+        .bind(&request.resource)
+        .bind(metadata_hash)
+        .bind(now.unix())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let scopes: ScopeSet = super::scopes(&row, "scopes")?;
+        let good = token.hash().is(&column::<String>(&row, "token_hash")?)
+            && request.scopes.is_subset(&scopes);
+        good.then(|| column(&row, "subject")).transpose()
+    }
+}

@@ -1,0 +1,173 @@
+//! People who have signed in: found by words that rest as keyed hashes, blocked, signed out.
+
+use super::upstream_sessions::{Person, SessionUpdate};
+use super::{Step, Storage, StorageError};
+use crate::clock::Timestamp;
+use crate::oauth::sealed::Purpose;
+use crate::telemetry::audit::AuditEvent;
+
+/// Words of one person that are remembered.
+const MAX_WORDS: usize = 12;
+
+impl Storage {
+    /// Remembers that a person has signed in, in the caller's step.
+    pub(super) async fn note_person(
+        &self,
+        step: &mut Step,
+        session: &SessionUpdate,
+        subject: &str,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        sqlx::query(
+            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
+             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4",
+        )
+        .bind(subject)
+        .bind(&session.issuer)
+        .bind(&session.subject)
+        .bind(now.unix())
+        .execute(&mut **step)
+        .await?;
+        for word in self.words_of(&session.person) {
+            sqlx::query(
+                "INSERT INTO people_words (word, subject) VALUES ($1, $2)
+                 ON CONFLICT (word, subject) DO NOTHING",
+            )
+            .bind(word)
+            .bind(subject)
+            .execute(&mut **step)
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn words_of(&self, person: &Person) -> Vec<String> {
+        let mut words: Vec<String> = person.email.iter().map(|email| self.word(email)).collect();
+        let name = person.name.as_deref().unwrap_or_default();
+        words.extend(name.split_whitespace().map(|word| self.word(word)));
+        words.truncate(MAX_WORDS);
+        words
+    }
+
+    /// How a word rests: whoever has the database alone can neither read it nor guess it.
+    pub(super) fn word(&self, word: &str) -> String {
+        self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
+    }
+
+    /// Whether an administrator has blocked this person.
+    pub async fn is_blocked(&self, subject: &str) -> Result<bool, StorageError> {
+        let blocked: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL",
+        )
+        .bind(subject)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(blocked.is_some())
+    }
+
+    /// Blocks a person and ends everything they have; `false` when nothing changed.
+    pub async fn block_person(
+        &self,
+        subject: &str,
+        by: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let blocked = sqlx::query(
+            "UPDATE people SET blocked_at = $2, blocked_by = $3
+             WHERE subject = $1 AND blocked_at IS NULL",
+        )
+        .bind(subject)
+        .bind(now.unix())
+        .bind(by)
+        .execute(&mut *step)
+        .await?;
+        if blocked.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let ended = end_all_of_person(&mut step, subject, "the person was blocked", now).await?;
+        step.record(event.named("person_blocked").subject(subject).with("grants_ended", ended))
+            .await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(true)
+    }
+
+    /// Lets a person sign in again; `false` when nothing changed.
+    pub async fn unblock_person(
+        &self,
+        subject: &str,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let unblocked = sqlx::query(
+            "UPDATE people SET blocked_at = NULL, blocked_by = NULL
+             WHERE subject = $1 AND blocked_at IS NOT NULL",
+        )
+        .bind(subject)
+        .execute(&mut *step)
+        .await?;
+        if unblocked.rows_affected() == 0 {
+            return Ok(false);
+        }
+        step.record(event.named("person_unblocked").subject(subject)).await?;
+        step.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends every grant, session and page session of a person; answers how many grants.
+    pub async fn sign_out_everywhere(
+        &self,
+        subject: &str,
+        because: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin().await?;
+        let ended = end_all_of_person(&mut step, subject, because, now).await?;
+        step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
+            .await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(ended)
+    }
+}
+
+async fn end_all_of_person(
+    step: &mut Step,
+    subject: &str,
+    because: &str,
+    now: Timestamp,
+) -> Result<u64, StorageError> {
+    sqlx::query(
+        "UPDATE upstream_sessions
+         SET state = 'dead', ended_because = $2, version = version + 1,
+             lease_owner = NULL, lease_until = NULL
+         WHERE state = 'active' AND EXISTS
+             (SELECT 1 FROM people p WHERE p.subject = $1 AND p.issuer = upstream_sessions.issuer
+              AND p.upstream_subject = upstream_sessions.subject)",
+    )
+    .bind(subject)
+    .bind(because)
+    .execute(&mut **step)
+    .await?;
+    let grants = sqlx::query(
+        "UPDATE grants SET revoked_at = $2, revoked_because = $3
+         WHERE subject = $1 AND revoked_at IS NULL",
+    )
+    .bind(subject)
+    .bind(now.unix())
+    .bind(because)
+    .execute(&mut **step)
+    .await?
+    .rows_affected();
+    for statement in [
+        "UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
+        "UPDATE console_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
+        "DELETE FROM remembered_consents WHERE subject = $1 AND created_at <= $2",
+    ] {
+        sqlx::query(statement).bind(subject).bind(now.unix()).execute(&mut **step).await?;
+    }
+    Ok(grants)
+}

@@ -1,0 +1,369 @@
+//! What administrators decided about clients, and the people who wait for such a decision.
+
+use serde::{Deserialize, Serialize};
+
+use super::authorization_codes::{NewCode, insert_code};
+use super::upstream_sessions::SessionUpdate;
+use super::{Step, Storage, StorageError, column, moment, moment_if_any};
+use crate::clock::Timestamp;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::secret::{HeldLogin, Secret};
+use crate::telemetry::audit::AuditEvent;
+
+/// Whether a client may receive anything, where an administrator decides that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    /// Nobody was asked.
+    #[default]
+    Unasked,
+    /// A person waits.
+    Waiting,
+    /// Yes.
+    Approved,
+    /// No.
+    Refused,
+}
+
+impl Admission {
+    const ALL: [Self; 4] = [Self::Unasked, Self::Waiting, Self::Approved, Self::Refused];
+
+    /// As stored, and as the command line writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unasked => "none",
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
+            Self::Refused => "refused",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, StorageError> {
+        Self::ALL
+            .into_iter()
+            .find(|approval| approval.as_str() == text)
+            .ok_or_else(|| StorageError::Corrupt("approval".to_owned()))
+    }
+}
+
+/// What was decided about a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it may receive anything, under `client_approval = "first_use"`.
+    pub approval: Admission,
+    /// Whether approvals of people are remembered.
+    pub trusted: bool,
+    /// No authorization, no token.
+    pub blocked: bool,
+    /// When a person first waited for it.
+    pub requested_at: Option<Timestamp>,
+    /// Who that was.
+    pub requested_by: Option<String>,
+}
+
+impl Standing {
+    /// Whether nobody can connect it.
+    pub fn shut_out(&self) -> bool {
+        self.blocked || self.approval == Admission::Refused
+    }
+}
+
+/// A decision about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Verdict {
+    Approve,
+    Refuse,
+    Trust,
+    Untrust,
+    Block,
+    Unblock,
+}
+
+impl Verdict {
+    /// The audit event that tells of it.
+    pub const fn event(self) -> &'static str {
+        match self {
+            Self::Approve => "client_approved",
+            Self::Refuse => "client_refused",
+            Self::Trust => "client_trusted",
+            Self::Untrust => "client_untrusted",
+            Self::Block => "client_blocked",
+            Self::Unblock => "client_unblocked",
+        }
+    }
+
+    fn apply(self, standing: &mut Standing) {
+        match self {
+            Self::Approve => standing.approval = Admission::Approved,
+            Self::Refuse => standing.approval = Admission::Refused,
+            Self::Trust => standing.trusted = true,
+            Self::Untrust => standing.trusted = false,
+            Self::Block => standing.blocked = true,
+            Self::Unblock => standing.blocked = false,
+        }
+    }
+}
+
+/// A finished sign-in that waits for an administrator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Held {
+    /// What the person approved.
+    pub request: AuthorizationRequest,
+    /// The person and their tokens.
+    pub session: SessionUpdate,
+}
+
+/// What became of a sign-in that waits.
+#[derive(Debug)]
+pub enum Waiting {
+    /// No such sign-in in this browser, or it has ended.
+    Unknown,
+    /// It still waits, or may go on; what to go on with.
+    Held(Box<Held>),
+}
+
+impl Storage {
+    /// What was decided about this client.
+    pub async fn standing(&self, client_id: &str) -> Result<Standing, StorageError> {
+        let row = sqlx::query(
+            "SELECT approval, trusted, blocked, requested_at, requested_by
+             FROM client_standings WHERE client_id = $1",
+        )
+        .bind(client_id)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map_or_else(|| Ok(Standing::default()), read_standing)
+    }
+
+    /// Carries out a decision; `false` when nothing changed. Shutting a client out ends its grants, its
+    /// codes and whoever waits for it, in the same step.
+    pub async fn decide_client(
+        &self,
+        client_id: &str,
+        verdict: Verdict,
+        by: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        // Makes the row and locks it.
+        sqlx::query(
+            "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
+             VALUES ($1, 'none', 0, 0, $2, $3)
+             ON CONFLICT (client_id) DO UPDATE SET changed_by = client_standings.changed_by",
+        )
+        .bind(client_id)
+        .bind(now.unix())
+        .bind(by)
+        .execute(&mut *step)
+        .await?;
+        let row = sqlx::query(
+            "SELECT approval, trusted, blocked, requested_at, requested_by
+             FROM client_standings WHERE client_id = $1",
+        )
+        .bind(client_id)
+        .fetch_one(&mut *step)
+        .await?;
+        let before = read_standing(&row)?;
+        let mut after = before.clone();
+        verdict.apply(&mut after);
+        if before == after {
+            return Ok(false);
+        }
+        sqlx::query(
+            "UPDATE client_standings
+             SET approval = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6
+             WHERE client_id = $1",
+        )
+        .bind(client_id)
+        .bind(after.approval.as_str())
+        .bind(i64::from(after.trusted))
+        .bind(i64::from(after.blocked))
+        .bind(now.unix())
+        .bind(by)
+        .execute(&mut *step)
+        .await?;
+        let mut event = event.named(verdict.event()).client(client_id);
+        if !after.trusted || after.shut_out() {
+            sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
+                .bind(client_id)
+                .execute(&mut *step)
+                .await?;
+        }
+        if after.shut_out() {
+            let because = match verdict {
+                Verdict::Refuse => "the client was refused",
+                _ => "the client was blocked",
+            };
+            event = event
+                .with("grants_ended", end_all_of_client(&mut step, client_id, because, now).await?);
+        }
+        let told = |standing: &Standing| {
+            serde_json::json!({
+                "approval": standing.approval.as_str(),
+                "trusted": standing.trusted,
+                "blocked": standing.blocked,
+            })
+        };
+        step.record(event.with("before", told(&before)).with("after", told(&after))).await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(true)
+    }
+
+    /// Keeps a finished sign-in until an administrator has decided about its client.
+    pub async fn hold_login(
+        &self,
+        token: &Secret<HeldLogin>,
+        held: &Held,
+        subject: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+        event: AuditEvent,
+    ) -> Result<(), StorageError> {
+        let sealed = self.seal_json("held_logins.login", token.id(), held)?;
+        let client_id = &held.request.client_id;
+        let mut step = self.begin().await?;
+        let asked = sqlx::query(
+            "INSERT INTO client_standings
+                 (client_id, approval, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
+             VALUES ($1, 'waiting', 0, 0, $2, $3, $2, $3)
+             ON CONFLICT (client_id) DO UPDATE
+             SET approval = 'waiting', requested_at = $2, requested_by = $3
+             WHERE client_standings.approval = 'none'",
+        )
+        .bind(client_id)
+        .bind(now.unix())
+        .bind(subject)
+        .execute(&mut *step)
+        .await?;
+        sqlx::query(
+            "INSERT INTO held_logins
+                 (id, token_hash, client_id, subject, login, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(token.id())
+        .bind(token.hash().as_str())
+        .bind(client_id)
+        .bind(subject)
+        .bind(sealed)
+        .bind(now.unix())
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?;
+        if asked.rows_affected() == 1 {
+            step.record(event.clone().named("client_waits")).await?;
+        }
+        step.record(event.again("login_held")).await?;
+        step.commit().await
+    }
+
+    /// The sign-in that waits in the browser with this cookie.
+    pub async fn held_login(
+        &self,
+        token: &Secret<HeldLogin>,
+        now: Timestamp,
+    ) -> Result<Waiting, StorageError> {
+        let row = sqlx::query(
+            "SELECT token_hash, login, expires_at, ended_at FROM held_logins WHERE id = $1",
+        )
+        .bind(token.id())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(Waiting::Unknown) };
+        let fits = token.hash().is(&column::<String>(&row, "token_hash")?);
+        let ended = moment_if_any(&row, "ended_at")?.is_some();
+        if !fits || ended || now >= moment(&row, "expires_at")? {
+            return Ok(Waiting::Unknown);
+        }
+        let sealed: String = column(&row, "login")?;
+        Ok(Waiting::Held(Box::new(self.open_json("held_logins.login", token.id(), &sealed)?)))
+    }
+
+    /// Ends the waiting with a code, once: `false` when it had ended before, and then no code exists.
+    pub async fn release_login(
+        &self,
+        token: &Secret<HeldLogin>,
+        held: &Held,
+        new: &NewCode<'_>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        if !end_held(&mut step, token, now).await? {
+            return Ok(false);
+        }
+        let session_id = self.put_session(&mut step, &held.session, new.subject, now).await?;
+        insert_code(&mut step, new, &session_id, now).await?;
+        step.record(event).await?;
+        step.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends the waiting without anything; `false` when it had ended before.
+    pub async fn drop_held_login(
+        &self,
+        token: &Secret<HeldLogin>,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let ended = end_held(&mut step, token, now).await?;
+        step.commit().await?;
+        Ok(ended)
+    }
+}
+
+async fn end_held(
+    step: &mut Step,
+    token: &Secret<HeldLogin>,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let ended = sqlx::query(
+        "UPDATE held_logins SET ended_at = $3
+         WHERE id = $1 AND token_hash = $2 AND ended_at IS NULL AND expires_at > $3",
+    )
+    .bind(token.id())
+    .bind(token.hash().as_str())
+    .bind(now.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(ended.rows_affected() == 1)
+}
+
+/// Ends every grant, code and waiting sign-in of a client; answers how many grants.
+pub(super) async fn end_all_of_client(
+    step: &mut Step,
+    client_id: &str,
+    because: &str,
+    now: Timestamp,
+) -> Result<u64, StorageError> {
+    let grants = sqlx::query(
+        "UPDATE grants SET revoked_at = $2, revoked_because = $3
+         WHERE client_id = $1 AND revoked_at IS NULL",
+    )
+    .bind(client_id)
+    .bind(now.unix())
+    .bind(because)
+    .execute(&mut **step)
+    .await?
+    .rows_affected();
+    for statement in [
+        "UPDATE authorization_codes SET expires_at = $2
+         WHERE client_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
+        "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+        "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+    ] {
+        sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
+    }
+    Ok(grants)
+}
+
+pub(super) fn read_standing(row: &sqlx::any::AnyRow) -> Result<Standing, StorageError> {
+    Ok(Standing {
+        approval: Admission::parse(&column::<String>(row, "approval")?)?,
+        trusted: column::<i64>(row, "trusted")? != 0,
+        blocked: column::<i64>(row, "blocked")? != 0,
+        requested_at: moment_if_any(row, "requested_at")?,
+        requested_by: column(row, "requested_by")?,
+    })
+}

@@ -1,0 +1,232 @@
+//! The audit trail: complete, free of secrets, and chained so that tampering shows (threats LG-04).
+
+use portcullis::storage::{AuditFilter, AuditLine, ChainBroken};
+
+use crate::harness::TestApp;
+
+async fn settled(app: &TestApp) {
+    while app.storage().settle_audit().await.unwrap() > 0 {}
+}
+
+async fn lines(app: &TestApp, filter: AuditFilter) -> Vec<AuditLine> {
+    let mut lines = app.storage().audit_lines(&filter, 1000).await.unwrap();
+    lines.reverse();
+    lines
+}
+
+#[tokio::test]
+async fn lg_04_the_trail_tells_the_whole_story_of_a_connection() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    client.revoke(&tokens.access_token).await.assert_status(200);
+
+    let story =
+        lines(&app, AuditFilter { client_id: client.id.clone(), ..Default::default() }).await;
+
+    let events: Vec<&str> = story.iter().map(|line| line.event.as_str()).collect();
+    assert_eq!(
+        events,
+        [
+            "client_registered",
+            "consent_approved",
+            "code_issued",
+            "code_redeemed",
+            "refresh_rotated",
+            "refresh_grace_replayed",
+            "grant_revoked",
+        ]
+    );
+    let issued = &story[2];
+    assert_eq!(issued.subject.as_deref(), Some("oidc:demo-bob"));
+    assert!(issued.detail.contains("rule 2"), "{}", issued.detail);
+    assert!(story[1].detail.contains("shown_at"));
+    let of_bob = AuditFilter { subject: "oidc:demo-bob".to_owned(), ..Default::default() };
+    assert_eq!(lines(&app, of_bob).await.len(), 4);
+    let all = format!("{story:?}");
+    assert!(!all.contains("Bob") && !all.contains("example.com"), "{all}");
+}
+
+#[tokio::test]
+async fn a_reuse_and_a_replay_are_told() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let code = client.code("bob").await;
+    let first = crate::harness::client::Tokens::of(&client.redeem(&code).await);
+    client.redeem(&code).await.assert_error(400, "invalid_grant");
+    let (other, tokens) = app.tokens_of("bob").await;
+    other.refresh(&tokens.refresh_token).await.assert_status(200);
+    app.advance(600);
+    other.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+
+    for (client, event) in [(&client, "code_replayed"), (&other, "refresh_reused")] {
+        let filter = AuditFilter {
+            client_id: client.id.clone(),
+            event: event.to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(lines(&app, filter).await.len(), 1, "{event}");
+    }
+    client.refresh(&first.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn the_reference_of_an_error_page_is_found() {
+    let app = TestApp::start().await;
+    let page = app.http.get(&app.at("/authorize?client_id=unknown")).await;
+    let reference = regex_lite::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
+    let reference = reference.find(page.text()).unwrap().as_str().to_owned();
+
+    let filter = AuditFilter { reference, ..Default::default() };
+    let mut found = lines(&app, filter.clone()).await;
+    while found.is_empty() {
+        tokio::task::yield_now().await;
+        found = lines(&app, filter.clone()).await;
+    }
+
+    assert_eq!(found[0].event, "page_shown");
+    assert!(found[0].detail.contains("unknown client"));
+}
+
+#[tokio::test]
+async fn a_flood_of_refused_requests_is_bounded() {
+    let mut app = TestApp::start().await;
+    for _ in 0..400 {
+        app.http.get(&app.at("/authorize?client_id=unknown")).await.assert_page(400);
+    }
+    app.advance(60);
+    app.http.get(&app.at("/authorize?client_id=unknown")).await.assert_page(400);
+    app.stop().await;
+
+    let shown = "SELECT COUNT(*) FROM audit_events WHERE event = 'page_shown'";
+    assert!(app.database.number(shown).await <= 301);
+}
+
+#[tokio::test]
+async fn verify_finds_one_changed_removed_reordered_or_added_line() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    client.revoke(&tokens.access_token).await;
+    settled(&app).await;
+    let verified = app.storage().verify_audit().await.unwrap().unwrap();
+    assert_eq!((verified.first, verified.head.seq, verified.unsettled), (1, 5, 0));
+
+    // One after the other on the same rows, each undone before the next.
+    for (harm, undo, found) in [
+        (
+            "UPDATE audit_events SET subject = 'oidc:demo-alice' WHERE seq = 3",
+            "UPDATE audit_events SET subject = 'oidc:demo-bob' WHERE seq = 3",
+            "line 3 ",
+        ),
+        (
+            "UPDATE audit_events SET detail = detail || ' ' WHERE seq = 5",
+            "UPDATE audit_events SET detail = RTRIM(detail) WHERE seq = 5",
+            "line 5 ",
+        ),
+        (
+            "UPDATE audit_events SET grant_id = '' WHERE seq = 1",
+            "UPDATE audit_events SET grant_id = NULL WHERE seq = 1",
+            "line 1 ",
+        ),
+        (
+            "UPDATE audit_events SET seq = seq + 100 WHERE seq = 4",
+            "UPDATE audit_events SET seq = seq - 100 WHERE seq > 100",
+            "line 4 is missing",
+        ),
+        (
+            "UPDATE audit_events SET seq = 100 WHERE seq = 5",
+            "UPDATE audit_events SET seq = 5 WHERE seq = 100",
+            "line 5 is missing",
+        ),
+        (
+            "INSERT INTO audit_events (id, at, event, actor, detail, seq, mac)
+             SELECT 'f', at, event, actor, detail, 6, mac FROM audit_events WHERE seq = 5",
+            "DELETE FROM audit_events WHERE id = 'f'",
+            "line 6 ",
+        ),
+        (
+            "UPDATE installation SET value = '4 x y' WHERE name = 'audit_head'",
+            "SELECT 1",
+            "end was changed",
+        ),
+    ] {
+        app.database.execute(harm).await;
+        let broken = app.storage().verify_audit().await.unwrap().unwrap_err();
+        assert!(broken.to_string().contains(found), "{harm}: {broken}");
+        app.database.execute(undo).await;
+    }
+}
+
+#[tokio::test]
+async fn two_lines_that_changed_places_are_found() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    for sql in [
+        "UPDATE audit_events SET seq = 1000 WHERE seq = 2",
+        "UPDATE audit_events SET seq = 2 WHERE seq = 3",
+        "UPDATE audit_events SET seq = 3 WHERE seq = 1000",
+    ] {
+        app.database.execute(sql).await;
+    }
+
+    let broken = app.storage().verify_audit().await.unwrap().unwrap_err();
+
+    assert!(matches!(broken, ChainBroken::Changed { seq: 2, .. }), "{broken}");
+}
+
+#[tokio::test]
+async fn the_end_cannot_be_cut_off_unnoticed() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    app.database.execute("DELETE FROM audit_events WHERE seq = 4").await;
+
+    let broken = app.storage().verify_audit().await.unwrap().unwrap_err();
+
+    assert_eq!(broken, ChainBroken::Missing(4));
+}
+
+#[tokio::test]
+async fn lines_go_when_their_time_is_over_and_the_chain_still_holds() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    app.advance(100 * 24 * 60 * 60);
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    let day = std::time::Duration::from_hours(24);
+    let keep = portcullis::storage::Retention {
+        unused_client: day * 1000,
+        idle_client: day * 1000,
+        audit: day * 30,
+    };
+
+    while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
+
+    let verified = app.storage().verify_audit().await.unwrap().unwrap();
+    assert_eq!((verified.first, verified.head.seq), (5, 7));
+    // Nobody without the secret key can move the beginning, for instance to hide more lines.
+    app.database.execute("DELETE FROM audit_events WHERE seq = 5").await;
+    let broken = app.storage().verify_audit().await.unwrap().unwrap_err();
+    assert_eq!(broken, ChainBroken::Missing(5));
+}
+
+#[tokio::test]
+async fn replicas_that_settle_at_once_make_one_chain() {
+    let app = TestApp::start().await;
+    for _ in 0..5 {
+        app.tokens_of("bob").await;
+    }
+    let storage = app.storage();
+    let all = (0..20).map(|_| {
+        let storage = storage.clone();
+        async move { while storage.settle_audit().await.unwrap_or(1) > 0 {} }
+    });
+    futures_util::future::join_all(all).await;
+
+    let verified = app.storage().verify_audit().await.unwrap().unwrap();
+
+    assert_eq!((verified.head.seq, verified.unsettled), (16, 0));
+}
