@@ -72,17 +72,6 @@ CREATE INDEX people_words_by_subject ON people_words (subject);
 
 CREATE INDEX grants_by_subject ON grants (subject, id);
 
--- Sign-ins to the pages, from the button to the way back.
-CREATE TABLE console_logins (
-    id           TEXT PRIMARY KEY NOT NULL,
-    state_hash   TEXT NOT NULL,              -- hash
-    binding_hash TEXT NOT NULL,              -- hash of the cookie of the browser that pressed the button
-    login        TEXT NOT NULL,              -- nonce, PKCE verifier, where to go on; JSON, sealed
-    expires_at   BIGINT NOT NULL,
-    ended_at     BIGINT
-);
-CREATE INDEX console_logins_by_expiry ON console_logins (expires_at);
-
 -- People and administrators who are signed in to the pages.
 CREATE TABLE console_sessions (
     id           TEXT PRIMARY KEY NOT NULL,

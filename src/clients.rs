@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::oauth::client::{Client, ClientMetadata};
 use crate::oauth::secret::{ClientSecret, SecretHash, new_id, random_text};
-use crate::storage::{Registered, Storage, StorageError, StoredClient};
+use crate::storage::{ClientKind, Registered, Storage, StorageError, StoredClient, Verdict};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// How long clients that nobody uses are kept, and how many there may be.
@@ -60,16 +60,38 @@ impl Clients {
             .transpose()
     }
 
+    /// Makes a client for an administrator: it counts towards no quota and does not expire.
+    pub async fn create(
+        &self,
+        metadata: ClientMetadata,
+        event: AuditEvent,
+    ) -> Result<Registration, StorageError> {
+        let secret = metadata.token_endpoint_auth_method.needs_secret().then(new_secret);
+        let stored = StoredClient {
+            id: format!("client_{}", new_id(&self.clock)),
+            identity: None,
+            secret_hash: secret
+                .as_deref()
+                .map(|secret| SecretHash::<ClientSecret>::of(secret).as_str().to_owned()),
+            metadata: metadata.to_json(),
+            kind: ClientKind::Created,
+            issued_at: self.clock.now(),
+        };
+        let event = event.client(&stored.id).with("confidential", secret.is_some());
+        let (now, by) = (stored.issued_at, event.actor.to_string());
+        let approved = event.clone().again("client_approved");
+        self.storage.register_client(&stored, u64::MAX, event).await?;
+        self.storage.decide_client(&stored.id, Verdict::Approve, &by, now, approved).await?;
+        Ok(Registration { client: from_stored(&stored)?, secret, is_new: true })
+    }
+
     /// Registers a client. Identical public metadata is the same client and costs no row;
     /// `None` when the quota is reached.
     pub async fn register(
         &self,
         metadata: ClientMetadata,
     ) -> Result<Option<Registration>, StorageError> {
-        let secret = metadata
-            .token_endpoint_auth_method
-            .needs_secret()
-            .then(|| format!("cs_{}", random_text()));
+        let secret = metadata.token_endpoint_auth_method.needs_secret().then(new_secret);
         let stored = StoredClient {
             id: format!("client_{}", new_id(&self.clock)),
             identity: secret.is_none().then(|| metadata.identity()),
@@ -77,6 +99,7 @@ impl Clients {
                 .as_deref()
                 .map(|secret| SecretHash::<ClientSecret>::of(secret).as_str().to_owned()),
             metadata: metadata.to_json(),
+            kind: ClientKind::Registered,
             issued_at: self.clock.now(),
         };
         let ClientQuota { clients, unused, idle } = self.quota;
@@ -102,6 +125,11 @@ impl Clients {
         };
         Ok(Some(Registration { client: from_stored(&stored)?, secret, is_new }))
     }
+}
+
+/// A new confidential client's secret.
+fn new_secret() -> String {
+    format!("cs_{}", random_text())
 }
 
 fn from_stored(stored: &StoredClient) -> Result<Client, StorageError> {

@@ -22,6 +22,9 @@
 //!    `forward.rs`).
 //! 9. It gives the grant back: `endpoints/revoke.rs`.
 //!
+//! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What
+//! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
+//!
 //! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
 //! connections, [`cli`] is what an administrator types.
 //!
@@ -33,7 +36,7 @@
 //! ```text
 //! cli
 //! server
-//! endpoints · gateway
+//! endpoints · gateway · admin
 //! web
 //! app
 //! clients · upstream · signing
@@ -69,6 +72,8 @@ pub mod web;
 
 pub mod endpoints;
 pub mod gateway;
+
+pub mod admin;
 
 pub mod server;
 

@@ -24,7 +24,7 @@ use crate::storage::Retention;
 use crate::telemetry::audit::Actor;
 use crate::web::error;
 use crate::web::people::Shown;
-use crate::{endpoints, gateway};
+use crate::{admin, endpoints, gateway};
 
 /// A connection that says nothing is closed after this.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 const HEADERS: Duration = Duration::from_secs(10);
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Connections to the admin listener.
+const ADMIN_CONNECTIONS: usize = 100;
 /// How often expired rows are removed.
 const SWEEP: Duration = Duration::from_mins(1);
 /// Longest request target read.
@@ -39,25 +41,81 @@ const MAX_TARGET: usize = 8 * 1024;
 /// Largest header section read.
 const MAX_HEADERS: usize = 16 * 1024;
 
+/// What a service answers for.
+#[derive(Clone)]
+struct Doorway {
+    app: App,
+    /// Its origin, as browsers know it.
+    origin: String,
+    listen: SocketAddr,
+}
+
 /// The whole public service.
 pub fn service(app: App) -> Router {
-    Router::new()
+    let routes = Router::new()
         .merge(endpoints::routes(&app))
         .merge(gateway::routes(&app))
-        .fallback(endpoints::not_found)
-        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .fallback(endpoints::not_found);
+    let (origin, listen) = (app.issuer().to_owned(), app.config().listen);
+    guarded(routes, Doorway { app, origin, listen })
+}
+
+/// The whole service of the admin listener, where there is one.
+pub fn admin_service(app: App) -> Option<Router> {
+    let admin = app.config().admin.as_ref()?;
+    let (origin, listen) = (admin.url.as_str().to_owned(), admin.listen);
+    Some(guarded(admin::routes(), Doorway { app, origin, listen }))
+}
+
+fn guarded(routes: Router<App>, doorway: Doorway) -> Router {
+    let app = doorway.app.clone();
+    routes
+        .layer(middleware::from_fn_with_state(doorway, guard))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
 }
 
-/// Serves until `shutdown` is ready, then drains.
-pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    let service = service(app.clone());
+/// Serves until `shutdown` is ready, then drains. The admin pages, where there are any, are served on
+/// `admin`.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    shutdown: impl Future<Output = ()>,
+) {
     let sweeper = tokio::spawn(sweep(app.clone()));
     let audit = app.clone();
     let audit = tokio::spawn(async move { audit.keep_audit_trail().await });
-    let connections = Arc::new(Semaphore::new(app.config().limits.connections));
     let graceful = GracefulShutdown::new();
+    let limit = app.config().limits.connections;
+    let public = accept(listener, service(app.clone()), &graceful, limit);
+    let admin_pages = async {
+        match (admin, admin_service(app.clone())) {
+            (Some(listener), Some(service)) => {
+                accept(listener, service, &graceful, ADMIN_CONNECTIONS).await;
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = public => {}
+        () = admin_pages => {}
+        () = shutdown => {}
+    }
+    sweeper.abort();
+    tracing::info!("shutting down: requests under way may finish");
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::info!("open streams are cut");
+    }
+    audit.abort();
+    let _ = audit.await;
+    app.finish_audit_trail().await;
+    app.storage().close().await;
+}
+
+/// Accepts connections for ever, at most `limit` at a time.
+async fn accept(listener: TcpListener, service: Router, graceful: &GracefulShutdown, limit: usize) {
+    let connections = Arc::new(Semaphore::new(limit));
     // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
     // for ever on a connection that says too little.
     let mut builder = http1::Builder::new();
@@ -67,13 +125,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         .max_headers(64)
         .max_buf_size(MAX_TARGET + MAX_HEADERS);
     let builder = Arc::new(builder);
-    let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        let (stream, _) = match accepted {
+        let (stream, _) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(cause) => {
                 // Out of file descriptors, mostly: give open connections a moment to end.
@@ -102,16 +155,6 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             }
         });
     }
-    drop(listener);
-    sweeper.abort();
-    tracing::info!("shutting down: requests under way may finish");
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::info!("open streams are cut");
-    }
-    audit.abort();
-    let _ = audit.await;
-    app.finish_audit_trail().await;
-    app.storage().close().await;
 }
 
 /// Whether the other side says anything in time. The protocol detection below us waits for ever.
@@ -122,7 +165,8 @@ async fn speaks(stream: &TcpStream) -> bool {
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.
-async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> Response {
+    let app = &doorway.app;
     if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long");
     }
@@ -140,11 +184,11 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
     }
     // Orchestrators probe by address.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
-    if !probe && !host_is_ours(&app, &request) {
+    if !probe && !host_is_ours(&doorway, &request) {
         return answer(
             StatusCode::MISDIRECTED_REQUEST,
             "misdirected_request",
-            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url)",
+            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
         );
     }
     let mut response = next.run(request).await;
@@ -153,7 +197,7 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
         let status = response.status().as_u16();
         app.note(event.with("status", status).with("reason", shown.reason));
     }
-    if app.config().public_url.is_https() {
+    if doorway.origin.starts_with("https://") {
         response.headers_mut().insert(
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000"),
@@ -171,7 +215,7 @@ fn ambiguous(headers: &HeaderMap) -> bool {
 
 /// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A
 /// rebound DNS name is neither.
-fn host_is_ours(app: &App, request: &Request) -> bool {
+fn host_is_ours(doorway: &Doorway, request: &Request) -> bool {
     let authority = match (request.uri().authority(), request.headers().get(header::HOST)) {
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
             return false;
@@ -180,11 +224,11 @@ fn host_is_ours(app: &App, request: &Request) -> bool {
         (None, Some(host)) => host.to_str().unwrap_or_default(),
         (None, None) => return false,
     };
-    let ours = app.issuer().split_once("://").map_or("", |(_, rest)| rest);
+    let ours = doorway.origin.split_once("://").map_or("", |(_, rest)| rest);
     authority.eq_ignore_ascii_case(ours)
         || authority
             .parse::<SocketAddr>()
-            .is_ok_and(|address| address == app.config().listen || address.ip().is_loopback())
+            .is_ok_and(|address| address == doorway.listen || address.ip().is_loopback())
         || is_loopback(host_of(authority))
 }
 

@@ -129,7 +129,23 @@ enum Signer {
     EdDsa(Ed25519KeyPair),
 }
 
+/// A key, as administrators see it.
+#[derive(Clone, Debug)]
+pub struct KeyDescription {
+    /// Key id.
+    pub kid: String,
+    /// `ES256`, `RS256` or `EdDSA`.
+    pub alg: &'static str,
+    /// 1, 2, 3 …
+    pub generation: i64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Whether it signs new tokens.
+    pub signs: bool,
+}
+
 struct Key {
+    created_at: Timestamp,
     kid: String,
     alg: TokenAlg,
     generation: i64,
@@ -185,6 +201,25 @@ impl KeyRing {
     /// The public keys as a JWK Set.
     pub fn jwks(&self) -> &str {
         &self.jwks
+    }
+
+    /// All keys, newest first within an algorithm.
+    pub fn describe(&self) -> Vec<KeyDescription> {
+        let newest =
+            |alg| self.keys.values().filter(|key| key.alg == alg).map(|key| key.generation).max();
+        let mut keys: Vec<KeyDescription> = self
+            .keys
+            .values()
+            .map(|key| KeyDescription {
+                kid: key.kid.clone(),
+                alg: key.alg.as_str(),
+                generation: key.generation,
+                created_at: key.created_at,
+                signs: newest(key.alg) == Some(key.generation),
+            })
+            .collect();
+        keys.sort_by(|a, b| a.alg.cmp(b.alg).then(b.generation.cmp(&a.generation)));
+        keys
     }
 
     /// Signs a new access token.
@@ -377,5 +412,13 @@ fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     let public = Value::Object(public);
     let jwk = serde_json::from_value(public.clone())?;
     let verifier = DecodingKey::from_jwk(&jwk).map_err(|_| SigningError::Key)?;
-    Ok(Key { kid, alg, generation: stored.generation, signer, verifier, public })
+    Ok(Key {
+        created_at: stored.created_at,
+        kid,
+        alg,
+        generation: stored.generation,
+        signer,
+        verifier,
+        public,
+    })
 }

@@ -12,6 +12,7 @@ use crate::clients::{ClientQuota, Clients};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig};
 use crate::http_client::{Connector, connector};
+use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
@@ -144,6 +145,11 @@ impl App {
     /// Which redirect URIs may be registered.
     pub fn redirect_policy(&self) -> &RedirectPolicy {
         &self.0.redirect_policy
+    }
+
+    /// Bounds of a registration.
+    pub fn registration_limits(&self) -> RegistrationLimits {
+        RegistrationLimits { redirect_uris: self.0.config.limits.redirect_uris }
     }
 
     /// The resource with exactly this identifier, as it stands in our tokens.

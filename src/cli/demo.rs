@@ -52,12 +52,20 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
         .map_err(|cause| cause.to_string())?;
 
-    let text = config_text(&public_url, listen, &arguments.data, idp.issuer(), &todos.url());
+    // The port next to ours; when it is taken, any other will do.
+    let usual = SocketAddr::new(listen.ip(), listen.port().checked_add(1).unwrap_or(0));
+    let admin_listener = match bind(usual).await {
+        Ok(listener) => listener,
+        Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
+    };
+    let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
+    let places = Places { public_url: &public_url, listen, admin, data: &arguments.data };
+    let text = config_text(&places, idp.issuer(), &todos.url());
     let loaded = Config::load(Some((Path::new("demo"), text)), &BTreeMap::new())
         .map_err(|problems| problems.to_string())?;
     let app = serve::open(loaded.config, Clock::System).await?;
-    announce(&public_url, idp.issuer());
-    server::serve(app, listener, serve::shutdown()).await;
+    announce(&places, idp.issuer());
+    server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
     idp.shutdown();
     todos.shutdown();
     Ok(())
@@ -92,13 +100,16 @@ async fn identity_provider(
     IdentityProvider::start(listener, options).map_err(|cause| cause.to_string())
 }
 
-fn config_text(
-    public_url: &str,
+/// Where things are.
+struct Places<'a> {
+    public_url: &'a str,
     listen: SocketAddr,
-    data: &Path,
-    issuer: &str,
-    target: &str,
-) -> String {
+    admin: SocketAddr,
+    data: &'a Path,
+}
+
+fn config_text(places: &Places<'_>, issuer: &str, target: &str) -> String {
+    let Places { public_url, listen, admin, data } = places;
     let database = format!("sqlite://{}", data.join("portcullis.db").display());
     format!(
         r#"
@@ -133,18 +144,24 @@ allow = ["create:todos"]
 
 [resource.tools]
 "purge-todos" = ["delete:todos"]
+
+[admin]
+listen = "{admin}"
+roles  = ["Admin"]
 "#,
         database = toml::Value::String(database),
     )
 }
 
-fn announce(public_url: &str, issuer: &str) {
+fn announce(places: &Places<'_>, issuer: &str) {
+    let Places { public_url, admin, .. } = places;
     #[expect(clippy::print_stdout, reason = "the person at the terminal reads this")]
     {
         println!(
             "Portcullis demo
 
   MCP URL            {public_url}/mcp
+  Admin pages        http://{admin}   sign in as alice
   Identity provider  {issuer}   alice (admin), bob (user), mallory (no access)
                      the password is the name
 

@@ -1,5 +1,6 @@
 //! `portcullis serve`.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
@@ -42,14 +43,24 @@ pub(super) fn install_log() {
 async fn serve(config: Config) -> Result<(), String> {
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
+    let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
     let app = open(config, Clock::System).await?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|cause| format!("cannot listen on {listen}: {cause}"))?;
+    let listener = bind(listen).await?;
+    let admin_listener = match &admin {
+        Some((listen, _)) => Some(bind(*listen).await?),
+        None => None,
+    };
     warm_up(&app);
     tracing::info!(%listen, public_url, "serving");
-    server::serve(app, listener, shutdown()).await;
+    if let Some((listen, url)) = admin {
+        tracing::info!(%listen, url = url.as_str(), "admin pages");
+    }
+    server::serve(app, listener, admin_listener, shutdown()).await;
     Ok(())
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(listen).await.map_err(|cause| format!("cannot listen on {listen}: {cause}"))
 }
 
 /// Opens the database and puts the application together.

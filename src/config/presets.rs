@@ -44,6 +44,8 @@ pub struct Preset {
     pub ending_errors: &'static [&'static str],
     /// What the console calls things.
     pub console: Console,
+    /// Parameters that make the provider ask for a proof anew; empty where it knows none.
+    pub proof_anew: &'static [(&'static str, &'static str)],
 }
 
 impl Preset {
@@ -178,6 +180,7 @@ const GENERIC: Preset = Preset {
         refresh: "allow the refresh token grant, and the scope offline_access where there is one; a strict provider wants authorize_params = { prompt = \"consent\" } as well",
         roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
     },
+    proof_anew: &[("prompt", "login"), ("max_age", "0")],
 };
 
 /// Presets of this version; the last one is the generic provider.
@@ -279,6 +282,7 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "OAuth consent screen > Publishing status: in production",
             roles: "Google tells no groups: use subjects or email_domains in rules",
         },
+        proof_anew: &[],
         ..GENERIC
     },
     Preset {
@@ -299,6 +303,7 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "nothing to switch on: GitHub is asked with the access token",
             roles: "nothing to switch on: groups are organisations, and teams as organisation/team",
         },
+        proof_anew: &[],
         ..GENERIC
     },
     Preset {

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
+use super::standing;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
@@ -31,6 +32,7 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
     let client = known_client(&app, &headers, &params).await?;
+    standing::of_client(&app, &headers, &client.id).await?;
     let address = proven_address(&headers, &client, &params)?;
     let state = params.get("state");
     let back = WayBack {

@@ -7,7 +7,9 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
+use super::{standing, waiting};
 use crate::app::App;
+use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::redirect_uri::ReturnAddress;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
@@ -16,6 +18,7 @@ use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::new_reference;
 use crate::upstream::LoginFailed;
+use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink};
 use crate::web::params::Params;
@@ -27,6 +30,12 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let params = read(&headers, query.as_deref())?;
+    // A sign-in to our own pages began in the browser that has its cookie, and goes on there.
+    let query = query.unwrap_or_default();
+    let pages = params.get("state").ok().flatten().and_then(|state| passed_on(&app, state, &query));
+    if let Some(pages) = pages {
+        return Ok(people::see_other(&pages));
+    }
     let (login_id, login) = claim(&app, &headers, &params).await?;
     let mut response = finish(&app, &headers, &params, &login).await?;
     let cookies = Cookies::new(app.config().public_url.is_https());
@@ -79,122 +88,174 @@ async fn claim(
     }
 }
 
+/// Somebody who has come back from the identity provider, proven.
+pub(super) struct Arrived<'a> {
+    pub(super) request: &'a AuthorizationRequest,
+    pub(super) session: &'a SessionUpdate,
+    pub(super) back: &'a WayBack<'a>,
+}
+
 async fn finish(
     app: &App,
     headers: &HeaderMap,
     params: &Params,
     login: &PendingLogin,
 ) -> Result<Response, PageError> {
+    let request = &login.request;
     let client = app
         .clients()
-        .find(&login.request.client_id)
+        .find(&request.client_id)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let address = client.and_then(|client| {
-        let presented = Some(login.request.redirect_uri.as_str());
+        let presented = Some(request.redirect_uri.as_str());
         ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
     });
     let Some(address) = address else {
-        let status = StatusCode::BAD_REQUEST;
-        let reason = &"the client is gone";
-        return Err(PageError::new(headers, status, Message::UnknownClient, reason));
+        return Err(standing::client_gone(headers));
     };
-    let back = WayBack { issuer: app.issuer(), address, state: login.request.state.clone() };
+    let standing = standing::of_client(app, headers, &request.client_id).await?;
+    let back = WayBack { issuer: app.issuer(), address, state: request.state.clone() };
     let (iss, code) = (params.get("iss").ok().flatten(), params.get("code").ok().flatten());
     let error = params.get("error").ok().flatten();
     let session = match app.upstream().finish_login(login, iss, code, error).await {
         Ok(session) => session,
-        Err(failed) => return Ok(failed_page(app, headers, &back, login, &failed).await),
+        Err(failed) => return Ok(failed_page(app, headers, &back, request, &failed).await),
     };
-    let decision = decide(app, headers, login, &session)?;
-    let refuses = app
-        .resource(&login.request.resource)
-        .is_none_or(|resource| resource.policy.refuses(&login.request.scopes));
-    if decision.granted.is_empty() && refuses {
-        return Ok(no_access_page(app, headers, &back, login, &session, &decision).await);
+    not_blocked(app, headers, request, &session).await?;
+    let decision = decide(app, headers, request, &session)?;
+    let arrived = Arrived { request, session: &session, back: &back };
+    if let Some(page) = no_access(app, headers, &arrived, &decision).await {
+        return Ok(page);
     }
-    issue(app, headers, login, &session, &decision, &back).await
+    if waiting::must_wait(app, &standing) {
+        return waiting::hold(app, headers, request, session).await;
+    }
+    issue(app, headers, &arrived, &decision).await
 }
 
-fn decide(
+/// A person whom an administrator has blocked is told so; the client hears nothing.
+async fn not_blocked(
     app: &App,
     headers: &HeaderMap,
-    login: &PendingLogin,
+    request: &AuthorizationRequest,
+    session: &SessionUpdate,
+) -> Result<(), PageError> {
+    let subject = app.subject(&session.subject);
+    let blocked = app.storage().is_blocked(&subject).await;
+    if blocked.map_err(|error| PageError::storage(headers, &error))? {
+        let (status, message) = (StatusCode::FORBIDDEN, Message::PersonBlocked);
+        let page = PageError::new(headers, status, message, &"the person is blocked");
+        let event = about(app, "person_is_blocked", request, Some(&subject));
+        app.record(event.reference(page.reference())).await;
+        return Err(page);
+    }
+    Ok(())
+}
+
+pub(super) fn decide(
+    app: &App,
+    headers: &HeaderMap,
+    request: &AuthorizationRequest,
     session: &SessionUpdate,
 ) -> Result<Decision, PageError> {
-    let Some(resource) = app.resource(&login.request.resource) else {
+    let Some(resource) = app.resource(&request.resource) else {
         // The configuration changed while the person was signing in.
         let status = StatusCode::BAD_REQUEST;
         return Err(PageError::new(headers, status, Message::UnknownResource, &"resource gone"));
     };
     let facts = &session.person.facts;
-    Ok(resource.policy.decide(facts, &login.request.client_id, &login.request.scopes))
+    Ok(resource.policy.decide(facts, &request.client_id, &request.scopes))
 }
 
 async fn issue(
     app: &App,
     headers: &HeaderMap,
-    login: &PendingLogin,
-    session: &SessionUpdate,
+    arrived: &Arrived<'_>,
     decision: &Decision,
-    back: &WayBack<'_>,
 ) -> Result<Response, PageError> {
     let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
     let now = app.now();
-    let subject = app.subject(&session.subject);
+    let subject = app.subject(&arrived.session.subject);
     let new = NewCode {
         code: &code,
-        request: &login.request,
+        request: arrived.request,
         scopes: &decision.granted,
         subject: &subject,
         expires_at: now.plus(app.config().tokens.code),
     };
-    let event = about(app, "code_issued", login, Some(&subject))
-        .with("code_id", code.id())
-        .with("scopes", decision.granted.to_string())
-        .with("rules", decision.matched.clone());
+    let event = issued(app, arrived.request, &subject, &code, decision);
     app.storage()
-        .finish_login(session, &new, now, event)
+        .finish_login(arrived.session, &new, now, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
-    Ok(people::see_other(&back.with_code(code.expose())))
+    Ok(people::see_other(&arrived.back.with_code(code.expose())))
 }
 
-fn about(
+/// What is told of a code.
+pub(super) fn issued(
+    app: &App,
+    request: &AuthorizationRequest,
+    subject: &str,
+    code: &Secret<AuthorizationCode>,
+    decision: &Decision,
+) -> AuditEvent {
+    about(app, "code_issued", request, Some(subject))
+        .with("code_id", code.id())
+        .with("scopes", decision.granted.to_string())
+        .with("rules", decision.matched.clone())
+}
+
+pub(super) fn about(
     app: &App,
     event: &'static str,
-    login: &PendingLogin,
+    request: &AuthorizationRequest,
     subject: Option<&str>,
 ) -> AuditEvent {
-    let event = app.event(event, Actor::Person).client(&login.request.client_id);
-    let event = event.resource(&login.request.resource);
+    let event = app.event(event, Actor::Person).client(&request.client_id);
+    let event = event.resource(&request.resource);
     match subject {
         Some(subject) => event.subject(subject),
         None => event,
     }
 }
 
+/// The page for somebody whom the rules leave nothing; `None` for everybody else.
+pub(super) async fn no_access(
+    app: &App,
+    headers: &HeaderMap,
+    arrived: &Arrived<'_>,
+    decision: &Decision,
+) -> Option<Response> {
+    let refuses = app
+        .resource(&arrived.request.resource)
+        .is_none_or(|resource| resource.policy.refuses(&arrived.request.scopes));
+    if decision.granted.is_empty() && refuses {
+        return Some(no_access_page(app, headers, arrived, decision).await);
+    }
+    None
+}
+
 /// Signed in, but no rule lets this person in: told in words, and the client is told too.
 async fn no_access_page(
     app: &App,
     headers: &HeaderMap,
-    back: &WayBack<'_>,
-    login: &PendingLogin,
-    session: &SessionUpdate,
+    arrived: &Arrived<'_>,
     decision: &Decision,
 ) -> Response {
+    let Arrived { request, session, back } = arrived;
     let reference = new_reference();
-    let event = about(app, "access_denied", login, Some(&app.subject(&session.subject)))
+    let event = about(app, "access_denied", request, Some(&app.subject(&session.subject)))
         .reference(&reference)
-        .with("asked", login.request.scopes.to_string())
+        .with("asked", request.scopes.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
     let Person { name, email, .. } = &session.person;
-    let resource = app.resource(&login.request.resource);
+    let resource = app.resource(&request.resource);
     let resource_name =
-        resource.and_then(|resource| resource.name.as_deref()).unwrap_or(&login.request.resource);
+        resource.and_then(|resource| resource.name.as_deref()).unwrap_or(&request.resource);
     let missing: Vec<&str> =
-        login.request.scopes.iter().map(crate::oauth::scope::Scope::as_str).collect();
+        request.scopes.iter().map(crate::oauth::scope::Scope::as_str).collect();
     let description = "The person has no access to this MCP server";
     let url = back.with_error(ErrorCode::AccessDenied, Some(description));
     let page = MessagePage {
@@ -216,12 +277,12 @@ async fn failed_page(
     app: &App,
     headers: &HeaderMap,
     back: &WayBack<'_>,
-    login: &PendingLogin,
+    request: &AuthorizationRequest,
     failed: &LoginFailed,
 ) -> Response {
     let reference = new_reference();
     let event = |name| {
-        let event = about(app, name, login, None).reference(&reference);
+        let event = about(app, name, request, None).reference(&reference);
         event.with("reason", failed.to_string())
     };
     let (status, message, code) = match failed {

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::standing;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -20,7 +21,6 @@ use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::storage::{Decided, NewLogin};
 use crate::telemetry::audit::{Actor, AuditEvent};
-use crate::upstream::UpstreamError;
 use crate::web::body;
 use crate::web::cookies::Cookies;
 use crate::web::pages::Message;
@@ -88,10 +88,9 @@ pub(super) async fn post(
         ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
     });
     let Some(address) = address else {
-        let status = StatusCode::BAD_REQUEST;
-        let reason = &"the client is gone";
-        return Err(PageError::new(&headers, status, Message::UnknownClient, reason));
+        return Err(standing::client_gone(&headers));
     };
+    standing::of_client(&app, &headers, &consent.request.client_id).await?;
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
     let decided = match form.get("decision") {
@@ -195,8 +194,11 @@ async fn approve(
     consent: &ConsentRequest,
 ) -> Result<Response, PageError> {
     // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
-    let login =
-        app.upstream().prepare_login().await.map_err(|error| unreachable_page(headers, &error))?;
+    let login = app
+        .upstream()
+        .prepare_login()
+        .await
+        .map_err(|error| people::unreachable_page(headers, &error))?;
 
     let id = new_id(app.clock());
     let state = Secret::<LoginState>::generate(&id);
@@ -240,17 +242,4 @@ async fn approve(
     let set = cookies.set_login(&id, &binding, lifetime.as_secs());
     response.headers_mut().append(header::SET_COOKIE, set);
     Ok(response)
-}
-
-/// The identity provider cannot be reached, or says something that makes no sense.
-pub(super) fn unreachable_page(headers: &HeaderMap, error: &UpstreamError) -> PageError {
-    let (status, message) = match error {
-        UpstreamError::Unreachable(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable)
-        }
-        UpstreamError::Misconfigured(_) => {
-            (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured)
-        }
-    };
-    PageError::new(headers, status, message, error)
 }

@@ -7,8 +7,10 @@ mod health;
 mod metadata;
 mod register;
 mod revoke;
+mod standing;
 mod token;
 mod upstream_notice;
+mod waiting;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -44,6 +46,7 @@ fn people_routes() -> Router<App> {
         .route("/authorize", get(authorize::get).fallback(method_not_allowed))
         .route("/consent", post(consent::post).fallback(method_not_allowed))
         .route("/auth/callback", get(callback::get).fallback(method_not_allowed))
+        .route("/waiting", get(waiting::get).fallback(method_not_allowed))
 }
 
 /// For the identity provider, which proves itself with a signed token.

@@ -69,8 +69,10 @@ kinds! {
     LoginState = "ls";
     /// The cookie that binds a login to one browser.
     BrowserBinding = "bb";
-    /// The `state` of a sign-in to the pages.
-    ConsoleState = "cl";
+    /// The `state` of a sign-in to the admin pages.
+    AdminState = "ca";
+    /// The `state` of a sign-in to `/account`.
+    AccountState = "cp";
     /// The cookie of somebody who is signed in to the pages.
     ConsoleSession = "cn";
     /// The cookie of a browser whose approval is remembered.

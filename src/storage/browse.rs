@@ -258,6 +258,12 @@ impl Storage {
         format!("host {host} {}", last.id)
     }
 
+    /// How many clients wait for approval.
+    pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
+        let waiting = "SELECT COUNT(*) FROM client_standings WHERE approval = 'waiting'";
+        Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
+    }
+
     /// One client as administrators see it.
     pub async fn client_row(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
         let mut listing = Listing::new(CLIENT_COLUMNS);

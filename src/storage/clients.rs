@@ -19,8 +19,33 @@ pub struct StoredClient {
     pub secret_hash: Option<String>,
     /// JSON.
     pub metadata: String,
+    /// `registered` by itself, or `created` by an administrator.
+    pub kind: ClientKind,
     /// When it was first registered.
     pub issued_at: Timestamp,
+}
+
+/// Where a stored client comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientKind {
+    /// It registered itself (RFC 7591), and goes when nobody uses it.
+    #[default]
+    Registered,
+    /// An administrator made it; it stays.
+    Created,
+}
+
+impl ClientKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Created => "created",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        if text == "created" { Self::Created } else { Self::Registered }
+    }
 }
 
 /// What became of a registration.
@@ -46,7 +71,7 @@ impl Storage {
         if let Some(identity) = &client.identity {
             let known = sqlx::query(
                 "UPDATE clients SET last_registered_at = $2 WHERE identity = $1
-                 RETURNING id, identity, secret_hash, metadata, issued_at",
+                 RETURNING id, identity, secret_hash, metadata, kind, issued_at",
             )
             .bind(identity)
             .bind(client.issued_at.unix())
@@ -66,8 +91,8 @@ impl Storage {
         let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
             "INSERT INTO clients (id, identity, secret_hash, metadata, issued_at, last_registered_at,
-                                  name_key, host_key)
-             VALUES ($1, $2, $3, $4, $5, $5, $6, $7) ON CONFLICT (identity) DO NOTHING",
+                                  name_key, host_key, kind)
+             VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8) ON CONFLICT (identity) DO NOTHING",
         )
         .bind(&client.id)
         .bind(client.identity.as_deref())
@@ -76,12 +101,13 @@ impl Storage {
         .bind(client.issued_at.unix())
         .bind(name_key)
         .bind(host_key)
+        .bind(client.kind.as_str())
         .execute(&mut *step)
         .await?;
         if written.rows_affected() == 0 {
             // A replica registered the same metadata between our UPDATE and INSERT.
             let row = sqlx::query(
-                "SELECT id, identity, secret_hash, metadata, issued_at FROM clients WHERE identity = $1",
+                "SELECT id, identity, secret_hash, metadata, kind, issued_at FROM clients WHERE identity = $1",
             )
             .bind(client.identity.as_deref())
             .fetch_one(&mut *step)
@@ -105,7 +131,7 @@ impl Storage {
         idle: Duration,
     ) -> Result<Option<StoredClient>, StorageError> {
         let row = sqlx::query(
-            "SELECT id, identity, secret_hash, metadata, issued_at, last_registered_at, last_used_at,
+            "SELECT id, identity, secret_hash, metadata, kind, issued_at, last_registered_at, last_used_at,
                     CASE WHEN EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id
                      AND revoked_at IS NULL AND expires_at > $2) THEN 1 ELSE 0 END AS has_live_grant
              FROM clients WHERE id = $1",
@@ -120,7 +146,8 @@ impl Storage {
             None => now.since(registered) >= unused,
             Some(used) => now.since(used.max(registered)) >= idle,
         };
-        if expired && column::<i64>(&row, "has_live_grant")? == 0 {
+        let kind: String = column(&row, "kind")?;
+        if expired && kind == "registered" && column::<i64>(&row, "has_live_grant")? == 0 {
             return Ok(None);
         }
         read_client(&row).map(Some)
@@ -143,6 +170,7 @@ fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
         identity: column(row, "identity")?,
         secret_hash: column(row, "secret_hash")?,
         metadata: column(row, "metadata")?,
+        kind: ClientKind::parse(&column::<String>(row, "kind")?),
         issued_at: moment(row, "issued_at")?,
     })
 }

@@ -1,16 +1,15 @@
 //! Sessions of the pages for administrators and people, and remembered consents.
 
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::upstream_sessions::SessionUpdate;
 use super::{Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::scope::ScopeSet;
-use crate::oauth::secret::{
-    BrowserBinding, ConsoleSession, ConsoleState, RememberedConsent, Secret, SecretHash,
-};
+use crate::oauth::secret::{ConsoleSession, RememberedConsent, Secret};
 use crate::telemetry::audit::AuditEvent;
 
 /// Which pages a session is for; one is never good for the other.
@@ -32,19 +31,18 @@ impl Realm {
     }
 }
 
-/// A sign-in to the pages, on its way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ConsoleLogin {
+/// A session of the pages about to begin.
+pub struct NewSignIn<'a> {
+    /// The cookie.
+    pub token: &'a Secret<ConsoleSession>,
     /// Which pages.
     pub realm: Realm,
-    /// Where to go on, a path of these pages.
-    pub go_on: String,
-    /// The `nonce` the ID token must carry.
-    pub nonce: String,
-    /// The verifier of our PKCE challenge.
-    pub pkce_verifier: String,
-    /// Whether the person must have proved themselves anew.
-    pub fresh: bool,
+    /// The session at the identity provider.
+    pub session: &'a SessionUpdate,
+    /// Our `sub`.
+    pub subject: &'a str,
+    /// Absolute end.
+    pub expires_at: Timestamp,
 }
 
 /// A session of the pages.
@@ -65,72 +63,16 @@ pub struct SignedIn {
 }
 
 impl Storage {
-    /// Remembers a sign-in to the pages that is about to leave for the identity provider.
-    pub async fn begin_console_login(
-        &self,
-        state: &Secret<ConsoleState>,
-        binding: &SecretHash<BrowserBinding>,
-        login: &ConsoleLogin,
-        expires_at: Timestamp,
-    ) -> Result<(), StorageError> {
-        let sealed = self.seal_json("console_logins.login", state.id(), login)?;
-        let mut step = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO console_logins (id, state_hash, binding_hash, login, expires_at)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(state.id())
-        .bind(state.hash().as_str())
-        .bind(binding.as_str())
-        .bind(sealed)
-        .bind(expires_at.unix())
-        .execute(&mut *step)
-        .await?;
-        step.commit().await
-    }
-
-    /// Uses up a sign-in to the pages; `None` for whoever is not the first from the right browser.
-    pub async fn claim_console_login(
-        &self,
-        state: &Secret<ConsoleState>,
-        binding: &SecretHash<BrowserBinding>,
-        now: Timestamp,
-    ) -> Result<Option<ConsoleLogin>, StorageError> {
-        let mut step = self.begin().await?;
-        let claimed = sqlx::query(
-            "UPDATE console_logins SET ended_at = $4
-             WHERE id = $1 AND state_hash = $2 AND binding_hash = $3
-               AND ended_at IS NULL AND expires_at > $4
-             RETURNING login",
-        )
-        .bind(state.id())
-        .bind(state.hash().as_str())
-        .bind(binding.as_str())
-        .bind(now.unix())
-        .fetch_optional(&mut *step)
-        .await?;
-        let Some(row) = claimed else { return Ok(None) };
-        let sealed: String = column(&row, "login")?;
-        let login = self.open_json("console_logins.login", state.id(), &sealed)?;
-        step.commit().await?;
-        Ok(Some(login))
-    }
-
     /// Signs a person in to the pages; a session they had in this browser ends.
-    #[expect(clippy::too_many_arguments, reason = "each is another fact about the session")]
     pub async fn sign_in(
         &self,
-        token: &Secret<ConsoleSession>,
-        realm: Realm,
-        session: &SessionUpdate,
-        subject: &str,
+        new: &NewSignIn<'_>,
         before: Option<&Secret<ConsoleSession>>,
         now: Timestamp,
-        expires_at: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
-        let session_id = self.put_session(&mut step, session, subject, now).await?;
+        let session_id = self.put_session(&mut step, new.session, new.subject, now).await?;
         if let Some(before) = before {
             sqlx::query(
                 "UPDATE console_sessions SET ended_at = $3
@@ -147,13 +89,13 @@ impl Storage {
                  (id, token_hash, realm, subject, session_id, signed_in_at, seen_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $6, $7)",
         )
-        .bind(token.id())
-        .bind(token.hash().as_str())
-        .bind(realm.as_str())
-        .bind(subject)
+        .bind(new.token.id())
+        .bind(new.token.hash().as_str())
+        .bind(new.realm.as_str())
+        .bind(new.subject)
         .bind(session_id)
         .bind(now.unix())
-        .bind(expires_at.unix())
+        .bind(new.expires_at.unix())
         .execute(&mut *step)
         .await?;
         step.record(event).await?;

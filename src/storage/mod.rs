@@ -35,8 +35,8 @@ pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use browse::{
     ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
 };
-pub use clients::{Registered, StoredClient};
-pub use console::{ConsoleLogin, Realm, SignedIn};
+pub use clients::{ClientKind, Registered, StoredClient};
+pub use console::{NewSignIn, Realm, SignedIn};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
 pub use logins::{Approval, Claimed, Decided, NewLogin, PendingLogin};

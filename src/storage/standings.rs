@@ -49,7 +49,7 @@ impl Admission {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Whether it may receive anything, under `client_approval = "first_use"`.
-    pub approval: Admission,
+    pub admission: Admission,
     /// Whether approvals of people are remembered.
     pub trusted: bool,
     /// No authorization, no token.
@@ -63,7 +63,7 @@ pub struct Standing {
 impl Standing {
     /// Whether nobody can connect it.
     pub fn shut_out(&self) -> bool {
-        self.blocked || self.approval == Admission::Refused
+        self.blocked || self.admission == Admission::Refused
     }
 }
 
@@ -94,8 +94,8 @@ impl Verdict {
 
     fn apply(self, standing: &mut Standing) {
         match self {
-            Self::Approve => standing.approval = Admission::Approved,
-            Self::Refuse => standing.approval = Admission::Refused,
+            Self::Approve => standing.admission = Admission::Approved,
+            Self::Refuse => standing.admission = Admission::Refused,
             Self::Trust => standing.trusted = true,
             Self::Untrust => standing.trusted = false,
             Self::Block => standing.blocked = true,
@@ -176,7 +176,7 @@ impl Storage {
              WHERE client_id = $1",
         )
         .bind(client_id)
-        .bind(after.approval.as_str())
+        .bind(after.admission.as_str())
         .bind(i64::from(after.trusted))
         .bind(i64::from(after.blocked))
         .bind(now.unix())
@@ -200,7 +200,7 @@ impl Storage {
         }
         let told = |standing: &Standing| {
             serde_json::json!({
-                "approval": standing.approval.as_str(),
+                "approval": standing.admission.as_str(),
                 "trusted": standing.trusted,
                 "blocked": standing.blocked,
             })
@@ -360,7 +360,7 @@ pub(super) async fn end_all_of_client(
 
 pub(super) fn read_standing(row: &sqlx::any::AnyRow) -> Result<Standing, StorageError> {
     Ok(Standing {
-        approval: Admission::parse(&column::<String>(row, "approval")?)?,
+        admission: Admission::parse(&column::<String>(row, "approval")?)?,
         trusted: column::<i64>(row, "trusted")? != 0,
         blocked: column::<i64>(row, "blocked")? != 0,
         requested_at: moment_if_any(row, "requested_at")?,

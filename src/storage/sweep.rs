@@ -36,8 +36,6 @@ impl Storage {
                  (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM logins WHERE id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM console_logins WHERE id IN
-                 (SELECT id FROM console_logins WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM console_sessions WHERE id IN
                  (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM remembered_consents WHERE id IN
@@ -81,7 +79,7 @@ impl Storage {
         let mut step = self.begin().await?;
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
-                 (SELECT id FROM clients WHERE last_used_at IS NULL AND last_registered_at <= $1
+                 (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
                   ORDER BY last_registered_at LIMIT $2)",
         )
         .bind(before.unix())
@@ -105,7 +103,7 @@ impl Storage {
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT c.id FROM clients c
-                  WHERE ((c.last_used_at IS NULL AND c.last_registered_at <= $1)
+                  WHERE c.kind = 'registered' AND ((c.last_used_at IS NULL AND c.last_registered_at <= $1)
                       OR (c.last_used_at <= $2 AND c.last_registered_at <= $2))
                     AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = c.id
                                     AND g.revoked_at IS NULL AND g.expires_at > $3)

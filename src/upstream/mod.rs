@@ -9,6 +9,7 @@ mod fixtures;
 mod github;
 pub mod notice;
 mod oidc;
+pub mod pages;
 pub mod probe;
 mod provider;
 pub mod recheck;
@@ -27,6 +28,7 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 use provider::{Provider, ProviderCache};
+pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
 
 /// The identity provider cannot be used now. Reasons are for the log.
@@ -102,14 +104,30 @@ impl Upstream {
         self.0.is_known().await
     }
 
+    /// How the provider has answered since the start.
+    pub fn health(&self) -> Health {
+        self.0.breaker.health(self.0.clock.now())
+    }
+
     /// Whether the provider's metadata is at hand or can be had.
     pub async fn is_reachable(&self) -> bool {
-        self.0.provider().await.is_ok()
+        self.provider().await.is_ok()
+    }
+
+    /// The provider's metadata; the overview shows whether it could be had.
+    async fn provider(&self) -> Result<Arc<Provider>, UpstreamError> {
+        let provider = self.0.provider().await;
+        let now = self.0.clock.now();
+        match &provider {
+            Ok(_) => self.0.breaker.succeeded(now),
+            Err(error) => self.0.breaker.troubled(now, &error.to_string()),
+        }
+        provider
     }
 
     /// Makes ready to send a person to the provider; fails before anything is consumed.
     pub async fn prepare_login(&self) -> Result<LoginToStart, UpstreamError> {
-        let provider = self.0.provider().await?;
+        let provider = self.provider().await?;
         let verifier = PkceCodeVerifier::new(random_text());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
         Ok(LoginToStart {
@@ -133,9 +151,10 @@ impl Upstream {
         error: Option<&str>,
     ) -> Result<SessionUpdate, LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        self.finish(nonce, verifier, iss, code, error).await
+        Ok(self.finish(nonce, verifier, iss, code, error).await?.0)
     }
 
+    /// The session, and when the provider says that the person proved themselves (Unix seconds).
     async fn finish(
         &self,
         nonce: &str,
@@ -143,7 +162,7 @@ impl Upstream {
         iss: Option<&str>,
         code: Option<&str>,
         error: Option<&str>,
-    ) -> Result<SessionUpdate, LoginFailed> {
+    ) -> Result<(SessionUpdate, Option<i64>), LoginFailed> {
         let inner = &self.0;
         let provider = inner.provider().await.map_err(|error| match error {
             UpstreamError::Unreachable(reason) => LoginFailed::Unavailable(reason),
@@ -181,13 +200,16 @@ impl Upstream {
             );
         }
         let person = inner.read_person(&provider, &response, &identity, None).await;
-        Ok(SessionUpdate {
+        inner.breaker.login(inner.clock.now(), response.tokens().refresh_token.is_none());
+        let proved_at = identity.claims.get("auth_time").and_then(serde_json::Value::as_i64);
+        let session = SessionUpdate {
             issuer: inner.config.issuer.clone(),
             subject: identity.subject,
             sid: identity.sid,
             person,
             tokens: UpstreamTokens { nonce: Some(nonce.to_owned()), ..response.tokens() },
-        })
+        };
+        Ok((session, proved_at))
     }
 }
 

@@ -48,7 +48,23 @@ pub enum Recheck {
 /// Leaves a provider in trouble alone: after each failure twice as long, so that people do not wait
 /// for its silence and it is not buried in questions when it comes back.
 #[derive(Default)]
-pub(super) struct Breaker(std::sync::Mutex<Option<Failing>>);
+pub(super) struct Breaker {
+    failing: std::sync::Mutex<Option<Failing>>,
+    seen: std::sync::Mutex<Health>,
+}
+
+/// How the provider has answered since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// It is left alone for a moment after failures.
+    pub paused: bool,
+    /// Its last usable answer.
+    pub last_success: Option<Timestamp>,
+    /// Its last failure, and what it was.
+    pub last_error: Option<(Timestamp, String)>,
+    /// Its last login brought no refresh token.
+    pub without_refresh: bool,
+}
 
 #[derive(Clone, Copy)]
 struct Failing {
@@ -64,19 +80,46 @@ impl Breaker {
         self.state().is_some_and(|failing| now < failing.until)
     }
 
-    fn failed(&self, now: Timestamp) {
+    /// How the provider has answered.
+    pub(super) fn health(&self, now: Timestamp) -> Health {
+        Health { paused: self.is_open(now), ..self.seen().clone() }
+    }
+
+    /// Notes a usable answer that is no re-check: discovery, a login.
+    pub(super) fn succeeded(&self, now: Timestamp) {
+        self.seen().last_success = Some(now);
+    }
+
+    /// Notes whether a login brought a refresh token.
+    pub(super) fn login(&self, now: Timestamp, without_refresh: bool) {
+        self.answered(now);
+        self.seen().without_refresh = without_refresh;
+    }
+
+    /// Notes a failure that does not pause anything.
+    pub(super) fn troubled(&self, now: Timestamp, reason: &str) {
+        self.seen().last_error = Some((now, reason.to_owned()));
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Health> {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn failed(&self, now: Timestamp, reason: &str) {
+        self.troubled(now, reason);
         let mut state = self.state();
         let pause = state.map_or(Self::FIRST_PAUSE, |failing| failing.pause * 2);
         let pause = pause.min(Self::LONGEST_PAUSE);
         *state = Some(Failing { until: now.plus(pause), pause });
     }
 
-    fn answered(&self) {
+    fn answered(&self, now: Timestamp) {
         *self.state() = None;
+        self.succeeded(now);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Option<Failing>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -180,8 +223,11 @@ impl Inner {
         };
         let answer = self.question(&provider, &mut session, &owner, refresh_token.as_deref()).await;
         match &answer {
-            Err(TokenFailure::Transient(_)) => self.breaker.failed(self.clock.now()),
-            _ => self.breaker.answered(),
+            Err(TokenFailure::Transient(reason)) => {
+                self.breaker.failed(self.clock.now(), reason);
+            }
+            Err(TokenFailure::Ours(reason)) => self.breaker.troubled(self.clock.now(), reason),
+            _ => self.breaker.answered(self.clock.now()),
         }
         match answer {
             Ok((tokens, about)) => {

@@ -48,14 +48,9 @@ impl Upstream {
             return Err(LoginFailed::Untrusted("state is not ours".to_owned()));
         }
         let (iss, code, error) = (param("iss"), param("code"), param("error"));
-        self.finish(
-            &trial.nonce,
-            &trial.verifier,
-            iss.as_deref(),
-            code.as_deref(),
-            error.as_deref(),
-        )
-        .await
+        let (nonce, verifier) = (&trial.nonce, &trial.verifier);
+        let answer = (iss.as_deref(), code.as_deref(), error.as_deref());
+        Ok(self.finish(nonce, verifier, answer.0, answer.1, answer.2).await?.0)
     }
 
     /// Refreshes once. The error is for the administrator.

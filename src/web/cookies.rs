@@ -1,8 +1,10 @@
-//! The two cookies of the people's pages. Both are HttpOnly, SameSite=Lax, Path=/.
+//! The cookies of the pages. All are HttpOnly, SameSite=Lax, Path=/.
 //!
 //! - *consent*: one per page, marks a browser before anything is approved, so that the Approve form of one browser
 //!   cannot be pressed by another (CSRF). It proves nothing else.
 //! - *login*: made at Approve, one per login, proves at the callback that the same browser came back.
+//! - *admin*, *account*: somebody who is signed in to these pages; beside it, a sign-in on its way.
+//! - *held*: a sign-in that waits for an administrator. *remembered*: an approval that need not be asked again.
 //!
 //! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03).
 //! On loopback http, browsers other than Chromium drop `Secure` cookies, so both are left out there.
@@ -10,7 +12,8 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 
-use crate::oauth::secret::{BrowserBinding, Secret};
+use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, Secret};
+use crate::storage::Realm;
 
 /// Names and attributes of our cookies, by the scheme of the public URL.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,9 @@ pub struct Cookies {
 
 const CONSENT: &str = "portcullis-consent-";
 const LOGIN: &str = "portcullis-login-";
+const HELD: &str = "portcullis-held-";
+const PAGES: &str = "portcullis-pages-";
+const UNDERWAY: &str = "portcullis-signing-in-";
 
 impl Cookies {
     /// Cookies for a public URL that is https, or loopback http.
@@ -73,6 +79,61 @@ impl Cookies {
     /// `Set-Cookie` that removes the binding of a login.
     pub fn clear_login(self, id: &str) -> HeaderValue {
         self.build(self.name(LOGIN, id), "", Some(0))
+    }
+
+    /// The proof that this browser waits with the held login `id`.
+    pub fn held(self, headers: &HeaderMap, id: &str) -> Option<Secret<HeldLogin>> {
+        Secret::parse(&only(headers, &self.name(HELD, id))?)
+    }
+
+    /// `Set-Cookie` for a held login.
+    pub fn set_held(self, id: &str, token: &Secret<HeldLogin>, max_age: u64) -> HeaderValue {
+        self.build(self.name(HELD, id), token.expose(), Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes a held login.
+    pub fn clear_held(self, id: &str) -> HeaderValue {
+        self.build(self.name(HELD, id), "", Some(0))
+    }
+
+    /// Held logins of this browser beyond `keep`, oldest first.
+    pub fn held_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
+        self.beyond(HELD, headers, keep)
+    }
+
+    /// The session of these pages.
+    pub fn console(self, headers: &HeaderMap, realm: Realm) -> Option<Secret<ConsoleSession>> {
+        Secret::parse(&only(headers, &self.name(PAGES, realm.as_str()))?)
+    }
+
+    /// `Set-Cookie` for the session of these pages.
+    pub fn set_console(
+        self,
+        realm: Realm,
+        token: &Secret<ConsoleSession>,
+        max_age: u64,
+    ) -> HeaderValue {
+        self.build(self.name(PAGES, realm.as_str()), token.expose(), Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes the session of these pages.
+    pub fn clear_console(self, realm: Realm) -> HeaderValue {
+        self.build(self.name(PAGES, realm.as_str()), "", Some(0))
+    }
+
+    /// A sign-in to these pages on its way, sealed.
+    pub fn underway(self, headers: &HeaderMap, realm: Realm) -> Option<String> {
+        only(headers, &self.name(UNDERWAY, realm.as_str()))
+    }
+
+    /// `Set-Cookie` for a sign-in to these pages on its way; the newest counts.
+    pub fn set_underway(self, realm: Realm, sealed: &str, max_age: u64) -> HeaderValue {
+        self.build(self.name(UNDERWAY, realm.as_str()), sealed, Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes a sign-in on its way.
+    pub fn clear_underway(self, realm: Realm) -> HeaderValue {
+        self.build(self.name(UNDERWAY, realm.as_str()), "", Some(0))
     }
 
     /// The ids of logins this browser has under way beyond `keep` of them, oldest first: their

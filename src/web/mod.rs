@@ -2,9 +2,11 @@
 
 pub mod body;
 pub mod client_auth;
+pub mod console;
 pub mod cookies;
 pub mod cors;
 pub mod error;
+pub mod lists;
 pub mod pages;
 pub mod params;
 pub mod people;

@@ -75,6 +75,17 @@ pub enum Message<'a> {
     MethodNotAllowed,
     TooManyRequests,
     RequestTooLarge,
+    /// An administrator has blocked or refused the client.
+    ClientShutOut,
+    /// An administrator has blocked the person.
+    PersonBlocked,
+    /// A form of our pages that a page of ours did not send.
+    FormFromElsewhere,
+    NotAnAdministrator,
+    /// The identity provider said no at a sign-in to our pages.
+    LoginRefused,
+    /// A sign-in that waited for an administrator, and waits no longer.
+    WaitingOver,
 }
 
 /// A way back to the client.
@@ -122,7 +133,7 @@ impl ConsentPage<'_> {
     /// The answer, `200`.
     pub fn render(&self) -> Response {
         let template = ConsentTemplate { page: self, w: self.language.words() };
-        respond(StatusCode::OK, self.language, template.render())
+        respond(StatusCode::OK, self.language, Style::People, template.render())
     }
 }
 
@@ -131,7 +142,28 @@ impl MessagePage<'_> {
     pub fn render(&self) -> Response {
         let w = self.language.words();
         let template = MessageTemplate { page: self, text: text(&self.message, w), w };
-        respond(self.status, self.language, template.render())
+        respond(self.status, self.language, Style::People, template.render())
+    }
+}
+
+/// The page of somebody who waits for an administrator; it asks again by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingPage {
+    /// What the person reads.
+    pub language: Language,
+}
+
+#[derive(Template)]
+#[template(path = "waiting.html")]
+struct WaitingTemplate {
+    w: &'static Words,
+}
+
+impl WaitingPage {
+    /// The answer, `200`.
+    pub fn render(&self) -> Response {
+        let template = WaitingTemplate { w: self.language.words() };
+        respond(StatusCode::OK, self.language, Style::People, template.render())
     }
 }
 
@@ -157,17 +189,37 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::MethodNotAllowed => &w.method_not_allowed,
         Message::TooManyRequests => &w.too_many_requests,
         Message::RequestTooLarge => &w.request_too_large,
+        Message::ClientShutOut => &w.client_shut_out,
+        Message::PersonBlocked => &w.person_blocked,
+        Message::FormFromElsewhere => &w.form_from_elsewhere,
+        Message::NotAnAdministrator => &w.not_an_administrator,
+        Message::LoginRefused => &w.login_refused,
+        Message::WaitingOver => &w.waiting_over,
     }
 }
 
 const STYLE_START: &str = "<style>";
 const STYLE_END: &str = "</style>";
 
+/// Which style sheet a page carries; the policy names its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Pages with one message or question.
+    People,
+    /// Pages with lists: for administrators, and `/account`.
+    Lists,
+}
+
 /// The policy of every page. There is no `form-action`: Chromium applies it to every redirect that
 /// follows the form, so it would block the identity provider and the way back to the client.
-fn content_security_policy(html: &str) -> HeaderValue {
-    static POLICY: OnceLock<HeaderValue> = OnceLock::new();
-    POLICY
+fn content_security_policy(style: Style, html: &str) -> HeaderValue {
+    static PEOPLE: OnceLock<HeaderValue> = OnceLock::new();
+    static LISTS: OnceLock<HeaderValue> = OnceLock::new();
+    let policy = match style {
+        Style::People => &PEOPLE,
+        Style::Lists => &LISTS,
+    };
+    policy
         .get_or_init(|| {
             let style = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
             let style = style.map_or("", |(style, _)| style);
@@ -181,7 +233,13 @@ fn content_security_policy(html: &str) -> HeaderValue {
         .clone()
 }
 
-fn respond(status: StatusCode, language: Language, html: askama::Result<String>) -> Response {
+/// The answer with a page: every header that a page must have.
+pub fn respond(
+    status: StatusCode,
+    language: Language,
+    style: Style,
+    html: askama::Result<String>,
+) -> Response {
     let html = match html {
         Ok(html) => html,
         Err(cause) => {
@@ -194,7 +252,7 @@ fn respond(status: StatusCode, language: Language, html: askama::Result<String>)
     let headers: [(HeaderName, HeaderValue); 10] = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::CONTENT_SECURITY_POLICY, content_security_policy(&html)),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy(style, &html)),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),

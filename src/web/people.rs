@@ -10,6 +10,7 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::{Destination, ReturnAddress, destination};
 use crate::storage::StorageError;
 use crate::telemetry::new_reference;
+use crate::upstream::UpstreamError;
 
 /// The language a person reads.
 pub fn language(headers: &HeaderMap) -> Language {
@@ -68,6 +69,11 @@ impl PageError {
         Self { status, message, reference, reason, language: language(headers) }
     }
 
+    /// The number on the page.
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+
     /// Our database could not serve, or a fault of ours.
     pub fn storage(headers: &HeaderMap, error: &StorageError) -> Self {
         match error {
@@ -100,6 +106,19 @@ impl IntoResponse for PageError {
         }
         response
     }
+}
+
+/// The identity provider cannot be reached, or says something that makes no sense.
+pub fn unreachable_page(headers: &HeaderMap, error: &UpstreamError) -> PageError {
+    let (status, message) = match error {
+        UpstreamError::Unreachable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable)
+        }
+        UpstreamError::Misconfigured(_) => {
+            (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured)
+        }
+    };
+    PageError::new(headers, status, message, error)
 }
 
 /// Leads the browser on. 303, so that a POST is never repeated elsewhere (RFC 9700 §4.12).

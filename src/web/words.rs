@@ -1,6 +1,28 @@
 //! Every word a person reads, in every language. A language is complete because it would not compile
 //! otherwise.
 
+/// Words in every language, side by side: a page cannot lack one of them.
+macro_rules! words {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($field:ident: $en:literal, $ja:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        $vis struct $name { $(pub(crate) $field: &'static str,)* }
+
+        impl $name {
+            /// The words of `language`.
+            $vis fn of(language: $crate::web::words::Language) -> &'static Self {
+                static EN: $name = $name { $($field: $en,)* };
+                static JA: $name = $name { $($field: $ja,)* };
+                match language {
+                    $crate::web::words::Language::English => &EN,
+                    $crate::web::words::Language::Japanese => &JA,
+                }
+            }
+        }
+    };
+}
+pub(crate) use words;
+
 /// A language of the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -122,6 +144,13 @@ pub struct Words {
     pub method_not_allowed: Text,
     pub too_many_requests: Text,
     pub request_too_large: Text,
+    pub client_shut_out: Text,
+    pub person_blocked: Text,
+    pub form_from_elsewhere: Text,
+    pub not_an_administrator: Text,
+    pub login_refused: Text,
+    pub waiting: Text,
+    pub waiting_over: Text,
 }
 
 static EN: Words = Words {
@@ -261,6 +290,41 @@ static EN: Words = Words {
         happened: "More was sent than this page can accept.",
         remedy: "Go back to the application and connect again.",
     },
+    client_shut_out: Text {
+        title: "This application is blocked",
+        happened: "Your administrator has decided that this application may not be connected.",
+        remedy: "If you need it, ask your administrator, and give the reference below.",
+    },
+    person_blocked: Text {
+        title: "Your access is blocked",
+        happened: "Your administrator has blocked your access to this server.",
+        remedy: "Ask your administrator, and give the reference below.",
+    },
+    form_from_elsewhere: Text {
+        title: "This form did not come from your page",
+        happened: "The form was not sent by the page that was shown to this browser, so nothing was changed. This also happens when you signed in again in another tab.",
+        remedy: "Go back, load the page again, and repeat what you did.",
+    },
+    not_an_administrator: Text {
+        title: "These pages are not for you",
+        happened: "You are signed in, but you have none of the roles or groups that these pages are for.",
+        remedy: "If you need them, ask your administrator, and give the reference below.",
+    },
+    login_refused: Text {
+        title: "You were not signed in",
+        happened: "The service that signs you in said no, or you cancelled.",
+        remedy: "Go back and try again. If this comes back, tell your administrator, and give the reference below.",
+    },
+    waiting: Text {
+        title: "Waiting for your administrator",
+        happened: "This application is used here for the first time, so your administrator has to approve it. You are signed in, and they can see your request.",
+        remedy: "Leave this page open: it goes on by itself as soon as the application is approved.",
+    },
+    waiting_over: Text {
+        title: "This request is over",
+        happened: "The request that was waiting for your administrator has ended, or has expired.",
+        remedy: "Go back to the application and connect again.",
+    },
 };
 
 static JA: Words = Words {
@@ -398,6 +462,41 @@ static JA: Words = Words {
     request_too_large: Text {
         title: "要求が大きすぎます",
         happened: "このページで受け付けられる量を超えています。",
+        remedy: "アプリケーションに戻り、もう一度接続してください。",
+    },
+    client_shut_out: Text {
+        title: "このアプリケーションはブロックされています",
+        happened: "管理者の判断により、このアプリケーションは接続できません。",
+        remedy: "必要な場合は、下の参照番号を添えて管理者に依頼してください。",
+    },
+    person_blocked: Text {
+        title: "あなたのアクセスはブロックされています",
+        happened: "管理者が、このサーバーへのあなたのアクセスをブロックしました。",
+        remedy: "下の参照番号を添えて管理者に問い合わせてください。",
+    },
+    form_from_elsewhere: Text {
+        title: "このフォームはあなたのページからのものではありません",
+        happened: "このブラウザーに表示されたページから送られたフォームではないため、何も変更していません。別のタブでサインインし直した場合にも起こります。",
+        remedy: "前のページに戻って再読み込みし、もう一度操作してください。",
+    },
+    not_an_administrator: Text {
+        title: "このページを利用する権限がありません",
+        happened: "サインインはできましたが、このページに必要なロールまたはグループがありません。",
+        remedy: "必要な場合は、下の参照番号を添えて管理者に依頼してください。",
+    },
+    login_refused: Text {
+        title: "サインインできませんでした",
+        happened: "サインインを行うサービスが拒否したか、キャンセルされました。",
+        remedy: "前のページに戻ってもう一度お試しください。繰り返す場合は、下の参照番号を添えて管理者に連絡してください。",
+    },
+    waiting: Text {
+        title: "管理者の承認を待っています",
+        happened: "このアプリケーションはここで初めて使われるため、管理者の承認が必要です。サインインは済んでおり、管理者にはこの要求が見えています。",
+        remedy: "このページを開いたままにしてください。承認されると自動的に先へ進みます。",
+    },
+    waiting_over: Text {
+        title: "この要求は終了しました",
+        happened: "管理者の承認を待っていた要求は、終了したか期限が切れました。",
         remedy: "アプリケーションに戻り、もう一度接続してください。",
     },
 };

@@ -24,6 +24,7 @@ mod token_endpoint;
 mod gateway;
 mod streams;
 
+mod admin;
 mod audit;
 mod github;
 mod logs;

@@ -37,6 +37,15 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
+    /// As in metadata (RFC 7591 §2).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+        }
+    }
+
     /// Whether the client gets a secret.
     pub fn needs_secret(self) -> bool {
         self != Self::None

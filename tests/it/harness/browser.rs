@@ -98,6 +98,11 @@ impl Form {
         let html = answer.text();
         let form = Regex::new(r"(?s)<form[^>]*>.*?</form>").unwrap();
         let form = form.find(html).unwrap_or_else(|| panic!("no form in {html}")).as_str();
+        Self::in_html(form, page_url)
+    }
+
+    /// The form that this HTML is.
+    pub(crate) fn in_html(form: &str, page_url: &str) -> Self {
         let head = form.split('>').next().unwrap();
         let action = attribute(head, "action").unwrap_or_default();
         let action = Url::parse(page_url).unwrap().join(&action).unwrap().to_string();

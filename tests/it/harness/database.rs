@@ -85,7 +85,6 @@ impl Database {
             "client_standings",
             "people",
             "people_words",
-            "console_logins",
             "console_sessions",
             "remembered_consents",
             "held_logins",

@@ -6,6 +6,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod console;
 pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod logs;
@@ -35,6 +36,8 @@ pub(crate) const START: i64 = 1_795_219_200;
 /// A running Portcullis in front of the to-do MCP server and the demo identity provider.
 pub(crate) struct TestApp {
     pub url: String,
+    /// Where the admin pages are.
+    pub admin_url: String,
     pub clock: ManualClock,
     pub idp: IdentityProvider,
     pub todo: TodoServer,
@@ -65,6 +68,8 @@ pub(crate) struct Setup {
     pub resource: String,
     /// TOML at the end: more tables.
     pub tables: String,
+    /// TOML after `[admin]`.
+    pub after_admin: String,
     /// In place of the resource with its rules.
     pub resources: Option<String>,
 }
@@ -89,16 +94,24 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://{address}");
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin_address = admin.local_addr().unwrap();
         let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
         let database = Database::new().await;
-        let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
+        let mut config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
+        let admin_url = format!("http://{admin_address}");
+        config += &format!(
+            "\n[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]\n{}",
+            setup.after_admin
+        );
+        let http = Http::default();
         let mut app =
-            Self { url, clock, idp, todo, database, http: Http::default(), config, running: None };
-        app.running = Some(app.launch(listener).await);
+            Self { url, admin_url, clock, idp, todo, database, http, config, running: None };
+        app.running = Some(app.launch(listener, Some(admin)).await);
         app
     }
 
-    async fn launch(&self, listener: TcpListener) -> Running {
+    async fn launch(&self, listener: TcpListener, admin: Option<TcpListener>) -> Running {
         let config = self.config();
         let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
         let storage = Storage::open(config.database_url.expose(), key.as_deref()).await.unwrap();
@@ -106,7 +119,7 @@ impl TestApp {
         let app = App::new(config, clock, storage.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            server::serve(app, listener, async {
+            server::serve(app, listener, admin, async {
                 let _ = stopped.await;
             })
             .await;
@@ -127,7 +140,7 @@ impl TestApp {
     pub(crate) async fn replica(&self) -> (String, oneshot::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        (url, self.launch(listener).await.stop)
+        (url, self.launch(listener, None).await.stop)
     }
 
     pub(crate) fn storage(&self) -> Storage {
@@ -143,7 +156,9 @@ impl TestApp {
         self.stop().await;
         let address = self.url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(&address).await.unwrap();
-        self.running = Some(self.launch(listener).await);
+        let admin = self.admin_url.trim_start_matches("http://");
+        let admin = TcpListener::bind(admin).await.unwrap();
+        self.running = Some(self.launch(listener, Some(admin)).await);
     }
 
     pub(crate) async fn stop(&mut self) {

@@ -1,0 +1,161 @@
+//! `/grants`: who connected what with which rights, and the way to end it. What ends here is refused
+//! by the gateway at once, open streams included.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::clients::{next_page, path_of};
+use super::visit::{Action, Turned, Visit};
+use crate::clock::Timestamp;
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::client_name::DisplayName;
+use crate::storage::{GrantFilter, GrantRow, Selection};
+use crate::web::lists::Frame;
+use crate::web::words::words;
+
+/// Rows of a page.
+const ROWS: i64 = 50;
+
+words! {
+    struct GrantWords {
+        title: "Connections", "接続";
+        explained: "Each line is one person, one client, one MCP server.", "1行が、1人の利用者・1つのクライアント・1つのMCPサーバーの組み合わせです。";
+        person: "Person", "利用者";
+        client: "Client", "クライアント";
+        server: "MCP server", "MCPサーバー";
+        scopes: "Scopes", "スコープ";
+        since: "Since", "開始";
+        last_use: "Last use", "最終利用";
+        state: "State", "状態";
+        live: "live", "有効";
+        ended: "ended", "終了";
+        expired: "expired", "期限切れ";
+        include_ended: "ended ones as well", "終了したものも表示";
+        subject: "Subject of the person", "利用者のサブジェクト";
+        client_id: "Client ID", "クライアントID";
+        any: "any", "すべて";
+        find: "Find", "検索";
+        none: "No connection fits.", "該当する接続はありません。";
+        end: "End", "終了";
+        end_before: "End everything given before", "次の日時より前に許可されたものをすべて終了";
+        end_all: "End", "終了";
+        more: "More", "次へ";
+        unnamed: "(no name)", "(名前なし)";
+        utc_note: "UTC, at midnight", "UTCの0時";
+        done_one: "The connection has ended.", "接続を終了しました。";
+        done_many: "connections have ended.", "件の接続を終了しました。";
+        not_a_day: "That is not a day.", "日付が正しくありません。";
+    }
+}
+
+struct Shown {
+    row: GrantRow,
+    client: Option<String>,
+    ended: bool,
+}
+
+impl Shown {
+    fn of(row: GrantRow, now: Timestamp) -> Self {
+        let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
+        let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
+        Self {
+            client: DisplayName::of(name).text,
+            ended: row.revoked.is_some() || now >= row.expires_at,
+            row,
+        }
+    }
+
+    fn client_path(&self) -> String {
+        path_of(&self.row.client_id)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/grants.html")]
+struct ListTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static GrantWords,
+    filter: &'a GrantFilter,
+    resources: Vec<(&'a str, bool)>,
+    rows: Vec<Shown>,
+    next: Option<String>,
+}
+
+pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
+    let mut frame = visit.frame("/grants").await?;
+    let w = GrantWords::of(frame.language);
+    frame.notice = match visit.param("done") {
+        "one" => Some(w.done_one.to_owned()),
+        "not_a_day" => Some(w.not_a_day.to_owned()),
+        many => many.parse::<u64>().ok().map(|n| format!("{n} {}", w.done_many)),
+    };
+    let filter = GrantFilter {
+        client_id: visit.param("client").trim().to_owned(),
+        subject: visit.param("sub").trim().to_owned(),
+        resource: visit.param("server").to_owned(),
+        ended: !visit.param("ended").is_empty(),
+        after: visit.param("after").to_owned(),
+    };
+    let now = visit.app.now();
+    let mut rows = visit
+        .app
+        .storage()
+        .browse_grants(&filter, now, ROWS + 1)
+        .await
+        .map_err(|error| visit.storage(&error))?;
+    let next = next_page(&mut rows, |last| link(&filter, &last.id));
+    let ids = visit.app.config().resources.iter().map(|resource| resource.id.as_str());
+    let template = ListTemplate {
+        frame: &frame,
+        w,
+        resources: ids.map(|id| (id, id == filter.resource)).collect(),
+        filter: &filter,
+        rows: rows.into_iter().map(|row| Shown::of(row, now)).collect(),
+        next,
+    };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
+fn link(filter: &GrantFilter, after: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::from("/grants?"));
+    query
+        .append_pair("client", &filter.client_id)
+        .append_pair("sub", &filter.subject)
+        .append_pair("server", &filter.resource);
+    if filter.ended {
+        query.append_pair("ended", "1");
+    }
+    query.append_pair("after", after).finish()
+}
+
+/// `POST /grant`: ends one, or all that are older than a day.
+pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+    action.needs_fresh_proof("/grants")?;
+    let visit = &action.visit;
+    let storage = visit.app.storage();
+    let now = visit.app.now();
+    let because = "ended by an administrator";
+    if action.field("action") == "before" {
+        let day = chrono::NaiveDate::parse_from_str(action.field("day"), "%Y-%m-%d");
+        let Some(midnight) = day.ok().and_then(|day| day.and_hms_opt(0, 0, 0)) else {
+            return Ok(visit.go("/grants?done=not_a_day"));
+        };
+        let which = Selection::Before(Timestamp::from_unix(midnight.and_utc().timestamp()));
+        let event = visit.event("grants_revoked");
+        let ended = storage.revoke_grants(&which, because, now, event).await;
+        let ended = ended.map_err(|error| visit.storage(&error))?;
+        return Ok(visit.go(&format!("/grants?done={ended}")));
+    }
+    let row = storage.grant_row(action.field("id")).await.map_err(|e| visit.storage(&e))?;
+    let row = row.ok_or_else(|| visit.missing())?;
+    let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);
+    let event = event.resource(&row.resource);
+    let revoked = storage.revoke_grant(&row.id, because, now, event).await;
+    revoked.map_err(|error| visit.storage(&error))?;
+    let back = match action.field("back") {
+        "person" => crate::admin::people_path(&row.subject),
+        _ => "/grants?".to_owned(),
+    };
+    Ok(visit.go(&format!("{back}&done=one")))
+}

@@ -1,0 +1,45 @@
+//! The admin listener: pages for the people who run this server (threats AD-01 to AD-05).
+//!
+//! Never on the public listener. Everybody signs in through the identity provider and needs one of the
+//! roles, groups or subjects of `[admin]`; those of `[admin.read_only]` see everything and change
+//! nothing. A change must come from a form of the very session, and what cuts somebody off wants a
+//! proof that is younger than ten minutes.
+
+mod clients;
+mod grants;
+mod overview;
+mod visit;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::web::pages::Message;
+use crate::web::people::message;
+
+/// All pages of the admin listener.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/", get(overview::get))
+        .route("/sign-in", post(visit::sign_in))
+        .route("/signed-in", get(visit::signed_in))
+        .route("/sign-out", post(visit::sign_out))
+        .route("/clients", get(clients::list))
+        .route("/clients/new", get(clients::new).post(clients::create))
+        .route("/client", get(clients::one).post(clients::act))
+        .route("/grants", get(grants::list))
+        .route("/grant", post(grants::act))
+        .fallback(not_found)
+}
+
+/// The page of a person.
+fn people_path(subject: &str) -> String {
+    let subject: String = form_urlencoded::byte_serialize(subject.as_bytes()).collect();
+    format!("/person?sub={subject}")
+}
+
+async fn not_found(headers: HeaderMap) -> Response {
+    message(&headers, StatusCode::NOT_FOUND, Message::NotFound)
+}

@@ -1,0 +1,175 @@
+//! `GET /`: the numbers, the state of the parts, and what needs a hand.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::visit::{Turned, Visit};
+use crate::clock::Timestamp;
+use crate::config::ClientApproval;
+use crate::storage::Overview;
+use crate::web::lists::{Frame, utc};
+use crate::web::words::words;
+
+words! {
+    struct OverviewWords {
+        title: "Overview", "概要";
+        people: "People", "利用者";
+        clients: "Clients", "クライアント";
+        live_grants: "Live connections", "有効な接続";
+        logins_day: "Sign-ins, last day", "サインイン(24時間)";
+        logins_week: "Sign-ins, last week", "サインイン(7日間)";
+        refusals_day: "Refusals, last day", "拒否(24時間)";
+        refusals_week: "Refusals, last week", "拒否(7日間)";
+        database: "Database", "データベース";
+        needs_a_hand: "Needs a hand", "対応が必要なこと";
+        nothing: "Nothing.", "ありません。";
+        week: "Sign-ins and refusals, last seven days, by six hours", "直近7日間のサインインと拒否(6時間ごと)";
+        signed_in: "sign-ins", "サインイン";
+        refused: "refusals", "拒否";
+        upstream: "Identity provider", "IDプロバイダー";
+        provider: "Provider", "プロバイダー";
+        state: "State", "状態";
+        answers: "answers", "応答しています";
+        silent: "is left alone after failures; people who are signed in go on", "失敗が続いたため一時停止中。サインイン済みの人は引き続き利用できます";
+        last_success: "Last answer", "最後の応答";
+        last_error: "Last failure", "最後の失敗";
+        never: "none since the start", "起動以降なし";
+        version: "Version", "バージョン";
+        waiting: "clients wait for your approval", "件のクライアントが承認を待っています";
+        look: "Decide", "確認する";
+        upstream_down: "The identity provider does not answer: nobody new can sign in. Check its status page, the network and the time on this machine; `portcullis check` says what is wrong.", "IDプロバイダーが応答しないため、新しいサインインができません。プロバイダーの稼働状況、ネットワーク、このサーバーの時刻を確認してください。`portcullis check` が原因を示します。";
+        no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
+        old_key: "A signing key is older than a year. Rotate it on the page “Keys”.", "署名鍵が1年以上前のものです。「鍵」のページで更新してください。";
+        keys: "Keys", "鍵";
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/overview.html")]
+struct OverviewTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static OverviewWords,
+    numbers: &'a Overview,
+    day: (i64, i64),
+    week: (i64, i64),
+    bars: Vec<Bar>,
+    size: String,
+    provider: &'a str,
+    upstream: crate::upstream::Health,
+    old_key: bool,
+    waiting: bool,
+    version: &'static str,
+}
+
+/// A bar of the chart, in its coordinates.
+struct Bar {
+    x: i64,
+    logins: (i64, i64),
+    refusals: (i64, i64),
+    label: String,
+    day: Option<String>,
+}
+
+/// Hours that one bar stands for.
+const HOURS: i64 = 6;
+/// Height of the chart's bars.
+const HEIGHT: i64 = 90;
+
+pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+    let app = &visit.app;
+    let now = app.now();
+    let numbers = app.storage().overview(now).await.map_err(|e| visit.storage(&e))?;
+    let frame = visit.frame("/").await?;
+    let hour = now.unix() / 3600;
+    let since = |list: &[(i64, i64)], hours: i64| {
+        list.iter().filter(|(at, _)| *at > hour - hours).map(|(_, n)| n).sum::<i64>()
+    };
+    let year = std::time::Duration::from_hours(24 * 365);
+    let template = OverviewTemplate {
+        w: OverviewWords::of(frame.language),
+        day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),
+        week: (since(&numbers.logins, 24 * 7), since(&numbers.refusals, 24 * 7)),
+        bars: bars(&numbers, hour),
+        size: bytes(numbers.database_bytes),
+        provider: &app.config().upstream.name,
+        upstream: app.upstream().health(),
+        old_key: app
+            .keys()
+            .describe()
+            .iter()
+            .any(|key| key.signs && now.since(key.created_at) > year),
+        waiting: app.config().client_approval == ClientApproval::FirstUse && numbers.waiting > 0,
+        version: env!("CARGO_PKG_VERSION"),
+        numbers: &numbers,
+        frame: &frame,
+    };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
+fn bars(numbers: &Overview, hour: i64) -> Vec<Bar> {
+    let first = hour / HOURS - 7 * 24 / HOURS + 1;
+    let sum = |list: &[(i64, i64)], slot: i64| {
+        list.iter().filter(|(at, _)| at / HOURS == slot).map(|(_, n)| n).sum::<i64>()
+    };
+    let slots: Vec<(i64, i64, i64)> = (first..first + 7 * 24 / HOURS)
+        .map(|slot| (slot, sum(&numbers.logins, slot), sum(&numbers.refusals, slot)))
+        .collect();
+    let most =
+        slots.iter().map(|(_, logins, refusals)| logins + refusals).max().unwrap_or(0).max(1);
+    let scaled = |n: i64| if n == 0 { 0 } else { (n * HEIGHT / most).max(2) };
+    slots
+        .iter()
+        .enumerate()
+        .map(|(position, (slot, logins, refusals))| {
+            let begins = Timestamp::from_unix(slot * HOURS * 3600);
+            let (up, down) = (scaled(*logins), scaled(*refusals));
+            let midnight = slot % (24 / HOURS) == 0;
+            Bar {
+                x: i64::try_from(position).unwrap_or(0) * 20 + 2,
+                logins: (HEIGHT - up, up),
+                refusals: (HEIGHT - up - down, down),
+                label: format!("{}: {logins} / {refusals}", utc(begins)),
+                day: midnight.then(|| utc(begins).get(5..10).unwrap_or_default().to_owned()),
+            }
+        })
+        .collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn bytes(count: i64) -> String {
+    let mut size = count as f64;
+    for unit in ["B", "KB", "MB", "GB"] {
+        if size < 1000.0 {
+            return if unit == "B" { format!("{size} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(123_456), "123.5 KB");
+        assert_eq!(bytes(2_500_000_000_000), "2.5 TB");
+    }
+
+    #[test]
+    fn the_chart_covers_a_week_and_shows_the_smallest_number() {
+        let hour = 1_795_219_200 / 3600;
+        let numbers = Overview { logins: vec![(hour, 1000), (hour - 6, 1)], ..Overview::default() };
+
+        let bars = bars(&numbers, hour);
+
+        assert_eq!(bars.len(), 28);
+        assert_eq!(bars[27].logins.1, HEIGHT);
+        assert!(bars[26].logins.1 >= 2);
+        assert_eq!(bars.iter().filter(|bar| bar.day.is_some()).count(), 7);
+    }
+}

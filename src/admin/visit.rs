@@ -1,0 +1,236 @@
+//! Who is at the door: every page begins with a [`Visit`], every change with an [`Action`].
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::App;
+use crate::storage::{Realm, StorageError};
+use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::web::console::{self, NotIn, Site, Visitor};
+use crate::web::lists::{Frame, Section, sign_in_page};
+use crate::web::pages::Message;
+use crate::web::params::Params;
+use crate::web::people::{PageError, see_other};
+use crate::web::words::words;
+
+words! {
+    /// The navigation.
+    struct SectionWords {
+        overview: "Overview", "概要";
+        clients: "Clients", "クライアント";
+        grants: "Connections", "接続";
+        people: "People", "利用者";
+        servers: "MCP servers", "MCPサーバー";
+        keys: "Keys", "鍵";
+        audit: "Audit", "監査";
+    }
+}
+
+/// The answer to somebody who does not get what they asked for.
+pub(super) struct Turned(Box<Response>);
+
+impl IntoResponse for Turned {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+impl From<Response> for Turned {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl From<PageError> for Turned {
+    fn from(error: PageError) -> Self {
+        error.into_response().into()
+    }
+}
+
+/// An administrator looks at a page.
+pub(super) struct Visit {
+    pub(super) app: App,
+    pub(super) headers: HeaderMap,
+    /// The query.
+    pub(super) params: Params,
+    pub(super) visitor: Visitor,
+}
+
+/// An administrator changes something; origin, form and rights are checked.
+pub(super) struct Action {
+    pub(super) visit: Visit,
+    pub(super) form: Params,
+}
+
+impl FromRequestParts<App> for Visit {
+    type Rejection = Turned;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Turned> {
+        let here = parts.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
+        let visitor = enter(app, &parts.headers, &here).await?;
+        let params = Params::parse(parts.uri.query().unwrap_or_default()).map_err(|refused| {
+            let message = Message::InvalidRequest { what: "query" };
+            PageError::new(&parts.headers, StatusCode::BAD_REQUEST, message, &refused)
+        })?;
+        Ok(Self { app: app.clone(), headers: parts.headers.clone(), params, visitor })
+    }
+}
+
+impl FromRequest<App> for Action {
+    type Rejection = Turned;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Turned> {
+        let (parts, body) = request.into_parts();
+        let headers = parts.headers;
+        let visitor = enter(app, &headers, parts.uri.path()).await?;
+        let site = site(app, &headers)?;
+        let form = console::read_form(&site, &headers, parts.uri.query(), body).await?;
+        console::check_csrf(&headers, &visitor, &form)?;
+        if !visitor.may_change {
+            let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
+            return Err(PageError::new(&headers, status, message, &"read only").into());
+        }
+        let visit = Visit { app: app.clone(), headers, params: Params::default(), visitor };
+        Ok(Self { visit, form })
+    }
+}
+
+impl Action {
+    /// Turns down what cuts somebody off when the last proof is too old; `back` is the page to go on
+    /// with after a new one.
+    pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), Turned> {
+        if self.visit.visitor.fresh {
+            return Ok(());
+        }
+        let Visit { app, headers, .. } = &self.visit;
+        let site = site(app, headers)?;
+        Err(sign_in_page(app, &site, headers, back, true).into())
+    }
+
+    /// A field of the form; empty when it is left out or repeated.
+    pub(super) fn field(&self, name: &str) -> &str {
+        self.form.get(name).ok().flatten().unwrap_or_default()
+    }
+}
+
+impl Visit {
+    /// A parameter of the query; empty when it is left out or repeated.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.get(name).ok().flatten().unwrap_or_default()
+    }
+
+    /// The frame of the page at `path`.
+    pub(super) async fn frame(&self, path: &str) -> Result<Frame, Turned> {
+        let waiting = self.app.storage().clients_waiting().await.map_err(|e| self.storage(&e))?;
+        let mut frame = Frame::new(&self.headers, &self.visitor, Realm::Admin);
+        let w = SectionWords::of(frame.language);
+        let section = |at: &'static str, label, count| Section {
+            path: at,
+            label,
+            current: at == path,
+            count,
+        };
+        frame.sections = vec![
+            section("/", w.overview, 0),
+            section("/clients", w.clients, waiting),
+            section("/grants", w.grants, 0),
+            section("/people", w.people, 0),
+            section("/servers", w.servers, 0),
+            section("/keys", w.keys, 0),
+            section("/audit", w.audit, 0),
+        ];
+        frame.footer = format!("Portcullis {} · {}", env!("CARGO_PKG_VERSION"), self.app.issuer());
+        Ok(frame)
+    }
+
+    /// The page for a fault of the database.
+    pub(super) fn storage(&self, error: &StorageError) -> Turned {
+        PageError::storage(&self.headers, error).into()
+    }
+
+    /// The page for something that is not there.
+    pub(super) fn missing(&self) -> Turned {
+        let status = StatusCode::NOT_FOUND;
+        PageError::new(&self.headers, status, Message::NotFound, &"no such row").into()
+    }
+
+    /// An audit event by this administrator.
+    pub(super) fn event(&self, event: &'static str) -> AuditEvent {
+        self.app.event(event, Actor::Admin(self.visitor.session.subject.clone()))
+    }
+
+    /// Who decides, as stored beside the decision.
+    pub(super) fn by(&self) -> &str {
+        &self.visitor.session.subject
+    }
+
+    /// Leads on to a page of ours.
+    pub(super) fn go(&self, path: &str) -> Response {
+        let origin = Site::admin(&self.app).map_or("", |site| site.origin);
+        see_other(&format!("{origin}{path}"))
+    }
+}
+
+fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Turned> {
+    Site::admin(app).ok_or_else(|| {
+        let (status, message) = (StatusCode::NOT_FOUND, Message::NotFound);
+        PageError::new(headers, status, message, &"there are no admin pages").into()
+    })
+}
+
+async fn enter(app: &App, headers: &HeaderMap, here: &str) -> Result<Visitor, Turned> {
+    let site = site(app, headers)?;
+    console::visitor(app, &site, headers).await.map_err(|why| match why {
+        NotIn::SignedOut => sign_in_page(app, &site, headers, here, false).into(),
+        NotIn::NotAllowed => {
+            let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
+            PageError::new(headers, status, message, &"not, or no longer, an administrator").into()
+        }
+        NotIn::Unavailable(reason) => {
+            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
+            PageError::new(headers, status, message, &reason).into()
+        }
+        NotIn::Storage(error) => PageError::storage(headers, &error).into(),
+    })
+}
+
+/// `POST /sign-in`.
+pub(super) async fn sign_in(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Turned> {
+    let site = site(&app, &headers)?;
+    let form = console::read_form(&site, &headers, query.as_deref(), body).await?;
+    let go_on = form.get("go_on").ok().flatten().unwrap_or("/");
+    let anew = form.get("anew").ok().flatten().is_some();
+    Ok(console::begin_sign_in(&app, &site, &headers, go_on, anew).await?)
+}
+
+/// `GET /signed-in`: back from the identity provider.
+pub(super) async fn signed_in(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Turned> {
+    let site = site(&app, &headers)?;
+    Ok(console::finish_sign_in(&app, &site, &headers, query.as_deref()).await?)
+}
+
+/// `POST /sign-out`. A viewer may do that, too.
+pub(super) async fn sign_out(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Turned> {
+    let site = site(&app, &headers)?;
+    let visitor = enter(&app, &headers, "/").await?;
+    let form = console::read_form(&site, &headers, query.as_deref(), body).await?;
+    console::check_csrf(&headers, &visitor, &form)?;
+    Ok(console::sign_out(&app, &site, &headers, &visitor).await?)
+}

@@ -1,0 +1,142 @@
+//! `GET /waiting`: a person has signed in, and an administrator has to approve the client
+//! (`client_approval = "first_use"`). The page asks again every few seconds and goes on by itself.
+
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+
+use super::callback::{self, Arrived};
+use super::standing;
+use crate::app::App;
+use crate::config::ClientApproval;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::error::ErrorCode;
+use crate::oauth::redirect_uri::ReturnAddress;
+use crate::oauth::secret::{AuthorizationCode, HeldLogin, Secret, new_id};
+use crate::storage::{Admission, Held, NewCode, SessionUpdate, Standing, Waiting};
+use crate::web::cookies::Cookies;
+use crate::web::pages::{Message, MessagePage, ReturnLink, WaitingPage};
+use crate::web::params::Params;
+use crate::web::people::{self, PageError, WayBack};
+
+/// How long a finished sign-in waits for an administrator.
+const LIFETIME: Duration = Duration::from_hours(1);
+
+/// Whether somebody must wait for an administrator before this client receives anything.
+pub(super) fn must_wait(app: &App, standing: &Standing) -> bool {
+    app.config().client_approval == ClientApproval::FirstUse
+        && standing.admission != Admission::Approved
+}
+
+/// Keeps the finished sign-in and leads the browser to the page that waits.
+pub(super) async fn hold(
+    app: &App,
+    headers: &HeaderMap,
+    request: &AuthorizationRequest,
+    session: SessionUpdate,
+) -> Result<Response, PageError> {
+    let id = new_id(app.clock());
+    let token = Secret::<HeldLogin>::generate(&id);
+    let subject = app.subject(&session.subject);
+    let event = callback::about(app, "login_held", request, Some(&subject));
+    let held = Held { request: request.clone(), session };
+    let now = app.now();
+    app.storage()
+        .hold_login(&token, &held, &subject, now, now.plus(LIFETIME), event)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let mut response =
+        people::see_other(&app.config().public_url.join(&format!("/waiting?id={id}")));
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
+    for evicted in cookies.held_beyond(headers, keep) {
+        response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(&evicted));
+    }
+    let set = cookies.set_held(&id, &token, LIFETIME.as_secs());
+    response.headers_mut().append(header::SET_COOKIE, set);
+    Ok(response)
+}
+
+pub(super) async fn get(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    let over =
+        |reason: &str| PageError::new(&headers, StatusCode::GONE, Message::WaitingOver, &reason);
+    let storage = |error| PageError::storage(&headers, &error);
+    let params = Params::parse(query.as_deref().unwrap_or_default())
+        .map_err(|_| over("the query is unreadable"))?;
+    let id = params.get("id").ok().flatten().unwrap_or_default();
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let token = cookies.held(&headers, id).ok_or_else(|| over("this browser waits for nothing"))?;
+    let Waiting::Held(held) = app.storage().held_login(&token, app.now()).await.map_err(storage)?
+    else {
+        return Err(over("the request has ended"));
+    };
+    let standing = app.storage().standing(&held.request.client_id).await.map_err(storage)?;
+    if must_wait(&app, &standing) && !standing.shut_out() {
+        let page = WaitingPage { language: people::language(&headers) };
+        return Ok(page.render());
+    }
+    let mut response = end(&app, &headers, &token, &held, &standing).await?;
+    response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(id));
+    Ok(response)
+}
+
+/// The administrator has decided.
+async fn end(
+    app: &App,
+    headers: &HeaderMap,
+    token: &Secret<HeldLogin>,
+    held: &Held,
+    standing: &Standing,
+) -> Result<Response, PageError> {
+    let storage = |error| PageError::storage(headers, &error);
+    let client = app.clients().find(&held.request.client_id).await.map_err(storage)?;
+    let address = client.and_then(|client| {
+        let presented = Some(held.request.redirect_uri.as_str());
+        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
+    });
+    let Some(address) = address else {
+        return Err(standing::client_gone(headers));
+    };
+    let back = WayBack { issuer: app.issuer(), address, state: held.request.state.clone() };
+    if standing.shut_out() {
+        app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
+        let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
+        let page = MessagePage {
+            language: people::language(headers),
+            status: StatusCode::FORBIDDEN,
+            message: Message::ClientShutOut,
+            reference: None,
+            return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
+        };
+        return Ok(page.render());
+    }
+    // Time has gone by: the rules are read anew.
+    let decided = callback::decide(app, headers, &held.request, &held.session)?;
+    let arrived = Arrived { request: &held.request, session: &held.session, back: &back };
+    if let Some(page) = callback::no_access(app, headers, &arrived, &decided).await {
+        app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
+        return Ok(page);
+    }
+    let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
+    let now = app.now();
+    let subject = app.subject(&held.session.subject);
+    let new = NewCode {
+        code: &code,
+        request: &held.request,
+        scopes: &decided.granted,
+        subject: &subject,
+        expires_at: now.plus(app.config().tokens.code),
+    };
+    let event = callback::issued(app, &held.request, &subject, &code, &decided);
+    if !app.storage().release_login(token, held, &new, now, event).await.map_err(storage)? {
+        let (status, message) = (StatusCode::GONE, Message::WaitingOver);
+        return Err(PageError::new(headers, status, message, &"it went on in another tab"));
+    }
+    Ok(people::see_other(&back.with_code(code.expose())))
+}

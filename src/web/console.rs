@@ -1,0 +1,371 @@
+//! Sign-in to our own pages, for administrators and for people: sessions of their own, cookies of
+//! their own, and forms that only the page that was shown can send (threats AD-01).
+//!
+//! A sign-in on its way costs no row: it travels sealed in a cookie of the browser that began it. The
+//! identity provider brings the browser back to `/auth/callback`, whose address is the one registered
+//! there, and from where the answer is passed on to the pages it is for.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::cookies::Cookies;
+use super::pages::Message;
+use super::params::Params;
+use super::people::{PageError, see_other, unreachable_page};
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::oauth::sealed::Purpose;
+use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
+use crate::storage::{NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
+use crate::telemetry::audit::Actor;
+use crate::upstream::LoginFailed;
+use crate::upstream::pages::PagesLogin;
+use crate::upstream::recheck::Recheck;
+use crate::web::body;
+
+/// A session that nobody uses ends after this.
+const IDLE: Duration = Duration::from_mins(15);
+/// A session ends after this, whatever happens.
+const ABSOLUTE: Duration = Duration::from_hours(8);
+/// Destructive actions want a proof that is younger than this.
+const FRESH: Duration = Duration::from_mins(10);
+/// Largest form read.
+const MAX_FORM: usize = 64 * 1024;
+
+/// One of the two sets of pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// Which.
+    pub realm: Realm,
+    /// The origin that browsers know it by.
+    pub origin: &'a str,
+    /// Its first page; all others lie below.
+    pub home: &'static str,
+}
+
+impl<'a> Site<'a> {
+    /// The admin pages, where there are any.
+    pub fn admin(app: &'a App) -> Option<Self> {
+        let admin = app.config().admin.as_ref()?;
+        Some(Self { realm: Realm::Admin, origin: admin.url.as_str(), home: "/" })
+    }
+
+    /// `/account`.
+    pub fn account(app: &'a App) -> Self {
+        Self { realm: Realm::Account, origin: app.issuer(), home: "/account" }
+    }
+
+    fn cookies(&self) -> Cookies {
+        Cookies::new(self.origin.starts_with("https://"))
+    }
+
+    /// A path of these pages, and of nobody else's.
+    fn own_path<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let plain = path.starts_with(self.home)
+            && !path.starts_with("//")
+            && path.len() <= 1024
+            && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+        plain.then_some(path)
+    }
+}
+
+/// Where the answer to a sign-in of our pages is to be passed on; `None` when it is not one.
+pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
+    if Secret::<AccountState>::parse(state).is_some() {
+        return Some(format!("{}/account/signed-in?{query}", app.issuer()));
+    }
+    Secret::<AdminState>::parse(state)?;
+    Some(format!("{}/signed-in?{query}", Site::admin(app)?.origin))
+}
+
+/// Somebody who is signed in.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// The session.
+    pub session: SignedIn,
+    /// Who it is, as the identity provider last said.
+    pub person: Person,
+    /// What a form of theirs must carry.
+    pub csrf: String,
+    /// Whether they may change anything.
+    pub may_change: bool,
+    /// Whether their proof is young enough for destructive actions.
+    pub fresh: bool,
+}
+
+/// Why somebody cannot see a page.
+#[derive(Debug)]
+pub enum NotIn {
+    /// Not signed in, or no longer.
+    SignedOut,
+    /// Signed in, and none of those the pages are for.
+    NotAllowed,
+    /// Whether they still may cannot be told now.
+    Unavailable(&'static str),
+    /// Our database.
+    Storage(StorageError),
+}
+
+impl From<StorageError> for NotIn {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Who sends this request. Asks the identity provider again when its last answer is old, so that
+/// somebody who lost the role is out.
+pub async fn visitor(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Result<Visitor, NotIn> {
+    let token = site.cookies().console(headers, site.realm).ok_or(NotIn::SignedOut)?;
+    let now = app.now();
+    let found = app.storage().signed_in(&token, site.realm, IDLE, now).await?;
+    let session = found.ok_or(NotIn::SignedOut)?;
+    let person = match app.upstream().recheck(&session.session_id).await? {
+        // During an outage administrators are needed most.
+        Recheck::Fresh(person) | Recheck::Stale(person) => person,
+        Recheck::Ended => return Err(NotIn::SignedOut),
+        Recheck::Unknown => return Err(NotIn::Unavailable("the identity provider is silent")),
+    };
+    let Some(may_change) = rights(app, site.realm, &session.subject, &person) else {
+        let event = app.event("console_refused", Actor::Person).subject(&session.subject);
+        let event = event.with("pages", site.realm.as_str()).with("reason", "lost the role");
+        app.storage().sign_out(&session, now, event).await?;
+        return Err(NotIn::NotAllowed);
+    };
+    if now.since(session.seen_at) >= Duration::from_mins(1) {
+        app.storage().seen(&session, now).await?;
+    }
+    Ok(Visitor {
+        csrf: csrf_of(&token),
+        fresh: now.since(session.signed_in_at) < FRESH,
+        session,
+        person,
+        may_change,
+    })
+}
+
+/// Whether these pages are for this person, and whether they may change anything there.
+fn rights(app: &App, realm: Realm, subject: &str, person: &Person) -> Option<bool> {
+    match realm {
+        Realm::Account => Some(true),
+        Realm::Admin => {
+            let admin = app.config().admin.as_ref()?;
+            if admin.administrators.include(&person.facts, subject) {
+                return Some(true);
+            }
+            admin.viewers.include(&person.facts, subject).then_some(false)
+        }
+    }
+}
+
+/// What a form must carry: tied to the session's cookie, and nothing that leads back to it.
+fn csrf_of(token: &Secret<ConsoleSession>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"portcullis form ");
+    context.update(token.expose().as_bytes());
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+/// Whether a form was sent by a page of this origin: `Origin` must say so, and `Sec-Fetch-Site` where
+/// the browser sends it.
+pub fn same_origin(site: &Site<'_>, headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().and_then(|origin| origin.to_str().ok());
+    let fetch_site = headers.get("sec-fetch-site");
+    origin == Some(site.origin)
+        && origins.next().is_none()
+        && fetch_site.is_none_or(|fetched| fetched.as_bytes() == b"same-origin")
+}
+
+fn elsewhere(headers: &HeaderMap, reason: &str) -> PageError {
+    PageError::new(headers, StatusCode::FORBIDDEN, Message::FormFromElsewhere, &reason)
+}
+
+/// Reads a form that must come from a page of ours.
+pub async fn read_form(
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: Body,
+) -> Result<Params, PageError> {
+    if !same_origin(site, headers) {
+        return Err(elsewhere(headers, "the form was not sent from our origin"));
+    }
+    let body = body::read(body, MAX_FORM).await.map_err(|_| {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        PageError::new(headers, status, Message::RequestTooLarge, &"the form is too large")
+    })?;
+    Params::from_post(headers, query, &body).map_err(|refused| {
+        let message = Message::InvalidRequest { what: "form" };
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, &refused)
+    })
+}
+
+/// Checks that the form was made for this very session.
+pub fn check_csrf(headers: &HeaderMap, visitor: &Visitor, form: &Params) -> Result<(), PageError> {
+    let sent = form.get("csrf").ok().flatten().unwrap_or_default();
+    let same =
+        aws_lc_rs::constant_time::verify_slices_are_equal(visitor.csrf.as_bytes(), sent.as_bytes());
+    same.map_err(|_| elsewhere(headers, "the form was made for another session"))
+}
+
+/// A sign-in on its way, sealed in the browser's cookie.
+#[derive(Serialize, Deserialize)]
+struct Underway {
+    state: String,
+    login: PagesLogin,
+    go_on: String,
+    expires_at: i64,
+}
+
+/// Sends the browser to the identity provider; `anew` asks for a new proof.
+pub async fn begin_sign_in(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    go_on: &str,
+    anew: bool,
+) -> Result<Response, PageError> {
+    let id = new_id(app.clock());
+    let state = match site.realm {
+        Realm::Admin => Secret::<AdminState>::generate(&id).expose().to_owned(),
+        Realm::Account => Secret::<AccountState>::generate(&id).expose().to_owned(),
+    };
+    let (url, login) = app
+        .upstream()
+        .prepare_pages_login(&state, anew)
+        .await
+        .map_err(|error| unreachable_page(headers, &error))?;
+    let lifetime = app.config().tokens.login;
+    let underway = Underway {
+        state,
+        login,
+        go_on: site.own_path(go_on).unwrap_or(site.home).to_owned(),
+        expires_at: app.now().plus(lifetime).unix(),
+    };
+    let json = serde_json::to_vec(&underway).unwrap_or_default();
+    let sealed = app.sealer().seal(Purpose::Consent, context(site.realm), &json);
+    let mut response = see_other(url.as_str());
+    let set = site.cookies().set_underway(site.realm, &sealed, lifetime.as_secs());
+    response.headers_mut().append(header::SET_COOKIE, set);
+    Ok(response)
+}
+
+fn context(realm: Realm) -> &'static str {
+    match realm {
+        Realm::Admin => "sign-in/admin",
+        Realm::Account => "sign-in/account",
+    }
+}
+
+/// Back from the identity provider: the session begins.
+pub async fn finish_sign_in(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Response, PageError> {
+    let foreign = |reason: &str| {
+        PageError::new(headers, StatusCode::FORBIDDEN, Message::LoginFromElsewhere, &reason)
+    };
+    let params = Params::parse(query.unwrap_or_default()).map_err(|_| foreign("unreadable"))?;
+    if params.repeats_any(&["code", "state", "iss", "error"]) {
+        return Err(foreign("a parameter came twice"));
+    }
+    let get = |name| params.get(name).ok().flatten();
+    let underway = underway(app, site, headers)
+        .filter(|underway| get("state") == Some(underway.state.as_str()))
+        .ok_or_else(|| foreign("this browser has no such sign-in under way"))?;
+    if app.now() >= Timestamp::from_unix(underway.expires_at) {
+        let message = Message::LoginExpired;
+        return Err(PageError::new(headers, StatusCode::FORBIDDEN, message, &"too late"));
+    }
+    let answer = (get("iss"), get("code"), get("error"));
+    let login = &underway.login;
+    let finished = app.upstream().finish_pages_login(login, answer.0, answer.1, answer.2).await;
+    let session = finished.map_err(|failed| failed_page(headers, &failed))?;
+    let mut response = let_in(app, site, headers, &session, &underway.go_on).await?;
+    let clear = site.cookies().clear_underway(site.realm);
+    response.headers_mut().append(header::SET_COOKIE, clear);
+    Ok(response)
+}
+
+fn underway(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Option<Underway> {
+    let sealed = site.cookies().underway(headers, site.realm)?;
+    let json = app.sealer().open(Purpose::Consent, context(site.realm), &sealed).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+async fn let_in(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    session: &SessionUpdate,
+    go_on: &str,
+) -> Result<Response, PageError> {
+    let storage = |error: StorageError| PageError::storage(headers, &error);
+    let subject = app.subject(&session.subject);
+    let about = |event| {
+        let event = app.event(event, Actor::Person).subject(&subject);
+        event.with("pages", site.realm.as_str())
+    };
+    if app.storage().is_blocked(&subject).await.map_err(storage)? {
+        app.record(about("console_refused").with("reason", "blocked")).await;
+        let (status, message) = (StatusCode::FORBIDDEN, Message::PersonBlocked);
+        return Err(PageError::new(headers, status, message, &"the person is blocked"));
+    }
+    if rights(app, site.realm, &subject, &session.person).is_none() {
+        app.record(about("console_refused").with("reason", "not an administrator")).await;
+        let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
+        return Err(PageError::new(headers, status, message, &"not an administrator"));
+    }
+    let now = app.now();
+    let token = Secret::<ConsoleSession>::generate(&new_id(app.clock()));
+    let expires_at = now.plus(ABSOLUTE);
+    let new =
+        NewSignIn { token: &token, realm: site.realm, session, subject: &subject, expires_at };
+    let before = site.cookies().console(headers, site.realm);
+    let event = about("console_signed_in");
+    app.storage().sign_in(&new, before.as_ref(), now, event).await.map_err(storage)?;
+    let mut response = see_other(&format!("{}{go_on}", site.origin));
+    let set = site.cookies().set_console(site.realm, &token, ABSOLUTE.as_secs());
+    response.headers_mut().append(header::SET_COOKIE, set);
+    Ok(response)
+}
+
+fn failed_page(headers: &HeaderMap, failed: &LoginFailed) -> PageError {
+    let (status, message) = match failed {
+        LoginFailed::Refused => (StatusCode::FORBIDDEN, Message::LoginRefused),
+        LoginFailed::Unavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable)
+        }
+        LoginFailed::Misconfigured(_) => (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured),
+        LoginFailed::Untrusted(_) => (StatusCode::FORBIDDEN, Message::LoginNotTrusted),
+    };
+    PageError::new(headers, status, message, failed)
+}
+
+/// Ends the session of this visitor, and takes the cookie away.
+pub async fn sign_out(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    visitor: &Visitor,
+) -> Result<Response, PageError> {
+    let event = app.event("console_signed_out", Actor::Person).subject(&visitor.session.subject);
+    let event = event.with("pages", site.realm.as_str());
+    app.storage()
+        .sign_out(&visitor.session, app.now(), event)
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let mut response = see_other(&format!("{}{}", site.origin, site.home));
+    let clear = site.cookies().clear_console(site.realm);
+    response.headers_mut().append(header::SET_COOKIE, clear);
+    Ok(response)
+}

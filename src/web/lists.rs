@@ -1,0 +1,163 @@
+//! The frame of pages with lists: for administrators, and for people at `/account`.
+
+use askama::Template;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+
+use super::console::{Site, Visitor};
+use super::pages::{Style, respond};
+use super::people;
+use super::words::{Language, words};
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::storage::Realm;
+
+words! {
+    /// Words around every page.
+    pub struct FrameWords {
+        skip: "Skip to the content", "本文へ移動";
+        read_only: "read only", "閲覧のみ";
+        sign_out: "Sign out", "サインアウト";
+        navigation: "Pages", "ページ";
+    }
+}
+
+/// One entry of the navigation.
+#[derive(Debug)]
+pub struct Section {
+    /// Where it leads.
+    pub path: &'static str,
+    /// How it is called.
+    pub label: &'static str,
+    /// Whether this is the page.
+    pub current: bool,
+    /// Things that need a hand there.
+    pub count: i64,
+}
+
+/// What surrounds a page.
+#[derive(Debug)]
+pub struct Frame {
+    /// What the visitor reads.
+    pub language: Language,
+    /// Words of the frame.
+    pub w: &'static FrameWords,
+    /// Who is signed in.
+    pub name: String,
+    /// What forms carry.
+    pub csrf: String,
+    /// Whether forms are shown at all.
+    pub may_change: bool,
+    /// Where the button for signing out posts to.
+    pub sign_out: &'static str,
+    /// The navigation.
+    pub sections: Vec<Section>,
+    /// What the last form did.
+    pub notice: Option<String>,
+    /// The last line.
+    pub footer: String,
+}
+
+impl Frame {
+    /// The frame for a visitor.
+    pub fn new(headers: &HeaderMap, visitor: &Visitor, realm: Realm) -> Self {
+        let language = people::language(headers);
+        let person = &visitor.person;
+        let name = person.name.clone().or_else(|| person.email.clone());
+        Self {
+            language,
+            w: FrameWords::of(language),
+            name: name.unwrap_or_else(|| visitor.session.subject.clone()),
+            csrf: visitor.csrf.clone(),
+            may_change: visitor.may_change,
+            sign_out: match realm {
+                Realm::Admin => "/sign-out",
+                Realm::Account => "/account/sign-out",
+            },
+            sections: Vec::new(),
+            notice: None,
+            footer: String::new(),
+        }
+    }
+
+    /// A moment for people: `2026-11-21 08:41`, UTC.
+    pub fn utc(&self, moment: &Timestamp) -> String {
+        utc(*moment)
+    }
+
+    /// The same for `<time datetime>`.
+    pub fn iso(&self, moment: &Timestamp) -> String {
+        format(*moment, "%Y-%m-%dT%H:%M:%SZ")
+    }
+
+    /// A moment that may not have come.
+    pub fn utc_or(&self, moment: &Option<Timestamp>, never: &str) -> String {
+        moment.map_or_else(|| never.to_owned(), utc)
+    }
+
+    /// The answer with this page.
+    pub fn answer(&self, status: StatusCode, html: askama::Result<String>) -> Response {
+        respond(status, self.language, Style::Lists, html)
+    }
+}
+
+/// A moment for people: `2026-11-21 08:41`, UTC.
+pub fn utc(moment: Timestamp) -> String {
+    format(moment, "%Y-%m-%d %H:%M")
+}
+
+fn format(moment: Timestamp, how: &str) -> String {
+    chrono::DateTime::from_timestamp(moment.unix(), 0)
+        .map(|time| time.format(how).to_string())
+        .unwrap_or_default()
+}
+
+words! {
+    /// Words of the page that asks to sign in.
+    struct SignInWords {
+        lang: "en", "ja";
+        title: "Sign in", "サインイン";
+        admin: "These pages are for the administrators of this server.", "このサーバーの管理者のためのページです。";
+        account: "Sign in to see which applications you have connected, and to disconnect them.", "サインインすると、接続したアプリケーションを確認し、接続を解除できます。";
+        anew: "This changes something for others, and you signed in a while ago. Sign in again to show that it is you, then repeat what you did.", "ほかの人に影響する操作です。サインインから時間が経っているため、本人であることを示すためにもう一度サインインし、操作をやり直してください。";
+        with_before: "Sign in with ", "";
+        with_after: "", " でサインイン";
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInTemplate<'a> {
+    w: &'static SignInWords,
+    explanation: &'static str,
+    action: &'static str,
+    go_on: &'a str,
+    anew: bool,
+    identity_provider: &'a str,
+}
+
+/// The page that asks to sign in, `401`. `anew`: somebody is signed in, and must show again that it is
+/// them.
+pub fn sign_in_page(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    go_on: &str,
+    anew: bool,
+) -> Response {
+    let language = people::language(headers);
+    let w = SignInWords::of(language);
+    let (explanation, action) = match site.realm {
+        Realm::Admin => (w.admin, "/sign-in"),
+        Realm::Account => (w.account, "/account/sign-in"),
+    };
+    let template = SignInTemplate {
+        w,
+        explanation: if anew { w.anew } else { explanation },
+        action,
+        go_on,
+        anew,
+        identity_provider: &app.config().upstream.name,
+    };
+    respond(StatusCode::UNAUTHORIZED, language, Style::People, template.render())
+}

@@ -1,0 +1,317 @@
+//! The admin pages: who gets in, what they can do, and how at once it takes effect (threats AD-01).
+
+use crate::harness::console::{Console, with_query};
+use crate::harness::{Setup, TestApp};
+
+/// Every page, and every form with fields that would do something.
+const PAGES: &[&str] = &["/", "/clients", "/clients/new", "/client?id=x", "/grants"];
+const FORMS: &[&str] = &["/client", "/clients/new", "/grant", "/sign-out"];
+
+#[tokio::test]
+async fn ad_01_without_a_session_every_route_asks_to_sign_in() {
+    let app = TestApp::start().await;
+    let (_, tokens) = app.tokens_of("alice").await;
+    let stranger = Console::admin(&app);
+    let bearer = format!("Bearer {}", tokens.access_token);
+    for page in PAGES {
+        stranger.get(page).await.assert_page(401);
+        let headers = [("authorization", bearer.as_str()), ("accept", "text/html")];
+        app.http.send("GET", &stranger.at(page), &headers, String::new()).await.assert_page(401);
+    }
+    for form in FORMS {
+        stranger.post(form, &[("csrf", "x"), ("action", "block")]).await.assert_page(401);
+    }
+}
+
+#[tokio::test]
+async fn ad_01_the_public_listener_has_no_admin_pages() {
+    let app = TestApp::start().await;
+    let admin = Console::admin(&app).signed_in(&app, "alice").await;
+    for page in PAGES.iter().chain(FORMS).filter(|page| **page != "/") {
+        admin.browser.get(&app.at(page)).await.assert_page(404);
+    }
+}
+
+#[tokio::test]
+async fn ad_01_only_who_has_the_role_gets_in() {
+    let app = TestApp::start().await;
+    let bob = Console::admin(&app);
+    bob.sign_in(&app, "bob").await.assert_page(403);
+    bob.get("/").await.assert_page(401);
+
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    assert!(alice.page("/").await.contains("Alice Adams"));
+}
+
+#[tokio::test]
+async fn ad_01_a_form_from_elsewhere_changes_nothing() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let csrf = alice.csrf().await;
+    let fields = [("csrf", csrf.as_str()), ("id", client.id.as_str()), ("action", "block")];
+    let block = alice.at("/client");
+    let form = crate::harness::http::encode(&fields);
+    let content = ("content-type", "application/x-www-form-urlencoded");
+
+    alice.browser.post(&block, &fields, "https://evil.example").await.assert_page(403);
+    alice.browser.post(&block, &fields, &app.url).await.assert_page(403);
+    alice.browser.send("POST", &block, &[content], &form).await.assert_page(403);
+    let origin = ("origin", "null");
+    alice.browser.send("POST", &block, &[content, origin], &form).await.assert_page(403);
+    let ours = ("origin", alice.origin.as_str());
+    let cross = ("sec-fetch-site", "cross-site");
+    alice.browser.send("POST", &block, &[content, ours, cross], &form).await.assert_page(403);
+    alice.post("/client", &[("id", &client.id), ("action", "block")]).await.assert_page(403);
+    let other = Console::admin(&app).signed_in(&app, "alice").await.csrf().await;
+    alice
+        .post("/client", &[("csrf", &other), ("id", &client.id), ("action", "block")])
+        .await
+        .assert_page(403);
+
+    client.ask(&[]).await;
+    alice.post("/client", &fields).await.assert_leads_to(&alice.at("/client"));
+    client.browser.get(&client.authorize_url(&[])).await.assert_page(403);
+}
+
+#[tokio::test]
+async fn ad_01_a_session_ends_when_idle_and_after_eight_hours() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    app.advance(14 * 60);
+    alice.page("/").await;
+    app.advance(15 * 60);
+    alice.get("/").await.assert_page(401);
+
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    for _ in 0..34 {
+        app.advance(14 * 60);
+        alice.page("/").await;
+    }
+    app.advance(10 * 60);
+    alice.get("/").await.assert_page(401);
+}
+
+#[tokio::test]
+async fn ad_01_who_lost_the_role_is_out_after_the_re_check() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    app.idp.set_roles("alice", &["User"]);
+    alice.page("/").await;
+    app.advance(8 * 60);
+    alice.page("/").await;
+    app.advance(8 * 60);
+    alice.get("/").await.assert_page(403);
+    alice.get("/").await.assert_page(401);
+}
+
+#[tokio::test]
+async fn ad_01_what_cuts_somebody_off_wants_a_fresh_proof() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    app.advance(11 * 60);
+
+    let asked = alice.press(&path, "action", "block").await;
+    asked.assert_page(401);
+    client.ask(&[]).await;
+
+    // The provider must ask again, although it knows the browser.
+    let form = crate::harness::browser::Form::of(&asked, &alice.at("/client"));
+    let leave = alice.browser.post(&form.action, &form.with(&[]), &alice.origin).await;
+    assert!(leave.location().contains("prompt=login"), "{}", leave.location());
+    assert!(leave.location().contains("max_age=0"));
+    let back = alice.pass_provider(&app, &form, "alice").await;
+    back.assert_leads_to(&alice.at(&path));
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    client.browser.get(&client.authorize_url(&[])).await.assert_page(403);
+}
+
+#[tokio::test]
+async fn a_viewer_sees_everything_and_changes_nothing() {
+    let tables = "[admin.read_only]\nroles = [\"User\"]\n".to_owned();
+    let app = TestApp::with(Setup { after_admin: tables, ..Setup::default() }).await;
+    let client = app.client().await;
+    let bob = Console::admin(&app).signed_in(&app, "bob").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    let page = bob.page(&path).await;
+    assert!(!page.contains("value=\"block\""), "{page}");
+    for page in ["/", "/clients", "/grants"] {
+        bob.page(page).await;
+    }
+    let csrf = bob.csrf().await;
+    for action in ["block", "approve", "delete", "trust"] {
+        let fields = [("csrf", csrf.as_str()), ("id", &client.id), ("action", action)];
+        bob.post("/client", &fields).await.assert_page(403);
+    }
+    client.ask(&[]).await;
+    let out = bob.post("/sign-out", &[("csrf", &csrf)]).await;
+    out.assert_leads_to(&bob.origin);
+    bob.get("/").await.assert_page(401);
+}
+
+#[tokio::test]
+async fn ad_01_signing_in_in_the_wrong_browser_signs_nobody_in() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app);
+    let page = alice.get("/").await;
+    let form = crate::harness::browser::Form::of(&page, &alice.at("/"));
+    let leave = alice.browser.post(&form.action, &form.with(&[]), &alice.origin).await;
+    let idp_url = leave.location().to_owned();
+    // Another browser comes back with what this one began.
+    let victim = Console::admin(&app);
+    let page = victim.browser.get(&idp_url).await;
+    let form = crate::harness::browser::Form::of(&page, &idp_url);
+    let fields = form.with(&[("username", "alice"), ("password", "alice")]);
+    let back = victim.browser.post(&form.action, &fields, &idp_url).await;
+    let passed_on = victim.browser.get(back.location()).await;
+    victim.browser.get(passed_on.location()).await.assert_page(403);
+    victim.get("/").await.assert_page(401);
+}
+
+#[tokio::test]
+async fn blocking_a_client_ends_what_it_has_at_once_and_unblocking_opens_it_again() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let code = client.code("bob").await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+
+    client.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    client.redeem(&code).await.assert_error(400, "invalid_grant");
+    let page = client.browser.get(&client.authorize_url(&[])).await;
+    page.assert_page(403);
+    assert!(page.text().contains("This application is blocked"));
+
+    alice.press(&path, "action", "unblock").await.assert_leads_to(&alice.at("/client"));
+    client.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn an_approval_that_is_under_way_when_the_client_is_blocked_leads_nowhere() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    let (_, form) = client.ask(&[]).await;
+    let idp_url = client.approve(&[]).await;
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+
+    client.decide(&form, "approve").await.assert_page(403);
+    let callback = client.log_in(&idp_url, "bob").await;
+    client.browser.get(&callback).await.assert_page(403);
+}
+
+#[tokio::test]
+async fn a_connection_ends_from_the_list() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let (other, kept) = app.tokens_of("alice").await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/grants", &[("sub", "oidc:demo-bob")]);
+    assert!(alice.page("/grants").await.contains("Bob Brown"));
+
+    let answer = alice.press(&path, "action", "one").await;
+
+    answer.assert_leads_to(&alice.at("/grants"));
+    client.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
+    other.rpc(&kept.access_token, "tools/list", serde_json::json!({})).await.assert_status(200);
+    assert!(!alice.page("/grants").await.contains("Bob Brown"));
+    let ended = alice.page("/grants?ended=1").await;
+    assert!(ended.contains("ended by an administrator"), "{ended}");
+
+    let answer = alice.press_with("/grants", "action", "before", &[("day", "2026-11-22")]).await;
+    assert!(answer.location().ends_with("done=1"), "{}", answer.location());
+    other.rpc(&kept.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
+}
+
+#[tokio::test]
+async fn a_client_made_here_works_and_its_secret_is_shown_once() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let fields = [("name", "Reports"), ("redirect_uris", "https://reports.example/cb")];
+    let fields = [fields[0], fields[1], ("confidential", "1")];
+    let page = alice.press_with("/clients/new", "action", "create", &fields).await;
+    page.assert_page(200);
+    let secret = regex_lite::Regex::new("cs_[A-Za-z0-9_-]{43}").unwrap();
+    let secret = secret.find(page.text()).unwrap().as_str().to_owned();
+    let id = regex_lite::Regex::new("client_[0-9a-f]{32}").unwrap();
+    let id = id.find(page.text()).unwrap().as_str().to_owned();
+    assert!(!alice.page(&with_query("/client", &[("id", &id)])).await.contains(&secret));
+
+    let mut client = app.client().await;
+    client.id = id;
+    client.secret = Some(secret);
+    client.redirect_uri = "https://reports.example/cb".to_owned();
+    client.sign_in("bob").await;
+
+    let bad = [("name", "Bad"), ("redirect_uris", "http://reports.example/cb")];
+    let page = alice.press_with("/clients/new", "action", "create", &bad).await;
+    page.assert_page(400);
+    assert!(page.text().contains("http://reports.example/cb"), "what was typed is kept");
+}
+
+#[tokio::test]
+async fn xs_01_hostile_names_stay_text_in_every_list() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    for name in [
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "</title><svg onload=alert(1)>",
+        "{{7*7}}${7*7}",
+        "'-alert(1)-'",
+    ] {
+        let metadata = serde_json::json!({
+            "client_name": name,
+            "redirect_uris": ["http://127.0.0.1:1/cb"],
+            "token_endpoint_auth_method": "none",
+        });
+        let client = crate::harness::client::McpClient::register_as(&app, metadata).await;
+        client.sign_in("bob").await;
+        let path = with_query("/client", &[("id", &client.id)]);
+        for page in ["/", "/clients", "/grants", path.as_str()] {
+            let html = alice.page(page).await;
+            assert!(!html.contains("<script"), "{page}: {html}");
+            assert!(!html.contains("<img") && !html.contains("<svg onload"), "{page}");
+        }
+        let search = with_query("/clients", &[("q", name), ("after", name), ("standing", name)]);
+        assert!(!alice.page(&search).await.contains("<script"));
+    }
+}
+
+#[tokio::test]
+async fn clients_are_found_by_name_host_and_id_and_paged() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        app.advance(1);
+        let metadata = serde_json::json!({
+            "client_name": format!("Robot {number:02}"),
+            "redirect_uris": [format!("https://host{number:02}.example/cb")],
+            "token_endpoint_auth_method": "none",
+        });
+        ids.push(crate::harness::client::McpClient::register_as(&app, metadata).await.id);
+    }
+    let next = regex_lite::Regex::new(r#"href="(/clients\?[^"]*after=[^"]*)""#).unwrap();
+    for (path, first, last) in
+        [("/clients", "Robot 59", "Robot 00"), ("/clients?q=robot", "Robot 00", "Robot 59")]
+    {
+        let page = alice.page(path).await;
+        assert!(page.contains(first) && !page.contains(last), "{path}");
+        let link = crate::harness::browser::unescape(&next.captures(&page).unwrap()[1]);
+        let second = alice.page(&link).await;
+        assert!(second.contains(last) && !second.contains(first), "{link}");
+        assert!(!next.is_match(&second), "there is no third page");
+    }
+    let by_host = alice.page("/clients?q=HOST07").await;
+    assert!(by_host.contains("Robot 07") && !by_host.contains("Robot 08"));
+    let by_id = alice.page(&with_query("/clients", &[("q", &ids[3])])).await;
+    assert!(by_id.contains("Robot 03") && !by_id.contains("Robot 04"));
+    assert!(alice.page("/clients?q=nothing").await.contains("No client fits"));
+}
