@@ -98,12 +98,10 @@ impl TestApp {
         let admin_address = admin.local_addr().unwrap();
         let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
         let database = Database::new().await;
-        let mut config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
+        let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
         let admin_url = format!("http://{admin_address}");
-        config += &format!(
-            "\n[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]\n{}",
-            setup.after_admin
-        );
+        let admin_table = format!("[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]");
+        let config = [config, admin_table, setup.after_admin].join("\n");
         let http = Http::default();
         let mut app =
             Self { url, admin_url, clock, idp, todo, database, http, config, running: None };
