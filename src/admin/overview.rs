@@ -7,6 +7,7 @@ use axum::response::Response;
 use super::visit::{Turned, Visit};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
+use crate::signing::KeyDescription;
 use crate::storage::Overview;
 use crate::web::lists::{Frame, utc};
 use crate::web::words::words;
@@ -42,6 +43,8 @@ words! {
         no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
         old_key: "A signing key is older than a year. Rotate it on the page “Keys”.", "署名鍵が1年以上前のものです。「鍵」のページで更新してください。";
         keys: "Keys", "鍵";
+        signing: "Signing key", "署名鍵";
+        since: "since", "作成日時";
     }
 }
 
@@ -58,6 +61,7 @@ struct OverviewTemplate<'a> {
     provider: &'a str,
     upstream: crate::upstream::Health,
     old_key: bool,
+    signing: Vec<KeyDescription>,
     waiting: bool,
     version: &'static str,
 }
@@ -86,6 +90,8 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         list.iter().filter(|(at, _)| *at > hour - hours).map(|(_, n)| n).sum::<i64>()
     };
     let year = std::time::Duration::from_hours(24 * 365);
+    let mut signing = app.keys().describe();
+    signing.retain(|key| key.signs);
     let template = OverviewTemplate {
         w: OverviewWords::of(frame.language),
         day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),
@@ -94,11 +100,8 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         size: bytes(numbers.database_bytes),
         provider: &app.config().upstream.name,
         upstream: app.upstream().health(),
-        old_key: app
-            .keys()
-            .describe()
-            .iter()
-            .any(|key| key.signs && now.since(key.created_at) > year),
+        old_key: signing.iter().any(|key| now.since(key.created_at) > year),
+        signing,
         waiting: app.config().client_approval == ClientApproval::FirstUse && numbers.waiting > 0,
         version: env!("CARGO_PKG_VERSION"),
         numbers: &numbers,

@@ -31,6 +31,7 @@ export async function startDemo(binary) {
   return {
     url: `http://${listen}`,
     mcp: /MCP URL\s+(\S+)/.exec(output)[1],
+    admin: /Admin pages\s+(\S+)/.exec(output)[1],
     idp: /Identity provider\s+(\S+)/.exec(output)[1],
     async stop() {
       child.removeAllListeners("exit");
