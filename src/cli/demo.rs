@@ -63,7 +63,9 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let text = config_text(&places, idp.issuer(), &todos.url());
     let loaded = Config::load(Some((Path::new("demo"), text)), &BTreeMap::new())
         .map_err(|problems| problems.to_string())?;
+    let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;
+    serve::tell_start(&app, digest).await;
     announce(&places, idp.issuer());
     server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
     idp.shutdown();

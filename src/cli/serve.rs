@@ -8,9 +8,10 @@ use tokio::net::TcpListener;
 use super::{ConfigFile, config, fail, runtime};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::server;
 use crate::storage::Storage;
+use crate::telemetry::audit::Actor;
 use crate::telemetry::{self, LogFormat};
 
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
@@ -24,7 +25,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     }
     let served = runtime()
         .map_err(|cause| cause.to_string())
-        .and_then(|runtime| runtime.block_on(serve(loaded.config)));
+        .and_then(|runtime| runtime.block_on(serve(loaded)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
@@ -40,7 +41,9 @@ pub(super) fn install_log() {
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(loaded: Loaded) -> Result<(), String> {
+    let digest = loaded.digest();
+    let config = loaded.config;
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
     let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
@@ -50,6 +53,7 @@ async fn serve(config: Config) -> Result<(), String> {
         Some((listen, _)) => Some(bind(*listen).await?),
         None => None,
     };
+    tell_start(&app, digest).await;
     warm_up(&app);
     tracing::info!(%listen, public_url, "serving");
     if let Some((listen, url)) = admin {
@@ -61,6 +65,13 @@ async fn serve(config: Config) -> Result<(), String> {
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(listen).await.map_err(|cause| format!("cannot listen on {listen}: {cause}"))
+}
+
+/// The audit trail says which version started with which configuration; secrets are masked in what
+/// is hashed.
+pub(super) async fn tell_start(app: &App, digest: String) {
+    let event = app.event("configuration_loaded", Actor::Server);
+    app.record(event.with("version", env!("CARGO_PKG_VERSION")).with("digest", digest)).await;
 }
 
 /// Opens the database and puts the application together.

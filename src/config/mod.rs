@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use url::Url;
 
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -322,6 +324,13 @@ impl Config {
 }
 
 impl Loaded {
+    /// SHA-256 of the merged configuration with secrets masked, as base64url: two starts with the same
+    /// digest were configured alike.
+    pub fn digest(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.show().as_bytes());
+        URL_SAFE_NO_PAD.encode(digest)
+    }
+
     /// The merged configuration with the origin of each value, secrets masked.
     pub fn show(&self) -> String {
         show::render(&self.shown)
