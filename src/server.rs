@@ -15,7 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
@@ -84,8 +84,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let sweeper = tokio::spawn(sweep(app.clone()));
-    let audit = app.clone();
-    let audit = tokio::spawn(async move { audit.keep_audit_trail().await });
+    let (stop_audit, stopped) = oneshot::channel::<()>();
+    let keeper = app.clone();
+    let audit = tokio::spawn(async move {
+        keeper
+            .keep_audit_trail(async {
+                let _ = stopped.await;
+            })
+            .await;
+    });
     let graceful = GracefulShutdown::new();
     let limit = app.config().limits.connections;
     let public = accept(listener, service(app.clone()), &graceful, limit);
@@ -107,9 +114,8 @@ pub async fn serve(
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("open streams are cut");
     }
-    audit.abort();
+    drop(stop_audit);
     let _ = audit.await;
-    app.finish_audit_trail().await;
     app.storage().close().await;
 }
 

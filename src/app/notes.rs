@@ -20,19 +20,13 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) struct Notes {
     sender: mpsc::Sender<AuditEvent>,
-    keeper: Mutex<Keeper>,
-}
-
-/// What the one task has that stores notes.
-struct Keeper {
-    receiver: mpsc::Receiver<AuditEvent>,
-    budget: Budget,
+    receiver: Mutex<mpsc::Receiver<AuditEvent>>,
 }
 
 impl Default for Notes {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        Self { sender, keeper: Mutex::new(Keeper { receiver, budget: Budget::default() }) }
+        Self { sender, receiver: Mutex::new(receiver) }
     }
 }
 
@@ -52,26 +46,30 @@ impl App {
         let _ = self.0.notes.sender.try_send(event);
     }
 
-    /// Stores notes and chains the audit trail, until it is dropped.
-    pub async fn keep_audit_trail(&self) {
-        let mut keeper = self.0.notes.keeper.lock().await;
+    /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.
+    pub async fn keep_audit_trail(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut receiver = self.0.notes.receiver.lock().await;
+        let mut budget = Budget::default();
         loop {
             let mut notes = Vec::new();
-            let woken = keeper.receiver.recv_many(&mut notes, BATCH);
-            let _ = tokio::time::timeout(SETTLE, woken).await;
-            self.store_notes(notes, &mut keeper.budget).await;
+            let stopped = tokio::select! {
+                _ = tokio::time::timeout(SETTLE, receiver.recv_many(&mut notes, BATCH)) => false,
+                () = &mut stop => true,
+            };
+            self.store_notes(notes, &mut budget).await;
             self.settle_audit_trail().await;
+            if stopped {
+                break;
+            }
         }
-    }
-
-    /// Stores what still waits and chains what is stored: before an orderly end.
-    pub async fn finish_audit_trail(&self) {
         let mut notes = Vec::new();
-        let mut keeper = self.0.notes.keeper.lock().await;
-        while let Ok(note) = keeper.receiver.try_recv() {
+        while let Ok(note) = receiver.try_recv() {
             notes.push(note);
         }
-        self.store_notes(notes, &mut keeper.budget).await;
+        self.store_notes(notes, &mut budget).await;
+        budget.minute = -1; // over: what was left out is told now
+        self.store_notes(Vec::new(), &mut budget).await;
         self.settle_audit_trail().await;
     }
 
