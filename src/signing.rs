@@ -74,6 +74,25 @@ pub struct NewToken<'a> {
     pub expires_at: Timestamp,
 }
 
+/// What we sign beside access tokens, each under a type of its own (RFC 8725 §3.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// Who is calling, for the MCP server behind the gateway.
+    Assertion,
+    /// An introspection answer (RFC 9701 §5).
+    Introspection,
+}
+
+impl Statement {
+    /// The `typ` of its header.
+    pub const fn typ(self) -> &'static str {
+        match self {
+            Self::Assertion => "portcullis-assertion+jwt",
+            Self::Introspection => "token-introspection+jwt",
+        }
+    }
+}
+
 /// Why a bearer token is not a valid access token of ours. The log reads it; the caller does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenInvalid {
@@ -224,17 +243,6 @@ impl KeyRing {
 
     /// Signs a new access token.
     pub fn mint(&self, new: &NewToken<'_>, clock: &Clock) -> Result<String, SigningError> {
-        let key = self
-            .keys
-            .values()
-            .filter(|key| key.alg == new.alg)
-            .max_by_key(|key| key.generation)
-            .ok_or(SigningError::Key)?;
-        let header = Header {
-            alg: key.alg.as_str().to_owned(),
-            typ: ACCESS_TOKEN_TYPE.to_owned(),
-            kid: key.kid.clone(),
-        };
         let claims = AccessToken {
             iss: self.issuer.to_string(),
             sub: new.subject.to_owned(),
@@ -246,9 +254,36 @@ impl KeyRing {
             exp: new.expires_at.unix(),
             grant_id: new.grant_id.to_owned(),
         };
+        self.sign(new.alg, ACCESS_TOKEN_TYPE, &claims)
+    }
+
+    /// Signs a statement to an MCP server. Its type keeps it from passing for an access token.
+    pub fn state(
+        &self,
+        alg: TokenAlg,
+        statement: Statement,
+        claims: &impl Serialize,
+    ) -> Result<String, SigningError> {
+        self.sign(alg, statement.typ(), claims)
+    }
+
+    fn sign(
+        &self,
+        alg: TokenAlg,
+        typ: &str,
+        claims: &impl Serialize,
+    ) -> Result<String, SigningError> {
+        let key = self
+            .keys
+            .values()
+            .filter(|key| key.alg == alg)
+            .max_by_key(|key| key.generation)
+            .ok_or(SigningError::Key)?;
+        let header =
+            Header { alg: key.alg.as_str().to_owned(), typ: typ.to_owned(), kid: key.kid.clone() };
         let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(&claims)?, &mut token);
+        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut token);
         let signature = key.sign(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);

@@ -163,8 +163,26 @@ pub struct ResourceConfig {
     pub token_alg: TokenAlg,
     /// Scopes that single tools need.
     pub tools: BTreeMap<String, ScopeSet>,
+    /// Whether lists of tools leave out what the caller may not call.
+    pub hide_forbidden_tools: bool,
+    /// How the server behind speaks.
+    pub transport: Transport,
+    /// The audience of signed assertions of who is calling; `None`: none are made.
+    pub assertion_audience: Option<String>,
+    /// What the MCP server proves itself with at the introspection endpoint.
+    pub introspection_secret: Option<SecretText>,
     /// Meant by requests that name no resource.
     pub is_default: bool,
+}
+
+/// How an MCP server behind the gateway speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP (2025-03-26 and later), with or without sessions.
+    #[default]
+    StreamableHttp,
+    /// HTTP+SSE (2024-11-05): the event stream names the address that messages are sent to.
+    HttpSse,
 }
 
 /// Signature algorithm of access tokens.

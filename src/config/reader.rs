@@ -409,6 +409,8 @@ impl Reader {
 const WHOLE: &[&str] = &[
     "scopes",
     "tools",
+    "implies",
+    "introspection_secret",
     "claim",
     "authorize_params",
     "client_secret",

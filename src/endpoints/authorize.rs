@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
-use super::standing;
+use super::{standing, step_up};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
@@ -16,7 +16,7 @@ use crate::oauth::client::Client;
 use crate::oauth::error::ensure;
 use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::redirect_uri::{ReturnAddress, destination};
-use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{new_id, random_text};
 use crate::telemetry::audit::Actor;
 use crate::web::cookies::Cookies;
@@ -41,7 +41,10 @@ pub(super) async fn get(
         state: state.ok().flatten().filter(|s| s.len() <= MAX_STATE).map(str::to_owned),
     };
     match check(&app, &client, &params, &back) {
-        Ok((request, resource)) => Ok(consent_page(&app, &headers, &client, request, resource)),
+        Ok((request, resource)) => {
+            let before = step_up::approved_before(&app, &headers, &request).await;
+            Ok(consent_page(&app, &headers, &client, request, resource, &before))
+        }
         Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
     }
 }
@@ -150,6 +153,7 @@ fn consent_page(
     client: &Client,
     request: AuthorizationRequest,
     resource: &ResourceConfig,
+    before: &ScopeSet,
 ) -> Response {
     let cookies = Cookies::new(app.config().public_url.is_https());
     let browser = random_text();
@@ -160,12 +164,7 @@ fn consent_page(
         request,
     };
     let name = client.display_name();
-    let scopes: Vec<(&str, Option<&str>)> = resource
-        .scope_texts
-        .iter()
-        .filter(|(scope, _): &&(Scope, _)| consent.request.scopes.contains(scope))
-        .map(|(scope, text)| (scope.as_str(), text.as_deref()))
-        .collect();
+    let scopes = step_up::scope_lines(resource, &consent.request.scopes, before);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
     let page = ConsentPage {

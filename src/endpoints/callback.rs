@@ -7,7 +7,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
-use super::{standing, waiting};
+use super::{standing, step_up, waiting};
 use crate::app::App;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
@@ -125,13 +125,19 @@ async fn finish(
     not_blocked(app, headers, request, &session).await?;
     let decision = decide(app, headers, request, &session)?;
     let arrived = Arrived { request, session: &session, back: &back };
+    if let Some(page) = step_up::in_vain(app, headers, &arrived, &decision).await? {
+        return Ok(page);
+    }
     if let Some(page) = no_access(app, headers, &arrived, &decision).await {
         return Ok(page);
     }
     if waiting::must_wait(app, &standing) {
         return waiting::hold(app, headers, request, session).await;
     }
-    issue(app, headers, &arrived, &decision).await
+    let mut response = issue(app, headers, &arrived, &decision).await?;
+    let known = step_up::remember_person(app, &app.subject(&session.subject));
+    response.headers_mut().append(header::SET_COOKIE, known);
+    Ok(response)
 }
 
 /// A person whom an administrator has blocked is told so; the client hears nothing.

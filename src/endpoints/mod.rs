@@ -8,6 +8,7 @@ mod metadata;
 mod register;
 mod revoke;
 mod standing;
+mod step_up;
 mod token;
 mod upstream_notice;
 mod waiting;

@@ -10,10 +10,13 @@ use crate::oauth::scope::ScopeSet;
 use crate::storage::{GrantState, LiveGrant};
 
 /// Who is calling, proven.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub(super) grant: LiveGrant,
     /// Scopes of the token.
     pub(super) scopes: ScopeSet,
+    /// What they amount to: with everything that they imply.
+    pub(super) may: ScopeSet,
     /// When the token expires.
     pub(super) token_expires_at: Timestamp,
 }
@@ -51,6 +54,7 @@ pub(super) async fn authenticate(
     }
     Ok(Caller {
         grant: *grant,
+        may: resource.policy.hierarchy.with_implied(&claims.scope),
         scopes: claims.scope,
         token_expires_at: Timestamp::from_unix(claims.exp),
     })

@@ -1,7 +1,7 @@
 //! Per-tool scopes: what `[resource.tools]` demands is decided from the JSON-RPC body itself.
 //!
-//! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it; they
-//! decide nothing. A resource without tool rules is not read, and streams.
+//! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it, so it does
+//! not matter which of them the MCP server reads. A resource without tool rules is not read, and streams.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -22,19 +22,27 @@ use crate::web::body;
 /// Most messages in a batch (MCP 2025-03-26).
 const MAX_BATCH: usize = 100;
 
+/// A request that may be sent on.
+pub(super) struct Authorized {
+    pub(super) request: Request,
+    /// It asks for the list of tools.
+    pub(super) lists_tools: bool,
+}
+
 /// Passes the request when the caller may do what its body asks.
 pub(super) async fn authorize(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
     request: Request,
-) -> Result<Request, Refused> {
+) -> Result<Authorized, Refused> {
     let limit = app.config().limits.gateway_body;
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(Refused::TooLarge);
     }
     if resource.tools.is_empty() || request.method() != Method::POST {
-        return Ok(request.map(|body| Body::new(Limited::new(body, limit))));
+        let request = request.map(|body| Body::new(Limited::new(body, limit)));
+        return Ok(Authorized { request, lists_tools: false });
     }
     let (mut parts, body) = request.into_parts();
     one_reading(&mut parts.headers)?;
@@ -49,26 +57,41 @@ pub(super) async fn authorize(
     if !messages.iter().all(is_plain) {
         return Err(Refused::NotJsonRpc);
     }
-    if let [single] = messages {
-        check_headers(&parts.headers, single)?;
-    }
+    check_headers(&parts.headers, &message)?;
     let needed = messages
         .iter()
         .filter_map(called_tool)
         .filter_map(|tool| resource.tools.get(tool))
         .fold(ScopeSet::default(), |all, scopes| all.union(scopes));
-    if !needed.is_subset(&caller.scopes) {
-        app.note(
-            app.event("tool_refused", Actor::Client)
-                .client(&caller.grant.client_id)
-                .subject(&caller.grant.subject)
-                .resource(&resource.id)
-                .grant(&caller.grant.id)
-                .with("needed", needed.to_string()),
-        );
-        return Err(Refused::InsufficientScope(needed));
+    if !needed.is_subset(&caller.may) {
+        return Err(step_up(app, resource, caller, needed).await);
     }
-    Ok(Request::from_parts(parts, Body::from(body)))
+    let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
+    let request = Request::from_parts(parts, Body::from(body));
+    Ok(Authorized { request, lists_tools })
+}
+
+/// Tells the client what to come back with, and remembers that it was told: when the rules do not allow
+/// it, the person hears so in place of being sent round in circles.
+async fn step_up(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    needed: ScopeSet,
+) -> Refused {
+    app.note(
+        app.event("tool_refused", Actor::Client)
+            .client(&caller.grant.client_id)
+            .subject(&caller.grant.subject)
+            .resource(&resource.id)
+            .grant(&caller.grant.id)
+            .with("needed", needed.to_string()),
+    );
+    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, &needed, app.now()).await {
+        tracing::warn!(%cause, "a step-up could not be remembered");
+    }
+    let held = caller.scopes.intersection(&resource.policy.declared);
+    Refused::InsufficientScope { ask: held.union(&needed), needed }
 }
 
 /// The MCP server must read the bytes as we do: UTF-8 JSON, not packed. What it is told about them is
@@ -95,14 +118,14 @@ fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
 /// tool once. Some libraries compare member names without case (CVE-2026-27896).
 fn is_plain(message: &Value) -> bool {
     const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-    let Some(message) = message.as_object() else { return false };
-    if !message.keys().all(|name| MEMBERS.contains(&name.as_str())) {
+    let Some(members) = message.as_object() else { return false };
+    if !members.keys().all(|name| MEMBERS.contains(&name.as_str())) {
         return false;
     }
-    if message.get("method").and_then(Value::as_str) != Some("tools/call") {
+    if method(message) != Some("tools/call") {
         return true;
     }
-    let Some(params) = message.get("params").and_then(Value::as_object) else { return false };
+    let Some(params) = members.get("params").and_then(Value::as_object) else { return false };
     let folded = |name: &str| name.to_lowercase().replace('ſ', "s");
     params.get("name").is_some_and(Value::is_string)
         && params.keys().all(|name| name == "name" || folded(name) != "name")
@@ -112,16 +135,27 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+fn method(message: &Value) -> Option<&str> {
+    message.get("method")?.as_str()
+}
+
 fn called_tool(message: &Value) -> Option<&str> {
-    let method = message.get("method")?.as_str()?;
-    (method == "tools/call").then(|| message.pointer("/params/name")?.as_str())?
+    (method(message)? == "tools/call").then(|| message.pointer("/params/name")?.as_str())?
 }
 
 fn check_headers(headers: &HeaderMap, message: &Value) -> Result<(), Refused> {
     let mismatch = || Refused::HeaderMismatch(message.get("id").cloned().unwrap_or(Value::Null));
+    // Of two values, the MCP server may read the other one; a batch has no one method and name.
+    let several = |name: &&str| {
+        let values = headers.get_all(*name).iter().count();
+        values > 1 || (values == 1 && message.is_array())
+    };
+    if ["mcp-method", "mcp-name"].iter().any(several) {
+        return Err(mismatch());
+    }
     let stated =
         |name: &str| headers.get(name).map(|value| value.to_str().ok().and_then(plain_text));
-    let method = message.get("method").and_then(Value::as_str);
+    let method = method(message);
     if let Some(stated) = stated("mcp-method")
         && stated.as_deref() != method
     {
@@ -258,5 +292,12 @@ mod tests {
         let mismatch = Err(Refused::HeaderMismatch(7.into()));
         assert_eq!(check_headers(&headers("tools/list", &encoded), &call), mismatch);
         assert_eq!(check_headers(&headers("tools/call", "get-todos"), &call), mismatch);
+        let mut doubled = headers("tools/call", &encoded);
+        doubled.append("mcp-name", "get-todos".parse().unwrap());
+        assert_eq!(check_headers(&doubled, &call), mismatch);
+        let batch = Value::Array(vec![call.clone()]);
+        let in_a_batch = Err(Refused::HeaderMismatch(Value::Null));
+        assert_eq!(check_headers(&headers("tools/call", &encoded), &batch), in_a_batch);
+        assert_eq!(check_headers(&HeaderMap::new(), &batch), Ok(()));
     }
 }

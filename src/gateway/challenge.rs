@@ -19,8 +19,14 @@ pub(super) enum Refused {
     InvalidToken,
     /// The Authorization header makes no sense.
     MalformedAuthorization,
-    /// The operation needs scopes that the token lacks: all that it needs.
-    InsufficientScope(ScopeSet),
+    /// The operation needs scopes that the token lacks.
+    InsufficientScope {
+        /// All that the operation needs.
+        needed: ScopeSet,
+        /// What to ask for: that, and what the token has already. A client that asks for exactly what it
+        /// is told must not lose anything.
+        ask: ScopeSet,
+    },
     /// A web page of an origin that is not listed.
     Origin,
     /// Not GET, POST or DELETE.
@@ -33,6 +39,8 @@ pub(super) enum Refused {
     NotJsonRpc,
     /// No session of this caller: a client then starts a new one.
     UnknownSession,
+    /// A message to a server of the HTTP+SSE transport that belongs to no event stream.
+    NoEventStream,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
     /// Grant liveness cannot be looked up: closed.
@@ -52,7 +60,7 @@ impl Refused {
                 Some("invalid_token"),
                 "The access token is invalid, expired, revoked or for another MCP server",
             ),
-            Self::InsufficientScope(needed) => challenge.insufficient(&needed),
+            Self::InsufficientScope { needed, ask } => challenge.insufficient(&needed, &ask),
             Self::MalformedAuthorization => {
                 let description = "The Authorization header is malformed";
                 let mut response = plain(StatusCode::BAD_REQUEST, "invalid_request", description);
@@ -93,6 +101,15 @@ impl Refused {
             }
             Self::UnknownSession => {
                 json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
+            }
+            Self::NoEventStream => {
+                let mut response = plain(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method_not_allowed",
+                    "This MCP server speaks HTTP+SSE (2024-11-05): open the event stream with GET; it names the address of messages",
+                );
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+                response
             }
             Self::HeaderMismatch(id) => json_rpc(
                 StatusCode::BAD_REQUEST,
@@ -152,9 +169,9 @@ impl Challenge<'_> {
         response
     }
 
-    /// 403 with everything the operation needs.
-    fn insufficient(&self, needed: &ScopeSet) -> Response {
-        let needed = needed.to_string();
+    /// 403 with everything to ask for.
+    fn insufficient(&self, needed: &ScopeSet, ask: &ScopeSet) -> Response {
+        let ask = ask.to_string();
         let description = format!("This needs the scope {needed}");
         let mut response = plain(StatusCode::FORBIDDEN, "insufficient_scope", &description);
         self.attach(
@@ -162,7 +179,7 @@ impl Challenge<'_> {
             &[
                 ("error", "insufficient_scope"),
                 ("error_description", &description),
-                ("scope", &needed),
+                ("scope", &ask),
             ],
         );
         response

@@ -1,27 +1,23 @@
 //! The request to the MCP server, rebuilt from allow-lists, and its answer, streamed.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use http_body_util::LengthLimitError;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::sync::watch;
 use url::Url;
 
 use super::authenticate::Caller;
+use super::authorize::Authorized;
 use super::challenge::Refused;
-use super::session;
+use super::events::{Judge, Judged, Verdict};
+use super::stream::{CutWhenEnded, until_ended};
+use super::tools_list::{Filtered, Hidden};
+use super::{assertion, legacy, session};
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::config::ResourceConfig;
-use crate::storage::GrantState;
-use crate::upstream::recheck::Recheck;
+use crate::config::{ResourceConfig, Transport};
 
 /// Headers that pass to the MCP server, beside every `mcp-*`.
 const TO_BACKEND: [HeaderName; 8] = [
@@ -50,25 +46,25 @@ const TO_CLIENT: [HeaderName; 8] = [
 /// What a header value may hold as it is; the rest, and `%` itself, is percent-encoded UTF-8.
 const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 
-/// How often an open stream asks whether its grant is still live. Revocations in this process cut it
-/// at once; this bounds those of other processes, and expiry.
-const STREAM_CHECK: Duration = Duration::from_secs(15);
-/// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
-const UNANSWERED: u32 = 2;
-
 /// Sends the request on and passes the answer back.
 pub(super) async fn forward(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
-    request: Request,
+    authorized: Authorized,
 ) -> Result<Response, Refused> {
+    let Authorized { request, lists_tools } = authorized;
     let target = resource.target.as_ref().ok_or(Refused::BadGateway("no target"))?;
     let ended = app.storage().grants_ended();
     let session = session::open(app.sealer(), &caller, request.headers())?;
-    let mut rebuilt = rebuild(target, &caller, request)?;
+    let opens_stream = request.method() == Method::GET;
+    let address = address(app, resource, &caller, target, &request)?;
+    let mut rebuilt = rebuild(&address, &caller, request)?;
     if let Some(session) = session {
         rebuilt.headers_mut().insert(session::SESSION_ID, session);
+    }
+    if let Some(assertion) = assertion::header(app, resource, &caller)? {
+        rebuilt.headers_mut().insert(assertion::ASSERTION, assertion);
     }
     let exchange = app.backends().request(rebuilt);
     let answer = tokio::time::timeout(app.config().limits.gateway_response, exchange)
@@ -81,7 +77,31 @@ pub(super) async fn forward(
             tracing::warn!(resource = resource.id, %error, "the MCP server cannot be reached");
             Refused::BadGateway("The MCP server cannot be reached")
         })?;
-    pass_back(app, resource, caller, ended, answer)
+    // Lists of tools come in answers that asked for them, and on streams, where anything may come.
+    let hidden = if lists_tools || opens_stream { Hidden::from(resource, &caller) } else { None };
+    pass_back(app, resource, caller, ended, hidden, answer).await
+}
+
+/// Where the request goes: to the target, with the client's query; or to the one address of the target
+/// that the event stream has named.
+fn address(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    target: &Url,
+    request: &Request,
+) -> Result<Url, Refused> {
+    match (resource.transport, request.method()) {
+        (Transport::HttpSse, &Method::POST) => {
+            legacy::address(app.sealer(), caller, target, request.uri().query())
+        }
+        (Transport::HttpSse, &Method::DELETE) => Err(Refused::NoEventStream),
+        _ => {
+            let mut address = target.clone();
+            address.set_query(request.uri().query().and_then(safe_query).as_deref());
+            Ok(address)
+        }
+    }
 }
 
 fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -95,24 +115,20 @@ fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn rebuild(target: &Url, caller: &Caller, request: Request) -> Result<Request, Refused> {
+fn rebuild(address: &Url, caller: &Caller, request: Request) -> Result<Request, Refused> {
     let unfit = |_| Refused::BadGateway("the request cannot be rebuilt");
     let (parts, body) = request.into_parts();
-    let mut uri = target.as_str().to_owned();
-    if let Some(query) = parts.uri.query().and_then(safe_query) {
-        uri.push('?');
-        uri.push_str(&query);
-    }
     let mut rebuilt = Request::new(body);
     *rebuilt.method_mut() = parts.method;
-    *rebuilt.uri_mut() = uri.parse::<Uri>().map_err(|_| Refused::BadGateway("target"))?;
+    *rebuilt.uri_mut() =
+        address.as_str().parse::<Uri>().map_err(|_| Refused::BadGateway("target"))?;
     let headers = rebuilt.headers_mut();
     copy(&parts.headers, headers, &TO_BACKEND);
     let name = caller.grant.person.name.as_deref();
     let email = caller.grant.person.email.as_deref();
     let verified = caller.grant.person.facts.email.as_ref().is_some_and(|email| email.verified);
     let verified = email.map(|_| if verified { "true" } else { "false" });
-    let scopes = caller.scopes.to_string();
+    let scopes = caller.may.to_string();
     for (header, value) in [
         ("x-portcullis-subject", Some(caller.grant.subject.as_str())),
         ("x-portcullis-client", Some(caller.grant.client_id.as_str())),
@@ -155,11 +171,12 @@ fn safe_query(query: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-fn pass_back(
+async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
     ended: watch::Receiver<u64>,
+    hidden: Option<Hidden>,
     answer: axum::http::Response<hyper::body::Incoming>,
 ) -> Result<Response, Refused> {
     let status = answer.status();
@@ -178,20 +195,28 @@ fn pass_back(
         );
         return Err(Refused::BadGateway("The MCP server redirects, which is not followed"));
     }
-    let (parts, body) = answer.into_parts();
+    let (mut parts, body) = answer.into_parts();
     let session = parts.headers.get(session::SESSION_ID);
     let session = session.and_then(|id| session::seal(app.sealer(), &caller, id));
     let is_stream = parts
         .headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let body = Body::new(body);
     let body = if is_stream {
-        Body::new(CutWhenEnded {
-            inner: body,
-            ended: Box::pin(until_ended(app.clone(), caller, ended)),
-        })
+        let inner = match judge(app, resource, &caller, hidden) {
+            Some(judge) => {
+                readable(&mut parts.headers)?;
+                Body::new(Judged::new(body, app.config().limits.gateway_body, judge))
+            }
+            None => body,
+        };
+        Body::new(CutWhenEnded { inner, ended: Box::pin(until_ended(app.clone(), caller, ended)) })
+    } else if let Some(hidden) = hidden {
+        readable(&mut parts.headers)?;
+        without_hidden(app, resource, &hidden, body).await?
     } else {
-        Body::new(body)
+        body
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -205,64 +230,63 @@ fn pass_back(
     Ok(response)
 }
 
-/// A body that ends when the future is ready, whatever the other side still has to say.
-struct CutWhenEnded {
-    inner: hyper::body::Incoming,
-    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl HttpBody for CutWhenEnded {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if self.ended.as_mut().poll(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default() // the end is not the inner body's alone to say
-    }
-}
-
-/// Ready when the grant of an open stream has ended, or nobody vouches for the person any more.
-///
-/// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
-/// on the stream itself asks the identity provider again whenever it is time.
-async fn until_ended(app: App, caller: Caller, mut ended: watch::Receiver<u64>) {
-    let mut unanswered = 0;
-    loop {
-        let hint = tokio::time::timeout(STREAM_CHECK, ended.changed()).await;
-        if matches!(hint, Ok(Err(_))) {
-            return; // storage is closing
-        }
-        match vouched_for(&app, &caller).await {
-            Some(true) => unanswered = 0,
-            None if unanswered < UNANSWERED => unanswered += 1,
-            Some(false) | None => {
-                tracing::info!(grant_id = caller.grant.id, "stream cut: the grant has ended");
-                return;
+/// What has to be decided event by event, if anything.
+fn judge(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    hidden: Option<Hidden>,
+) -> Option<Judge> {
+    if resource.transport == Transport::HttpSse {
+        let (target, path) = (resource.target.clone()?, resource.path.clone()?);
+        let (sealer, caller) = (app.sealer().clone(), caller.clone());
+        return Some(Box::new(move |event| {
+            match legacy::rewrite(&sealer, &caller, &target, &path, event) {
+                Verdict::Pass => {
+                    hidden.as_ref().map_or(Verdict::Pass, |hidden| hidden.judge(event))
+                }
+                decided => decided,
             }
-        }
+        }));
     }
+    let hidden = hidden?;
+    Some(Box::new(move |event| hidden.judge(event)))
 }
 
-/// Whether the grant is live and the person vouched for; `None` when that cannot be told now.
-async fn vouched_for(app: &App, caller: &Caller) -> Option<bool> {
-    let now: Timestamp = app.now();
-    if let GrantState::Ended = app.storage().grant(&caller.grant.id, now).await.ok()? {
-        return Some(false);
+/// An answer that we read must not be packed, and its length may change.
+fn readable(headers: &mut HeaderMap) -> Result<(), Refused> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refused::BadGateway(
+            "The MCP server packs its answer, which this gateway has to read; it was not asked to",
+        ));
     }
-    if now < caller.token_expires_at {
-        return Some(true);
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(())
+}
+
+async fn without_hidden(
+    app: &App,
+    resource: &ResourceConfig,
+    hidden: &Hidden,
+    body: Body,
+) -> Result<Body, Refused> {
+    let limits = &app.config().limits;
+    let read = Limited::new(body, limits.gateway_body).collect();
+    let read = tokio::time::timeout(limits.gateway_response, read)
+        .await
+        .map_err(|_| Refused::GatewayTimeout)?
+        .map_err(|error| {
+            tracing::warn!(resource = resource.id, %error, "a list of tools cannot be read");
+            Refused::BadGateway("The MCP server's list of tools is too large or broke off")
+        })?
+        .to_bytes();
+    match hidden.filter(&read) {
+        Filtered::Unchanged => Ok(Body::from(read)),
+        Filtered::Changed(text) => Ok(Body::from(text)),
+        Filtered::Unreadable => {
+            Err(Refused::BadGateway("The MCP server's list of tools is not JSON"))
+        }
     }
-    let asked = app.upstream().recheck(&caller.grant.session_id).await.ok()?;
-    Some(matches!(asked, Recheck::Fresh(_) | Recheck::Stale(_)))
 }
 
 #[cfg(test)]

@@ -3,12 +3,17 @@
 //! Who is it (authenticate) → may this tool be called (authorize) → rebuild the request for the MCP
 //! server and stream the answer (forward). The MCP server never sees a client's token.
 
+mod assertion;
 mod authenticate;
 mod authorize;
 mod challenge;
+mod events;
 mod forward;
+mod legacy;
 mod origin;
 mod session;
+mod stream;
+mod tools_list;
 
 use axum::Router;
 use axum::body::Body;
@@ -76,8 +81,8 @@ async fn serve(
     if request.headers().contains_key(header::UPGRADE) {
         return Err(Refused::Upgrade);
     }
-    let request = authorize::authorize(app, resource, &caller, request).await?;
-    forward::forward(app, resource, caller, request).await
+    let authorized = authorize::authorize(app, resource, &caller, request).await?;
+    forward::forward(app, resource, caller, authorized).await
 }
 
 /// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the

@@ -15,7 +15,8 @@ pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-i
 /// Longest sealed id read.
 const MAX: usize = 2048;
 
-fn context(caller: &Caller) -> String {
+/// Who holds a session.
+pub(super) fn context(caller: &Caller) -> String {
     let grant = &caller.grant;
     // None of the three can hold a line break.
     format!("{}\n{}\n{}", grant.subject, grant.client_id, grant.resource)

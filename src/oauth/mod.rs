@@ -9,5 +9,6 @@ pub mod pkce;
 pub mod redirect_uri;
 pub mod resource;
 pub mod scope;
+pub mod scope_hierarchy;
 pub mod sealed;
 pub mod secret;

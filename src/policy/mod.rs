@@ -2,7 +2,8 @@
 //!
 //! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`, where the
 //! ceiling is what was asked, declared and consented. Deny beats allow, whatever the order. What is
-//! not known satisfies no allow and every deny.
+//! not known satisfies no allow and every deny. Where scopes imply others, an allow allows what it
+//! implies, and a deny takes away what implies it: otherwise the broad scope would bring it back.
 
 mod claims;
 mod rule;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
 pub use claims::{ClaimPath, ClaimShape, read_fact};
 pub use rule::{Conditions, Rule};
@@ -108,6 +110,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What happens when more is asked than is declared.
     pub on_excess: OnExcess,
+    /// Which scopes imply which.
+    pub hierarchy: ScopeHierarchy,
 }
 
 /// A decision, and why.
@@ -158,6 +162,8 @@ impl Policy {
             allowed = allowed.union(&allows.unwrap_or_default());
             denied = denied.union(&denies.unwrap_or_default());
         }
+        let allowed = self.hierarchy.with_implied(&allowed);
+        let denied = self.hierarchy.with_implying(&denied);
         let granted = ceiling.intersection(&allowed).difference(&denied);
         Decision { missing: ceiling.difference(&granted), granted, matched }
     }
@@ -290,6 +296,21 @@ mod tests {
         let strict = Policy { on_excess: OnExcess::Reject, ..todo() };
         assert_eq!(strict.requested_ceiling(&scopes("read:todos admin")), Err(NotDeclared));
         assert!(strict.requested_ceiling(&scopes("read:todos offline_access")).is_ok());
+    }
+
+    #[test]
+    fn gw_07_an_allow_allows_what_it_implies_and_a_deny_takes_what_implies_it() {
+        let direct = [("admin".parse().unwrap(), scopes("read:todos delete:todos"))];
+        let hierarchy = ScopeHierarchy::new(&direct.into()).unwrap();
+        let mut policy =
+            Policy { declared: scopes("admin read:todos delete:todos"), hierarchy, ..todo() };
+        policy.rules[0].allow = scopes("admin");
+        let admin = || known(&["Admin"]);
+
+        assert_eq!(decide(&policy, admin(), Fact::Absent, "read:todos"), "read:todos");
+        assert_eq!(decide(&policy, admin(), Fact::Absent, "admin"), "admin");
+        let contractor = known(&["/contractors"]);
+        assert_eq!(decide(&policy, admin(), contractor, "admin read:todos"), "read:todos");
     }
 
     #[test]

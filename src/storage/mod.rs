@@ -19,6 +19,7 @@ mod people;
 mod refresh_tokens;
 mod signing_keys;
 mod standings;
+mod step_ups;
 mod sweep;
 mod upstream_sessions;
 

@@ -43,6 +43,7 @@ pub const EVENTS: &[&str] = &[
     "refresh_reused",
     "access_lost",
     "tool_refused",
+    "step_up_refused",
     "grant_revoked",
     "grants_revoked",
     "upstream_refused",

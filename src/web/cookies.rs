@@ -5,9 +5,11 @@
 //! - *login*: made at Approve, one per login, proves at the callback that the same browser came back.
 //! - *admin*, *account*: somebody who is signed in to these pages; beside it, a sign-in on its way.
 //! - *held*: a sign-in that waits for an administrator. *remembered*: an approval that need not be asked again.
+//! - *person*: made after a sign-in, sealed, tells the next consent page who it probably was, so that it can mark
+//!   what was approved before. It proves nothing and lets nobody skip anything.
 //!
 //! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03).
-//! On loopback http, browsers other than Chromium drop `Secure` cookies, so both are left out there.
+//! On loopback http, browsers other than Chromium drop `Secure` cookies, so they are left out there.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
@@ -26,6 +28,9 @@ const LOGIN: &str = "portcullis-login-";
 const HELD: &str = "portcullis-held-";
 const PAGES: &str = "portcullis-pages-";
 const UNDERWAY: &str = "portcullis-signing-in-";
+const PERSON: &str = "portcullis-person";
+/// Longest sealed value read.
+const MAX_PERSON: usize = 1024;
 
 impl Cookies {
     /// Cookies for a public URL that is https, or loopback http.
@@ -140,6 +145,16 @@ impl Cookies {
     /// cookies are evicted, so that cookies never outgrow a request's headers.
     pub fn logins_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
         self.beyond(LOGIN, headers, keep)
+    }
+
+    /// The sealed name of whoever signed in with this browser last.
+    pub fn person(self, headers: &HeaderMap) -> Option<String> {
+        only(headers, &self.name(PERSON, "")).filter(|sealed| sealed.len() <= MAX_PERSON)
+    }
+
+    /// `Set-Cookie` for the sealed name of whoever signed in.
+    pub fn set_person(self, sealed: &str, max_age: u64) -> HeaderValue {
+        self.build(self.name(PERSON, ""), sealed, Some(max_age))
     }
 
     fn beyond(self, kind: &str, headers: &HeaderMap, keep: usize) -> Vec<String> {

@@ -35,12 +35,36 @@ pub struct ConsentPage<'a> {
     pub resource_name: Option<&'a str>,
     /// The MCP server's URL.
     pub resource: &'a str,
-    /// Each scope, and what it means in words.
-    pub scopes: &'a [(&'a str, Option<&'a str>)],
+    /// What is asked for, new things first.
+    pub scopes: &'a [ScopeLine<'a>],
     /// Who signs the person in.
     pub identity_provider: &'a str,
     /// The sealed request that comes back with the decision.
     pub request: &'a str,
+}
+
+/// One scope on the consent page.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopeLine<'a> {
+    /// The scope.
+    pub scope: &'a str,
+    /// What it means in words.
+    pub text: Option<&'a str>,
+    /// How it got onto the page.
+    pub standing: Standing<'a>,
+}
+
+/// How a scope got onto the consent page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It is asked for.
+    Asked,
+    /// It is asked for beside others that were approved before.
+    New,
+    /// It was approved before, by whoever signed in with this browser last.
+    ApprovedBefore,
+    /// It comes with a broader scope.
+    IncludedIn(&'a str),
 }
 
 /// What happened, for a person to read.
@@ -65,6 +89,11 @@ pub enum Message<'a> {
     NoAccess {
         person: Option<&'a str>,
         resource: &'a str,
+        missing: &'a [&'a str],
+    },
+    /// Signed in, but not allowed the further scopes that an application came back for.
+    NotAllowedMore {
+        person: Option<&'a str>,
         missing: &'a [&'a str],
     },
     ProviderUnavailable,
@@ -181,6 +210,7 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::LoginUsed => &w.login_used,
         Message::LoginNotTrusted => &w.login_not_trusted,
         Message::NoAccess { .. } => &w.no_access,
+        Message::NotAllowedMore { .. } => &w.not_allowed_more,
         Message::ProviderUnavailable => &w.provider_unavailable,
         Message::ProviderMisconfigured => &w.provider_misconfigured,
         Message::ServerError => &w.server_error,

@@ -107,6 +107,9 @@ pub struct Words {
     pub wants_to_use: &'static str,
     pub will_be_able_to: &'static str,
     pub no_scopes: &'static str,
+    pub new_scope: &'static str,
+    pub approved_before: &'static str,
+    pub included_in: (&'static str, &'static str),
     pub who_signs_in: &'static str,
     pub sign_in_with: (&'static str, &'static str),
     pub deny: &'static str,
@@ -123,6 +126,7 @@ pub struct Words {
     pub signed_in_as: (&'static str, &'static str),
     pub no_access_to: (&'static str, &'static str),
     pub asked_for: &'static str,
+    pub not_allowed: &'static str,
 
     pub unknown_client: Text,
     pub redirect_uri_not_registered: Text,
@@ -136,6 +140,7 @@ pub struct Words {
     pub login_used: Text,
     pub login_not_trusted: Text,
     pub no_access: Text,
+    pub not_allowed_more: Text,
     pub provider_unavailable: Text,
     pub provider_misconfigured: Text,
     pub server_error: Text,
@@ -173,6 +178,9 @@ static EN: Words = Words {
     wants_to_use: "wants to use",
     will_be_able_to: "It will be able to",
     no_scopes: "Connect to the server, without any particular permission.",
+    new_scope: "New",
+    approved_before: "Approved before",
+    included_in: ("Included in ", ""),
     who_signs_in: "Sign-in",
     sign_in_with: ("If you approve, you sign in with ", "."),
     deny: "Deny",
@@ -189,6 +197,7 @@ static EN: Words = Words {
     signed_in_as: ("You are signed in as ", "."),
     no_access_to: ("You do not have access to ", "."),
     asked_for: "The application asked for:",
+    not_allowed: "Not allowed:",
 
     unknown_client: Text {
         title: "This application is not registered",
@@ -248,6 +257,11 @@ static EN: Words = Words {
     no_access: Text {
         title: "You have no access",
         happened: "",
+        remedy: "If you need it, ask your administrator, and give the reference below.",
+    },
+    not_allowed_more: Text {
+        title: "You are not allowed more than before",
+        happened: "The application needs a permission that the rules of this server do not give you. It stays connected with what it had.",
         remedy: "If you need it, ask your administrator, and give the reference below.",
     },
     provider_unavailable: Text {
@@ -347,6 +361,9 @@ static JA: Words = Words {
     wants_to_use: "利用したいサーバー",
     will_be_able_to: "許可される操作",
     no_scopes: "特定の権限なしでサーバーに接続すること。",
+    new_scope: "新規",
+    approved_before: "承認済み",
+    included_in: ("", " に含まれます"),
     who_signs_in: "サインイン",
     sign_in_with: ("承認すると、", " でサインインします。"),
     deny: "拒否",
@@ -363,6 +380,7 @@ static JA: Words = Words {
     signed_in_as: ("", " としてサインインしています。"),
     no_access_to: ("", " を利用する権限がありません。"),
     asked_for: "アプリケーションが求めた権限:",
+    not_allowed: "許可されない権限:",
 
     unknown_client: Text {
         title: "このアプリケーションは登録されていません",
@@ -422,6 +440,11 @@ static JA: Words = Words {
     no_access: Text {
         title: "利用する権限がありません",
         happened: "",
+        remedy: "必要な場合は、下の参照番号を添えて管理者に依頼してください。",
+    },
+    not_allowed_more: Text {
+        title: "これ以上の権限はありません",
+        happened: "アプリケーションが必要とする権限は、このサーバーの規則ではあなたに許可されていません。接続はこれまでの権限のまま続きます。",
         remedy: "必要な場合は、下の参照番号を添えて管理者に依頼してください。",
     },
     provider_unavailable: Text {

@@ -22,6 +22,9 @@ mod revocation;
 mod token_endpoint;
 
 mod gateway;
+mod gateway_scopes;
+mod legacy_sse;
+mod step_up;
 mod streams;
 
 mod admin;

@@ -1,6 +1,7 @@
 //! Every key, read once and checked; in the order of `portcullis.example.toml`.
 
 mod admin;
+mod enforcement;
 mod resource;
 mod upstream;
 
@@ -18,7 +19,8 @@ use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 /// Variables with our prefix that are not keys of the configuration.
 const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
 /// Keys that may be given as `…_FILE`.
-const SECRETS: &[&str] = &["secret_key", "database_url", "upstream.client_secret"];
+const SECRETS: &[&str] =
+    &["secret_key", "database_url", "upstream.client_secret", "resource[0].introspection_secret"];
 /// Private-use schemes of programs that are widely used with MCP.
 const KNOWN_SCHEMES: &[&str] =
     &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
@@ -43,7 +45,7 @@ pub(super) fn load(
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
     let redirect_schemes = redirect_schemes(&mut r);
     let allowed_origins = allowed_origins(&mut r);
-    let resources = resource::all(&mut r, public_url.as_ref());
+    let resources = resource::all(&mut r, env, public_url.as_ref());
     let upstream = upstream::read(&mut r, env, &resources);
     let admin = admin::read(&mut r, public_url.as_ref());
     let client_approval = client_approval(&mut r);

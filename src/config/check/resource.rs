@@ -7,7 +7,7 @@ use url::Url;
 
 use super::super::reader::Reader;
 use super::super::{PublicUrl, ResourceConfig, TokenAlg};
-use super::one_of;
+use super::{enforcement, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule};
 
@@ -29,7 +29,11 @@ const OUR_PATHS: &[&str] = &[
     "global-token-revocation",
 ];
 
-pub(super) fn all(r: &mut Reader, public_url: Option<&PublicUrl>) -> Vec<ResourceConfig> {
+pub(super) fn all(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    public_url: Option<&PublicUrl>,
+) -> Vec<ResourceConfig> {
     let count = r.count("resource");
     if count == 0 {
         r.problem(
@@ -40,7 +44,7 @@ pub(super) fn all(r: &mut Reader, public_url: Option<&PublicUrl>) -> Vec<Resourc
         );
     }
     let resources: Vec<ResourceConfig> =
-        (0..count).filter_map(|index| one(r, index, public_url)).collect();
+        (0..count).filter_map(|index| one(r, env, index, public_url)).collect();
     let mut seen = HashSet::new();
     for (index, resource) in resources.iter().enumerate() {
         if !seen.insert(resource.id.clone()) {
@@ -58,7 +62,12 @@ pub(super) fn all(r: &mut Reader, public_url: Option<&PublicUrl>) -> Vec<Resourc
     resources
 }
 
-fn one(r: &mut Reader, index: usize, public_url: Option<&PublicUrl>) -> Option<ResourceConfig> {
+fn one(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    index: usize,
+    public_url: Option<&PublicUrl>,
+) -> Option<ResourceConfig> {
     let at = |name: &str| format!("resource[{index}].{name}");
     let path = r.text(&at("path"));
     let id = r.text(&at("id"));
@@ -105,6 +114,13 @@ fn one(r: &mut Reader, index: usize, public_url: Option<&PublicUrl>) -> Option<R
     let token_alg = one_of(r, &at("token_alg"), &algs, ("ES256", TokenAlg::Es256));
     let is_default = r.flag(&at("default"), false);
     let tools = tools(r, &at("tools"), &declared);
+    let hierarchy = enforcement::implies(r, &at("implies"), &declared);
+    let hide_forbidden_tools =
+        enforcement::hide_forbidden_tools(r, &at("hide_forbidden_tools"), &tools);
+    let transport = enforcement::transport(r, &at("transport"), target.is_some());
+    let assertion_audience = enforcement::assertion(r, &at("assertion"), target.as_ref());
+    let introspection_secret =
+        enforcement::introspection_secret(r, env, &at("introspection_secret"));
     let rules: Vec<Rule> =
         (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
     if !rules.is_empty() && default_scopes.is_empty() && r.problems.is_empty() {
@@ -122,9 +138,13 @@ fn one(r: &mut Reader, index: usize, public_url: Option<&PublicUrl>) -> Option<R
         target,
         name,
         scope_texts,
-        policy: Policy { declared, default_scopes, baseline, rules, on_excess },
+        policy: Policy { declared, default_scopes, baseline, rules, on_excess, hierarchy },
         token_alg,
         tools,
+        hide_forbidden_tools,
+        transport,
+        assertion_audience,
+        introspection_secret,
         is_default,
     })
 }
@@ -241,7 +261,12 @@ fn declared_scopes(r: &mut Reader, key: &str, declared: &ScopeSet) -> Option<Sco
     Some(names.iter().filter_map(|name| declared_scope(r, key, name, declared)).collect())
 }
 
-fn declared_scope(r: &mut Reader, key: &str, name: &str, declared: &ScopeSet) -> Option<Scope> {
+pub(super) fn declared_scope(
+    r: &mut Reader,
+    key: &str,
+    name: &str,
+    declared: &ScopeSet,
+) -> Option<Scope> {
     let scope = scope(r, key, name)?;
     if declared.contains(&scope) {
         return Some(scope);
@@ -255,7 +280,8 @@ fn declared_scope(r: &mut Reader, key: &str, name: &str, declared: &ScopeSet) ->
     None
 }
 
-fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
+/// A table of name = list of scopes that the resource declares.
+pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
     let names = r.names(key);
     let mut tools = BTreeMap::new();
     for name in names {

@@ -32,7 +32,11 @@ fn consent(language: Language, text: &str, destination: &Destination) -> Respons
         client_id: text,
         resource_name: Some(text),
         resource: text,
-        scopes: &[(text, Some(text)), (text, None)],
+        scopes: &[
+            ScopeLine { scope: text, text: Some(text), standing: Standing::New },
+            ScopeLine { scope: text, text: None, standing: Standing::ApprovedBefore },
+            ScopeLine { scope: text, text: None, standing: Standing::IncludedIn(text) },
+        ],
         identity_provider: text,
         request: text,
     }
@@ -53,6 +57,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::LoginUsed,
         Message::LoginNotTrusted,
         Message::NoAccess { person: Some(text), resource: text, missing },
+        Message::NotAllowedMore { person: Some(text), missing },
         Message::ProviderUnavailable,
         Message::ProviderMisconfigured,
         Message::ServerError,
@@ -165,7 +170,11 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
         client_id: "client_1",
         resource_name: Some("The Server"),
         resource: "https://mcp.example.com/mcp",
-        scopes: &[("read:things", Some("Read things"))],
+        scopes: &[ScopeLine {
+            scope: "read:things",
+            text: Some("Read things"),
+            standing: Standing::Asked,
+        }],
         identity_provider: "Okta",
         request: "sealed",
     };

@@ -70,7 +70,7 @@ pub(crate) struct Setup {
     pub tables: String,
     /// TOML after `[admin]`.
     pub after_admin: String,
-    /// In place of the resource with its rules.
+    /// In place of the resource with its rules; `{todo}` stands for the to-do server's URL.
     pub resources: Option<String>,
 }
 
@@ -235,7 +235,8 @@ client_secret = "upstream-secret-canary""#,
             issuer = idp.issuer(),
         )
     });
-    let resources = setup.resources.clone().unwrap_or_else(|| todo_resource(todo, setup));
+    let resources = setup.resources.as_ref().map(|text| text.replace("{todo}", &todo.url()));
+    let resources = resources.unwrap_or_else(|| todo_resource(todo, setup));
     format!(
         r#"
 public_url   = "{url}"

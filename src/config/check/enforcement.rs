@@ -1,0 +1,88 @@
+//! `[[resource]]`: how the gateway enforces scopes, and how an MCP server may check for itself.
+
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::super::reader::Reader;
+use super::super::{SecretText, Transport};
+use super::{one_of, resource};
+use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope_hierarchy::ScopeHierarchy;
+
+/// A shorter secret could be guessed.
+const SHORTEST_SECRET: usize = 32;
+
+/// `[resource.implies]`: broad scope = the narrow ones that it implies.
+pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHierarchy {
+    let mut direct: BTreeMap<Scope, ScopeSet> = BTreeMap::new();
+    for (name, implied) in resource::tools(r, key, declared) {
+        let at = format!("{key}.{name}");
+        if let Some(scope) = resource::declared_scope(r, &at, &name, declared) {
+            direct.insert(scope, implied);
+        }
+    }
+    ScopeHierarchy::new(&direct).unwrap_or_else(|circular| {
+        let shown = Some(format!("{:?}", circular.0.as_str()));
+        let remedy = "take one of the implications out; scopes that imply each other are one scope";
+        r.problem(key, shown, "implies itself, directly or by way of others", remedy);
+        ScopeHierarchy::default()
+    })
+}
+
+pub(super) fn hide_forbidden_tools(
+    r: &mut Reader,
+    key: &str,
+    tools: &BTreeMap<String, ScopeSet>,
+) -> bool {
+    let hide = r.flag(key, false);
+    if hide && tools.is_empty() {
+        r.warnings.push(format!("{key} has no effect: no tool needs a scope ([resource.tools])"));
+    }
+    hide
+}
+
+pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transport {
+    let words = [("streamable-http", Transport::StreamableHttp), ("http+sse", Transport::HttpSse)];
+    let transport = one_of(r, key, &words, words[0]);
+    if transport == Transport::HttpSse && !has_target {
+        let remedy =
+            "write target = \"http://127.0.0.1:9000/sse\", the address of the event stream";
+        r.problem(key, None, "says how the server behind speaks, and there is none", remedy);
+    }
+    transport
+}
+
+/// The audience is the target as it is forwarded to: the one thing that only this backend is.
+pub(super) fn assertion(r: &mut Reader, key: &str, target: Option<&Url>) -> Option<String> {
+    if !r.flag(key, false) {
+        return None;
+    }
+    if target.is_none() {
+        let remedy =
+            "add target, or take assertion out: without the gateway there is nobody to assert to";
+        r.problem(key, Some("true".to_owned()), "needs a target", remedy);
+    }
+    target.map(Url::to_string)
+}
+
+pub(super) fn introspection_secret(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    key: &str,
+) -> Option<SecretText> {
+    if !r.has(key) {
+        return None;
+    }
+    let secret = r.secret(key, env)?;
+    if secret.expose().len() < SHORTEST_SECRET {
+        let reason = format!("is shorter than {SHORTEST_SECRET} characters");
+        r.problem(
+            key,
+            Some("********".to_owned()),
+            reason,
+            "make one with: openssl rand -base64 32",
+        );
+    }
+    Some(secret)
+}

@@ -1,0 +1,153 @@
+//! Step-up authorization (MCP, scope challenge handling): a client comes back for more than it has.
+//!
+//! The consent page marks what is new beside what was approved before; where the rules do not allow what
+//! the client was refused for, the person is told, and the client is not sent round in circles.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::callback::Arrived;
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::error::ErrorCode;
+use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::sealed::Purpose;
+use crate::policy::Decision;
+use crate::storage::Person;
+use crate::telemetry::audit::Actor;
+use crate::telemetry::new_reference;
+use crate::web::cookies::Cookies;
+use crate::web::pages::{Message, MessagePage, ReturnLink, ScopeLine, Standing};
+use crate::web::people::{self, PageError};
+
+/// How long a browser is known as somebody's, for the marks on consent pages.
+const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
+/// What the cookie is sealed for.
+const PERSON: &str = "person";
+
+/// What whoever signed in with this browser last has approved for this client before, under grants that
+/// still live. For the page alone: nothing is decided by it.
+pub(super) async fn approved_before(
+    app: &App,
+    headers: &HeaderMap,
+    request: &AuthorizationRequest,
+) -> ScopeSet {
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let Some(subject) = cookies.person(headers).and_then(|sealed| known_person(app, &sealed))
+    else {
+        return ScopeSet::default();
+    };
+    let (client_id, resource) = (&request.client_id, &request.resource);
+    let approved = app.storage().approved_scopes(&subject, client_id, resource, app.now()).await;
+    approved.unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "what was approved before cannot be looked up");
+        ScopeSet::default()
+    })
+}
+
+/// The scopes as the page lists them: what is new, what was approved before, and what comes with a
+/// broader one.
+pub(super) fn scope_lines<'a>(
+    resource: &'a ResourceConfig,
+    asked: &'a ScopeSet,
+    before: &ScopeSet,
+) -> Vec<ScopeLine<'a>> {
+    let hierarchy = &resource.policy.hierarchy;
+    let before = hierarchy.with_implied(before);
+    let any_before = !asked.intersection(&before).is_empty();
+    let mut lines: Vec<ScopeLine<'_>> = resource
+        .scope_texts
+        .iter()
+        .filter_map(|(scope, text)| {
+            let broader =
+                || asked.iter().find(|broad| hierarchy.implied_by(broad).any(|s| s == scope));
+            let standing = match (asked.contains(scope), before.contains(scope)) {
+                (true, true) => Standing::ApprovedBefore,
+                (true, false) if any_before => Standing::New,
+                (true, false) => Standing::Asked,
+                (false, _) => Standing::IncludedIn(broader()?.as_str()),
+            };
+            Some(ScopeLine { scope: scope.as_str(), text: text.as_deref(), standing })
+        })
+        .collect();
+    lines.sort_by_key(|line| match line.standing {
+        Standing::Asked | Standing::New => 0,
+        Standing::IncludedIn(_) => 1,
+        Standing::ApprovedBefore => 2,
+    });
+    lines
+}
+
+/// `Set-Cookie` that tells the next consent page who signed in here last.
+pub(super) fn remember_person(app: &App, subject: &str) -> HeaderValue {
+    let sealed = app.sealer().seal(Purpose::Consent, PERSON, subject.as_bytes());
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    cookies.set_person(&sealed, PERSON_KNOWN.as_secs())
+}
+
+/// The subject that [`remember_person`] sealed.
+fn known_person(app: &App, sealed: &str) -> Option<String> {
+    let opened = app.sealer().open(Purpose::Consent, PERSON, sealed).ok()?;
+    std::str::from_utf8(&opened).ok().map(str::to_owned)
+}
+
+/// The page for a client that came back for scopes after a refusal at the gateway, when the rules do not
+/// allow them. With another token that can do no more than the last, it would be refused again, and
+/// come back again.
+pub(super) async fn in_vain(
+    app: &App,
+    headers: &HeaderMap,
+    arrived: &Arrived<'_>,
+    decision: &Decision,
+) -> Result<Option<Response>, PageError> {
+    let Arrived { request, session, back } = arrived;
+    let Some(resource) = app.resource(&request.resource) else { return Ok(None) };
+    if decision.missing.is_empty() {
+        return Ok(None);
+    }
+    let (subject, client_id) = (app.subject(&session.subject), &request.client_id);
+    let step_ups = app
+        .storage()
+        .take_step_ups(&subject, client_id, &resource.id, app.now())
+        .await
+        .map_err(|error| PageError::storage(headers, &error))?;
+    let hierarchy = &resource.policy.hierarchy;
+    let asked = hierarchy.with_implied(&request.scopes);
+    let may = hierarchy.with_implied(&decision.granted);
+    let missing = step_ups
+        .iter()
+        .filter(|needed| needed.is_subset(&asked))
+        .fold(ScopeSet::default(), |all, needed| all.union(&needed.difference(&may)));
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let reference = new_reference();
+    let event = app
+        .event("step_up_refused", Actor::Person)
+        .client(client_id)
+        .subject(&subject)
+        .resource(&resource.id)
+        .reference(&reference)
+        .with("missing", missing.to_string())
+        .with("rules", decision.matched.clone());
+    app.record(event).await;
+    let Person { name, email, .. } = &session.person;
+    let missing: Vec<&str> = missing.iter().map(Scope::as_str).collect();
+    let description =
+        "The rules do not allow the person these scopes; what was granted before stays";
+    let url = back.with_error(ErrorCode::AccessDenied, Some(description));
+    let page = MessagePage {
+        language: people::language(headers),
+        status: StatusCode::FORBIDDEN,
+        message: Message::NotAllowedMore {
+            person: name.as_deref().or(email.as_deref()),
+            missing: &missing,
+        },
+        reference: Some(&reference),
+        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
+    };
+    Ok(Some(page.render()))
+}

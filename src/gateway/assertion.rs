@@ -1,0 +1,69 @@
+//! A signed word to the MCP server on who is calling (`assertion = true`), for backends that do not
+//! want to trust plain headers alone: RFC 7519, with a type and an audience of its own.
+
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use serde::Serialize;
+
+use super::authenticate::Caller;
+use super::challenge::Refused;
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::secret::new_id;
+use crate::signing::Statement;
+
+/// The header it travels in.
+pub(super) const ASSERTION: &str = "x-portcullis-assertion";
+/// How long it may be believed: long enough for clocks that differ a little.
+const LIFETIME: Duration = Duration::from_mins(1);
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    /// The backend, as it is configured: nobody else is meant.
+    aud: &'a str,
+    sub: &'a str,
+    client_id: &'a str,
+    /// What the caller may do: scopes of the token and all that they imply.
+    scope: String,
+    jti: String,
+    iat: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
+}
+
+/// The value of the header; `None` where assertions are off.
+pub(super) fn header(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+) -> Result<Option<HeaderValue>, Refused> {
+    let Some(audience) = &resource.assertion_audience else { return Ok(None) };
+    let (now, grant) = (app.now(), &caller.grant);
+    let claims = Claims {
+        iss: app.issuer(),
+        aud: audience,
+        sub: &grant.subject,
+        client_id: &grant.client_id,
+        scope: caller.may.to_string(),
+        jti: new_id(app.clock()),
+        iat: now.unix(),
+        exp: now.plus(LIFETIME).unix(),
+        name: grant.person.name.as_deref(),
+        email: grant.person.email.as_deref(),
+        email_verified: grant.person.facts.email.as_ref().map(|email| email.verified),
+    };
+    let failed = |cause: &dyn std::fmt::Display| {
+        tracing::error!(%cause, "an assertion could not be signed");
+        Refused::Unavailable
+    };
+    let signed = app.keys().state(resource.token_alg, Statement::Assertion, &claims);
+    let signed = signed.map_err(|cause| failed(&cause))?;
+    HeaderValue::from_str(&signed).map(Some).map_err(|cause| failed(&cause))
+}

@@ -1,0 +1,256 @@
+//! Server-sent events on their way through: whole events, one at a time, each passed on, changed or
+//! dropped. Bounded, and nothing waits longer than for the end of its own event.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+/// An event is longer than the gateway holds.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLong;
+
+/// Cuts a stream into events, each with the empty line that ends it.
+struct Cutter {
+    held: Vec<u8>,
+    /// How far `held` was looked at, and where the line under way began.
+    scanned: usize,
+    line: usize,
+    /// The last line ended with a carriage return: a line feed right behind belongs to it.
+    after_return: bool,
+    limit: usize,
+}
+
+impl Cutter {
+    fn new(limit: usize) -> Self {
+        Self { held: Vec::new(), scanned: 0, line: 0, after_return: false, limit }
+    }
+
+    /// Takes bytes in and gives out the events that are whole now.
+    fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
+        self.held.extend_from_slice(bytes);
+        let mut events = Vec::new();
+        while let Some(&byte) = self.held.get(self.scanned) {
+            let after_return = std::mem::take(&mut self.after_return);
+            self.scanned += 1;
+            if byte == b'\n' && after_return {
+                self.line = self.scanned;
+            } else if matches!(byte, b'\n' | b'\r') {
+                let empty = self.line + 1 == self.scanned;
+                self.after_return = byte == b'\r';
+                self.line = self.scanned;
+                if empty {
+                    // A line feed that belongs to this end may already be here.
+                    if self.after_return && self.held.get(self.scanned) == Some(&b'\n') {
+                        self.scanned += 1;
+                        self.after_return = false;
+                    }
+                    let rest = self.held.split_off(self.scanned);
+                    events.push(std::mem::replace(&mut self.held, rest));
+                    (self.scanned, self.line) = (0, 0);
+                }
+            }
+        }
+        if self.held.len() > self.limit { Err(TooLong) } else { Ok(events) }
+    }
+
+    /// What came without an end.
+    fn rest(&mut self) -> Option<Vec<u8>> {
+        (self.scanned, self.line) = (0, 0);
+        Some(std::mem::take(&mut self.held)).filter(|rest| !rest.is_empty())
+    }
+}
+
+/// One event, as a client reads it (HTML Standard §9.2.6).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// What kind it is; `message` when it does not say.
+    pub(super) kind: String,
+    /// Its data; `None` in comments and other events without any.
+    pub(super) data: Option<String>,
+}
+
+impl Event {
+    fn read(raw: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(raw);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let (mut kind, mut data) = ("message".to_owned(), None::<String>);
+        for (field, value) in lines(text).map(field) {
+            match (field, &mut data) {
+                ("event", _) => value.clone_into(&mut kind),
+                ("data", None) => data = Some(value.to_owned()),
+                ("data", Some(data)) => data.extend(["\n", value]),
+                _ => {}
+            }
+        }
+        Self { kind, data }
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\r\n").flat_map(|part| part.split(['\r', '\n']))
+}
+
+/// Name and value of a line; a comment has the empty name.
+fn field(line: &str) -> (&str, &str) {
+    let (name, value) = line.split_once(':').unwrap_or((line, ""));
+    (name, value.strip_prefix(' ').unwrap_or(value))
+}
+
+/// The event with other data; everything else of it stays.
+fn with_data(raw: &[u8], data: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(raw);
+    let mut changed = String::new();
+    for line in lines(&text).filter(|line| !line.is_empty() && field(line).0 != "data") {
+        changed.extend([line, "\n"]);
+    }
+    for line in data.split('\n') {
+        changed.extend(["data: ", line, "\n"]);
+    }
+    changed.push('\n');
+    changed.into_bytes()
+}
+
+/// What becomes of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It passes as it is.
+    Pass,
+    /// It passes with this data.
+    Data(String),
+    /// It does not pass; the stream goes on.
+    Drop,
+    /// The stream ends here.
+    End,
+}
+
+/// Decides on each event.
+pub(super) type Judge = Box<dyn FnMut(&Event) -> Verdict + Send>;
+
+/// A stream whose events are judged one by one.
+pub(super) struct Judged {
+    inner: Body,
+    cutter: Cutter,
+    judge: Judge,
+    ended: bool,
+}
+
+impl Judged {
+    /// Events of `inner`, of at most `limit` bytes each.
+    pub(super) fn new(inner: Body, limit: usize, judge: Judge) -> Self {
+        Self { inner, cutter: Cutter::new(limit), judge, ended: false }
+    }
+
+    fn judged(&mut self, events: Vec<Vec<u8>>) -> Vec<u8> {
+        let mut passed = Vec::new();
+        for raw in events {
+            match (self.judge)(&Event::read(&raw)) {
+                Verdict::Pass => passed.extend(raw),
+                Verdict::Data(data) => passed.extend(with_data(&raw, &data)),
+                Verdict::Drop => {}
+                Verdict::End => {
+                    self.ended = true;
+                    break;
+                }
+            }
+        }
+        passed
+    }
+}
+
+impl HttpBody for Judged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        while !self.ended {
+            let events = match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.cutter.push(&data),
+                    Err(_) => continue, // trailers say nothing to a client of events
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    Ok(self.cutter.rest().into_iter().collect())
+                }
+            };
+            let Ok(events) = events else {
+                tracing::warn!("stream cut: an event is longer than limits.gateway_body");
+                self.ended = true;
+                break;
+            };
+            let passed = self.judged(events);
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed.into()))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The events of a stream that arrives in pieces of `size` bytes.
+    fn cut(stream: &str, size: usize) -> Vec<String> {
+        let mut cutter = Cutter::new(1000);
+        let mut events: Vec<Vec<u8>> =
+            stream.as_bytes().chunks(size).flat_map(|piece| cutter.push(piece).unwrap()).collect();
+        events.extend(cutter.rest());
+        events.into_iter().map(|event| String::from_utf8(event).unwrap()).collect()
+    }
+
+    #[test]
+    fn events_are_cut_alike_however_they_arrive_and_whatever_ends_their_lines() {
+        for end in ["\n", "\r", "\r\n"] {
+            let stream =
+                ": hi\n\nevent: a\ndata: 1\ndata: 2\n\ndata\n\ndata: open".replace('\n', end);
+            for size in 1..=stream.len() {
+                let read: Vec<Event> =
+                    cut(&stream, size).iter().map(|event| Event::read(event.as_bytes())).collect();
+                let read: Vec<_> =
+                    read.iter().map(|event| (event.kind.as_str(), event.data.as_deref())).collect();
+                assert_eq!(
+                    read,
+                    [
+                        ("message", None),
+                        ("a", Some("1\n2")),
+                        ("message", Some("")),
+                        ("message", Some("open")),
+                    ],
+                    "{end:?} in pieces of {size}"
+                );
+            }
+            assert_eq!(cut(&stream, 3).concat(), stream, "nothing is lost");
+        }
+    }
+
+    #[test]
+    fn an_event_without_end_is_not_held_for_ever() {
+        let mut cutter = Cutter::new(10);
+        assert_eq!(cutter.push(b"data: 1234"), Ok(vec![]));
+        assert_eq!(cutter.push(b"5"), Err(TooLong));
+    }
+
+    #[test]
+    fn other_data_leaves_the_rest_of_an_event_as_it_was() {
+        let raw = b"id: 7\r\nevent: message\r\ndata: old\r\ndata: older\r\nretry: 5\r\n\r\n";
+        let changed = with_data(raw, "new\nnewer");
+        let text = "id: 7\nevent: message\nretry: 5\ndata: new\ndata: newer\n\n";
+        assert_eq!(String::from_utf8(changed).unwrap(), text);
+    }
+}

@@ -1,0 +1,81 @@
+//! Open streams end with the grant they were opened under (checklist GW-21).
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::watch;
+
+use super::authenticate::Caller;
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::storage::GrantState;
+use crate::upstream::recheck::Recheck;
+
+/// How often an open stream asks whether its grant is still live. Revocations in this process cut it
+/// at once; this bounds those of other processes, and expiry.
+const STREAM_CHECK: Duration = Duration::from_secs(15);
+/// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
+const UNANSWERED: u32 = 2;
+
+/// A body that ends when the future is ready, whatever the other side still has to say.
+pub(super) struct CutWhenEnded {
+    pub(super) inner: Body,
+    pub(super) ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl HttpBody for CutWhenEnded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default() // the end is not the inner body's alone to say
+    }
+}
+
+/// Ready when the grant of an open stream has ended, or nobody vouches for the person any more.
+///
+/// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
+/// on the stream itself asks the identity provider again whenever it is time.
+pub(super) async fn until_ended(app: App, caller: Caller, mut ended: watch::Receiver<u64>) {
+    let mut unanswered = 0;
+    loop {
+        let hint = tokio::time::timeout(STREAM_CHECK, ended.changed()).await;
+        if matches!(hint, Ok(Err(_))) {
+            return; // storage is closing
+        }
+        match vouched_for(&app, &caller).await {
+            Some(true) => unanswered = 0,
+            None if unanswered < UNANSWERED => unanswered += 1,
+            Some(false) | None => {
+                tracing::info!(grant_id = caller.grant.id, "stream cut: the grant has ended");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the grant is live and the person vouched for; `None` when that cannot be told now.
+async fn vouched_for(app: &App, caller: &Caller) -> Option<bool> {
+    let now: Timestamp = app.now();
+    if let GrantState::Ended = app.storage().grant(&caller.grant.id, now).await.ok()? {
+        return Some(false);
+    }
+    if now < caller.token_expires_at {
+        return Some(true);
+    }
+    let asked = app.upstream().recheck(&caller.grant.session_id).await.ok()?;
+    Some(matches!(asked, Recheck::Fresh(_) | Recheck::Stale(_)))
+}

@@ -1,0 +1,99 @@
+//! Scopes that a client was told to come back for: step-up authorization (MCP, scope challenges).
+
+use std::time::Duration;
+
+use super::{Storage, StorageError, moment, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+
+/// A client that comes back for a scope does so by then.
+const REMEMBERED: Duration = Duration::from_mins(15);
+/// The same refusal is written down again only after this: a client that insists costs reads.
+const AGAIN: Duration = Duration::from_mins(1);
+
+impl Storage {
+    /// Remembers that a call under this grant was refused for want of `needed`.
+    pub async fn ask_step_up(
+        &self,
+        grant_id: &str,
+        needed: &ScopeSet,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let row = sqlx::query("SELECT needed, refused_at FROM step_ups WHERE grant_id = $1")
+            .bind(grant_id)
+            .fetch_optional(&self.pool)
+            .await?;
+        if let Some(row) = row
+            && scopes(&row, "needed")? == *needed
+            && moment(&row, "refused_at")?.plus(AGAIN) > now
+        {
+            return Ok(());
+        }
+        let mut step = self.begin().await?;
+        sqlx::query("DELETE FROM step_ups WHERE refused_at <= $1")
+            .bind(now.minus(REMEMBERED).unix())
+            .execute(&mut *step)
+            .await?;
+        sqlx::query(
+            "INSERT INTO step_ups (grant_id, needed, refused_at) VALUES ($1, $2, $3)
+             ON CONFLICT (grant_id) DO UPDATE SET needed = $2, refused_at = $3",
+        )
+        .bind(grant_id)
+        .bind(needed.to_string())
+        .bind(now.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// What calls under live grants of this person and client were lately refused for want of, call by
+    /// call; forgotten by being answered.
+    pub async fn take_step_ups(
+        &self,
+        subject: &str,
+        client_id: &str,
+        resource: &str,
+        now: Timestamp,
+    ) -> Result<Vec<ScopeSet>, StorageError> {
+        let mut step = self.begin().await?;
+        let rows = sqlx::query(
+            "DELETE FROM step_ups WHERE refused_at > $5 AND grant_id IN
+                 (SELECT id FROM grants WHERE subject = $1 AND client_id = $2 AND resource = $3
+                  AND revoked_at IS NULL AND expires_at > $4)
+             RETURNING needed",
+        )
+        .bind(subject)
+        .bind(client_id)
+        .bind(resource)
+        .bind(now.unix())
+        .bind(now.minus(REMEMBERED).unix())
+        .fetch_all(&mut *step)
+        .await?;
+        step.commit().await?;
+        rows.iter().map(|row| scopes(row, "needed")).collect()
+    }
+
+    /// Scopes that this person has approved for this client at this MCP server, under live grants.
+    pub async fn approved_scopes(
+        &self,
+        subject: &str,
+        client_id: &str,
+        resource: &str,
+        now: Timestamp,
+    ) -> Result<ScopeSet, StorageError> {
+        let rows = sqlx::query(
+            "SELECT g.ceiling FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
+             WHERE g.subject = $1 AND g.client_id = $2 AND g.resource = $3
+               AND g.revoked_at IS NULL AND g.expires_at > $4 AND s.state = 'active'
+             ORDER BY g.id DESC LIMIT 10",
+        )
+        .bind(subject)
+        .bind(client_id)
+        .bind(resource)
+        .bind(now.unix())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .try_fold(ScopeSet::default(), |all, row| Ok(all.union(&scopes(row, "ceiling")?)))
+    }
+}
