@@ -19,7 +19,9 @@
 //! 7. The client redeems the code, and later refreshes: `endpoints/token/`; what is single-use is in
 //!    [`storage`], one method per atomic step. [`signing`] mints the access token.
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
-//!    `forward.rs`).
+//!    `forward.rs`). A tool may need more than it has; it comes back for that:
+//!    `endpoints/step_up.rs`. A server that the gateway does not front asks about tokens:
+//!    `endpoints/introspect.rs`.
 //! 9. It gives the grant back: `endpoints/revoke.rs`.
 //!
 //! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What

@@ -339,6 +339,11 @@ impl Config {
     ) -> Result<Loaded, Problems> {
         check::load(file, env)
     }
+
+    /// Whether any MCP server may ask about tokens.
+    pub fn offers_introspection(&self) -> bool {
+        self.resources.iter().any(|resource| resource.introspection_secret.is_some())
+    }
 }
 
 impl Loaded {

@@ -298,3 +298,54 @@ fn resources_keep_out_of_our_own_paths_and_apart_from_each_other() {
     assert_eq!(problems(&both)[0].key, "resource[0].id");
     assert!(load_with(&OK.replace("path = \"/mcp\"", ""), &[]).is_err());
 }
+
+#[test]
+fn gw_07_scopes_imply_declared_scopes_and_never_themselves() {
+    let config = load(&format!("{OK}implies = {{ write = [\"read\"] }}\n"));
+    let hierarchy = &config.resources[0].policy.hierarchy;
+    let write = ScopeSet::parse("write").unwrap();
+    assert_eq!(hierarchy.with_implied(&write).to_string(), "read write");
+
+    for (implies, key, reason) in [
+        ("{ write = [\"write\"] }", "resource[0].implies", "implies itself"),
+        ("{ write = [\"read\"], read = [\"write\"] }", "resource[0].implies", "implies itself"),
+        ("{ write = [\"raed\"] }", "resource[0].implies.write", "is not a scope of this resource"),
+        ("{ admin = [\"read\"] }", "resource[0].implies.admin", "is not a scope of this resource"),
+        ("{ write = \"read\" }", "resource[0].implies.write", "is not a list of scopes"),
+    ] {
+        let found = problems(&format!("{OK}implies = {implies}\n"));
+        assert_eq!(found.len(), 1, "{implies}: {found:#?}");
+        assert_eq!(found[0].key, key, "{implies}");
+        assert!(found[0].reason.contains(reason), "{implies}: {}", found[0].reason);
+    }
+}
+
+#[test]
+fn what_only_the_gateway_does_needs_a_target() {
+    for line in ["assertion = true", "transport = \"http+sse\""] {
+        let found = problems(&format!("{OK}{line}\n"));
+        assert_eq!(found.len(), 1, "{line}: {found:#?}");
+        let target = "target = \"http://127.0.0.1:9000/mcp\"";
+        load(&format!("{OK}{target}\n{line}\n"));
+    }
+    let loaded = load_with(&format!("{OK}hide_forbidden_tools = true\n"), &[]).unwrap();
+    assert!(loaded.warnings[0].contains("no effect"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn the_secret_of_an_mcp_server_is_read_like_every_other_and_is_not_short() {
+    let long = "an introspection secret of forty characters";
+    let variable = [("PORTCULLIS_RESOURCE__INTROSPECTION_SECRET", long)];
+    let loaded = load_with(OK, &variable).unwrap();
+    let secret = loaded.config.resources[0].introspection_secret.as_ref().unwrap();
+    assert_eq!(secret.expose(), long);
+    assert!(!loaded.show().contains(long));
+    let name = format!("portcullis-test-{}", crate::oauth::secret::random_text());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, long).unwrap();
+    let variable = [("PORTCULLIS_RESOURCE__INTROSPECTION_SECRET_FILE", path.to_str().unwrap())];
+    assert!(load_with(OK, &variable).unwrap().config.offers_introspection());
+    std::fs::remove_file(&path).unwrap();
+    let found = problems(&format!("{OK}introspection_secret = \"short\"\n"));
+    assert!(found[0].reason.contains("shorter than 32"), "{found:#?}");
+}

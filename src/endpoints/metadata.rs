@@ -77,7 +77,7 @@ async fn jwks(State(app): State<App>) -> Response {
 fn server_metadata(config: &Config) -> Value {
     let at = |path: &str| config.public_url.join(path);
     let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
-    json!({
+    let mut document = json!({
         "issuer": config.public_url.as_str(),
         "authorization_endpoint": at("/authorize"),
         "token_endpoint": at("/token"),
@@ -96,18 +96,31 @@ fn server_metadata(config: &Config) -> Value {
         "authorization_response_iss_parameter_supported": true,
         "protected_resources": resources,
         "ui_locales_supported": ["en", "ja"],
-    })
+    });
+    if config.offers_introspection() {
+        let asking = config.resources.iter().filter(|r| r.introspection_secret.is_some());
+        document["introspection_endpoint"] = json!(at("/introspect"));
+        document["introspection_endpoint_auth_methods_supported"] =
+            json!(["client_secret_basic", "client_secret_post"]);
+        document["introspection_signing_alg_values_supported"] = json!(algs(asking));
+    }
+    document
+}
+
+/// How tokens of these resources are signed, each way once.
+fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static str> {
+    let mut algs: Vec<&str> = resources.map(|resource| resource.token_alg.as_str()).collect();
+    algs.sort_unstable();
+    algs.dedup();
+    algs
 }
 
 /// The same document for clients that only know OpenID Connect Discovery, with the members that it
 /// requires. No `openid` scope and no userinfo: no ID tokens are issued.
 fn openid_configuration(config: &Config) -> Value {
     let mut document = server_metadata(config);
-    let mut algs: Vec<&str> = config.resources.iter().map(|r| r.token_alg.as_str()).collect();
-    algs.sort_unstable();
-    algs.dedup();
     document["subject_types_supported"] = json!(["public"]);
-    document["id_token_signing_alg_values_supported"] = json!(algs);
+    document["id_token_signing_alg_values_supported"] = json!(algs(config.resources.iter()));
     document
 }
 

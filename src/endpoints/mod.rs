@@ -4,6 +4,7 @@ mod authorize;
 mod callback;
 mod consent;
 mod health;
+mod introspect;
 mod metadata;
 mod register;
 mod revoke;
@@ -25,7 +26,11 @@ use crate::web::people::{self, PageError};
 
 /// All endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
-    people_routes().merge(client_routes(app)).merge(upstream_routes()).merge(health::routes())
+    people_routes()
+        .merge(client_routes(app))
+        .merge(resource_routes(app))
+        .merge(upstream_routes())
+        .merge(health::routes())
 }
 
 /// For programs: any origin may read them, none is trusted with cookies.
@@ -39,6 +44,15 @@ fn client_routes(app: &App) -> Router<App> {
         // … and give back.
         .route("/revoke", post(revoke::post))
         .layer(cors::any_origin())
+}
+
+/// For MCP servers that ask about tokens; there only when one may.
+fn resource_routes(app: &App) -> Router<App> {
+    if app.config().offers_introspection() {
+        Router::new().route("/introspect", post(introspect::post))
+    } else {
+        Router::new()
+    }
 }
 
 /// For people: ask, approve, come back. No other origin may read them.

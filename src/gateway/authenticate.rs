@@ -7,7 +7,8 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::{GrantState, LiveGrant};
+use crate::storage::LiveGrant;
+use crate::web::live_token;
 
 /// Who is calling, proven.
 #[derive(Clone)]
@@ -28,35 +29,16 @@ pub(super) async fn authenticate(
     headers: &HeaderMap,
 ) -> Result<Caller, Refused> {
     let token = bearer(headers)?;
-    let now = app.now();
-    let claims = app.keys().verify(token, &resource.id, now).map_err(|reason| {
-        tracing::info!(%reason, resource = resource.id, "access token refused");
-        Refused::InvalidToken
-    })?;
-    let state = app.storage().grant(&claims.grant_id, now).await.map_err(|cause| {
+    let live = live_token::verify(app, resource, token).await.map_err(|cause| {
         tracing::error!(%cause, "grant liveness cannot be looked up");
         Refused::Unavailable
     })?;
-    let GrantState::Live(grant) = state else {
-        tracing::info!(
-            grant_id = claims.grant_id,
-            reason = "the grant has ended",
-            "access token refused"
-        );
-        return Err(Refused::InvalidToken);
-    };
-    let agrees = grant.client_id == claims.client_id
-        && grant.subject == claims.sub
-        && grant.resource == claims.aud;
-    if !agrees {
-        tracing::error!(grant_id = claims.grant_id, "token and grant disagree");
-        return Err(Refused::InvalidToken);
-    }
+    let live = live.ok_or(Refused::InvalidToken)?;
     Ok(Caller {
-        grant: *grant,
-        may: resource.policy.hierarchy.with_implied(&claims.scope),
-        scopes: claims.scope,
-        token_expires_at: Timestamp::from_unix(claims.exp),
+        token_expires_at: Timestamp::from_unix(live.claims.exp),
+        scopes: live.claims.scope,
+        grant: live.grant,
+        may: live.may,
     })
 }
 

@@ -17,6 +17,7 @@ mod callback;
 mod consent;
 
 mod codes;
+mod introspection;
 mod refresh;
 mod revocation;
 mod token_endpoint;

@@ -1,0 +1,90 @@
+//! `POST /introspect`: RFC 7662, and signed answers by RFC 9701. For MCP servers that ask about each
+//! token: a revoked grant is inactive at once.
+//!
+//! An MCP server learns about tokens for itself only. Whatever else it asks about is inactive, and
+//! nothing tells a foreign token from a dead or an invented one.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::grant::TokenRefused;
+use crate::signing::Statement;
+use crate::web::error::{self, ApiError};
+use crate::web::live_token;
+use crate::web::params::Params;
+use crate::web::{body, resource_auth};
+
+/// The media type of a signed answer (RFC 9701 §4).
+const SIGNED: &str = "application/token-introspection+jwt";
+
+pub(super) async fn post(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(body, app.config().limits.token_body).await?;
+    let params = Params::from_post(&headers, query.as_deref(), &body)?;
+    let resource = resource_auth::authenticate_resource(&app, &headers, &params)?;
+    // `token_type_hint` is only a hint (§2.1); refresh tokens are none of an MCP server's business.
+    let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
+    let answer = introspect(&app, resource, token).await?;
+    if wants_signed(&headers) {
+        return signed(&app, resource, &answer);
+    }
+    Ok(error::json(StatusCode::OK, &answer))
+}
+
+async fn introspect(app: &App, resource: &ResourceConfig, token: &str) -> Result<Value, ApiError> {
+    let Some(live) = live_token::verify(app, resource, token).await? else {
+        return Ok(json!({ "active": false }));
+    };
+    let claims = live.claims;
+    Ok(json!({
+        "active": true,
+        "scope": live.may.to_string(),
+        "client_id": claims.client_id,
+        "sub": claims.sub,
+        "aud": claims.aud,
+        "iss": claims.iss,
+        "exp": claims.exp,
+        "iat": claims.iat,
+        "jti": claims.jti,
+        "token_type": "Bearer",
+    }))
+}
+
+/// Whether `Accept` asks for a signed answer.
+fn wants_signed(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| {
+        let (media_type, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let refused = parameters.split(';').any(|parameter| {
+            let weight = parameter.trim().strip_prefix("q=");
+            weight.is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight == 0.0))
+        });
+        media_type.trim().eq_ignore_ascii_case(SIGNED) && !refused
+    })
+}
+
+/// RFC 9701 §5: the answer about the token stands apart from the claims about the answer itself.
+fn signed(app: &App, resource: &ResourceConfig, answer: &Value) -> Result<Response, ApiError> {
+    let claims = json!({
+        "iss": app.issuer(),
+        "aud": resource.id,
+        "iat": app.now().unix(),
+        "token_introspection": answer,
+    });
+    let jwt = app.keys().state(resource.token_alg, Statement::Introspection, &claims)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(SIGNED)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::PRAGMA, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((StatusCode::OK, headers, jwt).into_response())
+}

@@ -1,0 +1,49 @@
+//! Whether an access token is good here and now: the one meaning that the gateway and the introspection
+//! endpoint share.
+
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::scope::ScopeSet;
+use crate::signing::AccessToken;
+use crate::storage::{GrantState, LiveGrant, StorageError};
+
+/// An access token that is signed by us, for this resource, unexpired, and of a live grant.
+pub struct LiveToken {
+    /// What the token says.
+    pub claims: AccessToken,
+    /// The grant it came from.
+    pub grant: LiveGrant,
+    /// Its scopes and all that they imply.
+    pub may: ScopeSet,
+}
+
+/// Verifies a token for `resource`. `None` when it is no good; the log knows why. An error means
+/// "unknown", which is never "yes".
+pub async fn verify(
+    app: &App,
+    resource: &ResourceConfig,
+    token: &str,
+) -> Result<Option<LiveToken>, StorageError> {
+    let now = app.now();
+    let claims = match app.keys().verify(token, &resource.id, now) {
+        Ok(claims) => claims,
+        Err(reason) => {
+            tracing::info!(%reason, resource = resource.id, "access token refused");
+            return Ok(None);
+        }
+    };
+    let GrantState::Live(grant) = app.storage().grant(&claims.grant_id, now).await? else {
+        let reason = "the grant has ended";
+        tracing::info!(grant_id = claims.grant_id, reason, "access token refused");
+        return Ok(None);
+    };
+    let agrees = grant.client_id == claims.client_id
+        && grant.subject == claims.sub
+        && grant.resource == claims.aud;
+    if !agrees {
+        tracing::error!(grant_id = claims.grant_id, "token and grant disagree");
+        return Ok(None);
+    }
+    let may = resource.policy.hierarchy.with_implied(&claims.scope);
+    Ok(Some(LiveToken { claims, grant: *grant, may }))
+}

@@ -1,0 +1,81 @@
+//! Which MCP server calls the introspection endpoint: RFC 7662 §2.1, §4.
+//!
+//! It proves itself with its resource identifier and `introspection_secret`, by Basic or in the form. An
+//! identifier is a URL and holds a colon; libraries that percent-encode it in Basic and libraries that
+//! do not both mean the same.
+
+use axum::http::{HeaderMap, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+
+use super::error::{ApiError, RequestRefused};
+use super::params::Params;
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::oauth::secret::{ClientSecret, SecretHash};
+
+/// Longest credentials read.
+const MAX: usize = 4096;
+
+/// The resource that the request proves to come from.
+pub fn authenticate_resource<'a>(
+    app: &'a App,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<&'a ResourceConfig, ApiError> {
+    let (client_id, client_secret) = (params.get("client_id")?, params.get("client_secret")?);
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let presented = authorization.next();
+    if authorization.next().is_some() || (presented.is_some() && client_secret.is_some()) {
+        let reason = "more than one way of client authentication was used";
+        return Err(RequestRefused(reason.to_owned()).into());
+    }
+    let found = match (presented, client_id, client_secret) {
+        (Some(value), _, _) => {
+            value.to_str().ok().and_then(basic).and_then(|pair| by_pair(app, &pair))
+        }
+        (None, Some(id), Some(secret)) => {
+            app.resource(id).filter(|resource| proves(resource, secret))
+        }
+        (None, _, _) => None,
+    };
+    found.ok_or_else(|| {
+        tracing::info!(reason = "unknown resource or wrong secret", "introspection refused");
+        ApiError::Client { basic: true }
+    })
+}
+
+fn basic(value: &str) -> Option<String> {
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MAX {
+        return None;
+    }
+    String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()
+}
+
+/// `id:secret`, as it is or with both halves percent-encoded.
+fn by_pair<'a>(app: &'a App, pair: &str) -> Option<&'a ResourceConfig> {
+    let plain = app.config().resources.iter().find(|resource| {
+        let secret = pair.strip_prefix(&resource.id).and_then(|rest| rest.strip_prefix(':'));
+        secret.is_some_and(|secret| proves(resource, secret))
+    });
+    plain.or_else(|| {
+        let (id, secret) = pair.split_once(':')?;
+        app.resource(&decoded(id)?)
+            .filter(|resource| decoded(secret).is_some_and(|secret| proves(resource, &secret)))
+    })
+}
+
+fn decoded(encoded: &str) -> Option<String> {
+    let spaced = encoded.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// Hashes are compared, in constant time: neither length nor common beginning shows.
+fn proves(resource: &ResourceConfig, presented: &str) -> bool {
+    resource.introspection_secret.as_ref().is_some_and(|secret| {
+        let ours = SecretHash::<ClientSecret>::of(secret.expose());
+        SecretHash::<ClientSecret>::of(presented).is(ours.as_str())
+    })
+}
