@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod architecture;
+mod conformance;
 mod documents;
 mod harness;
 
+mod revisions;
 mod walkthrough;
 
 mod discovery;
