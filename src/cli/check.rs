@@ -133,7 +133,7 @@ fn print(findings: &[Finding], as_json: bool) {
 }
 
 /// 0 all is well, 1 warnings, 2 something failed, 3 something could not be told.
-fn exit_code(findings: &[Finding]) -> ExitCode {
+pub(super) fn exit_code(findings: &[Finding]) -> ExitCode {
     let has = |severity| findings.iter().any(|finding| finding.severity == severity);
     if has(Severity::Failed) {
         ExitCode::from(2)

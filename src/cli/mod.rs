@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod demo;
+pub mod doctor;
 mod explain;
 mod serve;
 
@@ -42,6 +43,11 @@ enum Command {
         after_help = "Examples:\n  portcullis explain --claims claims.json --request \"read:todos delete:todos\"\n  portcullis explain --user okta:00u1 --resource https://mcp.example.com/mcp"
     )]
     Explain(explain::Arguments),
+    /// Walk an MCP URL as each known client would: what works, what does not, and how to mend it. Exit code 0 ok, 1 warnings, 2 failed
+    #[command(
+        after_help = "Reads only, unless --register is given.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
+    )]
+    Doctor(doctor::Arguments),
     /// Show what is configured
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(file) => serve::run(&file),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
     }

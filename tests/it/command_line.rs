@@ -17,10 +17,10 @@ fn write(folder: &Path, config: &str) {
 async fn every_command_has_help_with_an_example() {
     let place = Database::new().await;
     let help = text(&run(&place.folder, &["--help"], &[]).stdout);
-    for command in ["demo", "serve", "config"] {
+    for command in ["demo", "serve", "config", "doctor"] {
         assert!(help.contains(command), "{help}");
     }
-    for command in [vec!["demo"], vec!["serve"], vec!["config", "show"]] {
+    for command in [vec!["demo"], vec!["serve"], vec!["doctor"], vec!["config", "show"]] {
         let mut arguments = command.clone();
         arguments.push("--help");
         let help = text(&run(&place.folder, &arguments, &[]).stdout);

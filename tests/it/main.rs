@@ -42,3 +42,4 @@ mod upstream_logout;
 
 mod check;
 mod command_line;
+mod doctor;

@@ -26,7 +26,7 @@ impl<'a> Connection<'a> {
             "protocolVersion": version, "capabilities": {},
             "clientInfo": { "name": "t", "version": "1" },
         });
-        let answer = connection.post(&request(0, "initialize", params)).await;
+        let answer = connection.post(&request(0, "initialize", &params)).await;
         assert_eq!(answer.assert_status(200).json()["result"]["protocolVersion"], version);
         let session = answer.header("mcp-session-id").unwrap().to_owned();
         connection.headers.push(("mcp-session-id", session));
@@ -40,12 +40,12 @@ impl<'a> Connection<'a> {
     }
 }
 
-fn request(id: u32, method: &str, params: Value) -> Value {
+fn request(id: u32, method: &str, params: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
 fn create(id: u32) -> Value {
-    request(id, "tools/call", json!({ "name": "create-todo", "arguments": { "content": "Tea" } }))
+    request(id, "tools/call", &json!({ "name": "create-todo", "arguments": { "content": "Tea" } }))
 }
 
 /// Reads metadata as a client of `version` does.
@@ -70,10 +70,10 @@ async fn m0326_everything_is_at_the_origin_and_no_resource_is_named() {
 
     // No MCP-Protocol-Version header yet, and batches.
     let connection = Connection::open(&app, &tokens, "2025-03-26").await;
-    let batch = json!([create(1), request(2, "ping", json!({}))]);
+    let batch = json!([create(1), request(2, "ping", &json!({}))]);
     let answers = connection.post(&batch).await.assert_status(200).json();
     assert_eq!(answers.as_array().unwrap().len(), 2);
-    let purge = request(2, "tools/call", json!({ "name": "purge-todos" }));
+    let purge = request(2, "tools/call", &json!({ "name": "purge-todos" }));
     connection.post(&json!([create(1), purge])).await.assert_status(403);
 }
 
@@ -119,7 +119,7 @@ async fn m0326_without_resource_the_default_is_meant_or_the_client_is_told() {
 #[tokio::test]
 async fn m0618_the_challenge_leads_to_resource_metadata_and_resource_is_named_twice() {
     let app = TestApp::start().await;
-    let body = request(0, "initialize", json!({ "protocolVersion": "2025-06-18" }));
+    let body = request(0, "initialize", &json!({ "protocolVersion": "2025-06-18" }));
     let refused = app.http.post_json(&app.mcp_url(), &body, &[]).await;
     let challenge = refused.assert_status(401).header("www-authenticate").unwrap();
     let url = challenge.split("resource_metadata=\"").nth(1).unwrap().split('"').next().unwrap();

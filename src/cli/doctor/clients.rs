@@ -1,0 +1,355 @@
+//! What each known client sends and minds, as observed: one row a client. A new client, or a new habit of
+//! one, is a change here and nowhere else.
+
+use url::Url;
+
+/// A place where a client looks for a document.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// `/.well-known/{name}` before the path (RFC 8414 §3.1, RFC 9728 §3.1).
+    Inserted(&'static str),
+    /// `/.well-known/{name}` behind the path (OpenID Connect Discovery §4).
+    Appended(&'static str),
+    /// `/.well-known/{name}` at the origin.
+    Root(&'static str),
+}
+
+impl Place {
+    /// The URL of this place for what stands at `base`.
+    pub(super) fn of(self, base: &Url) -> String {
+        let origin = base.origin().ascii_serialization();
+        let path = base.path().trim_end_matches('/');
+        match self {
+            Self::Inserted(name) => format!("{origin}/.well-known/{name}{path}"),
+            Self::Appended(name) => format!("{origin}{path}/.well-known/{name}"),
+            Self::Root(name) => format!("{origin}/.well-known/{name}"),
+        }
+    }
+}
+
+/// How a client knocks without a token.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum First {
+    /// GET, whatever the transport.
+    Get,
+    /// POST of `initialize` in this revision.
+    Initialize(&'static str),
+    /// POST of `server/discover` (2026-07-28).
+    Discover,
+}
+
+/// Which difference of `issuer` and `authorization_servers` a client bears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Issuer {
+    /// None.
+    Exact,
+    /// A slash at the end of what the resource names.
+    SlashAtResource,
+    /// A slash at the end of either.
+    Slash,
+    /// It does not compare.
+    Anything,
+}
+
+/// Which `resource` a client takes for its MCP URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// That URL only.
+    Exact,
+    /// That URL or its origin.
+    Prefix,
+    /// Those, with or without a slash at the end.
+    PrefixOrSlash,
+}
+
+/// How a client becomes known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration {
+    /// Its metadata document, used where the server advertises that.
+    pub(super) document: Option<&'static str>,
+    /// It uses its document only where `none` is among the authentication methods.
+    pub(super) document_needs_none: bool,
+    /// What it registers; the scope is added.
+    pub(super) body: &'static str,
+    /// It asks for a secret and refuses to go on without.
+    pub(super) wants_secret: bool,
+}
+
+/// A client.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of a table: each is a habit of its own")]
+pub(super) struct Client {
+    pub(super) name: &'static str,
+    pub(super) first: First,
+    pub(super) resource_metadata: &'static [Place],
+    pub(super) server_metadata: &'static [Place],
+    /// Where it looks when there is no resource metadata.
+    pub(super) legacy: &'static [Place],
+    /// Without any metadata it takes `/authorize`, `/token`, `/register` at the origin.
+    pub(super) default_endpoints: bool,
+    /// Whatever metadata says, it may take those names at the origin.
+    pub(super) root_endpoints: bool,
+    /// A page of HTML in place of a document ends its search.
+    pub(super) dies_of_html: bool,
+    /// A 5xx in place of a document ends its search.
+    pub(super) dies_of_5xx: bool,
+    pub(super) issuer: Issuer,
+    pub(super) resource: Resource,
+    /// It refuses a server that does not list S256.
+    pub(super) needs_s256: bool,
+    /// It aborts when `iss` is advertised and does not come.
+    pub(super) checks_iss: bool,
+    /// It refuses registration answers with nulls, empty URLs or without `redirect_uris`.
+    pub(super) strict_registration: bool,
+    /// It adds `prompt=consent` when it asks for `offline_access`.
+    pub(super) prompts: bool,
+    /// It wants `offline_access` among the server's scopes to stay connected.
+    pub(super) wants_offline_access: bool,
+    /// It asks for an unknown client first, to see whether it must register again.
+    pub(super) preflights: bool,
+    /// It runs in a web page of this origin.
+    pub(super) page: Option<&'static str>,
+    /// It calls from its maker's data centre.
+    pub(super) hosted: bool,
+    pub(super) registration: Registration,
+}
+
+const PRM: &str = "oauth-protected-resource";
+const OAUTH: &str = "oauth-authorization-server";
+const OIDC: &str = "openid-configuration";
+
+use Place::{Appended, Inserted, Root};
+
+const fn registers(body: &'static str) -> Registration {
+    Registration { document: None, document_needs_none: false, body, wants_secret: false }
+}
+
+/// TypeScript SDK 1.x, on which many are built.
+const TS_1: Client = Client {
+    name: "TypeScript SDK 1.x",
+    first: First::Initialize("2025-11-25"),
+    resource_metadata: &[Inserted(PRM), Root(PRM)],
+    server_metadata: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC)],
+    legacy: &[Root(OAUTH), Root(OIDC)],
+    default_endpoints: true,
+    root_endpoints: false,
+    dies_of_html: true,
+    dies_of_5xx: true,
+    issuer: Issuer::Anything,
+    resource: Resource::Prefix,
+    needs_s256: false,
+    checks_iss: false,
+    strict_registration: true,
+    prompts: false,
+    wants_offline_access: false,
+    preflights: false,
+    page: None,
+    hosted: false,
+    registration: registers(
+        r#"{"client_name":"portcullis doctor (ts-sdk)","redirect_uris":["http://localhost:13031/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"]}"#,
+    ),
+};
+
+const TS_2: Client = Client {
+    name: "TypeScript client 2.x",
+    issuer: Issuer::SlashAtResource,
+    checks_iss: true,
+    prompts: true,
+    registration: registers(
+        r#"{"client_name":"portcullis doctor (ts-client)","redirect_uris":["http://localhost:13032/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"application_type":"native"}"#,
+    ),
+    ..TS_1
+};
+
+const PYTHON: Client = Client {
+    name: "Python SDK",
+    first: First::Discover,
+    legacy: &[Root(OAUTH)],
+    default_endpoints: false,
+    dies_of_html: false,
+    dies_of_5xx: false,
+    issuer: Issuer::Exact,
+    resource: Resource::PrefixOrSlash,
+    checks_iss: true,
+    strict_registration: false,
+    prompts: true,
+    registration: registers(
+        r#"{"response_types":["code"],"client_name":"portcullis doctor (py-mcp)","redirect_uris":["http://localhost:13030/callback"],"grant_types":["authorization_code","refresh_token"],"application_type":"native"}"#,
+    ),
+    ..TS_1
+};
+
+const RMCP: Client = Client {
+    name: "Rust SDK (rmcp)",
+    first: First::Get,
+    resource_metadata: &[Inserted(PRM), Appended(PRM), Root(PRM)],
+    server_metadata: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC), Root(OAUTH)],
+    legacy: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC), Root(OAUTH)],
+    default_endpoints: false,
+    dies_of_html: false,
+    dies_of_5xx: false,
+    issuer: Issuer::Slash,
+    checks_iss: true,
+    registration: registers(
+        r#"{"client_name":"portcullis doctor (rmcp)","redirect_uris":["http://127.0.0.1:13034/callback"],"grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"none","response_types":["code"],"application_type":"native"}"#,
+    ),
+    ..TS_1
+};
+
+const INSPECTOR_2: Client = Client {
+    name: "MCP Inspector 2.x",
+    registration: registers(
+        r#"{"redirect_uris":["http://localhost:6274/oauth/callback"],"token_endpoint_auth_method":"none","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"MCP Inspector","client_uri":"https://github.com/modelcontextprotocol/inspector","application_type":"native"}"#,
+    ),
+    ..TS_2
+};
+
+/// Every client that is known, the ones that people use first.
+pub(super) const CLIENTS: &[Client] = &[
+    Client {
+        name: "Claude (web, desktop, phone)",
+        first: First::Initialize("2025-06-18"),
+        root_endpoints: true,
+        issuer: Issuer::Exact,
+        resource: Resource::Exact,
+        hosted: true,
+        registration: Registration {
+            document: Some("https://claude.ai/oauth/mcp-oauth-client-metadata"),
+            document_needs_none: true,
+            body: r#"{"redirect_uris":["https://claude.ai/api/mcp/auth_callback"],"token_endpoint_auth_method":"client_secret_post","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"Claude"}"#,
+            wants_secret: true,
+        },
+        ..TS_1
+    },
+    Client {
+        name: "Claude Code",
+        registration: Registration {
+            document: Some("https://claude.ai/oauth/claude-code-client-metadata"),
+            document_needs_none: true,
+            body: r#"{"client_name":"Claude Code","redirect_uris":["http://localhost:13036/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
+            wants_secret: false,
+        },
+        ..TS_1
+    },
+    Client {
+        name: "ChatGPT",
+        first: First::Initialize("2025-06-18"),
+        issuer: Issuer::Exact,
+        wants_offline_access: true,
+        checks_iss: true,
+        hosted: true,
+        registration: Registration {
+            document: Some("https://chatgpt.com/oauth/client.json"),
+            document_needs_none: false,
+            body: r#"{"client_name":"ChatGPT","redirect_uris":["https://chatgpt.com/connector_platform_oauth_redirect"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
+            wants_secret: false,
+        },
+        ..TS_1
+    },
+    Client {
+        name: "VS Code",
+        resource: Resource::Exact,
+        registration: Registration {
+            document: Some("https://vscode.dev/oauth/client-metadata.json"),
+            document_needs_none: false,
+            body: r#"{"client_name":"Visual Studio Code","redirect_uris":["http://127.0.0.1:33418","https://vscode.dev/redirect"],"grant_types":["authorization_code","refresh_token","urn:ietf:params:oauth:grant-type:device_code"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
+            wants_secret: false,
+        },
+        ..TS_1
+    },
+    Client {
+        name: "Cursor",
+        registration: registers(
+            r#"{"client_name":"Cursor","redirect_uris":["cursor://anysphere.cursor-mcp/oauth/callback","https://www.cursor.com/agents/mcp/oauth/callback","http://localhost:8787/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"web"}"#,
+        ),
+        ..TS_1
+    },
+    Client {
+        name: "Codex",
+        registration: Registration {
+            document: Some("https://chatgpt.com/oauth/codex/client.json"),
+            document_needs_none: false,
+            body: r#"{"client_name":"Codex","redirect_uris":["http://127.0.0.1:13037/callback"],"grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"none","response_types":["code"],"application_type":"native"}"#,
+            wants_secret: false,
+        },
+        ..RMCP
+    },
+    INSPECTOR_2,
+    Client {
+        name: "MCP Inspector 1.x (in the web page)",
+        issuer: Issuer::Anything,
+        checks_iss: false,
+        prompts: false,
+        page: Some("http://localhost:6274"),
+        registration: registers(
+            r#"{"redirect_uris":["http://localhost:6274/oauth/callback","http://localhost:6274/oauth/callback/debug"],"token_endpoint_auth_method":"none","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"MCP Inspector","client_uri":"https://github.com/modelcontextprotocol/inspector"}"#,
+        ),
+        ..INSPECTOR_2
+    },
+    Client {
+        name: "mcp-remote",
+        first: First::Get,
+        server_metadata: &[Inserted(OAUTH), Root(OAUTH), Inserted(OIDC), Appended(OIDC)],
+        legacy: &[Root(OAUTH), Inserted(OAUTH), Root(OIDC), Inserted(OIDC)],
+        registration: registers(
+            r#"{"redirect_uris":["http://localhost:3334/oauth/callback"],"token_endpoint_auth_method":"none","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"MCP CLI Proxy","client_uri":"https://github.com/modelcontextprotocol/mcp-cli","software_id":"2e6dc280-f3c3-4e01-99a7-8181dbd1d23d","software_version":"0.15.1","application_type":"native"}"#,
+        ),
+        ..TS_2
+    },
+    Client {
+        name: "opencode",
+        registration: registers(
+            r#"{"redirect_uris":["http://127.0.0.1:19876/mcp/oauth/callback"],"client_name":"OpenCode","client_uri":"https://opencode.ai","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
+        ),
+        ..TS_1
+    },
+    Client {
+        name: "FastMCP client",
+        preflights: true,
+        registration: registers(
+            r#"{"response_types":["code"],"client_name":"FastMCP Client","redirect_uris":["http://localhost:13038/callback"],"grant_types":["authorization_code","refresh_token"],"application_type":"native","token_endpoint_auth_method":"none"}"#,
+        ),
+        ..PYTHON
+    },
+    Client {
+        name: "Vercel AI SDK",
+        first: First::Discover,
+        default_endpoints: false,
+        issuer: Issuer::Slash,
+        needs_s256: true,
+        registration: registers(
+            r#"{"client_name":"portcullis doctor (ai-sdk)","redirect_uris":["http://localhost:13035/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"native"}"#,
+        ),
+        ..TS_1
+    },
+    PYTHON,
+    TS_1,
+    TS_2,
+    RMCP,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_registers_json_with_a_redirect_uri_and_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CLIENTS.len());
+        for client in CLIENTS {
+            let body: serde_json::Value = serde_json::from_str(client.registration.body).unwrap();
+            assert!(body["redirect_uris"][0].is_string(), "{}", client.name);
+        }
+    }
+
+    #[test]
+    fn places_are_where_the_rfcs_put_them() {
+        let at = |place: Place, base: &str| place.of(&Url::parse(base).unwrap());
+        assert_eq!(at(Inserted("x"), "https://a.example/t"), "https://a.example/.well-known/x/t");
+        assert_eq!(at(Appended("x"), "https://a.example/t/"), "https://a.example/t/.well-known/x");
+        assert_eq!(at(Inserted("x"), "https://a.example"), "https://a.example/.well-known/x");
+        assert_eq!(at(Root("x"), "https://a.example/t"), "https://a.example/.well-known/x");
+    }
+}

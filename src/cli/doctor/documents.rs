@@ -1,0 +1,184 @@
+//! How a client finds documents: where it looks, in which order, and what ends its search.
+
+use serde_json::Value;
+use url::Url;
+
+use super::clients::{Place, Resource};
+use super::walk::Visit;
+
+/// What a search for a document came to.
+pub(super) enum Search {
+    Found(String, Value),
+    Nothing,
+    /// The client gives up.
+    Ended,
+}
+
+impl Visit<'_> {
+    /// Resource metadata: where the challenge says, or else where this client guesses.
+    pub(super) async fn search_resource(&mut self, named: Option<&str>, version: &str) -> Search {
+        const PROBE: &str = "resource metadata";
+        let Some(url) = named else {
+            let places = places_of(self.client.resource_metadata, self.mcp);
+            return self.search(PROBE, &places, version).await;
+        };
+        let found = self.read(url, version).await;
+        if matches!(found, Search::Found(..)) {
+            return found;
+        }
+        self.fail(
+            PROBE,
+            format!("{url}, which the challenge names, is no JSON document"),
+            "serve it there, or let resource_metadata in WWW-Authenticate name where it is",
+        );
+        Search::Ended
+    }
+
+    async fn search(&mut self, probe: &'static str, urls: &[String], version: &str) -> Search {
+        for url in urls {
+            match self.read(url, version).await {
+                Search::Nothing => {}
+                Search::Ended => {
+                    let status =
+                        self.wire.document(url, version).await.map_or(0, |reply| reply.status);
+                    let what = match status {
+                        0 => "brings no answer".to_owned(),
+                        200..300 => "is answered with something that is not JSON".to_owned(),
+                        status => format!("is answered {status}"),
+                    };
+                    self.fail(
+                        probe,
+                        format!("{url} {what}, and the client looks no further"),
+                        "answer 404 where there is no document, also from a catch-all page",
+                    );
+                    return Search::Ended;
+                }
+                found @ Search::Found(..) => return found,
+            }
+        }
+        Search::Nothing
+    }
+
+    /// One document, with what this client makes of its absence.
+    async fn read(&mut self, url: &str, version: &str) -> Search {
+        let Ok(reply) = self.wire.document(url, version).await else { return Search::Ended };
+        match reply.status {
+            200..300 => match reply.object() {
+                Some(document) => Search::Found(url.to_owned(), document),
+                None if self.client.dies_of_html => Search::Ended,
+                None => Search::Nothing,
+            },
+            500.. if self.client.dies_of_5xx => Search::Ended,
+            _ => Search::Nothing,
+        }
+    }
+
+    /// Checks resource metadata; answers the issuer.
+    pub(super) fn resource_metadata(&mut self, url: &str, document: &Value) -> Option<String> {
+        let resource = document["resource"].as_str().unwrap_or_default();
+        if !fits(self.client.resource, resource, self.mcp) {
+            self.fail(
+                "resource",
+                format!(
+                    "{url} names the resource {resource:?}, which this client does not take for {}",
+                    self.mcp
+                ),
+                "name exactly the URL that people type, without a slash at the end",
+            );
+            return None;
+        }
+        let Some(issuer) = document["authorization_servers"][0].as_str() else {
+            self.fail(
+                "resource metadata",
+                format!("{url} names no authorization_servers"),
+                "list the issuer of the authorization server (RFC 9728 §2)",
+            );
+            return None;
+        };
+        if document["scopes_supported"].as_array().is_some_and(Vec::is_empty) {
+            self.warn(
+                "resource metadata",
+                "scopes_supported is an empty list; some clients then ask for nothing at all",
+                "leave the member out, or list the scopes",
+            );
+        } else {
+            self.ok("resource metadata", url);
+        }
+        Some(issuer.to_owned())
+    }
+
+    /// Server metadata and where it was; `Some(None)` where the client takes the default endpoints.
+    pub(super) async fn server_metadata(
+        &mut self,
+        issuer: Option<&str>,
+        version: &str,
+    ) -> Option<Option<(String, Value)>> {
+        let (places, base) = match issuer {
+            Some(issuer) => (self.client.server_metadata, Url::parse(issuer).ok()),
+            None => (self.client.legacy, Some(self.mcp.clone())),
+        };
+        let Some(base) = base else {
+            self.fail(
+                "server metadata",
+                format!("the issuer {issuer:?} is not a URL"),
+                "let authorization_servers name the issuer, an https URL",
+            );
+            return None;
+        };
+        let urls = places_of(places, &base);
+        match self.search("server metadata", &urls, version).await {
+            Search::Ended => None,
+            Search::Found(url, document) => {
+                if issuer.is_none() {
+                    self.warn(
+                        "resource metadata",
+                        "there is none; the client goes on as one of 2025-03-26, and some name no resource",
+                        "serve /.well-known/oauth-protected-resource before the path of the MCP server (RFC 9728)",
+                    );
+                }
+                self.ok("server metadata", &url);
+                Some(Some((url, document)))
+            }
+            Search::Nothing if self.client.default_endpoints => {
+                self.warn(
+                    "server metadata",
+                    "there is none; the client takes /authorize, /token and /register at the origin",
+                    "serve /.well-known/oauth-authorization-server (RFC 8414)",
+                );
+                Some(None)
+            }
+            Search::Nothing => {
+                self.fail(
+                    "server metadata",
+                    format!("there is none at {}", urls.join(", ")),
+                    "serve RFC 8414 metadata; for an issuer with a path, at /.well-known/oauth-authorization-server before that path",
+                );
+                None
+            }
+        }
+    }
+}
+
+fn places_of(places: &[Place], base: &Url) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for place in places {
+        let url = place.of(base);
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    urls
+}
+
+fn fits(rule: Resource, named: &str, mcp: &Url) -> bool {
+    let exact = mcp.as_str();
+    let bare = exact.trim_end_matches('/');
+    let origin = mcp.origin().ascii_serialization();
+    let is_origin = named == origin || named == format!("{origin}/");
+    let slashed = named.trim_end_matches('/') == bare;
+    match rule {
+        Resource::Exact => named == exact || named == bare,
+        Resource::Prefix => named == exact || named == bare || is_origin,
+        Resource::PrefixOrSlash => slashed || is_origin,
+    }
+}

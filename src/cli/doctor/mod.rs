@@ -1,0 +1,140 @@
+//! `portcullis doctor`: walks an MCP URL as each known client would, and says what works and what does not.
+//!
+//! Works with any MCP server, not with ours alone. What clients do is data (`clients.rs`).
+
+mod clients;
+mod documents;
+mod register;
+mod walk;
+mod wire;
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use url::Url;
+
+use self::clients::CLIENTS;
+use self::walk::Visit;
+use self::wire::Wire;
+use super::check::exit_code;
+use super::{fail, runtime};
+use crate::http_client::is_loopback;
+use crate::telemetry::{self, LogFormat};
+use crate::upstream::probe::{Finding, Severity};
+
+/// What to walk, and how far.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The URL that people type into their client
+    #[arg(value_name = "MCP-URL")]
+    url: String,
+    /// Register as each client, open the authorization page as each, and leave it to the server to forget them
+    /// where it cannot be told to. Without this nothing is changed: documents are read, the MCP endpoint is called
+    /// without a token, the token endpoint is sent a code that does not exist, the authorization endpoint a client
+    /// that does not exist
+    #[arg(long)]
+    register: bool,
+    /// Every step, not only those that deserve a look
+    #[arg(long, short)]
+    verbose: bool,
+    /// Findings as JSON, all of them
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one client meets.
+#[derive(Debug)]
+pub struct Report {
+    /// Its name.
+    pub client: &'static str,
+    /// Step by step.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether anything is this bad.
+    pub fn has(&self, severity: Severity) -> bool {
+        self.findings.iter().any(|finding| finding.severity == severity)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    telemetry::install(Some("error"), LogFormat::Text);
+    let url = match parse(&arguments.url) {
+        Ok(url) => url,
+        Err(reason) => {
+            let _ = fail(&reason);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(cause) => return fail(&cause),
+    };
+    let reports = runtime.block_on(walk(&url, arguments.register));
+    print(&url, &reports, arguments);
+    let findings: Vec<Finding> = reports.into_iter().flat_map(|report| report.findings).collect();
+    exit_code(&findings)
+}
+
+fn parse(text: &str) -> Result<Url, String> {
+    let example = "write it like https://mcp.example.com/mcp";
+    let url = Url::parse(text).map_err(|cause| format!("{text}: {cause}; {example}"))?;
+    let loopback = url.host_str().is_some_and(is_loopback);
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback => Ok(url),
+        _ => Err(format!("{text}: clients want https (http on this machine only); {example}")),
+    }
+}
+
+/// Walks `url` as every known client, one after the other; registers only when told.
+pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
+    let mut wire = Wire::new();
+    let mut reports = Vec::new();
+    for client in CLIENTS {
+        let mut visit = Visit { client, mcp: url, wire: &mut wire, findings: Vec::new() };
+        if let Some(found) = visit.discover().await {
+            visit.authorize(&found, register).await;
+        }
+        reports.push(Report { client: client.name, findings: visit.findings });
+    }
+    reports
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+fn print(url: &Url, reports: &[Report], arguments: &Arguments) {
+    if arguments.json {
+        let clients: Vec<_> = reports
+            .iter()
+            .map(|report| {
+                let works = !report.has(Severity::Failed);
+                json!({ "client": report.client, "works": works, "findings": report.findings })
+            })
+            .collect();
+        println!("{}", json!({ "url": url.as_str(), "clients": clients }));
+        return;
+    }
+    for report in reports {
+        let word = match (report.has(Severity::Failed), report.has(Severity::Warning)) {
+            (true, _) => "FAIL",
+            (false, true) => "warn",
+            (false, false) => "ok  ",
+        };
+        println!("{word}  {}", report.client);
+        for finding in &report.findings {
+            if finding.severity == Severity::Ok && !arguments.verbose {
+                continue;
+            }
+            println!("        {:18} {}", finding.probe, finding.found);
+            for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
+                println!("                           → {line}");
+            }
+        }
+    }
+    if !arguments.register {
+        println!(
+            "\nNothing was registered; --register goes on to each client's authorization page."
+        );
+    }
+}
