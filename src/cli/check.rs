@@ -92,6 +92,7 @@ fn rules(config: &Config) -> Vec<Finding> {
             .rules
             .iter()
             .fold(policy.baseline.clone(), |all: ScopeSet, rule| all.union(&rule.allow));
+        let reachable = policy.hierarchy.with_implied(&reachable);
         let passes = policy.rules.iter().any(|rule| rule.passthrough);
         let never = policy.declared.difference(&reachable);
         if !never.is_empty() && !passes {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Storage, StorageError, moment, scopes};
+use super::{Storage, StorageError, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 
@@ -19,14 +19,15 @@ impl Storage {
         needed: &ScopeSet,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let row = sqlx::query("SELECT needed, refused_at FROM step_ups WHERE grant_id = $1")
-            .bind(grant_id)
-            .fetch_optional(&self.pool)
-            .await?;
-        if let Some(row) = row
-            && scopes(&row, "needed")? == *needed
-            && moment(&row, "refused_at")?.plus(AGAIN) > now
-        {
+        let lately = sqlx::query(
+            "SELECT refused_at FROM step_ups WHERE grant_id = $1 AND needed = $2 AND refused_at > $3",
+        )
+        .bind(grant_id)
+        .bind(needed.to_string())
+        .bind(now.minus(AGAIN).unix())
+        .fetch_optional(&self.pool)
+        .await?;
+        if lately.is_some() {
             return Ok(());
         }
         let mut step = self.begin().await?;
@@ -36,7 +37,7 @@ impl Storage {
             .await?;
         sqlx::query(
             "INSERT INTO step_ups (grant_id, needed, refused_at) VALUES ($1, $2, $3)
-             ON CONFLICT (grant_id) DO UPDATE SET needed = $2, refused_at = $3",
+             ON CONFLICT (grant_id, needed) DO UPDATE SET refused_at = $3",
         )
         .bind(grant_id)
         .bind(needed.to_string())

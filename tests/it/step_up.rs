@@ -158,4 +158,24 @@ async fn a_hundred_refusals_at_once_are_remembered_as_one() {
         answer.assert_status(403);
     }
     assert_eq!(app.database.number("SELECT COUNT(*) FROM step_ups").await, 1);
+
+    // Turning to another tool and back is no way to make every refusal a write.
+    let get = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
+    get.assert_status(403);
+    app.advance(30);
+    purge(&client, &tokens).await.assert_status(403);
+    let latest = app.database.number("SELECT MAX(refused_at) FROM step_ups").await;
+    assert_eq!(latest, app.now().unix() - 30);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_the_missing_scope_alone_hears_the_same() {
+    let app = where_users_may(r#""create:todos""#).await;
+    let client = app.client().await;
+    let tokens = connect(&client, "create:todos").await;
+    purge(&client, &tokens).await.assert_status(403);
+    let page = client.authorize("bob", &[("scope", "delete:todos")]).await;
+    page.assert_page(403);
+    assert!(page.text().contains("You are not allowed more than before"), "{}", page.text());
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
 }

@@ -22,6 +22,9 @@ use crate::http_client::is_loopback;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
 
+/// Longest quotation printed; `--json` has all.
+const LONGEST: usize = 500;
+
 /// What to walk, and how far.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -126,7 +129,7 @@ fn print(url: &Url, reports: &[Report], arguments: &Arguments) {
             if finding.severity == Severity::Ok && !arguments.verbose {
                 continue;
             }
-            println!("        {:18} {}", finding.probe, finding.found);
+            println!("        {:18} {}", finding.probe, printable(&finding.found));
             for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
                 println!("                           → {line}");
             }
@@ -136,5 +139,26 @@ fn print(url: &Url, reports: &[Report], arguments: &Arguments) {
         println!(
             "\nNothing was registered; --register goes on to each client's authorization page."
         );
+    }
+}
+
+/// Text that may quote what the server said, which must not steer the terminal.
+fn printable(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let mut clean: String = clean.take(LONGEST).collect();
+    if text.chars().count() > LONGEST {
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_does_not_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc\u{9b}d"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
+        assert_eq!(printable(&"x".repeat(1000)).chars().count(), LONGEST + 1);
     }
 }
