@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 
 import httpx2
+import jwt
 from mcp.client import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.shared.auth import OAuthClientMetadata
@@ -203,7 +205,104 @@ rule   = [{{ roles = ["Admin"], allow = ["admin", "use"] }}, {{ roles = ["User"]
             serving.cancel()
 
 
+def verified(assertion: str, public_url: str, audience: str) -> dict:
+    """Who calls, as docs/mcp-servers.md tells servers to check it."""
+    if jwt.get_unverified_header(assertion).get("typ") != "portcullis-assertion+jwt":
+        raise jwt.InvalidTokenError("not an assertion")
+    keys = jwt.PyJWKClient(f"{public_url}/.well-known/jwks.json")
+    return jwt.decode(
+        assertion, keys.get_signing_key_from_jwt(assertion).key, algorithms=["ES256"],
+        issuer=public_url, audience=audience, options={"require": ["exp", "iat", "sub"]},
+    )
+
+
+async def against_serve_in_depth() -> None:
+    """Step-up, signed assertions, and a server of the old transport; the SDK on both sides of the gateway."""
+    portcullis, provider_port, new_port, old_port = (free_port() for _ in range(4))
+    public_url = f"http://127.0.0.1:{portcullis}"
+    seen: list[dict[str, str]] = []
+    new, old = mcp_server(seen), mcp_server(seen)
+
+    @new.tool()
+    async def destroy() -> str:
+        """Needs a scope of its own."""
+        return "done"
+
+    serving = [
+        asyncio.create_task(new.run_streamable_http_async(host="127.0.0.1", port=new_port)),
+        asyncio.create_task(old.run_sse_async(host="127.0.0.1", port=old_port)),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "portcullis.toml").write_text(f"""
+public_url = "{public_url}"
+listen     = "127.0.0.1:{portcullis}"
+[upstream]
+provider      = "oidc"
+issuer        = "http://127.0.0.1:{provider_port}"
+client_id     = "portcullis"
+client_secret = {{ env = "UPSTREAM_SECRET" }}
+[[resource]]
+path           = "/new"
+target         = "http://127.0.0.1:{new_port}/mcp"
+scopes         = ["admin", "use"]
+default_scopes = ["use"]
+assertion      = true
+tools          = {{ destroy = ["admin"] }}
+rule           = [{{ roles = ["Admin"], allow = ["admin", "use"] }}, {{ roles = ["User"], allow = ["use"] }}]
+[[resource]]
+path      = "/old"
+target    = "http://127.0.0.1:{old_port}/sse"
+transport = "http+sse"
+scopes    = ["use"]
+hide_forbidden_tools = true
+tools     = {{ whoami = ["use"] }}
+rule      = [{{ roles = ["Admin", "User"], allow = ["use"] }}]
+""")
+        os.environ["UPSTREAM_SECRET"] = "a secret: with / characters + that need % encoding"
+        os.environ["PORTCULLIS_LOG"] = "info"
+        node = ["node", str(HERE / "provider.mjs"), str(provider_port), f"{public_url}/auth/callback"]
+        provider = start(node, "listening", folder)
+        process = start([PORTCULLIS, "serve"], "serving", folder, "stderr")
+        try:
+            admin, memory = Person("admin"), Memory()
+            async with connect(f"{public_url}/new", admin, memory, "auto")[0] as client:
+                await client.call_tool("whoami", {})
+                assert (memory.tokens.scope, admin.asked) == ("use", 1), memory.tokens
+                claims = verified(seen[-1]["x-portcullis-assertion"], public_url, f"http://127.0.0.1:{new_port}/mcp")
+                assert (claims["sub"], claims["scope"]) == ("oidc:admin", "use"), claims
+                done = await client.call_tool("destroy", {})
+                assert not done.is_error, done
+                assert (memory.tokens.scope, admin.asked) == ("admin use", 2), memory.tokens
+            print("ok serve: the SDK steps up to the union of scopes, and the assertion is PyJWT's to verify")
+
+            somebody, memory = Person("somebody"), Memory()
+            try:
+                async with connect(f"{public_url}/new", somebody, memory, "auto")[0] as client:
+                    await client.call_tool("destroy", {})
+                raise AssertionError("somebody destroyed it")
+            except BaseException as error:
+                if not failure_inside(error, PermissionError):
+                    raise
+            assert (somebody.answer["error"], somebody.asked) == ("access_denied", 2), somebody.answer
+            print("ok serve: where the rules forbid it the SDK asks once and hears access_denied")
+
+            somebody, memory = Person("somebody"), Memory()
+            auth = connect(f"{public_url}/old", somebody, memory, "legacy")[1]
+            async with Client(sse_client(f"{public_url}/old", auth=auth), mode="legacy") as client:
+                assert [tool.name for tool in (await client.list_tools()).tools] == ["whoami"]
+                told = (await client.call_tool("whoami", {})).structured_content
+                assert told.get("result", told)["subject"] == "oidc:somebody", told
+            print("ok serve: the SDK's old client calls the SDK's old server (HTTP+SSE) through the gateway")
+        finally:
+            for child in (process, provider):
+                child.terminate()
+                child.wait()
+            for task in serving:
+                task.cancel()
+
+
 asyncio.run(against_demo())
 asyncio.run(against_serve())
+asyncio.run(against_serve_in_depth())
 print("all client tests passed")
 sys.exit(0)

@@ -8,6 +8,8 @@ mod register;
 mod walk;
 mod wire;
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -105,41 +107,48 @@ pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
     reports
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
+/// Prints the report; a reader that has seen enough of it is no fault.
 fn print(url: &Url, reports: &[Report], arguments: &Arguments) {
-    if arguments.json {
-        let clients: Vec<_> = reports
-            .iter()
-            .map(|report| {
-                let works = !report.has(Severity::Failed);
-                json!({ "client": report.client, "works": works, "findings": report.findings })
-            })
-            .collect();
-        println!("{}", json!({ "url": url.as_str(), "clients": clients }));
-        return;
-    }
+    let text = if arguments.json { as_json(url, reports) } else { as_text(reports, arguments) };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn as_json(url: &Url, reports: &[Report]) -> String {
+    let clients: Vec<_> = reports
+        .iter()
+        .map(|report| {
+            let works = !report.has(Severity::Failed);
+            json!({ "client": report.client, "works": works, "findings": report.findings })
+        })
+        .collect();
+    json!({ "url": url.as_str(), "clients": clients }).to_string() + "\n"
+}
+
+fn as_text(reports: &[Report], arguments: &Arguments) -> String {
+    let mut text = String::new();
     for report in reports {
         let word = match (report.has(Severity::Failed), report.has(Severity::Warning)) {
             (true, _) => "FAIL",
             (false, true) => "warn",
             (false, false) => "ok  ",
         };
-        println!("{word}  {}", report.client);
+        let _ = writeln!(text, "{word}  {}", report.client);
         for finding in &report.findings {
             if finding.severity == Severity::Ok && !arguments.verbose {
                 continue;
             }
-            println!("        {:18} {}", finding.probe, printable(&finding.found));
+            let _ = writeln!(text, "        {:18} {}", finding.probe, printable(&finding.found));
             for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
-                println!("                           → {line}");
+                let _ = writeln!(text, "                           → {line}");
             }
         }
     }
     if !arguments.register {
-        println!(
-            "\nNothing was registered; --register goes on to each client's authorization page."
+        text.push_str(
+            "\nNothing was registered; --register goes on to each client's authorization page.\n",
         );
     }
+    text
 }
 
 /// Text that may quote what the server said, which must not steer the terminal.
