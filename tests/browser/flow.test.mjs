@@ -80,6 +80,51 @@ test("a person connects a program on this computer, and it calls a tool", async 
   assert.deepEqual(page.complaints, []);
 });
 
+// A client comes back for more than it has: what is new is marked, and where the rules forbid it the person reads so.
+for (const [person, title] of [["alice", null], ["bob", "You are not allowed more than before"]]) {
+  test(`${person}'s client steps up`, async () => {
+    const page = await newPage();
+    // A client of its own: what other tests have approved is not marked.
+    const app = await register(demo, { client_name: `${person}'s`, redirect_uris: [callback.redirectUri] });
+    const connect = async (scope) => {
+      const { url, verifier } = authorization(demo, app, callback.redirectUri, { scope });
+      await page.goto(url);
+      const marks = await page.locator("li .tag").allTextContents();
+      if (screenshots && marks.length) await page.screenshot({ path: join(screenshots, `step-up-${person}.png`), fullPage: true });
+      await approve(page);
+      await page.waitForURL((to) => to.href.startsWith(demo.idp) || to.pathname === "/callback" || to.pathname === "/auth/callback");
+      if (page.url().startsWith(demo.idp)) await signIn(page, person);
+      return { marks, verifier };
+    };
+    const first = await connect("create:todos");
+    assert.deepEqual(first.marks, []);
+    const tokens = await redeem(demo, app, callback.redirectUri, (await callback.next()).get("code"), first.verifier);
+    const purge = (token) => fetch(demo.mcp, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json", accept: "application/json", "mcp-protocol-version": "2026-07-28" },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "purge-todos", arguments: {} } }),
+    });
+    const refused = await purge(tokens.access_token);
+    assert.equal(refused.status, 403);
+    const scope = / scope="([^"]*)"/.exec(refused.headers.get("www-authenticate"))[1];
+    assert.equal(scope, "create:todos delete:todos");
+
+    const second = await connect(scope);
+    assert.deepEqual(second.marks, ["New", "Approved before"]);
+    if (title) {
+      await page.getByRole("heading", { name: title }).waitFor();
+      if (screenshots) await page.screenshot({ path: join(screenshots, "step-up-refused.png"), fullPage: true });
+      await page.locator("a.button").click();
+      assert.equal((await callback.next()).get("error"), "access_denied");
+    } else {
+      const wider = await redeem(demo, app, callback.redirectUri, (await callback.next()).get("code"), second.verifier);
+      assert.equal((await purge(wider.access_token)).status, 200);
+    }
+    assert.deepEqual(page.complaints, []);
+    await page.context().close();
+  });
+}
+
 // Where the browser was told to go, whether or not it could.
 async function navigationsOf(page) {
   const navigations = [];
