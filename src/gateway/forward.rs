@@ -198,10 +198,10 @@ async fn pass_back(
     let (mut parts, body) = answer.into_parts();
     let session = parts.headers.get(session::SESSION_ID);
     let session = session.and_then(|id| session::seal(app.sealer(), &caller, id));
-    let is_stream = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let is_stream = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    });
     let body = Body::new(body);
     let body = if is_stream {
         let inner = match judge(app, resource, &caller, hidden) {

@@ -146,7 +146,7 @@ const TS_1: Client = Client {
     page: None,
     hosted: false,
     registration: registers(
-        r#"{"client_name":"portcullis doctor (ts-sdk)","redirect_uris":["http://localhost:13031/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"]}"#,
+        r#"{"client_name":"ts-sdk","redirect_uris":["http://localhost:13031/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"]}"#,
     ),
 };
 
@@ -156,7 +156,7 @@ const TS_2: Client = Client {
     checks_iss: true,
     prompts: true,
     registration: registers(
-        r#"{"client_name":"portcullis doctor (ts-client)","redirect_uris":["http://localhost:13032/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"application_type":"native"}"#,
+        r#"{"client_name":"ts-client","redirect_uris":["http://localhost:13032/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"application_type":"native"}"#,
     ),
     ..TS_1
 };
@@ -174,7 +174,7 @@ const PYTHON: Client = Client {
     strict_registration: false,
     prompts: true,
     registration: registers(
-        r#"{"response_types":["code"],"client_name":"portcullis doctor (py-mcp)","redirect_uris":["http://localhost:13030/callback"],"grant_types":["authorization_code","refresh_token"],"application_type":"native"}"#,
+        r#"{"response_types":["code"],"client_name":"py-mcp","redirect_uris":["http://localhost:13030/callback"],"grant_types":["authorization_code","refresh_token"],"application_type":"native"}"#,
     ),
     ..TS_1
 };
@@ -191,7 +191,7 @@ const RMCP: Client = Client {
     issuer: Issuer::Slash,
     checks_iss: true,
     registration: registers(
-        r#"{"client_name":"portcullis doctor (rmcp)","redirect_uris":["http://127.0.0.1:13034/callback"],"grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"none","response_types":["code"],"application_type":"native"}"#,
+        r#"{"client_name":"rmcp","redirect_uris":["http://127.0.0.1:13034/callback"],"grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"none","response_types":["code"],"application_type":"native"}"#,
     ),
     ..TS_1
 };
@@ -318,7 +318,7 @@ pub(super) const CLIENTS: &[Client] = &[
         issuer: Issuer::Slash,
         needs_s256: true,
         registration: registers(
-            r#"{"client_name":"portcullis doctor (ai-sdk)","redirect_uris":["http://localhost:13035/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"native"}"#,
+            r#"{"client_name":"ai-sdk","redirect_uris":["http://localhost:13035/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"native"}"#,
         ),
         ..TS_1
     },

@@ -39,12 +39,12 @@ impl Visit<'_> {
             match self.read(url, version).await {
                 Search::Nothing => {}
                 Search::Ended => {
-                    let status =
-                        self.wire.document(url, version).await.map_or(0, |reply| reply.status);
-                    let what = match status {
-                        0 => "brings no answer".to_owned(),
-                        200..300 => "is answered with something that is not JSON".to_owned(),
-                        status => format!("is answered {status}"),
+                    let what = match self.wire.document(url, version).await {
+                        Err(cause) => format!("brings no answer ({cause})"),
+                        Ok(reply) if reply.status < 300 => {
+                            "is answered with something that is not JSON".to_owned()
+                        }
+                        Ok(reply) => format!("is answered {}", reply.status),
                     };
                     self.fail(
                         probe,

@@ -134,6 +134,9 @@ impl Visit<'_> {
     async fn register(&mut self, found: &Found, endpoint: &str) -> Option<Registered> {
         let mut body: Value =
             serde_json::from_str(self.client.registration.body).unwrap_or_default();
+        // A server may know identical registrations as one client, and that one is somebody's.
+        let name = body["client_name"].as_str().unwrap_or_default();
+        body["client_name"] = format!("{name} (portcullis doctor)").into();
         if let Some(scope) = &found.scope {
             body["scope"] = scope.as_str().into();
         }
