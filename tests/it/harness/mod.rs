@@ -112,7 +112,8 @@ impl TestApp {
     async fn launch(&self, listener: TcpListener, admin: Option<TcpListener>) -> Running {
         let config = self.config();
         let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
-        let storage = Storage::open(config.database_url.expose(), key.as_deref()).await.unwrap();
+        let url = config.database_url.expose().to_owned();
+        let storage = patiently(async || Storage::open(&url, key.as_deref()).await).await;
         let clock = Clock::Manual(self.clock.clone());
         let app = App::new(config, clock, storage.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -153,9 +154,9 @@ impl TestApp {
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         let address = self.url.trim_start_matches("http://").to_owned();
-        let listener = TcpListener::bind(&address).await.unwrap();
+        let listener = patiently(async || TcpListener::bind(&address).await).await;
         let admin = self.admin_url.trim_start_matches("http://");
-        let admin = TcpListener::bind(admin).await.unwrap();
+        let admin = patiently(async || TcpListener::bind(admin).await).await;
         self.running = Some(self.launch(listener, Some(admin)).await);
     }
 
@@ -189,6 +190,18 @@ impl TestApp {
         let tokens = client.sign_in(person).await;
         (client, tokens)
     }
+}
+
+/// Tries until it works. A child process that some other test starts holds copies of this process's
+/// sockets and locks until it runs its own program, a moment later.
+async fn patiently<T, E: std::fmt::Debug>(attempt: impl AsyncFn() -> Result<T, E>) -> T {
+    for _ in 0..1000 {
+        if let Ok(done) = attempt().await {
+            return done;
+        }
+        tokio::task::yield_now().await;
+    }
+    attempt().await.unwrap()
 }
 
 /// The identity provider and the MCP server around the Portcullis at `url`.
