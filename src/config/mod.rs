@@ -185,6 +185,15 @@ pub enum Transport {
     HttpSse,
 }
 
+/// Names that lead to this machine, for tests alone: refused unless our own public URL is on loopback.
+#[derive(Clone, Debug, Default)]
+pub struct LoopbackHosts {
+    /// Where each name leads; loopback addresses only.
+    pub hosts: BTreeMap<String, SocketAddr>,
+    /// The certificate authority that vouches for them, as PEM, in place of the system's.
+    pub authority: Vec<u8>,
+}
+
 /// Signature algorithm of access tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenAlg {

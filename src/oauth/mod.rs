@@ -12,3 +12,4 @@ pub mod scope;
 pub mod scope_hierarchy;
 pub mod sealed;
 pub mod secret;
+pub mod web_url;

@@ -1,6 +1,12 @@
 //! Guarded outgoing HTTP, for everything that is not the gateway: bounded in time and size, no
-//! redirects, no proxy from the environment, no cookies.
+//! redirects, no proxy from the environment, no cookies. What a stranger names is fetched by
+//! [`guarded`], from public addresses alone.
 
+pub mod address;
+mod freshness;
+pub mod guarded;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Request, Response, Uri};
@@ -41,18 +47,23 @@ pub fn connector(connect_timeout: Duration) -> Connector {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect_timeout));
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let with_roots = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider.clone());
+    let with_roots = HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider());
     let builder = with_roots.unwrap_or_else(|cause| {
         tracing::warn!(%cause, "no root certificates on this system: https will not work");
-        HttpsConnectorBuilder::new().with_tls_config(no_roots(provider))
+        HttpsConnectorBuilder::new().with_tls_config(no_roots(provider()))
     });
     builder.https_or_http().enable_http1().wrap_connector(http)
 }
 
+/// The one provider of cryptography.
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    rustls::crypto::aws_lc_rs::default_provider().into()
+}
+
 #[expect(clippy::expect_used, reason = "the provider supports the default protocol versions")]
-fn no_roots(provider: rustls::crypto::CryptoProvider) -> rustls::ClientConfig {
-    rustls::ClientConfig::builder_with_provider(provider.into())
+fn no_roots(provider: Arc<rustls::crypto::CryptoProvider>) -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
         .with_root_certificates(rustls::RootCertStore::empty())
