@@ -8,7 +8,8 @@
 //!    [`gateway`] (`challenge.rs`).
 //! 2. It reads what there is: `endpoints/metadata.rs`.
 //! 3. It registers itself: `endpoints/register.rs`, rules in [`oauth::client`] and
-//!    [`oauth::redirect_uri`].
+//!    [`oauth::redirect_uri`]. Or it is published at its own id, or written down: [`clients`] finds it,
+//!    however it came to us, and [`http_client::guarded`] fetches what a stranger names.
 //! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
 //!    consent page ([`web::pages`]). Nothing is stored yet: the request travels sealed
 //!    ([`oauth::sealed`]).
@@ -16,8 +17,9 @@
 //!    provider ([`upstream`]).
 //! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides what this person may get,
 //!    and the client receives a code.
-//! 7. The client redeems the code, and later refreshes: `endpoints/token/`; what is single-use is in
-//!    [`storage`], one method per atomic step. [`signing`] mints the access token.
+//! 7. The client proves itself (`web/client_auth.rs`), redeems the code, and later refreshes:
+//!    `endpoints/token/`; what is single-use is in [`storage`], one method per atomic step. [`signing`]
+//!    mints the access token.
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
 //!    `forward.rs`). A tool may need more than it has; it comes back for that:
 //!    `endpoints/step_up.rs`. A server that the gateway does not front asks about tokens:

@@ -8,7 +8,7 @@ use axum::body::Body;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
 
-use crate::clients::{ClientQuota, Clients};
+use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig};
 use crate::http_client::{Connector, connector};
@@ -56,11 +56,6 @@ impl App {
         algs.sort_unstable();
         algs.dedup();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
-        let quota = ClientQuota {
-            clients: config.limits.clients,
-            unused: config.limits.unused_client_expiry,
-            idle: config.limits.idle_client_expiry,
-        };
         let recheck = RecheckPolicy {
             recheck: config.upstream.recheck,
             outage_grace: config.upstream.outage_grace,
@@ -77,11 +72,8 @@ impl App {
             .pool_idle_timeout(std::time::Duration::from_mins(1))
             .build(connector(std::time::Duration::from_secs(5)));
         Ok(Self(Arc::new(Parts {
-            clients: Clients::new(storage.clone(), clock.clone(), quota),
-            redirect_policy: RedirectPolicy {
-                private_schemes: config.redirect_schemes.clone(),
-                allowed: config.allowed_redirect_uris.clone(),
-            },
+            clients: Clients::new(&config, storage.clone(), clock.clone()),
+            redirect_policy: config.redirect_policy(),
             notes: notes::Notes::default(),
             keys,
             upstream,

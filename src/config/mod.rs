@@ -21,6 +21,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use url::Url;
 
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, Facts, Policy};
 
@@ -49,6 +51,12 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// The MCP servers.
     pub resources: Vec<ResourceConfig>,
+    /// Clients that the administrator wrote down.
+    pub clients: Vec<ClientConfig>,
+    /// Clients that publish their metadata.
+    pub client_documents: ClientDocuments,
+    /// Whether an assertion of a client may also be made for our token endpoint, as before RFC 10070.
+    pub accept_token_endpoint_audience: bool,
     /// The admin listener.
     pub admin: Option<AdminConfig>,
     /// Whether an administrator approves clients.
@@ -183,6 +191,30 @@ pub enum Transport {
     StreamableHttp,
     /// HTTP+SSE (2024-11-05): the event stream names the address that messages are sent to.
     HttpSse,
+}
+
+/// A client that the administrator wrote down: nobody else can change it.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// `client_id`.
+    pub client_id: String,
+    /// Held to the rules for clients that register themselves.
+    pub metadata: ClientMetadata,
+    /// Its secret, when it has one.
+    pub secret: Option<SecretText>,
+    /// The administrator vouches for it.
+    pub trusted: bool,
+}
+
+/// Clients whose id is the URL of their metadata.
+#[derive(Clone, Debug)]
+pub struct ClientDocuments {
+    /// Whether there may be any.
+    pub enabled: bool,
+    /// The only hosts that may publish them, exactly; `None`: any.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// For tests: hosts on this machine.
+    pub loopback: LoopbackHosts,
 }
 
 /// Names that lead to this machine, for tests alone: refused unless our own public URL is on loopback.
@@ -352,6 +384,14 @@ impl Config {
     /// Whether any MCP server may ask about tokens.
     pub fn offers_introspection(&self) -> bool {
         self.resources.iter().any(|resource| resource.introspection_secret.is_some())
+    }
+
+    /// Which redirect URIs may be registered or published.
+    pub fn redirect_policy(&self) -> RedirectPolicy {
+        RedirectPolicy {
+            private_schemes: self.redirect_schemes.clone(),
+            allowed: self.allowed_redirect_uris.clone(),
+        }
     }
 }
 

@@ -383,7 +383,7 @@ impl Reader {
             self.read.iter().any(|read| {
                 read == leaf
                     || leaf.strip_prefix(read.as_str()).is_some_and(|rest| {
-                        // Tables that are read whole: scopes, tools, claims, parameters, secrets.
+                        // Tables that are read whole: scopes, tools, claims, parameters, secrets, hosts.
                         rest.starts_with('.') && WHOLE.contains(&last_name(read))
                     })
             })
@@ -414,6 +414,9 @@ const WHOLE: &[&str] = &[
     "claim",
     "authorize_params",
     "client_secret",
+    "secret",
+    "jwks",
+    "unsafe_loopback_hosts",
     "secret_key",
     "database_url",
 ];

@@ -12,12 +12,13 @@ use super::{standing, step_up};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
-use crate::oauth::client::Client;
+use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ensure;
 use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::redirect_uri::{ReturnAddress, destination};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{new_id, random_text};
+use crate::storage::Standing;
 use crate::telemetry::audit::Actor;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message};
@@ -32,7 +33,7 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
     let client = known_client(&app, &headers, &params).await?;
-    standing::of_client(&app, &headers, &client.id).await?;
+    let standing = standing::of_client(&app, &headers, &client.id).await?;
     let address = proven_address(&headers, &client, &params)?;
     let state = params.get("state");
     let back = WayBack {
@@ -43,7 +44,7 @@ pub(super) async fn get(
     match check(&app, &client, &params, &back) {
         Ok((request, resource)) => {
             let before = step_up::approved_before(&app, &headers, &request).await;
-            Ok(consent_page(&app, &headers, &client, request, resource, &before))
+            Ok(consent_page(&app, &headers, (&client, &standing), request, resource, &before))
         }
         Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
     }
@@ -67,14 +68,7 @@ async fn known_client(
         .get("client_id")
         .map_err(|_| bad_request(headers, "client_id", &"client_id came twice"))?
         .ok_or_else(|| bad_request(headers, "client_id", &"client_id is missing"))?;
-    app.clients()
-        .find(client_id)
-        .await
-        .map_err(|error| PageError::storage(headers, &error))?
-        .ok_or_else(|| {
-            let status = StatusCode::BAD_REQUEST;
-            PageError::new(headers, status, Message::UnknownClient, &"unknown client")
-        })
+    people::client(app, headers, client_id).await
 }
 
 /// Step 2: the redirect URI is one that this client registered. Only now may anything be redirected.
@@ -83,13 +77,11 @@ fn proven_address(
     client: &Client,
     params: &Params,
 ) -> Result<ReturnAddress, PageError> {
-    let refused = |reason: &dyn std::fmt::Display| {
-        let status = StatusCode::BAD_REQUEST;
-        PageError::new(headers, status, Message::RedirectUriNotRegistered, reason)
-    };
-    let presented = params.get("redirect_uri").map_err(|_| refused(&"redirect_uri came twice"))?;
-    ReturnAddress::resolve(&client.metadata.redirect_uris, presented)
-        .map_err(|reason| refused(&reason))
+    let presented = params.get("redirect_uri").map_err(|_| {
+        let (status, message) = (StatusCode::BAD_REQUEST, Message::RedirectUriNotRegistered);
+        PageError::new(headers, status, message, &"redirect_uri came twice")
+    })?;
+    people::address(headers, client, presented)
 }
 
 /// Step 3: everything else; a failure is told to the client.
@@ -150,7 +142,7 @@ fn asked_resource<'a>(
 fn consent_page(
     app: &App,
     headers: &HeaderMap,
-    client: &Client,
+    (client, standing): (&Client, &Standing),
     request: AuthorizationRequest,
     resource: &ResourceConfig,
     before: &ScopeSet,
@@ -171,7 +163,9 @@ fn consent_page(
         language: people::language(headers),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,
-        verified: false,
+        verified: standing.trusted || matches!(client.origin, Origin::Configured { trusted: true }),
+        publisher: client.publisher(),
+        registered_itself: matches!(client.origin, Origin::Registered),
         client_name: name.text.as_deref(),
         name_suspicious: name.suspicious,
         client_id: &client.id,

@@ -11,7 +11,6 @@ use super::{standing, step_up, waiting};
 use crate::app::App;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
-use crate::oauth::redirect_uri::ReturnAddress;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
 use crate::policy::Decision;
 use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
@@ -102,18 +101,9 @@ async fn finish(
     login: &PendingLogin,
 ) -> Result<Response, PageError> {
     let request = &login.request;
-    let client = app
-        .clients()
-        .find(&request.client_id)
-        .await
-        .map_err(|error| PageError::storage(headers, &error))?;
-    let address = client.and_then(|client| {
-        let presented = Some(request.redirect_uri.as_str());
-        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
-    });
-    let Some(address) = address else {
-        return Err(standing::client_gone(headers));
-    };
+    let client = people::client(app, headers, &request.client_id).await?;
+    let presented = Some(request.redirect_uri.as_str());
+    let address = people::address(headers, &client, presented)?;
     let standing = standing::of_client(app, headers, &request.client_id).await?;
     let back = WayBack { issuer: app.issuer(), address, state: request.state.clone() };
     let (iss, code) = (params.get("iss").ok().flatten(), params.get("code").ok().flatten());
@@ -131,7 +121,8 @@ async fn finish(
     if let Some(page) = no_access(app, headers, &arrived, &decision).await {
         return Ok(page);
     }
-    if waiting::must_wait(app, &standing) {
+    app.clients().remember(&client).await.map_err(|error| PageError::storage(headers, &error))?;
+    if waiting::must_wait(app, &client, &standing) {
         return waiting::hold(app, headers, request, session).await;
     }
     let mut response = issue(app, headers, &arrived, &decision).await?;

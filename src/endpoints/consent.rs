@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
-use crate::oauth::redirect_uri::{ReturnAddress, destination};
+use crate::oauth::redirect_uri::destination;
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::storage::{Decided, NewLogin};
@@ -78,19 +78,10 @@ pub(super) async fn post(
     if now >= Timestamp::from_unix(consent.expires_at) {
         return Err(forbidden(&headers, Message::ConsentExpired, "the consent page has expired"));
     }
-    let client = app
-        .clients()
-        .find(&consent.request.client_id)
-        .await
-        .map_err(|error| PageError::storage(&headers, &error))?;
-    let address = client.and_then(|client| {
-        let presented = Some(consent.request.redirect_uri.as_str());
-        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
-    });
-    let Some(address) = address else {
-        return Err(standing::client_gone(&headers));
-    };
-    standing::of_client(&app, &headers, &consent.request.client_id).await?;
+    let client = people::client(&app, &headers, &consent.request.client_id).await?;
+    let presented = Some(consent.request.redirect_uri.as_str());
+    let address = people::address(&headers, &client, presented)?;
+    standing::of_client(&app, &headers, &client.id).await?;
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
     let decided = match form.get("decision") {

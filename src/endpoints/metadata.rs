@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::config::{Config, ResourceConfig};
+use crate::oauth::client::keys::SigningAlg;
 
 /// The documents stay fresh this long.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -77,6 +78,8 @@ async fn jwks(State(app): State<App>) -> Response {
 fn server_metadata(config: &Config) -> Value {
     let at = |path: &str| config.public_url.join(path);
     let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
+    let auth_methods = ["none", "client_secret_post", "client_secret_basic", "private_key_jwt"];
+    let signing_algs = SigningAlg::ALL.map(SigningAlg::as_str);
     let mut document = json!({
         "issuer": config.public_url.as_str(),
         "authorization_endpoint": at("/authorize"),
@@ -88,10 +91,10 @@ fn server_metadata(config: &Config) -> Value {
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
-        "token_endpoint_auth_methods_supported":
-            ["none", "client_secret_post", "client_secret_basic"],
-        "revocation_endpoint_auth_methods_supported":
-            ["none", "client_secret_post", "client_secret_basic"],
+        "token_endpoint_auth_methods_supported": auth_methods,
+        "token_endpoint_auth_signing_alg_values_supported": signing_algs,
+        "revocation_endpoint_auth_methods_supported": auth_methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": signing_algs,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "protected_resources": resources,
@@ -103,6 +106,9 @@ fn server_metadata(config: &Config) -> Value {
         document["introspection_endpoint_auth_methods_supported"] =
             json!(["client_secret_basic", "client_secret_post"]);
         document["introspection_signing_alg_values_supported"] = json!(algs(asking));
+    }
+    if config.client_documents.enabled {
+        document["client_id_metadata_document_supported"] = json!(true);
     }
     document
 }

@@ -39,6 +39,10 @@ fn client_routes(app: &App) -> Router<App> {
     metadata::routes(app)
         // … register …
         .route("/register", post(register::post))
+        .route(
+            "/register/{client_id}",
+            get(register::read).put(register::replace).delete(register::delete),
+        )
         // … redeem, refresh …
         .route("/token", post(token::post))
         // … and give back.

@@ -1,12 +1,18 @@
-//! `POST /register`: dynamic client registration (RFC 7591).
+//! `POST /register`: dynamic client registration (RFC 7591), and `/register/{client_id}`, where a
+//! client that is no other's reads, replaces and deletes what it registered (RFC 7592).
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
 use crate::app::App;
-use crate::oauth::client::{ClientMetadata, RegistrationLimits, RegistrationRefused};
+use crate::oauth::client::{
+    Client, ClientMetadata, ManagementRefused, RegistrationLimits, RegistrationRefused,
+};
+use crate::oauth::secret::{RegistrationToken, Secret};
+use crate::telemetry::audit::Actor;
 use crate::web::body;
 use crate::web::error::{self, ApiError};
 
@@ -29,8 +35,89 @@ pub(super) async fn post(
         tracing::warn!("the quota of registered clients is reached");
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY });
     };
-    let answer = registration.client.registration_response(registration.secret.as_deref());
+    let mut answer = registration.client.registration_response(registration.secret.as_deref());
+    if let Some(token) = &registration.token {
+        add_management(&app, &mut answer, &registration.client, token);
+    }
     Ok(error::json(StatusCode::CREATED, &answer))
+}
+
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(client_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (client, token) = managed(&app, &client_id, &headers).await?;
+    Ok(present(&app, &client, &token))
+}
+
+/// Replaces everything that was registered; what is left out goes back to its default (RFC 7592 §2.2).
+/// The id, the secret and the way the client proves itself stay.
+pub(super) async fn replace(
+    State(app): State<App>,
+    Path(client_id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (client, token) = managed(&app, &client_id, &headers).await?;
+    let limits = &app.config().limits;
+    let body = body::read(body, limits.register_body).await?;
+    if !is_json(&headers) {
+        return Err(RegistrationRefused::NotJson.into());
+    }
+    let limits = RegistrationLimits { redirect_uris: limits.redirect_uris };
+    let metadata = client.replacement(&body, app.redirect_policy(), &limits)?;
+    let event = app.event("client_changed", Actor::Client).client(&client.id);
+    let replaced = app.clients().replace(&client, metadata, event).await?;
+    let client = replaced.ok_or(ManagementRefused)?;
+    Ok(present(&app, &client, &token))
+}
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(client_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (client, _) = managed(&app, &client_id, &headers).await?;
+    let event = app.event("client_deleted", Actor::Client);
+    app.storage().delete_client(&client.id, app.now(), event).await?;
+    Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response())
+}
+
+/// The client, when the bearer token is the one that manages it. Whatever is wrong looks the same.
+async fn managed(
+    app: &App,
+    client_id: &str,
+    headers: &HeaderMap,
+) -> Result<(Client, Secret<RegistrationToken>), ApiError> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let token = authorization
+        .next()
+        .filter(|_| authorization.next().is_none())
+        .and_then(|value| value.to_str().ok()?.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .and_then(|(_, token)| Secret::<RegistrationToken>::parse(token))
+        .ok_or(ManagementRefused)?;
+    let client = app.clients().managed(client_id, &token).await?.ok_or(ManagementRefused)?;
+    Ok((client, token))
+}
+
+fn present(app: &App, client: &Client, token: &Secret<RegistrationToken>) -> Response {
+    let mut answer = client.registration_response(None);
+    add_management(app, &mut answer, client, token);
+    error::json(StatusCode::OK, &answer)
+}
+
+/// RFC 7592 §3.
+fn add_management(
+    app: &App,
+    answer: &mut Value,
+    client: &Client,
+    token: &Secret<RegistrationToken>,
+) {
+    let uri = app.config().public_url.join(&format!("/register/{}", client.id));
+    answer["registration_client_uri"] = uri.into();
+    answer["registration_access_token"] = token.expose().into();
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -23,9 +23,3 @@ pub(super) async fn of_client(
     }
     Ok(standing)
 }
-
-/// The client went while a person was on the way.
-pub(super) fn client_gone(headers: &HeaderMap) -> PageError {
-    let (status, message) = (StatusCode::BAD_REQUEST, Message::UnknownClient);
-    PageError::new(headers, status, message, &"the client is gone")
-}

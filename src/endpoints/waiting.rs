@@ -8,12 +8,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::callback::{self, Arrived};
-use super::standing;
 use crate::app::App;
 use crate::config::ClientApproval;
 use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ErrorCode;
-use crate::oauth::redirect_uri::ReturnAddress;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, Secret, new_id};
 use crate::storage::{Admission, Held, NewCode, SessionUpdate, Standing, Waiting};
 use crate::web::cookies::Cookies;
@@ -25,8 +24,10 @@ use crate::web::people::{self, PageError, WayBack};
 const LIFETIME: Duration = Duration::from_hours(1);
 
 /// Whether somebody must wait for an administrator before this client receives anything.
-pub(super) fn must_wait(app: &App, standing: &Standing) -> bool {
+pub(super) fn must_wait(app: &App, client: &Client, standing: &Standing) -> bool {
     app.config().client_approval == ClientApproval::FirstUse
+        // Who wrote it down has approved it.
+        && !matches!(client.origin, Origin::Configured { .. })
         && standing.admission != Admission::Approved
 }
 
@@ -77,11 +78,12 @@ pub(super) async fn get(
         return Err(over("the request has ended"));
     };
     let standing = app.storage().standing(&held.request.client_id).await.map_err(storage)?;
-    if must_wait(&app, &standing) && !standing.shut_out() {
+    let client = people::client(&app, &headers, &held.request.client_id).await?;
+    if must_wait(&app, &client, &standing) && !standing.shut_out() {
         let page = WaitingPage { language: people::language(&headers) };
         return Ok(page.render());
     }
-    let mut response = end(&app, &headers, &token, &held, &standing).await?;
+    let mut response = end(&app, &headers, &token, &held, (&client, &standing)).await?;
     response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(id));
     Ok(response)
 }
@@ -92,17 +94,11 @@ async fn end(
     headers: &HeaderMap,
     token: &Secret<HeldLogin>,
     held: &Held,
-    standing: &Standing,
+    (client, standing): (&Client, &Standing),
 ) -> Result<Response, PageError> {
     let storage = |error| PageError::storage(headers, &error);
-    let client = app.clients().find(&held.request.client_id).await.map_err(storage)?;
-    let address = client.and_then(|client| {
-        let presented = Some(held.request.redirect_uri.as_str());
-        ReturnAddress::resolve(&client.metadata.redirect_uris, presented).ok()
-    });
-    let Some(address) = address else {
-        return Err(standing::client_gone(headers));
-    };
+    let presented = Some(held.request.redirect_uri.as_str());
+    let address = people::address(headers, client, presented)?;
     let back = WayBack { issuer: app.issuer(), address, state: held.request.state.clone() };
     if standing.shut_out() {
         app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;

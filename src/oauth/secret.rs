@@ -65,6 +65,8 @@ kinds! {
     RefreshToken = "rt";
     /// The secret of a confidential client.
     ClientSecret = "cs";
+    /// By which a client manages its own registration (RFC 7592).
+    RegistrationToken = "ra";
     /// The `state` that travels through the identity provider.
     LoginState = "ls";
     /// The cookie that binds a login to one browser.

@@ -17,6 +17,8 @@ pub struct StoredClient {
     pub identity: Option<String>,
     /// Hash of the secret of a confidential client.
     pub secret_hash: Option<String>,
+    /// Hash of its registration access token, when it has one.
+    pub management_hash: Option<String>,
     /// JSON.
     pub metadata: String,
     /// `registered` by itself, or `created` by an administrator.
@@ -33,6 +35,10 @@ pub enum ClientKind {
     Registered,
     /// An administrator made it; it stays.
     Created,
+    /// It stands in the configuration; the row shows it to administrators and proves nothing.
+    Configured,
+    /// It is published at its own id; the row is the last good copy.
+    Document,
 }
 
 impl ClientKind {
@@ -40,11 +46,18 @@ impl ClientKind {
         match self {
             Self::Registered => "registered",
             Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Document => "document",
         }
     }
 
     fn parse(text: &str) -> Self {
-        if text == "created" { Self::Created } else { Self::Registered }
+        match text {
+            "created" => Self::Created,
+            "configured" => Self::Configured,
+            "document" => Self::Document,
+            _ => Self::Registered,
+        }
     }
 }
 
@@ -71,7 +84,7 @@ impl Storage {
         if let Some(identity) = &client.identity {
             let known = sqlx::query(
                 "UPDATE clients SET last_registered_at = $2 WHERE identity = $1
-                 RETURNING id, identity, secret_hash, metadata, kind, issued_at",
+                 RETURNING id, identity, secret_hash, management_hash, metadata, kind, issued_at",
             )
             .bind(identity)
             .bind(client.issued_at.unix())
@@ -84,19 +97,22 @@ impl Storage {
             }
         }
         let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM clients").fetch_one(&mut *step).await?;
+            sqlx::query_scalar("SELECT COUNT(*) FROM clients WHERE kind = 'registered'")
+                .fetch_one(&mut *step)
+                .await?;
         if u64::try_from(count).unwrap_or(0) >= quota {
             return Ok(Registered::Full);
         }
         let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
-            "INSERT INTO clients (id, identity, secret_hash, metadata, issued_at, last_registered_at,
-                                  name_key, host_key, kind)
-             VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8) ON CONFLICT (identity) DO NOTHING",
+            "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
+                                  last_registered_at, name_key, host_key, kind)
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9) ON CONFLICT (identity) DO NOTHING",
         )
         .bind(&client.id)
         .bind(client.identity.as_deref())
         .bind(client.secret_hash.as_deref())
+        .bind(client.management_hash.as_deref())
         .bind(&client.metadata)
         .bind(client.issued_at.unix())
         .bind(name_key)
@@ -107,7 +123,8 @@ impl Storage {
         if written.rows_affected() == 0 {
             // A replica registered the same metadata between our UPDATE and INSERT.
             let row = sqlx::query(
-                "SELECT id, identity, secret_hash, metadata, kind, issued_at FROM clients WHERE identity = $1",
+                "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at
+                 FROM clients WHERE identity = $1",
             )
             .bind(client.identity.as_deref())
             .fetch_one(&mut *step)
@@ -121,7 +138,7 @@ impl Storage {
         Ok(Registered::New)
     }
 
-    /// The client with this id, unless it has expired: never used within `unused`, or idle for
+    /// The client that is stored under this id by itself, unless it has expired: never used within `unused`, or idle for
     /// `idle` without a live grant.
     pub async fn find_client(
         &self,
@@ -131,10 +148,11 @@ impl Storage {
         idle: Duration,
     ) -> Result<Option<StoredClient>, StorageError> {
         let row = sqlx::query(
-            "SELECT id, identity, secret_hash, metadata, kind, issued_at, last_registered_at, last_used_at,
+            "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at,
+                    last_registered_at, last_used_at,
                     CASE WHEN EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id
                      AND revoked_at IS NULL AND expires_at > $2) THEN 1 ELSE 0 END AS has_live_grant
-             FROM clients WHERE id = $1",
+             FROM clients WHERE id = $1 AND kind IN ('registered', 'created')",
         )
         .bind(id)
         .bind(now.unix())
@@ -151,6 +169,94 @@ impl Storage {
             return Ok(None);
         }
         read_client(&row).map(Some)
+    }
+
+    /// Replaces the metadata of a client that manages itself (RFC 7592 §2.2); `false` when it is gone.
+    /// What administrators approved or trusted was something else: they are asked again.
+    pub async fn replace_client(
+        &self,
+        id: &str,
+        metadata: &str,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let (name_key, host_key) = found_by(metadata);
+        let mut step = self.begin().await?;
+        let replaced = sqlx::query(
+            "UPDATE clients SET metadata = $2, name_key = $3, host_key = $4
+             WHERE id = $1 AND management_hash IS NOT NULL",
+        )
+        .bind(id)
+        .bind(metadata)
+        .bind(name_key)
+        .bind(host_key)
+        .execute(&mut *step)
+        .await?;
+        if replaced.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for statement in [
+            "DELETE FROM remembered_consents WHERE client_id = $1",
+            "UPDATE client_standings SET trusted = 0,
+                 approval = CASE WHEN approval = 'approved' THEN 'none' ELSE approval END
+             WHERE client_id = $1",
+        ] {
+            sqlx::query(statement).bind(id).execute(&mut *step).await?;
+        }
+        step.record(event).await?;
+        step.commit().await?;
+        Ok(true)
+    }
+
+    /// Keeps what is known of a client that is not stored by itself, because somebody has just signed
+    /// in for it: administrators find it, and a published one outlives an outage of its publisher. A
+    /// newer copy, read by another process, is not replaced by an older one.
+    pub async fn keep_client(
+        &self,
+        id: &str,
+        kind: ClientKind,
+        metadata: &str,
+        seen_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let (name_key, host_key) = found_by(metadata);
+        let mut step = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO clients (id, metadata, issued_at, last_registered_at, name_key, host_key,
+                                  kind, last_used_at)
+             VALUES ($1, $2, $4, $3, $5, $6, $7, $4)
+             ON CONFLICT (id) DO UPDATE SET
+                 metadata = excluded.metadata, last_registered_at = excluded.last_registered_at,
+                 name_key = excluded.name_key, host_key = excluded.host_key, kind = excluded.kind,
+                 last_used_at = excluded.last_used_at
+             WHERE clients.kind IN ('configured', 'document')
+               AND clients.last_registered_at <= excluded.last_registered_at",
+        )
+        .bind(id)
+        .bind(metadata)
+        .bind(seen_at.unix())
+        .bind(now.unix())
+        .bind(name_key)
+        .bind(host_key)
+        .bind(kind.as_str())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
+    /// The last good copy of a published client, and when it was read.
+    pub async fn published_client(
+        &self,
+        id: &str,
+    ) -> Result<Option<(StoredClient, Timestamp)>, StorageError> {
+        let row = sqlx::query(
+            "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at,
+                    last_registered_at
+             FROM clients WHERE id = $1 AND kind = 'document'",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok((read_client(&row)?, moment(&row, "last_registered_at")?))).transpose()
     }
 }
 
@@ -169,6 +275,7 @@ fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
         id: column(row, "id")?,
         identity: column(row, "identity")?,
         secret_hash: column(row, "secret_hash")?,
+        management_hash: column(row, "management_hash")?,
         metadata: column(row, "metadata")?,
         kind: ClientKind::parse(&column::<String>(row, "kind")?),
         issued_at: moment(row, "issued_at")?,

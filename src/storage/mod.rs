@@ -7,6 +7,7 @@
 mod audit;
 mod authorization_codes;
 mod browse;
+mod client_assertions;
 mod clients;
 mod console;
 mod grants;
@@ -36,6 +37,7 @@ pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use browse::{
     ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
 };
+pub use client_assertions::ProofUse;
 pub use clients::{ClientKind, Registered, StoredClient};
 pub use console::{NewSignIn, Realm, SignedIn};
 pub use grants::{GrantState, LiveGrant};

@@ -157,6 +157,11 @@ fn migrations() -> Migrator {
         migration(1, "the main flow", include_str!("../../migrations/0001_the_main_flow.sql")),
         migration(2, "upstream logout", include_str!("../../migrations/0002_upstream_logout.sql")),
         migration(3, "console", include_str!("../../migrations/0003_console.sql")),
+        migration(
+            5,
+            "more ways to be a client",
+            include_str!("../../migrations/0005_more_ways_to_be_a_client.sql"),
+        ),
         migration(6, "step ups", include_str!("../../migrations/0006_step_ups.sql")),
     ])
 }

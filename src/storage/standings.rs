@@ -331,12 +331,23 @@ async fn end_held(
 }
 
 /// Ends every grant, code and waiting sign-in of a client; answers how many grants.
+///
+/// Codes end first, and as used ones: a redemption that runs at the same time holds its code, and has
+/// either made its grant when the grants end here, or finds the code used.
 pub(super) async fn end_all_of_client(
     step: &mut Step,
     client_id: &str,
     because: &str,
     now: Timestamp,
 ) -> Result<u64, StorageError> {
+    for statement in [
+        "UPDATE authorization_codes SET redeemed_at = $2
+         WHERE client_id = $1 AND redeemed_at IS NULL",
+        "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+        "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+    ] {
+        sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
+    }
     let grants = sqlx::query(
         "UPDATE grants SET revoked_at = $2, revoked_because = $3
          WHERE client_id = $1 AND revoked_at IS NULL",
@@ -345,17 +356,8 @@ pub(super) async fn end_all_of_client(
     .bind(now.unix())
     .bind(because)
     .execute(&mut **step)
-    .await?
-    .rows_affected();
-    for statement in [
-        "UPDATE authorization_codes SET expires_at = $2
-         WHERE client_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
-        "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-        "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-    ] {
-        sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
-    }
-    Ok(grants)
+    .await?;
+    Ok(grants.rows_affected())
 }
 
 pub(super) fn read_standing(row: &sqlx::any::AnyRow) -> Result<Standing, StorageError> {

@@ -8,6 +8,8 @@ use crate::clock::Timestamp;
 
 /// How long expired rows stay.
 const AFTER: Duration = Duration::from_hours(24);
+/// How far the clocks of replicas may be apart, generously.
+const CLOCKS: Duration = Duration::from_mins(5);
 /// Rows removed per table and run: a sweep never holds the writer for long.
 const BATCH: i64 = 500;
 /// Clients removed at a time to make room for new ones.
@@ -69,7 +71,53 @@ impl Storage {
             step.commit().await?;
         }
         removed += self.sweep_clients(now, keep.unused_client, keep.idle_client).await?;
+        removed += self.sweep_kept_clients(now, keep.idle_client).await?;
+        removed += self.sweep_client_assertions(now).await?;
         removed += self.sweep_audit(now, keep.audit).await?;
+        Ok(removed)
+    }
+
+    /// Removes what is known of assertions soon after they have expired: whoever registers keys can make
+    /// any number of them, and a late replay is refused for its age alone.
+    async fn sweep_client_assertions(&self, now: Timestamp) -> Result<u64, StorageError> {
+        let mut step = self.begin().await?;
+        let removed = sqlx::query(
+            "DELETE FROM client_assertions WHERE id IN
+                 (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)",
+        )
+        .bind(now.minus(CLOCKS).unix())
+        .bind(BATCH)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
+        Ok(removed)
+    }
+
+    /// Removes configured and published clients that nobody has signed in for within `idle`; none with a
+    /// live grant, and none that administrators decided about.
+    async fn sweep_kept_clients(
+        &self,
+        now: Timestamp,
+        idle: Duration,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin().await?;
+        let removed = sqlx::query(
+            "DELETE FROM clients WHERE id IN
+                 (SELECT c.id FROM clients c
+                  WHERE c.kind IN ('configured', 'document') AND c.last_used_at <= $1
+                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = c.id)
+                    AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = c.id
+                                    AND g.revoked_at IS NULL AND g.expires_at > $2)
+                  LIMIT $3)",
+        )
+        .bind(now.minus(idle).unix())
+        .bind(now.unix())
+        .bind(BATCH)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
         Ok(removed)
     }
 

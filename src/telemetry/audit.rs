@@ -16,6 +16,7 @@ pub const EVENTS: &[&str] = &[
     "client_created",
     "client_changed",
     "client_deleted",
+    "client_assertion_replayed",
     "client_waits",
     "client_approved",
     "client_refused",

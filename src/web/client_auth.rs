@@ -1,7 +1,8 @@
-//! Who calls the token and revocation endpoints: RFC 6749 §2.3, §3.2.1.
+//! Who calls the token and revocation endpoints: RFC 6749 §2.3, §3.2.1, RFC 7523.
 //!
-//! `none`, `client_secret_basic` and `client_secret_post`. A client with a secret may use either
-//! secret method whatever it registered, because shipped clients choose by the server's list.
+//! `none`, `client_secret_basic`, `client_secret_post` and `private_key_jwt`. A client with a secret may
+//! use either secret method whatever it registered, because shipped clients choose by the server's list;
+//! a client that signs may do nothing else.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
@@ -11,9 +12,12 @@ use percent_encoding::percent_decode_str;
 use super::error::{ApiError, RequestRefused};
 use super::params::Params;
 use crate::app::App;
-use crate::oauth::client::Client;
+use crate::oauth::client::assertion::{ASSERTION_TYPE, Assertion, Audience};
+use crate::oauth::client::{AuthMethod, Client, Currency};
+use crate::storage::ProofUse;
+use crate::telemetry::audit::Actor;
 
-/// Authenticates the client of a token or revocation request.
+/// Authenticates the client of a request to any endpoint for clients.
 pub async fn authenticate_client(
     app: &App,
     headers: &HeaderMap,
@@ -31,13 +35,17 @@ pub async fn authenticate_client(
         tracing::info!(reason = "unknown client", "client refused");
         return Err(refused());
     };
-    let proven = match (&client.secret_hash, &presented.secret) {
-        (None, None) => true,
-        (Some(_), Some(secret)) => {
+    if client.metadata.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt {
+        return signed_by(app, client, &presented).await;
+    }
+    let proven = match (&client.secret_hash, &presented.proof) {
+        (None, Shown::Nothing) => true,
+        (Some(_), Shown::Secret(secret)) => {
             client.secret_is(secret) || (presented.basic && client.secret_is(&decoded(secret)))
         }
-        // A secret where none was issued, or none where one was: not the client it claims to be.
-        (None, Some(_)) | (Some(_), None) => false,
+        // A secret where none was issued, none where one was, or a signature of a client without keys:
+        // not the client it claims to be.
+        (None, Shown::Secret(_)) | (Some(_), Shown::Nothing) | (_, Shown::Assertion(_)) => false,
     };
     if !proven {
         tracing::info!(client_id = client.id, reason = "wrong or missing secret", "client refused");
@@ -46,9 +54,56 @@ pub async fn authenticate_client(
     Ok(client)
 }
 
+/// A client that signs: nothing but a signature by one of its keys will do, and each counts once.
+async fn signed_by(app: &App, client: Client, presented: &Presented) -> Result<Client, ApiError> {
+    let refused = |reason: &dyn std::fmt::Display| {
+        tracing::info!(client_id = client.id, %reason, "client refused");
+        ApiError::Client { basic: presented.basic }
+    };
+    let Shown::Assertion(assertion) = &presented.proof else {
+        return Err(refused(&"it must prove itself with a signature"));
+    };
+    match client.currency(app.now()) {
+        Currency::Good => {}
+        // Its keys stand in a document that may have changed: neither yes nor no.
+        Currency::Stale => return Err(ApiError::Unavailable),
+        Currency::Gone => return Err(refused(&"its document is gone")),
+    }
+    let assertion = Assertion::parse(assertion).map_err(|reason| refused(&reason))?;
+    let keys = app.clients().keys_for(&client, &assertion).await?;
+    let keys = keys.ok_or_else(|| refused(&"it has no keys"))?;
+    let token_endpoint = app.config().public_url.join("/token");
+    let accepted = app.config().accept_token_endpoint_audience;
+    let audience = Audience {
+        issuer: app.issuer(),
+        token_endpoint: accepted.then_some(token_endpoint.as_str()),
+    };
+    let proof = assertion
+        .prove(&client.id, &keys, &audience, app.now())
+        .map_err(|reason| refused(&reason))?;
+    if proof.old_audience {
+        tracing::warn!(
+            client_id = client.id,
+            "an assertion was made for the token endpoint and not for the issuer"
+        );
+    }
+    if app.storage().use_proof(&proof).await? == ProofUse::Replayed {
+        app.record(app.event("client_assertion_replayed", Actor::Client).client(&client.id)).await;
+        return Err(refused(&"the assertion was used before"));
+    }
+    Ok(client)
+}
+
+/// What a client shows to prove itself.
+enum Shown {
+    Nothing,
+    Secret(String),
+    Assertion(String),
+}
+
 struct Presented {
     client_id: String,
-    secret: Option<String>,
+    proof: Shown,
     basic: bool,
 }
 
@@ -56,21 +111,25 @@ impl Presented {
     fn read(headers: &HeaderMap, params: &Params) -> Result<Self, ApiError> {
         let in_body = params.get("client_id")?;
         let secret_in_body = params.get("client_secret")?;
-        if params.get("client_assertion")?.is_some() {
-            return Err(ApiError::Client { basic: false });
-        }
+        let assertion = params.get("client_assertion")?;
+        let assertion_type = params.get("client_assertion_type")?;
         let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+        if let Some(assertion) = assertion {
+            if authorization.next().is_some() || secret_in_body.is_some() {
+                return Err(two_ways());
+            }
+            return Self::with_assertion(in_body, assertion, assertion_type);
+        }
         let Some(value) = authorization.next() else {
             let client_id = in_body
                 .ok_or_else(|| RequestRefused("client_id is missing".to_owned()))?
                 .to_owned();
-            return Ok(Self { client_id, secret: secret_in_body.map(str::to_owned), basic: false });
+            let proof =
+                secret_in_body.map_or(Shown::Nothing, |secret| Shown::Secret(secret.to_owned()));
+            return Ok(Self { client_id, proof, basic: false });
         };
         if authorization.next().is_some() || secret_in_body.is_some() {
-            return Err(RequestRefused(
-                "more than one way of client authentication was used".to_owned(),
-            )
-            .into());
+            return Err(two_ways());
         }
         let (client_id, secret) = value
             .to_str()
@@ -84,9 +143,36 @@ impl Presented {
             .into());
         }
         // `id:` without a secret identifies a public client.
-        let secret = Some(secret).filter(|secret| !secret.is_empty());
-        Ok(Self { client_id, secret, basic: true })
+        let proof = if secret.is_empty() { Shown::Nothing } else { Shown::Secret(secret) };
+        Ok(Self { client_id, proof, basic: true })
     }
+
+    /// RFC 7521 §4.2: `client_id` may be left out, for the assertion names the client; if it is there,
+    /// it must be the same.
+    fn with_assertion(
+        in_body: Option<&str>,
+        assertion: &str,
+        assertion_type: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let refused = |reason: &dyn std::fmt::Display| {
+            tracing::info!(%reason, "client refused");
+            ApiError::Client { basic: false }
+        };
+        if assertion_type != Some(ASSERTION_TYPE) {
+            return Err(refused(&"client_assertion_type is missing or unknown"));
+        }
+        let read = Assertion::parse(assertion).map_err(|reason| refused(&reason))?;
+        let client_id = read.claimed_client();
+        if in_body.is_some_and(|in_body| in_body != client_id) {
+            return Err(refused(&"client_id is not the client of the assertion"));
+        }
+        let proof = Shown::Assertion(assertion.to_owned());
+        Ok(Self { client_id: client_id.to_owned(), proof, basic: false })
+    }
+}
+
+fn two_ways() -> ApiError {
+    RequestRefused("more than one way of client authentication was used".to_owned()).into()
 }
 
 fn basic_credentials(value: &str) -> Option<(String, String)> {

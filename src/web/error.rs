@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::params::{ParamsRefused, Repeated};
+use crate::clients::FindError;
 use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::grant::TokenRefused;
 use crate::signing::SigningError;
@@ -51,6 +52,22 @@ impl From<StorageError> for ApiError {
                 Self::Unavailable
             }
             other => Self::Internal(other.into()),
+        }
+    }
+}
+
+impl From<FindError> for ApiError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Storage(error) => error.into(),
+            FindError::Document(reason) => {
+                tracing::info!(reason, "client refused");
+                Self::Client { basic: false }
+            }
+            FindError::Later(reason) => {
+                tracing::warn!(reason, "what a client publishes cannot be read");
+                Self::Unavailable
+            }
         }
     }
 }

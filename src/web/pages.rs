@@ -25,6 +25,10 @@ pub struct ConsentPage<'a> {
     pub redirect_uri: &'a str,
     /// Whether an administrator vouches for the client; one that registered itself is not verified.
     pub verified: bool,
+    /// The host that publishes the client's metadata, for a client that is known by it.
+    pub publisher: Option<&'a str>,
+    /// Whether it came to us by registering itself.
+    pub registered_itself: bool,
     /// What the client calls itself, already fit to be shown.
     pub client_name: Option<&'a str>,
     /// The name could be taken for another.
@@ -72,6 +76,8 @@ pub enum Standing<'a> {
 #[expect(missing_docs, reason = "the English words of each say what it means")]
 pub enum Message<'a> {
     UnknownClient,
+    ClientDocumentRefused,
+    ClientDocumentUnavailable,
     RedirectUriNotRegistered,
     /// `what` is the parameter, or the error code, that is wrong.
     InvalidRequest {
@@ -159,6 +165,17 @@ struct MessageTemplate<'a> {
 }
 
 impl ConsentPage<'_> {
+    /// What is said of it when nobody vouches for it.
+    fn not_verified(&self, w: &'static Words) -> &'static str {
+        if self.registered_itself { w.unverified } else { w.not_verified }
+    }
+
+    /// Whether the publisher's name may imitate another.
+    fn publisher_is_punycode(&self) -> bool {
+        let labels = self.publisher.unwrap_or_default().split('.');
+        labels.into_iter().any(|label| label.starts_with("xn--"))
+    }
+
     /// The answer, `200`.
     pub fn render(&self) -> Response {
         let template = ConsentTemplate { page: self, w: self.language.words() };
@@ -199,6 +216,8 @@ impl WaitingPage {
 fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
     match message {
         Message::UnknownClient => &w.unknown_client,
+        Message::ClientDocumentRefused => &w.client_document_refused,
+        Message::ClientDocumentUnavailable => &w.client_document_unavailable,
         Message::RedirectUriNotRegistered => &w.redirect_uri_not_registered,
         Message::InvalidRequest { .. } => &w.invalid_request,
         Message::UnknownResource => &w.unknown_resource,

@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use super::pages::{Message, MessagePage, ReturnLink};
 use super::words::Language;
 use crate::app::App;
+use crate::clients::FindError;
+use crate::oauth::client::{Client, Currency};
 use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::{Destination, ReturnAddress, destination};
 use crate::storage::StorageError;
@@ -88,6 +90,44 @@ impl PageError {
             }
         }
     }
+}
+
+/// The client of a request that a person's browser brings: known, and recently enough to go on with.
+/// Otherwise a page, and never a redirect.
+pub async fn client(app: &App, headers: &HeaderMap, client_id: &str) -> Result<Client, PageError> {
+    let refused = |message, reason: &dyn std::fmt::Display| {
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, reason)
+    };
+    let later = |reason: &dyn std::fmt::Display| {
+        let message = Message::ClientDocumentUnavailable;
+        PageError::new(headers, StatusCode::SERVICE_UNAVAILABLE, message, reason)
+    };
+    let found = app.clients().find(client_id).await.map_err(|error| match error {
+        FindError::Storage(error) => PageError::storage(headers, &error),
+        FindError::Document(reason) => refused(Message::ClientDocumentRefused, &reason),
+        FindError::Later(reason) => later(&reason),
+    })?;
+    let client = found.ok_or_else(|| refused(Message::UnknownClient, &"unknown client"))?;
+    match client.currency(app.now()) {
+        Currency::Good => Ok(client),
+        Currency::Stale => Err(later(&"the client's document has not been seen for too long")),
+        Currency::Gone => {
+            Err(refused(Message::ClientDocumentRefused, &"the client's document is gone"))
+        }
+    }
+}
+
+/// The address that `presented` means, when the client registered or publishes it. Otherwise a page,
+/// and never a redirect.
+pub fn address(
+    headers: &HeaderMap,
+    client: &Client,
+    presented: Option<&str>,
+) -> Result<ReturnAddress, PageError> {
+    ReturnAddress::resolve(&client.metadata.redirect_uris, presented).map_err(|reason| {
+        let message = Message::RedirectUriNotRegistered;
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, &reason)
+    })
 }
 
 impl IntoResponse for PageError {

@@ -43,10 +43,15 @@ async fn meta_01_server_metadata_names_every_endpoint_and_only_what_works() {
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
+            "client_id_metadata_document_supported": true,
             "token_endpoint_auth_methods_supported":
-                ["none", "client_secret_post", "client_secret_basic"],
+                ["none", "client_secret_post", "client_secret_basic", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "EdDSA", "RS256", "PS256"],
             "revocation_endpoint_auth_methods_supported":
-                ["none", "client_secret_post", "client_secret_basic"],
+                ["none", "client_secret_post", "client_secret_basic", "private_key_jwt"],
+            "revocation_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "EdDSA", "RS256", "PS256"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": true,
             "protected_resources": [app.mcp_url()],

@@ -71,6 +71,22 @@ fn every_whole_configuration_in_the_documents_loads() {
 }
 
 #[test]
+fn the_fragments_of_the_guide_to_clients_load_in_a_whole_configuration() {
+    let whole = read("README.md");
+    let whole = toml_blocks(&whole).into_iter().find(|block| block.contains("okta")).unwrap();
+    let guide = read("docs/clients.md");
+    let long = "x".repeat(32);
+    let env = ["OKTA_CLIENT_SECRET", "INTRANET_SECRET"].map(|name| (name.to_owned(), long.clone()));
+    for block in toml_blocks(&guide) {
+        let text = format!("{whole}\n{block}");
+        let loaded =
+            Config::load(Some((Path::new("clients.md"), text)), &BTreeMap::from(env.clone()));
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}\n{block}"));
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
 fn every_audit_event_is_explained() {
     let operations = read("docs/operations.md");
     for event in portcullis::telemetry::audit::EVENTS {

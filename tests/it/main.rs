@@ -11,6 +11,9 @@ mod harness;
 mod revisions;
 mod walkthrough;
 
+mod client_documents;
+mod client_management;
+mod configured_clients;
 mod discovery;
 mod registration;
 
@@ -18,6 +21,7 @@ mod authorize;
 mod callback;
 mod consent;
 
+mod client_assertions;
 mod codes;
 mod introspection;
 mod refresh;

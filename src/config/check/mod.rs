@@ -1,6 +1,7 @@
 //! Every key, read once and checked; in the order of `portcullis.example.toml`.
 
 mod admin;
+mod client;
 mod enforcement;
 mod resource;
 mod upstream;
@@ -58,6 +59,9 @@ pub(super) fn load(
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let tokens = tokens(&mut r);
     let limits = limits(&mut r, public_url.as_ref(), listen);
+    let clients = client::all(&mut r, env, &redirect_schemes, limits.redirect_uris);
+    let client_documents = client::documents(&mut r, public_url.as_ref());
+    let accept_token_endpoint_audience = client::accept_token_endpoint_audience(&mut r);
     r.report_unknown_keys();
 
     let (Some(public_url), Some(upstream), true) = (public_url, upstream, r.problems.is_empty())
@@ -75,6 +79,9 @@ pub(super) fn load(
             allowed_origins,
             upstream,
             resources,
+            clients,
+            client_documents,
+            accept_token_endpoint_audience,
             admin,
             client_approval,
             audit_retention,

@@ -29,7 +29,13 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let body = body::read(body, app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
-    if params.repeats_any(&["grant_type", "client_id", "client_secret", "scope"]) {
+    if params.repeats_any(&[
+        "grant_type",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "scope",
+    ]) {
         return Err(TokenRefused::RepeatedParameter.into());
     }
     let client = authenticate_client(&app, &headers, &params).await?;

@@ -1,18 +1,29 @@
-//! Clients and what they register: RFC 7591.
+//! Clients and what they register or publish: RFC 7591, Client ID Metadata Documents.
+
+pub mod assertion;
+pub mod document;
+pub mod keys;
+mod members;
+mod refused;
+
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use url::Url;
 
+use self::members::Members;
 use super::client_name::DisplayName;
-use super::error::{ErrorCode, Refusal, ensure};
-use super::redirect_uri::{RedirectPolicy, RedirectUri, RedirectUriRefused};
+use super::error::ensure;
+use super::redirect_uri::{RedirectPolicy, RedirectUri};
 use super::scope::ScopeSet;
 use super::secret::{ClientSecret, SecretHash};
+use super::web_url::WebUrl;
 use crate::clock::Timestamp;
+
+pub use self::refused::{ManagementRefused, RegistrationRefused};
 
 /// Longest `client_name` stored, in characters.
 const MAX_NAME: usize = 128;
@@ -34,6 +45,8 @@ pub enum AuthMethod {
     ClientSecretBasic,
     /// Secret in the body.
     ClientSecretPost,
+    /// A signature by its own key (RFC 7523).
+    PrivateKeyJwt,
 }
 
 impl AuthMethod {
@@ -43,11 +56,17 @@ impl AuthMethod {
             Self::None => "none",
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
         }
     }
 
     /// Whether the client gets a secret.
     pub fn needs_secret(self) -> bool {
+        matches!(self, Self::ClientSecretBasic | Self::ClientSecretPost)
+    }
+
+    /// Whether the client can prove itself: then it is no other's, and shares its id with none.
+    pub fn is_confidential(self) -> bool {
         self != Self::None
     }
 }
@@ -67,66 +86,6 @@ pub enum ApplicationType {
 pub struct RegistrationLimits {
     /// Most redirect URIs.
     pub redirect_uris: usize,
-}
-
-/// Why a registration was turned down: which member, and what is wrong with it. Never repeats input.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegistrationRefused {
-    /// Not JSON, or not an object.
-    #[error("the body must be a JSON object sent as application/json")]
-    NotJson,
-    /// A member has the wrong type or is repeated.
-    #[error("{0} is repeated or has the wrong type")]
-    Malformed(&'static str),
-    /// Too many members, or nested too deeply.
-    #[error("the registration has too many members or is nested too deeply")]
-    TooLarge,
-    /// A text or list is too long.
-    #[error("{0} is too long")]
-    TooLong(&'static str),
-    /// No redirect URI.
-    #[error("redirect_uris must hold at least one URI")]
-    NoRedirectUri,
-    /// More than [`RegistrationLimits::redirect_uris`].
-    #[error("redirect_uris holds too many URIs")]
-    TooManyRedirectUris,
-    /// A redirect URI breaks a rule.
-    #[error("{0}")]
-    RedirectUri(#[from] RedirectUriRefused),
-    /// Not `none`, `client_secret_basic` or `client_secret_post`.
-    #[error("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post")]
-    AuthMethod,
-    /// Nothing usable is left.
-    #[error("{0} holds nothing that this server offers")]
-    NothingOffered(&'static str),
-    /// Neither `web` nor `native`.
-    #[error("application_type must be web or native")]
-    ApplicationType,
-    /// RFC 7591 §2: not both.
-    #[error("jwks and jwks_uri must not both be present")]
-    TwoKeySets,
-    /// The scope is malformed.
-    #[error("scope is malformed")]
-    Scope,
-}
-
-impl Refusal for RegistrationRefused {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::NoRedirectUri | Self::TooManyRedirectUris | Self::RedirectUri(_) => {
-                ErrorCode::InvalidRedirectUri
-            }
-            Self::NotJson
-            | Self::Malformed(_)
-            | Self::TooLarge
-            | Self::TooLong(_)
-            | Self::AuthMethod
-            | Self::NothingOffered(_)
-            | Self::ApplicationType
-            | Self::TwoKeySets
-            | Self::Scope => ErrorCode::InvalidClientMetadata,
-        }
-    }
 }
 
 /// What a client registered, checked. The order of members is the order they are hashed in.
@@ -170,6 +129,12 @@ pub struct ClientMetadata {
     /// As sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software_version: Option<String>,
+    /// The public keys of a client that signs, as sent; no private member is among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<Value>,
+    /// Where such a client publishes its keys; fetched by the guarded client alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_uri: Option<WebUrl>,
 }
 
 impl ClientMetadata {
@@ -185,32 +150,23 @@ impl ClientMetadata {
         limits: &RegistrationLimits,
     ) -> Result<Self, RegistrationRefused> {
         let members = Members::parse(body)?;
-        ensure(!(members.has("jwks") && members.has("jwks_uri")), RegistrationRefused::TwoKeySets)?;
-        let redirect_uris = members.texts("redirect_uris")?.unwrap_or_default();
-        ensure(!redirect_uris.is_empty(), RegistrationRefused::NoRedirectUri)?;
-        ensure(
-            redirect_uris.len() <= limits.redirect_uris,
-            RegistrationRefused::TooManyRedirectUris,
-        )?;
-        let redirect_uris = redirect_uris
-            .iter()
-            .map(|uri| RedirectUri::register(uri, policy))
-            .collect::<Result<Vec<_>, _>>()?;
-        let application_type = match members.text("application_type", MAX_TEXT)? {
-            None => None,
-            Some("web") => Some(ApplicationType::Web),
-            Some("native") => Some(ApplicationType::Native),
-            Some(_) => return Err(RegistrationRefused::ApplicationType),
-        };
-        let on_device = application_type == Some(ApplicationType::Native)
+        let redirect_uris = members.redirect_uris(policy, *limits, false)?;
+        let on_device = members.application_type()? == Some(ApplicationType::Native)
             || redirect_uris.iter().all(RedirectUri::is_native);
-        let auth_method = match members.text("token_endpoint_auth_method", MAX_TEXT)? {
-            None if on_device => AuthMethod::None,
-            Some("none") => AuthMethod::None,
-            None | Some("client_secret_basic") => AuthMethod::ClientSecretBasic,
-            Some("client_secret_post") => AuthMethod::ClientSecretPost,
-            Some(_) => return Err(RegistrationRefused::AuthMethod),
-        };
+        let auth_method = members.auth_method()?.unwrap_or(if on_device {
+            AuthMethod::None
+        } else {
+            AuthMethod::ClientSecretBasic
+        });
+        Self::read(&members, redirect_uris, auth_method)
+    }
+
+    fn read(
+        members: &Members,
+        redirect_uris: Vec<RedirectUri>,
+        auth_method: AuthMethod,
+    ) -> Result<Self, RegistrationRefused> {
+        let (jwks, jwks_uri) = members.keys(auth_method)?;
         let scope = members.text("scope", super::scope::MAX_SCOPE_PARAMETER)?;
         if let Some(scope) = scope {
             ScopeSet::parse(scope).map_err(|_| RegistrationRefused::Scope)?;
@@ -232,7 +188,7 @@ impl ClientMetadata {
             )?,
             response_types: members.offered("response_types", &["code"], "code")?,
             scope: scope.map(str::to_owned),
-            application_type,
+            application_type: members.application_type()?,
             client_uri: members.web_uri("client_uri")?,
             logo_uri: members.web_uri("logo_uri")?,
             policy_uri: members.web_uri("policy_uri")?,
@@ -240,6 +196,8 @@ impl ClientMetadata {
             contacts: contacts.into_iter().map(str::to_owned).collect(),
             software_id: members.text("software_id", MAX_TEXT)?.map(str::to_owned),
             software_version: members.text("software_version", MAX_TEXT)?.map(str::to_owned),
+            jwks,
+            jwks_uri,
         })
     }
 
@@ -264,16 +222,66 @@ impl ClientMetadata {
     }
 }
 
-/// A registered client.
+/// Where what we know of a client comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It registered itself (RFC 7591).
+    Registered,
+    /// An administrator made it.
+    Created,
+    /// The administrator wrote it into the configuration.
+    Configured {
+        /// The administrator vouches for it.
+        trusted: bool,
+    },
+    /// It publishes its metadata at the URL that is its id (Client ID Metadata Document).
+    Document {
+        /// Who publishes: the host of that URL.
+        host: String,
+        /// When the document was last seen there.
+        seen_at: Timestamp,
+        /// What is known of it now.
+        state: DocumentState,
+    },
+}
+
+/// What is known of a published document now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentState {
+    /// It was read, and is fresh.
+    Current,
+    /// It cannot be read now; this is the last good copy.
+    Unconfirmed,
+    /// It is gone or makes no client any more; this is the last good copy.
+    Withdrawn,
+}
+
+/// A copy that cannot be confirmed is good for this long.
+const LONGEST_UNCONFIRMED: Duration = Duration::from_hours(24);
+
+/// What a client may be trusted with, as far as its document goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Currency {
+    /// It may begin something new, and prove itself.
+    Good,
+    /// Its document could not be read for too long; later it may.
+    Stale,
+    /// Its document is gone.
+    Gone,
+}
+
+/// A client, however it came to us.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// `client_id`.
     pub id: String,
-    /// What it registered.
+    /// Where what follows comes from.
+    pub origin: Origin,
+    /// What it registered or publishes.
     pub metadata: ClientMetadata,
     /// Hash of its secret, when it has one.
     pub secret_hash: Option<String>,
-    /// When it was registered.
+    /// When it was registered, or first known.
     pub issued_at: Timestamp,
 }
 
@@ -283,11 +291,62 @@ impl Client {
         DisplayName::of(self.metadata.client_name.as_deref())
     }
 
+    /// Whether what we know of it is recent enough to begin something new with it. A grant that lives
+    /// goes on whatever becomes of the document.
+    pub fn currency(&self, now: Timestamp) -> Currency {
+        match &self.origin {
+            Origin::Registered | Origin::Created | Origin::Configured { .. } => Currency::Good,
+            Origin::Document { seen_at, state, .. } => match state {
+                DocumentState::Current => Currency::Good,
+                DocumentState::Withdrawn => Currency::Gone,
+                DocumentState::Unconfirmed => {
+                    if now.since(*seen_at) < LONGEST_UNCONFIRMED {
+                        Currency::Good
+                    } else {
+                        Currency::Stale
+                    }
+                }
+            },
+        }
+    }
+
+    /// Who publishes it, for a client that is known by its own website.
+    pub fn publisher(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Document { host, .. } => Some(host),
+            Origin::Registered | Origin::Created | Origin::Configured { .. } => None,
+        }
+    }
+
     /// Whether `presented` is its secret, in constant time.
     pub fn secret_is(&self, presented: &str) -> bool {
         self.secret_hash
             .as_deref()
             .is_some_and(|hash| SecretHash::<ClientSecret>::of(presented).is(hash))
+    }
+
+    /// Reads what is to replace its registration (RFC 7592 §2.2). It names the client and, if it likes,
+    /// its secret; it chooses neither, and cannot change how the client proves itself.
+    pub fn replacement(
+        &self,
+        body: &[u8],
+        policy: &RedirectPolicy,
+        limits: &RegistrationLimits,
+    ) -> Result<ClientMetadata, RegistrationRefused> {
+        let members = Members::parse(body)?;
+        let named = members.text("client_id", MAX_TEXT)? == Some(&self.id);
+        let secret = members.text("client_secret", MAX_TEXT)?;
+        ensure(
+            named && secret.is_none_or(|secret| self.secret_is(secret)),
+            RegistrationRefused::OtherClient,
+        )?;
+        let metadata = ClientMetadata::parse(body, policy, limits)?;
+        let (new, old) =
+            (metadata.token_endpoint_auth_method, self.metadata.token_endpoint_auth_method);
+        let same_proof = new.needs_secret() == old.needs_secret()
+            && new.is_confidential() == old.is_confidential();
+        ensure(same_proof, RegistrationRefused::OtherProof)?;
+        Ok(metadata)
     }
 
     /// The answer to its registration (RFC 7591 §3.2.1): everything as stored, nothing empty, no
@@ -301,124 +360,6 @@ impl Client {
             answer["client_secret_expires_at"] = json!(0);
         }
         answer
-    }
-}
-
-/// The members of a registration, of which none is named twice.
-struct Members(serde_json::Map<String, Value>);
-
-impl Members {
-    fn parse(body: &[u8]) -> Result<Self, RegistrationRefused> {
-        let members: UniqueMembers =
-            serde_json::from_slice(body).map_err(|_| RegistrationRefused::NotJson)?;
-        ensure(members.0.len() <= MAX_MEMBERS, RegistrationRefused::TooLarge)?;
-        ensure(
-            members.0.values().all(|value| depth(value) < MAX_DEPTH),
-            RegistrationRefused::TooLarge,
-        )?;
-        Ok(Self(members.0))
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-
-    fn text(
-        &self,
-        name: &'static str,
-        longest: usize,
-    ) -> Result<Option<&str>, RegistrationRefused> {
-        let Some(value) = self.get(name) else {
-            return Ok(None);
-        };
-        let text = value.as_str().ok_or(RegistrationRefused::Malformed(name))?;
-        ensure(text.len() <= longest, RegistrationRefused::TooLong(name))?;
-        Ok(Some(text).filter(|text| !text.trim().is_empty()))
-    }
-
-    fn texts(&self, name: &'static str) -> Result<Option<Vec<&str>>, RegistrationRefused> {
-        let Some(value) = self.get(name) else {
-            return Ok(None);
-        };
-        let list = value.as_array().ok_or(RegistrationRefused::Malformed(name))?;
-        list.iter()
-            .map(|item| item.as_str().ok_or(RegistrationRefused::Malformed(name)))
-            .collect::<Result<Vec<_>, _>>()
-            .map(Some)
-    }
-
-    fn name(&self) -> Result<Option<String>, RegistrationRefused> {
-        let name = self.text("client_name", MAX_NAME * 4)?;
-        let fits = name.is_none_or(|name| name.chars().count() <= MAX_NAME);
-        ensure(fits, RegistrationRefused::TooLong("client_name"))?;
-        Ok(name.map(str::to_owned))
-    }
-
-    /// The offered ones of a list; left out, the default; none of them, a refusal.
-    fn offered(
-        &self,
-        name: &'static str,
-        offered: &[&str],
-        required: &str,
-    ) -> Result<Vec<String>, RegistrationRefused> {
-        let Some(asked) = self.texts(name)? else {
-            return Ok(vec![required.to_owned()]);
-        };
-        if asked.is_empty() {
-            return Ok(vec![required.to_owned()]);
-        }
-        ensure(asked.contains(&required), RegistrationRefused::NothingOffered(name))?;
-        let kept = offered.iter().filter(|known| asked.contains(known));
-        Ok(kept.map(|known| (*known).to_owned()).collect())
-    }
-
-    /// An https URI; anything else is dropped (checklist REG-23).
-    fn web_uri(&self, name: &'static str) -> Result<Option<String>, RegistrationRefused> {
-        let uri = self.text(name, MAX_TEXT)?;
-        let is_web = |uri: &&str| Url::parse(uri).is_ok_and(|url| url.scheme() == "https");
-        Ok(uri.filter(is_web).map(str::to_owned))
-    }
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-/// An object that names no member twice: the last of two would win, silently.
-struct UniqueMembers(serde_json::Map<String, Value>);
-
-impl<'de> Deserialize<'de> for UniqueMembers {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = UniqueMembers;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut access: A,
-            ) -> Result<UniqueMembers, A::Error> {
-                let mut members = serde_json::Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a member is repeated"));
-                    }
-                }
-                Ok(UniqueMembers(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
     }
 }
 

@@ -1,4 +1,7 @@
+use super::keys::KeysRefused;
 use super::*;
+use crate::oauth::redirect_uri::RedirectUriRefused;
+use crate::oauth::web_url::WebUrlRefused;
 
 fn parse(metadata: &Value) -> Result<ClientMetadata, RegistrationRefused> {
     parse_text(&metadata.to_string())
@@ -56,6 +59,7 @@ fn reg_07_unsupported_types_are_dropped_while_a_usable_one_is_left() {
 fn rg_02_unknown_members_are_ignored_and_nothing_can_be_assigned_by_asking() {
     let client = Client {
         id: "client_1".to_owned(),
+        origin: Origin::Registered,
         metadata: parse(&json!({
             "redirect_uris": [URI], "client_id": "mine", "client_secret": "mine",
             "trusted": true, "skip_consent": true, "sector_identifier_uri": "https://evil.example",
@@ -101,15 +105,27 @@ fn reg_08_each_fault_is_named() {
             RegistrationRefused::RedirectUri(RedirectUriRefused::PlainHttp),
         ),
         (
-            r#"{"redirect_uris":["https://a.example"],"token_endpoint_auth_method":"private_key_jwt"}"#,
+            r#"{"redirect_uris":["https://a.example"],"token_endpoint_auth_method":"tls_client_auth"}"#,
             RegistrationRefused::AuthMethod,
+        ),
+        (
+            r#"{"redirect_uris":["https://a.example"],"token_endpoint_auth_method":"private_key_jwt"}"#,
+            RegistrationRefused::NoKeys,
+        ),
+        (
+            r#"{"redirect_uris":["https://a.example"],"token_endpoint_auth_method":"private_key_jwt","jwks_uri":"http://a.example/keys"}"#,
+            RegistrationRefused::JwksUri(WebUrlRefused::NotHttps),
+        ),
+        (
+            r#"{"redirect_uris":["https://a.example"],"jwks":{"keys":[{"kty":"oct","k":"AA"}]}}"#,
+            RegistrationRefused::Keys(KeysRefused::NotPublic),
         ),
         (
             r#"{"redirect_uris":["https://a.example"],"application_type":"tv"}"#,
             RegistrationRefused::ApplicationType,
         ),
         (
-            r#"{"redirect_uris":["https://a.example"],"jwks":{},"jwks_uri":"https://a.example"}"#,
+            r#"{"redirect_uris":["https://a.example"],"jwks":{"keys":[]},"jwks_uri":"https://a.example"}"#,
             RegistrationRefused::TwoKeySets,
         ),
         (r#"{"redirect_uris":["https://a.example"],"scope":"a\"b"}"#, RegistrationRefused::Scope),

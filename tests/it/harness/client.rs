@@ -133,6 +133,17 @@ impl McpClient {
         }
     }
 
+    /// A client that is there without registering: published at its id, or written down.
+    pub(crate) fn known_as(server: &impl Server, id: &str, redirect_uri: &str) -> Self {
+        Self {
+            server: server.place(),
+            id: id.to_owned(),
+            secret: None,
+            redirect_uri: redirect_uri.to_owned(),
+            browser: Browser::default(),
+        }
+    }
+
     /// The same client in another browser.
     pub(crate) fn elsewhere(&self) -> Self {
         Self {

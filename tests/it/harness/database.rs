@@ -88,6 +88,7 @@ impl Database {
             "console_sessions",
             "remembered_consents",
             "held_logins",
+            "client_assertions",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

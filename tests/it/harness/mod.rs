@@ -11,7 +11,9 @@ pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod process;
+pub(crate) mod publisher;
 pub(crate) mod raw;
+pub(crate) mod signer;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,111 @@
+//! Clients whose id is the URL of their metadata: found in the cache, fetched, or, when their publisher
+//! does not answer, remembered from the last sign-in. Checklist CIMD.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::FindError;
+use super::remote::{Bounds, Budget, Known, Remote};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http_client::guarded::GuardedClient;
+use crate::oauth::client::document::MAX_DOCUMENT;
+use crate::oauth::client::{Client, ClientMetadata, DocumentState, Origin, RegistrationLimits};
+use crate::oauth::redirect_uri::RedirectPolicy;
+use crate::oauth::web_url::ClientIdUrl;
+use crate::storage::{Storage, StorageError};
+
+const BOUNDS: Bounds = Bounds {
+    body: MAX_DOCUMENT,
+    floor: Duration::from_mins(1),
+    ceiling: Duration::from_hours(24),
+    usual: Duration::from_mins(10),
+};
+
+/// The published clients. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Documents {
+    remote: Remote<ClientMetadata>,
+    storage: Storage,
+    rules: Arc<Rules>,
+}
+
+struct Rules {
+    redirects: RedirectPolicy,
+    limits: RegistrationLimits,
+    /// The only hosts, where the administrator names some.
+    hosts: Option<Vec<String>>,
+}
+
+impl Documents {
+    /// `None` when the configuration turns them off.
+    pub(super) fn new(
+        config: &Config,
+        http: GuardedClient,
+        budget: Arc<Budget>,
+        storage: Storage,
+        clock: Clock,
+    ) -> Option<Self> {
+        let settings = &config.client_documents;
+        settings.enabled.then(|| Self {
+            remote: Remote::new(http, clock, budget, BOUNDS),
+            storage,
+            rules: Arc::new(Rules {
+                redirects: config.redirect_policy(),
+                limits: RegistrationLimits { redirect_uris: config.limits.redirect_uris },
+                hosts: settings.allowed_hosts.clone(),
+            }),
+        })
+    }
+
+    /// The client published at `id`. When it cannot be read now, the last good copy says so itself
+    /// ([`DocumentState`]); without one, an error.
+    pub(super) async fn find(&self, id: &str) -> Result<Client, FindError> {
+        let url = ClientIdUrl::parse(id).map_err(|refused| {
+            FindError::Document(format!("the client_id is refused: {refused}"))
+        })?;
+        let host = url.url().host().to_owned();
+        if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.contains(&host)) {
+            let reason = "the administrator does not admit clients published there";
+            return Err(FindError::Document(reason.to_owned()));
+        }
+        let (rules, client_id) = (Arc::clone(&self.rules), url.clone());
+        let read = self.remote.get(url.url(), None, move |body| {
+            ClientMetadata::parse_document(body, &client_id, &rules.redirects, &rules.limits)
+                .map_err(|refused| refused.to_string())
+        });
+        let failed = match read.await {
+            Ok(known) => return Ok(client(id, host, known, DocumentState::Current)),
+            Err(failed) => failed,
+        };
+        let is_final = failed.trouble.is_final();
+        let state = if is_final { DocumentState::Withdrawn } else { DocumentState::Unconfirmed };
+        tracing::info!(host, reason = %failed.trouble, "a client document could not be read");
+        if let Some(last) = failed.last {
+            return Ok(client(id, host, last, state));
+        }
+        if let Some((stored, seen_at)) = self.storage.published_client(id).await? {
+            let metadata = ClientMetadata::from_stored_json(&stored.metadata)
+                .map_err(|_| StorageError::Corrupt("clients.metadata".to_owned()))?;
+            return Ok(Client {
+                id: stored.id,
+                origin: Origin::Document { host, seen_at, state },
+                metadata,
+                secret_hash: None,
+                issued_at: stored.issued_at,
+            });
+        }
+        let reason = failed.trouble.to_string();
+        Err(if is_final { FindError::Document(reason) } else { FindError::Later(reason) })
+    }
+}
+
+fn client(id: &str, host: String, known: Known<ClientMetadata>, state: DocumentState) -> Client {
+    Client {
+        id: id.to_owned(),
+        origin: Origin::Document { host, seen_at: known.seen_at, state },
+        metadata: known.value,
+        secret_hash: None,
+        issued_at: known.seen_at,
+    }
+}

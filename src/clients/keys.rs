@@ -1,0 +1,72 @@
+//! The keys a client signs with: those it registered, or those it publishes. Checklist PKJ-07,
+//! threats JW-03.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::FindError;
+use super::remote::{Bounds, Budget, Remote};
+use crate::clock::Clock;
+use crate::http_client::guarded::GuardedClient;
+use crate::oauth::client::Client;
+use crate::oauth::client::assertion::Assertion;
+use crate::oauth::client::keys::{KeySet, MAX_KEY_SET};
+
+const BOUNDS: Bounds = Bounds {
+    body: MAX_KEY_SET,
+    floor: Duration::from_mins(1),
+    ceiling: Duration::from_hours(1),
+    usual: Duration::from_mins(10),
+};
+/// For a key that is not there, a set is fetched anew at most this often.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// Key sets that clients publish. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct PublishedKeys {
+    remote: Remote<KeySet>,
+    clock: Clock,
+}
+
+impl PublishedKeys {
+    pub(super) fn new(http: GuardedClient, budget: Arc<Budget>, clock: Clock) -> Self {
+        Self { remote: Remote::new(http, clock.clone(), budget, BOUNDS), clock }
+    }
+
+    /// The keys of `client` that may have made `assertion`; `None` when it has no keys at all.
+    pub(super) async fn find(
+        &self,
+        client: &Client,
+        assertion: &Assertion<'_>,
+    ) -> Result<Option<KeySet>, FindError> {
+        if let Some(jwks) = &client.metadata.jwks {
+            return Ok(KeySet::parse(jwks).ok());
+        }
+        let Some(url) = &client.metadata.jwks_uri else { return Ok(None) };
+        let parse = |body: &[u8]| KeySet::parse_text(body).map_err(|refused| refused.to_string());
+        let mut read = self.remote.get(url, None, parse).await;
+        if let Ok(known) = &read
+            && !assertion.has_key_in(&known.value)
+        {
+            let not_before = self.clock.now().minus(AGAIN);
+            read = self.remote.get(url, Some(not_before), parse).await;
+        }
+        match read {
+            Ok(known) => Ok(Some(known.value)),
+            // Its last keys are good over an outage, no longer than they may be kept at all.
+            Err(failed) => match failed.last {
+                Some(last) if self.clock.now().since(last.seen_at) < BOUNDS.ceiling => {
+                    Ok(Some(last.value))
+                }
+                _ => {
+                    let reason = format!("jwks_uri of the client: {}", failed.trouble);
+                    Err(if failed.trouble.is_final() {
+                        FindError::Document(reason)
+                    } else {
+                        FindError::Later(reason)
+                    })
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Finding a client, however it came to us: written into the configuration, published at its own id, or
+//! registered. In this order, so that nobody can register or publish over the administrator's word.
+
+mod documents;
+mod keys;
+mod registration;
+mod remote;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::documents::Documents;
+use self::keys::PublishedKeys;
+use self::remote::Budget;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::http_client::guarded::GuardedClient;
+use crate::oauth::client::assertion::Assertion;
+use crate::oauth::client::keys::KeySet;
+use crate::oauth::client::{Client, ClientMetadata, Origin};
+use crate::oauth::secret::{ClientSecret, SecretHash};
+use crate::oauth::web_url::ClientIdUrl;
+use crate::storage::{ClientKind, Storage, StorageError, StoredClient};
+
+pub use registration::Registration;
+
+/// Longest id of a client that registered itself.
+const MAX_ID: usize = 64;
+
+/// How long clients that nobody uses are kept, and how many there may be.
+#[derive(Clone, Copy, Debug)]
+struct ClientQuota {
+    clients: u64,
+    /// A client that was never used goes after this.
+    unused: Duration,
+    /// A client that was used goes after this, unless a grant of it is live.
+    idle: Duration,
+}
+
+/// Why it is not known whether there is such a client.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Our database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What is published at the client's id makes no client.
+    #[error("{0}")]
+    Document(String),
+    /// What is published cannot be read now, and was never read before.
+    #[error("{0}")]
+    Later(String),
+}
+
+/// The clients this server knows. Cheap to clone.
+#[derive(Clone)]
+pub struct Clients {
+    storage: Storage,
+    clock: Clock,
+    quota: ClientQuota,
+    configured: Arc<BTreeMap<String, Client>>,
+    documents: Option<Documents>,
+    published_keys: PublishedKeys,
+}
+
+impl Clients {
+    /// Clients of this configuration, and those in `storage`.
+    pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
+        let http = GuardedClient::new(&config.client_documents.loopback);
+        let budget = Arc::new(Budget::new());
+        let configured = config.clients.iter().map(|client| {
+            let secret_hash = client
+                .secret
+                .as_ref()
+                .map(|secret| SecretHash::<ClientSecret>::of(secret.expose()).as_str().to_owned());
+            let found = Client {
+                id: client.client_id.clone(),
+                origin: Origin::Configured { trusted: client.trusted },
+                metadata: client.metadata.clone(),
+                secret_hash,
+                issued_at: Timestamp::from_unix(0),
+            };
+            (found.id.clone(), found)
+        });
+        Self {
+            configured: Arc::new(configured.collect()),
+            documents: Documents::new(
+                config,
+                http.clone(),
+                Arc::clone(&budget),
+                storage.clone(),
+                clock.clone(),
+            ),
+            published_keys: PublishedKeys::new(http, budget, clock.clone()),
+            quota: ClientQuota {
+                clients: config.limits.clients,
+                unused: config.limits.unused_client_expiry,
+                idle: config.limits.idle_client_expiry,
+            },
+            storage,
+            clock,
+        }
+    }
+
+    /// The client with this id, compared byte for byte; `None` when there is none, or it has expired.
+    pub async fn find(&self, id: &str) -> Result<Option<Client>, FindError> {
+        if let Some(configured) = self.configured.get(id) {
+            return Ok(Some(configured.clone()));
+        }
+        if ClientIdUrl::is_meant_by(id) {
+            return match &self.documents {
+                Some(documents) => documents.find(id).await.map(Some),
+                None => Ok(None),
+            };
+        }
+        Ok(self.stored(id).await?.map(|stored| from_stored(&stored)).transpose()?)
+    }
+
+    /// The keys of `client` that may have made `assertion`; `None` when it has no keys.
+    pub async fn keys_for(
+        &self,
+        client: &Client,
+        assertion: &Assertion<'_>,
+    ) -> Result<Option<KeySet>, FindError> {
+        self.published_keys.find(client, assertion).await
+    }
+
+    /// Keeps what is known of a client that is not stored by itself, because somebody has just signed in
+    /// for it: administrators see it, and a published one outlives an outage of its publisher.
+    pub async fn remember(&self, client: &Client) -> Result<(), StorageError> {
+        let now = self.clock.now();
+        let (kind, seen_at) = match &client.origin {
+            Origin::Registered | Origin::Created => return Ok(()),
+            Origin::Configured { .. } => (ClientKind::Configured, now),
+            Origin::Document { seen_at, .. } => (ClientKind::Document, *seen_at),
+        };
+        let metadata = client.metadata.to_json();
+        self.storage.keep_client(&client.id, kind, &metadata, seen_at, now).await
+    }
+
+    async fn stored(&self, id: &str) -> Result<Option<StoredClient>, StorageError> {
+        if id.len() > MAX_ID {
+            return Ok(None);
+        }
+        let ClientQuota { unused, idle, .. } = self.quota;
+        self.storage.find_client(id, self.clock.now(), unused, idle).await
+    }
+}
+
+fn from_stored(stored: &StoredClient) -> Result<Client, StorageError> {
+    let metadata = ClientMetadata::from_stored_json(&stored.metadata)
+        .map_err(|_| StorageError::Corrupt("clients.metadata".to_owned()))?;
+    Ok(Client {
+        id: stored.id.clone(),
+        origin: match stored.kind {
+            ClientKind::Created => Origin::Created,
+            _ => Origin::Registered,
+        },
+        metadata,
+        secret_hash: stored.secret_hash.clone(),
+        issued_at: stored.issued_at,
+    })
+}

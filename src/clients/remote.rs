@@ -1,0 +1,308 @@
+//! A small cache of what strangers publish: one fetch at a time for each URL, bounded in number and in
+//! rate, and no error is ever kept as an answer. Threats CI-05 and CI-06.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+
+use crate::clock::{Clock, Timestamp};
+use crate::http_client::guarded::{FetchError, GuardedClient};
+use crate::oauth::web_url::WebUrl;
+
+/// Most URLs remembered.
+const MAX_ENTRIES: usize = 500;
+/// A URL that failed is left alone for this long, doubled each time …
+const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
+/// … up to this.
+const LONGEST_COOLDOWN: Duration = Duration::from_mins(5);
+
+/// How much is fetched at most, shared by all caches.
+pub(super) struct Budget {
+    in_flight: Semaphore,
+    per_minute: Mutex<HashMap<String, Minute>>,
+}
+
+struct Minute {
+    since: Timestamp,
+    fetches: u32,
+}
+
+impl Budget {
+    /// Fetches at a time, over all hosts.
+    const IN_FLIGHT: usize = 16;
+    /// Longest wait for a place.
+    const QUEUE: Duration = Duration::from_secs(2);
+    /// Fetches a minute, of one host.
+    const PER_HOST: u32 = 10;
+    /// Hosts a minute.
+    const HOSTS: usize = 500;
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    pub(super) fn new() -> Self {
+        let per_minute = Mutex::new(HashMap::new());
+        Self { in_flight: Semaphore::new(Self::IN_FLIGHT), per_minute }
+    }
+
+    /// Whether another fetch from `host` fits into this minute; it is counted.
+    fn admits(&self, host: &str, now: Timestamp) -> bool {
+        let mut hosts = self.per_minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= Self::HOSTS && !hosts.contains_key(host) {
+            hosts.retain(|_, minute| now.since(minute.since) < Self::MINUTE);
+            if hosts.len() >= Self::HOSTS {
+                return false;
+            }
+        }
+        let minute = hosts.entry(host.to_owned()).or_insert(Minute { since: now, fetches: 0 });
+        if now.since(minute.since) >= Self::MINUTE || now < minute.since {
+            *minute = Minute { since: now, fetches: 0 };
+        }
+        minute.fetches += 1;
+        minute.fetches <= Self::PER_HOST
+    }
+}
+
+/// What was read from a URL.
+#[derive(Clone, Debug)]
+pub(super) struct Known<T> {
+    pub(super) value: T,
+    /// When it was fetched.
+    pub(super) seen_at: Timestamp,
+    fresh_until: Timestamp,
+}
+
+/// Why nothing could be read now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    /// It was read, and is not what it must be.
+    #[error("{0}")]
+    Refused(String),
+    /// Too much is being fetched.
+    #[error("too many documents are being fetched")]
+    Busy,
+}
+
+impl Trouble {
+    /// Whether the publisher has spoken, so that what it said before no longer counts. An outage, an
+    /// error page or a broken connection says nothing.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Busy => false,
+            Self::Fetch(error) => match error {
+                FetchError::ForbiddenAddress | FetchError::TooLarge => true,
+                FetchError::Status(status) => matches!(status, 301..=308 | 404 | 410),
+                FetchError::NoAddress
+                | FetchError::Connection(_)
+                | FetchError::Timeout
+                | FetchError::NotJson => false,
+            },
+        }
+    }
+}
+
+/// A fetch that failed, and what was known before.
+#[derive(Debug)]
+pub(super) struct Failed<T> {
+    pub(super) trouble: Trouble,
+    pub(super) last: Option<Known<T>>,
+}
+
+struct Entry<T> {
+    known: Option<Known<T>>,
+    trouble: Option<Trouble>,
+    failures: u32,
+    /// After a failure: not before.
+    again_at: Timestamp,
+    /// Held by whoever fetches.
+    flight: Arc<tokio::sync::Mutex<()>>,
+    used: u64,
+}
+
+struct Entries<T> {
+    by_url: HashMap<String, Entry<T>>,
+    uses: u64,
+}
+
+/// Bounds of one cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Largest body, in bytes.
+    pub(super) body: usize,
+    /// Kept at least this long, whatever its headers say …
+    pub(super) floor: Duration,
+    /// … at most this long …
+    pub(super) ceiling: Duration,
+    /// … and this long when they say nothing.
+    pub(super) usual: Duration,
+}
+
+/// A cache of one kind of thing. Cheap to clone.
+pub(super) struct Remote<T>(Arc<Parts<T>>);
+
+struct Parts<T> {
+    http: GuardedClient,
+    clock: Clock,
+    budget: Arc<Budget>,
+    bounds: Bounds,
+    entries: Mutex<Entries<T>>,
+}
+
+impl<T> Clone for Remote<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+enum Look<T> {
+    Fresh(Known<T>),
+    CoolingDown(Failed<T>),
+    Fetch(Arc<tokio::sync::Mutex<()>>),
+}
+
+impl<T: Clone + Send + 'static> Remote<T> {
+    pub(super) fn new(
+        http: GuardedClient,
+        clock: Clock,
+        budget: Arc<Budget>,
+        bounds: Bounds,
+    ) -> Self {
+        let entries = Mutex::new(Entries { by_url: HashMap::new(), uses: 0 });
+        Self(Arc::new(Parts { http, clock, budget, bounds, entries }))
+    }
+
+    /// What is at `url`: from the cache while it is fresh and was not seen before `not_before`, else
+    /// fetched and read by `parse`. Of concurrent callers one fetches, and goes on when it is gone.
+    pub(super) async fn get(
+        &self,
+        url: &WebUrl,
+        not_before: Option<Timestamp>,
+        parse: impl Fn(&[u8]) -> Result<T, String> + Send + 'static,
+    ) -> Result<Known<T>, Failed<T>> {
+        let flight = match self.look(url, not_before) {
+            Look::Fresh(known) => return Ok(known),
+            Look::CoolingDown(failed) => return Err(failed),
+            Look::Fetch(flight) => flight,
+        };
+        let turn = flight.lock_owned().await;
+        match self.look(url, not_before) {
+            Look::Fresh(known) => Ok(known),
+            Look::CoolingDown(failed) => Err(failed),
+            Look::Fetch(_) => {
+                let (this, url) = (self.clone(), url.clone());
+                let fetching = tokio::spawn(async move { this.fetch(&url, parse, turn).await });
+                fetching.await.unwrap_or(Err(Failed { trouble: Trouble::Busy, last: None }))
+            }
+        }
+    }
+
+    fn look(&self, url: &WebUrl, not_before: Option<Timestamp>) -> Look<T> {
+        let now = self.0.clock.now();
+        let mut entries = self.entries();
+        entries.uses += 1;
+        let used = entries.uses;
+        if !entries.by_url.contains_key(url.as_str()) {
+            entries.make_room();
+        }
+        let entry = entries.by_url.entry(url.as_str().to_owned()).or_insert_with(|| Entry {
+            known: None,
+            trouble: None,
+            failures: 0,
+            again_at: now,
+            flight: Arc::default(),
+            used,
+        });
+        entry.used = used;
+        if let Some(known) = &entry.known
+            && now < known.fresh_until
+            && now >= known.seen_at
+            && not_before.is_none_or(|not_before| known.seen_at >= not_before)
+            && entry.trouble.is_none()
+        {
+            return Look::Fresh(known.clone());
+        }
+        match &entry.trouble {
+            Some(trouble) if now < entry.again_at => {
+                Look::CoolingDown(Failed { trouble: trouble.clone(), last: entry.known.clone() })
+            }
+            _ => Look::Fetch(Arc::clone(&entry.flight)),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        url: &WebUrl,
+        parse: impl Fn(&[u8]) -> Result<T, String>,
+        _turn: OwnedMutexGuard<()>,
+    ) -> Result<Known<T>, Failed<T>> {
+        let Parts { http, clock, budget, bounds, .. } = &*self.0;
+        let busy = || Failed {
+            trouble: Trouble::Busy,
+            last: self.entries().by_url.get(url.as_str()).and_then(|entry| entry.known.clone()),
+        };
+        // Nothing was asked, so nothing is held against the URL.
+        let place = tokio::time::timeout(Budget::QUEUE, budget.in_flight.acquire()).await;
+        let Ok(Ok(_place)) = place else { return Err(busy()) };
+        if !budget.admits(url.host(), clock.now()) {
+            return Err(busy());
+        }
+        let read = match http.get_json(url, bounds.body).await {
+            Ok(fetched) => parse(&fetched.body)
+                .map(|value| (value, fetched.lifetime))
+                .map_err(Trouble::Refused),
+            Err(error) => Err(error.into()),
+        };
+        let now = clock.now();
+        let mut entries = self.entries();
+        let Some(entry) = entries.by_url.get_mut(url.as_str()) else { return Err(busy_without()) };
+        match read {
+            Ok((value, lifetime)) => {
+                let lifetime = lifetime.unwrap_or(bounds.usual).clamp(bounds.floor, bounds.ceiling);
+                let known = Known { value, seen_at: now, fresh_until: now.plus(lifetime) };
+                entry.known = Some(known.clone());
+                (entry.trouble, entry.failures) = (None, 0);
+                Ok(known)
+            }
+            Err(trouble) => {
+                let cooldown = FIRST_COOLDOWN * 2_u32.pow(entry.failures.min(5));
+                entry.failures += 1;
+                entry.again_at = now.plus(cooldown.min(LONGEST_COOLDOWN));
+                entry.trouble = Some(trouble.clone());
+                if trouble.is_final() {
+                    entry.known = None;
+                }
+                Err(Failed { trouble, last: entry.known.clone() })
+            }
+        }
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, Entries<T>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn busy_without<T>() -> Failed<T> {
+    Failed { trouble: Trouble::Busy, last: None }
+}
+
+impl<T> Entries<T> {
+    /// Forgets what holds nothing first, then what was not used for longest; never what is being
+    /// fetched.
+    fn make_room(&mut self) {
+        while self.by_url.len() >= MAX_ENTRIES {
+            let oldest = self
+                .by_url
+                .iter()
+                .filter(|(_, entry)| Arc::strong_count(&entry.flight) == 1)
+                .min_by_key(|(_, entry)| (entry.known.is_some(), entry.used))
+                .map(|(url, _)| url.clone());
+            match oldest {
+                Some(url) => self.by_url.remove(&url),
+                None => return, // all are being fetched: as many as the budget lets, and their waiters
+            };
+        }
+    }
+}
