@@ -18,6 +18,9 @@ use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
+/// Longest wait of whoever wants to know: clients give up after ten seconds.
+const PATIENCE: Duration = Duration::from_secs(7);
+
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
 
@@ -170,6 +173,17 @@ impl Upstream {
         if let Some(known) = inner.settled(&session) {
             return Ok(known);
         }
+        // Some clients give up on us after ten seconds; the question itself goes on without them.
+        let patience = inner.config.timeout.min(PATIENCE);
+        match tokio::time::timeout(patience, self.ask_alone(session_id)).await {
+            Ok(known) => known,
+            Err(_) => Ok(inner.bridge(&session, "it has not answered in time")),
+        }
+    }
+
+    /// Asks the provider, one at a time for each session.
+    async fn ask_alone(&self, session_id: &str) -> Result<Recheck, StorageError> {
+        let inner = &self.0;
         let lock = inner.in_flight.lock_of(session_id).await;
         let _alone = lock.lock().await;
         // Another request may have asked while we waited.

@@ -34,6 +34,8 @@ mod legacy_sse;
 mod step_up;
 mod streams;
 
+mod shipped_clients;
+
 mod admin;
 mod audit;
 mod github;

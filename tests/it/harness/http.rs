@@ -19,6 +19,16 @@ impl Default for Http {
     }
 }
 
+impl Http {
+    /// Requests that come from this address of ours.
+    pub(crate) fn from_address(address: std::net::IpAddr) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_local_address(Some(address));
+        let builder = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).clone();
+        Self(builder.build(connector))
+    }
+}
+
 pub(crate) type Headers<'a> = &'a [(&'a str, &'a str)];
 
 impl Http {
