@@ -311,10 +311,7 @@ impl Inner {
         }
         let sub = claims.subject().as_str().to_owned();
         let claims = payload(&id_token.to_string()).unwrap_or_default();
-        let subject = match self.config.preset.subject {
-            SubjectForm::Sub => sub.clone(),
-            SubjectForm::TidOid => tid_oid(&claims).unwrap_or_default(),
-        };
+        let subject = subject_of(self.config.preset.subject, &claims).unwrap_or_default();
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(ClaimsVerificationError::InvalidSubject("empty or too long".to_owned()));
         }
@@ -408,10 +405,13 @@ impl Inner {
     }
 }
 
-/// Entra's stable name of a person: tenant and object.
-fn tid_oid(claims: &Value) -> Option<String> {
+/// Who somebody is to us, by the preset's rule. Entra's stable name of a person: tenant and object.
+pub(super) fn subject_of(form: SubjectForm, claims: &Value) -> Option<String> {
     let text = |name: &str| claims.get(name)?.as_str().filter(|text| !text.is_empty());
-    Some(format!("{}.{}", text("tid")?, text("oid")?))
+    match form {
+        SubjectForm::Sub => text("sub").map(str::to_owned),
+        SubjectForm::TidOid => Some(format!("{}.{}", text("tid")?, text("oid")?)),
+    }
 }
 
 fn error_member(body: &[u8]) -> Option<String> {
