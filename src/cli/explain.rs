@@ -74,8 +74,15 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
     };
     let matched =
         if decision.matched.is_empty() { "none".to_owned() } else { decision.matched.join(", ") };
+    let email = match &facts.email {
+        None => "not told".to_owned(),
+        Some(email) if email.verified => format!("{} (verified)", email.address),
+        Some(email) => {
+            format!("{} (not verified: matches no rule about domains)", email.address)
+        }
+    };
     Ok(format!(
-        "person         {}\ngroups         {}\nroles          {}\npermissions    {}\n\
+        "person         {}\ne-mail         {email}\ngroups         {}\nroles          {}\npermissions    {}\n\
          MCP server     {}\nasked          {}\nmatched rules  {matched}\n\
          granted        {}\nnot granted    {}\n",
         facts.subject,

@@ -38,6 +38,8 @@ pub struct Preset {
     pub closed_by: Option<(&'static str, &'static str)>,
     /// Anybody in the world can have an account there.
     pub open_world: bool,
+    /// The addresses it tells are whatever somebody typed in: rules must not read them.
+    pub addresses_prove_nothing: bool,
     /// Whether a refresh must name the scopes for an ID token to come back.
     pub refresh_names_scopes: bool,
     /// Errors at a refresh that end the session, beside those of the standards.
@@ -172,6 +174,7 @@ const GENERIC: Preset = Preset {
     subject: SubjectForm::Sub,
     closed_by: None,
     open_world: false,
+    addresses_prove_nothing: false,
     refresh_names_scopes: false,
     ending_errors: &[],
     console: Console {
@@ -257,6 +260,7 @@ pub(super) static PRESETS: &[Preset] = &[
         claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
         subject: SubjectForm::TidOid,
         closed_by: Some(("tenant", "tid")),
+        addresses_prove_nothing: true,
         console: Console {
             redirect_uri: "App registrations > your app > Authentication > Web > Redirect URIs",
             secret: "App registrations > your app > Certificates & secrets",
@@ -385,6 +389,7 @@ pub(super) static PRESETS: &[Preset] = &[
         ],
         offline: Offline::Scope,
         client_auth: ClientAuth::Basic,
+        addresses_prove_nothing: true,
         console: Console {
             redirect_uri: "Applications > Providers > your provider > Redirect URIs/Origins (Strict)",
             secret: "Applications > Providers > your provider",

@@ -349,3 +349,43 @@ fn the_secret_of_an_mcp_server_is_read_like_every_other_and_is_not_short() {
     let found = problems(&format!("{OK}introspection_secret = \"short\"\n"));
     assert!(found[0].reason.contains("shorter than 32"), "{found:#?}");
 }
+
+#[test]
+fn names_may_be_patterns_and_other_conditions_may_not() {
+    let with_rule =
+        |condition: &str| format!("{OK}\n[[resource.rule]]\n{condition}\nallow = [\"read\"]");
+    for condition in [
+        "groups = ['glob:todo-*']",
+        "roles = ['regex:todo-(admin|owner)']",
+        "not_groups = ['regex:contractor-.*']",
+        "permissions = ['glob:read:*', 'plain']",
+    ] {
+        load(&with_rule(condition));
+    }
+    for (condition, key, reason) in [
+        ("groups = ['regex:a)|(b']", "groups", "not a regular expression"),
+        (r"not_roles = ['regex:(\w{100}){100}']", "not_roles", "too much memory"),
+        ("subjects = ['glob:*']", "subjects", "is a pattern"),
+        ("clients = ['regex:.*']", "clients", "is a pattern"),
+    ] {
+        let found = problems(&with_rule(condition));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].key, format!("resource[0].rule[0].{key}"));
+        assert!(found[0].reason.contains(reason), "{found:#?}");
+    }
+}
+
+#[test]
+fn rules_about_domains_need_trust_in_the_providers_addresses() {
+    let rule = "[[resource.rule]]\nemail_domains = [\"acme.com\"]\nallow = [\"read\"]";
+    let found = problems(&format!("{OK}\n{rule}"));
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "upstream.trust_email"), "{found:#?}");
+    let provider = "issuer = \"https://id.example.com\"";
+    load(&format!("{}\n{rule}", OK.replace(provider, &format!("{provider}\ntrust_email = true"))));
+
+    let entra = OK
+        .replace("\"oidc\"", "\"entra\"")
+        .replace(provider, "tenant = \"11111111-2222-3333-4444-555555555555\"\ntrust_email = true");
+    let found = problems(&entra);
+    assert_eq!((found.len(), found[0].key.as_str()), (1, "upstream.trust_email"), "{found:#?}");
+}

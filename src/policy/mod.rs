@@ -6,6 +6,7 @@
 //! implies, and a deny takes away what implies it: otherwise the broad scope would bring it back.
 
 mod claims;
+mod pattern;
 mod rule;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
 pub use claims::{ClaimPath, ClaimShape, read_fact};
+pub use pattern::Wanted;
 pub use rule::{Conditions, Rule};
 
 /// Values of one kind, as far as the identity provider told them.
@@ -187,8 +189,8 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "conditions are optional")]
-    fn list(values: &[&str]) -> Option<Vec<String>> {
-        Some(values.iter().map(|value| (*value).to_owned()).collect())
+    fn list(values: &[&str]) -> Option<Vec<Wanted>> {
+        Some(values.iter().map(|value| Wanted::parse(value).unwrap()).collect())
     }
 
     fn rule(conditions: Conditions, allow: &str, deny: &str) -> Rule {

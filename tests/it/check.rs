@@ -173,6 +173,7 @@ async fn explain_replays_a_decision_from_claims_and_for_a_person() {
     let output = command(&app, &config, &arguments).await;
     let said = text(&output.stdout);
     assert!(said.contains("granted        delete:todos") && said.contains("rule 1"), "{said}");
+    assert!(said.contains("e-mail         not told"), "{said}");
 
     app.stop().await;
     let output = command(&app, &config, &["explain", "--user", "oidc:demo-bob"]).await;

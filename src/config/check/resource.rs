@@ -9,7 +9,7 @@ use super::super::reader::Reader;
 use super::super::{PublicUrl, ResourceConfig, TokenAlg};
 use super::{enforcement, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
-use crate::policy::{Conditions, OnExcess, Policy, Rule};
+use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
 
 /// Paths that are ours.
 const OUR_PATHS: &[&str] = &[
@@ -308,30 +308,39 @@ pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<
 
 fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
     let at = |name: &str| format!("{key}.{name}");
-    let mut list = |name: &str| {
+    let mut names = |name: &str| {
         let values = r.texts(&at(name))?;
-        if let Some(pattern) = values.iter().find(|value| value.starts_with("regex:")) {
-            let shown = Some(format!("{pattern:?}"));
-            let remedy = "write glob: and a pattern with stars, or the values themselves";
-            r.problem(&at(name), shown, "is not supported: no regular expressions", remedy);
-        }
+        let mut wanted = Vec::new();
         for value in &values {
-            if value.starts_with("glob:") || value.starts_with("regex:") {
-                let reason = "is a pattern; values are compared exactly";
-                r.problem(&at(name), Some(format!("{value:?}")), reason, "write the value itself");
+            match Wanted::parse(value) {
+                Ok(value) => wanted.push(value),
+                Err(reason) => {
+                    let remedy = "write regex: and a regular expression for the whole name, glob: and a pattern with stars, or the name itself";
+                    r.problem(&at(name), Some(format!("{value:?}")), reason, remedy);
+                }
             }
+        }
+        Some(wanted)
+    };
+    let (roles, groups, permissions) = (names("roles"), names("groups"), names("permissions"));
+    let (not_roles, not_groups) = (names("not_roles"), names("not_groups"));
+    let mut exactly = |name: &str| {
+        let values = r.texts(&at(name))?;
+        if let Some(pattern) = values.iter().find(|value| Wanted::is_pattern(value)) {
+            let reason = "is a pattern; these values are compared exactly";
+            r.problem(&at(name), Some(format!("{pattern:?}")), reason, "write the value itself");
         }
         Some(values)
     };
     let mut conditions = Conditions {
-        roles: list("roles"),
-        groups: list("groups"),
-        permissions: list("permissions"),
-        not_roles: list("not_roles"),
-        not_groups: list("not_groups"),
-        subjects: list("subjects"),
-        email_domains: list("email_domains"),
-        clients: list("clients"),
+        roles,
+        groups,
+        permissions,
+        not_roles,
+        not_groups,
+        subjects: exactly("subjects"),
+        email_domains: exactly("email_domains"),
+        clients: exactly("clients"),
         claims: BTreeMap::new(),
     };
     for path in r.names(&at("claim")) {
