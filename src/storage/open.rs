@@ -103,7 +103,10 @@ impl Storage {
             .connect(&format!("sqlite://{}", path.display()))
             .await?;
         check_sqlite(&pool).await?;
-        Self::finish(pool, Engine::Sqlite, secret_key, Some(&path), Some(Arc::new(lock))).await
+        let lock = Some(Arc::new(lock));
+        let storage = Self::finish(pool, Engine::Sqlite, secret_key, Some(&path), lock).await?;
+        storage.free_leases().await?;
+        Ok(storage)
     }
 
     async fn open_postgres(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {

@@ -283,6 +283,38 @@ impl Storage {
         Ok(stored.rows_affected() == 1)
     }
 
+    /// Makes the lease last until `until`; `false` when it is no longer `owner`'s.
+    pub async fn extend_lease(
+        &self,
+        session_id: &str,
+        owner: &str,
+        until: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let extended = sqlx::query(
+            "UPDATE upstream_sessions SET lease_until = $3 WHERE id = $1 AND lease_owner = $2",
+        )
+        .bind(session_id)
+        .bind(owner)
+        .bind(until.unix())
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(extended.rows_affected() == 1)
+    }
+
+    /// Ends all leases: whoever held one was a process before this one, and is gone.
+    pub(super) async fn free_leases(&self) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        sqlx::query(
+            "UPDATE upstream_sessions SET lease_owner = NULL, lease_until = NULL
+             WHERE lease_owner IS NOT NULL",
+        )
+        .execute(&mut *step)
+        .await?;
+        step.commit().await
+    }
+
     /// Gives the lease back after an answer that settled nothing.
     pub async fn release_session(
         &self,

@@ -4,7 +4,8 @@
 use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::oidc::{Identity, TokenFailure};
+use super::answer::TokenFailure;
+use super::oidc::Identity;
 use super::provider::Metadata;
 use super::{Inner, UpstreamError};
 

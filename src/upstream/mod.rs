@@ -3,6 +3,7 @@
 //! We are one ordinary confidential client of it. Every login carries PKCE S256, `nonce` and a state
 //! of our own; nothing a client sends (`prompt`, `login_hint`, `resource` …) is ever passed on.
 
+mod answer;
 pub mod claims;
 #[cfg(test)]
 mod fixtures;

@@ -1,31 +1,25 @@
 //! OpenID Connect with the provider, through the `openidconnect` crate: codes, refresh, ID tokens.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use oauth2::{
-    AccessToken, AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, PkceCodeVerifier,
-    RedirectUrl, RefreshToken, RequestTokenError, StandardErrorResponse, TokenResponse as _,
+    AccessToken, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointMaybeSet,
+    EndpointNotSet, EndpointSet, PkceCodeVerifier, RedirectUrl, RefreshToken, TokenResponse as _,
 };
-use openidconnect::core::{
-    CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreJwsSigningAlgorithm,
-    CoreTokenResponse,
-};
+use openidconnect::core::{CoreClient, CoreClientAuthMethod, CoreIdToken, CoreJwsSigningAlgorithm};
 use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, Scope, TokenResponse as _};
 use serde_json::Value;
 
+use super::answer::{Answer, Caller, TokenFailure, classify};
 use super::provider::Provider;
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
-use crate::config::{ClientAuth, Offline, Preset, Protocol, SubjectForm};
-use crate::http_client::{HttpClient, HttpError};
-use crate::storage::{Person, UpstreamTokens};
+use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
+use crate::storage::Person;
 
 /// Clocks of provider and server may differ by this much.
 const SKEW: Duration = Duration::from_mins(1);
@@ -42,7 +36,6 @@ type Client = CoreClient<
     EndpointMaybeSet,
     EndpointMaybeSet,
 >;
-type TokenError = RequestTokenError<HttpError, StandardErrorResponse<CoreErrorResponseType>>;
 
 /// Who an ID token is about.
 pub(super) struct Identity {
@@ -53,76 +46,6 @@ pub(super) struct Identity {
     pub(super) sid: Option<String>,
     /// All claims of the ID token.
     pub(super) claims: Value,
-}
-
-/// The provider's answer at its token endpoint.
-pub(super) struct Answer(CoreTokenResponse);
-
-impl Answer {
-    pub(super) fn tokens(&self) -> UpstreamTokens {
-        UpstreamTokens {
-            access_token: self.0.access_token().secret().clone(),
-            refresh_token: self.0.refresh_token().map(|token| token.secret().clone()),
-            id_token: self.0.id_token().map(ToString::to_string),
-            nonce: None,
-        }
-    }
-
-    pub(super) fn has_id_token(&self) -> bool {
-        self.0.id_token().is_some()
-    }
-}
-
-/// How a request to the token endpoint failed (identity-provider guide §8.4): by the JSON `error`
-/// first, then by status.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TokenFailure {
-    /// A definite no to this code or refresh token.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// It refuses us: wrong secret, wrong client.
-    #[error("our client is refused: {0}")]
-    Ours(String),
-    /// An outage.
-    #[error("no usable answer: {0}")]
-    Transient(String),
-}
-
-impl From<TokenFailure> for LoginFailed {
-    fn from(failure: TokenFailure) -> Self {
-        match failure {
-            // A code that the provider does not accept was not meant for this login.
-            TokenFailure::Refused(reason) => Self::Untrusted(reason),
-            TokenFailure::Ours(reason) => Self::Misconfigured(reason),
-            TokenFailure::Transient(reason) => Self::Unavailable(reason),
-        }
-    }
-}
-
-/// Our HTTP client, as the library wants it.
-pub(super) struct Caller {
-    http: HttpClient,
-    status: AtomicU16,
-}
-
-impl Caller {
-    /// Status of the last answer; 0 when there was none.
-    fn status(&self) -> u16 {
-        self.status.load(Ordering::Relaxed)
-    }
-}
-
-impl<'c> AsyncHttpClient<'c> for Caller {
-    type Error = HttpError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            let response = self.http.send(request).await?;
-            self.status.store(response.status().as_u16(), Ordering::Relaxed);
-            Ok(response)
-        })
-    }
 }
 
 impl Inner {
@@ -193,7 +116,7 @@ impl Inner {
             .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()));
         let caller = self.caller();
         match request.request_async(&caller).await {
-            Ok(answer) => Ok(Answer(answer)),
+            Ok(response) => Ok(caller.answer(response)),
             Err(error) => Err(classify(&error, caller.status(), self.config.preset).into()),
         }
     }
@@ -215,14 +138,14 @@ impl Inner {
         }
         let caller = self.caller();
         match request.request_async(&caller).await {
-            Ok(answer) => Ok(Answer(answer)),
+            Ok(response) => Ok(caller.answer(response)),
             Err(error) => Err(classify(&error, caller.status(), self.config.preset)),
         }
     }
 
     /// Sends requests for the library, and remembers the status of the last answer.
     pub(super) fn caller(&self) -> Caller {
-        Caller { http: self.http.clone(), status: AtomicU16::new(0) }
+        Caller::new(self.http.clone())
     }
 
     /// Verifies the ID token of an answer (OIDC Core §3.1.3.7). With a nonce it is that of a login;
@@ -233,11 +156,16 @@ impl Inner {
         answer: &Answer,
         nonce: Option<&Nonce>,
     ) -> Result<Identity, LoginFailed> {
+        if let Some(reason) = answer.unreadable {
+            return Err(LoginFailed::Misconfigured(format!(
+                "the ID token cannot be read: {reason}"
+            )));
+        }
         let id_token = answer
-            .0
+            .response
             .id_token()
             .ok_or_else(|| LoginFailed::Misconfigured("no ID token in the answer".to_owned()))?;
-        let access_token = answer.0.access_token();
+        let access_token = answer.response.access_token();
         match self.verify_with(provider, id_token, access_token, nonce) {
             Err(ClaimsVerificationError::SignatureVerification(cause)) => {
                 // The provider may have rotated its keys since we last looked.
@@ -311,6 +239,11 @@ impl Inner {
         }
         let sub = claims.subject().as_str().to_owned();
         let claims = payload(&id_token.to_string()).unwrap_or_default();
+        // The library leaves `nbf` alone (RFC 7519 §4.1.5).
+        let not_before = claims.get("nbf").filter(|nbf| !nbf.is_null());
+        if not_before.is_some_and(|nbf| nbf.as_f64().is_none_or(|nbf| nbf > skewed(now))) {
+            return Err(ClaimsVerificationError::Other("not valid yet".to_owned()));
+        }
         let subject = subject_of(self.config.preset.subject, &claims).unwrap_or_default();
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(ClaimsVerificationError::InvalidSubject("empty or too long".to_owned()));
@@ -341,7 +274,7 @@ impl Inner {
         before: Option<&Person>,
     ) -> Person {
         let plan = &self.config.claims;
-        let access_token = answer.0.access_token().secret();
+        let access_token = answer.response.access_token().secret();
         let access_token_claims = payload(access_token);
         let userinfo = if super::claims::needs_userinfo(plan, &identity.claims) {
             self.userinfo(provider, access_token, &identity.sub).await
@@ -414,55 +347,17 @@ pub(super) fn subject_of(form: SubjectForm, claims: &Value) -> Option<String> {
     }
 }
 
-fn error_member(body: &[u8]) -> Option<String> {
-    let json: Value = serde_json::from_slice(body).ok()?;
-    Some(json.get("error")?.as_str()?.to_owned())
-}
-
-fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
-    match code {
-        code if preset.ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
-        "invalid_grant"
-        | "interaction_required"
-        | "login_required"
-        | "consent_required"
-        | "mfa_required"
-        | "access_denied"
-        | "bad_verification_code" => TokenFailure::Refused(code.to_owned()),
-        "invalid_client"
-        | "unauthorized_client"
-        | "invalid_request"
-        | "invalid_scope"
-        | "unsupported_grant_type"
-        | "incorrect_client_credentials"
-        | "redirect_uri_mismatch" => TokenFailure::Ours(code.to_owned()),
-        _ if status == 401 => TokenFailure::Ours(code.to_owned()),
-        _ => TokenFailure::Transient(code.to_owned()),
-    }
-}
-
-fn classify(error: &TokenError, status: u16, preset: &Preset) -> TokenFailure {
-    match error {
-        RequestTokenError::ServerResponse(response) => {
-            classify_code(response.error().as_ref(), status, preset)
-        }
-        // GitHub reports errors with status 200.
-        RequestTokenError::Parse(_, body) if error_member(body).is_some() => {
-            classify_code(&error_member(body).unwrap_or_default(), status, preset)
-        }
-        RequestTokenError::Request(cause) => TokenFailure::Transient(cause.to_string()),
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => match status {
-            401 => TokenFailure::Ours("401 without an error code".to_owned()),
-            status => TokenFailure::Transient(format!("an answer that makes no sense, {status}")),
-        },
-    }
-}
-
 /// The payload of a JWT, unverified: of an ID token that was verified before, or of an access token
 /// that the provider itself just handed us over TLS.
 fn payload(jwt: &str) -> Option<Value> {
     let payload = jwt.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+/// The latest time that `nbf` may name now.
+#[expect(clippy::cast_precision_loss, reason = "exact for the next quarter of a million years")]
+fn skewed(now: Timestamp) -> f64 {
+    now.plus(SKEW).unix() as f64
 }
 
 fn date_time(at: Timestamp) -> DateTime<Utc> {

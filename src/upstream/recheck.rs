@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::oidc::{Answer, TokenFailure};
+use super::answer::{Answer, TokenFailure};
 use super::{Inner, Upstream};
 use crate::clock::Timestamp;
 use crate::config::Protocol;
@@ -20,6 +20,12 @@ use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
+/// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
+/// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of
+/// replicas that differ.
+const LEASE: Duration = Duration::from_secs(15);
+/// Whoever asks extends its right this often.
+const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(4);
 
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
@@ -145,6 +151,22 @@ fn kept(answer: &Answer, session: &UpstreamSession) -> UpstreamTokens {
     }
 }
 
+/// What came of waiting for another process.
+enum Waited {
+    Answered(Recheck),
+    /// It gave up or is gone: now it is ours to ask, about the session as it is.
+    TakenOver(Box<UpstreamSession>),
+}
+
+/// Extends a lease until it is dropped.
+struct LeaseKept(tokio::task::JoinHandle<()>);
+
+impl Drop for LeaseKept {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Sessions that are being asked about in this process.
 #[derive(Default)]
 pub(super) struct InFlight(Mutex<HashMap<String, Weak<Mutex<()>>>>);
@@ -214,20 +236,22 @@ impl Inner {
     async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
         let now = self.clock.now();
         let asks_by_access_token = self.config.preset.protocol == Protocol::GitHub;
-        let refresh_token = session.tokens.refresh_token.clone();
-        if refresh_token.is_none() && !asks_by_access_token {
+        if session.tokens.refresh_token.is_none() && !asks_by_access_token {
             return self.without_refresh_token(session, now).await;
         }
         if self.breaker.is_open(now) {
             return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
         }
         let owner = random_text();
-        // Longer than discovery, two refreshes, keys and userinfo may take together.
-        let lease = self.config.timeout * 6 + Duration::from_secs(5);
-        match self.storage.lease_session(&session, &owner, now, lease).await? {
+        match self.storage.lease_session(&session, &owner, now, LEASE).await? {
             Lease::Won => {}
-            Lease::Taken => return self.wait_for_the_other_asker(session).await,
+            Lease::Taken => match self.wait_for_the_other_asker(&session, &owner).await? {
+                Waited::Answered(known) => return Ok(known),
+                Waited::TakenOver(now) => session = *now,
+            },
         }
+        let _kept = self.keep_lease(&session.id, &owner);
+        let refresh_token = session.tokens.refresh_token.clone();
         let provider = match self.provider().await {
             Ok(provider) => provider,
             Err(error) => {
@@ -430,25 +454,48 @@ impl Inner {
         self.end(&session, because, event).await
     }
 
-    /// Another process is asking: wait for its answer, a little.
+    /// Another process is asking: wait for its answer, a little, and ask in its place when it is gone.
     async fn wait_for_the_other_asker(
         &self,
-        session: UpstreamSession,
-    ) -> Result<Recheck, StorageError> {
+        session: &UpstreamSession,
+        owner: &str,
+    ) -> Result<Waited, StorageError> {
         const STEP: Duration = Duration::from_millis(100);
         const STEPS: u32 = 50;
-        for _ in 0..STEPS {
+        for step in 1..=STEPS {
             tokio::time::sleep(STEP).await;
-            match self.storage.upstream_session(&session.id).await? {
-                None => return Ok(Recheck::Ended),
-                Some(now) => {
-                    if let Some(known) = self.settled(&now) {
-                        return Ok(known);
-                    }
+            let Some(known) = self.storage.upstream_session(&session.id).await? else {
+                return Ok(Waited::Answered(Recheck::Ended));
+            };
+            if let Some(settled) = self.settled(&known) {
+                return Ok(Waited::Answered(settled));
+            }
+            if step % 5 == 0 {
+                let now = self.clock.now();
+                if self.storage.lease_session(&known, owner, now, LEASE).await? == Lease::Won {
+                    return Ok(Waited::TakenOver(Box::new(known)));
                 }
             }
         }
-        Ok(self.bridge(&session, "another process is asking and has no answer yet"))
+        let reason = "another process is asking and has no answer yet";
+        Ok(Waited::Answered(self.bridge(session, reason)))
+    }
+
+    /// Extends the lease for as long as the answer is held.
+    fn keep_lease(&self, session_id: &str, owner: &str) -> LeaseKept {
+        let (storage, clock) = (self.storage.clone(), self.clock.clone());
+        let (session_id, owner) = (session_id.to_owned(), owner.to_owned());
+        LeaseKept(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LEASE_EXTENDED_EVERY).await;
+                let until = clock.now().plus(LEASE);
+                match storage.extend_lease(&session_id, &owner, until).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(cause) => tracing::warn!(session_id, %cause, "a lease is not extended"),
+                }
+            }
+        }))
     }
 
     /// The provider cannot be asked: the last yes holds within the outage grace.

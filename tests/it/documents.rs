@@ -35,6 +35,24 @@ fn every_test_that_security_md_names_exists() {
     assert!(missing.is_empty(), "named in SECURITY.md and not there: {missing:#?}");
 }
 
+#[test]
+fn every_test_in_the_table_of_provider_behaviours_exists() {
+    let mut files = Vec::new();
+    rust_files(&root().join("src"), &mut files);
+    rust_files(&root().join("tests"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let table = read("tests/it/identity_provider/mod.rs");
+    let rows = table.lines().filter(|line| line.starts_with("//! | "));
+    let names: Vec<&str> = rows
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains(['.', '/']))
+        .collect();
+    assert!(names.len() > 60, "only {} tests are named", names.len());
+    let missing: Vec<&&str> =
+        names.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "named in the table and not there: {missing:#?}");
+}
+
 /// The blocks of TOML in a document.
 fn toml_blocks(text: &str) -> Vec<&str> {
     text.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()

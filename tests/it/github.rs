@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ struct Says {
     api: u16,
     organizations: Value,
     teams: Value,
+    /// Forms that were sent to the token endpoint, and access tokens shown to the API.
+    seen: Vec<String>,
 }
 
 type Shared = Arc<Mutex<Says>>;
@@ -33,13 +35,19 @@ async fn authorize(RawQuery(query): RawQuery) -> Redirect {
     Redirect::to(&format!("{}?code=c0de&state={}", param("redirect_uri"), param("state")))
 }
 
-async fn token(State(says): State<Shared>) -> Response {
-    let token = says.lock().unwrap().token.clone();
+async fn token(State(says): State<Shared>, form: String) -> Response {
+    let mut says = says.lock().unwrap();
+    says.seen.push(form);
+    let token = says.token.clone();
     ([("content-type", "application/json")], token.to_string()).into_response()
 }
 
-async fn api(State(says): State<Shared>, Path(path): Path<String>) -> Response {
-    let says = says.lock().unwrap().clone();
+async fn api(State(says): State<Shared>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let says = {
+        let mut says = says.lock().unwrap();
+        says.seen.push(headers["authorization"].to_str().unwrap().to_owned());
+        says.clone()
+    };
     let answer = match path.as_str() {
         "user" => json!({ "id": 583_231, "login": "bob", "name": "Bob Brown" }),
         "user/emails" => json!([{ "email": "bob@acme.com", "primary": true, "verified": true }]),
@@ -57,6 +65,7 @@ async fn start() -> (TestApp, Shared) {
         api: 200,
         organizations: json!([{ "login": "acme" }]),
         teams: json!([{ "slug": "todo-users", "organization": { "login": "acme" } }]),
+        seen: Vec::new(),
     }));
     let router = Router::new()
         .route("/login/oauth/authorize", get(authorize))
@@ -154,4 +163,45 @@ async fn errors_that_come_with_status_200_are_still_errors() {
         says.lock().unwrap().token = json!({ "error": error });
         arrive(&client).await.assert_page(status);
     }
+}
+
+#[tokio::test]
+async fn an_expiring_token_of_a_github_app_is_rotated_and_kept() {
+    let (app, says) = start().await;
+    let answer = |n: u32| {
+        json!({
+            "access_token": format!("ghu_{n}"), "expires_in": 28800, "token_type": "bearer", "scope": "",
+            "refresh_token": format!("ghr_{n}"), "refresh_token_expires_in": 15_897_600,
+        })
+    };
+    let tell = |n: u32| says.lock().unwrap().token = answer(n);
+    let seen = |text: &str| says.lock().unwrap().seen.iter().any(|seen| seen.contains(text));
+    tell(1);
+    let client = app.client().await;
+    let mut tokens = sign_in(&client).await;
+    // Each is good for one use, and the access token before it dies with it.
+    for n in 2..5 {
+        tell(n);
+        app.advance(16 * 60);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_eq!(tokens.expires_in, 600);
+        assert!(seen(&format!("refresh_token=ghr_{}", n - 1)));
+        assert!(seen(&format!("Bearer ghu_{n}")));
+    }
+    // The API is away after a rotation: the new tokens are kept all the same.
+    tell(5);
+    says.lock().unwrap().api = 500;
+    app.advance(16 * 60);
+    tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.expires_in, 300);
+    says.lock().unwrap().api = 200;
+    tell(6);
+    app.advance(16 * 60);
+    tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.expires_in, 600);
+    assert!(seen("refresh_token=ghr_5"));
+
+    says.lock().unwrap().token = json!({ "error": "bad_refresh_token" });
+    app.advance(16 * 60);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
 }

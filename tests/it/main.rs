@@ -39,6 +39,7 @@ mod shipped_clients;
 mod admin;
 mod audit;
 mod github;
+mod identity_provider;
 mod logs;
 mod restart;
 mod server;

@@ -249,3 +249,60 @@ async fn clean_up_removes_what_has_expired_and_nothing_else() {
         assert_eq!(app.database.number(sql).await, 0, "{sql}");
     }
 }
+
+/// Signs bob in and kills the process when the provider has rotated his token and its answer is on the
+/// way: between its rotation and our commit.
+async fn kill_after_the_providers_rotation(server: &mut Served) -> (McpClient, Tokens) {
+    let client = McpClient::register(server).await;
+    let tokens = client.sign_in("bob").await;
+    // The re-check time is over: the real clock would take a minute to say so.
+    server.database.execute("UPDATE upstream_sessions SET last_ok_at = last_ok_at - 1000").await;
+    server.idp.refresh_answers().close();
+    let form = encode(&[
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &tokens.refresh_token),
+        ("client_id", &client.id),
+    ]);
+    let connection = raw::send_form(&server.url, "/token", &form).await;
+    server.idp.refresh_answers().until_waiting(1).await;
+    server.kill();
+    drop(connection);
+    server.idp.refresh_answers().open();
+    server.launch();
+    if server.database.is_postgres() {
+        // Another replica might be asking: its lease runs out within seconds.
+        server.database.execute("UPDATE upstream_sessions SET lease_until = 0").await;
+    }
+    (client, tokens)
+}
+
+/// Identity-provider guide §10, A6.
+#[tokio::test]
+async fn a_kill_after_the_providers_rotation_is_healed_by_its_grace() {
+    let mut server = Served::start().await;
+    server.idp.misbehave(|how| (how.strict_rotation, how.rotation_grace) = (true, 30));
+    let (client, tokens) = kill_after_the_providers_rotation(&mut server).await;
+    let before = server.idp.requests_to("/token");
+    let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.expires_in, 600, "the provider vouched again");
+    assert_eq!(server.idp.requests_to("/token"), before + 1);
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a_kill_after_the_providers_rotation_without_grace_is_one_clear_sign_in() {
+    let mut server = Served::start().await;
+    server.idp.misbehave(|how| how.strict_rotation = true);
+    let other = McpClient::register(&server).await;
+    let others = other.sign_in("alice").await;
+    let (client, tokens) = kill_after_the_providers_rotation(&mut server).await;
+
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
+    let again = client.sign_in("bob").await;
+    server.database.execute("UPDATE upstream_sessions SET last_ok_at = last_ok_at - 1000").await;
+    assert_eq!(Tokens::of(&client.refresh(&again.refresh_token).await).expires_in, 600);
+
+    // Nobody else has lost anything.
+    assert_eq!(Tokens::of(&other.refresh(&others.refresh_token).await).expires_in, 600);
+}

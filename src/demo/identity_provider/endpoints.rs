@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::people::Person;
-use super::{Shared, token};
+use super::{KeyUse, Shared, token};
 use crate::demo::http::{Recorded, json, lock};
 use crate::oauth::secret::random_text;
 
@@ -21,7 +21,13 @@ const SESSION_LIFETIME: i64 = 12 * 60 * 60;
 
 pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
     lock(&idp.state).recorded.push(request.clone());
-    match (request.method.as_str(), request.path.as_str()) {
+    let how = idp.misbehaviour();
+    if how.silent_at == Some(request.path.as_str()) {
+        std::future::pending::<()>().await;
+    }
+    // Everything is to be had below /moved as well, for a provider whose endpoints move.
+    let path = request.path.strip_prefix("/moved").unwrap_or(&request.path);
+    match (request.method.as_str(), path) {
         ("GET", "/.well-known/openid-configuration") => discovery(idp),
         ("GET", "/jwks") => jwks(idp),
         ("GET", "/authorize") => authorize(idp, &request),
@@ -35,14 +41,20 @@ pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
 }
 
 fn discovery(idp: &Shared) -> Response {
-    if idp.misbehaviour().discovery_down {
+    let how = idp.misbehaviour();
+    if how.discovery_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    if let Some(answer) = &how.discovery_answer {
+        return forced(answer);
+    }
     let issuer = &idp.issuer;
-    let alg = if idp.misbehaviour().only_hs256 { "HS256" } else { "RS256" };
-    json(
-        StatusCode::OK,
-        &json!({
+    let alg = if how.only_hs256 { "HS256" } else { how.algorithm.as_deref().unwrap_or("RS256") };
+    let methods = match how.only_client_auth {
+        Some(only) => vec![only],
+        None => vec!["client_secret_basic", "client_secret_post"],
+    };
+    let mut document = json!({
             "issuer": issuer,
             "authorization_endpoint": format!("{issuer}/authorize"),
             "token_endpoint": format!("{issuer}/token"),
@@ -55,21 +67,48 @@ fn discovery(idp: &Shared) -> Response {
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [alg],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "token_endpoint_auth_methods_supported": methods,
             "code_challenge_methods_supported": ["S256"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "claims_supported": ["sub", "name", "email", "email_verified", "roles", "groups", "sid"],
             "prompt_values_supported": ["none", "login"],
             "authorization_response_iss_parameter_supported": true,
-        }),
-    )
+    });
+    if let Some(change) = how.change_discovery {
+        change(&mut document);
+    }
+    json(StatusCode::OK, &document)
+}
+
+/// An answer that is what a test wants it to be; its body is where a redirect leads.
+pub(super) fn forced((status, body): &(u16, String)) -> Response {
+    let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status.is_redirection() {
+        return (status, [(header::LOCATION, body.clone())]).into_response();
+    }
+    (status, [(header::CONTENT_TYPE, "application/json")], body.clone()).into_response()
 }
 
 fn jwks(idp: &Shared) -> Response {
     if idp.misbehaviour().jwks_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    json(StatusCode::OK, &idp.keys.jwks())
+    let how = idp.misbehaviour();
+    let first = idp.keys.jwk(how.algorithm.as_deref());
+    let next = || idp.next_keys().jwk(how.algorithm.as_deref());
+    let keys = match how.keys {
+        KeyUse::First | KeyUse::NextUnpublished => vec![first],
+        KeyUse::NextAnnounced => vec![first, next()],
+        KeyUse::Next => vec![next(), first],
+    };
+    let Ok(keys) = keys.into_iter().collect::<Result<Vec<_>, _>>() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut keys = json!({ "keys": keys });
+    if let Some(change) = how.change_keys {
+        change(&mut keys);
+    }
+    json(StatusCode::OK, &keys)
 }
 
 /// What Portcullis asks for, as far as it matters here.
@@ -78,6 +117,7 @@ pub(super) struct Asked {
     pub(super) state: Option<String>,
     pub(super) nonce: Option<String>,
     pub(super) code_challenge: String,
+    /// Whether a refresh token was asked for, in the way this provider wants it.
     pub(super) offline: bool,
     prompt: String,
 }
@@ -88,6 +128,10 @@ fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
         form_urlencoded::parse(query.as_bytes())
             .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
     };
+    let asks_for = |wanted: &str| {
+        param("scope").is_some_and(|scope| scope.split(' ').any(|scope| scope == wanted))
+    };
+    let how = idp.misbehaviour();
     let wrong = |what: &str| Box::new(page_error(StatusCode::BAD_REQUEST, what));
     if param("client_id").as_deref() != Some(idp.options.client_id.as_str()) {
         return Err(wrong("This application is not known here."));
@@ -101,11 +145,19 @@ fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
         state: param("state"),
         nonce: param("nonce"),
         code_challenge: param("code_challenge").unwrap_or_default(),
-        offline: param("scope")
-            .is_some_and(|scope| scope.split(' ').any(|s| s == "offline_access")),
+        offline: match how.refresh_token_needs {
+            Some(needs) => needs.iter().all(|(name, value)| param(name).as_deref() == Some(*value)),
+            None => asks_for("offline_access"),
+        },
         prompt: param("prompt").unwrap_or_default(),
     };
-    let openid = param("scope").is_some_and(|scope| scope.split(' ').any(|s| s == "openid"));
+    if how.refused_scope.is_some_and(asks_for) {
+        return Err(Box::new(send_back(idp, &asked, &[("error", "invalid_scope")])));
+    }
+    if how.refused_param.is_some_and(|name| param(name).is_some()) {
+        return Err(Box::new(send_back(idp, &asked, &[("error", "invalid_request")])));
+    }
+    let openid = asks_for("openid");
     let s256 = param("code_challenge_method").as_deref() == Some("S256");
     if param("response_type").as_deref() != Some("code") || !openid {
         return Err(Box::new(send_back(idp, &asked, &[("error", "invalid_request")])));
@@ -121,8 +173,12 @@ fn authorize(idp: &Shared, request: &Recorded) -> Response {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
-    if let Some(error) = idp.misbehaviour().authorize_error {
-        return send_back(idp, &asked, &[("error", &error)]);
+    let how = idp.misbehaviour();
+    if let Some(error) = how.authorize_error {
+        let mut params = vec![("error", error.as_str())];
+        let description = how.authorize_error_description;
+        params.extend(description.as_deref().map(|text| ("error_description", text)));
+        return send_back(idp, &asked, &params);
     }
     if asked.prompt != "login"
         && let Some((person, sid)) = signed_in(idp, request)
@@ -181,11 +237,12 @@ fn send_back(idp: &Shared, asked: &Asked, params: &[(&str, &str)]) -> Response {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
         return page_error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
     };
-    let iss = idp.misbehaviour().callback_iss.unwrap_or_else(|| idp.issuer.clone());
+    let how = idp.misbehaviour();
+    let iss = how.callback_iss.unwrap_or_else(|| idp.issuer.clone());
     url.query_pairs_mut()
         .extend_pairs(params)
         .extend_pairs(asked.state.iter().map(|state| ("state", state)))
-        .append_pair("iss", &iss);
+        .extend_pairs((!how.no_callback_iss).then_some(("iss", &iss)));
     see_other(url.as_str())
 }
 

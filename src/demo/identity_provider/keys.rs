@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,6 +24,8 @@ pub(super) struct Keys(Arc<Inner>);
 struct Inner {
     rsa: RsaKeyPair,
     kid: String,
+    /// Made when it is first needed.
+    ec: OnceLock<EcdsaKeyPair>,
     mac: hmac::Key,
 }
 
@@ -29,11 +33,21 @@ impl Keys {
     /// Keys of this process: made once, because making an RSA key is slow.
     pub(super) fn of_process() -> io::Result<Self> {
         static KEYS: OnceLock<Keys> = OnceLock::new();
-        if let Some(keys) = KEYS.get() {
+        Self::made_once(&KEYS)
+    }
+
+    /// Keys to rotate to.
+    pub(super) fn next_of_process() -> io::Result<Self> {
+        static KEYS: OnceLock<Keys> = OnceLock::new();
+        Self::made_once(&KEYS)
+    }
+
+    fn made_once(keys: &OnceLock<Self>) -> io::Result<Self> {
+        if let Some(keys) = keys.get() {
             return Ok(keys.clone());
         }
         let made = Self::new(&new_rsa()?, &random_bytes::<32>())?;
-        Ok(KEYS.get_or_init(|| made).clone())
+        Ok(keys.get_or_init(|| made).clone())
     }
 
     /// Keys kept in `folder`.
@@ -50,34 +64,64 @@ impl Keys {
         let rsa = RsaKeyPair::from_pkcs8(pkcs8).map_err(io::Error::other)?;
         let thumb = digest::digest(&digest::SHA256, rsa.public_key().as_ref());
         let kid = URL_SAFE_NO_PAD.encode(&thumb.as_ref()[..12]);
-        Ok(Self(Arc::new(Inner { rsa, kid, mac: hmac::Key::new(hmac::HMAC_SHA256, mac) })))
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, mac);
+        Ok(Self(Arc::new(Inner { rsa, kid, ec: OnceLock::new(), mac })))
     }
 
-    pub(super) fn jwks(&self) -> Value {
+    /// The public key, of the kind that signs `alg`.
+    pub(super) fn jwk(&self, alg: Option<&str>) -> io::Result<Value> {
+        if alg == Some("ES384") {
+            let point = self.ec()?.public_key().as_ref();
+            let (x, y) = point[1..].split_at(point.len() / 2);
+            return Ok(json!({
+                "kty": "EC", "use": "sig", "alg": "ES384", "crv": "P-384", "kid": self.0.kid,
+                "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+            }));
+        }
         let public = self.0.rsa.public_key();
-        json!({ "keys": [{
+        Ok(json!({
             "kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.0.kid,
             "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
             "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
-        }] })
+        }))
     }
 
-    /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it.
+    fn ec(&self) -> io::Result<&EcdsaKeyPair> {
+        if let Some(ec) = self.0.ec.get() {
+            return Ok(ec);
+        }
+        let made = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING);
+        Ok(self.0.ec.get_or_init({
+            let made = made.map_err(io::Error::other)?;
+            || made
+        }))
+    }
+
+    /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it. Members of
+    /// `header` are put in beside the usual ones, or in their place; null takes one out.
     pub(super) fn jwt(
         &self,
-        typ: &str,
+        header: &Value,
         claims: &Value,
         alg: Option<&str>,
         secret: &str,
     ) -> io::Result<String> {
         let alg = alg.unwrap_or("RS256");
-        let header = json!({ "alg": alg, "typ": typ, "kid": self.0.kid });
-        let signed = format!("{}.{}", encode(&header), encode(claims));
+        let mut whole = json!({ "alg": alg, "kid": self.0.kid });
+        if let (Some(whole), Some(header)) = (whole.as_object_mut(), header.as_object()) {
+            whole.extend(header.clone());
+            whole.retain(|_, value| !value.is_null());
+        }
+        let signed = format!("{}.{}", encode(&whole), encode(claims));
         let signature = match alg {
             "none" => Vec::new(),
             "HS256" => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
                 hmac::sign(&key, signed.as_bytes()).as_ref().to_vec()
+            }
+            "ES384" => {
+                let signature = self.ec()?.sign(&SystemRandom::new(), signed.as_bytes());
+                signature.map_err(io::Error::other)?.as_ref().to_vec()
             }
             _ => {
                 let mut signature = vec![0; self.0.rsa.public_modulus_len()];

@@ -5,18 +5,20 @@
 
 mod endpoints;
 mod keys;
+mod misbehaviour;
 mod people;
 mod token;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use self::keys::Keys;
+pub use self::misbehaviour::{KeyUse, Misbehaviour};
 use self::people::Person;
 use super::http::{Gate, Recorded, Running, lock, serve};
 use crate::clock::Clock;
@@ -38,52 +40,6 @@ pub struct IdentityProviderOptions {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Ways to behave badly; the default is to behave well.
-#[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one switch of a test")]
-pub struct Misbehaviour {
-    /// ID tokens carry another nonce.
-    pub wrong_nonce: bool,
-    /// ID tokens carry no nonce.
-    pub no_nonce: bool,
-    /// `iss` of ID tokens.
-    pub id_token_issuer: Option<String>,
-    /// `aud` of ID tokens.
-    pub id_token_audience: Option<Value>,
-    /// `alg` of ID tokens: `none`, or `HS256` with the client secret.
-    pub algorithm: Option<String>,
-    /// ID tokens have expired an hour ago.
-    pub expired_id_token: bool,
-    /// A refresh answers with somebody else's ID token.
-    pub other_subject_on_refresh: bool,
-    /// No refresh token is issued.
-    pub no_refresh_token: bool,
-    /// A refresh answers without an ID token.
-    pub no_id_token_on_refresh: bool,
-    /// Refresh tokens are single use; a second use kills the session.
-    pub strict_rotation: bool,
-    /// `/token` answers this status and body.
-    pub token_answer: Option<(u16, String)>,
-    /// `/token` answers so for refreshes only.
-    pub refresh_answer: Option<(u16, String)>,
-    /// The answer to a refresh breaks off after the token was rotated; that many times.
-    pub lose_refresh_answers: u32,
-    /// Userinfo answers 503.
-    pub userinfo_down: bool,
-    /// Discovery answers 503.
-    pub discovery_down: bool,
-    /// The metadata lists HS256 alone.
-    pub only_hs256: bool,
-    /// The keys answer 503.
-    pub jwks_down: bool,
-    /// The browser comes back with this `error` at once.
-    pub authorize_error: Option<String>,
-    /// `iss` on the way back.
-    pub callback_iss: Option<String>,
-    /// Merged into ID tokens.
-    pub extra_claims: Map<String, Value>,
-}
-
 /// A running provider.
 #[derive(Clone)]
 pub struct IdentityProvider {
@@ -95,7 +51,9 @@ struct Shared {
     options: IdentityProviderOptions,
     issuer: String,
     keys: Keys,
+    next_keys: OnceLock<Keys>,
     gate: Gate,
+    refresh_answers: Gate,
     state: Mutex<State>,
 }
 
@@ -106,8 +64,10 @@ struct State {
     recorded: Vec<Recorded>,
     codes: BTreeMap<String, token::Code>,
     issued: Vec<String>,
-    /// Highest generation of each session's refresh tokens; `None` when the session is dead.
-    generations: BTreeMap<String, Option<u64>>,
+    /// The refresh tokens of each session; `None` when the session is dead.
+    generations: BTreeMap<String, Option<token::Generation>>,
+    /// In place of the secret it was started with.
+    client_secret: Option<String>,
 }
 
 impl IdentityProvider {
@@ -121,7 +81,10 @@ impl IdentityProvider {
         };
         let state = State { people: people::everybody(), ..State::default() };
         let state = Mutex::new(state);
-        let shared = Arc::new(Shared { options, issuer, keys, gate: Gate::default(), state });
+        let (next_keys, gate, refresh_answers) =
+            (OnceLock::new(), Gate::default(), Gate::default());
+        let shared = Shared { options, issuer, keys, next_keys, gate, refresh_answers, state };
+        let shared = Arc::new(shared);
         let running = serve(listener, Arc::clone(&shared), |shared, request| async move {
             endpoints::handle(&shared, request).await
         })?;
@@ -143,6 +106,11 @@ impl IdentityProvider {
         &self.shared.gate
     }
 
+    /// Holds back answers to refreshes while closed, after the token was rotated.
+    pub fn refresh_answers(&self) -> &Gate {
+        &self.shared.refresh_answers
+    }
+
     /// Every request so far.
     pub fn recorded(&self) -> Vec<Recorded> {
         lock(&self.shared.state).recorded.clone()
@@ -161,7 +129,12 @@ impl IdentityProvider {
     /// A JWT of type `typ` with exactly these claims, signed with its key, or as `alg` says: for the
     /// messages that a provider sends by itself.
     pub fn sign(&self, typ: &str, claims: &Value, alg: Option<&str>) -> io::Result<String> {
-        self.shared.keys.jwt(typ, claims, alg, &self.shared.options.client_secret)
+        self.shared.keys.jwt(&json!({ "typ": typ }), claims, alg, &self.shared.client_secret())
+    }
+
+    /// Gives the client another secret.
+    pub fn set_client_secret(&self, secret: &str) {
+        lock(&self.shared.state).client_secret = Some(secret.to_owned());
     }
 
     /// Refuses a person from now on.
@@ -172,6 +145,12 @@ impl IdentityProvider {
     /// Lets a person in again.
     pub fn enable(&self, username: &str) {
         self.change(username, |person| person.disabled = false);
+    }
+
+    /// Puts a person into other groups.
+    pub fn set_groups(&self, username: &str, groups: &[&str]) {
+        let groups = groups.iter().map(|&group| group.to_owned()).collect();
+        self.change(username, |person| person.groups = groups);
     }
 
     /// Gives a person other roles.
@@ -196,6 +175,16 @@ impl IdentityProvider {
 impl Shared {
     fn misbehaviour(&self) -> Misbehaviour {
         lock(&self.state).misbehaviour.clone()
+    }
+
+    fn client_secret(&self) -> String {
+        let changed = lock(&self.state).client_secret.clone();
+        changed.unwrap_or_else(|| self.options.client_secret.clone())
+    }
+
+    /// The keys after a rotation.
+    fn next_keys(&self) -> &Keys {
+        self.next_keys.get_or_init(|| Keys::next_of_process().unwrap_or_else(|_| self.keys.clone()))
     }
 
     fn remember(&self, secret: &str) {

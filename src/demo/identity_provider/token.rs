@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::endpoints::Asked;
 use super::people::Person;
-use super::{Misbehaviour, Shared};
+use super::{KeyUse, Misbehaviour, Shared, endpoints};
 use crate::demo::http::{Recorded, broken_off, json, lock};
 use crate::oauth::secret::random_text;
 
@@ -52,10 +52,8 @@ pub(super) async fn handle(idp: &Shared, request: &Recorded) -> Response {
     let grant_type = request.form_field("grant_type").unwrap_or_default();
     let refreshing = grant_type == "refresh_token";
     let forced = misbehaviour.refresh_answer.as_ref().filter(|_| refreshing);
-    if let Some((status, body)) = forced.or(misbehaviour.token_answer.as_ref()) {
-        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return (status, [(header::CONTENT_TYPE, "application/json")], body.clone())
-            .into_response();
+    if let Some(answer) = forced.or(misbehaviour.token_answer.as_ref()) {
+        return endpoints::forced(answer);
     }
     if !is_our_client(idp, request) {
         let mut answer = error(StatusCode::UNAUTHORIZED, "invalid_client");
@@ -68,9 +66,17 @@ pub(super) async fn handle(idp: &Shared, request: &Recorded) -> Response {
         "refresh_token" => refresh(idp, request, &misbehaviour),
         _ => Err("unsupported_grant_type"),
     };
+    if refreshing && answer.is_ok() {
+        idp.refresh_answers.pass().await;
+    }
     match answer {
         Ok(_) if refreshing && loses_answer(idp) => broken_off(),
-        Ok(body) => json(StatusCode::OK, &body),
+        Ok(mut body) => {
+            if let Some(change) = misbehaviour.change_token_answer {
+                change(&mut body);
+            }
+            json(StatusCode::OK, &body)
+        }
         Err(code) => error(StatusCode::BAD_REQUEST, code),
     }
 }
@@ -99,9 +105,12 @@ fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
             Some((decoded(id)?, decoded(secret)?))
         });
     let post = || Some((request.form_field("client_id")?, request.form_field("client_secret")?));
-    basic.or_else(post).is_some_and(|(id, secret)| {
-        id == idp.options.client_id && secret == idp.options.client_secret
-    })
+    let shown = match idp.misbehaviour().only_client_auth {
+        Some("client_secret_basic") => basic,
+        Some(_) => post(),
+        None => basic.or_else(post),
+    };
+    shown.is_some_and(|(id, secret)| id == idp.options.client_id && secret == idp.client_secret())
 }
 
 fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
@@ -114,7 +123,8 @@ fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value,
         && challenge == code.challenge;
     let person = idp.person(code.person).filter(|person| fits && !person.disabled);
     let person = person.ok_or("invalid_grant")?;
-    lock(&idp.state).generations.insert(code.sid.clone(), Some(0));
+    let first = Generation::first(idp.options.clock.now().unix());
+    lock(&idp.state).generations.insert(code.sid.clone(), Some(first));
     let nonce = code.nonce.as_deref();
     let mut answer = tokens(idp, &person, &code.sid, nonce, how)?;
     if code.offline && !how.no_refresh_token {
@@ -134,7 +144,7 @@ fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value
         return Err("invalid_grant");
     }
     let person = idp.person(username).filter(|person| !person.disabled).ok_or("invalid_grant")?;
-    let next = next_generation(idp, sid, generation, how.strict_rotation)?;
+    let next = next_generation(idp, sid, generation, how)?;
     let about = if how.other_subject_on_refresh {
         let other = if person.username == "alice" { "bob" } else { "alice" };
         idp.person(other).ok_or("invalid_grant")?
@@ -149,32 +159,59 @@ fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value
     }
     // A new one at each use, so that a session in use does not expire; the old one goes on working
     // unless rotation is strict.
-    answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
+    if !how.keeps_refresh_token {
+        answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
+    }
     Ok(answer)
 }
 
-/// With strict rotation each token works once, and its second use ends the session.
+/// Where the refresh tokens of a session are.
+pub(super) struct Generation {
+    latest: u64,
+    rotated_at: i64,
+    used_at: i64,
+}
+
+impl Generation {
+    fn first(now: i64) -> Self {
+        Self { latest: 0, rotated_at: now, used_at: now }
+    }
+}
+
+/// With strict rotation each token works once, the previous one again within the grace, and any other
+/// use ends the session.
 fn next_generation(
     idp: &Shared,
     sid: &str,
     presented: u64,
-    strict: bool,
+    how: &Misbehaviour,
 ) -> Result<u64, &'static str> {
+    let now = idp.options.clock.now().unix();
     let mut state = lock(&idp.state);
     // Unknown after a restart of the provider: the stamp alone proves it.
-    let current = state.generations.entry(sid.to_owned()).or_insert(Some(presented));
-    match *current {
-        None => Err("invalid_grant"),
-        Some(_) if !strict => Ok(presented),
-        Some(latest) if latest == presented => {
-            *current = Some(presented + 1);
-            Ok(presented + 1)
-        }
-        Some(_) => {
-            *current = None;
-            Err("invalid_grant")
-        }
+    let unknown = Generation { latest: presented, ..Generation::first(now) };
+    let slot = state.generations.entry(sid.to_owned()).or_insert(Some(unknown));
+    let generation = slot.as_mut().ok_or("invalid_grant")?;
+    let rested = now - generation.used_at;
+    generation.used_at = now;
+    if how.refresh_idle.is_some_and(|idle| rested >= idle) {
+        *slot = None;
+        return Err("invalid_grant");
     }
+    if !how.strict_rotation {
+        return Ok(presented);
+    }
+    if presented == generation.latest {
+        generation.latest += 1;
+        generation.rotated_at = now;
+        return Ok(generation.latest);
+    }
+    let is_previous = presented + 1 == generation.latest;
+    if is_previous && now - generation.rotated_at < how.rotation_grace {
+        return Ok(generation.latest);
+    }
+    *slot = None;
+    Err("invalid_grant")
 }
 
 fn new_refresh_token(idp: &Shared, person: &Person, sid: &str, generation: u64) -> String {
@@ -195,11 +232,21 @@ fn tokens(
     how: &Misbehaviour,
 ) -> Result<Value, &'static str> {
     let now = idp.options.clock.now().unix();
-    let access_token = idp.keys.stamp(
+    let mut access_token = idp.keys.stamp(
         "access",
         &json!({ "person": person.username, "sid": sid, "until": now + ACCESS_TOKEN_LIFETIME, "id": random_text() }),
     );
-    let at_hash = digest::digest(&digest::SHA256, access_token.as_bytes());
+    if let Some(claims_of) = how.access_token {
+        let mut claims = claims_of(&about(person));
+        claims["stamp"] = access_token.into();
+        access_token = sign(idp, how, "at+jwt", &claims)?;
+    }
+    let hash = match how.algorithm.as_deref() {
+        Some("ES384") => &digest::SHA384,
+        _ => &digest::SHA256,
+    };
+    let at_hash = digest::digest(hash, access_token.as_bytes());
+    let at_hash = &at_hash.as_ref()[..hash.output_len() / 2];
     let mut claims = json!({
         "iss": how.id_token_issuer.as_ref().unwrap_or(&idp.issuer),
         "aud": how.id_token_audience.clone().unwrap_or_else(|| idp.options.client_id.clone().into()),
@@ -207,7 +254,7 @@ fn tokens(
         "exp": now + ID_TOKEN_LIFETIME,
         "auth_time": now,
         "sid": sid,
-        "at_hash": URL_SAFE_NO_PAD.encode(&at_hash.as_ref()[..16]),
+        "at_hash": URL_SAFE_NO_PAD.encode(at_hash),
     });
     if how.expired_id_token {
         claims["iat"] = (now - 2 * 60 * 60).into();
@@ -220,10 +267,10 @@ fn tokens(
         claims.extend(about);
         claims.extend(how.extra_claims.clone());
     }
-    let id_token = idp
-        .keys
-        .jwt("JWT", &claims, how.algorithm.as_deref(), &idp.options.client_secret)
-        .map_err(|_| "server_error")?;
+    if let Some(change) = how.change_id_token {
+        change(&mut claims);
+    }
+    let id_token = sign(idp, how, "JWT", &claims)?;
     idp.remember(&access_token);
     idp.remember(&id_token);
     Ok(json!({
@@ -233,6 +280,22 @@ fn tokens(
         "id_token": id_token,
         "scope": "openid profile email offline_access",
     }))
+}
+
+fn sign(
+    idp: &Shared,
+    how: &Misbehaviour,
+    typ: &str,
+    claims: &Value,
+) -> Result<String, &'static str> {
+    let keys = match how.keys {
+        KeyUse::First | KeyUse::NextAnnounced => &idp.keys,
+        KeyUse::Next | KeyUse::NextUnpublished => idp.next_keys(),
+    };
+    let mut header = how.id_token_header.clone();
+    header.insert("typ".to_owned(), typ.into());
+    keys.jwt(&header.into(), claims, how.algorithm.as_deref(), &idp.client_secret())
+        .map_err(|_| "server_error")
 }
 
 fn about(person: &Person) -> Value {
@@ -248,19 +311,35 @@ fn about(person: &Person) -> Value {
 }
 
 pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
-    if idp.misbehaviour().userinfo_down {
+    let how = idp.misbehaviour();
+    if how.userinfo_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    if let Some(answer) = &how.userinfo_answer {
+        return endpoints::forced(answer);
+    }
     let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let token = token.and_then(|token| idp.keys.unstamp("access", token));
+    let token = token.and_then(|token| idp.keys.unstamp("access", &stamp_in(token)?));
     let person = token
         .filter(|token| token["until"].as_i64() > Some(idp.options.clock.now().unix()))
         .and_then(|token| idp.person(token["person"].as_str()?))
         .filter(|person| !person.disabled);
-    match person {
-        Some(person) => json(StatusCode::OK, &about(&person)),
-        None => error(StatusCode::UNAUTHORIZED, "invalid_token"),
+    let Some(person) = person else {
+        return error(StatusCode::UNAUTHORIZED, "invalid_token");
+    };
+    let mut claims = about(&person);
+    if let Some(change) = how.change_userinfo {
+        change(&mut claims);
     }
+    json(StatusCode::OK, &claims)
+}
+
+/// What makes an access token ours: the token itself, or a claim of it where it is a JWT.
+fn stamp_in(access_token: &str) -> Option<String> {
+    let parts: Vec<&str> = access_token.split('.').collect();
+    let [_, payload, _] = parts.as_slice() else { return Some(access_token.to_owned()) };
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    claims["stamp"].as_str().map(str::to_owned)
 }
 
 /// RFC 7009: a refresh token ends its session; anything else is accepted and means nothing.

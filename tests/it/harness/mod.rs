@@ -46,6 +46,7 @@ pub(crate) struct TestApp {
     pub database: Database,
     pub http: Http,
     config: String,
+    plays_persona: bool,
     running: Option<Running>,
 }
 
@@ -62,6 +63,11 @@ pub(crate) struct Setup {
     pub top: String,
     /// In place of the lines that name the demo provider in `[upstream]`.
     pub provider: Option<String>,
+    /// In place of those lines, and of everything that belongs to the demo provider: the preset of another
+    /// provider, whose part the demo provider plays at its own address.
+    pub persona: Option<String>,
+    /// The secret that the provider knows us by.
+    pub client_secret: Option<&'static str>,
     /// TOML put into `[upstream]`.
     pub upstream: String,
     /// TOML put into `[upstream.claims]`.
@@ -100,13 +106,16 @@ impl TestApp {
         let admin_address = admin.local_addr().unwrap();
         let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
         let database = Database::new().await;
+        if let Some(secret) = setup.client_secret {
+            idp.set_client_secret(secret);
+        }
         let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
         let admin_url = format!("http://{admin_address}");
         let admin_table = format!("[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]");
         let config = [config, admin_table, setup.after_admin].join("\n");
-        let http = Http::default();
+        let (http, plays_persona, running) = (Http::default(), setup.persona.is_some(), None);
         let mut app =
-            Self { url, admin_url, clock, idp, todo, database, http, config, running: None };
+            Self { url, admin_url, clock, idp, todo, database, http, config, plays_persona, running };
         app.running = Some(app.launch(listener, Some(admin)).await);
         app
     }
@@ -130,7 +139,11 @@ impl TestApp {
 
     /// The application's configuration, for starting another one.
     pub(crate) fn config(&self) -> Config {
-        loaded(&self.config)
+        let mut config = loaded(&self.config);
+        if self.plays_persona {
+            self.idp.issuer().clone_into(&mut config.upstream.issuer);
+        }
+        config
     }
 
     pub(crate) fn config_text(&self) -> String {
@@ -240,13 +253,18 @@ fn config(
     idp: &IdentityProvider,
     todo: &TodoServer,
 ) -> String {
-    let provider = setup.provider.clone().unwrap_or_else(|| {
+    let secret = setup.client_secret.unwrap_or("upstream-secret-canary");
+    let provider = setup
+        .persona
+        .as_ref()
+        .map(|lines| format!("client_id = \"portcullis\"\nclient_secret = {secret:?}\n{lines}"));
+    let provider = provider.or_else(|| setup.provider.clone()).unwrap_or_else(|| {
         format!(
             r#"provider      = "oidc"
 name          = "the demo identity provider"
 issuer        = "{issuer}"
 client_id     = "portcullis"
-client_secret = "upstream-secret-canary""#,
+client_secret = {secret:?}"#,
             issuer = idp.issuer(),
         )
     });
@@ -265,8 +283,7 @@ secret_key   = "a test key that is long enough to be one, 0123456789"
 {upstream}
 
 [upstream.claims]
-roles  = "roles"
-groups = "groups"
+{ours}
 {claims}
 
 {resources}
@@ -276,6 +293,7 @@ groups = "groups"
         database = database.url,
         top = setup.top,
         upstream = setup.upstream,
+        ours = if setup.persona.is_some() { "" } else { "roles = \"roles\"\ngroups = \"groups\"" },
         claims = setup.claims,
         tables = setup.tables,
     )
