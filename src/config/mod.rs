@@ -26,7 +26,10 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, Facts, Policy};
 
-pub use presets::{ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SubjectForm};
+pub use presets::{
+    ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
+    SignOutForm, SubjectForm,
+};
 pub use reader::{Problem, Problems};
 pub use values::{PublicUrl, SecretText};
 

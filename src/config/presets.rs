@@ -44,6 +44,8 @@ pub struct Preset {
     pub refresh_names_scopes: bool,
     /// Errors at a refresh that end the session, beside those of the standards.
     pub ending_errors: &'static [&'static str],
+    /// How a browser is signed out there as well; the first that the provider has counts.
+    pub sign_out: &'static [SignOut],
     /// What the console calls things.
     pub console: Console,
     /// Parameters that make the provider ask for a proof anew; empty where it knows none.
@@ -56,6 +58,47 @@ impl Preset {
         format!("{}:{upstream_subject}", self.name)
     }
 }
+
+/// A way to sign a browser out at the provider (RP-initiated logout, or the provider's own kind).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignOut {
+    /// Where.
+    pub at: SignOutAt,
+    /// What is sent along.
+    pub form: SignOutForm,
+}
+
+/// Where a browser is signed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignOutAt {
+    /// At the URL that this member of the provider's metadata names.
+    Metadata(&'static str),
+    /// At this path of the host that people sign in at.
+    SignInHost(&'static str),
+}
+
+/// What is sent along when a browser is signed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignOutForm {
+    /// `id_token_hint`, `client_id`, `post_logout_redirect_uri` (OpenID Connect RP-Initiated Logout 1.0).
+    OpenId,
+    /// Parameters under names of the provider's own.
+    Own {
+        /// Our client id.
+        client_id: Option<&'static str>,
+        /// Where to go afterwards.
+        return_to: &'static str,
+    },
+}
+
+const OPENID_SIGN_OUT: SignOut =
+    SignOut { at: SignOutAt::Metadata("end_session_endpoint"), form: SignOutForm::OpenId };
+
+/// PingFederate had one of its own before it had that of the standard.
+const PING_SIGN_OUT: SignOut = SignOut {
+    at: SignOutAt::Metadata("ping_end_session_endpoint"),
+    form: SignOutForm::Own { client_id: None, return_to: "TargetResource" },
+};
 
 /// What a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +220,7 @@ const GENERIC: Preset = Preset {
     addresses_prove_nothing: false,
     refresh_names_scopes: false,
     ending_errors: &[],
+    sign_out: &[OPENID_SIGN_OUT, PING_SIGN_OUT],
     console: Console {
         redirect_uri: "the redirect URIs of the client you made for Portcullis",
         secret: "the client you made for Portcullis",
@@ -214,6 +258,14 @@ pub(super) static PRESETS: &[Preset] = &[
         claims: ClaimDefaults { sources: &[IdToken, AccessToken, Userinfo], ..STANDARD_CLAIMS },
         closed_by: Some(("organization", "org_id")),
         ending_errors: &["unauthorized"],
+        // The endpoint of the standard is a switch of the tenant.
+        sign_out: &[
+            OPENID_SIGN_OUT,
+            SignOut {
+                at: SignOutAt::SignInHost("/v2/logout"),
+                form: SignOutForm::Own { client_id: Some("client_id"), return_to: "returnTo" },
+            },
+        ],
         console: Console {
             redirect_uri: "Applications > your app > Settings > Allowed Callback URLs",
             secret: "Applications > your app > Settings > Client Secret, and Credentials for the method",
@@ -280,6 +332,7 @@ pub(super) static PRESETS: &[Preset] = &[
         claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
         closed_by: Some(("hosted_domains", "hd")),
         open_world: true,
+        sign_out: &[],
         console: Console {
             redirect_uri: "APIs & Services > Credentials > your OAuth client > Authorized redirect URIs",
             secret: "APIs & Services > Credentials > your OAuth client",
@@ -301,6 +354,7 @@ pub(super) static PRESETS: &[Preset] = &[
         closed_by: Some(("organizations", "organizations")),
         open_world: true,
         ending_errors: &["bad_refresh_token"],
+        sign_out: &[],
         console: Console {
             redirect_uri: "your organization > Settings > Developer settings > OAuth Apps > your app > Authorization callback URL",
             secret: "your organization > Settings > Developer settings > OAuth Apps > your app",
@@ -352,6 +406,11 @@ pub(super) static PRESETS: &[Preset] = &[
         param_keys: &["identity_provider"],
         client_auth: ClientAuth::Basic,
         claims: ClaimDefaults { groups: "cognito:groups", ..STANDARD_CLAIMS },
+        // Its parameters are its own, whatever its metadata says.
+        sign_out: &[SignOut {
+            at: SignOutAt::SignInHost("/logout"),
+            form: SignOutForm::Own { client_id: Some("client_id"), return_to: "logout_uri" },
+        }],
         console: Console {
             redirect_uri: "User pools > your pool > App clients > your client > Login pages > Allowed callback URLs",
             secret: "User pools > your pool > App clients > your client",

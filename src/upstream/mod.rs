@@ -14,6 +14,7 @@ pub mod pages;
 pub mod probe;
 mod provider;
 pub mod recheck;
+mod sign_out;
 mod trial;
 
 use std::sync::Arc;

@@ -32,6 +32,10 @@ const KEYS_AT_MOST_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Extra {
     #[serde(default)]
     pub(super) authorization_response_iss_parameter_supported: bool,
+    #[serde(default)]
+    pub(super) end_session_endpoint: Option<String>,
+    #[serde(default)]
+    pub(super) ping_end_session_endpoint: Option<String>,
 }
 
 impl AdditionalProviderMetadata for Extra {}

@@ -1,5 +1,8 @@
 //! The identity provider speaks first: back-channel logout, global token revocation.
 
+use portcullis::app::App;
+use portcullis::clock::Clock;
+use portcullis::storage::session_id;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Tokens, jwt_part};
@@ -187,4 +190,26 @@ async fn a_global_revocation_cuts_a_person_off_by_subject_or_address() {
         .assert_status(400);
     app.http.post_json(&endpoint, &by_subject, &[]).await.assert_status(400);
     assert!(works(&bob, &tokens).await);
+}
+
+#[tokio::test]
+async fn a_browser_can_be_signed_out_at_the_provider_too() {
+    let app = TestApp::start().await;
+    let (bob, tokens) = app.tokens_of("bob").await;
+    let session = session_id(app.idp.issuer(), "demo-bob", Some(&latest_sid(&app)));
+    let clock = Clock::Manual(app.clock.clone());
+    let inside = App::new(app.config(), clock, app.storage()).await.unwrap();
+
+    let url = inside.upstream().end_session_url(&session, &app.at("/account")).await.unwrap();
+    let url = url.unwrap();
+    assert!(url.as_str().starts_with(&format!("{}/end_session?", app.idp.issuer())), "{url}");
+    bob.browser.get(url.as_str()).await.assert_leads_to(&app.at("/account"));
+
+    // Whoever connects next from this browser types a password again.
+    let page = bob.browser.get(&bob.approve(&[]).await).await;
+    page.assert_status(200);
+    // Here nothing has ended: that is a decision of its own.
+    assert!(works(&bob, &tokens).await);
+    let unknown = inside.upstream().end_session_url("nobody", &app.at("/account")).await.unwrap();
+    assert_eq!(unknown, None);
 }
