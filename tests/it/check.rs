@@ -108,6 +108,30 @@ async fn each_mistake_is_found_and_named() {
     assert_eq!((severity(&findings, "discovery"), code), ("failed", 2));
 }
 
+/// A provider that shows its login page whatever it is asked, and has no words for what it refuses.
+#[tokio::test]
+async fn a_taciturn_provider_is_understood_by_comparison() {
+    let app = TestApp::start_on_the_real_clock().await;
+    app.idp.misbehave(|how| {
+        how.ignores_prompt = true;
+        how.vague_about_codes = true;
+        how.change_discovery = Some(|document| {
+            document.as_object_mut().unwrap().remove("revocation_endpoint");
+        });
+    });
+    let good = config_of(&app);
+    let (findings, code) = check(&app, &good).await;
+    for probe in ["secret", "redirect_uri", "scopes"] {
+        assert_eq!(severity(&findings, probe), "ok", "{probe}: {findings:#?}");
+    }
+    assert_eq!(code, 0);
+    let (findings, code) = check(&app, &good.replace("{ env = \"SECRET\" }", "\"wrong\"")).await;
+    assert_eq!((severity(&findings, "secret"), code), ("failed", 2));
+    let elsewhere = good.replace(app.url.as_str(), "http://127.0.0.1:9");
+    let (findings, code) = check(&app, &elsewhere).await;
+    assert_eq!((severity(&findings, "redirect_uri"), code), ("failed", 2));
+}
+
 #[tokio::test]
 async fn rules_that_say_nothing_or_never_allow_are_warned_about() {
     let app = TestApp::start_on_the_real_clock().await;

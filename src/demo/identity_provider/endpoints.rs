@@ -185,7 +185,7 @@ fn authorize(idp: &Shared, request: &Recorded) -> Response {
     {
         return send_code(idp, &asked, &person, &sid);
     }
-    if asked.prompt == "none" {
+    if asked.prompt == "none" && !how.ignores_prompt {
         return send_back(idp, &asked, &[("error", "login_required")]);
     }
     login_page(idp, &request.query, None)

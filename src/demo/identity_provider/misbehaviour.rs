@@ -29,6 +29,8 @@ pub struct Misbehaviour {
     pub authorize_error: Option<String>,
     /// … and with this `error_description`.
     pub authorize_error_description: Option<String>,
+    /// The login page comes whatever `prompt` says.
+    pub ignores_prompt: bool,
     /// `iss` on the way back.
     pub callback_iss: Option<String>,
     /// No `iss` on the way back.
@@ -75,6 +77,8 @@ pub struct Misbehaviour {
     pub refresh_answer: Option<(u16, String)>,
     /// Changes answers with tokens.
     pub change_token_answer: Option<fn(&mut Value)>,
+    /// `/token` says `invalid_request` for a code that it does not know, as Dex does.
+    pub vague_about_codes: bool,
     /// The client is accepted with this method only: `client_secret_basic` or `client_secret_post`.
     pub only_client_auth: Option<&'static str>,
 

@@ -115,7 +115,8 @@ fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
 
 fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
     let code = request.form_field("code").unwrap_or_default();
-    let code = lock(&idp.state).codes.remove(&code).ok_or("invalid_grant")?;
+    let unknown = if how.vague_about_codes { "invalid_request" } else { "invalid_grant" };
+    let code = lock(&idp.state).codes.remove(&code).ok_or(unknown)?;
     let verifier = request.form_field("code_verifier").unwrap_or_default();
     let challenge = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
     let fits = code.expires_at > idp.options.clock.now().unix()

@@ -1,11 +1,13 @@
 //! Read-only probes of the identity provider (identity-provider guide §6.4): safe to run against
 //! production, nobody is signed in, nothing is changed.
 
+mod sign_in;
+
 use std::time::Duration;
 
 use axum::http::{Request, Response, StatusCode, header};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
 use url::Url;
@@ -226,10 +228,15 @@ impl Upstream {
             ClientAuth::Post => vec!["client_secret_post"],
             ClientAuth::Auto => vec!["client_secret_basic", "client_secret_post"],
         };
+        let secret = self.0.config.client_secret.expose();
+        // In case the answer to the right secret does not tell: the answer to a wrong one may.
+        let wrong = random_text();
         let mut refused = Vec::new();
         for method in methods {
             let accepted = match endpoint {
-                Some(url) => self.accepts_us(url, method, &[("token", &random_text())]).await,
+                Some(url) => {
+                    self.accepts_us(url, method, secret, &[("token", &random_text())]).await
+                }
                 None => None,
             };
             let accepted = if let Some(accepted) = accepted {
@@ -243,7 +250,13 @@ impl Upstream {
                     ("redirect_uri", &redirect_uri),
                     ("code_verifier", &verifier),
                 ];
-                self.accepts_us(token_endpoint, method, &form).await
+                match self.accepts_us(token_endpoint, method, secret, &form).await {
+                    None => match self.accepts_us(token_endpoint, method, &wrong, &form).await {
+                        Some(false) => Some(true),
+                        _ => None,
+                    },
+                    told => told,
+                }
             };
             match accepted {
                 Some(true) => {
@@ -265,10 +278,15 @@ impl Upstream {
         }
     }
 
-    /// Whether the endpoint accepts our client; `None` when its answer does not tell.
-    async fn accepts_us(&self, url: &str, method: &str, form: &[(&str, &str)]) -> Option<bool> {
-        let config = &self.0.config;
-        let (id, secret) = (config.client_id.as_str(), config.client_secret.expose());
+    /// Whether the endpoint accepts our client with this secret; `None` when its answer does not tell.
+    async fn accepts_us(
+        &self,
+        url: &str,
+        method: &str,
+        secret: &str,
+        form: &[(&str, &str)],
+    ) -> Option<bool> {
+        let id = self.0.config.client_id.as_str();
         let mut body = form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form);
         let mut request = Request::post(url)
@@ -289,75 +307,6 @@ impl Upstream {
             (_, Some("invalid_client" | "unauthorized_client")) | (401, _) => Some(false),
             (200..=299, None) | (_, Some("invalid_grant" | "unsupported_token_type")) => Some(true),
             _ => None,
-        }
-    }
-
-    /// Asks for a sign-in without a person: a provider that knows client and redirect URI sends an
-    /// error back there, and one that does not shows a page.
-    async fn probe_authorize(&self, document: &Value, findings: &mut Findings) {
-        const PROBE: &str = "redirect_uri";
-        let config = &self.0.config;
-        let console = config.preset.console;
-        let Some(mut url) =
-            document["authorization_endpoint"].as_str().and_then(|url| Url::parse(url).ok())
-        else {
-            return; // told by the probe of the endpoints
-        };
-        let mut scopes = config.scopes.clone();
-        let listed = texts(&document["scopes_supported"]).contains(&"offline_access");
-        let offline = match config.offline {
-            Offline::Scope => true,
-            Offline::ScopeWhenListed => listed,
-            Offline::NoScope => false,
-        };
-        if offline {
-            scopes.push("offline_access".to_owned());
-        }
-        scopes.insert(0, "openid".to_owned());
-        scopes.dedup();
-        let challenge = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA256,
-            random_text().as_bytes(),
-        ));
-        url.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &config.client_id)
-            .append_pair("redirect_uri", &self.0.redirect_uri)
-            .append_pair("scope", &scopes.join(" "))
-            .append_pair("state", &random_text())
-            .append_pair("nonce", &random_text())
-            .append_pair("code_challenge", &challenge)
-            .append_pair("code_challenge_method", "S256")
-            .extend_pairs(config.authorize_params.iter().filter(|(name, _)| name != "prompt"))
-            .append_pair("prompt", "none");
-        let response = match self.get(url.as_str()).await {
-            Ok(response) => response,
-            Err(error) => {
-                findings.add(PROBE, Severity::Failed, format!("no answer: {error}"));
-                return;
-            }
-        };
-        let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
-        let back = location.filter(|location| location.starts_with(&self.0.redirect_uri));
-        let register = format!("{}:\n{}", console.redirect_uri, self.0.redirect_uri);
-        match (back, location, response.status().as_u16()) {
-            (Some(back), ..) => {
-                findings.add(PROBE, Severity::Ok, format!("{} is registered", self.0.redirect_uri));
-                scopes_finding(&error_of(back), &scopes, findings);
-            }
-            (None, Some(_), _) => {
-                let found = "the provider leads to a page of its own, which does not tell";
-                findings.mend(PROBE, Severity::Inconclusive, found, register);
-            }
-            (None, None, 400..=499) => {
-                let found = "the client id is unknown, or the redirect URI is not registered";
-                findings.mend(PROBE, Severity::Failed, found, register);
-            }
-            (None, None, status) => {
-                let found =
-                    format!("the provider answers {status} with a page, which does not tell");
-                findings.mend(PROBE, Severity::Inconclusive, found, register);
-            }
         }
     }
 
@@ -416,35 +365,6 @@ fn probe_endpoints(document: &Value, findings: &mut Findings) {
         findings.add(PROBE, Severity::Warning, found);
     } else {
         findings.add(PROBE, Severity::Ok, "all there, over https");
-    }
-}
-
-/// The `error` of an answer at our redirect URI.
-fn error_of(location: &str) -> String {
-    Url::parse(location)
-        .ok()
-        .and_then(|url| {
-            url.query_pairs()
-                .find_map(|(name, value)| (name == "error").then(|| value.into_owned()))
-        })
-        .unwrap_or_default()
-}
-
-fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
-    const PROBE: &str = "scopes";
-    let asked = scopes.join(" ");
-    match error {
-        "invalid_scope" => {
-            let found = format!("the provider refuses one of: {asked}");
-            let mend = "set scopes in [upstream] to those that the client may ask for";
-            findings.mend(PROBE, Severity::Failed, found, mend);
-        }
-        "unauthorized_client" | "invalid_request" | "unsupported_response_type" => {
-            let found = format!("the provider refuses the request: {error}");
-            let mend = "allow the authorization code grant for the client";
-            findings.mend(PROBE, Severity::Failed, found, mend);
-        }
-        _ => findings.add(PROBE, Severity::Ok, format!("{asked}: not refused")),
     }
 }
 
