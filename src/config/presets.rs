@@ -540,6 +540,7 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "dex",
         scopes: &["profile", "email", "groups"],
         offline: Offline::Scope,
+        param_keys: &["connector_id"],
         client_auth: ClientAuth::Basic,
         console: Console {
             redirect_uri: "staticClients[].redirectURIs",

@@ -43,6 +43,15 @@ const flavours = {
     names: ["roles"],
     options: { rotateRefreshToken: true },
   },
+  // ID tokens that prove nothing: whoever knows the client secret can make them.
+  "hs256-only": {
+    issuer: origin,
+    mount: "",
+    claims: () => ({}),
+    names: [],
+    options: { enabledJWA: { idTokenSigningAlgValues: ["HS256"] } },
+    client: { id_token_signed_response_alg: "HS256" },
+  },
 };
 const chosen = flavours[flavour];
 
@@ -53,6 +62,7 @@ const provider = new Provider(chosen.issuer, {
     redirect_uris: [redirectUri],
     grant_types: ["authorization_code", "refresh_token"],
     response_types: ["code"],
+    ...chosen.client,
   }],
   scopes: ["openid", "offline_access", "profile", "email"],
   claims: { openid: ["sub", ...chosen.names], profile: ["name"], email: ["email", "email_verified"] },

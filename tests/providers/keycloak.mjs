@@ -3,12 +3,13 @@
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { SECRET } from "./serve.mjs";
 
 const ADMIN = { username: "admin", password: "only-for-this-test" };
 
 const client = (clientId, portcullis) => ({
   clientId,
-  secret: "keycloak-test-secret",
+  secret: SECRET,
   publicClient: false,
   standardFlowEnabled: true,
   implicitFlowEnabled: false,

@@ -5,10 +5,11 @@ import { spawn } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { chromium } from "playwright-core";
 import { authorization, redeem, register, startCallback } from "../browser/demo.mjs";
+import { dexSubject, startDex } from "./dex.mjs";
 import { startKeycloak } from "./keycloak.mjs";
-import { freePort, startMcpServer, startPortcullis } from "./serve.mjs";
+import { SECRET, check, freePort, startMcpServer, startPortcullis } from "./serve.mjs";
 
-const { CHROMIUM, PORTCULLIS, KEYCLOAK } = process.env;
+const { CHROMIUM, PORTCULLIS, KEYCLOAK, DEX } = process.env;
 const providers = process.env.PROVIDERS.split(" ");
 // Longer than the re-check time: the next refresh has to ask the provider.
 const RECHECK = 61_000;
@@ -121,6 +122,35 @@ function flow(provider, scopes) {
   });
 }
 
+// `portcullis check` against a provider: nothing to find, and each mistake by name. `otherIssuer` is a
+// pair of texts: what names the issuer in the configuration, and what names one that is not there.
+function checks(provider, otherIssuer, configOf = (provider) => provider.portcullis.config) {
+  test("check has nothing to find when all is right", async () => {
+    const { code, findings } = await check(PORTCULLIS, configOf(provider));
+    const others = findings.filter(({ severity }) => severity !== "ok");
+    assert.deepEqual([code, others], [0, []]);
+  });
+
+  test("check names each mistake", async () => {
+    const { url } = provider.portcullis;
+    const config = configOf(provider);
+    const elsewhere = config.replaceAll(url, "http://127.0.0.1:9");
+    const other = config.replace(...otherIssuer(provider));
+    assert.notEqual(other, config);
+    for (const [what, checked, found, mend] of [
+      ["secret", await check(PORTCULLIS, config, "wrong"), /client id or secret refused/, /copy both anew/],
+      ["redirect_uri", await check(PORTCULLIS, elsewhere), /redirect URI is not registered/, /127\.0\.0\.1:9\/auth\/callback/],
+      ["discovery", await check(PORTCULLIS, other), /answers 404|calls itself/, /check the issuer|exactly as the provider does/],
+    ]) {
+      const finding = checked.of(what);
+      assert.equal(finding?.severity, "failed", `${what}: ${JSON.stringify(checked.findings)}`);
+      assert.match(finding.found, found);
+      assert.match(finding.mend, mend);
+      assert.equal(checked.code, 2);
+    }
+  });
+}
+
 function keycloak() {
   const provider = {
     async logIn(page, person) {
@@ -135,7 +165,7 @@ function keycloak() {
     const clients = [["portcullis", `http://127.0.0.1:${own}`], ["online", `http://127.0.0.1:${online}`]];
     provider.keycloak = await startKeycloak(KEYCLOAK, port, clients);
     provider.asked = provider.keycloak.asked;
-    const realm = `provider = "keycloak"\nurl = "${provider.keycloak.url}"\nrealm = "acme"\nclient_secret = "keycloak-test-secret"`;
+    const realm = `provider = "keycloak"\nurl = "${provider.keycloak.url}"\nrealm = "acme"\nclient_secret = { env = "PROVIDER_SECRET" }`;
     const upstream = `${realm}\nclient_id = "portcullis"`;
     const rules = `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }, { groups = ["/staff"], allow = ["staff"] }]`;
     provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, rules, provider.mcp.url);
@@ -150,6 +180,7 @@ function keycloak() {
     provider.mcp?.stop();
   });
 
+  checks(provider, () => ['realm = "acme"', 'realm = "acne"']);
   flow(provider, { alice: "read staff write", bob: "read" });
 
   test("a disabled person is out after the re-check time, and nobody else", async () => {
@@ -180,17 +211,17 @@ const flavours = {
   "okta-like": {
     issuer: (origin) => `${origin}/oauth2/default`,
     upstream: "",
-    rules: `[{ groups = ["Todo Admins"], allow = ["read", "write"] }, { groups = ["Everyone"], allow = ["read"] }]`,
+    rules: `[{ groups = ["Todo Admins"], allow = ["read", "write"] }, { groups = ["Everyone"], allow = ["read"] }, { groups = ["Staff"], allow = ["staff"] }]`,
   },
   "auth0-like": {
     issuer: (origin) => `${origin}/`,
     upstream: `authorize_params = { audience = "https://todo.example/mcp" }\nroles_claim = "https://acme.example/roles"`,
-    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }]`,
+    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }, { roles = ["Staff"], allow = ["staff"] }]`,
   },
   "strict-rotation": {
     issuer: (origin) => origin,
     upstream: `authorize_params = { prompt = "consent" }`,
-    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }]`,
+    rules: `[{ roles = ["Admin"], allow = ["read", "write"] }, { roles = ["User"], allow = ["read"] }, { roles = ["Staff"], allow = ["staff"] }]`,
   },
 };
 
@@ -214,7 +245,8 @@ function oidcProvider(name, flavour) {
     });
     provider.asked = async (person) => Number(await (await fetch(`http://127.0.0.1:${port}/asked/${person}`)).text());
     const issuer = flavour.issuer(`http://127.0.0.1:${port}`);
-    const upstream = `provider = "oidc"\nissuer = "${issuer}"\nclient_id = "portcullis"\nclient_secret = "provider-test-secret"\n${flavour.upstream}`;
+    provider.issuer = issuer;
+    const upstream = `provider = "oidc"\nissuer = "${issuer}"\nclient_id = "portcullis"\nclient_secret = { env = "PROVIDER_SECRET" }\n${flavour.upstream}`;
     provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, flavour.rules, provider.mcp.url);
   });
   after(async () => {
@@ -223,7 +255,84 @@ function oidcProvider(name, flavour) {
     provider.mcp?.stop();
   });
 
+  checks(provider, ({ issuer }) => [`issuer = "${issuer}"`, `issuer = "${new URL("/elsewhere", issuer)}"`]);
   flow(provider, { alice: "read write", bob: "read" });
+
+  test("the token of the last rotation is good for the next question", async () => {
+    await wait(RECHECK);
+    for (const person of ["alice", "bob"]) await refreshAndAsk(provider, person);
+  });
+}
+
+function onlyHs256() {
+  test("check names a provider whose ID tokens prove nothing", async () => {
+    const [port, own] = [await freePort(), await freePort()];
+    const script = new URL("flavours.mjs", import.meta.url).pathname;
+    const child = spawn("node", [script, "hs256-only", String(port), `http://127.0.0.1:${own}/auth/callback`], { stdio: ["ignore", "pipe", "inherit"] });
+    await new Promise((resolve) => child.stdout.once("data", resolve));
+    const { code, of } = await check(PORTCULLIS, `
+public_url = "http://127.0.0.1:${own}"
+[upstream]
+provider = "oidc"
+issuer = "http://127.0.0.1:${port}"
+client_id = "portcullis"
+client_secret = { env = "PROVIDER_SECRET" }
+[[resource]]
+path = "/mcp"
+scopes = ["read"]
+`);
+    child.kill("SIGTERM");
+    assert.equal(code, 2);
+    assert.equal(of("algorithms").severity, "failed");
+    assert.match(of("algorithms").found, /HS256 only/);
+    assert.match(of("algorithms").mend, /RS256 or ES256/);
+  });
+}
+
+function dex() {
+  const provider = {
+    async logIn(page, person) {
+      if (person === "somebody of the directory") {
+        await page.getByRole("button", { name: "Log in with Directory" }).click(); // asks for no password
+      } else {
+        await page.getByRole("button", { name: "Log in with Email" }).click();
+        await page.locator("#login").fill(`${person}@example.com`);
+        await page.locator("#password").fill("password");
+        await page.locator("#submit-login").click();
+      }
+      await page.getByRole("button", { name: "Grant Access" }).click();
+    },
+  };
+  before(async () => {
+    const own = await freePort();
+    provider.mcp = await startMcpServer();
+    provider.dex = await startDex(DEX, `http://127.0.0.1:${own}/auth/callback`, SECRET);
+    provider.asked = provider.dex.asked;
+    const upstream = `provider = "dex"\nissuer = "${provider.dex.issuer}"\nclient_id = "portcullis"\nclient_secret = { env = "PROVIDER_SECRET" }`;
+    const [alice, bob] = ["alice", "bob"].map((person) => dexSubject(person, "local"));
+    const rules = `[{ subjects = ["${alice}"], allow = ["read", "write"] }, { subjects = ["${bob}"], allow = ["read"] }, { groups = ["authors"], allow = ["staff"] }]`;
+    provider.portcullis = await startPortcullis(PORTCULLIS, own, upstream, rules, provider.mcp.url);
+  });
+  after(async () => {
+    await provider.portcullis?.stop();
+    await provider.dex?.stop();
+    provider.mcp?.stop();
+  });
+
+  // With several connectors Dex shows their list before it looks at the request: name one.
+  checks(
+    provider,
+    ({ dex }) => [`issuer = "${dex.issuer}"`, `issuer = "${dex.issuer}/elsewhere"`],
+    ({ portcullis }) => portcullis.config.replace('client_id', 'connector_id = "local"\nclient_id'),
+  );
+  flow(provider, { alice: "read write", bob: "read" });
+
+  test("groups of a directory behind it decide", async () => {
+    const { portcullis, logIn } = provider;
+    const somebody = await connect(portcullis, "somebody of the directory", logIn);
+    assert.equal(somebody.tokens.scope, "staff");
+    assert.equal((await call(portcullis, somebody)).status, 200);
+  });
 
   test("the token of the last rotation is good for the next question", async () => {
     await wait(RECHECK);
@@ -234,7 +343,9 @@ function oidcProvider(name, flavour) {
 // All at once: each mostly waits for the re-check time.
 describe("identity providers", { concurrency: true }, () => {
   if (providers.includes("keycloak")) describe("Keycloak", { concurrency: false }, keycloak);
+  if (providers.includes("dex")) describe("Dex", { concurrency: false }, dex);
   if (providers.includes("oidc")) {
+    describe("oidc-provider, hs256-only", { concurrency: false }, onlyHs256);
     for (const [name, flavour] of Object.entries(flavours)) {
       describe(`oidc-provider, ${name}`, { concurrency: false }, () => oidcProvider(name, flavour));
     }

@@ -1,11 +1,14 @@
 // `portcullis serve` in front of a small MCP server that says who called.
 
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+
+// The secret of the client `portcullis` at every provider.
+export const SECRET = "provider-test-secret";
 
 export async function freePort() {
   const server = createTcpServer();
@@ -36,7 +39,7 @@ export async function startMcpServer() {
 export async function startPortcullis(binary, port, upstream, rules, target) {
   const folder = mkdtempSync(join(tmpdir(), "portcullis-providers-"));
   const url = `http://127.0.0.1:${port}`;
-  writeFileSync(join(folder, "portcullis.toml"), `
+  const config = `
 public_url = "${url}"
 listen     = "127.0.0.1:${port}"
 [upstream]
@@ -47,8 +50,15 @@ path   = "/mcp"
 target = "${target}"
 scopes = ["read", "write", "staff"]
 rule   = ${rules}
-`);
-  const child = spawn(binary, ["serve"], { cwd: folder, stdio: ["ignore", "inherit", "pipe"], env: { ...process.env, PORTCULLIS_LOG: "info" } });
+`;
+  return serve(binary, folder, url, config);
+}
+
+// Serves with a configuration of the caller's.
+export async function serve(binary, folder, url, config) {
+  writeFileSync(join(folder, "portcullis.toml"), config);
+  const env = { ...process.env, PORTCULLIS_LOG: "info", PROVIDER_SECRET: SECRET };
+  const child = spawn(binary, ["serve"], { cwd: folder, stdio: ["ignore", "inherit", "pipe"], env });
   let said = "";
   await new Promise((resolve, reject) => {
     child.stderr.on("data", (data) => {
@@ -59,6 +69,7 @@ rule   = ${rules}
   });
   return {
     url,
+    config,
     mcp: `${url}/mcp`,
     log: () => said,
     async stop() {
@@ -69,4 +80,17 @@ rule   = ${rules}
       rmSync(folder, { recursive: true });
     },
   };
+}
+
+// `portcullis check --json`: the exit code, and the findings by probe.
+export async function check(binary, config, secret = SECRET) {
+  const folder = mkdtempSync(join(tmpdir(), "portcullis-check-"));
+  writeFileSync(join(folder, "portcullis.toml"), config);
+  const env = { ...process.env, PROVIDER_SECRET: secret };
+  const { code, stdout } = await new Promise((resolve) => {
+    execFile(binary, ["check", "--json"], { cwd: folder, env }, (error, stdout) => resolve({ code: error?.code ?? 0, stdout }));
+  });
+  rmSync(folder, { recursive: true });
+  const { findings } = JSON.parse(stdout);
+  return { code, findings, of: (probe) => findings.find((finding) => finding.probe === probe) };
 }

@@ -1,6 +1,6 @@
 //! Would the provider send people back to us? Asked at its authorization endpoint, without a person.
 
-use axum::http::header;
+use axum::http::{Response, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use url::Url;
 use super::super::Upstream;
 use super::{Findings, Severity, texts};
 use crate::config::Offline;
+use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
 
 impl Upstream {
@@ -23,7 +24,7 @@ impl Upstream {
         let Some(url) = self.sign_in_without_a_person(document, &scopes, redirect_uri) else {
             return; // told by the probe of the endpoints
         };
-        let response = match self.get(url.as_str()).await {
+        let response = match self.knock(url).await {
             Ok(response) => response,
             Err(error) => {
                 findings.add(PROBE, Severity::Failed, format!("no answer: {error}"));
@@ -63,12 +64,34 @@ impl Upstream {
     async fn refuses_another(&self, document: &Value, scopes: &[String]) -> bool {
         let another = format!("{}/{}", self.0.redirect_uri, random_text());
         match self.sign_in_without_a_person(document, scopes, &another) {
-            Some(url) => self
-                .get(url.as_str())
-                .await
-                .is_ok_and(|response| response.status().is_client_error()),
+            Some(url) => {
+                self.knock(url).await.is_ok_and(|response| response.status().is_client_error())
+            }
             None => false,
         }
+    }
+
+    /// Asks, and follows where the provider leads on at its own place, as Dex does to its one connector
+    /// before it looks at the request.
+    async fn knock(&self, mut url: Url) -> Result<Response<Vec<u8>>, HttpError> {
+        const HOPS: u32 = 3;
+        let mut response = self.get(url.as_str()).await?;
+        for _ in 0..HOPS {
+            let location = response.headers().get(header::LOCATION);
+            let next = location.and_then(|l| l.to_str().ok()).and_then(|l| url.join(l).ok());
+            match next {
+                Some(next) if next.origin() == url.origin() && !self.is_our_place(&next) => {
+                    response = self.get(next.as_str()).await?;
+                    url = next;
+                }
+                _ => break,
+            }
+        }
+        Ok(response)
+    }
+
+    fn is_our_place(&self, url: &Url) -> bool {
+        url.as_str().starts_with(&self.0.redirect_uri)
     }
 
     fn scopes_asked(&self, document: &Value) -> Vec<String> {
