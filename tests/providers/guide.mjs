@@ -7,13 +7,13 @@ export function follow(page, { realm, portcullis, named }) {
     named.add(text);
     return text;
   };
-  const menu = (text) => page.getByRole("link", { name: name(text), exact: true }).click();
+  const menu = (text) => page.getByRole("link", { name: name(text), exact: true }).first().click();
   const button = (text) => page.getByRole("button", { name: name(text), exact: true }).first().click();
   const plain = (text) => page.getByRole("button", { name: text, exact: true }).first().click(); // Next, Save: of any page
   const tab = (text) => page.getByRole("tab", { name: name(text), exact: true }).click();
   // Labels of required fields end with a star.
-  const field = (text, within = page) => within.getByLabel(new RegExp(`^\\s*${name(text)}\\s*\\*?\\s*$`)).first();
-  const saved = () => page.getByText(/successfully|has been|created/i).first().waitFor();
+  const field = (text, within = page) => within.getByLabel(new RegExp(`^\\s*${name(text)}\\s*\\*?\\s*$`)).and(within.locator("input")).first();
+  const told = (text) => page.getByText(text).first().waitFor(); // what Keycloak says when it has saved
   async function set(text, on) {
     const box = field(text);
     if ((await box.isChecked()) !== on) await box.click({ force: true });
@@ -25,6 +25,8 @@ export function follow(page, { realm, portcullis, named }) {
 
   return {
     async realm() {
+      // A person waits until a message is gone that lies over a button.
+      await page.addStyleTag({ content: ".pf-v5-c-alert-group { pointer-events: none }" });
       await menu("Manage realms");
       await button("Create realm");
       await field("Realm name").fill(realm);
@@ -46,7 +48,7 @@ export function follow(page, { realm, portcullis, named }) {
       await plain("Next");
       await field("Valid redirect URIs").fill(`${portcullis}/auth/callback`);
       await plain("Save");
-      await saved();
+      await told(/Client created/);
     },
 
     async secret() {
@@ -73,14 +75,14 @@ export function follow(page, { realm, portcullis, named }) {
         await page.getByRole("link", { name: name("Create role"), exact: true }).or(page.getByRole("button", { name: "Create role", exact: true })).first().click();
         await field("Role name").fill(role);
         await plain("Save");
-        await saved();
+        await page.getByRole("tab", { name: "Users in role" }).waitFor();
       }
     },
 
     async group(group) {
       await menu("Groups");
       await button("Create group");
-      await field("Name", page.getByRole("dialog")).fill(group);
+      await page.getByRole("dialog").locator("#name").fill(group);
       await page.getByRole("dialog").getByRole("button", { name: "Create", exact: true }).click();
       await page.getByRole("link", { name: group, exact: true }).waitFor();
     },
@@ -93,12 +95,12 @@ export function follow(page, { realm, portcullis, named }) {
       await field("First name").fill(username);
       await field("Last name").fill("Test");
       await plain("Create");
-      await saved();
+      await page.getByRole("tab", { name: "Role mapping" }).waitFor();
       await tab("Credentials");
       await button("Set password");
       const dialog = page.getByRole("dialog");
-      await field("Password", dialog).fill(username);
-      await field("Password confirmation", dialog).fill(username);
+      await dialog.locator("#password").fill(username);
+      await dialog.locator("#passwordConfirmation").fill(username);
       const temporary = dialog.getByLabel(name("Temporary"), { exact: true });
       if (await temporary.isChecked()) await temporary.click({ force: true });
       await dialog.getByRole("button", { name: "Save", exact: true }).click();
@@ -124,12 +126,12 @@ export function follow(page, { realm, portcullis, named }) {
       await page.getByRole("link", { name: name("portcullis-dedicated"), exact: true }).click();
       await button("Configure a new mapper");
       await page.getByText(name("Group Membership"), { exact: true }).first().click();
-      await field("Name").fill("groups");
+      await page.locator("#name").fill("groups");
       await field("Token Claim Name").fill("groups");
       await set("Full group path", true);
       await set("Add to ID token", true);
       await plain("Save");
-      await saved();
+      await told(/Mapping successfully created/);
     },
 
     async logout() {
@@ -141,18 +143,20 @@ export function follow(page, { realm, portcullis, named }) {
       await set("Backchannel logout session required", true);
       await set("Backchannel logout revoke offline sessions", true);
       await page.getByRole("button", { name: "Save", exact: true }).last().click();
-      await saved();
+      await told(/Client successfully updated/);
     },
 
     async realmSettings() {
       await menu("Realm settings");
+      await page.getByRole("tab", { name: "Tokens", exact: true }).waitFor(); // a client has a tab Sessions, too
       await tab("Sessions");
       await page.getByText(name("Offline Session Idle"), { exact: true }).first().waitFor();
       await tab("Tokens");
       await set("Revoke Refresh Token", true);
-      await field("Refresh Token Max Reuse").fill("1");
+      const reuse = page.locator(".pf-v5-c-form__group").filter({ hasText: name("Refresh Token Max Reuse") });
+      await reuse.getByRole("spinbutton").fill("1");
       await page.getByRole("button", { name: "Save", exact: true }).last().click();
-      await saved();
+      await told(/Realm successfully updated/);
     },
   };
 }

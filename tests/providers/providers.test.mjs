@@ -2,12 +2,16 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { chromium } from "playwright-core";
 import { authorization, redeem, register, startCallback } from "../browser/demo.mjs";
 import { dexSubject, startDex } from "./dex.mjs";
 import { startKeycloak } from "./keycloak.mjs";
-import { SECRET, check, freePort, startMcpServer, startPortcullis } from "./serve.mjs";
+import { follow } from "./guide.mjs";
+import { SECRET, check, freePort, serve, startMcpServer, startPortcullis } from "./serve.mjs";
 
 const { CHROMIUM, PORTCULLIS, KEYCLOAK, DEX } = process.env;
 const providers = process.env.PROVIDERS.split(" ");
@@ -204,6 +208,78 @@ function keycloak() {
     }
     assert.equal(status, 401, online.log());
     assert.equal((await refresh(online, alice)).status, 400);
+  });
+
+  keycloakGuide(provider);
+}
+
+// docs/identity-providers/keycloak.md from an empty realm, step by step, in Keycloak's Admin Console.
+function keycloakGuide(provider) {
+  test("the guide, followed word by word from an empty realm, ends in a working connection", async () => {
+    const { keycloak, mcp, logIn } = provider;
+    const guide = readFileSync(new URL("../../docs/identity-providers/keycloak.md", import.meta.url), "utf8");
+    const japanese = readFileSync(new URL("../../docs/identity-providers/keycloak.ja.md", import.meta.url), "utf8");
+    const own = await freePort();
+    const url = `http://127.0.0.1:${own}`;
+    const folder = mkdtempSync(join(tmpdir(), "portcullis-guide-"));
+
+    const page = await browser.newPage({ viewport: { width: 1400, height: 1600 } });
+    await page.goto(keycloak.console);
+    await page.locator("#username").fill(keycloak.administrator.username);
+    await page.locator("#password").fill(keycloak.administrator.password);
+    await page.locator("#kc-login").click();
+    const named = new Set();
+    const step = follow(page, { realm: "guide", portcullis: url, named });
+    await step.realm();
+    await step.client();
+    const secret = await step.secret();
+    await step.clientScopes();
+    await step.roles();
+    await step.group("contractors");
+    await step.person("alice", "Admin", "contractors");
+    await step.person("bob", "User");
+    await step.groupsMapper();
+    await step.logout();
+    await step.realmSettings();
+    await page.close();
+    for (const name of named) {
+      assert.ok(guide.includes(name), `keycloak.md does not name ${name}`);
+      assert.ok(japanese.includes(name), `keycloak.ja.md does not name ${name}`);
+    }
+
+    // Section 3, with the addresses of this machine.
+    writeFileSync(join(folder, "secret"), `${secret}\n`, { mode: 0o600 });
+    const written = /```toml\n([\s\S]*?)```/;
+    assert.equal(written.exec(guide)[1], written.exec(japanese)[1].replaceAll(/#.*/g, ""), "both guides configure the same");
+    const config = written.exec(guide)[1]
+      .replace("https://mcp.example.com", url)
+      .replace("https://sso.example.com", keycloak.url)
+      .replace('"acme"', '"guide"')
+      .replace("/run/secrets/keycloak", join(folder, "secret"))
+      .replace("http://127.0.0.1:9000/mcp", mcp.url);
+    const checked = await check(PORTCULLIS, config);
+    assert.deepEqual(checked.findings.filter(({ severity }) => severity !== "ok"), []);
+
+    const portcullis = await serve(PORTCULLIS, folder, url, `listen = "127.0.0.1:${own}"\n${config}`);
+    try {
+      const alice = await connect(portcullis, "alice", logIn);
+      assert.equal(alice.tokens.scope, "create:todos read:todos"); // section 4
+      const bob = await connect(portcullis, "bob", logIn);
+      assert.equal(bob.tokens.scope, "create:todos");
+      assert.equal((await call(portcullis, bob)).status, 200);
+      // Section 5: signed out there, out here within seconds.
+      await keycloak.signOut("bob", "guide");
+      let status;
+      for (let n = 0; n < 50 && status !== 401; n++) {
+        status = (await call(portcullis, bob)).status;
+        await wait(100);
+      }
+      assert.equal(status, 401, portcullis.log());
+      assert.match(portcullis.log(), /upstream_logout/);
+      assert.equal((await call(portcullis, alice)).status, 200);
+    } finally {
+      await portcullis.stop();
+    }
   });
 }
 
