@@ -30,7 +30,7 @@ browser:
 clients:
     scripts/test-clients
 
-# Real identity providers and their login pages: Keycloak, three kinds of oidc-provider
+# Real identity providers and their login pages: Keycloak, Dex, kinds of oidc-provider
 providers:
     scripts/test-providers
 
