@@ -114,8 +114,18 @@ impl TestApp {
         let admin_table = format!("[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]");
         let config = [config, admin_table, setup.after_admin].join("\n");
         let (http, plays_persona, running) = (Http::default(), setup.persona.is_some(), None);
-        let mut app =
-            Self { url, admin_url, clock, idp, todo, database, http, config, plays_persona, running };
+        let mut app = Self {
+            url,
+            admin_url,
+            clock,
+            idp,
+            todo,
+            database,
+            http,
+            config,
+            plays_persona,
+            running,
+        };
         app.running = Some(app.launch(listener, Some(admin)).await);
         app
     }
