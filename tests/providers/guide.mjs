@@ -146,6 +146,15 @@ export function follow(page, { realm, portcullis, named }) {
       await told(/Client successfully updated/);
     },
 
+    // Section 5: ends a person's session at Keycloak.
+    async revoke(username) {
+      await menu("Sessions");
+      const row = page.getByRole("row").filter({ hasText: username }).filter({ hasText: name("OFFLINE") });
+      await row.getByRole("button").last().click();
+      await page.getByRole("menuitem", { name: name("Revoke"), exact: true }).click();
+      await row.waitFor({ state: "detached" });
+    },
+
     async realmSettings() {
       await menu("Realm settings");
       await page.getByRole("tab", { name: "Tokens", exact: true }).waitFor(); // a client has a tab Sessions, too

@@ -74,13 +74,13 @@ export async function startKeycloak(home, port, clients) {
   });
   const url = `http://127.0.0.1:${port}`;
 
-  async function admin(method, path, body, realm = "acme") {
+  async function admin(method, path, body) {
     const login = await fetch(`${url}/realms/master/protocol/openid-connect/token`, {
       method: "POST",
       body: new URLSearchParams({ grant_type: "password", client_id: "admin-cli", ...ADMIN }),
     });
     const { access_token } = await login.json();
-    const response = await fetch(`${url}/admin/realms/${realm}${path}`, {
+    const response = await fetch(`${url}/admin/realms/acme${path}`, {
       method,
       headers: { authorization: `Bearer ${access_token}`, "content-type": "application/json" },
       body: body && JSON.stringify(body),
@@ -89,13 +89,13 @@ export async function startKeycloak(home, port, clients) {
     return response.headers.get("content-type")?.includes("json") ? response.json() : undefined;
   }
 
-  const idOf = async (username, realm) => (await admin("GET", `/users?exact=true&username=${username}`, undefined, realm))[0].id;
+  const idOf = async (username) => (await admin("GET", `/users?exact=true&username=${username}`))[0].id;
   return {
     url,
     // How often a refresh token of this person was accepted.
     asked: async (username) => (await admin("GET", `/events?type=REFRESH_TOKEN&user=${await idOf(username)}`)).length,
     disable: async (username) => admin("PUT", `/users/${await idOf(username)}`, { enabled: false }),
-    signOut: async (username, realm) => admin("POST", `/users/${await idOf(username, realm)}/logout`, undefined, realm),
+    signOut: async (username) => admin("POST", `/users/${await idOf(username)}/logout`),
     console: `${url}/admin/master/console/`,
     administrator: ADMIN,
     stop: async () => {
