@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth2::{
     AsyncHttpClient, HttpRequest, HttpResponse, RequestTokenError, StandardErrorResponse,
     TokenResponse as _,
@@ -24,6 +26,9 @@ pub(super) struct Answer {
     pub(super) response: CoreTokenResponse,
     /// Why there is an ID token that cannot even be read.
     pub(super) unreadable: Option<&'static str>,
+    /// The ID token as it came, where `response` has it with its issuer respelled: the signature is that
+    /// of this one.
+    pub(super) as_it_came: Option<String>,
 }
 
 impl Answer {
@@ -32,7 +37,10 @@ impl Answer {
         UpstreamTokens {
             access_token: response.access_token().secret().clone(),
             refresh_token: response.refresh_token().map(|token| token.secret().clone()),
-            id_token: response.id_token().map(ToString::to_string),
+            id_token: self
+                .as_it_came
+                .clone()
+                .or_else(|| response.id_token().map(ToString::to_string)),
             nonce: None,
         }
     }
@@ -73,11 +81,20 @@ pub(super) struct Caller {
     http: HttpClient,
     status: AtomicU16,
     unreadable: OnceLock<&'static str>,
+    as_it_came: OnceLock<String>,
+    /// Other spellings of the issuer, and the issuer.
+    aliases: (&'static [&'static str], String),
 }
 
 impl Caller {
-    pub(super) fn new(http: HttpClient) -> Self {
-        Self { http, status: AtomicU16::new(0), unreadable: OnceLock::new() }
+    pub(super) fn new(http: HttpClient, aliases: &'static [&'static str], issuer: &str) -> Self {
+        Self {
+            http,
+            status: AtomicU16::new(0),
+            unreadable: OnceLock::new(),
+            as_it_came: OnceLock::new(),
+            aliases: (aliases, issuer.to_owned()),
+        }
     }
 
     /// Status of the last answer; 0 when there was none.
@@ -86,7 +103,24 @@ impl Caller {
     }
 
     pub(super) fn answer(&self, response: CoreTokenResponse) -> Answer {
-        Answer { response, unreadable: self.unreadable.get().copied() }
+        let unreadable = self.unreadable.get().copied();
+        Answer { response, unreadable, as_it_came: self.as_it_came.get().cloned() }
+    }
+
+    /// An ID token whose issuer goes by another spelling, with the usual one: the library reads URLs only,
+    /// and Google's other spelling is none.
+    fn respelled(&self, id_token: &str) -> Option<String> {
+        let (aliases, issuer) = &self.aliases;
+        let parts: Vec<&str> = id_token.split('.').collect();
+        let [header, payload, signature] = parts.as_slice() else { return None };
+        let mut claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        if !aliases.contains(&claims.get("iss")?.as_str()?) {
+            return None;
+        }
+        claims["iss"] = issuer.as_str().into();
+        let payload = URL_SAFE_NO_PAD.encode(claims.to_string());
+        Some(format!("{header}.{payload}.{signature}"))
     }
 
     /// Takes out of an answer with tokens what the library would refuse the whole answer for: a rotated
@@ -96,6 +130,13 @@ impl Caller {
         let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else { return body };
         if !answer.contains_key("access_token") {
             return body;
+        }
+        let came = answer.get("id_token").and_then(Value::as_str).map(str::to_owned);
+        let respelled = came.as_deref().and_then(|token| self.respelled(token));
+        let is_respelled = respelled.is_some();
+        if let (Some(came), Some(respelled)) = (came, respelled) {
+            let _ = self.as_it_came.set(came);
+            answer.insert("id_token".to_owned(), respelled.into());
         }
         let odd_time = answer.get("expires_in").is_some_and(|time| !time.is_u64());
         let unreadable = match answer.get("id_token") {
@@ -107,7 +148,7 @@ impl Caller {
                 .is_err()
                 .then_some("it is not a signed JWT"),
         };
-        if !odd_time && unreadable.is_none() {
+        if !odd_time && unreadable.is_none() && !is_respelled {
             return body;
         }
         if odd_time {

@@ -184,7 +184,7 @@ impl Inner {
 }
 
 /// The provider's key that the header names, or its only one.
-fn key_of(provider: &Provider, header: &jsonwebtoken::Header) -> Option<Jwk> {
+pub(super) fn key_of(provider: &Provider, header: &jsonwebtoken::Header) -> Option<Jwk> {
     let keys = serde_json::to_value(provider.metadata.jwks()).ok()?;
     let keys: JwkSet = serde_json::from_value(keys).ok()?;
     match (&header.kid, keys.keys.as_slice()) {

@@ -11,10 +11,14 @@ use oauth2::{
     EndpointNotSet, EndpointSet, PkceCodeVerifier, RedirectUrl, RefreshToken, TokenResponse as _,
 };
 use openidconnect::core::{CoreClient, CoreClientAuthMethod, CoreIdToken, CoreJwsSigningAlgorithm};
-use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, Scope, TokenResponse as _};
+use openidconnect::{
+    AccessTokenHash, ClaimsVerificationError, Nonce, Scope, SignatureVerificationError,
+    TokenResponse as _,
+};
 use serde_json::Value;
 
 use super::answer::{Answer, Caller, TokenFailure, classify};
+use super::notice::key_of;
 use super::provider::Provider;
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
@@ -145,7 +149,8 @@ impl Inner {
 
     /// Sends requests for the library, and remembers the status of the last answer.
     pub(super) fn caller(&self) -> Caller {
-        Caller::new(self.http.clone())
+        let aliases = self.config.preset.issuer_aliases;
+        Caller::new(self.http.clone(), aliases, &self.config.issuer)
     }
 
     /// Verifies the ID token of an answer (OIDC Core §3.1.3.7). With a nonce it is that of a login;
@@ -166,11 +171,15 @@ impl Inner {
             .id_token()
             .ok_or_else(|| LoginFailed::Misconfigured("no ID token in the answer".to_owned()))?;
         let access_token = answer.response.access_token();
-        match self.verify_with(provider, id_token, access_token, nonce) {
+        let as_it_came = answer.as_it_came.as_deref();
+        let verify = |provider: &Provider| {
+            self.verify_with(provider, id_token, as_it_came, access_token, nonce)
+        };
+        match verify(provider) {
             Err(ClaimsVerificationError::SignatureVerification(cause)) => {
                 // The provider may have rotated its keys since we last looked.
                 match self.with_new_keys(provider).await {
-                    Ok(Some(renewed)) => self.verify_with(&renewed, id_token, access_token, nonce),
+                    Ok(Some(renewed)) => verify(&renewed),
                     Ok(None) => Err(ClaimsVerificationError::SignatureVerification(cause)),
                     Err(error) => {
                         return Err(LoginFailed::Unavailable(format!("its keys: {error}")));
@@ -186,6 +195,7 @@ impl Inner {
         &self,
         provider: &Provider,
         id_token: &CoreIdToken,
+        as_it_came: Option<&str>,
         access_token: &AccessToken,
         nonce: Option<&Nonce>,
     ) -> Result<Identity, ClaimsVerificationError> {
@@ -194,7 +204,6 @@ impl Inner {
         let client = self.client(provider);
         let verifier = client
             .id_token_verifier()
-            .require_issuer_match(self.config.preset.issuer_aliases.is_empty())
             .set_allowed_algs([
                 CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
                 CoreJwsSigningAlgorithm::RsaSsaPssSha256,
@@ -213,6 +222,15 @@ impl Inner {
                 }
                 Ok(())
             });
+        let verifier = match as_it_came {
+            None => verifier,
+            Some(original) => {
+                // What the provider signed is the original: that signature is checked here, and the
+                // library reads the same claims but for the spelling of the issuer.
+                self.check_signature(provider, original)?;
+                verifier.insecure_disable_signature_check()
+            }
+        };
         let claims = match nonce {
             Some(nonce) => id_token.claims(&verifier, nonce)?,
             None => id_token.claims(&verifier, |_: Option<&Nonce>| Ok(()))?,
@@ -232,11 +250,6 @@ impl Inner {
                 return Err(invalid("at_hash does not fit the access token"));
             }
         }
-        let issuer = claims.issuer().as_str();
-        let aliases = self.config.preset.issuer_aliases;
-        if issuer != provider.metadata.issuer().as_str() && !aliases.contains(&issuer) {
-            return Err(ClaimsVerificationError::InvalidIssuer("another issuer".to_owned()));
-        }
         let sub = claims.subject().as_str().to_owned();
         let claims = payload(&id_token.to_string()).unwrap_or_default();
         // The library leaves `nbf` alone (RFC 7519 §4.1.5).
@@ -250,6 +263,31 @@ impl Inner {
         }
         let sid = claims.get("sid").and_then(Value::as_str).map(str::to_owned);
         Ok(Identity { subject, sub, sid, claims })
+    }
+
+    /// Checks the signature of an ID token by one of the provider's keys, and that it is for us.
+    fn check_signature(
+        &self,
+        provider: &Provider,
+        id_token: &str,
+    ) -> Result<(), ClaimsVerificationError> {
+        let refused = ClaimsVerificationError::SignatureVerification;
+        let no_key = || refused(SignatureVerificationError::NoMatchingKey);
+        let header = jsonwebtoken::decode_header(id_token).map_err(|_| no_key())?;
+        if header.alg != jsonwebtoken::Algorithm::RS256 {
+            let reason = "only RS256 is accepted here".to_owned();
+            return Err(refused(SignatureVerificationError::DisallowedAlg(reason)));
+        }
+        let key = key_of(provider, &header).ok_or_else(no_key)?;
+        let key = jsonwebtoken::DecodingKey::from_jwk(&key).map_err(|_| no_key())?;
+        let mut validation = jsonwebtoken::Validation::new(header.alg);
+        validation.validate_exp = false; // by our own clock, with all other claims
+        validation.set_issuer(self.config.preset.issuer_aliases);
+        validation.set_audience(&[&self.config.client_id]);
+        validation.set_required_spec_claims(&["iss", "aud"]);
+        jsonwebtoken::decode::<Value>(id_token, &key, &validation)
+            .map(|_| ())
+            .map_err(|error| refused(SignatureVerificationError::CryptoError(error.to_string())))
     }
 
     /// Whether the provider vouches for somebody we let in: of our domain, tenant or organisation.

@@ -1,6 +1,6 @@
 //! Providers that others run.
 
-use portcullis::demo::Misbehaviour;
+use portcullis::demo::{KeyUse, Misbehaviour};
 use serde_json::{Value, json};
 
 use super::super::{ask_again, assert_fresh};
@@ -104,6 +104,36 @@ async fn google_wants_no_offline_scope_and_a_hosted_domain() {
     assert_eq!(tokens.scope, "create:todos", "Google tells no groups");
     let tokens = ask_again(&app, &client, &tokens).await;
     assert_fresh(&tokens);
+    // Google's issuer has two spellings, and one of them is no URL.
+    app.idp.misbehave(|how| how.id_token_issuer = Some("accounts.google.com".to_owned()));
+    assert_fresh(&ask_again(&app, &client, &tokens).await);
+    client.sign_in("alice").await;
+    let forged: [fn(&mut Misbehaviour); 6] = [
+        |how| how.algorithm = Some("none".to_owned()),
+        |how| how.algorithm = Some("HS256".to_owned()),
+        |how| how.keys = KeyUse::NextUnpublished,
+        |how| how.wrong_nonce = true,
+        |how| how.expired_id_token = true,
+        |how| how.id_token_audience = Some("another-client".into()),
+    ];
+    for (n, forge) in forged.into_iter().enumerate() {
+        app.idp.misbehave(|how| {
+            *how = Misbehaviour {
+                id_token_issuer: Some("accounts.google.com".to_owned()),
+                change_id_token: Some(|claims| claims["hd"] = "acme.com".into()),
+                ..Misbehaviour::default()
+            };
+            forge(how);
+        });
+        app.advance(60);
+        let page = client.authorize("alice", &[]).await;
+        assert_eq!(page.status, 403, "forgery {n}");
+    }
+    app.idp.misbehave(|how| {
+        *how = Misbehaviour::default();
+        how.change_id_token = Some(|claims| claims["hd"] = "acme.com".into());
+    });
+    client.authorize("alice", &[]).await.assert_leads_to(&format!("{REDIRECT_URI}?code="));
     app.idp
         .misbehave(|how| how.id_token_issuer = Some("https://accounts.google.com.evil".to_owned()));
     client.authorize("alice", &[]).await.assert_page(403);
