@@ -284,7 +284,7 @@ async fn a_kill_after_the_providers_rotation_is_healed_by_its_grace() {
     let (client, tokens) = kill_after_the_providers_rotation(&mut server).await;
     let before = server.idp.requests_to("/token");
     let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
-    assert_eq!(tokens.expires_in, 600, "the provider vouched again");
+    assert!(tokens.expires_in > 300, "the provider vouched again");
     assert_eq!(server.idp.requests_to("/token"), before + 1);
     client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
 }
@@ -301,8 +301,8 @@ async fn a_kill_after_the_providers_rotation_without_grace_is_one_clear_sign_in(
     client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
     let again = client.sign_in("bob").await;
     server.database.execute("UPDATE upstream_sessions SET last_ok_at = last_ok_at - 1000").await;
-    assert_eq!(Tokens::of(&client.refresh(&again.refresh_token).await).expires_in, 600);
+    assert!(Tokens::of(&client.refresh(&again.refresh_token).await).expires_in > 300);
 
     // Nobody else has lost anything.
-    assert_eq!(Tokens::of(&other.refresh(&others.refresh_token).await).expires_in, 600);
+    assert!(Tokens::of(&other.refresh(&others.refresh_token).await).expires_in > 300);
 }
