@@ -1,0 +1,411 @@
+"""The servers of examples/, protected by a real Portcullis, called by real people's clients.
+
+The configuration is what the READMEs of the examples say, with free ports in place of theirs. People sign
+in at npm's oidc-provider, and their client is the official Python SDK's. Run by scripts/test-examples.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "examples"
+sys.path.insert(0, str(HERE.parent / "clients"))
+
+import httpx2
+from mcp.client import Client
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientMetadata
+
+import people
+from people import free_port, start
+
+logging.disable(logging.CRITICAL)
+PORTCULLIS = os.environ["PORTCULLIS"]
+DICE = os.environ["DICE"]
+REDIRECT_URI = "http://127.0.0.1:53125/callback"
+SECRET = "a secret: with / characters + that need % encoding"
+
+
+@dataclass
+class Server:
+    """An example, as it runs."""
+
+    folder: str
+    readme_port: int
+    command: list[str]
+    alg: str
+    tools: set[str]
+    path: str | None = None  # behind the gateway
+    env: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.folder + (", behind" if self.path else "")
+
+
+SERVERS = [
+    Server("python-pyjwt", 9001, [sys.executable, "server.py"], "RS256", {"get_time"}),
+    Server("python-mcp-auth", 9002, [sys.executable, "server.py"], "ES256", {"create-todo", "get-todos", "delete-todo"}),
+    Server("node-mcp-auth", 9003, ["node", "server.mjs"], "EdDSA", {"create-todo", "get-todos", "delete-todo"}),
+    Server("python-fastmcp", 9004, [sys.executable, "server.py"], "ES256", {"echo", "add"}),
+    Server("python-fastmcp", 9005, [sys.executable, "server.py"], "ES256", {"echo", "add"}, "/echo", {"BEHIND_GATEWAY": "yes"}),
+    Server("python-behind-gateway", 9006, [sys.executable, "server.py"], "ES256", {"get_fortune"}, "/fortune"),
+    Server("rust-rmcp", 9007, [DICE], "ES256", {"roll", "roll_loaded"}),
+]
+CLOCK, TODO_PYTHON, TODO_NODE, ECHO, ECHO_BEHIND, FORTUNE, DICE_SERVER = SERVERS
+
+
+class Person(people.Person):
+    """Somebody whose client is the SDK."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, REDIRECT_URI)
+
+    async def callback(self) -> AuthorizationCodeResult:
+        if error := self.answer.get("error"):
+            raise PermissionError(error)
+        return AuthorizationCodeResult(code=self.answer["code"], state=self.answer["state"], iss=self.answer.get("iss"))
+
+
+class Memory:
+    """What the SDK asks its user to keep."""
+
+    tokens = client = None
+
+    async def get_tokens(self):
+        return self.tokens
+
+    async def set_tokens(self, tokens):
+        self.tokens = tokens
+
+    async def get_client_info(self):
+        return self.client
+
+    async def set_client_info(self, client_info):
+        self.client = client_info
+
+
+def connect(server: Server, name: str) -> tuple[Client, Memory]:
+    person, memory = Person(name), Memory()
+    auth = OAuthClientProvider(
+        server_url=server.url,
+        client_metadata=OAuthClientMetadata(client_name="Python SDK", redirect_uris=[REDIRECT_URI]),
+        storage=memory,
+        redirect_handler=person.open,
+        callback_handler=person.callback,
+    )
+    http = httpx2.AsyncClient(auth=auth, timeout=20)
+    return Client(streamable_http_client(server.url, http_client=http)), memory
+
+
+async def call(client: Client, tool: str, **arguments):
+    """What a tool answers: a value, or the words with which it refuses."""
+    result = await client.call_tool(tool, arguments)
+    if result.is_error:
+        return PermissionError(result.content[0].text)
+    value = result.structured_content
+    if value is None:
+        return result.content[0].text
+    return value["result"] if set(value) == {"result"} else value
+
+
+def header_and_claims(token: str) -> tuple[dict, dict]:
+    return tuple(json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+
+
+def check_token(server: Server, memory: Memory) -> None:
+    header, claims = header_and_claims(memory.tokens.access_token)
+    assert header["typ"] == "at+jwt" and header["alg"] == server.alg, header
+    assert claims["aud"] == server.url, claims
+
+
+async def token_for(issuer: str, server: Server, name: str, scope: str | None = None) -> str:
+    """A token as a client gets it that asks for `scope`, whatever the server would like."""
+    verifier = secrets.token_urlsafe(32)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    person = Person(name)
+    async with httpx2.AsyncClient() as http:
+        registration = {"redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none"}
+        client_id = (await http.post(f"{issuer}/register", json=registration)).json()["client_id"]
+        asked = {"response_type": "code", "client_id": client_id, "redirect_uri": REDIRECT_URI, "state": "s",
+                 "code_challenge": challenge, "code_challenge_method": "S256", "resource": server.url}
+        await person.open(f"{issuer}/authorize?" + urlencode(asked | ({"scope": scope} if scope else {})))
+        redeemed = {"grant_type": "authorization_code", "client_id": client_id, "redirect_uri": REDIRECT_URI,
+                    "code": person.answer["code"], "code_verifier": verifier, "resource": server.url}
+        answer = await http.post(f"{issuer}/token", data=redeemed)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["access_token"]
+
+
+async def ask(server: Server, token: str | None, tool: str | None = None, **arguments):
+    """One plain request, as it comes before any session."""
+    meta = {f"io.modelcontextprotocol/{name}": value for name, value in {
+        "protocolVersion": "2026-07-28", "clientCapabilities": {}, "clientInfo": {"name": "test", "version": "1"}}.items()}
+    params = {"name": tool, "arguments": arguments, "_meta": meta} if tool else {"_meta": meta}
+    method = "tools/call" if tool else "tools/list"
+    headers = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2026-07-28", "mcp-method": method}
+    if tool:
+        headers["mcp-name"] = tool
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    async with httpx2.AsyncClient() as http:
+        return await http.post(server.url, headers=headers, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+
+
+async def without_a_token(issuer: str, server: Server) -> None:
+    answer = await ask(server, None)
+    assert answer.status_code == 401, (server.name, answer.status_code, answer.text)
+    challenge = answer.headers["www-authenticate"]
+    metadata_url = re.search(r'resource_metadata="([^"]+)"', challenge).group(1)
+    async with httpx2.AsyncClient() as http:
+        metadata = (await http.get(metadata_url)).json()
+        assert metadata["resource"] == server.url, metadata
+        assert metadata["authorization_servers"] == [issuer], metadata
+        found = (await http.get(f"{issuer}/.well-known/oauth-authorization-server")).json()
+        assert found["issuer"] == issuer
+    print(f"ok {server.name}: no token, 401, and the metadata leads to Portcullis")
+
+
+def forged(token: str) -> dict[str, str]:
+    """The same token, not quite."""
+    header, payload, signature = token.split(".")
+    encode = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+    head, claims = header_and_claims(token)
+    return {
+        "no token at all": "nonsense",
+        "another signature": f"{header}.{payload}.{signature[:-8]}{'A' * 8}",
+        "other claims": f"{header}.{encode(claims | {'scope': 'everything'})}.{signature}",
+        "alg none": f"{encode(head | {'alg': 'none'})}.{payload}.",
+        "an unknown key": f"{encode(head | {'kid': 'unknown'})}.{payload}.{signature}",
+    }
+
+
+async def refused_elsewhere(tokens: dict[str, str]) -> None:
+    for server in SERVERS:
+        good = await ask(server, tokens[server.name])
+        assert good.status_code < 401, (server.name, good.status_code, good.text)
+        for other in SERVERS:
+            if other is not server:
+                answer = await ask(server, tokens[other.name])
+                assert answer.status_code == 401, (server.name, other.name, answer.status_code, answer.text)
+        for what, token in forged(tokens[server.name]).items():
+            answer = await ask(server, token)
+            assert answer.status_code == 401, (server.name, what, answer.status_code, answer.text)
+        again = await ask(server, tokens[server.name])
+        assert again.status_code == good.status_code, (server.name, again.status_code, again.text)
+        print(f"ok {server.name}: the tokens of the six others and five forgeries are refused")
+
+
+def insufficient(answer) -> None:
+    assert answer.status_code == 403, (answer.status_code, answer.text)
+    assert 'error="insufficient_scope"' in answer.headers["www-authenticate"], answer.headers
+
+
+def failure_inside(error: BaseException, kind: type) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(failure_inside(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind) or (error.__cause__ is not None and failure_inside(error.__cause__, kind))
+
+
+async def is_sent_away(server: Server, name: str) -> None:
+    """Portcullis itself says no, and the client learns it."""
+    try:
+        async with connect(server, name)[0] as client:
+            await client.list_tools()
+        raise AssertionError(f"{name} got in")
+    except BaseException as error:
+        if not failure_inside(error, PermissionError):
+            raise
+
+
+async def clock(issuer: str) -> str:
+    client, memory = connect(CLOCK, "admin")
+    async with client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == CLOCK.tools
+        told = await call(client, "get_time", timezone="Europe/Vienna")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+0[12]:00", told), told
+    check_token(CLOCK, memory)
+    only_connect = await token_for(issuer, CLOCK, "bob")
+    assert header_and_claims(only_connect)[1]["scope"] == "connect"
+    insufficient(await ask(CLOCK, only_connect))
+    await is_sent_away(CLOCK, "bob")
+    print("ok python-pyjwt: an Admin learns the time; a person without access:mcp gets 403")
+    return memory.tokens.access_token
+
+
+async def to_dos(server: Server) -> str:
+    client, bobs = connect(server, "bob")
+    async with client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == server.tools
+        tea = await call(client, "create-todo", content="Tea")
+        assert (tea["owner"], tea["content"]) == ("oidc:bob", "Tea"), tea
+    check_token(server, bobs)
+    assert bobs.tokens.scope == "create:todos"
+    admin, memory = connect(server, "admin")
+    async with admin:
+        coffee = await call(admin, "create-todo", content="Coffee")
+        assert len((await call(admin, "get-todos"))["todos"]) == 2, "an Admin sees everybody's"
+        bob, _ = connect(server, "bob")
+        async with bob:
+            assert (await call(bob, "get-todos"))["todos"] == [tea], "a User sees their own"
+            refused = await call(bob, "delete-todo", id=coffee["id"])
+            assert isinstance(refused, PermissionError) and "delete:todos" in str(refused), refused
+            assert (await call(bob, "delete-todo", id=tea["id"])) == tea
+        assert (await call(admin, "delete-todo", id=coffee["id"])) == coffee
+    check_token(server, memory)
+    print(f"ok {server.name}: a User keeps to their own to-dos, an Admin reads and deletes everybody's")
+    return memory.tokens.access_token
+
+
+async def echo_and_add(issuer: str, server: Server) -> str:
+    admin, memory = connect(server, "admin")
+    async with admin:
+        assert {tool.name for tool in (await admin.list_tools()).tools} == server.tools
+        assert await call(admin, "echo", text="hello") == "hello"
+        assert await call(admin, "add", a=2, b=3) == 5
+    check_token(server, memory)
+    bob, bobs = connect(server, "bob")
+    async with bob:
+        assert await call(bob, "echo", text="hello") == "hello"
+    assert bobs.tokens.scope == "use:echo"
+    if server.path:
+        refused = await ask(server, bobs.tokens.access_token, "add", a=2, b=3)
+        insufficient(refused)
+        assert "use:add" in refused.headers["www-authenticate"]
+    else:
+        refused = await ask(server, bobs.tokens.access_token, "add", a=2, b=3)
+        assert "Unknown tool" in refused.text and "5" not in refused.text.replace("2026", ""), refused.text
+        insufficient(await ask(server, await token_for(issuer, server, "admin", "use:add")))
+    print(f"ok {server.name}: everybody echoes, an Admin adds, a User does not")
+    return memory.tokens.access_token
+
+
+async def fortunes() -> str:
+    told, memory = {}, None
+    for name in ("admin", "bob"):
+        client, memory = connect(FORTUNE, name)
+        async with client:
+            told[name] = await call(client, "get_fortune")
+            assert told[name] == await call(client, "get_fortune")
+        check_token(FORTUNE, memory)
+    assert all(text.endswith(".") for text in told.values()), told
+    print("ok python-behind-gateway: two people are told fortunes")
+    return memory.tokens.access_token
+
+
+async def dice(issuer: str) -> str:
+    client, memory = connect(DICE_SERVER, "admin")
+    async with client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == DICE_SERVER.tools
+        assert 1 <= int(await call(client, "roll", sides=6)) <= 6
+        assert await call(client, "roll_loaded", sides=6) == "6, oidc:admin"
+    check_token(DICE_SERVER, memory)
+    bob, _ = connect(DICE_SERVER, "bob")
+    async with bob:
+        assert 1 <= int(await call(bob, "roll", sides=6)) <= 6
+        refused = await call(bob, "roll_loaded", sides=6)
+        assert isinstance(refused, PermissionError) and "load:dice" in str(refused), refused
+    insufficient(await ask(DICE_SERVER, await token_for(issuer, DICE_SERVER, "admin", "load:dice")))
+    print("ok rust-rmcp: everybody rolls, only an Admin has loaded dice, a token without roll:dice gets 403")
+    return memory.tokens.access_token
+
+
+def configuration(issuer: str, listen: str, provider: str, ports: dict[int, int]) -> str:
+    """What the READMEs say, with free ports."""
+    blocks = [re.search(r"```toml\n(.*?)```", (EXAMPLES / folder / "README.md").read_text(), re.S).group(1)
+              for folder in dict.fromkeys(server.folder for server in SERVERS)]
+    head = f"""
+public_url = "{issuer}"
+listen     = "{listen}"
+[upstream]
+provider      = "oidc"
+issuer        = "{provider}"
+client_id     = "portcullis"
+client_secret = {{ env = "UPSTREAM_SECRET" }}
+"""
+    return re.sub(r"127\.0\.0\.1:(90\d\d)", lambda found: f"127.0.0.1:{ports[int(found[1])]}", head + "\n".join(blocks))
+
+
+async def answers(url: str, process: subprocess.Popen) -> None:
+    async with httpx2.AsyncClient() as http:
+        for _ in range(300):
+            assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+            try:
+                await http.get(url)
+                return
+            except httpx2.TransportError:
+                await asyncio.sleep(0.1)
+    raise AssertionError(f"{url} never answered")
+
+
+async def main() -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    issuer = f"http://{listen}"
+    provider_port = free_port()
+    ports = {server.readme_port: free_port() for server in SERVERS}
+    os.environ |= {"UPSTREAM_SECRET": SECRET, "PORTCULLIS_LOG": "warn,portcullis=info"}
+    children: list[subprocess.Popen] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            provider = f"http://127.0.0.1:{provider_port}"
+            Path(folder, "portcullis.toml").write_text(configuration(issuer, listen, provider, ports))
+            script = str(HERE.parent / "clients" / "provider.mjs")
+            children.append(start(["node", script, str(provider_port), f"{issuer}/auth/callback"], "listening", folder))
+            children.append(start([PORTCULLIS, "serve"], "serving", folder, "stderr"))
+            log = open(Path(folder, "servers.log"), "w")
+            for server in SERVERS:
+                port = ports[server.readme_port]
+                env = os.environ | {"PORT": str(port), "ISSUER": issuer} | server.env
+                server.url = f"{issuer}{server.path}" if server.path else f"http://127.0.0.1:{port}/mcp"
+                process = subprocess.Popen(server.command, cwd=EXAMPLES / server.folder, env=env, stdout=log, stderr=log)
+                children.append(process)
+            for server, process in zip(SERVERS, children[2:]):
+                try:
+                    await answers(f"http://127.0.0.1:{ports[server.readme_port]}/", process)
+                except AssertionError:
+                    print(Path(folder, "servers.log").read_text())
+                    raise
+            if "--stay" in sys.argv:
+                for server in SERVERS:
+                    print(f"  {server.name:30} {server.url}")
+                input("\nSign in as admin (an Admin) or anybody else (a User). Enter ends it. ")
+                return
+            for server in SERVERS:
+                await without_a_token(issuer, server)
+            tokens = {CLOCK.name: await clock(issuer)}
+            for server in (TODO_PYTHON, TODO_NODE):
+                tokens[server.name] = await to_dos(server)
+            for server in (ECHO, ECHO_BEHIND):
+                tokens[server.name] = await echo_and_add(issuer, server)
+            tokens[FORTUNE.name] = await fortunes()
+            tokens[DICE_SERVER.name] = await dice(issuer)
+            await refused_elsewhere(tokens)
+        except BaseException:
+            if (log := Path(folder, "servers.log")).exists():
+                print(log.read_text()[-6000:])
+            raise
+        finally:
+            for child in children:
+                child.terminate()
+            for child in children:
+                child.wait()
+
+
+begun = time.monotonic()
+asyncio.run(main())
+print(f"all examples passed in {time.monotonic() - begun:.0f} s")
