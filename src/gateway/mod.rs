@@ -24,6 +24,7 @@ use axum::routing::any;
 
 use crate::app::App;
 use crate::config::ResourceConfig;
+use crate::web::body;
 use authenticate::authenticate;
 use challenge::Refused;
 
@@ -74,7 +75,13 @@ async fn serve(
     request: Request,
 ) -> Result<Response, Refused> {
     // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
-    let caller = authenticate(app, resource, request.headers()).await?;
+    let caller = match authenticate(app, resource, request.headers()).await {
+        Ok(caller) => caller,
+        Err(refused) => {
+            body::skip(request.into_body()).await;
+            return Err(refused);
+        }
+    };
     if !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
         return Err(Refused::Method);
     }

@@ -3,10 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::client::{McpClient, Tokens, jwt_part};
 use crate::harness::http::Answer;
-use crate::harness::{Setup, TestApp, todo_resource};
+use crate::harness::{Setup, TestApp, raw, todo_resource};
 
 fn ping() -> Value {
     json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })
@@ -46,6 +47,28 @@ async fn gw_01_no_token_is_challenged_whatever_the_method_and_nothing_reaches_th
 }
 
 /// M13: every way a token can be wrong is the same 401.
+#[tokio::test]
+async fn a_challenge_ends_no_connection_on_which_the_body_is_still_to_come() {
+    let app = TestApp::start().await;
+    let host = app.url.trim_start_matches("http://");
+    let body = ping().to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut connection = raw::connect(&app.url).await;
+    for _ in 0..2 {
+        connection.write_all(head.as_bytes()).await.unwrap();
+        // Meanwhile the server has long seen the head.
+        challenge(&call(&app, &[]).await, 401);
+        connection.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = [0; 4096];
+        let read = connection.read(&mut answer).await.unwrap();
+        assert_eq!(raw::status(&String::from_utf8_lossy(&answer[..read])), 401);
+    }
+}
+
 #[tokio::test]
 async fn jw_01_a_token_that_is_not_exactly_ours_is_refused() {
     let app = TestApp::start().await;
