@@ -26,9 +26,13 @@ postgres:
 browser:
     SCREENSHOTS=screenshots scripts/test-browser
 
-# The official Python SDK, a foreign identity provider, a foreign MCP server
+# The official SDKs, Inspector's command line, the conformance suite, a foreign identity provider and MCP server
 clients:
     scripts/test-clients
+
+# The MCP servers of examples/ with real tokens; `just examples --stay` leaves them running
+examples *arguments:
+    scripts/test-examples {{arguments}}
 
 # Real identity providers and their login pages: Keycloak, Dex, kinds of oidc-provider
 providers:

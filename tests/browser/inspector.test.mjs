@@ -67,6 +67,25 @@ async function picture(page, name) {
   if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
 }
 
+// What the tool answered, in sight.
+async function pictureOfResult(page, result, name) {
+  await result.waitFor();
+  await result.scrollIntoViewIfNeeded();
+  const { y, height } = await result.boundingBox();
+  assert.ok(y >= 0 && y + height <= SCREEN.viewport.height, `${name}: the result is out of sight`);
+  await picture(page, name);
+}
+
+// Adds a to-do with Inspector 1.0.
+async function callATool(page, content, name) {
+  await page.getByRole("button", { name: "List Tools" }).click();
+  await page.getByText("Add a to-do").first().click();
+  await page.getByLabel("content").fill(content);
+  await page.getByRole("button", { name: "Run Tool" }).click();
+  await page.getByText("Tool Result: Success").waitFor();
+  await pictureOfResult(page, page.getByText(content).last(), name);
+}
+
 // Whether Inspector 1.0 is connected in the end.
 async function connect(page, connection) {
   await page.goto(`${PAGE}/?transport=streamable-http&serverUrl=${demo.mcp}`);
@@ -93,14 +112,46 @@ test("MCP Inspector 1.0: through its proxy, and from the browser itself", async 
         assert.ok(connection === "Direct" && attempt < 5, `${connection}: never connected`);
         await page.context().close();
       }
-      await page.getByRole("button", { name: "List Tools" }).click();
-      await page.getByText("Add a to-do").first().click();
-      await page.getByLabel("content").fill(`Tea, ${connection}`);
-      await page.getByRole("button", { name: "Run Tool" }).click();
-      await page.getByText("Tool Result: Success").waitFor();
-      await picture(page, `inspector-1-${connection.toLowerCase().replace(" ", "-")}`);
+      await callATool(page, `Tea, ${connection}`, `inspector-1-${connection.toLowerCase().replace(" ", "-")}`);
       await page.context().close();
     }
+  } finally {
+    await stop();
+  }
+});
+
+test("MCP Inspector 1.0: the guided flow, step by step, and then a tool", async () => {
+  const stop = await startInspector("inspector-1/cli/build/cli.js", [], [PAGE, "http://localhost:6277/health"]);
+  try {
+    const page = await (await browser.newContext(SCREEN)).newPage();
+    await page.goto(`${PAGE}/?transport=streamable-http&serverUrl=${demo.mcp}`);
+    await page.getByRole("button", { name: "Open Auth Settings" }).click();
+    await page.getByRole("button", { name: "Guided OAuth Flow" }).click();
+    const step = page.getByRole("button", { name: "Continue", exact: true });
+    for (const found of ["OAuth Metadata Sources", "Registered Client Information", "Authorization URL:"]) {
+      await step.click();
+      await page.getByText(found).first().waitFor();
+    }
+    const opened = page.context().waitForEvent("page");
+    await page.getByRole("button", { name: "Open authorization URL in new tab" }).click();
+    const tab = await opened;
+    await approveAndSignIn(tab);
+    await tab.getByText("Please copy this authorization code").waitFor();
+    const code = await tab.locator("code").textContent();
+    await tab.close();
+    await page.getByLabel("Authorization Code", { exact: true }).fill(code);
+    await step.click();
+    await page.getByText("Token Request Details").waitFor();
+    await step.click();
+    await page.getByText("Authentication successful!", { exact: false }).or(page.getByText("Access Tokens")).first().waitFor();
+    await picture(page, "inspector-1-guided-flow");
+
+    // What the flow brought is what Connect uses: nobody is asked again.
+    await page.getByRole("button", { name: /Back to Connect/ }).click();
+    await page.getByRole("button", { name: "Connect", exact: true }).click();
+    await page.getByText("Connected", { exact: true }).first().waitFor();
+    await callATool(page, "Tea, step by step", "inspector-1-guided");
+    await page.context().close();
   } finally {
     await stop();
   }
@@ -119,9 +170,8 @@ test("MCP Inspector 2: through its back end", async () => {
     await page.getByText("Add a to-do").first().click();
     await page.getByRole("textbox", { name: "content" }).fill("Tea from the Inspector");
     await page.getByRole("button", { name: /Run|Execute|Call/ }).first().click();
-    await page.getByText("Tea from the Inspector").last().waitFor();
     await page.getByText('"owner"').or(page.getByText("Bob Brown")).first().waitFor();
-    await picture(page, "inspector-2");
+    await pictureOfResult(page, page.getByText("Tea from the Inspector").last(), "inspector-2");
     await page.context().close();
   } finally {
     await stop();
