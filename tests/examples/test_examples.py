@@ -325,6 +325,22 @@ async def dice(issuer: str) -> str:
     return memory.tokens.access_token
 
 
+async def outage(token: str) -> None:
+    """Where the keys cannot be fetched, nobody is told that a token is bad, or their client would drop it."""
+    for server, status in ((CLOCK, 500), (DICE_SERVER, 503)):
+        port = free_port()
+        env = os.environ | {"PORT": str(port), "ISSUER": f"http://127.0.0.1:{free_port()}"}
+        process = subprocess.Popen(server.command, cwd=EXAMPLES / server.folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            alone = Server(server.folder, 0, [], server.alg, set(), url=f"http://127.0.0.1:{port}/mcp")
+            await answers(alone.url, process)
+            assert (answer := await ask(alone, token)).status_code == status, (server.name, answer.status_code)
+        finally:
+            process.terminate()
+            process.wait()
+    print("ok python-pyjwt, rust-rmcp: an outage of Portcullis makes no token bad")
+
+
 def configuration(issuer: str, listen: str, provider: str, ports: dict[int, int]) -> str:
     """What the READMEs say, with free ports."""
     blocks = [re.search(r"```toml\n(.*?)```", (EXAMPLES / folder / "README.md").read_text(), re.S).group(1)
@@ -367,7 +383,7 @@ async def main() -> None:
             script = str(HERE.parent / "clients" / "provider.mjs")
             children.append(start(["node", script, str(provider_port), f"{issuer}/auth/callback"], "listening", folder))
             children.append(start([PORTCULLIS, "serve"], "serving", folder, "stderr"))
-            log = open(Path(folder, "servers.log"), "w")
+            log = Path(folder, "servers.log").open("w")
             for server in SERVERS:
                 port = ports[server.readme_port]
                 env = os.environ | {"PORT": str(port), "ISSUER": issuer} | server.env
@@ -395,6 +411,7 @@ async def main() -> None:
             tokens[FORTUNE.name] = await fortunes()
             tokens[DICE_SERVER.name] = await dice(issuer)
             await refused_elsewhere(tokens)
+            await outage(tokens[CLOCK.name])
         except BaseException:
             if (log := Path(folder, "servers.log")).exists():
                 print(log.read_text()[-6000:])
