@@ -1,5 +1,6 @@
 //! The route table, in the order a client meets it.
 
+mod account;
 mod authorize;
 mod callback;
 mod consent;
@@ -59,13 +60,22 @@ fn resource_routes(app: &App) -> Router<App> {
     }
 }
 
-/// For people: ask, approve, come back. No other origin may read them.
+/// For people: ask, approve, come back; later see what is connected. No other origin may read them.
 fn people_routes() -> Router<App> {
     Router::new()
         .route("/authorize", get(authorize::get).fallback(method_not_allowed))
         .route("/consent", post(consent::post).fallback(method_not_allowed))
         .route("/auth/callback", get(callback::get).fallback(method_not_allowed))
         .route("/waiting", get(waiting::get).fallback(method_not_allowed))
+        .route("/account", get(account::get).fallback(method_not_allowed))
+        .route("/account/sign-in", post(account::sign_in).fallback(method_not_allowed))
+        .route("/account/signed-in", get(account::signed_in).fallback(method_not_allowed))
+        .route("/account/disconnect", post(account::disconnect).fallback(method_not_allowed))
+        .route("/account/sign-out", post(account::sign_out).fallback(method_not_allowed))
+        .route(
+            "/account/sign-out-everywhere",
+            post(account::sign_out_everywhere).fallback(method_not_allowed),
+        )
 }
 
 /// For the identity provider, which proves itself with a signed token.

@@ -9,6 +9,7 @@ mod authorization_codes;
 mod browse;
 mod client_assertions;
 mod clients;
+mod connections;
 mod console;
 mod grants;
 mod installation;
@@ -39,6 +40,7 @@ pub use browse::{
 };
 pub use client_assertions::ProofUse;
 pub use clients::{ClientKind, Registered, StoredClient};
+pub use connections::Connection;
 pub use console::{NewSignIn, Realm, SignedIn};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;

@@ -364,8 +364,13 @@ pub async fn sign_out(
         .sign_out(&visitor.session, app.now(), event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
+    Ok(signed_out(site))
+}
+
+/// The answer to somebody whose session has ended: the first page, without the cookie.
+pub fn signed_out(site: &Site<'_>) -> Response {
     let mut response = see_other(&format!("{}{}", site.origin, site.home));
     let clear = site.cookies().clear_console(site.realm);
     response.headers_mut().append(header::SET_COOKIE, clear);
-    Ok(response)
+    response
 }

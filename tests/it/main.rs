@@ -36,6 +36,7 @@ mod streams;
 
 mod shipped_clients;
 
+mod account;
 mod admin;
 mod audit;
 mod github;

@@ -24,6 +24,7 @@ use portcullis::config::Config;
 use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
 use portcullis::server;
 use portcullis::storage::Storage;
+use portcullis::telemetry::audit::{Actor, AuditEvent};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -207,6 +208,21 @@ impl TestApp {
     /// A registered public client on loopback, with a browser of its own.
     pub(crate) async fn client(&self) -> McpClient {
         McpClient::register(self).await
+    }
+
+    /// The same under a name of its own: another client.
+    pub(crate) async fn client_named(&self, name: &str) -> McpClient {
+        let metadata = serde_json::json!({
+            "client_name": name,
+            "redirect_uris": [client::REDIRECT_URI],
+            "token_endpoint_auth_method": "none",
+        });
+        McpClient::register_as(self, metadata).await
+    }
+
+    /// An audit event, for changes made past the pages.
+    pub(crate) fn audit_event(&self, name: &'static str) -> AuditEvent {
+        AuditEvent::new(name, Actor::Server, &Clock::Manual(self.clock.clone()))
     }
 
     /// The shortest way to tokens: a new client, approved and signed in by `person`.

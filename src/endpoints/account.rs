@@ -1,0 +1,254 @@
+//! `/account`: a signed-in person's own connected applications. Everything here is found by who is
+//! signed in, never by what a form says (threats AD-03).
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::App;
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::client_name::DisplayName;
+use crate::oauth::redirect_uri::{Destination, destination};
+use crate::storage::{Connection, Realm};
+use crate::telemetry::audit::Actor;
+use crate::web::console::{self, NotIn, Site, Visitor};
+use crate::web::lists::{Frame, sign_in_page};
+use crate::web::pages::Message;
+use crate::web::params::Params;
+use crate::web::people::{PageError, see_other};
+use crate::web::words::words;
+
+words! {
+    struct AccountWords {
+        title: "Your connected applications", "接続しているアプリケーション";
+        explained: "These applications can act for you here. Disconnecting one takes effect at once; to use it again, you connect it again.", "次のアプリケーションは、ここであなたに代わって操作できます。接続の解除はすぐに有効になります。また使うには、もう一度接続してください。";
+        none: "You have connected no application.", "接続しているアプリケーションはありません。";
+        unnamed: "An application without a name", "名前のないアプリケーション";
+        gone: "An application that is no longer registered", "登録が削除されたアプリケーション";
+        verified: "Verified by your administrator", "管理者が確認済み";
+        unverified: "Not verified: it registered itself", "未確認:自己登録されたアプリケーション";
+        suspicious: "The name could be mistaken for another", "別の名前と紛らわしい";
+        server: "MCP server", "MCPサーバー";
+        goes_to: "Its answers go to", "応答の送信先";
+        on_device: "a program on a device", "端末上のプログラム";
+        scopes: "It may", "許可した操作";
+        no_scopes: "sign you in, and nothing else", "サインインのみ";
+        since: "Connected since", "接続日時";
+        last_use: "Last used", "最終利用";
+        disconnect: "Disconnect", "接続を解除";
+        disconnect_what: "Disconnect {}", "{}の接続を解除";
+        disconnected: "The application is disconnected.", "接続を解除しました。";
+        not_there: "That application was not connected any more.", "そのアプリケーションはすでに接続されていません。";
+        sign_out: "Sign out", "サインアウト";
+        here: "Sign out here", "ここでサインアウト";
+        here_note: "Ends your visit to this page in this browser. Your applications stay connected, unless your organisation ends them with your sign-in.", "このブラウザーでのこのページの利用を終了します。組織の設定でサインインとともに終了する場合を除き、アプリケーションの接続は残ります。";
+        everywhere: "Sign out everywhere", "すべての場所でサインアウト";
+        everywhere_note: "Disconnects every application and ends every visit to this page, in every browser and on every device.", "すべてのブラウザーと端末で、すべてのアプリケーションの接続とこのページの利用を終了します。";
+        footer: "Times are UTC.", "時刻はUTCです。";
+    }
+}
+
+/// A connection, made fit to be shown.
+struct Shown {
+    row: Connection,
+    name: String,
+    suspicious: bool,
+    verified: bool,
+    goes_to: Vec<(String, bool)>,
+    resource_name: Option<String>,
+    /// Each scope, and what it means in words.
+    scopes: Vec<(String, Option<String>)>,
+    disconnect: String,
+}
+
+impl Shown {
+    fn of(app: &App, w: &'static AccountWords, row: Connection) -> Self {
+        let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
+        let metadata = metadata.and_then(Result::ok);
+        let name = DisplayName::of(metadata.as_ref().and_then(|m| m.client_name.as_deref()));
+        let unnamed = if metadata.is_some() { w.unnamed } else { w.gone };
+        let shown_name = name.text.unwrap_or_else(|| unnamed.to_owned());
+        let mut goes_to: Vec<(String, bool)> = Vec::new();
+        for uri in metadata.iter().flat_map(|metadata| &metadata.redirect_uris) {
+            let to = destination(uri.as_str());
+            let one = (to.to_string(), !matches!(to, Destination::Https { .. }));
+            if !goes_to.contains(&one) {
+                goes_to.push(one);
+            }
+        }
+        let resource = app.resource(&row.resource);
+        let texts = resource.map(|resource| resource.scope_texts.as_slice()).unwrap_or_default();
+        let scopes = row.scopes.iter().map(|scope| {
+            let text = texts.iter().find(|(known, _)| known == scope);
+            (scope.to_string(), text.and_then(|(_, text)| text.clone()))
+        });
+        Self {
+            suspicious: name.suspicious,
+            // As on the consent page: nobody can vouch for a program on a device.
+            verified: row.trusted && goes_to.iter().all(|(_, on_device)| !on_device),
+            goes_to,
+            resource_name: resource.and_then(|resource| resource.name.clone()),
+            scopes: scopes.collect(),
+            disconnect: w.disconnect_what.replace("{}", &shown_name),
+            name: shown_name,
+            row,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "account/connections.html")]
+struct AccountTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static AccountWords,
+    connections: Vec<Shown>,
+}
+
+/// Somebody who is signed in, or the page that asks to.
+async fn enter(app: &App, headers: &HeaderMap) -> Result<Visitor, Response> {
+    let site = Site::account(app);
+    console::visitor(app, &site, headers).await.map_err(|why| match why {
+        NotIn::SignedOut => sign_in_page(app, &site, headers, site.home, false),
+        NotIn::NotAllowed => {
+            let (status, message) = (StatusCode::FORBIDDEN, Message::LoginRefused);
+            PageError::new(headers, status, message, &"not for this person").into_response()
+        }
+        NotIn::Unavailable(reason) => {
+            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
+            PageError::new(headers, status, message, &reason).into_response()
+        }
+        NotIn::Storage(error) => PageError::storage(headers, &error).into_response(),
+    })
+}
+
+/// A form of a page of ours, of this very session.
+async fn read_form(
+    app: &App,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: Body,
+) -> Result<(Visitor, Params), Response> {
+    let visitor = enter(app, headers).await?;
+    let form = console::read_form(&Site::account(app), headers, query, body).await;
+    let form = form.map_err(IntoResponse::into_response)?;
+    console::check_csrf(headers, &visitor, &form).map_err(IntoResponse::into_response)?;
+    Ok((visitor, form))
+}
+
+fn home(app: &App) -> String {
+    app.config().public_url.join("/account")
+}
+
+/// `GET /account`.
+pub(super) async fn get(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let visitor = enter(&app, &headers).await?;
+    let connections = app.storage().connections(&visitor.session.subject, app.now()).await;
+    let connections =
+        connections.map_err(|error| PageError::storage(&headers, &error).into_response())?;
+    let mut frame = Frame::new(&headers, &visitor, Realm::Account);
+    let w = AccountWords::of(frame.language);
+    frame.notice = match query.as_deref() {
+        Some("done=disconnected") => Some(w.disconnected.to_owned()),
+        Some("done=not_there") => Some(w.not_there.to_owned()),
+        _ => None,
+    };
+    w.footer.clone_into(&mut frame.footer);
+    let connections = connections.into_iter().map(|row| Shown::of(&app, w, row)).collect();
+    let template = AccountTemplate { frame: &frame, w, connections };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
+/// `POST /account/sign-in`.
+pub(super) async fn sign_in(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, PageError> {
+    let site = Site::account(&app);
+    console::read_form(&site, &headers, query.as_deref(), body).await?;
+    console::begin_sign_in(&app, &site, &headers, site.home, false).await
+}
+
+/// `GET /account/signed-in`: back from the identity provider.
+pub(super) async fn signed_in(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, PageError> {
+    console::finish_sign_in(&app, &Site::account(&app), &headers, query.as_deref()).await
+}
+
+/// `POST /account/disconnect`: one application at one MCP server.
+pub(super) async fn disconnect(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    let (visitor, form) = read_form(&app, &headers, query.as_deref(), body).await?;
+    let field = |name| form.get(name).ok().flatten().unwrap_or_default();
+    let subject = &visitor.session.subject;
+    let event = app.event("grants_revoked", Actor::Person);
+    let ended = app
+        .storage()
+        .disconnect(subject, field("client"), field("server"), app.now(), event)
+        .await
+        .map_err(|error| PageError::storage(&headers, &error).into_response())?;
+    let done = if ended > 0 { "disconnected" } else { "not_there" };
+    Ok(see_other(&format!("{}?done={done}", home(&app))))
+}
+
+/// `POST /account/sign-out`: this browser's visit ends, and at the provider too where it has a way.
+pub(super) async fn sign_out(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    let (visitor, _) = read_form(&app, &headers, query.as_deref(), body).await?;
+    let response = console::sign_out(&app, &Site::account(&app), &headers, &visitor).await;
+    let response = response.map_err(IntoResponse::into_response)?;
+    Ok(on_to_provider(&app, &visitor, response).await)
+}
+
+/// `POST /account/sign-out-everywhere`: every grant, session and visit of this person ends.
+pub(super) async fn sign_out_everywhere(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Response> {
+    let (visitor, _) = read_form(&app, &headers, query.as_deref(), body).await?;
+    let subject = &visitor.session.subject;
+    let event = app.event("person_signed_out", Actor::Person);
+    let because = "the person signed out everywhere";
+    app.storage()
+        .sign_out_everywhere(subject, because, app.now(), event)
+        .await
+        .map_err(|error| PageError::storage(&headers, &error).into_response())?;
+    let response = console::signed_out(&Site::account(&app));
+    Ok(on_to_provider(&app, &visitor, response).await)
+}
+
+/// What there was to end here has ended. Where the provider can end its own session with this browser,
+/// it is sent there, and comes back if our address is registered there for that.
+async fn on_to_provider(app: &App, visitor: &Visitor, mut response: Response) -> Response {
+    let url = app.upstream().end_session_url(&visitor.session.session_id, &home(app)).await;
+    match url {
+        Ok(Some(url)) => {
+            if let Ok(url) = HeaderValue::from_str(url.as_str()) {
+                response.headers_mut().insert(header::LOCATION, url);
+            }
+        }
+        Ok(None) => {}
+        Err(cause) => tracing::error!(%cause, "the provider's logout page is not known now"),
+    }
+    response
+}

@@ -1,0 +1,128 @@
+//! What a person has connected, as `/account` shows it: client × MCP server, never anybody else's.
+
+use std::collections::BTreeMap;
+
+use super::{Storage, StorageError, column, moment, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+use crate::telemetry::audit::AuditEvent;
+
+/// Most grants of one person that are read for their page.
+const MOST: i64 = 1000;
+
+/// One client at one MCP server, for one person; connected more than once, it is still one.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The client.
+    pub client_id: String,
+    /// What the client registered, JSON; `None` when it is gone.
+    pub client_metadata: Option<String>,
+    /// Whether an administrator vouches for the client.
+    pub trusted: bool,
+    /// The MCP server.
+    pub resource: String,
+    /// What the person consented to, in all.
+    pub scopes: ScopeSet,
+    /// Since when.
+    pub since: Timestamp,
+    /// Last code redeemed or token refreshed.
+    pub last_used_at: Timestamp,
+}
+
+impl Storage {
+    /// The living connections of a person, last used first.
+    pub async fn connections(
+        &self,
+        subject: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Connection>, StorageError> {
+        let rows = sqlx::query(
+            "SELECT g.client_id, c.metadata, COALESCE(s.trusted, 0) AS trusted, g.resource, g.ceiling,
+                    g.created_at, g.last_used_at
+             FROM grants g JOIN upstream_sessions u ON u.id = g.session_id AND u.state = 'active'
+             LEFT JOIN clients c ON c.id = g.client_id
+             LEFT JOIN client_standings s ON s.client_id = g.client_id
+             WHERE g.subject = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
+             ORDER BY g.id DESC LIMIT $3",
+        )
+        .bind(subject)
+        .bind(now.unix())
+        .bind(MOST)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: BTreeMap<(String, String), Connection> = BTreeMap::new();
+        for row in &rows {
+            let one = Connection {
+                client_id: column(row, "client_id")?,
+                client_metadata: column(row, "metadata")?,
+                trusted: column::<i64>(row, "trusted")? != 0,
+                resource: column(row, "resource")?,
+                scopes: scopes(row, "ceiling")?,
+                since: moment(row, "created_at")?,
+                last_used_at: moment(row, "last_used_at")?,
+            };
+            let key = (one.client_id.clone(), one.resource.clone());
+            match found.get_mut(&key) {
+                None => {
+                    found.insert(key, one);
+                }
+                Some(known) => {
+                    known.scopes = known.scopes.iter().chain(one.scopes.iter()).cloned().collect();
+                    known.since = known.since.min(one.since);
+                    known.last_used_at = known.last_used_at.max(one.last_used_at);
+                }
+            }
+        }
+        let mut connections: Vec<Connection> = found.into_values().collect();
+        connections.sort_by_key(|one| std::cmp::Reverse(one.last_used_at));
+        Ok(connections)
+    }
+
+    /// Ends what this person, and nobody else, has of a client at an MCP server: grants, codes on their
+    /// way, whoever waits; and forgets what was remembered. Answers how many grants.
+    pub async fn disconnect(
+        &self,
+        subject: &str,
+        client_id: &str,
+        resource: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<u64, StorageError> {
+        let because = "disconnected by the person";
+        let mut step = self.begin().await?;
+        let ended = sqlx::query(
+            "UPDATE grants SET revoked_at = $4, revoked_because = $5
+             WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",
+        )
+        .bind(subject)
+        .bind(client_id)
+        .bind(resource)
+        .bind(now.unix())
+        .bind(because)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        for statement in [
+            "UPDATE authorization_codes SET expires_at = $3
+             WHERE subject = $1 AND client_id = $2 AND redeemed_at IS NULL AND expires_at > $3",
+            "UPDATE held_logins SET ended_at = $3
+             WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
+            "DELETE FROM remembered_consents
+             WHERE subject = $1 AND client_id = $2 AND created_at <= $3",
+        ] {
+            sqlx::query(statement)
+                .bind(subject)
+                .bind(client_id)
+                .bind(now.unix())
+                .execute(&mut *step)
+                .await?;
+        }
+        if ended > 0 {
+            let event = event.subject(subject).client(client_id).resource(resource);
+            step.record(event.with("because", because).with("ended", ended)).await?;
+        }
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(ended)
+    }
+}
