@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::{standing, step_up, waiting};
 use crate::app::App;
+use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
@@ -90,7 +91,9 @@ async fn claim(
 /// Somebody who has come back from the identity provider, proven.
 pub(super) struct Arrived<'a> {
     pub(super) request: &'a AuthorizationRequest,
-    pub(super) session: &'a SessionUpdate,
+    /// Our `sub`.
+    pub(super) subject: &'a str,
+    pub(super) person: &'a Person,
     pub(super) back: &'a WayBack<'a>,
 }
 
@@ -112,9 +115,11 @@ async fn finish(
         Ok(session) => session,
         Err(failed) => return Ok(failed_page(app, headers, &back, request, &failed).await),
     };
-    not_blocked(app, headers, request, &session).await?;
-    let decision = decide(app, headers, request, &session)?;
-    let arrived = Arrived { request, session: &session, back: &back };
+    let subject = app.subject(&session.subject);
+    not_blocked(app, headers, request, &subject).await?;
+    let resource = known_resource(app, headers, request)?;
+    let decision = decide(resource, request, &session.person);
+    let arrived = Arrived { request, subject: &subject, person: &session.person, back: &back };
     if let Some(page) = step_up::in_vain(app, headers, &arrived, &decision).await? {
         return Ok(page);
     }
@@ -123,10 +128,10 @@ async fn finish(
     }
     app.clients().remember(&client).await.map_err(|error| PageError::storage(headers, &error))?;
     if waiting::must_wait(app, &client, &standing) {
-        return waiting::hold(app, headers, request, session).await;
+        return waiting::hold(app, headers, request, &session, &subject).await;
     }
-    let mut response = issue(app, headers, &arrived, &decision).await?;
-    let known = step_up::remember_person(app, &app.subject(&session.subject));
+    let mut response = issue(app, headers, &arrived, &session, &decision).await?;
+    let known = step_up::remember_person(app, &subject);
     response.headers_mut().append(header::SET_COOKIE, known);
     Ok(response)
 }
@@ -136,54 +141,59 @@ async fn not_blocked(
     app: &App,
     headers: &HeaderMap,
     request: &AuthorizationRequest,
-    session: &SessionUpdate,
+    subject: &str,
 ) -> Result<(), PageError> {
-    let subject = app.subject(&session.subject);
-    let blocked = app.storage().is_blocked(&subject).await;
+    let blocked = app.storage().is_blocked(subject).await;
     if blocked.map_err(|error| PageError::storage(headers, &error))? {
         let (status, message) = (StatusCode::FORBIDDEN, Message::PersonBlocked);
         let page = PageError::new(headers, status, message, &"the person is blocked");
-        let event = about(app, "person_is_blocked", request, Some(&subject));
+        let event = about(app, "person_is_blocked", request, Some(subject));
         app.record(event.reference(page.reference())).await;
         return Err(page);
     }
     Ok(())
 }
 
-pub(super) fn decide(
-    app: &App,
+/// The MCP server of a request; it may have gone while the person was signing in.
+pub(super) fn known_resource<'a>(
+    app: &'a App,
     headers: &HeaderMap,
     request: &AuthorizationRequest,
-    session: &SessionUpdate,
-) -> Result<Decision, PageError> {
-    let Some(resource) = app.resource(&request.resource) else {
-        // The configuration changed while the person was signing in.
+) -> Result<&'a ResourceConfig, PageError> {
+    app.resource(&request.resource).ok_or_else(|| {
         let status = StatusCode::BAD_REQUEST;
-        return Err(PageError::new(headers, status, Message::UnknownResource, &"resource gone"));
-    };
-    let facts = &session.person.facts;
-    Ok(resource.policy.decide(facts, &request.client_id, &request.scopes))
+        PageError::new(headers, status, Message::UnknownResource, &"resource gone")
+    })
+}
+
+/// What the rules leave this person.
+pub(super) fn decide(
+    resource: &ResourceConfig,
+    request: &AuthorizationRequest,
+    person: &Person,
+) -> Decision {
+    resource.policy.decide(&person.facts, &request.client_id, &request.scopes)
 }
 
 async fn issue(
     app: &App,
     headers: &HeaderMap,
     arrived: &Arrived<'_>,
+    session: &SessionUpdate,
     decision: &Decision,
 ) -> Result<Response, PageError> {
     let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
     let now = app.now();
-    let subject = app.subject(&arrived.session.subject);
     let new = NewCode {
         code: &code,
         request: arrived.request,
         scopes: &decision.granted,
-        subject: &subject,
+        subject: arrived.subject,
         expires_at: now.plus(app.config().tokens.code),
     };
-    let event = issued(app, arrived.request, &subject, &code, decision);
+    let event = issued(app, arrived.request, arrived.subject, &code, decision);
     app.storage()
-        .finish_login(arrived.session, &new, now, event)
+        .finish_login(session, &new, now, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     Ok(people::see_other(&arrived.back.with_code(code.expose())))
@@ -240,14 +250,14 @@ async fn no_access_page(
     arrived: &Arrived<'_>,
     decision: &Decision,
 ) -> Response {
-    let Arrived { request, session, back } = arrived;
+    let Arrived { request, subject, person, back } = arrived;
     let reference = new_reference();
-    let event = about(app, "access_denied", request, Some(&app.subject(&session.subject)))
+    let event = about(app, "access_denied", request, Some(subject))
         .reference(&reference)
         .with("asked", request.scopes.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
-    let Person { name, email, .. } = &session.person;
+    let Person { name, email, .. } = person;
     let resource = app.resource(&request.resource);
     let resource_name =
         resource.and_then(|resource| resource.name.as_deref()).unwrap_or(&request.resource);

@@ -103,15 +103,15 @@ pub(super) async fn in_vain(
     arrived: &Arrived<'_>,
     decision: &Decision,
 ) -> Result<Option<Response>, PageError> {
-    let Arrived { request, session, back } = arrived;
+    let Arrived { request, subject, person, back } = arrived;
     let Some(resource) = app.resource(&request.resource) else { return Ok(None) };
     if decision.missing.is_empty() {
         return Ok(None);
     }
-    let (subject, client_id) = (app.subject(&session.subject), &request.client_id);
+    let client_id = &request.client_id;
     let step_ups = app
         .storage()
-        .take_step_ups(&subject, client_id, &resource.id, app.now())
+        .take_step_ups(subject, client_id, &resource.id, app.now())
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let hierarchy = &resource.policy.hierarchy;
@@ -128,13 +128,13 @@ pub(super) async fn in_vain(
     let event = app
         .event("step_up_refused", Actor::Person)
         .client(client_id)
-        .subject(&subject)
+        .subject(subject)
         .resource(&resource.id)
         .reference(&reference)
         .with("missing", missing.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
-    let Person { name, email, .. } = &session.person;
+    let Person { name, email, .. } = person;
     let missing: Vec<&str> = missing.iter().map(Scope::as_str).collect();
     let description =
         "The rules do not allow the person these scopes; what was granted before stays";

@@ -14,7 +14,9 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ErrorCode;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, Secret, new_id};
-use crate::storage::{Admission, Held, NewCode, SessionUpdate, Standing, Waiting};
+use crate::storage::{Admission, Held, NewCode, NewHeld, SessionUpdate, Standing, Waiting};
+use crate::telemetry::new_reference;
+use crate::upstream::recheck::Recheck;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, WaitingPage};
 use crate::web::params::Params;
@@ -36,16 +38,17 @@ pub(super) async fn hold(
     app: &App,
     headers: &HeaderMap,
     request: &AuthorizationRequest,
-    session: SessionUpdate,
+    session: &SessionUpdate,
+    subject: &str,
 ) -> Result<Response, PageError> {
     let id = new_id(app.clock());
     let token = Secret::<HeldLogin>::generate(&id);
-    let subject = app.subject(&session.subject);
-    let event = callback::about(app, "login_held", request, Some(&subject));
-    let held = Held { request: request.clone(), session };
+    let event = callback::about(app, "login_held", request, Some(subject));
     let now = app.now();
+    let expires_at = now.plus(LIFETIME);
+    let new = NewHeld { token: &token, request, session, subject, expires_at };
     app.storage()
-        .hold_login(&token, &held, &subject, now, now.plus(LIFETIME), event)
+        .hold_login(&new, now, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let mut response =
@@ -73,11 +76,16 @@ pub(super) async fn get(
     let id = params.get("id").ok().flatten().unwrap_or_default();
     let cookies = Cookies::new(app.config().public_url.is_https());
     let token = cookies.held(&headers, id).ok_or_else(|| over("this browser waits for nothing"))?;
-    let Waiting::Held(held) = app.storage().held_login(&token, app.now()).await.map_err(storage)?
-    else {
-        return Err(over("the request has ended"));
+    let found = app.storage().held_login(&token, app.now()).await.map_err(storage)?;
+    let (held, ended) = match found {
+        Waiting::Unknown => return Err(over("the request has ended")),
+        Waiting::Ended(held) => (held, true),
+        Waiting::Held(held) => (held, false),
     };
     let standing = app.storage().standing(&held.request.client_id).await.map_err(storage)?;
+    if ended && !standing.shut_out() {
+        return Err(over("the request has ended"));
+    }
     let client = people::client(&app, &headers, &held.request.client_id).await?;
     if must_wait(&app, &client, &standing) && !standing.shut_out() {
         let page = WaitingPage { language: people::language(&headers) };
@@ -102,37 +110,81 @@ async fn end(
     let back = WayBack { issuer: app.issuer(), address, state: held.request.state.clone() };
     if standing.shut_out() {
         app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
-        let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
-        let page = MessagePage {
-            language: people::language(headers),
-            status: StatusCode::FORBIDDEN,
-            message: Message::ClientShutOut,
-            reference: None,
-            return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
-        };
-        return Ok(page.render());
+        return Ok(shut_out_page(app, headers, held, standing, &back).await);
     }
-    // Time has gone by: the rules are read anew.
-    let decided = callback::decide(app, headers, &held.request, &held.session)?;
-    let arrived = Arrived { request: &held.request, session: &held.session, back: &back };
+    release(app, headers, token, held, &back).await
+}
+
+/// The administrator said no, and the client is told, too.
+async fn shut_out_page(
+    app: &App,
+    headers: &HeaderMap,
+    held: &Held,
+    standing: &Standing,
+    back: &WayBack<'_>,
+) -> Response {
+    let reference = new_reference();
+    let reason = if standing.blocked { "the client is blocked" } else { "the client is refused" };
+    let event = callback::about(app, "access_denied", &held.request, Some(&held.subject));
+    app.record(event.reference(&reference).with("reason", reason)).await;
+    let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
+    let page = MessagePage {
+        language: people::language(headers),
+        status: StatusCode::FORBIDDEN,
+        message: Message::ClientShutOut,
+        reference: Some(&reference),
+        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
+    };
+    page.render()
+}
+
+/// Who the person is by now, and the code. Time has gone by: a session that has ended meanwhile ends
+/// the waiting, and the rules are read anew.
+async fn release(
+    app: &App,
+    headers: &HeaderMap,
+    token: &Secret<HeldLogin>,
+    held: &Held,
+    back: &WayBack<'_>,
+) -> Result<Response, PageError> {
+    let storage = |error| PageError::storage(headers, &error);
+    let over = |reason: &str| {
+        let (status, message) = (StatusCode::GONE, Message::WaitingOver);
+        PageError::new(headers, status, message, &reason)
+    };
+    let person = match app.upstream().recheck(&held.session_id).await.map_err(storage)? {
+        Recheck::Fresh(person) | Recheck::Stale(person) => person,
+        Recheck::Ended => {
+            app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
+            return Err(over("the session at the identity provider has ended"));
+        }
+        Recheck::Unknown => {
+            // Nothing is used up: the same page goes on when the provider answers again.
+            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
+            return Err(PageError::new(headers, status, message, &"who it is cannot be told now"));
+        }
+    };
+    let resource = callback::known_resource(app, headers, &held.request)?;
+    let decided = callback::decide(resource, &held.request, &person);
+    let subject = held.subject.as_str();
+    let arrived = Arrived { request: &held.request, subject, person: &person, back };
     if let Some(page) = callback::no_access(app, headers, &arrived, &decided).await {
         app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
         return Ok(page);
     }
     let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
     let now = app.now();
-    let subject = app.subject(&held.session.subject);
     let new = NewCode {
         code: &code,
         request: &held.request,
         scopes: &decided.granted,
-        subject: &subject,
+        subject,
         expires_at: now.plus(app.config().tokens.code),
     };
-    let event = callback::issued(app, &held.request, &subject, &code, &decided);
-    if !app.storage().release_login(token, held, &new, now, event).await.map_err(storage)? {
-        let (status, message) = (StatusCode::GONE, Message::WaitingOver);
-        return Err(PageError::new(headers, status, message, &"it went on in another tab"));
+    let event = callback::issued(app, &held.request, subject, &code, &decided);
+    let released = app.storage().release_login(token, &new, &held.session_id, now, event).await;
+    if !released.map_err(storage)? {
+        return Err(over("it went on in another tab"));
     }
     Ok(people::see_other(&back.with_code(code.expose())))
 }

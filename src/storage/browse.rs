@@ -260,7 +260,8 @@ impl Storage {
 
     /// How many clients wait for approval.
     pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
-        let waiting = "SELECT COUNT(*) FROM client_standings WHERE approval = 'waiting'";
+        let waiting = "SELECT COUNT(*) FROM client_standings s JOIN clients c ON c.id = s.client_id
+                       WHERE s.approval = 'waiting'";
         Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
     }
 
@@ -466,8 +467,7 @@ impl Storage {
         Ok(Overview {
             people: count("SELECT COUNT(*) FROM people").await?,
             clients: count("SELECT COUNT(*) FROM clients").await?,
-            waiting: count("SELECT COUNT(*) FROM client_standings WHERE approval = 'waiting'")
-                .await?,
+            waiting: self.clients_waiting().await?,
             live_grants,
             logins: self.by_hour(&["code_issued"], now).await?,
             refusals: self

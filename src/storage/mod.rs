@@ -49,7 +49,7 @@ pub use notices::{Notice, Whom};
 pub use open::OpenError;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use signing_keys::StoredKey;
-pub use standings::{Admission, Held, Standing, Verdict, Waiting};
+pub use standings::{Admission, Held, NewHeld, Standing, Verdict, Waiting};
 pub use sweep::Retention;
 pub use upstream_sessions::{
     Lease, Person, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,

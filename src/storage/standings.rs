@@ -109,15 +109,33 @@ impl Verdict {
 pub struct Held {
     /// What the person approved.
     pub request: AuthorizationRequest,
+    /// Our `sub` for the person.
+    pub subject: String,
+    /// Their session at the identity provider; when that ends, so does the waiting.
+    pub session_id: String,
+}
+
+/// A finished sign-in about to wait.
+pub struct NewHeld<'a> {
+    /// The cookie.
+    pub token: &'a Secret<HeldLogin>,
+    /// What the person approved.
+    pub request: &'a AuthorizationRequest,
     /// The person and their tokens.
-    pub session: SessionUpdate,
+    pub session: &'a SessionUpdate,
+    /// Our `sub` for the person.
+    pub subject: &'a str,
+    /// When it waits no longer.
+    pub expires_at: Timestamp,
 }
 
 /// What became of a sign-in that waits.
 #[derive(Debug)]
 pub enum Waiting {
-    /// No such sign-in in this browser, or it has ended.
+    /// No such sign-in in this browser, or too late.
     Unknown,
+    /// It has ended: with a code, or without.
+    Ended(Box<Held>),
     /// It still waits, or may go on; what to go on with.
     Held(Box<Held>),
 }
@@ -211,19 +229,20 @@ impl Storage {
         Ok(true)
     }
 
-    /// Keeps a finished sign-in until an administrator has decided about its client.
+    /// Keeps a finished sign-in until an administrator has decided about its client. The session is
+    /// stored as after any sign-in, so that a sign-out anywhere ends the waiting as well.
     pub async fn hold_login(
         &self,
-        token: &Secret<HeldLogin>,
-        held: &Held,
-        subject: &str,
+        new: &NewHeld<'_>,
         now: Timestamp,
-        expires_at: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let sealed = self.seal_json("held_logins.login", token.id(), held)?;
-        let client_id = &held.request.client_id;
+        let NewHeld { token, request, session, subject, expires_at } = new;
+        let client_id = &request.client_id;
         let mut step = self.begin().await?;
+        let session_id = self.put_session(&mut step, session, subject, now).await?;
+        let held = Held { request: (*request).clone(), subject: (*subject).to_owned(), session_id };
+        let sealed = self.seal_json("held_logins.login", token.id(), &held)?;
         let asked = sqlx::query(
             "INSERT INTO client_standings
                  (client_id, approval, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
@@ -234,7 +253,7 @@ impl Storage {
         )
         .bind(client_id)
         .bind(now.unix())
-        .bind(subject)
+        .bind(*subject)
         .execute(&mut *step)
         .await?;
         sqlx::query(
@@ -245,7 +264,7 @@ impl Storage {
         .bind(token.id())
         .bind(token.hash().as_str())
         .bind(client_id)
-        .bind(subject)
+        .bind(*subject)
         .bind(sealed)
         .bind(now.unix())
         .bind(expires_at.unix())
@@ -272,20 +291,21 @@ impl Storage {
         .await?;
         let Some(row) = row else { return Ok(Waiting::Unknown) };
         let fits = token.hash().is(&column::<String>(&row, "token_hash")?);
-        let ended = moment_if_any(&row, "ended_at")?.is_some();
-        if !fits || ended || now >= moment(&row, "expires_at")? {
+        if !fits || now >= moment(&row, "expires_at")? {
             return Ok(Waiting::Unknown);
         }
         let sealed: String = column(&row, "login")?;
-        Ok(Waiting::Held(Box::new(self.open_json("held_logins.login", token.id(), &sealed)?)))
+        let held = Box::new(self.open_json("held_logins.login", token.id(), &sealed)?);
+        let ended = moment_if_any(&row, "ended_at")?.is_some();
+        Ok(if ended { Waiting::Ended(held) } else { Waiting::Held(held) })
     }
 
     /// Ends the waiting with a code, once: `false` when it had ended before, and then no code exists.
     pub async fn release_login(
         &self,
         token: &Secret<HeldLogin>,
-        held: &Held,
         new: &NewCode<'_>,
+        session_id: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
@@ -293,8 +313,7 @@ impl Storage {
         if !end_held(&mut step, token, now).await? {
             return Ok(false);
         }
-        let session_id = self.put_session(&mut step, &held.session, new.subject, now).await?;
-        insert_code(&mut step, new, &session_id, now).await?;
+        insert_code(&mut step, new, session_id, now).await?;
         step.record(event).await?;
         step.commit().await?;
         Ok(true)

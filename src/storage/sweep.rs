@@ -122,12 +122,15 @@ impl Storage {
     }
 
     /// Removes the oldest clients that nobody has used and that registered before `before`: a full
-    /// registry must not keep new clients out for as long as unused ones may live.
+    /// registry must not keep new clients out for as long as unused ones may live. One that a person
+    /// waits for, or that an administrator has approved, is no part of a flood.
     pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
         let mut step = self.begin().await?;
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
+                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = clients.id
+                                    AND s.approval IN ('waiting', 'approved'))
                   ORDER BY last_registered_at LIMIT $2)",
         )
         .bind(before.unix())

@@ -20,6 +20,7 @@ mod registration;
 mod authorize;
 mod callback;
 mod consent;
+mod waiting;
 
 mod client_assertions;
 mod codes;
