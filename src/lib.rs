@@ -12,11 +12,13 @@
 //!    however it came to us, and [`http_client::guarded`] fetches what a stranger names.
 //! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
 //!    consent page ([`web::pages`]). Nothing is stored yet: the request travels sealed
-//!    ([`oauth::sealed`]).
+//!    ([`oauth::sealed`]). Somebody whose approval of a trusted client is remembered goes on at once:
+//!    `endpoints/remembered.rs`.
 //! 5. The person decides: `endpoints/consent.rs`. Approve binds the browser and leads to the identity
-//!    provider ([`upstream`]).
+//!    provider ([`upstream`]): `endpoints/login.rs`.
 //! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides what this person may get,
-//!    and the client receives a code.
+//!    and the client receives a code. Where an administrator has to approve the client first, the
+//!    person waits: `endpoints/waiting.rs`.
 //! 7. The client proves itself (`web/client_auth.rs`), redeems the code, and later refreshes:
 //!    `endpoints/token/`; what is single-use is in [`storage`], one method per atomic step. [`signing`]
 //!    mints the access token.
@@ -24,7 +26,7 @@
 //!    `forward.rs`). A tool may need more than it has; it comes back for that:
 //!    `endpoints/step_up.rs`. A server that the gateway does not front asks about tokens:
 //!    `endpoints/introspect.rs`.
-//! 9. It gives the grant back: `endpoints/revoke.rs`.
+//! 9. It gives the grant back: `endpoints/revoke.rs`; or the person ends it: `endpoints/account.rs`.
 //!
 //! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What
 //! happened is in the audit trail ([`telemetry::audit`], [`storage`]).

@@ -28,7 +28,7 @@ words! {
         unnamed: "An application without a name", "名前のないアプリケーション";
         gone: "An application that is no longer registered", "登録が削除されたアプリケーション";
         verified: "Verified by your administrator", "管理者が確認済み";
-        unverified: "Not verified: it registered itself", "未確認:自己登録されたアプリケーション";
+        unverified: "Not verified", "未確認";
         suspicious: "The name could be mistaken for another", "別の名前と紛らわしい";
         server: "MCP server", "MCPサーバー";
         goes_to: "Its answers go to", "応答の送信先";

@@ -1,14 +1,15 @@
 //! `GET /authorize`: RFC 6749 §4.1.1. Checks the request in a fixed order and shows the consent page.
 //!
 //! Repeatable and without side effects: clients probe it, pages fire it twice. Nothing is stored; the
-//! request travels sealed in the page until somebody presses Approve.
+//! request travels sealed in the page until somebody presses Approve. Only somebody whose approval is
+//! remembered (`remembered.rs`) is sent on at once, and that may be repeated as well.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
-use super::{standing, step_up};
+use super::{remembered, standing, step_up};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
@@ -43,8 +44,13 @@ pub(super) async fn get(
     };
     match check(&app, &client, &params, &back) {
         Ok((request, resource)) => {
+            let remembered =
+                remembered::lead_on(&app, &headers, &params, &client, &request).await?;
+            if let Some(led_on) = remembered {
+                return Ok(led_on);
+            }
             let before = step_up::approved_before(&app, &headers, &request).await;
-            Ok(consent_page(&app, &headers, (&client, &standing), request, resource, &before))
+            Ok(ask(&app, &headers, (&client, &standing), request, resource, &before))
         }
         Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
     }
@@ -139,7 +145,7 @@ fn asked_resource<'a>(
 }
 
 /// Step 4: ask the person. The page carries the whole request, sealed and bound to this browser.
-fn consent_page(
+pub(super) fn ask(
     app: &App,
     headers: &HeaderMap,
     (client, standing): (&Client, &Standing),
@@ -153,6 +159,7 @@ fn consent_page(
         id: new_id(app.clock()),
         browser: ConsentRequest::browser_mark(&browser),
         expires_at: app.now().plus(ConsentRequest::LIFETIME).unix(),
+        metadata_hash: client.metadata.identity(),
         request,
     };
     let name = client.display_name();
@@ -163,7 +170,8 @@ fn consent_page(
         language: people::language(headers),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,
-        verified: standing.trusted || matches!(client.origin, Origin::Configured { trusted: true }),
+        verified: remembered::answers_to_website(&consent.request)
+            && (standing.trusted || matches!(client.origin, Origin::Configured { trusted: true })),
         publisher: client.publisher(),
         registered_itself: matches!(client.origin, Origin::Registered),
         client_name: name.text.as_deref(),

@@ -7,11 +7,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 
-use super::{standing, step_up, waiting};
+use super::{authorize, remembered, standing, step_up, waiting};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
+use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
 use crate::policy::Decision;
 use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
@@ -118,6 +119,11 @@ async fn finish(
     let subject = app.subject(&session.subject);
     not_blocked(app, headers, request, &subject).await?;
     let resource = known_resource(app, headers, request)?;
+    let must_ask = remembered::must_ask(app, login, &subject).await;
+    if must_ask.map_err(|error| PageError::storage(headers, &error))? {
+        let (request, before) = (request.clone(), ScopeSet::default());
+        return Ok(authorize::ask(app, headers, (&client, &standing), request, resource, &before));
+    }
     let decision = decide(resource, request, &session.person);
     let arrived = Arrived { request, subject: &subject, person: &session.person, back: &back };
     if let Some(page) = step_up::in_vain(app, headers, &arrived, &decision).await? {
@@ -133,6 +139,10 @@ async fn finish(
     let mut response = issue(app, headers, &arrived, &session, &decision).await?;
     let known = step_up::remember_person(app, &subject);
     response.headers_mut().append(header::SET_COOKIE, known);
+    // Only now is it sure that the person who approved can sign in here at all.
+    for cookie in remembered::keep(app, headers, &standing, login, &subject).await {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     Ok(response)
 }
 

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::login::Start;
 use super::standing;
 use crate::app::App;
 use crate::clock::Timestamp;
@@ -18,8 +19,7 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::redirect_uri::destination;
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
-use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
-use crate::storage::{Decided, NewLogin};
+use crate::storage::{ApprovedPage, Decided};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::body;
 use crate::web::cookies::Cookies;
@@ -39,6 +39,10 @@ pub(super) struct ConsentRequest {
     pub(super) browser: String,
     /// Unix seconds.
     pub(super) expires_at: i64,
+    /// Of what the client had registered when the page was shown.
+    #[serde(default)]
+    // a page that an earlier version showed is still good; it is not remembered
+    pub(super) metadata_hash: String,
     /// What is asked.
     pub(super) request: AuthorizationRequest,
 }
@@ -185,31 +189,19 @@ async fn approve(
     consent: &ConsentRequest,
 ) -> Result<Response, PageError> {
     // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
-    let login = app
-        .upstream()
-        .prepare_login()
+    let start = Start::prepare(app, consent.request.clone(), consent.metadata_hash.clone())
         .await
         .map_err(|error| people::unreachable_page(headers, &error))?;
 
-    let id = new_id(app.clock());
-    let state = Secret::<LoginState>::generate(&id);
-    let binding = Secret::<BrowserBinding>::generate(&id);
-    let lifetime = app.config().tokens.login;
-    let now = app.now();
-    let pending = login.pending(consent.request.clone());
-    let new = NewLogin {
-        id: &id,
+    let page = ApprovedPage {
         consent_id: &consent.id,
-        consent_expires_at: Timestamp::from_unix(consent.expires_at),
-        state: state.hash(),
-        binding: binding.hash(),
-        login: &pending,
-        expires_at: now.plus(lifetime),
+        expires_at: Timestamp::from_unix(consent.expires_at),
     };
-    let event = about(app, consent, "consent_approved").with("login_id", id.as_str());
+    let event = about(app, consent, "consent_approved").with("login_id", start.id.as_str());
+    let quota = app.config().limits.pending_logins;
     let decided = app
         .storage()
-        .approve(&new, now, app.config().limits.pending_logins, event)
+        .approve(page, &start.new_login(app), app.now(), quota, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let approval = match decided {
@@ -224,13 +216,5 @@ async fn approve(
             return Err(PageError::new(headers, status, Message::TooManyRequests, reason));
         }
     };
-    let mut response = people::see_other(login.url(&approval, &state).as_str());
-    let cookies = Cookies::new(app.config().public_url.is_https());
-    let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
-    for evicted in cookies.logins_beyond(headers, keep) {
-        response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&evicted));
-    }
-    let set = cookies.set_login(&id, &binding, lifetime.as_secs());
-    response.headers_mut().append(header::SET_COOKIE, set);
-    Ok(response)
+    Ok(start.lead_on(app, headers, &approval))
 }

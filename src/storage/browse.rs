@@ -364,14 +364,17 @@ impl Storage {
         let mut step = self.begin().await?;
         let ended = match which {
             Selection::Client(id) => {
+                forget_where(&mut step, "client_id = $1", id).await?;
                 end_where(&mut step, "client_id = $3", id, because, now).await?
             }
             Selection::Person(subject) => {
+                forget_where(&mut step, "subject = $1", subject).await?;
                 end_where(&mut step, "subject = $3", subject, because, now).await?
             }
             // Ids begin with their milliseconds.
             Selection::Before(moment) => {
                 let first = format!("{:012x}", moment.unix().saturating_mul(1000).max(0));
+                forget_where(&mut step, "id < $1", &first).await?;
                 end_where(&mut step, "id < $3", &first, because, now).await?
             }
         };
@@ -529,6 +532,17 @@ async fn end_where(
         .execute(&mut **step)
         .await?;
     Ok(ended.rows_affected())
+}
+
+/// Whoever's connections end is asked before they come back.
+async fn forget_where(
+    step: &mut Step,
+    condition: &'static str,
+    value: &str,
+) -> Result<(), StorageError> {
+    let sql = format!("DELETE FROM remembered_consents WHERE {condition}");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).execute(&mut **step).await?;
+    Ok(())
 }
 
 /// `seconds key` of a page's beginning.

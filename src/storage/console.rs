@@ -1,4 +1,4 @@
-//! Sessions of the pages for administrators and people, and remembered consents.
+//! Sessions of the pages for administrators and people.
 
 use std::time::Duration;
 
@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::upstream_sessions::SessionUpdate;
 use super::{Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
-use crate::oauth::authorization_request::AuthorizationRequest;
-use crate::oauth::scope::ScopeSet;
-use crate::oauth::secret::{ConsoleSession, RememberedConsent, Secret};
+use crate::oauth::secret::{ConsoleSession, Secret};
 use crate::telemetry::audit::AuditEvent;
 
 /// Which pages a session is for; one is never good for the other.
@@ -164,66 +162,5 @@ impl Storage {
             step.record(event).await?;
         }
         step.commit().await
-    }
-
-    /// Remembers an approval in this browser (threats CD-02).
-    pub async fn remember_consent(
-        &self,
-        token: &Secret<RememberedConsent>,
-        subject: &str,
-        request: &AuthorizationRequest,
-        metadata_hash: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<(), StorageError> {
-        let mut step = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO remembered_consents
-                 (id, token_hash, subject, client_id, redirect_uri, resource, scopes, metadata_hash,
-                  created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
-        .bind(token.id())
-        .bind(token.hash().as_str())
-        .bind(subject)
-        .bind(&request.client_id)
-        .bind(&request.redirect_uri)
-        .bind(&request.resource)
-        .bind(request.scopes.to_string())
-        .bind(metadata_hash)
-        .bind(now.unix())
-        .bind(expires_at.unix())
-        .execute(&mut *step)
-        .await?;
-        step.commit().await
-    }
-
-    /// Who approved exactly this before, in the browser with this cookie: same client with the same
-    /// metadata, byte-equal redirect URI, same resource, no further scope.
-    pub async fn remembered_consent(
-        &self,
-        token: &Secret<RememberedConsent>,
-        request: &AuthorizationRequest,
-        metadata_hash: &str,
-        now: Timestamp,
-    ) -> Result<Option<String>, StorageError> {
-        let row = sqlx::query(
-            "SELECT token_hash, subject, scopes FROM remembered_consents
-             WHERE id = $1 AND client_id = $2 AND redirect_uri = $3 AND resource = $4
-               AND metadata_hash = $5 AND expires_at > $6",
-        )
-        .bind(token.id())
-        .bind(&request.client_id)
-        .bind(&request.redirect_uri)
-        .bind(&request.resource)
-        .bind(metadata_hash)
-        .bind(now.unix())
-        .fetch_optional(&self.pool)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let scopes: ScopeSet = super::scopes(&row, "scopes")?;
-        let good = token.hash().is(&column::<String>(&row, "token_hash")?)
-            && request.scopes.is_subset(&scopes);
-        good.then(|| column(&row, "subject")).transpose()
     }
 }

@@ -1,5 +1,6 @@
 //! Grants: what the gateway asks about at every request, and how they end.
 
+use super::remembered::forget_of_grant;
 use super::upstream_sessions::Person;
 use super::{Step, Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -88,7 +89,8 @@ impl Storage {
     }
 }
 
-/// Ends a grant in the caller's step; `false` when it had ended before.
+/// Ends a grant in the caller's step, and forgets the approval behind it; `false` when it had ended
+/// before.
 pub(super) async fn revoke(
     step: &mut Step,
     id: &str,
@@ -104,5 +106,6 @@ pub(super) async fn revoke(
     .bind(because)
     .execute(&mut **step)
     .await?;
+    forget_of_grant(step, id).await?;
     Ok(ended.rows_affected() == 1)
 }

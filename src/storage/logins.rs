@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::remembered::find;
 use super::{Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
-use crate::oauth::secret::{BrowserBinding, LoginState, Secret, SecretHash};
+use crate::oauth::secret::{BrowserBinding, LoginState, RememberedConsent, Secret, SecretHash};
 use crate::telemetry::audit::AuditEvent;
 
 /// What was approved, and what the identity provider's answer is checked against.
@@ -17,16 +18,27 @@ pub struct PendingLogin {
     pub nonce: String,
     /// The verifier of our own PKCE challenge.
     pub pkce_verifier: String,
+    /// Of what the client had registered when the person approved.
+    #[serde(default)]
+    pub metadata_hash: String,
+    /// The remembered approval this stands on; `None` when the person pressed Approve.
+    #[serde(default)]
+    pub remembered: Option<String>,
 }
 
-/// A login to be remembered when a person presses Approve.
+/// A consent page on which somebody presses Approve.
+#[derive(Clone, Copy, Debug)]
+pub struct ApprovedPage<'a> {
+    /// The id sealed in the page: a page decides once.
+    pub consent_id: &'a str,
+    /// When the page itself expires.
+    pub expires_at: Timestamp,
+}
+
+/// A login about to begin.
 pub struct NewLogin<'a> {
     /// The row, and the id inside `state`.
     pub id: &'a str,
-    /// The id sealed in the consent page: a page decides once.
-    pub consent_id: &'a str,
-    /// When the consent page itself expires.
-    pub consent_expires_at: Timestamp,
     /// Proves the `state` that comes back.
     pub state: SecretHash<LoginState>,
     /// Proves the browser that comes back.
@@ -72,6 +84,7 @@ impl Storage {
     /// Records Approve and the login that follows from it.
     pub async fn approve(
         &self,
+        page: ApprovedPage<'_>,
         new: &NewLogin<'_>,
         now: Timestamp,
         quota: u64,
@@ -79,35 +92,39 @@ impl Storage {
     ) -> Result<Decided<Approval>, StorageError> {
         let request = self.seal_json("logins.request", new.id, new.login)?;
         let mut step = self.begin().await?;
-        if !decide(&mut step, new.consent_id, "approved", new.consent_expires_at).await? {
+        if !decide(&mut step, page.consent_id, "approved", page.expires_at).await? {
             return Ok(Decided::Already);
         }
-        let pending: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM logins WHERE expires_at > $1 AND ended_at IS NULL",
-        )
-        .bind(now.unix())
-        .fetch_one(&mut *step)
-        .await?;
-        if u64::try_from(pending).unwrap_or(0) >= quota {
+        if !begin_login(&mut step, new, request, now, quota).await? {
             return Ok(Decided::Full); // rolled back: the page can still be approved later
         }
-        sqlx::query(
-            "INSERT INTO logins
-                 (id, state_hash, binding_hash, client_id, request, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(new.id)
-        .bind(new.state.as_str())
-        .bind(new.binding.as_str())
-        .bind(&new.login.request.client_id)
-        .bind(request)
-        .bind(now.unix())
-        .bind(new.expires_at.unix())
-        .execute(&mut *step)
-        .await?;
         step.record(event).await?;
         step.commit().await?;
         Ok(Decided::First(Approval(())))
+    }
+
+    /// Begins a login on a remembered approval of exactly this request; `None` when there is no such
+    /// approval, or too many logins are on their way: then the person is asked. Who comes back is
+    /// compared with who approved at the callback ([`Storage::remembered_by`]).
+    pub async fn approve_remembered(
+        &self,
+        token: &Secret<RememberedConsent>,
+        new: &NewLogin<'_>,
+        now: Timestamp,
+        quota: u64,
+        event: AuditEvent,
+    ) -> Result<Option<Approval>, StorageError> {
+        let login = PendingLogin { remembered: Some(token.id().to_owned()), ..new.login.clone() };
+        let request = self.seal_json("logins.request", new.id, &login)?;
+        let mut step = self.begin().await?;
+        let found = find(&mut *step, token, &login.request, &login.metadata_hash, now).await?;
+        let Some(subject) = found else { return Ok(None) };
+        if !begin_login(&mut step, new, request, now, quota).await? {
+            return Ok(None);
+        }
+        step.record(event.subject(&subject)).await?;
+        step.commit().await?;
+        Ok(Some(Approval(())))
     }
 
     /// Records Deny.
@@ -175,6 +192,40 @@ impl Storage {
         step.commit().await?;
         Ok(Claimed::First(Box::new(login)))
     }
+}
+
+/// Whether there was room for one more login; if not, nothing is written.
+async fn begin_login(
+    step: &mut super::Step,
+    new: &NewLogin<'_>,
+    request: String,
+    now: Timestamp,
+    quota: u64,
+) -> Result<bool, StorageError> {
+    let pending: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM logins WHERE expires_at > $1 AND ended_at IS NULL",
+    )
+    .bind(now.unix())
+    .fetch_one(&mut **step)
+    .await?;
+    if u64::try_from(pending).unwrap_or(0) >= quota {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO logins
+             (id, state_hash, binding_hash, client_id, request, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(new.id)
+    .bind(new.state.as_str())
+    .bind(new.binding.as_str())
+    .bind(&new.login.request.client_id)
+    .bind(request)
+    .bind(now.unix())
+    .bind(new.expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(true)
 }
 
 /// Whether this is the first decision of the page.

@@ -242,12 +242,14 @@ pub struct LoginToStart {
 }
 
 impl LoginToStart {
-    /// What must be remembered until the person comes back.
-    pub fn pending(&self, request: AuthorizationRequest) -> PendingLogin {
+    /// What must be remembered until the person comes back; `metadata_hash` is that of the client.
+    pub fn pending(&self, request: AuthorizationRequest, metadata_hash: String) -> PendingLogin {
         PendingLogin {
             request,
             nonce: self.nonce.clone(),
             pkce_verifier: self.verifier.secret().clone(),
+            metadata_hash,
+            remembered: None,
         }
     }
 

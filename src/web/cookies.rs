@@ -14,7 +14,7 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 
-use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, Secret};
+use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret};
 use crate::storage::Realm;
 
 /// Names and attributes of our cookies, by the scheme of the public URL.
@@ -26,6 +26,7 @@ pub struct Cookies {
 const CONSENT: &str = "portcullis-consent-";
 const LOGIN: &str = "portcullis-login-";
 const HELD: &str = "portcullis-held-";
+const REMEMBERED: &str = "portcullis-remembered-";
 const PAGES: &str = "portcullis-pages-";
 const UNDERWAY: &str = "portcullis-signing-in-";
 const PERSON: &str = "portcullis-person";
@@ -106,6 +107,45 @@ impl Cookies {
         self.beyond(HELD, headers, keep)
     }
 
+    /// The proof that an approval is remembered in this browser, under the name `slot`.
+    pub fn remembered(self, headers: &HeaderMap, slot: &str) -> Option<Secret<RememberedConsent>> {
+        Secret::parse(&only(headers, &self.name(REMEMBERED, slot))?)
+    }
+
+    /// `Set-Cookie` for a remembered approval.
+    pub fn set_remembered(
+        self,
+        slot: &str,
+        token: &Secret<RememberedConsent>,
+        max_age: u64,
+    ) -> HeaderValue {
+        self.build(self.name(REMEMBERED, slot), token.expose(), Some(max_age))
+    }
+
+    /// `Set-Cookie` that removes a remembered approval.
+    pub fn clear_remembered(self, slot: &str) -> HeaderValue {
+        self.build(self.name(REMEMBERED, slot), "", Some(0))
+    }
+
+    /// Remembered approvals of this browser beside `slot` and beyond `keep`, oldest first.
+    pub fn remembered_beyond(self, headers: &HeaderMap, slot: &str, keep: usize) -> Vec<String> {
+        let prefix = format!("{}{REMEMBERED}", self.prefix());
+        let mut held: Vec<(String, String)> = CookieJar::from_headers(headers)
+            .iter()
+            .filter_map(|cookie| {
+                let name = cookie.name().strip_prefix(&prefix)?;
+                let ours = name != slot && is_id(name);
+                // Their names are hashes; the secrets begin with their time.
+                let token = Secret::<RememberedConsent>::parse(cookie.value());
+                let age = token.map(|token| token.id().to_owned()).unwrap_or_default();
+                ours.then(|| (age, name.to_owned()))
+            })
+            .collect();
+        held.sort_unstable();
+        held.truncate(held.len().saturating_sub(keep));
+        held.into_iter().map(|(_, slot)| slot).collect()
+    }
+
     /// The session of these pages.
     pub fn console(self, headers: &HeaderMap, realm: Realm) -> Option<Secret<ConsoleSession>> {
         Secret::parse(&only(headers, &self.name(PAGES, realm.as_str()))?)
@@ -162,7 +202,7 @@ impl Cookies {
         let mut ids: Vec<String> = CookieJar::from_headers(headers)
             .iter()
             .filter_map(|cookie| cookie.name().strip_prefix(&prefix).map(str::to_owned))
-            .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+            .filter(|id| is_id(id))
             .collect();
         ids.sort_unstable(); // ids begin with their time
         ids.truncate(ids.len().saturating_sub(keep));
@@ -189,6 +229,10 @@ impl Cookies {
         }
         HeaderValue::from_str(&text).expect("a cookie of ours is a legal header")
     }
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The value of a cookie that must come exactly once: of two, one was tossed in by a neighbour.

@@ -20,6 +20,7 @@ mod registration;
 mod authorize;
 mod callback;
 mod consent;
+mod remembered;
 mod waiting;
 
 mod client_assertions;
