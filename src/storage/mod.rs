@@ -25,6 +25,7 @@ mod standings;
 mod step_ups;
 mod sweep;
 mod upstream_sessions;
+mod writer;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::watch;
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
@@ -69,6 +70,9 @@ pub enum StorageError {
     /// Busy, full, unreachable: the same request may succeed later.
     #[error("the database cannot serve now: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// Too many writes are waiting.
+    #[error("too many writes are waiting for the database")]
+    Busy,
     /// A row does not say what it must.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
@@ -110,24 +114,33 @@ pub struct Storage {
     pool: AnyPool,
     engine: Engine,
     sealer: Sealer,
-    /// SQLite has one writer; queueing here is fair, queueing inside SQLite is not.
-    writer: Arc<Mutex<()>>,
+    /// SQLite has one writer, which many steps share.
+    writer: Option<writer::Writer>,
     grants_ended: watch::Sender<u64>,
     _only_process: Option<Arc<File>>,
 }
 
-/// A transaction that holds the writer's place in the queue.
+/// An atomic step: all of it, or nothing when it is dropped without [`Self::commit`].
 struct Step {
-    transaction: Transaction<'static, Any>,
-    _writer: Option<OwnedMutexGuard<()>>,
+    work: Work,
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
+}
+
+enum Work {
+    /// Shares its transaction with the steps of others; see [`writer`].
+    Sqlite(writer::Step),
+    /// A transaction of its own.
+    Postgres(Transaction<'static, Any>),
 }
 
 impl Step {
     /// Makes the step durable; only then may anybody be told.
     async fn commit(self) -> Result<(), StorageError> {
-        self.transaction.commit().await?;
+        match self.work {
+            Work::Sqlite(step) => step.commit().await?,
+            Work::Postgres(transaction) => transaction.commit().await?,
+        }
         for event in &self.events {
             event.log();
         }
@@ -138,13 +151,19 @@ impl Step {
 impl std::ops::Deref for Step {
     type Target = sqlx::AnyConnection;
     fn deref(&self) -> &Self::Target {
-        &self.transaction
+        match &self.work {
+            Work::Sqlite(step) => step,
+            Work::Postgres(transaction) => transaction,
+        }
     }
 }
 
 impl std::ops::DerefMut for Step {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.transaction
+        match &mut self.work {
+            Work::Sqlite(step) => step,
+            Work::Postgres(transaction) => transaction,
+        }
     }
 }
 
@@ -168,24 +187,19 @@ impl Storage {
     /// Closes all connections; SQLite folds its log into the file.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
     }
 
-    /// Begins an atomic step. SQLite takes the write lock at once: a read that turns into a write
-    /// later would fail with "database is locked" whatever the busy timeout.
+    /// Begins an atomic step. On SQLite it waits for its turn: there is one writer, and steps that
+    /// wait behind each other share a commit.
     async fn begin(&self) -> Result<Step, StorageError> {
-        match self.engine {
-            Engine::Sqlite => {
-                let turn = tokio::time::timeout(BUSY, Arc::clone(&self.writer).lock_owned())
-                    .await
-                    .map_err(|_| StorageError::Unavailable(sqlx::Error::PoolTimedOut))?;
-                let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Step { transaction, _writer: Some(turn), events: Vec::new() })
-            }
-            Engine::Postgres => {
-                let transaction = self.pool.begin().await?;
-                Ok(Step { transaction, _writer: None, events: Vec::new() })
-            }
-        }
+        let work = match &self.writer {
+            Some(writer) => Work::Sqlite(writer.begin().await?),
+            None => Work::Postgres(self.pool.begin().await?),
+        };
+        Ok(Step { work, events: Vec::new() })
     }
 
     fn tell_grants_ended(&self) {

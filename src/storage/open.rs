@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use sqlx::any::AnyPoolOptions;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, SqlSafeStr};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
+use super::writer::Writer;
 use super::{BUSY, Engine, Storage, StorageError};
 use crate::oauth::sealed::Sealer;
 
@@ -80,31 +81,20 @@ impl Storage {
         let path = sqlite_path(url);
         create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
         let lock = lock_for_this_process(&path)?;
+        let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(BUSY)
             .test_before_acquire(false) // a local file does not hang up
             .idle_timeout(None)
             .max_lifetime(None)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    for pragma in [
-                        "PRAGMA busy_timeout = 5000",
-                        "PRAGMA journal_mode = WAL",
-                        "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
-                        "PRAGMA foreign_keys = ON",
-                        "PRAGMA trusted_schema = OFF",
-                    ] {
-                        sqlx::query(pragma).execute(&mut *connection).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect(&format!("sqlite://{}", path.display()))
+            .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
+            .connect_with(options.clone())
             .await?;
         check_sqlite(&pool).await?;
-        let lock = Some(Arc::new(lock));
-        let storage = Self::finish(pool, Engine::Sqlite, secret_key, Some(&path), lock).await?;
+        let writer = Writer::open(options).await?;
+        let beside = Some((path.as_path(), Arc::new(lock)));
+        let storage = Self::finish(pool, Some(writer), secret_key, beside).await?;
         storage.free_leases().await?;
         Ok(storage)
     }
@@ -116,23 +106,23 @@ impl Storage {
             .max_lifetime(Duration::from_mins(30))
             .connect(url)
             .await?;
-        Self::finish(pool, Engine::Postgres, secret_key, None, None).await
+        Self::finish(pool, None, secret_key, None).await
     }
 
     async fn finish(
         pool: AnyPool,
-        engine: Engine,
+        writer: Option<Writer>,
         secret_key: Option<&[u8]>,
-        beside: Option<&Path>,
-        only_process: Option<Arc<File>>,
+        beside: Option<(&Path, Arc<File>)>,
     ) -> Result<Self, OpenError> {
         migrations().run(&pool).await?;
-        let secret_key = super::installation::secret_key(&pool, secret_key, beside).await?;
+        let (path, only_process) = beside.unzip();
+        let secret_key = super::installation::secret_key(&pool, secret_key, path).await?;
         let storage = Self {
             pool,
-            engine,
+            engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
             sealer: Sealer::new(&secret_key),
-            writer: Arc::new(Mutex::new(())),
+            writer,
             grants_ended: watch::Sender::new(0),
             _only_process: only_process,
         };

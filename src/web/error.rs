@@ -51,6 +51,10 @@ impl From<StorageError> for ApiError {
                 tracing::error!(%cause, "the database cannot serve");
                 Self::Unavailable
             }
+            StorageError::Busy => {
+                tracing::warn!(cause = %error, "the database cannot serve");
+                Self::Unavailable
+            }
             other => Self::Internal(other.into()),
         }
     }

@@ -1,0 +1,337 @@
+//! Group commit: SQLite's one writer, shared by many steps.
+//!
+//! A commit with `synchronous = FULL` waits for the disk, and the disk does not care how much it is
+//! given. So callers take turns at one connection, in the order they came; each runs its step in a
+//! savepoint of its own, and while others wait, hands the turn on instead of committing. The last one
+//! without followers, or the one that fills the transaction, commits once for all, and only then does
+//! any of them return. Nobody waits for company: alone, a step commits at once.
+//!
+//! Nothing here may be left half-done by a caller that goes away: what must happen after a step, happens
+//! in the next turn or in a task of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::{AnyConnection, ConnectOptions, any::AnyConnectOptions};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+
+use super::StorageError;
+
+/// Steps that share a commit at most: a bound on how long the first one waits for the last.
+const SHARED_BY: usize = 64;
+/// Callers that may wait for their turn; the next one is told to come back.
+const QUEUE: usize = 4096;
+/// Longest wait for the turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens a connection as all of this database are.
+pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    set_up(&mut connection).await?;
+    Ok(connection)
+}
+
+/// What every connection of ours is told first.
+pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    for pragma in [
+        "PRAGMA busy_timeout = 5000",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA trusted_schema = OFF",
+        "PRAGMA temp_store = MEMORY", // savepoints need no file
+        "PRAGMA journal_size_limit = 67108864",
+    ] {
+        sqlx::query(pragma).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// The writer of an SQLite database, and the queue before it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer(Arc<Queue>);
+
+struct Queue {
+    desk: Arc<Mutex<Desk>>,
+    waiting: AtomicUsize,
+}
+
+/// What the caller whose turn it is has to itself.
+struct Desk {
+    connection: AnyConnection,
+    options: AnyConnectOptions,
+    /// The open transaction, with the steps that wait for its commit.
+    shared: Option<Shared>,
+    /// Nobody knows what the connection holds: the next turn opens another.
+    broken: bool,
+}
+
+struct Shared {
+    /// Steps that ended well and wait.
+    kept: usize,
+    /// Turns taken, however they ended.
+    turns: usize,
+    left: Left,
+    outcome: watch::Sender<Outcome>,
+}
+
+/// What the last turn left in the transaction.
+#[derive(Clone, Copy)]
+enum Left {
+    /// A step that ended well.
+    Kept,
+    /// Changes of a step that was given up, after its savepoint: they must go.
+    GivenUp,
+    /// Nothing, but whether its savepoint is there is unknown.
+    Nothing,
+}
+
+#[derive(Clone)]
+enum Outcome {
+    Pending,
+    Durable,
+    Failed(Arc<str>),
+}
+
+/// A step whose turn it is. Dropped without [`Self::commit`], it has changed nothing.
+pub(super) struct Step {
+    queue: Writer,
+    desk: OwnedMutexGuard<Desk>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Opening,
+    Open,
+    Ended,
+}
+
+impl std::ops::Deref for Step {
+    type Target = AnyConnection;
+    fn deref(&self) -> &AnyConnection {
+        &self.desk.connection
+    }
+}
+
+impl std::ops::DerefMut for Step {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.desk.connection
+    }
+}
+
+impl Writer {
+    pub(super) async fn open(options: AnyConnectOptions) -> Result<Self, sqlx::Error> {
+        let connection = connect(&options).await?;
+        let desk = Desk { connection, options, shared: None, broken: false };
+        let desk = Arc::new(Mutex::new(desk));
+        Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
+    }
+
+    /// Waits for the turn and begins a step.
+    pub(super) async fn begin(&self) -> Result<Step, StorageError> {
+        let place = Place::take(self)?;
+        let turn = Arc::clone(&self.0.desk).lock_owned();
+        let desk = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| StorageError::Busy)?;
+        let mut step = Step { queue: self.clone(), desk, phase: Phase::Opening };
+        place.has_its_turn();
+        if step.desk.shared.as_ref().is_some_and(Shared::is_full) {
+            step = step.finish_first().await?;
+        }
+        step.desk.open().await?;
+        step.phase = Phase::Open;
+        Ok(step)
+    }
+
+    /// Ends what is open, and folds the log into the file.
+    pub(super) async fn close(&self) {
+        let mut desk = self.0.desk.lock().await;
+        desk.finish().await;
+        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        if let Err(cause) = folded.execute(&mut desk.connection).await {
+            tracing::warn!(%cause, "the log could not be folded into the database file");
+        }
+    }
+
+    fn somebody_waits(&self) -> bool {
+        self.0.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Sees to it that the steps that wait for a commit get one, from a place that cannot wait itself.
+    fn commit_soon(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return; // the process ends; nobody was told anything
+        };
+        let queue = self.clone();
+        runtime.spawn(async move {
+            let mut desk = Arc::clone(&queue.0.desk).lock_owned().await;
+            let full = desk.shared.as_ref().is_some_and(Shared::is_full);
+            if full || !queue.somebody_waits() {
+                desk.finish().await;
+            }
+        });
+    }
+}
+
+/// A place in the queue. Whoever hands the turn on counts on those who have one.
+struct Place<'a> {
+    queue: &'a Writer,
+    had_its_turn: bool,
+}
+
+impl<'a> Place<'a> {
+    fn take(queue: &'a Writer) -> Result<Self, StorageError> {
+        if queue.0.waiting.fetch_add(1, Ordering::SeqCst) >= QUEUE {
+            queue.0.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Err(StorageError::Busy);
+        }
+        Ok(Self { queue, had_its_turn: false })
+    }
+
+    fn has_its_turn(mut self) {
+        self.had_its_turn = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let others = self.queue.0.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
+        if !self.had_its_turn && !others {
+            self.queue.commit_soon(); // somebody may have counted on this one
+        }
+    }
+}
+
+impl Shared {
+    fn is_full(&self) -> bool {
+        self.turns >= SHARED_BY
+    }
+}
+
+impl Step {
+    /// Ends the step and returns when it is durable: with the commit that it shares.
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        let Some(shared) = &mut self.desk.shared else {
+            return Err(failed("the transaction is gone"));
+        };
+        shared.kept += 1;
+        shared.left = Left::Kept;
+        let full = shared.is_full();
+        let mut outcome = shared.outcome.subscribe();
+        self.phase = Phase::Ended;
+        if full || !self.queue.somebody_waits() {
+            // In a task of its own: a caller that goes away must not leave a commit half-way.
+            tokio::spawn(async move { self.desk.finish().await });
+        } else {
+            drop(self);
+        }
+        let decided = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
+        match decided.as_deref() {
+            Ok(Outcome::Durable) => Ok(()),
+            Ok(Outcome::Failed(cause)) => Err(failed(cause)),
+            Ok(Outcome::Pending) | Err(_) => Err(failed("the commit was given up")),
+        }
+    }
+
+    /// Commits what is open and keeps the turn.
+    async fn finish_first(mut self) -> Result<Self, StorageError> {
+        let finished = tokio::spawn(async move {
+            self.desk.finish().await;
+            self
+        });
+        finished.await.map_err(|_| failed("the commit was given up"))
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let Some(shared) = &mut self.desk.shared else { return };
+        shared.left = match (self.phase, shared.left) {
+            (Phase::Ended, left) => left,
+            (Phase::Open, _) | (Phase::Opening, Left::GivenUp) => Left::GivenUp,
+            (Phase::Opening, Left::Kept | Left::Nothing) => Left::Nothing,
+        };
+        if shared.is_full() || !self.queue.somebody_waits() {
+            self.queue.commit_soon();
+        }
+    }
+}
+
+impl Desk {
+    /// Opens a savepoint for a step, and the transaction around it when none is open.
+    ///
+    /// The savepoint `shared` around all steps proves at the end that this is still the same
+    /// transaction: SQLite rolls back by itself when the disk is full or fails.
+    async fn open(&mut self) -> Result<(), StorageError> {
+        if self.broken {
+            self.connection = connect(&self.options).await?;
+            self.broken = false;
+        }
+        if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {
+            // Whether it was ever begun is unknown, and nothing is in it.
+            let _ = self.run("ROLLBACK").await;
+            self.shared = None;
+        }
+        let sql = match &mut self.shared {
+            None => {
+                let (outcome, _) = watch::channel(Outcome::Pending);
+                self.shared = Some(Shared { kept: 0, turns: 1, left: Left::Nothing, outcome });
+                "BEGIN IMMEDIATE; SAVEPOINT shared; SAVEPOINT step"
+            }
+            Some(shared) => {
+                shared.turns += 1;
+                match shared.left {
+                    Left::Kept => "RELEASE step; SAVEPOINT step",
+                    Left::GivenUp => "ROLLBACK TO step",
+                    Left::Nothing => "SAVEPOINT step",
+                }
+            }
+        };
+        if let Err(cause) = self.run(sql).await {
+            self.fail(&cause).await;
+            return Err(cause.into());
+        }
+        Ok(())
+    }
+
+    /// Commits the open transaction and tells every step in it.
+    async fn finish(&mut self) {
+        let Some(shared) = &self.shared else { return };
+        let sql = match (shared.kept, shared.left) {
+            (0, _) => "ROLLBACK",
+            (_, Left::GivenUp) => "ROLLBACK TO step; RELEASE shared; COMMIT",
+            (_, Left::Kept | Left::Nothing) => "RELEASE shared; COMMIT",
+        };
+        match self.run(sql).await {
+            Ok(()) => {
+                if let Some(shared) = self.shared.take() {
+                    shared.outcome.send_replace(Outcome::Durable);
+                }
+            }
+            Err(cause) => self.fail(&cause).await,
+        }
+    }
+
+    /// Takes back everything that was to share a commit, and says so to everyone.
+    async fn fail(&mut self, cause: &sqlx::Error) {
+        self.broken = true;
+        if self.run("ROLLBACK").await.is_ok() {
+            self.broken = false;
+        }
+        if let Some(shared) = self.shared.take() {
+            shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
+        }
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query(sql).execute(&mut self.connection).await.map(drop)
+    }
+}
+
+fn failed(cause: &str) -> StorageError {
+    StorageError::Unavailable(sqlx::Error::Protocol(cause.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;
