@@ -1,21 +1,24 @@
 //! The key ring: mints and verifies access tokens (RFC 9068), and publishes the keys (RFC 7517).
 //!
 //! A token has type `at+jwt`, exactly one audience, and names the grant it came from, so that a
-//! revoked grant is refused at once. Keys are parsed once: parsing costs as much as signing.
+//! revoked grant is refused at once. Keys are parsed once: parsing costs as much as signing. A token
+//! that was verified is remembered by its hash, and its times are looked at on every use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
     RsaKeyPair,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -30,6 +33,8 @@ use crate::storage::{Storage, StorageError, StoredKey};
 const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 /// A longer bearer token is not one of ours.
 pub const MAX_TOKEN: usize = 8 * 1024;
+/// Verified tokens that are remembered, claims and all.
+const REMEMBERED: usize = 16 * 1024;
 /// How far the clocks of replicas may differ.
 const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -169,7 +174,7 @@ struct Key {
     alg: TokenAlg,
     generation: i64,
     signer: Signer,
-    verifier: DecodingKey,
+    verifier: ParsedPublicKey,
     public: Value,
 }
 
@@ -179,6 +184,7 @@ pub struct KeyRing {
     keys: Arc<BTreeMap<String, Key>>,
     issuer: Arc<str>,
     jwks: Arc<str>,
+    verified: Arc<Cache<[u8; 32], Arc<AccessToken>>>,
 }
 
 /// The header of a token of ours; any other member makes it somebody else's.
@@ -214,7 +220,8 @@ impl KeyRing {
         let in_order = stored.iter().filter_map(|stored| keys.get(&stored.kid));
         let public: Vec<&Value> = in_order.map(|key| &key.public).collect();
         let jwks = json!({ "keys": public }).to_string();
-        Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), jwks: jwks.into() })
+        let verified = Arc::new(Cache::new(REMEMBERED));
+        Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), jwks: jwks.into(), verified })
     }
 
     /// The public keys as a JWK Set.
@@ -298,7 +305,7 @@ impl KeyRing {
         token: &str,
         audience: &str,
         now: Timestamp,
-    ) -> Result<AccessToken, TokenInvalid> {
+    ) -> Result<Arc<AccessToken>, TokenInvalid> {
         let claims = self.verify_any_audience(token, now)?;
         if claims.aud == audience { Ok(claims) } else { Err(TokenInvalid::Audience) }
     }
@@ -309,53 +316,49 @@ impl KeyRing {
         &self,
         token: &str,
         now: Timestamp,
-    ) -> Result<AccessToken, TokenInvalid> {
+    ) -> Result<Arc<AccessToken>, TokenInvalid> {
         if token.len() > MAX_TOKEN || !token.is_ascii() {
             return Err(TokenInvalid::Malformed);
         }
-        let header = token.split('.').next().unwrap_or_default();
-        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenInvalid::Malformed)?;
-        let header: Header = serde_json::from_slice(&header).map_err(|_| TokenInvalid::Header)?;
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        let claims = match self.verified.get(&hash) {
+            Some(claims) => claims,
+            None => Arc::new(self.read(token)?),
+        };
+        if now >= Timestamp::from_unix(claims.exp) {
+            self.verified.remove(&hash);
+            return Err(TokenInvalid::Expired);
+        }
+        if Timestamp::from_unix(claims.iat) > now.plus(LEEWAY) {
+            return Err(TokenInvalid::Claims);
+        }
+        if !self.verified.contains_key(&hash) {
+            self.verified.insert(hash, Arc::clone(&claims));
+        }
+        Ok(claims)
+    }
+
+    /// Reads a token and proves all that time does not change.
+    fn read(&self, token: &str) -> Result<AccessToken, TokenInvalid> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenInvalid::Malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenInvalid::Malformed)?;
+        let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenInvalid::Malformed);
+        let header: Header =
+            serde_json::from_slice(&decode(header)?).map_err(|_| TokenInvalid::Header)?;
         let key = self.keys.get(&header.kid).ok_or(TokenInvalid::Header)?;
         let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
             || header.typ.eq_ignore_ascii_case("application/at+jwt");
         if !typ_fits || header.alg != key.alg.as_str() {
             return Err(TokenInvalid::Header);
         }
-        // The library proves the signature; presence and types are the struct's, time is our clock's.
-        let mut validation = Validation::new(key.alg.algorithm());
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.set_issuer(&[&*self.issuer]);
-        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-        let claims = jsonwebtoken::decode::<AccessToken>(token, &key.verifier, &validation)
-            .map_err(|error| match error.kind() {
-                jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenInvalid::Signature,
-                jsonwebtoken::errors::ErrorKind::InvalidToken
-                | jsonwebtoken::errors::ErrorKind::Base64(_) => TokenInvalid::Malformed,
-                _ => TokenInvalid::Claims,
-            })?
-            .claims;
-        if claims.iss != *self.issuer {
-            return Err(TokenInvalid::Claims);
-        }
-        if now >= Timestamp::from_unix(claims.exp) {
-            return Err(TokenInvalid::Expired);
-        }
-        if Timestamp::from_unix(claims.iat) > now.plus(LEEWAY) {
-            return Err(TokenInvalid::Claims);
-        }
-        Ok(claims)
-    }
-}
-
-impl TokenAlg {
-    fn algorithm(self) -> Algorithm {
-        match self {
-            Self::Es256 => Algorithm::ES256,
-            Self::Rs256 => Algorithm::RS256,
-            Self::EdDsa => Algorithm::EdDSA,
-        }
+        let (claims, signature) = (decode(claims)?, decode(signature)?);
+        key.verifier
+            .verify_sig(signed.as_bytes(), &signature)
+            .map_err(|_| TokenInvalid::Signature)?;
+        let claims: AccessToken =
+            serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)?;
+        if claims.iss == *self.issuer { Ok(claims) } else { Err(TokenInvalid::Claims) }
     }
 }
 
@@ -405,7 +408,7 @@ fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     let alg = TokenAlg::parse(&stored.alg).ok_or(SigningError::Key)?;
     let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     // Members in the order of RFC 7638 §3: alphabetical, required ones only.
-    let (signer, required) = match alg {
+    let (signer, verifier, required) = match alg {
         TokenAlg::Es256 => {
             let pair =
                 EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &stored.private_key)?;
@@ -418,25 +421,28 @@ fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
                 ("x", b64(x)),
                 ("y", b64(y)),
             ];
-            (Signer::Es256(pair), required)
+            let verifier = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)?;
+            (Signer::Es256(pair), verifier, required)
         }
         TokenAlg::EdDsa => {
             let pair = Ed25519KeyPair::from_pkcs8(&stored.private_key)?;
             let x = b64(pair.public_key().as_ref());
             let required = vec![("crv", "Ed25519".to_owned()), ("kty", "OKP".to_owned()), ("x", x)];
-            (Signer::EdDsa(pair), required)
+            let verifier = ParsedPublicKey::new(&ED25519, pair.public_key())?;
+            (Signer::EdDsa(pair), verifier, required)
         }
         TokenAlg::Rs256 => {
             let pair = RsaKeyPair::from_pkcs8(&stored.private_key)?;
             let n = b64(pair.public_key().modulus().big_endian_without_leading_zero());
             let e = b64(pair.public_key().exponent().big_endian_without_leading_zero());
-            (Signer::Rs256(pair), vec![("e", e), ("kty", "RSA".to_owned()), ("n", n)])
+            let verifier = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key())?;
+            (Signer::Rs256(pair), verifier, vec![("e", e), ("kty", "RSA".to_owned()), ("n", n)])
         }
     };
     let canonical: Vec<String> =
         required.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
     let canonical = format!("{{{}}}", canonical.join(","));
-    let thumbprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, canonical.as_bytes());
+    let thumbprint = digest(&SHA256, canonical.as_bytes());
     let kid = b64(thumbprint.as_ref());
 
     let mut public: serde_json::Map<String, Value> =
@@ -445,8 +451,6 @@ fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     public.insert("alg".to_owned(), alg.as_str().into());
     public.insert("kid".to_owned(), kid.clone().into());
     let public = Value::Object(public);
-    let jwk = serde_json::from_value(public.clone())?;
-    let verifier = DecodingKey::from_jwk(&jwk).map_err(|_| SigningError::Key)?;
     Ok(Key {
         created_at: stored.created_at,
         kid,

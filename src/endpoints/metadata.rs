@@ -3,13 +3,15 @@
 //! Every document is made once, at start, from the configuration alone: no header of a request can
 //! change a byte of it (threats HH-01).
 
-use std::sync::Arc;
-
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -47,31 +49,55 @@ pub(super) fn routes(app: &App) -> Router<App> {
     router
 }
 
-type Document = Arc<str>;
+/// A document as it goes out, made once.
+#[derive(Clone)]
+struct Document {
+    body: Bytes,
+    etag: HeaderValue,
+}
 
 fn document(value: &Value) -> Document {
-    value.to_string().into()
+    Document::new(&value.to_string())
+}
+
+impl Document {
+    fn new(json: &str) -> Self {
+        let hash = digest(&SHA256, json.as_bytes());
+        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16]));
+        let etag = HeaderValue::from_str(&etag).unwrap_or(HeaderValue::from_static("\"\""));
+        Self { body: Bytes::copy_from_slice(json.as_bytes()), etag }
+    }
+
+    /// The document, or that the one at hand is still the same (RFC 9110 §13.1.2).
+    fn answer(&self, request: &HeaderMap) -> Response {
+        let known = request.get_all(header::IF_NONE_MATCH).iter().any(|known| {
+            let known = known.to_str().unwrap_or_default();
+            known
+                .split(',')
+                .map(|tag| tag.trim().trim_start_matches("W/"))
+                .any(|tag| tag == "*" || tag.as_bytes() == self.etag.as_bytes())
+        });
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (header::CACHE_CONTROL, CACHE),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::ETAG, self.etag.clone()),
+        ];
+        if known {
+            let [_, cache, _, etag] = headers;
+            return (StatusCode::NOT_MODIFIED, [cache, etag]).into_response();
+        }
+        (headers, self.body.clone()).into_response()
+    }
 }
 
 fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
-    let document = Arc::clone(document);
-    get(move || {
-        let document = Arc::clone(&document);
-        async move { answer(&document) }
-    })
+    let document = document.clone();
+    get(move |headers: HeaderMap| async move { document.answer(&headers) })
 }
 
-fn answer(json: &str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::CACHE_CONTROL, CACHE),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (headers, json.to_owned()).into_response()
-}
-
-async fn jwks(State(app): State<App>) -> Response {
-    answer(app.keys().jwks())
+async fn jwks(State(app): State<App>, headers: HeaderMap) -> Response {
+    Document::new(app.keys().jwks()).answer(&headers)
 }
 
 /// RFC 8414 §2. Says what is true and nothing more; empty lists are left out.

@@ -43,5 +43,5 @@ async fn owner(app: &App, token: &str) -> Result<Option<(String, String)>, ApiEr
         return Ok(found.map(|found| (found.grant_id, found.client_id)));
     }
     let claims = app.keys().verify_any_audience(token, app.now());
-    Ok(claims.ok().map(|claims| (claims.grant_id, claims.client_id)))
+    Ok(claims.ok().map(|claims| (claims.grant_id.clone(), claims.client_id.clone())))
 }

@@ -1,5 +1,7 @@
 //! From a bearer token to a caller: RFC 6750 §2.1, RFC 9068 §4. On every request, whatever the method.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, header};
 
 use super::challenge::Refused;
@@ -13,7 +15,7 @@ use crate::web::live_token;
 /// Who is calling, proven.
 #[derive(Clone)]
 pub(super) struct Caller {
-    pub(super) grant: LiveGrant,
+    pub(super) grant: Arc<LiveGrant>,
     /// Scopes of the token.
     pub(super) scopes: ScopeSet,
     /// What they amount to: with everything that they imply.
@@ -36,7 +38,7 @@ pub(super) async fn authenticate(
     let live = live.ok_or(Refused::InvalidToken)?;
     Ok(Caller {
         token_expires_at: Timestamp::from_unix(live.claims.exp),
-        scopes: live.claims.scope,
+        scopes: live.claims.scope.clone(),
         grant: live.grant,
         may: live.may,
     })

@@ -1,6 +1,12 @@
 //! Grants: what the gateway asks about at every request, and how they end.
 
 use super::remembered::forget_of_grant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
+
 use super::upstream_sessions::Person;
 use super::{Step, Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -34,12 +40,61 @@ pub struct LiveGrant {
 #[derive(Debug)]
 pub enum GrantState {
     /// It may.
-    Live(Box<LiveGrant>),
+    Live(Arc<LiveGrant>),
     /// Revoked, expired, or unknown.
     Ended,
 }
 
+/// Grants that are remembered.
+const REMEMBERED: usize = 10_000;
+/// How long one is taken for live without another look: bounds what a lost notice of another process
+/// can cost.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Live grants as they were a moment ago. Whenever grants may have ended, all are looked up again.
+pub(super) struct RecentGrants(Cache<String, Recent>);
+
+#[derive(Clone)]
+struct Recent {
+    grant: Arc<LiveGrant>,
+    /// [`Storage::grants_ended`] before it was looked up.
+    before: u64,
+    looked_up: Instant,
+}
+
+impl RecentGrants {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(REMEMBERED))
+    }
+}
+
 impl Storage {
+    /// Whether the grant may be used at `now`, without asking the database at every request: the answer
+    /// is at most a second old, and younger than the last revocation that this process has heard of.
+    pub async fn recent_grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
+        let before = *self.grants_ended.borrow();
+        if let Some(recent) = self.recent_grants.0.get(id)
+            && recent.before == before
+            && recent.looked_up.elapsed() < RECENT
+            && now < recent.grant.expires_at
+        {
+            return Ok(GrantState::Live(recent.grant));
+        }
+        let looked_up = Instant::now();
+        let state = self.grant(id, now).await?;
+        match &state {
+            GrantState::Live(grant) => {
+                let grant = Arc::clone(grant);
+                let recent = Recent { grant, before, looked_up };
+                self.recent_grants.0.insert(id.to_owned(), recent);
+            }
+            GrantState::Ended => {
+                self.recent_grants.0.remove(id);
+            }
+        }
+        Ok(state)
+    }
+
     /// Whether the grant may be used at `now`. An error means "unknown", which is never "yes".
     pub async fn grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
         let row = sqlx::query(
@@ -58,7 +113,7 @@ impl Storage {
         };
         let session_id: String = column(&row, "session_id")?;
         let person: String = column(&row, "person")?;
-        Ok(GrantState::Live(Box::new(LiveGrant {
+        Ok(GrantState::Live(Arc::new(LiveGrant {
             id: column(&row, "id")?,
             client_id: column(&row, "client_id")?,
             subject: column(&row, "subject")?,

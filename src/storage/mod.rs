@@ -20,6 +20,7 @@ mod open;
 mod people;
 mod refresh_tokens;
 mod remembered;
+mod replicas;
 mod signing_keys;
 mod standings;
 mod step_ups;
@@ -117,6 +118,9 @@ pub struct Storage {
     /// SQLite has one writer, which many steps share.
     writer: Option<writer::Writer>,
     grants_ended: watch::Sender<u64>,
+    recent_grants: Arc<grants::RecentGrants>,
+    /// With PostgreSQL there may be others.
+    replicas: Option<replicas::Replicas>,
     _only_process: Option<Arc<File>>,
 }
 
@@ -179,7 +183,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Wakes whenever grants may have ended in this process; the number means nothing.
+    /// Wakes whenever grants may have ended, here or in a replica; the number means nothing.
     pub fn grants_ended(&self) -> watch::Receiver<u64> {
         self.grants_ended.subscribe()
     }
@@ -204,6 +208,9 @@ impl Storage {
 
     fn tell_grants_ended(&self) {
         self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+        if let Some(replicas) = &self.replicas {
+            replicas.tell(&self.pool);
+        }
     }
 
     /// Seals a column so that it opens only in its own row.

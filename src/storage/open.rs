@@ -10,6 +10,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, SqlSafeStr};
 use tokio::sync::watch;
 
+use super::replicas::Replicas;
 use super::writer::Writer;
 use super::{BUSY, Engine, Storage, StorageError};
 use crate::oauth::sealed::Sealer;
@@ -106,7 +107,9 @@ impl Storage {
             .max_lifetime(Duration::from_mins(30))
             .connect(url)
             .await?;
-        Self::finish(pool, None, secret_key, None).await
+        let mut storage = Self::finish(pool, None, secret_key, None).await?;
+        storage.replicas = Some(Replicas::listen(url, storage.grants_ended.clone()).await?);
+        Ok(storage)
     }
 
     async fn finish(
@@ -124,6 +127,8 @@ impl Storage {
             sealer: Sealer::new(&secret_key),
             writer,
             grants_ended: watch::Sender::new(0),
+            recent_grants: Arc::new(super::grants::RecentGrants::new()),
+            replicas: None,
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;

@@ -1,6 +1,8 @@
 //! Whether an access token is good here and now: the one meaning that the gateway and the introspection
 //! endpoint share.
 
+use std::sync::Arc;
+
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
@@ -10,9 +12,9 @@ use crate::storage::{GrantState, LiveGrant, StorageError};
 /// An access token that is signed by us, for this resource, unexpired, and of a live grant.
 pub struct LiveToken {
     /// What the token says.
-    pub claims: AccessToken,
+    pub claims: Arc<AccessToken>,
     /// The grant it came from.
-    pub grant: LiveGrant,
+    pub grant: Arc<LiveGrant>,
     /// Its scopes and all that they imply.
     pub may: ScopeSet,
 }
@@ -32,7 +34,7 @@ pub async fn verify(
             return Ok(None);
         }
     };
-    let GrantState::Live(grant) = app.storage().grant(&claims.grant_id, now).await? else {
+    let GrantState::Live(grant) = app.storage().recent_grant(&claims.grant_id, now).await? else {
         let reason = "the grant has ended";
         tracing::info!(grant_id = claims.grant_id, reason, "access token refused");
         return Ok(None);
@@ -45,5 +47,5 @@ pub async fn verify(
         return Ok(None);
     }
     let may = resource.policy.hierarchy.with_implied(&claims.scope);
-    Ok(Some(LiveToken { claims, grant: *grant, may }))
+    Ok(Some(LiveToken { claims, grant, may }))
 }

@@ -160,3 +160,20 @@ async fn jwk_01_only_public_keys_are_published_one_per_algorithm_in_use() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_document_that_is_known_is_not_sent_again() {
+    let app = TestApp::start().await;
+    for path in ["/.well-known/oauth-authorization-server", "/.well-known/jwks.json"] {
+        let whole = app.http.get(&app.at(path)).await;
+        let etag = whole.assert_status(200).header("etag").unwrap().to_owned();
+        for known in [etag.clone(), format!("\"other\", W/{etag}"), "*".to_owned()] {
+            let headers = [("if-none-match", known.as_str())];
+            let answer = app.http.send("GET", &app.at(path), &headers, "").await;
+            assert_eq!((answer.status.as_u16(), answer.text()), (304, ""), "{path} {known}");
+            assert_eq!(answer.header("etag"), Some(etag.as_str()));
+        }
+        let headers = [("if-none-match", "\"other\"")];
+        app.http.send("GET", &app.at(path), &headers, "").await.assert_status(200);
+    }
+}

@@ -11,6 +11,10 @@ async fn either_token_ends_the_grant_at_once() {
     for by_access_token in [false, true] {
         let (client, tokens) = app.tokens_of("bob").await;
         let token = if by_access_token { &tokens.access_token } else { &tokens.refresh_token };
+        for _ in 0..2 {
+            // The gateway remembers token and grant from here on.
+            client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+        }
         client.revoke(token).await.assert_status(200);
         client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
         client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
@@ -53,4 +57,17 @@ async fn one_grant_ends_and_the_persons_others_go_on() {
     client.revoke(&one.refresh_token).await.assert_status(200);
     client.call_tool(&two.access_token, "get-todos", json!({})).await.assert_status(200);
     client.refresh(&two.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_token_ends_with_it() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    for _ in 0..2 {
+        client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+    }
+    app.advance(tokens.expires_in);
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
+    app.advance(-1);
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
 }

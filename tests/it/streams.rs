@@ -1,5 +1,7 @@
 //! Sessions and event streams of the older MCP revisions, through the gateway.
 
+use std::time::Duration;
+
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -9,12 +11,17 @@ use crate::harness::client::{McpClient, Tokens};
 
 struct Session<'a> {
     app: &'a TestApp,
+    url: String,
     authorization: String,
     id: String,
 }
 
 impl<'a> Session<'a> {
     async fn start(app: &'a TestApp, tokens: &Tokens) -> Self {
+        Self::start_at(app, app.mcp_url(), tokens).await
+    }
+
+    async fn start_at(app: &'a TestApp, url: String, tokens: &Tokens) -> Self {
         let authorization = format!("Bearer {}", tokens.access_token);
         let body = json!({
             "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -24,10 +31,10 @@ impl<'a> Session<'a> {
             ("authorization", authorization.as_str()),
             ("accept", "application/json, text/event-stream"),
         ];
-        let answer = app.http.post_json(&app.mcp_url(), &body, &headers).await;
+        let answer = app.http.post_json(&url, &body, &headers).await;
         assert_eq!(answer.assert_status(200).json()["result"]["protocolVersion"], "2025-06-18");
         let id = answer.header("mcp-session-id").unwrap().to_owned();
-        Self { app, authorization, id }
+        Self { app, url, authorization, id }
     }
 
     fn headers(&self) -> Vec<(&str, &str)> {
@@ -40,12 +47,12 @@ impl<'a> Session<'a> {
     }
 
     async fn post(&self, body: &Value) -> crate::harness::http::Answer {
-        self.app.http.post_json(&self.app.mcp_url(), body, &self.headers()).await
+        self.app.http.post_json(&self.url, body, &self.headers()).await
     }
 
     /// Opens the event stream and reads its first chunk.
     async fn listen(&self) -> Incoming {
-        let response = self.app.http.open("GET", &self.app.mcp_url(), &self.headers(), "").await;
+        let response = self.app.http.open("GET", &self.url, &self.headers(), "").await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut body = response.into_body();
@@ -97,7 +104,7 @@ async fn gw_06_a_session_belongs_to_one_person_and_one_client() {
     let before = app.todo.recorded().len();
     for stranger in [&alices, &other] {
         let authorization = format!("Bearer {}", stranger.access_token);
-        let stolen = Session { app: &app, authorization, id: id.clone() };
+        let stolen = Session { app: &app, url: app.mcp_url(), authorization, id: id.clone() };
         assert_eq!(stolen.post(&list).await.assert_status(404).json()["error"]["code"], -32001);
         let url = app.mcp_url();
         app.http.send("GET", &url, &stolen.headers(), "").await.assert_status(404);
@@ -110,7 +117,10 @@ async fn gw_06_a_session_belongs_to_one_person_and_one_client() {
     let fresh = Tokens::of(&client.refresh(&bobs.refresh_token).await);
     app.restart().await;
     let authorization = format!("Bearer {}", fresh.access_token);
-    Session { app: &app, authorization, id }.post(&list).await.assert_status(200);
+    Session { app: &app, url: app.mcp_url(), authorization, id }
+        .post(&list)
+        .await
+        .assert_status(200);
 }
 
 #[tokio::test]
@@ -171,5 +181,30 @@ async fn when_the_client_goes_the_servers_stream_is_let_go() {
     while app.todo.open_streams() > 0 {
         app.todo.send_event(&json!({}));
         tokio::task::yield_now().await;
+    }
+}
+
+/// On PostgreSQL: another process hears of a revocation at once, though it remembers live grants.
+#[tokio::test]
+async fn gw_21_a_revocation_reaches_other_replicas_within_a_second() {
+    let app = TestApp::start().await;
+    if !app.database.is_postgres() {
+        return; // SQLite serves one process
+    }
+    let (replica, _stop) = app.replica().await;
+    for _ in 0..5 {
+        let (client, tokens) = app.tokens_of("bob").await;
+        let session = Session::start_at(&app, format!("{replica}/mcp"), &tokens).await;
+        let stream = session.listen().await;
+        let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+        session.post(&list).await.assert_status(200);
+
+        client.revoke(&tokens.refresh_token).await.assert_status(200);
+
+        let everywhere = async {
+            while session.post(&list).await.status != 401 {}
+            ended(stream).await;
+        };
+        tokio::time::timeout(Duration::from_secs(1), everywhere).await.unwrap();
     }
 }

@@ -1,0 +1,80 @@
+//! What replicas on one PostgreSQL tell each other: that grants may have ended.
+//!
+//! A revocation must cut streams and requests in every process at once, and none of them asks the
+//! database at every request. Notices are hints: one that is lost costs a request a second
+//! (`grants.rs`) and an open stream its next look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::oauth::secret::random_text;
+
+const CHANNEL: &str = "portcullis_grants_ended";
+/// Pause before listening is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The other processes on the same database. Cheap to clone; stops listening with the last one.
+#[derive(Clone)]
+pub(super) struct Replicas {
+    /// Tells our own notices from theirs.
+    name: Arc<str>,
+    _listening: Arc<Listening>,
+}
+
+struct Listening(AbortHandle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Replicas {
+    /// Listens at the database at `url`, and wakes `grants_ended` whenever another process says so, or
+    /// may have said so while nobody listened.
+    pub(super) async fn listen(url: &str, grants_ended: watch::Sender<u64>) -> sqlx::Result<Self> {
+        let name: Arc<str> = random_text().into();
+        let mut listener = connect(url).await?;
+        let (ours, url) = (Arc::clone(&name), url.to_owned());
+        let task = tokio::spawn(async move {
+            loop {
+                match listener.try_recv().await {
+                    Ok(Some(notice)) if notice.payload() == &*ours => continue,
+                    Ok(Some(_)) => {}
+                    Ok(None) => tracing::warn!("replicas could not be heard for a moment"),
+                    Err(cause) => {
+                        tracing::warn!(%cause, "replicas cannot be heard; listening again soon");
+                        tokio::time::sleep(AGAIN).await;
+                        if let Ok(again) = connect(&url).await {
+                            listener = again;
+                        }
+                    }
+                }
+                grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+            }
+        });
+        Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
+    }
+
+    /// Tells the others, in the background.
+    pub(super) fn tell(&self, pool: &AnyPool) {
+        let (name, pool) = (Arc::clone(&self.name), pool.clone());
+        tokio::spawn(async move {
+            let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&*name);
+            if let Err(cause) = notice.execute(&pool).await {
+                tracing::warn!(%cause, "replicas could not be told; they look for themselves");
+            }
+        });
+    }
+}
+
+async fn connect(url: &str) -> sqlx::Result<PgListener> {
+    let mut listener = PgListener::connect(url).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
