@@ -46,7 +46,7 @@
 //! web
 //! app
 //! clients · upstream · signing
-//! storage · http_client
+//! storage · http_client · rates
 //! telemetry · config
 //! policy
 //! oauth
@@ -66,6 +66,7 @@ pub mod config;
 pub mod telemetry;
 
 pub mod http_client;
+pub mod rates;
 pub mod storage;
 
 pub mod clients;

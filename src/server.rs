@@ -1,15 +1,17 @@
 //! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -19,27 +21,22 @@ use tokio::sync::{Semaphore, oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
+use crate::config::Limits;
 use crate::http_client::is_loopback;
+use crate::rates::Place;
 use crate::storage::Retention;
 use crate::telemetry::audit::Actor;
-use crate::web::error;
+use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
+use crate::web::{error, limits};
 use crate::{admin, endpoints, gateway};
 
-/// A connection that says nothing is closed after this.
-const FIRST_BYTE: Duration = Duration::from_secs(5);
-/// A request's headers must have arrived by then.
-const HEADERS: Duration = Duration::from_secs(10);
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
 /// How often expired rows are removed.
 const SWEEP: Duration = Duration::from_mins(1);
-/// Longest request target read.
-const MAX_TARGET: usize = 8 * 1024;
-/// Largest header section read.
-const MAX_HEADERS: usize = 16 * 1024;
 
 /// What a service answers for.
 #[derive(Clone)]
@@ -95,11 +92,11 @@ pub async fn serve(
     });
     let graceful = GracefulShutdown::new();
     let limit = app.config().limits.connections;
-    let public = accept(listener, service(app.clone()), &graceful, limit);
+    let public = accept(&app, listener, service(app.clone()), &graceful, limit);
     let admin_pages = async {
         match (admin, admin_service(app.clone())) {
             (Some(listener), Some(service)) => {
-                accept(listener, service, &graceful, ADMIN_CONNECTIONS).await;
+                accept(&app, listener, service, &graceful, ADMIN_CONNECTIONS).await;
             }
             _ => std::future::pending().await,
         }
@@ -120,19 +117,26 @@ pub async fn serve(
 }
 
 /// Accepts connections for ever, at most `limit` at a time.
-async fn accept(listener: TcpListener, service: Router, graceful: &GracefulShutdown, limit: usize) {
+async fn accept(
+    app: &App,
+    listener: TcpListener,
+    service: Router,
+    graceful: &GracefulShutdown,
+    limit: usize,
+) {
+    let limits = app.config().limits;
     let connections = Arc::new(Semaphore::new(limit));
     // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
     // for ever on a connection that says too little.
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .max_headers(64)
-        .max_buf_size(MAX_TARGET + MAX_HEADERS);
+        .header_read_timeout(limits.header_time)
+        .max_headers(limits.header_count)
+        .max_buf_size((limits.request_target + limits.headers).max(8192)); // hyper takes no less
     let builder = Arc::new(builder);
     loop {
-        let (stream, _) = match listener.accept().await {
+        let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(cause) => {
                 // Out of file descriptors, mostly: give open connections a moment to end.
@@ -145,16 +149,23 @@ async fn accept(listener: TcpListener, service: Router, graceful: &GracefulShutd
             tracing::warn!("the limit of open connections is reached");
             continue; // dropped: closed at once
         };
+        let Ok(ours) = place_of(app, peer.ip()) else {
+            tracing::warn!("the limit of open connections of one address is reached");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
-        let service = service.clone();
+        let service = TowerToHyperService::new(service.clone());
         let builder = Arc::clone(&builder);
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            let _place = place;
-            if !speaks(&stream).await {
+            let _places = (place, ours);
+            if !speaks(&stream, limits.first_byte).await {
                 return;
             }
-            let service = TowerToHyperService::new(service);
+            let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+                request.extensions_mut().insert(Peer(peer));
+                hyper::service::Service::call(&service, request)
+            });
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             if let Err(cause) = watcher.watch(connection).await {
                 tracing::debug!(%cause, "a connection ended");
@@ -164,21 +175,32 @@ async fn accept(listener: TcpListener, service: Router, graceful: &GracefulShutd
 }
 
 /// Whether the other side says anything in time. The protocol detection below us waits for ever.
-async fn speaks(stream: &TcpStream) -> bool {
+async fn speaks(stream: &TcpStream, within: Duration) -> bool {
     let mut byte = [0];
-    matches!(tokio::time::timeout(FIRST_BYTE, stream.peek(&mut byte)).await, Ok(Ok(1)))
+    matches!(tokio::time::timeout(within, stream.peek(&mut byte)).await, Ok(Ok(1)))
+}
+
+/// One address has as many connections as it may.
+struct TooMany;
+
+/// A place among the connections of one address, where the address is one customer's.
+fn place_of(app: &App, peer: IpAddr) -> Result<Option<Place<IpAddr>>, TooMany> {
+    match ClientAddress::find(peer, &HeaderMap::new(), &app.config().trusted_proxies).0 {
+        Some(address) => app.rates().connection(address).map(Some).ok_or(TooMany),
+        None => Ok(None),
+    }
 }
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.
-async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> Response {
+async fn guard(State(doorway): State<Doorway>, mut request: Request, next: Next) -> Response {
     let app = &doorway.app;
-    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+    let limits = &app.config().limits;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.request_target {
         return answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long");
     }
-    let length: usize =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if length > MAX_HEADERS {
+    if too_large(request.headers(), limits) {
         return answer(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "headers_too_large",
@@ -197,7 +219,12 @@ async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> 
             "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
         );
     }
-    let mut response = next.run(request).await;
+    if let Some(Peer(peer)) = request.extensions().get().copied() {
+        let trusted = &app.config().trusted_proxies;
+        let address = ClientAddress::find(peer.ip(), request.headers(), trusted);
+        request.extensions_mut().insert(address);
+    }
+    let mut response = limits::hold(app, request, next).await;
     if let Some(shown) = response.extensions_mut().remove::<Shown>() {
         let event = app.event("page_shown", Actor::Person).reference(&shown.reference);
         let status = response.status().as_u16();
@@ -210,6 +237,14 @@ async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> 
         );
     }
     response
+}
+
+fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
+    let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let all: usize = headers.iter().map(length).sum();
+    // A bearer token has a limit of its own, and a challenge for an answer.
+    let others = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION);
+    all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
 }
 
 /// Two hosts, or two ways to tell where the body ends: the next hop could read another request.
@@ -266,6 +301,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
 async fn sweep(app: App) {
     loop {
         tokio::time::sleep(SWEEP).await;
+        app.rates().sweep();
         let limits = &app.config().limits;
         let keep = Retention {
             unused_client: limits.unused_client_expiry,

@@ -16,6 +16,7 @@ use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
+use crate::rates::Rates;
 use crate::signing::{KeyRing, SigningError};
 use crate::storage::Storage;
 use crate::telemetry::audit::{Actor, AuditEvent};
@@ -39,6 +40,7 @@ struct Parts {
     backends: BackendClient,
     redirect_policy: RedirectPolicy,
     notes: notes::Notes,
+    rates: Rates,
 }
 
 /// The application could not be put together.
@@ -71,7 +73,9 @@ impl App {
         let backends = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(std::time::Duration::from_mins(1))
             .build(connector(std::time::Duration::from_secs(5)));
+        let rates = Rates::new(&config.limits.rates, config.limits.request_rates, &clock);
         Ok(Self(Arc::new(Parts {
+            rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
             redirect_policy: config.redirect_policy(),
             notes: notes::Notes::default(),
@@ -132,6 +136,11 @@ impl App {
     /// HTTP towards MCP servers.
     pub fn backends(&self) -> &BackendClient {
         &self.0.backends
+    }
+
+    /// How often, and how much at once.
+    pub fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     /// Which redirect URIs may be registered.

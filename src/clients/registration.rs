@@ -29,6 +29,14 @@ const SETTLING: Duration = Duration::from_mins(10);
 const ID_PREFIX: &str = "client_";
 
 impl Clients {
+    /// Whether a public client registered the same before.
+    pub async fn knows(&self, metadata: &ClientMetadata) -> Result<bool, StorageError> {
+        if metadata.token_endpoint_auth_method.needs_secret() {
+            return Ok(false);
+        }
+        self.storage.knows_client(&metadata.identity()).await
+    }
+
     /// Registers a client. Identical public metadata is the same client and costs no row, and for
     /// that reason cannot be managed by whoever registered it. `None` when the quota is reached.
     pub async fn register(

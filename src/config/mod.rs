@@ -14,11 +14,13 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
 use url::Url;
 
 use crate::oauth::client::ClientMetadata;
@@ -50,6 +52,8 @@ pub struct Config {
     pub redirect_schemes: Vec<String>,
     /// Web origins that may use the gateway, beside our own and loopback.
     pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// The identity provider.
     pub upstream: UpstreamConfig,
     /// The MCP servers.
@@ -329,9 +333,26 @@ pub struct TokenLifetimes {
 /// Quotas, by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Request-rate limits; `false` on loopback only, for load tests. Checked, and without effect in this
-    /// version, which has none.
+    /// Request-rate limits; `false` on loopback only, for load tests.
     pub request_rates: bool,
+    /// How often, and how much at once.
+    pub rates: RateLimits,
+    /// Bytes of a request target.
+    pub request_target: usize,
+    /// Bytes of all headers of a request.
+    pub headers: usize,
+    /// Bytes of one header.
+    pub header: usize,
+    /// Headers of a request.
+    pub header_count: usize,
+    /// A connection that says nothing is closed after this.
+    pub first_byte: Duration,
+    /// A request's headers must have arrived by then.
+    pub header_time: Duration,
+    /// Live grants of one person to one client; the one least recently used goes.
+    pub grants_per_client: u32,
+    /// Live grants of one person; the one least recently used goes.
+    pub grants_per_person: u32,
     /// Registered clients.
     pub clients: u64,
     /// A client that was never used goes after this.
@@ -358,6 +379,33 @@ pub struct Limits {
     pub code_attempts: u32,
     /// How often a successor is handed out again.
     pub grace_replays: u32,
+}
+
+/// How often somebody may ask, and how much at once.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimits {
+    /// Consent pages, per address.
+    pub authorize_per_minute: NonZeroU32,
+    /// Decisions, per address.
+    pub consent_per_minute: NonZeroU32,
+    /// Token requests, per address.
+    pub token_per_minute: NonZeroU32,
+    /// Failed token requests, per address.
+    pub token_failures_per_minute: NonZeroU32,
+    /// New clients, per address.
+    pub registrations_per_hour: NonZeroU32,
+    /// New clients in a row, per address.
+    pub registrations_at_once: NonZeroU32,
+    /// Metadata and keys, per address.
+    pub discovery_per_minute: NonZeroU32,
+    /// Refreshes, per grant.
+    pub refreshes_per_minute: NonZeroU32,
+    /// Open connections, per address.
+    pub connections_per_address: u32,
+    /// Requests at the gateway at once, per person.
+    pub requests_per_person: u32,
+    /// Open event streams, per person.
+    pub streams_per_person: u32,
 }
 
 /// A configuration that passed every check.

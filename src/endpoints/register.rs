@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -12,8 +12,10 @@ use crate::oauth::client::{
     Client, ClientMetadata, ManagementRefused, RegistrationLimits, RegistrationRefused,
 };
 use crate::oauth::secret::{RegistrationToken, Secret};
+use crate::rates::Asked;
 use crate::telemetry::audit::Actor;
 use crate::web::body;
+use crate::web::client_address::ClientAddress;
 use crate::web::error::{self, ApiError};
 
 /// Retry after this many seconds when the quota of clients is reached: unused ones expire.
@@ -22,6 +24,7 @@ const QUOTA_RETRY: u64 = 3600;
 pub(super) async fn post(
     State(app): State<App>,
     headers: HeaderMap,
+    extensions: Extensions,
     body: Body,
 ) -> Result<Response, ApiError> {
     let limits = &app.config().limits;
@@ -31,6 +34,10 @@ pub(super) async fn post(
     }
     let limits = RegistrationLimits { redirect_uris: limits.redirect_uris };
     let metadata = ClientMetadata::parse(&body, app.redirect_policy(), &limits)?;
+    let address = ClientAddress::of(&extensions);
+    if address.is_some() && !app.clients().knows(&metadata).await? {
+        app.rates().asked(Asked::Registration, address)?; // who registers the same again is free
+    }
     let Some(registration) = app.clients().register(metadata).await? else {
         tracing::warn!("the quota of registered clients is reached");
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY });

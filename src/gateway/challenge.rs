@@ -43,6 +43,8 @@ pub(super) enum Refused {
     NoEventStream,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
+    /// The person has as many requests or streams open as a person may.
+    TooMany,
     /// Grant liveness cannot be looked up: closed.
     Unavailable,
     /// The MCP server cannot be reached, or its answer cannot be passed on.
@@ -117,6 +119,11 @@ impl Refused {
                 -32020,
                 "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body",
             ),
+            Self::TooMany => retry_soon(plain(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "Too many requests or event streams of this person are open at once",
+            )),
             Self::Unavailable => retry_soon(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",

@@ -13,11 +13,12 @@ use super::authenticate::Caller;
 use super::authorize::Authorized;
 use super::challenge::Refused;
 use super::events::{Judge, Judged, Verdict};
-use super::stream::{CutWhenEnded, until_ended};
+use super::stream::{CutWhenEnded, Placed, until_ended};
 use super::tools_list::{Filtered, Hidden};
 use super::{assertion, legacy, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
+use crate::rates::Place;
 
 /// Headers that pass to the MCP server, beside every `mcp-*`.
 const TO_BACKEND: [HeaderName; 8] = [
@@ -51,6 +52,7 @@ pub(super) async fn forward(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
+    place: Place<String>,
     authorized: Authorized,
 ) -> Result<Response, Refused> {
     let Authorized { request, lists_tools } = authorized;
@@ -79,7 +81,7 @@ pub(super) async fn forward(
         })?;
     // Lists of tools come in answers that asked for them, and on streams, where anything may come.
     let hidden = if lists_tools || opens_stream { Hidden::from(resource, &caller) } else { None };
-    pass_back(app, resource, caller, ended, hidden, answer).await
+    pass_back(app, resource, caller, place, ended, hidden, answer).await
 }
 
 /// Where the request goes: to the target, with the client's query; or to the one address of the target
@@ -175,6 +177,7 @@ async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
+    place: Place<String>,
     ended: watch::Receiver<u64>,
     hidden: Option<Hidden>,
     answer: axum::http::Response<hyper::body::Incoming>,
@@ -211,12 +214,14 @@ async fn pass_back(
             }
             None => body,
         };
-        Body::new(CutWhenEnded { inner, ended: Box::pin(until_ended(app.clone(), caller, ended)) })
+        let _place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
+        let ended = Box::pin(until_ended(app.clone(), caller, ended));
+        Body::new(CutWhenEnded { inner, _place, ended })
     } else if let Some(hidden) = hidden {
         readable(&mut parts.headers)?;
         without_hidden(app, resource, &hidden, body).await?
     } else {
-        body
+        Body::new(Placed { inner: body, _place: place })
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

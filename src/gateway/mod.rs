@@ -88,8 +88,9 @@ async fn serve(
     if request.headers().contains_key(header::UPGRADE) {
         return Err(Refused::Upgrade);
     }
+    let place = app.rates().request(&caller.grant.subject).ok_or(Refused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, request).await?;
-    forward::forward(app, resource, caller, authorized).await
+    forward::forward(app, resource, caller, place, authorized).await
 }
 
 /// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the

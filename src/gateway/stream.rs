@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::rates::Place;
 use crate::storage::GrantState;
 use crate::upstream::recheck::Recheck;
 
@@ -20,9 +21,36 @@ const STREAM_CHECK: Duration = Duration::from_secs(15);
 /// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
 const UNANSWERED: u32 = 2;
 
+/// A body that holds the person's place at the gateway until it has passed.
+pub(super) struct Placed {
+    pub(super) inner: Body,
+    pub(super) _place: Place<String>,
+}
+
+impl HttpBody for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// A body that ends when the future is ready, whatever the other side still has to say.
 pub(super) struct CutWhenEnded {
     pub(super) inner: Body,
+    pub(super) _place: Place<String>,
     pub(super) ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 

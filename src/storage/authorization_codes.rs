@@ -50,7 +50,8 @@ pub struct RedeemedGrant {
     pub scopes: ScopeSet,
 }
 
-/// How long a grant and its first refresh token live, and how often a code may be tried.
+/// How long a grant and its first refresh token live, beside how many others, and how often a code may
+/// be tried.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantTerms {
     /// Absolute end of the grant.
@@ -59,6 +60,10 @@ pub struct GrantTerms {
     pub idle: Duration,
     /// Wrong attempts that burn a code.
     pub attempts: u32,
+    /// Live grants of one person to one client.
+    pub per_client: u32,
+    /// Live grants of one person.
+    pub per_person: u32,
 }
 
 impl Storage {
@@ -183,8 +188,14 @@ impl Storage {
             .await?;
         let scopes = scopes(&row, "scopes")?;
         let told = event.named("code_redeemed").grant(&grant_id).subject(&subject);
-        step.record(told.resource(&issued.resource).with("scopes", scopes.to_string())).await?;
+        let told = told.resource(&issued.resource).with("scopes", scopes.to_string());
+        let also = told.clone();
+        step.record(told).await?;
+        let ended = end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
         step.commit().await?;
+        if ended {
+            self.tell_grants_ended();
+        }
         Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
     }
 
@@ -238,6 +249,45 @@ pub(super) async fn insert_code(
     .execute(&mut **step)
     .await?;
     Ok(())
+}
+
+/// Ends the least recently used grants of a person beyond the most that one may have, and says whether
+/// there were any. The audit trail is told of each, beside `event`.
+async fn end_surplus(
+    step: &mut Step,
+    subject: &str,
+    client_id: &str,
+    terms: GrantTerms,
+    event: &AuditEvent,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    const BECAUSE: &str = "more grants than a person may have";
+    let mut ended = false;
+    // An empty client id means any.
+    for (client_id, most) in [(client_id, terms.per_client), ("", terms.per_person)] {
+        let rows = sqlx::query(
+            "UPDATE grants SET revoked_at = $4, revoked_because = $5
+             WHERE id IN (SELECT id FROM grants WHERE subject = $1 AND revoked_at IS NULL
+                          AND expires_at > $4 AND (client_id = $2 OR $2 = '')
+                          ORDER BY last_used_at DESC, id DESC LIMIT 1000 OFFSET $3)
+             RETURNING id, client_id, resource",
+        )
+        .bind(subject)
+        .bind(client_id)
+        .bind(i64::from(most))
+        .bind(now.unix())
+        .bind(BECAUSE)
+        .fetch_all(&mut **step)
+        .await?;
+        for row in &rows {
+            ended = true;
+            let told = event.clone().again("grant_revoked").grant(&column::<String>(row, "id")?);
+            let told = told.client(&column::<String>(row, "client_id")?);
+            let told = told.resource(&column::<String>(row, "resource")?);
+            step.record(told.with("because", BECAUSE)).await?;
+        }
+    }
+    Ok(ended)
 }
 
 async fn count_failure(step: &mut Step, code_id: &str) -> Result<(), StorageError> {

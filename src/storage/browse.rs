@@ -292,6 +292,7 @@ impl Storage {
         }
         let deleted =
             sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *step).await?;
+        super::sweep::count_clients(&mut step).await?;
         if deleted.rows_affected() == 0 {
             return Ok(false);
         }

@@ -96,13 +96,6 @@ impl Storage {
                 return Ok(Registered::Known(known));
             }
         }
-        let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM clients WHERE kind = 'registered'")
-                .fetch_one(&mut *step)
-                .await?;
-        if u64::try_from(count).unwrap_or(0) >= quota {
-            return Ok(Registered::Full);
-        }
         let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
             "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
@@ -133,9 +126,30 @@ impl Storage {
             step.commit().await?;
             return Ok(Registered::Known(known));
         }
+        if client.kind == ClientKind::Registered {
+            // A number that is kept, because counting takes longer with every client.
+            let counted = sqlx::query(
+                "UPDATE counters SET value = value + 1 WHERE name = 'clients' AND value < $1",
+            )
+            .bind(i64::try_from(quota).unwrap_or(i64::MAX))
+            .execute(&mut *step)
+            .await?;
+            if counted.rows_affected() == 0 {
+                return Ok(Registered::Full); // rolled back
+            }
+        }
         step.record(event).await?;
         step.commit().await?;
         Ok(Registered::New)
+    }
+
+    /// Whether a public client with this identity is registered.
+    pub async fn knows_client(&self, identity: &str) -> Result<bool, StorageError> {
+        let known = sqlx::query("SELECT id FROM clients WHERE identity = $1")
+            .bind(identity)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(known.is_some())
     }
 
     /// The client that is stored under this id by itself, unless it has expired: never used within `unused`, or idle for

@@ -161,6 +161,7 @@ fn migrations() -> Migrator {
             include_str!("../../migrations/0005_more_ways_to_be_a_client.sql"),
         ),
         migration(6, "step ups", include_str!("../../migrations/0006_step_ups.sql")),
+        migration(7, "speed", include_str!("../../migrations/0007_speed.sql")),
     ])
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Storage, StorageError};
+use super::{Step, Storage, StorageError};
 use crate::clock::Timestamp;
 
 /// How long expired rows stay.
@@ -138,6 +138,7 @@ impl Storage {
         .execute(&mut *step)
         .await?
         .rows_affected();
+        count_clients(&mut step).await?;
         step.commit().await?;
         Ok(removed)
     }
@@ -167,7 +168,19 @@ impl Storage {
         .execute(&mut *step)
         .await?
         .rows_affected();
+        count_clients(&mut step).await?;
         step.commit().await?;
         Ok(removed)
     }
+}
+
+/// Sets the number of clients right.
+pub(super) async fn count_clients(step: &mut Step) -> Result<(), StorageError> {
+    sqlx::query(
+        "UPDATE counters SET value = (SELECT COUNT(*) FROM clients WHERE kind = 'registered')
+         WHERE name = 'clients'",
+    )
+    .execute(&mut **step)
+    .await?;
+    Ok(())
 }

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["web"],
     &["app"],
     &["clients", "upstream", "signing"],
-    &["storage", "http_client"],
+    &["storage", "http_client", "rates"],
     &["telemetry", "config"],
     &["policy"],
     &["oauth"],

@@ -43,6 +43,7 @@ mod admin;
 mod audit;
 mod github;
 mod identity_provider;
+mod limits;
 mod logs;
 mod restart;
 mod server;

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod enforcement;
+mod rates;
 mod resource;
 mod upstream;
 
@@ -46,6 +47,7 @@ pub(super) fn load(
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
     let redirect_schemes = redirect_schemes(&mut r);
     let allowed_origins = allowed_origins(&mut r);
+    let trusted_proxies = rates::trusted_proxies(&mut r);
     let resources = resource::all(&mut r, env, public_url.as_ref());
     let upstream = upstream::read(&mut r, env, &resources);
     let admin = admin::read(&mut r, public_url.as_ref());
@@ -77,6 +79,7 @@ pub(super) fn load(
             allowed_redirect_uris,
             redirect_schemes,
             allowed_origins,
+            trusted_proxies,
             upstream,
             resources,
             clients,
@@ -297,6 +300,15 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
     }
     Limits {
         request_rates,
+        rates: rates::rates(r),
+        request_target: r.number("limits.request_target", 8_192, 1_024, 65_536),
+        headers: r.number("limits.headers", 16_384, 4_096, 262_144),
+        header: r.number("limits.header", 8_192, 1_024, 65_536),
+        header_count: r.number("limits.header_count", 64, 16, 1_000),
+        first_byte: r.duration("limits.first_byte", "5s", "1s", "60s"),
+        header_time: r.duration("limits.header_time", "10s", "1s", "60s"),
+        grants_per_client: r.number("limits.grants_per_client", 20, 1, 10_000),
+        grants_per_person: r.number("limits.grants_per_person", 100, 1, 100_000),
         clients: r.number("limits.clients", 10_000, 1, 100_000_000),
         unused_client_expiry: r.duration("limits.unused_client_expiry", "24h", "10m", "366d"),
         idle_client_expiry: r.duration("limits.idle_client_expiry", "90d", "1h", "3660d"),

@@ -26,10 +26,13 @@ pub(super) async fn exchange(
         resource: params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?,
     };
     let tokens = &app.config().tokens;
+    let limits = &app.config().limits;
     let terms = GrantTerms {
         absolute: tokens.refresh_absolute,
         idle: tokens.refresh_idle,
-        attempts: app.config().limits.code_attempts,
+        attempts: limits.code_attempts,
+        per_client: limits.grants_per_client,
+        per_person: limits.grants_per_person,
     };
     let refresh_token = Secret::<RefreshToken>::generate(&new_id(app.clock()));
     let now = app.now();

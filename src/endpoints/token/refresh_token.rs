@@ -38,6 +38,7 @@ pub(super) async fn exchange(
     check_resource(&found.resource, resource)?;
     let asked = narrowed(&found.ceiling, params.get("scope")?)?;
     found.usable.clone()?;
+    app.rates().refreshed(&found.grant_id)?;
 
     let tokens = &app.config().tokens;
     let rotation = Rotation {

@@ -89,6 +89,7 @@ impl Database {
             "remembered_consents",
             "held_logins",
             "client_assertions",
+            "counters",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

@@ -16,6 +16,15 @@ pub(crate) async fn exchange(url: &str, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// The same with a server that may close at once.
+pub(crate) async fn try_exchange(url: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// The status of a raw answer.
 pub(crate) fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)

@@ -1,0 +1,53 @@
+//! `[limits]`: how often and how much at once; and which proxies may say who is asking.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use ipnet::IpNet;
+
+use super::super::RateLimits;
+use super::super::reader::Reader;
+
+pub(super) fn rates(r: &mut Reader) -> RateLimits {
+    let mut rate = |key: &str, default: u32| {
+        NonZeroU32::new(r.number(key, default, 1, 1_000_000)).unwrap_or(NonZeroU32::MIN)
+    };
+    RateLimits {
+        authorize_per_minute: rate("limits.authorize_per_minute", 60),
+        consent_per_minute: rate("limits.consent_per_minute", 30),
+        token_per_minute: rate("limits.token_per_minute", 600),
+        token_failures_per_minute: rate("limits.token_failures_per_minute", 60),
+        registrations_per_hour: rate("limits.registrations_per_hour", 10),
+        registrations_at_once: rate("limits.registrations_at_once", 5),
+        discovery_per_minute: rate("limits.discovery_per_minute", 600),
+        refreshes_per_minute: rate("limits.refreshes_per_minute", 20),
+        connections_per_address: r.number("limits.connections_per_address", 100, 1, 1_000_000),
+        requests_per_person: r.number("limits.requests_per_person", 32, 1, 1_000_000),
+        streams_per_person: r.number("limits.streams_per_person", 32, 1, 1_000_000),
+    }
+}
+
+/// Addresses and networks whose `X-Forwarded-For` is believed.
+pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
+    const KEY: &str = "trusted_proxies";
+    let mut proxies = Vec::new();
+    for text in r.texts(KEY).unwrap_or_default() {
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match net {
+            Ok(net) if net.prefix_len() > 0 => proxies.push(net),
+            Ok(_) => {
+                let shown = Some(format!("{text:?}"));
+                let remedy =
+                    "name the proxy's own address; anybody could pose as anybody otherwise";
+                r.problem(KEY, shown, "is the whole world", remedy);
+            }
+            Err(_) => {
+                let shown = Some(format!("{text:?}"));
+                let remedy =
+                    "write an address or a network, such as \"10.0.0.7\" or \"10.0.0.0/24\"";
+                r.problem(KEY, shown, "is not an address", remedy);
+            }
+        }
+    }
+    proxies
+}

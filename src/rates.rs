@@ -1,0 +1,315 @@
+//! How often somebody may ask, and how much at once: the quotas of the threat catalogue that live in
+//! memory. Per address where the address is known, per grant and per person where one is proven: hosted
+//! clients share addresses, and must not pay for each other.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::RateLimits;
+
+/// More keys than this are forgotten at once when they are swept: a bound on memory, not on callers.
+const MOST_KEYS: usize = 200_000;
+
+/// What is asked for, where the address decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The consent page.
+    Authorize,
+    /// A decision.
+    Consent,
+    /// The token endpoint, whatever comes of it.
+    Token,
+    /// A failure at the token endpoint.
+    TokenFailure,
+    /// A new client.
+    Registration,
+    /// Metadata and keys.
+    Discovery,
+}
+
+/// Asked too often; again after so many seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOften {
+    /// Seconds, rounded up.
+    pub retry_after: u64,
+}
+
+/// All limits that live in memory. Cheap to clone.
+#[derive(Clone)]
+pub struct Rates(Arc<Inner>);
+
+struct Inner {
+    on: bool,
+    authorize: Limiter<IpAddr>,
+    consent: Limiter<IpAddr>,
+    token: Limiter<IpAddr>,
+    token_failure: Limiter<IpAddr>,
+    registration: Limiter<IpAddr>,
+    discovery: Limiter<IpAddr>,
+    refresh: Limiter<String>,
+    connections: AtOnce<IpAddr>,
+    requests: AtOnce<String>,
+    streams: AtOnce<String>,
+}
+
+impl Rates {
+    /// Limits as configured; `on` is `limits.request_rates`.
+    pub fn new(limits: &RateLimits, on: bool, clock: &Clock) -> Self {
+        const MINUTE: Duration = Duration::from_mins(1);
+        let per_minute = |most| Limiter::new(most, most, MINUTE, clock);
+        let hour = Duration::from_hours(1);
+        Self(Arc::new(Inner {
+            on,
+            authorize: per_minute(limits.authorize_per_minute),
+            consent: per_minute(limits.consent_per_minute),
+            token: per_minute(limits.token_per_minute),
+            token_failure: per_minute(limits.token_failures_per_minute),
+            registration: Limiter::new(
+                limits.registrations_per_hour,
+                limits.registrations_at_once,
+                hour,
+                clock,
+            ),
+            discovery: per_minute(limits.discovery_per_minute),
+            refresh: Limiter::new(
+                limits.refreshes_per_minute,
+                limits.refreshes_per_minute,
+                MINUTE,
+                clock,
+            ),
+            connections: AtOnce::new(limits.connections_per_address),
+            requests: AtOnce::new(limits.requests_per_person),
+            streams: AtOnce::new(limits.streams_per_person),
+        }))
+    }
+
+    /// Counts a request from `address`. Nobody is judged by an address that is not known.
+    pub fn asked(&self, what: Asked, address: Option<IpAddr>) -> Result<(), TooOften> {
+        let inner = &self.0;
+        let Some(address) = address.filter(|_| inner.on) else { return Ok(()) };
+        let limiter = match what {
+            Asked::Authorize => &inner.authorize,
+            Asked::Consent => &inner.consent,
+            Asked::Token => &inner.token,
+            Asked::TokenFailure => &inner.token_failure,
+            Asked::Registration => &inner.registration,
+            Asked::Discovery => &inner.discovery,
+        };
+        limiter.check(&network(address))
+    }
+
+    /// Counts a refresh of a grant, whose token was proven.
+    pub fn refreshed(&self, grant_id: &str) -> Result<(), TooOften> {
+        if self.0.on { self.0.refresh.check(&grant_id.to_owned()) } else { Ok(()) }
+    }
+
+    /// A place for one more connection from `address`; `None` when it has as many as it may.
+    pub fn connection(&self, address: IpAddr) -> Option<Place<IpAddr>> {
+        self.0.connections.enter(network(address))
+    }
+
+    /// A place for one more request of a person at the gateway.
+    pub fn request(&self, subject: &str) -> Option<Place<String>> {
+        self.0.requests.enter(subject.to_owned())
+    }
+
+    /// A place for one more event stream of a person.
+    pub fn stream(&self, subject: &str) -> Option<Place<String>> {
+        self.0.streams.enter(subject.to_owned())
+    }
+
+    /// Forgets who has not asked for a while.
+    pub fn sweep(&self) {
+        let inner = &self.0;
+        for limiter in [
+            &inner.authorize,
+            &inner.consent,
+            &inner.token,
+            &inner.token_failure,
+            &inner.registration,
+            &inner.discovery,
+        ] {
+            limiter.sweep();
+        }
+        inner.refresh.sweep();
+    }
+}
+
+/// One customer's network: who has an IPv6 address has 2⁶⁴ of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+type Governor<K> = RateLimiter<K, HashMapStateStore<K>, RateClock, NoOpMiddleware<Duration>>;
+
+struct Limiter<K: Hash + Eq + Clone> {
+    governor: Mutex<Arc<Governor<K>>>,
+    quota: Quota,
+    clock: RateClock,
+}
+
+impl<K: Hash + Eq + Clone> Limiter<K> {
+    fn new(most: NonZeroU32, at_once: NonZeroU32, within: Duration, clock: &Clock) -> Self {
+        let quota = Quota::with_period(within / most.get())
+            .unwrap_or_else(|| Quota::per_second(most)) // never: the period is not zero
+            .allow_burst(at_once);
+        let clock = RateClock::new(clock);
+        let governor = Mutex::new(Arc::new(RateLimiter::hashmap_with_clock(quota, clock.clone())));
+        Self { governor, quota, clock }
+    }
+
+    fn check(&self, key: &K) -> Result<(), TooOften> {
+        let governor = Arc::clone(&lock(&self.governor));
+        governor.check_key(key).map_err(|until| {
+            let wait = until.wait_time_from(self.clock.now());
+            TooOften { retry_after: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) }
+        })
+    }
+
+    fn sweep(&self) {
+        let mut governor = lock(&self.governor);
+        governor.retain_recent();
+        if governor.len() > MOST_KEYS {
+            *governor = Arc::new(RateLimiter::hashmap_with_clock(self.quota, self.clock.clone()));
+        } else {
+            governor.shrink_to_fit();
+        }
+    }
+}
+
+/// Time that never goes back, or the hand that tests move.
+#[derive(Clone)]
+enum RateClock {
+    Monotonic(Instant),
+    Manual(Clock),
+}
+
+impl RateClock {
+    fn new(clock: &Clock) -> Self {
+        match clock {
+            Clock::System => Self::Monotonic(Instant::now()),
+            Clock::Manual(_) => Self::Manual(clock.clone()),
+        }
+    }
+}
+
+impl governor::clock::Clock for RateClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        match self {
+            Self::Monotonic(start) => start.elapsed(),
+            Self::Manual(clock) => {
+                Duration::from_millis(u64::try_from(clock.unix_millis()).unwrap_or(0))
+            }
+        }
+    }
+}
+
+/// Counts what each has at once.
+struct AtOnce<K> {
+    most: u32,
+    counts: Arc<Mutex<HashMap<K, u32>>>,
+}
+
+/// One of the places that somebody may have at once; given back when dropped.
+pub struct Place<K: Hash + Eq> {
+    key: K,
+    counts: Arc<Mutex<HashMap<K, u32>>>,
+}
+
+impl<K: Hash + Eq + Clone> AtOnce<K> {
+    fn new(most: u32) -> Self {
+        Self { most, counts: Arc::default() }
+    }
+
+    fn enter(&self, key: K) -> Option<Place<K>> {
+        let mut counts = lock(&self.counts);
+        let count = counts.entry(key.clone()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { key, counts: Arc::clone(&self.counts) })
+    }
+}
+
+impl<K: Hash + Eq> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.counts);
+        if let Some(count) = counts.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.key);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn a_limit_holds_at_its_number_and_frees_up_with_time() {
+        let hand = ManualClock::at(Timestamp::from_unix(1_800_000_000));
+        let three = NonZeroU32::new(3).unwrap();
+        let minute = Duration::from_mins(1);
+        let limiter = Limiter::new(three, three, minute, &Clock::Manual(hand.clone()));
+        for _ in 0..3 {
+            assert_eq!(limiter.check(&1), Ok(()));
+        }
+        assert_eq!(limiter.check(&1), Err(TooOften { retry_after: 20 }));
+        assert_eq!(limiter.check(&2), Ok(()), "somebody else is not touched");
+        hand.advance(20);
+        assert_eq!(limiter.check(&1), Ok(()));
+        assert!(limiter.check(&1).is_err());
+        limiter.sweep();
+        assert!(limiter.check(&1).is_err(), "clean-up forgets nobody who is being held back");
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let at_once = AtOnce::new(2);
+        let (one, two) = (at_once.enter("a"), at_once.enter("a"));
+        assert!(one.is_some() && two.is_some() && at_once.enter("a").is_none());
+        assert!(at_once.enter("b").is_some());
+        drop(one);
+        assert!(at_once.enter("a").is_some());
+        drop(two);
+        assert!(lock(&at_once.counts).is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_one_address() {
+        let one: IpAddr = "2001:db8:1:2::1".parse().unwrap();
+        let two: IpAddr = "2001:db8:1:2:ffff::9".parse().unwrap();
+        let other: IpAddr = "2001:db8:1:3::1".parse().unwrap();
+        assert_eq!(network(one), network(two));
+        assert_ne!(network(one), network(other));
+        let mapped: IpAddr = "::ffff:203.0.113.7".parse().unwrap();
+        assert_eq!(network(mapped), "203.0.113.7".parse::<IpAddr>().unwrap());
+    }
+}

@@ -1,0 +1,107 @@
+//! Who is asking, by address: the other end of the connection, or what a configured proxy says of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{Extensions, HeaderMap};
+use ipnet::IpNet;
+
+/// The other end of the connection; the listener puts it into every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// The address to judge a request by; `None` where it cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl ClientAddress {
+    /// What the listener found out about the request.
+    pub fn of(extensions: &Extensions) -> Option<IpAddr> {
+        extensions.get::<Self>().and_then(|address| address.0)
+    }
+
+    /// Reads `X-Forwarded-For` from the right, past the proxies we know: what stands further left anybody
+    /// may have written. Without a known proxy a private or loopback address is nobody's in particular:
+    /// it may be a proxy that was not configured, with the whole world behind it.
+    pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+        let peer = peer.to_canonical();
+        if !is_trusted(&peer) {
+            return Self(Some(peer).filter(is_public));
+        }
+        let mut values: Vec<&str> = Vec::new();
+        for value in headers.get_all("x-forwarded-for") {
+            let Ok(value) = value.to_str() else { return Self(None) };
+            values.extend(value.split(','));
+        }
+        for value in values.iter().rev() {
+            let Some(address) = parse(value.trim()) else { return Self(None) };
+            if !is_trusted(&address) {
+                return Self(Some(address));
+            }
+        }
+        Self(None)
+    }
+}
+
+/// With or without a port, as proxies write it.
+fn parse(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>().ok();
+    address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|ip| ip.to_canonical())
+}
+
+/// Whether only one customer can have this address.
+pub fn is_public(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b); // RFC 6598
+            let local = v4.is_loopback() || v4.is_private() || v4.is_link_local();
+            !(local || shared || v4.is_unspecified())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(peer: &str, forwarded: &[&str], trusted: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        let found = ClientAddress::find(peer.parse().unwrap(), &headers, &trusted);
+        found.0.map(|address| address.to_string())
+    }
+
+    #[test]
+    fn hh_02_only_configured_proxies_say_who_is_asking() {
+        let ten = ["10.0.0.0/8"];
+        let client = Some("203.0.113.7".to_owned());
+        assert_eq!(found("203.0.113.7", &["198.51.100.1"], &ten), client);
+        assert_eq!(found("10.0.0.1", &["203.0.113.7"], &ten), client);
+        assert_eq!(found("10.0.0.1", &["198.51.100.9, 203.0.113.7"], &ten), client);
+        assert_eq!(found("10.0.0.1", &["198.51.100.9", "203.0.113.7, 10.0.0.2"], &ten), client);
+        assert_eq!(found("10.0.0.1", &["203.0.113.7:4711"], &ten), client);
+        assert_eq!(found("::ffff:10.0.0.1", &["203.0.113.7"], &ten), client);
+        assert_eq!(found("10.0.0.1", &["[2001:db8::1]:80"], &ten), Some("2001:db8::1".into()));
+    }
+
+    #[test]
+    fn nobody_is_judged_by_an_address_that_many_may_share() {
+        for peer in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd00::1"] {
+            assert_eq!(found(peer, &["203.0.113.7"], &[]), None, "{peer}");
+        }
+        for unreadable in ["unknown", "", "203.0.113.7, _hidden"] {
+            assert_eq!(found("10.0.0.1", &[unreadable], &["10.0.0.0/8"]), None, "{unreadable}");
+        }
+    }
+}

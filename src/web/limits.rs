@@ -1,0 +1,59 @@
+//! Limits on how often an address may ask, by what it asks for.
+
+use std::net::IpAddr;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::client_address::ClientAddress;
+use super::error::ApiError;
+use super::pages::Message;
+use super::people;
+use crate::app::App;
+use crate::rates::{Asked, TooOften};
+
+impl From<TooOften> for ApiError {
+    fn from(often: TooOften) -> Self {
+        Self::Quota { retry_after: often.retry_after }
+    }
+}
+
+/// Lets a request pass, or says when to come back. Failures at the token endpoint count by themselves:
+/// beyond their number an address learns nothing more from them.
+pub async fn hold(app: &App, request: Request, next: Next) -> Response {
+    let Some(address) = ClientAddress::of(request.extensions()) else {
+        return next.run(request).await;
+    };
+    let asked = match request.uri().path() {
+        "/authorize" => Asked::Authorize,
+        "/consent" => Asked::Consent,
+        "/token" => Asked::Token,
+        path if path.contains("/.well-known/") => Asked::Discovery,
+        _ => return next.run(request).await,
+    };
+    if let Err(often) = app.rates().asked(asked, Some(address)) {
+        return refuse(asked, request.headers(), address, often);
+    }
+    let response = next.run(request).await;
+    let failed = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
+    if asked == Asked::Token
+        && failed
+        && let Err(often) = app.rates().asked(Asked::TokenFailure, Some(address))
+    {
+        return refuse(Asked::TokenFailure, &HeaderMap::new(), address, often);
+    }
+    response
+}
+
+fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -> Response {
+    tracing::warn!(?asked, %address, "an address asks too often");
+    if !matches!(asked, Asked::Authorize | Asked::Consent) {
+        return ApiError::from(often).into_response();
+    }
+    let mut page =
+        people::message(headers, StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
+    page
+}
