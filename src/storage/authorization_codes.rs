@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::grants::revoke;
 use super::refresh_tokens::insert_refresh_token;
 use super::upstream_sessions::SessionUpdate;
-use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use super::{Engine, Step, Storage, StorageError, column, moment, moment_if_any, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
@@ -101,10 +101,17 @@ impl Storage {
         let row = sqlx::query(
             "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.ceiling,
                     c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
-                    c.grant_id
-             FROM authorization_codes c WHERE c.id = $1",
+                    c.grant_id, s.state,
+                    (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
+                     AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_person,
+                    (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
+                     AND g.client_id = c.client_id
+                     AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_client
+             FROM authorization_codes c JOIN upstream_sessions s ON s.id = c.session_id
+             WHERE c.id = $1",
         )
         .bind(code.id())
+        .bind(now.unix())
         .fetch_optional(&mut *step)
         .await?;
         let Some(row) = row else {
@@ -134,14 +141,10 @@ impl Storage {
         if moment_if_any(&row, "redeemed_at")?.is_some() {
             return self.replayed(step, code.id(), now, event).await;
         }
-        // In this very step, and locked: a sign-out that runs at the same time waits, or comes first.
-        let alive = sqlx::query(
-            "UPDATE upstream_sessions SET state = state WHERE id = $1 AND state = 'active'",
-        )
-        .bind(column::<String>(&row, "session_id")?)
-        .execute(&mut *step)
-        .await?;
-        if alive.rows_affected() == 0 {
+        let session_id: String = column(&row, "session_id")?;
+        if column::<String>(&row, "state")? != "active"
+            || !self.still_active(&mut step, &session_id).await?
+        {
             // The person signed out, or was cut off, in this very minute.
             return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }
@@ -171,7 +174,7 @@ impl Storage {
         )
         .bind(&grant_id)
         .bind(&issued.client_id)
-        .bind(column::<String>(&row, "session_id")?)
+        .bind(&session_id)
         .bind(&subject)
         .bind(&issued.resource)
         .bind(column::<String>(&row, "ceiling")?)
@@ -181,22 +184,36 @@ impl Storage {
         .await?;
         let idle_end = now.plus(terms.idle).min(expires_at);
         insert_refresh_token(&mut step, refresh_token, &grant_id, None, now, idle_end).await?;
-        sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
-            .bind(&issued.client_id)
-            .bind(now.unix())
-            .execute(&mut *step)
-            .await?;
+        self.client_used(&mut step, &issued.client_id, now).await?;
         let scopes = scopes(&row, "scopes")?;
         let told = event.named("code_redeemed").grant(&grant_id).subject(&subject);
         let told = told.resource(&issued.resource).with("scopes", scopes.to_string());
         let also = told.clone();
         step.record(told).await?;
-        let ended = end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
+        let surplus = column::<i64>(&row, "grants_of_person")? >= i64::from(terms.per_person)
+            || column::<i64>(&row, "grants_of_client")? >= i64::from(terms.per_client);
+        let ended = surplus
+            && end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
         step.commit().await?;
         if ended {
             self.tell_grants_ended();
         }
         Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
+    }
+
+    /// Whether a sign-out that runs at the same time comes later. SQLite runs one step at a time; on
+    /// PostgreSQL the row is locked, so that the sign-out waits, or has come first.
+    async fn still_active(&self, step: &mut Step, session_id: &str) -> Result<bool, StorageError> {
+        if self.engine == Engine::Sqlite {
+            return Ok(true);
+        }
+        let locked = sqlx::query(
+            "UPDATE upstream_sessions SET state = state WHERE id = $1 AND state = 'active'",
+        )
+        .bind(session_id)
+        .execute(&mut **step)
+        .await?;
+        Ok(locked.rows_affected() == 1)
     }
 
     async fn replayed(

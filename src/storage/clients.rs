@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Storage, StorageError, column, listing, moment, moment_if_any};
+use super::{Step, Storage, StorageError, column, listing, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::destination;
 use crate::telemetry::audit::AuditEvent;
+
+/// How exactly is noted when a client was last used.
+const NOTED: Duration = Duration::from_mins(1);
+/// Clients of whom it is remembered.
+pub(super) const REMEMBERED: usize = 10_000;
 
 /// A client as stored; `metadata` was checked when it was registered.
 #[derive(Clone, Debug)]
@@ -150,6 +155,27 @@ impl Storage {
             .fetch_optional(&self.pool)
             .await?;
         Ok(known.is_some())
+    }
+
+    /// Notes in the caller's step that a client is in use; once in a while is enough, because it decides
+    /// about days.
+    pub(super) async fn client_used(
+        &self,
+        step: &mut Step,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let noted = self.clients_used.get(id);
+        if noted.is_some_and(|noted| noted <= now && now.since(noted) < NOTED) {
+            return Ok(());
+        }
+        sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
+            .bind(id)
+            .bind(now.unix())
+            .execute(&mut **step)
+            .await?;
+        self.clients_used.insert(id.to_owned(), now);
+        Ok(())
     }
 
     /// The client that is stored under this id by itself, unless it has expired: never used within `unused`, or idle for

@@ -202,19 +202,11 @@ async fn begin_login(
     now: Timestamp,
     quota: u64,
 ) -> Result<bool, StorageError> {
-    let pending: i64 = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM logins WHERE expires_at > $1 AND ended_at IS NULL",
-    )
-    .bind(now.unix())
-    .fetch_one(&mut **step)
-    .await?;
-    if u64::try_from(pending).unwrap_or(0) >= quota {
-        return Ok(false);
-    }
-    sqlx::query(
+    let written = sqlx::query(
         "INSERT INTO logins
              (id, state_hash, binding_hash, client_id, request, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         SELECT $1, $2, $3, $4, $5, $6, $7
+         WHERE (SELECT COUNT(*) FROM logins WHERE expires_at > $6 AND ended_at IS NULL) < $8",
     )
     .bind(new.id)
     .bind(new.state.as_str())
@@ -223,9 +215,10 @@ async fn begin_login(
     .bind(request)
     .bind(now.unix())
     .bind(new.expires_at.unix())
+    .bind(i64::try_from(quota).unwrap_or(i64::MAX))
     .execute(&mut **step)
     .await?;
-    Ok(true)
+    Ok(written.rows_affected() == 1)
 }
 
 /// Whether this is the first decision of the page.

@@ -119,6 +119,8 @@ pub struct Storage {
     writer: Option<writer::Writer>,
     grants_ended: watch::Sender<u64>,
     recent_grants: Arc<grants::RecentGrants>,
+    /// When the use of a client was last noted.
+    clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
     /// With PostgreSQL there may be others.
     replicas: Option<replicas::Replicas>,
     _only_process: Option<Arc<File>>,

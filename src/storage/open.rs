@@ -128,6 +128,7 @@ impl Storage {
             writer,
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
+            clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             _only_process: only_process,
         };

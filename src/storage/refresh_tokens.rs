@@ -151,11 +151,7 @@ impl Storage {
         let grant_id: String = column(&grant, "id")?;
         insert_refresh_token(&mut step, successor, &grant_id, Some(presented.id()), now, idle_end)
             .await?;
-        sqlx::query("UPDATE clients SET last_used_at = $2 WHERE id = $1")
-            .bind(column::<String>(&grant, "client_id")?)
-            .bind(now.unix())
-            .execute(&mut *step)
-            .await?;
+        self.client_used(&mut step, &column::<String>(&grant, "client_id")?, now).await?;
         step.record(event.named("refresh_rotated")).await?;
         step.commit().await?;
         Ok(Rotated::First)

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sqlx::{AnyConnection, ConnectOptions, any::AnyConnectOptions};
@@ -20,6 +21,28 @@ use super::StorageError;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
 const SHARED_BY: usize = 64;
+/// Savepoints within each other, before all are released: each costs a little at every page written.
+const SAVEPOINTS: [&str; 8] = [
+    "SAVEPOINT step0",
+    "SAVEPOINT step1",
+    "SAVEPOINT step2",
+    "SAVEPOINT step3",
+    "SAVEPOINT step4",
+    "SAVEPOINT step5",
+    "SAVEPOINT step6",
+    "SAVEPOINT step7",
+];
+/// Undoes what came after the savepoint at the same place.
+const UNDO: [&str; 8] = [
+    "ROLLBACK TO step0",
+    "ROLLBACK TO step1",
+    "ROLLBACK TO step2",
+    "ROLLBACK TO step3",
+    "ROLLBACK TO step4",
+    "ROLLBACK TO step5",
+    "ROLLBACK TO step6",
+    "ROLLBACK TO step7",
+];
 /// Callers that may wait for their turn; the next one is told to come back.
 const QUEUE: usize = 4096;
 /// Longest wait for the turn.
@@ -73,6 +96,8 @@ struct Shared {
     /// Turns taken, however they ended.
     turns: usize,
     left: Left,
+    /// The savepoint of the last turn, by its place in [`SAVEPOINTS`].
+    savepoint: usize,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -273,22 +298,31 @@ impl Desk {
             let _ = self.run("ROLLBACK").await;
             self.shared = None;
         }
-        let sql = match &mut self.shared {
+        let opened = match &mut self.shared {
             None => {
                 let (outcome, _) = watch::channel(Outcome::Pending);
-                self.shared = Some(Shared { kept: 0, turns: 1, left: Left::Nothing, outcome });
-                "BEGIN IMMEDIATE; SAVEPOINT shared; SAVEPOINT step"
+                let (kept, turns, left, savepoint) = (0, 1, Left::Nothing, 0);
+                self.shared = Some(Shared { kept, turns, left, savepoint, outcome });
+                self.run("BEGIN IMMEDIATE; SAVEPOINT shared; SAVEPOINT step0").await
             }
             Some(shared) => {
                 shared.turns += 1;
-                match shared.left {
-                    Left::Kept => "RELEASE step; SAVEPOINT step",
-                    Left::GivenUp => "ROLLBACK TO step",
-                    Left::Nothing => "SAVEPOINT step",
+                match (shared.left, shared.savepoint) {
+                    (Left::GivenUp, last) => self.run(UNDO[last]).await,
+                    (Left::Kept, last) if last + 1 < SAVEPOINTS.len() => {
+                        shared.savepoint = last + 1;
+                        self.send(SAVEPOINTS[last + 1])
+                    }
+                    (Left::Kept, _) => {
+                        shared.left = Left::Nothing;
+                        shared.savepoint = 0;
+                        self.run("RELEASE step0; SAVEPOINT step0").await
+                    }
+                    (Left::Nothing, _) => self.run("SAVEPOINT step0").await,
                 }
             }
         };
-        if let Err(cause) = self.run(sql).await {
+        if let Err(cause) = opened {
             self.fail(&cause).await;
             return Err(cause.into());
         }
@@ -298,12 +332,15 @@ impl Desk {
     /// Commits the open transaction and tells every step in it.
     async fn finish(&mut self) {
         let Some(shared) = &self.shared else { return };
-        let sql = match (shared.kept, shared.left) {
-            (0, _) => "ROLLBACK",
-            (_, Left::GivenUp) => "ROLLBACK TO step; RELEASE shared; COMMIT",
-            (_, Left::Kept | Left::Nothing) => "RELEASE shared; COMMIT",
+        let finished = match (shared.kept, shared.left, shared.savepoint) {
+            (0, ..) => self.run("ROLLBACK").await,
+            (_, Left::GivenUp, last) => match self.run(UNDO[last]).await {
+                Ok(()) => self.run("RELEASE shared; COMMIT").await,
+                failed => failed,
+            },
+            (_, Left::Kept | Left::Nothing, _) => self.run("RELEASE shared; COMMIT").await,
         };
-        match self.run(sql).await {
+        match finished {
             Ok(()) => {
                 if let Some(shared) = self.shared.take() {
                     shared.outcome.send_replace(Outcome::Durable);
@@ -321,6 +358,17 @@ impl Desk {
         }
         if let Some(shared) = self.shared.take() {
             shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
+        }
+    }
+
+    /// Sends a statement ahead of the step's own and does not wait for it: the connection works them off
+    /// in order, and a round trip is what a statement costs. A savepoint that is not there is noticed
+    /// when it is needed.
+    fn send(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        let mut sending = std::pin::pin!(self.run(sql));
+        match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => done,
+            Poll::Pending => Ok(()),
         }
     }
 

@@ -1,0 +1,237 @@
+//! What stands around the server under load: an identity provider that signs everybody in at once, each
+//! time another person, and an MCP server that answers everything at once. Neither remembers anything,
+//! so that neither is what is measured.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::http::Failure;
+
+struct Provider {
+    issuer: String,
+    key: EcdsaKeyPair,
+    people: AtomicU64,
+    /// The same for everybody: only the ID token says who it is.
+    access_token: String,
+}
+
+type Body = Either<Full<Bytes>, Pending>;
+type Pending = StreamBody<OneThenNothing>;
+
+/// One event, and then an open stream that says nothing.
+pub struct OneThenNothing(Option<Bytes>);
+
+impl std::fmt::Debug for OneThenNothing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OneThenNothing")
+    }
+}
+
+pub async fn serve(provider: SocketAddr, backend: SocketAddr) -> Result<(), Failure> {
+    let random = SystemRandom::new();
+    let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+        .and_then(|pkcs8| {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+                .map_err(|_| aws_lc_rs::error::Unspecified)
+        })
+        .map_err(|_| "no key".to_owned())?;
+    let issuer = format!("http://{provider}");
+    let mut idp = Provider { issuer, key, people: AtomicU64::new(0), access_token: String::new() };
+    idp.access_token = idp.sign(&json!({
+        "iss": idp.issuer, "sub": "load", "aud": ["load", idp.issuer], "client_id": "load",
+        "scope": "openid offline_access", "iat": now(), "exp": now() + 86_400, "jti": "load",
+    }));
+    let idp = Arc::new(idp);
+    let one = listen(provider, move |request| {
+        let idp = Arc::clone(&idp);
+        async move { Response::map(idp.answer(request).await, Either::Left) }
+    });
+    let two = listen(backend, backend_answer);
+    tokio::select! {
+        done = one => done,
+        done = two => done,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+async fn listen<F, A>(address: SocketAddr, answer: F) -> Result<(), Failure>
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind(address).await.map_err(|e| format!("{address}: {e}"))?;
+    loop {
+        let (stream, _) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                eprintln!("accept: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let answered = answer(request);
+                async move { Ok::<_, Infallible>(answered.await) }
+            });
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn whole(status: u16, kind: &str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
+    if let Ok(kind) = kind.parse() {
+        response.headers_mut().insert("content-type", kind);
+    }
+    response
+}
+
+impl Provider {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let json = |value: Value| whole(200, "application/json", value.to_string());
+        let issuer = &self.issuer;
+        match parts.uri.path() {
+            "/.well-known/openid-configuration" => json(json!({
+                "issuer": issuer,
+                "authorization_endpoint": format!("{issuer}/authorize"),
+                "token_endpoint": format!("{issuer}/token"),
+                "jwks_uri": format!("{issuer}/jwks"),
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+                "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+                "scopes_supported": ["openid", "profile", "email", "offline_access"],
+                "code_challenge_methods_supported": ["S256"],
+                "grant_types_supported": ["authorization_code", "refresh_token"],
+            })),
+            "/jwks" => {
+                let point = self.key.public_key().as_ref();
+                let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+                json(json!({ "keys": [{
+                    "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "load",
+                    "x": b64(&point[1..33]), "y": b64(&point[33..65]),
+                }] }))
+            }
+            "/authorize" => self.authorize(parts.uri.query().unwrap_or_default()),
+            "/token" => json(self.token(&body)),
+            "/userinfo" => json(json!({ "sub": "load", "name": "Load" })),
+            _ => whole(404, "text/plain", "nothing here"),
+        }
+    }
+
+    /// Straight back: the code carries all that the ID token will say.
+    fn authorize(&self, query: &str) -> Response<Full<Bytes>> {
+        let param = |name: &str| {
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        };
+        let (nonce, client) = (param("nonce"), param("client_id").unwrap_or_default());
+        let person = self.people.fetch_add(1, Ordering::Relaxed);
+        let code = json!([client, nonce, person]).to_string();
+        let mut back = form_urlencoded::Serializer::new(String::new());
+        back.append_pair("code", &URL_SAFE_NO_PAD.encode(code));
+        if let Some(state) = param("state") {
+            back.append_pair("state", &state);
+        }
+        let back = format!("{}?{}", param("redirect_uri").unwrap_or_default(), back.finish());
+        let mut response = whole(302, "text/plain", "");
+        if let Ok(back) = back.parse() {
+            response.headers_mut().insert("location", back);
+        }
+        response
+    }
+
+    fn token(&self, body: &[u8]) -> Value {
+        let param = |name: &str| {
+            let mut pairs = form_urlencoded::parse(body);
+            pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        };
+        let said = param("code").or_else(|| param("refresh_token")).unwrap_or_default();
+        let said = URL_SAFE_NO_PAD.decode(&said).unwrap_or_default();
+        let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+        let (client, nonce, person) = (&said[0], &said[1], &said[2]);
+        let mut claims = json!({
+            "iss": self.issuer, "aud": client, "sub": format!("person-{person}"),
+            "name": "Somebody", "iat": now(), "exp": now() + 3600,
+            "sid": format!("session-{person}"),
+        });
+        if !nonce.is_null() && param("code").is_some() {
+            claims["nonce"] = nonce.clone();
+        }
+        let refresh = json!([client, nonce, person]).to_string();
+        json!({
+            "access_token": self.access_token,
+            "id_token": self.sign(&claims),
+            "refresh_token": URL_SAFE_NO_PAD.encode(refresh),
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "scope": "openid offline_access",
+        })
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = json!({ "alg": "ES256", "typ": "JWT", "kid": "load" }).to_string();
+        let mut token = URL_SAFE_NO_PAD.encode(header);
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = self.key.sign(&SystemRandom::new(), token.as_bytes());
+        token.push('.');
+        token.push_str(&signature.map(|s| URL_SAFE_NO_PAD.encode(s)).unwrap_or_default());
+        token
+    }
+}
+
+/// The MCP server: a POST is answered with one small result, a GET with an open stream.
+async fn backend_answer(request: Request<Incoming>) -> Response<Body> {
+    let is_get = request.method() == hyper::Method::GET;
+    let _ = request.into_body().collect().await;
+    if is_get {
+        let first = Bytes::from_static(b": connected\n\n");
+        let mut response = Response::new(Either::Right(StreamBody::new(OneThenNothing(Some(first)))));
+        let kind = hyper::header::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        return response;
+    }
+    let body = br#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"pong"}]}}"#;
+    whole(200, "application/json", Bytes::from_static(body)).map(Either::Left)
+}
+
+impl futures_core::Stream for OneThenNothing {
+    type Item = Result<Frame<Bytes>, Infallible>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        match self.0.take() {
+            Some(first) => std::task::Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => std::task::Poll::Pending, // until the other side goes
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Load on an OAuth server for MCP, whichever it is: whole authorization-code flows through its own
+//! pages, refreshes, registrations, authorised MCP calls, open event streams. It finds everything by
+//! discovery from the base URL, registers itself, and signs in at its own identity provider, which is as
+//! fast as signing a token.
+
+mod around;
+mod client;
+mod http;
+mod run;
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The identity provider and the MCP server around the server under load
+    Around {
+        /// Where the identity provider listens; its issuer is http:// and this
+        #[arg(long, default_value = "127.0.0.1:9100")]
+        provider: SocketAddr,
+        /// Where the MCP server listens, at /mcp
+        #[arg(long, default_value = "127.0.0.1:9200")]
+        backend: SocketAddr,
+    },
+    /// Loads a server and prints one line of JSON
+    Run(run::Arguments),
+}
+
+#[tokio::main]
+async fn main() {
+    let done = match Arguments::parse().command {
+        Command::Around { provider, backend } => around::serve(provider, backend).await,
+        Command::Run(arguments) => run::run(arguments).await,
+    };
+    if let Err(message) = done {
+        eprintln!("{message}");
+        std::process::exit(1);
+    }
+}
