@@ -1,29 +1,27 @@
-"""FastMCP's OIDCProxy with one tool, for benches/compare.sh.
+"""FastMCP's OIDCProxy with one tool, for benches/compare.sh; configured by PEER_… variables.
 
-Arguments: the port, the store (redis or file), and "cached-tls" to share one TLS context between the calls
-to the identity provider, which as shipped makes one for each (its authorization header of the cost).
+PEER_STORE is "file" (as shipped) or "redis" (recommended); PEER_CACHED_TLS shares one TLS context between the
+calls to the identity provider, where the version as shipped makes one for each.
 """
 import os
-import ssl
-import sys
 
 import uvicorn
 from fastmcp import FastMCP
 from fastmcp.server.auth.oidc_proxy import OIDCProxy
 
 port = int(os.environ["PEER_PORT"])
-store = os.environ.get("PEER_STORE", "file")
 if os.environ.get("PEER_CACHED_TLS"):
-    import httpx
+    import functools
 
-    context = ssl.create_default_context()
-    create = httpx.create_ssl_context
-    for module in list(sys.modules.values()):
-        if getattr(module, "create_ssl_context", None) is create:
-            module.create_ssl_context = lambda *_, **__: context
+    import httpx2._config
+    import httpx2._transports.default
+
+    cached = functools.lru_cache(httpx2._config.create_ssl_context)
+    httpx2._config.create_ssl_context = cached
+    httpx2._transports.default.create_ssl_context = cached
 
 storage = None  # as shipped: files, encrypted
-if store == "redis":
+if os.environ.get("PEER_STORE") == "redis":
     from key_value.aio.stores.redis import RedisStore
 
     storage = RedisStore(url=os.environ["PEER_REDIS"])
