@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::listing::Listing;
@@ -18,6 +19,8 @@ use crate::telemetry::audit::{AuditEvent, EVENTS};
 
 /// Lines settled or removed in one step.
 const BATCH: i64 = 200;
+/// Lines chained by one statement: a statement each would keep the writer from everybody else.
+const AT_ONCE: usize = 100;
 const HEAD: &str = "audit_head";
 const START: &str = "audit_start";
 
@@ -125,6 +128,24 @@ impl Step {
     }
 }
 
+/// Writes places in the chain: row id, number, link.
+async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<(), StorageError> {
+    let rows: Vec<String> = (0..links.len())
+        .map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3))
+        .collect();
+    let sql = format!(
+        "UPDATE audit_events SET seq = link.column2, mac = link.column3
+         FROM (VALUES {}) AS link WHERE id = link.column1",
+        rows.join(", ")
+    );
+    let mut update = sqlx::query(AssertSqlSafe(sql)); // placeholders alone
+    for (id, seq, mac) in links {
+        update = update.bind(id).bind(seq).bind(mac);
+    }
+    update.persistent(false).execute(&mut **step).await?;
+    Ok(())
+}
+
 impl Storage {
     /// Adds lines that belong to no change.
     pub async fn record(&self, events: Vec<AuditEvent>) -> Result<(), StorageError> {
@@ -176,15 +197,14 @@ impl Storage {
         .bind(BATCH)
         .fetch_all(&mut *step)
         .await?;
+        let mut links = Vec::with_capacity(rows.len());
         for row in &rows {
             let line = read_line(row)?;
             head = ChainHead { seq: head.seq + 1, mac: self.chain(&head, &line) };
-            sqlx::query("UPDATE audit_events SET seq = $2, mac = $3 WHERE id = $1")
-                .bind(&line.id)
-                .bind(head.seq)
-                .bind(&head.mac)
-                .execute(&mut *step)
-                .await?;
+            links.push((line.id, head.seq, head.mac.clone()));
+        }
+        for links in links.chunks(AT_ONCE) {
+            set_links(&mut step, links).await?;
         }
         sqlx::query("UPDATE installation SET value = $2 WHERE name = $1")
             .bind(HEAD)
