@@ -42,6 +42,10 @@ providers:
 deny:
     cargo deny check bans licenses sources
 
+# Beside its peers on this machine; writes docs/benchmarks.md
+compare:
+    benches/compare.sh
+
 # Everything with one person's machine
 demo:
     cargo run --release -- demo

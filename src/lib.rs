@@ -32,7 +32,8 @@
 //! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
 //!
 //! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
-//! connections, [`cli`] is what an administrator types.
+//! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. What is measured
+//! stands beside: `benches/`, and `load/`, a crate of its own.
 //!
 //! # The import rule
 //!
