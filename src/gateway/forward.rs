@@ -214,9 +214,9 @@ async fn pass_back(
             }
             None => body,
         };
-        let _place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
+        let place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
         let ended = Box::pin(until_ended(app.clone(), caller, ended));
-        Body::new(CutWhenEnded { inner, _place, ended })
+        Body::new(CutWhenEnded { inner, _place: place, ended })
     } else if let Some(hidden) = hidden {
         readable(&mut parts.headers)?;
         without_hidden(app, resource, &hidden, body).await?

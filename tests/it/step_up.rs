@@ -26,7 +26,8 @@ allow = [{allowed}]
 "purge-todos" = ["delete:todos"]
 "#
     );
-    TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+    let tables = "[limits]\nrequests_per_person = 100".to_owned(); // a hundred at once
+    TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await
 }
 
 async fn purge(client: &McpClient, tokens: &Tokens) -> Answer {
