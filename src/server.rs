@@ -90,6 +90,8 @@ pub async fn serve(
             })
             .await;
     });
+    let storage = app.storage().clone();
+    let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
     let graceful = GracefulShutdown::new();
     let limit = app.config().limits.connections;
     let public = accept(&app, listener, service(app.clone()), &graceful, limit);
@@ -107,6 +109,7 @@ pub async fn serve(
         () = shutdown => {}
     }
     sweeper.abort();
+    heeding.abort();
     tracing::info!("shutting down: requests under way may finish");
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("open streams are cut");

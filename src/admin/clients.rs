@@ -233,7 +233,7 @@ impl OneTemplate<'_> {
 }
 
 /// Whether every answer goes to a website: only then can a client be told from another.
-fn trustable(metadata: &ClientMetadata) -> bool {
+pub(crate) fn trustable(metadata: &ClientMetadata) -> bool {
     metadata
         .redirect_uris
         .iter()

@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+pub(crate) use clients::trustable;
+
 use crate::app::App;
 use crate::web::pages::Message;
 use crate::web::people::message;

@@ -1,5 +1,7 @@
 //! `portcullis demo`: the identity provider, the MCP server, and Portcullis in front, on loopback.
 
+mod populated;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +27,31 @@ pub(super) struct Arguments {
     /// Where the demo keeps its database and keys between runs
     #[arg(long, default_value = "portcullis-demo", value_name = "FOLDER")]
     data: PathBuf,
+    /// Fill it with 50 clients, 200 people and two weeks of what happened, once
+    #[arg(long)]
+    populated: bool,
+    /// Whether an administrator approves each new client: none, or first_use (as it is with --populated)
+    #[arg(long, value_name = "POLICY")]
+    client_approval: Option<Approval>,
+}
+
+/// `client_approval` of the configuration.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Approval {
+    #[value(name = "none")]
+    Nobody,
+    #[value(name = "first_use")]
+    FirstUse,
+}
+
+impl Arguments {
+    fn client_approval(&self) -> &'static str {
+        match self.client_approval {
+            Some(Approval::FirstUse) => "first_use",
+            None if self.populated => "first_use",
+            Some(Approval::Nobody) | None => "none",
+        }
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -60,11 +87,15 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     };
     let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
     let places = Places { public_url: &public_url, listen, admin, data: &arguments.data };
-    let text = config_text(&places, idp.issuer(), &todos.url());
+    let approval = arguments.client_approval();
+    let text = config_text(&places, idp.issuer(), &todos.url(), approval);
     let loaded = Config::load(Some((Path::new("demo"), text)), &BTreeMap::new())
         .map_err(|problems| problems.to_string())?;
     let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;
+    if arguments.populated {
+        populated::populate(&app).await.map_err(|error| error.to_string())?;
+    }
     serve::tell_start(&app, digest).await;
     announce(&places, idp.issuer());
     server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
@@ -110,7 +141,7 @@ struct Places<'a> {
     data: &'a Path,
 }
 
-fn config_text(places: &Places<'_>, issuer: &str, target: &str) -> String {
+fn config_text(places: &Places<'_>, issuer: &str, target: &str, approval: &str) -> String {
     let Places { public_url, listen, admin, data } = places;
     let database = format!("sqlite://{}", data.join("portcullis.db").display());
     format!(
@@ -118,6 +149,7 @@ fn config_text(places: &Places<'_>, issuer: &str, target: &str) -> String {
 public_url   = "{public_url}"
 listen       = "{listen}"
 database_url = {database}
+client_approval = "{approval}"
 
 [upstream]
 provider      = "oidc"

@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{ConfigFile, config, fail, runtime};
+use super::{ConfigFile, config, fail, manage, runtime};
 use crate::config::{Config, ResourceConfig};
 use crate::oauth::scope::ScopeSet;
 use crate::policy::Facts;
-use crate::storage::Storage;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::claims::{self, Userinfo};
 
@@ -19,7 +18,7 @@ struct Who {
     /// Claims of an ID token, as a JSON file
     #[arg(long, value_name = "FILE", group = "who")]
     claims: Option<PathBuf>,
-    /// A person who has signed in, by the sub of their tokens, such as okta:00u1. Stop a server on SQLite first
+    /// A person who has signed in, by the sub of their tokens, such as okta:00u1; safe while the server runs
     #[arg(long, value_name = "SUB", group = "who")]
     user: Option<String>,
 }
@@ -112,11 +111,8 @@ fn from_database(config: &Config, subject: &str) -> Result<Facts, String> {
         .strip_prefix(config.upstream.preset.name)
         .and_then(|rest| rest.strip_prefix(':'))
         .ok_or_else(|| format!("the sub begins with \"{}:\"", config.upstream.preset.name))?;
-    let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
     let found = runtime().map_err(|cause| cause.to_string())?.block_on(async {
-        let storage = Storage::open(config.database_url.expose(), key.as_deref())
-            .await
-            .map_err(|error| error.to_string())?;
+        let storage = manage::open_beside(config).await?;
         let found = storage.latest_person(&config.upstream.issuer, upstream_subject).await;
         storage.close().await;
         found.map_err(|error| error.to_string())

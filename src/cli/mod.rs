@@ -5,6 +5,7 @@ mod config;
 mod demo;
 pub mod doctor;
 mod explain;
+mod manage;
 mod serve;
 
 use std::path::PathBuf;
@@ -26,7 +27,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// The whole thing on this machine: identity provider, MCP server, and Portcullis in front
-    #[command(after_help = "Example:\n  portcullis demo --listen 127.0.0.1:8000")]
+    #[command(
+        after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated"
+    )]
     Demo(demo::Arguments),
     /// The server
     #[command(
@@ -51,6 +54,24 @@ enum Command {
     /// Show what is configured
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Clients: list, approve, block, delete, create; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis clients list --standing waiting")]
+    Clients(manage::ClientsCommand),
+    /// Grants: who connected what, and the way to end it; safe while the server runs
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis grants revoke-all --person okta:00u1"
+    )]
+    Grants(manage::GrantsCommand),
+    /// People who have signed in: list, block, sign out; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis people list --search brown")]
+    People(manage::PeopleCommand),
+    /// The keys that sign access tokens; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis keys list")]
+    Keys(manage::KeysCommand),
+    /// The audit trail: search, export, prove; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis audit verify")]
+    Audit(manage::AuditCommand),
 }
 
 #[derive(Subcommand)]
@@ -77,6 +98,11 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
+        Command::Clients(command) => command.run(),
+        Command::Grants(command) => command.run(),
+        Command::People(command) => command.run(),
+        Command::Keys(command) => command.run(),
+        Command::Audit(command) => command.run(),
     }
 }
 

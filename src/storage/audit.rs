@@ -271,6 +271,31 @@ impl Storage {
         Ok(Ok(Verified { first: start.seq + 1, head: last, unsettled }))
     }
 
+    /// Whether the line that was the head earlier is still part of a chain that holds. The outer error
+    /// is the database's; the inner one is what was found.
+    pub async fn still_holds(
+        &self,
+        earlier: &ChainHead,
+        verified: &Verified,
+    ) -> Result<Result<(), String>, StorageError> {
+        if earlier.seq > verified.head.seq {
+            let (then, now) = (earlier.seq, verified.head.seq);
+            let found = format!("it ended at line {then} earlier and ends at line {now} now");
+            return Ok(Err(found));
+        }
+        if earlier.seq < verified.first {
+            return Ok(Ok(())); // its time was over, and whoever holds the secret key removed it
+        }
+        let mac: Option<String> = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1")
+            .bind(earlier.seq)
+            .fetch_optional(&self.pool)
+            .await?;
+        if mac.as_deref() == Some(&earlier.mac) {
+            return Ok(Ok(()));
+        }
+        Ok(Err(format!("line {} is not the one that stood there earlier", earlier.seq)))
+    }
+
     /// Lines, newest first, at most `limit` of them.
     pub async fn audit_lines(
         &self,

@@ -1,6 +1,8 @@
 //! What administrators look through: clients, grants, people, and the numbers of the overview. Lists
 //! are read past the writer, a page at a time, each page from an index.
 
+use std::time::Duration;
+
 use sqlx::any::AnyRow;
 
 use super::clients::found_by;
@@ -40,6 +42,8 @@ pub struct ClientRow {
     pub last_used_at: Option<Timestamp>,
     /// What administrators decided.
     pub standing: Standing,
+    /// When they did, if ever.
+    pub decided_at: Option<Timestamp>,
 }
 
 /// Which grants are wanted; empty texts want all.
@@ -146,15 +150,38 @@ pub struct Overview {
     pub database_bytes: i64,
 }
 
+/// Numbers of the overview that took long.
+#[derive(Debug)]
+pub(super) struct RememberedOverview {
+    numbers: Overview,
+    /// [`Storage::grants_ended`] before they were counted.
+    before: u64,
+    until: tokio::time::Instant,
+}
+
+/// Counting that takes longer than this is not done for every visit.
+const LONG: Duration = Duration::from_millis(30);
+/// Times the time it took.
+const FOR_SO_LONG: u32 = 100;
+const AT_MOST: Duration = Duration::from_secs(30);
+
 const CLIENT_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
             COALESCE(s.approval, 'none') AS approval, COALESCE(s.trusted, 0) AS trusted,
-            COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by
+            COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at
      FROM clients c LEFT JOIN client_standings s ON s.client_id = c.id";
 const DECIDED_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
      FROM client_standings s JOIN clients c ON c.id = s.client_id";
+/// The same, walked through from the clients' side: SQLite keeps the order of a CROSS JOIN.
+const CLIENTS_DECIDED: &str =
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
+     FROM clients c CROSS JOIN client_standings s";
+/// With so few decisions of a kind, all of them are looked through; with more, the search begins with
+/// the names and soon finds enough.
+const FEW: i64 = 2000;
 const GRANT_COLUMNS: &str =
     "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, g.resource,
             g.ceiling, g.created_at, g.last_used_at, g.expires_at, g.revoked_at, g.revoked_because
@@ -166,34 +193,44 @@ const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.
      FROM people p";
 
 impl Storage {
-    /// Clients, newest first; those found by name or host in the order of that.
+    /// Clients, newest first; those with a standing by the latest decision, those found by name or host
+    /// in the order of that.
     pub async fn browse_clients(
         &self,
         filter: &ClientFilter,
         limit: i64,
     ) -> Result<Vec<ClientRow>, StorageError> {
-        let standing = match filter.standing.as_str() {
-            "waiting" => Some("s.approval = 'waiting'"),
-            "refused" => Some("s.approval = 'refused'"),
-            "blocked" => Some("s.blocked = 1"),
-            "trusted" => Some("s.trusted = 1"),
-            _ => None,
-        };
-        let mut listing =
-            Listing::new(if standing.is_some() { DECIDED_COLUMNS } else { CLIENT_COLUMNS });
-        if let Some(condition) = standing {
-            listing.only(condition);
+        let standing = standing_wanted(filter);
+        if !filter.search.is_empty() {
+            return self.search_clients(standing, filter, limit).await;
         }
-        if filter.search.is_empty() {
-            if let Some((issued_at, id)) = after(&filter.after) {
+        let place = after(&filter.after);
+        let rows = if let Some(condition) = standing {
+            let mut listing = Listing::new(DECIDED_COLUMNS);
+            listing.only(condition);
+            if let Some((changed_at, id)) = place {
+                listing.and("(s.changed_at, s.client_id) < (?", changed_at);
+                listing.ends(", ?)", id);
+            }
+            let order = "ORDER BY s.changed_at DESC, s.client_id DESC";
+            listing.fetch(&self.pool, order, limit).await?
+        } else {
+            let mut listing = Listing::new(CLIENT_COLUMNS);
+            if let Some((issued_at, id)) = place {
                 listing.and("(c.issued_at, c.id) < (?", issued_at);
                 listing.ends(", ?)", id);
             }
-            let rows =
-                listing.fetch(&self.pool, "ORDER BY c.issued_at DESC, c.id DESC", limit).await?;
-            return rows.iter().map(read_client_row).collect();
-        }
-        self.search_clients(standing, filter, limit).await
+            listing.fetch(&self.pool, "ORDER BY c.issued_at DESC, c.id DESC", limit).await?
+        };
+        rows.iter().map(read_client_row).collect()
+    }
+
+    /// Whether there are many clients with this standing; counts no further than it must.
+    async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
+        let mut listing = Listing::new("SELECT 1 AS one FROM client_standings s");
+        listing.only(condition);
+        let rows = listing.fetch(&self.pool, "", FEW + 1).await?;
+        Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
     }
 
     /// By id when it looks like one, else by name, else by host; each answered by an index.
@@ -203,12 +240,17 @@ impl Storage {
         filter: &ClientFilter,
         limit: i64,
     ) -> Result<Vec<ClientRow>, StorageError> {
+        let many = match standing {
+            Some(condition) => self.many_with(condition).await?,
+            None => false,
+        };
         let begin = || {
-            let mut listing =
-                Listing::new(if standing.is_some() { DECIDED_COLUMNS } else { CLIENT_COLUMNS });
-            if let Some(condition) = standing {
-                listing.only(condition);
+            let Some(condition) = standing else { return Listing::new(CLIENT_COLUMNS) };
+            let mut listing = Listing::new(if many { CLIENTS_DECIDED } else { DECIDED_COLUMNS });
+            if many {
+                listing.only("s.client_id = c.id");
             }
+            listing.only(condition);
             listing
         };
         let search = filter.search.trim();
@@ -249,7 +291,8 @@ impl Storage {
     /// Where the page after this row begins.
     pub fn page_after_client(filter: &ClientFilter, last: &ClientRow) -> String {
         if filter.search.is_empty() {
-            return format!("{} {}", last.issued_at.unix(), last.id);
+            let decided = standing_wanted(filter).and(last.decided_at);
+            return format!("{} {}", decided.unwrap_or(last.issued_at).unix(), last.id);
         }
         let (name, host) = found_by(&last.metadata);
         if name.starts_with(&key(filter.search.trim())) {
@@ -450,8 +493,29 @@ impl Storage {
         })
     }
 
-    /// The numbers of the overview.
+    /// The numbers of the overview. Numbers that took long to count are remembered for a while, or
+    /// until grants end.
     pub async fn overview(&self, now: Timestamp) -> Result<Overview, StorageError> {
+        let before = *self.grants_ended.borrow();
+        let mut remembered = self.remembered_overview.lock().await;
+        if let Some(known) = remembered.as_ref()
+            && known.before == before
+            && tokio::time::Instant::now() < known.until
+        {
+            return Ok(known.numbers.clone());
+        }
+        let begun = tokio::time::Instant::now();
+        let numbers = self.count_overview(now).await?;
+        let took = begun.elapsed();
+        *remembered = (took > LONG).then(|| RememberedOverview {
+            numbers: numbers.clone(),
+            before,
+            until: begun + took.saturating_mul(FOR_SO_LONG).min(AT_MOST),
+        });
+        Ok(numbers)
+    }
+
+    async fn count_overview(&self, now: Timestamp) -> Result<Overview, StorageError> {
         let count = async |sql: &'static str| -> Result<i64, StorageError> {
             Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
         };
@@ -496,15 +560,17 @@ impl Storage {
         events: &[&'static str],
         now: Timestamp,
     ) -> Result<Vec<(i64, i64)>, StorageError> {
-        let week = now.unix().saturating_sub(7 * 24 * 3600).saturating_mul(1000);
+        // Ids begin with their milliseconds.
+        let week = now.minus(Duration::from_hours(7 * 24)).unix().saturating_mul(1000).max(0);
+        let week = format!("{week:012x}");
         let mut hours: std::collections::BTreeMap<i64, i64> = std::collections::BTreeMap::new();
         for event in events {
             let rows = sqlx::query(
                 "SELECT at / 3600000 AS hour, COUNT(*) AS n FROM audit_events
-                 WHERE event = $1 AND at >= $2 GROUP BY at / 3600000",
+                 WHERE event = $1 AND id >= $2 GROUP BY at / 3600000",
             )
             .bind(*event)
-            .bind(week)
+            .bind(&week)
             .fetch_all(&self.pool)
             .await?;
             for row in &rows {
@@ -546,6 +612,17 @@ async fn forget_where(
     Ok(())
 }
 
+/// The condition of a list of clients with a standing.
+fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
+    Some(match filter.standing.as_str() {
+        "waiting" => "s.approval = 'waiting'",
+        "refused" => "s.approval = 'refused'",
+        "blocked" => "s.blocked = 1",
+        "trusted" => "s.trusted = 1",
+        _ => return None,
+    })
+}
+
 /// `seconds key` of a page's beginning.
 fn after(text: &str) -> Option<(i64, &str)> {
     let (seconds, key) = text.split_once(' ')?;
@@ -561,5 +638,6 @@ fn read_client_row(row: &AnyRow) -> Result<ClientRow, StorageError> {
         issued_at: moment(row, "issued_at")?,
         last_used_at: moment_if_any(row, "last_used_at")?,
         standing: read_standing(row)?,
+        decided_at: moment_if_any(row, "changed_at")?,
     })
 }

@@ -55,12 +55,7 @@ pub(super) async fn secret_key(
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
         Err(cause) => return Err(OpenError::File { path, cause }),
     }
-    let known: Option<String> =
-        sqlx::query_scalar("SELECT value FROM installation WHERE name = $1")
-            .bind(CHECK)
-            .fetch_optional(pool)
-            .await?;
-    if known.is_some() {
+    if known_text(pool).await?.is_some() {
         return Err(OpenError::SecretKeyMissing(path));
     }
     let key = Zeroizing::new(STANDARD.encode(random_bytes::<32>()).into_bytes());
@@ -83,7 +78,21 @@ fn write_private(path: &Path, key: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// What the database remembers of its key; `None` when it has never been served.
+pub(super) async fn known_text(pool: &AnyPool) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT value FROM installation WHERE name = $1")
+        .bind(CHECK)
+        .fetch_optional(pool)
+        .await
+}
+
 impl Storage {
+    /// Whether what the database remembers of its key opens under ours.
+    pub(super) fn opens_known_text(&self, stored: &str) -> bool {
+        let opened = self.sealer.open(Purpose::Storage, CONTEXT, stored);
+        opened.is_ok_and(|text| text.as_slice() == KNOWN_TEXT)
+    }
+
     /// Proves that the secret key is the one this database was made with.
     pub(super) async fn prove_secret_key(&self) -> Result<KeyProof, OpenError> {
         let sealed = self.sealer.seal(Purpose::Storage, CONTEXT, KNOWN_TEXT);
@@ -100,12 +109,9 @@ impl Storage {
             .fetch_one(&mut *step)
             .await?;
         step.commit().await?;
-        match self.sealer.open(Purpose::Storage, CONTEXT, &stored) {
-            Ok(text) if text.as_slice() == KNOWN_TEXT && written.rows_affected() == 1 => {
-                Ok(KeyProof::FirstStart)
-            }
-            Ok(text) if text.as_slice() == KNOWN_TEXT => Ok(KeyProof::Fits),
-            _ => Err(OpenError::WrongSecretKey),
+        if !self.opens_known_text(&stored) {
+            return Err(OpenError::WrongSecretKey);
         }
+        Ok(if written.rows_affected() == 1 { KeyProof::FirstStart } else { KeyProof::Fits })
     }
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod authorization_codes;
+mod beside;
 mod browse;
 mod client_assertions;
 mod clients;
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
@@ -123,6 +124,9 @@ pub struct Storage {
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
     /// With PostgreSQL there may be others.
     replicas: Option<replicas::Replicas>,
+    remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
+    /// Whether this process works beside the one that serves; see [`beside`].
+    beside: bool,
     _only_process: Option<Arc<File>>,
 }
 
@@ -194,13 +198,21 @@ impl Storage {
     pub async fn close(&self) {
         self.pool.close().await;
         if let Some(writer) = &self.writer {
-            writer.close().await;
+            writer.close(!self.beside).await;
         }
     }
 
     /// Begins an atomic step. On SQLite it waits for its turn: there is one writer, and steps that
     /// wait behind each other share a commit.
     async fn begin(&self) -> Result<Step, StorageError> {
+        let mut step = self.begin_unmarked().await?;
+        if self.beside {
+            beside::leave_mark(&mut step).await?;
+        }
+        Ok(step)
+    }
+
+    async fn begin_unmarked(&self) -> Result<Step, StorageError> {
         let work = match &self.writer {
             Some(writer) => Work::Sqlite(writer.begin().await?),
             None => Work::Postgres(self.pool.begin().await?),

@@ -11,7 +11,7 @@ use sqlx::{AnyPool, SqlSafeStr};
 use tokio::sync::watch;
 
 use super::replicas::Replicas;
-use super::writer::Writer;
+use super::writer::{BUSY_TIMEOUT, Writer};
 use super::{BUSY, Engine, Storage, StorageError};
 use crate::oauth::sealed::Sealer;
 
@@ -56,6 +56,28 @@ pub enum OpenError {
         "the database exists, but its secret key {0} is missing. Put the key file back (or set secret_key); a new key could read neither sessions nor signing keys"
     )]
     SecretKeyMissing(PathBuf),
+    /// There is nothing to work beside.
+    #[error(
+        "there is no database at {0}; is this the right --config, and the right folder? `portcullis serve` makes it"
+    )]
+    NoDatabase(PathBuf),
+    /// There is something, and no server has made it what it must be.
+    #[error("no Portcullis has served this database yet; start `portcullis serve` on it once")]
+    NeverServed,
+    /// The schema is not the one this program knows.
+    #[error(
+        "the database has the schema of {whose} Portcullis ({found}, this one knows {known}); {mend}"
+    )]
+    OtherSchema {
+        /// `an older` or `a newer`.
+        whose: &'static str,
+        /// The highest migration there is.
+        found: i64,
+        /// The highest one we know.
+        known: i64,
+        /// What to do.
+        mend: &'static str,
+    },
     /// Everything else the database said.
     #[error("the database cannot be reached: {0}")]
     Database(#[from] sqlx::Error),
@@ -93,7 +115,7 @@ impl Storage {
             .connect_with(options.clone())
             .await?;
         check_sqlite(&pool).await?;
-        let writer = Writer::open(options).await?;
+        let writer = Writer::open(options, BUSY_TIMEOUT).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
         let storage = Self::finish(pool, Some(writer), secret_key, beside).await?;
         storage.free_leases().await?;
@@ -130,6 +152,8 @@ impl Storage {
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
+            remembered_overview: Arc::default(),
+            beside: false,
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;
@@ -142,13 +166,13 @@ impl Storage {
     }
 }
 
-fn install_drivers() {
+pub(super) fn install_drivers() {
     static ONCE: Once = Once::new();
     ONCE.call_once(sqlx::any::install_default_drivers);
 }
 
 /// The migrations folder, compiled in. A change is a new file; an old one is never edited.
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
@@ -163,10 +187,11 @@ fn migrations() -> Migrator {
         ),
         migration(6, "step ups", include_str!("../../migrations/0006_step_ups.sql")),
         migration(7, "speed", include_str!("../../migrations/0007_speed.sql")),
+        migration(10, "lists", include_str!("../../migrations/0010_lists.sql")),
     ])
 }
 
-fn sqlite_path(url: &str) -> PathBuf {
+pub(super) fn sqlite_path(url: &str) -> PathBuf {
     let rest = url.trim_start_matches("sqlite:");
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     PathBuf::from(rest.split('?').next().unwrap_or(rest))
@@ -199,13 +224,18 @@ fn lock_for_this_process(database: &Path) -> Result<File, OpenError> {
     }
 }
 
-async fn check_sqlite(pool: &AnyPool) -> Result<(), OpenError> {
+pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(pool).await?;
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     if (next(), next(), next()) < OLDEST_SQLITE {
         return Err(OpenError::SqliteTooOld(version));
     }
+    Ok(())
+}
+
+async fn check_sqlite(pool: &AnyPool) -> Result<(), OpenError> {
+    check_version(pool).await?;
     let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));

@@ -54,3 +54,4 @@ mod upstream_logout;
 mod check;
 mod command_line;
 mod doctor;
+mod manage;

@@ -48,17 +48,24 @@ const QUEUE: usize = 4096;
 /// Longest wait for the turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long SQLite waits for another process, which is a command at most.
+pub(super) const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000";
+
 /// Opens a connection as all of this database are.
-pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
+pub(super) async fn connect(
+    options: &AnyConnectOptions,
+    patience: &'static str,
+) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
+    sqlx::query(patience).execute(&mut connection).await?;
     Ok(connection)
 }
 
 /// What every connection of ours is told first.
 pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     for pragma in [
-        "PRAGMA busy_timeout = 5000",
+        BUSY_TIMEOUT,
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
         "PRAGMA foreign_keys = ON",
@@ -84,6 +91,8 @@ struct Queue {
 struct Desk {
     connection: AnyConnection,
     options: AnyConnectOptions,
+    /// How long SQLite waits for another process.
+    patience: &'static str,
     /// The open transaction, with the steps that wait for its commit.
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
@@ -147,9 +156,14 @@ impl std::ops::DerefMut for Step {
 }
 
 impl Writer {
-    pub(super) async fn open(options: AnyConnectOptions) -> Result<Self, sqlx::Error> {
-        let connection = connect(&options).await?;
-        let desk = Desk { connection, options, shared: None, broken: false };
+    /// The writer over a connection of its own. `patience` is a pragma: how long SQLite waits for
+    /// another process.
+    pub(super) async fn open(
+        options: AnyConnectOptions,
+        patience: &'static str,
+    ) -> Result<Self, sqlx::Error> {
+        let connection = connect(&options, patience).await?;
+        let desk = Desk { connection, options, patience, shared: None, broken: false };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
     }
@@ -169,10 +183,13 @@ impl Writer {
         Ok(step)
     }
 
-    /// Ends what is open, and folds the log into the file.
-    pub(super) async fn close(&self) {
+    /// Ends what is open; with `fold`, folds the log into the file.
+    pub(super) async fn close(&self, fold: bool) {
         let mut desk = self.0.desk.lock().await;
         desk.finish().await;
+        if !fold {
+            return;
+        }
         let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
         if let Err(cause) = folded.execute(&mut desk.connection).await {
             tracing::warn!(%cause, "the log could not be folded into the database file");
@@ -290,7 +307,7 @@ impl Desk {
     /// transaction: SQLite rolls back by itself when the disk is full or fails.
     async fn open(&mut self) -> Result<(), StorageError> {
         if self.broken {
-            self.connection = connect(&self.options).await?;
+            self.connection = connect(&self.options, self.patience).await?;
             self.broken = false;
         }
         if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {

@@ -1,0 +1,391 @@
+//! `portcullis demo --populated`: 50 clients, 200 people and two weeks of what happened, so that the admin
+//! pages have something to show. The same each time, counted back from now; only ids and secrets differ.
+//! Everything is written through the steps that the server takes itself.
+
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
+
+use crate::app::App;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::grant::Redemption;
+use crate::oauth::scope::ScopeSet;
+use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
+use crate::policy::{Email, Fact, Facts};
+use crate::storage::{
+    ClientKind, GrantTerms, NewCode, NewHeld, Person, Redeemed, SessionUpdate, StorageError,
+    StoredClient, UpstreamTokens, Verdict,
+};
+use crate::telemetry::audit::{Actor, AuditEvent};
+
+const PEOPLE: usize = 200;
+const CLIENTS: usize = 50;
+/// The last clients of the list wait for an administrator.
+const WAITING: usize = 4;
+const DAY: i64 = 24 * 3600;
+const DAYS: i64 = 14;
+const ADMIN: &str = "oidc:demo-alice";
+const VERIFIER: &str = "the-verifier-of-every-populated-demo-connection";
+
+const FIRST_NAMES: &[&str] = &[
+    "Aiko", "Amir", "Ana", "Ben", "Chidi", "Clara", "Daniel", "Elif", "Emma", "Farah", "Finn",
+    "Grace", "Hana", "Igor", "Ines", "Jonas", "Kenji", "Leila", "Lucas", "Mei", "Nadia", "Noah",
+    "Olga", "Pablo", "Priya",
+];
+const LAST_NAMES: &[&str] =
+    &["Andersson", "Bauer", "Costa", "Dubois", "Garcia", "Ito", "Kowalska", "Okafor"];
+/// Name, and where answers go.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("Claude", "https://claude.ai/api/mcp/auth_callback"),
+    ("ChatGPT", "https://chatgpt.com/connector_platform_oauth_redirect"),
+    ("Claude Code", "http://localhost/callback"),
+    ("Visual Studio Code", "http://127.0.0.1/"),
+    ("Cursor", "cursor://anysphere.cursor-mcp/oauth/callback"),
+    ("MCP Inspector", "http://localhost/oauth/callback"),
+    ("Codex", "http://127.0.0.1/callback"),
+    ("Reports", "https://reports.example.com/callback"),
+    ("Nightly agent", "https://agents.example.com/callback"),
+    ("Research desk", "https://research.example.com/oauth"),
+];
+
+/// The same numbers each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap_or(0) % sides.max(1)
+    }
+
+    /// A moment of the last two weeks, mostly of a working day.
+    fn moment(&mut self, now: Timestamp) -> Timestamp {
+        let midnight = now.unix() / DAY * DAY;
+        let mut days = self.below(14);
+        if (midnight / DAY + 3 - i64::try_from(days).unwrap_or(0)).rem_euclid(7) >= 5 {
+            days = self.below(14); // a second try makes weekends quiet, not empty
+        }
+        let hour = 7 + self.below(6) + self.below(6);
+        let second = hour * 3600 + self.below(3600);
+        let since = i64::try_from(days).unwrap_or(0) * DAY - i64::try_from(second).unwrap_or(0);
+        let at = midnight - since;
+        Timestamp::from_unix(if at > now.unix() - 300 { at - DAY } else { at })
+    }
+}
+
+struct Someone {
+    subject: String,
+    update: SessionUpdate,
+    scopes: ScopeSet,
+}
+
+/// Populates the demo's database, once.
+pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
+    let people = everybody(app);
+    if app.storage().person_row(&people[0].subject).await?.is_some() {
+        return Ok(());
+    }
+    let now = app.now();
+    let mut dice = Dice(2026);
+    let mut clients = Vec::with_capacity(CLIENTS);
+    for place in 0..CLIENTS {
+        clients.push(client(app, place, now).await?);
+    }
+    let (used, waiting) = clients.split_at(CLIENTS - WAITING);
+    // Each person has a favourite, and some have more.
+    let mut visits = Vec::new();
+    for person in &people {
+        for _ in 0..=dice.below(3) {
+            // The first of the list are everybody's favourites.
+            let client = dice.below(CLIENTS - WAITING).min(dice.below(CLIENTS - WAITING));
+            visits.push((dice.moment(now), person, &used[client]));
+        }
+    }
+    for (place, client) in used.iter().enumerate() {
+        visits.push((dice.moment(now), &people[place * 3], client)); // nobody is left alone
+    }
+    visits.sort_by_key(|(at, ..)| *at);
+    let mut events = Vec::new();
+    for (at, person, client) in &visits {
+        events.extend(connect(app, *at, person, client, &mut dice, now).await?);
+    }
+    events.extend(refusals(app, &people, used, &mut dice, now));
+    app.storage().record(events).await?;
+    decisions(app, used, &people, now).await?;
+    for (place, client) in waiting.iter().enumerate() {
+        wait(app, client, &people[place * 7 + 1], now, place).await?;
+    }
+    while app.storage().settle_audit().await? > 0 {}
+    Ok(())
+}
+
+fn event(name: &'static str, actor: Actor, at: Timestamp) -> AuditEvent {
+    AuditEvent::new(name, actor, &at_that_time(at))
+}
+
+fn at_that_time(at: Timestamp) -> Clock {
+    Clock::Manual(ManualClock::at(at))
+}
+
+fn everybody(app: &App) -> Vec<Someone> {
+    let issuer = &app.config().upstream.issuer;
+    (0..PEOPLE)
+        .map(|place| {
+            let first = FIRST_NAMES[place % FIRST_NAMES.len()];
+            let last = LAST_NAMES[place / FIRST_NAMES.len() % LAST_NAMES.len()];
+            let upstream = format!("demo-{}-{}", first.to_lowercase(), last.to_lowercase());
+            let email = format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase());
+            let role = if place % 20 == 0 { "Admin" } else { "User" };
+            let team = ["sales", "support", "engineering", "finance"][place % 4];
+            let facts = Facts {
+                subject: upstream.clone(),
+                roles: Fact::Known(vec![role.to_owned()]),
+                groups: Fact::Known(vec!["staff".to_owned(), team.to_owned()]),
+                email: Some(Email { address: email.clone(), verified: true }),
+                ..Facts::default()
+            };
+            let person =
+                Person { name: Some(format!("{first} {last}")), email: Some(email), facts };
+            let scopes = if role == "Admin" {
+                "read:todos create:todos delete:todos"
+            } else {
+                "create:todos"
+            };
+            Someone {
+                subject: app.subject(&upstream),
+                scopes: ScopeSet::parse(scopes).unwrap_or_default(),
+                update: SessionUpdate {
+                    issuer: issuer.clone(),
+                    subject: upstream,
+                    sid: None,
+                    person,
+                    tokens: UpstreamTokens::default(),
+                },
+            }
+        })
+        .collect()
+}
+
+struct Program {
+    id: String,
+    redirect_uri: String,
+}
+
+async fn client(app: &App, place: usize, now: Timestamp) -> Result<Program, StorageError> {
+    let (name, redirect_uri) = PROGRAMS[place % PROGRAMS.len()];
+    let round = place / PROGRAMS.len();
+    let name = if round == 0 { name.to_owned() } else { format!("{name} {}", round + 1) };
+    let count = i64::try_from(place).unwrap_or(0);
+    // Clients that nobody uses go after a day: those that wait are of today.
+    let age = if place >= CLIENTS - WAITING {
+        3600 * (count % 10 + 1)
+    } else {
+        (DAYS + 1) * DAY - count * 60
+    };
+    let at = Timestamp::from_unix(now.unix() - age);
+    let made_here = redirect_uri.contains("example.com") && place < CLIENTS - WAITING;
+    let metadata = json!({
+        "client_name": name,
+        "redirect_uris": [redirect_uri],
+        "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+    });
+    let metadata = ClientMetadata::from_stored_json(&metadata.to_string())?;
+    let id = format!("client_{}", new_id(&at_that_time(at)));
+    let stored = StoredClient {
+        id: id.clone(),
+        identity: (!made_here).then(|| format!("{}-populated", metadata.identity())),
+        secret_hash: None,
+        management_hash: None,
+        metadata: metadata.to_json(),
+        kind: if made_here { ClientKind::Created } else { ClientKind::Registered },
+        issued_at: at,
+    };
+    let (name, actor) = if made_here {
+        ("client_created", Actor::Admin(ADMIN.to_owned()))
+    } else {
+        ("client_registered", Actor::Client)
+    };
+    let told = event(name, actor, at).client(&id).with("confidential", false);
+    app.storage().register_client(&stored, u64::MAX, told).await?;
+    Ok(Program { id, redirect_uri: redirect_uri.to_owned() })
+}
+
+fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationRequest {
+    let challenge = digest::digest(&digest::SHA256, VERIFIER.as_bytes());
+    AuthorizationRequest {
+        client_id: client.id.clone(),
+        redirect_uri: client.redirect_uri.clone(),
+        state: None,
+        code_challenge: URL_SAFE_NO_PAD.encode(challenge),
+        resource: app.default_resource().map(|resource| resource.id.clone()).unwrap_or_default(),
+        scopes: person.scopes.clone(),
+    }
+}
+
+/// Consent, sign-in, code and grant; answers the events that belong to no change.
+async fn connect(
+    app: &App,
+    at: Timestamp,
+    person: &Someone,
+    client: &Program,
+    dice: &mut Dice,
+    now: Timestamp,
+) -> Result<Vec<AuditEvent>, StorageError> {
+    let later = |seconds: i64| Timestamp::from_unix(at.unix() + seconds);
+    let request = request(app, person, client);
+    let about =
+        |name, actor, at| event(name, actor, at).client(&client.id).resource(&request.resource);
+    let mut events = vec![
+        about("consent_approved", Actor::Person, at).with("scopes", request.scopes.to_string()),
+    ];
+    let code = Secret::<AuthorizationCode>::generate(&new_id(&at_that_time(later(8))));
+    let new = NewCode {
+        code: &code,
+        request: &request,
+        scopes: &person.scopes,
+        subject: &person.subject,
+        expires_at: later(60),
+    };
+    let issued = about("code_issued", Actor::Person, later(8)).subject(&person.subject);
+    let rule = if person.scopes.to_string().contains("delete") { "rule 1" } else { "rule 2" };
+    let issued = issued.with("rules", rule).with("scopes", person.scopes.to_string());
+    app.storage().finish_login(&person.update, &new, later(8), issued).await?;
+    let refresh = Secret::<RefreshToken>::generate(&new_id(&at_that_time(later(9))));
+    let attempt = Redemption {
+        client_id: &client.id,
+        redirect_uri: Some(&client.redirect_uri),
+        code_verifier: Some(VERIFIER),
+        resource: Some(&request.resource),
+    };
+    let tokens = &app.config().tokens;
+    let terms = GrantTerms {
+        absolute: tokens.refresh_absolute,
+        idle: tokens.refresh_idle,
+        attempts: 5,
+        per_client: u32::MAX,
+        per_person: u32::MAX,
+    };
+    let redeemed = event("code_redeemed", Actor::Client, later(9)).client(&client.id);
+    let redeemed =
+        app.storage().redeem_code(&code, &attempt, &refresh, terms, later(9), redeemed).await?;
+    let Redeemed::First(grant) = redeemed else { return Ok(events) };
+    for _ in 0..dice.below(4) {
+        let hours = i64::try_from(dice.below(60) + 1).unwrap_or(1);
+        let used = later(hours * 3600 + 17);
+        if used < now {
+            let told = about("refresh_rotated", Actor::Client, used).subject(&person.subject);
+            events.push(told.grant(&grant.grant_id));
+        }
+    }
+    if dice.below(12) == 0 && later(3 * 3600) < now {
+        let ended = later(3 * 3600);
+        let told = about("grant_revoked", Actor::Client, ended).subject(&person.subject);
+        app.storage().revoke_grant(&grant.grant_id, "revoked by the client", ended, told).await?;
+    }
+    Ok(events)
+}
+
+/// What went wrong in two weeks.
+fn refusals(
+    app: &App,
+    people: &[Someone],
+    clients: &[Program],
+    dice: &mut Dice,
+    now: Timestamp,
+) -> Vec<AuditEvent> {
+    let resource = app.default_resource().map(|resource| resource.id.as_str()).unwrap_or_default();
+    let letters: Vec<char> = "0123456789ABCDEFGHJKMNPQRSTVWXYZ".chars().collect();
+    (0..90)
+        .map(|place| {
+            let at = dice.moment(now);
+            let client = &clients[dice.below(clients.len())].id;
+            let subject = &people[dice.below(people.len())].subject;
+            match place % 6 {
+                0 => event("access_denied", Actor::Person, at)
+                    .client(client)
+                    .subject(subject)
+                    .resource(resource),
+                1 => event("login_refused_by_provider", Actor::Provider, at)
+                    .client(client)
+                    .with("error", "access_denied"),
+                2 => event("tool_refused", Actor::Client, at)
+                    .client(client)
+                    .subject(subject)
+                    .resource(resource)
+                    .with("tool", "purge-todos")
+                    .with("missing", "delete:todos"),
+                3 => event("consent_denied", Actor::Person, at).client(client).resource(resource),
+                _ => {
+                    let mut half =
+                        || (0..4).map(|_| letters[dice.below(letters.len())]).collect::<String>();
+                    let reference = format!("{}-{}", half(), half());
+                    event("page_shown", Actor::Person, at)
+                        .reference(&reference)
+                        .with("status", 400)
+                        .with("reason", "unknown client")
+                }
+            }
+        })
+        .collect()
+}
+
+/// What the administrator decided.
+async fn decisions(
+    app: &App,
+    clients: &[Program],
+    people: &[Someone],
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let ago = |hours: i64| Timestamp::from_unix(now.unix() - hours * 3600);
+    let decided = |name, at| event(name, Actor::Admin(ADMIN.to_owned()), at);
+    let first_day = Timestamp::from_unix(now.unix() - DAYS * DAY - 3600);
+    for (place, client) in clients.iter().enumerate() {
+        let mut verdicts = vec![(Verdict::Approve, first_day)];
+        match place {
+            0 | 1 | 7 | 8 => verdicts.push((Verdict::Trust, ago(200))),
+            25 | 36 | 45 => verdicts.push((Verdict::Block, ago(20))),
+            29 | 42 => verdicts = vec![(Verdict::Refuse, ago(15))],
+            _ => {}
+        }
+        for (verdict, at) in verdicts {
+            let told = decided(verdict.event(), at);
+            app.storage().decide_client(&client.id, verdict, ADMIN, at, told).await?;
+        }
+    }
+    for (place, hours) in [(33, 30), (120, 6)] {
+        let told = decided("person_blocked", ago(hours));
+        app.storage().block_person(&people[place].subject, ADMIN, ago(hours), told).await?;
+    }
+    let told = decided("person_signed_out", ago(5));
+    let because = "signed out by an administrator";
+    app.storage().sign_out_everywhere(&people[61].subject, because, ago(5), told).await?;
+    Ok(())
+}
+
+/// A person who waits until the administrator has looked at the client.
+async fn wait(
+    app: &App,
+    client: &Program,
+    person: &Someone,
+    now: Timestamp,
+    place: usize,
+) -> Result<(), StorageError> {
+    let minutes = i64::try_from(place * 11 + 3).unwrap_or(3);
+    let at = Timestamp::from_unix(now.unix() - minutes * 60);
+    let token = Secret::<HeldLogin>::generate(&new_id(&at_that_time(at)));
+    let request = request(app, person, client);
+    let told = event("login_held", Actor::Person, at).client(&client.id).subject(&person.subject);
+    let held = NewHeld {
+        token: &token,
+        request: &request,
+        session: &person.update,
+        subject: &person.subject,
+        expires_at: Timestamp::from_unix(at.unix() + 3600),
+    };
+    app.storage().hold_login(&held, at, told).await
+}

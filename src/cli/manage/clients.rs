@@ -1,0 +1,274 @@
+//! `portcullis clients`.
+
+use std::process::ExitCode;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::output::{self, Table};
+use super::{Answer, BY, Common, Desk, Page, Trouble, run};
+use crate::admin::trustable;
+use crate::clients::Clients;
+use crate::oauth::client::{ClientMetadata, RegistrationLimits};
+use crate::oauth::redirect_uri::{RedirectPolicy, destination};
+use crate::storage::{Admission, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict};
+
+#[derive(Subcommand)]
+pub(in crate::cli) enum Command {
+    /// List clients, newest first
+    #[command(
+        after_help = "Examples:\n  portcullis clients list --standing waiting\n  portcullis clients list --search claude --json"
+    )]
+    List(List),
+    /// One client: what it registered, what was decided, who connected it
+    #[command(after_help = "Example:\n  portcullis clients show client_0199c2a7")]
+    Show(One),
+    /// Let people connect it, where client_approval = "first_use"; whoever waits goes on by themselves
+    #[command(after_help = "Example:\n  portcullis clients approve client_0199c2a7")]
+    Approve(One),
+    /// Turn it away, and end what it has
+    #[command(after_help = "Example:\n  portcullis clients refuse client_0199c2a7")]
+    Refuse(One),
+    /// No authorization, no token; what it has ends at once, open streams included
+    #[command(after_help = "Example:\n  portcullis clients block client_0199c2a7")]
+    Block(One),
+    /// Let people connect it again
+    #[command(after_help = "Example:\n  portcullis clients unblock client_0199c2a7")]
+    Unblock(One),
+    /// Remember approvals of people; for clients whose answers go to websites only
+    #[command(after_help = "Example:\n  portcullis clients trust client_0199c2a7")]
+    Trust(One),
+    /// Ask people every time again
+    #[command(after_help = "Example:\n  portcullis clients untrust client_0199c2a7")]
+    Untrust(One),
+    /// Delete it with everything that was given to it
+    #[command(after_help = "Example:\n  portcullis clients delete client_0199c2a7")]
+    Delete(One),
+    /// Make a client for a program that cannot register itself; its secret is printed once
+    #[command(
+        after_help = "Examples:\n  portcullis clients create --name Reports --redirect-uri https://reports.example.com/callback\n  portcullis clients create --name Tool --redirect-uri http://127.0.0.1/callback --public"
+    )]
+    Create(Create),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Wanted {
+    Waiting,
+    Refused,
+    Blocked,
+    Trusted,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct List {
+    /// What the name, the host of the redirect URI, or the client ID begins with
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    search: String,
+    /// Only those with this standing
+    #[arg(long, value_name = "STANDING")]
+    standing: Option<Wanted>,
+    #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct One {
+    /// The client
+    #[arg(value_name = "CLIENT_ID")]
+    id: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Create {
+    /// What people read
+    #[arg(long, value_name = "NAME", default_value = "")]
+    name: String,
+    /// Where its answers go; may be given several times
+    #[arg(long = "redirect-uri", value_name = "URL", required = true)]
+    redirect_uris: Vec<String>,
+    /// It cannot keep a secret: a program on a device, not a website
+    #[arg(long)]
+    public: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command {
+    pub(in crate::cli) fn run(&self) -> ExitCode {
+        let decide = |one: &One, verdict| {
+            run(&one.common, async |desk: &Desk| decide(desk, &one.id, verdict).await)
+        };
+        match self {
+            Self::List(a) => run(&a.common, async |desk: &Desk| list(desk, a).await),
+            Self::Show(a) => run(&a.common, async |desk: &Desk| show(desk, &a.id).await),
+            Self::Approve(a) => decide(a, Verdict::Approve),
+            Self::Refuse(a) => decide(a, Verdict::Refuse),
+            Self::Block(a) => decide(a, Verdict::Block),
+            Self::Unblock(a) => decide(a, Verdict::Unblock),
+            Self::Trust(a) => decide(a, Verdict::Trust),
+            Self::Untrust(a) => decide(a, Verdict::Untrust),
+            Self::Delete(a) => run(&a.common, async |desk: &Desk| delete(desk, &a.id).await),
+            Self::Create(a) => run(&a.common, async |desk: &Desk| create(desk, a).await),
+        }
+    }
+}
+
+async fn list(desk: &Desk, a: &List) -> Result<Answer, Trouble> {
+    let standing = a.standing.and_then(|wanted| wanted.to_possible_value());
+    let filter = ClientFilter {
+        search: a.search.trim().to_owned(),
+        standing: standing.map(|value| value.get_name().to_owned()).unwrap_or_default(),
+        after: a.page.after.clone(),
+    };
+    let mut rows = desk.storage.browse_clients(&filter, a.page.ask()).await?;
+    let next = a.page.next(&mut rows, |last| Storage::page_after_client(&filter, last));
+    let mut table =
+        Table::new(&["CLIENT ID", "NAME", "ANSWERS GO TO", "KIND", "STANDING", "LAST USE"]);
+    for row in &rows {
+        table.row(vec![
+            row.id.clone(),
+            output::client_name(Some(&row.metadata)),
+            goes_to(row),
+            row.kind.clone(),
+            standing_of(&row.standing),
+            row.last_used_at.map_or_else(|| "never".to_owned(), output::utc),
+        ]);
+    }
+    Ok(Answer::list("clients", &table, rows.iter().map(as_json).collect(), next))
+}
+
+fn goes_to(row: &ClientRow) -> String {
+    let metadata = ClientMetadata::from_stored_json(&row.metadata).ok();
+    let first = metadata.as_ref().and_then(|metadata| metadata.redirect_uris.first());
+    first.map(|uri| destination(uri.as_str()).to_string()).unwrap_or_default()
+}
+
+fn standing_of(standing: &Standing) -> String {
+    let mut words = Vec::new();
+    if standing.admission != Admission::Unasked {
+        words.push(standing.admission.as_str());
+    }
+    if standing.trusted {
+        words.push("trusted");
+    }
+    if standing.blocked {
+        words.push("blocked");
+    }
+    words.join(", ")
+}
+
+fn as_json(row: &ClientRow) -> Value {
+    json!({
+        "client_id": row.id,
+        "kind": row.kind,
+        "confidential": row.confidential,
+        "registered_at": output::iso(row.issued_at),
+        "last_used_at": output::iso_or_null(row.last_used_at),
+        "approval": row.standing.admission.as_str(),
+        "trusted": row.standing.trusted,
+        "blocked": row.standing.blocked,
+        "requested_at": output::iso_or_null(row.standing.requested_at),
+        "requested_by": row.standing.requested_by,
+        "metadata": serde_json::from_str::<Value>(&row.metadata).unwrap_or_default(),
+    })
+}
+
+async fn known(desk: &Desk, id: &str) -> Result<ClientRow, Trouble> {
+    desk.storage.client_row(id).await?.ok_or_else(|| {
+        Trouble(format!(
+            "there is no client {id}; `portcullis clients list --search NAME` finds it by name or host"
+        ))
+    })
+}
+
+async fn show(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
+    let row = known(desk, id).await?;
+    let filter = GrantFilter { client_id: row.id.clone(), ..GrantFilter::default() };
+    let grants = desk.storage.browse_grants(&filter, desk.now(), 20).await?;
+    let metadata = serde_json::from_str::<Value>(&row.metadata).unwrap_or_default();
+    let mut text = output::facts(&[
+        ("client ID", row.id.clone()),
+        ("name", output::client_name(Some(&row.metadata))),
+        ("kind", row.kind.clone()),
+        ("answers go to", goes_to(&row)),
+        ("has a secret", if row.confidential { "yes" } else { "no" }.to_owned()),
+        ("standing", standing_of(&row.standing)),
+        ("registered", output::utc(row.issued_at)),
+        ("last use", row.last_used_at.map_or_else(|| "never".to_owned(), output::utc)),
+    ]);
+    if let Some(at) = row.standing.requested_at {
+        let by = row.standing.requested_by.clone().unwrap_or_default();
+        text.push_str(&output::facts(&[("waits since", format!("{} ({by})", output::utc(at)))]));
+    }
+    text.push_str("\nwhat it registered\n");
+    text.push_str(&output::plain(&serde_json::to_string_pretty(&metadata).unwrap_or_default()));
+    text.push_str("\n\nwho connected it\n");
+    text.push_str(&super::grants::table(&grants, desk.now()).to_string());
+    let mut json = as_json(&row);
+    json["grants"] = grants.iter().map(super::grants::as_json).collect();
+    Ok(Answer::said(text, json))
+}
+
+async fn decide(desk: &Desk, id: &str, verdict: Verdict) -> Result<Answer, Trouble> {
+    let row = known(desk, id).await?;
+    let metadata = ClientMetadata::from_stored_json(&row.metadata);
+    if verdict == Verdict::Trust && !metadata.is_ok_and(|metadata| trustable(&metadata)) {
+        return Err(Trouble(
+            "this client cannot be trusted: its answers go to a program on a device, which nobody can tell \
+             apart from another. People go on being asked each time"
+                .to_owned(),
+        ));
+    }
+    let event = desk.event(verdict.event());
+    let changed = desk.storage.decide_client(id, verdict, BY, desk.now(), event).await?;
+    let (done, before) = match verdict {
+        Verdict::Approve => ("approved; whoever waits goes on", "approved before"),
+        Verdict::Refuse => ("refused, and its grants have ended", "refused before"),
+        Verdict::Trust => ("trusted", "trusted before"),
+        Verdict::Untrust => ("no longer trusted", "not trusted before"),
+        Verdict::Block => ("blocked, and its grants have ended", "blocked before"),
+        Verdict::Unblock => ("no longer blocked; people connect it anew", "not blocked before"),
+    };
+    Ok(Answer::changed(changed, format!("{id} is {done}.\n"), &format!("{id} was {before}.\n")))
+}
+
+async fn delete(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
+    known(desk, id).await?;
+    let event = desk.event("client_deleted");
+    let deleted = desk.storage.delete_client(id, desk.now(), event).await?;
+    let done = format!("{id} is deleted, and its grants have ended.\n");
+    Ok(Answer::changed(deleted, done, &format!("{id} was deleted before.\n")))
+}
+
+async fn create(desk: &Desk, a: &Create) -> Result<Answer, Trouble> {
+    let mut body = json!({
+        "redirect_uris": a.redirect_uris,
+        "token_endpoint_auth_method": if a.public { "none" } else { "client_secret_basic" },
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+    });
+    if !a.name.trim().is_empty() {
+        body["client_name"] = a.name.trim().into();
+    }
+    let config = &desk.config;
+    let policy = RedirectPolicy {
+        private_schemes: config.redirect_schemes.clone(),
+        allowed: config.allowed_redirect_uris.clone(),
+    };
+    let limits = RegistrationLimits { redirect_uris: config.limits.redirect_uris };
+    let metadata = ClientMetadata::parse(body.to_string().as_bytes(), &policy, &limits)
+        .map_err(|refused| format!("the client was not made: {refused}"))?;
+    let clients = Clients::new(config, desk.storage.clone(), desk.clock.clone());
+    let made = clients.create(metadata, desk.event("client_created")).await?;
+    let mut facts = vec![("client ID", made.client.id.clone())];
+    if let Some(secret) = &made.secret {
+        facts.push(("secret", format!("{secret}  (shown this once)")));
+    }
+    let text = output::facts(&facts);
+    let json = json!({ "client_id": made.client.id, "client_secret": made.secret });
+    Ok(Answer::said(text, json))
+}

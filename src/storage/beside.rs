@@ -1,0 +1,131 @@
+//! A second process for a moment: the steps of the command line, beside the one that serves.
+//!
+//! SQLite serves one process because a server keeps in memory which streams are open and which grants
+//! were live a moment ago. A command keeps nothing: it takes part in the database's own locking (write
+//! lock at once, a wait of some seconds), changes no schema and makes no key. Each of its steps leaves a
+//! mark in the very transaction, by which servers notice within [`LOOK`] that they must look again.
+
+use std::fs::OpenOptions;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use tokio::sync::watch;
+
+use super::installation::{known_text, secret_key as find_secret_key};
+use super::open::{check_version, install_drivers, migrations, sqlite_path};
+use super::writer::Writer;
+use super::{BUSY, Engine, OpenError, Step, Storage, StorageError};
+use crate::oauth::sealed::Sealer;
+use crate::oauth::secret::random_text;
+
+/// Name of the mark among the facts about the installation.
+const MARK: &str = "changed_from_the_command_line";
+/// The server commits for many at a time: its turn may be long.
+const PATIENT: &str = "PRAGMA busy_timeout = 20000";
+/// How often a server looks for it: one row by its key.
+const LOOK: Duration = Duration::from_millis(400);
+
+impl Storage {
+    /// Opens the database at `url` for a few steps, whether or not a server is running on it. Nothing is
+    /// made: not the database, not its schema, not its key.
+    pub async fn open_beside(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        install_drivers();
+        let (pool, writer, path) = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => {
+                let path = sqlite_path(url);
+                if !path.exists() {
+                    return Err(OpenError::NoDatabase(path));
+                }
+                let usable = OpenOptions::new().read(true).write(true).open(&path);
+                usable.map_err(|cause| OpenError::File { path: path.clone(), cause })?;
+                let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
+                let pool = small_pool()
+                    .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
+                    .connect_with(options.clone())
+                    .await?;
+                check_version(&pool).await?;
+                (pool, Some(Writer::open(options, PATIENT).await?), Some(path))
+            }
+            Some("postgres" | "postgresql") => (small_pool().connect(url).await?, None, None),
+            _ => return Err(OpenError::Address),
+        };
+        check_schema(&pool).await?;
+        let known = known_text(&pool).await?.ok_or(OpenError::NeverServed)?;
+        let secret_key = find_secret_key(&pool, secret_key, path.as_deref()).await?;
+        let storage = Self {
+            pool,
+            engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
+            sealer: Sealer::new(&secret_key),
+            writer,
+            grants_ended: watch::Sender::new(0),
+            recent_grants: Arc::new(super::grants::RecentGrants::new()),
+            clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
+            replicas: None,
+            remembered_overview: Arc::default(),
+            beside: true,
+            _only_process: None,
+        };
+        if !storage.opens_known_text(&known) {
+            return Err(OpenError::WrongSecretKey);
+        }
+        Ok(storage)
+    }
+
+    /// Notices what commands change beside this server, until it is dropped, and wakes
+    /// [`Self::grants_ended`].
+    pub async fn heed_the_command_line(&self) {
+        let mut last = self.mark_of_the_command_line().await.ok();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // A database that is silent for a moment is everybody's trouble and is told elsewhere.
+            let Ok(mark) = self.mark_of_the_command_line().await else { continue };
+            if last.as_ref() != Some(&mark) {
+                self.tell_grants_ended();
+                last = Some(mark);
+            }
+        }
+    }
+
+    async fn mark_of_the_command_line(&self) -> Result<Option<String>, StorageError> {
+        let mark = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1");
+        Ok(mark.bind(MARK).fetch_optional(&self.pool).await?)
+    }
+}
+
+/// Leaves the mark; it is there if and only if the step is.
+pub(super) async fn leave_mark(step: &mut Step) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO installation (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = $2",
+    )
+    .bind(MARK)
+    .bind(random_text())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}
+
+fn small_pool() -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(2).acquire_timeout(BUSY)
+}
+
+/// A schema of another version is neither changed nor guessed at.
+async fn check_schema(pool: &AnyPool) -> Result<(), OpenError> {
+    let known = migrations().iter().map(|migration| migration.version).max().unwrap_or_default();
+    let found = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(version) FROM _sqlx_migrations");
+    let found = match found.fetch_one(pool).await {
+        Ok(found) => found.unwrap_or_default(),
+        Err(sqlx::Error::Database(_)) => return Err(OpenError::NeverServed), // there is no such table
+        Err(cause) => return Err(cause.into()),
+    };
+    let (whose, mend) = match found.cmp(&known) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Less => {
+            ("an older", "start this version's `portcullis serve` once, which brings it up to date")
+        }
+        std::cmp::Ordering::Greater => ("a newer", "use the command of that version"),
+    };
+    Err(OpenError::OtherSchema { whose, found, known, mend })
+}

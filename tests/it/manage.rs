@@ -1,0 +1,482 @@
+//! What the admin pages do, from the shell, with the server running beside.
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::harness::TestApp;
+use crate::harness::client::{McpClient, Tokens};
+use crate::harness::process::portcullis;
+
+/// A running server, and a shell on its machine.
+struct Shell {
+    app: TestApp,
+}
+
+struct Ran(Output);
+
+impl Ran {
+    fn code(&self) -> i32 {
+        self.0.status.code().unwrap()
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    fn ok(&self) -> String {
+        assert_eq!(self.code(), 0, "{} {}", self.out(), self.err());
+        self.out()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+}
+
+impl Shell {
+    async fn start() -> Self {
+        let app = TestApp::start_on_the_real_clock().await;
+        std::fs::write(app.database.folder.join("portcullis.toml"), app.config_text()).unwrap();
+        Self { app }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = portcullis(&self.app.database.folder);
+        command.args(arguments);
+        // The server must go on while the command runs.
+        Ran(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
+    }
+
+    async fn call(&self, client: &McpClient, tokens: &Tokens) -> u16 {
+        client.rpc(&tokens.access_token, "tools/list", json!({})).await.status.as_u16()
+    }
+
+    /// The gateway notices within a second what another process has ended.
+    async fn is_out_within_a_second(&self, client: &McpClient, tokens: &Tokens) {
+        let since = Instant::now();
+        while self.call(client, tokens).await != 401 {
+            assert!(since.elapsed() < Duration::from_millis(1500), "still let in");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// An open event stream of a session of the older MCP revisions.
+async fn listen(app: &TestApp, tokens: &Tokens) -> hyper::body::Incoming {
+    use http_body_util::BodyExt;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let accept = ("accept", "application/json, text/event-stream");
+    let headers = [("authorization", authorization.as_str()), accept];
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": { "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } },
+    });
+    let answer = app.http.post_json(&app.mcp_url(), &body, &headers).await;
+    let session = answer.assert_status(200).header("mcp-session-id").unwrap().to_owned();
+    let headers = [
+        headers[0],
+        accept,
+        ("mcp-session-id", session.as_str()),
+        ("mcp-protocol-version", "2025-06-18"),
+    ];
+    let mut stream = app.http.open("GET", &app.mcp_url(), &headers, "").await.into_body();
+    stream.frame().await.unwrap().unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_grant_revoked_from_the_shell_ends_its_stream_within_a_second() {
+    use http_body_util::BodyExt;
+    let shell = Shell::start().await;
+    let (client, tokens) = shell.app.tokens_of("bob").await;
+    let (other, kept) = shell.app.tokens_of("alice").await;
+    let mut stream = listen(&shell.app, &tokens).await;
+    let grants = shell.run(&["grants", "list", "--person", "oidc:demo-bob", "--json"]).await.json();
+    let grant = grants["grants"][0]["grant_id"].as_str().unwrap().to_owned();
+
+    let said = shell.run(&["grants", "revoke", &grant]).await.ok();
+
+    let since = Instant::now();
+    assert!(said.contains("has ended"), "{said}");
+    while let Some(Ok(_)) = stream.frame().await {}
+    assert!(since.elapsed() < Duration::from_millis(1500), "{:?}", since.elapsed());
+    assert_eq!(shell.call(&client, &tokens).await, 401);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    assert_eq!(shell.call(&other, &kept).await, 200);
+    let again = shell.run(&["grants", "revoke", &grant, "--json"]).await.json();
+    assert_eq!(again["changed"], false);
+    let story = shell.run(&["audit", "list", "--grant", &grant, "--json"]).await.json();
+    assert_eq!(story["events"][0]["event"], "grant_revoked");
+    assert_eq!(story["events"][0]["actor"], "shell");
+}
+
+#[tokio::test]
+async fn many_grants_end_at_once() {
+    let shell = Shell::start().await;
+    for (which, person) in [("--client", "bob"), ("--person", "alice"), ("--before", "bob")] {
+        let (client, tokens) = shell.app.tokens_of(person).await;
+        let value = match which {
+            "--client" => client.id.clone(),
+            "--person" => format!("oidc:demo-{person}"),
+            _ => "2999-01-01".to_owned(),
+        };
+        assert_eq!(shell.call(&client, &tokens).await, 200);
+        let ended = shell.run(&["grants", "revoke-all", which, &value, "--json"]).await.json();
+        assert_eq!(ended["ended"], 1, "{which}");
+        shell.is_out_within_a_second(&client, &tokens).await;
+    }
+    let wrong = shell.run(&["grants", "revoke-all", "--before", "yesterday"]).await;
+    assert_eq!(wrong.code(), 2);
+    assert!(wrong.err().contains("2026-11-21"), "{}", wrong.err());
+    assert_eq!(shell.run(&["grants", "revoke-all"]).await.code(), 2);
+}
+
+#[tokio::test]
+async fn a_client_blocked_from_the_shell_is_refused_everything() {
+    let shell = Shell::start().await;
+    let (client, tokens) = shell.app.tokens_of("bob").await;
+
+    shell.run(&["clients", "block", &client.id]).await.ok();
+
+    shell.is_out_within_a_second(&client, &tokens).await;
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    let page = client.browser.get(&client.authorize_url(&[])).await;
+    page.assert_page(403);
+    assert!(page.text().contains("This application is blocked"));
+    let again = shell.run(&["clients", "block", &client.id]).await.ok();
+    assert!(again.contains("blocked before"), "{again}");
+    let blocked = shell.run(&["clients", "list", "--standing", "blocked", "--json"]).await.json();
+    assert_eq!(blocked["clients"][0]["client_id"], client.id.as_str());
+
+    shell.run(&["clients", "unblock", &client.id]).await.ok();
+    client.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn clients_are_made_shown_trusted_and_deleted() {
+    let shell = Shell::start().await;
+    let website = "https://reports.example/cb";
+    let create = ["clients", "create", "--name", "Reports", "--redirect-uri", website, "--json"];
+    let made = shell.run(&create).await.json();
+    let (id, secret) =
+        (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
+    let shown = shell.run(&["clients", "show", id]).await.ok();
+    assert!(shown.contains("Reports") && !shown.contains(secret), "{shown}");
+    let mut client = shell.app.client().await;
+    let own = client.id.clone();
+    client.id = id.to_owned();
+    client.secret = Some(secret.to_owned());
+    client.redirect_uri = website.to_owned();
+    let tokens = client.sign_in("bob").await;
+
+    shell.run(&["clients", "trust", id]).await.ok();
+    assert_eq!(shell.run(&["clients", "show", id, "--json"]).await.json()["trusted"], true);
+    shell.run(&["clients", "untrust", id]).await.ok();
+    let program = shell.run(&["clients", "trust", &own]).await;
+    assert_eq!(program.code(), 1);
+    assert!(program.err().contains("cannot be trusted"), "{}", program.err());
+
+    shell.run(&["clients", "delete", id]).await.ok();
+    shell.is_out_within_a_second(&client, &tokens).await;
+    let gone = shell.run(&["clients", "show", id]).await;
+    assert!(gone.err().contains("clients list --search"), "{}", gone.err());
+    assert_eq!(gone.code(), 1);
+    let bad = ["clients", "create", "--redirect-uri", "http://reports.example/cb"];
+    let bad = shell.run(&bad).await;
+    assert_eq!(bad.code(), 1);
+    assert!(bad.err().contains("http is allowed for"), "{}", bad.err());
+}
+
+#[tokio::test]
+async fn lists_are_paged_to_their_end() {
+    let shell = Shell::start().await;
+    let mut registered = Vec::new();
+    for number in 0..7 {
+        let metadata = json!({
+            "client_name": format!("Robot {number}"),
+            "redirect_uris": ["http://127.0.0.1:1/cb"],
+            "token_endpoint_auth_method": "none",
+        });
+        registered.push(McpClient::register_as(&shell.app, metadata).await.id);
+    }
+    for id in &registered {
+        shell.run(&["clients", "block", id]).await.ok();
+    }
+    for search in [
+        &[][..],
+        &["--search", "robot"],
+        &["--standing", "blocked"],
+        &["--standing", "blocked", "--search", "robot"],
+    ] {
+        let mut found = Vec::new();
+        let mut after = String::new();
+        loop {
+            let list = ["clients", "list", "--json", "--limit", "3", "--after", &after];
+            let page = shell.run(&[&list[..], search].concat()).await.json();
+            for client in page["clients"].as_array().unwrap() {
+                found.push(client["client_id"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            after = next.to_owned();
+        }
+        found.sort();
+        registered.sort();
+        assert_eq!(found, registered);
+    }
+}
+
+#[tokio::test]
+async fn people_are_blocked_and_signed_out() {
+    let shell = Shell::start().await;
+    let (client, tokens) = shell.app.tokens_of("bob").await;
+    let found = shell.run(&["people", "list", "--search", "brown", "--json"]).await.json();
+    let bob = found["people"][0]["sub"].as_str().unwrap();
+    assert_eq!(bob, "oidc:demo-bob");
+    let shown = shell.run(&["people", "show", bob]).await.ok();
+    assert!(shown.contains("Bob Brown") && shown.contains("User"), "{shown}");
+
+    assert_eq!(shell.run(&["people", "sign-out", bob, "--json"]).await.json()["ended"], 1);
+    shell.is_out_within_a_second(&client, &tokens).await;
+    let tokens = client.elsewhere().sign_in("bob").await;
+
+    shell.run(&["people", "block", bob]).await.ok();
+    shell.is_out_within_a_second(&client, &tokens).await;
+    let blocked = shell.run(&["people", "list", "--blocked", "--json"]).await.json();
+    assert_eq!(blocked["people"][0]["sub"], bob);
+    let refused = client.elsewhere().authorize("bob", &[]).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+
+    shell.run(&["people", "unblock", bob]).await.ok();
+    client.elsewhere().sign_in("bob").await;
+    let nobody = shell.run(&["people", "block", "oidc:nobody"]).await;
+    assert!(nobody.err().contains("people list --search"), "{}", nobody.err());
+}
+
+#[tokio::test]
+async fn verify_tells_by_its_exit_code_whether_the_chain_holds() {
+    let shell = Shell::start().await;
+    shell.app.tokens_of("bob").await;
+    let holds = shell.run(&["audit", "verify", "--json"]).await.json();
+    let head = holds["head"].as_str().unwrap().to_owned();
+    shell.app.tokens_of("bob").await;
+    shell.run(&["audit", "verify", "--expect", &head]).await.ok();
+
+    let database = &shell.app.database;
+    database.execute("UPDATE audit_events SET subject = 'oidc:mallory' WHERE seq = 3").await;
+    let broken = shell.run(&["audit", "verify"]).await;
+    assert_eq!(broken.code(), 2);
+    assert!(broken.out().contains("line 3 "), "{}", broken.out());
+    database.execute("UPDATE audit_events SET subject = 'oidc:demo-bob' WHERE seq = 3").await;
+    shell.run(&["audit", "verify"]).await.ok();
+
+    let (seq, mac) = head.split_once(':').unwrap();
+    for (expect, found) in [
+        (format!("{seq}:{}x", &mac[1..]), "is not the one that stood there"),
+        (format!("4000:{mac}"), "ends at line"),
+    ] {
+        let broken = shell.run(&["audit", "verify", "--expect", &expect]).await;
+        assert_eq!(broken.code(), 2, "{expect}");
+        assert!(broken.out().contains(found), "{}", broken.out());
+    }
+
+    let text = shell.app.config_text().replace("a test key that is", "another key that is");
+    std::fs::write(database.folder.join("other.toml"), text).unwrap();
+    let untold = shell.run(&["audit", "verify", "--config", "other.toml"]).await;
+    assert_eq!(untold.code(), 3);
+    assert!(untold.out().contains("secret key does not fit"), "{}", untold.out());
+}
+
+#[tokio::test]
+async fn an_export_has_every_line_and_no_formula() {
+    let shell = Shell::start().await;
+    let (client, _) = shell.app.tokens_of("bob").await;
+    let database = &shell.app.database;
+    database
+        .execute(
+            "UPDATE audit_events SET reference = '=HYPERLINK(\"//x\")' WHERE event = 'code_issued'",
+        )
+        .await;
+    let lines = shell.run(&["audit", "export"]).await.ok();
+    let events: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = events.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    for event in ["client_registered", "consent_approved", "code_issued", "code_redeemed"] {
+        assert!(names.contains(&event), "{names:?}");
+    }
+
+    let export = ["audit", "export", "--format", "csv", "--client", &client.id];
+    let csv = shell.run(&export).await.ok();
+    assert!(csv.starts_with("id,at,event,"), "{csv}");
+    assert!(csv.contains("\"'=HYPERLINK(\"\"//x\"\")\""), "{csv}");
+    let exported =
+        shell.run(&["audit", "list", "--event", "audit_exported", "--json"]).await.json();
+    assert_eq!(exported["events"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn names_of_strangers_give_the_terminal_no_orders() {
+    let shell = Shell::start().await;
+    let metadata = json!({
+        "client_name": "Nice\u{1b}[2J\u{9b}31m\u{202e}name",
+        "redirect_uris": ["http://127.0.0.1:1/cb"],
+        "token_endpoint_auth_method": "none",
+    });
+    let answer = shell.app.http.post_json(&shell.app.at("/register"), &metadata, &[]).await;
+    // Whether such a name is accepted at all is the registration's to say; nothing here depends on it.
+    let hostile = metadata["client_name"].as_str().unwrap();
+    if answer.status != 201 {
+        shell.app.client().await;
+        let sql =
+            format!("UPDATE clients SET metadata = REPLACE(metadata, 'Test client', '{hostile}')");
+        shell.app.database.execute(&sql).await;
+    }
+    let id = shell.run(&["clients", "list", "--json"]).await.json();
+    let id = id["clients"][0]["client_id"].as_str().unwrap().to_owned();
+    for arguments in
+        [vec!["clients", "list"], vec!["clients", "list", "--json"], vec!["clients", "show", &id]]
+    {
+        let out = shell.run(&arguments).await.ok();
+        let orders = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!out.contains(orders), "{arguments:?}: {out:?}");
+    }
+}
+
+#[tokio::test]
+async fn commands_need_a_database_of_their_own_version_and_make_none() {
+    let shell = Shell::start().await;
+    let database = &shell.app.database;
+    let keys = shell.run(&["keys", "list", "--json"]).await.json();
+    assert_eq!(keys["keys"][0]["signs"], true);
+    let explained = ["explain", "--user", "oidc:demo-bob", "--request", "create:todos"];
+    assert!(shell.run(&explained).await.err().contains("nobody with the sub"));
+    shell.app.tokens_of("bob").await;
+    assert!(shell.run(&explained).await.ok().contains("granted        create:todos"));
+
+    for (change, found) in [
+        ("UPDATE _sqlx_migrations SET version = version + 1000", "a newer Portcullis"),
+        ("UPDATE _sqlx_migrations SET version = version - 2000", "an older Portcullis"),
+    ] {
+        database.execute(change).await;
+        let ran = shell.run(&["clients", "list"]).await;
+        assert_eq!(ran.code(), 1);
+        assert!(ran.err().contains(found), "{}", ran.err());
+    }
+    if database.is_postgres() {
+        return;
+    }
+    let nowhere = shell.app.config_text().replace("portcullis.db", "nowhere.db");
+    std::fs::write(database.folder.join("nowhere.toml"), nowhere).unwrap();
+    let ran = shell.run(&["clients", "list", "--config", "nowhere.toml"]).await;
+    assert!(ran.err().contains("there is no database at"), "{}", ran.err());
+    assert!(!database.folder.join("nowhere.db").exists());
+    std::fs::write(database.folder.join("nowhere.db"), "").unwrap();
+    let ran = shell.run(&["clients", "list", "--config", "nowhere.toml"]).await;
+    assert!(ran.err().contains("no Portcullis has served"), "{}", ran.err());
+}
+
+#[tokio::test]
+async fn commands_at_once_and_a_busy_server_lose_nothing() {
+    let shell = Shell::start().await;
+    for _ in 0..8 {
+        shell.app.tokens_of("bob").await;
+    }
+    let listed = shell.run(&["grants", "list", "--json"]).await.json();
+    let grants: Vec<&str> = listed["grants"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|grant| grant["grant_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(grants.len(), 8);
+    let revoke = futures_util::future::join_all(grants.iter().map(|grant| {
+        let shell = &shell;
+        async move { shell.run(&["grants", "revoke", grant]).await.ok() }
+    }));
+    let serve = async {
+        for _ in 0..10 {
+            shell.app.tokens_of("alice").await;
+        }
+    };
+    tokio::join!(revoke, serve);
+
+    let revoked =
+        "SELECT COUNT(*) FROM grants WHERE subject = 'oidc:demo-bob' AND revoked_at IS NULL";
+    assert_eq!(shell.app.database.number(revoked).await, 0);
+    shell.run(&["audit", "verify"]).await.ok();
+}
+
+#[tokio::test]
+async fn every_command_of_the_shell_has_help_with_an_example() {
+    let place = crate::harness::database::Database::new().await;
+    let commands: &[(&str, &[&str])] = &[
+        (
+            "clients",
+            &[
+                "list", "show", "approve", "refuse", "block", "unblock", "trust", "untrust",
+                "delete", "create",
+            ],
+        ),
+        ("grants", &["list", "revoke", "revoke-all"]),
+        ("people", &["list", "show", "block", "unblock", "sign-out"]),
+        ("keys", &["list"]),
+        ("audit", &["list", "export", "verify"]),
+    ];
+    for (command, parts) in commands {
+        let whole = crate::harness::process::run(&place.folder, &[command, "--help"], &[]);
+        let whole = String::from_utf8(whole.stdout).unwrap();
+        for part in *parts {
+            assert!(whole.contains(part), "{command} {part} is not in: {whole}");
+            let arguments = [*command, *part, "--help"];
+            let help = crate::harness::process::run(&place.folder, &arguments, &[]);
+            let help = String::from_utf8(help.stdout).unwrap();
+            assert!(help.contains("Example"), "{command} {part}: {help}");
+            assert!(help.contains("--json") && help.contains("--config"), "{command} {part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_populated_demo_is_full_once_and_its_chain_holds() {
+    use std::io::{BufRead, BufReader};
+    let place = crate::harness::database::Database::new().await;
+    if place.is_postgres() {
+        return; // the demo is an SQLite file
+    }
+    for start in 1..=2 {
+        let mut demo = portcullis(&place.folder)
+            .args(["demo", "--populated", "--listen", "127.0.0.1:0", "--data", "."])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("Ctrl-C") {
+            assert!(lines.read_line(&mut said).unwrap() > 0, "the demo ended: {said}");
+        }
+        for (sql, number) in [
+            ("SELECT COUNT(*) FROM clients", 50),
+            ("SELECT COUNT(*) FROM people", 200),
+            ("SELECT COUNT(*) FROM client_standings WHERE approval = 'waiting'", 4),
+            ("SELECT COUNT(*) FROM client_standings WHERE trusted = 1", 4),
+            ("SELECT COUNT(*) FROM client_standings WHERE blocked = 1", 3),
+            ("SELECT COUNT(*) FROM client_standings WHERE approval = 'refused'", 2),
+            ("SELECT COUNT(*) FROM people WHERE blocked_at IS NOT NULL", 2),
+            ("SELECT COUNT(DISTINCT at / 86400000) / 14 FROM audit_events", 1),
+        ] {
+            assert_eq!(place.number(sql).await, number, "start {start}: {sql}");
+        }
+        demo.kill().unwrap();
+        demo.wait().unwrap();
+    }
+    let storage = portcullis::storage::Storage::open_beside(&place.url, None).await.unwrap();
+    let verified = storage.verify_audit().await.unwrap().unwrap();
+    assert!(verified.head.seq > 1000, "{verified:?}");
+}
