@@ -1,0 +1,118 @@
+// Asks each list of the admin pages many times over one connection, and prints the median. Run by
+// scripts/measure-admin.
+
+import { spawn } from "node:child_process";
+
+const TIMES = Number(process.env.TIMES ?? 41);
+const folder = process.argv[2];
+const child = spawn(process.env.PORTCULLIS, ["demo", "--listen", "127.0.0.1:8000", "--data", folder], { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, PORTCULLIS_LOG: "error" } });
+let output = "";
+await new Promise((resolve, reject) => {
+  child.stdout.on("data", (data) => {
+    output += data;
+    if (output.includes("Ctrl-C")) resolve();
+  });
+  child.on("exit", (code) => reject(new Error(`demo ended with ${code}`)));
+});
+const admin = /Admin pages\s+(\S+)/.exec(output)[1];
+
+const jar = new Map();
+async function browse(url, form, from) {
+  const { host, origin } = new URL(url);
+  const cookies = jar.get(host) ?? new Map();
+  jar.set(host, cookies);
+  const headers = { accept: "text/html", cookie: [...cookies].map(([name, value]) => `${name}=${value}`).join("; ") };
+  if (form) Object.assign(headers, { origin: from ?? origin, "sec-fetch-site": "same-origin", "content-type": "application/x-www-form-urlencoded" });
+  const answer = await fetch(url, { method: form ? "POST" : "GET", headers, body: form && new URLSearchParams(form), redirect: "manual" });
+  for (const set of answer.headers.getSetCookie()) {
+    const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
+    cookies.set(name, value);
+  }
+  const text = await answer.text();
+  const next = answer.headers.get("location");
+  return next ? { next: new URL(next, url).href } : { text, url, status: answer.status };
+}
+async function follow(step) {
+  while (step.next) step = await browse(step.next);
+  return step;
+}
+const unescape = (text) => text.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(code)).replace(/&amp;/g, "&").replace(/&quot;/g, '"');
+function formOf({ text, url }, fields = {}) {
+  const html = /<form[^>]*method="post"[^]*?<\/form>/i.exec(text)[0];
+  const action = new URL(unescape(/action="([^"]*)"/.exec(html)?.[1] ?? url), url).href;
+  const hidden = [...html.matchAll(/<input[^>]*>/g)].map(([tag]) => [/name="([^"]*)"/.exec(tag)?.[1], unescape(/value="([^"]*)"/.exec(tag)?.[1] ?? "")]);
+  return [action, { ...Object.fromEntries(hidden.filter(([name]) => name)), ...fields }];
+}
+const asked = await browse(`${admin}/`);
+const login = await follow(await browse(...formOf(asked)));
+await follow(await browse(...formOf(login, { username: "alice", password: "alice" })));
+
+const link = (text, pattern) => unescape(pattern.exec(text)?.[1] ?? "");
+async function deep(path, pages) {
+  for (let n = 0; n < pages; n++) path = link((await browse(`${admin}${path}`)).text, /class="button" href="([^"]*)"/) || path;
+  return path;
+}
+const grants = (await browse(`${admin}/grants`)).text;
+const middle = (await browse(`${admin}/clients?q=robot%20500000`)).text;
+const id = link(middle, /href="\/client\?id=([^"]*)"/);
+// Every fifth grant is of the first client that the seed made.
+const popular = link((await browse(`${admin}/clients?q=robot%200`)).text, /href="\/client\?id=([^"]*)"/);
+const since = Number.parseInt(id.slice("client_".length, "client_".length + 12), 16) / 1000;
+const pages = {
+  overview: "/",
+  "clients, first page": "/clients",
+  "clients, tenth page": await deep("/clients", 9),
+  "clients, half a million deep": `/clients?after=${encodeURIComponent(`${since} ${id}`)}`,
+  "clients by name, all of them": "/clients?q=robot",
+  "clients by name, one": "/clients?q=robot%20123456",
+  "clients by name, tenth page": await deep("/clients?q=robot", 9),
+  "clients by host": "/clients?q=host4711.example.com",
+  "clients by host, second page": await deep("/clients?q=host4711.example.com", 1),
+  "clients by id": `/clients?q=${id}`,
+  "clients, nothing found": "/clients?q=nothing",
+  "one client": `/client?id=${id}`,
+  ...Object.fromEntries(["waiting", "blocked", "trusted", "refused"].flatMap((standing) => [
+    [`clients ${standing}`, `/clients?standing=${standing}`],
+    [`clients ${standing}, by name`, `/clients?standing=${standing}&q=robot%207`],
+    [`clients ${standing}, by host`, `/clients?standing=${standing}&q=host47`],
+  ])),
+  "grants, first page": "/grants",
+  "grants, tenth page": await deep("/grants", 9),
+  "grants, deep": `/grants?after=${(BigInt(`0x${link(grants, /name="id" value="([0-9a-f]{32})"/)}`) - (3_000_000_000n << 80n)).toString(16).padStart(32, "0")}`,
+  "grants, ended as well": "/grants?ended=1",
+  "grants of a person": "/grants?sub=oidc%3Aseed-777",
+  "grants of a person, ended as well": "/grants?sub=oidc%3Aseed-777&ended=1",
+  "grants of nobody": "/grants?sub=oidc%3Anobody",
+  "grants of the popular client": `/grants?client=${popular}`,
+  "the popular client": `/client?id=${popular}`,
+  "grants of a client": `/grants?client=${link(grants, /href="\/client\?id=([^"]*)"/)}`,
+  "grants for the server": `/grants?server=${encodeURIComponent("http://127.0.0.1:8000/mcp")}`,
+  "grants for a rare server": `/grants?server=${encodeURIComponent("https://reports.example.com/mcp")}`,
+  "grants for an unknown server": "/grants?server=https%3A%2F%2Fnowhere.example",
+  people: "/people",
+  "people by a word": "/people?q=brown",
+  "people blocked": "/people?blocked=1",
+  audit: "/audit",
+  "audit of a client": `/audit?client=${id}`,
+  "audit of a person": "/audit?sub=oidc%3Aseed-777",
+  "audit by event": "/audit?event=access_denied",
+};
+const rounds = Object.fromEntries(Object.keys(pages).map((name) => [name, []]));
+const missing = new Set();
+for (let n = 0; n < TIMES; n++)
+  for (const [name, path] of Object.entries(pages)) {
+    if (missing.has(name)) continue;
+    const begun = performance.now();
+    const { status } = await browse(`${admin}${path}`);
+    rounds[name].push(performance.now() - begun);
+    if (status !== 200) missing.add(name);
+  }
+for (const [name, took] of Object.entries(rounds)) {
+  if (missing.has(name)) continue;
+  took.sort((a, b) => a - b);
+  const at = (share) => took[Math.floor((took.length - 1) * share)].toFixed(1).padStart(8);
+  console.log(`${name.padEnd(36)} median ${at(0.5)} ms   90 % ${at(0.9)} ms`);
+}
+if (missing.size) console.log(`not there: ${[...missing].join(", ")}`);
+child.removeAllListeners("exit");
+child.kill("SIGTERM");
