@@ -16,10 +16,10 @@ async function freePort() {
   return port;
 }
 
-export async function startDemo(binary) {
+export async function startDemo(binary, flags = []) {
   const folder = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
   const listen = `127.0.0.1:${await freePort()}`;
-  const child = spawn(binary, ["demo", "--listen", listen], { cwd: folder, stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, PORTCULLIS_LOG: "warn" } });
+  const child = spawn(binary, ["demo", "--listen", listen, ...flags], { cwd: folder, stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, PORTCULLIS_LOG: "warn" } });
   let output = "";
   await new Promise((resolve, reject) => {
     child.stdout.on("data", (data) => {

@@ -1,0 +1,246 @@
+// The administrator's pages in headless Chromium: what a press of a button does to people and clients,
+// and whether everybody can read and reach everything.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { authorization, redeem, register, startCallback, startDemo } from "./demo.mjs";
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const screenshots = process.env.SCREENSHOTS;
+if (screenshots) mkdirSync(screenshots, { recursive: true });
+
+let browser, demo, callback, admin;
+
+before(async () => {
+  demo = await startDemo(process.env.PORTCULLIS, ["--populated"]);
+  callback = await startCallback();
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+  });
+  admin = await newPage();
+  await signInAsAlice(admin);
+});
+
+after(async () => {
+  await browser?.close();
+  callback?.stop();
+  await demo?.stop();
+});
+
+// A page that collects everything the browser complains about.
+async function newPage(options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on("console", (message) => {
+    if (message.type() === "error" && !/favicon|status of 4\d\d/.test(message.text())) page.complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => page.complaints.push(String(error)));
+  return page;
+}
+
+async function atTheProvider(page, person) {
+  await page.getByLabel("Name").fill(person);
+  await page.getByLabel("Password").fill(person);
+  await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+async function signInAsAlice(page) {
+  await page.goto(`${demo.admin}/`);
+  await page.locator("main button, form button").first().click();
+  await page.waitForURL(`${demo.idp}/**`);
+  await atTheProvider(page, "alice");
+  await page.waitForURL(`${demo.admin}/**`);
+}
+
+const clientPage = (id) => `${demo.admin}/client?id=${id}`;
+
+async function press(action, id) {
+  await admin.goto(clientPage(id));
+  await admin.locator(`button[value=${action}]`).click();
+  await admin.locator("[role=status]").waitFor();
+}
+
+// Everybody's way from Connect to the end of the sign-in.
+async function connect(page, id, person) {
+  const asked = authorization(demo, id, callback.redirectUri);
+  await page.goto(asked.url);
+  await page.getByRole("button", { name: "Approve" }).click();
+  await page.waitForURL(`${demo.idp}/**`);
+  await atTheProvider(page, person);
+  return asked;
+}
+
+// A client that is approved, with tokens of bob.
+async function connected(name) {
+  const id = await register(demo, { client_name: name, redirect_uris: [callback.redirectUri] });
+  const page = await newPage();
+  const { verifier } = await connect(page, id, "bob");
+  await page.waitForURL("**/waiting**");
+  await press("approve", id);
+  const answer = await callback.next();
+  await page.context().close();
+  return { id, tokens: await redeem(demo, id, callback.redirectUri, answer.get("code"), verifier) };
+}
+
+const mcp = (token, body, extra = {}) => fetch(demo.mcp, {
+  method: body ? "POST" : "GET",
+  headers: { authorization: `Bearer ${token}`, "content-type": "application/json", accept: "application/json, text/event-stream", ...extra },
+  body: body && JSON.stringify({ jsonrpc: "2.0", id: 1, ...body }),
+});
+
+test("a client is approved, and the waiting person goes on by themselves", async () => {
+  const id = await register(demo, { client_name: "Waits", redirect_uris: [callback.redirectUri] });
+  const person = await newPage();
+  const { verifier, state } = await connect(person, id, "bob");
+  await person.waitForURL("**/waiting**");
+  await admin.goto(`${demo.admin}/clients?standing=waiting`);
+  await admin.getByRole("link", { name: "Waits" }).first().click();
+  await admin.getByRole("button", { name: "Approve" }).click();
+  const answer = await callback.next();
+  assert.equal(answer.get("state"), state);
+  const tokens = await redeem(demo, id, callback.redirectUri, answer.get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos");
+  assert.deepEqual([...person.complaints, ...admin.complaints], []);
+});
+
+test("a grant is ended while its event stream is open: the stream ends within a second", async () => {
+  const { id, tokens } = await connected("Streams");
+  const initialize = { method: "initialize", params: { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "t", version: "1" } } };
+  const begun = await mcp(tokens.access_token, initialize);
+  assert.equal(begun.status, 200);
+  const session = { "mcp-session-id": begun.headers.get("mcp-session-id"), "mcp-protocol-version": "2025-06-18" };
+  const stream = await mcp(tokens.access_token, null, session);
+  assert.equal(stream.status, 200);
+  const reader = stream.body.getReader();
+  await reader.read();
+  const ended = (async () => {
+    try {
+      while (!(await reader.read()).done);
+    } catch {
+      // cut in the middle is ended, too
+    }
+    return Date.now();
+  })();
+  await admin.goto(`${demo.admin}/grants?client=${id}`);
+  const pressed = Date.now();
+  await admin.locator("button[value=one]").click();
+  const took = (await ended) - pressed;
+  assert.ok(took < 1000, `the stream ended after ${took} ms`);
+  const call = await mcp(tokens.access_token, { method: "tools/list" }, session);
+  assert.equal(call.status, 401);
+});
+
+test("a client is blocked: refresh and authorize are refused, with a page that says so", async () => {
+  const { id, tokens } = await connected("Blocked");
+  await press("block", id);
+  const refresh = await fetch(`${demo.url}/token`, {
+    method: "POST",
+    body: new URLSearchParams({ grant_type: "refresh_token", client_id: id, refresh_token: tokens.refresh_token }),
+  });
+  assert.equal(refresh.status, 400);
+  assert.equal((await refresh.json()).error, "invalid_grant");
+  const page = await newPage();
+  const answer = await page.goto(authorization(demo, id, callback.redirectUri).url);
+  assert.equal(answer.status(), 403);
+  await page.getByRole("heading", { name: "This application is blocked" }).waitFor();
+});
+
+async function tabTo(page, reached) {
+  for (let n = 0; n < 60; n++) {
+    await page.keyboard.press("Tab");
+    if (await page.evaluate(reached)) return;
+  }
+  assert.fail(`not reached by Tab: ${reached}`);
+}
+
+test("without a mouse: sign in, block a client and unblock it", async () => {
+  const id = await register(demo, { client_name: "Keyboard", redirect_uris: [callback.redirectUri] });
+  const page = await newPage();
+  await page.goto(`${demo.admin}/`);
+  await tabTo(page, () => document.activeElement.tagName === "BUTTON");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`${demo.idp}/**`);
+  await tabTo(page, () => document.activeElement.name === "username");
+  await page.keyboard.type("alice");
+  await tabTo(page, () => document.activeElement.name === "password");
+  await page.keyboard.type("alice");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`${demo.admin}/**`);
+  await tabTo(page, () => document.activeElement.getAttribute("href") === "/clients");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/clients");
+  await tabTo(page, () => document.activeElement.name === "q");
+  await page.keyboard.type(id);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/clients?q=**");
+  await tabTo(page, () => (document.activeElement.getAttribute("href") ?? "").startsWith("/client?id="));
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/client?id=**");
+  for (const action of ["block", "unblock"]) {
+    await tabTo(page, action === "block" ? () => document.activeElement.value === "block" : () => document.activeElement.value === "unblock");
+    await page.keyboard.press("Enter");
+    await page.waitForURL(`**&done=${action}`);
+    await page.locator("[role=status]").waitFor();
+  }
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+// Every page behind a sign-in: its name, and where it is. Other pages join here.
+const someClient = async (page) => {
+  await page.goto(`${demo.admin}/clients`);
+  return page.locator("main td a").first().getAttribute("href");
+};
+const PAGES = [
+  { name: "overview", path: "/" },
+  { name: "clients", path: "/clients" },
+  { name: "clients-found", path: "/clients?q=cl" },
+  { name: "clients-waiting", path: "/clients?standing=waiting" },
+  { name: "clients-none", path: "/clients?q=nothing-is-called-so" },
+  { name: "client", path: someClient },
+  { name: "client-new", path: "/clients/new" },
+  { name: "grants", path: "/grants" },
+  { name: "grants-ended", path: "/grants?ended=1" },
+];
+
+const looks = [];
+for (const colorScheme of ["light", "dark"])
+  for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }])
+    looks.push({ colorScheme, viewport, reducedMotion: "reduce" });
+
+// Readable: no wider than the screen, no violation that a program can find, no complaint.
+async function readable(page, called) {
+  await page.locator("h1").waitFor();
+  if (screenshots) await page.screenshot({ path: join(screenshots, `${called}.png`), fullPage: true });
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(overflow <= 0, `${called} is ${overflow}px too wide`);
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+  assert.deepEqual(violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(" ")}`), [], called);
+  assert.deepEqual(page.complaints, [], called);
+}
+
+for (const locale of ["en-US", "ja-JP"])
+  for (const look of looks) {
+    const device = look.viewport.width < 500 ? "phone" : "desktop";
+    const called = `${device}-${look.colorScheme}-${locale.slice(0, 2)}`;
+    test(`every admin page is readable: ${called}`, async () => {
+      const page = await newPage({ ...look, locale });
+      await page.goto(`${demo.admin}/`);
+      await readable(page, `admin-sign-in-${called}`);
+      await signInAsAlice(page);
+      for (const { name, path } of PAGES) {
+        const where = typeof path === "function" ? await path(page) : path;
+        const answer = await page.goto(`${demo.admin}${where}`);
+        assert.equal(answer.status(), 200, name);
+        await readable(page, `admin-${name}-${called}`);
+      }
+      await page.context().close();
+    });
+  }
