@@ -20,4 +20,3 @@ CREATE INDEX people_blocked ON people (last_seen_at, subject) WHERE blocked_at I
 -- `at` is there for the chart of the overview.
 DROP INDEX audit_events_by_event;
 CREATE INDEX audit_events_by_event ON audit_events (event, id, at);
-CREATE INDEX audit_events_by_grant ON audit_events (grant_id, id) WHERE grant_id IS NOT NULL;

@@ -21,7 +21,7 @@
 //!    person waits: `endpoints/waiting.rs`.
 //! 7. The client proves itself (`web/client_auth.rs`), redeems the code, and later refreshes:
 //!    `endpoints/token/`; what is single-use is in [`storage`], one method per atomic step. [`signing`]
-//!    mints the access token.
+//!    mints the access token, and rotates its keys.
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
 //!    `forward.rs`). A tool may need more than it has; it comes back for that:
 //!    `endpoints/step_up.rs`. A server that the gateway does not front asks about tokens:

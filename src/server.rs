@@ -81,6 +81,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let sweeper = tokio::spawn(sweep(app.clone()));
+    let keys = app.keys().clone();
+    let keys = tokio::spawn(async move { keys.keep().await });
     let (stop_audit, stopped) = oneshot::channel::<()>();
     let keeper = app.clone();
     let audit = tokio::spawn(async move {
@@ -110,6 +112,7 @@ pub async fn serve(
     }
     sweeper.abort();
     heeding.abort();
+    keys.abort();
     tracing::info!("shutting down: requests under way may finish");
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("open streams are cut");

@@ -2,7 +2,10 @@
 //!
 //! A token has type `at+jwt`, exactly one audience, and names the grant it came from, so that a
 //! revoked grant is refused at once. Keys are parsed once: parsing costs as much as signing. A token
-//! that was verified is remembered by its hash, and its times are looked at on every use.
+//! that was verified is remembered by its hash, and its times are looked at on every use. `rotation.rs`
+//! replaces the keys.
+
+mod rotation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +24,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
+
+pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::TokenAlg;
@@ -104,9 +110,12 @@ pub enum TokenInvalid {
     /// Too long, not three parts, not JSON.
     #[error("the token is malformed")]
     Malformed,
-    /// Wrong `typ`, a header we do not use, an unknown key.
+    /// Wrong `typ`, or a header we do not use.
     #[error("the token header is not one of ours")]
     Header,
+    /// A key that is not, or no longer, one of ours.
+    #[error("the token names an unknown key")]
+    UnknownKey,
     /// The signature does not fit.
     #[error("the signature does not fit")]
     Signature,
@@ -164,12 +173,29 @@ pub struct KeyDescription {
     pub generation: i64,
     /// When it was made.
     pub created_at: Timestamp,
-    /// Whether it signs new tokens.
-    pub signs: bool,
+    /// It signs nothing before.
+    pub signs_from: Timestamp,
+    /// From when no token of it can be alive; `None` while it has no successor.
+    pub retires_at: Option<Timestamp>,
+    /// What it is for at present.
+    pub state: KeyState,
+}
+
+/// What a published key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Published, and signs soon.
+    Next,
+    /// Signs new tokens.
+    Current,
+    /// Published for tokens that it signed before.
+    Former,
 }
 
 struct Key {
     created_at: Timestamp,
+    signs_from: Timestamp,
+    retires_at: Option<Timestamp>,
     kid: String,
     alg: TokenAlg,
     generation: i64,
@@ -178,13 +204,44 @@ struct Key {
     public: Value,
 }
 
-/// All signing keys, parsed. Cheap to clone.
+/// All signing keys that are not retired, parsed. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
-    keys: Arc<BTreeMap<String, Key>>,
+    /// Replaced as a whole: a request sees the keys before a change or those after it.
+    keys: Arc<watch::Sender<Arc<Keys>>>,
     issuer: Arc<str>,
+    keeper: Arc<rotation::Keeper>,
+}
+
+/// The keys of one moment.
+struct Keys {
+    by_kid: BTreeMap<String, Key>,
     jwks: Arc<str>,
-    verified: Arc<Cache<[u8; 32], Arc<AccessToken>>>,
+    /// Tokens that these keys have proved.
+    verified: Cache<[u8; 32], Arc<AccessToken>>,
+}
+
+impl Keys {
+    fn parse(stored: &[StoredKey]) -> Result<Self, SigningError> {
+        let by_kid = stored
+            .iter()
+            .map(|stored| parse(stored).map(|key| (key.kid.clone(), key)))
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
+        let in_order = stored.iter().filter_map(|stored| by_kid.get(&stored.kid));
+        let public: Vec<&Value> = in_order.map(|key| &key.public).collect();
+        let jwks = json!({ "keys": public }).to_string().into();
+        Ok(Self { by_kid, jwks, verified: Cache::new(REMEMBERED) })
+    }
+
+    /// The key that signs: the newest whose time has come. When no time has come, a clock went
+    /// backwards, and the oldest signs.
+    fn current(&self, alg: TokenAlg, now: Timestamp) -> Option<&Key> {
+        let of_alg = || self.by_kid.values().filter(|key| key.alg == alg);
+        of_alg()
+            .filter(|key| key.signs_from <= now)
+            .max_by_key(|key| key.generation)
+            .or_else(|| of_alg().min_by_key(|key| key.generation))
+    }
 }
 
 /// The header of a token of ours; any other member makes it somebody else's.
@@ -209,39 +266,44 @@ impl KeyRing {
             algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
         if !missing.is_empty() {
             for &&alg in &missing {
-                storage.add_signing_key(&generate(alg, clock.now())?).await?;
+                storage.add_signing_key(&generate(alg, 1, clock.now(), clock.now())?).await?;
             }
             stored = storage.signing_keys().await?; // another process may have been first
         }
-        let keys = stored
-            .iter()
-            .map(|stored| parse(stored).map(|key| (key.kid.clone(), key)))
-            .collect::<Result<BTreeMap<_, _>, _>>()?;
-        let in_order = stored.iter().filter_map(|stored| keys.get(&stored.kid));
-        let public: Vec<&Value> = in_order.map(|key| &key.public).collect();
-        let jwks = json!({ "keys": public }).to_string();
-        let verified = Arc::new(Cache::new(REMEMBERED));
-        Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), jwks: jwks.into(), verified })
+        let keys = watch::Sender::new(Arc::new(Keys::parse(&stored)?));
+        let keeper = rotation::Keeper::new(storage.clone(), clock.clone(), algs.to_vec());
+        Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), keeper: Arc::new(keeper) })
+    }
+
+    /// The keys of this moment.
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.keys.borrow())
     }
 
     /// The public keys as a JWK Set.
-    pub fn jwks(&self) -> &str {
-        &self.jwks
+    pub fn jwks(&self) -> Arc<str> {
+        Arc::clone(&self.keys().jwks)
     }
 
     /// All keys, newest first within an algorithm.
     pub fn describe(&self) -> Vec<KeyDescription> {
-        let newest =
-            |alg| self.keys.values().filter(|key| key.alg == alg).map(|key| key.generation).max();
-        let mut keys: Vec<KeyDescription> = self
-            .keys
+        let (ring, now) = (self.keys(), self.keeper.now());
+        let state = |key: &Key| match ring.current(key.alg, now) {
+            Some(current) if current.kid == key.kid => KeyState::Current,
+            Some(current) if current.generation < key.generation => KeyState::Next,
+            _ => KeyState::Former,
+        };
+        let mut keys: Vec<KeyDescription> = ring
+            .by_kid
             .values()
             .map(|key| KeyDescription {
                 kid: key.kid.clone(),
                 alg: key.alg.as_str(),
                 generation: key.generation,
                 created_at: key.created_at,
-                signs: newest(key.alg) == Some(key.generation),
+                signs_from: key.signs_from,
+                retires_at: key.retires_at,
+                state: state(key),
             })
             .collect();
         keys.sort_by(|a, b| a.alg.cmp(b.alg).then(b.generation.cmp(&a.generation)));
@@ -280,12 +342,8 @@ impl KeyRing {
         typ: &str,
         claims: &impl Serialize,
     ) -> Result<String, SigningError> {
-        let key = self
-            .keys
-            .values()
-            .filter(|key| key.alg == alg)
-            .max_by_key(|key| key.generation)
-            .ok_or(SigningError::Key)?;
+        let keys = self.keys();
+        let key = keys.current(alg, self.keeper.now()).ok_or(SigningError::Key)?;
         let header =
             Header { alg: key.alg.as_str().to_owned(), typ: typ.to_owned(), kid: key.kid.clone() };
         let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
@@ -320,33 +378,34 @@ impl KeyRing {
         if token.len() > MAX_TOKEN || !token.is_ascii() {
             return Err(TokenInvalid::Malformed);
         }
+        let keys = self.keys();
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        let claims = match self.verified.get(&hash) {
+        let claims = match keys.verified.get(&hash) {
             Some(claims) => claims,
-            None => Arc::new(self.read(token)?),
+            None => Arc::new(self.prove(&keys, token)?),
         };
         if now >= Timestamp::from_unix(claims.exp) {
-            self.verified.remove(&hash);
+            keys.verified.remove(&hash);
             return Err(TokenInvalid::Expired);
         }
         if Timestamp::from_unix(claims.iat) > now.plus(LEEWAY) {
             return Err(TokenInvalid::Claims);
         }
-        if !self.verified.contains_key(&hash) {
-            self.verified.insert(hash, Arc::clone(&claims));
+        if !keys.verified.contains_key(&hash) {
+            keys.verified.insert(hash, Arc::clone(&claims));
         }
         Ok(claims)
     }
 
     /// Reads a token and proves all that time does not change.
-    fn read(&self, token: &str) -> Result<AccessToken, TokenInvalid> {
+    fn prove(&self, keys: &Keys, token: &str) -> Result<AccessToken, TokenInvalid> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenInvalid::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenInvalid::Malformed)?;
         let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenInvalid::Malformed);
         let header: Header =
             serde_json::from_slice(&decode(header)?).map_err(|_| TokenInvalid::Header)?;
-        let key = self.keys.get(&header.kid).ok_or(TokenInvalid::Header)?;
+        let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
         let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
             || header.typ.eq_ignore_ascii_case("application/at+jwt");
         if !typ_fits || header.alg != key.alg.as_str() {
@@ -377,7 +436,12 @@ impl Key {
     }
 }
 
-fn generate(alg: TokenAlg, now: Timestamp) -> Result<StoredKey, SigningError> {
+fn generate(
+    alg: TokenAlg,
+    generation: i64,
+    now: Timestamp,
+    signs_from: Timestamp,
+) -> Result<StoredKey, SigningError> {
     let pkcs8 = match alg {
         TokenAlg::Es256 => {
             let random = SystemRandom::new();
@@ -395,9 +459,11 @@ fn generate(alg: TokenAlg, now: Timestamp) -> Result<StoredKey, SigningError> {
     let mut key = StoredKey {
         kid: String::new(),
         alg: alg.as_str().to_owned(),
-        generation: 1,
+        generation,
         private_key: Zeroizing::new(pkcs8),
         created_at: now,
+        signs_from,
+        retires_at: None,
     };
     key.kid = parse(&key)?.kid;
     Ok(key)
@@ -453,6 +519,8 @@ fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     let public = Value::Object(public);
     Ok(Key {
         created_at: stored.created_at,
+        signs_from: stored.signs_from,
+        retires_at: stored.retires_at,
         kid,
         alg,
         generation: stored.generation,

@@ -49,14 +49,15 @@ words! {
     }
 }
 
-struct Shown {
-    row: GrantRow,
-    client: Option<String>,
-    ended: bool,
+/// A grant, made fit to be shown.
+pub(super) struct Shown {
+    pub(super) row: GrantRow,
+    pub(super) client: Option<String>,
+    pub(super) ended: bool,
 }
 
 impl Shown {
-    fn of(row: GrantRow, now: Timestamp) -> Self {
+    pub(super) fn of(row: GrantRow, now: Timestamp) -> Self {
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
         Self {
@@ -66,7 +67,7 @@ impl Shown {
         }
     }
 
-    fn client_path(&self) -> String {
+    pub(super) fn client_path(&self) -> String {
         path_of(&self.row.client_id)
     }
 }

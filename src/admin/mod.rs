@@ -5,9 +5,14 @@
 //! nothing. A change must come from a form of the very session, and what cuts somebody off wants a
 //! proof that is younger than ten minutes.
 
+mod audit;
 mod clients;
+mod export;
 mod grants;
+mod keys;
 mod overview;
+mod people;
+mod servers;
 mod visit;
 
 use axum::Router;
@@ -33,6 +38,12 @@ pub fn routes() -> Router<App> {
         .route("/client", get(clients::one).post(clients::act))
         .route("/grants", get(grants::list))
         .route("/grant", post(grants::act))
+        .route("/people", get(people::list))
+        .route("/person", get(people::one).post(people::act))
+        .route("/servers", get(servers::get))
+        .route("/keys", get(keys::get).post(keys::act))
+        .route("/audit", get(audit::get))
+        .route("/audit/export", get(export::get))
         .fallback(not_found)
 }
 

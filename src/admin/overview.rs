@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::visit::{Turned, Visit};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
-use crate::signing::KeyDescription;
+use crate::signing::{KeyDescription, KeyState};
 use crate::storage::Overview;
 use crate::web::lists::{Frame, utc};
 use crate::web::words::words;
@@ -91,7 +91,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
     };
     let year = std::time::Duration::from_hours(24 * 365);
     let mut signing = app.keys().describe();
-    signing.retain(|key| key.signs);
+    signing.retain(|key| key.state == KeyState::Current);
     let template = OverviewTemplate {
         w: OverviewWords::of(frame.language),
         day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),

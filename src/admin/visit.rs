@@ -151,6 +151,12 @@ impl Visit {
         PageError::storage(&self.headers, error).into()
     }
 
+    /// The page for another fault of ours.
+    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Turned {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        PageError::new(&self.headers, status, Message::ServerError, error).into()
+    }
+
     /// The page for something that is not there.
     pub(super) fn missing(&self) -> Turned {
         let status = StatusCode::NOT_FOUND;

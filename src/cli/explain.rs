@@ -63,11 +63,11 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
     };
     let resource = find(&loaded.config, arguments.resource.as_deref())?;
     let requested = ScopeSet::parse(&arguments.request).map_err(|refused| refused.to_string())?;
-    let Ok(ceiling) = resource.policy.requested_ceiling(&requested) else {
+    let Ok(explained) = resource.policy.explain(&facts, &arguments.client, &requested) else {
         let refused = "refused: a requested scope is not declared (on_excess = \"reject\")\n";
         return Ok(refused.to_owned());
     };
-    let decision = resource.policy.decide(&facts, &arguments.client, &ceiling);
+    let decision = &explained.decision;
     let or_nothing = |scopes: &ScopeSet| {
         if scopes.is_empty() { "nothing".to_owned() } else { scopes.to_string() }
     };
@@ -89,7 +89,7 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
         facts.roles,
         facts.permissions,
         resource.id,
-        or_nothing(&ceiling),
+        or_nothing(&explained.asked),
         or_nothing(&decision.granted),
         or_nothing(&decision.missing),
     ))

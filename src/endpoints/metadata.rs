@@ -1,7 +1,7 @@
 //! Discovery: RFC 8414, OpenID Connect Discovery, RFC 9728, and the public keys.
 //!
-//! Every document is made once, at start, from the configuration alone: no header of a request can
-//! change a byte of it (threats HH-01).
+//! Every document but the keys is made once, at start, from the configuration alone: no header of a
+//! request can change a byte of it (threats HH-01).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
@@ -97,7 +97,7 @@ fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
 }
 
 async fn jwks(State(app): State<App>, headers: HeaderMap) -> Response {
-    Document::new(app.keys().jwks()).answer(&headers)
+    Document::new(&app.keys().published().await).answer(&headers)
 }
 
 /// RFC 8414 §2. Says what is true and nothing more; empty lists are left out.

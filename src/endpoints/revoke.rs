@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use crate::app::App;
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::secret::{RefreshToken, Secret};
+use crate::signing::TokenInvalid;
 use crate::telemetry::audit::Actor;
 use crate::web::body;
 use crate::web::client_auth::authenticate_client;
@@ -42,6 +43,10 @@ async fn owner(app: &App, token: &str) -> Result<Option<(String, String)>, ApiEr
         let found = app.storage().find_refresh_token(&refresh_token, app.now()).await?;
         return Ok(found.map(|found| (found.grant_id, found.client_id)));
     }
-    let claims = app.keys().verify_any_audience(token, app.now());
+    let mut claims = app.keys().verify_any_audience(token, app.now());
+    if matches!(claims, Err(TokenInvalid::UnknownKey)) {
+        app.keys().look_again().await;
+        claims = app.keys().verify_any_audience(token, app.now());
+    }
     Ok(claims.ok().map(|claims| (claims.grant_id.clone(), claims.client_id.clone())))
 }

@@ -127,6 +127,17 @@ pub struct Decision {
     pub matched: Vec<String>,
 }
 
+/// A decision with what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the request comes to: declared scopes, or the default ones.
+    pub asked: ScopeSet,
+    /// What the rules make of it.
+    pub decision: Decision,
+    /// Nothing is left, so nobody is let in.
+    pub refused: bool,
+}
+
 impl Policy {
     /// What a request asks for, as far as the resource declares it. `offline_access` is no scope of
     /// a resource; nothing (left) means the default.
@@ -144,6 +155,20 @@ impl Policy {
     /// nor scopes say who may come in, everybody may.
     pub fn refuses(&self, ceiling: &ScopeSet) -> bool {
         !self.rules.is_empty() || !ceiling.is_empty()
+    }
+
+    /// What a person would get who asks for `requested` through this client, and why: the decision of a
+    /// sign-in, as `portcullis explain` and the admin pages show it.
+    pub fn explain(
+        &self,
+        facts: &Facts,
+        client_id: &str,
+        requested: &ScopeSet,
+    ) -> Result<Explanation, NotDeclared> {
+        let asked = self.requested_ceiling(requested)?;
+        let decision = self.decide(facts, client_id, &asked);
+        let refused = decision.granted.is_empty() && self.refuses(&asked);
+        Ok(Explanation { asked, decision, refused })
     }
 
     /// What the rules leave of `ceiling` for this person and client.
@@ -313,6 +338,21 @@ mod tests {
         assert_eq!(decide(&policy, admin(), Fact::Absent, "admin"), "admin");
         let contractor = known(&["/contractors"]);
         assert_eq!(decide(&policy, admin(), contractor, "admin read:todos"), "read:todos");
+    }
+
+    #[test]
+    fn an_explanation_is_the_decision_of_a_sign_in() {
+        let facts = Facts { roles: known(&["User"]), ..Facts::default() };
+        let explain = |asked: &str| todo().explain(&facts, "client", &scopes(asked)).unwrap();
+
+        let explained = explain("create:todos delete:todos unheard:of");
+
+        assert_eq!(explained.asked.to_string(), "create:todos delete:todos");
+        assert_eq!(explained.decision.granted.to_string(), "create:todos");
+        assert!(!explained.refused);
+        assert!(explain("delete:todos").refused);
+        let strict = Policy { on_excess: OnExcess::Reject, ..todo() };
+        assert_eq!(strict.explain(&facts, "client", &scopes("unheard:of")), Err(NotDeclared));
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Wanted {
         Ok(Self { written: written.to_owned(), kind })
     }
 
+    /// As the administrator wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
     /// Whether a text would be read as a pattern.
     pub fn is_pattern(text: &str) -> bool {
         text.starts_with(GLOB) || text.starts_with(REGEX)

@@ -325,8 +325,33 @@ impl Storage {
         if let Some(until) = filter.until {
             listing.and("id < ?", first_id_at(until));
         }
-        let rows = listing.fetch(&self.pool, "ORDER BY id DESC", limit).await?;
+        // The order is the same; which index gives it is not. Lines of an event alone come from
+        // (event, at), of anything else from an index that ends with the id.
+        let by_event = !filter.event.is_empty()
+            && [&filter.client_id, &filter.subject, &filter.grant_id, &filter.reference]
+                .into_iter()
+                .all(String::is_empty);
+        let order = if by_event {
+            if let Some(at) = moment_of_id(&filter.before) {
+                listing.and("at <= ?", at);
+            }
+            if let Some(until) = filter.until {
+                listing.and("at < ?", until.unix().saturating_mul(1000));
+            }
+            "ORDER BY at DESC, id DESC"
+        } else {
+            "ORDER BY id DESC"
+        };
+        let rows = listing.fetch(&self.pool, order, limit).await?;
         rows.iter().map(read_line).collect()
+    }
+
+    /// The place of the last chained line; 0 when there is none. Whether it is ours is for
+    /// [`Self::verify_audit`] to say.
+    pub async fn audit_head(&self) -> Result<i64, StorageError> {
+        let head: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(seq) FROM audit_events").fetch_one(&self.pool).await?;
+        Ok(head.unwrap_or_default())
     }
 
     /// Removes lines older than `retention` from the beginning of the chain; the mark moves along.
@@ -434,6 +459,11 @@ impl ChainHead {
 
 fn first_id_at(moment: Timestamp) -> String {
     format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
+}
+
+/// The milliseconds that an id begins with.
+fn moment_of_id(id: &str) -> Option<i64> {
+    i64::from_str_radix(id.get(..12)?, 16).ok()
 }
 
 fn read_line(row: &AnyRow) -> Result<AuditLine, StorageError> {

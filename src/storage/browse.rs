@@ -91,7 +91,7 @@ pub struct GrantRow {
 /// Which people are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct PersonFilter {
-    /// A word of the name, the whole e-mail address, or the beginning of the `sub`.
+    /// A word of the name, the whole e-mail address, or the whole `sub`.
     pub search: String,
     /// Only blocked ones.
     pub blocked: bool,

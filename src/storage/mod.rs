@@ -51,9 +51,10 @@ pub use installation::KeyProof;
 pub use logins::{Approval, ApprovedPage, Claimed, Decided, NewLogin, PendingLogin};
 pub use notices::{Notice, Whom};
 pub use open::OpenError;
+pub use people::{PagesSession, ProviderSession};
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
-pub use signing_keys::StoredKey;
+pub use signing_keys::{RetiredKey, StoredKey};
 pub use standings::{Admission, Held, NewHeld, Standing, Verdict, Waiting};
 pub use sweep::Retention;
 pub use upstream_sessions::{

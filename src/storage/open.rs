@@ -187,6 +187,11 @@ pub(super) fn migrations() -> Migrator {
         ),
         migration(6, "step ups", include_str!("../../migrations/0006_step_ups.sql")),
         migration(7, "speed", include_str!("../../migrations/0007_speed.sql")),
+        migration(
+            8,
+            "key rotation and audit search",
+            include_str!("../../migrations/0008_key_rotation_and_audit_search.sql"),
+        ),
         migration(10, "lists", include_str!("../../migrations/0010_lists.sql")),
     ])
 }

@@ -1,13 +1,44 @@
 //! People who have signed in: found by words that rest as keyed hashes, blocked, signed out.
 
+use super::browse::PersonRow;
 use super::upstream_sessions::{Person, SessionUpdate};
-use super::{Step, Storage, StorageError};
+use super::{Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 use crate::telemetry::audit::AuditEvent;
 
 /// Words of one person that are remembered.
 const MAX_WORDS: usize = 12;
+/// Sessions of one kind that are listed.
+const LISTED: i64 = 20;
+
+/// A session of a person at the identity provider, in a list.
+#[derive(Clone, Debug)]
+pub struct ProviderSession {
+    /// Whether the provider still vouches for it.
+    pub alive: bool,
+    /// Why not.
+    pub ended_because: Option<String>,
+    /// First sign-in.
+    pub created_at: Timestamp,
+    /// The last definite yes.
+    pub last_ok_at: Timestamp,
+}
+
+/// A session of a person at our pages, in a list.
+#[derive(Clone, Debug)]
+pub struct PagesSession {
+    /// `admin` or `account`.
+    pub realm: String,
+    /// When it began, or was last proved.
+    pub signed_in_at: Timestamp,
+    /// Last request.
+    pub seen_at: Timestamp,
+    /// Absolute end.
+    pub expires_at: Timestamp,
+    /// When it was ended.
+    pub ended_at: Option<Timestamp>,
+}
 
 impl Storage {
     /// Remembers that a person has signed in, in the caller's step.
@@ -52,6 +83,54 @@ impl Storage {
     /// How a word rests: whoever has the database alone can neither read it nor guess it.
     pub(super) fn word(&self, word: &str) -> String {
         self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
+    }
+
+    /// The sessions of a person, newest first: at the identity provider, and at our pages.
+    pub async fn sessions_of(
+        &self,
+        person: &PersonRow,
+    ) -> Result<(Vec<ProviderSession>, Vec<PagesSession>), StorageError> {
+        let rows = sqlx::query(
+            "SELECT state, ended_because, created_at, last_ok_at FROM upstream_sessions
+             WHERE issuer = $1 AND subject = $2 ORDER BY last_ok_at DESC, id LIMIT $3",
+        )
+        .bind(&person.issuer)
+        .bind(&person.upstream_subject)
+        .bind(LISTED)
+        .fetch_all(&self.pool)
+        .await?;
+        let at_provider = rows
+            .iter()
+            .map(|row| {
+                Ok(ProviderSession {
+                    alive: column::<String>(row, "state")? == "active",
+                    ended_because: column(row, "ended_because")?,
+                    created_at: moment(row, "created_at")?,
+                    last_ok_at: moment(row, "last_ok_at")?,
+                })
+            })
+            .collect::<Result<_, StorageError>>()?;
+        let rows = sqlx::query(
+            "SELECT realm, signed_in_at, seen_at, expires_at, ended_at FROM console_sessions
+             WHERE subject = $1 ORDER BY signed_in_at DESC, id LIMIT $2",
+        )
+        .bind(&person.subject)
+        .bind(LISTED)
+        .fetch_all(&self.pool)
+        .await?;
+        let at_pages = rows
+            .iter()
+            .map(|row| {
+                Ok(PagesSession {
+                    realm: column(row, "realm")?,
+                    signed_in_at: moment(row, "signed_in_at")?,
+                    seen_at: moment(row, "seen_at")?,
+                    expires_at: moment(row, "expires_at")?,
+                    ended_at: moment_if_any(row, "ended_at")?,
+                })
+            })
+            .collect::<Result<_, StorageError>>()?;
+        Ok((at_provider, at_pages))
     }
 
     /// Whether an administrator has blocked this person.

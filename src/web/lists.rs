@@ -85,6 +85,11 @@ impl Frame {
         utc(*moment)
     }
 
+    /// The same with seconds.
+    pub fn utc_seconds(&self, moment: &Timestamp) -> String {
+        utc_seconds(*moment)
+    }
+
     /// The same for `<time datetime>`.
     pub fn iso(&self, moment: &Timestamp) -> String {
         format(*moment, "%Y-%m-%dT%H:%M:%SZ")
@@ -104,6 +109,11 @@ impl Frame {
 /// A moment for people: `2026-11-21 08:41`, UTC.
 pub fn utc(moment: Timestamp) -> String {
     format(moment, "%Y-%m-%d %H:%M")
+}
+
+/// The same with seconds.
+pub fn utc_seconds(moment: Timestamp) -> String {
+    format(moment, "%Y-%m-%d %H:%M:%S")
 }
 
 fn format(moment: Timestamp, how: &str) -> String {

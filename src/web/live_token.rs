@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
-use crate::signing::AccessToken;
+use crate::signing::{AccessToken, TokenInvalid};
 use crate::storage::{GrantState, LiveGrant, StorageError};
 
 /// An access token that is signed by us, for this resource, unexpired, and of a live grant.
@@ -27,7 +27,12 @@ pub async fn verify(
     token: &str,
 ) -> Result<Option<LiveToken>, StorageError> {
     let now = app.now();
-    let claims = match app.keys().verify(token, &resource.id, now) {
+    let mut verified = app.keys().verify(token, &resource.id, now);
+    if verified == Err(TokenInvalid::UnknownKey) {
+        app.keys().look_again().await;
+        verified = app.keys().verify(token, &resource.id, now);
+    }
+    let claims = match verified {
         Ok(claims) => claims,
         Err(reason) => {
             tracing::info!(%reason, resource = resource.id, "access token refused");

@@ -4,8 +4,20 @@ use crate::harness::console::{Console, with_query};
 use crate::harness::{Setup, TestApp};
 
 /// Every page, and every form with fields that would do something.
-const PAGES: &[&str] = &["/", "/clients", "/clients/new", "/client?id=x", "/grants"];
-const FORMS: &[&str] = &["/client", "/clients/new", "/grant", "/sign-out"];
+const PAGES: &[&str] = &[
+    "/",
+    "/clients",
+    "/clients/new",
+    "/client?id=x",
+    "/grants",
+    "/people",
+    "/person?sub=x",
+    "/servers",
+    "/keys",
+    "/audit",
+    "/audit/export?format=csv",
+];
+const FORMS: &[&str] = &["/client", "/clients/new", "/grant", "/person", "/keys", "/sign-out"];
 
 #[tokio::test]
 async fn ad_01_without_a_session_every_route_asks_to_sign_in() {
@@ -137,14 +149,24 @@ async fn a_viewer_sees_everything_and_changes_nothing() {
     let path = with_query("/client", &[("id", &client.id)]);
     let page = bob.page(&path).await;
     assert!(!page.contains("value=\"block\""), "{page}");
-    for page in ["/", "/clients", "/grants"] {
-        bob.page(page).await;
+    for page in ["/", "/clients", "/grants", "/people", "/servers", "/keys", "/audit"] {
+        let page = bob.page(page).await;
+        // Searching and verifying change nothing; signing out is for everybody.
+        let changes = page.matches("method=\"post\"").count();
+        assert_eq!(changes, 1, "{page}");
     }
+    let person = bob.page("/person?sub=oidc%3Ademo-bob").await;
+    assert_eq!(person.matches("method=\"post\"").count(), 1, "{person}");
     let csrf = bob.csrf().await;
     for action in ["block", "approve", "delete", "trust"] {
         let fields = [("csrf", csrf.as_str()), ("id", &client.id), ("action", action)];
         bob.post("/client", &fields).await.assert_page(403);
     }
+    for action in ["block", "sign_out", "end", "unblock"] {
+        let fields = [("csrf", csrf.as_str()), ("sub", "oidc:demo-bob"), ("action", action)];
+        bob.post("/person", &fields).await.assert_page(403);
+    }
+    bob.post("/keys", &[("csrf", &csrf), ("action", "rotate")]).await.assert_page(403);
     client.ask(&[]).await;
     let out = bob.post("/sign-out", &[("csrf", &csrf)]).await;
     out.assert_leads_to(&bob.origin);
@@ -274,7 +296,8 @@ async fn xs_01_hostile_names_stay_text_in_every_list() {
         let client = crate::harness::client::McpClient::register_as(&app, metadata).await;
         client.sign_in("bob").await;
         let path = with_query("/client", &[("id", &client.id)]);
-        for page in ["/", "/clients", "/grants", path.as_str()] {
+        let person = "/person?sub=oidc%3Ademo-bob";
+        for page in ["/", "/clients", "/grants", person, "/audit", path.as_str()] {
             let html = alice.page(page).await;
             assert!(!html.contains("<script"), "{page}: {html}");
             assert!(!html.contains("<img") && !html.contains("<svg onload"), "{page}");

@@ -40,6 +40,10 @@ mod shipped_clients;
 
 mod account;
 mod admin;
+mod admin_audit;
+mod admin_keys;
+mod admin_people;
+mod admin_servers;
 mod audit;
 mod github;
 mod identity_provider;

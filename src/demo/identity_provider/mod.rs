@@ -153,6 +153,11 @@ impl IdentityProvider {
         self.change(username, |person| person.groups = groups);
     }
 
+    /// Gives a person another name, whatever it is.
+    pub fn set_name(&self, username: &str, name: &str) {
+        self.change(username, |person| name.clone_into(&mut person.name));
+    }
+
     /// Gives a person other roles.
     pub fn set_roles(&self, username: &str, roles: &[&str]) {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) username: &'static str,
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) about: &'static str,
     pub(super) roles: Vec<String>,
     pub(super) groups: Vec<String>,
@@ -23,9 +23,9 @@ impl Person {
 }
 
 pub(super) fn everybody() -> Vec<Person> {
-    let person = |username, name, about, roles: &[&str], groups: &[&str]| Person {
+    let person = |username, name: &str, about, roles: &[&str], groups: &[&str]| Person {
         username,
-        name,
+        name: name.to_owned(),
         about,
         roles: roles.iter().map(|&role| role.to_owned()).collect(),
         groups: groups.iter().map(|&group| group.to_owned()).collect(),

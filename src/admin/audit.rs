@@ -1,0 +1,222 @@
+//! `/audit`: what happened, searched and filtered, a page at a time; and whether the chain holds.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::NaiveDate;
+
+use super::clients::{next_page, path_of};
+use super::people_path;
+use super::visit::{Turned, Visit};
+use crate::clock::Timestamp;
+use crate::storage::{AuditFilter, AuditLine, ChainBroken, Verified};
+use crate::telemetry::audit::EVENTS;
+use crate::web::lists::{Frame, utc_seconds};
+use crate::web::words::words;
+
+/// Rows of a page.
+const ROWS: i64 = 50;
+
+words! {
+    struct AuditWords {
+        title: "Audit", "監査";
+        event: "Event", "イベント";
+        any: "any", "すべて";
+        client_id: "Client ID", "クライアントID";
+        subject: "Subject of the person", "利用者のサブジェクト";
+        grant_id: "Connection ID", "接続ID";
+        reference_of: "Reference number of a page", "ページの参照番号";
+        since: "From (UTC)", "開始日(UTC)";
+        until: "Up to and including (UTC)", "終了日(UTC、当日を含む)";
+        find: "Find", "検索";
+        none: "No line fits.", "該当する記録はありません。";
+        not_a_day: "That is not a day.", "日付が正しくありません。";
+        time: "Time (UTC)", "日時(UTC)";
+        by: "By", "実行者";
+        about: "About", "対象";
+        detail: "Detail", "詳細";
+        client: "client", "クライアント";
+        person: "person", "利用者";
+        server: "MCP server", "MCPサーバー";
+        grant: "connection", "接続";
+        reference: "reference", "参照番号";
+        seq: "line", "行";
+        not_chained: "not chained yet", "未連結";
+        more: "Older", "以前の記録";
+        export: "Download what fits", "検索結果をダウンロード";
+        csv: "CSV", "CSV";
+        jsonl: "JSON Lines", "JSON Lines";
+        chain: "The chain", "連結";
+        chain_note: "Each line is chained to the one before it, so that a changed, removed or reordered line shows. To prove that the end was not cut off together with everything that knows of it, keep the last line's number and MAC elsewhere.", "各行は直前の行と連結されているため、変更・削除・並べ替えは検出されます。末尾ごと以前の状態に戻されていないことを示すには、最後の行の番号とMACを別の場所に保管してください。";
+        last_line: "Last line", "最後の行";
+        verify: "Verify now", "今すぐ検証";
+        verify_note: "reads the whole trail", "記録全体を読み込みます";
+        holds: "The chain holds.", "連結は正常です。";
+        lines: "Lines", "行";
+        mac: "MAC of the last line", "最後の行のMAC";
+        unsettled: "Not chained yet", "未連結";
+        broken: "The chain is broken:", "連結が壊れています:";
+        broken_note: "Somebody changed the database past this server, or it is damaged. Keep a copy of the database before anything else, and compare it with your log collector: every line is there as well.", "このサーバーを経由せずにデータベースが変更されたか、破損しています。まずデータベースの複製を保管し、ログ収集側の記録と照合してください。同じ行がログにも記録されています。";
+    }
+}
+
+/// A line, made fit to be shown.
+pub(super) struct Line {
+    pub(super) row: AuditLine,
+    pub(super) moment: Timestamp,
+}
+
+impl Line {
+    pub(super) fn of(row: AuditLine) -> Self {
+        Self { moment: Timestamp::from_unix(row.at.div_euclid(1000)), row }
+    }
+
+    pub(super) fn client_path(&self) -> String {
+        self.row.client_id.as_deref().map(path_of).unwrap_or_default()
+    }
+
+    pub(super) fn person_path(&self) -> String {
+        self.row.subject.as_deref().map(people_path).unwrap_or_default()
+    }
+
+    /// What else is known: `name: value`, one after the other.
+    pub(super) fn detail_text(&self) -> String {
+        let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&self.row.detail) else {
+            return self.row.detail.clone();
+        };
+        let told = |name: &str, value: &serde_json::Value| match value.as_i64() {
+            Some(at) if name.ends_with("_at") || name.ends_with("_from") => {
+                utc_seconds(Timestamp::from_unix(at))
+            }
+            _ => plain(value),
+        };
+        let pairs = members.iter().map(|(name, value)| format!("{name}: {}", told(name, value)));
+        pairs.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Who did it; an administrator has a page.
+    fn actor(&self) -> (&str, Option<String>) {
+        match self.row.actor.strip_prefix("admin ") {
+            Some(subject) => (&self.row.actor, Some(people_path(subject))),
+            None => (&self.row.actor, None),
+        }
+    }
+}
+
+/// A value as people read it.
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(values) if values.is_empty() => "–".to_owned(),
+        serde_json::Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// What the form asks for.
+pub(super) struct Search {
+    pub(super) filter: AuditFilter,
+    since: String,
+    until: String,
+    pub(super) not_a_day: bool,
+}
+
+impl Search {
+    pub(super) fn of(visit: &Visit) -> Self {
+        let text = |name| visit.param(name).trim().to_owned();
+        let (since, until) = (text("since"), text("until"));
+        let day = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+        let midnight = |day: NaiveDate| {
+            day.and_hms_opt(0, 0, 0).map(|at| Timestamp::from_unix(at.and_utc().timestamp()))
+        };
+        let (first, last) = (day(&since), day(&until));
+        Self {
+            filter: AuditFilter {
+                event: text("event"),
+                client_id: text("client"),
+                subject: text("sub"),
+                grant_id: text("grant"),
+                // As people read it aloud, or paste it out of a mail.
+                reference: text("ref").to_uppercase(),
+                since: first.and_then(midnight),
+                until: last.and_then(|day| day.succ_opt()).and_then(midnight),
+                before: text("before"),
+            },
+            not_a_day: (!since.is_empty() && first.is_none())
+                || (!until.is_empty() && last.is_none()),
+            since,
+            until,
+        }
+    }
+
+    /// The same search as a query; what is left open is left out.
+    fn query(&self, path: &str, further: &[(&str, &str)]) -> String {
+        let filter = &self.filter;
+        let mut query = form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1);
+        let fields = [
+            ("event", &filter.event),
+            ("client", &filter.client_id),
+            ("sub", &filter.subject),
+            ("grant", &filter.grant_id),
+            ("ref", &filter.reference),
+            ("since", &self.since),
+            ("until", &self.until),
+        ];
+        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+            query.append_pair(name, value);
+        }
+        query.extend_pairs(further).finish()
+    }
+
+    /// What was searched for, for the line that tells of an export.
+    pub(super) fn told(&self) -> String {
+        self.query("", &[]).trim_start_matches('?').to_owned()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/audit.html")]
+struct AuditTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static AuditWords,
+    search: &'a Search,
+    events: Vec<(&'static str, bool)>,
+    rows: Vec<Line>,
+    next: Option<String>,
+    head: i64,
+    verified: Option<Result<Verified, ChainBroken>>,
+}
+
+pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+    let mut frame = visit.frame("/audit").await?;
+    let w = AuditWords::of(frame.language);
+    let search = Search::of(&visit);
+    if search.not_a_day {
+        frame.notice = Some(w.not_a_day.to_owned());
+    }
+    let storage = visit.app.storage();
+    let verified = if visit.param("verify").is_empty() {
+        None
+    } else {
+        let verified = storage.verify_audit().await.map_err(|e| visit.storage(&e))?;
+        // Lines that went by age while we walked look like missing ones; the second walk tells.
+        Some(match verified {
+            Ok(verified) => Ok(verified),
+            Err(_) => storage.verify_audit().await.map_err(|e| visit.storage(&e))?,
+        })
+    };
+    let rows = storage.audit_lines(&search.filter, ROWS + 1).await;
+    let mut rows = rows.map_err(|error| visit.storage(&error))?;
+    let next = next_page(&mut rows, |last| search.query("/audit", &[("before", &last.id)]));
+    let template = AuditTemplate {
+        frame: &frame,
+        w,
+        events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
+        rows: rows.into_iter().map(Line::of).collect(),
+        next,
+        head: storage.audit_head().await.map_err(|e| visit.storage(&e))?,
+        verified,
+        search: &search,
+    };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}

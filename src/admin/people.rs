@@ -1,0 +1,326 @@
+//! `/people` and `/person`: who has signed in, what they may do and why, and the ways to cut them off.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::clients::next_page;
+use super::grants::Shown as ShownGrant;
+use super::people_path;
+use super::visit::{Action, Turned, Visit};
+use crate::clock::Timestamp;
+use crate::config::ResourceConfig;
+use crate::oauth::scope::ScopeSet;
+use crate::policy::{Fact, Facts};
+use crate::storage::{
+    GrantFilter, PagesSession, PersonFilter, PersonRow, ProviderSession, Selection,
+};
+use crate::web::lists::Frame;
+use crate::web::words::words;
+
+/// Rows of a page.
+const ROWS: i64 = 50;
+
+words! {
+    /// Words for a person's facts; the page of MCP servers has the same.
+    pub(super) struct FactWords {
+        groups: "Groups", "グループ";
+        roles: "Roles", "ロール";
+        permissions: "Permissions", "権限";
+        none: "none", "なし";
+        not_told: "not told by the identity provider", "IDプロバイダーからの情報なし";
+        unreadable: "told, but cannot be read: rules that allow do not match, rules that deny do", "情報はあるが読み取れません。許可のルールには該当せず、拒否のルールには該当します";
+    }
+}
+
+words! {
+    struct PeopleWords {
+        title: "People", "利用者";
+        search: "A word of the name, the whole e-mail address, or the exact subject", "名前の中の1語、メールアドレス全体、またはサブジェクト全体";
+        only_blocked: "blocked ones only", "ブロック中のみ";
+        find: "Find", "検索";
+        none: "No person fits.", "該当する利用者はありません。";
+        name: "Name", "名前";
+        email: "E-mail address", "メールアドレス";
+        subject: "Subject", "サブジェクト";
+        first_seen: "First sign-in", "初回サインイン";
+        last_seen: "Last sign-in", "最終サインイン";
+        connections: "Connections", "接続";
+        state: "State", "状態";
+        blocked: "blocked", "ブロック中";
+        blocked_at: "Blocked", "ブロック";
+        by: "by", "実行者:";
+        more: "More", "次へ";
+        provider: "Identity provider", "IDプロバイダー";
+        subject_there: "Subject there", "プロバイダーでのサブジェクト";
+        verified: "verified", "確認済み";
+        not_verified: "not verified", "未確認";
+        claims: "Claims that rules name", "ルールが参照するクレーム";
+        unknown: "not known any more", "情報は残っていません";
+        may: "What this person may do, and why", "この利用者にできることとその理由";
+        may_note: "Decided now, from the facts above, as if a client asked for every scope.", "上記の情報に基づき、クライアントがすべてのスコープを要求したものとして、現時点で判定しています。";
+        by_client: "Some rules name clients; those do not match here.", "クライアントを指定するルールは、ここでは該当しません。";
+        try_client: "Try with a client", "クライアントを指定して試す";
+        server: "MCP server", "MCPサーバー";
+        granted: "May", "許可";
+        missing: "May not", "不許可";
+        why: "Rules that matched", "該当したルール";
+        no_rules: "there are no rules: everybody may", "ルールなし: 全員に許可";
+        no_rule: "none", "なし";
+        refused: "is not let in", "利用できません";
+        is_let_in: "is let in", "利用できます";
+        nothing: "nothing", "なし";
+        blocked_note: "This person is blocked, so none of this is given to anybody.", "この利用者はブロック中のため、実際には何も許可されません。";
+        client: "Client", "クライアント";
+        scopes: "Scopes", "スコープ";
+        since: "Since", "開始";
+        last_use: "Last use", "最終利用";
+        live: "live", "有効";
+        unnamed: "(no name)", "(名前なし)";
+        no_connection: "None at the moment.", "現在はありません。";
+        all_connections: "All connections, ended ones as well", "終了したものも含むすべての接続";
+        end: "End", "終了";
+        at_provider: "Sessions at the identity provider", "IDプロバイダーのセッション";
+        at_pages: "Sessions at the pages of this server", "このサーバーのページのセッション";
+        no_session: "None.", "ありません。";
+        began: "Began", "開始";
+        last_yes: "Last yes of the provider", "プロバイダーの最終確認";
+        pages: "Pages", "ページ";
+        admin_pages: "admin pages", "管理画面";
+        account_pages: "own connections", "自分の接続";
+        last_request: "Last request", "最終アクセス";
+        ends: "Ends", "期限";
+        ended: "ended", "終了";
+        expired: "expired", "期限切れ";
+        active: "active", "有効";
+        history: "History in the audit trail", "監査ログの履歴";
+        sign_out: "Sign out everywhere", "すべてからサインアウト";
+        block: "Block", "ブロック";
+        unblock: "Unblock", "ブロック解除";
+        end_all: "End all connections", "すべての接続を終了";
+        acts_note: "“End all connections” ends what clients have; the person stays signed in here. “Sign out everywhere” ends their sessions as well. “Block” does both and lets them in no more. Each holds at once, open streams included.", "「すべての接続を終了」はクライアントの接続を終了し、このサーバーへのサインインは残します。「すべてからサインアウト」はセッションも終了します。「ブロック」はその両方を行い、以後の利用を拒否します。いずれも、開いているストリームを含めて直ちに有効です。";
+        not_yourself: "Nobody can block themselves.", "自分自身はブロックできません。";
+        done_one: "The connection has ended.", "接続を終了しました。";
+        done_end: "All connections of this person have ended.", "この利用者の接続をすべて終了しました。";
+        done_sign_out: "This person is signed out everywhere, and all their connections have ended.", "すべてからサインアウトさせ、接続をすべて終了しました。";
+        done_block: "This person is blocked; all their sessions and connections have ended.", "ブロックし、セッションと接続をすべて終了しました。";
+        done_unblock: "This person is no longer blocked and can sign in again.", "ブロックを解除しました。もう一度サインインできます。";
+    }
+}
+
+/// What is known of one kind, in words.
+pub(super) fn fact(w: &'static FactWords, fact: &Fact) -> String {
+    match fact {
+        Fact::Known(values) if values.is_empty() => w.none.to_owned(),
+        Fact::Known(values) => values.join(", "),
+        Fact::Absent => w.not_told.to_owned(),
+        Fact::Unknown => w.unreadable.to_owned(),
+    }
+}
+
+/// A person's name, or else what they are known by.
+fn name_of(row: &PersonRow) -> &str {
+    let name = row.person.as_ref().and_then(|person| person.name.as_deref());
+    name.filter(|name| !name.trim().is_empty()).unwrap_or(&row.subject)
+}
+
+#[derive(Template)]
+#[template(path = "admin/people.html")]
+struct ListTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static PeopleWords,
+    filter: &'a PersonFilter,
+    rows: Vec<PersonRow>,
+    next: Option<String>,
+}
+
+impl ListTemplate<'_> {
+    fn name(row: &PersonRow) -> &str {
+        name_of(row)
+    }
+}
+
+pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
+    let frame = visit.frame("/people").await?;
+    let filter = PersonFilter {
+        search: visit.param("q").trim().to_owned(),
+        blocked: !visit.param("blocked").is_empty(),
+        after: visit.param("after").to_owned(),
+    };
+    let rows = visit.app.storage().browse_people(&filter, ROWS + 1).await;
+    let mut rows = rows.map_err(|error| visit.storage(&error))?;
+    let next = next_page(&mut rows, |last| {
+        let mut query = form_urlencoded::Serializer::new(String::from("/people?"));
+        query.append_pair("q", &filter.search);
+        if filter.blocked {
+            query.append_pair("blocked", "1");
+        }
+        let after = format!("{} {}", last.last_seen_at.unix(), last.subject);
+        query.append_pair("after", &after).finish()
+    });
+    let w = PeopleWords::of(frame.language);
+    let template = ListTemplate { frame: &frame, w, filter: &filter, rows, next };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
+/// What a person may do at one MCP server.
+struct Effective<'a> {
+    name: &'a str,
+    id: &'a str,
+    granted: String,
+    missing: String,
+    matched: String,
+    has_rules: bool,
+    refused: bool,
+}
+
+impl<'a> Effective<'a> {
+    fn of(resource: &'a ResourceConfig, facts: &Facts) -> Self {
+        let policy = &resource.policy;
+        // Declared scopes are never too many.
+        let explained = policy.explain(facts, "", &policy.declared).ok();
+        let text = |scopes: Option<&ScopeSet>| scopes.map(ToString::to_string).unwrap_or_default();
+        let decision = explained.as_ref().map(|explained| &explained.decision);
+        Self {
+            name: resource.name.as_deref().unwrap_or(&resource.id),
+            id: &resource.id,
+            granted: text(decision.map(|decision| &decision.granted)),
+            missing: text(decision.map(|decision| &decision.missing)),
+            matched: decision.map(|decision| decision.matched.join(", ")).unwrap_or_default(),
+            has_rules: !policy.rules.is_empty(),
+            refused: explained.as_ref().is_none_or(|explained| explained.refused),
+        }
+    }
+
+    fn try_path(&self, subject: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::from("/servers?"));
+        let query = query.append_pair("server", self.id).append_pair("sub", subject);
+        format!("{}#try", query.finish())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/person.html")]
+struct OneTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static PeopleWords,
+    f: &'static FactWords,
+    person: &'a PersonRow,
+    provider: &'a str,
+    claims: Vec<(&'a String, String)>,
+    effective: Vec<Effective<'a>>,
+    by_client: bool,
+    grants: Vec<ShownGrant>,
+    sessions: (Vec<ProviderSession>, Vec<PagesSession>),
+    yourself: bool,
+    now: Timestamp,
+}
+
+impl OneTemplate<'_> {
+    fn name(&self) -> &str {
+        name_of(self.person)
+    }
+
+    fn fact(&self, known: &Fact) -> String {
+        fact(self.f, known)
+    }
+
+    fn encoded_subject(&self) -> String {
+        form_urlencoded::byte_serialize(self.person.subject.as_bytes()).collect()
+    }
+
+    fn is_over(&self, session: &PagesSession) -> bool {
+        self.now >= session.expires_at
+    }
+}
+
+pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
+    let storage = visit.app.storage();
+    let subject = visit.param("sub");
+    let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
+    let person = row.ok_or_else(|| visit.missing())?;
+    let mut frame = visit.frame("/people").await?;
+    let w = PeopleWords::of(frame.language);
+    frame.notice = done(w, visit.param("done")).map(str::to_owned);
+    let now = visit.app.now();
+    let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
+    let grants = storage.browse_grants(&filter, now, ROWS).await;
+    let grants = grants.map_err(|e| visit.storage(&e))?;
+    let sessions = storage.sessions_of(&person).await.map_err(|e| visit.storage(&e))?;
+    let facts = person.person.as_ref().map(|person| &person.facts);
+    let resources = &visit.app.config().resources;
+    let template = OneTemplate {
+        frame: &frame,
+        w,
+        f: FactWords::of(frame.language),
+        provider: &visit.app.config().upstream.name,
+        claims: facts
+            .iter()
+            .flat_map(|facts| &facts.claims)
+            .map(|(path, value)| (path, value.to_string()))
+            .collect(),
+        effective: facts
+            .iter()
+            .flat_map(|facts| resources.iter().map(|resource| Effective::of(resource, facts)))
+            .collect(),
+        by_client: resources
+            .iter()
+            .flat_map(|resource| &resource.policy.rules)
+            .any(|rule| rule.conditions.clients.is_some()),
+        grants: grants.into_iter().map(|row| ShownGrant::of(row, now)).collect(),
+        sessions,
+        yourself: person.subject == visit.by(),
+        now,
+        person: &person,
+    };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
+fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
+    Some(match what {
+        "one" => w.done_one,
+        "end" => w.done_end,
+        "sign_out" => w.done_sign_out,
+        "block" => w.done_block,
+        "unblock" => w.done_unblock,
+        "not_yourself" => w.not_yourself,
+        _ => return None,
+    })
+}
+
+pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+    let visit = &action.visit;
+    let (subject, what) = (action.field("sub"), action.field("action"));
+    let storage = visit.app.storage();
+    let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
+    let path = people_path(&row.ok_or_else(|| visit.missing())?.subject);
+    if !matches!(what, "end" | "sign_out" | "block" | "unblock") {
+        return Err(visit.missing());
+    }
+    action.needs_fresh_proof(&path)?;
+    // Who shuts themselves out cannot let themselves in again.
+    if what == "block" && subject == visit.by() {
+        return Ok(visit.go(&format!("{path}&done=not_yourself")));
+    }
+    let now = visit.app.now();
+    let because = "ended by an administrator";
+    match what {
+        "end" => {
+            let which = Selection::Person(subject.to_owned());
+            let event = visit.event("grants_revoked");
+            storage.revoke_grants(&which, because, now, event).await.map(|_| ())
+        }
+        "sign_out" => {
+            let event = visit.event("person_signed_out");
+            let because = "signed out by an administrator";
+            storage.sign_out_everywhere(subject, because, now, event).await.map(|_| ())
+        }
+        "block" => {
+            let event = visit.event("person_blocked");
+            storage.block_person(subject, visit.by(), now, event).await.map(|_| ())
+        }
+        _ => storage.unblock_person(subject, visit.event("person_unblocked")).await.map(|_| ()),
+    }
+    .map_err(|error| visit.storage(&error))?;
+    Ok(visit.go(&format!("{path}&done={what}")))
+}

@@ -1,0 +1,214 @@
+//! `/people` and `/person`: finding somebody, seeing what they may do and why, cutting them off.
+
+use serde_json::json;
+
+use crate::harness::TestApp;
+use crate::harness::console::{Console, with_query};
+
+const BOB: &str = "/person?sub=oidc%3Ademo-bob";
+
+async fn admin(app: &TestApp) -> Console {
+    Console::admin(app).signed_in(app, "alice").await
+}
+
+#[tokio::test]
+async fn people_are_found_by_a_word_of_the_name_the_address_and_the_subject() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    for search in ["bob", "BROWN", "bob@example.com", "oidc:demo-bob"] {
+        let page = alice.page(&with_query("/people", &[("q", search)])).await;
+        assert!(page.contains("Bob Brown") && !page.contains("demo-alice"), "{search}: {page}");
+    }
+    for search in ["bo", "example.com", "oidc:demo", "' OR 1=1 --"] {
+        let page = alice.page(&with_query("/people", &[("q", search)])).await;
+        assert!(page.contains("No person fits"), "{search}");
+    }
+    let all = alice.page("/people").await;
+    assert!(all.contains("Bob Brown") && all.contains("demo-alice"));
+}
+
+#[tokio::test]
+async fn people_are_paged() {
+    let app = TestApp::start().await;
+    let alice = admin(&app).await;
+    for number in 0..60 {
+        let sql = format!(
+            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
+             VALUES ('oidc:p{number:02}', 'x', 'p{number:02}', 1000, {})",
+            1000 + number / 7 // several at the same moment
+        );
+        app.database.execute(&sql).await;
+    }
+    let next = regex_lite::Regex::new(r#"href="(/people\?[^"]*after=[^"]*)""#).unwrap();
+    let subject = regex_lite::Regex::new("oidc:p[0-9]{2}").unwrap();
+    let subjects = |page: &str| {
+        let found = subject.find_iter(page).map(|found| found.as_str().to_owned());
+        found.collect::<std::collections::BTreeSet<String>>()
+    };
+
+    let first = alice.page("/people").await;
+    let link = crate::harness::browser::unescape(&next.captures(&first).unwrap()[1]);
+    let second = alice.page(&link).await;
+
+    let (first, last) = (subjects(&first), subjects(&second));
+    assert_eq!((first.len(), last.len()), (49, 11), "alice is first of all");
+    assert!(first.is_disjoint(&last));
+    assert!(!next.is_match(&second));
+}
+
+#[tokio::test]
+async fn the_page_of_a_person_says_what_they_may_do_and_why() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+
+    let page = alice.page(BOB).await;
+
+    for text in [
+        "Bob Brown",
+        "oidc:demo-bob",
+        "demo-bob",
+        "bob@example.com",
+        "User",
+        "staff",
+        "create:todos",
+        "delete:todos read:todos",
+        "rule 2",
+        "Test client",
+        "the demo identity provider",
+    ] {
+        assert!(page.contains(text), "{text} is missing: {page}");
+    }
+    assert!(!page.contains("rule 1"));
+
+    let there = alice.page("/person?sub=oidc%3Ademo-alice").await;
+    assert!(there.contains("admin pages") && there.contains("Nobody can block themselves"));
+    alice.get("/person?sub=oidc%3Anobody").await.assert_page(404);
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_person_are_shown_with_their_state() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    assert_eq!(alice.page(BOB).await.matches("tag good\">active").count(), 1);
+
+    alice.press(BOB, "action", "sign_out").await.assert_leads_to(&alice.at("/person"));
+
+    let page = alice.page(BOB).await;
+    assert!(!page.contains("tag good\">active"), "{page}");
+    assert!(page.contains("signed out by an administrator"), "{page}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_from_the_page_of_the_person() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+
+    let answer = alice.press(BOB, "action", "one").await;
+
+    answer.assert_leads_to(&alice.at("/person?sub=oidc%3Ademo-bob"));
+    client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(401);
+    assert!(alice.page(BOB).await.contains("None at the moment"));
+}
+
+#[tokio::test]
+async fn all_connections_of_one_person_end_and_nobody_elses() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let (other, others) = app.tokens_of("alice").await;
+    let alice = admin(&app).await;
+
+    alice.press(BOB, "action", "end").await.assert_leads_to(&alice.at("/person"));
+
+    client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(401);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    other.rpc(&others.access_token, "tools/list", json!({})).await.assert_status(200);
+    client.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn whoever_is_blocked_is_out_at_once_and_stays_out_until_unblocked() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let code = client.code("bob").await;
+    let alice = admin(&app).await;
+
+    alice.press(BOB, "action", "block").await.assert_leads_to(&alice.at("/person"));
+
+    client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(401);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    assert_ne!(client.redeem(&code).await.status, 200);
+    let answer = client.authorize("bob", &[]).await;
+    assert!(answer.status == 403 || answer.location_param("error").is_some());
+    let blocked = alice.page("/people?blocked=1").await;
+    assert!(blocked.contains("demo-bob") && !blocked.contains("demo-alice"));
+    assert!(alice.page(BOB).await.contains("Blocked"));
+    let told = alice.page("/audit?event=person_blocked").await;
+    assert!(told.contains("admin oidc:demo-alice") && told.contains("oidc:demo-bob"));
+
+    alice.press(BOB, "action", "unblock").await.assert_leads_to(&alice.at("/person"));
+    client.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn nobody_blocks_themselves() {
+    let app = TestApp::start().await;
+    let alice = admin(&app).await;
+    let csrf = alice.csrf().await;
+    let fields = [("csrf", csrf.as_str()), ("sub", "oidc:demo-alice"), ("action", "block")];
+
+    let answer = alice.post("/person", &fields).await;
+
+    assert!(answer.location().ends_with("done=not_yourself"), "{}", answer.location());
+    alice.page("/").await;
+}
+
+#[tokio::test]
+async fn cutting_a_person_off_wants_a_fresh_proof() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    app.advance(9 * 60);
+    let csrf = alice.csrf().await;
+    app.advance(2 * 60);
+    let tokens = crate::harness::client::Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    for action in ["block", "sign_out", "end"] {
+        let fields = [("csrf", csrf.as_str()), ("sub", "oidc:demo-bob"), ("action", action)];
+        alice.post("/person", &fields).await.assert_page(401);
+    }
+    alice.post("/keys", &[("csrf", &csrf), ("action", "rotate")]).await.assert_page(401);
+    client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn xs_01_hostile_names_of_people_stay_text_in_every_list() {
+    let app = TestApp::start().await;
+    let alice = admin(&app).await;
+    for name in [
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "</title><svg onload=alert(1)>",
+        "{{7*7}}${7*7}",
+        "'-alert(1)-'",
+    ] {
+        app.advance(1); // the last sign-in is the last
+        app.idp.set_name("bob", name);
+        let client = app.client().await;
+        client.sign_in("bob").await;
+        let client = with_query("/client", &[("id", &client.id)]);
+        let found = with_query("/people", &[("q", name), ("after", name)]);
+        let tried = with_query(
+            "/servers",
+            &[("server", &app.mcp_url()), ("sub", "oidc:demo-bob"), ("client", name)],
+        );
+        for page in ["/people", "/grants", BOB, &client, &found, &tried] {
+            let html = alice.page(page).await;
+            assert!(!html.contains("<script"), "{page}: {html}");
+            assert!(!html.contains("<img") && !html.contains("<svg onload"), "{page}");
+        }
+        assert!(alice.page(BOB).await.contains("alert(1)") || name.contains("7*7"));
+    }
+}
