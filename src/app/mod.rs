@@ -18,7 +18,7 @@ use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
 use crate::rates::Rates;
 use crate::signing::{KeyRing, SigningError};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::Upstream;
 use crate::upstream::recheck::RecheckPolicy;
@@ -49,15 +49,21 @@ pub enum AppError {
     /// Signing keys could not be made or read.
     #[error("signing keys: {0}")]
     Signing(#[from] SigningError),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl App {
     /// Puts the application together over an open database.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
-        let mut algs: Vec<_> = config.resources.iter().map(|resource| resource.token_alg).collect();
-        algs.sort_unstable();
-        algs.dedup();
+        let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
+        for client in &config.clients {
+            let event = AuditEvent::new("client_trusted", Actor::Server, &clock);
+            let (id, trusted) = (&client.client_id, client.trusted);
+            storage.configure_trust(id, trusted, clock.now(), event).await?;
+        }
         let recheck = RecheckPolicy {
             recheck: config.upstream.recheck,
             outage_grace: config.upstream.outage_grace,

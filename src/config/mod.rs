@@ -424,6 +424,14 @@ pub fn presets() -> &'static [Preset] {
 }
 
 impl Config {
+    /// The algorithms that tokens are signed with.
+    pub fn token_algs(&self) -> Vec<TokenAlg> {
+        let mut algs: Vec<_> = self.resources.iter().map(|resource| resource.token_alg).collect();
+        algs.sort_unstable();
+        algs.dedup();
+        algs
+    }
+
     /// Reads `file` (its path and text) and `env`, checks everything, and reports all problems.
     pub fn load(
         file: Option<(&Path, String)>,

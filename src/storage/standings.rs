@@ -229,6 +229,51 @@ impl Storage {
         Ok(true)
     }
 
+    /// Brings the standing of a configured client in line with the configuration: what it trusts is
+    /// trusted, and what it trusted before and does not name any more is not. `event` tells of a change.
+    pub async fn configure_trust(
+        &self,
+        client_id: &str,
+        trusted: bool,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        let changed = if trusted {
+            sqlx::query(
+                "INSERT INTO client_standings
+                     (client_id, approval, trusted, blocked, changed_at, changed_by)
+                 VALUES ($1, 'none', 1, 0, $2, $3)
+                 ON CONFLICT (client_id) DO UPDATE SET trusted = 1, changed_at = $2, changed_by = $3
+                 WHERE client_standings.trusted = 0",
+            )
+        } else {
+            sqlx::query(
+                "UPDATE client_standings SET trusted = 0, changed_at = $2
+                 WHERE client_id = $1 AND trusted = 1 AND changed_by = $3",
+            )
+        };
+        let changed = changed
+            .bind(client_id)
+            .bind(now.unix())
+            .bind("configuration")
+            .execute(&mut *step)
+            .await?
+            .rows_affected();
+        if changed == 0 {
+            return Ok(());
+        }
+        let verdict = if trusted { Verdict::Trust } else { Verdict::Untrust };
+        if !trusted {
+            sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
+                .bind(client_id)
+                .execute(&mut *step)
+                .await?;
+        }
+        step.record(event.named(verdict.event()).client(client_id)).await?;
+        step.commit().await
+    }
+
     /// Keeps a finished sign-in until an administrator has decided about its client. The session is
     /// stored as after any sign-in, so that a sign-out anywhere ends the waiting as well.
     pub async fn hold_login(

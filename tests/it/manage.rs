@@ -349,6 +349,23 @@ async fn names_of_strangers_give_the_terminal_no_orders() {
 }
 
 #[tokio::test]
+async fn keys_rotated_from_the_shell_are_published_by_the_running_server() {
+    let shell = Shell::start().await;
+    let (client, tokens) = shell.app.tokens_of("bob").await;
+    assert!(shell.run(&["keys", "rotate"]).await.ok().contains("sign in 10 minutes"));
+    assert!(shell.run(&["keys", "rotate"]).await.ok().contains("not through yet"));
+
+    let keys = shell.run(&["keys", "list", "--json"]).await.json();
+    let states: Vec<&str> =
+        keys["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["next", "signs"]);
+    shell.app.advance(61); // a server reads the keys at least once a minute
+    let jwks = shell.app.http.get(&shell.app.at("/.well-known/jwks.json")).await.json();
+    assert_eq!(jwks["keys"].as_array().unwrap().len(), 2);
+    client.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.assert_status(200);
+}
+
+#[tokio::test]
 async fn commands_need_a_database_of_their_own_version_and_make_none() {
     let shell = Shell::start().await;
     let database = &shell.app.database;

@@ -394,3 +394,25 @@ async fn while_the_provider_is_away_a_remembered_approval_shows_the_page() {
     app.advance(120);
     open(&client, &[]).await.assert_leads_to(app.idp.issuer());
 }
+
+#[tokio::test]
+async fn a_client_that_the_configuration_trusts_is_remembered_until_it_no_longer_says_so() {
+    let table = |trusted: bool| {
+        format!(
+            "[[client]]\nclient_id = \"reports\"\nname = \"Reports\"\nredirect_uris = [\"{SITE}\"]\n\
+             public = true\ntrusted = {trusted}"
+        )
+    };
+    let mut app = TestApp::with(Setup { tables: table(true), ..Setup::default() }).await;
+    let client = McpClient::known_as(&app, "reports", SITE);
+    let back = client.authorize("bob", &[("scope", "create:todos")]).await;
+    client.redeem(&back.location_param("code").unwrap()).await.assert_status(200);
+    open(&client, &[]).await.assert_leads_to(app.idp.issuer());
+    app.restart().await;
+    open(&client, &[]).await.assert_leads_to(app.idp.issuer());
+
+    app.change_config(&table(true), &table(false));
+    app.restart().await;
+
+    assert_asks(&open(&client, &[]).await, "no longer trusted");
+}

@@ -157,6 +157,12 @@ impl TestApp {
         config
     }
 
+    /// What the next start finds in the file.
+    pub(crate) fn change_config(&mut self, before: &str, after: &str) {
+        assert!(self.config.contains(before));
+        self.config = self.config.replace(before, after);
+    }
+
     pub(crate) fn config_text(&self) -> String {
         self.config.clone()
     }

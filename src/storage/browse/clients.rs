@@ -1,0 +1,237 @@
+//! Clients, as administrators look through them.
+
+use sqlx::any::AnyRow;
+
+use super::after;
+use crate::clock::Timestamp;
+use crate::storage::clients::found_by;
+use crate::storage::listing::{Listing, key};
+use crate::storage::standings::{end_all_of_client, read_standing};
+use crate::storage::sweep::count_clients;
+use crate::storage::{Standing, Storage, StorageError, column, moment, moment_if_any};
+use crate::telemetry::audit::AuditEvent;
+
+/// Which clients are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct ClientFilter {
+    /// What the name, the host of the redirect URI, or the id begins with.
+    pub search: String,
+    /// `waiting`, `blocked`, `trusted`, `refused`; anything else: all.
+    pub standing: String,
+    /// The next page begins after this row.
+    pub after: String,
+}
+
+/// A client in a list.
+#[derive(Clone, Debug)]
+pub struct ClientRow {
+    /// `client_id`.
+    pub id: String,
+    /// `registered`, `created`, `configured` or `document`.
+    pub kind: String,
+    /// What it registered, JSON.
+    pub metadata: String,
+    /// Whether it has a secret.
+    pub confidential: bool,
+    /// When it first registered.
+    pub issued_at: Timestamp,
+    /// Last code redeemed or token refreshed.
+    pub last_used_at: Option<Timestamp>,
+    /// What administrators decided.
+    pub standing: Standing,
+    /// When they did, if ever.
+    pub decided_at: Option<Timestamp>,
+}
+
+const CLIENT_COLUMNS: &str =
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+            COALESCE(s.approval, 'none') AS approval, COALESCE(s.trusted, 0) AS trusted,
+            COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at
+     FROM clients c LEFT JOIN client_standings s ON s.client_id = c.id";
+const DECIDED_COLUMNS: &str =
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
+     FROM client_standings s JOIN clients c ON c.id = s.client_id";
+/// The same, walked through from the clients' side: SQLite keeps the order of a CROSS JOIN.
+const CLIENTS_DECIDED: &str =
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
+     FROM clients c CROSS JOIN client_standings s";
+/// With so few decisions of a kind, all of them are looked through; with more, the search begins with
+/// the names and soon finds enough.
+const FEW: i64 = 2000;
+impl Storage {
+    /// Clients, newest first; those with a standing by the latest decision, those found by name or host
+    /// in the order of that.
+    pub async fn browse_clients(
+        &self,
+        filter: &ClientFilter,
+        limit: i64,
+    ) -> Result<Vec<ClientRow>, StorageError> {
+        let standing = standing_wanted(filter);
+        if !filter.search.is_empty() {
+            return self.search_clients(standing, filter, limit).await;
+        }
+        let place = after(&filter.after);
+        let rows = if let Some(condition) = standing {
+            let mut listing = Listing::new(DECIDED_COLUMNS);
+            listing.only(condition);
+            if let Some((changed_at, id)) = place {
+                listing.and("(s.changed_at, s.client_id) < (?", changed_at);
+                listing.ends(", ?)", id);
+            }
+            let order = "ORDER BY s.changed_at DESC, s.client_id DESC";
+            listing.fetch(&self.pool, order, limit).await?
+        } else {
+            let mut listing = Listing::new(CLIENT_COLUMNS);
+            if let Some((issued_at, id)) = place {
+                listing.and("(c.issued_at, c.id) < (?", issued_at);
+                listing.ends(", ?)", id);
+            }
+            listing.fetch(&self.pool, "ORDER BY c.issued_at DESC, c.id DESC", limit).await?
+        };
+        rows.iter().map(read_client_row).collect()
+    }
+
+    /// Whether there are many clients with this standing; counts no further than it must.
+    async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
+        let mut listing = Listing::new("SELECT 1 AS one FROM client_standings s");
+        listing.only(condition);
+        let rows = listing.fetch(&self.pool, "", FEW + 1).await?;
+        Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
+    }
+
+    /// By id when it looks like one, else by name, else by host; each answered by an index.
+    async fn search_clients(
+        &self,
+        standing: Option<&'static str>,
+        filter: &ClientFilter,
+        limit: i64,
+    ) -> Result<Vec<ClientRow>, StorageError> {
+        let many = match standing {
+            Some(condition) => self.many_with(condition).await?,
+            None => false,
+        };
+        let begin = || {
+            let Some(condition) = standing else { return Listing::new(CLIENT_COLUMNS) };
+            let mut listing = Listing::new(if many { CLIENTS_DECIDED } else { DECIDED_COLUMNS });
+            if many {
+                listing.only("s.client_id = c.id");
+            }
+            listing.only(condition);
+            listing
+        };
+        let search = filter.search.trim();
+        let mut exact = begin();
+        exact.and("c.id = ?", search);
+        let rows = exact.fetch(&self.pool, "ORDER BY c.id", 1).await?;
+        if !rows.is_empty() {
+            return rows.iter().map(read_client_row).collect();
+        }
+        let (by, after_key) = match filter.after.split_once(' ') {
+            Some(("host", id)) => ("host", id),
+            Some(("name", id)) => ("name", id),
+            _ => ("", ""),
+        };
+        let wanted = key(search);
+        if by != "host" {
+            let mut named = begin();
+            named.begins("c.name_key >= ?", "c.name_key < ?", &wanted);
+            if let Some((name, id)) = after_key.split_once(' ') {
+                named.and("(c.name_key, c.id) > (?", name);
+                named.ends(", ?)", id);
+            }
+            let rows = named.fetch(&self.pool, "ORDER BY c.name_key, c.id", limit).await?;
+            if !rows.is_empty() || by == "name" {
+                return rows.iter().map(read_client_row).collect();
+            }
+        }
+        let mut hosted = begin();
+        hosted.begins("c.host_key >= ?", "c.host_key < ?", &wanted);
+        if let Some((host, id)) = after_key.split_once(' ') {
+            hosted.and("(c.host_key, c.id) > (?", host);
+            hosted.ends(", ?)", id);
+        }
+        let rows = hosted.fetch(&self.pool, "ORDER BY c.host_key, c.id", limit).await?;
+        rows.iter().map(read_client_row).collect()
+    }
+
+    /// Where the page after this row begins.
+    pub fn page_after_client(filter: &ClientFilter, last: &ClientRow) -> String {
+        if filter.search.is_empty() {
+            let decided = standing_wanted(filter).and(last.decided_at);
+            return format!("{} {}", decided.unwrap_or(last.issued_at).unix(), last.id);
+        }
+        let (name, host) = found_by(&last.metadata);
+        if name.starts_with(&key(filter.search.trim())) {
+            return format!("name {name} {}", last.id);
+        }
+        format!("host {host} {}", last.id)
+    }
+
+    /// How many clients wait for approval.
+    pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
+        let waiting = "SELECT COUNT(*) FROM client_standings s JOIN clients c ON c.id = s.client_id
+                       WHERE s.approval = 'waiting'";
+        Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
+    }
+
+    /// One client as administrators see it.
+    pub async fn client_row(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
+        let mut listing = Listing::new(CLIENT_COLUMNS);
+        listing.and("c.id = ?", id);
+        let rows = listing.fetch(&self.pool, "", 1).await?;
+        rows.first().map(read_client_row).transpose()
+    }
+
+    /// Deletes a client with everything that was given to it; `false` when it was gone.
+    pub async fn delete_client(
+        &self,
+        id: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        let ended = end_all_of_client(&mut step, id, "the client was deleted", now).await?;
+        for statement in [
+            "DELETE FROM remembered_consents WHERE client_id = $1",
+            "DELETE FROM client_standings WHERE client_id = $1",
+        ] {
+            sqlx::query(statement).bind(id).execute(&mut *step).await?;
+        }
+        let deleted =
+            sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *step).await?;
+        count_clients(&mut step).await?;
+        if deleted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        step.record(event.named("client_deleted").client(id).with("grants_ended", ended)).await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(true)
+    }
+}
+
+/// The condition of a list of clients with a standing.
+fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
+    Some(match filter.standing.as_str() {
+        "waiting" => "s.approval = 'waiting'",
+        "refused" => "s.approval = 'refused'",
+        "blocked" => "s.blocked = 1",
+        "trusted" => "s.trusted = 1",
+        _ => return None,
+    })
+}
+
+fn read_client_row(row: &AnyRow) -> Result<ClientRow, StorageError> {
+    Ok(ClientRow {
+        id: column(row, "id")?,
+        kind: column(row, "kind")?,
+        metadata: column(row, "metadata")?,
+        confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
+        issued_at: moment(row, "issued_at")?,
+        last_used_at: moment_if_any(row, "last_used_at")?,
+        standing: read_standing(row)?,
+        decided_at: moment_if_any(row, "changed_at")?,
+    })
+}
