@@ -27,6 +27,7 @@ words! {
         scopes: "Scopes", "スコープ";
         since: "Since", "開始";
         last_use: "Last use", "最終利用";
+        from: "from", "接続元";
         state: "State", "状態";
         live: "live", "有効";
         ended: "ended", "終了";

@@ -1,5 +1,6 @@
 //! Authorization codes: issued at the end of a login, redeemed once.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::grants::revoke;
@@ -64,6 +65,8 @@ pub struct GrantTerms {
     pub per_client: u32,
     /// Live grants of one person.
     pub per_person: u32,
+    /// Where the request came from, when that is known.
+    pub from: Option<IpAddr>,
 }
 
 impl Storage {
@@ -169,8 +172,8 @@ impl Storage {
         let subject: String = column(&row, "subject")?;
         sqlx::query(
             "INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at,
-                                 expires_at, last_used_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7)",
+                                 expires_at, last_used_at, last_used_from)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7, $9)",
         )
         .bind(&grant_id)
         .bind(&issued.client_id)
@@ -180,6 +183,7 @@ impl Storage {
         .bind(column::<String>(&row, "ceiling")?)
         .bind(now.unix())
         .bind(expires_at.unix())
+        .bind(terms.from.map(|from| from.to_string()))
         .execute(&mut *step)
         .await?;
         let idle_end = now.plus(terms.idle).min(expires_at);

@@ -193,6 +193,7 @@ pub(super) fn migrations() -> Migrator {
             include_str!("../../migrations/0008_key_rotation_and_audit_search.sql"),
         ),
         migration(10, "lists", include_str!("../../migrations/0010_lists.sql")),
+        migration(12, "from where", include_str!("../../migrations/0012_from_where.sql")),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! Refresh tokens: rotation, one successor ever, the same successor again within the grace window,
 //! reuse revokes the family (RFC 9700 §4.14.2; the rules R1–R10 of the threat catalogue).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::grants::revoke;
@@ -45,6 +46,8 @@ pub struct Rotation {
     pub replays: u32,
     /// Idle end of the successor.
     pub idle: Duration,
+    /// Where the request came from, when that is known.
+    pub from: Option<IpAddr>,
 }
 
 impl Rotation {
@@ -135,13 +138,14 @@ impl Storage {
         }
         // Revocation wins every race: the grant must be live in this very step.
         let grant = sqlx::query(
-            "UPDATE grants SET last_used_at = $2
+            "UPDATE grants SET last_used_at = $2, last_used_from = $3
              WHERE id = (SELECT grant_id FROM refresh_tokens WHERE id = $1)
                AND revoked_at IS NULL AND expires_at > $2
              RETURNING id, client_id, expires_at",
         )
         .bind(presented.id())
         .bind(now.unix())
+        .bind(rotation.from.map(|from| from.to_string()))
         .fetch_optional(&mut *step)
         .await?;
         let Some(grant) = grant else {

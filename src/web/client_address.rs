@@ -19,6 +19,11 @@ impl ClientAddress {
         extensions.get::<Self>().and_then(|address| address.0)
     }
 
+    /// The same for people to read: where it is nobody's in particular, the other end of the connection.
+    pub fn shown(extensions: &Extensions) -> Option<IpAddr> {
+        Self::of(extensions).or_else(|| extensions.get::<Peer>().map(|peer| peer.0.ip()))
+    }
+
     /// Reads `X-Forwarded-For` from the right, past the proxies we know: what stands further left anybody
     /// may have written. Without a known proxy a private or loopback address is nobody's in particular:
     /// it may be a proxy that was not configured, with the whole world behind it.

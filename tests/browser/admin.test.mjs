@@ -207,12 +207,24 @@ const PAGES = [
   { name: "client-new", path: "/clients/new" },
   { name: "grants", path: "/grants" },
   { name: "grants-ended", path: "/grants?ended=1" },
+  { name: "people", path: "/people" },
+  { name: "people-none", path: "/people?q=nobody-is-called-so" },
+  { name: "person", path: "/person?sub=oidc:demo-alice" },
+  { name: "servers", path: "/servers" },
+  { name: "keys", path: "/keys" },
+  { name: "audit", path: "/audit" },
+  { name: "audit-verified", path: "/audit?verify=1" },
+  { name: "audit-none", path: "/audit?ref=0000-0000" },
 ];
 
-const looks = [];
-for (const colorScheme of ["light", "dark"])
-  for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }])
-    looks.push({ colorScheme, viewport, reducedMotion: "reduce" });
+const desktop = { width: 1280, height: 900 };
+const phone = { width: 360, height: 740 };
+const looks = [
+  { locale: "en-US", colorScheme: "light", viewport: desktop },
+  { locale: "en-US", colorScheme: "dark", viewport: phone },
+  { locale: "ja-JP", colorScheme: "light", viewport: phone },
+  { locale: "ja-JP", colorScheme: "dark", viewport: desktop },
+];
 
 // Readable: no wider than the screen, no violation that a program can find, no complaint.
 async function readable(page, called) {
@@ -226,21 +238,25 @@ async function readable(page, called) {
   assert.deepEqual(page.complaints, [], called);
 }
 
-for (const locale of ["en-US", "ja-JP"])
-  for (const look of looks) {
-    const device = look.viewport.width < 500 ? "phone" : "desktop";
-    const called = `${device}-${look.colorScheme}-${locale.slice(0, 2)}`;
-    test(`every admin page is readable: ${called}`, async () => {
-      const page = await newPage({ ...look, locale });
-      await page.goto(`${demo.admin}/`);
-      await readable(page, `admin-sign-in-${called}`);
-      await signInAsAlice(page);
-      for (const { name, path } of PAGES) {
-        const where = typeof path === "function" ? await path(page) : path;
-        const answer = await page.goto(`${demo.admin}${where}`);
-        assert.equal(answer.status(), 200, name);
-        await readable(page, `admin-${name}-${called}`);
-      }
-      await page.context().close();
-    });
-  }
+for (const look of looks) {
+  const device = look.viewport.width < 500 ? "phone" : "desktop";
+  const called = `${device}-${look.colorScheme}-${look.locale.slice(0, 2)}`;
+  test(`every admin page, and /account, is readable: ${called}`, async () => {
+    const page = await newPage({ ...look, reducedMotion: "reduce" });
+    await page.goto(`${demo.admin}/`);
+    await readable(page, `admin-sign-in-${called}`);
+    await signInAsAlice(page);
+    for (const { name, path } of PAGES) {
+      const where = typeof path === "function" ? await path(page) : path;
+      const answer = await page.goto(`${demo.admin}${where}`);
+      assert.equal(answer.status(), 200, name);
+      await readable(page, `admin-${name}-${called}`);
+    }
+    await page.goto(`${demo.url}/account`);
+    await readable(page, `account-sign-in-${called}`);
+    await page.locator("main button").click();
+    await page.waitForURL(`${demo.url}/account`);
+    await readable(page, `account-${called}`);
+    await page.context().close();
+  });
+}

@@ -235,7 +235,8 @@ async fn a_connection_ends_from_the_list() {
     let (other, kept) = app.tokens_of("alice").await;
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let path = with_query("/grants", &[("sub", "oidc:demo-bob")]);
-    assert!(alice.page("/grants").await.contains("Bob Brown"));
+    let page = alice.page("/grants").await;
+    assert!(page.contains("Bob Brown") && page.contains("from 127.0.0.1"), "{page}");
 
     let answer = alice.press(&path, "action", "one").await;
 

@@ -269,6 +269,7 @@ async fn connect(
         attempts: 5,
         per_client: u32::MAX,
         per_person: u32::MAX,
+        from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
     };
     let redeemed = event("code_redeemed", Actor::Client, later(9)).client(&client.id);
     let redeemed =

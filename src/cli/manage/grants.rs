@@ -146,6 +146,7 @@ pub(super) fn as_json(row: &GrantRow) -> Value {
         "scope": row.ceiling.to_string(),
         "created_at": output::iso(row.created_at),
         "last_used_at": output::iso(row.last_used_at),
+        "last_used_from": row.last_used_from,
         "expires_at": output::iso(row.expires_at),
         "revoked_at": output::iso_or_null(row.revoked.as_ref().map(|(at, _)| *at)),
         "revoked_because": row.revoked.as_ref().map(|(_, because)| because),

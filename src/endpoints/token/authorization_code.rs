@@ -1,5 +1,7 @@
 //! `grant_type=authorization_code`: RFC 6749 §4.1.3, RFC 7636 §4.6.
 
+use std::net::IpAddr;
+
 use axum::response::Response;
 
 use super::{Tokens, answer};
@@ -16,6 +18,7 @@ pub(super) async fn exchange(
     app: &App,
     client: &Client,
     params: &Params,
+    from: Option<IpAddr>,
 ) -> Result<Response, ApiError> {
     let code = params.get("code")?.ok_or(TokenRefused::Missing("code"))?;
     let code = Secret::<AuthorizationCode>::parse(code).ok_or(TokenRefused::UnknownCode)?;
@@ -33,10 +36,15 @@ pub(super) async fn exchange(
         attempts: limits.code_attempts,
         per_client: limits.grants_per_client,
         per_person: limits.grants_per_person,
+        from,
     };
     let refresh_token = Secret::<RefreshToken>::generate(&new_id(app.clock()));
     let now = app.now();
-    let event = app.event("code", Actor::Client).client(&client.id).with("code_id", code.id());
+    let event = app
+        .event("code", Actor::Client)
+        .client(&client.id)
+        .with("code_id", code.id())
+        .with("from", from.map(|from| from.to_string()));
     let redeemed =
         app.storage().redeem_code(&code, &attempt, &refresh_token, terms, now, event).await?;
     match redeemed {

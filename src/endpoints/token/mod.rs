@@ -5,7 +5,7 @@ mod refresh_token;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::signing::NewToken;
 use crate::web::body;
+use crate::web::client_address::ClientAddress;
 use crate::web::client_auth::authenticate_client;
 use crate::web::error::{self, ApiError};
 use crate::web::params::Params;
@@ -25,6 +26,7 @@ pub(super) async fn post(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body, app.config().limits.token_body).await?;
@@ -39,9 +41,12 @@ pub(super) async fn post(
         return Err(TokenRefused::RepeatedParameter.into());
     }
     let client = authenticate_client(&app, &headers, &params).await?;
+    let from = ClientAddress::shown(&extensions);
     match params.get("grant_type")? {
-        Some("authorization_code") => authorization_code::exchange(&app, &client, &params).await,
-        Some("refresh_token") => refresh_token::exchange(&app, &client, &params).await,
+        Some("authorization_code") => {
+            authorization_code::exchange(&app, &client, &params, from).await
+        }
+        Some("refresh_token") => refresh_token::exchange(&app, &client, &params, from).await,
         Some(_) => Err(TokenRefused::UnsupportedGrantType.into()),
         None => Err(TokenRefused::Missing("grant_type").into()),
     }

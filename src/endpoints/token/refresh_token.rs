@@ -3,6 +3,8 @@
 //! Read and check → ask the identity provider again when its last answer is old → decide the scopes
 //! anew → rotate in one step. Nothing is consumed before everything else has succeeded.
 
+use std::net::IpAddr;
+
 use axum::response::Response;
 
 use super::{Tokens, answer};
@@ -21,6 +23,7 @@ pub(super) async fn exchange(
     app: &App,
     client: &Client,
     params: &Params,
+    from: Option<IpAddr>,
 ) -> Result<Response, ApiError> {
     let presented = params.get("refresh_token")?.ok_or(TokenRefused::Missing("refresh_token"))?;
     let presented =
@@ -45,6 +48,7 @@ pub(super) async fn exchange(
         grace: tokens.refresh_grace,
         replays: app.config().limits.grace_replays,
         idle: tokens.refresh_idle,
+        from,
     };
     // A token that rotation will refuse anyway must not make us ask the identity provider.
     let hopeless = found.used_at.is_some_and(|used_at| !rotation.in_grace(used_at, now));
@@ -58,7 +62,8 @@ pub(super) async fn exchange(
     let now = app.now();
     let event = about(app, client, &found)
         .with("scopes", granted.scopes.to_string())
-        .with("stale", granted.stale);
+        .with("stale", granted.stale)
+        .with("from", from.map(|from| from.to_string()));
     let storage = app.storage();
     let rotated =
         storage.rotate_refresh_token(&presented, &successor, rotation, now, event).await?;

@@ -45,6 +45,8 @@ pub struct GrantRow {
     pub created_at: Timestamp,
     /// Last refresh.
     pub last_used_at: Timestamp,
+    /// Where the last refresh came from.
+    pub last_used_from: Option<String>,
     /// Absolute end.
     pub expires_at: Timestamp,
     /// When and why it was ended.
@@ -64,7 +66,7 @@ pub enum Selection {
 
 const GRANT_COLUMNS: &str =
     "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, g.resource,
-            g.ceiling, g.created_at, g.last_used_at, g.expires_at, g.revoked_at, g.revoked_because
+            g.ceiling, g.created_at, g.last_used_at, g.last_used_from, g.expires_at, g.revoked_at, g.revoked_because
      FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
      LEFT JOIN clients c ON c.id = g.client_id";
 impl Storage {
@@ -115,6 +117,7 @@ impl Storage {
             ceiling: scopes(row, "ceiling")?,
             created_at: moment(row, "created_at")?,
             last_used_at: moment(row, "last_used_at")?,
+            last_used_from: column(row, "last_used_from")?,
             expires_at: moment(row, "expires_at")?,
             revoked: moment_if_any(row, "revoked_at")?.map(|at| (at, because.unwrap_or_default())),
         })
