@@ -63,7 +63,6 @@ pub mod oauth;
 pub mod policy;
 
 pub mod config;
-#[macro_use]
 pub mod telemetry;
 
 pub mod http_client;

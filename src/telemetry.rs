@@ -48,11 +48,3 @@ pub fn new_reference() -> String {
         .collect();
     format!("{}-{}", &text[..4], &text[4..])
 }
-
-/// Writes an audit event: what happened, to whom, by whom. Fields are ids and reasons, never secrets.
-#[macro_export]
-macro_rules! audit {
-    ($event:literal $(, $($field:tt)*)?) => {
-        tracing::info!(target: "portcullis::audit", event = $event $(, $($field)*)?)
-    };
-}
