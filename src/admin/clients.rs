@@ -304,7 +304,9 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
         _ => return Err(visit.missing()),
     };
     // Letting a person go on who waits is the one thing that cuts nobody off and opens nothing old.
-    if verdict != Some(Verdict::Approve) {
+    let lets_somebody_go_on =
+        verdict == Some(Verdict::Approve) && row.standing.admission == Admission::Waiting;
+    if !lets_somebody_go_on {
         action.needs_fresh_proof(&path_of(id))?;
     }
     if verdict == Some(Verdict::Trust) {

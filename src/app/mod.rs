@@ -59,11 +59,10 @@ impl App {
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
         let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
-        for client in &config.clients {
-            let event = AuditEvent::new("client_trusted", Actor::Server, &clock);
-            let (id, trusted) = (&client.client_id, client.trusted);
-            storage.configure_trust(id, trusted, clock.now(), event).await?;
-        }
+        let trusted = config.clients.iter().filter(|client| client.trusted);
+        let trusted: Vec<&str> = trusted.map(|client| client.client_id.as_str()).collect();
+        let event = AuditEvent::new("client_trusted", Actor::Server, &clock);
+        storage.configure_trust(&trusted, clock.now(), event).await?;
         let recheck = RecheckPolicy {
             recheck: config.upstream.recheck,
             outage_grace: config.upstream.outage_grace,

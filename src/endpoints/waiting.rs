@@ -110,13 +110,13 @@ async fn end(
     let back = WayBack { issuer: app.issuer(), address, state: held.request.state.clone() };
     if standing.shut_out() {
         app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;
-        return Ok(shut_out_page(app, headers, held, standing, &back).await);
+        return Ok(shut_out_page(app, headers, held, standing, &back));
     }
     release(app, headers, token, held, &back).await
 }
 
 /// The administrator said no, and the client is told, too.
-async fn shut_out_page(
+fn shut_out_page(
     app: &App,
     headers: &HeaderMap,
     held: &Held,
@@ -126,7 +126,7 @@ async fn shut_out_page(
     let reference = new_reference();
     let reason = if standing.blocked { "the client is blocked" } else { "the client is refused" };
     let event = callback::about(app, "access_denied", &held.request, Some(&held.subject));
-    app.record(event.reference(&reference).with("reason", reason)).await;
+    app.note(event.reference(&reference).with("reason", reason)); // anybody may load it again and again
     let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
     let page = MessagePage {
         language: people::language(headers),

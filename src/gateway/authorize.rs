@@ -185,31 +185,40 @@ fn plain_text(value: &str) -> Option<String> {
     }
 }
 
-/// JSON in which no object names a member twice.
+/// JSON in which no object names a member twice, of bounded size: a value takes many times the memory
+/// of its text.
 mod strict_json {
+    use std::cell::Cell;
     use std::fmt;
 
     use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
     use serde_json::{Map, Value};
 
+    /// Most values in one body: arguments of tools are smaller, and files travel as one text.
+    const VALUES: usize = 100_000;
+
     pub(super) fn parse(text: &[u8]) -> Result<Value, ()> {
         let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let value = Strict.deserialize(&mut deserializer).map_err(|_| ())?;
+        let left = Cell::new(VALUES);
+        let value = Strict(&left).deserialize(&mut deserializer).map_err(|_| ())?;
         deserializer.end().map_err(|_| ())?;
         Ok(value)
     }
 
-    struct Strict;
+    #[derive(Clone, Copy)]
+    struct Strict<'a>(&'a Cell<usize>);
 
-    impl<'de> DeserializeSeed<'de> for Strict {
+    impl<'de> DeserializeSeed<'de> for Strict<'_> {
         type Value = Value;
 
         fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+            let left = self.0.get().checked_sub(1);
+            self.0.set(left.ok_or_else(|| D::Error::custom("too many values"))?);
             deserializer.deserialize_any(self)
         }
     }
 
-    impl<'de> Visitor<'de> for Strict {
+    impl<'de> Visitor<'de> for Strict<'_> {
         type Value = Value;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,7 +251,7 @@ mod strict_json {
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
             let mut array = Vec::new();
-            while let Some(item) = items.next_element_seed(Strict)? {
+            while let Some(item) = items.next_element_seed(self)? {
                 array.push(item);
             }
             Ok(Value::Array(array))
@@ -251,7 +260,7 @@ mod strict_json {
         fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
             let mut object = Map::new();
             while let Some(name) = members.next_key::<String>()? {
-                let value = members.next_value_seed(Strict)?;
+                let value = members.next_value_seed(self)?;
                 if object.insert(name, value).is_some() {
                     return Err(A::Error::custom("a member is repeated"));
                 }

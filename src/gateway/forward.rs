@@ -19,6 +19,7 @@ use super::{assertion, legacy, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
 use crate::rates::Place;
+use crate::storage::GrantState;
 
 /// Headers that pass to the MCP server, beside every `mcp-*`.
 const TO_BACKEND: [HeaderName; 8] = [
@@ -53,11 +54,11 @@ pub(super) async fn forward(
     resource: &ResourceConfig,
     caller: Caller,
     place: Place<String>,
+    ended: watch::Receiver<u64>,
     authorized: Authorized,
 ) -> Result<Response, Refused> {
     let Authorized { request, lists_tools } = authorized;
     let target = resource.target.as_ref().ok_or(Refused::BadGateway("no target"))?;
-    let ended = app.storage().grants_ended();
     let session = session::open(app.sealer(), &caller, request.headers())?;
     let opens_stream = request.method() == Method::GET;
     let address = address(app, resource, &caller, target, &request)?;
@@ -69,19 +70,34 @@ pub(super) async fn forward(
         rebuilt.headers_mut().insert(assertion::ASSERTION, assertion);
     }
     let exchange = app.backends().request(rebuilt);
-    let answer = tokio::time::timeout(app.config().limits.gateway_response, exchange)
-        .await
-        .map_err(|_| Refused::GatewayTimeout)?
-        .map_err(|error| {
-            if caused_by_limit(&error) {
-                return Refused::TooLarge;
-            }
-            tracing::warn!(resource = resource.id, %error, "the MCP server cannot be reached");
-            Refused::BadGateway("The MCP server cannot be reached")
-        })?;
+    let exchange = tokio::time::timeout(app.config().limits.gateway_response, exchange);
+    let answer = tokio::select! {
+        answer = exchange => answer,
+        () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+    };
+    let answer = answer.map_err(|_| Refused::GatewayTimeout)?.map_err(|error| {
+        if caused_by_limit(&error) {
+            return Refused::TooLarge;
+        }
+        tracing::warn!(resource = resource.id, %error, "the MCP server cannot be reached");
+        Refused::BadGateway("The MCP server cannot be reached")
+    })?;
     // Lists of tools come in answers that asked for them, and on streams, where anything may come.
     let hidden = if lists_tools || opens_stream { Hidden::from(resource, &caller) } else { None };
     pass_back(app, resource, caller, place, ended, hidden, answer).await
+}
+
+/// Ready when the grant has ended: a body may take long to arrive, and an answer to come.
+async fn has_ended(app: &App, caller: &Caller, mut ended: watch::Receiver<u64>) {
+    loop {
+        if ended.changed().await.is_err() {
+            return std::future::pending().await; // the process ends
+        }
+        let state = app.storage().recent_grant(&caller.grant.id, app.now()).await;
+        if matches!(state, Ok(GrantState::Ended)) {
+            return;
+        }
+    }
 }
 
 /// Where the request goes: to the target, with the client's query; or to the one address of the target
@@ -152,7 +168,9 @@ fn rebuild(address: &Url, caller: &Caller, request: Request) -> Result<Request, 
 /// `Authorization`, cookies, forwarded and identity headers of the client never do.
 fn copy(from: &HeaderMap, to: &mut HeaderMap, listed: &[HeaderName]) {
     for (name, value) in from {
-        let passes = listed.contains(name) || name.as_str().starts_with("mcp-");
+        // Many servers read `_` as `-`: `mcp-session_id` would be the session id that is translated.
+        let passes = listed.contains(name)
+            || (name.as_str().starts_with("mcp-") && !name.as_str().contains('_'));
         if passes && *name != session::SESSION_ID {
             to.append(name.clone(), value.clone());
         }

@@ -74,6 +74,8 @@ async fn serve(
     resource: &ResourceConfig,
     request: Request,
 ) -> Result<Response, Refused> {
+    // From here on nothing that ends the grant is missed.
+    let ended = app.storage().grants_ended();
     // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
     let caller = match authenticate(app, resource, request.headers()).await {
         Ok(caller) => caller,
@@ -90,7 +92,7 @@ async fn serve(
     }
     let place = app.rates().request(&caller.grant.subject).ok_or(Refused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, request).await?;
-    forward::forward(app, resource, caller, place, authorized).await
+    forward::forward(app, resource, caller, place, ended, authorized).await
 }
 
 /// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the

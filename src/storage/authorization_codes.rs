@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::grants::revoke;
 use super::refresh_tokens::insert_refresh_token;
 use super::upstream_sessions::SessionUpdate;
-use super::{Engine, Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use super::{Engine, ShutOut, Step, Storage, StorageError, column, moment, moment_if_any, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
@@ -105,6 +105,11 @@ impl Storage {
             "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.ceiling,
                     c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
                     c.grant_id, s.state,
+                    CASE WHEN EXISTS (SELECT 1 FROM client_standings b
+                                      WHERE b.client_id = c.client_id
+                                      AND (b.blocked = 1 OR b.approval = 'refused'))
+                           OR EXISTS (SELECT 1 FROM people p WHERE p.subject = c.subject
+                                      AND p.blocked_at IS NOT NULL) THEN 1 ELSE 0 END AS shut_out,
                     (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
                      AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_person,
                     (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
@@ -145,7 +150,8 @@ impl Storage {
             return self.replayed(step, code.id(), now, event).await;
         }
         let session_id: String = column(&row, "session_id")?;
-        if column::<String>(&row, "state")? != "active"
+        if column::<i64>(&row, "shut_out")? != 0
+            || column::<String>(&row, "state")? != "active"
             || !self.still_active(&mut step, &session_id).await?
         {
             // The person signed out, or was cut off, in this very minute.
@@ -158,7 +164,7 @@ impl Storage {
         let grant_id = refresh_token.id().to_owned();
         let used = sqlx::query(
             "UPDATE authorization_codes SET redeemed_at = $2, grant_id = $3
-             WHERE id = $1 AND redeemed_at IS NULL",
+             WHERE id = $1 AND redeemed_at IS NULL AND expires_at > $2",
         )
         .bind(code.id())
         .bind(now.unix())
@@ -243,12 +249,24 @@ impl Storage {
 }
 
 /// Stores a code in the caller's step.
+///
+/// A client that was shut out while the person was signing in gets none.
 pub(super) async fn insert_code(
     step: &mut Step,
     new: &NewCode<'_>,
     session_id: &str,
     now: Timestamp,
 ) -> Result<(), StorageError> {
+    let shut_out: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM client_standings
+         WHERE client_id = $1 AND (blocked = 1 OR approval = 'refused')",
+    )
+    .bind(&new.request.client_id)
+    .fetch_optional(&mut **step)
+    .await?;
+    if shut_out.is_some() {
+        return Err(StorageError::ShutOut(ShutOut::Client));
+    }
     sqlx::query(
         "INSERT INTO authorization_codes
              (id, code_hash, client_id, redirect_uri, code_challenge, resource,

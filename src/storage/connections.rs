@@ -90,6 +90,24 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin().await?;
+        // Codes first: a redemption under way waits for this, or its grant is seen below.
+        let mut others = 0;
+        for statement in [
+            "UPDATE authorization_codes SET expires_at = $3
+             WHERE subject = $1 AND client_id = $2 AND redeemed_at IS NULL AND expires_at > $3",
+            "UPDATE held_logins SET ended_at = $3
+             WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
+            "DELETE FROM remembered_consents
+             WHERE subject = $1 AND client_id = $2 AND created_at <= $3",
+        ] {
+            others += sqlx::query(statement)
+                .bind(subject)
+                .bind(client_id)
+                .bind(now.unix())
+                .execute(&mut *step)
+                .await?
+                .rows_affected();
+        }
         let ended = sqlx::query(
             "UPDATE grants SET revoked_at = $4, revoked_because = $5
              WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",
@@ -102,22 +120,7 @@ impl Storage {
         .execute(&mut *step)
         .await?
         .rows_affected();
-        for statement in [
-            "UPDATE authorization_codes SET expires_at = $3
-             WHERE subject = $1 AND client_id = $2 AND redeemed_at IS NULL AND expires_at > $3",
-            "UPDATE held_logins SET ended_at = $3
-             WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
-            "DELETE FROM remembered_consents
-             WHERE subject = $1 AND client_id = $2 AND created_at <= $3",
-        ] {
-            sqlx::query(statement)
-                .bind(subject)
-                .bind(client_id)
-                .bind(now.unix())
-                .execute(&mut *step)
-                .await?;
-        }
-        if ended > 0 {
+        if ended + others > 0 {
             let event = event.subject(subject).client(client_id).resource(resource);
             step.record(event.with("because", because).with("ended", ended)).await?;
         }

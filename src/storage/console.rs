@@ -39,6 +39,8 @@ pub struct NewSignIn<'a> {
     pub session: &'a SessionUpdate,
     /// Our `sub`.
     pub subject: &'a str,
+    /// When the person last proved who they are.
+    pub proved_at: Timestamp,
     /// Absolute end.
     pub expires_at: Timestamp,
 }
@@ -85,7 +87,7 @@ impl Storage {
         sqlx::query(
             "INSERT INTO console_sessions
                  (id, token_hash, realm, subject, session_id, signed_in_at, seen_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $7)",
+             VALUES ($1, $2, $3, $4, $5, $8, $6, $7)",
         )
         .bind(new.token.id())
         .bind(new.token.hash().as_str())
@@ -94,6 +96,7 @@ impl Storage {
         .bind(session_id)
         .bind(now.unix())
         .bind(new.expires_at.unix())
+        .bind(new.proved_at.unix())
         .execute(&mut *step)
         .await?;
         step.record(event).await?;
@@ -110,7 +113,9 @@ impl Storage {
     ) -> Result<Option<SignedIn>, StorageError> {
         let row = sqlx::query(
             "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
-             FROM console_sessions WHERE id = $1 AND realm = $2",
+             FROM console_sessions WHERE id = $1 AND realm = $2
+               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = console_sessions.subject
+                               AND p.blocked_at IS NOT NULL)",
         )
         .bind(token.id())
         .bind(realm.as_str())

@@ -102,7 +102,11 @@ impl Storage {
                     s.person, s.last_ok_at
              FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
              WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
-               AND s.state = 'active'",
+               AND s.state = 'active'
+               AND NOT EXISTS (SELECT 1 FROM client_standings b WHERE b.client_id = g.client_id
+                               AND (b.blocked = 1 OR b.approval = 'refused'))
+               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = g.subject
+                               AND p.blocked_at IS NOT NULL)",
         )
         .bind(id)
         .bind(now.unix())
@@ -135,9 +139,10 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
-        if revoke(&mut step, id, because, now).await? {
-            step.record(event.grant(id).with("because", because)).await?;
+        if !revoke(&mut step, id, because, now).await? {
+            return Ok(()); // nobody needs to look again
         }
+        step.record(event.grant(id).with("because", because)).await?;
         step.commit().await?;
         self.tell_grants_ended();
         Ok(())

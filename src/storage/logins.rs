@@ -155,6 +155,15 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
+        // A made-up state must not take a turn at the writer.
+        let known: Option<String> =
+            sqlx::query_scalar("SELECT state_hash FROM logins WHERE id = $1")
+                .bind(state.id())
+                .fetch_optional(&self.pool)
+                .await?;
+        if !known.is_some_and(|known| state.hash().is(&known)) {
+            return Ok(Claimed::Unknown);
+        }
         let mut step = self.begin().await?;
         let row = sqlx::query(
             "SELECT state_hash, binding_hash, request, expires_at, ended_at FROM logins WHERE id = $1",

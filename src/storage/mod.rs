@@ -76,12 +76,24 @@ pub enum StorageError {
     /// Too many writes are waiting.
     #[error("too many writes are waiting for the database")]
     Busy,
+    /// An administrator has shut the client out, or blocked the person, while this was on its way.
+    #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked" })]
+    ShutOut(ShutOut),
     /// A row does not say what it must.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
     /// A sealed column does not open under the secret key.
     #[error("a sealed column cannot be opened")]
     Sealed(#[from] CannotOpen),
+}
+
+/// Whom an administrator does not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutOut {
+    /// A client that is blocked or refused.
+    Client,
+    /// A person who is blocked.
+    Person,
 }
 
 impl From<sqlx::Error> for StorageError {

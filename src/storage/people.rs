@@ -2,7 +2,7 @@
 
 use super::browse::PersonRow;
 use super::upstream_sessions::{Person, SessionUpdate};
-use super::{Step, Storage, StorageError, column, moment, moment_if_any};
+use super::{ShutOut, Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 use crate::telemetry::audit::AuditEvent;
@@ -30,8 +30,8 @@ pub struct ProviderSession {
 pub struct PagesSession {
     /// `admin` or `account`.
     pub realm: String,
-    /// When it began, or was last proved.
-    pub signed_in_at: Timestamp,
+    /// When it began.
+    pub began_at: Timestamp,
     /// Last request.
     pub seen_at: Timestamp,
     /// Absolute end.
@@ -41,7 +41,8 @@ pub struct PagesSession {
 }
 
 impl Storage {
-    /// Remembers that a person has signed in, in the caller's step.
+    /// Remembers that a person has signed in, in the caller's step; fails when an administrator has
+    /// blocked them meanwhile.
     pub(super) async fn note_person(
         &self,
         step: &mut Step,
@@ -49,16 +50,21 @@ impl Storage {
         subject: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        sqlx::query(
+        // The row is locked by this, so that a block that runs at the same time waits, or has come first.
+        let blocked_at: Option<i64> = sqlx::query_scalar(
             "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
-             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4",
+             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
+             RETURNING blocked_at",
         )
         .bind(subject)
         .bind(&session.issuer)
         .bind(&session.subject)
         .bind(now.unix())
-        .execute(&mut **step)
+        .fetch_one(&mut **step)
         .await?;
+        if blocked_at.is_some() {
+            return Err(StorageError::ShutOut(ShutOut::Person));
+        }
         for word in self.words_of(&session.person) {
             sqlx::query(
                 "INSERT INTO people_words (word, subject) VALUES ($1, $2)
@@ -111,8 +117,8 @@ impl Storage {
             })
             .collect::<Result<_, StorageError>>()?;
         let rows = sqlx::query(
-            "SELECT realm, signed_in_at, seen_at, expires_at, ended_at FROM console_sessions
-             WHERE subject = $1 ORDER BY signed_in_at DESC, id LIMIT $2",
+            "SELECT id, realm, seen_at, expires_at, ended_at FROM console_sessions
+             WHERE subject = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(&person.subject)
         .bind(LISTED)
@@ -123,7 +129,7 @@ impl Storage {
             .map(|row| {
                 Ok(PagesSession {
                     realm: column(row, "realm")?,
-                    signed_in_at: moment(row, "signed_in_at")?,
+                    began_at: began_at(&column::<String>(row, "id")?),
                     seen_at: moment(row, "seen_at")?,
                     expires_at: moment(row, "expires_at")?,
                     ended_at: moment_if_any(row, "ended_at")?,
@@ -249,4 +255,10 @@ async fn end_all_of_person(
         sqlx::query(statement).bind(subject).bind(now.unix()).execute(&mut **step).await?;
     }
     Ok(grants)
+}
+
+/// Ids begin with their milliseconds.
+fn began_at(id: &str) -> Timestamp {
+    let millis = id.get(..12).and_then(|hex| i64::from_str_radix(hex, 16).ok());
+    Timestamp::from_unix(millis.unwrap_or_default() / 1000)
 }

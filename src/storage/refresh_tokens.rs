@@ -141,6 +141,10 @@ impl Storage {
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
              WHERE id = (SELECT grant_id FROM refresh_tokens WHERE id = $1)
                AND revoked_at IS NULL AND expires_at > $2
+               AND NOT EXISTS (SELECT 1 FROM client_standings b WHERE b.client_id = grants.client_id
+                               AND (b.blocked = 1 OR b.approval = 'refused'))
+               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = grants.subject
+                               AND p.blocked_at IS NOT NULL)
              RETURNING id, client_id, expires_at",
         )
         .bind(presented.id())

@@ -190,7 +190,8 @@ impl Storage {
         }
         sqlx::query(
             "UPDATE client_standings
-             SET approval = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6
+             SET approval = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
+                 trusted_by = CASE WHEN $3 = 0 THEN NULL WHEN trusted = 1 THEN trusted_by ELSE $6 END
              WHERE client_id = $1",
         )
         .bind(client_id)
@@ -229,48 +230,48 @@ impl Storage {
         Ok(true)
     }
 
-    /// Brings the standing of a configured client in line with the configuration: what it trusts is
-    /// trusted, and what it trusted before and does not name any more is not. `event` tells of a change.
+    /// Brings trust in line with the configuration: what it trusts is trusted, and what it trusted before
+    /// and does not name any more is not, whatever has become of that client.
     pub async fn configure_trust(
         &self,
-        client_id: &str,
-        trusted: bool,
+        trusted: &[&str],
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
+        const BY: &str = "configuration";
         let mut step = self.begin().await?;
-        let changed = if trusted {
-            sqlx::query(
+        for client_id in trusted {
+            let changed = sqlx::query(
                 "INSERT INTO client_standings
-                     (client_id, approval, trusted, blocked, changed_at, changed_by)
-                 VALUES ($1, 'none', 1, 0, $2, $3)
-                 ON CONFLICT (client_id) DO UPDATE SET trusted = 1, changed_at = $2, changed_by = $3
+                     (client_id, approval, trusted, blocked, changed_at, changed_by, trusted_by)
+                 VALUES ($1, 'none', 1, 0, $2, $3, $3)
+                 ON CONFLICT (client_id) DO UPDATE SET trusted = 1, trusted_by = $3
                  WHERE client_standings.trusted = 0",
             )
-        } else {
-            sqlx::query(
-                "UPDATE client_standings SET trusted = 0, changed_at = $2
-                 WHERE client_id = $1 AND trusted = 1 AND changed_by = $3",
-            )
-        };
-        let changed = changed
             .bind(client_id)
             .bind(now.unix())
-            .bind("configuration")
+            .bind(BY)
             .execute(&mut *step)
-            .await?
-            .rows_affected();
-        if changed == 0 {
-            return Ok(());
+            .await?;
+            if changed.rows_affected() == 1 {
+                step.record(event.clone().again("client_trusted").client(client_id)).await?;
+            }
         }
-        let verdict = if trusted { Verdict::Trust } else { Verdict::Untrust };
-        if !trusted {
-            sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
-                .bind(client_id)
-                .execute(&mut *step)
-                .await?;
+        let before: Vec<String> = sqlx::query_scalar(
+            "SELECT client_id FROM client_standings WHERE trusted = 1 AND trusted_by = $1",
+        )
+        .bind(BY)
+        .fetch_all(&mut *step)
+        .await?;
+        for client_id in before.iter().filter(|id| !trusted.contains(&id.as_str())) {
+            for statement in [
+                "UPDATE client_standings SET trusted = 0, trusted_by = NULL WHERE client_id = $1",
+                "DELETE FROM remembered_consents WHERE client_id = $1",
+            ] {
+                sqlx::query(statement).bind(client_id).execute(&mut *step).await?;
+            }
+            step.record(event.clone().again("client_untrusted").client(client_id)).await?;
         }
-        step.record(event.named(verdict.event()).client(client_id)).await?;
         step.commit().await
     }
 
@@ -405,10 +406,10 @@ pub(super) async fn end_all_of_client(
     now: Timestamp,
 ) -> Result<u64, StorageError> {
     for statement in [
-        "UPDATE authorization_codes SET redeemed_at = $2
-         WHERE client_id = $1 AND redeemed_at IS NULL",
         "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
         "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+        "UPDATE authorization_codes SET redeemed_at = $2
+         WHERE client_id = $1 AND redeemed_at IS NULL",
     ] {
         sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
     }

@@ -110,10 +110,21 @@ impl Storage {
         now: Timestamp,
     ) -> Result<String, StorageError> {
         let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
+        // The person first, as a block does: the rows are locked in one order everywhere.
+        self.note_person(step, update, subject, now).await?;
         let mut tokens = update.tokens.clone();
         if tokens.refresh_token.is_none() {
             // Google and others hand one out at the first login only: the one at hand is still good.
             tokens.refresh_token = self.refresh_token_of(step, &id).await?;
+        }
+        let dead: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM upstream_sessions WHERE id = $1 AND state <> 'active'",
+        )
+        .bind(&id)
+        .fetch_optional(&mut **step)
+        .await?;
+        if dead.is_some() {
+            end_what_stood_on(step, &id, subject, now).await?;
         }
         sqlx::query(
             "INSERT INTO upstream_sessions
@@ -133,7 +144,6 @@ impl Storage {
         .bind(now.unix())
         .execute(&mut **step)
         .await?;
-        self.note_person(step, update, subject, now).await?;
         Ok(id)
     }
 
@@ -373,4 +383,29 @@ impl Storage {
         }
         Ok(ended)
     }
+}
+
+/// A session that ended and begins anew takes nothing of its former life along: codes, sign-ins to the
+/// pages, whoever waits.
+async fn end_what_stood_on(
+    step: &mut Step,
+    session_id: &str,
+    subject: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    for (statement, key) in [
+        (
+            "UPDATE authorization_codes SET expires_at = $2
+             WHERE session_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
+            session_id,
+        ),
+        (
+            "UPDATE console_sessions SET ended_at = $2 WHERE session_id = $1 AND ended_at IS NULL",
+            session_id,
+        ),
+        ("UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL", subject),
+    ] {
+        sqlx::query(statement).bind(key).bind(now.unix()).execute(&mut **step).await?;
+    }
+    Ok(())
 }

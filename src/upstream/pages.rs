@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{LoginFailed, Upstream, UpstreamError};
+use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::storage::SessionUpdate;
 
@@ -47,22 +48,34 @@ impl Upstream {
         Ok((url, PagesLogin { nonce, pkce_verifier: verifier.secret().clone(), anew }))
     }
 
-    /// Turns the provider's answer into a person and tokens; parameters as at the callback.
+    /// Turns the provider's answer into a person and tokens, and says when the person last proved who
+    /// they are: long ago, when the provider does not tell. Parameters as at the callback.
     pub async fn finish_pages_login(
         &self,
         login: &PagesLogin,
         iss: Option<&str>,
         code: Option<&str>,
         error: Option<&str>,
-    ) -> Result<SessionUpdate, LoginFailed> {
+    ) -> Result<(SessionUpdate, Timestamp), LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
         let (session, proved_at) = self.finish(nonce, verifier, iss, code, error).await?;
-        // Not every provider says when; those that do are taken at their word.
-        let oldest = self.0.clock.now().unix() - NEW_PROOF;
-        if login.anew && proved_at.is_some_and(|at| at < oldest) {
-            let reason = "a new proof was asked for, and the provider answered with an old one";
-            return Err(LoginFailed::Untrusted(reason.to_owned()));
-        }
-        Ok(session)
+        let now = self.0.clock.now().unix();
+        let proved_at = match proved_at {
+            Some(at) if login.anew && at < now - NEW_PROOF => {
+                let reason = "a new proof was asked for, and the provider answered with an old one";
+                return Err(LoginFailed::Untrusted(reason.to_owned()));
+            }
+            Some(at) => at.min(now),
+            // GitHub and Google cannot be asked: that the person came back is all there is.
+            None if login.anew && self.0.config.preset.proof_anew.is_empty() => now,
+            // Who is asked with `max_age` must answer with `auth_time` (OIDC Core §3.1.2.1): without it
+            // somebody may have taken the question out of the address.
+            None if login.anew => {
+                let reason = "a new proof was asked for, and the provider does not say when it was";
+                return Err(LoginFailed::Untrusted(reason.to_owned()));
+            }
+            None => 0,
+        };
+        Ok((session, Timestamp::from_unix(proved_at)))
     }
 }

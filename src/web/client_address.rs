@@ -33,12 +33,13 @@ impl ClientAddress {
         if !is_trusted(&peer) {
             return Self(Some(peer).filter(is_public));
         }
-        let mut values: Vec<&str> = Vec::new();
+        let mut values: Vec<&[u8]> = Vec::new();
         for value in headers.get_all("x-forwarded-for") {
-            let Ok(value) = value.to_str() else { return Self(None) };
-            values.extend(value.split(','));
+            values.extend(value.as_bytes().split(|byte| *byte == b','));
         }
         for value in values.iter().rev() {
+            // What stands further left may be anything, and must not hide what the proxy wrote.
+            let value = std::str::from_utf8(value).unwrap_or_default();
             let Some(address) = parse(value.trim()) else { return Self(None) };
             if !is_trusted(&address) {
                 return Self(Some(address));
@@ -85,6 +86,21 @@ mod tests {
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
         let found = ClientAddress::find(peer.parse().unwrap(), &headers, &trusted);
         found.0.map(|address| address.to_string())
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_hide_nothing_of_what_the_proxy_wrote() {
+        let mut headers = HeaderMap::new();
+        let value = axum::http::HeaderValue::from_bytes(b"\xff, 203.0.113.7").unwrap();
+        headers.insert("x-forwarded-for", value);
+
+        let found = ClientAddress::find(
+            [127, 0, 0, 1].into(),
+            &headers,
+            &["127.0.0.1/32".parse().unwrap()],
+        );
+
+        assert_eq!(found, ClientAddress(Some([203, 0, 113, 7].into())));
     }
 
     #[test]

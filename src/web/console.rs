@@ -289,8 +289,9 @@ pub async fn finish_sign_in(
     let answer = (get("iss"), get("code"), get("error"));
     let login = &underway.login;
     let finished = app.upstream().finish_pages_login(login, answer.0, answer.1, answer.2).await;
-    let session = finished.map_err(|failed| failed_page(headers, &failed))?;
-    let mut response = let_in(app, site, headers, &session, &underway.go_on).await?;
+    let (session, proved_at) = finished.map_err(|failed| failed_page(headers, &failed))?;
+    let came = Came { session: &session, proved_at, go_on: &underway.go_on };
+    let mut response = let_in(app, site, headers, &came).await?;
     let clear = site.cookies().clear_underway(site.realm);
     response.headers_mut().append(header::SET_COOKIE, clear);
     Ok(response)
@@ -302,13 +303,20 @@ fn underway(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Option<Underway>
     serde_json::from_slice(&json).ok()
 }
 
+/// Somebody who has come back from the identity provider.
+struct Came<'a> {
+    session: &'a SessionUpdate,
+    proved_at: Timestamp,
+    go_on: &'a str,
+}
+
 async fn let_in(
     app: &App,
     site: &Site<'_>,
     headers: &HeaderMap,
-    session: &SessionUpdate,
-    go_on: &str,
+    came: &Came<'_>,
 ) -> Result<Response, PageError> {
+    let &Came { session, proved_at, go_on } = came;
     let storage = |error: StorageError| PageError::storage(headers, &error);
     let subject = app.subject(&session.subject);
     let about = |event| {
@@ -328,8 +336,14 @@ async fn let_in(
     let now = app.now();
     let token = Secret::<ConsoleSession>::generate(&new_id(app.clock()));
     let expires_at = now.plus(ABSOLUTE);
-    let new =
-        NewSignIn { token: &token, realm: site.realm, session, subject: &subject, expires_at };
+    let new = NewSignIn {
+        token: &token,
+        realm: site.realm,
+        session,
+        subject: &subject,
+        proved_at,
+        expires_at,
+    };
     let before = site.cookies().console(headers, site.realm);
     let event = about("console_signed_in");
     app.storage().sign_in(&new, before.as_ref(), now, event).await.map_err(storage)?;

@@ -27,9 +27,9 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
         return next.run(request).await;
     };
     let asked = match request.uri().path() {
-        "/authorize" => Asked::Authorize,
+        "/authorize" | "/auth/callback" => Asked::Authorize,
         "/consent" => Asked::Consent,
-        "/token" => Asked::Token,
+        "/token" | "/revoke" | "/introspect" => Asked::Token,
         path if path.contains("/.well-known/") => Asked::Discovery,
         _ => return next.run(request).await,
     };

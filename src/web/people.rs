@@ -10,7 +10,7 @@ use crate::clients::FindError;
 use crate::oauth::client::{Client, Currency};
 use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::{Destination, ReturnAddress, destination};
-use crate::storage::StorageError;
+use crate::storage::{ShutOut, StorageError};
 use crate::telemetry::new_reference;
 use crate::upstream::UpstreamError;
 
@@ -85,6 +85,13 @@ impl PageError {
                 Message::TemporarilyUnavailable,
                 error,
             ),
+            StorageError::ShutOut(who) => {
+                let message = match who {
+                    ShutOut::Client => Message::ClientShutOut,
+                    ShutOut::Person => Message::PersonBlocked,
+                };
+                Self::new(headers, StatusCode::FORBIDDEN, message, error)
+            }
             StorageError::Corrupt(_) | StorageError::Sealed(_) => {
                 Self::new(headers, StatusCode::INTERNAL_SERVER_ERROR, Message::ServerError, error)
             }

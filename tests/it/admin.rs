@@ -339,3 +339,95 @@ async fn clients_are_found_by_name_host_and_id_and_paged() {
     assert!(by_id.contains("Robot 03") && !by_id.contains("Robot 04"));
     assert!(alice.page("/clients?q=nothing").await.contains("No client fits"));
 }
+
+/// A sign-in that waits for the identity provider's token endpoint: its callback, under way.
+async fn under_way(
+    app: &TestApp,
+    client: &crate::harness::client::McpClient,
+    person: &str,
+) -> tokio::task::JoinHandle<crate::harness::http::Answer> {
+    let idp_url = client.approve(&[]).await;
+    let callback = client.log_in(&idp_url, person).await;
+    app.idp.token_gate().close();
+    let before = app.idp.requests_to("/token");
+    let browser = client.browser.clone();
+    let answer = tokio::spawn(async move { browser.get(&callback).await });
+    while app.idp.requests_to("/token") == before {
+        tokio::task::yield_now().await;
+    }
+    answer
+}
+
+#[tokio::test]
+async fn a_client_blocked_while_somebody_signs_in_gets_nothing() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let answer = under_way(&app, &client, "bob").await;
+
+    let path = with_query("/client", &[("id", &client.id)]);
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    app.idp.token_gate().open();
+
+    let page = answer.await.unwrap();
+    page.assert_page(403);
+    assert!(page.text().contains("This application is blocked"));
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM authorization_codes").await, 0);
+}
+
+#[tokio::test]
+async fn a_person_blocked_while_they_sign_in_gets_nothing() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    client.sign_in("bob").await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let answer = under_way(&app, &client, "bob").await;
+
+    let path = with_query("/person", &[("sub", "oidc:demo-bob")]);
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/person"));
+    app.idp.token_gate().open();
+
+    let page = answer.await.unwrap();
+    page.assert_page(403);
+    assert!(page.text().contains("Your access is blocked"));
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM authorization_codes").await, 1);
+    let alive =
+        "SELECT COUNT(*) FROM upstream_sessions WHERE state = 'active' AND subject = 'demo-bob'";
+    assert_eq!(app.database.number(alive).await, 0);
+}
+
+#[tokio::test]
+async fn what_slipped_past_a_block_is_of_no_use() {
+    let app = TestApp::start().await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let code = client.code("bob").await;
+    // As if the block had come a moment too early for the step that ends grants.
+    app.database
+        .execute(&format!(
+            "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
+             VALUES ('{}', 'none', 0, 1, 0, 'x')",
+            client.id
+        ))
+        .await;
+
+    client.redeem(&code).await.assert_error(400, "invalid_grant");
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    app.storage().settle_audit().await.unwrap();
+    let fresh = client.elsewhere();
+    while fresh.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.status != 401 {
+        tokio::task::yield_now().await; // what is remembered of a grant is a second old at most
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_blocked_client_does_not_let_it_in_again() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press(&path, "action", "delete").await.assert_leads_to(&alice.at("/clients"));
+
+    let blocked = "SELECT COUNT(*) FROM client_standings WHERE blocked = 1";
+    assert_eq!(app.database.number(blocked).await, 1);
+}

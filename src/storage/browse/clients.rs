@@ -195,7 +195,8 @@ impl Storage {
         let ended = end_all_of_client(&mut step, id, "the client was deleted", now).await?;
         for statement in [
             "DELETE FROM remembered_consents WHERE client_id = $1",
-            "DELETE FROM client_standings WHERE client_id = $1",
+            "DELETE FROM client_standings
+             WHERE client_id = $1 AND blocked = 0 AND approval <> 'refused'",
         ] {
             sqlx::query(statement).bind(id).execute(&mut *step).await?;
         }

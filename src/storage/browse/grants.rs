@@ -135,10 +135,12 @@ impl Storage {
         let ended = match which {
             Selection::Client(id) => {
                 forget_where(&mut step, "client_id = $1", id).await?;
+                end_pending(&mut step, "client_id = $1", id, now).await?;
                 end_where(&mut step, "client_id = $3", id, because, now).await?
             }
             Selection::Person(subject) => {
                 forget_where(&mut step, "subject = $1", subject).await?;
+                end_pending(&mut step, "subject = $1", subject, now).await?;
                 end_where(&mut step, "subject = $3", subject, because, now).await?
             }
             // Ids begin with their milliseconds.
@@ -189,5 +191,28 @@ async fn forget_where(
 ) -> Result<(), StorageError> {
     let sql = format!("DELETE FROM remembered_consents WHERE {condition}");
     sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).execute(&mut **step).await?;
+    Ok(())
+}
+
+/// Codes on their way and whoever waits end with the grants.
+async fn end_pending(
+    step: &mut Step,
+    condition: &'static str,
+    value: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    for sql in [
+        format!(
+            "UPDATE authorization_codes SET expires_at = $2
+             WHERE {condition} AND redeemed_at IS NULL AND expires_at > $2"
+        ),
+        format!("UPDATE held_logins SET ended_at = $2 WHERE {condition} AND ended_at IS NULL"),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(value)
+            .bind(now.unix())
+            .execute(&mut **step)
+            .await?;
+    }
     Ok(())
 }
