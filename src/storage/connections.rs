@@ -90,10 +90,11 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin().await?;
-        // Codes first: a redemption under way waits for this, or its grant is seen below.
+        // Codes first, and as used ones: a redemption that runs at the same time holds its code, and has
+        // either made its grant when the grants end here, or finds the code used.
         let mut others = 0;
         for statement in [
-            "UPDATE authorization_codes SET expires_at = $3
+            "UPDATE authorization_codes SET redeemed_at = $3
              WHERE subject = $1 AND client_id = $2 AND redeemed_at IS NULL AND expires_at > $3",
             "UPDATE held_logins SET ended_at = $3
              WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",

@@ -8,6 +8,7 @@ use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::publisher::{Page, Publisher};
 use crate::harness::signer::{ASSERTION_TYPE, Signer};
 use crate::harness::{Setup, TestApp};
+use crate::races::rounds;
 
 const ID: &str = "https://client.example/oauth/client.json";
 const KEYS: &str = "https://keys.example/jwks?of=client";
@@ -144,28 +145,30 @@ async fn pkj_09_nothing_but_a_signature_of_its_own_key_for_us_will_do() {
 
 #[tokio::test]
 async fn jw_06_of_a_hundred_uses_of_one_assertion_one_counts_and_a_restart_forgets_none() {
-    let mut app = TestApp::start().await;
-    let signer = Signer::new("one");
-    let client = registered(&app, &signer).await;
-    let assertion = signer.assertion(&app, &client.id, &json!({ "jti": "only-once" }));
+    for _ in rounds() {
+        let mut app = TestApp::start().await;
+        let signer = Signer::new("one");
+        let client = registered(&app, &signer).await;
+        let assertion = signer.assertion(&app, &client.id, &json!({ "jti": "only-once" }));
 
-    let answers = join_all((0..100).map(|_| send(&client, &assertion))).await;
+        let answers = join_all((0..100).map(|_| send(&client, &assertion))).await;
 
-    assert_eq!(answers.iter().filter(|status| **status == 400).count(), 1, "{answers:?}");
-    assert_eq!(answers.iter().filter(|status| **status == 401).count(), 99);
-    app.restart().await;
-    assert_eq!(send(&client, &assertion).await, 401);
-    // A second assertion with the same jti is the same to us; another client's is not.
-    let same = signer.assertion(
-        &app,
-        &client.id,
-        &json!({ "jti": "only-once", "exp": app.now().unix() + 90 }),
-    );
-    assert_eq!(send(&client, &same).await, 401);
-    let other_signer = Signer::new("two");
-    let other = registered(&app, &other_signer).await;
-    let theirs = other_signer.assertion(&app, &other.id, &json!({ "jti": "only-once" }));
-    assert_eq!(send(&other, &theirs).await, 400);
+        assert_eq!(answers.iter().filter(|status| **status == 400).count(), 1, "{answers:?}");
+        assert_eq!(answers.iter().filter(|status| **status == 401).count(), 99);
+        app.restart().await;
+        assert_eq!(send(&client, &assertion).await, 401);
+        // A second assertion with the same jti is the same to us; another client's is not.
+        let same = signer.assertion(
+            &app,
+            &client.id,
+            &json!({ "jti": "only-once", "exp": app.now().unix() + 90 }),
+        );
+        assert_eq!(send(&client, &same).await, 401);
+        let other_signer = Signer::new("two");
+        let other = registered(&app, &other_signer).await;
+        let theirs = other_signer.assertion(&app, &other.id, &json!({ "jti": "only-once" }));
+        assert_eq!(send(&other, &theirs).await, 400);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::harness::TestApp;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::Answer;
 use crate::harness::signer::Signer;
+use crate::races::rounds;
 
 const LIVE: &str = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
 const CALLBACK: &str = "https://app.example/callback";
@@ -180,24 +181,29 @@ async fn reg_33_deleting_a_client_ends_its_grants_at_once_and_nobody_elses() {
 /// C8: whatever the order, a client that is gone holds nothing that lives.
 #[tokio::test]
 async fn c8_a_deletion_wins_every_race_with_a_redemption() {
-    let app = TestApp::start().await;
-    for _ in 0..10 {
-        let managed = Managed::register(&app).await;
-        let client = managed.client();
-        let mut codes = Vec::new();
-        for _ in 0..3 {
-            codes.push(client.code("bob").await);
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        for _ in 0..10 {
+            let managed = Managed::register(&app).await;
+            let client = managed.client();
+            let mut codes = Vec::new();
+            for _ in 0..3 {
+                codes.push(client.code("bob").await);
+            }
+            let redeeming = join_all(codes.iter().map(|code| client.redeem(code)));
+            let (answers, deleted) =
+                tokio::join!(redeeming, managed.send("DELETE", &managed.token, ""));
+            deleted.assert_status(204);
+            for answer in answers.iter().filter(|answer| answer.status == 200) {
+                let tokens = Tokens::of(answer);
+                client
+                    .call_tool(&tokens.access_token, "get-todos", json!({}))
+                    .await
+                    .assert_status(401);
+            }
         }
-        let redeeming = join_all(codes.iter().map(|code| client.redeem(code)));
-        let (answers, deleted) =
-            tokio::join!(redeeming, managed.send("DELETE", &managed.token, ""));
-        deleted.assert_status(204);
-        for answer in answers.iter().filter(|answer| answer.status == 200) {
-            let tokens = Tokens::of(answer);
-            client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(401);
-        }
+        assert_eq!(app.database.number(LIVE).await, 0);
     }
-    assert_eq!(app.database.number(LIVE).await, 0);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod waiting;
 mod client_assertions;
 mod codes;
 mod introspection;
+mod races;
 mod refresh;
 mod revocation;
 mod token_endpoint;

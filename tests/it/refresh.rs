@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
+use crate::races::rounds;
 
 const LIVE: &str = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
 const SUCCESSORS: &str = "SELECT COUNT(*) FROM refresh_tokens WHERE parent_id IS NOT NULL";
@@ -48,46 +49,52 @@ async fn rt_01_each_use_brings_a_new_token_and_the_same_scopes() {
 /// T1, the case of parallel workers.
 #[tokio::test]
 async fn rt_01_eleven_at_once_all_get_one_and_the_same_successor() {
-    let app = TestApp::start().await;
-    let (client, tokens) = app.tokens_of("bob").await;
-    let answers = client.refresh_at_once(&tokens.refresh_token, 11).await;
-    assert_eq!(count(&answers, 200), 11);
-    assert_eq!(successors(&answers).len(), 1);
-    assert_eq!(app.database.number(SUCCESSORS).await, 1);
-    assert_eq!(app.database.number(LIVE).await, 1);
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        let (client, tokens) = app.tokens_of("bob").await;
+        let answers = client.refresh_at_once(&tokens.refresh_token, 11).await;
+        assert_eq!(count(&answers, 200), 11);
+        assert_eq!(successors(&answers).len(), 1);
+        assert_eq!(app.database.number(SUCCESSORS).await, 1);
+        assert_eq!(app.database.number(LIVE).await, 1);
+    }
 }
 
-/// T1, a hundred.
+/// T1, a hundred: with the grace as it is by default, and with 120 seconds.
 #[tokio::test]
 async fn rt_01_of_a_hundred_at_once_eleven_succeed_and_the_rest_is_told_to_wait() {
-    let app = TestApp::with(unlimited()).await;
-    let (client, tokens) = app.tokens_of("bob").await;
-    app.advance(16 * 60); // the identity provider has to be asked, once
-    let before = app.idp.requests_to("/token");
-    let answers = client.refresh_at_once(&tokens.refresh_token, 100).await;
-    assert_eq!((count(&answers, 200), count(&answers, 429)), (11, 89));
-    for answer in answers.iter().filter(|answer| answer.status == 429) {
-        assert!(answer.header("retry-after").is_some());
+    for setup in rounds().flat_map(|_| [unlimited(), grace(120)]) {
+        let app = TestApp::with(setup).await;
+        let (client, tokens) = app.tokens_of("bob").await;
+        app.advance(16 * 60); // the identity provider has to be asked, once
+        let before = app.idp.requests_to("/token");
+        let answers = client.refresh_at_once(&tokens.refresh_token, 100).await;
+        assert_eq!((count(&answers, 200), count(&answers, 429)), (11, 89));
+        for answer in answers.iter().filter(|answer| answer.status == 429) {
+            assert!(answer.header("retry-after").is_some());
+        }
+        let successors = successors(&answers);
+        assert_eq!(successors.len(), 1);
+        assert_eq!(app.database.number(SUCCESSORS).await, 1);
+        assert_eq!(app.database.number(LIVE).await, 1, "nothing is revoked");
+        assert_eq!(app.idp.requests_to("/token") - before, 1);
+        let successor = successors.first().unwrap();
+        client.refresh(successor).await.assert_status(200);
     }
-    let successors = successors(&answers);
-    assert_eq!(successors.len(), 1);
-    assert_eq!(app.database.number(SUCCESSORS).await, 1);
-    assert_eq!(app.database.number(LIVE).await, 1, "nothing is revoked");
-    assert_eq!(app.idp.requests_to("/token") - before, 1);
-    let successor = successors.first().unwrap();
-    client.refresh(successor).await.assert_status(200);
 }
 
 /// T2.
 #[tokio::test]
 async fn rt_02_without_grace_a_second_use_revokes_the_family() {
-    let app = TestApp::with(grace(0)).await;
-    let (client, tokens) = app.tokens_of("bob").await;
-    let answers = client.refresh_at_once(&tokens.refresh_token, 100).await;
-    assert_eq!((count(&answers, 200), count(&answers, 400)), (1, 99));
-    assert_eq!(app.database.number(LIVE).await, 0);
-    let successor = successors(&answers).pop_first().unwrap();
-    client.refresh(&successor).await.assert_error(400, "invalid_grant");
+    for _ in rounds() {
+        let app = TestApp::with(grace(0)).await;
+        let (client, tokens) = app.tokens_of("bob").await;
+        let answers = client.refresh_at_once(&tokens.refresh_token, 100).await;
+        assert_eq!((count(&answers, 200), count(&answers, 400)), (1, 99));
+        assert_eq!(app.database.number(LIVE).await, 0);
+        let successor = successors(&answers).pop_first().unwrap();
+        client.refresh(&successor).await.assert_error(400, "invalid_grant");
+    }
 }
 
 /// T3.
@@ -213,17 +220,22 @@ async fn rules_are_asked_again_at_every_refresh() {
 /// C7: whatever the order, nothing is minted after the revocation was answered.
 #[tokio::test]
 async fn c7_revocation_wins_every_race() {
-    let app = TestApp::start().await;
-    for _ in 0..25 {
-        let (client, tokens) = app.tokens_of("bob").await;
-        let race = join_all((0..4).map(|_| client.refresh(&tokens.refresh_token)));
-        let (answers, revoked) = tokio::join!(race, client.revoke(&tokens.refresh_token));
-        revoked.assert_status(200);
-        for answer in answers.iter().filter(|answer| answer.status == 200) {
-            let won = Tokens::of(answer);
-            client.refresh(&won.refresh_token).await.assert_error(400, "invalid_grant");
-            client.call_tool(&won.access_token, "get-todos", json!({})).await.assert_status(401);
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        for _ in 0..25 {
+            let (client, tokens) = app.tokens_of("bob").await;
+            let race = join_all((0..4).map(|_| client.refresh(&tokens.refresh_token)));
+            let (answers, revoked) = tokio::join!(race, client.revoke(&tokens.refresh_token));
+            revoked.assert_status(200);
+            for answer in answers.iter().filter(|answer| answer.status == 200) {
+                let won = Tokens::of(answer);
+                client.refresh(&won.refresh_token).await.assert_error(400, "invalid_grant");
+                client
+                    .call_tool(&won.access_token, "get-todos", json!({}))
+                    .await
+                    .assert_status(401);
+            }
+            client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
         }
-        client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
     }
 }

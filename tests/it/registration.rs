@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::client::{McpClient, REDIRECT_URI};
 use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
+use crate::races::rounds;
 
 async fn register(app: &TestApp, metadata: &Value) -> Answer {
     app.http.post_json(&app.at("/register"), metadata, &[]).await
@@ -67,15 +68,19 @@ async fn reg_03_a_confidential_client_gets_a_secret_of_its_own_each_time() {
 
 #[tokio::test]
 async fn rg_01_identical_registrations_are_the_same_public_client_and_cost_one_row() {
-    let app = TestApp::start().await;
-    let metadata = json!({ "client_name": "Same", "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none" });
-    let answers = join_all((0..100).map(|_| register(&app, &metadata))).await;
-    let ids: BTreeSet<String> = answers
-        .iter()
-        .map(|answer| answer.assert_status(201).json()["client_id"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(ids.len(), 1);
-    assert_eq!(app.database.number("SELECT COUNT(*) FROM clients").await, 1);
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        let metadata = json!({ "client_name": "Same", "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none" });
+        let answers = join_all((0..100).map(|_| register(&app, &metadata))).await;
+        let ids: BTreeSet<String> = answers
+            .iter()
+            .map(|answer| {
+                answer.assert_status(201).json()["client_id"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(app.database.number("SELECT COUNT(*) FROM clients").await, 1);
+    }
 }
 
 #[tokio::test]

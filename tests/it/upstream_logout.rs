@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::client::{Tokens, jwt_part};
 use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
+use crate::races::rounds;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -82,6 +83,24 @@ async fn a_message_counts_once() {
     let answers = futures_util::future::join_all((0..100).map(|_| send(&app, &claims, None))).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert!(works(&bob, &again).await, "the old message ends no new session");
+}
+
+#[tokio::test]
+async fn a_logout_token_counts_once_of_a_hundred() {
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        let (bob, tokens) = app.tokens_of("bob").await;
+        let mut claims = logout_claims(&app, "once");
+        claims["sub"] = "demo-bob".into();
+
+        let answers =
+            futures_util::future::join_all((0..100).map(|_| send(&app, &claims, None))).await;
+
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        assert!(!works(&bob, &tokens).await);
+        let told = "SELECT COUNT(*) FROM audit_events WHERE event = 'upstream_logout'";
+        assert_eq!(app.database.number(told).await, 1);
+    }
 }
 
 #[tokio::test]
