@@ -290,6 +290,24 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
+/// Ends the codes of a session that are on their way, in the caller's step, after the session itself has
+/// ended: a sign-in of the next minute makes the session live again, but not what was asked before.
+pub(super) async fn end_codes_of_session(
+    step: &mut Step,
+    session_id: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    sqlx::query(
+        "UPDATE authorization_codes SET redeemed_at = $2
+         WHERE session_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
+    )
+    .bind(session_id)
+    .bind(now.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}
+
 /// Ends the least recently used grants of a person beyond the most that one may have, and says whether
 /// there were any. The audit trail is told of each, beside `event`.
 async fn end_surplus(

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::authorization_codes::end_codes_of_session;
 use super::upstream_sessions::Person;
 use super::{Step, Storage, StorageError, column};
 use crate::clock::Timestamp;
@@ -93,6 +94,7 @@ impl Storage {
             .bind(because)
             .execute(&mut *step)
             .await?;
+            end_codes_of_session(&mut step, session, now).await?;
             sqlx::query(
                 "UPDATE grants SET revoked_at = $2, revoked_because = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",

@@ -237,6 +237,15 @@ async fn end_all_of_person(
     .bind(because)
     .execute(&mut **step)
     .await?;
+    // A sign-in of the next minute makes the session live again, but not what was asked before.
+    sqlx::query(
+        "UPDATE authorization_codes SET redeemed_at = $2
+         WHERE subject = $1 AND redeemed_at IS NULL AND expires_at > $2",
+    )
+    .bind(subject)
+    .bind(now.unix())
+    .execute(&mut **step)
+    .await?;
     let grants = sqlx::query(
         "UPDATE grants SET revoked_at = $2, revoked_because = $3
          WHERE subject = $1 AND revoked_at IS NULL",

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
+use super::authorization_codes::end_codes_of_session;
 use super::{Step, Storage, StorageError, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::Facts;
@@ -343,7 +344,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// Ends the session and every grant that came from it; `false` when a newer login came in
+    /// Ends the session and every grant and code that came from it; `false` when a newer login came in
     /// between, which the refusal was not about.
     pub async fn end_session(
         &self,
@@ -366,6 +367,7 @@ impl Storage {
         .rows_affected()
             == 1;
         if ended {
+            end_codes_of_session(&mut step, &session.id, now).await?;
             sqlx::query(
                 "UPDATE grants SET revoked_at = $2, revoked_because = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",
