@@ -273,6 +273,7 @@ mod strict_json {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn gw_23_a_repeated_member_is_not_json_rpc() {
@@ -308,5 +309,57 @@ mod tests {
         let in_a_batch = Err(Refused::HeaderMismatch(Value::Null));
         assert_eq!(check_headers(&headers("tools/call", &encoded), &batch), in_a_batch);
         assert_eq!(check_headers(&HeaderMap::new(), &batch), Ok(()));
+    }
+
+    /// JSON as text, each object with its first member written once more where `doubled` says so.
+    fn json() -> impl Strategy<Value = (String, bool)> {
+        let leaf = prop_oneof![
+            prop::sample::select(vec![
+                "null",
+                "true",
+                "0",
+                "-1",
+                "1.5",
+                "1e9",
+                "\"x\"",
+                "\"\\u0061\""
+            ])
+            .prop_map(|text| (text.to_owned(), false)),
+            any::<String>().prop_map(|text| (Value::from(text).to_string(), false)),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let array = prop::collection::vec(inner.clone(), 0..4).prop_map(|items| {
+                let texts: Vec<&str> = items.iter().map(|(text, _)| text.as_str()).collect();
+                (format!("[{}]", texts.join(",")), items.iter().any(|(_, doubled)| *doubled))
+            });
+            let object = (prop::collection::vec(inner, 0..4), prop::bool::weighted(0.1)).prop_map(
+                |(values, doubled)| {
+                    let doubled = doubled && !values.is_empty();
+                    let mut members: Vec<String> = values
+                        .iter()
+                        .enumerate()
+                        .map(|(n, (text, _))| format!("\"m{n}\":{text}"))
+                        .collect();
+                    if doubled {
+                        members.push("\"\\u006d0\":7".to_owned()); // m0, spelled otherwise
+                    }
+                    let inside = values.iter().any(|(_, doubled)| *doubled);
+                    (format!("{{{}}}", members.join(",")), doubled || inside)
+                },
+            );
+            prop_oneof![array, object]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn gw_23_strict_json_is_json_without_repeated_members((text, doubled) in json(), raw in any::<Vec<u8>>()) {
+            let _ = strict_json::parse(&raw);
+            let lenient: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(strict_json::parse(text.as_bytes()), if doubled { Err(()) } else { Ok(lenient.clone()) });
+            is_plain(&lenient);
+        }
     }
 }

@@ -57,6 +57,7 @@ impl DisplayName {
             .chars()
             .map(|c| if c.is_whitespace() { ' ' } else { c })
             .filter(|c| is_shown(*c))
+            .nfc() // once more: what stood between two characters may be gone
             .collect();
         let mut text =
             kept.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

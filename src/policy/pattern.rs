@@ -110,6 +110,7 @@ fn glob_matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_pattern_matches_the_whole_name_and_only_when_it_says_so() {
@@ -169,6 +170,32 @@ mod tests {
         let name = "a".repeat(100_000) + "!";
         for pattern in ["regex:(a+)+", "regex:(a|aa)+", "regex:(a*)*b", "glob:*a*a*a*a*b"] {
             assert!(!Wanted::parse(pattern).unwrap().is(&name), "{pattern}");
+        }
+    }
+
+    /// Whether a pattern with stars holds, by trying every length of each.
+    fn by_trying(pattern: &[char], name: &[char]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            ['*', rest @ ..] => (0..=name.len()).any(|taken| by_trying(rest, &name[taken..])),
+            [letter, rest @ ..] => name.first() == Some(letter) && by_trying(rest, &name[1..]),
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_glob_agrees_with_trying_every_length(pattern in "[ab*é]{0,8}", name in "[ab*é]{0,10}") {
+            let letters = |text: &str| text.chars().collect::<Vec<char>>();
+            let expected = by_trying(&letters(&pattern), &letters(&name));
+            prop_assert_eq!(Wanted::parse(&format!("glob:{pattern}")).unwrap().is(&name), expected);
+        }
+
+        #[test]
+        fn no_regex_panics_and_one_that_holds_is_found_in_the_name(pattern in "[ab|()^$.*+?\\[\\]{}\\\\0-9i:]{0,12}", name in "[ab\n]{0,6}") {
+            let Ok(wanted) = Wanted::parse(&format!("regex:{pattern}")) else { return Ok(()) };
+            prop_assert!(!wanted.is(&name) || Regex::new(&pattern).unwrap().is_match(&name));
         }
     }
 }

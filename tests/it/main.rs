@@ -7,6 +7,7 @@ mod architecture;
 mod conformance;
 mod documents;
 mod harness;
+mod properties;
 
 mod revisions;
 mod walkthrough;
