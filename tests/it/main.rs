@@ -48,6 +48,7 @@ mod admin_people;
 mod admin_servers;
 mod audit;
 mod github;
+mod graceful;
 mod identity_provider;
 mod life_of_grants;
 mod limits;

@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use portcullis::clock::Clock;
 use portcullis::demo::{IdentityProvider, TodoServer};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::database::Database;
 use super::{Setup, http::Http};
@@ -67,6 +68,14 @@ impl Served {
         // Somebody has to read on, or the process blocks when the pipe is full.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         self.child = Some(child);
+    }
+
+    /// Asks it to end, as service managers do; what is returned says how it ended.
+    pub(crate) fn terminate(&mut self) -> JoinHandle<ExitStatus> {
+        let mut child = self.child.take().unwrap();
+        let signal = format!("kill -TERM {}", child.id());
+        assert!(Command::new("sh").args(["-c", &signal]).status().unwrap().success());
+        tokio::task::spawn_blocking(move || child.wait().unwrap())
     }
 
     /// The end that no process can prepare for.

@@ -1,0 +1,90 @@
+//! The end that a process can prepare for: SIGTERM, with the real binary.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::client::McpClient;
+use crate::harness::process::Served;
+use crate::harness::raw;
+
+/// What is left of a request whose head has been read: its body.
+async fn half_a_request(url: &str, length: usize) -> TcpStream {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let host = url.trim_start_matches("http://");
+    let head = format!(
+        "POST /token HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n",
+    );
+    let mut connection = raw::connect(url).await;
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut told = vec![0; CONTINUE.len()];
+    connection.read_exact(&mut told).await.unwrap();
+    assert_eq!(told, CONTINUE, "the server waits for the body");
+    connection
+}
+
+/// Returns when nobody listens any more.
+async fn refused(url: &str) {
+    let address = url.trim_start_matches("http://");
+    let closed = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("the listener closes");
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_request_under_way_finish_and_takes_no_new_one() {
+    let mut server = Served::start().await;
+    let form = "grant_type=refresh_token&refresh_token=x&client_id=x";
+    let mut under_way = half_a_request(&server.url, form.len()).await;
+
+    let ended = server.terminate();
+
+    refused(&server.url).await;
+    under_way.write_all(form.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    under_way.read_to_string(&mut answer).await.unwrap();
+    assert!(matches!(raw::status(&answer), 400 | 401), "{answer}");
+    assert!(answer.contains("invalid_"), "{answer}");
+    assert!(ended.await.unwrap().success());
+}
+
+#[tokio::test]
+async fn sigterm_waits_ten_seconds_for_streams_and_loses_nothing() {
+    let mut server = Served::start().await;
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let url = format!("{}/mcp", server.url);
+    let accept = ("accept", "application/json, text/event-stream");
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": { "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } },
+    });
+    let headers = [("authorization", authorization.as_str()), accept];
+    let answer = server.http.post_json(&url, &initialize, &headers).await;
+    let session = answer.assert_status(200).header("mcp-session-id").unwrap().to_owned();
+    let headers = [
+        ("authorization", authorization.as_str()),
+        accept,
+        ("mcp-session-id", session.as_str()),
+        ("mcp-protocol-version", "2025-06-18"),
+    ];
+    let stream = server.http.open("GET", &url, &headers, "").await;
+    assert_eq!(stream.status(), 200);
+    let mut stream = stream.into_body();
+    stream.frame().await.unwrap().unwrap();
+
+    let ended = server.terminate();
+
+    let bounded = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    assert!(bounded.expect("an open stream holds nobody up for long").unwrap().success());
+    server.launch();
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+}
