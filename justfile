@@ -22,6 +22,10 @@ test:
 postgres:
     scripts/test-postgres
 
+# Every race of tests/it/races.rs, 200 rounds, on SQLite and PostgreSQL; `just races 20` for fewer
+races rounds="200":
+    scripts/test-races {{rounds}}
+
 # The real flow in headless Chromium; pictures of every page in screenshots/
 browser:
     SCREENSHOTS=screenshots scripts/test-browser

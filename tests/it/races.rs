@@ -14,6 +14,7 @@
 //! | redemptions × deletion of the client | `c8_a_deletion_wins_every_race_with_a_redemption` | no grant lives |
 //! | redemptions × block of the client | `c8_a_block_wins_every_race_with_redemptions` | no grant lives |
 //! | redemptions × disconnection by the person | `c8_a_disconnection_wins_every_race_with_redemptions` | no grant lives |
+//! | redemptions × sign-out, block, logout message of the person | `c8_the_end_of_a_session_wins_every_race_with_redemptions` | no grant lives |
 //! | 100 × Approve on one page | `cd_04_one_page_approves_once_however_often_it_is_pressed` | 1 × 303, 99 × 403, one login |
 //! | 50 × Approve and 50 × Deny on one page | `cd_04_a_page_that_is_approved_and_denied_at_once_is_decided_once` | 1 × 303, 99 × 403, one decision |
 //! | 100 × one callback | `br_04_one_callback_wins_of_a_hundred` | 1 × 303, 99 × 403, one code |
@@ -33,7 +34,7 @@ use std::ops::Range;
 use futures_util::future::join_all;
 use portcullis::app::App;
 use portcullis::clock::Clock;
-use portcullis::storage::Verdict;
+use portcullis::storage::{Notice, Verdict, Whom};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -57,7 +58,7 @@ fn every_race_of_the_table_has_its_test() {
     let code: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let table = std::fs::read_to_string(root.join("races.rs")).unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("//! | ")).skip(1).collect();
-    assert!(rows.len() >= 20, "only {} races", rows.len());
+    assert!(rows.len() >= 21, "only {} races", rows.len());
     for row in rows {
         let name = row.split('`').nth(1).unwrap();
         assert!(code.contains(&format!("fn {name}(")), "there is no {name}");
@@ -165,6 +166,53 @@ async fn c8_a_disconnection_wins_every_race_with_redemptions() {
             assert_eq!(ended.unwrap(), won, "what was redeemed before has ended");
             let live = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
             assert_eq!(app.database.number(live).await, 0);
+            for code in &codes {
+                client.redeem(code).await.assert_error(400, "invalid_grant");
+            }
+        }
+    }
+}
+
+/// C8: a person signs out everywhere, is blocked, or is signed out by the provider, while codes of the
+/// session are redeemed.
+#[tokio::test]
+async fn c8_the_end_of_a_session_wins_every_race_with_redemptions() {
+    const PERSON: &str = "oidc:demo-bob";
+    for _ in rounds() {
+        let app = TestApp::start().await;
+        let client = app.client().await;
+        for way in ["sign-out", "logout message", "block"] {
+            let mut codes = Vec::new();
+            for _ in 0..4 {
+                codes.push(client.code("bob").await);
+            }
+            let (storage, now) = (app.storage(), app.now());
+            let end = async {
+                match way {
+                    "sign-out" => {
+                        let event = app.audit_event("person_signed_out");
+                        storage.sign_out_everywhere(PERSON, "test", now, event).await.unwrap();
+                    }
+                    "logout message" => {
+                        let (issuer, whom) =
+                            (app.idp.issuer(), Whom::Subject("demo-bob".to_owned()));
+                        let notice = Notice::new(issuer.to_owned(), "once", whom, now);
+                        let event = app.audit_event("upstream_logout");
+                        storage.act_on_notice(&notice, "test", now, event).await.unwrap();
+                    }
+                    _ => {
+                        let event = app.audit_event("person_blocked");
+                        assert!(storage.block_person(PERSON, "test", now, event).await.unwrap());
+                    }
+                }
+            };
+
+            let redeeming = join_all(codes.iter().map(|code| client.redeem(code)));
+            let (answers, ()) = tokio::join!(redeeming, end);
+
+            let live = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
+            assert_eq!(app.database.number(live).await, 0, "{way}");
+            assert_eq!(count(&answers, 200) + count(&answers, 400), 4, "{way}");
             for code in &codes {
                 client.redeem(code).await.assert_error(400, "invalid_grant");
             }
