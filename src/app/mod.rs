@@ -57,6 +57,10 @@ pub enum AppError {
 impl App {
     /// Puts the application together over an open database.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
+        let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
+        if storage.settle_restored(clock.now(), restored).await?.is_some() {
+            tracing::warn!("the database is a restored backup: everybody has to sign in again");
+        }
         let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
         let trusted = config.clients.iter().filter(|client| client.trusted);

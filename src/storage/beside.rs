@@ -40,6 +40,7 @@ impl Storage {
                 }
                 let usable = OpenOptions::new().read(true).write(true).open(&path);
                 usable.map_err(|cause| OpenError::File { path: path.clone(), cause })?;
+                super::backup::refuse_foreign_log(&path)?;
                 let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
                 let pool = small_pool()
                     .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))

@@ -6,6 +6,7 @@
 
 mod audit;
 mod authorization_codes;
+mod backup;
 mod beside;
 mod browse;
 mod client_assertions;
@@ -39,6 +40,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
+pub use backup::BackupError;
 pub use browse::{
     ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
 };

@@ -37,6 +37,11 @@ pub enum OpenError {
         "another Portcullis is using {0}. SQLite serves one process; stop the other one, or use PostgreSQL for several"
     )]
     InUse(PathBuf),
+    /// A restored backup lies beside the log of another database.
+    #[error(
+        "the database file is a restored backup, and {0} is the log of the one before it. Move that file and the -shm beside it away: they belong together"
+    )]
+    ForeignLog(PathBuf),
     /// The bundled SQLite is one that can corrupt its log.
     #[error("SQLite {0} is too old; 3.51.3 or newer is needed")]
     SqliteTooOld(String),
@@ -104,6 +109,7 @@ impl Storage {
         let path = sqlite_path(url);
         create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
         let lock = lock_for_this_process(&path)?;
+        super::backup::refuse_foreign_log(&path)?;
         let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)

@@ -62,6 +62,8 @@ pub const EVENTS: &[&str] = &[
     "configuration_loaded",
     "audit_exported",
     "audit_left_out",
+    "backup_made",
+    "backup_restored",
 ];
 
 /// Who did it.

@@ -47,6 +47,7 @@ mod admin_keys;
 mod admin_people;
 mod admin_servers;
 mod audit;
+mod backup;
 mod github;
 mod graceful;
 mod identity_provider;

@@ -2,6 +2,7 @@
 //! not a server is running ([`Storage::open_beside`]).
 
 mod audit;
+mod backup;
 mod clients;
 mod grants;
 mod keys;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 pub(super) use audit::Command as AuditCommand;
+pub(super) use backup::Arguments as BackupArguments;
 pub(super) use clients::Command as ClientsCommand;
 pub(super) use grants::Command as GrantsCommand;
 pub(super) use keys::Command as KeysCommand;

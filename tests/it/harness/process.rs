@@ -36,6 +36,16 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start() -> Self {
+        Self::with(&Setup::default()).await
+    }
+
+    /// A server that takes any load.
+    pub(crate) async fn without_rates() -> Self {
+        let tables = "[limits]\nrequest_rates = false".to_owned();
+        Self::with(&Setup { tables, ..Setup::default() }).await
+    }
+
+    async fn with(setup: &Setup) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -43,8 +53,7 @@ impl Served {
         let (idp, todo) = super::around(&url, &Clock::System).await;
         let database = Database::new().await;
         let config = database.folder.join("portcullis.toml");
-        let text =
-            super::config(&Setup::default(), &url, &address.to_string(), &database, &idp, &todo);
+        let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
         std::fs::write(&config, text).unwrap();
         let http = Http::default();
         let mut served = Self { url, idp, todo, database, http, config, child: None };

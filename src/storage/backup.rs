@@ -1,0 +1,179 @@
+//! Backups: a whole copy beside a server that goes on, and what a restored one must not bring back.
+//!
+//! An old state of the database does not know what came after it: a refresh token that was rotated since
+//! looks unused, a grant that was revoked looks live, a session that was ended goes on. Nobody can tell
+//! which, so a backup carries a mark, and the first server on a database with that mark ends them all:
+//! people sign in again, once. What was decided about clients and people, the keys and the audit trail
+//! are as they were.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::{OpenError, Step, Storage, StorageError};
+use crate::clock::Timestamp;
+use crate::oauth::secret::random_text;
+use crate::telemetry::audit::AuditEvent;
+
+/// Name of the mark among the facts about the installation; its value is when the backup was made.
+const MARK: &str = "backup_taken_at";
+const BECAUSE: &str = "the database was restored from a backup";
+
+/// Why there is no backup; nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is something with that name.
+    #[error("{0} exists already, and a backup overwrites nothing; choose another name")]
+    Exists(PathBuf),
+    /// The file or its folder cannot be used.
+    #[error("{path} cannot be written: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: Error,
+    },
+    /// The copy is not what it must be.
+    #[error("the copy is damaged ({0}); is the database itself?")]
+    Damaged(String),
+    /// The database did not go along.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Storage {
+    /// Copies the SQLite database, as it is at one moment, into a file that its owner alone can read.
+    /// Servers go on reading and writing. The file has its name only when it is whole and on the disk.
+    pub async fn back_up(&self, to: &Path, now: Timestamp) -> Result<u64, BackupError> {
+        let failed = |cause: Error| match cause.kind() {
+            ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
+            _ => BackupError::File { path: to.to_owned(), cause },
+        };
+        let to = std::path::absolute(to).map_err(failed)?;
+        if to.try_exists().map_err(failed)? {
+            return Err(BackupError::Exists(to));
+        }
+        let mut partial = to.clone().into_os_string();
+        partial.push(format!(".partial-{}", random_text()));
+        let partial = PathBuf::from(partial);
+        new_private(&partial).map_err(failed)?;
+        let copied = match self.copy_into(&partial, now).await {
+            // A link, unlike a rename, does not replace what got that name meanwhile.
+            Ok(()) => finish(&partial, &to).map_err(failed),
+            Err(error) => Err(error),
+        };
+        let removed = std::fs::remove_file(&partial).map_err(failed);
+        let size = copied?;
+        removed?;
+        Ok(size)
+    }
+
+    async fn copy_into(&self, file: &Path, now: Timestamp) -> Result<(), BackupError> {
+        let name = file.to_str().ok_or_else(|| {
+            let cause = Error::new(ErrorKind::InvalidFilename, "the name is not UTF-8");
+            BackupError::File { path: file.to_owned(), cause }
+        })?;
+        let mut connection = self.pool.acquire().await.map_err(StorageError::from)?.detach();
+        let copied = async {
+            sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await?;
+            sqlx::query("ATTACH $1 AS backup").bind(name).execute(&mut connection).await?;
+            sqlx::query(
+                "INSERT INTO backup.installation (name, value) VALUES ($1, $2)
+                 ON CONFLICT (name) DO UPDATE SET value = $2",
+            )
+            .bind(MARK)
+            .bind(now.unix().to_string())
+            .execute(&mut connection)
+            .await?;
+            let check = sqlx::query_scalar::<_, String>("PRAGMA backup.quick_check(1)");
+            check.fetch_one(&mut connection).await
+        };
+        let verdict = copied.await;
+        sqlx::Connection::close(connection).await.map_err(StorageError::from)?;
+        match verdict.map_err(StorageError::from)? {
+            verdict if verdict == "ok" => Ok(()),
+            verdict => Err(BackupError::Damaged(verdict)),
+        }
+    }
+
+    /// Ends everything in a restored database that may have ended, or been used up, since its backup was
+    /// made, and tells `event` of it. Says when that was; `None` when this is no restored database.
+    pub async fn settle_restored(
+        &self,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Option<Timestamp>, StorageError> {
+        let mark =
+            sqlx::query_scalar::<_, String>("SELECT value FROM installation WHERE name = $1");
+        let Some(taken_at) = mark.bind(MARK).fetch_optional(&self.pool).await? else {
+            return Ok(None);
+        };
+        let taken_at = Timestamp::from_unix(taken_at.parse().unwrap_or_default());
+        let mut step = self.begin().await?;
+        let removed = sqlx::query("DELETE FROM installation WHERE name = $1").bind(MARK);
+        if removed.execute(&mut *step).await?.rows_affected() == 0 {
+            return Ok(None); // another replica has just done it
+        }
+        let ended = end_everything(&mut step, now).await?;
+        step.record(event.with("taken_at", taken_at.unix()).with("ended", ended)).await?;
+        step.commit().await?;
+        self.tell_grants_ended();
+        Ok(Some(taken_at))
+    }
+}
+
+/// Ends all grants, and whatever could become one or stands for somebody who has signed in.
+async fn end_everything(step: &mut Step, now: Timestamp) -> Result<u64, StorageError> {
+    for sql in [
+        "UPDATE authorization_codes SET expires_at = created_at WHERE redeemed_at IS NULL",
+        "DELETE FROM remembered_consents",
+    ] {
+        sqlx::query(sql).execute(&mut **step).await?;
+    }
+    for sql in [
+        "UPDATE logins SET ended_at = $1 WHERE ended_at IS NULL",
+        "UPDATE held_logins SET ended_at = $1 WHERE ended_at IS NULL",
+        "UPDATE console_sessions SET ended_at = $1 WHERE ended_at IS NULL",
+    ] {
+        sqlx::query(sql).bind(now.unix()).execute(&mut **step).await?;
+    }
+    let grants = sqlx::query(
+        "UPDATE grants SET revoked_at = $1, revoked_because = $2 WHERE revoked_at IS NULL",
+    );
+    let ended = grants.bind(now.unix()).bind(BECAUSE).execute(&mut **step).await?;
+    Ok(ended.rows_affected())
+}
+
+/// Refuses a restored file beside the log of the database that was there before: SQLite would write the
+/// old log into it. A backup is in no log's mode (bytes 18 and 19 of the file); a served database is.
+pub(super) fn refuse_foreign_log(database: &Path) -> Result<(), OpenError> {
+    let mut header = [0; 20];
+    let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    let holds_something = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if read.is_ok() && header[18..] == [1, 1] && holds_something {
+        return Err(OpenError::ForeignLog(log));
+    }
+    Ok(())
+}
+
+fn new_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// Gives the copy its name once it is on the disk, and answers its size.
+fn finish(partial: &Path, to: &Path) -> std::io::Result<u64> {
+    let file = OpenOptions::new().write(true).open(partial)?;
+    file.sync_all()?;
+    std::fs::hard_link(partial, to)?;
+    if let Some(folder) = to.parent().filter(|_| cfg!(unix)) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(file.metadata()?.len())
+}
