@@ -32,7 +32,8 @@
 //! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
 //!
 //! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
-//! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. What is measured
+//! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
+//! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
 //! stands beside: `benches/`, and `load/`, a crate of its own.
 //!
 //! # The import rule
@@ -51,12 +52,14 @@
 //! telemetry · config
 //! policy
 //! oauth
-//! clock
+//! clock · stop_points
 //! ```
 //!
 //! [`demo`] stands beside: it uses `oauth` and `clock` only, and only `cli` and the tests use it.
 
 pub mod clock;
+#[macro_use]
+mod stop_points;
 
 pub mod oauth;
 

@@ -80,9 +80,13 @@ impl Storage {
     ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         let session_id = self.put_session(&mut step, session, new.subject, now).await?;
+        stop_point!("login: session stored");
         insert_code(&mut step, new, &session_id, now).await?;
         step.record(event).await?;
-        step.commit().await
+        stop_point!("login: code stored");
+        step.commit().await?;
+        stop_point!("login: committed");
+        Ok(())
     }
 
     /// Redeems a code: marks it used, creates the grant and stores its first refresh token, all or
@@ -174,6 +178,7 @@ impl Storage {
         if used.rows_affected() == 0 {
             return self.replayed(step, code.id(), now, event).await;
         }
+        stop_point!("redeem: code used");
         let expires_at = now.plus(terms.absolute);
         let subject: String = column(&row, "subject")?;
         sqlx::query(
@@ -192,8 +197,10 @@ impl Storage {
         .bind(terms.from.map(|from| from.to_string()))
         .execute(&mut *step)
         .await?;
+        stop_point!("redeem: grant stored");
         let idle_end = now.plus(terms.idle).min(expires_at);
         insert_refresh_token(&mut step, refresh_token, &grant_id, None, now, idle_end).await?;
+        stop_point!("redeem: token stored");
         self.client_used(&mut step, &issued.client_id, now).await?;
         let scopes = scopes(&row, "scopes")?;
         let told = event.named("code_redeemed").grant(&grant_id).subject(&subject);
@@ -204,7 +211,9 @@ impl Storage {
             || column::<i64>(&row, "grants_of_client")? >= i64::from(terms.per_client);
         let ended = surplus
             && end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
+        stop_point!("redeem: told");
         step.commit().await?;
+        stop_point!("redeem: committed");
         if ended {
             self.tell_grants_ended();
         }
@@ -242,7 +251,9 @@ impl Storage {
             revoke(&mut step, &grant_id, "code replayed", now).await?;
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
+        stop_point!("replay: revoked");
         step.commit().await?;
+        stop_point!("replay: committed");
         self.tell_grants_ended();
         Ok(Redeemed::Refused(TokenRefused::ReplayedCode))
     }

@@ -95,11 +95,14 @@ impl Storage {
         if !decide(&mut step, page.consent_id, "approved", page.expires_at).await? {
             return Ok(Decided::Already);
         }
+        stop_point!("approve: decided");
         if !begin_login(&mut step, new, request, now, quota).await? {
             return Ok(Decided::Full); // rolled back: the page can still be approved later
         }
+        stop_point!("approve: login stored");
         step.record(event).await?;
         step.commit().await?;
+        stop_point!("approve: committed");
         Ok(Decided::First(Approval(())))
     }
 
@@ -198,7 +201,9 @@ impl Storage {
         }
         let login =
             self.open_json("logins.request", state.id(), &column::<String>(&row, "request")?)?;
+        stop_point!("callback: login ended");
         step.commit().await?;
+        stop_point!("callback: committed");
         Ok(Claimed::First(Box::new(login)))
     }
 }

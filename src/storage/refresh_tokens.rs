@@ -136,6 +136,7 @@ impl Storage {
         if used.rows_affected() == 0 {
             return self.used_before(step, presented, rotation, now, event).await;
         }
+        stop_point!("refresh: token used");
         // Revocation wins every race: the grant must be live in this very step.
         let grant = sqlx::query(
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
@@ -155,13 +156,17 @@ impl Storage {
         let Some(grant) = grant else {
             return Ok(Rotated::Refused(TokenRefused::EndedGrant));
         };
+        stop_point!("refresh: grant touched");
         let idle_end = now.plus(rotation.idle).min(moment(&grant, "expires_at")?);
         let grant_id: String = column(&grant, "id")?;
         insert_refresh_token(&mut step, successor, &grant_id, Some(presented.id()), now, idle_end)
             .await?;
+        stop_point!("refresh: successor stored");
         self.client_used(&mut step, &column::<String>(&grant, "client_id")?, now).await?;
         step.record(event.named("refresh_rotated")).await?;
+        stop_point!("refresh: told");
         step.commit().await?;
+        stop_point!("refresh: committed");
         Ok(Rotated::First)
     }
 
@@ -215,13 +220,17 @@ impl Storage {
             let sealed = sealed.ok_or_else(|| StorageError::Corrupt("no successor".to_owned()))?;
             let successor = sealed::open_under(presented, &sealed)?;
             step.record(event.named("refresh_grace_replayed")).await?;
+            stop_point!("again: counted");
             step.commit().await?;
+            stop_point!("again: committed");
             return Ok(Rotated::Replayed(successor));
         }
         revoke(&mut step, &column::<String>(&row, "grant_id")?, "refresh token reused", now)
             .await?;
         step.record(event.named("refresh_reused")).await?;
+        stop_point!("reuse: revoked");
         step.commit().await?;
+        stop_point!("reuse: committed");
         self.tell_grants_ended();
         Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))
     }

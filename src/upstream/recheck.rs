@@ -251,6 +251,7 @@ impl Inner {
             },
         }
         let _kept = self.keep_lease(&session.id, &owner);
+        stop_point!("recheck: leased");
         let refresh_token = session.tokens.refresh_token.clone();
         let provider = match self.provider().await {
             Ok(provider) => provider,
@@ -292,6 +293,7 @@ impl Inner {
                     .storage
                     .renew_session(&session, &owner, &person, &tokens, last_ok_at)
                     .await?;
+                stop_point!("recheck: renewed");
                 if renewed {
                     return Ok(Recheck::Fresh(person));
                 }
@@ -335,10 +337,12 @@ impl Inner {
             answer = self.refresh(provider, refresh_token).await;
         }
         let answer = answer?;
+        stop_point!("recheck: answered");
         let tokens = kept(&answer, session);
         if tokens.refresh_token != session.tokens.refresh_token {
             self.keep_rotated(session, owner, &tokens).await;
         }
+        stop_point!("recheck: tokens stored");
         let about = match self.config.preset.protocol {
             Protocol::Oidc => self.read_answer(provider, session, &answer).await,
             Protocol::GitHub => match self.github_person(session, &tokens.access_token).await {

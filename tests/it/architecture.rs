@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["telemetry", "config"],
     &["policy"],
     &["oauth"],
-    &["clock"],
+    &["clock", "stop_points"],
 ];
 
 /// Beside the rows: the demo may use these, and only the command line may use the demo.

@@ -48,6 +48,7 @@ mod admin_people;
 mod admin_servers;
 mod audit;
 mod backup;
+mod crashes;
 mod github;
 mod graceful;
 mod identity_provider;

@@ -1,12 +1,13 @@
 //! The real binary as a process of its own: what `kill -9` can be tried on.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use portcullis::clock::Clock;
 use portcullis::demo::{IdentityProvider, TodoServer};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::database::Database;
@@ -32,6 +33,8 @@ pub(crate) struct Served {
     pub http: Http,
     pub config: PathBuf,
     child: Option<Child>,
+    stop_at: Option<&'static str>,
+    stopped: Option<oneshot::Receiver<()>>,
 }
 
 impl Served {
@@ -56,7 +59,17 @@ impl Served {
         let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
         std::fs::write(&config, text).unwrap();
         let http = Http::default();
-        let mut served = Self { url, idp, todo, database, http, config, child: None };
+        let mut served = Self {
+            url,
+            idp,
+            todo,
+            database,
+            http,
+            config,
+            child: None,
+            stop_at: None,
+            stopped: None,
+        };
         served.launch();
         served
     }
@@ -65,6 +78,7 @@ impl Served {
     pub(crate) fn launch(&mut self) {
         let mut child = portcullis(&self.database.folder)
             .args(["serve", "--config", "portcullis.toml"])
+            .envs(self.stop_at.map(|place| ("TEST_STOP_AT", place)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -75,7 +89,16 @@ impl Served {
             assert!(read > 0, "the server ended: {seen}");
         }
         // Somebody has to read on, or the process blocks when the pipe is full.
-        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        let (stopped, until_stopped) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut stopped = Some(stopped);
+            for line in lines.lines().map_while(Result::ok) {
+                if line.contains("stopped at ") {
+                    let _ = stopped.take().map(|stopped| stopped.send(()));
+                }
+            }
+        });
+        self.stopped = Some(until_stopped);
         self.child = Some(child);
     }
 
@@ -85,6 +108,20 @@ impl Served {
         let signal = format!("kill -TERM {}", child.id());
         assert!(Command::new("sh").args(["-c", &signal]).status().unwrap().success());
         tokio::task::spawn_blocking(move || child.wait().unwrap())
+    }
+
+    /// Starts it again, to stop for good at a place in its code (`stop_points.rs`).
+    pub(crate) fn relaunch_to_stop_at(&mut self, place: &'static str) {
+        self.kill();
+        self.stop_at = Some(place);
+        self.launch();
+        self.stop_at = None;
+    }
+
+    /// Waits until it is there, and kills it.
+    pub(crate) async fn kill_when_stopped(&mut self) {
+        self.stopped.take().unwrap().await.unwrap();
+        self.kill();
     }
 
     /// The end that no process can prepare for.
