@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::assert_sound;
+use super::{NEVER_AT_FIRST, assert_never, assert_sound};
 use crate::harness::client::{McpClient, Tokens};
 use crate::harness::process::Served;
 
@@ -19,6 +19,7 @@ where
     assert!(asking.await.is_err(), "{place}: the answer came before the step was done");
     server.launch();
     assert_sound(&server.database, place).await;
+    assert_never(&server.database, NEVER_AT_FIRST, place).await;
 }
 
 async fn refresh(client: Arc<McpClient>, token: String) {
