@@ -75,6 +75,10 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
     ] {
         sqlx::query(pragma).execute(&mut *connection).await?;
     }
+    #[cfg(debug_assertions)] // by this a test proves that FULL is needed; not in release builds
+    if std::env::var_os("TEST_FORGETFUL").is_some() {
+        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

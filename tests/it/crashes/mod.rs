@@ -1,5 +1,6 @@
 //! Threats §13: the real binary, killed with -9, and what must hold in the database afterwards.
 
+mod disk;
 mod random;
 mod stop_points;
 

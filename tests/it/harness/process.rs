@@ -33,7 +33,8 @@ pub(crate) struct Served {
     pub http: Http,
     pub config: PathBuf,
     child: Option<Child>,
-    stop_at: Option<&'static str>,
+    /// What the next starts get besides.
+    pub env: Vec<(&'static str, String)>,
     stopped: Option<oneshot::Receiver<()>>,
 }
 
@@ -67,7 +68,7 @@ impl Served {
             http,
             config,
             child: None,
-            stop_at: None,
+            env: Vec::new(),
             stopped: None,
         };
         served.launch();
@@ -78,7 +79,7 @@ impl Served {
     pub(crate) fn launch(&mut self) {
         let mut child = portcullis(&self.database.folder)
             .args(["serve", "--config", "portcullis.toml"])
-            .envs(self.stop_at.map(|place| ("TEST_STOP_AT", place)))
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -113,9 +114,9 @@ impl Served {
     /// Starts it again, to stop for good at a place in its code (`stop_points.rs`).
     pub(crate) fn relaunch_to_stop_at(&mut self, place: &'static str) {
         self.kill();
-        self.stop_at = Some(place);
+        self.env.push(("TEST_STOP_AT", place.to_owned()));
         self.launch();
-        self.stop_at = None;
+        self.env.pop();
     }
 
     /// Waits until it is there, and kills it.
