@@ -113,6 +113,7 @@ async fn what_was_answered_survives_a_loss_of_power() {
 }
 
 /// The negative test: the one above would notice.
+#[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a library: scripts/test-crashes"]
 async fn with_synchronous_normal_a_loss_of_power_would_lose_what_was_answered() {

@@ -2,6 +2,7 @@
 
 mod disk;
 mod random;
+#[cfg(debug_assertions)] // as the places themselves
 mod stop_points;
 
 use std::process::Stdio;

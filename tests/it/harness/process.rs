@@ -121,7 +121,9 @@ impl Served {
 
     /// Waits until it is there, and kills it.
     pub(crate) async fn kill_when_stopped(&mut self) {
-        self.stopped.take().unwrap().await.unwrap();
+        let stopped = self.stopped.take().unwrap();
+        let patience = std::time::Duration::from_mins(1);
+        tokio::time::timeout(patience, stopped).await.expect("it was never there").unwrap();
         self.kill();
     }
 
