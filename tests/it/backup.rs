@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::TestApp;
 use crate::harness::client::{McpClient, Tokens};
+use crate::harness::console::Console;
 use crate::harness::process::{Served, run};
 
 const WHOLE: &str = "SELECT COUNT(*) FROM pragma_quick_check WHERE quick_check = 'ok'";
@@ -123,12 +124,29 @@ async fn a_database_that_is_told_it_was_restored_brings_nothing_back() {
     let (client, tokens) = app.tokens_of("bob").await;
     let code = client.code("bob").await;
     let location = client.approve(&[]).await; // on its way through the provider
+    let admin = Console::admin(&app).signed_in(&app, "alice").await;
+    admin.get("/").await.assert_status(200);
     app.stop().await;
+    for row in [
+        "INSERT INTO remembered_consents (id, token_hash, subject, client_id, redirect_uri, resource,
+             scopes, metadata_hash, created_at, expires_at)
+         VALUES ('1', 'h', 's', 'c', 'u', 'r', 'read', 'm', 0, 9999999999)",
+        "INSERT INTO held_logins (id, token_hash, client_id, subject, login, created_at, expires_at)
+         VALUES ('1', 'h', 'c', 's', 'l', 0, 9999999999)",
+    ] {
+        app.database.execute(row).await;
+    }
     let mark = "INSERT INTO installation (name, value) VALUES ('backup_taken_at', '0')";
     app.database.execute(mark).await;
 
     app.restart().await;
 
+    assert_ne!(admin.get("/").await.status, 200);
+    let left = "SELECT (SELECT COUNT(*) FROM remembered_consents)
+        + (SELECT COUNT(*) FROM held_logins WHERE ended_at IS NULL)
+        + (SELECT COUNT(*) FROM console_sessions WHERE ended_at IS NULL)
+        + (SELECT COUNT(*) FROM logins WHERE ended_at IS NULL)";
+    assert_eq!(app.database.number(left).await, 0);
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
     client.redeem(&code).await.assert_error(400, "invalid_grant");
     let back = client.log_in(&location, "bob").await;
