@@ -25,6 +25,7 @@ postgres:
 # Every race of tests/it/races.rs, 200 rounds, on SQLite and PostgreSQL; `just races 20` for fewer
 races rounds="200":
     scripts/test-races {{rounds}}
+
 # Kills under load, losses of power, full and broken disks
 crashes kills="500":
     scripts/test-crashes {{kills}}
