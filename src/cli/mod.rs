@@ -121,6 +121,15 @@ fn fail(message: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Lets this process open as many files as the system allows: each connection is one, and a stream
+/// through the gateway is two. Most systems give a process 1,024 until it asks.
+fn allow_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(open_files) => tracing::debug!(open_files, "limit of open files"),
+        Err(cause) => tracing::warn!(%cause, "the limit of open files cannot be raised"),
+    }
+}
+
 /// The runtime of the long-running commands.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::{ConfigFile, config, fail, runtime};
+use super::{ConfigFile, allow_open_files, config, fail, runtime};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -23,6 +23,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    allow_open_files();
     let served = runtime()
         .map_err(|cause| cause.to_string())
         .and_then(|runtime| runtime.block_on(serve(loaded)));

@@ -306,3 +306,18 @@ async fn a_kill_after_the_providers_rotation_without_grace_is_one_clear_sign_in(
     // Nobody else has lost anything.
     assert!(Tokens::of(&other.refresh(&others.refresh_token).await).expires_in > 300);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_server_asks_for_as_many_open_files_as_the_system_allows() {
+    let mut server = Served::start().await;
+    server.kill();
+    server.launch_with_open_files(256);
+
+    let limits = server.limits();
+    let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard, ..] = *open_files.split_whitespace().collect::<Vec<_>>() else {
+        panic!("{limits}");
+    };
+    assert_eq!(soft, hard);
+}

@@ -77,7 +77,27 @@ impl Served {
 
     /// Starts the process and returns when it serves.
     pub(crate) fn launch(&mut self) {
-        let mut child = portcullis(&self.database.folder)
+        self.launch_by(portcullis(&self.database.folder));
+    }
+
+    /// Starts it anew from a shell that allows so few open files until it asks for more.
+    pub(crate) fn launch_with_open_files(&mut self, few: u32) {
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -Sn {few} && exec \"$0\" \"$@\"");
+        shell.current_dir(&self.database.folder).env_clear();
+        shell.args(["-c", &limited, env!("CARGO_BIN_EXE_portcullis")]);
+        self.launch_by(shell);
+    }
+
+    /// What the system says of the process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn limits(&self) -> String {
+        let id = self.child.as_ref().unwrap().id();
+        std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap()
+    }
+
+    fn launch_by(&mut self, mut command: Command) {
+        let mut child = command
             .args(["serve", "--config", "portcullis.toml"])
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stderr(Stdio::piped())
