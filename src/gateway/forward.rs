@@ -233,7 +233,8 @@ async fn pass_back(
             None => body,
         };
         let place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
-        let ended = Box::pin(until_ended(app.clone(), caller, ended));
+        let ended = until_ended(app.clone(), caller.grant, caller.token_expires_at, ended);
+        let ended = Box::pin(ended);
         Body::new(CutWhenEnded { inner, _place: place, ended })
     } else if let Some(hidden) = hidden {
         readable(&mut parts.headers)?;

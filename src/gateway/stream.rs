@@ -1,6 +1,7 @@
 //! Open streams end with the grant they were opened under (checklist GW-21).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,11 +9,10 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 
-use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::rates::Place;
-use crate::storage::GrantState;
+use crate::storage::{GrantState, LiveGrant};
 use crate::upstream::recheck::Recheck;
 
 /// How often an open stream asks whether its grant is still live. Revocations in this process cut it
@@ -77,18 +77,24 @@ impl HttpBody for CutWhenEnded {
 ///
 /// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
 /// on the stream itself asks the identity provider again whenever it is time.
-pub(super) async fn until_ended(app: App, caller: Caller, mut ended: watch::Receiver<u64>) {
+pub(super) async fn until_ended(
+    app: App,
+    grant: Arc<LiveGrant>,
+    token_expires_at: Timestamp,
+    mut ended: watch::Receiver<u64>,
+) {
     let mut unanswered = 0;
     loop {
         let hint = tokio::time::timeout(STREAM_CHECK, ended.changed()).await;
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing
         }
-        match vouched_for(&app, &caller).await {
+        // In a box of its own: what asking takes is held only while asking, not by every idle stream.
+        match Box::pin(vouched_for(&app, &grant, token_expires_at)).await {
             Some(true) => unanswered = 0,
             None if unanswered < UNANSWERED => unanswered += 1,
             Some(false) | None => {
-                tracing::info!(grant_id = caller.grant.id, "stream cut: the grant has ended");
+                tracing::info!(grant_id = grant.id, "stream cut: the grant has ended");
                 return;
             }
         }
@@ -96,14 +102,14 @@ pub(super) async fn until_ended(app: App, caller: Caller, mut ended: watch::Rece
 }
 
 /// Whether the grant is live and the person vouched for; `None` when that cannot be told now.
-async fn vouched_for(app: &App, caller: &Caller) -> Option<bool> {
+async fn vouched_for(app: &App, grant: &LiveGrant, token_expires_at: Timestamp) -> Option<bool> {
     let now: Timestamp = app.now();
-    if let GrantState::Ended = app.storage().grant(&caller.grant.id, now).await.ok()? {
+    if let GrantState::Ended = app.storage().grant(&grant.id, now).await.ok()? {
         return Some(false);
     }
-    if now < caller.token_expires_at {
+    if now < token_expires_at {
         return Some(true);
     }
-    let asked = app.upstream().recheck(&caller.grant.session_id).await.ok()?;
+    let asked = app.upstream().recheck(&grant.session_id).await.ok()?;
     Some(matches!(asked, Recheck::Fresh(_) | Recheck::Stale(_)))
 }
