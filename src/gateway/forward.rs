@@ -1,5 +1,7 @@
 //! The request to the MCP server, rebuilt from allow-lists, and its answer, streamed.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -44,6 +46,9 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("x-accel-buffering"),
     HeaderName::from_static("last-modified"),
 ];
+
+/// Headers that we add, about: room for them is made once.
+const OURS: usize = 8;
 
 /// What a header value may hold as it is; the rest, and `%` itself, is percent-encoded UTF-8.
 const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
@@ -141,6 +146,7 @@ fn rebuild(address: &Url, caller: &Caller, request: Request) -> Result<Request, 
     *rebuilt.uri_mut() =
         address.as_str().parse::<Uri>().map_err(|_| Refused::BadGateway("target"))?;
     let headers = rebuilt.headers_mut();
+    headers.reserve(parts.headers.len() + OURS);
     copy(&parts.headers, headers, &TO_BACKEND);
     let name = caller.grant.person.name.as_deref();
     let email = caller.grant.person.email.as_deref();
@@ -156,7 +162,7 @@ fn rebuild(address: &Url, caller: &Caller, request: Request) -> Result<Request, 
         ("x-portcullis-email-verified", verified),
     ] {
         if let Some(value) = value {
-            let value = utf8_percent_encode(value, HEADER_TEXT).to_string();
+            let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly as it is
             let value = HeaderValue::from_str(&value).map_err(unfit)?;
             headers.insert(HeaderName::from_static(header), value);
         }
