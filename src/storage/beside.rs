@@ -60,6 +60,7 @@ impl Storage {
             engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
             sealer: Sealer::new(&secret_key),
             writer,
+            readers: None, // a command asks little
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),

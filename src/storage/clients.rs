@@ -150,10 +150,8 @@ impl Storage {
 
     /// Whether a public client with this identity is registered.
     pub async fn knows_client(&self, identity: &str) -> Result<bool, StorageError> {
-        let known = sqlx::query("SELECT id FROM clients WHERE identity = $1")
-            .bind(identity)
-            .fetch_optional(&self.pool)
-            .await?;
+        let query = sqlx::query("SELECT id FROM clients WHERE identity = $1").bind(identity);
+        let known = self.look_up(query).await?;
         Ok(known.is_some())
     }
 
@@ -187,7 +185,7 @@ impl Storage {
         unused: Duration,
         idle: Duration,
     ) -> Result<Option<StoredClient>, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at,
                     last_registered_at, last_used_at,
                     CASE WHEN EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id
@@ -195,9 +193,8 @@ impl Storage {
              FROM clients WHERE id = $1 AND kind IN ('registered', 'created')",
         )
         .bind(id)
-        .bind(now.unix())
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(now.unix());
+        let row = self.look_up(query).await?;
         let Some(row) = row else { return Ok(None) };
         let registered = moment(&row, "last_registered_at")?;
         let expired = match moment_if_any(&row, "last_used_at")? {
@@ -288,14 +285,13 @@ impl Storage {
         &self,
         id: &str,
     ) -> Result<Option<(StoredClient, Timestamp)>, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at,
                     last_registered_at
              FROM clients WHERE id = $1 AND kind = 'document'",
         )
-        .bind(id)
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(id);
+        let row = self.look_up(query).await?;
         row.map(|row| Ok((read_client(&row)?, moment(&row, "last_registered_at")?))).transpose()
     }
 }

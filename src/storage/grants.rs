@@ -97,7 +97,7 @@ impl Storage {
 
     /// Whether the grant may be used at `now`. An error means "unknown", which is never "yes".
     pub async fn grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.ceiling, g.expires_at,
                     s.person, s.last_ok_at
              FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
@@ -109,9 +109,8 @@ impl Storage {
                                AND p.blocked_at IS NOT NULL)",
         )
         .bind(id)
-        .bind(now.unix())
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(now.unix());
+        let row = self.look_up(query).await?;
         let Some(row) = row else {
             return Ok(GrantState::Ended);
         };

@@ -21,6 +21,7 @@ mod notices;
 mod open;
 mod people;
 mod refresh_tokens;
+mod readers;
 mod remembered;
 mod replicas;
 mod signing_keys;
@@ -134,6 +135,8 @@ pub struct Storage {
     /// SQLite has one writer, which many steps share.
     writer: Option<writer::Writer>,
     grants_ended: watch::Sender<u64>,
+    /// On SQLite, the look-ups of almost every request have connections of their own.
+    readers: Option<readers::Readers>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the use of a client was last noted.
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
@@ -214,6 +217,9 @@ impl Storage {
         self.pool.close().await;
         if let Some(writer) = &self.writer {
             writer.close(!self.beside).await;
+        }
+        if let Some(readers) = &self.readers {
+            readers.close().await;
         }
     }
 

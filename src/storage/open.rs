@@ -10,6 +10,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, SqlSafeStr};
 use tokio::sync::watch;
 
+use super::readers::Readers;
 use super::replicas::Replicas;
 use super::writer::{BUSY_TIMEOUT, Writer};
 use super::{BUSY, Engine, Storage, StorageError};
@@ -121,9 +122,10 @@ impl Storage {
             .connect_with(options.clone())
             .await?;
         check_sqlite(&pool).await?;
+        let readers = Readers::new(options.clone(), BUSY_TIMEOUT);
         let writer = Writer::open(options, BUSY_TIMEOUT).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
-        let storage = Self::finish(pool, Some(writer), secret_key, beside).await?;
+        let storage = Self::finish(pool, Some((writer, readers)), secret_key, beside).await?;
         storage.free_leases().await?;
         Ok(storage)
     }
@@ -142,18 +144,20 @@ impl Storage {
 
     async fn finish(
         pool: AnyPool,
-        writer: Option<Writer>,
+        sqlite: Option<(Writer, Readers)>,
         secret_key: Option<&[u8]>,
         beside: Option<(&Path, Arc<File>)>,
     ) -> Result<Self, OpenError> {
         migrations().run(&pool).await?;
         let (path, only_process) = beside.unzip();
+        let (writer, readers) = sqlite.unzip();
         let secret_key = super::installation::secret_key(&pool, secret_key, path).await?;
         let storage = Self {
             pool,
             engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
             sealer: Sealer::new(&secret_key),
             writer,
+            readers,
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),

@@ -75,14 +75,13 @@ impl Storage {
         presented: &Secret<RefreshToken>,
         now: Timestamp,
     ) -> Result<Option<FoundRefreshToken>, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT r.token_hash, r.grant_id, r.expires_at, r.used_at, g.client_id, g.session_id,
                     g.subject, g.resource, g.ceiling, g.expires_at AS grant_expires_at, g.revoked_at
              FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id WHERE r.id = $1",
         )
-        .bind(presented.id())
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(presented.id());
+        let row = self.look_up(query).await?;
         let Some(row) = row else { return Ok(None) };
         if !presented.hash().is(&column::<String>(&row, "token_hash")?) {
             return Ok(None);

@@ -143,13 +143,12 @@ pub enum Waiting {
 impl Storage {
     /// What was decided about this client.
     pub async fn standing(&self, client_id: &str) -> Result<Standing, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT approval, trusted, blocked, requested_at, requested_by
              FROM client_standings WHERE client_id = $1",
         )
-        .bind(client_id)
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(client_id);
+        let row = self.look_up(query).await?;
         row.as_ref().map_or_else(|| Ok(Standing::default()), read_standing)
     }
 

@@ -154,14 +154,13 @@ impl Storage {
         issuer: &str,
         subject: &str,
     ) -> Result<Option<Person>, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT id, person FROM upstream_sessions WHERE issuer = $1 AND subject = $2
              ORDER BY last_ok_at DESC LIMIT 1",
         )
         .bind(issuer)
-        .bind(subject)
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(subject);
+        let row = self.look_up(query).await?;
         let Some(row) = row else { return Ok(None) };
         let id: String = column(&row, "id")?;
         self.open_json("upstream_sessions.person", &id, &column::<String>(&row, "person")?)
@@ -189,13 +188,12 @@ impl Storage {
         &self,
         id: &str,
     ) -> Result<Option<UpstreamSession>, StorageError> {
-        let row = sqlx::query(
+        let query = sqlx::query(
             "SELECT id, issuer, subject, state, person, tokens, version, last_ok_at
              FROM upstream_sessions WHERE id = $1",
         )
-        .bind(id)
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(id);
+        let row = self.look_up(query).await?;
         row.as_ref().map(|row| self.read_session(row)).transpose()
     }
 

@@ -1,0 +1,103 @@
+//! SQLite's readers: the connections of the look-ups that almost every request makes.
+//!
+//! The pool asks each connection that comes back whether it is still there, in a task of its own. In
+//! SQLite every question costs switches between threads, so that this cost as much as the look-up. A
+//! file does not hang up: here a connection comes back when its look-up ended well, and is closed when
+//! it did not.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sqlx::any::{AnyArguments, AnyConnectOptions, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, Connection};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{BUSY, Storage, StorageError, writer};
+
+/// Connections at most.
+const READERS: u32 = 8;
+
+/// Connections that wait for a look-up. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Readers(Arc<Inner>);
+
+struct Inner {
+    options: AnyConnectOptions,
+    /// How long SQLite waits for another process, as a pragma.
+    patience: &'static str,
+    places: Semaphore,
+    idle: Mutex<Vec<AnyConnection>>,
+}
+
+/// A connection for one look-up. Dropped without [`Self::give_back`], it is closed: nobody knows what
+/// it is in the middle of.
+struct Reader<'a> {
+    readers: &'a Inner,
+    connection: AnyConnection,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Readers {
+    /// Readers over connections of their own, which are opened when they are needed.
+    pub(super) fn new(options: AnyConnectOptions, patience: &'static str) -> Self {
+        let (places, idle) = (Semaphore::new(READERS as usize), Mutex::default());
+        Self(Arc::new(Inner { options, patience, places, idle }))
+    }
+
+    async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
+        let readers = &*self.0;
+        let place = tokio::time::timeout(BUSY, readers.places.acquire());
+        let place = place.await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
+        let waiting = readers.idle().pop();
+        let connection = match waiting {
+            Some(connection) => connection,
+            None => writer::connect(&readers.options, readers.patience).await?,
+        };
+        Ok(Reader { readers, connection, _place: place })
+    }
+
+    /// Closes the connections; every later look-up is refused.
+    pub(super) async fn close(&self) {
+        // Look-ups under way end first: a log that is being read cannot be folded into the file.
+        let all = self.0.places.acquire_many(READERS);
+        let _ = tokio::time::timeout(BUSY, all).await;
+        self.0.places.close();
+        let idle = std::mem::take(&mut *self.0.idle());
+        for connection in idle {
+            if let Err(cause) = connection.close().await {
+                tracing::debug!(%cause, "a connection was not closed");
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn idle(&self) -> MutexGuard<'_, Vec<AnyConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader<'_> {
+    fn give_back(self) {
+        if !self.readers.places.is_closed() {
+            self.readers.idle().push(self.connection);
+        }
+    }
+}
+
+impl Storage {
+    /// Looks up one row, outside of every step.
+    pub(super) async fn look_up(
+        &self,
+        query: Query<'_, Any, AnyArguments>,
+    ) -> Result<Option<AnyRow>, StorageError> {
+        let Some(readers) = &self.readers else {
+            return Ok(query.fetch_optional(&self.pool).await?);
+        };
+        let mut reader = readers.take().await?;
+        let row = query.fetch_optional(&mut reader.connection).await?;
+        reader.give_back();
+        Ok(row)
+    }
+}
