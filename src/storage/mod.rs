@@ -15,13 +15,14 @@ mod connections;
 mod console;
 mod grants;
 mod installation;
+mod later;
 mod listing;
 mod logins;
 mod notices;
 mod open;
 mod people;
-mod refresh_tokens;
 mod readers;
+mod refresh_tokens;
 mod remembered;
 mod replicas;
 mod signing_keys;
@@ -134,9 +135,9 @@ pub struct Storage {
     sealer: Sealer,
     /// SQLite has one writer, which many steps share.
     writer: Option<writer::Writer>,
-    grants_ended: watch::Sender<u64>,
     /// On SQLite, the look-ups of almost every request have connections of their own.
     readers: Option<readers::Readers>,
+    grants_ended: watch::Sender<u64>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the use of a client was last noted.
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
@@ -153,6 +154,8 @@ struct Step {
     work: Work,
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
+    /// Goes to the database right before the commit.
+    later: Vec<later::Later>,
 }
 
 enum Work {
@@ -164,7 +167,8 @@ enum Work {
 
 impl Step {
     /// Makes the step durable; only then may anybody be told.
-    async fn commit(self) -> Result<(), StorageError> {
+    async fn commit(mut self) -> Result<(), StorageError> {
+        self.run_what_was_left().await?;
         match self.work {
             Work::Sqlite(step) => step.commit().await?,
             Work::Postgres(transaction) => transaction.commit().await?,
@@ -215,11 +219,11 @@ impl Storage {
     /// Closes all connections; SQLite folds its log into the file.
     pub async fn close(&self) {
         self.pool.close().await;
-        if let Some(writer) = &self.writer {
-            writer.close(!self.beside).await;
-        }
         if let Some(readers) = &self.readers {
             readers.close().await;
+        }
+        if let Some(writer) = &self.writer {
+            writer.close(!self.beside).await;
         }
     }
 
@@ -238,7 +242,7 @@ impl Storage {
             Some(writer) => Work::Sqlite(writer.begin().await?),
             None => Work::Postgres(self.pool.begin().await?),
         };
-        Ok(Step { work, events: Vec::new() })
+        Ok(Step { work, events: Vec::new(), later: Vec::new() })
     }
 
     fn tell_grants_ended(&self) {
