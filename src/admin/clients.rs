@@ -3,6 +3,8 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::visit::{Action, Turned, Visit};
 use crate::oauth::client::ClientMetadata;
@@ -75,6 +77,7 @@ words! {
         done_blocked: "The client is blocked, and its connections have ended.", "ブロックし、接続を終了しました。";
         done_unblocked: "The client is no longer blocked. People connect it anew.", "ブロックを解除しました。利用者はもう一度接続できます。";
         done_deleted: "The client is deleted, and its connections have ended.", "削除し、接続を終了しました。";
+        changed: "Nothing was decided: the client has changed what it registered since you opened the page. Read it again.", "クライアントの登録内容がページを開いた後に変わったため、何も変更していません。もう一度確認してください。";
         done_ended: "All its connections have ended.", "すべての接続を終了しました。";
         new_explained: "For a program that cannot register itself. It is known by the ID and secret that you give to it.", "自己登録できないプログラムのためのものです。発行するIDとシークレットで識別されます。";
         uris_one_a_line: "Redirect URIs, one a line", "リダイレクトURI(1行に1つ)";
@@ -227,6 +230,10 @@ impl OneTemplate<'_> {
         self.client.row.standing.admission == Admission::Refused
     }
 
+    fn seen(&self) -> String {
+        seen(&self.client.row.metadata)
+    }
+
     fn encoded_id(&self) -> String {
         form_urlencoded::byte_serialize(self.client.row.id.as_bytes()).collect()
     }
@@ -268,6 +275,12 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
+/// What stands for the metadata on the page that was read.
+fn seen(metadata: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, metadata.as_bytes());
+    URL_SAFE_NO_PAD.encode(digest)
+}
+
 fn pretty(json: &str) -> String {
     serde_json::from_str::<serde_json::Value>(json)
         .and_then(|value| serde_json::to_string_pretty(&value))
@@ -283,6 +296,7 @@ fn done(w: &'static ClientWords, what: &str) -> Option<&'static str> {
         "block" => w.done_blocked,
         "unblock" => w.done_unblocked,
         "end" => w.done_ended,
+        "changed" => w.changed,
         _ => return None,
     })
 }
@@ -319,7 +333,14 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
     match verdict {
         Some(verdict) => {
             let event = visit.event(verdict.event());
-            storage.decide_client(id, verdict, visit.by(), now, event).await.map(|_| ())
+            // What opens something is decided about what the administrator has read, and nothing newer.
+            let opens = matches!(verdict, Verdict::Approve | Verdict::Trust);
+            if opens && action.field("seen") != seen(&row.metadata) {
+                return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
+            }
+            let read = opens.then_some(row.metadata.as_str());
+            let (by, decided) = (visit.by(), event);
+            storage.decide_client_as_seen(id, verdict, by, read, now, decided).await.map(|_| ())
         }
         None if what == "delete" => {
             storage.delete_client(id, now, visit.event("client_deleted")).await.map(|_| ())

@@ -162,7 +162,33 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
+        self.decide_client_as_seen(client_id, verdict, by, None, now, event).await
+    }
+
+    /// The same for who looked at a page before: nothing is decided when the client has registered
+    /// something else than `seen` meanwhile.
+    pub async fn decide_client_as_seen(
+        &self,
+        client_id: &str,
+        verdict: Verdict,
+        by: &str,
+        seen: Option<&str>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
+        if let Some(seen) = seen {
+            // Locks the row, so that a client that changes itself waits, or has come first.
+            let metadata: Option<String> = sqlx::query_scalar(
+                "UPDATE clients SET kind = kind WHERE id = $1 RETURNING metadata",
+            )
+            .bind(client_id)
+            .fetch_optional(&mut *step)
+            .await?;
+            if metadata.as_deref() != Some(seen) {
+                return Ok(false);
+            }
+        }
         // Makes the row and locks it.
         sqlx::query(
             "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)

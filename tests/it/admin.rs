@@ -431,3 +431,36 @@ async fn deleting_a_blocked_client_does_not_let_it_in_again() {
     let blocked = "SELECT COUNT(*) FROM client_standings WHERE blocked = 1";
     assert_eq!(app.database.number(blocked).await, 1);
 }
+
+#[tokio::test]
+async fn a_client_that_changes_itself_under_the_administrators_eyes_is_not_trusted() {
+    let app = TestApp::start().await;
+    let metadata = serde_json::json!({
+        "client_name": "Reports",
+        "redirect_uris": ["https://reports.example/cb"],
+        "token_endpoint_auth_method": "client_secret_basic",
+    });
+    let client = crate::harness::client::McpClient::register_as(&app, metadata).await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    let page = alice.page(&path).await;
+    let form = crate::harness::console::forms(&page, &alice.at(&path))
+        .into_iter()
+        .find(|(_, html)| html.contains("value=\"trust\""))
+        .unwrap()
+        .0;
+    app.database
+        .execute(
+            "UPDATE clients SET metadata = REPLACE(metadata, 'reports.example', 'evil.example')",
+        )
+        .await;
+
+    let fields = form.with(&[("action", "trust")]);
+    let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
+
+    assert!(answer.location().ends_with("done=changed"), "{}", answer.location());
+    let trusted = "SELECT COUNT(*) FROM client_standings WHERE trusted = 1";
+    assert_eq!(app.database.number(trusted).await, 0);
+    alice.press(&path, "action", "trust").await.assert_leads_to(&alice.at("/client"));
+    assert_eq!(app.database.number(trusted).await, 1);
+}
