@@ -26,19 +26,23 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
     let Some(address) = ClientAddress::of(request.extensions()) else {
         return next.run(request).await;
     };
-    let asked = match request.uri().path() {
-        "/authorize" | "/auth/callback" => Asked::Authorize,
-        "/consent" => Asked::Consent,
-        "/token" | "/revoke" | "/introspect" => Asked::Token,
-        path if path.contains("/.well-known/") => Asked::Discovery,
+    let (asked, failures_count) = match request.uri().path() {
+        "/authorize" | "/auth/callback" => (Some(Asked::Authorize), false),
+        "/consent" => (Some(Asked::Consent), false),
+        "/token" | "/revoke" => (Some(Asked::Token), true),
+        // An MCP server may ask at every request, all from one address.
+        "/introspect" => (None, true),
+        path if path.contains("/.well-known/") => (Some(Asked::Discovery), false),
         _ => return next.run(request).await,
     };
-    if let Err(often) = app.rates().asked(asked, Some(address)) {
+    if let Some(asked) = asked
+        && let Err(often) = app.rates().asked(asked, Some(address))
+    {
         return refuse(asked, request.headers(), address, often);
     }
     let response = next.run(request).await;
     let failed = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
-    if asked == Asked::Token
+    if failures_count
         && failed
         && let Err(often) = app.rates().asked(Asked::TokenFailure, Some(address))
     {
