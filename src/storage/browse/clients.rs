@@ -173,7 +173,7 @@ impl Storage {
     pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
         let waiting = "SELECT COUNT(*) FROM
                            (SELECT 1 AS one FROM client_standings s JOIN clients c ON c.id = s.client_id
-                            WHERE s.approval = 'waiting' LIMIT 100) AS some";
+                            WHERE s.approval = 'waiting' LIMIT 100) AS few";
         Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
     }
 
