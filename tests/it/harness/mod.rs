@@ -241,7 +241,7 @@ impl TestApp {
 
 /// Tries until it works. A child process that some other test starts holds copies of this process's
 /// sockets and locks until it runs its own program, a moment later.
-async fn patiently<T, E: std::fmt::Debug>(attempt: impl AsyncFn() -> Result<T, E>) -> T {
+pub(crate) async fn patiently<T, E: std::fmt::Debug>(attempt: impl AsyncFn() -> Result<T, E>) -> T {
     for _ in 0..50_000 {
         if let Ok(done) = attempt().await {
             return done;

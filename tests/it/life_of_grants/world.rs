@@ -81,9 +81,8 @@ fn sid(sid: usize) -> String {
 }
 
 async fn open(database: &Database) -> Storage {
-    Storage::open(&database.url, Some(b"a test key that is long enough to be one, 0123456789"))
-        .await
-        .unwrap()
+    const KEY: &[u8] = b"a test key that is long enough to be one, 0123456789";
+    crate::harness::patiently(async || Storage::open(&database.url, Some(KEY)).await).await
 }
 
 impl World {
