@@ -11,7 +11,6 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::later::Later;
 use super::listing::Listing;
 use super::{Step, Storage, StorageError, column};
 use crate::clock::Timestamp;
@@ -107,24 +106,23 @@ impl Step {
     /// Adds a line to the audit trail; the log hears of it when the step is durable.
     pub(super) async fn record(&mut self, event: AuditEvent) -> Result<(), StorageError> {
         debug_assert!(EVENTS.contains(&event.event), "{} is not in EVENTS", event.event);
-        let line = Later::new(
+        sqlx::query(
             "INSERT INTO audit_events
                  (id, at, event, actor, client_id, subject, resource, grant_id, reference, detail)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            vec![
-                event.id.as_str().into(),
-                event.at.into(),
-                event.event.into(),
-                event.actor.to_string().into(),
-                event.client_id.as_deref().into(),
-                event.subject.as_deref().into(),
-                event.resource.as_deref().into(),
-                event.grant_id.as_deref().into(),
-                event.reference.as_deref().into(),
-                serde_json::Value::Object(event.detail.clone()).to_string().into(),
-            ],
-        );
-        self.leave(line).await?;
+        )
+        .bind(event.id.as_str())
+        .bind(event.at)
+        .bind(event.event)
+        .bind(event.actor.to_string())
+        .bind(event.client_id.as_deref())
+        .bind(event.subject.as_deref())
+        .bind(event.resource.as_deref())
+        .bind(event.grant_id.as_deref())
+        .bind(event.reference.as_deref())
+        .bind(serde_json::Value::Object(event.detail.clone()).to_string())
+        .execute(&mut **self)
+        .await?;
         self.events.push(event);
         Ok(())
     }

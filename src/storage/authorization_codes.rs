@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::grants::revoke;
-use super::later::Later;
 use super::refresh_tokens::insert_refresh_token;
 use super::upstream_sessions::SessionUpdate;
 use super::{Engine, ShutOut, Step, Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -279,27 +278,27 @@ pub(super) async fn insert_code(
     if shut_out.is_some() {
         return Err(StorageError::ShutOut(ShutOut::Client));
     }
-    let row = Later::new(
+    sqlx::query(
         "INSERT INTO authorization_codes
              (id, code_hash, client_id, redirect_uri, code_challenge, resource,
               ceiling, scopes, session_id, subject, created_at, expires_at, failures)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
-        vec![
-            new.code.id().into(),
-            new.code.hash().as_str().into(),
-            new.request.client_id.as_str().into(),
-            new.request.redirect_uri.as_str().into(),
-            new.request.code_challenge.as_str().into(),
-            new.request.resource.as_str().into(),
-            new.request.scopes.to_string().into(),
-            new.scopes.to_string().into(),
-            session_id.into(),
-            new.subject.into(),
-            now.unix().into(),
-            new.expires_at.unix().into(),
-        ],
-    );
-    step.leave(row).await
+    )
+    .bind(new.code.id())
+    .bind(new.code.hash().as_str())
+    .bind(new.request.client_id.as_str())
+    .bind(new.request.redirect_uri.as_str())
+    .bind(new.request.code_challenge.as_str())
+    .bind(new.request.resource.as_str())
+    .bind(new.request.scopes.to_string())
+    .bind(new.scopes.to_string())
+    .bind(session_id)
+    .bind(new.subject)
+    .bind(now.unix())
+    .bind(new.expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
 }
 
 /// Ends the codes of a session that are on their way, in the caller's step, after the session itself has

@@ -16,14 +16,14 @@ use tokio::sync::watch;
 use super::installation::{known_text, secret_key as find_secret_key};
 use super::open::{check_version, install_drivers, migrations, sqlite_path};
 use super::writer::Writer;
-use super::{BUSY, Engine, OpenError, Step, Storage, StorageError};
+use super::{BUSY, Engine, OpenError, Step, Storage, StorageError, driver};
 use crate::oauth::sealed::Sealer;
 use crate::oauth::secret::random_text;
 
 /// Name of the mark among the facts about the installation.
 const MARK: &str = "changed_from_the_command_line";
 /// The server commits for many at a time: its turn may be long.
-const PATIENT: &str = "PRAGMA busy_timeout = 20000";
+const PATIENT: Duration = Duration::from_secs(20);
 /// How often a server looks for it: one row by its key.
 const LOOK: Duration = Duration::from_millis(400);
 
@@ -44,10 +44,10 @@ impl Storage {
                 let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
                 let pool = small_pool()
                     .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
-                    .connect_with(options.clone())
+                    .connect_with(options)
                     .await?;
                 check_version(&pool).await?;
-                (pool, Some(Writer::open(options, PATIENT).await?), Some(path))
+                (pool, Some(Writer::open(driver::at(&path, PATIENT)?).await?), Some(path))
             }
             Some("postgres" | "postgresql") => (small_pool().connect(url).await?, None, None),
             _ => return Err(OpenError::Address),

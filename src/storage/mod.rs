@@ -13,9 +13,9 @@ mod client_assertions;
 mod clients;
 mod connections;
 mod console;
+mod driver;
 mod grants;
 mod installation;
-mod later;
 mod listing;
 mod logins;
 mod notices;
@@ -54,7 +54,7 @@ pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
 pub use logins::{Approval, ApprovedPage, Claimed, Decided, NewLogin, PendingLogin};
 pub use notices::{Notice, Whom};
-pub use open::OpenError;
+pub use open::{OpenError, install_drivers};
 pub use people::{PagesSession, ProviderSession};
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
@@ -154,8 +154,6 @@ struct Step {
     work: Work,
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
-    /// Goes to the database right before the commit.
-    later: Vec<later::Later>,
 }
 
 enum Work {
@@ -167,8 +165,7 @@ enum Work {
 
 impl Step {
     /// Makes the step durable; only then may anybody be told.
-    async fn commit(mut self) -> Result<(), StorageError> {
-        self.run_what_was_left().await?;
+    async fn commit(self) -> Result<(), StorageError> {
         match self.work {
             Work::Sqlite(step) => step.commit().await?,
             Work::Postgres(transaction) => transaction.commit().await?,
@@ -242,7 +239,7 @@ impl Storage {
             Some(writer) => Work::Sqlite(writer.begin().await?),
             None => Work::Postgres(self.pool.begin().await?),
         };
-        Ok(Step { work, events: Vec::new(), later: Vec::new() })
+        Ok(Step { work, events: Vec::new() })
     }
 
     fn tell_grants_ended(&self) {

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::readers::Readers;
 use super::replicas::Replicas;
-use super::writer::{BUSY_TIMEOUT, Writer};
-use super::{BUSY, Engine, Storage, StorageError};
+use super::writer::Writer;
+use super::{BUSY, Engine, Storage, StorageError, driver};
 use crate::oauth::sealed::Sealer;
 
 /// Before 3.51.3 a write-ahead log could be reset under a reader and corrupt the database.
@@ -119,11 +119,12 @@ impl Storage {
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
-            .connect_with(options.clone())
+            .connect_with(options)
             .await?;
         check_sqlite(&pool).await?;
-        let readers = Readers::new(options.clone(), BUSY_TIMEOUT);
-        let writer = Writer::open(options, BUSY_TIMEOUT).await?;
+        let here = driver::at(&path, BUSY)?;
+        let readers = Readers::new(here.clone());
+        let writer = Writer::open(here).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
         let storage = Self::finish(pool, Some((writer, readers)), secret_key, beside).await?;
         storage.free_leases().await?;
@@ -176,9 +177,15 @@ impl Storage {
     }
 }
 
-pub(super) fn install_drivers() {
+/// Tells sqlx which databases there are; once in a process, before anything is opened.
+pub fn install_drivers() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(sqlx::any::install_default_drivers);
+    ONCE.call_once(|| {
+        let drivers = &[sqlx::postgres::any::DRIVER, sqlx::sqlite::any::DRIVER, driver::DRIVER];
+        if let Err(cause) = sqlx::any::install_drivers(drivers) {
+            tracing::error!(cause, "the database drivers could not be installed");
+        }
+    });
 }
 
 /// The migrations folder, compiled in. A change is a new file; an old one is never edited.

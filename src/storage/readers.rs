@@ -1,9 +1,8 @@
 //! SQLite's readers: the connections of the look-ups that almost every request makes.
 //!
-//! The pool asks each connection that comes back whether it is still there, in a task of its own. In
-//! SQLite every question costs switches between threads, so that this cost as much as the look-up. A
-//! file does not hang up: here a connection comes back when its look-up ended well, and is closed when
-//! it did not.
+//! A look-up takes some microseconds, less than handing it to another thread would: it runs on the thread
+//! that asks ([`super::driver`]). A file does not hang up: a connection comes back when its look-up ended
+//! well, and is closed when it did not.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,8 +22,6 @@ pub(super) struct Readers(Arc<Inner>);
 
 struct Inner {
     options: AnyConnectOptions,
-    /// How long SQLite waits for another process, as a pragma.
-    patience: &'static str,
     places: Semaphore,
     idle: Mutex<Vec<AnyConnection>>,
 }
@@ -39,9 +36,9 @@ struct Reader<'a> {
 
 impl Readers {
     /// Readers over connections of their own, which are opened when they are needed.
-    pub(super) fn new(options: AnyConnectOptions, patience: &'static str) -> Self {
+    pub(super) fn new(options: AnyConnectOptions) -> Self {
         let (places, idle) = (Semaphore::new(READERS as usize), Mutex::default());
-        Self(Arc::new(Inner { options, patience, places, idle }))
+        Self(Arc::new(Inner { options, places, idle }))
     }
 
     async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
@@ -52,7 +49,7 @@ impl Readers {
         let waiting = readers.idle().pop();
         let connection = match waiting {
             Some(connection) => connection,
-            None => writer::connect(&readers.options, readers.patience).await?,
+            None => writer::connect(&readers.options).await?,
         };
         Ok(Reader { readers, connection, _place: place })
     }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::grants::revoke;
-use super::later::Later;
 use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::grant::TokenRefused;
@@ -245,18 +244,18 @@ pub(super) async fn insert_refresh_token(
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<(), StorageError> {
-    let row = Later::new(
+    sqlx::query(
         "INSERT INTO refresh_tokens
              (id, token_hash, grant_id, parent_id, issued_at, expires_at, replays)
          VALUES ($1, $2, $3, $4, $5, $6, 0)",
-        vec![
-            token.id().into(),
-            token.hash().as_str().into(),
-            grant_id.into(),
-            parent_id.into(),
-            now.unix().into(),
-            expires_at.unix().into(),
-        ],
-    );
-    step.leave(row).await
+    )
+    .bind(token.id())
+    .bind(token.hash().as_str())
+    .bind(grant_id)
+    .bind(parent_id)
+    .bind(now.unix())
+    .bind(expires_at.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
 }

@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use sqlx::{AnyConnection, ConnectOptions, any::AnyConnectOptions};
@@ -21,51 +20,21 @@ use super::StorageError;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
 const SHARED_BY: usize = 64;
-/// Savepoints within each other, before all are released: each costs a little at every page written.
-const SAVEPOINTS: [&str; 8] = [
-    "SAVEPOINT step0",
-    "SAVEPOINT step1",
-    "SAVEPOINT step2",
-    "SAVEPOINT step3",
-    "SAVEPOINT step4",
-    "SAVEPOINT step5",
-    "SAVEPOINT step6",
-    "SAVEPOINT step7",
-];
-/// Undoes what came after the savepoint at the same place.
-const UNDO: [&str; 8] = [
-    "ROLLBACK TO step0",
-    "ROLLBACK TO step1",
-    "ROLLBACK TO step2",
-    "ROLLBACK TO step3",
-    "ROLLBACK TO step4",
-    "ROLLBACK TO step5",
-    "ROLLBACK TO step6",
-    "ROLLBACK TO step7",
-];
 /// Callers that may wait for their turn; the next one is told to come back.
 const QUEUE: usize = 4096;
 /// Longest wait for the turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long SQLite waits for another process, which is a command at most.
-pub(super) const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000";
-
 /// Opens a connection as all of this database are.
-pub(super) async fn connect(
-    options: &AnyConnectOptions,
-    patience: &'static str,
-) -> Result<AnyConnection, sqlx::Error> {
+pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
-    sqlx::query(patience).execute(&mut connection).await?;
     Ok(connection)
 }
 
 /// What every connection of ours is told first.
 pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     for pragma in [
-        BUSY_TIMEOUT,
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
         "PRAGMA foreign_keys = ON",
@@ -95,8 +64,6 @@ struct Queue {
 struct Desk {
     connection: AnyConnection,
     options: AnyConnectOptions,
-    /// How long SQLite waits for another process.
-    patience: &'static str,
     /// The open transaction, with the steps that wait for its commit.
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
@@ -109,8 +76,6 @@ struct Shared {
     /// Turns taken, however they ended.
     turns: usize,
     left: Left,
-    /// The savepoint of the last turn, by its place in [`SAVEPOINTS`].
-    savepoint: usize,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -160,14 +125,10 @@ impl std::ops::DerefMut for Step {
 }
 
 impl Writer {
-    /// The writer over a connection of its own. `patience` is a pragma: how long SQLite waits for
-    /// another process.
-    pub(super) async fn open(
-        options: AnyConnectOptions,
-        patience: &'static str,
-    ) -> Result<Self, sqlx::Error> {
-        let connection = connect(&options, patience).await?;
-        let desk = Desk { connection, options, patience, shared: None, broken: false };
+    /// The writer over a connection of its own.
+    pub(super) async fn open(options: AnyConnectOptions) -> Result<Self, sqlx::Error> {
+        let connection = connect(&options).await?;
+        let desk = Desk { connection, options, shared: None, broken: false };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
     }
@@ -311,35 +272,30 @@ impl Desk {
     /// transaction: SQLite rolls back by itself when the disk is full or fails.
     async fn open(&mut self) -> Result<(), StorageError> {
         if self.broken {
-            self.connection = connect(&self.options, self.patience).await?;
+            self.connection = connect(&self.options).await?;
             self.broken = false;
         }
         if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {
             // Whether it was ever begun is unknown, and nothing is in it.
-            let _ = self.run("ROLLBACK").await;
+            let _ = self.run(&["ROLLBACK"]).await;
             self.shared = None;
         }
         let opened = match &mut self.shared {
             None => {
                 let (outcome, _) = watch::channel(Outcome::Pending);
-                let (kept, turns, left, savepoint) = (0, 1, Left::Nothing, 0);
-                self.shared = Some(Shared { kept, turns, left, savepoint, outcome });
-                self.run("BEGIN IMMEDIATE; SAVEPOINT shared; SAVEPOINT step0").await
+                let (kept, turns, left) = (0, 1, Left::Nothing);
+                self.shared = Some(Shared { kept, turns, left, outcome });
+                self.run(&["BEGIN IMMEDIATE", "SAVEPOINT shared", "SAVEPOINT step"]).await
             }
             Some(shared) => {
                 shared.turns += 1;
-                match (shared.left, shared.savepoint) {
-                    (Left::GivenUp, last) => self.run(UNDO[last]).await,
-                    (Left::Kept, last) if last + 1 < SAVEPOINTS.len() => {
-                        shared.savepoint = last + 1;
-                        self.send(SAVEPOINTS[last + 1])
-                    }
-                    (Left::Kept, _) => {
+                match shared.left {
+                    Left::GivenUp => self.run(&["ROLLBACK TO step"]).await,
+                    Left::Kept => {
                         shared.left = Left::Nothing;
-                        shared.savepoint = 0;
-                        self.run("RELEASE step0; SAVEPOINT step0").await
+                        self.run(&["RELEASE step", "SAVEPOINT step"]).await
                     }
-                    (Left::Nothing, _) => self.run("SAVEPOINT step0").await,
+                    Left::Nothing => self.run(&["SAVEPOINT step"]).await,
                 }
             }
         };
@@ -353,13 +309,10 @@ impl Desk {
     /// Commits the open transaction and tells every step in it.
     async fn finish(&mut self) {
         let Some(shared) = &self.shared else { return };
-        let finished = match (shared.kept, shared.left, shared.savepoint) {
-            (0, ..) => self.run("ROLLBACK").await,
-            (_, Left::GivenUp, last) => match self.run(UNDO[last]).await {
-                Ok(()) => self.run("RELEASE shared; COMMIT").await,
-                failed => failed,
-            },
-            (_, Left::Kept | Left::Nothing, _) => self.run("RELEASE shared; COMMIT").await,
+        let finished = match (shared.kept, shared.left) {
+            (0, _) => self.run(&["ROLLBACK"]).await,
+            (_, Left::GivenUp) => self.run(&["ROLLBACK TO step", "RELEASE shared", "COMMIT"]).await,
+            (_, Left::Kept | Left::Nothing) => self.run(&["RELEASE shared", "COMMIT"]).await,
         };
         match finished {
             Ok(()) => {
@@ -374,7 +327,7 @@ impl Desk {
     /// Takes back everything that was to share a commit, and says so to everyone.
     async fn fail(&mut self, cause: &sqlx::Error) {
         self.broken = true;
-        if self.run("ROLLBACK").await.is_ok() {
+        if self.run(&["ROLLBACK"]).await.is_ok() {
             self.broken = false;
         }
         if let Some(shared) = self.shared.take() {
@@ -382,19 +335,11 @@ impl Desk {
         }
     }
 
-    /// Sends a statement ahead of the step's own and does not wait for it: the connection works them off
-    /// in order, and a round trip is what a statement costs. A savepoint that is not there is noticed
-    /// when it is needed.
-    fn send(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
-        let mut sending = std::pin::pin!(self.run(sql));
-        match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(done) => done,
-            Poll::Pending => Ok(()),
+    async fn run(&mut self, statements: &[&'static str]) -> Result<(), sqlx::Error> {
+        for sql in statements {
+            sqlx::query(*sql).execute(&mut self.connection).await?;
         }
-    }
-
-    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::query(sql).execute(&mut self.connection).await.map(drop)
+        Ok(())
     }
 }
 

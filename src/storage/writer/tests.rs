@@ -5,6 +5,7 @@ use sqlx::Connection;
 
 use super::*;
 use crate::oauth::secret::random_bytes;
+use crate::storage::driver;
 
 struct Fixture {
     folder: PathBuf,
@@ -14,13 +15,12 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        sqlx::any::install_default_drivers();
+        crate::storage::open::install_drivers();
         let name = format!("portcullis_writer_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        let url = format!("sqlite://{}?mode=rwc", folder.join("test.db").display());
-        let options: AnyConnectOptions = url.parse().unwrap();
-        let writer = Writer::open(options.clone(), BUSY_TIMEOUT).await.unwrap();
+        let options = driver::at(&folder.join("test.db"), Duration::from_secs(5)).unwrap();
+        let writer = Writer::open(options.clone()).await.unwrap();
         let fixture = Self { folder, options, writer };
         for sql in [
             "CREATE TABLE notes (place INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT UNIQUE)",
@@ -36,7 +36,7 @@ impl Fixture {
 
     /// Asks past the writer: sees only what is committed.
     async fn number(&self, sql: &'static str) -> i64 {
-        let mut reader = connect(&self.options, BUSY_TIMEOUT).await.unwrap();
+        let mut reader = connect(&self.options).await.unwrap();
         let number = sqlx::query_scalar(sql).fetch_one(&mut reader).await.unwrap();
         reader.close().await.unwrap();
         number
@@ -70,7 +70,7 @@ async fn whoever_is_answered_can_be_seen_by_everybody() {
         let fixture = &fixture;
         async move {
             note(&fixture.writer, &format!("note {n}")).await.unwrap();
-            let mut reader = connect(&fixture.options, BUSY_TIMEOUT).await.unwrap();
+            let mut reader = connect(&fixture.options).await.unwrap();
             let found: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM notes WHERE text = $1")
                 .bind(format!("note {n}"))
                 .fetch_one(&mut reader)

@@ -2,7 +2,6 @@
 //! `TEST_DATABASE_URL` names.
 
 use std::path::PathBuf;
-use std::sync::Once;
 
 use portcullis::oauth::secret::random_bytes;
 use sqlx::{AssertSqlSafe, Connection};
@@ -23,7 +22,7 @@ impl Database {
             let url = format!("sqlite://{}/portcullis.db", folder.display());
             return Self { url, folder, schema: None };
         };
-        drivers();
+        portcullis::storage::install_drivers();
         let mut connection = sqlx::AnyConnection::connect(&server).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("CREATE SCHEMA {name}")))
             .execute(&mut connection)
@@ -40,7 +39,7 @@ impl Database {
 
     /// One number from the database, asked past the server.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
-        drivers();
+        portcullis::storage::install_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
         let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -49,7 +48,7 @@ impl Database {
 
     /// Runs a statement past the server.
     pub(crate) async fn execute(&self, sql: &str) {
-        drivers();
+        portcullis::storage::install_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
         sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -107,9 +106,4 @@ impl Drop for Database {
         let _ = std::fs::remove_dir_all(&self.folder);
         // Schemas go with the throw-away server of the run.
     }
-}
-
-fn drivers() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(sqlx::any::install_default_drivers);
 }

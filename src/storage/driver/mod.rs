@@ -1,0 +1,380 @@
+//! SQLite in the caller's thread, behind sqlx's `Any` interface.
+//!
+//! sqlx gives every SQLite connection a thread of its own, so that each statement costs two switches
+//! between threads: more than the statement itself, where pages are in memory. Steps and look-ups of
+//! almost every request run here instead: rusqlite on the thread that asks. What takes long stays on
+//! connections of sqlx's own: migrations, administrators' lists, backups. And what waits for the disk,
+//! a commit, runs on a thread for work that blocks.
+//!
+//! One text is one statement. The lock of another process is waited for without holding up a thread.
+
+mod sqlx_types;
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use sqlx::any::{
+    AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo,
+    AnyTypeInfoKind,
+};
+use sqlx::{Either, SqlStr};
+use sqlx_core::HashMap as ColumnNames;
+use sqlx_core::any::driver::AnyDriver;
+use sqlx_core::any::{AnyColumn, AnyConnectionBackend, AnyValue, AnyValueKind};
+use sqlx_core::ext::ustr::UStr;
+use tokio::time::Instant;
+use url::Url;
+
+pub(super) use sqlx_types::InThread;
+
+/// How sqlx finds this driver.
+pub(super) const DRIVER: AnyDriver = AnyDriver::without_migrate::<InThread>();
+
+/// Scheme of [`at`].
+const SCHEME: &str = "sqlite-in-thread";
+/// Statements that stay prepared, in each connection.
+const PREPARED: usize = 128;
+/// Texts whose shape is remembered; ours are fewer, except where lists make theirs.
+const KNOWN: usize = 256;
+/// A statement that takes longer is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
+/// First and longest pause between two attempts while another process holds the lock.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+
+/// Where a database is, and how long its connections wait while another process holds its lock.
+pub(super) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, sqlx::Error> {
+    // A path may hold anything; in this form it is the path again after it was a URL.
+    let path = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
+    format!("{SCHEME}:{path}?{}", patience.as_millis()).parse()
+}
+
+/// What [`at`] says.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    patience: Duration,
+}
+
+impl Place {
+    fn of(url: &Url) -> Result<Self, sqlx::Error> {
+        let path = URL_SAFE_NO_PAD.decode(url.path()).ok();
+        let patience = url.query().and_then(|millis| millis.parse().ok());
+        let (Some(path), Some(patience)) = (path, patience) else {
+            return Err(sqlx::Error::Configuration("not a place of this driver".into()));
+        };
+        let path = PathBuf::from(OsStr::from_bytes(&path));
+        Ok(Self { path, patience: Duration::from_millis(patience) })
+    }
+
+    fn open(&self) -> Result<InThreadConnection, sqlx::Error> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
+            | rusqlite::OpenFlags::SQLITE_OPEN_CREATE
+            | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX; // one caller at a time, by `&mut`
+        let sqlite = rusqlite::Connection::open_with_flags(&self.path, flags).map_err(told)?;
+        sqlite.busy_timeout(Duration::ZERO).map_err(told)?;
+        sqlite.set_prepared_statement_cache_capacity(PREPARED);
+        let known = HashMap::new();
+        Ok(InThreadConnection { sqlite: Some(sqlite), patience: self.patience, known })
+    }
+}
+
+/// A connection whose statements run where they are asked for.
+#[derive(Debug)]
+pub(super) struct InThreadConnection {
+    /// Not there while a commit runs elsewhere, nor after its caller went away.
+    sqlite: Option<rusqlite::Connection>,
+    patience: Duration,
+    /// By the text of the statement.
+    known: HashMap<String, Arc<Shape>>,
+}
+
+/// What does not change from one use of a statement to the next.
+#[derive(Debug)]
+struct Shape {
+    /// For each parameter of SQLite, which of ours it is: `$2` may come first.
+    parameters: Vec<usize>,
+    names: Arc<ColumnNames<UStr, usize>>,
+    columns: Vec<AnyColumn>,
+    reads_only: bool,
+}
+
+#[derive(Default)]
+struct Answer {
+    rows: Vec<AnyRow>,
+    changed: u64,
+}
+
+impl InThreadConnection {
+    /// Runs a statement; at most `limit` rows are read.
+    async fn run(
+        &mut self,
+        sql: SqlStr,
+        arguments: Option<AnyArguments>,
+        limit: usize,
+    ) -> Result<Answer, sqlx::Error> {
+        let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
+        if sql.as_str() == "COMMIT" {
+            return self.commit().await;
+        }
+        let begun = Instant::now();
+        let mut pause = PAUSES.0;
+        loop {
+            match self.run_here(sql.as_str(), &values, limit) {
+                // In a transaction it would wait for ever, or for itself.
+                Err(cause) if is_busy(&cause) && self.is_idle() => {
+                    if begun.elapsed() >= self.patience {
+                        return Err(told(cause));
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = PAUSES.1.min(pause * 2);
+                }
+                ended => {
+                    if begun.elapsed() >= SLOW {
+                        let (sql, took) = (sql.as_str(), begun.elapsed());
+                        tracing::warn!(sql, ?took, "a statement took long");
+                    }
+                    return ended.map_err(told);
+                }
+            }
+        }
+    }
+
+    /// Waits for the disk on a thread for that.
+    async fn commit(&mut self) -> Result<Answer, sqlx::Error> {
+        let sqlite = self.sqlite.take().ok_or_else(gone)?;
+        let run = move || {
+            let committed = sqlite.execute_batch("COMMIT");
+            (sqlite, committed)
+        };
+        let (sqlite, committed) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
+        self.sqlite = Some(sqlite);
+        committed.map(|()| Answer::default()).map_err(told)
+    }
+
+    fn run_here(
+        &mut self,
+        sql: &str,
+        values: &[AnyValueKind],
+        limit: usize,
+    ) -> Result<Answer, rusqlite::Error> {
+        let Some(sqlite) = &self.sqlite else { return Err(rusqlite::Error::InvalidQuery) };
+        let mut statement = sqlite.prepare_cached(sql)?;
+        let shape = if let Some(shape) = self.known.get(sql) {
+            Arc::clone(shape)
+        } else {
+            let shape = Arc::new(Shape::of(&statement));
+            if self.known.len() >= KNOWN {
+                self.known.clear();
+            }
+            self.known.insert(sql.to_owned(), Arc::clone(&shape));
+            shape
+        };
+        for (place, ours) in shape.parameters.iter().enumerate() {
+            let value = values.get(*ours).map_or(Ok(NULL), bound)?;
+            statement.raw_bind_parameter(place + 1, value)?;
+        }
+        let mut answer = Answer::default();
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            if answer.rows.len() < limit {
+                answer.rows.push(shape.row(row)?);
+            }
+            if answer.rows.len() == limit && shape.reads_only {
+                break;
+            }
+        }
+        drop(rows);
+        if !shape.reads_only {
+            answer.changed = sqlite.changes();
+        }
+        Ok(answer)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sqlite.as_ref().is_some_and(rusqlite::Connection::is_autocommit)
+    }
+}
+
+impl Shape {
+    fn of(statement: &rusqlite::Statement<'_>) -> Self {
+        let parameters = (1..=statement.parameter_count()).map(|place| {
+            let numbered = statement.parameter_name(place).and_then(|name| name.get(1..));
+            numbered.and_then(|number| number.parse().ok()).unwrap_or(place) - 1
+        });
+        let kind = AnyTypeInfoKind::Null; // of a column, unknown; every value says its own
+        let columns = statement.column_names().into_iter().enumerate().map(|(ordinal, name)| {
+            AnyColumn { ordinal, name: UStr::new(name), type_info: AnyTypeInfo { kind } }
+        });
+        let columns: Vec<_> = columns.collect();
+        let names = columns.iter().map(|column| (column.name.clone(), column.ordinal));
+        Self {
+            parameters: parameters.collect(),
+            names: Arc::new(names.collect()),
+            columns,
+            reads_only: statement.readonly(),
+        }
+    }
+
+    fn row(&self, row: &rusqlite::Row<'_>) -> Result<AnyRow, rusqlite::Error> {
+        let values = (0..self.columns.len()).map(|place| {
+            let kind = match row.get_ref(place)? {
+                ValueRef::Null => AnyValueKind::Null(AnyTypeInfoKind::Null),
+                ValueRef::Integer(number) => AnyValueKind::BigInt(number),
+                ValueRef::Real(number) => AnyValueKind::Double(number),
+                ValueRef::Text(text) => AnyValueKind::Text(Arc::new(
+                    String::from_utf8(text.to_vec())
+                        .map_err(|cause| rusqlite::Error::Utf8Error(place, cause.utf8_error()))?,
+                )),
+                ValueRef::Blob(bytes) => AnyValueKind::Blob(Arc::new(bytes.to_vec())),
+            };
+            Ok(AnyValue { kind })
+        });
+        Ok(AnyRow {
+            column_names: Arc::clone(&self.names),
+            columns: self.columns.clone(),
+            values: values.collect::<Result<_, rusqlite::Error>>()?,
+        })
+    }
+}
+
+const NULL: ToSqlOutput<'static> = ToSqlOutput::Borrowed(ValueRef::Null);
+
+fn bound(value: &AnyValueKind) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
+    Ok(ToSqlOutput::Borrowed(match value {
+        AnyValueKind::Null(_) => ValueRef::Null,
+        AnyValueKind::Bool(yes) => ValueRef::Integer(i64::from(*yes)),
+        AnyValueKind::SmallInt(number) => ValueRef::Integer(i64::from(*number)),
+        AnyValueKind::Integer(number) => ValueRef::Integer(i64::from(*number)),
+        AnyValueKind::BigInt(number) => ValueRef::Integer(*number),
+        AnyValueKind::Real(number) => ValueRef::Real(f64::from(*number)),
+        AnyValueKind::Double(number) => ValueRef::Real(*number),
+        AnyValueKind::Text(text) => ValueRef::Text(text.as_bytes()),
+        AnyValueKind::TextSlice(text) => ValueRef::Text(text.as_bytes()),
+        AnyValueKind::Blob(bytes) => ValueRef::Blob(bytes),
+        _ => return Err(rusqlite::Error::InvalidQuery), // a kind that sqlx came to know later
+    }))
+}
+
+impl AnyConnectionBackend for InThreadConnection {
+    fn name(&self) -> &'static str {
+        "SQLite"
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        Box::pin(async move {
+            match self.sqlite {
+                Some(sqlite) => sqlite.close().map_err(|(_, cause)| told(cause)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn close_hard(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        self.close()
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async move { self.sqlite.as_ref().map(drop).ok_or_else(gone) })
+    }
+
+    fn begin(&mut self, _: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async { Err(no_transactions()) })
+    }
+
+    fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async { Err(no_transactions()) })
+    }
+
+    fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async { Err(no_transactions()) })
+    }
+
+    fn start_rollback(&mut self) {}
+
+    fn get_transaction_depth(&self) -> usize {
+        usize::from(self.sqlite.is_some() && !self.is_idle())
+    }
+
+    fn shrink_buffers(&mut self) {}
+
+    fn flush(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn should_flush(&self) -> bool {
+        false
+    }
+
+    fn fetch_many(
+        &mut self,
+        query: SqlStr,
+        _persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxStream<'_, sqlx::Result<Either<AnyQueryResult, AnyRow>>> {
+        let answer = async move {
+            let told: Vec<sqlx::Result<_>> = match self.run(query, arguments, usize::MAX).await {
+                Err(cause) => vec![Err(cause)],
+                Ok(Answer { rows, changed }) => {
+                    let result = AnyQueryResult { rows_affected: changed, last_insert_id: None };
+                    let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
+                    rows.chain([Ok(Either::Left(result))]).collect()
+                }
+            };
+            stream::iter(told)
+        };
+        stream::once(answer).flatten().boxed()
+    }
+
+    fn fetch_optional(
+        &mut self,
+        query: SqlStr,
+        _persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxFuture<'_, sqlx::Result<Option<AnyRow>>> {
+        Box::pin(async move { Ok(self.run(query, arguments, 1).await?.rows.pop()) })
+    }
+
+    fn prepare_with<'c, 'q: 'c>(
+        &'c mut self,
+        _sql: SqlStr,
+        _parameters: &[AnyTypeInfo],
+    ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
+        Box::pin(async {
+            Err(sqlx::Error::Protocol("statements are prepared by their use".into()))
+        })
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// What SQLite said, in sqlx's words.
+fn told(error: rusqlite::Error) -> sqlx::Error {
+    match error.sqlite_error_code() {
+        Some(_) => sqlx::Error::Database(Box::new(sqlx_types::Told::new(error))),
+        None => sqlx::Error::Protocol(error.to_string()),
+    }
+}
+
+fn gone() -> sqlx::Error {
+    sqlx::Error::Protocol("the connection was given up in the middle of a commit".into())
+}
+
+/// Steps open theirs themselves, to share them: see `writer`.
+fn no_transactions() -> sqlx::Error {
+    sqlx::Error::Protocol("transactions of this driver are opened by statements".into())
+}
+
+#[cfg(test)]
+mod tests;
