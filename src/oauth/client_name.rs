@@ -4,6 +4,8 @@
 //! another script, or speak in the voice of our own page. What is shown is plain text of bounded
 //! length; what imitates is marked.
 
+use std::sync::LazyLock;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
 
@@ -92,20 +94,38 @@ fn is_deceptive(c: char) -> bool {
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}')
 }
 
+/// A brand in small letters, how it looks, and how many words it has.
+static LOOKS: LazyLock<Vec<(String, String, usize)>> = LazyLock::new(|| {
+    let brands = BRANDS.iter().map(|brand| brand.to_lowercase());
+    brands
+        .map(|plain| {
+            let (looks, words) = (looks(&plain), plain.split(' ').count());
+            (plain, looks, words)
+        })
+        .collect()
+});
+
+/// What is left of a text for somebody who only glances at it.
+fn looks(text: &str) -> String {
+    let compact: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    skeleton(&compact).collect::<String>().to_lowercase()
+}
+
 /// Looks like a brand without being spelled like it.
 fn imitates_brand(text: &str) -> bool {
-    let looks = |text: &str| -> String {
-        let compact: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
-        skeleton(&compact).collect::<String>().to_lowercase()
-    };
     let plain = text.to_lowercase();
     let words: Vec<&str> = plain.split(' ').collect();
-    BRANDS.iter().any(|brand| {
-        let brand_plain = brand.to_lowercase();
-        let brand_looks = looks(&brand_plain);
-        let count = brand_plain.split(' ').count();
-        let alike = |part: &str| looks(part) == brand_looks && part != brand_plain;
-        alike(&plain) || words.windows(count).any(|part| alike(&part.join(" ")))
+    let whole = looks(&plain);
+    let longest = LOOKS.iter().map(|(.., words)| *words).max().unwrap_or_default();
+    let parts: Vec<Vec<(String, String)>> = (1..=longest)
+        .map(|count| {
+            let parts = words.windows(count).map(|part| part.join(" "));
+            parts.map(|part| (looks(&part), part)).collect()
+        })
+        .collect();
+    LOOKS.iter().any(|(brand, brand_looks, count)| {
+        let alike = |looks: &String, part: &String| looks == brand_looks && part != brand;
+        alike(&whole, &plain) || parts[count - 1].iter().any(|(looks, part)| alike(looks, part))
     })
 }
 

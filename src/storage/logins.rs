@@ -159,12 +159,9 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
         // A made-up state must not take a turn at the writer.
-        let known: Option<String> =
-            sqlx::query_scalar("SELECT state_hash FROM logins WHERE id = $1")
-                .bind(state.id())
-                .fetch_optional(&self.pool)
-                .await?;
-        if !known.is_some_and(|known| state.hash().is(&known)) {
+        let known = sqlx::query("SELECT state_hash FROM logins WHERE id = $1").bind(state.id());
+        let Some(known) = self.look_up(known).await? else { return Ok(Claimed::Unknown) };
+        if !state.hash().is(&column::<String>(&known, "state_hash")?) {
             return Ok(Claimed::Unknown);
         }
         let mut step = self.begin().await?;

@@ -91,16 +91,15 @@ impl Storage {
         id: &str,
         now: Timestamp,
     ) -> Result<Option<String>, StorageError> {
-        Ok(sqlx::query_scalar(
+        let approval = sqlx::query(
             "SELECT r.subject FROM remembered_consents r
              JOIN client_standings s ON s.client_id = r.client_id
              WHERE r.id = $1 AND r.expires_at > $2
                AND s.trusted = 1 AND s.blocked = 0 AND s.approval <> 'refused'",
         )
         .bind(id)
-        .bind(now.unix())
-        .fetch_optional(&self.pool)
-        .await?)
+        .bind(now.unix());
+        self.look_up(approval).await?.map(|row| column(&row, "subject")).transpose()
     }
 }
 

@@ -354,13 +354,11 @@ impl Storage {
         token: &Secret<HeldLogin>,
         now: Timestamp,
     ) -> Result<Waiting, StorageError> {
-        let row = sqlx::query(
+        let held = sqlx::query(
             "SELECT token_hash, login, expires_at, ended_at FROM held_logins WHERE id = $1",
         )
-        .bind(token.id())
-        .fetch_optional(&self.pool)
-        .await?;
-        let Some(row) = row else { return Ok(Waiting::Unknown) };
+        .bind(token.id());
+        let Some(row) = self.look_up(held).await? else { return Ok(Waiting::Unknown) };
         let fits = token.hash().is(&column::<String>(&row, "token_hash")?);
         if !fits || now >= moment(&row, "expires_at")? {
             return Ok(Waiting::Unknown);

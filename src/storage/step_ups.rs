@@ -24,10 +24,8 @@ impl Storage {
         )
         .bind(grant_id)
         .bind(needed.to_string())
-        .bind(now.minus(AGAIN).unix())
-        .fetch_optional(&self.pool)
-        .await?;
-        if lately.is_some() {
+        .bind(now.minus(AGAIN).unix());
+        if self.look_up(lately).await?.is_some() {
             return Ok(());
         }
         let mut step = self.begin().await?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlx::{AnyConnection, ConnectOptions, any::AnyConnectOptions};
+use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::StorageError;
@@ -25,10 +25,15 @@ const QUEUE: usize = 4096;
 /// Longest wait for the turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pages of the database that the writer and each reader keep: up to 16 MiB. There are few of these
+/// connections, and a page that is not there is read from the system and copied.
+const CACHE: &str = "PRAGMA cache_size = -16384";
+
 /// Opens a connection as all of this database are.
 pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
+    sqlx::query(CACHE).execute(&mut connection).await?;
     Ok(connection)
 }
 
@@ -267,9 +272,6 @@ impl Drop for Step {
 
 impl Desk {
     /// Opens a savepoint for a step, and the transaction around it when none is open.
-    ///
-    /// The savepoint `shared` around all steps proves at the end that this is still the same
-    /// transaction: SQLite rolls back by itself when the disk is full or fails.
     async fn open(&mut self) -> Result<(), StorageError> {
         if self.broken {
             self.connection = connect(&self.options).await?;
@@ -280,13 +282,15 @@ impl Desk {
             let _ = self.run(&["ROLLBACK"]).await;
             self.shared = None;
         }
+        let still_open = self.connection.is_in_transaction();
         let opened = match &mut self.shared {
             None => {
                 let (outcome, _) = watch::channel(Outcome::Pending);
                 let (kept, turns, left) = (0, 1, Left::Nothing);
                 self.shared = Some(Shared { kept, turns, left, outcome });
-                self.run(&["BEGIN IMMEDIATE", "SAVEPOINT shared", "SAVEPOINT step"]).await
+                self.run(&["BEGIN IMMEDIATE", "SAVEPOINT step"]).await
             }
+            Some(_) if !still_open => Err(vanished()),
             Some(shared) => {
                 shared.turns += 1;
                 match shared.left {
@@ -311,8 +315,9 @@ impl Desk {
         let Some(shared) = &self.shared else { return };
         let finished = match (shared.kept, shared.left) {
             (0, _) => self.run(&["ROLLBACK"]).await,
-            (_, Left::GivenUp) => self.run(&["ROLLBACK TO step", "RELEASE shared", "COMMIT"]).await,
-            (_, Left::Kept | Left::Nothing) => self.run(&["RELEASE shared", "COMMIT"]).await,
+            _ if !self.connection.is_in_transaction() => Err(vanished()),
+            (_, Left::GivenUp) => self.run(&["ROLLBACK TO step", "COMMIT"]).await,
+            (_, Left::Kept | Left::Nothing) => self.run(&["COMMIT"]).await,
         };
         match finished {
             Ok(()) => {
@@ -341,6 +346,12 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// SQLite rolls back by itself when the disk is full or fails. A savepoint would then begin another
+/// transaction, without the steps that were to share this one.
+fn vanished() -> sqlx::Error {
+    sqlx::Error::Protocol("the transaction was rolled back".to_owned())
 }
 
 fn failed(cause: &str) -> StorageError {

@@ -1,7 +1,6 @@
 use std::path::PathBuf;
 
 use futures_util::future::join_all;
-use sqlx::Connection;
 
 use super::*;
 use crate::oauth::secret::random_bytes;
