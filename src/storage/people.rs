@@ -141,13 +141,9 @@ impl Storage {
 
     /// Whether an administrator has blocked this person.
     pub async fn is_blocked(&self, subject: &str) -> Result<bool, StorageError> {
-        let blocked: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL",
-        )
-        .bind(subject)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(blocked.is_some())
+        let blocked =
+            sqlx::query("SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL");
+        Ok(self.look_up(blocked.bind(subject)).await?.is_some())
     }
 
     /// Blocks a person and ends everything they have; `false` when nothing changed.
