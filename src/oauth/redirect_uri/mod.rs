@@ -78,8 +78,8 @@ pub enum RedirectUriRefused {
     /// Longer than [`MAX_REDIRECT_URI`].
     #[error("a redirect URI is longer than 1024 bytes")]
     TooLong,
-    /// Characters that parsers disagree on.
-    #[error("a redirect URI holds characters other than printable ASCII, or a backslash")]
+    /// Characters that no URI may hold (RFC 3986 §2) and parsers disagree on.
+    #[error("a redirect URI holds characters that must be percent-encoded in a URI")]
     Characters,
     /// No URL.
     #[error("a redirect URI is not an absolute URL")]
@@ -127,7 +127,7 @@ impl RedirectUri {
         if text.len() > MAX_REDIRECT_URI {
             return Err(RedirectUriRefused::TooLong);
         }
-        if !text.bytes().all(|b| matches!(b, 0x21..=0x7e) && b != b'\\') {
+        if !is_uri_text(text) {
             return Err(RedirectUriRefused::Characters);
         }
         let url = Url::parse(text).map_err(|_| RedirectUriRefused::NotAUrl)?;
@@ -187,6 +187,13 @@ impl RedirectUri {
     }
 }
 
+/// The characters of RFC 3986 §2, and every `%` with its two digits.
+fn is_uri_text(text: &str) -> bool {
+    let legal = |b: u8| matches!(b, 0x21..=0x7e) && !b"\"<>\\^`{|}".contains(&b);
+    let encoded = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    text.bytes().all(legal) && text.split('%').skip(1).all(encoded)
+}
+
 fn authority(text: &str) -> &str {
     let after = text.split_once("://").map_or("", |(_, after)| after);
     after.split(['/', '?']).next().unwrap_or_default()
@@ -210,10 +217,16 @@ fn check_path(text: &str) -> Result<(), RedirectUriRefused> {
 
 fn check_host(url: &Url) -> Result<(), RedirectUriRefused> {
     match url.host() {
-        Some(Host::Domain(host)) if !host.ends_with('.') && !host.contains('%') => Ok(()),
+        Some(Host::Domain(host)) if is_plain_name(host) => Ok(()),
         _ if is_loopback_host(url) => Ok(()),
         _ => Err(RedirectUriRefused::Host),
     }
+}
+
+/// Labels of letters, digits, `-` and `_`: a URL parser lets more through than a name can hold.
+fn is_plain_name(host: &str) -> bool {
+    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    host.split('.').all(|label| !label.is_empty() && label.bytes().all(plain))
 }
 
 fn check_loopback(url: &Url) -> Result<(), RedirectUriRefused> {
