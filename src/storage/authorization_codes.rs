@@ -162,6 +162,11 @@ impl Storage {
             return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }
         if let Err(refused) = issued.check_use(attempt, now) {
+            if refused == TokenRefused::ExpiredCode {
+                // For good: a clock that goes back must not revive it.
+                burn(&mut step, code.id(), terms.attempts).await?;
+                step.commit().await?;
+            }
             return Ok(Redeemed::Refused(refused));
         }
 
@@ -356,6 +361,15 @@ async fn end_surplus(
         }
     }
     Ok(ended)
+}
+
+async fn burn(step: &mut Step, code_id: &str, attempts: u32) -> Result<(), StorageError> {
+    sqlx::query("UPDATE authorization_codes SET failures = $2 WHERE id = $1")
+        .bind(code_id)
+        .bind(i64::from(attempts))
+        .execute(&mut **step)
+        .await?;
+    Ok(())
 }
 
 async fn count_failure(step: &mut Step, code_id: &str) -> Result<(), StorageError> {
