@@ -30,6 +30,10 @@ races rounds="200":
 crashes kills="500":
     scripts/test-crashes {{kills}}
 
+# Every fuzz target, so many seconds each
+fuzz seconds="5":
+    scripts/test-fuzz {{seconds}}
+
 # The real flow in headless Chromium; pictures of every page in screenshots/
 browser:
     SCREENSHOTS=screenshots scripts/test-browser

@@ -34,7 +34,8 @@
 //! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
 //! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
 //! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
-//! stands beside: `benches/`, and `load/`, a crate of its own.
+//! stands beside: `benches/`, and `load/`, a crate of its own. So do the fuzz targets, `fuzz/`, whose corpus
+//! `cargo test` runs too.
 //!
 //! # The import rule
 //!

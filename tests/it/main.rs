@@ -6,6 +6,7 @@
 mod architecture;
 mod conformance;
 mod documents;
+mod fuzz_corpus;
 mod harness;
 mod properties;
 
@@ -48,6 +49,7 @@ mod admin_people;
 mod admin_servers;
 mod audit;
 mod backup;
+mod canaries;
 mod crashes;
 mod github;
 mod graceful;
@@ -55,9 +57,12 @@ mod identity_provider;
 mod life_of_grants;
 mod limits;
 mod logs;
+mod moving_clock;
+mod rates;
 mod restart;
 mod server;
 mod stolen_database;
+mod unchanged;
 mod upstream;
 mod upstream_logout;
 

@@ -1,0 +1,3 @@
+//! The fuzz targets, for the binaries of `fuzz_targets/`.
+
+pub mod targets;

@@ -1,0 +1,114 @@
+//! F9: the cookies of a request, and what is sealed in some of them.
+
+use std::sync::LazyLock;
+
+use axum::http::header::COOKIE;
+use axum::http::{HeaderMap, HeaderValue};
+use portcullis::oauth::sealed::{Purpose, Sealer, open_under, seal_under};
+use portcullis::oauth::secret::{RefreshToken, Secret};
+use portcullis::storage::Realm;
+use portcullis::web::cookies::Cookies;
+
+const ID: &str = "0123456789abcdef0123456789abcdef";
+
+static SEALER: LazyLock<Sealer> = LazyLock::new(|| Sealer::new(b"the key of the fuzz targets"));
+
+/// The values under `name`, cut by hand: at `;`, blanks taken off, at the first `=`.
+fn values(headers: &[&str], name: &str) -> Vec<String> {
+    let pairs = headers.iter().flat_map(|header| header.split(';'));
+    let named = pairs.filter_map(|pair| pair.split_once('='));
+    let named = named.filter(|(known, _)| known.trim() == name);
+    named.map(|(_, value)| value.trim().to_owned()).collect()
+}
+
+/// Contradicted when a cookie is read that did not come once, or a changed text opens.
+pub fn run(data: &[u8]) {
+    jar(data);
+    sealed(data);
+}
+
+fn jar(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    let mut texts = Vec::new();
+    for line in data.split(|byte| *byte == b'\n').take(8) {
+        let Ok(value) = HeaderValue::from_bytes(line) else { continue };
+        if value.to_str().is_ok() {
+            texts.extend(std::str::from_utf8(line));
+        }
+        headers.append(COOKIE, value);
+    }
+    for (https, prefix) in [(true, "__Host-"), (false, "")] {
+        let cookies = Cookies::new(https);
+        let reads: [(String, Option<String>); 7] = [
+            (format!("portcullis-consent-{ID}"), cookies.consent(&headers, ID)),
+            (
+                format!("portcullis-login-{ID}"),
+                cookies.login(&headers, ID).map(|secret| secret.expose().to_owned()),
+            ),
+            (
+                format!("portcullis-held-{ID}"),
+                cookies.held(&headers, ID).map(|secret| secret.expose().to_owned()),
+            ),
+            (
+                format!("portcullis-remembered-{ID}"),
+                cookies.remembered(&headers, ID).map(|secret| secret.expose().to_owned()),
+            ),
+            (
+                format!("portcullis-pages-{}", Realm::Admin.as_str()),
+                cookies.console(&headers, Realm::Admin).map(|secret| secret.expose().to_owned()),
+            ),
+            (
+                format!("portcullis-signing-in-{}", Realm::Account.as_str()),
+                cookies.underway(&headers, Realm::Account),
+            ),
+            ("portcullis-person".to_owned(), cookies.person(&headers)),
+        ];
+        for (name, read) in reads {
+            let Some(read) = read else { continue };
+            assert_eq!(values(&texts, &format!("{prefix}{name}")), [read], "{name} in {texts:?}");
+        }
+        for ids in [
+            cookies.consents_beyond(&headers, 0),
+            cookies.held_beyond(&headers, 0),
+            cookies.logins_beyond(&headers, 0),
+            cookies.remembered_beyond(&headers, ID, 0),
+        ] {
+            // They are written into our own Set-Cookie.
+            let plain = |id: &String| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(ids.iter().all(plain), "{ids:?}");
+        }
+    }
+}
+
+fn sealed(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for purpose in [Purpose::Storage, Purpose::Consent, Purpose::Session] {
+        assert!(SEALER.open(purpose, "somewhere", &text).is_err(), "{text:?} opens");
+    }
+    let Some((at, rest)) = data.split_first() else { return };
+    let (context, plain) = rest.split_at(rest.len() / 2);
+    let context = String::from_utf8_lossy(context);
+    let sealed = SEALER.seal(Purpose::Consent, &context, plain);
+    let opened = SEALER.open(Purpose::Consent, &context, &sealed).expect("it was sealed here");
+    assert_eq!(&opened[..], plain);
+    let bit = (usize::from(*at) * 257) % (sealed.len() * 8);
+    let mut changed = sealed.clone().into_bytes();
+    changed[bit / 8] ^= 1 << (bit % 8);
+    if let Ok(changed) = String::from_utf8(changed) {
+        let opened = SEALER.open(Purpose::Consent, &context, &changed);
+        assert!(opened.is_err(), "a changed text opens: {sealed:?} {changed:?}");
+    }
+    for cut in
+        [&sealed[1..], &sealed[..sealed.len() - 1], &format!("{sealed}A"), &format!("{sealed}=")]
+    {
+        assert!(SEALER.open(Purpose::Consent, &context, cut).is_err(), "{cut:?} opens");
+    }
+    // A successor opens under its predecessor alone.
+    if let Some(token) = Secret::<RefreshToken>::parse(&text) {
+        let other = Secret::<RefreshToken>::generate(ID);
+        let under = seal_under(&token, &other);
+        let opened = open_under(&token, &under).expect("it was sealed under this");
+        assert_eq!(opened.expose(), other.expose());
+        assert!(open_under(&other, &under).is_err());
+    }
+}
