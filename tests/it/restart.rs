@@ -6,11 +6,11 @@ use portcullis::storage::Retention;
 use portcullis::storage::Storage;
 use serde_json::json;
 
-use crate::harness::TestApp;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::encode;
 use crate::harness::process::{Served, run};
 use crate::harness::raw;
+use crate::harness::{TestApp, patiently};
 
 #[tokio::test]
 async fn a_restart_in_the_middle_of_a_login_is_not_noticed() {
@@ -132,7 +132,7 @@ async fn st_03_a_wrong_or_missing_secret_key_is_a_clean_refusal() {
     let said = wrong.err().unwrap().to_string();
     assert!(said.contains("the secret key does not fit this database"), "{said}");
     let right = config.secret_key.as_ref().unwrap().expose().as_bytes();
-    Storage::open(url, Some(right)).await.unwrap().close().await;
+    patiently(async || Storage::open(url, Some(right)).await).await.close().await;
 
     if !app.database.is_postgres() {
         let missing = Storage::open(url, None).await;
