@@ -1,11 +1,13 @@
 //! Clients whose id is the URL of their metadata: found in the cache, fetched, or, when their publisher
 //! does not answer, remembered from the last sign-in. Checklist CIMD.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::remote::{Bounds, Budget, Known, Remote};
+use super::budget::{Asker, Budget};
+use super::remote::{Bounds, Known, Remote};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http_client::guarded::GuardedClient;
@@ -60,7 +62,7 @@ impl Documents {
 
     /// The client published at `id`. When it cannot be read now, the last good copy says so itself
     /// ([`DocumentState`]); without one, an error.
-    pub(super) async fn find(&self, id: &str) -> Result<Client, FindError> {
+    pub(super) async fn find(&self, id: &str, from: Option<IpAddr>) -> Result<Client, FindError> {
         let url = ClientIdUrl::parse(id).map_err(|refused| {
             FindError::Document(format!("the client_id is refused: {refused}"))
         })?;
@@ -69,8 +71,11 @@ impl Documents {
             let reason = "the administrator does not admit clients published there";
             return Err(FindError::Document(reason.to_owned()));
         }
+        let known = self.remote.knows(url.url());
+        let stored = if known { None } else { self.storage.published_client(id).await? };
+        let asker = Asker { address: from, is_known: stored.is_some() };
         let (rules, client_id) = (Arc::clone(&self.rules), url.clone());
-        let read = self.remote.get(url.url(), None, move |body| {
+        let read = self.remote.get(url.url(), asker, None, move |body| {
             ClientMetadata::parse_document(body, &client_id, &rules.redirects, &rules.limits)
                 .map_err(|refused| refused.to_string())
         });
@@ -84,7 +89,7 @@ impl Documents {
         if let Some(last) = failed.last {
             return Ok(client(id, host, last, state));
         }
-        if let Some((stored, seen_at)) = self.storage.published_client(id).await? {
+        if let Some((stored, seen_at)) = stored {
             let metadata = ClientMetadata::from_stored_json(&stored.metadata)
                 .map_err(|_| StorageError::Corrupt("clients.metadata".to_owned()))?;
             return Ok(Client {

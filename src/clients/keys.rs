@@ -1,16 +1,18 @@
 //! The keys a client signs with: those it registered, or those it publishes. Checklist PKJ-07,
 //! threats JW-03.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::remote::{Bounds, Budget, Remote};
+use super::budget::{Asker, Budget};
+use super::remote::{Bounds, Remote};
 use crate::clock::Clock;
 use crate::http_client::guarded::GuardedClient;
-use crate::oauth::client::Client;
 use crate::oauth::client::assertion::Assertion;
 use crate::oauth::client::keys::{KeySet, MAX_KEY_SET};
+use crate::oauth::client::{Client, Origin};
 
 const BOUNDS: Bounds = Bounds {
     body: MAX_KEY_SET,
@@ -38,18 +40,21 @@ impl PublishedKeys {
         &self,
         client: &Client,
         assertion: &Assertion<'_>,
+        from: Option<IpAddr>,
     ) -> Result<Option<KeySet>, FindError> {
         if let Some(jwks) = &client.metadata.jwks {
             return Ok(KeySet::parse(jwks).ok());
         }
         let Some(url) = &client.metadata.jwks_uri else { return Ok(None) };
+        let is_known = matches!(client.origin, Origin::Configured { .. } | Origin::Created);
+        let asker = Asker { address: from, is_known };
         let parse = |body: &[u8]| KeySet::parse_text(body).map_err(|refused| refused.to_string());
-        let mut read = self.remote.get(url, None, parse).await;
+        let mut read = self.remote.get(url, asker, None, parse).await;
         if let Ok(known) = &read
             && !assertion.has_key_in(&known.value)
         {
             let not_before = self.clock.now().minus(AGAIN);
-            read = self.remote.get(url, Some(not_before), parse).await;
+            read = self.remote.get(url, asker, Some(not_before), parse).await;
         }
         match read {
             Ok(known) => Ok(Some(known.value)),

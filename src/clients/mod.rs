@@ -1,18 +1,20 @@
 //! Finding a client, however it came to us: written into the configuration, published at its own id, or
 //! registered. In this order, so that nobody can register or publish over the administrator's word.
 
+mod budget;
 mod documents;
 mod keys;
 mod registration;
 mod remote;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::budget::Budget;
 use self::documents::Documents;
 use self::keys::PublishedKeys;
-use self::remote::Budget;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http_client::guarded::GuardedClient;
@@ -103,13 +105,14 @@ impl Clients {
     }
 
     /// The client with this id, compared byte for byte; `None` when there is none, or it has expired.
-    pub async fn find(&self, id: &str) -> Result<Option<Client>, FindError> {
+    /// What has to be fetched for it counts towards the limit of the address that asks.
+    pub async fn find(&self, id: &str, from: Option<IpAddr>) -> Result<Option<Client>, FindError> {
         if let Some(configured) = self.configured.get(id) {
             return Ok(Some(configured.clone()));
         }
         if ClientIdUrl::is_meant_by(id) {
             return match &self.documents {
-                Some(documents) => documents.find(id).await.map(Some),
+                Some(documents) => documents.find(id, from).await.map(Some),
                 None => Ok(None),
             };
         }
@@ -121,8 +124,9 @@ impl Clients {
         &self,
         client: &Client,
         assertion: &Assertion<'_>,
+        from: Option<IpAddr>,
     ) -> Result<Option<KeySet>, FindError> {
-        self.published_keys.find(client, assertion).await
+        self.published_keys.find(client, assertion, from).await
     }
 
     /// Keeps what is known of a client that is not stored by itself, because somebody has just signed in

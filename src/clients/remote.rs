@@ -5,63 +5,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 
+use super::budget::{Asker, Budget};
 use crate::clock::{Clock, Timestamp};
 use crate::http_client::guarded::{FetchError, GuardedClient};
 use crate::oauth::web_url::WebUrl;
 
 /// Most URLs remembered.
 const MAX_ENTRIES: usize = 500;
+/// Most callers who wait for one fetch, and their longest wait: for a place, and for the answer.
+const MAX_WAITING: usize = 1024;
+const PATIENCE: Duration = Duration::from_secs(8);
 /// A URL that failed is left alone for this long, doubled each time …
 const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
 /// … up to this.
 const LONGEST_COOLDOWN: Duration = Duration::from_mins(5);
-
-/// How much is fetched at most, shared by all caches.
-pub(super) struct Budget {
-    in_flight: Semaphore,
-    per_minute: Mutex<HashMap<String, Minute>>,
-}
-
-struct Minute {
-    since: Timestamp,
-    fetches: u32,
-}
-
-impl Budget {
-    /// Fetches at a time, over all hosts.
-    const IN_FLIGHT: usize = 16;
-    /// Longest wait for a place.
-    const QUEUE: Duration = Duration::from_secs(2);
-    /// Fetches a minute, of one host.
-    const PER_HOST: u32 = 10;
-    /// Hosts a minute.
-    const HOSTS: usize = 500;
-    const MINUTE: Duration = Duration::from_mins(1);
-
-    pub(super) fn new() -> Self {
-        let per_minute = Mutex::new(HashMap::new());
-        Self { in_flight: Semaphore::new(Self::IN_FLIGHT), per_minute }
-    }
-
-    /// Whether another fetch from `host` fits into this minute; it is counted.
-    fn admits(&self, host: &str, now: Timestamp) -> bool {
-        let mut hosts = self.per_minute.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.len() >= Self::HOSTS && !hosts.contains_key(host) {
-            hosts.retain(|_, minute| now.since(minute.since) < Self::MINUTE);
-            if hosts.len() >= Self::HOSTS {
-                return false;
-            }
-        }
-        let minute = hosts.entry(host.to_owned()).or_insert(Minute { since: now, fetches: 0 });
-        if now.since(minute.since) >= Self::MINUTE || now < minute.since {
-            *minute = Minute { since: now, fetches: 0 };
-        }
-        minute.fetches += 1;
-        minute.fetches <= Self::PER_HOST
-    }
-}
 
 /// What was read from a URL.
 #[derive(Clone, Debug)]
@@ -179,6 +138,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
     pub(super) async fn get(
         &self,
         url: &WebUrl,
+        asker: Asker,
         not_before: Option<Timestamp>,
         parse: impl Fn(&[u8]) -> Result<T, String> + Send + 'static,
     ) -> Result<Known<T>, Failed<T>> {
@@ -187,16 +147,40 @@ impl<T: Clone + Send + 'static> Remote<T> {
             Look::CoolingDown(failed) => return Err(failed),
             Look::Fetch(flight) => flight,
         };
-        let turn = flight.lock_owned().await;
+        // The entry holds one, and so does whoever fetches or waits.
+        if Arc::strong_count(&flight) > 1 + MAX_WAITING {
+            return Err(self.busy(url));
+        }
+        let Ok(turn) = tokio::time::timeout(PATIENCE, flight.lock_owned()).await else {
+            return Err(self.busy(url));
+        };
         match self.look(url, not_before) {
             Look::Fresh(known) => Ok(known),
             Look::CoolingDown(failed) => Err(failed),
+            // Who asks too much pays for it alone: whoever waits behind asks in a name of their own.
+            Look::Fetch(_) if !self.0.budget.admits_asker(asker, self.0.clock.now()) => {
+                Err(self.busy(url))
+            }
             Look::Fetch(_) => {
                 let (this, url) = (self.clone(), url.clone());
-                let fetching = tokio::spawn(async move { this.fetch(&url, parse, turn).await });
+                let is_known = asker.is_known || self.knows(&url);
+                let fetching =
+                    tokio::spawn(async move { this.fetch(&url, is_known, parse, turn).await });
                 fetching.await.unwrap_or(Err(Failed { trouble: Trouble::Busy, last: None }))
             }
         }
+    }
+
+    /// Whether something good was read there before.
+    pub(super) fn knows(&self, url: &WebUrl) -> bool {
+        self.entries().by_url.get(url.as_str()).is_some_and(|entry| entry.known.is_some())
+    }
+
+    /// Nothing was asked, so nothing is held against the URL.
+    fn busy(&self, url: &WebUrl) -> Failed<T> {
+        let entries = self.entries();
+        let last = entries.by_url.get(url.as_str()).and_then(|entry| entry.known.clone());
+        Failed { trouble: Trouble::Busy, last }
     }
 
     fn look(&self, url: &WebUrl, not_before: Option<Timestamp>) -> Look<T> {
@@ -235,20 +219,14 @@ impl<T: Clone + Send + 'static> Remote<T> {
     async fn fetch(
         &self,
         url: &WebUrl,
+        is_known: bool,
         parse: impl Fn(&[u8]) -> Result<T, String>,
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Known<T>, Failed<T>> {
         let Parts { http, clock, budget, bounds, .. } = &*self.0;
-        let busy = || Failed {
-            trouble: Trouble::Busy,
-            last: self.entries().by_url.get(url.as_str()).and_then(|entry| entry.known.clone()),
+        let Some(_place) = budget.enter(url.host(), is_known, clock).await else {
+            return Err(self.busy(url));
         };
-        // Nothing was asked, so nothing is held against the URL.
-        let place = tokio::time::timeout(Budget::QUEUE, budget.in_flight.acquire()).await;
-        let Ok(Ok(_place)) = place else { return Err(busy()) };
-        if !budget.admits(url.host(), clock.now()) {
-            return Err(busy());
-        }
         let read = match http.get_json(url, bounds.body).await {
             Ok(fetched) => parse(&fetched.body)
                 .map(|value| (value, fetched.lifetime))
@@ -257,7 +235,9 @@ impl<T: Clone + Send + 'static> Remote<T> {
         };
         let now = clock.now();
         let mut entries = self.entries();
-        let Some(entry) = entries.by_url.get_mut(url.as_str()) else { return Err(busy_without()) };
+        let Some(entry) = entries.by_url.get_mut(url.as_str()) else {
+            return Err(Failed { trouble: Trouble::Busy, last: None });
+        };
         match read {
             Ok((value, lifetime)) => {
                 let lifetime = lifetime.unwrap_or(bounds.usual).clamp(bounds.floor, bounds.ceiling);
@@ -282,10 +262,6 @@ impl<T: Clone + Send + 'static> Remote<T> {
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries<T>> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn busy_without<T>() -> Failed<T> {
-    Failed { trouble: Trouble::Busy, last: None }
 }
 
 impl<T> Entries<T> {

@@ -4,8 +4,10 @@
 //! request travels sealed in the page until somebody presses Approve. Only somebody whose approval is
 //! remembered (`remembered.rs`) is sent on at once, and that may be repeated as well.
 
+use std::net::IpAddr;
+
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
@@ -21,6 +23,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{new_id, random_text};
 use crate::storage::Standing;
 use crate::telemetry::audit::Actor;
+use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message};
 use crate::web::params::Params;
@@ -30,10 +33,11 @@ pub(super) async fn get(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, PageError> {
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
-    let client = known_client(&app, &headers, &params).await?;
+    let client = known_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
     let standing = standing::of_client(&app, &headers, &client.id).await?;
     let address = proven_address(&headers, &client, &params)?;
     let state = params.get("state");
@@ -69,12 +73,13 @@ async fn known_client(
     app: &App,
     headers: &HeaderMap,
     params: &Params,
+    from: Option<IpAddr>,
 ) -> Result<Client, PageError> {
     let client_id = params
         .get("client_id")
         .map_err(|_| bad_request(headers, "client_id", &"client_id came twice"))?
         .ok_or_else(|| bad_request(headers, "client_id", &"client_id is missing"))?;
-    people::client(app, headers, client_id).await
+    people::client(app, headers, client_id, from).await
 }
 
 /// Step 2: the redirect URI is one that this client registered. Only now may anything be redirected.

@@ -105,7 +105,7 @@ async fn finish(
     login: &PendingLogin,
 ) -> Result<Response, PageError> {
     let request = &login.request;
-    let client = people::client(app, headers, &request.client_id).await?;
+    let client = people::client(app, headers, &request.client_id, None).await?;
     let presented = Some(request.redirect_uri.as_str());
     let address = people::address(headers, &client, presented)?;
     let standing = standing::of_client(app, headers, &request.client_id).await?;

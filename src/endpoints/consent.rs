@@ -82,7 +82,7 @@ pub(super) async fn post(
     if now >= Timestamp::from_unix(consent.expires_at) {
         return Err(forbidden(&headers, Message::ConsentExpired, "the consent page has expired"));
     }
-    let client = people::client(&app, &headers, &consent.request.client_id).await?;
+    let client = people::client(&app, &headers, &consent.request.client_id, None).await?;
     let presented = Some(consent.request.redirect_uri.as_str());
     let address = people::address(&headers, &client, presented)?;
     standing::of_client(&app, &headers, &client.id).await?;

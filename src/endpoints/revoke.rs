@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
@@ -11,6 +11,7 @@ use crate::oauth::secret::{RefreshToken, Secret};
 use crate::signing::TokenInvalid;
 use crate::telemetry::audit::Actor;
 use crate::web::body;
+use crate::web::client_address::ClientAddress;
 use crate::web::client_auth::authenticate_client;
 use crate::web::error::ApiError;
 use crate::web::params::Params;
@@ -19,11 +20,13 @@ pub(super) async fn post(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body, app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
-    let client = authenticate_client(&app, &headers, &params).await?;
+    let client =
+        authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
     let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
     // `token_type_hint` is only a hint (§2.1); our tokens tell themselves apart.
     if let Some((grant_id, client_id)) = owner(&app, token).await? {

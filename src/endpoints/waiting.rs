@@ -86,7 +86,7 @@ pub(super) async fn get(
     if ended && !standing.shut_out() {
         return Err(over("the request has ended"));
     }
-    let client = people::client(&app, &headers, &held.request.client_id).await?;
+    let client = people::client(&app, &headers, &held.request.client_id, None).await?;
     if must_wait(&app, &client, &standing) && !standing.shut_out() {
         let page = WaitingPage { language: people::language(&headers) };
         return Ok(page.render());

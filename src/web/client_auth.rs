@@ -4,6 +4,8 @@
 //! use either secret method whatever it registered, because shipped clients choose by the server's list;
 //! a client that signs may do nothing else.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,18 +19,19 @@ use crate::oauth::client::{AuthMethod, Client, Currency};
 use crate::storage::ProofUse;
 use crate::telemetry::audit::Actor;
 
-/// Authenticates the client of a request to any endpoint for clients.
+/// Authenticates the client of a request to any endpoint for clients, sent by the address `from`.
 pub async fn authenticate_client(
     app: &App,
     headers: &HeaderMap,
     params: &Params,
+    from: Option<IpAddr>,
 ) -> Result<Client, ApiError> {
     let presented = Presented::read(headers, params)?;
     let refused = || ApiError::Client { basic: presented.basic };
-    let found = match app.clients().find(&presented.client_id).await? {
+    let found = match app.clients().find(&presented.client_id, from).await? {
         Some(found) => Some(found),
         // A client that percent-encodes its id, and one that does not, both mean the same id.
-        None if presented.basic => app.clients().find(&decoded(&presented.client_id)).await?,
+        None if presented.basic => app.clients().find(&decoded(&presented.client_id), from).await?,
         None => None,
     };
     let Some(client) = found else {
@@ -36,7 +39,7 @@ pub async fn authenticate_client(
         return Err(refused());
     };
     if client.metadata.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt {
-        return signed_by(app, client, &presented).await;
+        return signed_by(app, client, &presented, from).await;
     }
     let proven = match (&client.secret_hash, &presented.proof) {
         (None, Shown::Nothing) => true,
@@ -55,7 +58,12 @@ pub async fn authenticate_client(
 }
 
 /// A client that signs: nothing but a signature by one of its keys will do, and each counts once.
-async fn signed_by(app: &App, client: Client, presented: &Presented) -> Result<Client, ApiError> {
+async fn signed_by(
+    app: &App,
+    client: Client,
+    presented: &Presented,
+    from: Option<IpAddr>,
+) -> Result<Client, ApiError> {
     let refused = |reason: &dyn std::fmt::Display| {
         tracing::info!(client_id = client.id, %reason, "client refused");
         ApiError::Client { basic: presented.basic }
@@ -70,7 +78,7 @@ async fn signed_by(app: &App, client: Client, presented: &Presented) -> Result<C
         Currency::Gone => return Err(refused(&"its document is gone")),
     }
     let assertion = Assertion::parse(assertion).map_err(|reason| refused(&reason))?;
-    let keys = app.clients().keys_for(&client, &assertion).await?;
+    let keys = app.clients().keys_for(&client, &assertion, from).await?;
     let keys = keys.ok_or_else(|| refused(&"it has no keys"))?;
     let token_endpoint = app.config().public_url.join("/token");
     let accepted = app.config().accept_token_endpoint_audience;

@@ -1,5 +1,7 @@
 //! Answers for people: pages in their language, and the way back to the client.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -100,8 +102,13 @@ impl PageError {
 }
 
 /// The client of a request that a person's browser brings: known, and recently enough to go on with.
-/// Otherwise a page, and never a redirect.
-pub async fn client(app: &App, headers: &HeaderMap, client_id: &str) -> Result<Client, PageError> {
+/// Otherwise a page, and never a redirect. What has to be fetched counts towards the limit of `from`.
+pub async fn client(
+    app: &App,
+    headers: &HeaderMap,
+    client_id: &str,
+    from: Option<IpAddr>,
+) -> Result<Client, PageError> {
     let refused = |message, reason: &dyn std::fmt::Display| {
         PageError::new(headers, StatusCode::BAD_REQUEST, message, reason)
     };
@@ -109,7 +116,7 @@ pub async fn client(app: &App, headers: &HeaderMap, client_id: &str) -> Result<C
         let message = Message::ClientDocumentUnavailable;
         PageError::new(headers, StatusCode::SERVICE_UNAVAILABLE, message, reason)
     };
-    let found = app.clients().find(client_id).await.map_err(|error| match error {
+    let found = app.clients().find(client_id, from).await.map_err(|error| match error {
         FindError::Storage(error) => PageError::storage(headers, &error),
         FindError::Document(reason) => refused(Message::ClientDocumentRefused, &reason),
         FindError::Later(reason) => later(&reason),

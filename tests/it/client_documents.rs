@@ -239,13 +239,69 @@ async fn ci_06_a_host_is_asked_ten_times_a_minute_whatever_is_asked_of_us() {
         }
         publisher.requests()
     };
-    assert_eq!(asked(1).await, 10);
+    // Two of the ten are kept for what was good before.
+    assert_eq!(asked(1).await, 8);
     app.advance(59);
-    assert_eq!(asked(2).await, 10);
+    assert_eq!(asked(2).await, 8);
     // Other hosts are not affected.
     assert_eq!(ask(&client).await, 200);
     app.advance(1);
-    assert_eq!(asked(3).await, 21);
+    assert_eq!(asked(3).await, 17);
+}
+
+#[tokio::test]
+async fn ci_06_made_up_urls_do_not_push_out_the_client_of_the_same_website() {
+    let (mut app, publisher, client) = published().await;
+    client.sign_in("bob").await;
+    app.restart().await; // what is in memory is gone
+    for n in 0..50 {
+        let id = format!("https://client.example/made-up/{n}");
+        ask(&McpClient::known_as(&app, &id, CALLBACK)).await;
+    }
+    let before = publisher.requests_to(ID);
+    assert_eq!(ask(&client).await, 200);
+    assert_eq!(publisher.requests_to(ID), before + 1, "it was asked, and not only remembered");
+}
+
+#[tokio::test]
+async fn ci_06_who_makes_up_urls_pays_for_it_alone() {
+    let hosts: Vec<String> = (0..15).map(|n| format!("h{n}.example")).collect();
+    let mut names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    names.push("client.example");
+    let publisher = Publisher::start(&names).await;
+    publisher.publish(ID, &document());
+    let mut setup = publisher.setup("");
+    setup.top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
+    let app = TestApp::with(setup).await;
+    let ask = async |id: &str, from: &str| {
+        let url = McpClient::known_as(&app, id, CALLBACK).authorize_url(&[]);
+        app.http.send("GET", &url, &[("x-forwarded-for", from)], "").await.status.as_u16()
+    };
+    let authenticate = async |id: &str, from: &str| {
+        let form = [("client_id", id), ("grant_type", "refresh_token"), ("refresh_token", "rt_x")];
+        let headers = [("x-forwarded-for", from)];
+        app.http.post_form(&app.at("/token"), &form, &headers).await.status.as_u16()
+    };
+    assert_eq!(ask(ID, "198.51.100.1").await, 200);
+    for host in &hosts {
+        // One network, half of it at each door.
+        ask(&format!("https://{host}/a"), "2001:db8::1").await;
+        authenticate(&format!("https://{host}/b"), "2001:db8::2").await;
+    }
+    assert_eq!(publisher.requests(), 1 + 10);
+
+    let (made_up, known) = ("https://h14.example/c", ID);
+    assert_eq!(ask(made_up, "2001:db8::3").await, 503);
+    assert_eq!(authenticate(made_up, "2001:db8::3").await, 503);
+    assert_eq!(ask(known, "2001:db8::3").await, 200);
+    app.advance(10 * 60);
+    for host in &hosts {
+        ask(&format!("https://{host}/d"), "2001:db8::1").await;
+    }
+    assert_eq!(ask(known, "2001:db8::1").await, 200, "its last copy is good enough");
+    assert_eq!(ask(made_up, "198.51.100.1").await, 400, "somebody else is served");
+    app.advance(60);
+    assert_eq!(ask("https://h14.example/e", "2001:db8::1").await, 400);
 }
 
 #[tokio::test]

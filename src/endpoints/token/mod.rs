@@ -40,7 +40,8 @@ pub(super) async fn post(
     ]) {
         return Err(TokenRefused::RepeatedParameter.into());
     }
-    let client = authenticate_client(&app, &headers, &params).await?;
+    let client =
+        authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
     let from = ClientAddress::shown(&extensions);
     match params.get("grant_type")? {
         Some("authorization_code") => {

@@ -1,0 +1,229 @@
+//! How much strangers can make us fetch: in all, of one host, and for one address. Threats CI-06.
+//!
+//! Some of everything is kept for what was good before, so that made-up URLs do not push out the clients
+//! that people use.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::{Clock, Timestamp};
+use crate::rates::network;
+
+/// Who makes us fetch something.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asker {
+    /// Its address, where it is one customer's.
+    pub(super) address: Option<IpAddr>,
+    /// It asks for what was good before, or for what an administrator named.
+    pub(super) is_known: bool,
+}
+
+/// How much is fetched at most, shared by all caches.
+pub(super) struct Budget {
+    all: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    /// Held by the one fetch of a stranger's URL at each host.
+    hosts_in_flight: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    hosts: Mutex<Minutes<String>>,
+    addresses: Mutex<Minutes<IpAddr>>,
+}
+
+/// A place for one fetch; given back when dropped.
+pub(super) struct Place {
+    _all: OwnedSemaphorePermit,
+    _strangers: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
+}
+
+impl Budget {
+    /// Fetches at a time, over all hosts …
+    const IN_FLIGHT: usize = 16;
+    /// … of which URLs that never were good get these.
+    const OF_STRANGERS: usize = 12;
+    /// Longest wait for a place.
+    const QUEUE: Duration = Duration::from_secs(2);
+    /// Fetches a minute, of one host …
+    const PER_HOST: u32 = 10;
+    /// … of which URLs that never were good get these.
+    const PER_HOST_OF_STRANGERS: u32 = 8;
+    /// Fetches a minute, for one address.
+    const PER_ADDRESS: u32 = 10;
+    /// Hosts a minute; as many more for what was good before.
+    const HOSTS: usize = 500;
+    /// Addresses remembered within a minute.
+    const ADDRESSES: usize = 10_000;
+
+    pub(super) fn new() -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(Self::IN_FLIGHT)),
+            strangers: Arc::new(Semaphore::new(Self::OF_STRANGERS)),
+            hosts_in_flight: Mutex::default(),
+            hosts: Mutex::default(),
+            addresses: Mutex::default(),
+        }
+    }
+
+    /// Whether another fetch for this asker fits into this minute; it is counted. Nobody is judged by an
+    /// address that is not known.
+    pub(super) fn admits_asker(&self, asker: Asker, now: Timestamp) -> bool {
+        let Some(address) = asker.address else { return true };
+        let mut addresses = lock(&self.addresses);
+        let network = network(address);
+        if !addresses.has_room_for(&network, Self::ADDRESSES, now) {
+            // A bound on memory, not on callers: so many at once are held back by the other limits.
+            addresses.0.clear();
+        }
+        addresses.count(network, Self::PER_ADDRESS, now)
+    }
+
+    /// A place for a fetch from `host`, after a short wait; `None` when too much is being fetched.
+    pub(super) async fn enter(&self, host: &str, is_known: bool, clock: &Clock) -> Option<Place> {
+        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await.ok()??;
+        let most = if is_known { Self::PER_HOST } else { Self::PER_HOST_OF_STRANGERS };
+        let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
+        let (mut hosts, host, now) = (lock(&self.hosts), host.to_owned(), clock.now());
+        let fits = hosts.has_room_for(&host, room, now) && hosts.count(host, most, now);
+        fits.then_some(place)
+    }
+
+    async fn place(&self, host: &str, is_known: bool) -> Option<Place> {
+        let strangers = if is_known {
+            None
+        } else {
+            let alone = self.host_in_flight(host).lock_owned().await;
+            Some((alone, Arc::clone(&self.strangers).acquire_owned().await.ok()?))
+        };
+        let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        Some(Place { _all: all, _strangers: strangers })
+    }
+
+    fn host_in_flight(&self, host: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut hosts = lock(&self.hosts_in_flight);
+        if let Some(known) = hosts.get(host).and_then(Weak::upgrade) {
+            return known;
+        }
+        hosts.retain(|_, held| held.strong_count() > 0);
+        let new = Arc::default();
+        hosts.insert(host.to_owned(), Arc::downgrade(&new));
+        new
+    }
+}
+
+/// What was counted within a minute of each one's own.
+struct Minutes<K>(HashMap<K, Minute>);
+
+struct Minute {
+    since: Timestamp,
+    fetches: u32,
+}
+
+impl Minute {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.since(self.since) >= Duration::from_mins(1) || now < self.since
+    }
+}
+
+impl<K> Default for Minutes<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Minutes<K> {
+    fn has_room_for(&mut self, key: &K, most: usize, now: Timestamp) -> bool {
+        if self.0.len() >= most && !self.0.contains_key(key) {
+            self.0.retain(|_, minute| !minute.is_over(now));
+        }
+        self.0.len() < most || self.0.contains_key(key)
+    }
+
+    /// Counts one more, unless there are as many as there may be.
+    fn count(&mut self, key: K, most: u32, now: Timestamp) -> bool {
+        let minute = self.0.entry(key).or_insert(Minute { since: now, fetches: 0 });
+        if minute.is_over(now) {
+            *minute = Minute { since: now, fetches: 0 };
+        }
+        let fits = minute.fetches < most;
+        minute.fetches += u32::from(fits);
+        fits
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn asker(address: &str) -> Asker {
+        Asker { address: Some(address.parse().unwrap()), is_known: false }
+    }
+
+    #[test]
+    fn ci_06_an_address_makes_us_fetch_ten_times_a_minute_and_an_ipv6_customer_is_one() {
+        let budget = Budget::new();
+        let at = Timestamp::from_unix;
+        for n in 0..10 {
+            assert!(budget.admits_asker(asker(&format!("2001:db8:1:2::{n}")), at(n)));
+        }
+        assert!(!budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(59)));
+        assert!(budget.admits_asker(asker("2001:db8:1:3::1"), at(59)), "another customer");
+        assert!(budget.admits_asker(Asker::default(), at(59)), "nobody in particular");
+        assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(60)));
+    }
+
+    #[test]
+    fn ci_06_addresses_are_bounded_in_number_whatever_they_are() {
+        let budget = Budget::new();
+        let now = Timestamp::from_unix(0);
+        for n in 0..25_000_u32 {
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+            let asker = Asker { address: Some(address.into()), is_known: false };
+            assert!(budget.admits_asker(asker, now));
+        }
+        assert!(lock(&budget.addresses).0.len() <= Budget::ADDRESSES);
+    }
+
+    /// A place that is there without waiting.
+    fn enter(budget: &Budget, host: &str, is_known: bool) -> Option<Place> {
+        let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(0)));
+        budget.enter(host, is_known, &clock).now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn ci_06_places_are_kept_for_what_was_good_before() {
+        let budget = Budget::new();
+        let mut places = Vec::new();
+        for n in 0..Budget::OF_STRANGERS {
+            places.push(enter(&budget, &format!("{n}.example"), false).unwrap());
+        }
+        assert!(enter(&budget, "more.example", false).is_none());
+        for _ in Budget::OF_STRANGERS..Budget::IN_FLIGHT {
+            places.push(enter(&budget, "good.example", true).unwrap());
+        }
+        assert!(enter(&budget, "good.example", true).is_none());
+        drop(places.pop());
+        assert!(enter(&budget, "good.example", true).is_some());
+    }
+
+    #[tokio::test]
+    async fn ci_06_made_up_urls_are_fetched_one_at_a_time_and_use_up_no_host() {
+        let budget = Budget::new();
+        let first = enter(&budget, "a.example", false).unwrap();
+        assert!(enter(&budget, "a.example", false).is_none(), "one at a time");
+        assert!(enter(&budget, "a.example", true).is_some());
+        drop(first);
+        let places = std::iter::repeat_with(|| enter(&budget, "a.example", false));
+        assert!(places.take_while(Option::is_some).count() < 8);
+        assert!(enter(&budget, "a.example", true).is_some());
+    }
+}
