@@ -4,11 +4,12 @@
 //! transaction across the network. A rotated token is stored before anybody is answered. A definite
 //! no ends the grants; an outage, or a fault of ours, does not.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+mod breaker;
+mod lease;
+mod person;
 
-use tokio::sync::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::{Answer, TokenFailure};
 use super::{Inner, Upstream};
@@ -17,16 +18,14 @@ use crate::config::Protocol;
 use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
 use crate::telemetry::audit::{Actor, AuditEvent};
+pub(super) use breaker::Breaker;
+pub use breaker::Health;
+pub(super) use lease::InFlight;
+use lease::{LEASE, Waited};
+use person::About;
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
-/// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
-/// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of
-/// replicas that differ.
-const LEASE: Duration = Duration::from_secs(15);
-/// Whoever asks extends its right this often.
-const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(4);
-
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
 
@@ -54,92 +53,6 @@ pub enum Recheck {
     Unknown,
 }
 
-/// Leaves a provider in trouble alone: after each failure twice as long, so that people do not wait
-/// for its silence and it is not buried in questions when it comes back.
-#[derive(Default)]
-pub(super) struct Breaker {
-    failing: std::sync::Mutex<Option<Failing>>,
-    seen: std::sync::Mutex<Health>,
-}
-
-/// How the provider has answered since the start.
-#[derive(Clone, Debug, Default)]
-pub struct Health {
-    /// It is left alone for a moment after failures.
-    pub paused: bool,
-    /// Its last usable answer.
-    pub last_success: Option<Timestamp>,
-    /// Its last failure, and what it was.
-    pub last_error: Option<(Timestamp, String)>,
-    /// Its last login brought no refresh token.
-    pub without_refresh: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Failing {
-    until: Timestamp,
-    pause: Duration,
-}
-
-impl Breaker {
-    const FIRST_PAUSE: Duration = Duration::from_secs(1);
-    const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-
-    fn is_open(&self, now: Timestamp) -> bool {
-        self.state().is_some_and(|failing| now < failing.until)
-    }
-
-    /// How the provider has answered.
-    pub(super) fn health(&self, now: Timestamp) -> Health {
-        Health { paused: self.is_open(now), ..self.seen().clone() }
-    }
-
-    /// Notes a usable answer that is no re-check: discovery, a login.
-    pub(super) fn succeeded(&self, now: Timestamp) {
-        self.seen().last_success = Some(now);
-    }
-
-    /// Notes whether a login brought a refresh token.
-    pub(super) fn login(&self, now: Timestamp, without_refresh: bool) {
-        self.answered(now);
-        self.seen().without_refresh = without_refresh;
-    }
-
-    /// Notes a failure that does not pause anything.
-    pub(super) fn troubled(&self, now: Timestamp, reason: &str) {
-        self.seen().last_error = Some((now, reason.to_owned()));
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn failed(&self, now: Timestamp, reason: &str) {
-        self.troubled(now, reason);
-        let mut state = self.state();
-        let pause = state.map_or(Self::FIRST_PAUSE, |failing| failing.pause * 2);
-        let pause = pause.min(Self::LONGEST_PAUSE);
-        *state = Some(Failing { until: now.plus(pause), pause });
-    }
-
-    fn answered(&self, now: Timestamp) {
-        *self.state() = None;
-        self.succeeded(now);
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, Option<Failing>> {
-        self.failing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// Whom the answer to a refresh is about.
-enum About {
-    SamePerson(Person),
-    SomebodyElse(&'static str),
-    /// The ID token fails a check that says nothing about the person: keys, clocks, algorithms.
-    CannotTell(String),
-}
-
 /// The tokens of an answer, and what it left out as it was.
 fn kept(answer: &Answer, session: &UpstreamSession) -> UpstreamTokens {
     let answered = answer.tokens();
@@ -148,39 +61,6 @@ fn kept(answer: &Answer, session: &UpstreamSession) -> UpstreamTokens {
         id_token: answered.id_token.or_else(|| session.tokens.id_token.clone()),
         nonce: session.tokens.nonce.clone(),
         ..answered
-    }
-}
-
-/// What came of waiting for another process.
-enum Waited {
-    Answered(Recheck),
-    /// It gave up or is gone: now it is ours to ask, about the session as it is.
-    TakenOver(Box<UpstreamSession>),
-}
-
-/// Extends a lease until it is dropped.
-struct LeaseKept(tokio::task::JoinHandle<()>);
-
-impl Drop for LeaseKept {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Sessions that are being asked about in this process.
-#[derive(Default)]
-pub(super) struct InFlight(Mutex<HashMap<String, Weak<Mutex<()>>>>);
-
-impl InFlight {
-    async fn lock_of(&self, session_id: &str) -> Arc<Mutex<()>> {
-        let mut locks = self.0.lock().await;
-        if let Some(lock) = locks.get(session_id).and_then(Weak::upgrade) {
-            return lock;
-        }
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::new(Mutex::new(()));
-        locks.insert(session_id.to_owned(), Arc::downgrade(&lock));
-        lock
     }
 }
 
@@ -377,48 +257,6 @@ impl Inner {
         }
     }
 
-    async fn github_person(
-        &self,
-        session: &UpstreamSession,
-        access_token: &str,
-    ) -> Result<About, TokenFailure> {
-        let identity = self.github_identity(access_token).await?;
-        if identity.subject != session.subject {
-            return Ok(About::SomebodyElse("another user"));
-        }
-        if !self.is_one_of_ours(&identity) {
-            return Err(TokenFailure::Refused("no longer a member".to_owned()));
-        }
-        let (plan, none) = (&self.config.claims, super::claims::Userinfo::NotAsked);
-        let person = super::claims::read(plan, &identity.subject, &identity.claims, None, &none);
-        Ok(About::SamePerson(person))
-    }
-
-    /// Reads the person of a refresh.
-    async fn read_answer(
-        &self,
-        provider: &Arc<super::provider::Provider>,
-        session: &UpstreamSession,
-        answer: &Answer,
-    ) -> About {
-        if !answer.has_id_token() {
-            return About::SamePerson(session.person.clone());
-        }
-        let identity = match self.verify_id_token(provider, answer, None).await {
-            Ok(identity) => identity,
-            Err(failed) => return About::CannotTell(failed.to_string()),
-        };
-        if identity.subject != session.subject || !self.is_one_of_ours(&identity) {
-            return About::SomebodyElse("another subject");
-        }
-        let nonce = identity.claims.get("nonce").and_then(serde_json::Value::as_str);
-        if nonce.is_some() && nonce != session.tokens.nonce.as_deref() {
-            return About::SomebodyElse("the nonce of another login");
-        }
-        let before = Some(&session.person);
-        About::SamePerson(self.read_person(provider, answer, &identity, before).await)
-    }
-
     fn event(&self, event: &'static str, session: &UpstreamSession) -> AuditEvent {
         AuditEvent::new(event, Actor::Provider, &self.clock)
             .subject(&self.config.preset.our_subject(&session.subject))
@@ -456,50 +294,6 @@ impl Inner {
         let event = self.event("upstream_session_expired", &session);
         let because = "signed in too long ago, and the provider issued no refresh token";
         self.end(&session, because, event).await
-    }
-
-    /// Another process is asking: wait for its answer, a little, and ask in its place when it is gone.
-    async fn wait_for_the_other_asker(
-        &self,
-        session: &UpstreamSession,
-        owner: &str,
-    ) -> Result<Waited, StorageError> {
-        const STEP: Duration = Duration::from_millis(100);
-        const STEPS: u32 = 50;
-        for step in 1..=STEPS {
-            tokio::time::sleep(STEP).await;
-            let Some(known) = self.storage.upstream_session(&session.id).await? else {
-                return Ok(Waited::Answered(Recheck::Ended));
-            };
-            if let Some(settled) = self.settled(&known) {
-                return Ok(Waited::Answered(settled));
-            }
-            if step % 5 == 0 {
-                let now = self.clock.now();
-                if self.storage.lease_session(&known, owner, now, LEASE).await? == Lease::Won {
-                    return Ok(Waited::TakenOver(Box::new(known)));
-                }
-            }
-        }
-        let reason = "another process is asking and has no answer yet";
-        Ok(Waited::Answered(self.bridge(session, reason)))
-    }
-
-    /// Extends the lease for as long as the answer is held.
-    fn keep_lease(&self, session_id: &str, owner: &str) -> LeaseKept {
-        let (storage, clock) = (self.storage.clone(), self.clock.clone());
-        let (session_id, owner) = (session_id.to_owned(), owner.to_owned());
-        LeaseKept(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(LEASE_EXTENDED_EVERY).await;
-                let until = clock.now().plus(LEASE);
-                match storage.extend_lease(&session_id, &owner, until).await {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(cause) => tracing::warn!(session_id, %cause, "a lease is not extended"),
-                }
-            }
-        }))
     }
 
     /// The provider cannot be asked: the last yes holds within the outage grace.

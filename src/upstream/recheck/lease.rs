@@ -1,0 +1,97 @@
+//! One asker per session: a lock in this process, a lease in the database across processes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::Recheck;
+use crate::storage::{Lease, StorageError, UpstreamSession};
+use crate::upstream::Inner;
+
+/// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
+/// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of
+/// replicas that differ.
+pub(super) const LEASE: Duration = Duration::from_secs(15);
+/// Whoever asks extends its right this often.
+const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(4);
+
+/// What came of waiting for another process.
+pub(super) enum Waited {
+    Answered(Recheck),
+    /// It gave up or is gone: now it is ours to ask, about the session as it is.
+    TakenOver(Box<UpstreamSession>),
+}
+
+/// Extends a lease until it is dropped.
+pub(super) struct LeaseKept(tokio::task::JoinHandle<()>);
+
+impl Drop for LeaseKept {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sessions that are being asked about in this process.
+#[derive(Default)]
+pub(in crate::upstream) struct InFlight(Mutex<HashMap<String, Weak<Mutex<()>>>>);
+
+impl InFlight {
+    pub(super) async fn lock_of(&self, session_id: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.0.lock().await;
+        if let Some(lock) = locks.get(session_id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(Mutex::new(()));
+        locks.insert(session_id.to_owned(), Arc::downgrade(&lock));
+        lock
+    }
+}
+
+impl Inner {
+    /// Another process is asking: wait for its answer, a little, and ask in its place when it is gone.
+    pub(super) async fn wait_for_the_other_asker(
+        &self,
+        session: &UpstreamSession,
+        owner: &str,
+    ) -> Result<Waited, StorageError> {
+        const STEP: Duration = Duration::from_millis(100);
+        const STEPS: u32 = 50;
+        for step in 1..=STEPS {
+            tokio::time::sleep(STEP).await;
+            let Some(known) = self.storage.upstream_session(&session.id).await? else {
+                return Ok(Waited::Answered(Recheck::Ended));
+            };
+            if let Some(settled) = self.settled(&known) {
+                return Ok(Waited::Answered(settled));
+            }
+            if step % 5 == 0 {
+                let now = self.clock.now();
+                if self.storage.lease_session(&known, owner, now, LEASE).await? == Lease::Won {
+                    return Ok(Waited::TakenOver(Box::new(known)));
+                }
+            }
+        }
+        let reason = "another process is asking and has no answer yet";
+        Ok(Waited::Answered(self.bridge(session, reason)))
+    }
+
+    /// Extends the lease for as long as the answer is held.
+    pub(super) fn keep_lease(&self, session_id: &str, owner: &str) -> LeaseKept {
+        let (storage, clock) = (self.storage.clone(), self.clock.clone());
+        let (session_id, owner) = (session_id.to_owned(), owner.to_owned());
+        LeaseKept(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LEASE_EXTENDED_EVERY).await;
+                let until = clock.now().plus(LEASE);
+                match storage.extend_lease(&session_id, &owner, until).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(cause) => tracing::warn!(session_id, %cause, "a lease is not extended"),
+                }
+            }
+        }))
+    }
+}
