@@ -100,6 +100,23 @@ impl Rule {
 }
 
 impl Conditions {
+    /// Whether any of them is about what the provider tells of the person, beside who it is.
+    pub fn read_facts(&self) -> bool {
+        let Self {
+            roles,
+            groups,
+            permissions,
+            not_roles,
+            not_groups,
+            email_domains,
+            claims,
+            subjects: _,
+            clients: _,
+        } = self;
+        let lists = [roles, groups, permissions, not_roles, not_groups];
+        lists.into_iter().any(Option::is_some) || email_domains.is_some() || !claims.is_empty()
+    }
+
     fn hold(&self, facts: &Facts, client_id: &str) -> Holds {
         let mut holds = Holds::Yes;
         for (wanted, fact) in [

@@ -18,6 +18,15 @@ pub enum Userinfo {
     Claims(Value),
     /// It could not be had: what only it could tell is unknown.
     Failed,
+    /// It turned down the access token: what only it could tell is unknown, and no outage.
+    Refused,
+}
+
+impl Userinfo {
+    /// Whether it was asked and told nothing.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Failed | Self::Refused)
+    }
 }
 
 /// Whether something the plan names is missing from the ID token and userinfo may have it.
@@ -72,7 +81,7 @@ pub fn read(
     };
     let fact = |path: &ClaimPath| match find(path) {
         // Whoever could have told did not answer: that is not the same as "none".
-        None if *userinfo == Userinfo::Failed => Fact::Unknown,
+        None if userinfo.is_silent() => Fact::Unknown,
         None if is_cut_short(id_token, path) => Fact::Unknown,
         claim => read_fact(claim, plan.shape),
     };
@@ -101,6 +110,43 @@ pub fn read(
     }
 }
 
+/// The person when the provider vouches for them without a new ID token: what it tells now counts, and
+/// only what it tells nowhere else is still as the last ID token has it.
+pub fn read_again(
+    plan: &ClaimPlan,
+    subject: &str,
+    last_id_token: &Value,
+    access_token: Option<&Value>,
+    userinfo: &Userinfo,
+) -> Person {
+    let mut plan = plan.clone();
+    plan.sources.sort_by_key(|source| *source == ClaimSource::IdToken);
+    read(&plan, subject, last_id_token, access_token, userinfo)
+}
+
+/// Whether something that rules may read was told by the last ID token and is told nowhere now.
+pub fn rests_on(
+    last_id_token: &Value,
+    plan: &ClaimPlan,
+    access_token: Option<&Value>,
+    userinfo: &Userinfo,
+) -> bool {
+    let told_now = |path: &ClaimPath| {
+        plan.sources.iter().any(|source| match (source, userinfo) {
+            (ClaimSource::AccessToken, _) => {
+                access_token.is_some_and(|claims| path.find(claims).is_some())
+            }
+            (ClaimSource::Userinfo, Userinfo::Claims(claims)) => path.find(claims).is_some(),
+            _ => false,
+        })
+    };
+    plan.sources.contains(&ClaimSource::IdToken)
+        && [&plan.email, &plan.groups, &plan.roles, &plan.permissions]
+            .into_iter()
+            .chain(&plan.extra)
+            .any(|path| path.find(last_id_token).is_some() && !told_now(path))
+}
+
 /// The provider says that there are more values than fit into the token (Entra's overage).
 fn is_cut_short(id_token: &Value, path: &ClaimPath) -> bool {
     let named = id_token.get("_claim_names").and_then(|names| names.get(path.as_str())).is_some();
@@ -122,6 +168,7 @@ mod tests {
             roles: path("/realm_access/roles"),
             permissions: path("permissions"),
             permissions_matter: false,
+            rules_read: true,
             shape: ClaimShape::Auto,
             sources: vec![ClaimSource::IdToken, ClaimSource::AccessToken, ClaimSource::Userinfo],
             extra: vec![path("/org_id")],
@@ -165,6 +212,22 @@ mod tests {
             read(&plan(), "s", &overage, None, &Userinfo::NotAsked).facts.groups,
             Fact::Unknown
         );
+    }
+
+    #[test]
+    fn what_is_told_now_counts_before_what_the_last_id_token_said() {
+        let last = json!({ "groups": ["old"], "realm_access": { "roles": ["old"] } });
+        let now = Userinfo::Claims(json!({ "groups": ["new"] }));
+
+        let person = read_again(&plan(), "s", &last, None, &now);
+
+        assert_eq!((person.facts.groups, person.facts.roles), (known("new"), known("old")));
+        assert!(rests_on(&last, &plan(), None, &now));
+        let access = json!({ "realm_access": { "roles": [] } });
+        assert!(!rests_on(&last, &plan(), Some(&access), &now));
+        assert!(rests_on(&last, &plan(), None, &Userinfo::NotAsked));
+        let name_alone = json!({ "name": "Bob", "sub": "s" });
+        assert!(!rests_on(&name_alone, &plan(), None, &Userinfo::NotAsked));
     }
 
     #[test]

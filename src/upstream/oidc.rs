@@ -327,14 +327,12 @@ impl Inner {
             &userinfo,
         );
         match before {
-            Some(before) if userinfo == super::claims::Userinfo::Failed => {
-                super::claims::with_facts_of(person, before)
-            }
+            Some(before) if userinfo.is_silent() => super::claims::with_facts_of(person, before),
             _ => person,
         }
     }
 
-    async fn userinfo(
+    pub(super) async fn userinfo(
         &self,
         provider: &Provider,
         access_token: &str,
@@ -365,8 +363,9 @@ impl Inner {
                 }
             }
             Ok(response) => {
-                tracing::warn!(status = response.status().as_u16(), "userinfo failed");
-                Userinfo::Failed
+                let status = response.status().as_u16();
+                tracing::warn!(status, "userinfo failed");
+                if matches!(status, 401 | 403) { Userinfo::Refused } else { Userinfo::Failed }
             }
             Err(error) => {
                 tracing::warn!(%error, "userinfo failed");
@@ -387,7 +386,7 @@ pub(super) fn subject_of(form: SubjectForm, claims: &Value) -> Option<String> {
 
 /// The payload of a JWT, unverified: of an ID token that was verified before, or of an access token
 /// that the provider itself just handed us over TLS.
-fn payload(jwt: &str) -> Option<Value> {
+pub(super) fn payload(jwt: &str) -> Option<Value> {
     let payload = jwt.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }

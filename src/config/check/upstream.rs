@@ -306,6 +306,10 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
         groups,
         roles,
         permissions,
+        rules_read: resources
+            .iter()
+            .flat_map(|resource| &resource.policy.rules)
+            .any(|rule| rule.passthrough || rule.conditions.read_facts()),
         permissions_matter: resources
             .iter()
             .flat_map(|resource| &resource.policy.rules)

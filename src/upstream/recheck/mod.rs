@@ -157,6 +157,11 @@ impl Inner {
                         let because = "the identity provider answered for another person";
                         return self.end(&session, because, event.with("reason", reason)).await;
                     }
+                    About::TooOld => {
+                        let event = self.event("upstream_session_expired", &session);
+                        let because = "signed in too long ago, and the provider tells nothing new";
+                        return self.end(&session, because, event).await;
+                    }
                     About::CannotTell(reason) => {
                         // Not a yes; but the provider may have rotated, so its token is kept.
                         tracing::error!(

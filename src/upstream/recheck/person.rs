@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
+use oauth2::TokenResponse as _;
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::config::ClaimSource;
 use crate::storage::{Person, UpstreamSession};
 use crate::upstream::Inner;
 use crate::upstream::answer::{Answer, TokenFailure};
 use crate::upstream::claims::{self, Userinfo};
+use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
 
 /// Whom the answer to a refresh is about.
 pub(super) enum About {
     SamePerson(Person),
     SomebodyElse(&'static str),
+    /// The provider tells nothing new, and what it told last is too old for rules to rest on.
+    TooOld,
     /// The ID token fails a check that says nothing about the person: keys, clocks, algorithms.
     CannotTell(String),
 }
@@ -42,7 +50,7 @@ impl Inner {
         answer: &Answer,
     ) -> About {
         if !answer.has_id_token() {
-            return About::SamePerson(session.person.clone());
+            return self.read_without_id_token(provider, session, answer).await;
         }
         let identity = match self.verify_id_token(provider, answer, None).await {
             Ok(identity) => identity,
@@ -51,11 +59,50 @@ impl Inner {
         if identity.subject != session.subject || !self.is_one_of_ours(&identity) {
             return About::SomebodyElse("another subject");
         }
-        let nonce = identity.claims.get("nonce").and_then(serde_json::Value::as_str);
+        let nonce = identity.claims.get("nonce").and_then(Value::as_str);
         if nonce.is_some() && nonce != session.tokens.nonce.as_deref() {
             return About::SomebodyElse("the nonce of another login");
         }
         let before = Some(&session.person);
         About::SamePerson(self.read_person(provider, answer, &identity, before).await)
+    }
+
+    /// Some providers send no ID token at a refresh (OIDC Core §12.2 lets them). They vouch for the person
+    /// all the same; what the person may do is asked at the userinfo endpoint, and what nobody tells
+    /// again is good for as long as a sign-in that nobody can be asked about.
+    async fn read_without_id_token(
+        &self,
+        provider: &Arc<Provider>,
+        session: &UpstreamSession,
+        answer: &Answer,
+    ) -> About {
+        let plan = &self.config.claims;
+        let last = session.tokens.id_token.as_deref().and_then(payload).unwrap_or_default();
+        let sub = last.get("sub").and_then(Value::as_str).unwrap_or_default();
+        let access_token = answer.response.access_token().secret();
+        let userinfo = if plan.sources.contains(&ClaimSource::Userinfo) {
+            self.userinfo(provider, access_token, sub).await
+        } else {
+            Userinfo::NotAsked
+        };
+        if userinfo == Userinfo::Failed {
+            // An outage is no reason to end anything.
+            return About::SamePerson(session.person.clone());
+        }
+        let access_token = payload(access_token);
+        let access_token = access_token.as_ref();
+        let is_refused = userinfo == Userinfo::Refused;
+        let rests_on_old = is_refused || claims::rests_on(&last, plan, access_token, &userinfo);
+        let told_at = last.get("iat").and_then(Value::as_i64).unwrap_or_default();
+        let age = self.clock.now().since(Timestamp::from_unix(told_at));
+        if plan.rules_read && rests_on_old && age >= self.recheck.max_without_refresh {
+            return About::TooOld;
+        }
+        if is_refused {
+            return About::SamePerson(session.person.clone());
+        }
+        let subject = &session.subject;
+        let person = claims::read_again(plan, subject, &last, access_token, &userinfo);
+        About::SamePerson(person)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ask_again, assert_fresh};
+use super::{HOUR, MINUTE, ask_again, assert_fresh};
 use crate::harness::client::Tokens;
 use crate::harness::{Setup, TestApp};
 
@@ -49,4 +49,82 @@ async fn userinfo_that_stops_telling_roles_takes_them_away() {
     let tokens: Tokens = ask_again(&app, &client, &tokens).await;
     assert_fresh(&tokens);
     assert_eq!(tokens.scope, "create:todos");
+}
+
+/// A provider that tells roles in ID tokens and sends none at a refresh.
+async fn tells_nothing_again(resources: Option<&str>, upstream: &str) -> TestApp {
+    let app = TestApp::with(Setup {
+        resources: resources.map(str::to_owned),
+        upstream: upstream.to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    app.idp.misbehave(|how| {
+        how.no_id_token_on_refresh = true;
+        how.change_userinfo = Some(|claims: &mut Value| {
+            claims.as_object_mut().unwrap().retain(|name, _| name == "sub");
+        });
+    });
+    app
+}
+
+#[tokio::test]
+async fn without_an_id_token_at_a_refresh_userinfo_is_asked_and_takes_roles_away() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| how.no_id_token_on_refresh = true);
+    let (client, tokens) = app.tokens_of("alice").await;
+    app.idp.set_roles("alice", &["User"]);
+    let tokens = ask_again(&app, &client, &tokens).await;
+    assert_fresh(&tokens);
+    assert_eq!(tokens.scope, "create:todos");
+
+    // An outage of userinfo changes nothing, however long it lasts: not even what was taken away.
+    let mut tokens = tokens;
+    for answer in [500, 429, 503] {
+        app.idp.misbehave(|how| how.userinfo_answer = Some((answer, String::new())));
+        app.advance(9 * HOUR);
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_fresh(&tokens);
+        assert_eq!(tokens.scope, "create:todos", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_provider_never_tells_again_is_good_for_as_long_as_it_may_be() {
+    let app = tells_nothing_again(None, "").await;
+    let (client, mut tokens) = app.tokens_of("alice").await;
+    let all = tokens.scope.clone();
+    for _ in 0..29 {
+        tokens = ask_again(&app, &client, &tokens).await;
+        assert_eq!(tokens.scope, all);
+    }
+    app.advance(16 * MINUTE - 1);
+    tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.scope, all, "a second before eight hours");
+    app.advance(16 * MINUTE);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+    client.sign_in("alice").await;
+}
+
+#[tokio::test]
+async fn userinfo_that_turns_the_access_token_down_tells_nothing_again() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| {
+        how.no_id_token_on_refresh = true;
+        how.userinfo_answer = Some((403, String::new()));
+    });
+    let (client, tokens) = app.tokens_of("alice").await;
+    let again = ask_again(&app, &client, &tokens).await;
+    assert_eq!(again.scope, tokens.scope);
+    app.advance(8 * HOUR);
+    client.refresh(&again.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_sign_in_again_for_what_no_rule_reads() {
+    let resource = "[[resource]]\npath = \"/mcp\"\ntarget = \"{todo}\"\nscopes = [\"read:todos\"]";
+    let app = tells_nothing_again(Some(resource), "").await;
+    let (client, tokens) = app.tokens_of("alice").await;
+    app.advance(9 * HOUR);
+    assert_fresh(&Tokens::of(&client.refresh(&tokens.refresh_token).await));
 }
