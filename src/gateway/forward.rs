@@ -15,7 +15,7 @@ use super::authenticate::Caller;
 use super::authorize::Authorized;
 use super::challenge::Refused;
 use super::events::{Judge, Judged, Verdict};
-use super::stream::{CutWhenEnded, Placed, until_ended};
+use super::stream::{Authority, CutWhenEnded, Placed, until_ended};
 use super::tools_list::{Filtered, Hidden};
 use super::{assertion, legacy, session};
 use crate::app::App;
@@ -239,14 +239,16 @@ async fn pass_back(
             None => body,
         };
         let place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
-        let ended = until_ended(app.clone(), caller.grant, caller.token_expires_at, ended);
-        let ended = Box::pin(ended);
+        let ended = Box::pin(until_ended(Authority::of(app, caller, ended)));
         Body::new(CutWhenEnded { inner, _place: place, ended })
     } else if let Some(hidden) = hidden {
         readable(&mut parts.headers)?;
-        without_hidden(app, resource, &hidden, body).await?
+        tokio::select! {
+            body = without_hidden(app, resource, &hidden, body) => body?,
+            () = has_ended(app, &caller, ended) => return Err(Refused::InvalidToken),
+        }
     } else {
-        Body::new(Placed { inner: body, _place: place })
+        Body::new(Placed::new(body, place, Authority::of(app, caller, ended)))
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

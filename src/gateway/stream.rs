@@ -1,4 +1,4 @@
-//! Open streams end with the grant they were opened under (checklist GW-21).
+//! Answers that are under way end with what they were begun under (checklist GW-21).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 
+use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
 use crate::rates::Place;
-use crate::storage::{GrantState, LiveGrant};
+use crate::storage::{GrantState, LiveGrant, Person};
 use crate::upstream::recheck::Recheck;
 
 /// How often an open stream asks whether its grant is still live. Revocations in this process cut it
@@ -21,10 +23,39 @@ const STREAM_CHECK: Duration = Duration::from_secs(15);
 /// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
 const UNANSWERED: u32 = 2;
 
-/// A body that holds the person's place at the gateway until it has passed.
+type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Under whose authority an answer is passed back.
+pub(super) struct Authority {
+    app: App,
+    grant: Arc<LiveGrant>,
+    /// What the MCP server was told that the caller may do.
+    scopes: ScopeSet,
+    token_expires_at: Timestamp,
+    ended: watch::Receiver<u64>,
+}
+
+impl Authority {
+    /// That of this caller; `ended` was there before the grant was looked up.
+    pub(super) fn of(app: &App, caller: Caller, ended: watch::Receiver<u64>) -> Self {
+        let Caller { grant, scopes, token_expires_at, .. } = caller;
+        Self { app: app.clone(), grant, scopes, token_expires_at, ended }
+    }
+}
+
+/// A plain body: it holds the person's place until it has passed, and breaks off when its authority
+/// has ended. Most are there at once, and cost no watching.
 pub(super) struct Placed {
-    pub(super) inner: Body,
-    pub(super) _place: Place<String>,
+    inner: Body,
+    _place: Place<String>,
+    authority: Option<Authority>,
+    ended: Option<Ended>,
+}
+
+impl Placed {
+    pub(super) fn new(inner: Body, place: Place<String>, authority: Authority) -> Self {
+        Self { inner, _place: place, authority: Some(authority), ended: None }
+    }
 }
 
 impl HttpBody for Placed {
@@ -35,7 +66,25 @@ impl HttpBody for Placed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
+        if let Some(ended) = &mut self.ended {
+            // Before the body: one that never rests is cut as well.
+            if ended.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Some(Err(axum::Error::new(AuthorityEnded))));
+            }
+            return Pin::new(&mut self.inner).poll_frame(context);
+        }
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.inner.is_end_stream() {
+            return frame;
+        }
+        if let Some(authority) = self.authority.take() {
+            let mut ended: Ended = Box::pin(until_ended(authority));
+            if ended.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Some(Err(axum::Error::new(AuthorityEnded))));
+            }
+            self.ended = Some(ended);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -47,11 +96,16 @@ impl HttpBody for Placed {
     }
 }
 
+/// An answer broke off because nobody vouches for it any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the grant has ended")]
+struct AuthorityEnded;
+
 /// A body that ends when the future is ready, whatever the other side still has to say.
 pub(super) struct CutWhenEnded {
     pub(super) inner: Body,
     pub(super) _place: Place<String>,
-    pub(super) ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(super) ended: Ended,
 }
 
 impl HttpBody for CutWhenEnded {
@@ -73,43 +127,59 @@ impl HttpBody for CutWhenEnded {
     }
 }
 
-/// Ready when the grant of an open stream has ended, or nobody vouches for the person any more.
+/// Ready when the grant of an open stream has ended, nobody vouches for the person any more, or the rules
+/// allow less than it began with.
 ///
 /// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
 /// on the stream itself asks the identity provider again whenever it is time.
-pub(super) async fn until_ended(
-    app: App,
-    grant: Arc<LiveGrant>,
-    token_expires_at: Timestamp,
-    mut ended: watch::Receiver<u64>,
-) {
+pub(super) async fn until_ended(mut authority: Authority) {
     let mut unanswered = 0;
     loop {
-        let hint = tokio::time::timeout(STREAM_CHECK, ended.changed()).await;
+        let hint = tokio::time::timeout(STREAM_CHECK, authority.ended.changed()).await;
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing
         }
         // In a box of its own: what asking takes is held only while asking, not by every idle stream.
-        match Box::pin(vouched_for(&app, &grant, token_expires_at)).await {
+        match Box::pin(vouched_for(&authority)).await {
             Some(true) => unanswered = 0,
             None if unanswered < UNANSWERED => unanswered += 1,
             Some(false) | None => {
-                tracing::info!(grant_id = grant.id, "stream cut: the grant has ended");
+                tracing::info!(grant_id = authority.grant.id, "stream cut: its grant has ended");
                 return;
             }
         }
     }
 }
 
-/// Whether the grant is live and the person vouched for; `None` when that cannot be told now.
-async fn vouched_for(app: &App, grant: &LiveGrant, token_expires_at: Timestamp) -> Option<bool> {
-    let now: Timestamp = app.now();
+/// Whether the grant is live, the person vouched for, and all of it still allowed; `None` when that
+/// cannot be told now.
+async fn vouched_for(authority: &Authority) -> Option<bool> {
+    let Authority { app, grant, scopes, token_expires_at, .. } = authority;
+    let now = app.now();
     if let GrantState::Ended = app.storage().grant(&grant.id, now).await.ok()? {
         return Some(false);
     }
-    if now < token_expires_at {
+    if now < *token_expires_at {
         return Some(true);
     }
-    let asked = app.upstream().recheck(&grant.session_id).await.ok()?;
-    Some(matches!(asked, Recheck::Fresh(_) | Recheck::Stale(_)))
+    match app.upstream().recheck(&grant.session_id).await.ok()? {
+        Recheck::Fresh(person) | Recheck::Stale(person) => {
+            still_allowed(app, grant, scopes, &person)
+        }
+        Recheck::Ended | Recheck::Unknown => Some(false),
+    }
+}
+
+/// Whether the rules as they are now leave everything that the MCP server was told at the beginning:
+/// when they leave less, it has to be told so, with a new request.
+fn still_allowed(app: &App, grant: &LiveGrant, scopes: &ScopeSet, person: &Person) -> Option<bool> {
+    let Some(resource) = app.resource(&grant.resource) else { return Some(false) };
+    let policy = &resource.policy;
+    let granted = policy.decide(&person.facts, &grant.client_id, &grant.ceiling).granted;
+    let refused = granted.is_empty() && policy.refuses(&grant.ceiling);
+    if !refused && scopes.is_subset(&granted) {
+        return Some(true);
+    }
+    // What cannot be read now may be allowed all the same.
+    (!person.facts.any_unknown()).then_some(false)
 }

@@ -208,3 +208,55 @@ async fn gw_21_a_revocation_reaches_other_replicas_within_a_second() {
         tokio::time::timeout(Duration::from_secs(1), everywhere).await.unwrap();
     }
 }
+
+/// Streams look up when any grant ends, and otherwise every few seconds.
+async fn let_streams_look(app: &TestApp) {
+    let (client, tokens) = app.tokens_of("bob").await;
+    client.revoke(&tokens.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_when_the_rules_allow_less_than_it_began_with() {
+    let app = TestApp::start().await;
+    let (_, bobs) = app.tokens_of("bob").await;
+    let (_, alices) = app.tokens_of("alice").await;
+    let mut bobs = Session::start(&app, &bobs).await.listen().await;
+    let mut alices = Session::start(&app, &alices).await.listen().await;
+    app.advance(16 * 60);
+    let_streams_look(&app).await;
+    app.todo.send_event(&json!({ "still": "here" }));
+    for stream in [&mut alices, &mut bobs] {
+        assert!(next(stream).await.unwrap().contains("still"));
+    }
+
+    app.idp.set_roles("alice", &["User"]);
+    app.advance(16 * 60);
+    let_streams_look(&app).await;
+    ended(alices).await;
+    app.todo.send_event(&json!({ "still": "there" }));
+    assert!(next(&mut bobs).await.unwrap().contains("there"));
+}
+
+#[tokio::test]
+async fn gw_21_an_answer_that_is_still_under_way_breaks_off_when_its_grant_is_revoked() {
+    let app = TestApp::start().await;
+    app.todo.misbehave(|how| how.stream_type = Some("application/octet-stream"));
+    let (client, tokens) = app.tokens_of("alice").await;
+    let session = Session::start(&app, &tokens).await;
+    let response = app.http.open("GET", &session.url, &session.headers(), "").await;
+    assert_eq!(response.headers()["content-type"], "application/octet-stream");
+    let mut body = response.into_body();
+    assert!(next(&mut body).await.unwrap().contains("connected"));
+    let_streams_look(&app).await;
+    app.todo.send_event(&json!({ "still": "here" }));
+    assert!(next(&mut body).await.unwrap().contains("still"));
+
+    client.revoke(&tokens.refresh_token).await.assert_status(200);
+
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return; // and not as if it were complete
+        }
+    }
+    panic!("it looks complete");
+}

@@ -42,6 +42,8 @@ pub struct TodoMisbehaviour {
     pub answer: Option<(u16, Vec<(&'static str, String)>)>,
     /// Every answer breaks off.
     pub break_off: bool,
+    /// Event streams go by this media type.
+    pub stream_type: Option<&'static str>,
 }
 
 /// A running to-do server.
@@ -165,7 +167,13 @@ async fn handle(server: &Shared, request: Recorded) -> Response {
     };
     match request.method.as_str() {
         "POST" => rpc::post(server, &caller, &request),
-        "GET" => get(server, &request),
+        "GET" => {
+            let mut response = get(server, &request);
+            if let Some(media_type) = misbehaviour.stream_type.map(HeaderValue::from_static) {
+                response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+            }
+            response
+        }
         "DELETE" => delete(server, &request),
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
