@@ -33,6 +33,8 @@ pub enum Purpose {
     Audit,
     /// Words that people are found by.
     Search,
+    /// Our own word that a sign-in to our pages began here.
+    SignIn,
 }
 
 /// Keys for every purpose, derived from the installation's secret key.
@@ -43,6 +45,7 @@ pub struct Sealer {
     session: Key,
     audit: Key,
     search: Key,
+    sign_in: Key,
 }
 
 impl Sealer {
@@ -54,6 +57,7 @@ impl Sealer {
             session: Key::derive(secret_key, b"portcullis session v1"),
             audit: Key::derive(secret_key, b"portcullis audit v1"),
             search: Key::derive(secret_key, b"portcullis search v1"),
+            sign_in: Key::derive(secret_key, b"portcullis sign-in v1"),
         }
     }
 
@@ -79,6 +83,7 @@ impl Sealer {
             Purpose::Session => &self.session,
             Purpose::Audit => &self.audit,
             Purpose::Search => &self.search,
+            Purpose::SignIn => &self.sign_in,
         }
     }
 

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::TryRng;
 use zeroize::Zeroizing;
 
+use super::sealed::{Purpose, Sealer};
 use crate::clock::Clock;
 
 /// Bytes from the operating system's generator: the only source of randomness in the house.
@@ -93,6 +94,19 @@ impl<K: Kind> Secret<K> {
     /// A new secret for the row `id`; see [`new_id`].
     pub fn generate(id: &str) -> Self {
         Self::from_text(format!("{}_{id}.{}", K::PREFIX, random_text()))
+    }
+
+    /// The secret of the row `id` that only we can make: nothing has to be stored to know it again.
+    pub fn made_by(sealer: &Sealer, id: &str) -> Self {
+        let mac = sealer.mac(Purpose::SignIn, &[K::PREFIX.as_bytes(), id.as_bytes()]);
+        Self::from_text(format!("{}_{id}.{mac}", K::PREFIX))
+    }
+
+    /// Whether [`Self::made_by`] made it, in constant time.
+    pub fn is_made_by(&self, sealer: &Sealer) -> bool {
+        let ours = Self::made_by(sealer, self.id());
+        let (ours, presented) = (ours.expose().as_bytes(), self.expose().as_bytes());
+        aws_lc_rs::constant_time::verify_slices_are_equal(ours, presented).is_ok()
     }
 
     /// Reads what a caller presents. `None` when it cannot be a secret of this kind.

@@ -76,12 +76,13 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Where the answer to a sign-in of our pages is to be passed on; `None` when it is not one.
+/// Where the answer to a sign-in of our pages is to be passed on; `None` when it is not one. Only for a
+/// state that we made: a made-up one must not tell where the admin pages are.
 pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
-    if Secret::<AccountState>::parse(state).is_some() {
+    if Secret::<AccountState>::parse(state).is_some_and(|state| state.is_made_by(app.sealer())) {
         return Some(format!("{}/account/signed-in?{query}", app.issuer()));
     }
-    Secret::<AdminState>::parse(state)?;
+    Secret::<AdminState>::parse(state).filter(|state| state.is_made_by(app.sealer()))?;
     Some(format!("{}/signed-in?{query}", Site::admin(app)?.origin))
 }
 
@@ -234,8 +235,8 @@ pub async fn begin_sign_in(
 ) -> Result<Response, PageError> {
     let id = new_id(app.clock());
     let state = match site.realm {
-        Realm::Admin => Secret::<AdminState>::generate(&id).expose().to_owned(),
-        Realm::Account => Secret::<AccountState>::generate(&id).expose().to_owned(),
+        Realm::Admin => Secret::<AdminState>::made_by(app.sealer(), &id).expose().to_owned(),
+        Realm::Account => Secret::<AccountState>::made_by(app.sealer(), &id).expose().to_owned(),
     };
     let (url, login) = app
         .upstream()

@@ -193,6 +193,36 @@ async fn ad_01_signing_in_in_the_wrong_browser_signs_nobody_in() {
 }
 
 #[tokio::test]
+async fn ad_01_a_made_up_state_does_not_tell_where_the_admin_pages_are() {
+    let app = TestApp::start().await;
+    let alice = Console::admin(&app);
+    let page = alice.get("/").await;
+    let form = crate::harness::browser::Form::of(&page, &alice.at("/"));
+    let leave = alice.browser.post(&form.action, &form.with(&[]), &alice.origin).await;
+    let state = leave.location_param("state").unwrap();
+    let answer = async |state: &str| {
+        let query = format!("/auth/callback?code=x&state={state}");
+        app.http.get(&app.at(&query)).await
+    };
+    answer(&state).await.assert_leads_to(&alice.at("/signed-in"));
+
+    let (id, secret) = state.split_once('.').unwrap();
+    let one_up = |text: &str| {
+        let (rest, last) = text.split_at(text.len() - 1);
+        format!("{rest}{}", if last == "0" { "1" } else { "0" })
+    };
+    for made_up in [
+        format!("ca_{}.{}", "0".repeat(32), "A".repeat(43)),
+        format!("{id}.{}", "A".repeat(43)),
+        format!("{}.{secret}", one_up(id)),
+        state.replacen("ca_", "cp_", 1),
+        format!("cp_{}.{}", "0".repeat(32), "A".repeat(43)),
+    ] {
+        answer(&made_up).await.assert_page(403);
+    }
+}
+
+#[tokio::test]
 async fn blocking_a_client_ends_what_it_has_at_once_and_unblocking_opens_it_again() {
     let app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;
