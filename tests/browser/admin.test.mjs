@@ -2,26 +2,16 @@
 // and whether everybody can read and reach everything.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { assertReadable, newPage, signIn, startBrowser } from "./browser.mjs";
 import { authorization, redeem, register, startCallback, startDemo } from "./demo.mjs";
-
-const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const screenshots = process.env.SCREENSHOTS;
-if (screenshots) mkdirSync(screenshots, { recursive: true });
 
 let browser, demo, callback, admin;
 
 before(async () => {
   demo = await startDemo(process.env.PORTCULLIS, ["--populated"]);
   callback = await startCallback();
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-  });
+  browser = await startBrowser();
   admin = await newPage();
   await signInAsAlice(admin);
 });
@@ -32,29 +22,11 @@ after(async () => {
   await demo?.stop();
 });
 
-// A page that collects everything the browser complains about.
-async function newPage(options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  page.complaints = [];
-  page.on("console", (message) => {
-    if (message.type() === "error" && !/favicon|status of 4\d\d/.test(message.text())) page.complaints.push(message.text());
-  });
-  page.on("pageerror", (error) => page.complaints.push(String(error)));
-  return page;
-}
-
-async function atTheProvider(page, person) {
-  await page.getByLabel("Name").fill(person);
-  await page.getByLabel("Password").fill(person);
-  await page.getByRole("button", { name: "Sign in" }).click();
-}
-
 async function signInAsAlice(page) {
   await page.goto(`${demo.admin}/`);
   await page.locator("main button, form button").first().click();
   await page.waitForURL(`${demo.idp}/**`);
-  await atTheProvider(page, "alice");
+  await signIn(page, "alice");
   await page.waitForURL(`${demo.admin}/**`);
 }
 
@@ -72,7 +44,7 @@ async function connect(page, id, person) {
   await page.goto(asked.url);
   await page.getByRole("button", { name: "Approve" }).click();
   await page.waitForURL(`${demo.idp}/**`);
-  await atTheProvider(page, person);
+  await signIn(page, person);
   return asked;
 }
 
@@ -226,16 +198,9 @@ const looks = [
   { locale: "ja-JP", colorScheme: "dark", viewport: desktop },
 ];
 
-// Readable: no wider than the screen, no violation that a program can find, no complaint.
 async function readable(page, called) {
   await page.locator("h1").waitFor();
-  if (screenshots) await page.screenshot({ path: join(screenshots, `${called}.png`), fullPage: true });
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  assert.ok(overflow <= 0, `${called} is ${overflow}px too wide`);
-  await page.evaluate(axeSource);
-  const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
-  assert.deepEqual(violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(" ")}`), [], called);
-  assert.deepEqual(page.complaints, [], called);
+  await assertReadable(page, called);
 }
 
 for (const look of looks) {

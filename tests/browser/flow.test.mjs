@@ -2,26 +2,16 @@
 // think it does.
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { assertReadable, newPage, picture, signIn, startBrowser } from "./browser.mjs";
 import { authorization, redeem, register, startCallback, startDemo } from "./demo.mjs";
-
-const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const screenshots = process.env.SCREENSHOTS;
-if (screenshots) mkdirSync(screenshots, { recursive: true });
 
 let browser, demo, callback, client;
 
 before(async () => {
   demo = await startDemo(process.env.PORTCULLIS);
   callback = await startCallback();
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
-  });
+  browser = await startBrowser();
   client = await register(demo, { client_name: "Browser test", redirect_uris: [callback.redirectUri] });
 });
 
@@ -30,25 +20,6 @@ after(async () => {
   callback?.stop();
   await demo?.stop();
 });
-
-// A page that collects everything the browser complains about.
-async function newPage(options = {}) {
-  const context = await browser.newContext(options);
-  const page = await context.newPage();
-  page.complaints = [];
-  page.on("console", (message) => {
-    if (message.type() === "error" && !/favicon|status of 4\d\d/.test(message.text())) page.complaints.push(message.text());
-  });
-  page.on("pageerror", (error) => page.complaints.push(String(error)));
-  page.on("dialog", (dialog) => page.complaints.push(`dialog: ${dialog.message()}`));
-  return page;
-}
-
-async function signIn(page, person) {
-  await page.getByLabel("Name").fill(person);
-  await page.getByLabel("Password").fill(person);
-  await page.getByRole("button", { name: "Sign in" }).click();
-}
 
 async function approve(page) {
   await page.getByRole("button", { name: /Approve|承認/ }).click();
@@ -90,7 +61,7 @@ for (const [person, title] of [["alice", null], ["bob", "You are not allowed mor
       const { url, verifier } = authorization(demo, app, callback.redirectUri, { scope });
       await page.goto(url);
       const marks = await page.locator("li .tag").allTextContents();
-      if (screenshots && marks.length) await page.screenshot({ path: join(screenshots, `step-up-${person}.png`), fullPage: true });
+      if (marks.length) await picture(page, `step-up-${person}`);
       await approve(page);
       await page.waitForURL((to) => to.href.startsWith(demo.idp) || to.pathname === "/callback" || to.pathname === "/auth/callback");
       if (page.url().startsWith(demo.idp)) await signIn(page, person);
@@ -113,7 +84,7 @@ for (const [person, title] of [["alice", null], ["bob", "You are not allowed mor
     assert.deepEqual(second.marks, ["New", "Approved before"]);
     if (title) {
       await page.getByRole("heading", { name: title }).waitFor();
-      if (screenshots) await page.screenshot({ path: join(screenshots, "step-up-refused.png"), fullPage: true });
+      await picture(page, "step-up-refused");
       await page.locator("a.button").click();
       assert.equal((await callback.next()).get("error"), "access_denied");
     } else {
@@ -273,16 +244,8 @@ for (const [name, go] of Object.entries(places)) {
       if (await button.count()) await button.waitFor({ state: "visible" });
       const device = look.viewport.width < 500 ? "phone" : "desktop";
       const called = `${name}-${device}-${look.colorScheme}-${look.locale.slice(0, 2)}`;
-      if (screenshots) await page.screenshot({ path: join(screenshots, `${called}.png`), fullPage: true });
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(overflow <= 0, `${called} is ${overflow}px too wide`);
-      await page.evaluate(axeSource);
-      const { violations } = await page.evaluate(() => globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
-      const found = violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(" ")}`);
       // The page takes people back by itself after ten seconds; there is a link for those who are faster.
-      const unexpected = found.filter((text) => !text.startsWith("meta-refresh"));
-      assert.deepEqual(unexpected, [], called);
-      assert.deepEqual(page.complaints, [], called);
+      await assertReadable(page, called, ["meta-refresh"]);
       await page.context().close();
     }));
   });
