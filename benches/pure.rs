@@ -5,7 +5,16 @@
 
 use std::hint::black_box;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, criterion_group, criterion_main};
+use openidconnect::JsonWebKey;
+use openidconnect::core::{CoreJsonWebKey, CoreJwsSigningAlgorithm};
 use portcullis::clock::Clock;
 use portcullis::oauth::client::{ClientMetadata, RegistrationLimits};
 use portcullis::oauth::pkce::CodeChallenge;
@@ -13,7 +22,9 @@ use portcullis::oauth::redirect_uri::{RedirectPolicy, RedirectUri};
 use portcullis::oauth::scope::ScopeSet;
 use portcullis::oauth::sealed::{Purpose, Sealer};
 use portcullis::oauth::secret::{RefreshToken, Secret, new_id};
+use portcullis::upstream::provider_key::ProviderKey;
 use portcullis::web::params::Params;
+use serde_json::json;
 
 const REGISTRATION: &[u8] = br#"{
     "client_name": "An MCP client", "redirect_uris": ["http://127.0.0.1:33418/callback", "https://example.com/callback"],
@@ -54,5 +65,39 @@ fn pure(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, pure);
+/// The signature of a provider's ID token: as it is verified here, and as the library would.
+fn id_token_signature(criterion: &mut Criterion) {
+    let (rng, message) = (SystemRandom::new(), [b'x'; 900]);
+    let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let mut by_rsa = vec![0; rsa.public_modulus_len()];
+    rsa.sign(&RSA_PKCS1_SHA256, &rng, &message, &mut by_rsa).unwrap();
+    let public = rsa.public_key();
+    let point = ec.public_key().as_ref();
+    let rsa = json!({
+        "kty": "RSA", "n": b64(public.modulus().big_endian_without_leading_zero()), "e": "AQAB",
+    });
+    let by_ec = ec.sign(&rng, &message).unwrap().as_ref().to_vec();
+    let ec = json!({
+        "kty": "EC", "crv": "P-256", "x": b64(&point[1..33]), "y": b64(&point[33..]),
+    });
+    for (name, alg, jwk, signature) in [
+        ("RS256", CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256, rsa, by_rsa),
+        ("ES256", CoreJwsSigningAlgorithm::EcdsaP256Sha256, ec, by_ec),
+    ] {
+        let ours: ProviderKey = serde_json::from_value(jwk.clone()).unwrap();
+        let theirs: CoreJsonWebKey = serde_json::from_value(jwk).unwrap();
+        let mut group = criterion.benchmark_group(format!("ID token {name}"));
+        group.bench_function("ours", |b| {
+            b.iter(|| ours.verify_signature(&alg, black_box(&message), &signature).unwrap());
+        });
+        group.bench_function("the library's", |b| {
+            b.iter(|| theirs.verify_signature(&alg, black_box(&message), &signature).unwrap());
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, pure, id_token_signature);
 criterion_main!(benches);

@@ -13,6 +13,7 @@ mod oidc;
 pub mod pages;
 pub mod probe;
 mod provider;
+pub mod provider_key;
 pub mod recheck;
 mod sign_out;
 mod trial;

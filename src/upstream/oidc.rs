@@ -8,18 +8,24 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use oauth2::{
     AccessToken, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, PkceCodeVerifier, RedirectUrl, RefreshToken, TokenResponse as _,
+    EndpointNotSet, EndpointSet, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    StandardErrorResponse, TokenResponse as _,
 };
-use openidconnect::core::{CoreClient, CoreClientAuthMethod, CoreIdToken, CoreJwsSigningAlgorithm};
+use openidconnect::core::{
+    CoreAuthDisplay, CoreAuthPrompt, CoreClientAuthMethod, CoreErrorResponseType, CoreGenderClaim,
+    CoreIdToken, CoreJweContentEncryptionAlgorithm, CoreRevocableToken,
+    CoreRevocationErrorResponse, CoreTokenIntrospectionResponse, CoreTokenResponse,
+};
 use openidconnect::{
-    AccessTokenHash, ClaimsVerificationError, Nonce, Scope, SignatureVerificationError,
-    TokenResponse as _,
+    AccessTokenHash, ClaimsVerificationError, EmptyAdditionalClaims, Nonce, Scope,
+    SignatureVerificationError, TokenResponse as _,
 };
 use serde_json::Value;
 
 use super::answer::{Answer, Caller, TokenFailure, classify};
 use super::notice::key_of;
 use super::provider::Provider;
+use super::provider_key::{ACCEPTED, ProviderKey};
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
 use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
@@ -32,7 +38,19 @@ const FRESH_LOGIN: Duration = Duration::from_mins(10);
 /// Longest subject accepted (OIDC Core §2).
 const MAX_SUBJECT: usize = 255;
 
-type Client = CoreClient<
+/// The library's client, with keys that we verify with ourselves.
+type Client = openidconnect::Client<
+    EmptyAdditionalClaims,
+    CoreAuthDisplay,
+    CoreGenderClaim,
+    CoreJweContentEncryptionAlgorithm,
+    ProviderKey,
+    CoreAuthPrompt,
+    StandardErrorResponse<CoreErrorResponseType>,
+    CoreTokenResponse,
+    CoreTokenIntrospectionResponse,
+    CoreRevocableToken,
+    CoreRevocationErrorResponse,
     EndpointSet,
     EndpointNotSet,
     EndpointNotSet,
@@ -55,7 +73,7 @@ pub(super) struct Identity {
 impl Inner {
     pub(super) fn client(&self, provider: &Provider) -> Client {
         let secret = ClientSecret::new(self.config.client_secret.expose().to_owned());
-        let client = CoreClient::from_provider_metadata(
+        let client = Client::from_provider_metadata(
             provider.metadata.clone(),
             ClientId::new(self.config.client_id.clone()),
             Some(secret),
@@ -204,13 +222,7 @@ impl Inner {
         let client = self.client(provider);
         let verifier = client
             .id_token_verifier()
-            .set_allowed_algs([
-                CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-                CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-                CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-                CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-                CoreJwsSigningAlgorithm::EdDsa,
-            ])
+            .set_allowed_algs(ACCEPTED)
             .set_time_fn(move || date_time(now.minus(SKEW)))
             .set_issue_time_verifier_fn(move |issued| {
                 let issued = Timestamp::from_unix(issued.timestamp());

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType,
-    CoreJsonWebKey, CoreJsonWebKeySet, CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
+    CoreResponseType, CoreSubjectIdentifierType,
 };
-use openidconnect::{AdditionalProviderMetadata, DiscoveryError, IssuerUrl, ProviderMetadata};
+use openidconnect::{
+    AdditionalProviderMetadata, DiscoveryError, IssuerUrl, JsonWebKeySet, ProviderMetadata,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, RwLock};
 
+use super::provider_key::ProviderKey;
 use super::{Inner, LoginFailed, UpstreamError};
 use crate::clock::Timestamp;
 use crate::config::Protocol;
@@ -49,7 +52,7 @@ pub(super) type Metadata = ProviderMetadata<
     CoreGrantType,
     CoreJweContentEncryptionAlgorithm,
     CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
+    ProviderKey,
     CoreResponseMode,
     CoreResponseType,
     CoreSubjectIdentifierType,
@@ -191,7 +194,7 @@ impl Inner {
         if now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
             return Ok(None);
         }
-        let keys = CoreJsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller())
+        let keys = JsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller())
             .await
             .map_err(|error| match error {
                 DiscoveryError::Request(cause) => cause,

@@ -1,0 +1,246 @@
+//! A public key of the identity provider (RFC 7517, RFC 7518 §6, RFC 8037), read once and used for every
+//! ID token: the library chooses the key and makes all its checks, the signature itself is verified by
+//! the cryptography that the rest of the house uses.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+};
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use openidconnect::core::{
+    CoreJsonWebKeyType, CoreJsonWebKeyUse, CoreJweContentEncryptionAlgorithm,
+    CoreJwsSigningAlgorithm as Alg,
+};
+use openidconnect::{
+    JsonWebKey, JsonWebKeyAlgorithm, JsonWebKeyId, JsonWebKeyUse as _, JwsSigningAlgorithm as _,
+    SignatureVerificationError,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// Algorithms that ID tokens may be signed with. None of them has a shared secret.
+pub(super) const ACCEPTED: [Alg; 5] = [
+    Alg::RsaSsaPkcs1V15Sha256,
+    Alg::RsaSsaPssSha256,
+    Alg::EcdsaP256Sha256,
+    Alg::EcdsaP384Sha384,
+    Alg::EdDsa,
+];
+
+/// Longest modulus, in bytes: 4096 bits.
+const MAX_MODULUS: usize = 512;
+
+/// As the library reads it: some write bits that mean nothing at the end.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
+/// The key as it stands in the set.
+#[derive(Deserialize, Serialize)]
+struct Jwk {
+    kty: CoreJsonWebKeyType,
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    use_: Option<CoreJsonWebKeyUse>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<JsonWebKeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<OwnAlg>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    n: Value,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    e: Value,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    crv: Value,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    x: Value,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    y: Value,
+}
+
+/// What a key says of itself that it is for.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum OwnAlg {
+    Signature(Alg),
+    Encryption(CoreJweContentEncryptionAlgorithm),
+}
+
+struct Inner {
+    jwk: Jwk,
+    /// Ready to verify, one for each algorithm that fits.
+    parsed: Vec<(Alg, ParsedPublicKey)>,
+}
+
+/// A key of the provider. Cheap to clone.
+#[derive(Clone)]
+pub struct ProviderKey(Arc<Inner>);
+
+impl fmt::Debug for ProviderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProviderKey({:?})", self.0.jwk.kid)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProviderKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Jwk::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl Serialize for ProviderKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.jwk.serialize(serializer)
+    }
+}
+
+impl ProviderKey {
+    fn new(jwk: Jwk) -> Self {
+        let parsed =
+            ACCEPTED.into_iter().filter_map(|alg| Some((alg.clone(), jwk.parse(&alg)?))).collect();
+        Self(Arc::new(Inner { jwk, parsed }))
+    }
+
+    /// Whether the key may be used with `alg`: by its use, its kind, and what it says itself.
+    fn check(&self, alg: &Alg) -> Result<(), &'static str> {
+        let jwk = &self.0.jwk;
+        if jwk.use_.as_ref().is_some_and(|use_| !use_.allows_signature()) {
+            return Err("the key is not for signatures");
+        }
+        if alg.key_type().as_ref() != Some(&jwk.kty) {
+            return Err("the key is of another kind than the algorithm");
+        }
+        match &jwk.alg {
+            None => Ok(()),
+            Some(OwnAlg::Signature(own)) if own == alg => Ok(()),
+            Some(_) => Err("the key is for another algorithm"),
+        }
+    }
+}
+
+impl Jwk {
+    /// The key, ready to verify `alg`; `None` where kind, curve or size do not fit.
+    fn parse(&self, alg: &Alg) -> Option<ParsedPublicKey> {
+        let crv = self.crv.as_str();
+        match (alg, &self.kty) {
+            (Alg::RsaSsaPkcs1V15Sha256, CoreJsonWebKeyType::RSA) => {
+                self.rsa()?.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()
+            }
+            (Alg::RsaSsaPssSha256, CoreJsonWebKeyType::RSA) => {
+                self.rsa()?.to_parsed_public_key(&RSA_PSS_2048_8192_SHA256).ok()
+            }
+            (Alg::EcdsaP256Sha256, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-256") => {
+                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.point(32)?).ok()
+            }
+            (Alg::EcdsaP384Sha384, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-384") => {
+                ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, self.point(48)?).ok()
+            }
+            (Alg::EdDsa, CoreJsonWebKeyType::OctetKeyPair) if crv == Some("Ed25519") => {
+                let x = bytes(&self.x).filter(|x| x.len() == 32)?;
+                ParsedPublicKey::new(&ED25519, x).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn rsa(&self) -> Option<PublicKeyComponents<Vec<u8>>> {
+        // Some write a zero in front, as in DER.
+        let number = |value| {
+            let bytes: Vec<u8> = bytes(value)?;
+            Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
+        };
+        let n = number(&self.n).filter(|n| n.len() <= MAX_MODULUS)?;
+        Some(PublicKeyComponents { n, e: number(&self.e)? })
+    }
+
+    /// The point in its uncompressed form.
+    fn point(&self, size: usize) -> Option<Vec<u8>> {
+        let coordinate = |value| bytes(value).filter(|bytes: &Vec<u8>| bytes.len() == size);
+        let mut point = vec![4];
+        point.extend(coordinate(&self.x)?);
+        point.extend(coordinate(&self.y)?);
+        Some(point)
+    }
+}
+
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    BASE64.decode(value.as_str()?).ok()
+}
+
+impl JsonWebKey for ProviderKey {
+    type KeyUse = CoreJsonWebKeyUse;
+    type SigningAlgorithm = Alg;
+
+    fn key_id(&self) -> Option<&JsonWebKeyId> {
+        self.0.jwk.kid.as_ref()
+    }
+
+    fn key_type(&self) -> &CoreJsonWebKeyType {
+        &self.0.jwk.kty
+    }
+
+    fn key_use(&self) -> Option<&CoreJsonWebKeyUse> {
+        self.0.jwk.use_.as_ref()
+    }
+
+    fn signing_alg(&self) -> JsonWebKeyAlgorithm<&Alg> {
+        match &self.0.jwk.alg {
+            None => JsonWebKeyAlgorithm::Unspecified,
+            Some(OwnAlg::Signature(alg)) => JsonWebKeyAlgorithm::Algorithm(alg),
+            Some(OwnAlg::Encryption(_)) => JsonWebKeyAlgorithm::Unsupported,
+        }
+    }
+
+    /// A shared secret verifies nothing here: the key that this makes fits no algorithm.
+    fn new_symmetric(_: Vec<u8>) -> Self {
+        Self::new(Jwk {
+            kty: CoreJsonWebKeyType::Symmetric,
+            use_: None,
+            kid: None,
+            alg: None,
+            n: Value::Null,
+            e: Value::Null,
+            crv: Value::Null,
+            x: Value::Null,
+            y: Value::Null,
+        })
+    }
+
+    fn verify_signature(
+        &self,
+        alg: &Alg,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureVerificationError> {
+        let invalid = |why: &str| SignatureVerificationError::InvalidKey(why.to_owned());
+        if !ACCEPTED.contains(alg) {
+            return Err(SignatureVerificationError::UnsupportedAlg(format!("{alg:?}")));
+        }
+        self.check(alg).map_err(invalid)?;
+        let parsed = self.0.parsed.iter().find(|(parsed, _)| parsed == alg);
+        let (_, key) = parsed.ok_or_else(|| invalid("the key cannot be used"))?;
+        key.verify_sig(message, signature)
+            .map_err(|_| SignatureVerificationError::CryptoError("bad signature".to_owned()))
+    }
+
+    fn hash_bytes(&self, bytes: &[u8], alg: &Alg) -> Result<Vec<u8>, String> {
+        self.check(alg)?;
+        let hash = match alg {
+            Alg::RsaSsaPkcs1V15Sha256 | Alg::RsaSsaPssSha256 | Alg::EcdsaP256Sha256 => {
+                &digest::SHA256
+            }
+            Alg::EcdsaP384Sha384 => &digest::SHA384,
+            Alg::EdDsa if self.0.jwk.crv == "Ed25519" => &digest::SHA512,
+            _ => return Err("the algorithm is not accepted".to_owned()),
+        };
+        Ok(digest::digest(hash, bytes).as_ref().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests;
