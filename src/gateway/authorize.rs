@@ -40,7 +40,14 @@ pub(super) async fn authorize(
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(Refused::TooLarge);
     }
-    if resource.tools.is_empty() || request.method() != Method::POST {
+    if request.method() != Method::POST {
+        // Messages come with POST alone; a server that looked at others would read what nobody has.
+        let (parts, body) = request.into_parts();
+        body::skip(body).await;
+        let request = Request::from_parts(parts, Body::empty());
+        return Ok(Authorized { request, lists_tools: false });
+    }
+    if resource.tools.is_empty() {
         let request = request.map(|body| Body::new(Limited::new(body, limit)));
         return Ok(Authorized { request, lists_tools: false });
     }
@@ -61,8 +68,7 @@ pub(super) async fn authorize(
     let needed = messages
         .iter()
         .filter_map(called_tool)
-        .filter_map(|tool| resource.tools.get(tool))
-        .fold(ScopeSet::default(), |all, scopes| all.union(scopes));
+        .fold(ScopeSet::default(), |all, tool| all.union(&scopes_for(resource, tool)));
     if !needed.is_subset(&caller.may) {
         return Err(step_up(app, resource, caller, needed).await);
     }
@@ -129,6 +135,34 @@ fn is_plain(message: &Value) -> bool {
     let folded = |name: &str| name.to_lowercase().replace('ſ', "s");
     params.get("name").is_some_and(Value::is_string)
         && params.keys().all(|name| name == "name" || folded(name) != "name")
+}
+
+/// What calling this tool takes. Some servers read names without case, or `_` as `-`: a name that differs
+/// from a guarded one in nothing else is guarded as that one is.
+fn scopes_for(resource: &ResourceConfig, tool: &str) -> ScopeSet {
+    if let Some(scopes) = resource.tools.get(tool) {
+        return scopes.clone();
+    }
+    let called = folded(tool);
+    resource
+        .tools
+        .iter()
+        .filter(|(name, _)| !called.is_empty() && folded(name) == called)
+        .fold(ScopeSet::default(), |all, (_, scopes)| all.union(scopes))
+}
+
+/// Letters and digits alone, without case and width.
+fn folded(name: &str) -> String {
+    let narrow = |char: char| match u32::from(char) {
+        wide @ 0xff01..=0xff5e => char::from_u32(wide - 0xfee0).unwrap_or(char),
+        _ => char,
+    };
+    name.chars()
+        .map(narrow)
+        .filter(|char| char.is_alphanumeric())
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

@@ -105,8 +105,9 @@ fn field(line: &str) -> (&str, &str) {
 /// The event with other data; everything else of it stays.
 fn with_data(raw: &[u8], data: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(raw);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut changed = String::new();
-    for line in lines(&text).filter(|line| !line.is_empty() && field(line).0 != "data") {
+    for line in lines(text).filter(|line| !line.is_empty() && field(line).0 != "data") {
         changed.extend([line, "\n"]);
     }
     for line in data.split('\n') {
@@ -259,6 +260,13 @@ mod tests {
         let mut cutter = Cutter::new(10);
         assert_eq!(cutter.push(b"data: 1234"), Ok(vec![]));
         assert_eq!(cutter.push(b"5"), Err(TooLong));
+    }
+
+    #[test]
+    fn data_behind_a_byte_order_mark_is_replaced_as_it_is_read() {
+        let raw = "\u{feff}data: old\n\n".as_bytes();
+        assert_eq!(Event::read(raw).data.as_deref(), Some("old"));
+        assert_eq!(with_data(raw, "new"), b"data: new\n\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -183,10 +183,11 @@ impl Inner {
     }
 }
 
-/// The provider's key that the header names, or its only one.
+/// The provider's key for signatures that the header names, or its only one.
 pub(super) fn key_of(provider: &Provider, header: &jsonwebtoken::Header) -> Option<Jwk> {
     let keys = serde_json::to_value(provider.metadata.jwks()).ok()?;
-    let keys: JwkSet = serde_json::from_value(keys).ok()?;
+    let mut keys: JwkSet = serde_json::from_value(keys).ok()?;
+    keys.keys.retain(|key| key.common.public_key_use != Some(PublicKeyUse::Encryption));
     match (&header.kid, keys.keys.as_slice()) {
         (Some(kid), _) => keys.find(kid).cloned(),
         (None, [only]) => Some(only.clone()),

@@ -91,7 +91,20 @@ impl Provider {
 #[derive(Default)]
 pub(super) struct ProviderCache {
     known: RwLock<Option<Arc<Provider>>>,
-    asking: Mutex<Option<(Timestamp, String)>>,
+    asking: Mutex<Failures>,
+}
+
+/// When the provider last failed us, and how: it is left alone for a moment.
+#[derive(Default)]
+struct Failures {
+    discovery: Option<(Timestamp, String)>,
+    keys: Option<(Timestamp, String)>,
+}
+
+/// The failure that is too recent to try again.
+fn recent(failure: Option<&(Timestamp, String)>, now: Timestamp) -> Option<String> {
+    let recent = |(when, _): &&(Timestamp, String)| now.since(*when) < COOL_DOWN && now >= *when;
+    failure.filter(recent).map(|(_, reason)| reason.clone())
 }
 
 impl Inner {
@@ -101,7 +114,7 @@ impl Inner {
             return Ok(known);
         }
         // Somebody is asking already: what is at hand, though not fresh, is good enough meanwhile.
-        let mut last_failure = match self.provider.asking.try_lock() {
+        let mut failures = match self.provider.asking.try_lock() {
             Ok(place) => place,
             Err(_) => match self.known_provider(USABLE).await {
                 Some(known) => return Ok(known),
@@ -112,27 +125,25 @@ impl Inner {
             return Ok(known); // somebody else asked while we waited
         }
         let now = self.clock.now();
-        let failure = match &*last_failure {
-            Some((when, reason)) if now.since(*when) < COOL_DOWN && now >= *when => {
-                UpstreamError::Unreachable(reason.clone())
-            }
-            _ => match self.discover().await {
+        let failure = match recent(failures.discovery.as_ref(), now) {
+            Some(reason) => UpstreamError::Unreachable(reason),
+            None => match self.discover().await {
                 Ok(provider) => {
                     let provider = Arc::new(provider);
                     *self.provider.known.write().await = Some(Arc::clone(&provider));
-                    *last_failure = None;
+                    failures.discovery = None;
                     return Ok(provider);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "discovery failed");
                     if let UpstreamError::Unreachable(reason) = &error {
-                        *last_failure = Some((now, reason.clone()));
+                        failures.discovery = Some((now, reason.clone()));
                     }
                     error
                 }
             },
         };
-        drop(last_failure);
+        drop(failures);
         self.known_provider(USABLE).await.ok_or(failure)
     }
 
@@ -179,13 +190,14 @@ impl Inner {
         Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
     }
 
-    /// Asks for the keys again after a signature by an unknown one; at most once a minute. `None`:
-    /// the keys at hand are the newest there are.
+    /// Asks for the keys again after a signature by an unknown one; at most once a minute, and not at
+    /// once after a failure: anybody can make up a message that names an unknown key. `None`: the keys
+    /// at hand are the newest there are.
     pub(super) async fn with_new_keys(
         &self,
         old: &Arc<Provider>,
     ) -> Result<Option<Arc<Provider>>, HttpError> {
-        let _one = self.provider.asking.lock().await;
+        let mut failures = self.provider.asking.lock().await;
         let Some(known) = self.provider.known.read().await.clone() else { return Ok(None) };
         if known.keys_fetched_at > old.keys_fetched_at {
             return Ok(Some(known)); // somebody else fetched them
@@ -194,12 +206,23 @@ impl Inner {
         if now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
             return Ok(None);
         }
+        if let Some(reason) = recent(failures.keys.as_ref(), now) {
+            return Err(HttpError::Connection(reason));
+        }
         let keys = JsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller())
             .await
             .map_err(|error| match error {
                 DiscoveryError::Request(cause) => cause,
                 other => HttpError::Connection(other.to_string()),
-            })?;
+            });
+        let keys = match keys {
+            Ok(keys) => keys,
+            Err(error) => {
+                failures.keys = Some((now, error.to_string()));
+                return Err(error);
+            }
+        };
+        failures.keys = None;
         let provider = Arc::new(Provider {
             metadata: known.metadata.clone().set_jwks(keys),
             fetched_at: known.fetched_at,

@@ -204,3 +204,49 @@ async fn jwks_verifies(app: &TestApp, jwt: &str) -> Result<(), aws_lc_rs::error:
     let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed.as_bytes(), &signature)
 }
+
+#[tokio::test]
+async fn gw_05_a_name_that_a_lenient_server_might_read_as_a_guarded_tool_is_guarded_as_well() {
+    let app = with_admin_scope("").await;
+    let (client, tokens) = tokens(&app, "bob", "create:todos").await;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let before = app.todo.recorded().len();
+    for name in [
+        "purge-todos",
+        "Purge-Todos",
+        "PURGE-TODOS",
+        " purge-todos",
+        "purge-todos\n",
+        "purge_todos",
+        "purge\u{200b}-todos",
+        "\u{feff}purge-todos",
+        "ｐurge-todos",
+        "purge‐todos",
+    ] {
+        let call = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": name },
+        });
+        let headers = [("authorization", authorization.as_str())];
+        let answer = app.http.post_json(&app.mcp_url(), &call, &headers).await;
+        assert_eq!(answer.status, 403, "{name:?}");
+    }
+    assert_eq!(app.todo.recorded().len(), before);
+    client.call_tool(&tokens.access_token, "purge-todo", json!({})).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn gw_05_only_post_brings_a_message_to_a_server() {
+    let app = with_admin_scope("").await;
+    let (_, tokens) = tokens(&app, "bob", "create:todos").await;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "purge-todos" },
+    });
+    for method in ["GET", "DELETE"] {
+        let headers =
+            [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        app.http.send(method, &app.mcp_url(), &headers, call.to_string()).await;
+        let seen = app.todo.recorded().pop().unwrap();
+        assert_eq!((seen.method.as_str(), seen.body.len()), (method, 0));
+    }
+}

@@ -1,5 +1,8 @@
 //! The identity provider speaks first: back-channel logout, global token revocation.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
 use portcullis::app::App;
 use portcullis::clock::Clock;
 use portcullis::storage::session_id;
@@ -231,4 +234,41 @@ async fn a_browser_can_be_signed_out_at_the_provider_too() {
     assert!(works(&bob, &tokens).await);
     let unknown = inside.upstream().end_session_url("nobody", &app.at("/account")).await.unwrap();
     assert_eq!(unknown, None);
+}
+
+#[tokio::test]
+async fn made_up_messages_do_not_make_us_ask_a_provider_in_trouble_again_and_again() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await; // its keys are known
+    app.advance(2 * 60);
+    app.idp.misbehave(|how| how.jwks_down = true);
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let header = part(&json!({ "alg": "RS256", "kid": "made-up" }));
+    let token = format!("{header}.{}.{}", part(&logout_claims(&app, "1")), "A".repeat(342));
+    let flood = async || {
+        let form = [("logout_token", token.as_str())];
+        let url = app.at("/backchannel-logout");
+        let all = join_all((0..20).map(|_| app.http.post_form(&url, &form, &[]))).await;
+        assert!(all.iter().all(|answer| answer.status == 503));
+    };
+    let asked = app.idp.requests_to("/jwks");
+    flood().await;
+    flood().await;
+    assert_eq!(app.idp.requests_to("/jwks"), asked + 1);
+    app.advance(5);
+    flood().await;
+    assert_eq!(app.idp.requests_to("/jwks"), asked + 2);
+}
+
+#[tokio::test]
+async fn a_key_for_encryption_signs_no_message() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| how.change_keys = Some(|keys| keys["keys"][0]["use"] = "enc".into()));
+    let mut claims = logout_claims(&app, "1");
+    claims["sub"] = "demo-bob".into();
+    send(&app, &claims, None).await.assert_error(400, "invalid_request");
+    app.idp.misbehave(|how| how.change_keys = None);
+    app.advance(61);
+    claims["iat"] = app.now().unix().into();
+    send(&app, &claims, None).await.assert_status(200);
 }
