@@ -184,7 +184,7 @@ impl Inner {
 }
 
 /// The provider's key for signatures that the header names, or its only one.
-pub(super) fn key_of(provider: &Provider, header: &jsonwebtoken::Header) -> Option<Jwk> {
+fn key_of(provider: &Provider, header: &jsonwebtoken::Header) -> Option<Jwk> {
     let keys = serde_json::to_value(provider.metadata.jwks()).ok()?;
     let mut keys: JwkSet = serde_json::from_value(keys).ok()?;
     keys.keys.retain(|key| key.common.public_key_use != Some(PublicKeyUse::Encryption));

@@ -107,7 +107,7 @@ impl ProviderKey {
     }
 
     /// Whether the key may be used with `alg`: by its use, its kind, and what it says itself.
-    fn check(&self, alg: &Alg) -> Result<(), &'static str> {
+    pub(super) fn check(&self, alg: &Alg) -> Result<(), &'static str> {
         let jwk = &self.0.jwk;
         if jwk.use_.as_ref().is_some_and(|use_| !use_.allows_signature()) {
             return Err("the key is not for signatures");
