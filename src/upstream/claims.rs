@@ -18,14 +18,15 @@ pub enum Userinfo {
     Claims(Value),
     /// It could not be had: what only it could tell is unknown.
     Failed,
-    /// It turned down the access token: what only it could tell is unknown, and no outage.
-    Refused,
+    /// It answers, and tells nothing of the person: what only it could tell is unknown, and that is no
+    /// outage.
+    TellsNothing,
 }
 
 impl Userinfo {
     /// Whether it was asked and told nothing.
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Failed | Self::Refused)
+        matches!(self, Self::Failed | Self::TellsNothing)
     }
 }
 

@@ -357,26 +357,38 @@ impl Inner {
         let Ok(request) = request else {
             return Userinfo::Failed;
         };
-        match self.http.send(request).await {
-            Ok(response) if response.status().is_success() => {
-                match serde_json::from_slice::<Value>(response.body()) {
-                    // OIDC Core §5.3.2: another subject is another person.
-                    Ok(claims) if claims.get("sub").and_then(Value::as_str) == Some(subject) => {
-                        Userinfo::Claims(claims)
-                    }
-                    _ => {
-                        tracing::warn!("userinfo is not about the person of the ID token");
-                        Userinfo::Failed
-                    }
-                }
-            }
-            Ok(response) => {
-                let status = response.status().as_u16();
-                tracing::warn!(status, "userinfo failed");
-                if matches!(status, 401 | 403) { Userinfo::Refused } else { Userinfo::Failed }
-            }
+        let response = match self.http.send(request).await {
+            Ok(response) => response,
             Err(error) => {
                 tracing::warn!(%error, "userinfo failed");
+                return Userinfo::Failed;
+            }
+        };
+        let status = response.status();
+        if !status.is_success() {
+            tracing::warn!(status = status.as_u16(), "userinfo failed");
+            let later = matches!(status.as_u16(), 408 | 429);
+            let tells_nothing = status.is_client_error() && !later;
+            return if tells_nothing { Userinfo::TellsNothing } else { Userinfo::Failed };
+        }
+        match serde_json::from_slice::<Value>(response.body()) {
+            // OIDC Core §5.3.2: another subject is another person.
+            Ok(claims) if claims.get("sub").and_then(Value::as_str) == Some(subject) => {
+                Userinfo::Claims(claims)
+            }
+            Ok(_) => {
+                tracing::warn!("userinfo is not about the person of the ID token");
+                Userinfo::TellsNothing
+            }
+            Err(_)
+                if payload(std::str::from_utf8(response.body()).unwrap_or_default()).is_some() =>
+            {
+                tracing::warn!("userinfo is a JWT, which was not asked for");
+                Userinfo::TellsNothing
+            }
+            // A page of somebody in between, while the provider is away.
+            Err(_) => {
+                tracing::warn!("userinfo is not JSON");
                 Userinfo::Failed
             }
         }

@@ -91,14 +91,14 @@ impl Inner {
         }
         let access_token = payload(access_token);
         let access_token = access_token.as_ref();
-        let is_refused = userinfo == Userinfo::Refused;
-        let rests_on_old = is_refused || claims::rests_on(&last, plan, access_token, &userinfo);
+        let tells_nothing = userinfo == Userinfo::TellsNothing;
+        let rests_on_old = tells_nothing || claims::rests_on(&last, plan, access_token, &userinfo);
         let told_at = last.get("iat").and_then(Value::as_i64).unwrap_or_default();
         let age = self.clock.now().since(Timestamp::from_unix(told_at));
         if plan.rules_read && rests_on_old && age >= self.recheck.max_without_refresh {
             return About::TooOld;
         }
-        if is_refused {
+        if tells_nothing {
             return About::SamePerson(session.person.clone());
         }
         let subject = &session.subject;

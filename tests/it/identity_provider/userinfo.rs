@@ -107,17 +107,33 @@ async fn what_the_provider_never_tells_again_is_good_for_as_long_as_it_may_be() 
 }
 
 #[tokio::test]
-async fn userinfo_that_turns_the_access_token_down_tells_nothing_again() {
+async fn userinfo_that_answers_and_tells_nothing_of_the_person_is_no_outage() {
     let app = TestApp::start().await;
-    app.idp.misbehave(|how| {
-        how.no_id_token_on_refresh = true;
-        how.userinfo_answer = Some((403, String::new()));
-    });
-    let (client, tokens) = app.tokens_of("alice").await;
-    let again = ask_again(&app, &client, &tokens).await;
-    assert_eq!(again.scope, tokens.scope);
-    app.advance(8 * HOUR);
-    client.refresh(&again.refresh_token).await.assert_error(400, "invalid_grant");
+    let claims = json!({ "sub": "demo-alice", "roles": ["Admin"] });
+    let signed = app.idp.sign("JWT", &claims, None).unwrap();
+    let other = json!({ "sub": "demo-bob", "roles": ["Admin"] }).to_string();
+    for (answer, is_outage) in [
+        ((403, String::new()), false),
+        ((200, signed), false),
+        ((200, other), false),
+        ((200, "<html>".to_owned()), true),
+        ((302, "https://other.example/".to_owned()), true),
+    ] {
+        app.idp.misbehave(|how| {
+            how.no_id_token_on_refresh = true;
+            how.userinfo_answer = Some(answer.clone());
+        });
+        let (client, tokens) = app.tokens_of("alice").await;
+        let again = ask_again(&app, &client, &tokens).await;
+        assert_eq!(again.scope, tokens.scope);
+        app.advance(8 * HOUR);
+        let later = client.refresh(&again.refresh_token).await;
+        if is_outage {
+            assert_eq!(Tokens::of(&later).scope, tokens.scope, "{answer:?}");
+        } else {
+            later.assert_error(400, "invalid_grant");
+        }
+    }
 }
 
 #[tokio::test]
