@@ -85,7 +85,8 @@ pub fn run(data: &[u8]) {
     assert!(!sent_session, "a session id that nobody was given passed");
     let head = seen.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
     let (head, body) = (&seen[..head], &seen[head + 4..]);
-    assert_eq!(body, BODY.as_bytes());
+    // Tool rules read what is posted; another body would pass them by.
+    assert_eq!(body, if seen.starts_with(b"POST ") { BODY.as_bytes() } else { b"" });
     let head: String = head.iter().map(|byte| char::from(*byte)).collect();
     assert!(!head.contains(&token), "the token passed");
     let mut lines = head.split("\r\n");
@@ -114,5 +115,5 @@ pub fn run(data: &[u8]) {
     assert_eq!(hosts, [world.peer_url.trim_start_matches("http://")]);
     let lengths =
         headers.iter().filter(|(name, _)| matches!(*name, "content-length" | "transfer-encoding"));
-    assert_eq!(lengths.count(), 1, "{head}");
+    assert_eq!(lengths.count(), usize::from(!body.is_empty()), "{head}");
 }
