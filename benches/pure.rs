@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -23,6 +24,7 @@ use portcullis::oauth::scope::ScopeSet;
 use portcullis::oauth::sealed::{Purpose, Sealer};
 use portcullis::oauth::secret::{RefreshToken, Secret, new_id};
 use portcullis::upstream::provider_key::ProviderKey;
+use portcullis::telemetry::metrics::{Listener, Metrics, Passed};
 use portcullis::web::params::Params;
 use serde_json::json;
 
@@ -59,6 +61,26 @@ fn pure(criterion: &mut Criterion) {
     });
     criterion.bench_function("open 2 KiB", |b| {
         b.iter(|| sealer.open(Purpose::Consent, "consent", black_box(&sealed)).unwrap());
+    });
+    let metrics = Metrics::new();
+    criterion.bench_function("metrics of a request", |b| {
+        b.iter(|| {
+            let route = metrics.route(Listener::Public, black_box("/token"));
+            route.answered(200, Duration::from_micros(150));
+        });
+    });
+    criterion.bench_function("metrics of a call through the gateway", |b| {
+        let calls = metrics.calls("/mcp");
+        let begun = tokio::time::Instant::now();
+        b.iter(|| calls.passed(black_box(Passed::Answered), begun));
+    });
+    criterion.bench_function("metrics of a step with one event", |b| {
+        let begun = tokio::time::Instant::now();
+        b.iter(|| {
+            metrics.step_waited(begun);
+            metrics.event(black_box("refresh_rotated"));
+            metrics.committed(Some(1), begun);
+        });
     });
     criterion.bench_function("new secret and its hash", |b| {
         b.iter(|| Secret::<RefreshToken>::generate(&new_id(&Clock::System)).hash());

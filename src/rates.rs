@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::RateLimits;
+use crate::telemetry::metrics::Metrics;
 
 /// More keys than this are forgotten at once when they are swept: a bound on memory, not on callers.
 const MOST_KEYS: usize = 200_000;
@@ -38,6 +39,20 @@ pub enum Asked {
     Discovery,
 }
 
+impl Asked {
+    /// The key of its limit, in `[limits]`.
+    const fn limit(self) -> &'static str {
+        match self {
+            Self::Authorize => "authorize_per_minute",
+            Self::Consent => "consent_per_minute",
+            Self::Token => "token_per_minute",
+            Self::TokenFailure => "token_failures_per_minute",
+            Self::Registration => "registrations_per_hour",
+            Self::Discovery => "discovery_per_minute",
+        }
+    }
+}
+
 /// Asked too often; again after so many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOften {
@@ -51,6 +66,7 @@ pub struct Rates(Arc<Inner>);
 
 struct Inner {
     on: bool,
+    metrics: Metrics,
     authorize: Limiter<IpAddr>,
     consent: Limiter<IpAddr>,
     token: Limiter<IpAddr>,
@@ -65,12 +81,13 @@ struct Inner {
 
 impl Rates {
     /// Limits as configured; `on` is `limits.request_rates`.
-    pub fn new(limits: &RateLimits, on: bool, clock: &Clock) -> Self {
+    pub fn new(limits: &RateLimits, on: bool, clock: &Clock, metrics: Metrics) -> Self {
         const MINUTE: Duration = Duration::from_mins(1);
         let per_minute = |most| Limiter::new(most, most, MINUTE, clock);
         let hour = Duration::from_hours(1);
         Self(Arc::new(Inner {
             on,
+            metrics,
             authorize: per_minute(limits.authorize_per_minute),
             consent: per_minute(limits.consent_per_minute),
             token: per_minute(limits.token_per_minute),
@@ -106,27 +123,41 @@ impl Rates {
             Asked::Registration => &inner.registration,
             Asked::Discovery => &inner.discovery,
         };
-        limiter.check(&network(address))
+        limiter.check(&network(address)).inspect_err(|_| inner.metrics.limited(what.limit()))
     }
 
     /// Counts a refresh of a grant, whose token was proven.
     pub fn refreshed(&self, grant_id: &str) -> Result<(), TooOften> {
-        if self.0.on { self.0.refresh.check(&grant_id.to_owned()) } else { Ok(()) }
+        if !self.0.on {
+            return Ok(());
+        }
+        let checked = self.0.refresh.check(&grant_id.to_owned());
+        checked.inspect_err(|_| self.0.metrics.limited("refreshes_per_minute"))
     }
 
     /// A place for one more connection from `address`; `None` when it has as many as it may.
     pub fn connection(&self, address: IpAddr) -> Option<Place<IpAddr>> {
-        self.0.connections.enter(network(address))
+        let place = self.0.connections.enter(network(address));
+        self.or_limited(place, "connections_per_address")
     }
 
     /// A place for one more request of a person at the gateway.
     pub fn request(&self, subject: &str) -> Option<Place<String>> {
-        self.0.requests.enter(subject.to_owned())
+        let place = self.0.requests.enter(subject.to_owned());
+        self.or_limited(place, "requests_per_person")
     }
 
     /// A place for one more event stream of a person.
     pub fn stream(&self, subject: &str) -> Option<Place<String>> {
-        self.0.streams.enter(subject.to_owned())
+        let place = self.0.streams.enter(subject.to_owned());
+        self.or_limited(place, "streams_per_person")
+    }
+
+    fn or_limited<T>(&self, place: Option<T>, limit: &str) -> Option<T> {
+        if place.is_none() {
+            self.0.metrics.limited(limit);
+        }
+        place
     }
 
     /// Forgets who has not asked for a while.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
@@ -26,6 +27,7 @@ use crate::http_client::is_loopback;
 use crate::rates::Place;
 use crate::storage::Retention;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::metrics::Listener;
 use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
 use crate::web::{error, limits};
@@ -42,6 +44,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 struct Doorway {
     app: App,
+    side: Listener,
     /// Its origin, as browsers know it.
     origin: String,
     listen: SocketAddr,
@@ -54,14 +57,14 @@ pub fn service(app: App) -> Router {
         .merge(gateway::routes(&app))
         .fallback(endpoints::not_found);
     let (origin, listen) = (app.issuer().to_owned(), app.config().listen);
-    guarded(routes, Doorway { app, origin, listen })
+    guarded(routes, Doorway { app, side: Listener::Public, origin, listen })
 }
 
 /// The whole service of the admin listener, where there is one.
 pub fn admin_service(app: App) -> Option<Router> {
     let admin = app.config().admin.as_ref()?;
     let (origin, listen) = (admin.url.as_str().to_owned(), admin.listen);
-    Some(guarded(admin::routes(), Doorway { app, origin, listen }))
+    Some(guarded(admin::routes(), Doorway { app, side: Listener::Admin, origin, listen }))
 }
 
 fn guarded(routes: Router<App>, doorway: Doorway) -> Router {
@@ -96,11 +99,12 @@ pub async fn serve(
     let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
     let graceful = GracefulShutdown::new();
     let limit = app.config().limits.connections;
-    let public = accept(&app, listener, service(app.clone()), &graceful, limit);
+    let public = accept(&app, listener, service(app.clone()), &graceful, Listener::Public, limit);
     let admin_pages = async {
         match (admin, admin_service(app.clone())) {
             (Some(listener), Some(service)) => {
-                accept(&app, listener, service, &graceful, ADMIN_CONNECTIONS).await;
+                let side = Listener::Admin;
+                accept(&app, listener, service, &graceful, side, ADMIN_CONNECTIONS).await;
             }
             _ => std::future::pending().await,
         }
@@ -128,6 +132,7 @@ async fn accept(
     listener: TcpListener,
     service: Router,
     graceful: &GracefulShutdown,
+    side: Listener,
     limit: usize,
 ) {
     let limits = app.config().limits;
@@ -152,6 +157,7 @@ async fn accept(
             }
         };
         let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
+            app.metrics().limited("connections");
             tracing::warn!("the limit of open connections is reached");
             continue; // dropped: closed at once
         };
@@ -163,8 +169,9 @@ async fn accept(
         let service = TowerToHyperService::new(service.clone());
         let builder = Arc::clone(&builder);
         let watcher = graceful.watcher();
+        let open = app.metrics().connection(side);
         tokio::spawn(async move {
-            let _places = (place, ours);
+            let _held = (place, ours, open);
             if !speaks(&stream, limits.first_byte).await {
                 return;
             }
@@ -199,7 +206,17 @@ fn place_of(app: &App, peer: IpAddr) -> Result<Option<Place<IpAddr>>, TooMany> {
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.
-async fn guard(State(doorway): State<Doorway>, mut request: Request, next: Next) -> Response {
+async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    // As the route table has it: what a caller writes names no series.
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
+    let route = doorway.app.metrics().route(doorway.side, route);
+    let response = check(&doorway, request, next).await;
+    route.answered(response.status().as_u16(), begun.elapsed());
+    response
+}
+
+async fn check(doorway: &Doorway, mut request: Request, next: Next) -> Response {
     let app = &doorway.app;
     let limits = &app.config().limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
@@ -218,7 +235,11 @@ async fn guard(State(doorway): State<Doorway>, mut request: Request, next: Next)
     }
     // Orchestrators probe by address.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
-    if !probe && !host_is_ours(&doorway, &request) {
+    // A scraper knows an address. Only a name can be rebound, and a name is refused as ever.
+    let scrape = doorway.side == Listener::Admin
+        && request.uri().path() == "/metrics"
+        && names_an_address(&request);
+    if !probe && !scrape && !host_is_ours(doorway, &request) {
         return answer(
             StatusCode::MISDIRECTED_REQUEST,
             "misdirected_request",
@@ -277,6 +298,15 @@ fn host_is_ours(doorway: &Doorway, request: &Request) -> bool {
             .parse::<SocketAddr>()
             .is_ok_and(|address| address == doorway.listen || address.ip().is_loopback())
         || is_loopback(host_of(authority))
+}
+
+/// Whether the one host that is asked for is written as an IP address.
+fn names_an_address(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().is_none()
+        && host.is_some_and(|host| {
+            host.parse::<SocketAddr>().is_ok() || host_of(host).parse::<IpAddr>().is_ok()
+        })
 }
 
 fn host_of(authority: &str) -> &str {

@@ -4,6 +4,7 @@
 //! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
 
 pub mod audit;
+pub mod metrics;
 
 use std::io::IsTerminal as _;
 

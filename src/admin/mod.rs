@@ -3,13 +3,14 @@
 //! Never on the public listener. Everybody signs in through the identity provider and needs one of the
 //! roles, groups or subjects of `[admin]`; those of `[admin.read_only]` see everything and change
 //! nothing. A change must come from a form of the very session, and what cuts somebody off wants a
-//! proof that is younger than ten minutes.
+//! proof that is younger than ten minutes. `/metrics` is for programs, which cannot sign in: `metrics.rs`.
 
 mod audit;
 mod clients;
 mod export;
 mod grants;
 mod keys;
+mod metrics;
 mod overview;
 mod people;
 mod servers;
@@ -44,6 +45,7 @@ pub fn routes() -> Router<App> {
         .route("/keys", get(keys::get).post(keys::act))
         .route("/audit", get(audit::get))
         .route("/audit/export", get(export::get))
+        .route("/metrics", get(metrics::get))
         .fallback(not_found)
 }
 

@@ -20,6 +20,7 @@ use crate::rates::Rates;
 use crate::signing::{KeyRing, SigningError};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::recheck::RecheckPolicy;
 
@@ -82,7 +83,10 @@ impl App {
         let backends = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(std::time::Duration::from_mins(1))
             .build(connector(std::time::Duration::from_secs(5)));
-        let rates = Rates::new(&config.limits.rates, config.limits.request_rates, &clock);
+        let rates = {
+            let (limits, metrics) = (&config.limits, storage.metrics().clone());
+            Rates::new(&limits.rates, limits.request_rates, &clock, metrics)
+        };
         Ok(Self(Arc::new(Parts {
             rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
@@ -120,6 +124,11 @@ impl App {
     /// The database.
     pub fn storage(&self) -> &Storage {
         &self.0.storage
+    }
+
+    /// What this process counts and measures.
+    pub fn metrics(&self) -> &Metrics {
+        self.0.storage.metrics()
     }
 
     /// Seals what travels through pages.
@@ -191,12 +200,19 @@ impl App {
         AuditEvent::new(event, actor, &self.0.clock)
     }
 
+    /// Tells the log alone.
+    pub fn tell(&self, event: &AuditEvent) {
+        self.metrics().event(event.event);
+        event.log();
+    }
+
     /// Stores an audit event that belongs to no change. When the database cannot serve, the log alone
     /// has it: what it tells of has happened all the same.
     pub async fn record(&self, event: AuditEvent) {
         if let Err(cause) = self.0.storage.record(vec![event.clone()]).await {
             tracing::error!(%cause, "an audit event could not be stored");
-            event.log();
+            self.metrics().audit_failed(1);
+            self.tell(&event);
         }
     }
 }

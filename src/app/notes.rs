@@ -42,8 +42,10 @@ impl App {
     /// Tells of something that changed nothing: to the log at once, to the audit trail soon and within
     /// bounds. Costs the caller nothing.
     pub fn note(&self, event: AuditEvent) {
-        event.log();
-        let _ = self.0.notes.sender.try_send(event);
+        self.tell(&event);
+        if self.0.notes.sender.try_send(event).is_err() {
+            self.metrics().audit_failed(1);
+        }
     }
 
     /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.
@@ -98,7 +100,9 @@ impl App {
             *budget = Budget { minute, ..Budget::default() };
         }
         let room = A_MINUTE.saturating_sub(budget.stored);
-        budget.left_out += notes.len().saturating_sub(room);
+        let beyond = notes.len().saturating_sub(room);
+        budget.left_out += beyond;
+        self.metrics().audit_failed(beyond);
         let notes = notes.into_iter().take(room);
         budget.stored += notes.len();
         stored.extend(notes);
@@ -106,6 +110,7 @@ impl App {
             return;
         }
         if let Err(cause) = self.storage().note(&stored).await {
+            self.metrics().audit_failed(stored.len());
             tracing::warn!(%cause, "audit events are in the log only");
         }
     }

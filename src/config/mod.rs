@@ -274,6 +274,8 @@ pub struct AdminConfig {
     pub administrators: Members,
     /// Who may see everything and change nothing.
     pub viewers: Members,
+    /// What a scraper proves itself with; `None`: whoever reaches the listener may read the numbers.
+    pub metrics_token: Option<SecretText>,
 }
 
 /// People, by any of three marks.

@@ -411,6 +411,7 @@ const WHOLE: &[&str] = &[
     "tools",
     "implies",
     "introspection_secret",
+    "metrics_token",
     "claim",
     "authorize_params",
     "client_secret",

@@ -189,12 +189,13 @@ pub(super) fn ask(
         request: &sealed,
     };
     // To the log alone: nothing anonymous costs a row. The decision's line says when it was shown.
-    app.event("consent_shown", Actor::Person)
-        .client(&client.id)
-        .resource(&resource.id)
-        .with("consent_id", consent.id.as_str())
-        .with("scopes", consent.request.scopes.to_string())
-        .log();
+    app.tell(
+        &app.event("consent_shown", Actor::Person)
+            .client(&client.id)
+            .resource(&resource.id)
+            .with("consent_id", consent.id.as_str())
+            .with("scopes", consent.request.scopes.to_string()),
+    );
     let mut response = page.render();
     let set_cookies = response.headers_mut();
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);

@@ -211,6 +211,7 @@ async fn approve(
             return Err(forbidden(headers, Message::AlreadyDecided, reason));
         }
         Decided::Full => {
+            app.metrics().limited("pending_logins");
             let status = StatusCode::TOO_MANY_REQUESTS;
             let reason = &"too many logins are pending";
             return Err(PageError::new(headers, status, Message::TooManyRequests, reason));

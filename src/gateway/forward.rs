@@ -240,7 +240,8 @@ async fn pass_back(
         };
         let place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
         let ended = Box::pin(until_ended(Authority::of(app, caller, ended)));
-        Body::new(CutWhenEnded { inner, _place: place, ended })
+        let open = app.metrics().stream();
+        Body::new(CutWhenEnded { inner, _held: (place, open), ended })
     } else if let Some(hidden) = hidden {
         readable(&mut parts.headers)?;
         tokio::select! {

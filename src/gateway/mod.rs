@@ -15,15 +15,19 @@ mod session;
 mod stream;
 mod tools_list;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::config::ResourceConfig;
+use crate::telemetry::metrics::{Calls, Passed};
 use crate::web::body;
 use authenticate::authenticate;
 use challenge::Refused;
@@ -36,16 +40,20 @@ pub fn routes(app: &App) -> Router<App> {
         let (Some(path), Some(_)) = (&resource.path, &resource.target) else {
             continue;
         };
-        let handler = move |State(app): State<App>, request: Request| async move {
-            let resource = &app.config().resources[index];
-            pass(&app, resource, request).await
+        let calls = Arc::new(app.metrics().calls(path));
+        let handler = move |State(app): State<App>, request: Request| {
+            let calls = Arc::clone(&calls);
+            async move {
+                let resource = &app.config().resources[index];
+                pass(&app, resource, &calls, request).await
+            }
         };
         router = router.route(path, any(handler));
     }
     router
 }
 
-async fn pass(app: &App, resource: &ResourceConfig, request: Request) -> Response {
+async fn pass(app: &App, resource: &ResourceConfig, calls: &Calls, request: Request) -> Response {
     if request.method() == Method::OPTIONS {
         return preflight(&request);
     }
@@ -53,7 +61,7 @@ async fn pass(app: &App, resource: &ResourceConfig, request: Request) -> Respons
         Ok(origin) => origin,
         Err(refused) => return refused.into_response(resource, app),
     };
-    let mut response = match serve(app, resource, request).await {
+    let mut response = match serve(app, resource, calls, request).await {
         Ok(response) => response,
         Err(refused) => refused.into_response(resource, app),
     };
@@ -72,6 +80,7 @@ async fn pass(app: &App, resource: &ResourceConfig, request: Request) -> Respons
 async fn serve(
     app: &App,
     resource: &ResourceConfig,
+    calls: &Calls,
     request: Request,
 ) -> Result<Response, Refused> {
     // From here on nothing that ends the grant is missed.
@@ -92,7 +101,21 @@ async fn serve(
     }
     let place = app.rates().request(&caller.grant.subject).ok_or(Refused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, request).await?;
-    forward::forward(app, resource, caller, place, ended, authorized).await
+    let begun = Instant::now();
+    let answer = forward::forward(app, resource, caller, place, ended, authorized).await;
+    calls.passed(outcome(&answer), begun);
+    answer
+}
+
+/// What came of a call, as an administrator asks: was it the MCP server?
+fn outcome(answer: &Result<Response, Refused>) -> Passed {
+    match answer {
+        Ok(answer) if answer.status().is_server_error() => Passed::Failed,
+        Ok(_) => Passed::Answered,
+        Err(Refused::GatewayTimeout) => Passed::TimedOut,
+        Err(Refused::BadGateway(_)) => Passed::Broken,
+        Err(_) => Passed::Withheld,
+    }
 }
 
 /// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the

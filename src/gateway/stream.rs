@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::rates::Place;
 use crate::storage::{GrantState, LiveGrant, Person};
+use crate::telemetry::metrics::Held;
 use crate::upstream::recheck::Recheck;
 
 /// How often an open stream asks whether its grant is still live. Revocations in this process cut it
@@ -104,7 +105,7 @@ struct AuthorityEnded;
 /// A body that ends when the future is ready, whatever the other side still has to say.
 pub(super) struct CutWhenEnded {
     pub(super) inner: Body,
-    pub(super) _place: Place<String>,
+    pub(super) _held: (Place<String>, Held),
     pub(super) ended: Ended,
 }
 

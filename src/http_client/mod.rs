@@ -16,6 +16,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio::time::Instant;
+
+use crate::telemetry::metrics::{Answered, Metrics};
 
 /// Largest answer read.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -75,6 +78,7 @@ fn no_roots(provider: Arc<rustls::crypto::CryptoProvider>) -> rustls::ClientConf
 pub struct HttpClient {
     client: Client<Connector, Full<Bytes>>,
     timeout: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl HttpClient {
@@ -83,11 +87,26 @@ impl HttpClient {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector(timeout.min(Duration::from_secs(5))));
-        Self { client, timeout }
+        Self { client, timeout, metrics: None }
+    }
+
+    /// Counts every request as one to the identity provider.
+    #[must_use]
+    pub fn counting_in(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Sends `request` and reads the whole answer. Redirects are answers like any other.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
+        let begun = Instant::now();
+        let answer = self.exchange(request).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.upstream(outcome(&answer), begun.elapsed());
+        }
+        answer
+    }
+
+    async fn exchange(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
         check_scheme(request.uri())?;
         let request = request.map(|body| Full::new(Bytes::from(body)));
         let exchange = async {
@@ -109,6 +128,18 @@ impl HttpClient {
         tokio::time::timeout(self.timeout, exchange)
             .await
             .map_err(|_| HttpError::Timeout(self.timeout))?
+    }
+}
+
+fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
+    match answer {
+        Ok(answer) if answer.status().is_server_error() => Answered::Failed,
+        Ok(answer) if answer.status().is_client_error() => Answered::Refused,
+        Ok(_) => Answered::Ok,
+        Err(HttpError::Timeout(_)) => Answered::TimedOut,
+        Err(HttpError::NotHttps | HttpError::Connection(_) | HttpError::TooLarge) => {
+            Answered::Unreachable
+        }
     }
 }
 

@@ -82,6 +82,8 @@ kinds! {
     RememberedConsent = "rc";
     /// The cookie of a browser that waits for an administrator.
     HeldLogin = "hl";
+    /// What a scraper proves itself with; administrators write it.
+    MetricsToken = "mt";
 }
 
 /// A secret in the hands of its holder. Never stored, never printed, wiped when dropped.

@@ -19,6 +19,7 @@ use super::writer::Writer;
 use super::{BUSY, Engine, OpenError, Step, Storage, StorageError, driver};
 use crate::oauth::sealed::Sealer;
 use crate::oauth::secret::random_text;
+use crate::telemetry::metrics::Metrics;
 
 /// Name of the mark among the facts about the installation.
 const MARK: &str = "changed_from_the_command_line";
@@ -32,6 +33,7 @@ impl Storage {
     /// made: not the database, not its schema, not its key.
     pub async fn open_beside(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         install_drivers();
+        let metrics = Metrics::new(); // nobody asks a command for them
         let (pool, writer, path) = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
                 let path = sqlite_path(url);
@@ -47,7 +49,8 @@ impl Storage {
                     .connect_with(options)
                     .await?;
                 check_version(&pool).await?;
-                (pool, Some(Writer::open(driver::at(&path, PATIENT)?).await?), Some(path))
+                let writer = Writer::open(driver::at(&path, PATIENT)?, metrics.clone()).await?;
+                (pool, Some(writer), Some(path))
             }
             Some("postgres" | "postgresql") => (small_pool().connect(url).await?, None, None),
             _ => return Err(OpenError::Address),
@@ -66,6 +69,7 @@ impl Storage {
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             remembered_overview: Arc::default(),
+            metrics,
             beside: true,
             _only_process: None,
         };

@@ -183,6 +183,7 @@ impl Storage {
                 step.record(event).await?;
                 step.commit().await?;
             } else {
+                self.metrics.event(event.event);
                 event.with("burnt", false).log();
             }
             return Ok(Claimed::OtherBrowser);

@@ -39,6 +39,7 @@ use std::time::Duration;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
@@ -67,6 +68,7 @@ pub use upstream_sessions::{
 
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
+use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for a connection or a lock before the caller hears "try again".
 const BUSY: Duration = Duration::from_secs(5);
@@ -144,6 +146,7 @@ pub struct Storage {
     /// With PostgreSQL there may be others.
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
+    metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
     beside: bool,
     _only_process: Option<Arc<File>>,
@@ -154,6 +157,7 @@ struct Step {
     work: Work,
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
+    metrics: Metrics,
 }
 
 enum Work {
@@ -168,9 +172,14 @@ impl Step {
     async fn commit(self) -> Result<(), StorageError> {
         match self.work {
             Work::Sqlite(step) => step.commit().await?,
-            Work::Postgres(transaction) => transaction.commit().await?,
+            Work::Postgres(transaction) => {
+                let begun = Instant::now();
+                transaction.commit().await?;
+                self.metrics.committed(None, begun);
+            }
         }
         for event in &self.events {
+            self.metrics.event(event.event);
             event.log();
         }
         Ok(())
@@ -200,6 +209,28 @@ impl Storage {
     /// Which engine serves.
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// The numbers of this process: whoever has the database has them.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Callers that wait for the writer.
+    pub fn writer_waiting(&self) -> usize {
+        self.writer.as_ref().map_or(0, writer::Writer::waiting)
+    }
+
+    /// Connections of the pool: in use, and idle.
+    pub fn pool_connections(&self) -> (u32, u32) {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        (self.pool.size().saturating_sub(idle), idle)
+    }
+
+    /// How many clients have registered themselves, as the quota counts them.
+    pub async fn registered_clients(&self) -> Result<i64, StorageError> {
+        let count = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'clients'");
+        Ok(count.fetch_one(&self.pool).await?)
     }
 
     /// Whether the database answers.
@@ -235,11 +266,14 @@ impl Storage {
     }
 
     async fn begin_unmarked(&self) -> Result<Step, StorageError> {
+        let asked = Instant::now();
         let work = match &self.writer {
             Some(writer) => Work::Sqlite(writer.begin().await?),
             None => Work::Postgres(self.pool.begin().await?),
         };
-        Ok(Step { work, events: Vec::new() })
+        self.metrics.step_waited(asked);
+        let metrics = self.metrics.clone();
+        Ok(Step { work, events: Vec::new(), metrics })
     }
 
     fn tell_grants_ended(&self) {

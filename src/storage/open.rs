@@ -15,6 +15,7 @@ use super::replicas::Replicas;
 use super::writer::Writer;
 use super::{BUSY, Engine, Storage, StorageError, driver};
 use crate::oauth::sealed::Sealer;
+use crate::telemetry::metrics::Metrics;
 
 /// Before 3.51.3 a write-ahead log could be reset under a reader and corrupt the database.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
@@ -124,9 +125,11 @@ impl Storage {
         check_sqlite(&pool).await?;
         let here = driver::at(&path, BUSY)?;
         let readers = Readers::new(here.clone());
-        let writer = Writer::open(here).await?;
+        let metrics = Metrics::new();
+        let writer = Writer::open(here, metrics.clone()).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
-        let storage = Self::finish(pool, Some((writer, readers)), secret_key, beside).await?;
+        let storage =
+            Self::finish(pool, Some((writer, readers)), secret_key, beside, metrics).await?;
         storage.free_leases().await?;
         Ok(storage)
     }
@@ -138,7 +141,7 @@ impl Storage {
             .max_lifetime(Duration::from_mins(30))
             .connect(url)
             .await?;
-        let mut storage = Self::finish(pool, None, secret_key, None).await?;
+        let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
         storage.replicas = Some(Replicas::listen(url, storage.grants_ended.clone()).await?);
         Ok(storage)
     }
@@ -148,6 +151,7 @@ impl Storage {
         sqlite: Option<(Writer, Readers)>,
         secret_key: Option<&[u8]>,
         beside: Option<(&Path, Arc<File>)>,
+        metrics: Metrics,
     ) -> Result<Self, OpenError> {
         migrations().run(&pool).await?;
         let (path, only_process) = beside.unzip();
@@ -164,6 +168,7 @@ impl Storage {
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             remembered_overview: Arc::default(),
+            metrics,
             beside: false,
             _only_process: only_process,
         };

@@ -88,7 +88,7 @@ impl Upstream {
         clock: Clock,
         storage: Storage,
     ) -> Self {
-        let http = HttpClient::new(config.timeout);
+        let http = HttpClient::new(config.timeout).counting_in(storage.metrics().clone());
         Self(Arc::new(Inner {
             config,
             redirect_uri,

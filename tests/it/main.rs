@@ -57,6 +57,7 @@ mod identity_provider;
 mod life_of_grants;
 mod limits;
 mod logs;
+mod metrics;
 mod moving_clock;
 mod rates;
 mod restart;

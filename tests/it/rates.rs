@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::RateLimits;
 use portcullis::rates::{Asked, Rates};
+use portcullis::telemetry::metrics::Metrics;
 use proptest::prelude::*;
 
 const MINUTE: i64 = 60;
@@ -87,7 +88,8 @@ fn check(
     ask: impl Fn(&Rates, usize) -> Result<(), u64>,
 ) -> Result<(), TestCaseError> {
     let hand = ManualClock::at(Timestamp::from_unix(crate::harness::START));
-    let rates = Rates::new(&limits(most, at_once), true, &Clock::Manual(hand.clone()));
+    let rates =
+        Rates::new(&limits(most, at_once), true, &Clock::Manual(hand.clone()), Metrics::new());
     let mut buckets = BTreeMap::new();
     let mut admitted: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
     for (number, (wait, who)) in steps.iter().enumerate() {
@@ -135,7 +137,7 @@ proptest! {
     #[test]
     fn p10_nobody_has_more_places_at_once_than_the_limit(most in 0..5_u32, steps in prop::collection::vec((any::<bool>(), 0..3_usize), 0..60)) {
         let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(crate::harness::START)));
-        let rates = Rates::new(&limits(most.max(1), 1), true, &clock);
+        let rates = Rates::new(&limits(most.max(1), 1), true, &clock, Metrics::new());
         let mut held: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         for (enters, who) in steps {
             let places = held.entry(who).or_default();

@@ -1,13 +1,18 @@
 //! `[admin]` and `[audit]`: who may use the admin pages, and how long the audit trail is kept.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::reader::Reader;
-use super::super::values::PublicUrl;
+use super::super::values::{PublicUrl, SecretText};
 use super::super::{AdminConfig, Members};
-use super::address;
+use super::{SHORTEST_KEY, address};
 
-pub(super) fn read(r: &mut Reader, public_url: Option<&PublicUrl>) -> Option<AdminConfig> {
+pub(super) fn read(
+    r: &mut Reader,
+    env: &BTreeMap<String, String>,
+    public_url: Option<&PublicUrl>,
+) -> Option<AdminConfig> {
     if !r.has("admin") {
         return None;
     }
@@ -39,7 +44,21 @@ pub(super) fn read(r: &mut Reader, public_url: Option<&PublicUrl>) -> Option<Adm
         groups: r.texts("admin.read_only.groups").unwrap_or_default(),
         subjects: r.texts("admin.read_only.subjects").unwrap_or_default(),
     };
-    Some(AdminConfig { listen, url: url?, administrators, viewers })
+    let metrics_token = metrics_token(r, env);
+    Some(AdminConfig { listen, url: url?, administrators, viewers, metrics_token })
+}
+
+/// What a scraper proves itself with.
+fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<SecretText> {
+    const KEY: &str = "admin.metrics_token";
+    let token = r.has(KEY).then(|| r.secret(KEY, env)).flatten()?;
+    let legal = token.expose().bytes().all(|b| b.is_ascii_graphic());
+    if token.expose().len() < SHORTEST_KEY || !legal {
+        let reason = format!("is not {SHORTEST_KEY} or more visible ASCII characters");
+        let remedy = "make one with: openssl rand -base64 32";
+        r.problem(KEY, Some("********".to_owned()), reason, remedy);
+    }
+    Some(token)
 }
 
 /// The address administrators type. On loopback it is where we listen.

@@ -21,8 +21,13 @@ use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 /// Variables with our prefix that are not keys of the configuration.
 const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
 /// Keys that may be given as `…_FILE`.
-const SECRETS: &[&str] =
-    &["secret_key", "database_url", "upstream.client_secret", "resource[0].introspection_secret"];
+const SECRETS: &[&str] = &[
+    "secret_key",
+    "database_url",
+    "upstream.client_secret",
+    "resource[0].introspection_secret",
+    "admin.metrics_token",
+];
 /// Private-use schemes of programs that are widely used with MCP.
 const KNOWN_SCHEMES: &[&str] =
     &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
@@ -50,7 +55,7 @@ pub(super) fn load(
     let trusted_proxies = rates::trusted_proxies(&mut r);
     let resources = resource::all(&mut r, env, public_url.as_ref());
     let upstream = upstream::read(&mut r, env, &resources);
-    let admin = admin::read(&mut r, public_url.as_ref());
+    let admin = admin::read(&mut r, env, public_url.as_ref());
     let client_approval = client_approval(&mut r);
     if client_approval == ClientApproval::FirstUse && admin.is_none() {
         let remedy = "add [admin], or approve with `portcullis clients approve`";

@@ -70,7 +70,12 @@ pub(super) async fn exchange(
     let refresh_token = match rotated {
         Rotated::First => successor,
         Rotated::Replayed(successor) => successor,
-        Rotated::Refused(refused) => return Err(refused.into()),
+        Rotated::Refused(refused) => {
+            if refused == TokenRefused::TooManyReplays {
+                app.metrics().limited("grace_replays");
+            }
+            return Err(refused.into());
+        }
     };
     let lifetime =
         if granted.stale { tokens.access.min(STALE_ACCESS_TOKEN) } else { tokens.access };

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use super::StorageError;
+use crate::telemetry::metrics::Metrics;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
 const SHARED_BY: usize = 64;
@@ -73,6 +75,7 @@ struct Desk {
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
     broken: bool,
+    metrics: Metrics,
 }
 
 struct Shared {
@@ -131,9 +134,12 @@ impl std::ops::DerefMut for Step {
 
 impl Writer {
     /// The writer over a connection of its own.
-    pub(super) async fn open(options: AnyConnectOptions) -> Result<Self, sqlx::Error> {
+    pub(super) async fn open(
+        options: AnyConnectOptions,
+        metrics: Metrics,
+    ) -> Result<Self, sqlx::Error> {
         let connection = connect(&options).await?;
-        let desk = Desk { connection, options, shared: None, broken: false };
+        let desk = Desk { connection, options, shared: None, broken: false, metrics };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
     }
@@ -164,6 +170,11 @@ impl Writer {
         if let Err(cause) = folded.execute(&mut desk.connection).await {
             tracing::warn!(%cause, "the log could not be folded into the database file");
         }
+    }
+
+    /// Callers that wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     fn somebody_waits(&self) -> bool {
@@ -313,6 +324,7 @@ impl Desk {
     /// Commits the open transaction and tells every step in it.
     async fn finish(&mut self) {
         let Some(shared) = &self.shared else { return };
+        let (begun, steps) = (Instant::now(), shared.kept);
         let finished = match (shared.kept, shared.left) {
             (0, _) => self.run(&["ROLLBACK"]).await,
             _ if !self.connection.is_in_transaction() => Err(vanished()),
@@ -321,6 +333,9 @@ impl Desk {
         };
         match finished {
             Ok(()) => {
+                if steps > 0 {
+                    self.metrics.committed(Some(steps), begun);
+                }
                 if let Some(shared) = self.shared.take() {
                     shared.outcome.send_replace(Outcome::Durable);
                 }

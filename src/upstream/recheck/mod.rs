@@ -23,6 +23,7 @@ pub use breaker::Health;
 pub(super) use lease::InFlight;
 use lease::{LEASE, Waited};
 use person::About;
+use crate::telemetry::metrics::Rechecked;
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -68,18 +69,31 @@ impl Upstream {
     /// What is known of the person of a session; asks the provider when its last yes is older than
     /// the re-check time.
     pub async fn recheck(&self, session_id: &str) -> Result<Recheck, StorageError> {
+        let known = self.recheck_uncounted(session_id).await?;
+        self.0.storage.metrics().rechecked(match known {
+            (Recheck::Fresh(_), false) => Rechecked::Remembered,
+            (Recheck::Fresh(_), true) => Rechecked::Confirmed,
+            (Recheck::Stale(_), _) => Rechecked::Bridged,
+            (Recheck::Ended, _) => Rechecked::Ended,
+            (Recheck::Unknown, _) => Rechecked::Unknown,
+        });
+        Ok(known.0)
+    }
+
+    /// What is known, and whether it took a question to know it.
+    async fn recheck_uncounted(&self, session_id: &str) -> Result<(Recheck, bool), StorageError> {
         let inner = &self.0;
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
-            return Ok(Recheck::Ended);
+            return Ok((Recheck::Ended, false));
         };
         if let Some(known) = inner.settled(&session) {
-            return Ok(known);
+            return Ok((known, false));
         }
         // Some clients give up on us after ten seconds; the question itself goes on without them.
         let patience = inner.config.timeout.min(PATIENCE);
         match tokio::time::timeout(patience, self.ask_alone(session_id)).await {
-            Ok(known) => known,
-            Err(_) => Ok(inner.bridge(&session, "it has not answered in time")),
+            Ok(known) => Ok((known?, true)),
+            Err(_) => Ok((inner.bridge(&session, "it has not answered in time"), true)),
         }
     }
 

@@ -1,0 +1,74 @@
+//! `GET /metrics`: the numbers of this process, for Prometheus and whatever reads its text.
+//!
+//! A scraper is a program and cannot sign in, so it is let in by the listener's own address, which is
+//! loopback unless an administrator opens it; where `admin.metrics_token` is set, by that token as well. There
+//! is nothing in it that names a person, a client or a secret.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::App;
+use crate::config::SecretText;
+use crate::oauth::secret::{MetricsToken, SecretHash};
+use crate::signing::KeyState;
+use crate::telemetry::metrics::{CONTENT_TYPE, Snapshot};
+
+pub(super) async fn get(State(app): State<App>, headers: HeaderMap) -> Response {
+    let token = app.config().admin.as_ref().and_then(|admin| admin.metrics_token.as_ref());
+    if token.is_some_and(|token| !proves(&headers, token)) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"metrics\"")];
+        return (StatusCode::UNAUTHORIZED, challenge, Body::empty()).into_response();
+    }
+    match app.metrics().text(&snapshot(&app).await) {
+        Ok(text) => {
+            let headers =
+                [(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+            (headers, text).into_response()
+        }
+        Err(cause) => {
+            tracing::error!(%cause, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Compares hashes: how long that takes tells nothing of the token.
+fn proves(headers: &HeaderMap, token: &SecretText) -> bool {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let presented = values.next().and_then(|value| value.to_str().ok()?.split_once(' '));
+    let expected = SecretHash::<MetricsToken>::of(token.expose());
+    values.next().is_none()
+        && presented.is_some_and(|(scheme, presented)| {
+            scheme.eq_ignore_ascii_case("bearer")
+                && SecretHash::<MetricsToken>::of(presented.trim()).is(expected.as_str())
+        })
+}
+
+/// What others know. A database that is silent must not keep the other numbers back: they are what an
+/// administrator wants to see then.
+async fn snapshot(app: &App) -> Snapshot {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+    let clients = tokio::time::timeout(PATIENCE, app.storage().registered_clients()).await;
+    let keys = app.keys().describe();
+    Snapshot {
+        upstream_paused: app.upstream().health().paused,
+        clients: clients.ok().and_then(Result::ok),
+        clients_limit: app.config().limits.clients,
+        writer_waiting: app.storage().writer_waiting(),
+        database_connections: app.storage().pool_connections(),
+        keys: keys
+            .iter()
+            .map(|key| (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix()))
+            .collect(),
+    }
+}
+
+const fn state(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Next => "next",
+        KeyState::Current => "current",
+        KeyState::Former => "former",
+    }
+}

@@ -1,0 +1,500 @@
+//! What this process counts and measures, for `/metrics` on the admin listener.
+//!
+//! Labels are words of ours: routes as they are written in the route table, paths of configured MCP
+//! servers, statuses, outcomes. Never what a caller chose, never a client or a person (threats DS-12), so
+//! the number of series does not grow with who calls. On the way of a request it is a look-up of the
+//! route, and additions to atomic numbers.
+
+mod process;
+mod routes;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+pub use routes::{Listener, Route};
+
+use super::audit::EVENTS;
+use routes::Routes;
+
+type Label = (&'static str, Cow<'static, str>);
+type Labels<const N: usize> = [Label; N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+/// Answers of people's and clients' endpoints: from a cached document to a slow identity provider.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+/// Steps that can share a commit.
+const STEPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// What came of a call that the gateway passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// The MCP server answered, and not with a fault of its own.
+    Answered,
+    /// The MCP server answered 5xx.
+    Failed,
+    /// It did not answer in time.
+    TimedOut,
+    /// There was no answer, or none that may be passed on.
+    Broken,
+    /// It was not passed on after all: too large, of another session, or the grant ended meanwhile.
+    Withheld,
+}
+
+impl Passed {
+    const ALL: [Self; 5] =
+        [Self::Answered, Self::Failed, Self::TimedOut, Self::Broken, Self::Withheld];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Broken => "broken",
+            Self::Withheld => "withheld",
+        }
+    }
+}
+
+/// What came of asking whether the identity provider still vouches for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rechecked {
+    /// Its last yes is young enough; nobody was asked.
+    Remembered,
+    /// It was asked and said yes.
+    Confirmed,
+    /// It cannot be asked; its last yes holds.
+    Bridged,
+    /// It said no, or the session has ended.
+    Ended,
+    /// It cannot be asked, and its last yes is too old.
+    Unknown,
+}
+
+impl Rechecked {
+    const ALL: [Self; 5] =
+        [Self::Remembered, Self::Confirmed, Self::Bridged, Self::Ended, Self::Unknown];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Remembered => "remembered",
+            Self::Confirmed => "confirmed",
+            Self::Bridged => "bridged",
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What came of a request to the identity provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// 2xx or 3xx.
+    Ok,
+    /// 4xx: it refuses a person, a token or us.
+    Refused,
+    /// 5xx.
+    Failed,
+    /// No answer in time.
+    TimedOut,
+    /// No connection, no TLS, an answer that is too large.
+    Unreachable,
+}
+
+impl Answered {
+    const ALL: [Self; 5] =
+        [Self::Ok, Self::Refused, Self::Failed, Self::TimedOut, Self::Unreachable];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Limits that a request or a connection can meet, by their keys in `[limits]`.
+pub const LIMITS: [&str; 14] = [
+    "authorize_per_minute",
+    "consent_per_minute",
+    "token_per_minute",
+    "token_failures_per_minute",
+    "registrations_per_hour",
+    "discovery_per_minute",
+    "refreshes_per_minute",
+    "connections",
+    "connections_per_address",
+    "requests_per_person",
+    "streams_per_person",
+    "clients",
+    "pending_logins",
+    "grace_replays",
+];
+
+/// All numbers of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Numbers>);
+
+struct Numbers {
+    registry: Registry,
+    routes: Routes,
+    events: BTreeMap<&'static str, Counter>,
+    audit_failures: Counter,
+    limits: BTreeMap<&'static str, Counter>,
+    connections: [Gauge; 2],
+    streams: Gauge,
+    upstream: [Counter; Answered::ALL.len()],
+    upstream_seconds: Histogram,
+    rechecks: [Counter; Rechecked::ALL.len()],
+    passed: Counters<2>,
+    passed_seconds: Histograms<1>,
+    step_wait: Histogram,
+    commit_seconds: Histogram,
+    commit_steps: Histogram,
+    now: Now,
+}
+
+/// Numbers that are looked up when somebody asks for them.
+struct Now {
+    upstream_paused: Gauge,
+    clients: Gauge,
+    clients_limit: Gauge,
+    writer_waiting: Gauge,
+    database_connections: Gauges<1>,
+    key_created: Gauges<2>,
+    key_signs_from: Gauges<2>,
+    process: process::Process,
+}
+
+/// What [`Metrics::text`] is told by those who know.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The identity provider is left alone for a moment after failures.
+    pub upstream_paused: bool,
+    /// Registered clients; `None` when the database cannot tell.
+    pub clients: Option<i64>,
+    /// And how many there may be.
+    pub clients_limit: u64,
+    /// Callers that wait for the writer.
+    pub writer_waiting: usize,
+    /// Connections to the database, in use and idle.
+    pub database_connections: (u32, u32),
+    /// Signing keys: algorithm, state, made at, signs from.
+    pub keys: Vec<(&'static str, &'static str, i64, i64)>,
+}
+
+fn one(name: &'static str, value: &'static str) -> Labels<1> {
+    [(name, Cow::Borrowed(value))]
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Numbers that all are zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let process = process::Process::register(&mut registry);
+        let r = registry.sub_registry_with_prefix("portcullis");
+        let build = vec![("version", env!("CARGO_PKG_VERSION"))];
+        r.register("build", "Which program this is", Info::new(build));
+
+        let routes = Routes::register(r);
+        let events = Counters::<1>::default();
+        r.register("events", "What happened, by the names of the audit trail", events.clone());
+        let events =
+            EVENTS.iter().map(|name| (*name, events.get_or_create_owned(&one("event", name))));
+        let audit_failures = Counter::default();
+        let help = "Audit events that only the log has: the database could not store them";
+        r.register("audit_failures", help, audit_failures.clone());
+        let limits = Counters::<1>::default();
+        r.register("limited", "Refusals because of a limit, by its key", limits.clone());
+        let limits =
+            LIMITS.iter().map(|name| (*name, limits.get_or_create_owned(&one("limit", name))));
+
+        let connections = Gauges::<1>::default();
+        r.register("connections", "Open connections", connections.clone());
+        let connections = [Listener::Public, Listener::Admin]
+            .map(|on| connections.get_or_create_owned(&one("listener", on.word())));
+        let streams = Gauge::default();
+        r.register("streams", "Open event streams through the gateway", streams.clone());
+
+        let upstream = Counters::<1>::default();
+        let help = "Requests to the identity provider, by outcome";
+        r.register("upstream_requests", help, upstream.clone());
+        let upstream = Answered::ALL
+            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.word())));
+        let upstream_seconds = seconds();
+        let help = "How long the identity provider took to answer";
+        r.register_with_unit("upstream_duration", help, Unit::Seconds, upstream_seconds.clone());
+        let rechecks = Counters::<1>::default();
+        let help = "Whether the identity provider still vouches for people, by outcome";
+        r.register("rechecks", help, rechecks.clone());
+        let rechecks = Rechecked::ALL
+            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.word())));
+
+        let passed = Counters::<2>::default();
+        let help = "Calls that the gateway passed to MCP servers, by path and outcome";
+        r.register("gateway_calls", help, passed.clone());
+        let passed_seconds = Histograms::<1>::new_with_constructor(seconds);
+        let help = "Until an MCP server began to answer";
+        r.register_with_unit("gateway_duration", help, Unit::Seconds, passed_seconds.clone());
+
+        let step_wait = seconds();
+        let help = "Until a step had the writer (SQLite) or a connection (PostgreSQL)";
+        r.register_with_unit("step_wait", help, Unit::Seconds, step_wait.clone());
+        let commit_seconds = seconds();
+        let help = "Until a commit was on the disk";
+        r.register_with_unit("commit_duration", help, Unit::Seconds, commit_seconds.clone());
+        let commit_steps = Histogram::new(STEPS);
+        r.register("commit_steps", "Steps that shared a commit (SQLite)", commit_steps.clone());
+
+        let now = Now::register(r, process);
+        Self(Arc::new(Numbers {
+            routes,
+            events: events.collect(),
+            audit_failures,
+            limits: limits.collect(),
+            connections,
+            streams,
+            upstream,
+            upstream_seconds,
+            rechecks,
+            passed,
+            passed_seconds,
+            step_wait,
+            commit_seconds,
+            commit_steps,
+            now,
+            registry,
+        }))
+    }
+
+    /// The numbers of one route; `template` is as the route table has it.
+    pub fn route(&self, listener: Listener, template: &str) -> Arc<Route> {
+        self.0.routes.of(listener, template)
+    }
+
+    /// An audit event happened.
+    pub fn event(&self, name: &str) {
+        if let Some(counter) = self.0.events.get(name) {
+            counter.inc();
+        }
+    }
+
+    /// So many audit events are in the log only.
+    pub fn audit_failed(&self, events: usize) {
+        self.0.audit_failures.inc_by(events as u64);
+    }
+
+    /// Somebody met a limit; `name` is one of [`LIMITS`].
+    pub fn limited(&self, name: &str) {
+        debug_assert!(LIMITS.contains(&name), "{name} is not in LIMITS");
+        if let Some(counter) = self.0.limits.get(name) {
+            counter.inc();
+        }
+    }
+
+    /// A connection, for as long as the answer is held.
+    #[must_use]
+    pub fn connection(&self, listener: Listener) -> Held {
+        Held::one_more(&self.0.connections[listener as usize])
+    }
+
+    /// An event stream, for as long as the answer is held.
+    #[must_use]
+    pub fn stream(&self) -> Held {
+        Held::one_more(&self.0.streams)
+    }
+
+    /// The identity provider was asked something.
+    pub fn upstream(&self, outcome: Answered, took: Duration) {
+        self.0.upstream[outcome as usize].inc();
+        self.0.upstream_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Somebody wanted to know whether the identity provider vouches for a person.
+    pub fn rechecked(&self, outcome: Rechecked) {
+        self.0.rechecks[outcome as usize].inc();
+    }
+
+    /// The numbers of calls to an MCP server, by the path that is configured for it.
+    pub fn calls(&self, path: &str) -> Calls {
+        let path: Cow<'static, str> = Cow::Owned(path.to_owned());
+        let outcome = |outcome: Passed| {
+            let labels = [("path", path.clone()), ("outcome", outcome.word().into())];
+            self.0.passed.get_or_create_owned(&labels)
+        };
+        let seconds = self.0.passed_seconds.get_or_create_owned(&[("path", path.clone())]);
+        Calls { outcomes: Passed::ALL.map(outcome), seconds }
+    }
+
+    /// A step has waited for its turn.
+    pub fn step_waited(&self, since: Instant) {
+        self.0.step_wait.observe(since.elapsed().as_secs_f64());
+    }
+
+    /// A commit is on the disk.
+    pub fn committed(&self, steps: Option<usize>, since: Instant) {
+        self.0.commit_seconds.observe(since.elapsed().as_secs_f64());
+        if let Some(steps) = steps.and_then(|steps| u32::try_from(steps).ok()) {
+            self.0.commit_steps.observe(f64::from(steps));
+        }
+    }
+
+    /// Everything, as `OpenMetrics` text.
+    pub fn text(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
+        self.0.now.set(snapshot);
+        let mut text = String::with_capacity(32 * 1024);
+        text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// The type of what [`Metrics::text`] gives.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Numbers of calls to one MCP server.
+pub struct Calls {
+    outcomes: [Counter; Passed::ALL.len()],
+    seconds: Histogram,
+}
+
+impl Calls {
+    /// A call was passed on.
+    pub fn passed(&self, outcome: Passed, since: Instant) {
+        self.outcomes[outcome as usize].inc();
+        self.seconds.observe(since.elapsed().as_secs_f64());
+    }
+}
+
+/// Counts as one while it is there.
+pub struct Held(Gauge);
+
+impl Held {
+    fn one_more(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Now {
+    fn register(r: &mut Registry, process: process::Process) -> Self {
+        let mut gauge = |name: &str, help: &str| {
+            let gauge: Gauge = Gauge::default();
+            r.register(name, help, gauge.clone());
+            gauge
+        };
+        let upstream_paused =
+            gauge("upstream_paused", "1 while the identity provider is left alone after failures");
+        let clients = gauge("clients", "Clients that registered themselves");
+        let clients_limit = gauge("clients_limit", "limits.clients");
+        let writer_waiting = gauge("writer_waiting", "Callers that wait for the writer (SQLite)");
+        let database_connections = Gauges::<1>::default();
+        let help = "Connections of the pool to the database";
+        r.register("database_connections", help, database_connections.clone());
+        let key_created = Gauges::<2>::default();
+        let help = "When a published signing key was made, Unix seconds";
+        r.register("signing_key_created_timestamp", help, key_created.clone());
+        let key_signs_from = Gauges::<2>::default();
+        let help = "From when a published signing key signs, Unix seconds";
+        r.register("signing_key_signs_from_timestamp", help, key_signs_from.clone());
+        Self {
+            upstream_paused,
+            clients,
+            clients_limit,
+            writer_waiting,
+            database_connections,
+            key_created,
+            key_signs_from,
+            process,
+        }
+    }
+
+    fn set(&self, snapshot: &Snapshot) {
+        self.upstream_paused.set(i64::from(snapshot.upstream_paused));
+        if let Some(clients) = snapshot.clients {
+            self.clients.set(clients);
+        }
+        self.clients_limit.set(signed(snapshot.clients_limit));
+        self.writer_waiting.set(signed(snapshot.writer_waiting as u64));
+        let (used, idle) = snapshot.database_connections;
+        for (state, connections) in [("used", used), ("idle", idle)] {
+            let gauge = self.database_connections.get_or_create(&one("state", state));
+            gauge.set(i64::from(connections));
+        }
+        // A retired key is no longer told of.
+        self.key_created.clear();
+        self.key_signs_from.clear();
+        for (alg, state, created_at, signs_from) in &snapshot.keys {
+            let labels = [("alg", Cow::Borrowed(*alg)), ("state", Cow::Borrowed(*state))];
+            self.key_created.get_or_create(&labels).set(*created_at);
+            self.key_signs_from.get_or_create(&labels).set(*signs_from);
+        }
+        self.process.set();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_counts_until_it_is_dropped() {
+        let metrics = Metrics::new();
+        let (one, two) = (metrics.stream(), metrics.stream());
+        drop(one);
+
+        let text = metrics.text(&Snapshot::default()).unwrap();
+
+        assert!(text.contains("\nportcullis_streams 1\n"), "{text}");
+        drop(two);
+        let text = metrics.text(&Snapshot::default()).unwrap();
+        assert!(text.contains("\nportcullis_streams 0\n"), "{text}");
+    }
+
+    #[test]
+    fn every_event_and_limit_is_there_before_it_happens() {
+        let metrics = Metrics::new();
+        metrics.event("code_redeemed");
+
+        let text = metrics.text(&Snapshot::default()).unwrap();
+
+        assert!(text.contains("portcullis_events_total{event=\"code_redeemed\"} 1"), "{text}");
+        assert!(text.contains("portcullis_events_total{event=\"refresh_reused\"} 0"), "{text}");
+        assert!(text.contains("portcullis_limited_total{limit=\"token_per_minute\"} 0"), "{text}");
+    }
+}

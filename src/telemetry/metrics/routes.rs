@@ -1,0 +1,124 @@
+//! Requests by route and status.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Counters, Histograms, Labels, seconds};
+
+/// Statuses that are told apart; an MCP server's more unusual ones are `other`.
+const STATUSES: [u16; 29] = [
+    200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 410,
+    413, 414, 415, 421, 429, 431, 500, 502, 503, 504,
+];
+/// More routes than any configuration has: what would come after them counts as one.
+const MOST: usize = 500;
+/// What no route is for.
+const OTHER: &str = "other";
+
+/// Which door a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Listener {
+    /// For clients and people.
+    Public,
+    /// For administrators.
+    Admin,
+}
+
+impl Listener {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The numbers of one route.
+pub struct Route {
+    labels: Labels<2>,
+    requests: Counters<3>,
+    statuses: [OnceLock<Counter>; STATUSES.len() + 1],
+    seconds: Histogram,
+}
+
+impl Route {
+    /// A request was answered.
+    pub fn answered(&self, status: u16, took: Duration) {
+        let place = STATUSES.binary_search(&status).unwrap_or(STATUSES.len());
+        if let Some(counter) = self.statuses.get(place) {
+            counter.get_or_init(|| self.counter(place)).inc();
+        }
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    fn counter(&self, place: usize) -> Counter {
+        let status = STATUSES.get(place).map_or(Cow::Borrowed(OTHER), |s| s.to_string().into());
+        let [listener, route] = self.labels.clone();
+        self.requests.get_or_create_owned(&[listener, route, ("status", status)])
+    }
+}
+
+/// All routes that were asked for.
+pub(super) struct Routes {
+    requests: Counters<3>,
+    seconds: Histograms<2>,
+    /// By listener.
+    known: [RwLock<HashMap<String, Arc<Route>>>; 2],
+}
+
+impl Routes {
+    pub(super) fn register(r: &mut Registry) -> Self {
+        let requests = Counters::default();
+        r.register("http_requests", "Requests by route and status", requests.clone());
+        let duration = Histograms::new_with_constructor(seconds);
+        let help = "Until the head of an answer was ready, by route";
+        r.register_with_unit("http_request_duration", help, Unit::Seconds, duration.clone());
+        Self { requests, seconds: duration, known: Default::default() }
+    }
+
+    pub(super) fn of(&self, listener: Listener, template: &str) -> Arc<Route> {
+        let known = &self.known[listener as usize];
+        if let Some(route) = known.read().unwrap_or_else(PoisonError::into_inner).get(template) {
+            return Arc::clone(route);
+        }
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        let template = if known.len() < MOST { template } else { OTHER };
+        let route = known.entry(template.to_owned()).or_insert_with(|| {
+            let labels: Labels<2> =
+                [("listener", listener.word().into()), ("route", Cow::Owned(template.to_owned()))];
+            Arc::new(Route {
+                requests: self.requests.clone(),
+                statuses: std::array::from_fn(|_| OnceLock::new()),
+                seconds: self.seconds.get_or_create_owned(&labels),
+                labels,
+            })
+        });
+        Arc::clone(route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_in_order() {
+        assert!(STATUSES.is_sorted());
+    }
+
+    #[test]
+    fn made_up_routes_are_one() {
+        let routes = Routes::register(&mut Registry::default());
+        for number in 0..2 * MOST {
+            routes.of(Listener::Public, &format!("/{number}"));
+        }
+        let known = routes.known[0].read().unwrap().len();
+        assert!(known <= MOST + 1, "{known}");
+    }
+}
