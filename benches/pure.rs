@@ -23,8 +23,8 @@ use portcullis::oauth::redirect_uri::{RedirectPolicy, RedirectUri};
 use portcullis::oauth::scope::ScopeSet;
 use portcullis::oauth::sealed::{Purpose, Sealer};
 use portcullis::oauth::secret::{RefreshToken, Secret, new_id};
-use portcullis::upstream::provider_key::ProviderKey;
 use portcullis::telemetry::metrics::{Listener, Metrics, Passed};
+use portcullis::upstream::provider_key::ProviderKey;
 use portcullis::web::params::Params;
 use serde_json::json;
 

@@ -31,7 +31,8 @@
 //! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What
 //! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
 //!
-//! [`config`] is read once at start, [`app::App`] is everything a handler may reach, [`server`] accepts
+//! [`config`] is read at start, and again when it has changed (`app/reload.rs`: the next application takes the
+//! place of the present one, whole); [`app::App`] is everything a handler may reach, [`server`] accepts
 //! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
 //! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
 //! stands beside: `benches/`, and `load/`, a crate of its own. So do the fuzz targets, `fuzz/`, whose corpus

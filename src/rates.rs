@@ -66,6 +66,7 @@ pub struct Rates(Arc<Inner>);
 
 struct Inner {
     on: bool,
+    limits: RateLimits,
     metrics: Metrics,
     authorize: Limiter<IpAddr>,
     consent: Limiter<IpAddr>,
@@ -87,6 +88,7 @@ impl Rates {
         let hour = Duration::from_hours(1);
         Self(Arc::new(Inner {
             on,
+            limits: *limits,
             metrics,
             authorize: per_minute(limits.authorize_per_minute),
             consent: per_minute(limits.consent_per_minute),
@@ -108,6 +110,24 @@ impl Rates {
             connections: AtOnce::new(limits.connections_per_address),
             requests: AtOnce::new(limits.requests_per_person),
             streams: AtOnce::new(limits.streams_per_person),
+        }))
+    }
+
+    /// The same with other limits. Who has how much at once stays counted; where the limits are the same,
+    /// so does who asked how often.
+    #[must_use]
+    pub fn with(&self, limits: &RateLimits, on: bool, clock: &Clock) -> Self {
+        let now = &self.0;
+        if now.limits == *limits && now.on == on {
+            return self.clone();
+        }
+        let new = Self::new(limits, on, clock, now.metrics.clone());
+        let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // nobody else has it yet
+        Self(Arc::new(Inner {
+            connections: now.connections.with(limits.connections_per_address),
+            requests: now.requests.with(limits.requests_per_person),
+            streams: now.streams.with(limits.streams_per_person),
+            ..inner
         }))
     }
 
@@ -269,6 +289,11 @@ pub struct Place<K: Hash + Eq> {
 impl<K: Hash + Eq + Clone> AtOnce<K> {
     fn new(most: u32) -> Self {
         Self { most, counts: Arc::default() }
+    }
+
+    /// The same places, another number of them.
+    fn with(&self, most: u32) -> Self {
+        Self { most, counts: Arc::clone(&self.counts) }
     }
 
     fn enter(&self, key: K) -> Option<Place<K>> {

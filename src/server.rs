@@ -1,5 +1,7 @@
 //! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
 
+mod present;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use present::Present;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -99,12 +102,17 @@ pub async fn serve(
     let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
     let graceful = GracefulShutdown::new();
     let limit = app.config().limits.connections;
-    let public = accept(&app, listener, service(app.clone()), &graceful, Listener::Public, limit);
+    let public = async {
+        match Present::new(&app, |app| Some(service(app))) {
+            Some(present) => accept(present, listener, &graceful, Listener::Public, limit).await,
+            None => std::future::pending().await,
+        }
+    };
     let admin_pages = async {
-        match (admin, admin_service(app.clone())) {
-            (Some(listener), Some(service)) => {
+        match (admin, Present::new(&app, admin_service)) {
+            (Some(listener), Some(present)) => {
                 let side = Listener::Admin;
-                accept(&app, listener, service, &graceful, side, ADMIN_CONNECTIONS).await;
+                accept(present, listener, &graceful, side, ADMIN_CONNECTIONS).await;
             }
             _ => std::future::pending().await,
         }
@@ -124,18 +132,20 @@ pub async fn serve(
     drop(stop_audit);
     let _ = audit.await;
     app.storage().close().await;
+    app.retire();
 }
 
 /// Accepts connections for ever, at most `limit` at a time.
 async fn accept(
-    app: &App,
+    present: Present,
     listener: TcpListener,
-    service: Router,
     graceful: &GracefulShutdown,
     side: Listener,
     limit: usize,
 ) {
-    let limits = app.config().limits;
+    // What a connection may take is as it was at the start: see `config/changes.rs`.
+    let limits = present.app().config().limits;
+    let present = Arc::new(present);
     let connections = Arc::new(Semaphore::new(limit));
     // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
     // for ever on a connection that says too little.
@@ -156,17 +166,18 @@ async fn accept(
                 continue;
             }
         };
+        let app = present.app();
         let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
             app.metrics().limited("connections");
             tracing::warn!("the limit of open connections is reached");
             continue; // dropped: closed at once
         };
-        let Ok(ours) = place_of(app, peer.ip()) else {
+        let Ok(ours) = place_of(&app, peer.ip()) else {
             tracing::warn!("the limit of open connections of one address is reached");
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(service.clone());
+        let present = Arc::clone(&present);
         let builder = Arc::clone(&builder);
         let watcher = graceful.watcher();
         let open = app.metrics().connection(side);
@@ -177,6 +188,7 @@ async fn accept(
             }
             let service = service_fn(move |mut request: hyper::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
+                let service = TowerToHyperService::new(present.service());
                 hyper::service::Service::call(&service, request)
             });
             let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -337,6 +349,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
 async fn sweep(app: App) {
     loop {
         tokio::time::sleep(SWEEP).await;
+        let app = app.present();
         app.rates().sweep();
         let limits = &app.config().limits;
         let keep = Retention {

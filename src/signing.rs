@@ -236,15 +236,8 @@ impl KeyRing {
         issuer: &str,
         algs: &[TokenAlg],
     ) -> Result<Self, SigningError> {
-        let mut stored = storage.signing_keys().await?;
-        let missing: Vec<_> =
-            algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
-        if !missing.is_empty() {
-            for &&alg in &missing {
-                storage.add_signing_key(&generate(alg, 1, clock.now(), clock.now())?).await?;
-            }
-            stored = storage.signing_keys().await?; // another process may have been first
-        }
+        add_missing(storage, algs, clock.now()).await?;
+        let stored = storage.signing_keys().await?; // another process may have been first
         let keys = watch::Sender::new(Arc::new(Keys::parse(&stored)?));
         let keeper = rotation::Keeper::new(storage.clone(), clock.clone(), algs.to_vec());
         Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), keeper: Arc::new(keeper) })
@@ -394,4 +387,19 @@ impl KeyRing {
             serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)?;
         if claims.iss == *self.issuer { Ok(claims) } else { Err(TokenInvalid::Claims) }
     }
+}
+
+/// Makes the first key of every algorithm that has none, and answers whether any was missing.
+async fn add_missing(
+    storage: &Storage,
+    algs: &[TokenAlg],
+    now: Timestamp,
+) -> Result<bool, SigningError> {
+    let stored = storage.signing_keys().await?;
+    let missing: Vec<_> =
+        algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
+    for &&alg in &missing {
+        storage.add_signing_key(&generate(alg, 1, now, now)?).await?;
+    }
+    Ok(!missing.is_empty())
 }

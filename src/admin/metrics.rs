@@ -52,12 +52,16 @@ async fn snapshot(app: &App) -> Snapshot {
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
     let clients = tokio::time::timeout(PATIENCE, app.storage().registered_clients()).await;
     let keys = app.keys().describe();
+    let reading = app.reading();
     Snapshot {
         upstream_paused: app.upstream().health().paused,
         clients: clients.ok().and_then(Result::ok),
         clients_limit: app.config().limits.clients,
         writer_waiting: app.storage().writer_waiting(),
         database_connections: app.storage().pool_connections(),
+        configured_at: app.configured_at().unix(),
+        mistakes: reading.mistakes.len(),
+        waiting: reading.waiting.len(),
         keys: keys
             .iter()
             .map(|key| (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix()))

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::visit::{Turned, Visit};
+use crate::app::Reading;
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
@@ -44,6 +45,10 @@ words! {
         old_key: "A signing key is older than a year. Rotate it on the page “Keys”.", "署名鍵が1年以上前のものです。「鍵」のページで更新してください。";
         keys: "Keys", "鍵";
         signing: "Signing key", "署名鍵";
+        configuration: "Configuration", "設定";
+        read_at: "read", "読み込み日時";
+        mistakes: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
+        waits: "The configuration was changed where only a restart can take it over:", "再起動後に反映される設定が変更されています:";
         since: "since", "作成日時";
     }
 }
@@ -61,6 +66,8 @@ struct OverviewTemplate<'a> {
     provider: &'a str,
     upstream: crate::upstream::Health,
     old_key: bool,
+    configured_at: Timestamp,
+    reading: Reading,
     signing: Vec<KeyDescription>,
     waiting: bool,
     version: &'static str,
@@ -100,6 +107,8 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         size: bytes(numbers.database_bytes),
         provider: &app.config().upstream.name,
         upstream: app.upstream().health(),
+        configured_at: app.configured_at(),
+        reading: app.reading(),
         old_key: signing.iter().any(|key| now.since(key.created_at) > year),
         signing,
         waiting: app.config().client_approval == ClientApproval::FirstUse && numbers.waiting > 0,

@@ -1,6 +1,7 @@
 //! Everything a handler may reach.
 
 mod notes;
+mod reload;
 
 use std::sync::Arc;
 
@@ -22,7 +23,9 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::recheck::RecheckPolicy;
+
+pub use reload::{Reading, Reloaded};
+use reload::{Shared, recheck_policy};
 
 /// The client the gateway sends requests to MCP servers with.
 pub type BackendClient = HyperClient<Connector, Body>;
@@ -32,6 +35,8 @@ pub type BackendClient = HyperClient<Connector, Body>;
 pub struct App(Arc<Parts>);
 
 struct Parts {
+    shared: Arc<Shared>,
+    generation: u64,
     config: Config,
     clock: Clock,
     storage: Storage,
@@ -40,7 +45,6 @@ struct Parts {
     upstream: Upstream,
     backends: BackendClient,
     redirect_policy: RedirectPolicy,
-    notes: notes::Notes,
     rates: Rates,
 }
 
@@ -64,19 +68,11 @@ impl App {
         }
         let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
-        let trusted = config.clients.iter().filter(|client| client.trusted);
-        let trusted: Vec<&str> = trusted.map(|client| client.client_id.as_str()).collect();
-        let event = AuditEvent::new("client_trusted", Actor::Server, &clock);
-        storage.configure_trust(&trusted, clock.now(), event).await?;
-        let recheck = RecheckPolicy {
-            recheck: config.upstream.recheck,
-            outage_grace: config.upstream.outage_grace,
-            max_without_refresh: config.upstream.max_without_refresh,
-        };
+        tell_trust(&config, &storage, &clock).await?;
         let upstream = Upstream::new(
             config.upstream.clone(),
             config.public_url.join("/auth/callback"),
-            recheck,
+            recheck_policy(&config),
             clock.clone(),
             storage.clone(),
         );
@@ -91,7 +87,8 @@ impl App {
             rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
             redirect_policy: config.redirect_policy(),
-            notes: notes::Notes::default(),
+            shared: Arc::new(Shared::new(&clock)),
+            generation: 0,
             keys,
             upstream,
             backends,
@@ -215,4 +212,12 @@ impl App {
             self.tell(&event);
         }
     }
+}
+
+/// Tells the database which clients the configuration vouches for.
+async fn tell_trust(config: &Config, storage: &Storage, clock: &Clock) -> Result<(), StorageError> {
+    let trusted = config.clients.iter().filter(|client| client.trusted);
+    let trusted: Vec<&str> = trusted.map(|client| client.client_id.as_str()).collect();
+    let event = AuditEvent::new("client_trusted", Actor::Server, clock);
+    storage.configure_trust(&trusted, clock.now(), event).await
 }

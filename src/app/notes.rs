@@ -43,7 +43,7 @@ impl App {
     /// bounds. Costs the caller nothing.
     pub fn note(&self, event: AuditEvent) {
         self.tell(&event);
-        if self.0.notes.sender.try_send(event).is_err() {
+        if self.0.shared.notes.sender.try_send(event).is_err() {
             self.metrics().audit_failed(1);
         }
     }
@@ -51,7 +51,7 @@ impl App {
     /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.
     pub async fn keep_audit_trail(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        let mut receiver = self.0.notes.receiver.lock().await;
+        let mut receiver = self.0.shared.notes.receiver.lock().await;
         let mut budget = Budget::default();
         loop {
             let mut notes = Vec::new();

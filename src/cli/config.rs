@@ -5,28 +5,37 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{ConfigFile, fail};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Problem, Problems};
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "portcullis.toml";
 
 /// Loads the configuration from the named file, or the default one if it exists, and the environment.
 pub(super) fn load(file: &ConfigFile) -> Result<Loaded, String> {
-    let path = file
-        .config
+    read(path(file).as_deref()).map_err(|problems| problems.to_string())
+}
+
+/// The file that is read: the named one, or the default one if it exists.
+pub(super) fn path(file: &ConfigFile) -> Option<PathBuf> {
+    file.config
         .clone()
-        .or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)));
-    let text = match &path {
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|cause| format!("{} cannot be read: {cause}", path.display()))?,
-        ),
-        None => None,
-    };
+        .or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)))
+}
+
+/// Reads this very file, if there is to be one, and the environment.
+pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
+    let text = path.map(std::fs::read_to_string).transpose().map_err(|cause| {
+        Problems(vec![Problem {
+            key: path.map(|path| path.display().to_string()).unwrap_or_default(),
+            value: None,
+            reason: format!("cannot be read: {cause}"),
+            remedy: "check the path and its permissions".to_owned(),
+        }])
+    })?;
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    Config::load(path.as_deref().zip(text), &environment).map_err(|problems| problems.to_string())
+    Config::load(path.zip(text), &environment)
 }
 
 /// Prints the merged configuration.

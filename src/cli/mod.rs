@@ -6,6 +6,7 @@ mod demo;
 pub mod doctor;
 mod explain;
 mod manage;
+mod reload;
 mod serve;
 
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ enum Command {
     Demo(demo::Arguments),
     /// The server
     #[command(
-        after_help = "Examples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
+        after_help = "It reads its configuration again when the file changes and on SIGHUP; what cannot change without a restart is named in the log, and a file with mistakes changes nothing.\n\nExamples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
     )]
     Serve(ConfigFile),
     /// Verify the identity provider, read-only; exit code 0 ok, 1 warnings, 2 failed, 3 could not be told

@@ -1,11 +1,12 @@
 //! `portcullis serve`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::{ConfigFile, allow_open_files, config, fail, runtime};
+use super::{ConfigFile, allow_open_files, config, fail, reload, runtime};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -16,7 +17,8 @@ use crate::telemetry::{self, LogFormat};
 
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
     install_log();
-    let loaded = match config::load(file) {
+    let path = config::path(file);
+    let loaded = match config::read(path.as_deref()) {
         Ok(loaded) => loaded,
         Err(problems) => return fail(&problems),
     };
@@ -26,7 +28,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     allow_open_files();
     let served = runtime()
         .map_err(|cause| cause.to_string())
-        .and_then(|runtime| runtime.block_on(serve(loaded)));
+        .and_then(|runtime| runtime.block_on(serve(loaded, path)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
@@ -42,8 +44,9 @@ pub(super) fn install_log() {
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
 }
 
-async fn serve(loaded: Loaded) -> Result<(), String> {
+async fn serve(loaded: Loaded, path: Option<PathBuf>) -> Result<(), String> {
     let digest = loaded.digest();
+    let files = loaded.files;
     let config = loaded.config;
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
@@ -60,7 +63,12 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
-    server::serve(app, listener, admin_listener, shutdown()).await;
+    let heeding = tokio::spawn(reload::heed(app.clone(), path, files));
+    let shutdown = async {
+        shutdown().await;
+        heeding.abort();
+    };
+    server::serve(app, listener, admin_listener, shutdown).await;
     Ok(())
 }
 

@@ -29,7 +29,8 @@ pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Op
         .map(|(_, known)| known.to_owned())
 }
 
-pub(super) fn walk(value: &Value, key: String, leaves: &mut Vec<String>) {
+/// Collects every value that is no table, with its key.
+pub(super) fn walk<'v>(value: &'v Value, key: String, leaves: &mut Vec<(String, &'v Value)>) {
     match value {
         Value::Table(table) => {
             for (name, value) in table {
@@ -42,7 +43,7 @@ pub(super) fn walk(value: &Value, key: String, leaves: &mut Vec<String>) {
                 walk(value, format!("{key}[{index}]"), leaves);
             }
         }
-        _ => leaves.push(key),
+        leaf => leaves.push((key, leaf)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Environment beats file beats preset beats default. Each key is read exactly once, in
 //! `check/`; a key that nobody reads is a problem of its own, with "did you mean".
 
+mod changes;
 mod check;
 mod keys;
 mod presets;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -28,6 +29,7 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, Facts, Policy};
 
+pub use changes::{Successor, Written};
 pub use presets::{
     ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
     SignOutForm, SubjectForm,
@@ -74,6 +76,8 @@ pub struct Config {
     pub tokens: TokenLifetimes,
     /// Quotas.
     pub limits: Limits,
+    /// What was written, to tell one configuration from the next.
+    pub written: Written,
 }
 
 /// The identity provider, where we are one confidential client.
@@ -190,6 +194,18 @@ pub struct ResourceConfig {
     pub introspection_secret: Option<SecretText>,
     /// Meant by requests that name no resource.
     pub is_default: bool,
+}
+
+impl ResourceConfig {
+    /// Whether a stream that was opened under `other` may go on: what it may carry is the same.
+    pub fn carries_the_same_as(&self, other: &Self) -> bool {
+        self.path == other.path
+            && self.target == other.target
+            && self.transport == other.transport
+            && self.policy == other.policy
+            && self.tools == other.tools
+            && self.hide_forbidden_tools == other.hide_forbidden_tools
+    }
 }
 
 /// How an MCP server behind the gateway speaks.
@@ -386,7 +402,7 @@ pub struct Limits {
 }
 
 /// How often somebody may ask, and how much at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
     /// Consent pages, per address.
     pub authorize_per_minute: NonZeroU32,
@@ -419,6 +435,8 @@ pub struct Loaded {
     pub config: Config,
     /// What is allowed but deserves a look.
     pub warnings: Vec<String>,
+    /// Files that secrets were read from.
+    pub files: Vec<PathBuf>,
     shown: Vec<show::Line>,
 }
 

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Value;
 
+use super::changes::Written;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::show::Line;
 use super::values::{SecretText, parse_duration};
@@ -56,6 +58,9 @@ pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) shown: Vec<Line>,
+    /// Files that secrets were read from.
+    pub(super) files: Vec<PathBuf>,
+    secrets: Written,
 }
 
 impl Reader {
@@ -68,6 +73,8 @@ impl Reader {
             problems: Vec::new(),
             warnings: Vec::new(),
             shown: Vec::new(),
+            files: Vec::new(),
+            secrets: Written::default(),
         };
         if let Some((path, text)) = file {
             match text.parse::<toml::Table>() {
@@ -141,6 +148,17 @@ impl Reader {
             };
         }
         Some(place.clone())
+    }
+
+    /// Everything that was written, in file and environment.
+    pub(super) fn written(&self) -> Written {
+        let mut written = self.secrets.clone();
+        let mut leaves = Vec::new();
+        walk(&self.root, String::new(), &mut leaves);
+        for (key, value) in leaves {
+            written.note(key, value);
+        }
+        written
     }
 
     pub(super) fn has(&mut self, key: &str) -> bool {
@@ -339,7 +357,9 @@ impl Reader {
         env: &BTreeMap<String, String>,
     ) -> Option<SecretText> {
         if let Some(text) = env.get(variable).filter(|text| !text.is_empty()) {
-            return Some(SecretText::new(text.clone()));
+            let secret = SecretText::new(text.clone());
+            self.secrets.note_secret(key, &secret);
+            return Some(secret);
         }
         let shown = Some(format!("{{ env = {variable:?} }}"));
         let reason = "names an environment variable that is not set";
@@ -348,8 +368,13 @@ impl Reader {
     }
 
     pub(super) fn secret_from_file(&mut self, key: &str, path: &str) -> Option<SecretText> {
+        self.files.push(PathBuf::from(path));
         match std::fs::read_to_string(path) {
-            Ok(text) if !text.trim().is_empty() => Some(SecretText::new(text.trim())),
+            Ok(text) if !text.trim().is_empty() => {
+                let secret = SecretText::new(text.trim());
+                self.secrets.note_secret(key, &secret);
+                Some(secret)
+            }
             Ok(_) => {
                 let shown = Some(format!("{{ file = {path:?} }}"));
                 self.problem(key, shown, "names an empty file", "put the secret into it");
@@ -388,7 +413,8 @@ impl Reader {
                     })
             })
         };
-        let unknown: Vec<String> = leaves.into_iter().filter(|leaf| !known(leaf)).collect();
+        let keys = leaves.into_iter().map(|(key, _)| key);
+        let unknown: Vec<String> = keys.filter(|leaf| !known(leaf)).collect();
         for key in unknown {
             let nearest = nearest(&key, self.read.iter().map(String::as_str));
             let remedy = match nearest {

@@ -25,11 +25,18 @@ async fn ready(State(app): State<App>) -> Response {
     let database = app.storage().ping().await.is_ok();
     let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
     let status = if database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let reading = app.reading();
+    let configuration = match (reading.mistakes.is_empty(), reading.waiting.is_empty()) {
+        (true, true) => "as written",
+        (true, false) => "waits for a restart",
+        (false, _) => "has mistakes; the one before is in use",
+    };
     let body = json!({
         "status": if database { "ready" } else { "not ready" },
         "database": if database { "ok" } else { "unavailable" },
         "keys": "ok",
         "upstream": upstream,
+        "configuration": configuration,
     });
     error::json(status, &body)
 }

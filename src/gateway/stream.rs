@@ -140,6 +140,18 @@ pub(super) async fn until_ended(mut authority: Authority) {
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing
         }
+        let present = authority.app.present();
+        if present.generation() != authority.app.generation() {
+            let grant = &authority.grant;
+            if !still_carried(&authority.app, &present, &grant.resource) {
+                tracing::info!(
+                    grant_id = grant.id,
+                    "stream cut: its MCP server is configured anew"
+                );
+                return;
+            }
+            authority.app = present;
+        }
         // In a box of its own: what asking takes is held only while asking, not by every idle stream.
         match Box::pin(vouched_for(&authority)).await {
             Some(true) => unanswered = 0,
@@ -149,6 +161,15 @@ pub(super) async fn until_ended(mut authority: Authority) {
                 return;
             }
         }
+    }
+}
+
+/// Whether a stream that was opened under `before` may go on under `now`. A client whose stream was cut
+/// opens another, under the new rules.
+fn still_carried(before: &App, now: &App, resource: &str) -> bool {
+    match (before.resource(resource), now.resource(resource)) {
+        (Some(before), Some(now)) => now.carries_the_same_as(before),
+        _ => false,
     }
 }
 

@@ -90,6 +90,12 @@ impl HttpClient {
         Self { client, timeout, metrics: None }
     }
 
+    /// The same connections, and another time within which every request ends.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
     /// Counts every request as one to the identity provider.
     #[must_use]
     pub fn counting_in(self, metrics: Metrics) -> Self {

@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     storage: Storage,
     clock: Clock,
     /// Algorithms in use.
-    algs: Vec<TokenAlg>,
+    algs: std::sync::Mutex<Vec<TokenAlg>>,
     /// When the keys were read; one reads, the others wait for it.
     read_at: Mutex<Timestamp>,
 }
@@ -42,7 +42,11 @@ impl Keeper {
     pub(super) fn new(storage: Storage, clock: Clock, algs: Vec<TokenAlg>) -> Self {
         // At the first chance: while no server ran, a key may have come to its end.
         let read_at = Mutex::new(Timestamp::from_unix(0));
-        Self { storage, clock, algs, read_at }
+        Self { storage, clock, algs: std::sync::Mutex::new(algs), read_at }
+    }
+
+    fn algs(&self) -> std::sync::MutexGuard<'_, Vec<TokenAlg>> {
+        self.algs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -91,9 +95,23 @@ impl KeyRing {
     /// Makes the next keys, publishes them here at once, and at other replicas within a minute.
     pub async fn rotate(&self, event: AuditEvent) -> Result<Rotated, SigningError> {
         let keeper = &self.keeper;
-        let rotated = rotate(&keeper.storage, &keeper.algs, keeper.now(), event).await?;
+        let algs = keeper.algs().clone();
+        let rotated = rotate(&keeper.storage, &algs, keeper.now(), event).await?;
         self.read_unless_newer_than(Duration::ZERO).await;
         Ok(rotated)
+    }
+
+    /// Signs with these algorithms from now on; makes the keys that do not exist yet.
+    pub async fn sign_with(&self, algs: &[TokenAlg]) -> Result<(), SigningError> {
+        let keeper = &self.keeper;
+        if *keeper.algs() == algs {
+            return Ok(());
+        }
+        if super::add_missing(&keeper.storage, algs, keeper.now()).await? {
+            self.read_unless_newer_than(Duration::ZERO).await;
+        }
+        algs.clone_into(&mut keeper.algs());
+        Ok(())
     }
 
     /// The public keys as a JWK Set, at most a minute old.

@@ -276,8 +276,13 @@ impl Storage {
         Ok(Step { work, events: Vec::new(), metrics })
     }
 
-    fn tell_grants_ended(&self) {
+    /// Wakes whoever waits for the end of a grant, in this process, to look again.
+    pub fn wake_streams(&self) {
         self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn tell_grants_ended(&self) {
+        self.wake_streams();
         if let Some(replicas) = &self.replicas {
             replicas.tell(&self.pool);
         }

@@ -60,6 +60,8 @@ pub const EVENTS: &[&str] = &[
     "key_added",
     "key_retired",
     "configuration_loaded",
+    "configuration_reloaded",
+    "configuration_refused",
     "audit_exported",
     "audit_left_out",
     "backup_made",

@@ -73,9 +73,9 @@ struct Inner {
     clock: Clock,
     storage: Storage,
     http: HttpClient,
-    provider: ProviderCache,
-    in_flight: InFlight,
-    breaker: Breaker,
+    provider: Arc<ProviderCache>,
+    in_flight: Arc<InFlight>,
+    breaker: Arc<Breaker>,
 }
 
 impl Upstream {
@@ -96,9 +96,27 @@ impl Upstream {
             clock,
             storage,
             http,
-            provider: ProviderCache::default(),
-            in_flight: InFlight::default(),
-            breaker: Breaker::default(),
+            provider: Arc::default(),
+            in_flight: Arc::default(),
+            breaker: Arc::default(),
+        }))
+    }
+
+    /// The same provider, dealt with as `config` says. What is known of it, and who is being asked about,
+    /// stays: an outage is not the moment to forget its metadata.
+    #[must_use]
+    pub fn with_config(&self, config: UpstreamConfig, recheck: RecheckPolicy) -> Self {
+        let inner = &self.0;
+        Self(Arc::new(Inner {
+            http: inner.http.with_timeout(config.timeout),
+            config,
+            redirect_uri: inner.redirect_uri.clone(),
+            recheck,
+            clock: inner.clock.clone(),
+            storage: inner.storage.clone(),
+            provider: Arc::clone(&inner.provider),
+            in_flight: Arc::clone(&inner.in_flight),
+            breaker: Arc::clone(&inner.breaker),
         }))
     }
 

@@ -74,7 +74,8 @@ async fn config_show_tells_values_and_origins_and_masks_secrets() {
 async fn a_missing_file_and_a_taken_port_are_said_plainly() {
     let place = Database::new().await;
     let ran = run(&place.folder, &["serve", "--config", "nowhere.toml"], &[]);
-    assert!(text(&ran.stderr).contains("nowhere.toml cannot be read"), "{}", text(&ran.stderr));
+    let said = text(&ran.stderr);
+    assert!(said.contains("nowhere.toml\n    cannot be read: "), "{said}");
     assert!(!ran.status.success());
 
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -60,6 +60,7 @@ mod logs;
 mod metrics;
 mod moving_clock;
 mod rates;
+mod reload;
 mod restart;
 mod server;
 mod stolen_database;

@@ -95,7 +95,9 @@ pub(super) fn load(
             audit_retention,
             tokens,
             limits,
+            written: r.written(),
         },
+        files: r.files,
         warnings: r.warnings,
         shown: r.shown,
     })

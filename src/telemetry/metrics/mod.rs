@@ -180,6 +180,9 @@ struct Now {
     clients: Gauge,
     clients_limit: Gauge,
     writer_waiting: Gauge,
+    configured_at: Gauge,
+    mistakes: Gauge,
+    waiting: Gauge,
     database_connections: Gauges<1>,
     key_created: Gauges<2>,
     key_signs_from: Gauges<2>,
@@ -199,6 +202,12 @@ pub struct Snapshot {
     pub writer_waiting: usize,
     /// Connections to the database, in use and idle.
     pub database_connections: (u32, u32),
+    /// When the configuration in use was read, Unix seconds.
+    pub configured_at: i64,
+    /// Mistakes in the configuration as it is written now.
+    pub mistakes: usize,
+    /// Keys that changed and wait for a restart.
+    pub waiting: usize,
     /// Signing keys: algorithm, state, made at, signs from.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
@@ -423,6 +432,12 @@ impl Now {
         let clients = gauge("clients", "Clients that registered themselves");
         let clients_limit = gauge("clients_limit", "limits.clients");
         let writer_waiting = gauge("writer_waiting", "Callers that wait for the writer (SQLite)");
+        let help = "When the configuration in use was read, Unix seconds";
+        let configured_at = gauge("configuration_read_timestamp", help);
+        let help = "Mistakes in the configuration as it is written now; the one before is in use";
+        let mistakes = gauge("configuration_mistakes", help);
+        let help = "Changed keys of the configuration that wait for a restart";
+        let waiting = gauge("configuration_waiting", help);
         let database_connections = Gauges::<1>::default();
         let help = "Connections of the pool to the database";
         r.register("database_connections", help, database_connections.clone());
@@ -437,6 +452,9 @@ impl Now {
             clients,
             clients_limit,
             writer_waiting,
+            configured_at,
+            mistakes,
+            waiting,
             database_connections,
             key_created,
             key_signs_from,
@@ -451,6 +469,9 @@ impl Now {
         }
         self.clients_limit.set(signed(snapshot.clients_limit));
         self.writer_waiting.set(signed(snapshot.writer_waiting as u64));
+        self.configured_at.set(snapshot.configured_at);
+        self.mistakes.set(signed(snapshot.mistakes as u64));
+        self.waiting.set(signed(snapshot.waiting as u64));
         let (used, idle) = snapshot.database_connections;
         for (state, connections) in [("used", used), ("idle", idle)] {
             let gauge = self.database_connections.get_or_create(&one("state", state));

@@ -18,12 +18,12 @@ use crate::config::Protocol;
 use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::metrics::Rechecked;
 pub(super) use breaker::Breaker;
 pub use breaker::Health;
 pub(super) use lease::InFlight;
 use lease::{LEASE, Waited};
 use person::About;
-use crate::telemetry::metrics::Rechecked;
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);

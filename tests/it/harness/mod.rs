@@ -18,7 +18,7 @@ pub(crate) mod signer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use portcullis::app::App;
+use portcullis::app::{App, Reloaded};
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::Config;
 use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
@@ -55,6 +55,7 @@ struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
     storage: Storage,
+    app: App,
 }
 
 /// What a test may change before the start.
@@ -139,13 +140,14 @@ impl TestApp {
         let clock = Clock::Manual(self.clock.clone());
         let app = App::new(config, clock, storage.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
+        let serving = app.clone();
         let task = tokio::spawn(async move {
-            server::serve(app, listener, admin, async {
+            server::serve(serving, listener, admin, async {
                 let _ = stopped.await;
             })
             .await;
         });
-        Running { stop, task, storage }
+        Running { stop, task, storage, app }
     }
 
     /// The application's configuration, for starting another one.
@@ -172,6 +174,13 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         (url, self.launch(listener, None).await.stop)
+    }
+
+    /// Reads the configuration again, as it is written now.
+    pub(crate) async fn reload(&self) -> Reloaded {
+        let text = self.config.clone();
+        let read = Config::load(Some((Path::new("test.toml"), text)), &BTreeMap::new());
+        self.running.as_ref().unwrap().app.reload(read, "a test").await
     }
 
     pub(crate) fn storage(&self) -> Storage {

@@ -123,6 +123,12 @@ impl Served {
         self.child = Some(child);
     }
 
+    /// Sends it a signal and lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        let signal = format!("kill -{name} {}", self.child.as_ref().unwrap().id());
+        assert!(Command::new("sh").args(["-c", &signal]).status().unwrap().success());
+    }
+
     /// Asks it to end, as service managers do; what is returned says how it ended.
     pub(crate) fn terminate(&mut self) -> JoinHandle<ExitStatus> {
         let mut child = self.child.take().unwrap();

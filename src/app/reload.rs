@@ -1,0 +1,206 @@
+//! Another configuration while the server runs.
+//!
+//! The next [`App`] is put together beside the present one, whole, and takes its place in one step: a
+//! request sees one configuration from its first line to its last. What has a state of its own (the
+//! database, signing keys, connections to MCP servers, what is known of the identity provider, who was
+//! counted) is shared by all of them. A configuration with mistakes changes nothing.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
+
+use tokio::sync::{Mutex, watch};
+
+use super::{App, AppError, Parts, notes};
+use crate::clients::Clients;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Loaded, Problems};
+use crate::telemetry::audit::Actor;
+use crate::upstream::recheck::RecheckPolicy;
+
+/// What all configurations of this process have in common.
+pub(super) struct Shared {
+    pub(super) notes: notes::Notes,
+    /// The application of the newest configuration; `None` while it is the first one.
+    present: watch::Sender<Option<App>>,
+    /// One after the other.
+    reading: Mutex<()>,
+    reading_of: Lock<Reading>,
+    /// Unix seconds.
+    read_at: AtomicI64,
+}
+
+/// What is known of the configuration as it is written now.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// What is wrong with it, by key; the one before is in use.
+    pub mistakes: Vec<String>,
+    /// Keys that changed and wait for a restart.
+    pub waiting: Vec<String>,
+}
+
+/// What came of reading the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// Nothing has changed.
+    Same,
+    /// It is in use, but for the keys that wait for a restart.
+    Taken {
+        /// Keys that changed.
+        changed: Vec<String>,
+        /// Of these, those that wait for a restart.
+        waiting: Vec<String>,
+    },
+    /// Keys changed that everything else stands on: nothing is taken over before a restart.
+    Waits(Vec<String>),
+    /// It has mistakes, or could not be put in use; the one before stays.
+    Refused,
+}
+
+impl Shared {
+    pub(super) fn new(clock: &Clock) -> Self {
+        Self {
+            notes: notes::Notes::default(),
+            present: watch::Sender::new(None),
+            reading: Mutex::default(),
+            reading_of: Lock::default(),
+            read_at: AtomicI64::new(clock.now().unix()),
+        }
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading_of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl App {
+    /// The application of the newest configuration.
+    #[must_use]
+    pub fn present(&self) -> Self {
+        self.0.shared.present.borrow().as_ref().unwrap_or(self).clone()
+    }
+
+    /// Which configuration this is; each has a higher number than the one before.
+    pub fn generation(&self) -> u64 {
+        self.0.generation
+    }
+
+    /// When the configuration in use was read.
+    pub fn configured_at(&self) -> Timestamp {
+        Timestamp::from_unix(self.0.shared.read_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether what is written now is what is in use.
+    pub fn reading(&self) -> Reading {
+        self.0.shared.reading().clone()
+    }
+
+    /// Lets go of the newest configuration at the end: it holds what holds it.
+    pub fn retire(&self) {
+        self.0.shared.present.send_replace(None);
+    }
+
+    /// Puts what was read in the place of the present configuration, if that can be; the log and the audit
+    /// trail say what became of it. `because` is why it was read.
+    pub async fn reload(&self, read: Result<Loaded, Problems>, because: &str) -> Reloaded {
+        let _alone = self.0.shared.reading.lock().await;
+        let present = self.present();
+        let loaded = match read {
+            Ok(loaded) => loaded,
+            Err(problems) => return present.refuse(&problems, because).await,
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let digest = loaded.digest();
+        let changed = present.config().written.changes(&loaded.config.written);
+        let written = loaded.config.written.clone();
+        let successor = match loaded.config.in_place_of(present.config()) {
+            Ok(successor) => successor,
+            Err(ground) => return present.hold_back(ground, because).await,
+        };
+        let waiting: Vec<String> = successor.waiting.iter().map(|key| (*key).to_owned()).collect();
+        if changed.is_empty() {
+            *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting };
+            tracing::info!(because, "the configuration was read again: nothing has changed");
+            return Reloaded::Same;
+        }
+        let config = Config { written, ..successor.config };
+        let next = match present.reconfigured(config).await {
+            Ok(next) => next,
+            Err(cause) => {
+                tracing::error!(%cause, because, "the configuration cannot be put in use; the one before stays");
+                self.0.shared.reading().mistakes = vec![cause.to_string()];
+                return Reloaded::Refused;
+            }
+        };
+        let mut event = next.event("configuration_reloaded", Actor::Server);
+        event = event.with("because", because).with("changed", changed.clone());
+        if !waiting.is_empty() {
+            event = event.with("waiting", waiting.clone());
+        }
+        self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
+        *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting: waiting.clone() };
+        self.0.shared.present.send_replace(Some(next.clone()));
+        // Open streams look at once whether what they carry may still be carried.
+        next.storage().wake_streams();
+        tracing::info!(because, changed = changed.join(", "), "the configuration was read again");
+        for key in &waiting {
+            tracing::warn!(key, "changed, takes effect after a restart");
+        }
+        next.record(event.with("digest", digest)).await;
+        Reloaded::Taken { changed, waiting }
+    }
+
+    async fn refuse(&self, problems: &Problems, because: &str) -> Reloaded {
+        tracing::error!(because, "{problems}");
+        tracing::error!("the configuration before stays in use");
+        let keys: Vec<String> = problems.0.iter().map(|problem| problem.key.clone()).collect();
+        let told = problems.0.iter().map(|problem| format!("{} {}", problem.key, problem.reason));
+        self.0.shared.reading().mistakes = told.collect();
+        let event = self.event("configuration_refused", Actor::Server);
+        self.record(event.with("because", because).with("mistakes", keys)).await;
+        Reloaded::Refused
+    }
+
+    async fn hold_back(&self, ground: Vec<&'static str>, because: &str) -> Reloaded {
+        let waiting: Vec<String> = ground.iter().map(|key| (*key).to_owned()).collect();
+        for key in &waiting {
+            tracing::warn!(key, "changed, takes effect after a restart");
+        }
+        tracing::warn!("nothing else in the file is taken over before that restart");
+        *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting: waiting.clone() };
+        let event = self.event("configuration_refused", Actor::Server);
+        self.record(event.with("because", because).with("waiting", waiting.clone())).await;
+        Reloaded::Waits(waiting)
+    }
+
+    /// The same application with another configuration.
+    async fn reconfigured(&self, config: Config) -> Result<Self, AppError> {
+        let parts = &self.0;
+        let (storage, clock) = (parts.storage.clone(), parts.clock.clone());
+        parts.keys.sign_with(&config.token_algs()).await?;
+        super::tell_trust(&config, &storage, &clock).await?;
+        let upstream = parts.upstream.with_config(config.upstream.clone(), recheck_policy(&config));
+        Ok(Self(Arc::new(Parts {
+            shared: Arc::clone(&parts.shared),
+            generation: parts.generation + 1,
+            rates: parts.rates.with(&config.limits.rates, config.limits.request_rates, &clock),
+            clients: Clients::new(&config, storage.clone(), clock.clone()),
+            redirect_policy: config.redirect_policy(),
+            keys: parts.keys.clone(),
+            upstream,
+            backends: parts.backends.clone(),
+            config,
+            clock,
+            storage,
+        })))
+    }
+}
+
+pub(super) const fn recheck_policy(config: &Config) -> RecheckPolicy {
+    RecheckPolicy {
+        recheck: config.upstream.recheck,
+        outage_grace: config.upstream.outage_grace,
+        max_without_refresh: config.upstream.max_without_refresh,
+    }
+}

@@ -1,0 +1,161 @@
+//! Another configuration in place of the one that runs: what changed, and what only a restart can change.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use toml::Value;
+
+use super::{Config, SecretText};
+
+/// What was written, by key, as hashes: enough to tell what changed, and no secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written(BTreeMap<String, [u8; 32]>);
+
+impl Written {
+    /// Notes a value.
+    pub(super) fn note(&mut self, key: String, value: &Value) {
+        self.0.insert(key, hash(value.to_string().as_bytes()));
+    }
+
+    /// Notes a secret that stands elsewhere: under the same key, another secret is a change.
+    pub(super) fn note_secret(&mut self, key: &str, secret: &SecretText) {
+        self.0.insert(format!("{key} (secret)"), hash(secret.expose().as_bytes()));
+    }
+
+    /// Keys that are there on one side only, or with another value, in order.
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let mut keys: Vec<String> = self
+            .0
+            .iter()
+            .filter(|(key, value)| other.0.get(*key) != Some(value))
+            .map(|(key, _)| key)
+            .chain(other.0.keys().filter(|key| !self.0.contains_key(*key)))
+            .map(|key| key.trim_end_matches(" (secret)").to_owned())
+            .collect();
+        keys.sort();
+        // A secret that moves is told of once, by its own key.
+        keys.dedup_by(|next, before| next == before || next.starts_with(&format!("{before}.")));
+        keys
+    }
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// A configuration that may take the place of the running one.
+#[derive(Debug)]
+pub struct Successor {
+    /// With everything that only a restart can change as it is now.
+    pub config: Config,
+    /// Keys that changed and wait for a restart.
+    pub waiting: Vec<&'static str>,
+}
+
+impl Config {
+    /// This configuration in place of `running`.
+    ///
+    /// An error names keys that everything else stands on: tokens, rules and sessions are about this
+    /// issuer and these people. With another one, nothing is taken over before a restart.
+    pub fn in_place_of(mut self, running: &Self) -> Result<Successor, Vec<&'static str>> {
+        let (new, old) = (&self.upstream, &running.upstream);
+        let ground: Vec<&'static str> = [
+            ("public_url", self.public_url != running.public_url),
+            ("upstream.provider", new.preset.name != old.preset.name),
+            ("upstream.issuer", new.issuer != old.issuer),
+            ("upstream.client_id", new.client_id != old.client_id),
+        ]
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect();
+        if !ground.is_empty() {
+            return Err(ground);
+        }
+        let mut waiting = Vec::new();
+        keep("listen", &mut self.listen, &running.listen, &mut waiting);
+        keep_secret("database_url", &mut self.database_url, &running.database_url, &mut waiting);
+        if self.secret_key.as_ref().map(SecretText::expose)
+            != running.secret_key.as_ref().map(SecretText::expose)
+        {
+            self.secret_key.clone_from(&running.secret_key);
+            waiting.push("secret_key");
+        }
+        match (&mut self.admin, &running.admin) {
+            (Some(new), Some(old)) => {
+                keep("admin.listen", &mut new.listen, &old.listen, &mut waiting);
+                keep("admin.url", &mut new.url, &old.url, &mut waiting);
+            }
+            (None, None) => {}
+            (new, old) => {
+                new.clone_from(old);
+                waiting.push("admin");
+            }
+        }
+        let (new, old) = (&mut self.limits, &running.limits);
+        keep("limits.connections", &mut new.connections, &old.connections, &mut waiting);
+        keep("limits.first_byte", &mut new.first_byte, &old.first_byte, &mut waiting);
+        keep("limits.header_time", &mut new.header_time, &old.header_time, &mut waiting);
+        keep("limits.header_count", &mut new.header_count, &old.header_count, &mut waiting);
+        keep("limits.headers", &mut new.headers, &old.headers, &mut waiting);
+        keep("limits.request_target", &mut new.request_target, &old.request_target, &mut waiting);
+        Ok(Successor { config: self, waiting })
+    }
+}
+
+fn keep<T: Clone + PartialEq>(
+    key: &'static str,
+    new: &mut T,
+    old: &T,
+    waiting: &mut Vec<&'static str>,
+) {
+    if new != old {
+        new.clone_from(old);
+        waiting.push(key);
+    }
+}
+
+fn keep_secret(
+    key: &'static str,
+    new: &mut SecretText,
+    old: &SecretText,
+    waiting: &mut Vec<&'static str>,
+) {
+    if new.expose() != old.expose() {
+        new.clone_from(old);
+        waiting.push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(values: &[(&str, &str)]) -> Written {
+        let mut written = Written::default();
+        for (key, value) in values {
+            written.note((*key).to_owned(), &Value::String((*value).to_owned()));
+        }
+        written
+    }
+
+    #[test]
+    fn changes_are_told_by_key_whichever_side_they_are_on() {
+        let before = written(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        let after = written(&[("a", "1"), ("b", "2"), ("d", "1")]);
+
+        assert_eq!(before.changes(&after), ["b", "c", "d"]);
+        assert_eq!(before.changes(&before), Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_secret_at_the_same_place_is_a_change_of_its_key() {
+        let place = [("upstream.client_secret.file", "/run/secret")];
+        let (mut before, mut after) = (written(&place), written(&place));
+        before.note_secret("upstream.client_secret", &SecretText::new("old"));
+        after.note_secret("upstream.client_secret", &SecretText::new("new"));
+
+        assert_eq!(before.changes(&after), ["upstream.client_secret"]);
+    }
+}
