@@ -100,34 +100,44 @@ pub async fn serve(
     });
     let storage = app.storage().clone();
     let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
-    let graceful = GracefulShutdown::new();
+    let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let limit = app.config().limits.connections;
-    let public = async {
-        match Present::new(&app, |app| Some(service(app))) {
-            Some(present) => accept(present, listener, &graceful, Listener::Public, limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    let admin_pages = async {
-        match (admin, Present::new(&app, admin_service)) {
+    let public = Present::new(&app, |app| Some(service(app)));
+    let pages = Present::new(&app, admin_service);
+    // Both listeners, for ever.
+    let serving = async |graceful: &GracefulShutdown, work: Work| {
+        let accept_at = async |listener, present, side, limit| match (listener, present) {
             (Some(listener), Some(present)) => {
-                let side = Listener::Admin;
-                accept(present, listener, &graceful, side, ADMIN_CONNECTIONS).await;
+                accept(present, listener, graceful, side, limit, work).await;
             }
             _ => std::future::pending().await,
-        }
+        };
+        tokio::join!(
+            accept_at(Some(&listener), public.as_ref(), Listener::Public, limit),
+            accept_at(admin.as_ref(), pages.as_ref(), Listener::Admin, ADMIN_CONNECTIONS),
+        );
     };
-    tokio::select! {
-        () = public => {}
-        () = admin_pages => {}
-        () = shutdown => {}
+    {
+        let mut serving = std::pin::pin!(serving(&graceful, Work::Taken));
+        tokio::select! { () = &mut serving => {}, () = shutdown => {} }
+        app.leave();
+        let delay = app.present().config().limits.shutdown_delay;
+        if !delay.is_zero() {
+            tracing::info!(?delay, "told to end: /ready says no, everything is still served");
+            tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
+        }
     }
     sweeper.abort();
     heeding.abort();
     keys.abort();
     tracing::info!("shutting down: requests under way may finish");
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::info!("open streams are cut");
+    let drained = tokio::time::timeout(DRAIN, graceful.shutdown());
+    tokio::select! {
+        drained = drained => if drained.is_err() {
+            tracing::info!("open streams are cut");
+        },
+        // Whoever balances the load still asks, and must not take silence for an answer.
+        () = serving(&probes, Work::Refused) => {}
     }
     drop(stop_audit);
     let _ = audit.await;
@@ -135,17 +145,26 @@ pub async fn serve(
     app.retire();
 }
 
+/// What becomes of requests on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// They are served.
+    Taken,
+    /// The process ends: only probes are answered.
+    Refused,
+}
+
 /// Accepts connections for ever, at most `limit` at a time.
 async fn accept(
-    present: Present,
-    listener: TcpListener,
+    present: &Arc<Present>,
+    listener: &TcpListener,
     graceful: &GracefulShutdown,
     side: Listener,
     limit: usize,
+    work: Work,
 ) {
     // What a connection may take is as it was at the start: see `config/changes.rs`.
     let limits = present.app().config().limits;
-    let present = Arc::new(present);
     let connections = Arc::new(Semaphore::new(limit));
     // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
     // for ever on a connection that says too little.
@@ -177,7 +196,7 @@ async fn accept(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let present = Arc::clone(&present);
+        let present = Arc::clone(present);
         let builder = Arc::clone(&builder);
         let watcher = graceful.watcher();
         let open = app.metrics().connection(side);
@@ -188,6 +207,7 @@ async fn accept(
             }
             let service = service_fn(move |mut request: hyper::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
+                request.extensions_mut().insert(work);
                 let service = TowerToHyperService::new(present.service());
                 hyper::service::Service::call(&service, request)
             });
@@ -247,6 +267,15 @@ async fn check(doorway: &Doorway, mut request: Request, next: Next) -> Response 
     }
     // Orchestrators probe by address.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
+    if !probe && request.extensions().get() == Some(&Work::Refused) {
+        let mut response = answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "This server is shutting down",
+        );
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return response;
+    }
     // A scraper knows an address. Only a name can be rebound, and a name is refused as ever.
     let scrape = doorway.side == Listener::Admin
         && request.uri().path() == "/metrics"

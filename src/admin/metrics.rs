@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::config::SecretText;
 use crate::oauth::secret::{MetricsToken, SecretHash};
 use crate::signing::KeyState;
+use crate::storage::Ready;
 use crate::telemetry::metrics::{CONTENT_TYPE, Snapshot};
 
 pub(super) async fn get(State(app): State<App>, headers: HeaderMap) -> Response {
@@ -54,6 +55,7 @@ async fn snapshot(app: &App) -> Snapshot {
     let keys = app.keys().describe();
     let reading = app.reading();
     Snapshot {
+        ready: app.storage().ready(app.now()).await == Ready::Yes && !app.is_leaving(),
         upstream_paused: app.upstream().health().paused,
         clients: clients.ok().and_then(Result::ok),
         clients_limit: app.config().limits.clients,

@@ -4,6 +4,7 @@ mod notes;
 mod reload;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use hyper_util::client::legacy::Client as HyperClient;
@@ -121,6 +122,16 @@ impl App {
     /// The database.
     pub fn storage(&self) -> &Storage {
         &self.0.storage
+    }
+
+    /// From now on `/ready` says no: the process is about to end.
+    pub fn leave(&self) {
+        self.0.shared.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_leaving(&self) -> bool {
+        self.0.shared.leaving.load(Ordering::SeqCst)
     }
 
     /// What this process counts and measures.

@@ -5,7 +5,7 @@
 //! database, signing keys, connections to MCP servers, what is known of the identity provider, who was
 //! counted) is shared by all of them. A configuration with mistakes changes nothing.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex, watch};
@@ -27,6 +27,7 @@ pub(super) struct Shared {
     reading_of: Lock<Reading>,
     /// Unix seconds.
     read_at: AtomicI64,
+    pub(super) leaving: AtomicBool,
 }
 
 /// What is known of the configuration as it is written now.
@@ -64,6 +65,7 @@ impl Shared {
             reading: Mutex::default(),
             reading_of: Lock::default(),
             read_at: AtomicI64::new(clock.now().unix()),
+            leaving: AtomicBool::new(false),
         }
     }
 

@@ -387,6 +387,8 @@ pub struct Limits {
     pub gateway_body: usize,
     /// Longest wait for the first byte of an MCP server's answer.
     pub gateway_response: Duration,
+    /// From the order to end until no more work is taken: 0 to 60 seconds.
+    pub shutdown_delay: Duration,
     /// Redirect URIs of one client.
     pub redirect_uris: usize,
     /// Logins on their way, in all.

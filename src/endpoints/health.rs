@@ -8,6 +8,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use crate::app::App;
+use crate::storage::Ready;
 use crate::web::error;
 
 pub(super) fn routes() -> Router<App> {
@@ -19,12 +20,13 @@ async fn health() -> Response {
     error::json(StatusCode::OK, &json!({ "status": "alive" }))
 }
 
-/// The database answers and keys are loaded. The identity provider is shown but not required:
-/// who is signed in can be served without it.
+/// The database is there, answers and takes writes; keys are loaded; and nobody has told the process to
+/// end. The identity provider is shown but not required: who is signed in can be served without it.
 async fn ready(State(app): State<App>) -> Response {
-    let database = app.storage().ping().await.is_ok();
+    let database = app.storage().ready(app.now()).await;
+    let ready = database == Ready::Yes && !app.is_leaving();
     let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
-    let status = if database { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let reading = app.reading();
     let configuration = match (reading.mistakes.is_empty(), reading.waiting.is_empty()) {
         (true, true) => "as written",
@@ -32,8 +34,17 @@ async fn ready(State(app): State<App>) -> Response {
         (false, _) => "has mistakes; the one before is in use",
     };
     let body = json!({
-        "status": if database { "ready" } else { "not ready" },
-        "database": if database { "ok" } else { "unavailable" },
+        "status": match (ready, app.is_leaving()) {
+            (true, _) => "ready",
+            (false, true) => "shutting down",
+            (false, false) => "not ready",
+        },
+        "database": match database {
+            Ready::Yes => "ok",
+            Ready::Unavailable => "unavailable",
+            Ready::ReadOnly => "takes no writes",
+            Ready::FileGone => "the file is gone",
+        },
         "keys": "ok",
         "upstream": upstream,
         "configuration": configuration,

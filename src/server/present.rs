@@ -1,7 +1,7 @@
 //! The service of the present configuration: looked up at each request, so that a connection that stays
 //! open is served by the newest one.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 
@@ -20,10 +20,10 @@ pub(super) struct Present {
 
 impl Present {
     /// `None` when the listener has nothing to serve.
-    pub(super) fn new(app: &App, build: Build) -> Option<Self> {
+    pub(super) fn new(app: &App, build: Build) -> Option<Arc<Self>> {
         let present = app.present();
         let made = RwLock::new((present.generation(), build(present)?));
-        Some(Self { app: app.clone(), build, made })
+        Some(Arc::new(Self { app: app.clone(), build, made }))
     }
 
     /// The application of the newest configuration.

@@ -69,6 +69,7 @@ impl Storage {
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             remembered_overview: Arc::default(),
+            readiness: Arc::default(),
             metrics,
             beside: true,
             _only_process: None,

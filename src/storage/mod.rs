@@ -22,6 +22,7 @@ mod notices;
 mod open;
 mod people;
 mod readers;
+mod readiness;
 mod refresh_tokens;
 mod remembered;
 mod replicas;
@@ -57,6 +58,7 @@ pub use logins::{Approval, ApprovedPage, Claimed, Decided, NewLogin, PendingLogi
 pub use notices::{Notice, Whom};
 pub use open::{OpenError, install_drivers};
 pub use people::{PagesSession, ProviderSession};
+pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
 pub use signing_keys::{RetiredKey, StoredKey};
@@ -146,6 +148,7 @@ pub struct Storage {
     /// With PostgreSQL there may be others.
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
+    readiness: Arc<readiness::Readiness>,
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
     beside: bool,
@@ -231,12 +234,6 @@ impl Storage {
     pub async fn registered_clients(&self) -> Result<i64, StorageError> {
         let count = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'clients'");
         Ok(count.fetch_one(&self.pool).await?)
-    }
-
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
     }
 
     /// Wakes whenever grants may have ended, here or in a replica; the number means nothing.

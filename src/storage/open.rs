@@ -168,6 +168,7 @@ impl Storage {
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             remembered_overview: Arc::default(),
+            readiness: super::readiness::Readiness::of(path),
             metrics,
             beside: false,
             _only_process: only_process,

@@ -27,15 +27,44 @@ async fn half_a_request(url: &str, length: usize) -> TcpStream {
     connection
 }
 
-/// Returns when nobody listens any more.
-async fn refused(url: &str) {
-    let address = url.trim_start_matches("http://");
-    let closed = async {
-        while TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
+/// Between questions: each takes a port, and other tests need some too.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a new connection is answered: as those who balance the load ask.
+async fn asked_anew(url: &str, path: &str) -> u16 {
+    let host = url.trim_start_matches("http://");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    raw::status(&raw::exchange(url, &request).await)
+}
+
+/// Returns when `/ready` says that the server is about to end.
+async fn not_ready(url: &str) {
+    let leaving = async {
+        while asked_anew(url, "/ready").await != 503 {
+            tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("the listener closes");
+    tokio::time::timeout(Duration::from_secs(5), leaving).await.expect("/ready says no");
+}
+
+#[tokio::test]
+async fn after_sigterm_everything_is_served_for_the_delay_while_ready_says_no() {
+    let mut server = Served::start().await;
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let delayed = format!("{text}\n[limits]\nshutdown_delay = \"60s\"\n");
+    std::fs::write(&server.config, delayed).unwrap();
+    server.kill();
+    server.launch();
+    assert_eq!(asked_anew(&server.url, "/ready").await, 200);
+
+    server.signal("TERM");
+
+    not_ready(&server.url).await;
+    assert_eq!(asked_anew(&server.url, "/health").await, 200);
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    server.kill();
 }
 
 #[tokio::test]
@@ -46,7 +75,16 @@ async fn sigterm_lets_a_request_under_way_finish_and_takes_no_new_one() {
 
     let ended = server.terminate();
 
-    refused(&server.url).await;
+    not_ready(&server.url).await;
+    let metadata = "/.well-known/oauth-authorization-server";
+    let refused = async {
+        while asked_anew(&server.url, metadata).await != 503 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), refused).await.expect("no new work");
+    assert_eq!(asked_anew(&server.url, "/health").await, 200, "it lives while it finishes");
+    assert_eq!(asked_anew(&server.url, "/ready").await, 503);
     under_way.write_all(form.as_bytes()).await.unwrap();
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).await.unwrap();

@@ -121,6 +121,70 @@ async fn health_tells_alive_and_ready_tells_what_works() {
 }
 
 #[tokio::test]
+async fn ready_says_no_while_the_database_cannot_be_read() {
+    let app = TestApp::start().await;
+    app.http.get(&app.at("/ready")).await.assert_status(200);
+    app.database.execute("ALTER TABLE counters RENAME TO counters_gone").await;
+    app.advance(5);
+
+    let ready = app.http.get(&app.at("/ready")).await;
+
+    assert_eq!(ready.assert_status(503).json()["database"], "unavailable");
+    app.http.get(&app.at("/health")).await.assert_status(200);
+    assert!(app.metrics().await["portcullis_ready"] < 0.5);
+    app.database.execute("ALTER TABLE counters_gone RENAME TO counters").await;
+    app.advance(5);
+    app.http.get(&app.at("/ready")).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn ready_says_no_while_the_database_takes_no_writes() {
+    let app = TestApp::start().await;
+    let lock = app.database.lock().await;
+
+    let ready = app.http.get(&app.at("/ready")).await;
+
+    assert_eq!(ready.assert_status(503).json()["database"], "takes no writes");
+    let metadata = app.at("/.well-known/oauth-authorization-server");
+    app.http.get(&metadata).await.assert_status(200);
+    lock.release().await;
+    app.advance(5);
+    app.http.get(&app.at("/ready")).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn ready_says_no_when_the_database_file_was_moved_away() {
+    let app = TestApp::start().await;
+    if app.database.is_postgres() {
+        return; // no file of ours
+    }
+    let file = app.database.folder.join("portcullis.db");
+    let elsewhere = app.database.folder.join("elsewhere.db");
+    std::fs::rename(&file, &elsewhere).unwrap();
+
+    let ready = app.http.get(&app.at("/ready")).await;
+
+    assert_eq!(ready.assert_status(503).json()["database"], "the file is gone");
+    std::fs::rename(&elsewhere, &file).unwrap();
+    app.advance(5);
+    app.http.get(&app.at("/ready")).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn asking_ready_often_writes_seldom() {
+    const COMMITS: &str = "portcullis_commit_duration_seconds_count";
+    let app = TestApp::start().await;
+    let before = app.metrics().await[COMMITS];
+
+    for _ in 0..100 {
+        app.http.get(&app.at("/ready")).await.assert_status(200);
+    }
+
+    let commits = app.metrics().await[COMMITS] - before;
+    assert!(commits < 10.0, "{commits}");
+}
+
+#[tokio::test]
 async fn ready_does_not_need_the_identity_provider() {
     let app = TestApp::start().await;
     app.idp.shutdown();

@@ -323,6 +323,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         token_body: r.number("limits.token_body", 16_384, 1_024, 1_048_576),
         gateway_body: r.number("limits.gateway_body", 4_194_304, 1_024, 67_108_864),
         gateway_response: r.duration("limits.gateway_response", "5m", "1s", "1h"),
+        shutdown_delay: r.duration("limits.shutdown_delay", "0s", "0s", "60s"),
         redirect_uris: r.number("limits.redirect_uris", 16, 1, 256),
         pending_logins: r.number("limits.pending_logins", 10_000, 1, 10_000_000),
         pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),

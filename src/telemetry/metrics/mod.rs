@@ -176,6 +176,7 @@ struct Numbers {
 
 /// Numbers that are looked up when somebody asks for them.
 struct Now {
+    ready: Gauge,
     upstream_paused: Gauge,
     clients: Gauge,
     clients_limit: Gauge,
@@ -192,6 +193,8 @@ struct Now {
 /// What [`Metrics::text`] is told by those who know.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// `/ready` says yes.
+    pub ready: bool,
     /// The identity provider is left alone for a moment after failures.
     pub upstream_paused: bool,
     /// Registered clients; `None` when the database cannot tell.
@@ -427,6 +430,7 @@ impl Now {
             r.register(name, help, gauge.clone());
             gauge
         };
+        let ready = gauge("ready", "1 while /ready says yes");
         let upstream_paused =
             gauge("upstream_paused", "1 while the identity provider is left alone after failures");
         let clients = gauge("clients", "Clients that registered themselves");
@@ -448,6 +452,7 @@ impl Now {
         let help = "From when a published signing key signs, Unix seconds";
         r.register("signing_key_signs_from_timestamp", help, key_signs_from.clone());
         Self {
+            ready,
             upstream_paused,
             clients,
             clients_limit,
@@ -463,6 +468,7 @@ impl Now {
     }
 
     fn set(&self, snapshot: &Snapshot) {
+        self.ready.set(i64::from(snapshot.ready));
         self.upstream_paused.set(i64::from(snapshot.upstream_paused));
         if let Some(clients) = snapshot.clients {
             self.clients.set(clients);

@@ -124,6 +124,16 @@ async fn with_synchronous_normal_a_loss_of_power_would_lose_what_was_answered() 
     assert!(figures.lost > 0);
 }
 
+/// It is found out every five seconds at most.
+async fn until_ready_says(server: &Served, status: u16) {
+    let said = async {
+        while server.http.get(&format!("{}/ready", server.url)).await.status != status {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), said).await.expect("/ready says so");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a library: scripts/test-crashes"]
 async fn a_full_broken_or_read_only_disk_is_503_loses_nothing_and_is_over_when_it_is_over() {
@@ -144,11 +154,14 @@ async fn a_full_broken_or_read_only_disk_is_503_loses_nothing_and_is_over_when_i
         }
         // What needs no writing goes on.
         let place = &on.server;
+        until_ready_says(place, 503).await;
+        place.http.get(&format!("{}/health", place.url)).await.assert_status(200);
         let metadata = format!("{}/.well-known/oauth-authorization-server", place.url);
         place.http.get(&metadata).await.assert_status(200);
         client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
 
         on.works_again(fault);
+        until_ready_says(&on.server, 200).await;
 
         tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
         let others = Tokens::of(&client.redeem(&code).await);

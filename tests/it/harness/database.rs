@@ -13,6 +13,16 @@ pub(crate) struct Database {
     schema: Option<(String, String)>,
 }
 
+/// A lock on a database.
+pub(crate) struct Locked(sqlx::AnyConnection);
+
+impl Locked {
+    pub(crate) async fn release(mut self) {
+        sqlx::raw_sql("ROLLBACK").execute(&mut self.0).await.unwrap();
+        self.0.close().await.unwrap();
+    }
+}
+
 impl Database {
     pub(crate) async fn new() -> Self {
         let name = format!("test_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
@@ -44,6 +54,19 @@ impl Database {
         let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         number
+    }
+
+    /// Keeps everybody else from writing.
+    pub(crate) async fn lock(&self) -> Locked {
+        portcullis::storage::install_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let sql = if self.is_postgres() {
+            "BEGIN; LOCK TABLE installation IN EXCLUSIVE MODE"
+        } else {
+            "BEGIN IMMEDIATE"
+        };
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        Locked(connection)
     }
 
     /// Runs a statement past the server.
