@@ -347,6 +347,11 @@ mod tests {
     }
 
     #[test]
+    fn a_jump_of_the_systems_clock_moves_no_limit() {
+        assert!(matches!(RateClock::new(&Clock::System), RateClock::Monotonic(_)));
+    }
+
+    #[test]
     fn places_are_given_back() {
         let at_once = AtOnce::new(2);
         let (one, two) = (at_once.enter("a"), at_once.enter("a"));

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::http_client::is_loopback;
 use crate::rates::Place;
@@ -40,6 +41,10 @@ use crate::{admin, endpoints, gateway};
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
+/// The clock may differ by this much from the time that has passed.
+const LEAP: Duration = Duration::from_mins(5);
+/// Time to set a clock right that leapt, before anything is deleted by it.
+const AFTER_LEAP: Duration = Duration::from_hours(1);
 /// How often expired rows are removed.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -374,12 +379,30 @@ fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
         .into_response()
 }
 
+/// Whether a clock that showed `before` must have been set, to show `now` after this time.
+fn leapt(before: Timestamp, now: Timestamp, passed: Duration) -> bool {
+    let expected = before.plus(passed);
+    now > expected.plus(LEAP) || now.plus(LEAP) < expected
+}
+
 /// Removes expired rows now and then.
 async fn sweep(app: App) {
+    let (mut wall, mut steady) = (app.now(), Instant::now());
+    let mut paused_until = None;
     loop {
         tokio::time::sleep(SWEEP).await;
         let app = app.present();
         app.rates().sweep();
+        // A clock that leaps is wrong before or after: what it says has expired is not deleted at once.
+        let (now, passed) = (app.now(), steady.elapsed());
+        if leapt(wall, now, passed) {
+            tracing::warn!("the clock leapt: nothing is cleaned up for an hour");
+            paused_until = Some(Instant::now() + AFTER_LEAP);
+        }
+        (wall, steady) = (now, Instant::now());
+        if paused_until.is_some_and(|until| Instant::now() < until) {
+            continue;
+        }
         let limits = &app.config().limits;
         let keep = Retention {
             unused_client: limits.unused_client_expiry,
@@ -396,5 +419,22 @@ async fn sweep(app: App) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_leaps_when_it_shows_more_or_less_than_the_time_that_passed() {
+        let before = Timestamp::from_unix(1_800_000_000);
+        let after = |seconds: i64| Timestamp::from_unix(1_800_000_000 + seconds);
+        let minute = Duration::from_mins(1);
+
+        for (now, leaps) in [(60, false), (360, false), (361, true), (-240, false), (-241, true)] {
+            assert_eq!(leapt(before, after(now), minute), leaps, "{now}");
+        }
+        assert!(!leapt(before, after(86_400), Duration::from_hours(24)), "a long pause is no leap");
     }
 }

@@ -1,6 +1,8 @@
 //! Codes, refresh tokens and grants: the rules of the token endpoint.
 //! RFC 6749 §4.1.3, §5.2 and §6, RFC 7636 §4.6, RFC 8707 §2.2, RFC 9700 §4.14.
 
+use std::time::Duration;
+
 use super::error::{ErrorCode, Refusal, ensure};
 use super::pkce::CodeChallenge;
 use super::resource;
@@ -20,7 +22,12 @@ pub struct IssuedCode {
     pub resource: String,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// When it was issued.
+    pub issued_at: Timestamp,
 }
+
+/// How far the clocks of replicas may differ.
+const CLOCKS: Duration = Duration::from_secs(5);
 
 /// What a client presents to redeem a code.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +56,8 @@ impl IssuedCode {
     /// Checks that the code is still good for what is asked.
     pub fn check_use(&self, attempt: &Redemption<'_>, now: Timestamp) -> Result<(), TokenRefused> {
         ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
+        // A clock that went back must not give an old code another minute.
+        ensure(self.issued_at <= now.plus(CLOCKS), TokenRefused::ExpiredCode)?;
         check_resource(&self.resource, attempt.resource)
     }
 }

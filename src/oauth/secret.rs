@@ -14,7 +14,7 @@ use rand::TryRng;
 use zeroize::Zeroizing;
 
 use super::sealed::{Purpose, Sealer};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 /// Bytes from the operating system's generator: the only source of randomness in the house.
 ///
@@ -38,6 +38,12 @@ pub fn random_text() -> String {
 pub fn new_id(clock: &Clock) -> String {
     let random = u128::from_be_bytes(random_bytes::<16>()) >> 48;
     format!("{:012x}{random:020x}", clock.unix_millis())
+}
+
+/// When a row id was made, in whole seconds; the far future when it is no id.
+pub fn made_at(id: &str) -> Timestamp {
+    let millis = id.get(..12).and_then(|time| i64::from_str_radix(time, 16).ok());
+    Timestamp::from_unix(millis.map_or(i64::MAX, |millis| millis / 1000))
 }
 
 /// What a secret is for. Kinds cannot be swapped: each has its own prefix and its own hash domain.

@@ -12,7 +12,7 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
 use crate::oauth::pkce::CodeChallenge;
 use crate::oauth::scope::ScopeSet;
-use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret};
+use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, made_at};
 use crate::telemetry::audit::AuditEvent;
 
 /// A code about to be issued.
@@ -139,6 +139,7 @@ impl Storage {
                 .map_err(|_| StorageError::Corrupt("code_challenge".to_owned()))?,
             resource: column(&row, "resource")?,
             expires_at: moment(&row, "expires_at")?,
+            issued_at: made_at(code.id()),
         };
         if column::<i64>(&row, "failures")? >= i64::from(terms.attempts) {
             return Ok(Redeemed::Refused(TokenRefused::BurntCode));

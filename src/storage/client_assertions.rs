@@ -1,6 +1,6 @@
 //! Assertions of clients: each proves once.
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, forgotten};
 use crate::oauth::client::assertion::Proof;
 
 /// What became of a proof.
@@ -8,7 +8,7 @@ use crate::oauth::client::assertion::Proof;
 pub enum ProofUse {
     /// It counts.
     First,
-    /// It counted before.
+    /// It counted before, or may have.
     Replayed,
 }
 
@@ -17,11 +17,13 @@ impl Storage {
     pub async fn use_proof(&self, proof: &Proof) -> Result<ProofUse, StorageError> {
         let mut step = self.begin().await?;
         let written = sqlx::query(
-            "INSERT INTO client_assertions (id, expires_at) VALUES ($1, $2)
+            "INSERT INTO client_assertions (id, expires_at) SELECT $1, $2
+             WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(&proof.id)
         .bind(proof.forget_at.unix())
+        .bind(forgotten::ASSERTIONS)
         .execute(&mut *step)
         .await?;
         step.commit().await?;

@@ -10,6 +10,9 @@ use crate::clock::Timestamp;
 use crate::oauth::secret::{ConsoleSession, Secret};
 use crate::telemetry::audit::AuditEvent;
 
+/// How far the clocks of replicas may differ.
+const CLOCKS: Duration = Duration::from_mins(1);
+
 /// Which pages a session is for; one is never good for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Realm {
@@ -133,6 +136,8 @@ impl Storage {
         let good = token.hash().is(&column::<String>(&row, "token_hash")?)
             && moment_if_any(&row, "ended_at")?.is_none()
             && now < session.expires_at
+            // Seen in the future: the clock went back, and nobody knows how long ago that was.
+            && session.seen_at <= now.plus(CLOCKS)
             && now.since(session.seen_at) < idle;
         Ok(good.then_some(session))
     }

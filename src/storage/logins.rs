@@ -241,12 +241,14 @@ async fn decide(
     expires_at: Timestamp,
 ) -> Result<bool, StorageError> {
     let written = sqlx::query(
-        "INSERT INTO consents (id, decision, expires_at) VALUES ($1, $2, $3)
+        "INSERT INTO consents (id, decision, expires_at) SELECT $1, $2, $3
+         WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $4 AND value >= $3)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(consent_id)
     .bind(decision)
     .bind(expires_at.unix())
+    .bind(super::forgotten::CONSENTS)
     .execute(&mut **step)
     .await?;
     Ok(written.rows_affected() == 1)

@@ -14,6 +14,7 @@ mod clients;
 mod connections;
 mod console;
 mod driver;
+mod forgotten;
 mod grants;
 mod installation;
 mod listing;

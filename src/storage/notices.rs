@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::authorization_codes::end_codes_of_session;
 use super::upstream_sessions::Person;
-use super::{Step, Storage, StorageError, column};
+use super::{Step, Storage, StorageError, column, forgotten};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -64,10 +64,13 @@ impl Storage {
         };
         let mut step = self.begin().await?;
         let first = sqlx::query(
-            "INSERT INTO upstream_notices (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO upstream_notices (id, expires_at) SELECT $1, $2
+             WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
+             ON CONFLICT (id) DO NOTHING",
         )
         .bind(&notice.id)
         .bind(notice.forget_at.unix())
+        .bind(forgotten::NOTICES)
         .execute(&mut *step)
         .await?
         .rows_affected()

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Step, Storage, StorageError};
+use super::{Step, Storage, StorageError, forgotten, moment};
 use crate::clock::Timestamp;
 
 /// How long expired rows stay.
@@ -32,10 +32,6 @@ impl Storage {
         let gone = now.minus(AFTER).unix();
         let mut removed = 0;
         for statement in [
-            "DELETE FROM consents WHERE id IN
-                 (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM upstream_notices WHERE id IN
-                 (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM logins WHERE id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM console_sessions WHERE id IN
@@ -72,26 +68,54 @@ impl Storage {
         }
         removed += self.sweep_clients(now, keep.unused_client, keep.idle_client).await?;
         removed += self.sweep_kept_clients(now, keep.idle_client).await?;
-        removed += self.sweep_client_assertions(now).await?;
+        for (statement, mark, gone) in [
+            (
+                "DELETE FROM consents WHERE id IN
+                     (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
+                forgotten::CONSENTS,
+                now.minus(AFTER),
+            ),
+            (
+                "DELETE FROM upstream_notices WHERE id IN
+                     (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::NOTICES,
+                now.minus(AFTER),
+            ),
+            // Soon after they have expired: whoever registers keys can make any number of them.
+            (
+                "DELETE FROM client_assertions WHERE id IN
+                     (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::ASSERTIONS,
+                now.minus(CLOCKS),
+            ),
+        ] {
+            removed += self.forget(statement, mark, gone).await?;
+        }
         removed += self.sweep_audit(now, keep.audit).await?;
         Ok(removed)
     }
 
-    /// Removes what is known of assertions soon after they have expired: whoever registers keys can make
-    /// any number of them, and a late replay is refused for its age alone.
-    async fn sweep_client_assertions(&self, now: Timestamp) -> Result<u64, StorageError> {
+    /// Removes what remembers that something was used, and leaves the mark that it may have been.
+    async fn forget(
+        &self,
+        statement: &'static str,
+        mark: &'static str,
+        gone: Timestamp,
+    ) -> Result<u64, StorageError> {
         let mut step = self.begin().await?;
-        let removed = sqlx::query(
-            "DELETE FROM client_assertions WHERE id IN
-                 (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)",
-        )
-        .bind(now.minus(CLOCKS).unix())
-        .bind(BATCH)
-        .execute(&mut *step)
-        .await?
-        .rows_affected();
+        let rows =
+            sqlx::query(statement).bind(gone.unix()).bind(BATCH).fetch_all(&mut *step).await?;
+        let mut last = None;
+        for row in &rows {
+            last = last.max(Some(moment(row, "expires_at")?));
+        }
+        if let Some(last) = last {
+            forgotten::mark(&mut step, mark, last).await?;
+        }
         step.commit().await?;
-        Ok(removed)
+        Ok(rows.len() as u64)
     }
 
     /// Removes configured and published clients that nobody has signed in for within `idle`; none with a

@@ -223,13 +223,16 @@ impl Storage {
         let mut step = self.begin().await?;
         let won = sqlx::query(
             "UPDATE upstream_sessions SET lease_owner = $3, lease_until = $4
-             WHERE id = $1 AND version = $2 AND (lease_until IS NULL OR lease_until <= $5)",
+             WHERE id = $1 AND version = $2
+               AND (lease_until IS NULL OR lease_until <= $5 OR lease_until > $6)",
         )
         .bind(&session.id)
         .bind(session.version)
         .bind(owner)
         .bind(now.plus(lease).unix())
         .bind(now.unix())
+        // Nobody leases for so long: the clock went back, and the holder is long gone.
+        .bind(now.plus(lease * 4).unix())
         .execute(&mut *step)
         .await?;
         step.commit().await?;

@@ -95,7 +95,7 @@ impl Upstream {
             (subject, Some(sid)) => Whom::Session { sid, subject },
             (Some(subject), None) => Whom::Subject(subject),
         };
-        Ok(inner.notice(&claims.jti, whom))
+        Ok(inner.notice(&claims.jti, claims.iat, whom))
     }
 
     /// Reads a request for global token revocation: the bearer token proves the provider, the body
@@ -121,7 +121,7 @@ impl Upstream {
             }
             SubjectId::Email { email } => Whom::Email(email),
         };
-        Ok(inner.notice(&claims.jti, whom))
+        Ok(inner.notice(&claims.jti, claims.iat, whom))
     }
 }
 
@@ -130,9 +130,11 @@ fn require(holds: bool, otherwise: &'static str) -> Result<(), NoticeRefused> {
 }
 
 impl Inner {
-    fn notice(&self, jti: &str, whom: Whom) -> Notice {
+    /// Forgotten when it would be too old anyway, counted from when it was made: the same message has the
+    /// same end whenever it comes.
+    fn notice(&self, jti: &str, iat: i64, whom: Whom) -> Notice {
         let issuer = self.config.issuer.clone();
-        let forget_at = self.clock.now().plus(FRESH + SKEW + SKEW);
+        let forget_at = Timestamp::from_unix(iat).plus(FRESH + SKEW + SKEW);
         Notice::new(issuer, jti, whom, forget_at)
     }
 

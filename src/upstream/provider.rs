@@ -154,9 +154,12 @@ impl Inner {
 
     async fn known_provider(&self, at_most: Duration) -> Option<Arc<Provider>> {
         let known = self.provider.known.read().await;
+        let now = self.clock.now();
         known
             .as_ref()
-            .filter(|provider| self.clock.now().since(provider.fetched_at) < at_most)
+            // What was fetched in the future is usable, and not fresh: the clock went back.
+            .filter(|provider| at_most > FRESH || provider.fetched_at <= now)
+            .filter(|provider| now.since(provider.fetched_at) < at_most)
             .map(Arc::clone)
     }
 
@@ -199,11 +202,11 @@ impl Inner {
     ) -> Result<Option<Arc<Provider>>, HttpError> {
         let mut failures = self.provider.asking.lock().await;
         let Some(known) = self.provider.known.read().await.clone() else { return Ok(None) };
-        if known.keys_fetched_at > old.keys_fetched_at {
+        if known.keys_fetched_at != old.keys_fetched_at {
             return Ok(Some(known)); // somebody else fetched them
         }
         let now = self.clock.now();
-        if now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
+        if known.keys_fetched_at <= now && now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
             return Ok(None);
         }
         if let Some(reason) = recent(failures.keys.as_ref(), now) {

@@ -144,7 +144,8 @@ pub async fn visitor(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Result<
     }
     Ok(Visitor {
         csrf: csrf_of(&token),
-        fresh: now.since(session.signed_in_at) < FRESH,
+        // A proof from the future is of before the clock went back: nobody knows how old it is.
+        fresh: session.signed_in_at <= now && now.since(session.signed_in_at) < FRESH,
         session,
         person,
         may_change,

@@ -50,6 +50,7 @@ mod admin_servers;
 mod audit;
 mod backup;
 mod canaries;
+mod clock_jumps;
 mod crashes;
 mod github;
 mod graceful;

@@ -37,7 +37,9 @@ impl Breaker {
     const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
     pub(super) fn is_open(&self, now: Timestamp) -> bool {
-        self.state().is_some_and(|failing| now < failing.until)
+        // A pause that is longer than it was made is one of before the clock went back.
+        self.state()
+            .is_some_and(|failing| now < failing.until && failing.until.since(now) <= failing.pause)
     }
 
     /// How the provider has answered.

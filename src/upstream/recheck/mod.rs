@@ -27,6 +27,10 @@ use person::About;
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
+
+/// How far the clocks of replicas may differ.
+const CLOCKS: Duration = Duration::from_mins(1);
+
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
 
@@ -123,8 +127,15 @@ impl Inner {
         if !session.alive || session.issuer != self.config.issuer {
             return Some(Recheck::Ended);
         }
-        let age = self.clock.now().since(session.last_ok_at);
-        (age < self.recheck.recheck).then(|| Recheck::Fresh(session.person.clone()))
+        let young = self.is_younger(session, self.recheck.recheck);
+        young.then(|| Recheck::Fresh(session.person.clone()))
+    }
+
+    /// Whether the provider's last yes is younger than this. A yes from the future is of before the clock
+    /// went back: nobody knows how old it is.
+    fn is_younger(&self, session: &UpstreamSession, age: Duration) -> bool {
+        let now = self.clock.now();
+        session.last_ok_at <= now.plus(CLOCKS) && now.since(session.last_ok_at) < age
     }
 
     async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
@@ -317,8 +328,7 @@ impl Inner {
 
     /// The provider cannot be asked: the last yes holds within the outage grace.
     fn bridge(&self, session: &UpstreamSession, reason: &str) -> Recheck {
-        let age = self.clock.now().since(session.last_ok_at);
-        let bridged = age < self.recheck.outage_grace;
+        let bridged = self.is_younger(session, self.recheck.outage_grace);
         tracing::warn!(
             session_id = session.id,
             reason,
