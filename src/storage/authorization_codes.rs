@@ -218,11 +218,12 @@ impl Storage {
         let ended = surplus
             && end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
         stop_point!("redeem: told");
-        step.commit().await?;
-        stop_point!("redeem: committed");
         if ended {
-            self.tell_grants_ended();
+            self.commit_and_tell(step).await?;
+        } else {
+            step.commit().await?;
         }
+        stop_point!("redeem: committed");
         Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
     }
 
@@ -258,9 +259,8 @@ impl Storage {
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         stop_point!("replay: revoked");
-        step.commit().await?;
+        self.commit_and_tell(step).await?;
         stop_point!("replay: committed");
-        self.tell_grants_ended();
         Ok(Redeemed::Refused(TokenRefused::ReplayedCode))
     }
 }

@@ -116,8 +116,7 @@ impl Storage {
         }
         let ended = end_everything(&mut step, now).await?;
         step.record(event.with("taken_at", taken_at.unix()).with("ended", ended)).await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(Some(taken_at))
     }
 }

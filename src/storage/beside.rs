@@ -89,7 +89,7 @@ impl Storage {
             // A database that is silent for a moment is everybody's trouble and is told elsewhere.
             let Ok(mark) = self.mark_of_the_command_line().await else { continue };
             if last.as_ref() != Some(&mark) {
-                self.tell_grants_ended();
+                self.wake_streams();
                 last = Some(mark);
             }
         }

@@ -125,8 +125,7 @@ impl Storage {
             let event = event.subject(subject).client(client_id).resource(resource);
             step.record(event.with("because", because).with("ended", ended)).await?;
         }
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(ended)
     }
 }

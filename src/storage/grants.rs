@@ -142,8 +142,7 @@ impl Storage {
             return Ok(()); // nobody needs to look again
         }
         step.record(event.grant(id).with("because", because)).await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(())
     }
 }

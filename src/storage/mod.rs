@@ -279,11 +279,20 @@ impl Storage {
         self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn tell_grants_ended(&self) {
-        self.wake_streams();
-        if let Some(replicas) = &self.replicas {
-            replicas.tell(&self.pool);
-        }
+    /// Makes a step durable by which grants end, and tells whoever must look again: here, and by the
+    /// commit itself in every replica. It is told even if the caller goes away in the middle, and even
+    /// if it is unknown whether the commit was the last thing that the database could still do.
+    async fn commit_and_tell(&self, mut step: Step) -> Result<(), StorageError> {
+        let storage = self.clone();
+        let told = tokio::spawn(async move {
+            if storage.engine == Engine::Postgres {
+                replicas::tell(&mut step, storage.replicas.as_ref()).await?;
+            }
+            let committed = step.commit().await;
+            storage.wake_streams();
+            committed
+        });
+        told.await.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)))
     }
 
     /// Seals a column so that it opens only in its own row.

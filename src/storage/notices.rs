@@ -110,9 +110,10 @@ impl Storage {
         }
         let event = event.with("because", because).with("ended", sessions.len());
         step.record(event).await?;
-        step.commit().await?;
-        if !sessions.is_empty() {
-            self.tell_grants_ended();
+        if sessions.is_empty() {
+            step.commit().await?;
+        } else {
+            self.commit_and_tell(step).await?;
         }
         Ok(sessions.len() as u64)
     }

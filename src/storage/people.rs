@@ -170,8 +170,7 @@ impl Storage {
         let ended = end_all_of_person(&mut step, subject, "the person was blocked", now).await?;
         step.record(event.named("person_blocked").subject(subject).with("grants_ended", ended))
             .await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(true)
     }
 
@@ -209,8 +208,7 @@ impl Storage {
         let ended = end_all_of_person(&mut step, subject, because, now).await?;
         step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
             .await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(ended)
     }
 }

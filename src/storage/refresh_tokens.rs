@@ -228,9 +228,8 @@ impl Storage {
             .await?;
         step.record(event.named("refresh_reused")).await?;
         stop_point!("reuse: revoked");
-        step.commit().await?;
+        self.commit_and_tell(step).await?;
         stop_point!("reuse: committed");
-        self.tell_grants_ended();
         Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))
     }
 }

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AnyPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
 
 const CHANNEL: &str = "portcullis_grants_ended";
@@ -60,17 +60,15 @@ impl Replicas {
         });
         Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
     }
+}
 
-    /// Tells the others, in the background.
-    pub(super) fn tell(&self, pool: &AnyPool) {
-        let (name, pool) = (Arc::clone(&self.name), pool.clone());
-        tokio::spawn(async move {
-            let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(&*name);
-            if let Err(cause) = notice.execute(&pool).await {
-                tracing::warn!(%cause, "replicas could not be told; they look for themselves");
-            }
-        });
-    }
+/// Tells the other processes, with the commit of this step: PostgreSQL does both or neither, whatever
+/// becomes of this process. A command that works beside the servers is none of `replicas`.
+pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result<(), StorageError> {
+    let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL);
+    let notice = notice.bind(replicas.map_or("", |replicas| &*replicas.name));
+    notice.execute(&mut **step).await?;
+    Ok(())
 }
 
 async fn connect(url: &str) -> sqlx::Result<PgListener> {

@@ -250,8 +250,7 @@ impl Storage {
             })
         };
         step.record(event.with("before", told(&before)).with("after", told(&after))).await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(true)
     }
 

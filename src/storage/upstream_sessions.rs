@@ -380,9 +380,10 @@ impl Storage {
             .await?;
             step.record(event.with("because", because)).await?;
         }
-        step.commit().await?;
         if ended {
-            self.tell_grants_ended();
+            self.commit_and_tell(step).await?;
+        } else {
+            step.commit().await?;
         }
         Ok(ended)
     }

@@ -54,6 +54,7 @@ mod clock_jumps;
 mod crashes;
 mod github;
 mod graceful;
+mod hang_ups;
 mod identity_provider;
 mod life_of_grants;
 mod limits;

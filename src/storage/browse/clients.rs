@@ -208,8 +208,7 @@ impl Storage {
             return Ok(false);
         }
         step.record(event.named("client_deleted").client(id).with("grants_ended", ended)).await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(true)
     }
 }

@@ -157,8 +157,7 @@ impl Storage {
         };
         step.record(event.named("grants_revoked").with("because", because).with("ended", ended))
             .await?;
-        step.commit().await?;
-        self.tell_grants_ended();
+        self.commit_and_tell(step).await?;
         Ok(ended)
     }
 }
