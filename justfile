@@ -34,6 +34,10 @@ crashes kills="500":
 fuzz seconds="5":
     scripts/test-fuzz {{seconds}}
 
+# Three replicas on one PostgreSQL: killed, paused, replaced, and PostgreSQL restarted
+replicas rounds="1":
+    scripts/test-replicas {{rounds}}
+
 # The real flow in headless Chromium; pictures of every page in screenshots/
 browser:
     SCREENSHOTS=screenshots scripts/test-browser

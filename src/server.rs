@@ -2,8 +2,10 @@
 
 mod present;
 
+use std::future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +13,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -39,6 +42,8 @@ use crate::{admin, endpoints, gateway};
 
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Connections that come in while the listener closes are taken for this long.
+const LAST_CALL: Duration = Duration::from_millis(20);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
 /// The clock may differ by this much from the time that has passed.
@@ -129,8 +134,10 @@ pub async fn serve(
         let delay = app.present().config().limits.shutdown_delay;
         if !delay.is_zero() {
             tracing::info!(?delay, "told to end: /ready says no, everything is still served");
-            tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
         }
+        // Whom the system has let in by now, on our behalf, is answered as well.
+        let delay = delay.max(LAST_CALL);
+        tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
     }
     sweeper.abort();
     heeding.abort();
@@ -216,7 +223,14 @@ async fn accept(
                 let service = TowerToHyperService::new(present.service());
                 hyper::service::Service::call(&service, request)
             });
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+            // hyper reads what has come before it hears of a shutdown: then, it closes whatever it has
+            // not read from.
+            let first =
+                future::poll_fn(|context| Poll::Ready(connection.poll_unpin(context))).await;
+            if first.is_ready() {
+                return;
+            }
             if let Err(cause) = watcher.watch(connection).await {
                 tracing::debug!(%cause, "a connection ended");
             }

@@ -110,6 +110,7 @@ impl Storage {
         };
         let taken_at = Timestamp::from_unix(taken_at.parse().unwrap_or_default());
         let mut step = self.begin().await?;
+        super::patience::take_your_time(&mut step, self.engine).await?;
         let removed = sqlx::query("DELETE FROM installation WHERE name = $1").bind(MARK);
         if removed.execute(&mut *step).await?.rows_affected() == 0 {
             return Ok(None); // another replica has just done it

@@ -52,7 +52,11 @@ impl Storage {
                 let writer = Writer::open(driver::at(&path, PATIENT)?, metrics.clone()).await?;
                 (pool, Some(writer), Some(path))
             }
-            Some("postgres" | "postgresql") => (small_pool().connect(url).await?, None, None),
+            Some("postgres" | "postgresql") => {
+                let bound = small_pool()
+                    .after_connect(|connection, _| Box::pin(super::patience::bound(connection)));
+                (bound.connect(url).await?, None, None)
+            }
             _ => return Err(OpenError::Address),
         };
         check_schema(&pool).await?;

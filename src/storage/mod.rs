@@ -21,6 +21,7 @@ mod listing;
 mod logins;
 mod notices;
 mod open;
+mod patience;
 mod people;
 mod readers;
 mod readiness;

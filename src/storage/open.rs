@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, SqlSafeStr};
+use sqlx::{AnyConnection, AnyPool, Connection, SqlSafeStr};
 use tokio::sync::watch;
 
 use super::readers::Readers;
@@ -123,6 +123,7 @@ impl Storage {
             .connect_with(options)
             .await?;
         check_sqlite(&pool).await?;
+        migrations().run(&pool).await?;
         let here = driver::at(&path, BUSY)?;
         let readers = Readers::new(here.clone());
         let metrics = Metrics::new();
@@ -135,10 +136,15 @@ impl Storage {
     }
 
     async fn open_postgres(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        // On a connection of its own, which may take its time: bringing large tables up to date does.
+        let mut connection = AnyConnection::connect(url).await?;
+        migrations().run(&mut connection).await?;
+        connection.close().await?;
         let pool = AnyPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(BUSY)
             .max_lifetime(Duration::from_mins(30))
+            .after_connect(|connection, _| Box::pin(super::patience::bound(connection)))
             .connect(url)
             .await?;
         let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
@@ -153,7 +159,6 @@ impl Storage {
         beside: Option<(&Path, Arc<File>)>,
         metrics: Metrics,
     ) -> Result<Self, OpenError> {
-        migrations().run(&pool).await?;
         let (path, only_process) = beside.unzip();
         let (writer, readers) = sqlite.unzip();
         let secret_key = super::installation::secret_key(&pool, secret_key, path).await?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -15,6 +15,9 @@ use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
 
 const CHANNEL: &str = "portcullis_grants_ended";
+/// How long one attempt to listen may take. The pause between the connections that it tries grows to a
+/// fifth of this, and with it what is said while PostgreSQL is back and nobody listens yet.
+const ONE_TRY: Duration = Duration::from_secs(2);
 /// Pause before listening is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -72,7 +75,14 @@ pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result
 }
 
 async fn connect(url: &str) -> sqlx::Result<PgListener> {
-    let mut listener = PgListener::connect(url).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ONE_TRY)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect(url)
+        .await?;
+    let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }

@@ -63,6 +63,7 @@ mod metrics;
 mod moving_clock;
 mod rates;
 mod reload;
+mod replicas;
 mod restart;
 mod server;
 mod stolen_database;

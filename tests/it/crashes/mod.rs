@@ -73,7 +73,7 @@ const DAMAGE: &[(&str, &str)] = &[
     ("a row without the row it refers to", "SELECT COUNT(*) FROM pragma_foreign_key_check"),
 ];
 
-async fn assert_sound(database: &Database, when: &str) {
+pub(crate) async fn assert_sound(database: &Database, when: &str) {
     let damage = if database.is_postgres() { &[] } else { DAMAGE };
     assert_never(database, NEVER, when).await;
     assert_never(database, damage, when).await;

@@ -286,7 +286,7 @@ fn loaded(text: &str) -> Config {
         .config
 }
 
-fn config(
+pub(crate) fn config(
     setup: &Setup,
     url: &str,
     listen: &str,

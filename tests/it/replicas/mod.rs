@@ -1,0 +1,11 @@
+//! Replicas: three real processes on one PostgreSQL, one of them killed or paused, PostgreSQL itself
+//! restarted, all of them replaced: `scripts/test-replicas`.
+
+mod database;
+mod everywhere;
+mod fleet;
+mod killed;
+mod load;
+mod logins;
+mod paused;
+mod rolling;
