@@ -76,6 +76,7 @@ impl Storage {
             readiness: Arc::default(),
             metrics,
             beside: true,
+            watched: None,
             _only_process: None,
         };
         if !storage.opens_known_text(&known) {
@@ -90,6 +91,9 @@ impl Storage {
         let mut last = self.mark_of_the_command_line().await.ok();
         loop {
             tokio::time::sleep(LOOK).await;
+            if let Some(watched) = &self.watched {
+                watched.look();
+            }
             // A database that is silent for a moment is everybody's trouble and is told elsewhere.
             let Ok(mark) = self.mark_of_the_command_line().await else { continue };
             if last.as_ref() != Some(&mark) {

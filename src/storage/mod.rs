@@ -14,6 +14,7 @@ mod clients;
 mod connections;
 mod console;
 mod driver;
+mod files;
 mod forgotten;
 mod grants;
 mod installation;
@@ -83,6 +84,9 @@ pub enum StorageError {
     /// Busy, full, unreachable: the same request may succeed later.
     #[error("the database cannot serve now: {0}")]
     Unavailable(#[source] sqlx::Error),
+    /// A file of the database was deleted or replaced under us.
+    #[error("a file of the database was deleted or replaced; nothing is written any more")]
+    Gone,
     /// Too many writes are waiting.
     #[error("too many writes are waiting for the database")]
     Busy,
@@ -154,6 +158,8 @@ pub struct Storage {
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
     beside: bool,
+    /// The files of an SQLite database that is served.
+    watched: Option<Arc<files::Watched>>,
     _only_process: Option<Arc<File>>,
 }
 
@@ -265,6 +271,7 @@ impl Storage {
     }
 
     async fn begin_unmarked(&self) -> Result<Step, StorageError> {
+        self.refuse_gone()?;
         let asked = Instant::now();
         let work = match &self.writer {
             Some(writer) => Work::Sqlite(writer.begin().await?),

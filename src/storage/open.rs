@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::readers::Readers;
 use super::replicas::Replicas;
 use super::writer::Writer;
-use super::{BUSY, Engine, Storage, StorageError, driver};
+use super::{BUSY, Engine, Storage, StorageError, driver, files};
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::metrics::Metrics;
 
@@ -47,6 +47,16 @@ pub enum OpenError {
     /// The bundled SQLite is one that can corrupt its log.
     #[error("SQLite {0} is too old; 3.51.3 or newer is needed")]
     SqliteTooOld(String),
+    /// A server has used the database, and now there is none.
+    #[error(
+        "the database {database} is missing or empty, and a server has used it before ({mark} says so). Is its volume mounted, was it moved? Put it back or restore a backup; to begin with an empty one, delete {mark} too"
+    )]
+    Lost {
+        /// The database.
+        database: PathBuf,
+        /// What says so.
+        mark: PathBuf,
+    },
     /// The file is damaged.
     #[error("the database is damaged ({0}); restore it from a backup")]
     Damaged(String),
@@ -109,9 +119,13 @@ impl Storage {
 
     async fn open_sqlite(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         let path = sqlite_path(url);
+        files::refuse_lost(&path)?;
         create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
         let lock = lock_for_this_process(&path)?;
         super::backup::refuse_foreign_log(&path)?;
+        let here = driver::at(&path, BUSY)?;
+        // A pool would try for a while to open what is damaged.
+        let first = super::writer::connect(&here).await.map_err(files::why)?;
         let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
@@ -124,14 +138,16 @@ impl Storage {
             .await?;
         check_sqlite(&pool).await?;
         migrations().run(&pool).await?;
-        let here = driver::at(&path, BUSY)?;
+        first.close().await?;
         let readers = Readers::new(here.clone());
         let metrics = Metrics::new();
         let writer = Writer::open(here, metrics.clone()).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
-        let storage =
+        let mut storage =
             Self::finish(pool, Some((writer, readers)), secret_key, beside, metrics).await?;
         storage.free_leases().await?;
+        files::mark_served(&path)?;
+        storage.watched = Some(Arc::new(files::Watched::new(&path)));
         Ok(storage)
     }
 
@@ -173,9 +189,10 @@ impl Storage {
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
             replicas: None,
             remembered_overview: Arc::default(),
-            readiness: super::readiness::Readiness::of(path),
+            readiness: Arc::default(),
             metrics,
             beside: false,
+            watched: None,
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;
@@ -271,7 +288,8 @@ pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
 
 async fn check_sqlite(pool: &AnyPool) -> Result<(), OpenError> {
     check_version(pool).await?;
-    let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;
+    let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await;
+    let verdict: String = verdict.map_err(files::why)?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));
     }

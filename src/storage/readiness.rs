@@ -1,8 +1,6 @@
 //! Whether the database can serve: it is there, answers and takes writes. Asked by `/ready`, which anybody
 //! may call as often as they like: it is found out every few seconds at most, by one for all.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -26,49 +24,24 @@ pub enum Ready {
     Unavailable,
     /// It can be read and not written: the disk is full or broken, somebody holds a lock.
     ReadOnly,
-    /// The file was moved or deleted: what is written now is lost at the next start.
+    /// A file of it was moved or deleted: nothing is written any more, which the next start would not find.
     FileGone,
 }
 
-/// The last answer, and what it takes to know the file again.
+/// The last answer, and when it was asked for.
 #[derive(Default)]
-pub(super) struct Readiness {
-    last: Mutex<Option<(Timestamp, Ready)>>,
-    file: Option<File>,
-}
-
-struct File {
-    path: PathBuf,
-    place: Option<(u64, u64)>,
-}
-
-impl Readiness {
-    pub(super) fn of(file: Option<&Path>) -> Arc<Self> {
-        let file = file.map(|path| File { path: path.to_owned(), place: place(path) });
-        Arc::new(Self { last: Mutex::default(), file })
-    }
-
-    fn file_is_there(&self) -> bool {
-        self.file.as_ref().is_none_or(|file| place(&file.path) == file.place)
-    }
-}
-
-/// Which file this is, whatever its name.
-fn place(path: &Path) -> Option<(u64, u64)> {
-    let found = std::fs::metadata(path).ok()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        Some((found.dev(), found.ino()))
-    }
-    #[cfg(not(unix))]
-    Some((0, u64::from(found.is_file())))
-}
+pub(super) struct Readiness(Mutex<Option<(Timestamp, Ready)>>);
 
 impl Storage {
     /// Whether the database can serve now.
     pub async fn ready(&self, now: Timestamp) -> Ready {
-        let mut last = self.readiness.last.lock().await;
+        if let Some(watched) = &self.watched {
+            watched.look();
+            if watched.are_gone() {
+                return Ready::FileGone;
+            }
+        }
+        let mut last = self.readiness.0.lock().await;
         if let Some((asked_at, ready)) = *last
             && now >= asked_at
             && now.since(asked_at) < FRESH
@@ -84,9 +57,6 @@ impl Storage {
     }
 
     async fn find_out(&self, now: Timestamp) -> Ready {
-        if !self.readiness.file_is_there() {
-            return Ready::FileGone;
-        }
         let read = tokio::time::timeout(PATIENCE, self.registered_clients()).await;
         if !matches!(read, Ok(Ok(_))) {
             return Ready::Unavailable;

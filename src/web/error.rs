@@ -51,7 +51,7 @@ impl From<StorageError> for ApiError {
                 tracing::error!(%cause, "the database cannot serve");
                 Self::Unavailable
             }
-            StorageError::Busy => {
+            StorageError::Busy | StorageError::Gone => {
                 tracing::warn!(cause = %error, "the database cannot serve");
                 Self::Unavailable
             }

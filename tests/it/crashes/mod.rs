@@ -1,6 +1,8 @@
 //! Threats §13: the real binary, killed with -9, and what must hold in the database afterwards.
 
 mod disk;
+mod files;
+mod migrations;
 mod random;
 #[cfg(debug_assertions)] // as the places themselves
 mod stop_points;

@@ -49,7 +49,18 @@ impl Served {
         Self::with(&Setup { tables, ..Setup::default() }).await
     }
 
+    /// Everything around a server that is yet to be started.
+    pub(crate) async fn prepared() -> Self {
+        Self::around(&Setup::default()).await
+    }
+
     async fn with(setup: &Setup) -> Self {
+        let mut served = Self::around(setup).await;
+        served.launch();
+        served
+    }
+
+    async fn around(setup: &Setup) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -60,19 +71,7 @@ impl Served {
         let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
         std::fs::write(&config, text).unwrap();
         let http = Http::default();
-        let mut served = Self {
-            url,
-            idp,
-            todo,
-            database,
-            http,
-            config,
-            child: None,
-            env: Vec::new(),
-            stopped: None,
-        };
-        served.launch();
-        served
+        Self { url, idp, todo, database, http, config, child: None, env: Vec::new(), stopped: None }
     }
 
     /// Starts the process and returns when it serves.
