@@ -27,7 +27,7 @@ pub struct IssuedCode {
 }
 
 /// How far the clocks of replicas may differ.
-const CLOCKS: Duration = Duration::from_secs(5);
+const CLOCKS: Duration = Duration::from_mins(1);
 
 /// What a client presents to redeem a code.
 #[derive(Clone, Copy, Debug)]

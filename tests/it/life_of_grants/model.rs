@@ -1,6 +1,7 @@
 //! What can happen, and what a careful reader of the specifications expects of it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use portcullis::clock::Timestamp;
 use portcullis::oauth::authorization_request::AuthorizationRequest;
@@ -87,6 +88,9 @@ pub(super) struct Login {
     pub(super) ended: bool,
 }
 
+/// A code from the future is one of before the clock went back; clocks may differ by this much.
+const CLOCKS: Duration = Duration::from_mins(1);
+
 /// A code that was sent to a client.
 pub(super) struct Code {
     pub(super) secret: Secret<AuthorizationCode>,
@@ -94,6 +98,7 @@ pub(super) struct Code {
     pub(super) scopes: ScopeSet,
     pub(super) person: usize,
     pub(super) sid: usize,
+    pub(super) issued_at: Timestamp,
     pub(super) expires_at: Timestamp,
     pub(super) failures: u32,
     /// Ended before anybody redeemed it: client blocked, person signed out.
@@ -121,7 +126,11 @@ impl Code {
             Expected::Counted
         } else if self.grant.is_some() {
             Expected::Replay
-        } else if self.dead || now >= self.expires_at || how == How::OtherResource {
+        } else if self.dead
+            || now >= self.expires_at
+            || now.plus(CLOCKS) < self.issued_at
+            || how == How::OtherResource
+        {
             Expected::Refused
         } else {
             Expected::First

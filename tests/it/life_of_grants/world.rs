@@ -342,6 +342,7 @@ impl World {
             scopes,
             person,
             sid: sid_of,
+            issued_at: now,
             expires_at,
             failures: 0,
             dead: false,
