@@ -33,7 +33,7 @@
 //!
 //! [`config`] is read at start, and again when it has changed (`app/reload.rs`: the next application takes the
 //! place of the present one, whole); [`app::App`] is everything a handler may reach, [`server`] accepts
-//! connections, [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
+//! connections and keeps their times (`server/`), [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
 //! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
 //! stands beside: `benches/`, and `load/`, a crate of its own. So do the fuzz targets, `fuzz/`, whose corpus
 //! `cargo test` runs too.

@@ -364,6 +364,24 @@ mod tests {
     }
 
     #[test]
+    fn connections_of_one_address_hold_at_their_number() {
+        let text = "public_url = \"http://127.0.0.1:8000\"\n[upstream]\nprovider = \"oidc\"\n\
+                    issuer = \"http://127.0.0.1:1\"\nclient_id = \"x\"\nclient_secret = \"x\"\n\
+                    [[resource]]\nid = \"https://a.example/mcp\"\nscopes = [\"a\"]\n";
+        let file = Some((std::path::Path::new("x.toml"), text.to_owned()));
+        let config = crate::config::Config::load(file, &std::collections::BTreeMap::new());
+        let limits = config.unwrap_or_else(|problems| panic!("{problems}")).config.limits.rates;
+        let rates = Rates::new(&limits, true, &Clock::System, Metrics::new());
+        let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        let mut places: Vec<_> = (0..100).map(|last| rates.connection(address(last))).collect();
+        assert!(places.iter().all(Option::is_some));
+        assert!(rates.connection(address(100)).is_none(), "the same network");
+        assert!(rates.connection([203, 0, 113, 7].into()).is_some(), "somebody else");
+        places.pop();
+        assert!(rates.connection(address(100)).is_some());
+    }
+
+    #[test]
     fn an_ipv6_customer_is_one_address() {
         let one: IpAddr = "2001:db8:1:2::1".parse().unwrap();
         let two: IpAddr = "2001:db8:1:2:ffff::9".parse().unwrap();

@@ -1,11 +1,12 @@
 //! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
 
+mod bodies;
+mod connection;
+mod patience;
 mod present;
 
-use std::future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,16 +14,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use present::Present;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -39,11 +34,14 @@ use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
 use crate::web::{error, limits};
 use crate::{admin, endpoints, gateway};
+use connection::{LengthTwice, Protocols};
 
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that come in while the listener closes are taken for this long.
 const LAST_CALL: Duration = Duration::from_millis(20);
+/// Time to read the first bytes of the last of them.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
 /// The clock may differ by this much from the time that has passed.
@@ -139,6 +137,8 @@ pub async fn serve(
         let delay = delay.max(LAST_CALL);
         tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
     }
+    // Each connection has been looked at by then: what was not read from is closed unanswered.
+    tokio::time::sleep(FIRST_LOOK).await;
     sweeper.abort();
     heeding.abort();
     keys.abort();
@@ -176,17 +176,12 @@ async fn accept(
     work: Work,
 ) {
     // What a connection may take is as it was at the start: see `config/changes.rs`.
-    let limits = present.app().config().limits;
+    let protocols = {
+        let app = present.app();
+        let http2 = side == Listener::Public && app.config().http2;
+        Arc::new(Protocols::new(app.config(), http2))
+    };
     let connections = Arc::new(Semaphore::new(limit));
-    // HTTP/1.1 alone: a proxy in front speaks HTTP/2 to the world, and telling both apart here would wait
-    // for ever on a connection that says too little.
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_headers(limits.header_count)
-        .max_buf_size((limits.request_target + limits.headers).max(8192)); // hyper takes no less
-    let builder = Arc::new(builder);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -208,40 +203,14 @@ async fn accept(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let present = Arc::clone(present);
-        let builder = Arc::clone(&builder);
+        let (present, protocols) = (Arc::clone(present), Arc::clone(&protocols));
         let watcher = graceful.watcher();
         let open = app.metrics().connection(side);
         tokio::spawn(async move {
             let _held = (place, ours, open);
-            if !speaks(&stream, limits.first_byte).await {
-                return;
-            }
-            let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
-                request.extensions_mut().insert(work);
-                let service = TowerToHyperService::new(present.service());
-                hyper::service::Service::call(&service, request)
-            });
-            let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-            // hyper reads what has come before it hears of a shutdown: then, it closes whatever it has
-            // not read from.
-            let first =
-                future::poll_fn(|context| Poll::Ready(connection.poll_unpin(context))).await;
-            if first.is_ready() {
-                return;
-            }
-            if let Err(cause) = watcher.watch(connection).await {
-                tracing::debug!(%cause, "a connection ended");
-            }
+            protocols.serve(stream, peer, &present, work, watcher).await;
         });
     }
-}
-
-/// Whether the other side says anything in time. The protocol detection below us waits for ever.
-async fn speaks(stream: &TcpStream, within: Duration) -> bool {
-    let mut byte = [0];
-    matches!(tokio::time::timeout(within, stream.peek(&mut byte)).await, Ok(Ok(1)))
 }
 
 /// One address has as many connections as it may.
@@ -281,7 +250,7 @@ async fn check(doorway: &Doorway, mut request: Request, next: Next) -> Response 
             "The request headers are too large",
         );
     }
-    if ambiguous(request.headers()) {
+    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
         return answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous");
     }
     // Orchestrators probe by address.
@@ -329,16 +298,19 @@ async fn check(doorway: &Doorway, mut request: Request, next: Next) -> Response 
 fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
     let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     let all: usize = headers.iter().map(length).sum();
+    if headers.len() > limits.header_count {
+        return true; // HTTP/2 does not count them
+    }
     // A bearer token has a limit of its own, and a challenge for an answer.
     let others = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION);
     all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
 }
 
-/// Two hosts, or two ways to tell where the body ends: the next hop could read another request.
+/// Two hosts, or a name that many servers read as another one (`_` for `-`): the next hop could read
+/// another request.
 fn ambiguous(headers: &HeaderMap) -> bool {
     headers.get_all(header::HOST).iter().count() > 1
-        || (headers.contains_key(header::CONTENT_LENGTH)
-            && headers.contains_key(header::TRANSFER_ENCODING))
+        || headers.keys().any(|name| name.as_str().contains('_'))
 }
 
 /// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A

@@ -4,11 +4,14 @@
 //! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
 
 pub mod audit;
+mod lines;
 pub mod metrics;
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+
+pub use lines::limit_lines;
 
 use crate::oauth::secret::random_bytes;
 
@@ -31,7 +34,7 @@ pub fn install(level: Option<&str>, format: LogFormat) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(lines::Lines);
     // A second call, as in tests, keeps the first subscriber.
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),

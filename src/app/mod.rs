@@ -63,6 +63,7 @@ pub enum AppError {
 impl App {
     /// Puts the application together over an open database.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
+        storage.limit_size(config.limits.database_size).await?;
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
         if storage.settle_restored(clock.now(), restored).await?.is_some() {
             tracing::warn!("the database is a restored backup: everybody has to sign in again");

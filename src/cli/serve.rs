@@ -22,6 +22,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return fail(&problems),
     };
+    telemetry::limit_lines(loaded.config.limits.log_line);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

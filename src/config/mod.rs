@@ -44,6 +44,8 @@ pub struct Config {
     pub public_url: PublicUrl,
     /// Where we listen; a proxy in front speaks TLS.
     pub listen: SocketAddr,
+    /// Whether proxies may speak HTTP/2 to us (prior knowledge, without TLS).
+    pub http2: bool,
     /// `sqlite://…` or `postgres://…`; may hold a password.
     pub database_url: SecretText,
     /// Seals what rests in the database; generated beside an SQLite file when absent.
@@ -369,6 +371,14 @@ pub struct Limits {
     pub first_byte: Duration,
     /// A request's headers must have arrived by then.
     pub header_time: Duration,
+    /// The body of a request must have arrived by then, and what is sent must be taken away in time.
+    pub body_time: Duration,
+    /// A connection without a request is closed after this.
+    pub idle_time: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// Requests that an HTTP/2 client takes back before they were looked at.
+    pub http2_resets: usize,
     /// Live grants of one person to one client; the one least recently used goes.
     pub grants_per_client: u32,
     /// Live grants of one person; the one least recently used goes.
@@ -383,8 +393,16 @@ pub struct Limits {
     pub register_body: usize,
     /// Bytes of a token or revocation request.
     pub token_body: usize,
+    /// Bytes of a decision on the consent page.
+    pub consent_body: usize,
+    /// Consent pages that one browser is shown for one client in ten minutes, those that were approved aside.
+    pub consent_pages: usize,
     /// Bytes of an MCP request.
     pub gateway_body: usize,
+    /// Messages of an MCP request.
+    pub gateway_batch: usize,
+    /// An event stream on which nothing comes is closed after this.
+    pub stream_idle: Duration,
     /// Longest wait for the first byte of an MCP server's answer.
     pub gateway_response: Duration,
     /// From the order to end until no more work is taken: 0 to 60 seconds.
@@ -393,6 +411,8 @@ pub struct Limits {
     pub redirect_uris: usize,
     /// Logins on their way, in all.
     pub pending_logins: u64,
+    /// Logins on their way, from one address.
+    pub pending_logins_per_address: u64,
     /// Logins on their way, of one browser.
     pub pending_logins_per_browser: usize,
     /// Open connections.
@@ -401,6 +421,10 @@ pub struct Limits {
     pub code_attempts: u32,
     /// How often a successor is handed out again.
     pub grace_replays: u32,
+    /// Bytes of an SQLite database.
+    pub database_size: u64,
+    /// Bytes of a line of the log.
+    pub log_line: usize,
 }
 
 /// How often somebody may ask, and how much at once.

@@ -13,6 +13,7 @@ use axum::response::Response;
 use super::consent::ConsentRequest;
 use super::{remembered, standing, step_up};
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
 use crate::oauth::client::{Client, Origin};
@@ -48,11 +49,13 @@ pub(super) async fn get(
     };
     match check(&app, &client, &params, &back) {
         Ok((request, resource)) => {
+            let address = ClientAddress::of(&extensions);
             let remembered =
-                remembered::lead_on(&app, &headers, &params, &client, &request).await?;
+                remembered::lead_on(&app, &headers, &params, &client, &request, address).await?;
             if let Some(led_on) = remembered {
                 return Ok(led_on);
             }
+            not_too_often(&app, &headers, &client)?;
             let before = step_up::approved_before(&app, &headers, &request).await;
             Ok(ask(&app, &headers, (&client, &standing), request, resource, &before))
         }
@@ -149,6 +152,26 @@ fn asked_resource<'a>(
     }
 }
 
+/// A client that sends the person here again and again, until Approve is pressed to be rid of it, is held
+/// back (threats PH-02). Only the browser knows how often it was asked: nothing is stored.
+fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), PageError> {
+    let cookies = Cookies::new(app.config().public_url.is_https());
+    let shown = cookies.consents_for(headers, &ConsentRequest::client_tag(&client.id));
+    let since = app.now().minus(ConsentRequest::LIFETIME);
+    let recent = shown.iter().filter(|id| shown_at(id).is_some_and(|at| at > since)).count();
+    if recent < app.config().limits.consent_pages {
+        return Ok(());
+    }
+    let (status, message) = (StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+    Err(PageError::new(headers, status, message, &"this browser was asked too often"))
+}
+
+/// When the page with this id was shown.
+fn shown_at(id: &str) -> Option<Timestamp> {
+    let millis = i64::from_str_radix(id.get(..12)?, 16).ok()?;
+    Some(Timestamp::from_unix(millis / 1000))
+}
+
 /// Step 4: ask the person. The page carries the whole request, sealed and bound to this browser.
 pub(super) fn ask(
     app: &App,
@@ -202,7 +225,9 @@ pub(super) fn ask(
     for evicted in cookies.consents_beyond(headers, keep) {
         set_cookies.append(header::SET_COOKIE, cookies.clear_consent(&evicted));
     }
+    let tag = ConsentRequest::client_tag(&client.id);
     let lifetime = ConsentRequest::LIFETIME.as_secs();
-    set_cookies.append(header::SET_COOKIE, cookies.set_consent(&consent.id, &browser, lifetime));
+    set_cookies
+        .append(header::SET_COOKIE, cookies.set_consent(&consent.id, &browser, &tag, lifetime));
     response
 }

@@ -1,11 +1,12 @@
 //! `POST /consent`: the person's decision. Approve is the moment at which anything becomes durable,
 //! the browser is bound, and the identity provider may be reached.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,13 +23,12 @@ use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::storage::{ApprovedPage, Decided};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::body;
+use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
+use crate::web::error::ApiError;
 use crate::web::pages::Message;
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
-
-/// Largest form read.
-const MAX_FORM: usize = 16 * 1024;
 
 /// A consent page, as it travels sealed inside itself.
 #[derive(Serialize, Deserialize)]
@@ -59,6 +59,14 @@ impl ConsentRequest {
         URL_SAFE_NO_PAD.encode(context.finish())
     }
 
+    /// What the browser's cookies remember of the client that asked.
+    pub(super) fn client_tag(client_id: &str) -> String {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        context.update(b"portcullis consent client ");
+        context.update(client_id.as_bytes());
+        URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..9])
+    }
+
     pub(super) fn seal(&self, sealer: &Sealer) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         sealer.seal(Purpose::Consent, "consent", &json)
@@ -74,9 +82,10 @@ pub(super) async fn post(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
     body: Body,
 ) -> Result<Response, PageError> {
-    let form = read_form(&headers, query.as_deref(), body).await?;
+    let form = read_form(&app, &headers, query.as_deref(), body).await?;
     let consent = same_browser(&app, &headers, &form)?;
     let now = app.now();
     if now >= Timestamp::from_unix(consent.expires_at) {
@@ -88,8 +97,11 @@ pub(super) async fn post(
     standing::of_client(&app, &headers, &client.id).await?;
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
+    let approved = form.get("decision") == Ok(Some("approve"));
     let decided = match form.get("decision") {
-        Ok(Some("approve")) => approve(&app, &headers, &consent).await,
+        Ok(Some("approve")) => {
+            approve(&app, &headers, &consent, ClientAddress::of(&extensions)).await
+        }
         Ok(Some("deny")) => deny(&app, &headers, &consent, &back).await,
         _ => {
             let status = StatusCode::BAD_REQUEST;
@@ -99,7 +111,18 @@ pub(super) async fn post(
     };
     let mut response = decided?;
     let cookies = Cookies::new(app.config().public_url.is_https());
-    response.headers_mut().append(header::SET_COOKIE, cookies.clear_consent(&consent.id));
+    // What was denied still counts among the pages that this browser was shown for the client.
+    if approved {
+        let tag = ConsentRequest::client_tag(&client.id);
+        let mut others = cookies.consents_for(&headers, &tag);
+        others.retain(|page| *page != consent.id);
+        let lifetime = ConsentRequest::LIFETIME.as_secs();
+        for page in others {
+            let set = cookies.count_no_more(&headers, &page, lifetime);
+            response.headers_mut().extend(set.map(|set| (header::SET_COOKIE, set)));
+        }
+        response.headers_mut().append(header::SET_COOKIE, cookies.clear_consent(&consent.id));
+    }
     Ok(response)
 }
 
@@ -108,13 +131,21 @@ fn forbidden(headers: &HeaderMap, message: Message<'static>, reason: &str) -> Pa
 }
 
 async fn read_form(
+    app: &App,
     headers: &HeaderMap,
     query: Option<&str>,
     body: Body,
 ) -> Result<Params, PageError> {
-    let body = body::read(body, MAX_FORM).await.map_err(|_| {
-        let status = StatusCode::PAYLOAD_TOO_LARGE;
-        PageError::new(headers, status, Message::RequestTooLarge, &"the form is too large")
+    let limit = app.config().limits.consent_body;
+    let body = body::read(body, limit).await.map_err(|error| {
+        let (status, message, reason) = if matches!(error, ApiError::TooLarge) {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            (status, Message::RequestTooLarge, "the form is too large")
+        } else {
+            let message = Message::InvalidRequest { what: "form" };
+            (StatusCode::BAD_REQUEST, message, "the form did not arrive whole")
+        };
+        PageError::new(headers, status, message, &reason)
     })?;
     Params::from_post(headers, query, &body).map_err(|refused| {
         let message = Message::InvalidRequest { what: "form" };
@@ -187,21 +218,22 @@ async fn approve(
     app: &App,
     headers: &HeaderMap,
     consent: &ConsentRequest,
+    address: Option<IpAddr>,
 ) -> Result<Response, PageError> {
     // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
-    let start = Start::prepare(app, consent.request.clone(), consent.metadata_hash.clone())
-        .await
-        .map_err(|error| people::unreachable_page(headers, &error))?;
+    let start =
+        Start::prepare(app, consent.request.clone(), consent.metadata_hash.clone(), address)
+            .await
+            .map_err(|error| people::unreachable_page(headers, &error))?;
 
     let page = ApprovedPage {
         consent_id: &consent.id,
         expires_at: Timestamp::from_unix(consent.expires_at),
     };
     let event = about(app, consent, "consent_approved").with("login_id", start.id.as_str());
-    let quota = app.config().limits.pending_logins;
     let decided = app
         .storage()
-        .approve(page, &start.new_login(app), app.now(), quota, event)
+        .approve(page, &start.new_login(app), app.now(), Start::quota(app), event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let approval = match decided {

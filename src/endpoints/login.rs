@@ -1,12 +1,15 @@
 //! The start of a login: what is stored when a person has approved, and how the browser is sent on.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
 use crate::app::App;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
-use crate::storage::{Approval, NewLogin, PendingLogin};
+use crate::rates::network;
+use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin};
 use crate::upstream::{LoginToStart, UpstreamError};
 use crate::web::cookies::Cookies;
 use crate::web::people;
@@ -18,6 +21,7 @@ pub(super) struct Start {
     binding: Secret<BrowserBinding>,
     to: LoginToStart,
     pending: PendingLogin,
+    network: Option<String>,
 }
 
 impl Start {
@@ -26,6 +30,7 @@ impl Start {
         app: &App,
         request: AuthorizationRequest,
         metadata_hash: String,
+        address: Option<IpAddr>,
     ) -> Result<Self, UpstreamError> {
         let to = app.upstream().prepare_login().await?;
         let id = new_id(app.clock());
@@ -34,8 +39,15 @@ impl Start {
             binding: Secret::generate(&id),
             pending: to.pending(request, metadata_hash),
             to,
+            network: address.map(|address| network(address).to_string()),
             id,
         })
+    }
+
+    /// How many may be on their way.
+    pub(super) fn quota(app: &App) -> LoginQuota {
+        let limits = &app.config().limits;
+        LoginQuota { in_all: limits.pending_logins, per_network: limits.pending_logins_per_address }
     }
 
     /// What is to be stored with the approval.
@@ -45,6 +57,7 @@ impl Start {
             state: self.state.hash(),
             binding: self.binding.hash(),
             login: &self.pending,
+            network: self.network.clone(),
             expires_at: app.now().plus(app.config().tokens.login),
         }
     }

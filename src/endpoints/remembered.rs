@@ -6,6 +6,7 @@
 //! back from there and is not who approved is asked like anybody else.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -37,6 +38,7 @@ pub(super) async fn lead_on(
     params: &Params,
     client: &Client,
     request: &AuthorizationRequest,
+    address: Option<IpAddr>,
 ) -> Result<Option<Response>, PageError> {
     let wants_page = params.get("prompt").is_ok_and(|prompt| prompt.is_some());
     if wants_page || !comes_directly(headers) || !answers_to_website(request) {
@@ -51,7 +53,8 @@ pub(super) async fn lead_on(
         return Ok(None);
     }
     // While the provider is away the page can be read; pressing Approve there says what is wrong.
-    let Ok(start) = Start::prepare(app, request.clone(), metadata).await else { return Ok(None) };
+    let start = Start::prepare(app, request.clone(), metadata, address).await;
+    let Ok(start) = start else { return Ok(None) };
     let event = app
         .event("consent_remembered", Actor::Person)
         .client(&request.client_id)
@@ -59,9 +62,9 @@ pub(super) async fn lead_on(
         .with("login_id", start.id.as_str())
         .with("remembered_id", token.id())
         .with("scopes", request.scopes.to_string());
-    let quota = app.config().limits.pending_logins;
     let new = start.new_login(app);
-    let approved = app.storage().approve_remembered(&token, &new, now, quota, event).await;
+    let approved =
+        app.storage().approve_remembered(&token, &new, now, Start::quota(app), event).await;
     Ok(approved.map_err(storage)?.map(|approval| start.lead_on(app, headers, &approval)))
 }
 

@@ -18,9 +18,7 @@ use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::Actor;
 use crate::web::body;
-
-/// Most messages in a batch (MCP 2025-03-26).
-const MAX_BATCH: usize = 100;
+use crate::web::error::ApiError;
 
 /// A request that may be sent on.
 pub(super) struct Authorized {
@@ -36,15 +34,13 @@ pub(super) async fn authorize(
     caller: &Caller,
     request: Request,
 ) -> Result<Authorized, Refused> {
-    let limit = app.config().limits.gateway_body;
+    let (limit, most) = (app.config().limits.gateway_body, app.config().limits.gateway_batch);
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(Refused::TooLarge);
     }
     if request.method() != Method::POST {
         // Messages come with POST alone; a server that looked at others would read what nobody has.
-        let (parts, body) = request.into_parts();
-        body::skip(body).await;
-        let request = Request::from_parts(parts, Body::empty());
+        let request = request.map(|_| Body::empty());
         return Ok(Authorized { request, lists_tools: false });
     }
     if resource.tools.is_empty() {
@@ -53,11 +49,14 @@ pub(super) async fn authorize(
     }
     let (mut parts, body) = request.into_parts();
     one_reading(&mut parts.headers)?;
-    let body = body::read(body, limit).await.map_err(|_| Refused::TooLarge)?;
+    let body = body::read(body, limit).await.map_err(|error| match error {
+        ApiError::TooSlow => Refused::TooSlow,
+        _ => Refused::TooLarge,
+    })?;
     // Duplicate members would let us and the MCP server read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
     let messages = match &message {
-        Value::Array(batch) if batch.len() <= MAX_BATCH => batch.as_slice(),
+        Value::Array(batch) if batch.len() <= most => batch.as_slice(),
         Value::Array(_) => return Err(Refused::TooLarge),
         single => std::slice::from_ref(single),
     };

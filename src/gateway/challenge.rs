@@ -35,6 +35,8 @@ pub(super) enum Refused {
     Upgrade,
     /// The body is larger than the gateway reads.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
     /// The body is not JSON-RPC, and tool rules need to read it.
     NotJsonRpc,
     /// No session of this caller: a client then starts a new one.
@@ -97,6 +99,11 @@ impl Refused {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request_too_large",
                 "The request body is too large for this gateway",
+            ),
+            Self::TooSlow => plain(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_too_slow",
+                "The request body did not arrive in time",
             ),
             Self::NotJsonRpc => {
                 json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")

@@ -15,6 +15,7 @@ use super::authenticate::Caller;
 use super::authorize::Authorized;
 use super::challenge::Refused;
 use super::events::{Judge, Judged, Verdict};
+use super::idle::CutWhenIdle;
 use super::stream::{Authority, CutWhenEnded, Placed, until_ended};
 use super::tools_list::{Filtered, Hidden};
 use super::{assertion, legacy, session};
@@ -22,6 +23,7 @@ use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
 use crate::rates::Place;
 use crate::storage::GrantState;
+use crate::web::body;
 
 /// Headers that pass to the MCP server, beside every `mcp-*`.
 const TO_BACKEND: [HeaderName; 8] = [
@@ -83,6 +85,9 @@ pub(super) async fn forward(
     let answer = answer.map_err(|_| Refused::GatewayTimeout)?.map_err(|error| {
         if caused_by_limit(&error) {
             return Refused::TooLarge;
+        }
+        if body::is_late(&error) {
+            return Refused::TooSlow;
         }
         tracing::warn!(resource = resource.id, %error, "the MCP server cannot be reached");
         Refused::BadGateway("The MCP server cannot be reached")
@@ -231,6 +236,7 @@ async fn pass_back(
     });
     let body = Body::new(body);
     let body = if is_stream {
+        let body = Body::new(CutWhenIdle::new(body, app.config().limits.stream_idle));
         let inner = match judge(app, resource, &caller, hidden) {
             Some(judge) => {
                 readable(&mut parts.headers)?;

@@ -9,6 +9,7 @@ mod authorize;
 mod challenge;
 mod events;
 mod forward;
+mod idle;
 mod legacy;
 mod origin;
 mod session;
@@ -28,7 +29,6 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::telemetry::metrics::{Calls, Passed};
-use crate::web::body;
 use authenticate::authenticate;
 use challenge::Refused;
 
@@ -86,13 +86,7 @@ async fn serve(
     // From here on nothing that ends the grant is missed.
     let ended = app.storage().grants_ended();
     // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
-    let caller = match authenticate(app, resource, request.headers()).await {
-        Ok(caller) => caller,
-        Err(refused) => {
-            body::skip(request.into_body()).await;
-            return Err(refused);
-        }
-    };
+    let caller = authenticate(app, resource, request.headers()).await?;
     if !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
         return Err(Refused::Method);
     }

@@ -45,8 +45,19 @@ pub struct NewLogin<'a> {
     pub binding: SecretHash<BrowserBinding>,
     /// What was approved.
     pub login: &'a PendingLogin,
+    /// The network of the person's address, where it is one customer's.
+    pub network: Option<String>,
     /// When the login must be finished.
     pub expires_at: Timestamp,
+}
+
+/// How many logins may be on their way.
+#[derive(Clone, Copy, Debug)]
+pub struct LoginQuota {
+    /// In all.
+    pub in_all: u64,
+    /// From one network.
+    pub per_network: u64,
 }
 
 /// Proof that a person approved and that the approval is durable. Only storage can make one, and
@@ -87,7 +98,7 @@ impl Storage {
         page: ApprovedPage<'_>,
         new: &NewLogin<'_>,
         now: Timestamp,
-        quota: u64,
+        quota: LoginQuota,
         event: AuditEvent,
     ) -> Result<Decided<Approval>, StorageError> {
         let request = self.seal_json("logins.request", new.id, new.login)?;
@@ -114,7 +125,7 @@ impl Storage {
         token: &Secret<RememberedConsent>,
         new: &NewLogin<'_>,
         now: Timestamp,
-        quota: u64,
+        quota: LoginQuota,
         event: AuditEvent,
     ) -> Result<Option<Approval>, StorageError> {
         let login = PendingLogin { remembered: Some(token.id().to_owned()), ..new.login.clone() };
@@ -212,13 +223,15 @@ async fn begin_login(
     new: &NewLogin<'_>,
     request: String,
     now: Timestamp,
-    quota: u64,
+    quota: LoginQuota,
 ) -> Result<bool, StorageError> {
     let written = sqlx::query(
         "INSERT INTO logins
-             (id, state_hash, binding_hash, client_id, request, created_at, expires_at)
-         SELECT $1, $2, $3, $4, $5, $6, $7
-         WHERE (SELECT COUNT(*) FROM logins WHERE expires_at > $6 AND ended_at IS NULL) < $8",
+             (id, state_hash, binding_hash, client_id, request, created_at, expires_at, network)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $10
+         WHERE (SELECT COUNT(*) FROM logins WHERE expires_at > $6 AND ended_at IS NULL) < $8
+           AND (SELECT COUNT(*) FROM logins
+                WHERE network = $10 AND expires_at > $6 AND ended_at IS NULL) < $9",
     )
     .bind(new.id)
     .bind(new.state.as_str())
@@ -227,7 +240,9 @@ async fn begin_login(
     .bind(request)
     .bind(now.unix())
     .bind(new.expires_at.unix())
-    .bind(i64::try_from(quota).unwrap_or(i64::MAX))
+    .bind(i64::try_from(quota.in_all).unwrap_or(i64::MAX))
+    .bind(i64::try_from(quota.per_network).unwrap_or(i64::MAX))
+    .bind(new.network.as_deref())
     .execute(&mut **step)
     .await?;
     Ok(written.rows_affected() == 1)

@@ -1,32 +1,32 @@
-//! Reading bodies, never more than an endpoint wants, and never for ever.
+//! Reading bodies, never more than an endpoint wants.
 
-use std::time::Duration;
+use std::error::Error;
+use std::io::ErrorKind;
 
 use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::{ApiError, RequestRefused};
 
-/// A body that is read as a whole must have arrived by then.
-const ARRIVAL: Duration = Duration::from_secs(30);
-
-/// How much is read of a body that nobody wants, and for how long.
-const SKIPPED: usize = 64 * 1024;
-const SKIPPING: Duration = Duration::from_secs(1);
-
-/// Reads a body that nobody wants. An answer to a request that was not read whole ends the connection,
-/// and the client, still writing, loses that answer or the next request it sends.
-pub async fn skip(body: Body) {
-    let reading = Limited::new(body, SKIPPED).collect();
-    let _ = tokio::time::timeout(SKIPPING, reading).await;
+/// Reads a whole body of at most `limit` bytes. The connection sees to it that it arrives in time.
+pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
+        Err(error) if is_late(error.as_ref()) => Err(ApiError::TooSlow),
+        Err(_) => Err(RequestRefused("the body did not arrive whole".to_owned()).into()),
+    }
 }
 
-/// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let incomplete = || RequestRefused("the body did not arrive whole".to_owned()).into();
-    match tokio::time::timeout(ARRIVAL, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
-        Ok(Err(_)) | Err(_) => Err(incomplete()),
+/// Whether a body was given up because it took too long to arrive.
+pub fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
+            return true;
+        }
+        next = error.source();
     }
+    false
 }

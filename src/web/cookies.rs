@@ -46,6 +46,7 @@ impl Cookies {
     /// The value that marks this browser for the consent page `id`, when it has a well-formed one.
     pub fn consent(self, headers: &HeaderMap, id: &str) -> Option<String> {
         let value = only(headers, &self.name(CONSENT, id))?;
+        let value = value.get(..43)?.to_owned(); // what follows says which client asked
         let fits = value.len() == 43
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then_some(value)
@@ -53,8 +54,30 @@ impl Cookies {
 
     /// `Set-Cookie` for the mark of the consent page `id`, for as long as the page lives. One per page:
     /// of two pages opened at once, neither may take the other's mark away.
-    pub fn set_consent(self, id: &str, value: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(CONSENT, id), value, Some(max_age))
+    /// `tag` says for which client.
+    pub fn set_consent(self, id: &str, value: &str, tag: &str, max_age: u64) -> HeaderValue {
+        self.build(self.name(CONSENT, id), &format!("{value}.{tag}"), Some(max_age))
+    }
+
+    /// `Set-Cookie` that leaves the mark of a consent page as it is, and no longer counts it.
+    pub fn count_no_more(self, headers: &HeaderMap, id: &str, max_age: u64) -> Option<HeaderValue> {
+        let value = self.consent(headers, id)?;
+        Some(self.build(self.name(CONSENT, id), &value, Some(max_age)))
+    }
+
+    /// Pages that this browser was shown for the client that `tag` stands for and has not approved,
+    /// oldest first.
+    pub fn consents_for(self, headers: &HeaderMap, tag: &str) -> Vec<String> {
+        let prefix = format!("{}{CONSENT}", self.prefix());
+        let jar = CookieJar::from_headers(headers);
+        let pages = jar.iter().filter_map(|cookie| {
+            let id = cookie.name().strip_prefix(&prefix).filter(|id| is_id(id))?;
+            let (_, of) = cookie.value().split_once('.')?;
+            (of == tag).then(|| id.to_owned())
+        });
+        let mut pages: Vec<String> = pages.collect();
+        pages.sort_unstable(); // ids begin with their time
+        pages
     }
 
     /// `Set-Cookie` that removes the mark of a consent page.

@@ -32,6 +32,8 @@ pub enum ApiError {
     },
     /// The body is larger than the endpoint reads.
     TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
     /// A passing fault of ours or of the identity provider; nothing was consumed.
     Unavailable,
     /// A fault of ours. Only the log reads it.
@@ -199,6 +201,11 @@ impl IntoResponse for ApiError {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 ErrorCode::InvalidRequest,
                 Some("the body is too large"),
+            ),
+            Self::TooSlow => error(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorCode::InvalidRequest,
+                Some("the body did not arrive in time"),
             ),
             Self::Unavailable => retry(
                 error(

@@ -155,7 +155,8 @@ impl IntoResponse for PageError {
         };
         let mut response = page.render();
         response.extensions_mut().insert(Shown { reference: self.reference, reason: self.reason });
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+        if again.contains(&self.status) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
         response

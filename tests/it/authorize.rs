@@ -131,7 +131,7 @@ async fn ds_01_asking_a_thousand_times_writes_nothing() {
     let app = TestApp::start().await;
     let client = app.client().await;
     for _ in 0..100 {
-        client.ask(&[]).await;
+        client.elsewhere().ask(&[]).await; // a browser each
     }
     for table in ["SELECT COUNT(*) FROM logins", "SELECT COUNT(*) FROM consents"] {
         assert_eq!(app.database.number(table).await, 0);

@@ -1,8 +1,10 @@
 //! The quotas of the threat catalogue, each at its number and one past it. The address that asks is
 //! what a trusted proxy says.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::{Answer, encode};
@@ -285,4 +287,279 @@ async fn bodies_hold_at_their_numbers() {
     };
     assert_eq!(post("/register", "application/json", registration(1024)).await, 201);
     assert_eq!(post("/register", "application/json", registration(1025)).await, 413);
+}
+
+#[tokio::test]
+async fn decisions_and_mcp_requests_hold_at_their_sizes() {
+    let app = TestApp::with(limits(
+        "consent_body = 8192\ngateway_body = 1024\ngateway_batch = 3\nrequests_per_person = 100",
+    ))
+    .await;
+    let consent = async |length: usize| {
+        let headers = [("content-type", FORM), ("accept", "text/html")];
+        let form = format!("x={}", "y".repeat(length - 2));
+        app.http.send("POST", &app.at("/consent"), &headers, form).await.status.as_u16()
+    };
+    assert_eq!(consent(8192).await, 403);
+    assert_eq!(consent(8193).await, 413);
+
+    let (_, tokens) = app.tokens_of("bob").await;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let call = async |body: String| {
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+            ("mcp-protocol-version", "2026-07-28"),
+        ];
+        app.http.send("POST", &app.mcp_url(), &headers, body).await.status.as_u16()
+    };
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+    let padded = |length: usize| ping.clone() + &" ".repeat(length - ping.len());
+    let batch = |messages: usize| format!("[{}]", vec![ping.as_str(); messages].join(","));
+    assert_eq!(call(padded(1024)).await, 200);
+    assert_eq!(call(padded(1025)).await, 413);
+    assert_ne!(call(batch(3)).await, 413);
+    assert_eq!(call(batch(4)).await, 413);
+}
+
+#[tokio::test]
+async fn ph_02_a_browser_is_shown_so_many_pages_of_one_client_that_it_did_not_approve() {
+    let app = TestApp::with(limits("consent_pages = 2")).await;
+    let client = app.client().await;
+    let url = client.authorize_url(&[]);
+    let other = McpClient { browser: client.browser.clone(), ..app.client_named("other").await };
+
+    let (_, denied) = client.ask(&[]).await;
+    client.decide(&denied, "deny").await.assert_leads_to(&client.redirect_uri);
+    let (_, last) = client.ask(&[]).await;
+    let page = client.browser.get(&url).await;
+    page.assert_page(429);
+    is_told_to_wait(&page, 429);
+
+    other.ask(&[]).await;
+    client.elsewhere().ask(&[]).await; // another browser
+    app.advance(9 * 60);
+    client.browser.get(&url).await.assert_page(429);
+    client.decide(&last, "approve").await.assert_leads_to(app.idp.issuer());
+    client.ask(&[]).await;
+    client.ask(&[]).await;
+    client.browser.get(&url).await.assert_page(429);
+    app.advance(10 * 60);
+    client.ask(&[]).await;
+}
+
+#[tokio::test]
+async fn logins_on_their_way_from_one_address_hold_at_their_number() {
+    let app = TestApp::with(limits("pending_logins_per_address = 2\nconsent_pages = 10")).await;
+    let client = app.client().await;
+    let approve = async |from: &str| {
+        let (_, form) = client.ask(&[]).await;
+        let body = encode(&form.with(&[("decision", "approve")]));
+        let headers = [
+            ("accept", "text/html"),
+            ("content-type", FORM),
+            ("origin", app.url.as_str()),
+            ("sec-fetch-site", "same-origin"),
+            ("x-forwarded-for", from),
+        ];
+        client.browser.send("POST", &form.action, &headers, &body).await
+    };
+    let first = approve("203.0.113.7").await;
+    first.assert_leads_to(app.idp.issuer());
+    approve("203.0.113.7").await.assert_leads_to(app.idp.issuer());
+    let page = approve("203.0.113.7").await;
+    page.assert_page(429);
+    is_told_to_wait(&page, 429);
+    approve("203.0.113.8").await.assert_leads_to(app.idp.issuer());
+
+    let callback = client.log_in(first.location(), "bob").await;
+    client.browser.get(&callback).await.assert_leads_to(&client.redirect_uri);
+
+    approve("203.0.113.7").await.assert_leads_to(app.idp.issuer());
+    approve("203.0.113.7").await.assert_page(429);
+    app.advance(15 * 60);
+    approve("203.0.113.7").await.assert_leads_to(app.idp.issuer());
+}
+
+#[tokio::test]
+async fn requests_of_a_person_at_the_gateway_hold_at_their_number() {
+    let app = TestApp::with(limits("requests_per_person = 2")).await;
+    let (client, tokens) = app.tokens_of("bob").await;
+    let (other, others) = app.tokens_of("alice").await;
+    // What is still being sent is under way.
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nExpect: 100-continue\r\n\
+         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n",
+        app.url.trim_start_matches("http://"),
+        tokens.access_token
+    );
+    let begin = async || {
+        let mut connection = raw::connect(&app.url).await;
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut told = [0; 25];
+        connection.read_exact(&mut told).await.unwrap();
+        assert!(told.starts_with(b"HTTP/1.1 100"));
+        connection
+    };
+    let one = begin().await;
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+    let two = begin().await;
+    let refused = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
+    is_told_to_wait(&refused, 429);
+    other.call_tool(&others.access_token, "get-todos", json!({})).await.assert_status(200);
+    drop((one, two));
+    let again = async || client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
+    while again().await.status == 429 {}
+}
+
+#[tokio::test]
+async fn an_event_stream_on_which_nothing_comes_is_closed() {
+    let app = TestApp::with(limits("stream_idle = \"1s\"")).await;
+    let (_, tokens) = app.tokens_of("bob").await;
+    let authorization = format!("Bearer {}", tokens.access_token);
+    let accept = "application/json, text/event-stream";
+    let mut headers = vec![("authorization", authorization.as_str()), ("accept", accept)];
+    let initialize = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": { "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } },
+    });
+    let session = app.http.post_json(&app.mcp_url(), &initialize, &headers).await;
+    let session = session.header("mcp-session-id").unwrap().to_owned();
+    headers.push(("mcp-session-id", &session));
+
+    let stream = app.http.open("GET", &app.mcp_url(), &headers, "").await;
+
+    assert_eq!(stream.status(), 200);
+    Answer::read(stream).await; // returns: it ended
+}
+
+#[tokio::test]
+async fn a_full_database_is_503_and_clean_up_makes_room_again() {
+    let app = TestApp::with(limits("database_size = 1048576")).await;
+    if app.database.is_postgres() {
+        return; // PostgreSQL has an administrator for that
+    }
+    let (client, tokens) = app.tokens_of("bob").await;
+    let long = format!("https://many.example/{}", "x".repeat(900));
+    let mut registered = 0;
+    let full = loop {
+        let metadata = json!({ "client_name": format!("{registered}"), "redirect_uris": [long] });
+        let answer = app.http.post_json(&app.at("/register"), &metadata, &[]).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        registered += 1;
+    };
+    full.assert_error(503, "temporarily_unavailable");
+    is_told_to_wait(&full, 503);
+    assert!(registered > 50, "only {registered}");
+    let file = app.database.folder.join("portcullis.db");
+    assert!(std::fs::metadata(&file).unwrap().len() <= 1_048_576);
+
+    // Who writes nothing is served, refusals among them; nothing is used up.
+    get(&app, METADATA, "203.0.113.7").await.assert_status(200);
+    client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
+    token(&app, &[("client_id", "nobody")], "203.0.113.7").await.assert_status(401);
+    let (_, form) = client.ask(&[]).await;
+
+    app.advance(25 * 3600);
+    let keep = portcullis::storage::Retention {
+        unused_client: Duration::from_hours(24),
+        idle_client: Duration::from_hours(24 * 90),
+        audit: Duration::from_hours(1),
+    };
+    while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
+
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    register(&app, "newcomer", "203.0.113.9").await.assert_status(201);
+    client.browser.get(&client.authorize_url(&[])).await.assert_page(200);
+    drop(form);
+}
+
+/// Bounds of single values stand in the code: they are what the values mean.
+#[tokio::test]
+async fn single_values_hold_at_their_sizes() {
+    let app = TestApp::with(limits("consent_pages = 50\nrequest_target = 16384")).await;
+    let client = app.client().await;
+    // /authorize: state and scope are told to the client, a resource as well.
+    let asked = async |name: &str, value: &str| {
+        let answer = client.browser.get(&client.authorize_url(&[(name, value)])).await;
+        match answer.status.as_u16() {
+            200 => "asked".to_owned(),
+            _ => answer.location_param("error").unwrap(),
+        }
+    };
+    let scopes = |number: usize| {
+        (0..number).map(|number| format!("s{number}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(asked("state", &"s".repeat(4096)).await, "asked");
+    assert_eq!(asked("state", &"s".repeat(4097)).await, "invalid_request");
+    assert_eq!(asked("scope", &format!("read:todos {}", "s".repeat(989))).await, "asked");
+    assert_eq!(asked("scope", &format!("read:todos {}", "s".repeat(990))).await, "invalid_scope");
+    assert_eq!(asked("scope", &scopes(50)).await, "asked");
+    assert_eq!(asked("scope", &scopes(51)).await, "invalid_scope");
+    assert_eq!(asked("code_challenge", &"c".repeat(44)).await, "invalid_request");
+    let slashes = |length: usize| {
+        let resource = app.mcp_url();
+        resource.clone() + &"/".repeat(length - resource.len())
+    };
+    assert_eq!(asked("resource", &slashes(2049)).await, "invalid_target");
+
+    let registered = async |metadata: Value| {
+        app.http.post_json(&app.at("/register"), &metadata, &[]).await.status.as_u16()
+    };
+    let named = |length: usize| json!({ "client_name": "é".repeat(length), "redirect_uris": [REDIRECT_URI] });
+    assert_eq!(registered(named(128)).await, 201);
+    assert_eq!(registered(named(129)).await, 400);
+    let uri = |length: usize| {
+        let uri = "https://a.example/";
+        uri.to_owned() + &"x".repeat(length - uri.len())
+    };
+    assert_eq!(registered(json!({ "redirect_uris": [uri(1024)] })).await, 201);
+    assert_eq!(registered(json!({ "redirect_uris": [uri(1025)] })).await, 400);
+    let uris = |number: usize| {
+        let uris: Vec<String> = (0..number).map(|n| format!("https://a.example/{n}")).collect();
+        json!({ "redirect_uris": uris })
+    };
+    assert_eq!(registered(uris(16)).await, 201);
+    assert_eq!(registered(uris(17)).await, 400);
+    let nested = |depth: usize| {
+        let mut value = json!(1);
+        for _ in 0..depth {
+            value = json!([value]);
+        }
+        json!({ "redirect_uris": [REDIRECT_URI], "x": value })
+    };
+    assert_eq!(registered(nested(6)).await, 201);
+    assert_eq!(registered(nested(8)).await, 400);
+    let many = |number: usize| {
+        let mut metadata = json!({ "redirect_uris": [REDIRECT_URI] });
+        for name in 1..number {
+            metadata[format!("x{name}")] = json!(1);
+        }
+        metadata
+    };
+    assert_eq!(registered(many(64)).await, 201);
+    assert_eq!(registered(many(65)).await, 400);
+
+    let params = |number: usize| {
+        let mut form = vec![("client_id".to_owned(), "nobody".to_owned())];
+        form.extend((1..number).map(|number| (format!("x{number}"), "y".to_owned())));
+        form
+    };
+    let status = async |form: &[(String, String)]| {
+        let form: Vec<(&str, &str)> =
+            form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        token(&app, &form, "203.0.113.7").await.status.as_u16()
+    };
+    assert_eq!(status(&params(50)).await, 401);
+    assert_eq!(status(&params(51)).await, 400);
+
+    let bearer = async |length: usize| {
+        let authorization = format!("Bearer {}", "x".repeat(length));
+        let headers = [("authorization", authorization.as_str())];
+        app.http.send("GET", &app.mcp_url(), &headers, "").await.status.as_u16()
+    };
+    assert_eq!(bearer(8 * 1024).await, 401);
+    assert_eq!(bearer(8 * 1024 + 1).await, 401);
 }

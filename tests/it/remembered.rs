@@ -101,7 +101,7 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
 #[tokio::test]
 async fn cd_02_any_single_changed_field_asks_again() {
     let app = TestApp::with(Setup {
-        tables: "[[resource]]\npath = \"/other\"\ntarget = \"http://127.0.0.1:1/\"\n\
+        tables: "[limits]\nconsent_pages = 50\n\n[[resource]]\npath = \"/other\"\ntarget = \"http://127.0.0.1:1/\"\n\
                  scopes = [\"create:todos\"]"
             .to_owned(),
         ..Setup::default()
@@ -149,7 +149,8 @@ async fn cd_02_any_single_changed_field_asks_again() {
 
 #[tokio::test]
 async fn cd_02_whoever_is_led_here_by_another_site_is_asked() {
-    let app = TestApp::start().await;
+    let tables = "[limits]\nconsent_pages = 50".to_owned();
+    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
     let (client, _) = approved(&app).await;
     for headers in [
         &[][..],

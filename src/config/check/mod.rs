@@ -47,6 +47,7 @@ pub(super) fn load(
 
     let public_url = public_url(&mut r);
     let listen = address(&mut r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
+    let http2 = r.flag("http2", true);
     let database_url = database_url(&mut r, env);
     let secret_key = secret_key(&mut r, env, &database_url);
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
@@ -79,6 +80,7 @@ pub(super) fn load(
         config: Config {
             public_url,
             listen,
+            http2,
             database_url,
             secret_key,
             allowed_redirect_uris,
@@ -314,6 +316,10 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         header_count: r.number("limits.header_count", 64, 16, 1_000),
         first_byte: r.duration("limits.first_byte", "5s", "1s", "60s"),
         header_time: r.duration("limits.header_time", "10s", "1s", "60s"),
+        body_time: r.duration("limits.body_time", "30s", "1s", "10m"),
+        idle_time: r.duration("limits.idle_time", "60s", "1s", "1h"),
+        http2_streams: r.number("limits.http2_streams", 64, 1, 1_000),
+        http2_resets: r.number("limits.http2_resets", 20, 1, 1_000),
         grants_per_client: r.number("limits.grants_per_client", 20, 1, 10_000),
         grants_per_person: r.number("limits.grants_per_person", 100, 1, 100_000),
         clients: r.number("limits.clients", 10_000, 1, 100_000_000),
@@ -321,15 +327,27 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         idle_client_expiry: r.duration("limits.idle_client_expiry", "90d", "1h", "3660d"),
         register_body: r.number("limits.register_body", 32_768, 1_024, 1_048_576),
         token_body: r.number("limits.token_body", 16_384, 1_024, 1_048_576),
+        consent_body: r.number("limits.consent_body", 16_384, 8_192, 1_048_576),
+        consent_pages: r.number("limits.consent_pages", 6, 1, 50),
         gateway_body: r.number("limits.gateway_body", 4_194_304, 1_024, 67_108_864),
+        gateway_batch: r.number("limits.gateway_batch", 100, 1, 10_000),
+        stream_idle: r.duration("limits.stream_idle", "1h", "1s", "24h"),
         gateway_response: r.duration("limits.gateway_response", "5m", "1s", "1h"),
         shutdown_delay: r.duration("limits.shutdown_delay", "0s", "0s", "60s"),
         redirect_uris: r.number("limits.redirect_uris", 16, 1, 256),
         pending_logins: r.number("limits.pending_logins", 10_000, 1, 10_000_000),
+        pending_logins_per_address: r.number(
+            "limits.pending_logins_per_address",
+            50,
+            1,
+            10_000_000,
+        ),
         pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),
         connections: r.number("limits.connections", 10_000, 1, 1_000_000),
         code_attempts: r.number("limits.code_attempts", 5, 1, 100),
         grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
+        database_size: r.number("limits.database_size", 2_147_483_648, 1_048_576, 1 << 46),
+        log_line: r.number("limits.log_line", 4_096, 512, 1_048_576),
     }
 }
 

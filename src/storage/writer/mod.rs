@@ -17,7 +17,7 @@ use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
-use super::StorageError;
+use super::{StorageError, size};
 use crate::telemetry::metrics::Metrics;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
@@ -58,6 +58,10 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
+/// Pages of the file.
+#[derive(Clone, Copy)]
+pub(super) struct MostPages(pub(super) i64);
+
 /// The writer of an SQLite database, and the queue before it. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer(Arc<Queue>);
@@ -71,6 +75,8 @@ struct Queue {
 struct Desk {
     connection: AnyConnection,
     options: AnyConnectOptions,
+    /// How large the file may grow.
+    most_pages: Option<MostPages>,
     /// The open transaction, with the steps that wait for its commit.
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
@@ -139,9 +145,18 @@ impl Writer {
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
         let connection = connect(&options).await?;
-        let desk = Desk { connection, options, shared: None, broken: false, metrics };
+        let (shared, most_pages) = (None, None);
+        let desk = Desk { connection, options, most_pages, shared, broken: false, metrics };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
+    }
+
+    /// Lets the file grow so far.
+    pub(super) async fn limit_pages(&self, most: MostPages) -> Result<(), StorageError> {
+        let mut desk = self.0.desk.lock().await;
+        desk.most_pages = Some(most);
+        size::limit(&mut desk.connection, most).await?;
+        Ok(())
     }
 
     /// Waits for the turn and begins a step.
@@ -286,6 +301,9 @@ impl Desk {
     async fn open(&mut self) -> Result<(), StorageError> {
         if self.broken {
             self.connection = connect(&self.options).await?;
+            if let Some(most) = self.most_pages {
+                size::limit(&mut self.connection, most).await?;
+            }
             self.broken = false;
         }
         if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {

@@ -9,9 +9,9 @@ use portcullis::oauth::grant::{Redemption, TokenRefused};
 use portcullis::oauth::secret::{Secret, new_id};
 use portcullis::policy::Facts;
 use portcullis::storage::{
-    Approval, ApprovedPage, Claimed, ClientKind, Decided, GrantTerms, NewCode, NewLogin, Notice,
-    PendingLogin, Person, Redeemed, Registered, Retention, Rotated, Rotation, SessionUpdate,
-    Storage, StoredClient, UpstreamTokens, Verdict, Whom, session_id,
+    Approval, ApprovedPage, Claimed, ClientKind, Decided, GrantTerms, LoginQuota, NewCode,
+    NewLogin, Notice, PendingLogin, Person, Redeemed, Registered, Retention, Rotated, Rotation,
+    SessionUpdate, Storage, StoredClient, UpstreamTokens, Verdict, Whom, session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
@@ -255,12 +255,14 @@ impl World {
             state: state.hash(),
             binding: binding.hash(),
             login: &login,
+            network: None,
             expires_at,
         };
         let approved = ApprovedPage { consent_id: &page.id, expires_at: page.expires_at };
         let event = self.event("consent_approved");
+        let quota = LoginQuota { in_all: 1000, per_network: 1000 };
         let decided: Decided<Approval> =
-            self.storage.approve(approved, &new, now, 1000, event).await.unwrap();
+            self.storage.approve(approved, &new, now, quota, event).await.unwrap();
         prop_assert_eq!(matches!(decided, Decided::First(_)), !page.decided, "{:?}", decided);
         if !page.decided {
             self.pages[at].decided = true;

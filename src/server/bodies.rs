@@ -1,0 +1,250 @@
+//! The bodies of requests and answers, as a connection sees them: one must have arrived in time, the other
+//! must be taken away in time.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::patience::{Traffic, UnderWay};
+
+/// How much is read of a body that nobody wants, and for how long.
+const SKIPPED: u64 = 64 * 1024;
+const SKIPPING: Duration = Duration::from_secs(1);
+/// HTTP/2 takes an answer in pieces of this size: so much must be taken away in time.
+const PIECE: usize = 16 * 1024;
+
+thread_local! {
+    /// Whether what was polled last waits for us, and not for the client.
+    static WAITS_FOR_US: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The body of a request, while somebody reads it and afterwards.
+pub(super) struct RequestBody(Arc<Mutex<Arriving>>);
+
+/// What is left of the body of a request when its answer is there.
+pub(super) struct Rest(Arc<Mutex<Arriving>>);
+
+struct Arriving {
+    incoming: Incoming,
+    ended: bool,
+    due: Instant,
+    late: Option<Pin<Box<Sleep>>>,
+    traffic: Arc<Traffic>,
+}
+
+impl RequestBody {
+    /// A body that must have arrived `within` that time.
+    pub(super) fn new(incoming: Incoming, within: Duration, traffic: Arc<Traffic>) -> (Self, Rest) {
+        let due = Instant::now() + within;
+        let arriving = Arriving { incoming, ended: false, due, late: None, traffic };
+        let arriving = Arc::new(Mutex::new(arriving));
+        (Self(Arc::clone(&arriving)), Rest(arriving))
+    }
+}
+
+fn lock(arriving: &Mutex<Arriving>) -> MutexGuard<'_, Arriving> {
+    arriving.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Arriving {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
+            self.ended = !matches!(frame, Some(Ok(_))) || self.incoming.is_end_stream();
+            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
+        }
+        let due = self.due;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        ready!(late.as_mut().poll(context));
+        let late = io::Error::new(io::ErrorKind::TimedOut, "the body did not arrive in time");
+        Poll::Ready(Some(Err(axum::Error::new(late))))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.traffic.leave_unread();
+        }
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        lock(&self.0).poll(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.0).incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.0).incoming.size_hint()
+    }
+}
+
+impl Rest {
+    /// Reads what nobody wanted, within bounds, and tells whether the body has been read whole. An answer
+    /// to a request that was not ends the connection, and the client, still writing, could lose it. A body
+    /// that somebody is still reading is left to them.
+    pub(super) async fn skip(self, asks_first: bool) -> bool {
+        if Arc::strong_count(&self.0) > 1 {
+            return true;
+        }
+        let (ended, declared) = {
+            let arriving = lock(&self.0);
+            (arriving.ended, arriving.incoming.size_hint().lower())
+        };
+        // Who asks whether to send a body does not send it after another answer.
+        if ended || declared > SKIPPED || asks_first {
+            return ended;
+        }
+        let mut left = SKIPPED;
+        let reading = std::future::poll_fn(|context| {
+            loop {
+                match ready!(lock(&self.0).poll(context)) {
+                    None => return Poll::Ready(true),
+                    Some(Err(_)) => return Poll::Ready(false),
+                    Some(Ok(frame)) => {
+                        let length = frame.data_ref().map_or(0, Bytes::len);
+                        left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
+                        if left == 0 {
+                            return Poll::Ready(false);
+                        }
+                    }
+                }
+            }
+        });
+        tokio::time::timeout(SKIPPING, reading).await.unwrap_or(false)
+    }
+}
+
+/// The body of an answer; its request is under way until it has been handed over.
+pub(super) struct AnswerBody {
+    inner: Body,
+    /// What of the last frame has not been handed over yet, in HTTP/2.
+    rest: Option<Bytes>,
+    _under_way: UnderWay,
+}
+
+impl AnswerBody {
+    pub(super) fn new(inner: Body, in_pieces: bool, under_way: UnderWay) -> Self {
+        Self { inner, rest: in_pieces.then(Bytes::new), _under_way: under_way }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let waiting = this.rest.as_mut().filter(|rest| !rest.is_empty());
+        let frame = match waiting {
+            Some(rest) => Frame::data(rest.split_off(0)),
+            None => match Pin::new(&mut this.inner).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(other) => return Poll::Ready(other),
+                Poll::Pending => {
+                    waits_for_us();
+                    return Poll::Pending;
+                }
+            },
+        };
+        let Some(rest) = &mut this.rest else { return Poll::Ready(Some(Ok(frame))) };
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(mut data) if data.len() > PIECE => {
+                *rest = data.split_off(PIECE);
+                Frame::data(data)
+            }
+            Ok(data) => {
+                rest.clear();
+                Frame::data(data)
+            }
+            Err(other) => other,
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.as_ref().is_none_or(Bytes::is_empty) && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.len() as u64);
+        let inner = self.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+/// What is being polled waits for us: for a handler, or for a server behind us.
+pub(super) fn waits_for_us() {
+    WAITS_FOR_US.set(true);
+}
+
+/// Runs the streams of HTTP/2 connections. A client that opens no window for an answer, or never takes it,
+/// loses that stream after `patience`; others of the connection are not touched.
+#[derive(Clone, Copy)]
+pub(super) struct Streams {
+    pub(super) patience: Duration,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let patience = self.patience;
+        tokio::spawn(Taken { stream: Box::pin(stream), patience, late: None });
+    }
+}
+
+struct Taken<F> {
+    stream: Pin<Box<F>>,
+    patience: Duration,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: Future<Output = ()>> Future for Taken<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        WAITS_FOR_US.set(false);
+        if this.stream.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if WAITS_FOR_US.get() {
+            this.late = None;
+            return Poll::Pending;
+        }
+        let patience = this.patience;
+        let late =
+            this.late.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
+        ready!(late.as_mut().poll(context));
+        tracing::debug!("a stream was not taken away in time");
+        Poll::Ready(()) // dropped, it is reset
+    }
+}

@@ -1,0 +1,294 @@
+//! A connection whose other side has to keep going: to say its headers, to come back, to read what it is
+//! sent. What hyper does not time is timed here, for HTTP/1.1 and HTTP/2 alike.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Version, header};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// After an answer to a request that was not read whole, what the client still sends is thrown away for
+/// so long, and so much of it: closed at once, the system would take the answer back with a reset.
+const LINGERING: Duration = Duration::from_secs(2);
+const LINGERING_OVER: usize = 16 * 1024 * 1024;
+
+/// More than hyper reads of headers is not kept.
+const LONGEST_HEAD: usize = 512 * 1024;
+
+/// How long the other side may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For the headers of a request, from their first byte.
+    pub(super) headers: Duration,
+    /// Between requests.
+    pub(super) idle: Duration,
+    /// To take a little of what it is sent, and for the whole body of a request.
+    pub(super) body: Duration,
+}
+
+/// What goes on on a connection.
+pub(super) struct Traffic {
+    opened: Instant,
+    under_way: AtomicUsize,
+    begun: AtomicU64,
+    /// Milliseconds after `opened`.
+    quiet_since: AtomicU64,
+    unread: AtomicBool,
+    http2: AtomicBool,
+    /// Headers as they came, until their request begins.
+    head: Mutex<Vec<u8>>,
+}
+
+/// A request that is under way until its answer has been handed over.
+pub(super) struct UnderWay(Arc<Traffic>);
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            quiet_since: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            head: Mutex::default(),
+        }
+    }
+
+    /// A request has been read as far as its headers.
+    pub(super) fn begin(self: &Arc<Self>, version: Version) -> UnderWay {
+        self.http2.store(version == Version::HTTP_2, Ordering::Release);
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Whether the headers of the request that begins now say twice how long its body is: hyper forgets
+    /// `Content-Length` where there is `Transfer-Encoding`, and a proxy in front may not. What came while
+    /// another request was under way was not looked at, and counts as yes.
+    pub(super) fn says_length_twice(&self, headers: &HeaderMap) -> bool {
+        let head = std::mem::take(&mut *lock(&self.head));
+        if !headers.contains_key(header::TRANSFER_ENCODING) {
+            return false;
+        }
+        let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
+        let name = b"\ncontent-length";
+        let mut places = head[..end].windows(name.len());
+        head.is_empty() || places.any(|place| place.eq_ignore_ascii_case(name))
+    }
+
+    /// A body was not read to its end: the connection cannot go on.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Release);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+}
+
+fn lock(head: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    head.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let since = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.quiet_since.store(since, Ordering::Release);
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Headers that have begun to arrive.
+struct Head {
+    since: Instant,
+    /// Requests before this one.
+    begun: u64,
+}
+
+/// The connection.
+pub(super) struct Patient {
+    stream: TcpStream,
+    times: Times,
+    traffic: Arc<Traffic>,
+    head: Option<Head>,
+    reading: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+    /// What may still be thrown away; `None`: not shut down yet.
+    lingering: Option<usize>,
+}
+
+impl Patient {
+    /// A connection on which something has been said.
+    pub(super) fn new(stream: TcpStream, times: Times) -> (Self, Arc<Traffic>) {
+        let traffic = Arc::new(Traffic::new());
+        let patient = Self {
+            stream,
+            times,
+            traffic: Arc::clone(&traffic),
+            head: None,
+            reading: None,
+            writing: None,
+            lingering: None,
+        };
+        (patient, traffic)
+    }
+
+    /// Whether headers are on their way, as far as can be told from outside.
+    fn in_head(&self) -> Option<&Head> {
+        let begun = self.traffic.begun.load(Ordering::Acquire);
+        self.head.as_ref().filter(|head| head.begun == begun && self.traffic.is_quiet())
+    }
+
+    /// Something came between requests.
+    fn hear(&mut self, bytes: &[u8]) {
+        if self.traffic.http2.load(Ordering::Acquire) {
+            return; // HTTP/2 says other things between requests; that counts as idle
+        }
+        let begins = self.in_head().is_none();
+        if begins {
+            let begun = self.traffic.begun.load(Ordering::Acquire);
+            self.head = Some(Head { since: Instant::now(), begun });
+        }
+        let mut head = lock(&self.traffic.head);
+        if begins {
+            head.clear();
+        }
+        if head.len() < LONGEST_HEAD {
+            head.extend_from_slice(bytes);
+        }
+    }
+
+    /// When the other side has been waited for long enough.
+    fn due(&self) -> Instant {
+        if let Some(head) = self.in_head() {
+            return head.since + self.times.headers;
+        }
+        if !self.traffic.is_quiet() {
+            return Instant::now() + self.times.idle; // looked at again then
+        }
+        let since = Duration::from_millis(self.traffic.quiet_since.load(Ordering::Acquire));
+        self.traffic.opened + since + self.times.idle
+    }
+
+    /// Ready when nothing has come in time. A deadline that moves on costs nothing: the clock is looked
+    /// at when the old one has come.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let due = self.due();
+            let sleep = self.reading.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if due < sleep.deadline() {
+                sleep.as_mut().reset(due);
+            }
+            ready!(sleep.as_mut().poll(context));
+            let due = self.due();
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            if let Some(sleep) = &mut self.reading {
+                sleep.as_mut().reset(due);
+            }
+        }
+    }
+
+    /// Passes on what a write came to, unless the other side has taken nothing for too long.
+    fn written<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.writing = None;
+            return outcome;
+        }
+        let due = self.times.body;
+        let sleep = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + due)));
+        ready!(sleep.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")))
+    }
+
+    fn poll_lingering(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut thrown_away = [0; 8 * 1024];
+        loop {
+            let left = self.lingering.unwrap_or(0);
+            let sleep = self.reading.get_or_insert_with(|| Box::pin(sleep_until(Instant::now())));
+            if left == 0 || sleep.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::new(&mut thrown_away);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            self.lingering = Some(left.saturating_sub(buffer.filled().len()));
+        }
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+            let came = buffer.filled().len() > before;
+            if came && this.traffic.is_quiet() {
+                this.hear(&buffer.filled()[before..]);
+            }
+            return Poll::Ready(read);
+        }
+        ready!(this.poll_late(context));
+        tracing::debug!("a connection said too little for too long");
+        Poll::Ready(Ok(())) // for whoever reads, the other side has gone
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.written(context, outcome)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            let unread = this.traffic.unread.load(Ordering::Acquire) || this.in_head().is_some();
+            this.lingering = Some(if unread { LINGERING_OVER } else { 0 });
+            this.reading = Some(Box::pin(sleep_until(Instant::now() + LINGERING)));
+        }
+        this.poll_lingering(context).map(Ok)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, bytes);
+        this.written(context, outcome)
+    }
+}

@@ -1,0 +1,31 @@
+//! How large an SQLite database may grow. PostgreSQL has its administrator for that.
+
+use sqlx::{AnyConnection, AssertSqlSafe};
+
+use super::writer::MostPages;
+use super::{Storage, StorageError};
+
+impl Storage {
+    /// Lets the SQLite file grow to `bytes`; beyond that, whoever writes more hears "try again", and
+    /// clean-up makes room. A file that is larger already stays as it is, and may not grow.
+    pub async fn limit_size(&self, bytes: u64) -> Result<(), StorageError> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&self.pool).await?;
+        let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&self.pool).await?;
+        let most = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+        if used > most {
+            tracing::warn!("the database is larger than limits.database_size: it may not grow");
+        }
+        writer.limit_pages(MostPages(most)).await
+    }
+}
+
+/// Tells a connection. SQLite forgets it with the connection.
+pub(super) async fn limit(
+    connection: &mut AnyConnection,
+    most: MostPages,
+) -> Result<(), sqlx::Error> {
+    let pragma = format!("PRAGMA max_page_count = {}", most.0);
+    sqlx::query(AssertSqlSafe(pragma)).execute(connection).await?;
+    Ok(())
+}

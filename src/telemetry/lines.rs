@@ -1,0 +1,116 @@
+//! Lines of the log never grow beyond their limit, whatever somebody sends: what is too long is cut, and
+//! stays a line, or a JSON object.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The limit until the configuration has been read.
+static MOST: AtomicUsize = AtomicUsize::new(4096);
+
+/// Cuts what follows a line's first `bytes`.
+pub fn limit_lines(bytes: usize) {
+    MOST.store(bytes, Ordering::Relaxed);
+}
+
+/// Standard error, line by line.
+pub(super) struct Lines;
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line
+    }
+}
+
+/// One line: a subscriber writes each with one call.
+pub(super) struct Line;
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let most = MOST.load(Ordering::Relaxed);
+        match cut(line, most) {
+            Some(shorter) => io::stderr().write_all(&shorter)?,
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// The line in at most `most` bytes; `None`: it is short enough.
+fn cut(line: &[u8], most: usize) -> Option<Vec<u8>> {
+    if line.len() <= most {
+        return None;
+    }
+    let text = String::from_utf8_lossy(line);
+    if let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) {
+        // All of its texts get shorter until it fits: a collector reads it, and sees what it is about.
+        let mut each = most;
+        while each > 8 {
+            each /= 2;
+            for value in fields.values_mut() {
+                shorten(value, each);
+            }
+            let mut shorter = serde_json::to_vec(&fields).unwrap_or_default();
+            shorter.push(b'\n');
+            if shorter.len() <= most {
+                return Some(shorter);
+            }
+        }
+    }
+    let mut shorter = beginning(&text, most.saturating_sub("…\n".len())).to_owned();
+    shorter.push_str("…\n");
+    Some(shorter.into_bytes())
+}
+
+fn shorten(value: &mut Value, most: usize) {
+    match value {
+        Value::String(text) if text.len() > most => {
+            *text = format!("{}…", beginning(text, most.saturating_sub("…".len())));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| shorten(value, most)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| shorten(value, most)),
+        _ => {}
+    }
+}
+
+fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut_text(line: &str, most: usize) -> Option<String> {
+        cut(line.as_bytes(), most).map(|line| String::from_utf8(line).unwrap())
+    }
+
+    #[test]
+    fn a_line_holds_at_its_number() {
+        let line = "x".repeat(4095) + "\n";
+        assert_eq!(cut_text(&line, 4096), None);
+        let cut = cut_text(&("é".repeat(2048) + "\n"), 4096).unwrap();
+        assert!(cut.len() <= 4096 && cut.len() > 4090 && cut.ends_with("é…\n"), "{cut}");
+    }
+
+    #[test]
+    fn a_line_of_json_that_is_cut_is_still_json() {
+        let long = "é\\\"\n".repeat(5000);
+        let line =
+            serde_json::json!({ "level": "INFO", "message": long, "deep": { "list": [long] } });
+        let cut = cut_text(&format!("{line}\n"), 4096).unwrap();
+        assert!(cut.len() <= 4096 && cut.ends_with("}\n"));
+        let cut: Value = serde_json::from_str(&cut).unwrap();
+        assert_eq!(cut["level"], "INFO");
+        assert!(cut["message"].as_str().unwrap().starts_with("é\\\"\n"));
+    }
+}
