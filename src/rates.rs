@@ -208,6 +208,20 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The part of the network that an address belongs to: who has many addresses often has all of these.
+pub fn neighbourhood(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+        }
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+    }
+}
+
 type Governor<K> = RateLimiter<K, HashMapStateStore<K>, RateClock, NoOpMiddleware<Duration>>;
 
 struct Limiter<K: Hash + Eq + Clone> {

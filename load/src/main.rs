@@ -5,8 +5,10 @@
 
 mod around;
 mod client;
+mod flood;
 mod http;
 mod run;
+mod slow;
 
 use std::net::SocketAddr;
 
@@ -32,6 +34,10 @@ enum Command {
     },
     /// Loads a server and prints one line of JSON
     Run(run::Arguments),
+    /// Refreshes with and without slow sockets beside them; prints one line of JSON
+    Slow(slow::Arguments),
+    /// Floods a server with registrations, and looks how everybody else fares; prints one line of JSON
+    Flood(flood::Arguments),
 }
 
 #[tokio::main]
@@ -39,6 +45,8 @@ async fn main() {
     let done = match Arguments::parse().command {
         Command::Around { provider, backend } => around::serve(provider, backend).await,
         Command::Run(arguments) => run::run(arguments).await,
+        Command::Slow(arguments) => slow::run(arguments).await,
+        Command::Flood(arguments) => flood::run(arguments).await,
     };
     if let Err(message) = done {
         eprintln!("{message}");

@@ -25,6 +25,7 @@ use crate::oauth::secret::{ClientSecret, SecretHash};
 use crate::oauth::web_url::ClientIdUrl;
 use crate::storage::{ClientKind, Storage, StorageError, StoredClient};
 
+use registration::Full;
 pub use registration::Registration;
 
 /// Longest id of a client that registered itself.
@@ -60,6 +61,7 @@ pub struct Clients {
     storage: Storage,
     clock: Clock,
     quota: ClientQuota,
+    full: Arc<Full>,
     configured: Arc<BTreeMap<String, Client>>,
     documents: Option<Documents>,
     published_keys: PublishedKeys,
@@ -99,6 +101,7 @@ impl Clients {
                 unused: config.limits.unused_client_expiry,
                 idle: config.limits.idle_client_expiry,
             },
+            full: Arc::default(),
             storage,
             clock,
         }

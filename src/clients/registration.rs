@@ -1,12 +1,16 @@
 //! Clients that register themselves and manage it: RFC 7591, RFC 7592.
 
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{ClientQuota, Clients, from_stored};
+use crate::clock::Timestamp;
 use crate::oauth::client::{Client, ClientMetadata};
 use crate::oauth::secret::{
     ClientSecret, RegistrationToken, Secret, SecretHash, new_id, random_text,
 };
+use crate::rates::neighbourhood;
 use crate::storage::{ClientKind, Registered, StorageError, StoredClient, Verdict};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -20,6 +24,59 @@ pub struct Registration {
     pub token: Option<Secret<RegistrationToken>>,
     /// Whether it is new, or the public client that registered the same before.
     pub is_new: bool,
+}
+
+/// Registrations a minute that the stored audit trail tells of.
+const TOLD_A_MINUTE: u32 = 60;
+
+/// What is remembered of a full registry, for a second: a flood of refused registrations must not cost
+/// as much as one of accepted ones.
+#[derive(Default)]
+pub(super) struct Full(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    most: Option<(Timestamp, i64)>,
+    looked: Option<Timestamp>,
+    told: (i64, u32),
+}
+
+impl Full {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn most(&self, now: Timestamp) -> Option<i64> {
+        self.lock().most.filter(|(at, _)| *at == now).map(|(_, most)| most)
+    }
+
+    /// Whether one more registration goes to the stored audit trail: of a flood, the log tells the rest,
+    /// or the trail would fill the database.
+    fn is_told(&self, now: Timestamp) -> bool {
+        let (minute, told) = self.lock().told;
+        minute != now.unix() / 60 || told < TOLD_A_MINUTE
+    }
+
+    fn remember_told(&self, now: Timestamp) {
+        let (told, minute) = (&mut self.lock().told, now.unix() / 60);
+        *told = (minute, if told.0 == minute { told.1 + 1 } else { 1 });
+    }
+
+    fn remember_most(&self, now: Timestamp, most: i64) {
+        self.lock().most = Some((now, most));
+    }
+
+    fn forget_most(&self) {
+        self.lock().most = None;
+    }
+
+    fn was_looked_at(&self, now: Timestamp) -> bool {
+        self.lock().looked == Some(now)
+    }
+
+    fn remember_looked(&self, now: Timestamp) {
+        self.lock().looked = Some(now);
+    }
 }
 
 /// A new client has this long to be approved before a flood of registrations can push it out; as long
@@ -42,30 +99,84 @@ impl Clients {
     pub async fn register(
         &self,
         metadata: ClientMetadata,
+        from: Option<IpAddr>,
     ) -> Result<Option<Registration>, StorageError> {
-        let (stored, secret, token) = self.new_client(&metadata, ClientKind::Registered);
-        let ClientQuota { clients, unused, idle } = self.quota;
+        let (mut stored, secret, token) = self.new_client(&metadata, ClientKind::Registered);
+        stored.network = from.map(neighbourhood);
+        if self.is_turned_away(&stored).await? {
+            return Ok(None);
+        }
+        let clients = self.quota.clients;
         let event = AuditEvent::new("client_registered", Actor::Client, &self.clock)
             .client(&stored.id)
             .with("confidential", secret.is_some());
+        let event = AuditEvent { log_only: !self.full.is_told(stored.issued_at), ..event };
         let mut registered = self.storage.register_client(&stored, clients, event.clone()).await?;
-        if matches!(registered, Registered::Full) {
-            let now = stored.issued_at;
-            let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
-            if removed == 0 {
-                let before = now.minus(SETTLING);
-                removed = self.storage.make_room_for_clients(before).await?;
-            }
-            if removed > 0 {
-                registered = self.storage.register_client(&stored, clients, event).await?;
-            }
+        if matches!(registered, Registered::Full) && self.make_room(&stored).await? {
+            registered = self.storage.register_client(&stored, clients, event).await?;
         }
         let (stored, is_new) = match registered {
-            Registered::New => (stored, true),
+            Registered::New => {
+                self.full.remember_told(stored.issued_at);
+                (stored, true)
+            }
             Registered::Known(known) => (known, false),
             Registered::Full => return Ok(None),
         };
         Ok(Some(Registration { client: from_stored(&stored)?, secret, token, is_new }))
+    }
+
+    /// Whether a full registry has room again. Whoever comes from a part of the network that has less in
+    /// it than another pushes out the latest of that other one: a flood pushes itself out. Everybody else
+    /// waits until a client that nobody has used is old enough to go; that is looked at once a second.
+    async fn make_room(&self, new: &StoredClient) -> Result<bool, StorageError> {
+        let (now, ClientQuota { unused, idle, .. }) = (new.issued_at, self.quota);
+        if let Some(keep) = self.smaller_crowd(new).await?
+            && self.storage.thin_out_crowds(keep).await? > 0
+        {
+            self.full.forget_most();
+            return Ok(true);
+        }
+        if self.full.was_looked_at(now) {
+            return Ok(false);
+        }
+        let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
+        if removed == 0 {
+            removed = self.storage.make_room_for_clients(now.minus(SETTLING)).await?;
+        }
+        if removed == 0 {
+            self.full.remember_looked(now);
+        }
+        Ok(removed > 0)
+    }
+
+    /// How many clients its part of the network has with `new`, where another one has more.
+    async fn smaller_crowd(&self, new: &StoredClient) -> Result<Option<i64>, StorageError> {
+        let Some(network) = &new.network else { return Ok(None) };
+        let most = if let Some(most) = self.full.most(new.issued_at) {
+            most
+        } else {
+            let most = self.storage.largest_crowd().await?;
+            self.full.remember_most(new.issued_at, most);
+            most
+        };
+        if most < 2 {
+            return Ok(None);
+        }
+        let with_new = self.storage.crowd(network, most).await? + 1;
+        Ok((with_new < most).then_some(with_new))
+    }
+
+    /// Whether the registry was full a moment ago, and this client is not one for whom there is room: a
+    /// flood of such takes no turn at the writer of the database.
+    async fn is_turned_away(&self, new: &StoredClient) -> Result<bool, StorageError> {
+        if !self.full.was_looked_at(new.issued_at) || self.smaller_crowd(new).await?.is_some() {
+            return Ok(false);
+        }
+        match &new.identity {
+            Some(identity) => Ok(!self.storage.knows_client(identity).await?),
+            None => Ok(true),
+        }
     }
 
     /// Makes a client for an administrator: it counts towards no quota and does not expire.
@@ -103,6 +214,7 @@ impl Clients {
             metadata: metadata.to_json(),
             kind,
             issued_at: self.clock.now(),
+            network: None,
         };
         (stored, secret, token)
     }

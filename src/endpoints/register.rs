@@ -38,7 +38,7 @@ pub(super) async fn post(
     if address.is_some() && !app.clients().knows(&metadata).await? {
         app.rates().asked(Asked::Registration, address)?; // who registers the same again is free
     }
-    let Some(registration) = app.clients().register(metadata).await? else {
+    let Some(registration) = app.clients().register(metadata, address).await? else {
         app.metrics().limited("clients");
         tracing::warn!("the quota of registered clients is reached");
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY });

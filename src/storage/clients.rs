@@ -30,6 +30,8 @@ pub struct StoredClient {
     pub kind: ClientKind,
     /// When it was first registered.
     pub issued_at: Timestamp,
+    /// From which part of the network, where that is known; written and never read.
+    pub network: Option<String>,
 }
 
 /// Where a stored client comes from.
@@ -104,8 +106,8 @@ impl Storage {
         let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
             "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
-                                  last_registered_at, name_key, host_key, kind)
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9) ON CONFLICT (identity) DO NOTHING",
+                                  last_registered_at, name_key, host_key, kind, network)
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10) ON CONFLICT (identity) DO NOTHING",
         )
         .bind(&client.id)
         .bind(client.identity.as_deref())
@@ -116,6 +118,7 @@ impl Storage {
         .bind(name_key)
         .bind(host_key)
         .bind(client.kind.as_str())
+        .bind(client.network.as_deref())
         .execute(&mut *step)
         .await?;
         if written.rows_affected() == 0 {
@@ -315,5 +318,6 @@ fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
         metadata: column(row, "metadata")?,
         kind: ClientKind::parse(&column::<String>(row, "kind")?),
         issued_at: moment(row, "issued_at")?,
+        network: None,
     })
 }

@@ -13,6 +13,7 @@ mod client_assertions;
 mod clients;
 mod connections;
 mod console;
+mod crowds;
 mod driver;
 mod files;
 mod forgotten;

@@ -240,11 +240,7 @@ pub(super) fn migrations() -> Migrator {
         migration(10, "lists", include_str!("../../migrations/0010_lists.sql")),
         migration(12, "from where", include_str!("../../migrations/0012_from_where.sql")),
         migration(13, "who trusts", include_str!("../../migrations/0013_who_trusts.sql")),
-        migration(
-            16,
-            "logins by network",
-            include_str!("../../migrations/0016_logins_by_network.sql"),
-        ),
+        migration(16, "networks", include_str!("../../migrations/0016_networks.sql")),
     ])
 }
 

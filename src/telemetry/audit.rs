@@ -121,6 +121,8 @@ pub struct AuditEvent {
     pub reference: Option<String>,
     /// Everything else.
     pub detail: Map<String, Value>,
+    /// One of a flood: the trail would fill the database.
+    pub log_only: bool,
 }
 
 fn new_event_id(at: i64) -> String {
@@ -145,6 +147,7 @@ impl AuditEvent {
             grant_id: None,
             reference: None,
             detail: Map::new(),
+            log_only: false,
         }
     }
 

@@ -563,3 +563,47 @@ async fn single_values_hold_at_their_sizes() {
     assert_eq!(bearer(8 * 1024).await, 401);
     assert_eq!(bearer(8 * 1024 + 1).await, 401);
 }
+
+/// Issue "one million registrations", in small; `portcullis-load flood` is the large form.
+#[tokio::test]
+async fn rg_01_a_flood_from_many_addresses_pushes_out_itself_and_nobody_else() {
+    let app = TestApp::with(limits("clients = 60\nregistrations_at_once = 1000")).await;
+    let (known, tokens) = app.tokens_of("bob").await;
+    let early = register(&app, "early", "198.51.100.1").await;
+    let early = early.assert_status(201).json()["client_id"].as_str().unwrap().to_owned();
+    let mut answers = std::collections::BTreeMap::new();
+    let mut newcomers = 0;
+    for number in 0..2000 {
+        let from = format!("2001:db8:{:x}:{:x}::1", number % 8, number);
+        let answer = register(&app, &format!("flood {number}"), &from).await;
+        *answers.entry(answer.status.as_u16()).or_insert(0) += 1;
+        if number % 200 == 199 {
+            let name = format!("newcomer {number}");
+            let answer = register(&app, &name, &format!("192.0.{}.7", number / 200)).await;
+            answer.assert_status(201);
+            newcomers += 1;
+        }
+        if number % 500 == 0 {
+            known.sign_in("bob").await; // a whole flow
+        }
+    }
+    assert!(
+        answers[&429] > 1500 && answers.keys().all(|code| matches!(code, 201 | 429)),
+        "{answers:?}"
+    );
+    assert_eq!(newcomers, 10);
+    let count = async |sql| app.database.number(sql).await;
+    assert!(count("SELECT COUNT(*) FROM clients").await <= 60);
+    assert_eq!(
+        count("SELECT value FROM counters WHERE name = 'clients'").await,
+        count("SELECT COUNT(*) FROM clients").await
+    );
+    assert_eq!(count("SELECT COUNT(*) FROM clients WHERE metadata LIKE '%newcomer%'").await, 10);
+    let told = count("SELECT COUNT(*) FROM audit_events WHERE event = 'client_registered'").await;
+    assert!(told <= 60, "{told} lines of a flood");
+
+    // Whoever was there before goes on, and who came in between.
+    known.refresh(&tokens.refresh_token).await.assert_status(200);
+    let early = McpClient::known_as(&app, &early, REDIRECT_URI);
+    early.sign_in("alice").await;
+}

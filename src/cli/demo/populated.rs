@@ -204,6 +204,7 @@ async fn client(app: &App, place: usize, now: Timestamp) -> Result<Program, Stor
         metadata: metadata.to_json(),
         kind: if made_here { ClientKind::Created } else { ClientKind::Registered },
         issued_at: at,
+        network: None,
     };
     let (name, actor) = if made_here {
         ("client_created", Actor::Admin(ADMIN.to_owned()))

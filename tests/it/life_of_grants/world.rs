@@ -211,6 +211,7 @@ impl World {
             metadata: "{}".to_owned(),
             kind: ClientKind::Registered,
             issued_at: self.now(),
+            network: None,
         };
         let event = self.event("client_registered");
         match self.storage.register_client(&stored, 10, event).await.unwrap() {
