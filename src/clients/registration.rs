@@ -111,9 +111,16 @@ impl Clients {
             .client(&stored.id)
             .with("confidential", secret.is_some());
         let event = AuditEvent { log_only: !self.full.is_told(stored.issued_at), ..event };
-        let mut registered = self.storage.register_client(&stored, clients, event.clone()).await?;
-        if matches!(registered, Registered::Full) && self.make_room(&stored).await? {
-            registered = self.storage.register_client(&stored, clients, event).await?;
+        let register = async |crowd| {
+            self.storage.register_client(&stored, clients, crowd, event.clone()).await
+        };
+        let mut registered = register(None).await?;
+        if matches!(registered, Registered::Full) {
+            let crowd = self.smaller_crowd(&stored).await?;
+            if crowd.is_some() || self.make_room(stored.issued_at).await? {
+                registered = register(crowd).await?;
+                self.full.forget_most();
+            }
         }
         let (stored, is_new) = match registered {
             Registered::New => {
@@ -126,20 +133,13 @@ impl Clients {
         Ok(Some(Registration { client: from_stored(&stored)?, secret, token, is_new }))
     }
 
-    /// Whether a full registry has room again. Whoever comes from a part of the network that has less in
-    /// it than another pushes out the latest of that other one: a flood pushes itself out. Everybody else
-    /// waits until a client that nobody has used is old enough to go; that is looked at once a second.
-    async fn make_room(&self, new: &StoredClient) -> Result<bool, StorageError> {
-        let (now, ClientQuota { unused, idle, .. }) = (new.issued_at, self.quota);
-        if let Some(keep) = self.smaller_crowd(new).await?
-            && self.storage.thin_out_crowds(keep).await? > 0
-        {
-            self.full.forget_most();
-            return Ok(true);
-        }
+    /// Whether a full registry has room again, because some client that nobody has used is old enough to
+    /// go; that is looked at once a second.
+    async fn make_room(&self, now: Timestamp) -> Result<bool, StorageError> {
         if self.full.was_looked_at(now) {
             return Ok(false);
         }
+        let ClientQuota { unused, idle, .. } = self.quota;
         let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
         if removed == 0 {
             removed = self.storage.make_room_for_clients(now.minus(SETTLING)).await?;
@@ -150,7 +150,8 @@ impl Clients {
         Ok(removed > 0)
     }
 
-    /// How many clients its part of the network has with `new`, where another one has more.
+    /// How many clients its part of the network has with `new`, where another one has more: whoever has
+    /// less in a full registry pushes out the latest of whoever has most, and a flood pushes itself out.
     async fn smaller_crowd(&self, new: &StoredClient) -> Result<Option<i64>, StorageError> {
         let Some(network) = &new.network else { return Ok(None) };
         let most = if let Some(most) = self.full.most(new.issued_at) {
@@ -190,7 +191,7 @@ impl Clients {
         let event = event.client(&stored.id).with("confidential", secret.is_some());
         let (now, by) = (stored.issued_at, event.actor.to_string());
         let approved = event.clone().again("client_approved");
-        self.storage.register_client(&stored, u64::MAX, event).await?;
+        self.storage.register_client(&stored, u64::MAX, None, event).await?;
         self.storage.decide_client(&stored.id, Verdict::Approve, &by, now, approved).await?;
         Ok(Registration { client: from_stored(&stored)?, secret, token: None, is_new: true })
     }

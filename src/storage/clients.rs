@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::crowds::thin_out;
 use super::{Step, Storage, StorageError, column, listing, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -80,11 +81,13 @@ pub enum Registered {
 }
 
 impl Storage {
-    /// Registers a client, or finds the public client with the same metadata.
+    /// Registers a client, or finds the public client with the same metadata. In a full registry it pushes
+    /// out the latest of crowds that are larger than `crowd`, where that is given, in the same step.
     pub async fn register_client(
         &self,
         client: &StoredClient,
         quota: u64,
+        crowd: Option<i64>,
         event: AuditEvent,
     ) -> Result<Registered, StorageError> {
         let mut step = self.begin().await?;
@@ -143,7 +146,13 @@ impl Storage {
             .execute(&mut *step)
             .await?;
             if counted.rows_affected() == 0 {
-                return Ok(Registered::Full); // rolled back
+                let made_room = match crowd {
+                    Some(keep) => thin_out(&mut step, keep).await? > 0,
+                    None => false,
+                };
+                if !made_room {
+                    return Ok(Registered::Full); // rolled back
+                }
             }
         }
         step.record(event).await?;

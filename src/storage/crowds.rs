@@ -2,7 +2,7 @@
 //! makes room for newcomers from elsewhere.
 
 use super::sweep::count_clients;
-use super::{Storage, StorageError, column};
+use super::{Step, Storage, StorageError, column};
 
 /// Clients removed at a time: the flood fills what newcomers do not take.
 const AT_A_TIME: i64 = 20;
@@ -33,30 +33,28 @@ impl Storage {
         let row = self.look_up(query).await?;
         row.map_or(Ok(0), |row| column(&row, "number"))
     }
+}
 
-    /// Removes the latest unused clients of the largest crowds, down to `keep` of each. One that a person
-    /// waits for, or that an administrator has approved, stays.
-    pub async fn thin_out_crowds(&self, keep: i64) -> Result<u64, StorageError> {
-        let mut step = self.begin().await?;
-        let removed = sqlx::query(
-            "DELETE FROM clients WHERE id IN
-                 (SELECT id FROM
-                     (SELECT id, ROW_NUMBER() OVER
-                          (PARTITION BY network ORDER BY last_registered_at, id) AS place
-                      FROM clients
-                      WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL
-                        AND NOT EXISTS (SELECT 1 FROM client_standings s
-                                        WHERE s.client_id = clients.id
-                                          AND s.approval IN ('waiting', 'approved'))) AS placed
-                  WHERE place > $1 ORDER BY place DESC LIMIT $2)",
-        )
-        .bind(keep)
-        .bind(AT_A_TIME)
-        .execute(&mut *step)
-        .await?
-        .rows_affected();
-        count_clients(&mut step).await?;
-        step.commit().await?;
-        Ok(removed)
-    }
+/// Removes the latest unused clients of the largest crowds, down to `keep` of each. One that a person
+/// waits for, or that an administrator has approved, stays.
+pub(super) async fn thin_out(step: &mut Step, keep: i64) -> Result<u64, StorageError> {
+    let removed = sqlx::query(
+        "DELETE FROM clients WHERE id IN
+             (SELECT id FROM
+                 (SELECT id, ROW_NUMBER() OVER
+                      (PARTITION BY network ORDER BY last_registered_at, id) AS place
+                  FROM clients
+                  WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL
+                    AND NOT EXISTS (SELECT 1 FROM client_standings s
+                                    WHERE s.client_id = clients.id
+                                      AND s.approval IN ('waiting', 'approved'))) AS placed
+              WHERE place > $1 ORDER BY place DESC LIMIT $2)",
+    )
+    .bind(keep)
+    .bind(AT_A_TIME)
+    .execute(&mut **step)
+    .await?
+    .rows_affected();
+    count_clients(step).await?;
+    Ok(removed)
 }

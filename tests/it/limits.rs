@@ -602,6 +602,28 @@ async fn rg_01_a_flood_from_many_addresses_pushes_out_itself_and_nobody_else() {
     let told = count("SELECT COUNT(*) FROM audit_events WHERE event = 'client_registered'").await;
     assert!(told <= 60, "{told} lines of a flood");
 
+    // Newcomers in the middle of a flood that takes every place at once.
+    let flood = async {
+        let at_once = (0..300).map(|number| {
+            let app = &app;
+            async move {
+                let from = format!("2001:db8:{:x}:{:x}::2", number % 8, number);
+                register(app, &format!("second flood {number}"), &from).await
+            }
+        });
+        futures_util::future::join_all(at_once).await
+    };
+    let newcomers = (0..10).map(|number| {
+        let app = &app;
+        async move {
+            let from = format!("192.1.{number}.7");
+            register(app, &format!("newcomer at once {number}"), &from).await.assert_status(201);
+        }
+    });
+    tokio::join!(flood, futures_util::future::join_all(newcomers));
+    assert_eq!(count("SELECT COUNT(*) FROM clients WHERE metadata LIKE '%newcomer%'").await, 20);
+    assert!(count("SELECT COUNT(*) FROM clients").await <= 60);
+
     // Whoever was there before goes on, and who came in between.
     known.refresh(&tokens.refresh_token).await.assert_status(200);
     let early = McpClient::known_as(&app, &early, REDIRECT_URI);

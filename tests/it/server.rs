@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{TestApp, raw};
+use crate::harness::{Setup, TestApp, raw};
 
 fn host(app: &TestApp) -> &str {
     app.url.trim_start_matches("http://")
@@ -75,7 +75,9 @@ async fn large_targets_and_headers_are_refused() {
 /// M23: a connection that says nothing, and one that stops in the middle of its headers.
 #[tokio::test]
 async fn ds_04_silent_and_half_spoken_connections_are_closed() {
-    let app = TestApp::start().await;
+    let tables =
+        "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nidle_time = \"2s\"".to_owned();
+    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
     let silent = async {
         let mut connection = raw::connect(&app.url).await;
         let mut rest = Vec::new();

@@ -212,7 +212,7 @@ async fn client(app: &App, place: usize, now: Timestamp) -> Result<Program, Stor
         ("client_registered", Actor::Client)
     };
     let told = event(name, actor, at).client(&id).with("confidential", false);
-    app.storage().register_client(&stored, u64::MAX, told).await?;
+    app.storage().register_client(&stored, u64::MAX, None, told).await?;
     Ok(Program { id, redirect_uri: redirect_uri.to_owned() })
 }
 

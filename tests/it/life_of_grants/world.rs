@@ -214,7 +214,7 @@ impl World {
             network: None,
         };
         let event = self.event("client_registered");
-        match self.storage.register_client(&stored, 10, event).await.unwrap() {
+        match self.storage.register_client(&stored, 10, None, event).await.unwrap() {
             Registered::New => {}
             Registered::Known(known) => prop_assert_eq!(known.id, stored.id),
             Registered::Full => return Err(TestCaseError::fail("two clients are not too many")),
