@@ -46,7 +46,8 @@ impl Cookies {
     /// The value that marks this browser for the consent page `id`, when it has a well-formed one.
     pub fn consent(self, headers: &HeaderMap, id: &str) -> Option<String> {
         let value = only(headers, &self.name(CONSENT, id))?;
-        let value = value.get(..43)?.to_owned(); // what follows says which client asked
+        // What follows the dot says which client asked.
+        let value = value.split_once('.').map_or(value.as_str(), |(mark, _)| mark).to_owned();
         let fits = value.len() == 43
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then_some(value)

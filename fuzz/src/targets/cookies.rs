@@ -65,7 +65,14 @@ fn jar(data: &[u8]) {
         ];
         for (name, read) in reads {
             let Some(read) = read else { continue };
-            assert_eq!(values(&texts, &format!("{prefix}{name}")), [read], "{name} in {texts:?}");
+            let mut values = values(&texts, &format!("{prefix}{name}"));
+            if name.contains("consent") {
+                // What follows the dot says which client asked.
+                for value in &mut values {
+                    value.truncate(value.find('.').unwrap_or(value.len()));
+                }
+            }
+            assert_eq!(values, [read], "{name} in {texts:?}");
         }
         for ids in [
             cookies.consents_beyond(&headers, 0),
