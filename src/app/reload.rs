@@ -182,6 +182,7 @@ impl App {
         let (storage, clock) = (parts.storage.clone(), parts.clock.clone());
         parts.keys.sign_with(&config.token_algs()).await?;
         super::tell_trust(&config, &storage, &clock).await?;
+        storage.limit_size(config.limits.database_size).await?;
         let upstream = parts.upstream.with_config(config.upstream.clone(), recheck_policy(&config));
         Ok(Self(Arc::new(Parts {
             shared: Arc::clone(&parts.shared),

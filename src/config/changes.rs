@@ -93,10 +93,16 @@ impl Config {
                 waiting.push("admin");
             }
         }
+        keep("http2", &mut self.http2, &running.http2, &mut waiting);
         let (new, old) = (&mut self.limits, &running.limits);
         keep("limits.connections", &mut new.connections, &old.connections, &mut waiting);
         keep("limits.first_byte", &mut new.first_byte, &old.first_byte, &mut waiting);
         keep("limits.header_time", &mut new.header_time, &old.header_time, &mut waiting);
+        keep("limits.body_time", &mut new.body_time, &old.body_time, &mut waiting);
+        keep("limits.idle_time", &mut new.idle_time, &old.idle_time, &mut waiting);
+        keep("limits.http2_streams", &mut new.http2_streams, &old.http2_streams, &mut waiting);
+        keep("limits.http2_resets", &mut new.http2_resets, &old.http2_resets, &mut waiting);
+        keep("limits.log_line", &mut new.log_line, &old.log_line, &mut waiting);
         keep("limits.header_count", &mut new.header_count, &old.header_count, &mut waiting);
         keep("limits.headers", &mut new.headers, &old.headers, &mut waiting);
         keep("limits.request_target", &mut new.request_target, &old.request_target, &mut waiting);
