@@ -41,6 +41,7 @@ request_rates = false
 clients = 10000000
 pending_logins = 1000000
 connections = 100000
+database_size = 100000000000
 requests_per_person = 100000
 streams_per_person = 100000
 """
