@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::Watcher;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Work;
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
@@ -31,9 +32,16 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// How often we ask whether the other side is still there while streams are open, and how long we wait.
 const STILL_THERE: Duration = Duration::from_secs(20);
 
-/// How connections are served.
+/// How HTTP/2 begins (RFC 9113 §3.4), as far as it takes to tell: no request of HTTP/1.1 does.
+const PREFACE: &[u8; 4] = b"PRI ";
+/// First and longest pause before another look at a beginning that could still be either.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(256));
+
+/// How connections are served. Which of both it is, is read without taking anything from the stream: a
+/// connection that began in another buffer would keep one of twice the size.
 pub(super) struct Protocols {
-    builder: Builder<Streams>,
+    http1: Builder<Streams>,
+    http2: Option<Builder<Streams>>,
     first_byte: Duration,
     times: Times,
 }
@@ -42,9 +50,6 @@ impl Protocols {
     pub(super) fn new(config: &Config, http2: bool) -> Self {
         let limits = &config.limits;
         let mut builder = Builder::new(Streams { patience: limits.body_time });
-        if !http2 {
-            builder = builder.http1_only();
-        }
         builder
             .http1()
             .header_read_timeout(None) // `Patient` keeps the time
@@ -62,7 +67,9 @@ impl Protocols {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(STILL_THERE)
             .keep_alive_timeout(STILL_THERE);
-        Self { builder, first_byte: limits.first_byte, times: times(limits) }
+        let http2 = http2.then(|| builder.clone().http2_only());
+        let (first_byte, times) = (limits.first_byte, times(limits));
+        Self { http1: builder.http1_only(), http2, first_byte, times }
     }
 
     /// Serves `stream` to its end.
@@ -74,9 +81,7 @@ impl Protocols {
         work: Work,
         watcher: Watcher,
     ) {
-        if !speaks(&stream, self.first_byte).await {
-            return;
-        }
+        let Some(builder) = self.spoken(&stream).await else { return };
         let (stream, traffic) = Patient::new(stream, self.times);
         let within = self.times.body;
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -84,21 +89,36 @@ impl Protocols {
             request.extensions_mut().insert(work);
             answer(present.service(), Arc::clone(&traffic), within, request)
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(cause) = watcher.watch(connection).await {
             tracing::debug!(%cause, "a connection ended");
         }
     }
 }
 
-fn times(limits: &Limits) -> Times {
-    Times { headers: limits.header_time, idle: limits.idle_time, body: limits.body_time }
+impl Protocols {
+    /// What the other side speaks, if it says anything in time.
+    async fn spoken(&self, stream: &TcpStream) -> Option<&Builder<Streams>> {
+        let until = Instant::now() + self.first_byte;
+        let mut pause = LOOKS.0;
+        loop {
+            let mut said = [0; PREFACE.len()];
+            let length = timeout_at(until, stream.peek(&mut said)).await.ok()?.ok()?;
+            let said = said.get(..length).filter(|said| !said.is_empty())?;
+            match &self.http2 {
+                Some(http2) if said == PREFACE => return Some(http2),
+                Some(_) if PREFACE.starts_with(said) && Instant::now() < until => {
+                    sleep_until(until.min(Instant::now() + pause)).await;
+                    pause = LOOKS.1.min(pause * 2);
+                }
+                _ => return Some(&self.http1),
+            }
+        }
+    }
 }
 
-/// Whether the other side says anything in time.
-async fn speaks(stream: &TcpStream, within: Duration) -> bool {
-    let mut byte = [0];
-    matches!(tokio::time::timeout(within, stream.peek(&mut byte)).await, Ok(Ok(1)))
+fn times(limits: &Limits) -> Times {
+    Times { headers: limits.header_time, idle: limits.idle_time, body: limits.body_time }
 }
 
 /// The headers of a request said twice how long its body is.

@@ -574,6 +574,40 @@ async fn ds_04_slow_clients_of_http_2_lose_their_streams_and_their_connections()
 }
 
 #[tokio::test]
+async fn both_protocols_may_begin_byte_by_byte_and_neither_may_stop_there() {
+    let app = impatient().await;
+    let mut frames = Frames(raw::connect(&app.url).await);
+    frames.0.set_nodelay(true).unwrap();
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+        frames.write(&[*byte]).await;
+        tokio::task::yield_now().await;
+    }
+    frames.write(&frame(SETTINGS, 0, 0, &[])).await;
+    frames.ask(1, &get(&app, "/health"), true).await;
+    assert_eq!(frames.answer(1).await, Ok(200));
+
+    let mut spoken = raw::connect(&app.url).await;
+    spoken.set_nodelay(true).unwrap();
+    let request =
+        format!("PROPFIND /health HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host(&app));
+    for byte in request.as_bytes() {
+        spoken.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    spoken.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(raw::status(&answer), 405, "{answer}");
+
+    for half in ["P", "PRI", "PRI * HTTP/2.0\r\n"] {
+        let mut silent = raw::connect(&app.url).await;
+        silent.write_all(half.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut rest));
+        let _ = closed.await.expect("it is closed in time");
+    }
+}
+
+#[tokio::test]
 async fn http_2_can_be_turned_off() {
     let app = TestApp::with(Setup { top: "http2 = false".to_owned(), ..Setup::default() }).await;
     let mut frames = Frames::open(&app, &[]).await;
