@@ -180,8 +180,16 @@ fn error_member(body: &[u8]) -> Option<String> {
     Some(json.get("error")?.as_str()?.to_owned())
 }
 
+/// An error code as it may be logged: anybody can write into a callback, and a broken provider anything
+/// into an answer. Only what looks like a code (RFC 6749 §5.2) is worth a line.
+pub(super) fn shown_code(code: &str) -> &str {
+    let is_code = code.len() <= 64
+        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if is_code { code } else { "(not a code)" }
+}
+
 fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
-    match code {
+    match shown_code(code) {
         code if preset.ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
         "invalid_grant"
         | "interaction_required"
@@ -217,5 +225,21 @@ pub(super) fn classify(error: &TokenError, status: u16, preset: &Preset) -> Toke
             401 => TokenFailure::Ours("401 without an error code".to_owned()),
             status => TokenFailure::Transient(format!("an answer that makes no sense, {status}")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_looks_like_a_code_is_shown() {
+        for code in ["invalid_grant", "mfa_required", "aadsts_50076", ""] {
+            assert_eq!(shown_code(code), code);
+        }
+        let long = "x".repeat(65);
+        for other in ["a\nb", "SECRET", "eyJhbGciOi.J9", "with space", "x=1", long.as_str()] {
+            assert_eq!(shown_code(other), "(not a code)");
+        }
     }
 }

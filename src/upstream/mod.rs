@@ -191,11 +191,8 @@ impl Upstream {
         })?;
         provider.check_iss(iss)?;
         if let Some(error) = error {
-            // Anybody can write into a callback: only what looks like a code is worth a line.
-            let is_code =
-                error.len() <= 64 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            let shown = if is_code { error } else { "(not a code)" };
-            tracing::info!(error = shown, "the identity provider answers with an error");
+            let error = answer::shown_code(error);
+            tracing::info!(error, "the identity provider answers with an error");
             return Err(classify_callback_error(error));
         }
         let code = code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
