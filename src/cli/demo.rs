@@ -58,7 +58,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if !arguments.listen.ip().is_loopback() {
         return fail(&"the demo listens on loopback only: --listen 127.0.0.1:8000");
     }
-    serve::install_log();
+    if !arguments.populated {
+        serve::install_log();
+    }
     let ran = runtime()
         .map_err(|cause| cause.to_string())
         .and_then(|runtime| runtime.block_on(demo(arguments)));
@@ -95,6 +97,7 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let app = serve::open(loaded.config, Clock::System).await?;
     if arguments.populated {
         populated::populate(&app).await.map_err(|error| error.to_string())?;
+        serve::install_log(); // only now: two thousand made-up lines would push the addresses away
     }
     serve::tell_start(&app, digest).await;
     announce(&places, idp.issuer());
