@@ -40,12 +40,21 @@ async fn refuses(fleet: &Fleet, client: McpClient, tokens: &Tokens) {
     let metadata = at("/.well-known/oauth-authorization-server");
     fleet.http.get(&metadata).await.assert_status(200);
     let (asked, ready) = (Instant::now(), at("/ready"));
-    let ready = fleet.http.get(&ready);
+    let ready = async {
+        loop {
+            let answer = fleet.http.get(&ready).await;
+            // It may be five seconds behind: see docs/operations.md.
+            if answer.status != 200 || asked.elapsed() > Duration::from_secs(6) {
+                return answer;
+            }
+            a_moment(50).await;
+        }
+    };
     let (ready, refused) = tokio::join!(ready, client.refresh(&tokens.refresh_token));
     assert_eq!(ready.assert_status(503).json()["database"], "unavailable");
     refused.assert_error(503, "temporarily_unavailable");
     assert!(refused.header("retry-after").is_some());
-    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
