@@ -33,7 +33,17 @@ stop() {
 }
 trap stop EXIT
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# Not a port that the system gives to outgoing connections: PostgreSQL is stopped and started again.
+port=$(python3 - <<'END'
+import contextlib, random, socket
+while True:
+    port = random.randrange(20000, 32000)
+    with contextlib.suppress(OSError), socket.socket() as s:
+        s.bind(("127.0.0.1", port))
+        print(port)
+        break
+END
+)
 cd "$data"
 "${as_owner[@]}" "$bin/initdb" -D "$data/db" -U portcullis --auth=trust --no-sync >/dev/null
 printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$data'" \

@@ -1,6 +1,8 @@
 """People in front of browsers, and the processes around them: for the runs with real clients."""
 
+import contextlib
 import html.parser
+import random
 import socket
 import subprocess
 import threading
@@ -76,9 +78,12 @@ class Person:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Not one that the system gives to outgoing connections, which could have it before the process does."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def start(command: list[str], until: str, cwd: str, stream: str = "stdout") -> subprocess.Popen:

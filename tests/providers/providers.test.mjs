@@ -8,10 +8,11 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { chromium } from "playwright-core";
 import { authorization, redeem, register, startCallback } from "../browser/demo.mjs";
+import { freePort } from "../browser/port.mjs";
 import { dexSubject, startDex } from "./dex.mjs";
 import { startKeycloak } from "./keycloak.mjs";
 import { follow } from "./guide.mjs";
-import { SECRET, check, freePort, serve, startMcpServer, startPortcullis } from "./serve.mjs";
+import { SECRET, check, serve, startMcpServer, startPortcullis } from "./serve.mjs";
 
 const { CHROMIUM, PORTCULLIS, KEYCLOAK, DEX } = process.env;
 const providers = process.env.PROVIDERS.split(" ");

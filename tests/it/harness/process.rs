@@ -1,12 +1,13 @@
 //! The real binary as a process of its own: what `kill -9` can be tried on.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use portcullis::clock::Clock;
 use portcullis::demo::{IdentityProvider, TodoServer};
-use tokio::net::TcpListener;
+use portcullis::oauth::secret::random_bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -22,6 +23,18 @@ pub(crate) fn portcullis(folder: &Path) -> Command {
 
 pub(crate) fn run(folder: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Output {
     portcullis(folder).args(arguments).envs(env.iter().copied()).output().unwrap()
+}
+
+/// An address for a process that may be stopped and started again. No port that the system gives to
+/// outgoing connections (from 32768 on, on Linux): one of these may have it when the process wants it back.
+pub(crate) fn free_address() -> SocketAddr {
+    loop {
+        let port = 20_000 + u16::from_be_bytes(random_bytes::<2>()) % 12_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// `portcullis serve` with everything around it, on the real clock.
@@ -61,9 +74,7 @@ impl Served {
     }
 
     async fn around(setup: &Setup) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let url = format!("http://{address}");
         let (idp, todo) = super::around(&url, &Clock::System).await;
         let database = Database::new().await;

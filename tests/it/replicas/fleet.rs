@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::harness::client::{McpClient, Place, Server};
 use crate::harness::database::Database;
 use crate::harness::http::{Http, encode};
-use crate::harness::process::{portcullis, run};
+use crate::harness::process::{free_address, portcullis, run};
 use crate::harness::{Setup, around, config, raw};
 
 pub(super) const REPLICAS: usize = 3;
@@ -52,8 +52,7 @@ impl Fleet {
         let setup = Setup { tables, ..Setup::default() };
         let mut replicas = Vec::new();
         for n in 0..REPLICAS {
-            let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = free.local_addr().unwrap().to_string();
+            let address = free_address().to_string();
             let file = format!("replica-{n}.toml");
             let text = config(&setup, &url, &address, &database, &idp, &todo);
             std::fs::write(database.folder.join(&file), text).unwrap();
