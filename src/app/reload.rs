@@ -53,8 +53,10 @@ pub enum Reloaded {
     },
     /// Keys changed that everything else stands on: nothing is taken over before a restart.
     Waits(Vec<String>),
-    /// It has mistakes, or could not be put in use; the one before stays.
+    /// It has mistakes; the one before stays.
     Refused,
+    /// It could not be put in use now, and may be later; the one before stays.
+    Failed,
 }
 
 impl Shared {
@@ -132,7 +134,7 @@ impl App {
             Err(cause) => {
                 tracing::error!(%cause, because, "the configuration cannot be put in use; the one before stays");
                 self.0.shared.reading().mistakes = vec![cause.to_string()];
-                return Reloaded::Refused;
+                return Reloaded::Failed;
             }
         };
         let mut event = next.event("configuration_reloaded", Actor::Server);

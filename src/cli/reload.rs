@@ -1,43 +1,82 @@
 //! Reads the configuration again on SIGHUP, and when its file has changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config;
-use crate::app::App;
+use crate::app::{App, Reloaded};
+use crate::config::{Loaded, Problems};
 
 /// How often the files are looked at. A look is a few system calls, and also sees what watching a file
 /// does not: a link that leads elsewhere, as Kubernetes swaps configuration.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How often it is read anew when a file changes meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// What the files looked like when they were read.
+pub(super) struct Seen {
+    files: Vec<PathBuf>,
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// Reads the configuration, and notes what its files looked like: what changes while it is read, or before
+/// somebody looks again, is read later.
+pub(super) fn read(file: Option<&Path>) -> (Result<Loaded, Problems>, Seen) {
+    read_by(|| config::read(file), file, Vec::new())
+}
+
+fn read_by(
+    mut read: impl FnMut() -> Result<Loaded, Problems>,
+    file: Option<&Path>,
+    mut files: Vec<PathBuf>,
+) -> (Result<Loaded, Problems>, Seen) {
+    let mut attempt = 1;
+    loop {
+        let before = stamps(&files);
+        let read = read();
+        // A file with mistakes does not say which others there are.
+        let named = read.as_ref().map_or_else(|_| files.clone(), |loaded| loaded.files.clone());
+        let named: Vec<PathBuf> = match file {
+            Some(file) if !named.iter().any(|named| named == file) => {
+                std::iter::once(file.to_owned()).chain(named).collect()
+            }
+            _ => named,
+        };
+        let settled = named == files && stamps(&named) == before;
+        files = named;
+        if settled || attempt == ATTEMPTS {
+            // Stamps that fit nothing have it read again at the next look.
+            return (read, Seen { files, stamps: if settled { before } else { Vec::new() } });
+        }
+        attempt += 1;
+    }
+}
+
 /// Until the process ends.
-pub(super) async fn heed(app: App, file: Option<PathBuf>, secrets: Vec<PathBuf>) {
+pub(super) async fn heed(app: App, file: Option<PathBuf>, mut seen: Seen) {
     let mut hangup = Hangup::new();
-    let mut watched: Vec<PathBuf> = file.iter().cloned().chain(secrets).collect();
-    let mut taken = stamps(&watched);
-    let mut last = taken.clone();
+    let mut last = stamps(&seen.files);
     loop {
         let because = tokio::select! {
             () = hangup.received() => "SIGHUP",
             () = tokio::time::sleep(LOOK) => {
-                let now = stamps(&watched);
+                let now = stamps(&seen.files);
                 // Twice the same: half a file, read while it is written, could lack its rules.
                 let settled = now == last;
                 last = now;
-                if !settled || last == taken {
+                if !settled || last == seen.stamps {
                     continue;
                 }
                 "the file has changed"
             }
         };
-        taken = stamps(&watched);
-        let read = config::read(file.as_deref());
-        if let Ok(loaded) = &read {
-            watched = file.iter().chain(&loaded.files).cloned().collect();
-            taken = stamps(&watched);
+        let read;
+        (read, seen) = read_by(|| config::read(file.as_deref()), file.as_deref(), seen.files);
+        last = stamps(&seen.files);
+        if app.reload(read, because).await == Reloaded::Failed {
+            seen.stamps.clear(); // it is tried again until the database goes along
         }
-        last.clone_from(&taken);
-        app.reload(read, because).await;
     }
 }
 
@@ -90,5 +129,48 @@ impl Hangup {
             return;
         }
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again() {
+        let name = crate::oauth::secret::random_text();
+        let path = std::env::temp_dir().join(format!("portcullis_reload_{name}.toml"));
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("listen = 1");
+        let mut reads = 0;
+
+        let (_, seen) = read_by(
+            || {
+                let text = std::fs::read_to_string(&path).unwrap();
+                reads += 1;
+                if reads == 2 {
+                    write("listen = 23"); // after it was read, before anybody looked
+                }
+                Config::load(Some((&path, text)), &std::collections::BTreeMap::new())
+            },
+            Some(&path),
+            Vec::new(),
+        );
+        assert_eq!(reads, 3);
+        assert_eq!(seen.stamps, stamps(&seen.files), "what was read last is what is there");
+
+        let mut length = 20;
+        let (_, seen) = read_by(
+            || {
+                length += 1;
+                write(&"#".repeat(length)); // and again and again
+                Config::load(Some((&path, String::new())), &std::collections::BTreeMap::new())
+            },
+            Some(&path),
+            Vec::new(),
+        );
+        assert_ne!(seen.stamps, stamps(&seen.files), "it is read at the next look");
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
+use super::reload::Seen;
 use super::{ConfigFile, allow_open_files, config, fail, reload, runtime};
 use crate::app::App;
 use crate::clock::Clock;
@@ -18,7 +19,8 @@ use crate::telemetry::{self, LogFormat};
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
     install_log();
     let path = config::path(file);
-    let loaded = match config::read(path.as_deref()) {
+    let (read, seen) = reload::read(path.as_deref());
+    let loaded = match read {
         Ok(loaded) => loaded,
         Err(problems) => return fail(&problems),
     };
@@ -29,7 +31,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     allow_open_files();
     let served = runtime()
         .map_err(|cause| cause.to_string())
-        .and_then(|runtime| runtime.block_on(serve(loaded, path)));
+        .and_then(|runtime| runtime.block_on(serve(loaded, path, seen)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
@@ -45,9 +47,8 @@ pub(super) fn install_log() {
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
 }
 
-async fn serve(loaded: Loaded, path: Option<PathBuf>) -> Result<(), String> {
+async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), String> {
     let digest = loaded.digest();
-    let files = loaded.files;
     let config = loaded.config;
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
@@ -64,7 +65,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>) -> Result<(), String> {
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
-    let heeding = tokio::spawn(reload::heed(app.clone(), path, files));
+    let heeding = tokio::spawn(reload::heed(app.clone(), path, seen));
     let shutdown = async {
         shutdown().await;
         heeding.abort();

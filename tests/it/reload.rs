@@ -319,6 +319,35 @@ async fn the_server_reads_its_file_again_on_sighup_and_when_it_changes() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_came_while_the_database_was_locked_is_taken_later() {
+    let server = Served::start().await;
+    if server.database.is_postgres() {
+        return; // a lock there is a lock of rows
+    }
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let call =
+        async || client.call_tool(&tokens.access_token, "create-todo", json!({})).await.status;
+    assert_eq!(call().await, 200);
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let lock = server.database.lock().await;
+
+    let tight = "[resource.tools]\n\"create-todo\" = [\"delete:todos\"]";
+    std::fs::write(&server.config, text.replace("[resource.tools]", tight)).unwrap();
+    server.signal("HUP");
+    let ready = async || server.http.get(&format!("{}/ready", server.url)).await.json();
+    let said = "has mistakes; the one before is in use";
+    let refused = async { while ready().await["configuration"] != said {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), refused).await.expect("it is told");
+    assert_eq!(call().await, 200);
+
+    lock.release().await; // and nobody sends a signal again
+    let taken = async { while call().await != 403 {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), taken).await.expect("it is taken");
+    assert_eq!(ready().await["configuration"], "as written");
+}
+
+#[tokio::test]
 async fn an_audit_event_of_the_server_says_why_it_read() {
     let mut app = TestApp::start().await;
     app.change_config("[upstream]", "[tokens]\naccess = \"9m\"\n[upstream]");
