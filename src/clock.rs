@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// How far the clocks of replicas may be apart: what another one stored or signed a moment ago may lie so far
+/// in the future.
+pub const REPLICAS_APART: Duration = Duration::from_mins(1);
+
 /// A moment in whole seconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use key::{Key, generate, parse};
 pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, REPLICAS_APART, Timestamp};
 use crate::config::TokenAlg;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::new_id;
@@ -34,8 +34,6 @@ const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// Verified tokens that are remembered, claims and all.
 const REMEMBERED: usize = 16 * 1024;
-/// How far the clocks of replicas may differ.
-const LEEWAY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Claims of an access token (RFC 9068 §2.2). Strict types: a missing or mistyped claim is no token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,7 +355,7 @@ impl KeyRing {
             keys.verified.remove(&hash);
             return Err(TokenInvalid::Expired);
         }
-        if Timestamp::from_unix(claims.iat) > now.plus(LEEWAY) {
+        if Timestamp::from_unix(claims.iat) > now.plus(REPLICAS_APART) {
             return Err(TokenInvalid::Claims);
         }
         if !keys.verified.contains_key(&hash) {

@@ -1,13 +1,11 @@
 //! Codes, refresh tokens and grants: the rules of the token endpoint.
 //! RFC 6749 §4.1.3, §5.2 and §6, RFC 7636 §4.6, RFC 8707 §2.2, RFC 9700 §4.14.
 
-use std::time::Duration;
-
 use super::error::{ErrorCode, Refusal, ensure};
 use super::pkce::CodeChallenge;
 use super::resource;
 use super::scope::ScopeSet;
-use crate::clock::Timestamp;
+use crate::clock::{REPLICAS_APART, Timestamp};
 
 /// A code as it was issued: everything a redemption must agree with.
 #[derive(Clone, Debug)]
@@ -25,9 +23,6 @@ pub struct IssuedCode {
     /// When it was issued.
     pub issued_at: Timestamp,
 }
-
-/// How far the clocks of replicas may differ.
-const CLOCKS: Duration = Duration::from_mins(1);
 
 /// What a client presents to redeem a code.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +52,7 @@ impl IssuedCode {
     pub fn check_use(&self, attempt: &Redemption<'_>, now: Timestamp) -> Result<(), TokenRefused> {
         ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
         // A clock that went back must not give an old code another minute.
-        ensure(self.issued_at <= now.plus(CLOCKS), TokenRefused::ExpiredCode)?;
+        ensure(self.issued_at <= now.plus(REPLICAS_APART), TokenRefused::ExpiredCode)?;
         check_resource(&self.resource, attempt.resource)
     }
 }

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use super::grants::revoke;
 use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
-use crate::clock::Timestamp;
+use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::sealed;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::telemetry::audit::AuditEvent;
-
-/// Clocks of replicas may differ by this much before a use "in the future" counts as reuse.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// A refresh token found, before anything is decided.
 #[derive(Clone, Debug)]
@@ -53,7 +50,9 @@ pub struct Rotation {
 impl Rotation {
     /// Whether a token used at `used_at` may have its successor again at `now`.
     pub fn in_grace(&self, used_at: Timestamp, now: Timestamp) -> bool {
-        !self.grace.is_zero() && now >= used_at.minus(CLOCK_SKEW) && now <= used_at.plus(self.grace)
+        !self.grace.is_zero()
+            && now >= used_at.minus(REPLICAS_APART)
+            && now <= used_at.plus(self.grace)
     }
 }
 
@@ -224,6 +223,7 @@ impl Storage {
             stop_point!("again: committed");
             return Ok(Rotated::Replayed(successor));
         }
+        step.use_reserve().await?;
         revoke(&mut step, &column::<String>(&row, "grant_id")?, "refresh token reused", now)
             .await?;
         step.record(event.named("refresh_reused")).await?;

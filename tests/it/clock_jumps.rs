@@ -229,3 +229,27 @@ async fn ad_01_a_clock_that_goes_back_lengthens_no_administrators_session() {
     let path = with_query("/client", &[("id", &client.id)]);
     alice.get(&path).await.assert_page(401);
 }
+
+/// Replicas whose clocks are not quite equal, played by one whose clock is moved.
+#[tokio::test]
+async fn what_a_replica_ahead_by_less_than_a_minute_made_is_good_everywhere() {
+    let app = start().await;
+    let client = app.client().await;
+    for (behind, good) in [(59, true), (61, false)] {
+        let (tokens, rotated) = (client.sign_in("bob").await, client.sign_in("bob").await);
+        let successor = Tokens::of(&client.refresh(&rotated.refresh_token).await);
+        let code = client.code("bob").await;
+
+        app.advance(-behind);
+
+        let called = client.rpc(&tokens.access_token, "tools/list", json!({})).await;
+        assert_eq!(called.status == 200, good, "an access token");
+        let again = client.refresh(&rotated.refresh_token).await;
+        assert_eq!(again.status == 200, good, "the grace of a refresh");
+        if good {
+            assert_eq!(Tokens::of(&again).refresh_token, successor.refresh_token);
+        }
+        assert_eq!(client.redeem(&code).await.status == 200, good, "a code");
+        app.advance(behind);
+    }
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::answer::{Answer, TokenFailure};
 use super::{Inner, Upstream};
-use crate::clock::Timestamp;
+use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
 use crate::oauth::secret::random_text;
 use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
@@ -27,9 +27,6 @@ use person::About;
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
-
-/// How far the clocks of replicas may differ.
-const CLOCKS: Duration = Duration::from_mins(1);
 
 /// Access tokens handed out on a stale answer live at most this long.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
@@ -135,7 +132,7 @@ impl Inner {
     /// went back: nobody knows how old it is.
     fn is_younger(&self, session: &UpstreamSession, age: Duration) -> bool {
         let now = self.clock.now();
-        session.last_ok_at <= now.plus(CLOCKS) && now.since(session.last_ok_at) < age
+        session.last_ok_at <= now.plus(REPLICAS_APART) && now.since(session.last_ok_at) < age
     }
 
     async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
