@@ -389,6 +389,9 @@ async fn sweep(app: App) {
         if paused_until.is_some_and(|until| Instant::now() < until) {
             continue;
         }
+        if let Err(cause) = app.storage().note_time(now).await {
+            tracing::warn!(%cause, "the time could not be stored");
+        }
         let limits = &app.config().limits;
         let keep = Retention {
             unused_client: limits.unused_client_expiry,

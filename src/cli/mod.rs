@@ -73,6 +73,9 @@ enum Command {
     /// The audit trail: search, export, prove; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis audit verify")]
     Audit(manage::AuditCommand),
+    /// The clock, and the last time that the server stored; safe while the server runs
+    #[command(subcommand, after_help = "Example:\n  portcullis clock show")]
+    Clock(manage::ClockCommand),
     /// A copy of the SQLite database, whole and at one moment, while the server runs
     #[command(
         after_help = "The secret key is not in it. How to restore it: docs/operations.md, Backup.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::People(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Clock(command) => command.run(),
         Command::Backup(arguments) => arguments.run(),
     }
 }

@@ -43,6 +43,7 @@ async fn ready(State(app): State<App>) -> Response {
             Ready::Yes => "ok",
             Ready::Unavailable => "unavailable",
             Ready::ReadOnly => "takes no writes",
+            Ready::ClockBehind => "the clock lies before its last time",
             Ready::FileGone => "the file is gone",
         },
         "keys": "ok",

@@ -255,6 +255,7 @@ impl Storage {
                 .fetch_one(&mut *step)
                 .await?;
         if let Some(grant_id) = grant_id {
+            step.use_reserve().await?;
             revoke(&mut step, &grant_id, "code replayed", now).await?;
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }

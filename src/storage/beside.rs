@@ -49,7 +49,8 @@ impl Storage {
                     .connect_with(options)
                     .await?;
                 check_version(&pool).await?;
-                let writer = Writer::open(driver::at(&path, PATIENT)?, metrics.clone()).await?;
+                let writer =
+                    Writer::open(driver::at(&path, PATIENT)?, PATIENT, metrics.clone()).await?;
                 (pool, Some(writer), Some(path))
             }
             Some("postgres" | "postgresql") => {
@@ -74,6 +75,7 @@ impl Storage {
             replicas: None,
             remembered_overview: Arc::default(),
             readiness: Arc::default(),
+            last_time: Arc::default(),
             metrics,
             beside: true,
             watched: None,
@@ -98,7 +100,9 @@ impl Storage {
             let Ok(mark) = self.mark_of_the_command_line().await else { continue };
             if last.as_ref() != Some(&mark) {
                 self.wake_streams();
-                last = Some(mark);
+                if self.last_time().await.is_ok() {
+                    last = Some(mark);
+                }
             }
         }
     }

@@ -89,7 +89,7 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         // Codes first, and as used ones: a redemption that runs at the same time holds its code, and has
         // either made its grant when the grants end here, or finds the code used.
         let mut others = 0;

@@ -8,12 +8,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::AnyPool;
 use sqlx::error::DatabaseError;
 
+use super::installation::known_text;
 use super::{OpenError, Storage, StorageError};
 
-/// What stands in the file beside the database once a server has served it.
-const SERVED: &[u8] = b"a server has used the database beside this file\n";
+/// What stands in the file beside the database once a server has served it. The next line says which one
+/// it was.
+const SERVED: &str = "a server has used the database beside this file\n";
 
 /// What is watched while the server runs.
 pub(super) struct Watched {
@@ -35,30 +40,61 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
 pub(super) fn refuse_lost(database: &Path) -> Result<(), OpenError> {
     let mark = beside(database, ".lock");
     let empty = std::fs::metadata(database).map_or(true, |file| file.len() == 0);
-    let served = std::fs::read(&mark).is_ok_and(|text| text == SERVED);
+    let served = std::fs::read_to_string(&mark).is_ok_and(|text| text.starts_with(SERVED));
     if empty && served {
         return Err(OpenError::Lost { database: database.to_owned(), mark });
     }
     Ok(())
 }
 
-/// Notes that from now on this database would be missed.
-pub(super) fn mark_served(database: &Path) -> Result<(), OpenError> {
+/// Refuses a database that is not the one that was served here; a backup of that one is the same.
+pub(super) async fn refuse_other(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
     let mark = beside(database, ".lock");
-    let noted = std::fs::read(&mark).and_then(|text| {
-        if text == SERVED {
+    let text = std::fs::read_to_string(&mark).unwrap_or_default();
+    // Marks of older servers do not say which one it was.
+    let known = text.strip_prefix(SERVED).map(str::trim).filter(|known| !known.is_empty());
+    match known {
+        Some(known) if which(pool).await?.as_deref() != Some(known) => {
+            Err(OpenError::Other { database: database.to_owned(), mark })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Which database this is, as it and all of its backups know: the proof of its key, which is made once.
+async fn which(pool: &AnyPool) -> Result<Option<String>, OpenError> {
+    match known_text(pool).await {
+        Ok(known) => Ok(known.map(|known| {
+            let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, known.as_bytes());
+            URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
+        })),
+        Err(sqlx::Error::Database(_)) => Ok(None), // there is no such table
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Notes that from now on this database would be missed, and no other is welcome in its place.
+pub(super) async fn mark_served(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
+    let mark = beside(database, ".lock");
+    let ours = format!("{SERVED}{}\n", which(pool).await?.unwrap_or_default());
+    let noted = std::fs::read_to_string(&mark).and_then(|text| {
+        if text == ours {
             return Ok(());
         }
         let mut file = OpenOptions::new().write(true).truncate(true).open(&mark)?;
-        file.write_all(SERVED)?;
+        file.write_all(ours.as_bytes())?;
         file.sync_all()
     });
     noted.map_err(|cause| OpenError::File { path: mark, cause })
 }
 
 /// What an administrator has to hear of an error at the start.
-pub(super) fn why(error: sqlx::Error) -> OpenError {
+pub(super) fn why(database: &Path, error: sqlx::Error) -> OpenError {
     match error.as_database_error().map(<dyn DatabaseError>::message) {
+        Some(said) if said.contains("readonly") || said.contains("unable to open") => {
+            let cause = std::io::Error::other(said.to_owned());
+            OpenError::File { path: database.to_owned(), cause }
+        }
         Some(said) if said.contains("malformed") || said.contains("not a database") => {
             OpenError::Damaged(said.to_owned())
         }

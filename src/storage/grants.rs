@@ -137,7 +137,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         if !revoke(&mut step, id, because, now).await? {
             return Ok(()); // nobody needs to look again
         }

@@ -19,6 +19,7 @@ mod files;
 mod forgotten;
 mod grants;
 mod installation;
+mod last_time;
 mod listing;
 mod logins;
 mod notices;
@@ -89,6 +90,9 @@ pub enum StorageError {
     /// A file of the database was deleted or replaced under us.
     #[error("a file of the database was deleted or replaced; nothing is written any more")]
     Gone,
+    /// The clock lies before the last time that was stored.
+    #[error("the clock lies before the last time that was stored")]
+    ClockBehind,
     /// Too many writes are waiting.
     #[error("too many writes are waiting for the database")]
     Busy,
@@ -157,6 +161,7 @@ pub struct Storage {
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
     readiness: Arc<readiness::Readiness>,
+    last_time: Arc<last_time::LastTime>,
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
     beside: bool,
@@ -181,6 +186,14 @@ enum Work {
 }
 
 impl Step {
+    /// Lets the step write beyond `limits.database_size`: it turned out that it ends grants.
+    async fn use_reserve(&mut self) -> Result<(), StorageError> {
+        match &mut self.work {
+            Work::Sqlite(step) => step.use_reserve().await,
+            Work::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Makes the step durable; only then may anybody be told.
     async fn commit(self) -> Result<(), StorageError> {
         match self.work {
@@ -266,6 +279,16 @@ impl Storage {
     /// wait behind each other share a commit.
     async fn begin(&self) -> Result<Step, StorageError> {
         let mut step = self.begin_unmarked().await?;
+        if self.beside {
+            beside::leave_mark(&mut step).await?;
+        }
+        Ok(step)
+    }
+
+    /// Begins an atomic step that ends grants or makes room: a full database does not refuse it.
+    async fn begin_to_end(&self) -> Result<Step, StorageError> {
+        let mut step = self.begin_unmarked().await?;
+        step.use_reserve().await?;
         if self.beside {
             beside::leave_mark(&mut step).await?;
         }

@@ -62,7 +62,7 @@ impl Storage {
             Whom::Email(email) => self.sessions_with_email(&notice.issuer, email).await?,
             _ => Vec::new(),
         };
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let first = sqlx::query(
             "INSERT INTO upstream_notices (id, expires_at) SELECT $1, $2
              WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)

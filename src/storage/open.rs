@@ -20,6 +20,9 @@ use crate::telemetry::metrics::Metrics;
 /// Before 3.51.3 a write-ahead log could be reset under a reader and corrupt the database.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
+/// Longest wait of a step, from its beginning, while another process holds the lock.
+const LOCKED: Duration = Duration::from_secs(2);
+
 /// Why the database could not be opened; the text is for the administrator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -27,7 +30,9 @@ pub enum OpenError {
     #[error("database_url must begin with sqlite:// or postgres://")]
     Address,
     /// The file or folder cannot be used.
-    #[error("the database file {path} cannot be used: {cause}")]
+    #[error(
+        "the database file {path} cannot be used: {cause}. The server must be able to read and write it, and to make files in its folder: is the path right, who owns it, is it mounted read-only?"
+    )]
     File {
         /// The file.
         path: PathBuf,
@@ -55,6 +60,16 @@ pub enum OpenError {
         /// The database.
         database: PathBuf,
         /// What says so.
+        mark: PathBuf,
+    },
+    /// A server has served another database here.
+    #[error(
+        "the database {database} is not the one that was served here before ({mark} remembers that one by its key proof). Is the right volume mounted, was a file of another installation put here? Put the right one back; a backup of it is welcome. If this one is meant, delete {mark}"
+    )]
+    Other {
+        /// The database.
+        database: PathBuf,
+        /// What remembers.
         mark: PathBuf,
     },
     /// The file is damaged.
@@ -125,7 +140,8 @@ impl Storage {
         super::backup::refuse_foreign_log(&path)?;
         let here = driver::at(&path, BUSY)?;
         // A pool would try for a while to open what is damaged.
-        let first = super::writer::connect(&here).await.map_err(files::why)?;
+        let first =
+            super::writer::connect(&here).await.map_err(|error| files::why(&path, error))?;
         let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
@@ -136,17 +152,18 @@ impl Storage {
             .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
             .connect_with(options)
             .await?;
-        check_sqlite(&pool).await?;
+        check_sqlite(&pool, &path).await?;
+        files::refuse_other(&path, &pool).await?;
         migrations().run(&pool).await?;
         first.close().await?;
         let readers = Readers::new(here.clone());
         let metrics = Metrics::new();
-        let writer = Writer::open(here, metrics.clone()).await?;
+        let writer = Writer::open(here, LOCKED, metrics.clone()).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
         let mut storage =
             Self::finish(pool, Some((writer, readers)), secret_key, beside, metrics).await?;
         storage.free_leases().await?;
-        files::mark_served(&path)?;
+        files::mark_served(&path, &storage.pool).await?;
         storage.watched = Some(Arc::new(files::Watched::new(&path)));
         Ok(storage)
     }
@@ -190,12 +207,14 @@ impl Storage {
             replicas: None,
             remembered_overview: Arc::default(),
             readiness: Arc::default(),
+            last_time: Arc::default(),
             metrics,
             beside: false,
             watched: None,
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;
+        storage.last_time().await?;
         Ok(storage)
     }
 
@@ -287,10 +306,10 @@ pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
     Ok(())
 }
 
-async fn check_sqlite(pool: &AnyPool) -> Result<(), OpenError> {
+async fn check_sqlite(pool: &AnyPool, path: &Path) -> Result<(), OpenError> {
     check_version(pool).await?;
     let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await;
-    let verdict: String = verdict.map_err(files::why)?;
+    let verdict: String = verdict.map_err(|error| files::why(path, error))?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));
     }

@@ -154,7 +154,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let blocked = sqlx::query(
             "UPDATE people SET blocked_at = $2, blocked_by = $3
              WHERE subject = $1 AND blocked_at IS NULL",
@@ -204,7 +204,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let ended = end_all_of_person(&mut step, subject, because, now).await?;
         step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
             .await?;

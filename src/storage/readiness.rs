@@ -24,6 +24,8 @@ pub enum Ready {
     Unavailable,
     /// It can be read and not written: the disk is full or broken, somebody holds a lock.
     ReadOnly,
+    /// The clock lies before the last time that was stored: no token is minted.
+    ClockBehind,
     /// A file of it was moved or deleted: nothing is written any more, which the next start would not find.
     FileGone,
 }
@@ -40,6 +42,9 @@ impl Storage {
             if watched.are_gone() {
                 return Ready::FileGone;
             }
+        }
+        if self.clock_is_behind(now) {
+            return Ready::ClockBehind;
         }
         let mut last = self.readiness.0.lock().await;
         if let Some((asked_at, ready)) = *last

@@ -176,7 +176,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         if let Some(seen) = seen {
             // Locks the row, so that a client that changes itself waits, or has come first.
             let metadata: Option<String> = sqlx::query_scalar(

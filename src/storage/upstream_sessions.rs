@@ -354,7 +354,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let ended = sqlx::query(
             "UPDATE upstream_sessions
              SET state = 'dead', ended_because = $3, lease_owner = NULL, lease_until = NULL

@@ -59,6 +59,7 @@ pub const EVENTS: &[&str] = &[
     "console_refused",
     "key_added",
     "key_retired",
+    "clock_accepted",
     "configuration_loaded",
     "configuration_reloaded",
     "configuration_refused",

@@ -53,7 +53,7 @@ impl From<StorageError> for ApiError {
                 tracing::error!(%cause, "the database cannot serve");
                 Self::Unavailable
             }
-            StorageError::Busy | StorageError::Gone => {
+            StorageError::Busy | StorageError::Gone | StorageError::ClockBehind => {
                 tracing::warn!(cause = %error, "the database cannot serve");
                 Self::Unavailable
             }

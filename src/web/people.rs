@@ -81,7 +81,10 @@ impl PageError {
     /// Our database could not serve, or a fault of ours.
     pub fn storage(headers: &HeaderMap, error: &StorageError) -> Self {
         match error {
-            StorageError::Unavailable(_) | StorageError::Busy | StorageError::Gone => Self::new(
+            StorageError::Unavailable(_)
+            | StorageError::Busy
+            | StorageError::Gone
+            | StorageError::ClockBehind => Self::new(
                 headers,
                 StatusCode::SERVICE_UNAVAILABLE,
                 Message::TemporarilyUnavailable,

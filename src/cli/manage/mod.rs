@@ -1,9 +1,10 @@
-//! `portcullis clients|grants|people|keys|audit`: what the admin pages do, from the shell, whether or
+//! `portcullis clients|grants|people|keys|audit|clock`: what the admin pages do, from the shell, whether or
 //! not a server is running ([`Storage::open_beside`]).
 
 mod audit;
 mod backup;
 mod clients;
+mod clock;
 mod grants;
 mod keys;
 mod output;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 pub(super) use audit::Command as AuditCommand;
 pub(super) use backup::Arguments as BackupArguments;
 pub(super) use clients::Command as ClientsCommand;
+pub(super) use clock::Command as ClockCommand;
 pub(super) use grants::Command as GrantsCommand;
 pub(super) use keys::Command as KeysCommand;
 pub(super) use people::Command as PeopleCommand;

@@ -192,7 +192,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let ended = end_all_of_client(&mut step, id, "the client was deleted", now).await?;
         for statement in [
             "DELETE FROM remembered_consents WHERE client_id = $1",

@@ -131,7 +131,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_to_end().await?;
         let ended = match which {
             Selection::Client(id) => {
                 forget_where(&mut step, "client_id = $1", id).await?;

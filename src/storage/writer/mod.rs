@@ -26,6 +26,12 @@ const SHARED_BY: usize = 64;
 const QUEUE: usize = 4096;
 /// Longest wait for the turn.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Whoever had to wait long for the turn still waits so long for a lock of another process, unless it is
+/// known already that it is not let go.
+const AT_LEAST: Duration = Duration::from_millis(500);
+/// Pages beyond the limit (16 MiB), for steps that end grants or make room: a full database must not keep
+/// anybody from cutting an access off.
+const RESERVE: i64 = 4096;
 
 /// Pages of the database that the writer and each reader keep: up to 16 MiB. There are few of these
 /// connections, and a page that is not there is read from the system and copied.
@@ -59,7 +65,7 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
 }
 
 /// Pages of the file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct MostPages(pub(super) i64);
 
 /// The writer of an SQLite database, and the queue before it. Cheap to clone.
@@ -77,6 +83,12 @@ struct Desk {
     options: AnyConnectOptions,
     /// How large the file may grow.
     most_pages: Option<MostPages>,
+    /// What the connection has been told of that.
+    told_pages: Option<MostPages>,
+    /// How long a step waits, from its beginning, while another process holds the lock.
+    patience: Duration,
+    /// The last step that waited for that lock did not get it.
+    locked_out: bool,
     /// The open transaction, with the steps that wait for its commit.
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
@@ -139,14 +151,24 @@ impl std::ops::DerefMut for Step {
 }
 
 impl Writer {
-    /// The writer over a connection of its own.
+    /// The writer over a connection of its own; its steps wait for `patience` while another process holds
+    /// the lock.
     pub(super) async fn open(
         options: AnyConnectOptions,
+        patience: Duration,
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
-        let connection = connect(&options).await?;
-        let (shared, most_pages) = (None, None);
-        let desk = Desk { connection, options, most_pages, shared, broken: false, metrics };
+        let desk = Desk {
+            connection: connect(&options).await?,
+            options,
+            most_pages: None,
+            told_pages: None,
+            patience,
+            locked_out: false,
+            shared: None,
+            broken: false,
+            metrics,
+        };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
     }
@@ -155,12 +177,12 @@ impl Writer {
     pub(super) async fn limit_pages(&self, most: MostPages) -> Result<(), StorageError> {
         let mut desk = self.0.desk.lock().await;
         desk.most_pages = Some(most);
-        size::limit(&mut desk.connection, most).await?;
-        Ok(())
+        Ok(desk.limit(0).await?)
     }
 
     /// Waits for the turn and begins a step.
     pub(super) async fn begin(&self) -> Result<Step, StorageError> {
+        let asked = Instant::now();
         let place = Place::take(self)?;
         let turn = Arc::clone(&self.0.desk).lock_owned();
         let desk = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| StorageError::Busy)?;
@@ -169,7 +191,7 @@ impl Writer {
         if step.desk.shared.as_ref().is_some_and(Shared::is_full) {
             step = step.finish_first().await?;
         }
-        step.desk.open().await?;
+        step.desk.open(asked).await?;
         step.phase = Phase::Open;
         Ok(step)
     }
@@ -248,6 +270,11 @@ impl Shared {
 }
 
 impl Step {
+    /// Lets this step write beyond the limit of the file.
+    pub(super) async fn use_reserve(&mut self) -> Result<(), StorageError> {
+        Ok(self.desk.limit(RESERVE).await?)
+    }
+
     /// Ends the step and returns when it is durable: with the commit that it shares.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         let Some(shared) = &mut self.desk.shared else {
@@ -298,12 +325,10 @@ impl Drop for Step {
 
 impl Desk {
     /// Opens a savepoint for a step, and the transaction around it when none is open.
-    async fn open(&mut self) -> Result<(), StorageError> {
+    async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
         if self.broken {
             self.connection = connect(&self.options).await?;
-            if let Some(most) = self.most_pages {
-                size::limit(&mut self.connection, most).await?;
-            }
+            self.told_pages = None;
             self.broken = false;
         }
         if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {
@@ -314,10 +339,11 @@ impl Desk {
         let still_open = self.connection.is_in_transaction();
         let opened = match &mut self.shared {
             None => {
+                self.begin_immediate(asked).await?;
                 let (outcome, _) = watch::channel(Outcome::Pending);
                 let (kept, turns, left) = (0, 1, Left::Nothing);
                 self.shared = Some(Shared { kept, turns, left, outcome });
-                self.run(&["BEGIN IMMEDIATE", "SAVEPOINT step"]).await
+                self.run(&["SAVEPOINT step"]).await
             }
             Some(_) if !still_open => Err(vanished()),
             Some(shared) => {
@@ -332,9 +358,44 @@ impl Desk {
                 }
             }
         };
+        let opened = match opened {
+            Ok(()) => self.limit(0).await,
+            failed => failed,
+        };
         if let Err(cause) = opened {
             self.fail(&cause).await;
             return Err(cause.into());
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction. While another process holds the lock, those who wait behind each other wait
+    /// side by side: everybody's time began when they asked.
+    async fn begin_immediate(&mut self, asked: Instant) -> Result<(), StorageError> {
+        let mut until = asked + self.patience;
+        if !self.locked_out {
+            until = until.max(Instant::now() + AT_LEAST);
+        }
+        let begun = tokio::time::timeout_at(until, self.run(&["BEGIN IMMEDIATE"])).await;
+        self.locked_out = begun.is_err();
+        match begun {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => {
+                self.broken = true;
+                Err(cause.into())
+            }
+            Err(_) => Err(failed("another process holds the lock of the database")),
+        }
+    }
+
+    /// Sees to it that the file grows to its limit and `beyond` it, and no further.
+    async fn limit(&mut self, beyond: i64) -> Result<(), sqlx::Error> {
+        let Some(MostPages(most)) = self.most_pages else { return Ok(()) };
+        let most = MostPages(most.saturating_add(beyond));
+        if self.told_pages != Some(most) {
+            self.told_pages = None;
+            size::limit(&mut self.connection, most).await?;
+            self.told_pages = Some(most);
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ impl Fixture {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let options = driver::at(&folder.join("test.db"), Duration::from_secs(5)).unwrap();
-        let writer = Writer::open(options.clone(), Metrics::new()).await.unwrap();
+        let writer =
+            Writer::open(options.clone(), Duration::from_secs(5), Metrics::new()).await.unwrap();
         let fixture = Self { folder, options, writer };
         for sql in [
             "CREATE TABLE notes (place INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT UNIQUE)",
