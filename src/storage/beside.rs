@@ -56,7 +56,7 @@ impl Storage {
             Some("postgres" | "postgresql") => {
                 let bound = small_pool()
                     .after_connect(|connection, _| Box::pin(super::patience::bound(connection)));
-                (bound.connect(url).await?, None, None)
+                (bound.connect_with(driver::server(url)?).await?, None, None)
             }
             _ => return Err(OpenError::Address),
         };

@@ -178,7 +178,7 @@ impl Storage {
             .acquire_timeout(BUSY)
             .max_lifetime(Duration::from_mins(30))
             .after_connect(|connection, _| Box::pin(super::patience::bound(connection)))
-            .connect(url)
+            .connect_with(driver::server(url)?)
             .await?;
         let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
         storage.replicas = Some(Replicas::listen(url, storage.grants_ended.clone()).await?);

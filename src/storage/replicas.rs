@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
@@ -18,6 +19,8 @@ const CHANNEL: &str = "portcullis_grants_ended";
 /// How long one attempt to listen may take. The pause between the connections that it tries grows to a
 /// fifth of this, and with it what is said while PostgreSQL is back and nobody listens yet.
 const ONE_TRY: Duration = Duration::from_secs(2);
+/// Silence after which PostgreSQL is asked whether it is there.
+const QUIET: Duration = Duration::from_secs(5);
 /// Pause before listening is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -46,7 +49,7 @@ impl Replicas {
         let (ours, url) = (Arc::clone(&name), url.to_owned());
         let task = tokio::spawn(async move {
             loop {
-                match listener.try_recv().await {
+                match next(&mut listener).await {
                     Ok(Some(notice)) if notice.payload() == &*ours => continue,
                     Ok(Some(_)) => {}
                     Ok(None) => tracing::warn!("replicas could not be heard for a moment"),
@@ -62,6 +65,18 @@ impl Replicas {
             }
         });
         Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
+    }
+}
+
+/// Waits for the next notice. Where all is quiet, asks now and then whether somebody is there: a host that
+/// vanished is quiet, too.
+async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>> {
+    loop {
+        if let Ok(notice) = timeout(QUIET, listener.try_recv()).await {
+            return notice;
+        }
+        let asked = timeout(ONE_TRY, sqlx::query("SELECT 1").execute(&mut *listener)).await;
+        asked.map_err(|_| sqlx::Error::PoolTimedOut)??;
     }
 }
 

@@ -6,8 +6,11 @@
 //! connections of sqlx's own: migrations, administrators' lists, backups. And what waits for the disk,
 //! a commit, runs on a thread for work that blocks.
 //!
+//! The other one here is PostgreSQL with an end to every wait ([`bounded`]). For sqlx both are one driver.
+//!
 //! One text is one statement. The lock of another process is waited for without holding up a thread.
 
+mod bounded;
 mod sqlx_types;
 
 use std::collections::HashMap;
@@ -26,13 +29,16 @@ use sqlx::any::{
     AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo,
     AnyTypeInfoKind,
 };
-use sqlx::{Either, SqlStr};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Either, SqlStr};
 use sqlx_core::HashMap as ColumnNames;
 use sqlx_core::any::driver::AnyDriver;
 use sqlx_core::any::{AnyColumn, AnyConnectionBackend, AnyValue, AnyValueKind};
 use sqlx_core::ext::ustr::UStr;
 use tokio::time::Instant;
 use url::Url;
+
+use bounded::Bounded;
 
 pub(super) use sqlx_types::InThread;
 
@@ -41,6 +47,8 @@ pub(super) const DRIVER: AnyDriver = AnyDriver::without_migrate::<InThread>();
 
 /// Scheme of [`at`].
 const SCHEME: &str = "sqlite-in-thread";
+/// Scheme of [`server`].
+const BOUNDED: &str = "postgres-within-bounds";
 /// Statements that stay prepared, in each connection.
 const PREPARED: usize = 128;
 /// Texts whose shape is remembered; ours are fewer, except where lists make theirs.
@@ -57,33 +65,55 @@ pub(super) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, s
     format!("{SCHEME}:{path}?{}", patience.as_millis()).parse()
 }
 
-/// What [`at`] says.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    path: PathBuf,
-    patience: Duration,
+/// The PostgreSQL at `url`, every wait for which has an end.
+pub(super) fn server(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
+    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+    format!("{BOUNDED}:{rest}").parse()
 }
+
+/// What [`at`] or [`server`] says.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    File { path: PathBuf, patience: Duration },
+    Server(Box<PgConnectOptions>),
+}
+
+/// A connection of this driver.
+#[derive(Debug)]
+pub(super) struct OneOfTwo(Box<dyn AnyConnectionBackend>);
 
 impl Place {
     fn of(url: &Url) -> Result<Self, sqlx::Error> {
+        if let Some(rest) = url.as_str().strip_prefix(BOUNDED) {
+            return Ok(Self::Server(Box::new(format!("postgres{rest}").parse()?)));
+        }
         let path = URL_SAFE_NO_PAD.decode(url.path()).ok();
         let patience = url.query().and_then(|millis| millis.parse().ok());
         let (Some(path), Some(patience)) = (path, patience) else {
             return Err(sqlx::Error::Configuration("not a place of this driver".into()));
         };
         let path = PathBuf::from(OsStr::from_bytes(&path));
-        Ok(Self { path, patience: Duration::from_millis(patience) })
+        Ok(Self::File { path, patience: Duration::from_millis(patience) })
     }
 
-    fn open(&self) -> Result<InThreadConnection, sqlx::Error> {
+    async fn open(&self) -> Result<OneOfTwo, sqlx::Error> {
+        Ok(OneOfTwo(match self {
+            Self::File { path, patience } => Box::new(InThreadConnection::open(path, *patience)?),
+            Self::Server(options) => Box::new(Bounded::new(options.connect().await?)),
+        }))
+    }
+}
+
+impl InThreadConnection {
+    fn open(path: &Path, patience: Duration) -> Result<Self, sqlx::Error> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
             | rusqlite::OpenFlags::SQLITE_OPEN_CREATE
             | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX; // one caller at a time, by `&mut`
-        let sqlite = rusqlite::Connection::open_with_flags(&self.path, flags).map_err(told)?;
+        let sqlite = rusqlite::Connection::open_with_flags(path, flags).map_err(told)?;
         sqlite.busy_timeout(Duration::ZERO).map_err(told)?;
         sqlite.set_prepared_statement_cache_capacity(PREPARED);
         let known = HashMap::new();
-        Ok(InThreadConnection { sqlite: Some(sqlite), patience: self.patience, known })
+        Ok(Self { sqlite: Some(sqlite), patience, known })
     }
 }
 
@@ -351,6 +381,82 @@ impl AnyConnectionBackend for InThreadConnection {
         Box::pin(async {
             Err(sqlx::Error::Protocol("statements are prepared by their use".into()))
         })
+    }
+}
+
+impl AnyConnectionBackend for OneOfTwo {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        self.0.close()
+    }
+
+    fn close_hard(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        self.0.close_hard()
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        self.0.ping()
+    }
+
+    fn begin(&mut self, statement: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
+        self.0.begin(statement)
+    }
+
+    fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        self.0.commit()
+    }
+
+    fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        self.0.rollback()
+    }
+
+    fn start_rollback(&mut self) {
+        self.0.start_rollback();
+    }
+
+    fn get_transaction_depth(&self) -> usize {
+        self.0.get_transaction_depth()
+    }
+
+    fn shrink_buffers(&mut self) {
+        self.0.shrink_buffers();
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        self.0.flush()
+    }
+
+    fn should_flush(&self) -> bool {
+        self.0.should_flush()
+    }
+
+    fn fetch_many(
+        &mut self,
+        query: SqlStr,
+        persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxStream<'_, sqlx::Result<Either<AnyQueryResult, AnyRow>>> {
+        self.0.fetch_many(query, persistent, arguments)
+    }
+
+    fn fetch_optional(
+        &mut self,
+        query: SqlStr,
+        persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxFuture<'_, sqlx::Result<Option<AnyRow>>> {
+        self.0.fetch_optional(query, persistent, arguments)
+    }
+
+    fn prepare_with<'c, 'q: 'c>(
+        &'c mut self,
+        sql: SqlStr,
+        parameters: &[AnyTypeInfo],
+    ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
+        self.0.prepare_with(sql, parameters)
     }
 }
 

@@ -26,14 +26,14 @@ use sqlx_core::type_info::TypeInfo;
 use sqlx_core::value::{Value, ValueRef};
 use url::Url;
 
-use super::{InThreadConnection, Place, no_transactions};
+use super::{OneOfTwo, Place, no_transactions};
 
 /// The driver, among types.
 #[derive(Debug)]
 pub(in crate::storage) struct InThread;
 
 impl Database for InThread {
-    type Connection = InThreadConnection;
+    type Connection = OneOfTwo;
     type TransactionManager = NoTransactions;
     type Row = Never;
     type QueryResult = AnyQueryResult;
@@ -44,11 +44,11 @@ impl Database for InThread {
     type Arguments = NoArguments;
     type ArgumentBuffer = Never;
     type Statement = Never;
-    const NAME: &'static str = "SQLite, in the caller's thread";
-    const URL_SCHEMES: &'static [&'static str] = &[super::SCHEME];
+    const NAME: &'static str = "SQLite in the caller's thread, or PostgreSQL within bounds";
+    const URL_SCHEMES: &'static [&'static str] = &[super::SCHEME, super::BOUNDED];
 }
 
-impl Connection for InThreadConnection {
+impl Connection for OneOfTwo {
     type Database = InThread;
     type Options = Place;
 
@@ -80,14 +80,14 @@ impl Connection for InThreadConnection {
 }
 
 impl ConnectOptions for Place {
-    type Connection = InThreadConnection;
+    type Connection = OneOfTwo;
 
     fn from_url(url: &Url) -> Result<Self, Error> {
         Self::of(url)
     }
 
-    async fn connect(&self) -> Result<InThreadConnection, Error> {
-        self.open()
+    async fn connect(&self) -> Result<OneOfTwo, Error> {
+        self.open().await
     }
 
     fn log_statements(self, _: LevelFilter) -> Self {
@@ -183,21 +183,21 @@ pub(in crate::storage) struct NoTransactions;
 impl TransactionManager for NoTransactions {
     type Database = InThread;
 
-    async fn begin(_: &mut InThreadConnection, _: Option<SqlStr>) -> Result<(), Error> {
+    async fn begin(_: &mut OneOfTwo, _: Option<SqlStr>) -> Result<(), Error> {
         Err(no_transactions())
     }
 
-    async fn commit(_: &mut InThreadConnection) -> Result<(), Error> {
+    async fn commit(_: &mut OneOfTwo) -> Result<(), Error> {
         Err(no_transactions())
     }
 
-    async fn rollback(_: &mut InThreadConnection) -> Result<(), Error> {
+    async fn rollback(_: &mut OneOfTwo) -> Result<(), Error> {
         Err(no_transactions())
     }
 
-    fn start_rollback(_: &mut InThreadConnection) {}
+    fn start_rollback(_: &mut OneOfTwo) {}
 
-    fn get_transaction_depth(_: &InThreadConnection) -> usize {
+    fn get_transaction_depth(_: &OneOfTwo) -> usize {
         0
     }
 }

@@ -45,7 +45,8 @@ fn any_path_is_the_same_path_afterwards() {
     let bytes: Vec<u8> = (1..=255).collect();
     let path = PathBuf::from(OsString::from(OsStr::from_bytes(&bytes)));
     let place = Place::of(&at(&path, Duration::from_secs(5)).unwrap().database_url).unwrap();
-    assert_eq!((place.path, place.patience), (path, Duration::from_secs(5)));
+    let Place::File { path: found, patience } = place else { panic!("it is a file") };
+    assert_eq!((found, patience), (path, Duration::from_secs(5)));
 }
 
 #[tokio::test]
@@ -171,8 +172,8 @@ async fn a_connection_whose_commit_was_given_up_says_so() {
 #[tokio::test]
 async fn texts_that_are_made_up_do_not_pile_up() {
     let fixture = Fixture::new();
-    let place = Place::of(&fixture.at(1000).database_url).unwrap();
-    let mut connection = place.open().unwrap();
+    let at = fixture.folder.join("test.db");
+    let mut connection = InThreadConnection::open(&at, Duration::from_secs(1)).unwrap();
     for n in 0..3 * KNOWN {
         let sql = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(format!("SELECT {n}")));
         connection.run(sql, None, 1).await.unwrap();

@@ -58,13 +58,22 @@ impl Database {
 
     /// Keeps everybody else from writing.
     pub(crate) async fn lock(&self) -> Locked {
-        portcullis::storage::install_drivers();
-        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
-        let sql = if self.is_postgres() {
+        self.lock_by(if self.is_postgres() {
             "BEGIN; LOCK TABLE installation IN EXCLUSIVE MODE"
         } else {
             "BEGIN IMMEDIATE"
-        };
+        })
+        .await
+    }
+
+    /// Keeps everybody else on PostgreSQL away from all grants.
+    pub(crate) async fn lock_grants(&self) -> Locked {
+        self.lock_by("BEGIN; LOCK TABLE grants IN ACCESS EXCLUSIVE MODE").await
+    }
+
+    async fn lock_by(&self, sql: &'static str) -> Locked {
+        portcullis::storage::install_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         Locked(connection)
     }

@@ -9,3 +9,4 @@ mod load;
 mod logins;
 mod paused;
 mod rolling;
+mod vanished;
