@@ -8,7 +8,9 @@ mod lines;
 pub mod metrics;
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 pub use lines::limit_lines;
@@ -25,21 +27,47 @@ pub enum LogFormat {
     Json,
 }
 
+/// Changes the level of the subscriber that is installed.
+type ChangeLevel = Box<dyn Fn(Level) + Send + Sync>;
+
+static CHANGE_LEVEL: OnceLock<ChangeLevel> = OnceLock::new();
+
+/// Libraries are held at `warn`, because their finer levels may quote what they carry.
+fn filter(level: Level) -> EnvFilter {
+    EnvFilter::new(format!("warn,portcullis={level}"))
+}
+
+/// From now on, our own lines are of this level.
+pub fn set_level(level: Level) {
+    if let Some(change) = CHANGE_LEVEL.get() {
+        change(level);
+    }
+}
+
 /// Sends log lines to standard error. `level` is for our own lines (`info` when absent or
-/// unreadable); libraries are held at `warn`, because their finer levels may quote what they carry.
+/// unreadable).
 pub fn install(level: Option<&str>, format: LogFormat) {
-    let level =
-        level.and_then(|text| text.parse::<tracing::Level>().ok()).unwrap_or(tracing::Level::INFO);
-    let filter = EnvFilter::new(format!("warn,portcullis={level}"));
+    let level = level.and_then(|text| text.parse().ok()).unwrap_or(Level::INFO);
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(level))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(lines::Lines);
     // A second call, as in tests, keeps the first subscriber.
-    let _ = match format {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let (installed, change): (_, ChangeLevel) = match format {
+        LogFormat::Text => {
+            let lines = lines.with_target(false).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |level| drop(handle.reload(filter(level)))))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |level| drop(handle.reload(filter(level)))))
+        }
     };
+    if installed.is_ok() {
+        let _ = CHANGE_LEVEL.set(change);
+    }
 }
 
 /// A short reference that an error page shows and the log repeats: what the person reads out, the

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config;
+use super::serve::log_as;
 use crate::app::{App, Reloaded};
 use crate::config::{Loaded, Problems};
 
@@ -77,6 +78,7 @@ pub(super) async fn heed(app: App, file: Option<PathBuf>, mut seen: Seen) {
         if app.reload(read, because).await == Reloaded::Failed {
             seen.stamps.clear(); // it is tried again until the database goes along
         }
+        log_as(app.present().config());
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Err(problems) => return fail(&problems),
     };
     telemetry::limit_lines(loaded.config.limits.log_line);
+    log_as(&loaded.config);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -45,6 +46,12 @@ pub(super) fn install_log() {
         _ => LogFormat::Text,
     };
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
+}
+
+/// Sets the level that is configured, unless the environment names one.
+pub(super) fn log_as(config: &Config) {
+    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
+    telemetry::set_level(level.unwrap_or(config.log));
 }
 
 async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), String> {

@@ -72,6 +72,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Whether an administrator approves clients.
     pub client_approval: ClientApproval,
+    /// Of the log, unless `PORTCULLIS_LOG` says another one.
+    pub log: tracing::Level,
     /// How long lines of the audit trail are kept: 1 day to 10 years.
     pub audit_retention: Duration,
     /// Lifetimes.

@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::harness::client::{McpClient, Tokens};
 use crate::harness::console::Console;
 use crate::harness::http::Http;
-use crate::harness::process::Served;
-use crate::harness::{Setup, TestApp};
+use crate::harness::process::{Served, portcullis};
+use crate::harness::{Setup, TestApp, raw};
 
 #[track_caller]
 fn assert_taken(reloaded: &Reloaded, keys: &[&str]) {
@@ -316,6 +316,42 @@ async fn the_server_reads_its_file_again_on_sighup_and_when_it_changes() {
     server.http.get(&format!("{}/ready", server.url)).await.assert_status(200);
     assert_eq!(call().await, 200);
     assert!(server.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_changes_without_a_restart() {
+    use std::io::Read;
+    let server = Served::prepared().await;
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let level = |level: &str| {
+        std::fs::write(&server.config, format!("log = \"{level}\"\n{text}")).unwrap();
+    };
+    level("error");
+    let mut command = portcullis(&server.database.folder);
+    let mut child = command.arg("serve").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let hang_up = format!("kill -HUP {}", child.id());
+    let hang_up = || std::process::Command::new("sh").args(["-c", &hang_up]).status().unwrap();
+    let ready = format!(
+        "GET /ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        server.url.trim_start_matches("http://")
+    );
+    while raw::try_exchange(&server.url, &ready).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+
+    level("info");
+    // What the second one has to say is of the level that was set by the first.
+    for _ in 0..2 {
+        assert!(hang_up().success());
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    child.kill().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+
+    assert!(!said.contains("serving"), "that was before: {said}");
+    assert!(said.contains("nothing has changed"), "{said}");
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ pub(super) fn load(
         ));
     }
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
+    let log = log(&mut r);
     let tokens = tokens(&mut r);
     let limits = limits(&mut r, public_url.as_ref(), listen);
     let clients = client::all(&mut r, env, &redirect_schemes, limits.redirect_uris);
@@ -95,6 +96,7 @@ pub(super) fn load(
             admin,
             client_approval,
             audit_retention,
+            log,
             tokens,
             limits,
             written: r.written(),
@@ -102,6 +104,15 @@ pub(super) fn load(
         files: r.files,
         warnings: r.warnings,
         shown: r.shown,
+    })
+}
+
+fn log(r: &mut Reader) -> tracing::Level {
+    let Some(text) = r.text("log") else { return tracing::Level::INFO };
+    text.parse().unwrap_or_else(|_| {
+        let remedy = "write error, warn, info, debug or trace";
+        r.problem("log", Some(text), "is no level of the log", remedy);
+        tracing::Level::INFO
     })
 }
 
