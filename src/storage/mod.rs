@@ -231,6 +231,15 @@ impl std::ops::DerefMut for Step {
     }
 }
 
+/// Tells of ended grants when it goes, however that comes about.
+struct Told<'a>(&'a Storage);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.wake_streams();
+    }
+}
+
 impl Storage {
     /// Which engine serves.
     pub fn engine(&self) -> Engine {
@@ -321,9 +330,8 @@ impl Storage {
             if storage.engine == Engine::Postgres {
                 replicas::tell(&mut step, storage.replicas.as_ref()).await?;
             }
-            let committed = step.commit().await;
-            storage.wake_streams();
-            committed
+            let _told = Told(&storage);
+            step.commit().await
         });
         told.await.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)))
     }

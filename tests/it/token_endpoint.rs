@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::harness::TestApp;
 use crate::harness::client::{McpClient, Tokens, VERIFIER};
+use crate::harness::console::Console;
 use crate::harness::http::encode;
 
 async fn confidential(app: &TestApp, method: &str) -> McpClient {
@@ -162,4 +163,43 @@ async fn programs_in_browsers_may_call_it() {
     let answer = app.http.send("OPTIONS", &app.at("/token"), &headers, "").await;
     assert!(answer.status.is_success());
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+/// PostgreSQL takes no NUL in a text: what cannot be stored or found must be refused before.
+#[tokio::test]
+async fn pp_01_a_nul_is_refused_wherever_it_comes() {
+    let app = TestApp::start().await;
+    let basic = format!("Basic {}", STANDARD.encode("a%00b:c%00d"));
+    let plain = format!("Basic {}", STANDARD.encode("a\0b:c\0d"));
+    for credentials in [basic, plain] {
+        let headers = [("authorization", credentials.as_str())];
+        let form = [("grant_type", "refresh_token"), ("refresh_token", "rt_x")];
+        let answer = app.http.post_form(&app.at("/token"), &form, &headers).await;
+        assert!(answer.status.is_client_error(), "{}", answer.status);
+    }
+    for path in ["/register/a%00b", "/.well-known/oauth-protected-resource/a%00b"] {
+        let headers = [("authorization", "Bearer a")];
+        let answer = app.http.send("GET", &app.at(path), &headers, "").await;
+        assert!(answer.status.is_client_error(), "{path} {}", answer.status);
+    }
+    for member in ["client_name", "client_uri", "software_id", "scope", "jwks_uri", "contacts"] {
+        let metadata = json!({
+            "redirect_uris": ["http://127.0.0.1/cb"], "token_endpoint_auth_method": "none",
+            member: "https://a\0b.example/",
+        });
+        let answer = app.http.post_json(&app.at("/register"), &metadata, &[]).await;
+        assert!(answer.status.as_u16() < 500, "{member} {}", answer.status);
+    }
+    let admin = Console::admin(&app).signed_in(&app, "alice").await;
+    for path in [
+        "/person?sub=a%00b",
+        "/clients?q=a%00b",
+        "/client?id=a%00b",
+        "/audit?client=a%00b",
+        "/people?q=a%00b",
+        "/grants?person=a%00b&after=a%00b",
+    ] {
+        let answer = admin.get(path).await;
+        assert!(answer.status.as_u16() < 500, "{path} {}", answer.status);
+    }
 }

@@ -467,6 +467,9 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// What SQLite said, in sqlx's words.
 fn told(error: rusqlite::Error) -> sqlx::Error {
+    if matches!(error, rusqlite::Error::Utf8Error(..)) {
+        return sqlx::Error::Decode(error.into()); // waiting does not mend it
+    }
     match error.sqlite_error_code() {
         Some(_) => sqlx::Error::Database(Box::new(sqlx_types::Told::new(error))),
         None => sqlx::Error::Protocol(error.to_string()),

@@ -180,3 +180,23 @@ async fn texts_that_are_made_up_do_not_pile_up() {
     }
     assert!(connection.known.len() <= KNOWN, "{}", connection.known.len());
 }
+
+#[tokio::test]
+async fn a_text_that_is_none_is_damage_and_not_an_outage() {
+    let fixture = Fixture::new();
+    let mut connection = fixture.connect().await;
+    let sql = "INSERT INTO notes (text) VALUES (CAST(x'ff41' AS TEXT))";
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+
+    let read = sqlx::query("SELECT text FROM notes").fetch_one(&mut connection).await;
+
+    assert!(matches!(read, Err(sqlx::Error::Decode(_))));
+    // A NUL inside is a character like others, and long is long.
+    for text in ["a\0b".to_owned(), "x".repeat(3 << 20)] {
+        let insert = sqlx::query("INSERT INTO notes (id, text) VALUES (9, $1)").bind(&text);
+        insert.execute(&mut connection).await.unwrap();
+        let row = sqlx::query("DELETE FROM notes WHERE id = 9 RETURNING text");
+        let row = row.fetch_one(&mut connection).await.unwrap();
+        assert_eq!(row.get::<String, _>("text"), text);
+    }
+}
