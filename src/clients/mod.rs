@@ -146,7 +146,8 @@ impl Clients {
     }
 
     async fn stored(&self, id: &str) -> Result<Option<StoredClient>, StorageError> {
-        if id.len() > MAX_ID {
+        // PostgreSQL holds no NUL in a text, and would not even look.
+        if id.len() > MAX_ID || id.contains('\0') {
             return Ok(None);
         }
         let ClientQuota { unused, idle, .. } = self.quota;

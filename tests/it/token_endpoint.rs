@@ -175,7 +175,7 @@ async fn pp_01_a_nul_is_refused_wherever_it_comes() {
         let headers = [("authorization", credentials.as_str())];
         let form = [("grant_type", "refresh_token"), ("refresh_token", "rt_x")];
         let answer = app.http.post_form(&app.at("/token"), &form, &headers).await;
-        assert!(answer.status.is_client_error(), "{}", answer.status);
+        assert!(answer.status.is_client_error(), "{credentials} {}", answer.status);
     }
     for path in ["/register/a%00b", "/.well-known/oauth-protected-resource/a%00b"] {
         let headers = [("authorization", "Bearer a")];

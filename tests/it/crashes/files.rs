@@ -151,6 +151,7 @@ async fn k6_a_database_that_another_process_locks_is_503_in_bounded_time() {
         let refused = client.refresh(&tokens.refresh_token).await;
         refused.assert_error(503, "temporarily_unavailable");
         assert!(refused.header("retry-after").is_some());
+        since.elapsed()
     }));
     let alive = async {
         let mut slowest = Duration::ZERO;
@@ -163,17 +164,10 @@ async fn k6_a_database_that_another_process_locks_is_503_in_bounded_time() {
         }
         slowest
     };
-    let ((), slowest) = tokio::join!(
-        async {
-            refused.await;
-        },
-        alive
-    );
-    println!(
-        "locked: 30 refreshes refused within {:?}; /health took {slowest:?} at most",
-        since.elapsed()
-    );
-    assert!(since.elapsed() < Duration::from_secs(13));
+    let (refused, slowest) = tokio::join!(refused, alive);
+    let longest = refused.into_iter().max().unwrap();
+    println!("locked: 30 refreshes refused within {longest:?}; /health took {slowest:?} at most");
+    assert!(longest < Duration::from_secs(3));
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 
     holder.kill().unwrap();
