@@ -22,14 +22,30 @@ const TOLERANCE: Duration = Duration::from_mins(5);
 pub(super) struct LastTime {
     /// Unix seconds; zero before anything was stored.
     stored: AtomicI64,
+    /// The same when this process last noted it.
+    noted: AtomicI64,
     /// Whether the log knows that the clock is behind.
     told: AtomicBool,
 }
 
 impl Storage {
-    /// Stores the time, unless a later one is stored already.
+    /// Stores the time, unless a later one is stored already. A clock that is clearly ahead of replicas that
+    /// go on storing theirs is wrong, and must not stop them.
     pub async fn note_time(&self, now: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
+        let before = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
+        let before: Option<i64> = before.bind(NAME).fetch_optional(&mut *step).await?;
+        let before = before.unwrap_or_default();
+        let others_go_on = before > self.last_time.noted.swap(before, Ordering::SeqCst);
+        if others_go_on && now.minus(TOLERANCE) > Timestamp::from_unix(before) {
+            self.last_time.stored.store(before, Ordering::SeqCst);
+            let seconds = now.since(Timestamp::from_unix(before)).as_secs();
+            tracing::error!(
+                seconds,
+                "the clock is ahead of those of the other replicas; set it right"
+            );
+            return Ok(());
+        }
         let stored: i64 = sqlx::query_scalar(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE
@@ -42,6 +58,7 @@ impl Storage {
         .await?;
         step.commit().await?;
         self.last_time.stored.store(stored, Ordering::SeqCst);
+        self.last_time.noted.store(stored, Ordering::SeqCst);
         Ok(())
     }
 
@@ -49,7 +66,10 @@ impl Storage {
     pub async fn last_time(&self) -> Result<Option<Timestamp>, StorageError> {
         let stored = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
         let stored: Option<i64> = stored.bind(NAME).fetch_optional(&self.pool).await?;
-        self.last_time.stored.store(stored.unwrap_or_default(), Ordering::SeqCst);
+        let seconds = stored.unwrap_or_default();
+        self.last_time.stored.store(seconds, Ordering::SeqCst);
+        let _ =
+            self.last_time.noted.compare_exchange(0, seconds, Ordering::SeqCst, Ordering::SeqCst);
         Ok(stored.map(Timestamp::from_unix))
     }
 

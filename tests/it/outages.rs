@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use portcullis::storage::Storage;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -199,6 +200,34 @@ async fn st_05_no_token_is_minted_while_the_clock_lies_before_the_last_time_that
     app.storage().accept_time(app.now(), event).await.unwrap();
     app.storage().last_time().await.unwrap();
     client.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn st_05_a_replica_that_is_ahead_does_not_stop_the_others() {
+    let app = TestApp::start().await;
+    if !app.database.is_postgres() {
+        return; // SQLite has no replicas
+    }
+    let (client, tokens) = app.tokens_of("bob").await;
+    app.storage().note_time(app.now()).await.unwrap();
+    let config = app.config();
+    let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes());
+    let ahead = Storage::open(config.database_url.expose(), key).await.unwrap();
+    let a_day = Duration::from_hours(24);
+    for _ in 0..3 {
+        app.advance(60);
+        app.storage().note_time(app.now()).await.unwrap();
+        ahead.note_time(app.now().plus(a_day)).await.unwrap();
+    }
+    app.storage().note_time(app.now()).await.unwrap();
+
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    // Alone it would be believed.
+    for _ in 0..2 {
+        ahead.note_time(app.now().plus(a_day)).await.unwrap();
+    }
+    app.storage().note_time(app.now()).await.unwrap();
+    assert!(app.storage().clock_is_behind(app.now()));
 }
 
 #[tokio::test]
