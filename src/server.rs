@@ -389,6 +389,7 @@ async fn sweep(app: App) {
         if paused_until.is_some_and(|until| Instant::now() < until) {
             continue;
         }
+        app.storage().ready(now).await; // also where nobody asks
         if let Err(cause) = app.storage().note_time(now).await {
             tracing::warn!(%cause, "the time could not be stored");
         }

@@ -372,7 +372,7 @@ impl Storage {
             Some(row) if column::<i64>(&row, "at")? < oldest => {}
             _ => return Ok(0),
         }
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_to_make_room().await?;
         let rows = sqlx::query(due).bind(BATCH).fetch_all(&mut *step).await?;
         let mut last = None;
         for row in &rows {

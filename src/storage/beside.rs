@@ -79,6 +79,7 @@ impl Storage {
             metrics,
             beside: true,
             watched: None,
+            reserve: None,
             _only_process: None,
         };
         if !storage.opens_known_text(&known) {

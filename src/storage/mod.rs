@@ -31,6 +31,7 @@ mod readiness;
 mod refresh_tokens;
 mod remembered;
 mod replicas;
+mod reserve;
 mod signing_keys;
 mod size;
 mod standings;
@@ -167,6 +168,8 @@ pub struct Storage {
     beside: bool,
     /// The files of an SQLite database that is served.
     watched: Option<Arc<files::Watched>>,
+    /// Room on the disk, beside that.
+    reserve: Option<Arc<reserve::Reserve>>,
     _only_process: Option<Arc<File>>,
 }
 
@@ -287,6 +290,7 @@ impl Storage {
     /// Begins an atomic step. On SQLite it waits for its turn: there is one writer, and steps that
     /// wait behind each other share a commit.
     async fn begin(&self) -> Result<Step, StorageError> {
+        self.refuse_on_reserve()?;
         let mut step = self.begin_unmarked().await?;
         if self.beside {
             beside::leave_mark(&mut step).await?;
@@ -294,8 +298,19 @@ impl Storage {
         Ok(step)
     }
 
-    /// Begins an atomic step that ends grants or makes room: a full database does not refuse it.
+    /// Begins an atomic step that ends grants: neither a full database nor a full disk refuses it.
     async fn begin_to_end(&self) -> Result<Step, StorageError> {
+        self.use_reserve_if_needed();
+        self.begin_beyond_the_limit().await
+    }
+
+    /// Begins an atomic step that makes room: a full database does not refuse it.
+    async fn begin_to_make_room(&self) -> Result<Step, StorageError> {
+        self.refuse_on_reserve()?;
+        self.begin_beyond_the_limit().await
+    }
+
+    async fn begin_beyond_the_limit(&self) -> Result<Step, StorageError> {
         let mut step = self.begin_unmarked().await?;
         step.use_reserve().await?;
         if self.beside {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::readers::Readers;
 use super::replicas::Replicas;
+use super::reserve::Reserve;
 use super::writer::Writer;
 use super::{BUSY, Engine, Storage, StorageError, driver, files};
 use crate::oauth::sealed::Sealer;
@@ -165,6 +166,7 @@ impl Storage {
         storage.free_leases().await?;
         files::mark_served(&path, &storage.pool).await?;
         storage.watched = Some(Arc::new(files::Watched::new(&path)));
+        storage.reserve = Some(Arc::new(Reserve::beside(&path)));
         Ok(storage)
     }
 
@@ -211,6 +213,7 @@ impl Storage {
             metrics,
             beside: false,
             watched: None,
+            reserve: None,
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;

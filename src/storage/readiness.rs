@@ -54,6 +54,7 @@ impl Storage {
             return ready;
         }
         let ready = self.find_out(now).await;
+        self.look_at_reserve(ready == Ready::Yes).await;
         if last.map(|(_, before)| before) != Some(ready) && ready != Ready::Yes {
             tracing::error!(?ready, "the database cannot serve");
         }

@@ -61,7 +61,7 @@ impl Storage {
                   AND NOT EXISTS (SELECT 1 FROM console_sessions c WHERE c.session_id = s.id)
                   LIMIT $2)",
         ] {
-            let mut step = self.begin_to_end().await?;
+            let mut step = self.begin_to_make_room().await?;
             removed +=
                 sqlx::query(statement).bind(gone).bind(BATCH).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
@@ -104,7 +104,7 @@ impl Storage {
         mark: &'static str,
         gone: Timestamp,
     ) -> Result<u64, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_to_make_room().await?;
         let rows =
             sqlx::query(statement).bind(gone.unix()).bind(BATCH).fetch_all(&mut *step).await?;
         let mut last = None;
@@ -125,7 +125,7 @@ impl Storage {
         now: Timestamp,
         idle: Duration,
     ) -> Result<u64, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT c.id FROM clients c
@@ -149,7 +149,7 @@ impl Storage {
     /// registry must not keep new clients out for as long as unused ones may live. One that a person
     /// waits for, or that an administrator has approved, is no part of a flood.
     pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
@@ -175,7 +175,7 @@ impl Storage {
         unused: Duration,
         idle: Duration,
     ) -> Result<u64, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
             "DELETE FROM clients WHERE id IN
                  (SELECT c.id FROM clients c

@@ -1,7 +1,9 @@
 //! Power loss, a full disk, a broken and a read-only one: with a library between the server and its
 //! files (`tests/disk/disk.c`), by `scripts/test-crashes`.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -173,4 +175,83 @@ async fn a_full_broken_or_read_only_disk_is_503_loses_nothing_and_is_over_when_i
         tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
         client.refresh(&others.refresh_token).await.assert_status(200);
     }
+}
+
+/// A disk of a few megabytes of its own.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Option<Self> {
+        std::fs::create_dir(&at).unwrap();
+        let mount = format!(
+            "sudo=$([ $(id -u) -eq 0 ] || echo sudo -n); $sudo mount -t tmpfs -o size=24m,mode=777 tmpfs {}",
+            at.display()
+        );
+        let mounted = Command::new("sh").args(["-c", &mount]).status().unwrap();
+        mounted.success().then_some(Self(at))
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("others")).unwrap();
+        while file.write_all(&[0x5a; 4096]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("others")).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let unmount = "$([ $(id -u) -eq 0 ] || echo sudo -n) umount -l \"$0\"";
+        let _ = Command::new("sh").args(["-c", unmount]).arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a disk of its own: scripts/test-crashes"]
+async fn k5_on_a_full_disk_grants_can_still_be_ended() {
+    let mut server = Served::without_rates().await;
+    let Some(disk) = Small::mount(server.database.folder.join("small")) else {
+        println!("nobody here may mount a disk: not tried");
+        return;
+    };
+    server.kill();
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let text = text.replace("/portcullis.db\"", "/small/portcullis.db\"");
+    std::fs::write(&server.config, text).unwrap();
+    server.launch();
+    let client = McpClient::register(&server).await;
+    let (one, other) = (client.sign_in("bob").await, client.sign_in("bob").await);
+    let mut load = client.sign_in("bob").await;
+    let works = async |tokens: &Tokens| {
+        client.rpc(&tokens.access_token, "tools/list", json!({})).await.status == 200
+    };
+
+    disk.fill();
+    loop {
+        let answer = client.refresh(&load.refresh_token).await;
+        if answer.status != 200 {
+            answer.assert_error(503, "temporarily_unavailable");
+            break;
+        }
+        load = Tokens::of(&answer);
+    }
+    until_ready_says(&server, 503).await;
+    for tokens in [&one, &other] {
+        client.revoke(&tokens.refresh_token).await.assert_status(200);
+        assert!(!works(tokens).await);
+    }
+    // What is left is for that alone.
+    for _ in 0..20 {
+        client.refresh(&load.refresh_token).await.assert_error(503, "temporarily_unavailable");
+    }
+    assert!(works(&load).await);
+
+    disk.make_room();
+    until_ready_says(&server, 200).await;
+    let again = Tokens::of(&client.refresh(&load.refresh_token).await);
+    client.revoke(&again.refresh_token).await.assert_status(200);
+    assert!(disk.0.join("portcullis.db.reserve").exists(), "it is there for the next time");
+    server.kill();
 }
