@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use hyper_util::server::graceful::GracefulShutdown;
 use present::Present;
 use serde_json::json;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -42,6 +43,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 const LAST_CALL: Duration = Duration::from_millis(20);
 /// Time to read the first bytes of the last of them.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
+/// A connection on which nothing is said is asked about after so long, and given up after three answers
+/// that did not come so long after each other: a client that vanished closes nothing.
+const STILL_THERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
 /// The clock may differ by this much from the time that has passed.
@@ -182,6 +186,12 @@ async fn accept(
         Arc::new(Protocols::new(app.config(), http2))
     };
     let connections = Arc::new(Semaphore::new(limit));
+    // What is accepted inherits it.
+    let (time, interval) = STILL_THERE;
+    let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
+    if let Err(cause) = SockRef::from(listener).set_tcp_keepalive(&asking) {
+        tracing::warn!(%cause, "clients that vanish are noticed late: no TCP keep-alive");
+    }
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,

@@ -68,6 +68,7 @@ mod reload;
 mod replicas;
 mod restart;
 mod server;
+mod smuggling;
 mod stolen_database;
 mod unchanged;
 mod upstream;
