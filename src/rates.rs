@@ -33,6 +33,8 @@ pub enum Asked {
     Token,
     /// A failure at the token endpoint.
     TokenFailure,
+    /// A sign-in to the admin pages that failed.
+    AdminSignInFailure,
     /// A new client.
     Registration,
     /// Metadata and keys.
@@ -47,6 +49,7 @@ impl Asked {
             Self::Consent => "consent_per_minute",
             Self::Token => "token_per_minute",
             Self::TokenFailure => "token_failures_per_minute",
+            Self::AdminSignInFailure => "admin_sign_in_failures",
             Self::Registration => "registrations_per_hour",
             Self::Discovery => "discovery_per_minute",
         }
@@ -72,6 +75,7 @@ struct Inner {
     consent: Limiter<IpAddr>,
     token: Limiter<IpAddr>,
     token_failure: Limiter<IpAddr>,
+    admin_failure: Limiter<IpAddr>,
     registration: Limiter<IpAddr>,
     discovery: Limiter<IpAddr>,
     refresh: Limiter<String>,
@@ -94,6 +98,12 @@ impl Rates {
             consent: per_minute(limits.consent_per_minute),
             token: per_minute(limits.token_per_minute),
             token_failure: per_minute(limits.token_failures_per_minute),
+            admin_failure: Limiter::new(
+                limits.admin_sign_in_failures,
+                limits.admin_sign_in_failures,
+                Duration::from_mins(15),
+                clock,
+            ),
             registration: Limiter::new(
                 limits.registrations_per_hour,
                 limits.registrations_at_once,
@@ -140,6 +150,7 @@ impl Rates {
             Asked::Consent => &inner.consent,
             Asked::Token => &inner.token,
             Asked::TokenFailure => &inner.token_failure,
+            Asked::AdminSignInFailure => &inner.admin_failure,
             Asked::Registration => &inner.registration,
             Asked::Discovery => &inner.discovery,
         };
@@ -188,6 +199,7 @@ impl Rates {
             &inner.consent,
             &inner.token,
             &inner.token_failure,
+            &inner.admin_failure,
             &inner.registration,
             &inner.discovery,
         ] {

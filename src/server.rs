@@ -404,6 +404,7 @@ async fn sweep(app: App) {
             unused_client: limits.unused_client_expiry,
             idle_client: limits.idle_client_expiry,
             audit: app.config().audit_retention,
+            rows: limits.sweep_rows,
         };
         loop {
             match app.storage().sweep(app.now(), keep).await {

@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::FetchLimits;
 use crate::rates::network;
+use crate::telemetry::metrics::Metrics;
 
 /// Who makes us fetch something.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +27,8 @@ pub(super) struct Asker {
 
 /// How much is fetched at most, shared by all caches.
 pub(super) struct Budget {
+    limits: FetchLimits,
+    metrics: Metrics,
     all: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     /// Held by the one fetch of a stranger's URL at each host.
@@ -40,31 +44,28 @@ pub(super) struct Place {
 }
 
 impl Budget {
-    /// Fetches at a time, over all hosts …
-    const IN_FLIGHT: usize = 16;
-    /// … of which URLs that never were good get these.
-    const OF_STRANGERS: usize = 12;
     /// Longest wait for a place.
     const QUEUE: Duration = Duration::from_secs(2);
-    /// Fetches a minute, of one host …
-    const PER_HOST: u32 = 10;
-    /// … of which URLs that never were good get these.
-    const PER_HOST_OF_STRANGERS: u32 = 8;
-    /// Fetches a minute, for one address.
-    const PER_ADDRESS: u32 = 10;
     /// Hosts a minute; as many more for what was good before.
     const HOSTS: usize = 500;
     /// Addresses remembered within a minute.
     const ADDRESSES: usize = 10_000;
 
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: FetchLimits, metrics: Metrics) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(Self::IN_FLIGHT)),
-            strangers: Arc::new(Semaphore::new(Self::OF_STRANGERS)),
+            limits,
+            metrics,
+            all: Arc::new(Semaphore::new(limits.at_once)),
+            strangers: Arc::new(Semaphore::new(Self::of_strangers(limits.at_once))),
             hosts_in_flight: Mutex::default(),
             hosts: Mutex::default(),
             addresses: Mutex::default(),
         }
+    }
+
+    /// Of the places at a time, URLs that never were good get these.
+    const fn of_strangers(at_once: usize) -> usize {
+        at_once - at_once.div_ceil(4)
     }
 
     /// Whether another fetch for this asker fits into this minute; it is counted. Nobody is judged by an
@@ -77,17 +78,31 @@ impl Budget {
             // A bound on memory, not on callers: so many at once are held back by the other limits.
             addresses.0.clear();
         }
-        addresses.count(network, Self::PER_ADDRESS, now)
+        let fits = addresses.count(network, self.limits.per_address, now);
+        self.limited_unless(fits)
     }
 
     /// A place for a fetch from `host`, after a short wait; `None` when too much is being fetched.
     pub(super) async fn enter(&self, host: &str, is_known: bool, clock: &Clock) -> Option<Place> {
-        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await.ok()??;
-        let most = if is_known { Self::PER_HOST } else { Self::PER_HOST_OF_STRANGERS };
+        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await;
+        let Ok(Some(place)) = place else {
+            self.limited_unless(false);
+            return None;
+        };
+        // Here too some are kept for what was good before.
+        let all = self.limits.per_host;
+        let most = if is_known { all } else { all - all.div_ceil(5) };
         let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
         let (mut hosts, host, now) = (lock(&self.hosts), host.to_owned(), clock.now());
         let fits = hosts.has_room_for(&host, room, now) && hosts.count(host, most, now);
-        fits.then_some(place)
+        self.limited_unless(fits).then_some(place)
+    }
+
+    fn limited_unless(&self, fits: bool) -> bool {
+        if !fits {
+            self.metrics.limited("client_fetches");
+        }
+        fits
     }
 
     async fn place(&self, host: &str, is_known: bool) -> Option<Place> {
@@ -164,13 +179,17 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
+    fn budget() -> Budget {
+        Budget::new(FetchLimits { at_once: 16, per_host: 10, per_address: 10 }, Metrics::new())
+    }
+
     fn asker(address: &str) -> Asker {
         Asker { address: Some(address.parse().unwrap()), is_known: false }
     }
 
     #[test]
     fn ci_06_an_address_makes_us_fetch_ten_times_a_minute_and_an_ipv6_customer_is_one() {
-        let budget = Budget::new();
+        let budget = budget();
         let at = Timestamp::from_unix;
         for n in 0..10 {
             assert!(budget.admits_asker(asker(&format!("2001:db8:1:2::{n}")), at(n)));
@@ -183,7 +202,7 @@ mod tests {
 
     #[test]
     fn ci_06_addresses_are_bounded_in_number_whatever_they_are() {
-        let budget = Budget::new();
+        let budget = budget();
         let now = Timestamp::from_unix(0);
         for n in 0..25_000_u32 {
             let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
@@ -201,13 +220,13 @@ mod tests {
 
     #[tokio::test]
     async fn ci_06_places_are_kept_for_what_was_good_before() {
-        let budget = Budget::new();
+        let budget = budget();
         let mut places = Vec::new();
-        for n in 0..Budget::OF_STRANGERS {
+        for n in 0..12 {
             places.push(enter(&budget, &format!("{n}.example"), false).unwrap());
         }
         assert!(enter(&budget, "more.example", false).is_none());
-        for _ in Budget::OF_STRANGERS..Budget::IN_FLIGHT {
+        for _ in 12..16 {
             places.push(enter(&budget, "good.example", true).unwrap());
         }
         assert!(enter(&budget, "good.example", true).is_none());
@@ -217,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn ci_06_made_up_urls_are_fetched_one_at_a_time_and_use_up_no_host() {
-        let budget = Budget::new();
+        let budget = budget();
         let first = enter(&budget, "a.example", false).unwrap();
         assert!(enter(&budget, "a.example", false).is_none(), "one at a time");
         assert!(enter(&budget, "a.example", true).is_some());

@@ -63,6 +63,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod moving_clock;
+mod quotas;
 mod rates;
 mod reload;
 mod replicas;

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::super::RateLimits;
 use super::super::reader::Reader;
+use super::super::{FetchLimits, RateLimits};
 
 pub(super) fn rates(r: &mut Reader) -> RateLimits {
     let mut rate = |key: &str, default: u32| {
@@ -17,6 +17,7 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
         consent_per_minute: rate("limits.consent_per_minute", 30),
         token_per_minute: rate("limits.token_per_minute", 600),
         token_failures_per_minute: rate("limits.token_failures_per_minute", 60),
+        admin_sign_in_failures: rate("limits.admin_sign_in_failures", 5),
         registrations_per_hour: rate("limits.registrations_per_hour", 10),
         registrations_at_once: rate("limits.registrations_at_once", 5),
         discovery_per_minute: rate("limits.discovery_per_minute", 600),
@@ -24,6 +25,15 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
         connections_per_address: r.number("limits.connections_per_address", 100, 1, 1_000_000),
         requests_per_person: r.number("limits.requests_per_person", 32, 1, 1_000_000),
         streams_per_person: r.number("limits.streams_per_person", 32, 1, 1_000_000),
+    }
+}
+
+/// How much of what clients publish is fetched.
+pub(super) fn fetches(r: &mut Reader) -> FetchLimits {
+    FetchLimits {
+        at_once: r.number("limits.client_fetches", 16, 2, 1_000),
+        per_host: r.number("limits.client_fetches_per_host", 10, 2, 100_000),
+        per_address: r.number("limits.client_fetches_per_address", 10, 1, 100_000),
     }
 }
 

@@ -58,9 +58,14 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// Pages of the file.
+/// How large the file and its log may be.
 #[derive(Clone, Copy)]
-pub(super) struct MostPages(pub(super) i64);
+pub(super) struct Sizes {
+    /// Pages of the file.
+    pub(super) most_pages: i64,
+    /// Bytes that the log is cut back to.
+    pub(super) log: i64,
+}
 
 /// The writer of an SQLite database, and the queue before it. Cheap to clone.
 #[derive(Clone)]
@@ -76,7 +81,7 @@ struct Desk {
     connection: AnyConnection,
     options: AnyConnectOptions,
     /// How large the file may grow.
-    most_pages: Option<MostPages>,
+    sizes: Option<Sizes>,
     /// The open transaction, with the steps that wait for its commit.
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
@@ -145,17 +150,17 @@ impl Writer {
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
         let connection = connect(&options).await?;
-        let (shared, most_pages) = (None, None);
-        let desk = Desk { connection, options, most_pages, shared, broken: false, metrics };
+        let (shared, sizes) = (None, None);
+        let desk = Desk { connection, options, sizes, shared, broken: false, metrics };
         let desk = Arc::new(Mutex::new(desk));
         Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
     }
 
     /// Lets the file grow so far.
-    pub(super) async fn limit_pages(&self, most: MostPages) -> Result<(), StorageError> {
+    pub(super) async fn limit_size(&self, sizes: Sizes) -> Result<(), StorageError> {
         let mut desk = self.0.desk.lock().await;
-        desk.most_pages = Some(most);
-        size::limit(&mut desk.connection, most).await?;
+        desk.sizes = Some(sizes);
+        size::limit(&mut desk.connection, sizes).await?;
         Ok(())
     }
 
@@ -301,8 +306,8 @@ impl Desk {
     async fn open(&mut self) -> Result<(), StorageError> {
         if self.broken {
             self.connection = connect(&self.options).await?;
-            if let Some(most) = self.most_pages {
-                size::limit(&mut self.connection, most).await?;
+            if let Some(sizes) = self.sizes {
+                size::limit(&mut self.connection, sizes).await?;
             }
             self.broken = false;
         }
