@@ -12,7 +12,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::patience::{Traffic, UnderWay};
+use super::patience::{LINGERING, LINGERING_OVER, Traffic, UnderWay};
 
 /// How much is read of a body that nobody wants, and for how long.
 const SKIPPED: u64 = 64 * 1024;
@@ -125,8 +125,23 @@ impl Rest {
         if ended || declared > SKIPPED || asks_first {
             return ended;
         }
-        let mut left = SKIPPED;
-        let reading = std::future::poll_fn(|context| {
+        tokio::time::timeout(SKIPPING, self.read_away(SKIPPED)).await.unwrap_or(false)
+    }
+
+    /// In HTTP/2 the answer goes out meanwhile: reset at once, the stream would take it back at some proxies.
+    pub(super) fn linger(self, asks_first: bool) {
+        if Arc::strong_count(&self.0) > 1 || lock(&self.0).ended || asks_first {
+            return;
+        }
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LINGERING, self.read_away(LINGERING_OVER)).await;
+        });
+    }
+
+    /// Reads to the end, or beyond so many bytes; tells whether that was the end.
+    async fn read_away(&self, most: u64) -> bool {
+        let mut left = most;
+        std::future::poll_fn(|context| {
             loop {
                 match ready!(lock(&self.0).poll(context)) {
                     None => return Poll::Ready(true),
@@ -140,8 +155,8 @@ impl Rest {
                     }
                 }
             }
-        });
-        tokio::time::timeout(SKIPPING, reading).await.unwrap_or(false)
+        })
+        .await
     }
 }
 

@@ -157,12 +157,12 @@ async fn answer(
         poll
     })
     .await;
-    // HTTP/2 ends the one stream in such a case, and knows how to say so.
-    let rest = rest.filter(|_| version != Version::HTTP_2);
-    if let Some(rest) = rest
-        && !rest.skip(asks_first).await
-    {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(rest) = rest {
+        if version == Version::HTTP_2 {
+            rest.linger(asks_first);
+        } else if !rest.skip(asks_first).await {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let in_pieces = version == Version::HTTP_2;
     Ok(response.map(|body| AnswerBody::new(body, in_pieces, under_way)))

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// After an answer to a request that was not read whole, what the client still sends is thrown away for
 /// so long, and so much of it: closed at once, the system would take the answer back with a reset.
-const LINGERING: Duration = Duration::from_secs(2);
-const LINGERING_OVER: usize = 16 * 1024 * 1024;
+pub(super) const LINGERING: Duration = Duration::from_secs(2);
+pub(super) const LINGERING_OVER: u64 = 16 * 1024 * 1024;
 
 /// More than hyper reads of headers is not kept.
 const LONGEST_HEAD: usize = 512 * 1024;
@@ -126,7 +126,7 @@ pub(super) struct Patient {
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
     /// What may still be thrown away; `None`: not shut down yet.
-    lingering: Option<usize>,
+    lingering: Option<u64>,
 }
 
 impl Patient {
@@ -231,7 +231,8 @@ impl Patient {
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(());
             }
-            self.lingering = Some(left.saturating_sub(buffer.filled().len()));
+            let read = u64::try_from(buffer.filled().len()).unwrap_or(u64::MAX);
+            self.lingering = Some(left.saturating_sub(read));
         }
     }
 }

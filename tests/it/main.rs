@@ -63,6 +63,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod moving_clock;
+mod proxies;
 mod quotas;
 mod rates;
 mod reload;

@@ -161,3 +161,40 @@ async fn gw_08_what_follows_the_body_of_an_answer_is_left_out() {
     assert_eq!(answer.trailers(), None);
     assert_eq!(answer.to_bytes(), "{}");
 }
+
+/// Some proxies take a reset for the end of everything, and their client never reads why it was refused.
+#[tokio::test]
+async fn a_refusal_is_not_taken_back_while_the_body_is_still_on_its_way() {
+    const NO_ERROR: u32 = 0;
+    let app = TestApp::start().await;
+    let body = |flags| frame(DATA, flags, 1, &[b'x'; 16_000]);
+    let refused = async || {
+        let mut frames = Frames::open(&app, &[]).await;
+        frames.ask(1, &post(&app, "/token"), false).await;
+        frames.write(&[body(0), body(0)].concat()).await;
+        assert_eq!(frames.answer(1).await, Ok(413));
+        frames.until(|frame| frame.stream == 1 && frame.flags & END_STREAM != 0).await.unwrap();
+        frames
+    };
+    let mut goes_on = refused().await;
+    // As much as fits into the window without another word.
+    goes_on.write(&body(0)).await;
+    goes_on.write(&body(END_STREAM)).await;
+    goes_on.write(&frame(PING, 0, 0, &[7; 8])).await;
+    loop {
+        let frame = goes_on.read().await.expect("the connection goes on");
+        assert!(frame.kind != RST_STREAM && frame.kind != GOAWAY, "{frame:?}");
+        if frame.kind == PING {
+            break;
+        }
+    }
+    let health = get(&app, "/health");
+    goes_on.ask(3, &health, true).await;
+    assert_eq!(goes_on.answer(3).await, Ok(200));
+
+    // But not for ever.
+    let (mut stays, start) = (refused().await, Instant::now());
+    let reset = stays.until(|frame| frame.kind == RST_STREAM).await.unwrap();
+    assert_eq!((reset.stream, reset.code()), (1, NO_ERROR));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
