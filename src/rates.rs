@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -209,9 +209,22 @@ impl Rates {
     }
 }
 
+/// Who is behind a translator into IPv6 (RFC 6052 §2.1) has an IPv4 address; in one /64 they would all be one.
+fn untranslated(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+            }
+            _ => v6.into(),
+        },
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// One customer's network: who has an IPv6 address has 2⁶⁴ of them.
 pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+    match untranslated(address) {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
@@ -222,7 +235,7 @@ pub fn network(address: IpAddr) -> IpAddr {
 
 /// The part of the network that an address belongs to: who has many addresses often has all of these.
 pub fn neighbourhood(address: IpAddr) -> String {
-    match address.to_canonical() {
+    match untranslated(address) {
         IpAddr::V6(v6) => {
             let [a, b, c, ..] = v6.segments();
             format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
@@ -414,7 +427,10 @@ mod tests {
         let other: IpAddr = "2001:db8:1:3::1".parse().unwrap();
         assert_eq!(network(one), network(two));
         assert_ne!(network(one), network(other));
-        let mapped: IpAddr = "::ffff:203.0.113.7".parse().unwrap();
-        assert_eq!(network(mapped), "203.0.113.7".parse::<IpAddr>().unwrap());
+        for same in ["::ffff:203.0.113.7", "64:ff9b::203.0.113.7"] {
+            let same: IpAddr = same.parse().unwrap();
+            assert_eq!(network(same), "203.0.113.7".parse::<IpAddr>().unwrap());
+            assert_eq!(neighbourhood(same), "203.0.113.0/24");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::super::reader::Reader;
 use super::super::{FetchLimits, RateLimits};
@@ -43,7 +43,7 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     let mut proxies = Vec::new();
     for text in r.texts(KEY).unwrap_or_default() {
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match net {
+        match net.map(canonical) {
             Ok(net) if net.prefix_len() > 0 => proxies.push(net),
             Ok(_) => {
                 let shown = Some(format!("{text:?}"));
@@ -60,4 +60,16 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
         }
     }
     proxies
+}
+
+/// IPv4 written as IPv6 is IPv4: so are the addresses that it is compared with.
+fn canonical(net: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = net
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+        && let Some(length) = v6.prefix_len().checked_sub(96)
+        && let Ok(v4) = Ipv4Net::new(v4, length)
+    {
+        return v4.into();
+    }
+    net
 }
