@@ -13,7 +13,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::FetchLimits;
-use crate::rates::network;
+use crate::rates::{neighbourhood, network};
 use crate::telemetry::metrics::Metrics;
 
 /// Who makes us fetch something.
@@ -35,6 +35,8 @@ pub(super) struct Budget {
     hosts_in_flight: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     hosts: Mutex<Minutes<String>>,
     addresses: Mutex<Minutes<IpAddr>>,
+    /// URLs that never were good, by host and by the part of the network that asks for them.
+    shares: Mutex<Minutes<(String, String)>>,
 }
 
 /// A place for one fetch; given back when dropped.
@@ -60,6 +62,7 @@ impl Budget {
             hosts_in_flight: Mutex::default(),
             hosts: Mutex::default(),
             addresses: Mutex::default(),
+            shares: Mutex::default(),
         }
     }
 
@@ -68,9 +71,10 @@ impl Budget {
         at_once - at_once.div_ceil(4)
     }
 
-    /// Whether another fetch for this asker fits into this minute; it is counted. Nobody is judged by an
-    /// address that is not known.
-    pub(super) fn admits_asker(&self, asker: Asker, now: Timestamp) -> bool {
+    /// Whether another fetch from `host` for this asker fits into this minute; it is counted. Nobody is
+    /// judged by an address that is not known. Of a host one part of the network gets a quarter at most
+    /// for URLs that never were good: made up, they would keep everybody else from it.
+    pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
         let mut addresses = lock(&self.addresses);
         let network = network(address);
@@ -78,7 +82,15 @@ impl Budget {
             // A bound on memory, not on callers: so many at once are held back by the other limits.
             addresses.0.clear();
         }
-        let fits = addresses.count(network, self.limits.per_address, now);
+        let mut fits = addresses.count(network, self.limits.per_address, now);
+        if fits && !asker.is_known {
+            let mut shares = lock(&self.shares);
+            let share = (neighbourhood(address), host.to_owned());
+            if !shares.has_room_for(&share, Self::ADDRESSES, now) {
+                shares.0.clear(); // as above
+            }
+            fits = shares.count(share, (self.limits.per_host / 4).max(1), now);
+        }
         self.limited_unless(fits)
     }
 
@@ -192,12 +204,32 @@ mod tests {
         let budget = budget();
         let at = Timestamp::from_unix;
         for n in 0..10 {
-            assert!(budget.admits_asker(asker(&format!("2001:db8:1:2::{n}")), at(n)));
+            assert!(budget.admits_asker(
+                asker(&format!("2001:db8:1:2::{n}")),
+                &format!("{n}.example"),
+                at(n)
+            ));
         }
-        assert!(!budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(59)));
-        assert!(budget.admits_asker(asker("2001:db8:1:3::1"), at(59)), "another customer");
-        assert!(budget.admits_asker(Asker::default(), at(59)), "nobody in particular");
-        assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(60)));
+        assert!(!budget.admits_asker(asker("2001:db8:1:2:ffff::"), "a.example", at(59)));
+        assert!(
+            budget.admits_asker(asker("2001:db8:1:3::1"), "a.example", at(59)),
+            "another customer"
+        );
+        assert!(budget.admits_asker(Asker::default(), "a.example", at(59)), "nobody in particular");
+        assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), "a.example", at(60)));
+    }
+
+    #[test]
+    fn ci_06_made_up_urls_from_one_part_of_the_network_keep_nobody_from_a_host() {
+        let budget = budget();
+        let now = Timestamp::from_unix(0);
+        let from = |last: u32| asker(&format!("2001:db8:1:{last}::1"));
+        let admitted = (0..50).filter(|last| budget.admits_asker(from(*last), "a.example", now));
+        assert_eq!(admitted.count(), 2, "of ten");
+        let known = Asker { is_known: true, ..from(51) };
+        assert!(budget.admits_asker(known, "a.example", now), "it was good before");
+        assert!(budget.admits_asker(from(52), "b.example", now), "another host");
+        assert!(budget.admits_asker(asker("2001:db8:2::1"), "a.example", now), "somebody else");
     }
 
     #[test]
@@ -205,11 +237,12 @@ mod tests {
         let budget = budget();
         let now = Timestamp::from_unix(0);
         for n in 0..25_000_u32 {
-            let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + (n << 8)); // each in a part of its own
             let asker = Asker { address: Some(address.into()), is_known: false };
-            assert!(budget.admits_asker(asker, now));
+            assert!(budget.admits_asker(asker, "a.example", now));
         }
         assert!(lock(&budget.addresses).0.len() <= Budget::ADDRESSES);
+        assert!(lock(&budget.shares).0.len() <= Budget::ADDRESSES);
     }
 
     /// A place that is there without waiting.
