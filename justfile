@@ -38,6 +38,10 @@ fuzz seconds="5":
 replicas rounds="1":
     scripts/test-replicas {{rounds}}
 
+# nginx, haproxy and Caddy in front, as docs/proxies configures them
+proxies:
+    scripts/test-proxies
+
 # The real flow in headless Chromium; pictures of every page in screenshots/
 browser:
     SCREENSHOTS=screenshots scripts/test-browser

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub enum Asked {
     Token,
     /// A failure at the token endpoint.
     TokenFailure,
+    /// A sign-in to the admin pages that failed.
+    AdminSignInFailure,
     /// A new client.
     Registration,
     /// Metadata and keys.
@@ -47,6 +49,7 @@ impl Asked {
             Self::Consent => "consent_per_minute",
             Self::Token => "token_per_minute",
             Self::TokenFailure => "token_failures_per_minute",
+            Self::AdminSignInFailure => "admin_sign_in_failures",
             Self::Registration => "registrations_per_hour",
             Self::Discovery => "discovery_per_minute",
         }
@@ -72,6 +75,7 @@ struct Inner {
     consent: Limiter<IpAddr>,
     token: Limiter<IpAddr>,
     token_failure: Limiter<IpAddr>,
+    admin_failure: Limiter<IpAddr>,
     registration: Limiter<IpAddr>,
     discovery: Limiter<IpAddr>,
     refresh: Limiter<String>,
@@ -94,6 +98,12 @@ impl Rates {
             consent: per_minute(limits.consent_per_minute),
             token: per_minute(limits.token_per_minute),
             token_failure: per_minute(limits.token_failures_per_minute),
+            admin_failure: Limiter::new(
+                limits.admin_sign_in_failures,
+                limits.admin_sign_in_failures,
+                Duration::from_mins(15),
+                clock,
+            ),
             registration: Limiter::new(
                 limits.registrations_per_hour,
                 limits.registrations_at_once,
@@ -140,6 +150,7 @@ impl Rates {
             Asked::Consent => &inner.consent,
             Asked::Token => &inner.token,
             Asked::TokenFailure => &inner.token_failure,
+            Asked::AdminSignInFailure => &inner.admin_failure,
             Asked::Registration => &inner.registration,
             Asked::Discovery => &inner.discovery,
         };
@@ -188,6 +199,7 @@ impl Rates {
             &inner.consent,
             &inner.token,
             &inner.token_failure,
+            &inner.admin_failure,
             &inner.registration,
             &inner.discovery,
         ] {
@@ -197,9 +209,22 @@ impl Rates {
     }
 }
 
+/// Who is behind a translator into IPv6 (RFC 6052 §2.1) has an IPv4 address; in one /64 they would all be one.
+fn untranslated(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+            }
+            _ => v6.into(),
+        },
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// One customer's network: who has an IPv6 address has 2⁶⁴ of them.
 pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+    match untranslated(address) {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
@@ -210,7 +235,7 @@ pub fn network(address: IpAddr) -> IpAddr {
 
 /// The part of the network that an address belongs to: who has many addresses often has all of these.
 pub fn neighbourhood(address: IpAddr) -> String {
-    match address.to_canonical() {
+    match untranslated(address) {
         IpAddr::V6(v6) => {
             let [a, b, c, ..] = v6.segments();
             format!("{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
@@ -402,7 +427,10 @@ mod tests {
         let other: IpAddr = "2001:db8:1:3::1".parse().unwrap();
         assert_eq!(network(one), network(two));
         assert_ne!(network(one), network(other));
-        let mapped: IpAddr = "::ffff:203.0.113.7".parse().unwrap();
-        assert_eq!(network(mapped), "203.0.113.7".parse::<IpAddr>().unwrap());
+        for same in ["::ffff:203.0.113.7", "64:ff9b::203.0.113.7"] {
+            let same: IpAddr = same.parse().unwrap();
+            assert_eq!(network(same), "203.0.113.7".parse::<IpAddr>().unwrap());
+            assert_eq!(neighbourhood(same), "203.0.113.0/24");
+        }
     }
 }

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use hyper_util::server::graceful::GracefulShutdown;
 use present::Present;
 use serde_json::json;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -42,6 +43,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 const LAST_CALL: Duration = Duration::from_millis(20);
 /// Time to read the first bytes of the last of them.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
+/// A connection on which nothing is said is asked about after so long, and given up after three answers
+/// that did not come so long after each other: a client that vanished closes nothing.
+const STILL_THERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
+/// Time for the last answers when the listeners are closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
 /// The clock may differ by this much from the time that has passed.
@@ -143,17 +149,23 @@ pub async fn serve(
     heeding.abort();
     keys.abort();
     tracing::info!("shutting down: requests under way may finish");
-    let drained = tokio::time::timeout(DRAIN, graceful.shutdown());
-    tokio::select! {
-        drained = drained => if drained.is_err() {
+    let storage = app.storage().clone();
+    let ending = async move {
+        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
             tracing::info!("open streams are cut");
-        },
-        // Whoever balances the load still asks, and must not take silence for an answer.
+        }
+        drop(stop_audit);
+        let _ = audit.await;
+        storage.close().await;
+    };
+    tokio::select! {
+        () = ending => {}
+        // Whoever balances the load still asks, and must not take silence for an answer: to the very end,
+        // because who is let in by the system and not by us cannot know that nothing was done.
         () = serving(&probes, Work::Refused) => {}
     }
-    drop(stop_audit);
-    let _ = audit.await;
-    app.storage().close().await;
+    drop((listener, admin));
+    let _ = tokio::time::timeout(LAST_WORDS, probes.shutdown()).await;
     app.retire();
 }
 
@@ -182,6 +194,12 @@ async fn accept(
         Arc::new(Protocols::new(app.config(), http2))
     };
     let connections = Arc::new(Semaphore::new(limit));
+    // What is accepted inherits it.
+    let (time, interval) = STILL_THERE;
+    let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
+    if let Err(cause) = SockRef::from(listener).set_tcp_keepalive(&asking) {
+        tracing::warn!(%cause, "clients that vanish are noticed late: no TCP keep-alive");
+    }
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -398,6 +416,7 @@ async fn sweep(app: App) {
             unused_client: limits.unused_client_expiry,
             idle_client: limits.idle_client_expiry,
             audit: app.config().audit_retention,
+            rows: limits.sweep_rows,
         };
         loop {
             match app.storage().sweep(app.now(), keep).await {

@@ -63,7 +63,7 @@ pub enum AppError {
 impl App {
     /// Puts the application together over an open database.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
-        storage.limit_size(config.limits.database_size).await?;
+        storage.limit_size(config.limits.database_size, config.limits.database_log).await?;
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
         if storage.settle_restored(clock.now(), restored).await?.is_some() {
             tracing::warn!("the database is a restored backup: everybody has to sign in again");
@@ -77,6 +77,7 @@ impl App {
             recheck_policy(&config),
             clock.clone(),
             storage.clone(),
+            config.limits.upstream_requests,
         );
         let backends = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(std::time::Duration::from_mins(1))

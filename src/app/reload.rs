@@ -184,8 +184,12 @@ impl App {
         let (storage, clock) = (parts.storage.clone(), parts.clock.clone());
         parts.keys.sign_with(&config.token_algs()).await?;
         super::tell_trust(&config, &storage, &clock).await?;
-        storage.limit_size(config.limits.database_size).await?;
-        let upstream = parts.upstream.with_config(config.upstream.clone(), recheck_policy(&config));
+        storage.limit_size(config.limits.database_size, config.limits.database_log).await?;
+        let upstream = parts.upstream.with_config(
+            config.upstream.clone(),
+            recheck_policy(&config),
+            config.limits.upstream_requests,
+        );
         Ok(Self(Arc::new(Parts {
             shared: Arc::clone(&parts.shared),
             generation: parts.generation + 1,

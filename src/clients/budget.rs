@@ -12,7 +12,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
-use crate::rates::network;
+use crate::config::FetchLimits;
+use crate::rates::{neighbourhood, network};
+use crate::telemetry::metrics::Metrics;
 
 /// Who makes us fetch something.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,12 +27,16 @@ pub(super) struct Asker {
 
 /// How much is fetched at most, shared by all caches.
 pub(super) struct Budget {
+    limits: FetchLimits,
+    metrics: Metrics,
     all: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     /// Held by the one fetch of a stranger's URL at each host.
     hosts_in_flight: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     hosts: Mutex<Minutes<String>>,
     addresses: Mutex<Minutes<IpAddr>>,
+    /// URLs that never were good, by host and by the part of the network that asks for them.
+    shares: Mutex<Minutes<(String, String)>>,
 }
 
 /// A place for one fetch; given back when dropped.
@@ -40,36 +46,35 @@ pub(super) struct Place {
 }
 
 impl Budget {
-    /// Fetches at a time, over all hosts …
-    const IN_FLIGHT: usize = 16;
-    /// … of which URLs that never were good get these.
-    const OF_STRANGERS: usize = 12;
     /// Longest wait for a place.
     const QUEUE: Duration = Duration::from_secs(2);
-    /// Fetches a minute, of one host …
-    const PER_HOST: u32 = 10;
-    /// … of which URLs that never were good get these.
-    const PER_HOST_OF_STRANGERS: u32 = 8;
-    /// Fetches a minute, for one address.
-    const PER_ADDRESS: u32 = 10;
     /// Hosts a minute; as many more for what was good before.
     const HOSTS: usize = 500;
     /// Addresses remembered within a minute.
     const ADDRESSES: usize = 10_000;
 
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: FetchLimits, metrics: Metrics) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(Self::IN_FLIGHT)),
-            strangers: Arc::new(Semaphore::new(Self::OF_STRANGERS)),
+            limits,
+            metrics,
+            all: Arc::new(Semaphore::new(limits.at_once)),
+            strangers: Arc::new(Semaphore::new(Self::of_strangers(limits.at_once))),
             hosts_in_flight: Mutex::default(),
             hosts: Mutex::default(),
             addresses: Mutex::default(),
+            shares: Mutex::default(),
         }
     }
 
-    /// Whether another fetch for this asker fits into this minute; it is counted. Nobody is judged by an
-    /// address that is not known.
-    pub(super) fn admits_asker(&self, asker: Asker, now: Timestamp) -> bool {
+    /// Of the places at a time, URLs that never were good get these.
+    const fn of_strangers(at_once: usize) -> usize {
+        at_once - at_once.div_ceil(4)
+    }
+
+    /// Whether another fetch from `host` for this asker fits into this minute; it is counted. Nobody is
+    /// judged by an address that is not known. Of a host one part of the network gets a quarter at most
+    /// for URLs that never were good: made up, they would keep everybody else from it.
+    pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
         let mut addresses = lock(&self.addresses);
         let network = network(address);
@@ -77,17 +82,39 @@ impl Budget {
             // A bound on memory, not on callers: so many at once are held back by the other limits.
             addresses.0.clear();
         }
-        addresses.count(network, Self::PER_ADDRESS, now)
+        let mut fits = addresses.count(network, self.limits.per_address, now);
+        if fits && !asker.is_known {
+            let mut shares = lock(&self.shares);
+            let share = (neighbourhood(address), host.to_owned());
+            if !shares.has_room_for(&share, Self::ADDRESSES, now) {
+                shares.0.clear(); // as above
+            }
+            fits = shares.count(share, (self.limits.per_host / 4).max(1), now);
+        }
+        self.limited_unless(fits)
     }
 
     /// A place for a fetch from `host`, after a short wait; `None` when too much is being fetched.
     pub(super) async fn enter(&self, host: &str, is_known: bool, clock: &Clock) -> Option<Place> {
-        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await.ok()??;
-        let most = if is_known { Self::PER_HOST } else { Self::PER_HOST_OF_STRANGERS };
+        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await;
+        let Ok(Some(place)) = place else {
+            self.limited_unless(false);
+            return None;
+        };
+        // Here too some are kept for what was good before.
+        let all = self.limits.per_host;
+        let most = if is_known { all } else { all - all.div_ceil(5) };
         let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
         let (mut hosts, host, now) = (lock(&self.hosts), host.to_owned(), clock.now());
         let fits = hosts.has_room_for(&host, room, now) && hosts.count(host, most, now);
-        fits.then_some(place)
+        self.limited_unless(fits).then_some(place)
+    }
+
+    fn limited_unless(&self, fits: bool) -> bool {
+        if !fits {
+            self.metrics.limited("client_fetches");
+        }
+        fits
     }
 
     async fn place(&self, host: &str, is_known: bool) -> Option<Place> {
@@ -164,33 +191,58 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
+    fn budget() -> Budget {
+        Budget::new(FetchLimits { at_once: 16, per_host: 10, per_address: 10 }, Metrics::new())
+    }
+
     fn asker(address: &str) -> Asker {
         Asker { address: Some(address.parse().unwrap()), is_known: false }
     }
 
     #[test]
     fn ci_06_an_address_makes_us_fetch_ten_times_a_minute_and_an_ipv6_customer_is_one() {
-        let budget = Budget::new();
+        let budget = budget();
         let at = Timestamp::from_unix;
         for n in 0..10 {
-            assert!(budget.admits_asker(asker(&format!("2001:db8:1:2::{n}")), at(n)));
+            assert!(budget.admits_asker(
+                asker(&format!("2001:db8:1:2::{n}")),
+                &format!("{n}.example"),
+                at(n)
+            ));
         }
-        assert!(!budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(59)));
-        assert!(budget.admits_asker(asker("2001:db8:1:3::1"), at(59)), "another customer");
-        assert!(budget.admits_asker(Asker::default(), at(59)), "nobody in particular");
-        assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), at(60)));
+        assert!(!budget.admits_asker(asker("2001:db8:1:2:ffff::"), "a.example", at(59)));
+        assert!(
+            budget.admits_asker(asker("2001:db8:1:3::1"), "a.example", at(59)),
+            "another customer"
+        );
+        assert!(budget.admits_asker(Asker::default(), "a.example", at(59)), "nobody in particular");
+        assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), "a.example", at(60)));
+    }
+
+    #[test]
+    fn ci_06_made_up_urls_from_one_part_of_the_network_keep_nobody_from_a_host() {
+        let budget = budget();
+        let now = Timestamp::from_unix(0);
+        let from = |last: u32| asker(&format!("2001:db8:1:{last}::1"));
+        let admitted = (0..50).filter(|last| budget.admits_asker(from(*last), "a.example", now));
+        assert_eq!(admitted.count(), 2, "of ten");
+        let known = Asker { is_known: true, ..from(51) };
+        assert!(budget.admits_asker(known, "a.example", now), "it was good before");
+        assert!(budget.admits_asker(from(52), "b.example", now), "another host");
+        assert!(budget.admits_asker(asker("2001:db8:2::1"), "a.example", now), "somebody else");
     }
 
     #[test]
     fn ci_06_addresses_are_bounded_in_number_whatever_they_are() {
-        let budget = Budget::new();
+        let budget = budget();
         let now = Timestamp::from_unix(0);
         for n in 0..25_000_u32 {
-            let address = std::net::Ipv4Addr::from(0x0b00_0000 + n);
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + (n << 8)); // each in a part of its own
             let asker = Asker { address: Some(address.into()), is_known: false };
-            assert!(budget.admits_asker(asker, now));
+            assert!(budget.admits_asker(asker, "a.example", now));
         }
         assert!(lock(&budget.addresses).0.len() <= Budget::ADDRESSES);
+        assert!(lock(&budget.shares).0.len() <= Budget::ADDRESSES);
     }
 
     /// A place that is there without waiting.
@@ -201,13 +253,13 @@ mod tests {
 
     #[tokio::test]
     async fn ci_06_places_are_kept_for_what_was_good_before() {
-        let budget = Budget::new();
+        let budget = budget();
         let mut places = Vec::new();
-        for n in 0..Budget::OF_STRANGERS {
+        for n in 0..12 {
             places.push(enter(&budget, &format!("{n}.example"), false).unwrap());
         }
         assert!(enter(&budget, "more.example", false).is_none());
-        for _ in Budget::OF_STRANGERS..Budget::IN_FLIGHT {
+        for _ in 12..16 {
             places.push(enter(&budget, "good.example", true).unwrap());
         }
         assert!(enter(&budget, "good.example", true).is_none());
@@ -217,7 +269,7 @@ mod tests {
 
     #[tokio::test]
     async fn ci_06_made_up_urls_are_fetched_one_at_a_time_and_use_up_no_host() {
-        let budget = Budget::new();
+        let budget = budget();
         let first = enter(&budget, "a.example", false).unwrap();
         assert!(enter(&budget, "a.example", false).is_none(), "one at a time");
         assert!(enter(&budget, "a.example", true).is_some());

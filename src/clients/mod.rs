@@ -10,7 +10,6 @@ mod remote;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::budget::Budget;
 use self::documents::Documents;
@@ -23,7 +22,7 @@ use crate::oauth::client::keys::KeySet;
 use crate::oauth::client::{Client, ClientMetadata, Origin};
 use crate::oauth::secret::{ClientSecret, SecretHash};
 use crate::oauth::web_url::ClientIdUrl;
-use crate::storage::{ClientKind, Storage, StorageError, StoredClient};
+use crate::storage::{ClientKind, Retention, Storage, StorageError, StoredClient};
 
 use registration::Full;
 pub use registration::Registration;
@@ -35,10 +34,7 @@ const MAX_ID: usize = 64;
 #[derive(Clone, Copy, Debug)]
 struct ClientQuota {
     clients: u64,
-    /// A client that was never used goes after this.
-    unused: Duration,
-    /// A client that was used goes after this, unless a grant of it is live.
-    idle: Duration,
+    keep: Retention,
 }
 
 /// Why it is not known whether there is such a client.
@@ -71,7 +67,7 @@ impl Clients {
     /// Clients of this configuration, and those in `storage`.
     pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
         let http = GuardedClient::new(&config.client_documents.loopback);
-        let budget = Arc::new(Budget::new());
+        let budget = Arc::new(Budget::new(config.limits.client_fetches, storage.metrics().clone()));
         let configured = config.clients.iter().map(|client| {
             let secret_hash = client
                 .secret
@@ -98,8 +94,12 @@ impl Clients {
             published_keys: PublishedKeys::new(http, budget, clock.clone()),
             quota: ClientQuota {
                 clients: config.limits.clients,
-                unused: config.limits.unused_client_expiry,
-                idle: config.limits.idle_client_expiry,
+                keep: Retention {
+                    unused_client: config.limits.unused_client_expiry,
+                    idle_client: config.limits.idle_client_expiry,
+                    audit: config.audit_retention,
+                    rows: config.limits.sweep_rows,
+                },
             },
             full: Arc::default(),
             storage,
@@ -150,8 +150,8 @@ impl Clients {
         if id.len() > MAX_ID || id.contains('\0') {
             return Ok(None);
         }
-        let ClientQuota { unused, idle, .. } = self.quota;
-        self.storage.find_client(id, self.clock.now(), unused, idle).await
+        let Retention { unused_client, idle_client, .. } = self.quota.keep;
+        self.storage.find_client(id, self.clock.now(), unused_client, idle_client).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{ClientQuota, Clients, from_stored};
+use super::{Clients, from_stored};
 use crate::clock::Timestamp;
 use crate::oauth::client::{Client, ClientMetadata};
 use crate::oauth::secret::{
@@ -139,8 +139,7 @@ impl Clients {
         if self.full.was_looked_at(now) {
             return Ok(false);
         }
-        let ClientQuota { unused, idle, .. } = self.quota;
-        let mut removed = self.storage.sweep_clients(now, unused, idle).await?;
+        let mut removed = self.storage.sweep_clients(now, self.quota.keep).await?;
         if removed == 0 {
             removed = self.storage.make_room_for_clients(now.minus(SETTLING)).await?;
         }

@@ -158,12 +158,13 @@ impl<T: Clone + Send + 'static> Remote<T> {
             Look::Fresh(known) => Ok(known),
             Look::CoolingDown(failed) => Err(failed),
             // Who asks too much pays for it alone: whoever waits behind asks in a name of their own.
-            Look::Fetch(_) if !self.0.budget.admits_asker(asker, self.0.clock.now()) => {
-                Err(self.busy(url))
-            }
             Look::Fetch(_) => {
+                let is_known = asker.is_known || self.knows(url);
+                let asker = Asker { is_known, ..asker };
+                if !self.0.budget.admits_asker(asker, url.host(), self.0.clock.now()) {
+                    return Err(self.busy(url));
+                }
                 let (this, url) = (self.clone(), url.clone());
-                let is_known = asker.is_known || self.knows(&url);
                 let fetching =
                     tokio::spawn(async move { this.fetch(&url, is_known, parse, turn).await });
                 fetching.await.unwrap_or(Err(Failed { trouble: Trouble::Busy, last: None }))

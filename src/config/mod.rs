@@ -425,8 +425,27 @@ pub struct Limits {
     pub grace_replays: u32,
     /// Bytes of an SQLite database.
     pub database_size: u64,
+    /// Bytes that its log is cut back to.
+    pub database_log: u64,
+    /// Rows of a table that clean-up removes in one step.
+    pub sweep_rows: u32,
+    /// Requests to the identity provider, at once.
+    pub upstream_requests: usize,
+    /// Fetches of what clients publish.
+    pub client_fetches: FetchLimits,
     /// Bytes of a line of the log.
     pub log_line: usize,
+}
+
+/// How much of what clients publish is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchLimits {
+    /// At once.
+    pub at_once: usize,
+    /// Of one host in a minute.
+    pub per_host: u32,
+    /// For one address in a minute.
+    pub per_address: u32,
 }
 
 /// How often somebody may ask, and how much at once.
@@ -440,6 +459,8 @@ pub struct RateLimits {
     pub token_per_minute: NonZeroU32,
     /// Failed token requests, per address.
     pub token_failures_per_minute: NonZeroU32,
+    /// Failed sign-ins to the admin pages in 15 minutes, per address.
+    pub admin_sign_in_failures: NonZeroU32,
     /// New clients, per address.
     pub registrations_per_hour: NonZeroU32,
     /// New clients in a row, per address.

@@ -40,6 +40,16 @@ fn problem_of_top(line: &str) -> Problem {
 }
 
 #[test]
+fn hh_01_nobody_trusts_the_whole_world_however_it_is_written() {
+    for world in ["0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96"] {
+        let problem = problem_of_top(&format!("trusted_proxies = [{world:?}]"));
+        assert_eq!(problem.key, "trusted_proxies", "{world}");
+    }
+    let config = load(&format!("trusted_proxies = [\"::ffff:10.0.0.0/104\"]\n{OK}"));
+    assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+}
+
+#[test]
 fn ten_lines_are_enough_for_okta() {
     let config = load(
         r#"

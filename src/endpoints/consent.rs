@@ -20,7 +20,7 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::redirect_uri::destination;
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
-use crate::storage::{ApprovedPage, Decided};
+use crate::storage::{ApprovedPage, Decided, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::body;
 use crate::web::client_address::ClientAddress;
@@ -231,11 +231,15 @@ async fn approve(
         expires_at: Timestamp::from_unix(consent.expires_at),
     };
     let event = about(app, consent, "consent_approved").with("login_id", start.id.as_str());
-    let decided = app
-        .storage()
-        .approve(page, &start.new_login(app), app.now(), Start::quota(app), event)
-        .await
-        .map_err(|error| PageError::storage(headers, &error))?;
+    let storage = |error: StorageError| PageError::storage(headers, &error);
+    let decide = async || {
+        let (new, quota) = (start.new_login(app), Start::quota(app));
+        app.storage().approve(page, &new, app.now(), quota, event.clone()).await.map_err(storage)
+    };
+    let mut decided = decide().await?;
+    if matches!(decided, Decided::Full) && start.makes_room(app).await.map_err(storage)? {
+        decided = decide().await?;
+    }
     let approval = match decided {
         Decided::First(approval) => approval,
         Decided::Already => {

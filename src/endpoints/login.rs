@@ -1,5 +1,6 @@
 //! The start of a login: what is stored when a person has approved, and how the browser is sent on.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, header};
@@ -8,8 +9,8 @@ use axum::response::Response;
 use crate::app::App;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
-use crate::rates::network;
-use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin};
+use crate::rates::{neighbourhood, network};
+use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin, StorageError};
 use crate::upstream::{LoginToStart, UpstreamError};
 use crate::web::cookies::Cookies;
 use crate::web::people;
@@ -50,6 +51,19 @@ impl Start {
         LoginQuota { in_all: limits.pending_logins, per_network: limits.pending_logins_per_address }
     }
 
+    /// Whether there is room after all: a flood must not keep everybody else from signing in. Who comes from
+    /// a part of the network with fewer logins on their way than another pushes out the latest of that
+    /// other one. Nobody makes room where the address is not known, or has as many as it may.
+    pub(super) async fn makes_room(&self, app: &App) -> Result<bool, StorageError> {
+        let Some(ours) = &self.network else { return Ok(false) };
+        let pending = app.storage().pending_by_network(app.now()).await?;
+        let Some(other) = pushed_out(ours, &pending, Self::quota(app).per_network) else {
+            return Ok(false);
+        };
+        app.storage().push_out_login(other, app.now()).await?;
+        Ok(true)
+    }
+
     /// What is to be stored with the approval.
     pub(super) fn new_login(&self, app: &App) -> NewLogin<'_> {
         NewLogin {
@@ -74,5 +88,54 @@ impl Start {
         let set = cookies.set_login(&self.id, &self.binding, lifetime.as_secs());
         response.headers_mut().append(header::SET_COOKIE, set);
         response
+    }
+}
+
+/// The network whose latest login makes room for one from `ours`: the one with most, in the part with most.
+fn pushed_out<'a>(ours: &str, pending: &'a [(String, u64)], per_network: u64) -> Option<&'a str> {
+    let part_of = |network: &str| network.parse().map(neighbourhood).ok();
+    if pending.iter().any(|(network, number)| network == ours && *number >= per_network) {
+        return None;
+    }
+    let mut crowds: HashMap<String, u64> = HashMap::new();
+    for (network, number) in pending {
+        *crowds.entry(part_of(network)?).or_default() += number;
+    }
+    let with_ours = crowds.get(&part_of(ours)?).copied().unwrap_or_default() + 1;
+    let (largest, number) = crowds.into_iter().max_by_key(|(_, number)| *number)?;
+    if with_ours >= number {
+        return None;
+    }
+    let of_the_largest =
+        pending.iter().filter(|(network, _)| part_of(network).as_ref() == Some(&largest));
+    of_the_largest.max_by_key(|(_, number)| *number).map(|(network, _)| network.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_crowd_makes_room_for_smaller_ones_only() {
+        let pending = |all: &[(&str, u64)]| -> Vec<(String, u64)> {
+            all.iter().map(|(network, number)| ((*network).to_owned(), *number)).collect()
+        };
+        let crowded = pending(&[
+            ("198.51.100.1", 2),
+            ("198.51.100.2", 3),
+            ("203.0.113.1", 4),
+            ("2001:db8:1:2::", 1),
+        ]);
+        assert_eq!(pushed_out("192.0.2.1", &crowded, 50), Some("198.51.100.2"));
+        assert_eq!(pushed_out("2001:db8:1:9::", &crowded, 50), Some("198.51.100.2"));
+        assert_eq!(pushed_out("198.51.100.3", &crowded, 50), None, "it is the flood");
+        assert_eq!(pushed_out("203.0.113.9", &crowded, 50), None, "it would be as large");
+        assert_eq!(pushed_out("2001:db8:1:2::", &crowded, 1), None, "it has as many as it may");
+        assert_eq!(pushed_out("192.0.2.1", &pending(&[("198.51.100.1", 1)]), 50), None);
+        assert_eq!(pushed_out("192.0.2.1", &[], 50), None, "nobody's address is known");
+
+        let many: Vec<_> = (0..200).map(|n| (format!("2001:db8:1:{n:x}::"), 50)).collect();
+        assert!(pushed_out("2001:db8:2::", &many, 50).is_some(), "/64s of one /48 are one crowd");
+        assert_eq!(pushed_out("2001:db8:1:ffff::", &many, 50), None);
     }
 }

@@ -16,6 +16,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::telemetry::metrics::{Answered, Metrics};
@@ -35,6 +36,9 @@ pub enum HttpError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// As many requests as there may be did not end in time.
+    #[error("too many requests are under way")]
+    Busy,
     /// The answer is larger than `MAX_ANSWER`.
     #[error("the answer is too large")]
     TooLarge,
@@ -79,6 +83,8 @@ pub struct HttpClient {
     client: Client<Connector, Full<Bytes>>,
     timeout: Duration,
     metrics: Option<Metrics>,
+    /// So many at once.
+    places: Option<(usize, Arc<Semaphore>)>,
 }
 
 impl HttpClient {
@@ -87,13 +93,22 @@ impl HttpClient {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector(timeout.min(Duration::from_secs(5))));
-        Self { client, timeout, metrics: None }
+        Self { client, timeout, metrics: None, places: None }
     }
 
     /// The same connections, and another time within which every request ends.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
+    }
+
+    /// At most so many requests at once; others wait, within their time.
+    #[must_use]
+    pub fn at_most(self, number: usize) -> Self {
+        if self.places.as_ref().is_some_and(|(now, _)| *now == number) {
+            return self;
+        }
+        Self { places: Some((number, Arc::new(Semaphore::new(number)))), ..self }
     }
 
     /// Counts every request as one to the identity provider.
@@ -105,14 +120,31 @@ impl HttpClient {
     /// Sends `request` and reads the whole answer. Redirects are answers like any other.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
         let begun = Instant::now();
-        let answer = self.exchange(request).await;
+        let _place = match &self.places {
+            None => None,
+            Some((_, places)) => {
+                let place = tokio::time::timeout(self.timeout, places.acquire()).await;
+                let Ok(Ok(place)) = place else {
+                    if let Some(metrics) = &self.metrics {
+                        metrics.limited("upstream_requests");
+                    }
+                    return Err(HttpError::Busy);
+                };
+                Some(place)
+            }
+        };
+        let answer = self.exchange(request, begun + self.timeout).await;
         if let Some(metrics) = &self.metrics {
             metrics.upstream(outcome(&answer), begun.elapsed());
         }
         answer
     }
 
-    async fn exchange(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
+    async fn exchange(
+        &self,
+        request: Request<Vec<u8>>,
+        until: Instant,
+    ) -> Result<Response<Vec<u8>>, HttpError> {
         check_scheme(request.uri())?;
         let request = request.map(|body| Full::new(Bytes::from(body)));
         let exchange = async {
@@ -131,7 +163,7 @@ impl HttpClient {
             })?;
             Ok(Response::from_parts(parts, body.to_bytes().to_vec()))
         };
-        tokio::time::timeout(self.timeout, exchange)
+        tokio::time::timeout_at(until, exchange)
             .await
             .map_err(|_| HttpError::Timeout(self.timeout))?
     }
@@ -143,9 +175,9 @@ fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
         Ok(answer) if answer.status().is_client_error() => Answered::Refused,
         Ok(_) => Answered::Ok,
         Err(HttpError::Timeout(_)) => Answered::TimedOut,
-        Err(HttpError::NotHttps | HttpError::Connection(_) | HttpError::TooLarge) => {
-            Answered::Unreachable
-        }
+        Err(
+            HttpError::NotHttps | HttpError::Connection(_) | HttpError::TooLarge | HttpError::Busy,
+        ) => Answered::Unreachable,
     }
 }
 
@@ -171,4 +203,27 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_gets_no_turn_in_time_has_asked_nobody() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let request = || Request::get(&url).body(Vec::new()).unwrap();
+        let patient = HttpClient::new(Duration::from_mins(1)).at_most(1);
+        let hasty = patient.with_timeout(Duration::from_millis(50)).at_most(1);
+
+        let turned_away = tokio::select! {
+            biased;
+            _ = patient.send(request()) => panic!("nobody answers"),
+            answer = hasty.send(request()) => answer,
+        };
+        assert!(matches!(turned_away, Err(HttpError::Busy)), "{turned_away:?}");
+        let came = hasty.send(request()).await;
+        assert!(matches!(came, Err(HttpError::Timeout(_))), "the place was given back: {came:?}");
+    }
 }

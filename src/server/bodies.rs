@@ -12,7 +12,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::patience::{Traffic, UnderWay};
+use super::patience::{LINGERING, LINGERING_OVER, Traffic, UnderWay};
 
 /// How much is read of a body that nobody wants, and for how long.
 const SKIPPED: u64 = 64 * 1024;
@@ -21,8 +21,19 @@ const SKIPPING: Duration = Duration::from_secs(1);
 const PIECE: usize = 16 * 1024;
 
 thread_local! {
-    /// Whether what was polled last waits for us, and not for the client.
-    static WAITS_FOR_US: Cell<bool> = const { Cell::new(false) };
+    /// What came of the stream that is being polled.
+    static STREAM: Cell<Step> = const { Cell::new(Step::Stuck) };
+}
+
+/// How far a stream of HTTP/2 came while it was polled.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Nowhere: it waits for the client.
+    Stuck,
+    /// The client has made room for another piece of the answer.
+    Moved,
+    /// It waits for a handler, or for a server behind us.
+    WaitsForUs,
 }
 
 /// The body of a request, while somebody reads it and afterwards.
@@ -114,8 +125,23 @@ impl Rest {
         if ended || declared > SKIPPED || asks_first {
             return ended;
         }
-        let mut left = SKIPPED;
-        let reading = std::future::poll_fn(|context| {
+        tokio::time::timeout(SKIPPING, self.read_away(SKIPPED)).await.unwrap_or(false)
+    }
+
+    /// In HTTP/2 the answer goes out meanwhile: reset at once, the stream would take it back at some proxies.
+    pub(super) fn linger(self, asks_first: bool) {
+        if Arc::strong_count(&self.0) > 1 || lock(&self.0).ended || asks_first {
+            return;
+        }
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LINGERING, self.read_away(LINGERING_OVER)).await;
+        });
+    }
+
+    /// Reads to the end, or beyond so many bytes; tells whether that was the end.
+    async fn read_away(&self, most: u64) -> bool {
+        let mut left = most;
+        std::future::poll_fn(|context| {
             loop {
                 match ready!(lock(&self.0).poll(context)) {
                     None => return Poll::Ready(true),
@@ -129,8 +155,8 @@ impl Rest {
                     }
                 }
             }
-        });
-        tokio::time::timeout(SKIPPING, reading).await.unwrap_or(false)
+        })
+        .await
     }
 }
 
@@ -169,18 +195,13 @@ impl HttpBody for AnswerBody {
                 }
             },
         };
-        let Some(rest) = &mut this.rest else { return Poll::Ready(Some(Ok(frame))) };
-        Poll::Ready(Some(Ok(match frame.into_data() {
-            Ok(mut data) if data.len() > PIECE => {
-                *rest = data.split_off(PIECE);
-                Frame::data(data)
-            }
-            Ok(data) => {
-                rest.clear();
-                Frame::data(data)
-            }
-            Err(other) => other,
-        })))
+        STREAM.set(Step::Moved);
+        // What follows a body has passed by no list of what may pass.
+        let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+        if let Some(rest) = &mut this.rest {
+            *rest = if data.len() > PIECE { data.split_off(PIECE) } else { Bytes::new() };
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -201,7 +222,7 @@ impl HttpBody for AnswerBody {
 
 /// What is being polled waits for us: for a handler, or for a server behind us.
 pub(super) fn waits_for_us() {
-    WAITS_FOR_US.set(true);
+    STREAM.set(Step::WaitsForUs);
 }
 
 /// Runs the streams of HTTP/2 connections. A client that opens no window for an answer, or never takes it,
@@ -232,13 +253,17 @@ impl<F: Future<Output = ()>> Future for Taken<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        WAITS_FOR_US.set(false);
+        STREAM.set(Step::Stuck);
         if this.stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
-        if WAITS_FOR_US.get() {
-            this.late = None;
-            return Poll::Pending;
+        match STREAM.get() {
+            Step::WaitsForUs => {
+                this.late = None;
+                return Poll::Pending;
+            }
+            Step::Moved => this.late = None,
+            Step::Stuck => {}
         }
         let patience = this.patience;
         let late =

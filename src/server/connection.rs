@@ -24,9 +24,11 @@ use super::present::Present;
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
-/// Of what a client sends on one stream, and on all of a connection, before we have read it.
+/// Of what a client sends on one stream, before we have read it. A connection has room for that of all its
+/// streams: behind a proxy they are different people's, and one whom an MCP server does not read from must
+/// not take it from the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Of an answer, before the client has taken it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How often we ask whether the other side is still there while streams are open, and how long we wait.
@@ -55,15 +57,15 @@ impl Protocols {
             .header_read_timeout(None) // `Patient` keeps the time
             .max_headers(limits.header_count)
             .max_buf_size((limits.request_target + limits.headers).max(8192)); // hyper takes no less
+        let connection_window = STREAM_WINDOW.saturating_mul(limits.http2_streams);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
             .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(limits.http2_resets)
-            .max_local_error_reset_streams(limits.http2_resets)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(connection_window.min(LARGEST_WINDOW))
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(STILL_THERE)
             .keep_alive_timeout(STILL_THERE);
@@ -134,7 +136,7 @@ async fn answer(
     let version = request.version();
     let under_way = traffic.begin(version);
     let (mut parts, body) = request.into_parts();
-    if version != Version::HTTP_2 && traffic.says_length_twice(&parts.headers) {
+    if version != Version::HTTP_2 && traffic.says_length_twice(&parts.method, &parts.headers) {
         parts.extensions.insert(LengthTwice);
     }
     let asks_first = parts.headers.contains_key(header::EXPECT);
@@ -155,12 +157,12 @@ async fn answer(
         poll
     })
     .await;
-    // HTTP/2 ends the one stream in such a case, and knows how to say so.
-    let rest = rest.filter(|_| version != Version::HTTP_2);
-    if let Some(rest) = rest
-        && !rest.skip(asks_first).await
-    {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(rest) = rest {
+        if version == Version::HTTP_2 {
+            rest.linger(asks_first);
+        } else if !rest.skip(asks_first).await {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let in_pieces = version == Version::HTTP_2;
     Ok(response.map(|body| AnswerBody::new(body, in_pieces, under_way)))

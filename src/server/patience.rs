@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Version, header};
+use axum::http::{HeaderMap, Method, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// After an answer to a request that was not read whole, what the client still sends is thrown away for
 /// so long, and so much of it: closed at once, the system would take the answer back with a reset.
-const LINGERING: Duration = Duration::from_secs(2);
-const LINGERING_OVER: usize = 16 * 1024 * 1024;
+pub(super) const LINGERING: Duration = Duration::from_secs(2);
+pub(super) const LINGERING_OVER: u64 = 16 * 1024 * 1024;
 
 /// More than hyper reads of headers is not kept.
 const LONGEST_HEAD: usize = 512 * 1024;
@@ -69,18 +69,14 @@ impl Traffic {
         UnderWay(Arc::clone(self))
     }
 
-    /// Whether the headers of the request that begins now say twice how long its body is: hyper forgets
-    /// `Content-Length` where there is `Transfer-Encoding`, and a proxy in front may not. What came while
-    /// another request was under way was not looked at, and counts as yes.
-    pub(super) fn says_length_twice(&self, headers: &HeaderMap) -> bool {
+    /// Whether the headers of the request that begins now may have said twice how long its body is: hyper
+    /// forgets `Content-Length` where there is `Transfer-Encoding`, and a proxy in front may not. So the head
+    /// as it came must be this very request, with as many lines as hyper tells of. What came while another
+    /// request was under way was not looked at, and counts as yes.
+    pub(super) fn says_length_twice(&self, method: &Method, headers: &HeaderMap) -> bool {
         let head = std::mem::take(&mut *lock(&self.head));
-        if !headers.contains_key(header::TRANSFER_ENCODING) {
-            return false;
-        }
-        let end = head.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(head.len());
-        let name = b"\ncontent-length";
-        let mut places = head[..end].windows(name.len());
-        head.is_empty() || places.any(|place| place.eq_ignore_ascii_case(name))
+        headers.contains_key(header::TRANSFER_ENCODING)
+            && lines_of_headers(&head, method) != Some(headers.len())
     }
 
     /// A body was not read to its end: the connection cannot go on.
@@ -91,6 +87,15 @@ impl Traffic {
     fn is_quiet(&self) -> bool {
         self.under_way.load(Ordering::Acquire) == 0
     }
+}
+
+/// How many lines follow the request line; `None` when this is not the head of such a request from its
+/// beginning to its end. Empty lines before it are skipped, as hyper does.
+fn lines_of_headers(head: &[u8], method: &Method) -> Option<usize> {
+    let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let head = head[begin..].strip_prefix(method.as_str().as_bytes())?.strip_prefix(b" ")?;
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n")?;
+    Some(head[..end].split(|byte| *byte == b'\n').skip(1).count())
 }
 
 fn lock(head: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
@@ -121,7 +126,7 @@ pub(super) struct Patient {
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
     /// What may still be thrown away; `None`: not shut down yet.
-    lingering: Option<usize>,
+    lingering: Option<u64>,
 }
 
 impl Patient {
@@ -226,7 +231,8 @@ impl Patient {
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(());
             }
-            self.lingering = Some(left.saturating_sub(buffer.filled().len()));
+            let read = u64::try_from(buffer.filled().len()).unwrap_or(u64::MAX);
+            self.lingering = Some(left.saturating_sub(read));
         }
     }
 }

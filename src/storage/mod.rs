@@ -25,6 +25,7 @@ mod logins;
 mod notices;
 mod open;
 mod patience;
+mod pending;
 mod people;
 mod readers;
 mod readiness;

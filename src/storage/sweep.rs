@@ -10,8 +10,6 @@ use crate::clock::Timestamp;
 const AFTER: Duration = Duration::from_hours(24);
 /// How far the clocks of replicas may be apart, generously.
 const CLOCKS: Duration = Duration::from_mins(5);
-/// Rows removed per table and run: a sweep never holds the writer for long.
-const BATCH: i64 = 500;
 /// Clients removed at a time to make room for new ones.
 const ROOM: i64 = 100;
 
@@ -24,12 +22,14 @@ pub struct Retention {
     pub idle_client: Duration,
     /// A line of the audit trail.
     pub audit: Duration,
+    /// Rows of a table that are removed in one step, so that nobody waits long for the writer.
+    pub rows: u32,
 }
 
 impl Storage {
     /// Removes expired rows and answers how many; call again while it answers more than zero.
     pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
-        let gone = now.minus(AFTER).unix();
+        let (gone, rows) = (now.minus(AFTER).unix(), i64::from(keep.rows));
         let mut removed = 0;
         for statement in [
             "DELETE FROM logins WHERE id IN
@@ -63,11 +63,11 @@ impl Storage {
         ] {
             let mut step = self.begin_to_make_room().await?;
             removed +=
-                sqlx::query(statement).bind(gone).bind(BATCH).execute(&mut *step).await?.rows_affected();
+                sqlx::query(statement).bind(gone).bind(rows).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
         }
-        removed += self.sweep_clients(now, keep.unused_client, keep.idle_client).await?;
-        removed += self.sweep_kept_clients(now, keep.idle_client).await?;
+        removed += self.sweep_clients(now, keep).await?;
+        removed += self.sweep_kept_clients(now, keep).await?;
         for (statement, mark, gone) in [
             (
                 "DELETE FROM consents WHERE id IN
@@ -91,7 +91,7 @@ impl Storage {
                 now.minus(CLOCKS),
             ),
         ] {
-            removed += self.forget(statement, mark, gone).await?;
+            removed += self.forget(statement, mark, gone, rows).await?;
         }
         removed += self.sweep_audit(now, keep.audit).await?;
         Ok(removed)
@@ -103,27 +103,28 @@ impl Storage {
         statement: &'static str,
         mark: &'static str,
         gone: Timestamp,
+        rows: i64,
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
-        let rows =
-            sqlx::query(statement).bind(gone.unix()).bind(BATCH).fetch_all(&mut *step).await?;
+        let forgotten =
+            sqlx::query(statement).bind(gone.unix()).bind(rows).fetch_all(&mut *step).await?;
         let mut last = None;
-        for row in &rows {
+        for row in &forgotten {
             last = last.max(Some(moment(row, "expires_at")?));
         }
         if let Some(last) = last {
             forgotten::mark(&mut step, mark, last).await?;
         }
         step.commit().await?;
-        Ok(rows.len() as u64)
+        Ok(forgotten.len() as u64)
     }
 
-    /// Removes configured and published clients that nobody has signed in for within `idle`; none with a
+    /// Removes configured and published clients that nobody has signed in for within the time for idle ones; none with a
     /// live grant, and none that administrators decided about.
     async fn sweep_kept_clients(
         &self,
         now: Timestamp,
-        idle: Duration,
+        keep: Retention,
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
@@ -135,9 +136,9 @@ impl Storage {
                                     AND g.revoked_at IS NULL AND g.expires_at > $2)
                   LIMIT $3)",
         )
-        .bind(now.minus(idle).unix())
+        .bind(now.minus(keep.idle_client).unix())
         .bind(now.unix())
-        .bind(BATCH)
+        .bind(i64::from(keep.rows))
         .execute(&mut *step)
         .await?
         .rows_affected();
@@ -167,13 +168,12 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Removes clients that were never used within `unused`, or were idle for `idle`; none with a live
+    /// Removes clients that were never used, or idle, for too long; none with a live
     /// grant.
     pub async fn sweep_clients(
         &self,
         now: Timestamp,
-        unused: Duration,
-        idle: Duration,
+        keep: Retention,
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
@@ -185,10 +185,10 @@ impl Storage {
                                     AND g.revoked_at IS NULL AND g.expires_at > $3)
                   LIMIT $4)",
         )
-        .bind(now.minus(unused).unix())
-        .bind(now.minus(idle).unix())
+        .bind(now.minus(keep.unused_client).unix())
+        .bind(now.minus(keep.idle_client).unix())
         .bind(now.unix())
-        .bind(BATCH)
+        .bind(i64::from(keep.rows))
         .execute(&mut *step)
         .await?
         .rows_affected();

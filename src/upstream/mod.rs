@@ -79,7 +79,7 @@ struct Inner {
 }
 
 impl Upstream {
-    /// The provider of `config`; nothing is fetched before it is needed, so that an outage of the
+    /// The provider of `config`, asked so much `at_once`; nothing is fetched before it is needed, so that an outage of the
     /// provider does not keep us from starting.
     pub fn new(
         config: UpstreamConfig,
@@ -87,8 +87,10 @@ impl Upstream {
         recheck: RecheckPolicy,
         clock: Clock,
         storage: Storage,
+        at_once: usize,
     ) -> Self {
-        let http = HttpClient::new(config.timeout).counting_in(storage.metrics().clone());
+        let http = HttpClient::new(config.timeout);
+        let http = http.counting_in(storage.metrics().clone()).at_most(at_once);
         Self(Arc::new(Inner {
             config,
             redirect_uri,
@@ -105,10 +107,15 @@ impl Upstream {
     /// The same provider, dealt with as `config` says. What is known of it, and who is being asked about,
     /// stays: an outage is not the moment to forget its metadata.
     #[must_use]
-    pub fn with_config(&self, config: UpstreamConfig, recheck: RecheckPolicy) -> Self {
+    pub fn with_config(
+        &self,
+        config: UpstreamConfig,
+        recheck: RecheckPolicy,
+        at_once: usize,
+    ) -> Self {
         let inner = &self.0;
         Self(Arc::new(Inner {
-            http: inner.http.with_timeout(config.timeout),
+            http: inner.http.with_timeout(config.timeout).at_most(at_once),
             config,
             redirect_uri: inner.redirect_uri.clone(),
             recheck,

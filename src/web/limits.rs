@@ -20,19 +20,21 @@ impl From<TooOften> for ApiError {
     }
 }
 
-/// Lets a request pass, or says when to come back. Failures at the token endpoint count by themselves:
-/// beyond their number an address learns nothing more from them.
+/// Lets a request pass, or says when to come back. Failures at the token endpoint, and of sign-ins to the
+/// admin pages, count by themselves: beyond their number an address learns nothing more from them.
 pub async fn hold(app: &App, request: Request, next: Next) -> Response {
     let Some(address) = ClientAddress::of(request.extensions()) else {
         return next.run(request).await;
     };
-    let (asked, failures_count) = match request.uri().path() {
-        "/authorize" | "/auth/callback" => (Some(Asked::Authorize), false),
-        "/consent" => (Some(Asked::Consent), false),
-        "/token" | "/revoke" => (Some(Asked::Token), true),
+    let (asked, failure) = match request.uri().path() {
+        "/authorize" | "/auth/callback" => (Some(Asked::Authorize), None),
+        "/consent" => (Some(Asked::Consent), None),
+        "/token" | "/revoke" => (Some(Asked::Token), Some(Asked::TokenFailure)),
         // An MCP server may ask at every request, all from one address.
-        "/introspect" => (None, true),
-        path if path.contains("/.well-known/") => (Some(Asked::Discovery), false),
+        "/introspect" => (None, Some(Asked::TokenFailure)),
+        // On the admin listener; elsewhere there is nothing to fail at.
+        "/signed-in" => (None, Some(Asked::AdminSignInFailure)),
+        path if path.contains("/.well-known/") => (Some(Asked::Discovery), None),
         _ => return next.run(request).await,
     };
     if let Some(asked) = asked
@@ -40,20 +42,26 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
     {
         return refuse(asked, request.headers(), address, often);
     }
+    let headers = match failure {
+        Some(Asked::AdminSignInFailure) => request.headers().clone(), // a page is in somebody's language
+        _ => HeaderMap::new(),
+    };
     let response = next.run(request).await;
-    let failed = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
-    if failures_count
-        && failed
-        && let Err(often) = app.rates().asked(Asked::TokenFailure, Some(address))
+    let failed = match failure {
+        Some(Asked::AdminSignInFailure) => response.status() == StatusCode::FORBIDDEN,
+        _ => matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
+    };
+    if let Some(failure) = failure.filter(|_| failed)
+        && let Err(often) = app.rates().asked(failure, Some(address))
     {
-        return refuse(Asked::TokenFailure, &HeaderMap::new(), address, often);
+        return refuse(failure, &headers, address, often);
     }
     response
 }
 
 fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -> Response {
     tracing::warn!(?asked, %address, "an address asks too often");
-    if !matches!(asked, Asked::Authorize | Asked::Consent) {
+    if !matches!(asked, Asked::Authorize | Asked::Consent | Asked::AdminSignInFailure) {
         return ApiError::from(often).into_response();
     }
     let mut page =

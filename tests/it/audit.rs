@@ -202,6 +202,7 @@ async fn lines_go_when_their_time_is_over_and_the_chain_still_holds() {
         unused_client: day * 1000,
         idle_client: day * 1000,
         audit: day * 30,
+        rows: 500,
     };
 
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

@@ -142,6 +142,31 @@ async fn ds_04_an_answer_that_nobody_reads_ends_the_connection() {
     app.http.get(&app.at("/health")).await.assert_status(200);
 }
 
+/// A client that vanished (asleep, out of reach) closes nothing: the system asks whether it is still there.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ds_04_a_client_that_vanished_is_asked_for() {
+    const KEEP_ALIVE_TIMER: &str = "02:";
+    let app = TestApp::start().await;
+    app.http.get(&app.at("/health")).await.assert_status(200);
+    let mut connection = raw::connect(&app.url).await;
+    let health = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", host(&app));
+    connection.write_all(health.as_bytes()).await.unwrap();
+    assert_eq!(read_answer(&mut connection).await.0, 200);
+
+    let (server, client) =
+        (connection.peer_addr().unwrap().port(), connection.local_addr().unwrap().port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let theirs = sockets.lines().map(str::split_whitespace).find_map(|socket| {
+        let columns: Vec<&str> = socket.collect();
+        let ends = columns.get(1)?.ends_with(&format!(":{server:04X}"))
+            && columns.get(2)?.ends_with(&format!(":{client:04X}"));
+        ends.then(|| columns[5].to_owned())
+    });
+    let timer = theirs.expect("the server's end of the connection");
+    assert!(timer.starts_with(KEEP_ALIVE_TIMER), "{timer}");
+}
+
 /// Refusals that do not look at the body: the client, still writing, reads the answer all the same, and
 /// what it wrote is never taken for a request.
 #[tokio::test]

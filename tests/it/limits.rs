@@ -381,6 +381,43 @@ async fn logins_on_their_way_from_one_address_hold_at_their_number() {
     approve("203.0.113.7").await.assert_leads_to(app.idp.issuer());
 }
 
+/// Whoever fills all places keeps nobody out but those who come from where the flood comes from.
+#[tokio::test]
+async fn ds_01_a_flood_of_logins_makes_room_for_people_from_elsewhere() {
+    let app = TestApp::with(limits("pending_logins = 4\nconsent_pages = 50")).await;
+    let client = app.client().await;
+    let approve = async |from: &str| {
+        let client = client.elsewhere();
+        let (_, form) = client.ask(&[]).await;
+        let body = encode(&form.with(&[("decision", "approve")]));
+        let headers = [
+            ("accept", "text/html"),
+            ("content-type", FORM),
+            ("origin", app.url.as_str()),
+            ("sec-fetch-site", "same-origin"),
+            ("x-forwarded-for", from),
+        ];
+        let answer = client.browser.send("POST", &form.action, &headers, &body).await;
+        (client, answer)
+    };
+    let first = approve("2001:db8:1:1::1").await;
+    for last in 2..=4 {
+        approve(&format!("2001:db8:1:{last}::1")).await.1.assert_leads_to(app.idp.issuer());
+    }
+    is_told_to_wait(&approve("2001:db8:1:5::1").await.1, 429);
+    is_told_to_wait(&approve("10.0.0.1, unknown").await.1, 429);
+
+    let mut people = vec![first];
+    people.push(approve("203.0.113.7").await);
+    people.push(approve("198.51.100.7").await);
+    is_told_to_wait(&approve("203.0.113.8").await.1, 429);
+    for (client, answer) in people {
+        answer.assert_leads_to(app.idp.issuer());
+        let callback = client.log_in(answer.location(), "bob").await;
+        client.browser.get(&callback).await.assert_leads_to(&client.redirect_uri);
+    }
+}
+
 #[tokio::test]
 async fn requests_of_a_person_at_the_gateway_hold_at_their_number() {
     let app = TestApp::with(limits("requests_per_person = 2")).await;
@@ -467,6 +504,7 @@ async fn a_full_database_is_503_and_clean_up_makes_room_again() {
         unused_client: Duration::from_hours(24),
         idle_client: Duration::from_hours(24 * 90),
         audit: Duration::from_hours(1),
+        rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
 

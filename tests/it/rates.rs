@@ -22,6 +22,7 @@ fn limits(most: u32, at_once: u32) -> RateLimits {
         consent_per_minute: number(most),
         token_per_minute: number(most),
         token_failures_per_minute: number(most),
+        admin_sign_in_failures: number(most),
         registrations_per_hour: number(most),
         registrations_at_once: number(at_once),
         discovery_per_minute: number(most),

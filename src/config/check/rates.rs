@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::super::RateLimits;
 use super::super::reader::Reader;
+use super::super::{FetchLimits, RateLimits};
 
 pub(super) fn rates(r: &mut Reader) -> RateLimits {
     let mut rate = |key: &str, default: u32| {
@@ -17,6 +17,7 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
         consent_per_minute: rate("limits.consent_per_minute", 30),
         token_per_minute: rate("limits.token_per_minute", 600),
         token_failures_per_minute: rate("limits.token_failures_per_minute", 60),
+        admin_sign_in_failures: rate("limits.admin_sign_in_failures", 5),
         registrations_per_hour: rate("limits.registrations_per_hour", 10),
         registrations_at_once: rate("limits.registrations_at_once", 5),
         discovery_per_minute: rate("limits.discovery_per_minute", 600),
@@ -27,13 +28,22 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
     }
 }
 
+/// How much of what clients publish is fetched.
+pub(super) fn fetches(r: &mut Reader) -> FetchLimits {
+    FetchLimits {
+        at_once: r.number("limits.client_fetches", 16, 2, 1_000),
+        per_host: r.number("limits.client_fetches_per_host", 10, 2, 100_000),
+        per_address: r.number("limits.client_fetches_per_address", 10, 1, 100_000),
+    }
+}
+
 /// Addresses and networks whose `X-Forwarded-For` is believed.
 pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     const KEY: &str = "trusted_proxies";
     let mut proxies = Vec::new();
     for text in r.texts(KEY).unwrap_or_default() {
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match net {
+        match net.map(canonical) {
             Ok(net) if net.prefix_len() > 0 => proxies.push(net),
             Ok(_) => {
                 let shown = Some(format!("{text:?}"));
@@ -50,4 +60,16 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
         }
     }
     proxies
+}
+
+/// IPv4 written as IPv6 is IPv4: so are the addresses that it is compared with.
+fn canonical(net: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = net
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+        && let Some(length) = v6.prefix_len().checked_sub(96)
+        && let Ok(v4) = Ipv4Net::new(v4, length)
+    {
+        return v4.into();
+    }
+    net
 }

@@ -64,9 +64,14 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// Pages of the file.
+/// How large the file and its log may be.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct MostPages(pub(super) i64);
+pub(super) struct Sizes {
+    /// Pages of the file.
+    pub(super) most_pages: i64,
+    /// Bytes that the log is cut back to.
+    pub(super) log: i64,
+}
 
 /// The writer of an SQLite database, and the queue before it. Cheap to clone.
 #[derive(Clone)]
@@ -82,9 +87,9 @@ struct Desk {
     connection: AnyConnection,
     options: AnyConnectOptions,
     /// How large the file may grow.
-    most_pages: Option<MostPages>,
+    sizes: Option<Sizes>,
     /// What the connection has been told of that.
-    told_pages: Option<MostPages>,
+    told_sizes: Option<Sizes>,
     /// How long a step waits, from its beginning, while another process holds the lock.
     patience: Duration,
     /// The last step that waited for that lock did not get it.
@@ -161,8 +166,8 @@ impl Writer {
         let desk = Desk {
             connection: connect(&options).await?,
             options,
-            most_pages: None,
-            told_pages: None,
+            sizes: None,
+            told_sizes: None,
             patience,
             locked_out: false,
             shared: None,
@@ -174,9 +179,9 @@ impl Writer {
     }
 
     /// Lets the file grow so far.
-    pub(super) async fn limit_pages(&self, most: MostPages) -> Result<(), StorageError> {
+    pub(super) async fn limit_size(&self, sizes: Sizes) -> Result<(), StorageError> {
         let mut desk = self.0.desk.lock().await;
-        desk.most_pages = Some(most);
+        desk.sizes = Some(sizes);
         Ok(desk.limit(0).await?)
     }
 
@@ -328,7 +333,7 @@ impl Desk {
     async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
         if self.broken {
             self.connection = connect(&self.options).await?;
-            self.told_pages = None;
+            self.told_sizes = None;
             self.broken = false;
         }
         if matches!(&self.shared, Some(Shared { kept: 0, left: Left::Nothing, .. })) {
@@ -390,12 +395,12 @@ impl Desk {
 
     /// Sees to it that the file grows to its limit and `beyond` it, and no further.
     async fn limit(&mut self, beyond: i64) -> Result<(), sqlx::Error> {
-        let Some(MostPages(most)) = self.most_pages else { return Ok(()) };
-        let most = MostPages(most.saturating_add(beyond));
-        if self.told_pages != Some(most) {
-            self.told_pages = None;
-            size::limit(&mut self.connection, most).await?;
-            self.told_pages = Some(most);
+        let Some(Sizes { most_pages, log }) = self.sizes else { return Ok(()) };
+        let sizes = Sizes { most_pages: most_pages.saturating_add(beyond), log };
+        if self.told_sizes != Some(sizes) {
+            self.told_sizes = None;
+            size::limit(&mut self.connection, sizes).await?;
+            self.told_sizes = Some(sizes);
         }
         Ok(())
     }

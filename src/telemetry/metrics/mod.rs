@@ -134,11 +134,12 @@ impl Answered {
 }
 
 /// Limits that a request or a connection can meet, by their keys in `[limits]`.
-pub const LIMITS: [&str; 14] = [
+pub const LIMITS: [&str; 17] = [
     "authorize_per_minute",
     "consent_per_minute",
     "token_per_minute",
     "token_failures_per_minute",
+    "admin_sign_in_failures",
     "registrations_per_hour",
     "discovery_per_minute",
     "refreshes_per_minute",
@@ -149,6 +150,8 @@ pub const LIMITS: [&str; 14] = [
     "clients",
     "pending_logins",
     "grace_replays",
+    "upstream_requests",
+    "client_fetches",
 ];
 
 /// All numbers of this process. Cheap to clone.

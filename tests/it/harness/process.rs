@@ -73,9 +73,20 @@ impl Served {
         served
     }
 
+    /// Everything around a server that is yet to be started, and that the world reaches at `front`; and where
+    /// it will be itself.
+    pub(crate) async fn prepared_behind(front: SocketAddr, setup: &Setup) -> (Self, SocketAddr) {
+        let address = free_address();
+        (Self::at(address, front, setup).await, address)
+    }
+
     async fn around(setup: &Setup) -> Self {
         let address = free_address();
-        let url = format!("http://{address}");
+        Self::at(address, address, setup).await
+    }
+
+    async fn at(address: SocketAddr, front: SocketAddr, setup: &Setup) -> Self {
+        let url = format!("http://{front}");
         let (idp, todo) = super::around(&url, &Clock::System).await;
         let database = Database::new().await;
         let config = database.folder.join("portcullis.toml");

@@ -531,7 +531,7 @@ impl World {
 
     async fn sweep(&mut self) -> Done {
         let now = self.now();
-        let keep = Retention { unused_client: YEARS, idle_client: YEARS, audit: YEARS };
+        let keep = Retention { unused_client: YEARS, idle_client: YEARS, audit: YEARS, rows: 500 };
         while self.storage.sweep(now, keep).await.unwrap() > 0 {}
         let gone = now.minus(Duration::from_hours(24));
         for token in &mut self.tokens {

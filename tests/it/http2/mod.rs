@@ -1,6 +1,8 @@
 //! HTTP/2 as a proxy in front speaks it (prior knowledge), and as an attacker does: frames by hand.
 //! Threats DS-04, GW-01, GW-03, HH-01.
 
+mod shared;
+
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
