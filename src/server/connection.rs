@@ -5,22 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::{HeaderValue, Version, header};
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::Watcher;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Work;
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
 use super::patience::{Patient, Times, Traffic};
 use super::present::Present;
+use super::{Service, Work};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
@@ -126,7 +124,7 @@ fn times(limits: &Limits) -> Times {
 pub(super) struct LengthTwice;
 
 async fn answer(
-    service: Router,
+    service: Arc<Service>,
     traffic: Arc<Traffic>,
     within: Duration,
     request: Request<Incoming>,
@@ -145,9 +143,9 @@ async fn answer(
         (axum::body::Body::new(body), Some(rest))
     };
     let request = axum::extract::Request::from_parts(parts, body);
-    let service = TowerToHyperService::new(service);
-    let mut answering = std::pin::pin!(service.call(request));
-    let Ok(mut response) = std::future::poll_fn(|context| {
+    // In a box of its own: gone when the answer is there, while a stream stays.
+    let mut answering = Box::pin(async move { service.answer(request).await });
+    let mut response = std::future::poll_fn(|context| {
         let poll = answering.as_mut().poll(context);
         if poll.is_pending() {
             waits_for_us();

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::client_address::ClientAddress;
@@ -22,9 +21,13 @@ impl From<TooOften> for ApiError {
 
 /// Lets a request pass, or says when to come back. Failures at the token endpoint count by themselves:
 /// beyond their number an address learns nothing more from them.
-pub async fn hold(app: &App, request: Request, next: Next) -> Response {
+pub async fn hold<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let Some(address) = ClientAddress::of(request.extensions()) else {
-        return next.run(request).await;
+        return next(request).await;
     };
     let (asked, failures_count) = match request.uri().path() {
         "/authorize" | "/auth/callback" => (Some(Asked::Authorize), false),
@@ -33,14 +36,14 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
         // An MCP server may ask at every request, all from one address.
         "/introspect" => (None, true),
         path if path.contains("/.well-known/") => (Some(Asked::Discovery), false),
-        _ => return next.run(request).await,
+        _ => return next(request).await,
     };
     if let Some(asked) = asked
         && let Err(often) = app.rates().asked(asked, Some(address))
     {
         return refuse(asked, request.headers(), address, often);
     }
-    let response = next.run(request).await;
+    let response = next(request).await;
     let failed = matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED);
     if failures_count
         && failed
