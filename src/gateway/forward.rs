@@ -49,6 +49,16 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("last-modified"),
 ];
 
+/// Who is calling: subject, client, scopes, name, e-mail address, whether that is verified.
+const CALLER: [HeaderName; 6] = [
+    HeaderName::from_static("x-portcullis-subject"),
+    HeaderName::from_static("x-portcullis-client"),
+    HeaderName::from_static("x-portcullis-scopes"),
+    HeaderName::from_static("x-portcullis-name"),
+    HeaderName::from_static("x-portcullis-email"),
+    HeaderName::from_static("x-portcullis-email-verified"),
+];
+
 /// Headers that we add, about: room for them is made once.
 const OURS: usize = 8;
 
@@ -189,18 +199,13 @@ fn rebuild(
     let verified = caller.grant.person.facts.email.as_ref().is_some_and(|email| email.verified);
     let verified = email.map(|_| if verified { "true" } else { "false" });
     let scopes = caller.may.to_string();
-    for (header, value) in [
-        ("x-portcullis-subject", Some(caller.grant.subject.as_str())),
-        ("x-portcullis-client", Some(caller.grant.client_id.as_str())),
-        ("x-portcullis-scopes", Some(scopes.as_str())),
-        ("x-portcullis-name", name),
-        ("x-portcullis-email", email),
-        ("x-portcullis-email-verified", verified),
-    ] {
+    let subject = Some(caller.grant.subject.as_str());
+    let client = Some(caller.grant.client_id.as_str());
+    let values = [subject, client, Some(scopes.as_str()), name, email, verified];
+    for (header, value) in CALLER.into_iter().zip(values) {
         if let Some(value) = value {
             let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly as it is
-            let value = HeaderValue::from_str(&value).map_err(unfit)?;
-            headers.insert(HeaderName::from_static(header), value);
+            headers.insert(header, HeaderValue::from_str(&value).map_err(unfit)?);
         }
     }
     Ok(rebuilt)

@@ -85,7 +85,8 @@ impl Protocols {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(work);
-            answer(present.service(), Arc::clone(&traffic), within, request)
+            // In a box: hyper keeps room for it as long as the connection is open.
+            Box::pin(answer(present.service(), Arc::clone(&traffic), within, request))
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(cause) = watcher.watch(connection).await {
@@ -143,8 +144,7 @@ async fn answer(
         (axum::body::Body::new(body), Some(rest))
     };
     let request = axum::extract::Request::from_parts(parts, body);
-    // In a box of its own: gone when the answer is there, while a stream stays.
-    let mut answering = Box::pin(async move { service.answer(request).await });
+    let mut answering = std::pin::pin!(service.answer(request));
     let mut response = std::future::poll_fn(|context| {
         let poll = answering.as_mut().poll(context);
         if poll.is_pending() {
