@@ -6,6 +6,7 @@ mod patience;
 mod present;
 
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use hyper::service::Service as _;
 use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use present::Present;
 use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
@@ -26,6 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::Limits;
+use crate::gateway::Passages;
 use crate::http_client::is_loopback;
 use crate::rates::Place;
 use crate::storage::Retention;
@@ -34,7 +39,7 @@ use crate::telemetry::metrics::Listener;
 use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
 use crate::web::{error, limits};
-use crate::{admin, endpoints, gateway};
+use crate::{admin, endpoints};
 use connection::{LengthTwice, Protocols};
 
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
@@ -58,7 +63,6 @@ const AFTER_LEAP: Duration = Duration::from_hours(1);
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// What a service answers for.
-#[derive(Clone)]
 struct Doorway {
     app: App,
     side: Listener,
@@ -67,29 +71,51 @@ struct Doorway {
     listen: SocketAddr,
 }
 
-/// The whole public service.
-pub fn service(app: App) -> Router {
-    let routes = Router::new()
-        .merge(endpoints::routes(&app))
-        .merge(gateway::routes(&app))
-        .fallback(endpoints::not_found);
-    let (origin, listen) = (app.issuer().to_owned(), app.config().listen);
-    guarded(routes, Doorway { app, side: Listener::Public, origin, listen })
+/// All that one listener serves.
+pub struct Service {
+    doorway: Arc<Doorway>,
+    passages: Option<Passages>,
+    router: Router,
 }
 
-/// The whole service of the admin listener, where there is one.
-pub fn admin_service(app: App) -> Option<Router> {
-    let admin = app.config().admin.as_ref()?;
-    let (origin, listen) = (admin.url.as_str().to_owned(), admin.listen);
-    Some(guarded(admin::routes(), Doorway { app, side: Listener::Admin, origin, listen }))
-}
+impl Service {
+    /// The public one.
+    pub fn public(app: App) -> Self {
+        let routes = endpoints::routes(&app).fallback(endpoints::not_found);
+        let passages = Some(Passages::of(&app));
+        let (origin, listen) = (app.issuer().to_owned(), app.config().listen);
+        Self::new(routes, passages, Doorway { app, side: Listener::Public, origin, listen })
+    }
 
-fn guarded(routes: Router<App>, doorway: Doorway) -> Router {
-    let app = doorway.app.clone();
-    routes
-        .layer(middleware::from_fn_with_state(doorway, guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(app)
+    /// That of the admin listener, where there is one.
+    fn admin(app: App) -> Option<Self> {
+        let admin = app.config().admin.as_ref()?;
+        let (origin, listen) = (admin.url.as_str().to_owned(), admin.listen);
+        let doorway = Doorway { app, side: Listener::Admin, origin, listen };
+        Some(Self::new(admin::routes(), None, doorway))
+    }
+
+    fn new(routes: Router<App>, passages: Option<Passages>, doorway: Doorway) -> Self {
+        let (app, doorway) = (doorway.app.clone(), Arc::new(doorway));
+        let router = routes
+            .layer(middleware::from_fn_with_state(Arc::clone(&doorway), guard))
+            .layer(CatchPanicLayer::custom(panicked))
+            .with_state(app);
+        Self { doorway, passages, router }
+    }
+
+    /// Answers a request. Calls of MCP servers are most of all requests, and each layer of the route table
+    /// would wrap them once more: they pass the same guard without it.
+    pub async fn answer(&self, request: Request) -> Response {
+        let passages = self.passages.as_ref();
+        let Some(passage) = passages.and_then(|passages| passages.at(request.uri().path())) else {
+            let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
+            return response;
+        };
+        let next = |request| passage.pass(&self.doorway.app, request);
+        let guarded = pass_guard(&self.doorway, passage.path(), request, next);
+        AssertUnwindSafe(guarded).catch_unwind().await.unwrap_or_else(panicked)
+    }
 }
 
 /// Serves until `shutdown` is ready, then drains. The admin pages, where there are any, are served on
@@ -116,8 +142,8 @@ pub async fn serve(
     let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
     let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let limit = app.config().limits.connections;
-    let public = Present::new(&app, |app| Some(service(app)));
-    let pages = Present::new(&app, admin_service);
+    let public = Present::new(&app, |app| Some(Service::public(app)));
+    let pages = Present::new(&app, Service::admin);
     // Both listeners, for ever.
     let serving = async |graceful: &GracefulShutdown, work: Work| {
         let accept_at = async |listener, present, side, limit| match (listener, present) {
@@ -244,17 +270,31 @@ fn place_of(app: &App, peer: IpAddr) -> Result<Option<Place<IpAddr>>, TooMany> {
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.
-async fn guard(State(doorway): State<Doorway>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+async fn guard(State(doorway): State<Arc<Doorway>>, request: Request, next: Next) -> Response {
     // As the route table has it: what a caller writes names no series.
-    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    pass_guard(&doorway, route, request, |request| next.run(request)).await
+}
+
+async fn pass_guard<F: Future<Output = Response>>(
+    doorway: &Doorway,
+    route: &str,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let begun = Instant::now();
     let route = doorway.app.metrics().route(doorway.side, route);
-    let response = check(&doorway, request, next).await;
+    let response = check(doorway, request, next).await;
     route.answered(response.status().as_u16(), begun.elapsed());
     response
 }
 
-async fn check(doorway: &Doorway, mut request: Request, next: Next) -> Response {
+async fn check<F: Future<Output = Response>>(
+    doorway: &Doorway,
+    mut request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let app = &doorway.app;
     let limits = &app.config().limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());

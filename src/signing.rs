@@ -347,7 +347,9 @@ impl KeyRing {
         let keys = self.keys();
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        let claims = match keys.verified.get(&hash) {
+        let remembered = keys.verified.get(&hash);
+        let is_new = remembered.is_none();
+        let claims = match remembered {
             Some(claims) => claims,
             None => Arc::new(self.prove(&keys, token)?),
         };
@@ -358,7 +360,7 @@ impl KeyRing {
         if Timestamp::from_unix(claims.iat) > now.plus(REPLICAS_APART) {
             return Err(TokenInvalid::Claims);
         }
-        if !keys.verified.contains_key(&hash) {
+        if is_new {
             keys.verified.insert(hash, Arc::clone(&claims));
         }
         Ok(claims)

@@ -57,7 +57,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
         return Err(Refused::NoToken); // another scheme is not ours to judge
     }
     let token = token.trim();
-    if token.is_empty() || token.contains([' ', ',', '\t']) {
+    if token.is_empty() || token.bytes().any(|byte| matches!(byte, b' ' | b',' | b'\t')) {
         return Err(Refused::MalformedAuthorization);
     }
     Ok(token)

@@ -49,27 +49,59 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("last-modified"),
 ];
 
+/// Who is calling: subject, client, scopes, name, e-mail address, whether that is verified.
+const CALLER: [HeaderName; 6] = [
+    HeaderName::from_static("x-portcullis-subject"),
+    HeaderName::from_static("x-portcullis-client"),
+    HeaderName::from_static("x-portcullis-scopes"),
+    HeaderName::from_static("x-portcullis-name"),
+    HeaderName::from_static("x-portcullis-email"),
+    HeaderName::from_static("x-portcullis-email-verified"),
+];
+
 /// Headers that we add, about: room for them is made once.
 const OURS: usize = 8;
 
 /// What a header value may hold as it is; the rest, and `%` itself, is percent-encoded UTF-8.
 const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 
+/// Where an MCP server is, as a request says it.
+pub(super) struct Target {
+    url: Url,
+    /// The same, without a query.
+    uri: Uri,
+    host: HeaderValue,
+}
+
+impl Target {
+    /// `None` when HTTP cannot say it.
+    pub(super) fn of(url: &Url) -> Option<Self> {
+        let mut url = url.clone();
+        url.set_query(None);
+        let uri = url.as_str().parse().ok()?;
+        let host = match (url.host_str()?, url.port()) {
+            (host, Some(port)) => format!("{host}:{port}"),
+            (host, None) => host.to_owned(),
+        };
+        Some(Self { uri, host: host.try_into().ok()?, url })
+    }
+}
+
 /// Sends the request on and passes the answer back.
 pub(super) async fn forward(
     app: &App,
     resource: &ResourceConfig,
+    target: &Target,
     caller: Caller,
     place: Place<String>,
     ended: watch::Receiver<u64>,
     authorized: Authorized,
 ) -> Result<Response, Refused> {
     let Authorized { request, lists_tools } = authorized;
-    let target = resource.target.as_ref().ok_or(Refused::BadGateway("no target"))?;
     let session = session::open(app.sealer(), &caller, request.headers())?;
     let opens_stream = request.method() == Method::GET;
     let address = address(app, resource, &caller, target, &request)?;
-    let mut rebuilt = rebuild(&address, &caller, request)?;
+    let mut rebuilt = rebuild(address, &target.host, &caller, request)?;
     if let Some(session) = session {
         rebuilt.headers_mut().insert(session::SESSION_ID, session);
     }
@@ -116,20 +148,24 @@ fn address(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-    target: &Url,
+    target: &Target,
     request: &Request,
-) -> Result<Url, Refused> {
-    match (resource.transport, request.method()) {
+) -> Result<Uri, Refused> {
+    let address = match (resource.transport, request.method()) {
         (Transport::HttpSse, &Method::POST) => {
-            legacy::address(app.sealer(), caller, target, request.uri().query())
+            legacy::address(app.sealer(), caller, &target.url, request.uri().query())?
         }
-        (Transport::HttpSse, &Method::DELETE) => Err(Refused::NoEventStream),
-        _ => {
-            let mut address = target.clone();
-            address.set_query(request.uri().query().and_then(safe_query).as_deref());
-            Ok(address)
-        }
-    }
+        (Transport::HttpSse, &Method::DELETE) => return Err(Refused::NoEventStream),
+        _ => match request.uri().query().and_then(safe_query) {
+            None => return Ok(target.uri.clone()),
+            Some(query) => {
+                let mut address = target.url.clone();
+                address.set_query(Some(&query));
+                address
+            }
+        },
+    };
+    address.as_str().parse().map_err(|_| Refused::BadGateway("target"))
 }
 
 fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -143,33 +179,33 @@ fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn rebuild(address: &Url, caller: &Caller, request: Request) -> Result<Request, Refused> {
+fn rebuild(
+    address: Uri,
+    host: &HeaderValue,
+    caller: &Caller,
+    request: Request,
+) -> Result<Request, Refused> {
     let unfit = |_| Refused::BadGateway("the request cannot be rebuilt");
     let (parts, body) = request.into_parts();
     let mut rebuilt = Request::new(body);
     *rebuilt.method_mut() = parts.method;
-    *rebuilt.uri_mut() =
-        address.as_str().parse::<Uri>().map_err(|_| Refused::BadGateway("target"))?;
+    *rebuilt.uri_mut() = address;
     let headers = rebuilt.headers_mut();
     headers.reserve(parts.headers.len() + OURS);
+    headers.insert(header::HOST, host.clone());
     copy(&parts.headers, headers, &TO_BACKEND);
     let name = caller.grant.person.name.as_deref();
     let email = caller.grant.person.email.as_deref();
     let verified = caller.grant.person.facts.email.as_ref().is_some_and(|email| email.verified);
     let verified = email.map(|_| if verified { "true" } else { "false" });
     let scopes = caller.may.to_string();
-    for (header, value) in [
-        ("x-portcullis-subject", Some(caller.grant.subject.as_str())),
-        ("x-portcullis-client", Some(caller.grant.client_id.as_str())),
-        ("x-portcullis-scopes", Some(scopes.as_str())),
-        ("x-portcullis-name", name),
-        ("x-portcullis-email", email),
-        ("x-portcullis-email-verified", verified),
-    ] {
+    let subject = Some(caller.grant.subject.as_str());
+    let client = Some(caller.grant.client_id.as_str());
+    let values = [subject, client, Some(scopes.as_str()), name, email, verified];
+    for (header, value) in CALLER.into_iter().zip(values) {
         if let Some(value) = value {
             let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly as it is
-            let value = HeaderValue::from_str(&value).map_err(unfit)?;
-            headers.insert(HeaderName::from_static(header), value);
+            headers.insert(header, HeaderValue::from_str(&value).map_err(unfit)?);
         }
     }
     Ok(rebuilt)

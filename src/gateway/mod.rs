@@ -16,14 +16,10 @@ mod session;
 mod stream;
 mod tools_list;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -31,29 +27,55 @@ use crate::config::ResourceConfig;
 use crate::telemetry::metrics::{Calls, Passed};
 use authenticate::authenticate;
 use challenge::Refused;
+use forward::Target;
 
-/// One route per resource that has a target, exactly at its path: whatever is spelled differently is
-/// not found (threats GW-02).
-pub fn routes(app: &App) -> Router<App> {
-    let mut router = Router::new();
-    for (index, resource) in app.config().resources.iter().enumerate() {
-        let (Some(path), Some(_)) = (&resource.path, &resource.target) else {
-            continue;
-        };
-        let calls = Arc::new(app.metrics().calls(path));
-        let handler = move |State(app): State<App>, request: Request| {
-            let calls = Arc::clone(&calls);
-            async move {
-                let resource = &app.config().resources[index];
-                pass(&app, resource, &calls, request).await
-            }
-        };
-        router = router.route(path, any(handler));
-    }
-    router
+/// The ways to the MCP servers of one configuration.
+pub struct Passages(Vec<Passage>);
+
+/// The way to one MCP server.
+pub struct Passage {
+    path: String,
+    /// Of its resource.
+    index: usize,
+    target: Target,
+    calls: Calls,
 }
 
-async fn pass(app: &App, resource: &ResourceConfig, calls: &Calls, request: Request) -> Response {
+impl Passages {
+    /// One for each resource that has a target.
+    pub fn of(app: &App) -> Self {
+        let passage = |(index, resource): (usize, &ResourceConfig)| {
+            let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
+            let calls = app.metrics().calls(&path);
+            Some(Passage { path, index, target, calls })
+        };
+        Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
+    }
+
+    /// The one exactly at this path: whatever is spelled differently is not found (threats GW-02).
+    pub fn at(&self, path: &str) -> Option<&Passage> {
+        self.0.iter().find(|passage| passage.path == path)
+    }
+}
+
+impl Passage {
+    /// Its path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Passes a request on, or answers with a challenge; `app` is the one it was made for.
+    pub async fn pass(&self, app: &App, request: Request) -> Response {
+        pass(app, &app.config().resources[self.index], self, request).await
+    }
+}
+
+async fn pass(
+    app: &App,
+    resource: &ResourceConfig,
+    passage: &Passage,
+    request: Request,
+) -> Response {
     if request.method() == Method::OPTIONS {
         return preflight(&request);
     }
@@ -61,7 +83,7 @@ async fn pass(app: &App, resource: &ResourceConfig, calls: &Calls, request: Requ
         Ok(origin) => origin,
         Err(refused) => return refused.into_response(resource, app),
     };
-    let mut response = match serve(app, resource, calls, request).await {
+    let mut response = match serve(app, resource, passage, request).await {
         Ok(response) => response,
         Err(refused) => refused.into_response(resource, app),
     };
@@ -80,7 +102,7 @@ async fn pass(app: &App, resource: &ResourceConfig, calls: &Calls, request: Requ
 async fn serve(
     app: &App,
     resource: &ResourceConfig,
-    calls: &Calls,
+    passage: &Passage,
     request: Request,
 ) -> Result<Response, Refused> {
     // From here on nothing that ends the grant is missed.
@@ -96,8 +118,9 @@ async fn serve(
     let place = app.rates().request(&caller.grant.subject).ok_or(Refused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, request).await?;
     let begun = Instant::now();
-    let answer = forward::forward(app, resource, caller, place, ended, authorized).await;
-    calls.passed(outcome(&answer), begun);
+    let target = &passage.target;
+    let answer = forward::forward(app, resource, target, caller, place, ended, authorized).await;
+    passage.calls.passed(outcome(&answer), begun);
     answer
 }
 

@@ -13,17 +13,15 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes};
-use hyper_rustls::ConfigBuilderExt;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::address::PublicAddress;
-use super::freshness;
+use super::{freshness, tls};
 use crate::config::LoopbackHosts;
 use crate::oauth::web_url::WebUrl;
 
@@ -90,7 +88,7 @@ impl GuardedClient {
     /// A client of the public internet, and of `loopback` where a test asks for it.
     pub fn new(loopback: &LoopbackHosts) -> Self {
         let network = Network::System { loopback: loopback.hosts.clone() };
-        Self { network: Arc::new(network), tls: tls(&loopback.authority), times: TIMES }
+        Self { network: Arc::new(network), tls: trusting(&loopback.authority), times: TIMES }
     }
 
     /// Gets the JSON at `url`, at most `limit` bytes of it.
@@ -226,24 +224,8 @@ impl Network {
     }
 }
 
-fn tls(authority: &[u8]) -> TlsConnector {
-    let config = rustls::ClientConfig::builder_with_provider(super::provider())
-        .with_safe_default_protocol_versions();
-    let config = config.ok().and_then(|builder| {
-        if authority.is_empty() {
-            return builder.with_native_roots().ok();
-        }
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(authority).flatten() {
-            let _ = roots.add(certificate); // a certificate that is none vouches for nobody
-        }
-        Some(builder.with_root_certificates(roots))
-    });
-    // Without roots nothing is trusted, and `connector` has said so in the log.
-    let config = match config {
-        Some(builder) => builder.with_no_client_auth(),
-        None => super::no_roots(super::provider()),
-    };
+fn trusting(authority: &[u8]) -> TlsConnector {
+    let config = if authority.is_empty() { tls::of_the_system() } else { tls::of(authority) };
     TlsConnector::from(Arc::new(config))
 }
 

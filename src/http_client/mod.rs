@@ -5,6 +5,7 @@
 pub mod address;
 mod freshness;
 pub mod guarded;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,34 +48,17 @@ pub enum HttpError {
 /// The connector that speaks TLS with the system's roots, and plain HTTP to loopback.
 pub type Connector = HttpsConnector<HttpConnector>;
 
-/// Makes a connector. A system without root certificates can still speak to loopback; every https
-/// request then fails, and the log has said why.
+/// Makes a connector. A system without root certificates can still speak to loopback.
 pub fn connector(connect_timeout: Duration) -> Connector {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect_timeout));
-    let with_roots = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = with_roots.unwrap_or_else(|cause| {
-        tracing::warn!(%cause, "no root certificates on this system: https will not work");
-        HttpsConnectorBuilder::new().with_tls_config(no_roots(provider()))
-    });
-    builder.https_or_http().enable_http1().wrap_connector(http)
-}
-
-/// The one provider of cryptography.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    rustls::crypto::aws_lc_rs::default_provider().into()
-}
-
-#[expect(clippy::expect_used, reason = "the provider supports the default protocol versions")]
-fn no_roots(provider: Arc<rustls::crypto::CryptoProvider>) -> rustls::ClientConfig {
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
+    HttpsConnectorBuilder::new()
+        .with_tls_config(tls::of_the_system())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http)
 }
 
 /// The client. Cheap to clone.

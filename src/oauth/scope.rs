@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -54,9 +55,9 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A set of scopes, in a stable order.
+/// A set of scopes, in a stable order. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScopeSet(BTreeSet<Scope>);
+pub struct ScopeSet(Arc<BTreeSet<Scope>>);
 
 impl ScopeSet {
     /// Reads a `scope` parameter: tokens parted by spaces.
@@ -74,7 +75,7 @@ impl ScopeSet {
         if scopes.len() > MAX_SCOPES {
             return Err(ScopeRefused::TooLong);
         }
-        Ok(Self(scopes))
+        Ok(Self(Arc::new(scopes)))
     }
 
     /// Whether no scope is in the set.
@@ -100,19 +101,19 @@ impl ScopeSet {
     /// Scopes in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        Self(self.0.intersection(&other.0).cloned().collect())
+        self.0.intersection(&other.0).cloned().collect()
     }
 
     /// Scopes in either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        Self(self.0.union(&other.0).cloned().collect())
+        self.0.union(&other.0).cloned().collect()
     }
 
     /// Scopes of `self` that are not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        Self(self.0.difference(&other.0).cloned().collect())
+        self.0.difference(&other.0).cloned().collect()
     }
 
     /// The scopes in order.
@@ -123,7 +124,7 @@ impl ScopeSet {
 
 impl FromIterator<Scope> for ScopeSet {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        Self(scopes.into_iter().collect())
+        Self(Arc::new(scopes.into_iter().collect()))
     }
 }
 

@@ -5,22 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::{HeaderValue, Version, header};
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::Watcher;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Work;
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
 use super::patience::{Patient, Times, Traffic};
 use super::present::Present;
+use super::{Service, Work};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
@@ -89,7 +87,8 @@ impl Protocols {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(work);
-            answer(present.service(), Arc::clone(&traffic), within, request)
+            // In a box: hyper keeps room for it as long as the connection is open.
+            Box::pin(answer(present.service(), Arc::clone(&traffic), within, request))
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         if let Err(cause) = watcher.watch(connection).await {
@@ -128,7 +127,7 @@ fn times(limits: &Limits) -> Times {
 pub(super) struct LengthTwice;
 
 async fn answer(
-    service: Router,
+    service: Arc<Service>,
     traffic: Arc<Traffic>,
     within: Duration,
     request: Request<Incoming>,
@@ -147,9 +146,8 @@ async fn answer(
         (axum::body::Body::new(body), Some(rest))
     };
     let request = axum::extract::Request::from_parts(parts, body);
-    let service = TowerToHyperService::new(service);
-    let mut answering = std::pin::pin!(service.call(request));
-    let Ok(mut response) = std::future::poll_fn(|context| {
+    let mut answering = std::pin::pin!(service.answer(request));
+    let mut response = std::future::poll_fn(|context| {
         let poll = answering.as_mut().poll(context);
         if poll.is_pending() {
             waits_for_us();

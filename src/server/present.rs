@@ -3,26 +3,25 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::Router;
-
+use super::Service;
 use crate::app::App;
 
 /// Makes the service of a configuration; `None`: there is none.
-type Build = fn(App) -> Option<Router>;
+type Build = fn(App) -> Option<Service>;
 
 /// What one listener serves.
 pub(super) struct Present {
     app: App,
     build: Build,
     /// Made for this generation.
-    made: RwLock<(u64, Router)>,
+    made: RwLock<(u64, Arc<Service>)>,
 }
 
 impl Present {
     /// `None` when the listener has nothing to serve.
     pub(super) fn new(app: &App, build: Build) -> Option<Arc<Self>> {
         let present = app.present();
-        let made = RwLock::new((present.generation(), build(present)?));
+        let made = RwLock::new((present.generation(), Arc::new(build(present)?)));
         Some(Arc::new(Self { app: app.clone(), build, made }))
     }
 
@@ -32,26 +31,26 @@ impl Present {
     }
 
     /// Its service. Made by whoever first asks for it.
-    pub(super) fn service(&self) -> Router {
+    pub(super) fn service(&self) -> Arc<Service> {
         let present = self.app.present();
         {
             let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
             if made.0 == present.generation() {
-                return made.1.clone();
+                return Arc::clone(&made.1);
             }
         }
         self.renewed(present)
     }
 
     #[cold]
-    fn renewed(&self, present: App) -> Router {
+    fn renewed(&self, present: App) -> Arc<Service> {
         let generation = present.generation();
-        let router = (self.build)(present);
+        let service = (self.build)(present);
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        match router {
-            Some(router) if made.0 < generation => *made = (generation, router),
+        match service {
+            Some(service) if made.0 < generation => *made = (generation, Arc::new(service)),
             _ => {}
         }
-        made.1.clone()
+        Arc::clone(&made.1)
     }
 }

@@ -141,8 +141,9 @@ impl Storage {
         super::backup::refuse_foreign_log(&path)?;
         let here = driver::at(&path, BUSY)?;
         // A pool would try for a while to open what is damaged.
-        let first =
+        let mut first =
             super::writer::connect(&here).await.map_err(|error| files::why(&path, error))?;
+        check_whole(&mut first, &path).await?;
         let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
@@ -153,7 +154,7 @@ impl Storage {
             .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
             .connect_with(options)
             .await?;
-        check_sqlite(&pool, &path).await?;
+        check_version(&pool).await?;
         files::refuse_other(&path, &pool).await?;
         migrations().run(&pool).await?;
         first.close().await?;
@@ -309,9 +310,9 @@ pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
     Ok(())
 }
 
-async fn check_sqlite(pool: &AnyPool, path: &Path) -> Result<(), OpenError> {
-    check_version(pool).await?;
-    let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await;
+/// Reads the whole file, on a connection that will be closed: one that stays would keep what it has read.
+async fn check_whole(connection: &mut AnyConnection, path: &Path) -> Result<(), OpenError> {
+    let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await;
     let verdict: String = verdict.map_err(|error| files::why(path, error))?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::client_address::ClientAddress;
@@ -22,9 +21,13 @@ impl From<TooOften> for ApiError {
 
 /// Lets a request pass, or says when to come back. Failures at the token endpoint, and of sign-ins to the
 /// admin pages, count by themselves: beyond their number an address learns nothing more from them.
-pub async fn hold(app: &App, request: Request, next: Next) -> Response {
+pub async fn hold<F: Future<Output = Response>>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let Some(address) = ClientAddress::of(request.extensions()) else {
-        return next.run(request).await;
+        return next(request).await;
     };
     let (asked, failure) = match request.uri().path() {
         "/authorize" | "/auth/callback" => (Some(Asked::Authorize), None),
@@ -35,7 +38,7 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
         // On the admin listener; elsewhere there is nothing to fail at.
         "/signed-in" => (None, Some(Asked::AdminSignInFailure)),
         path if path.contains("/.well-known/") => (Some(Asked::Discovery), None),
-        _ => return next.run(request).await,
+        _ => return next(request).await,
     };
     if let Some(asked) = asked
         && let Err(often) = app.rates().asked(asked, Some(address))
@@ -46,7 +49,7 @@ pub async fn hold(app: &App, request: Request, next: Next) -> Response {
         Some(Asked::AdminSignInFailure) => request.headers().clone(), // a page is in somebody's language
         _ => HeaderMap::new(),
     };
-    let response = next.run(request).await;
+    let response = next(request).await;
     let failed = match failure {
         Some(Asked::AdminSignInFailure) => response.status() == StatusCode::FORBIDDEN,
         _ => matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),

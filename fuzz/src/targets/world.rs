@@ -6,13 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Collected};
 use hyper::body::Bytes;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use portcullis::app::App;
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::{Config, TokenAlg};
@@ -21,7 +18,7 @@ use portcullis::oauth::grant::Redemption;
 use portcullis::oauth::scope::ScopeSet;
 use portcullis::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id, random_bytes};
 use portcullis::policy::{Email, Facts};
-use portcullis::server;
+use portcullis::server::Service;
 use portcullis::signing::NewToken;
 use portcullis::storage::{
     GrantTerms, NewCode, Person, Redeemed, SessionUpdate, Storage, UpstreamTokens,
@@ -54,7 +51,7 @@ pub struct World {
     pub clock: ManualClock,
     pub peer_url: String,
     peer: Arc<Mutex<Peer>>,
-    service: TowerToHyperService<Router>,
+    service: Service,
     tokens: BTreeMap<String, String>,
     folder: PathBuf,
     runtime: Runtime,
@@ -79,7 +76,7 @@ impl World {
         let peer = Arc::<Mutex<Peer>>::default();
         let (app, peer_url, tokens) =
             runtime.block_on(assemble(&folder, Clock::Manual(clock.clone()), Arc::clone(&peer)));
-        let service = TowerToHyperService::new(server::service(app.clone()));
+        let service = Service::public(app.clone());
         Self { app, clock, peer_url, peer, service, tokens, folder, runtime }
     }
 
@@ -100,11 +97,7 @@ impl World {
     pub fn send(&self, request: Request<Body>) -> Answered {
         self.peer().seen.clear();
         let exchange = async {
-            let answer = match self.service.call(request).await {
-                Ok(answer) => answer,
-                Err(never) => match never {},
-            };
-            let (parts, body) = answer.into_parts();
+            let (parts, body) = self.service.answer(request).await.into_parts();
             (parts, body.collect().await.map(Collected::to_bytes).unwrap_or_default())
         };
         let (parts, body) = self.block_on(exchange);

@@ -58,15 +58,16 @@ impl Play {
         let leaf_key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(vec![certificate_for.to_owned()]).unwrap();
         let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(crate::http_client::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                rustls::pki_types::PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
-            )
-            .unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(crate::http_client::tls::provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![leaf.der().clone()],
+                    rustls::pki_types::PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
+                )
+                .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = listener.local_addr().unwrap();
         let accepted = Arc::new(Mutex::new(0));
@@ -104,7 +105,7 @@ impl Play {
         });
         let client = GuardedClient {
             network: Arc::new(Network::Staged(Arc::clone(&stage))),
-            tls: tls(authority.pem().as_bytes()),
+            tls: trusting(authority.pem().as_bytes()),
             times: Times { connect: Duration::from_secs(2), total: Duration::from_millis(500) },
         };
         Self { client, stage, accepted }

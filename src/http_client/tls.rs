@@ -1,0 +1,45 @@
+//! Whom connections trust: the roots of this system, which are read once, or those that a test names.
+
+use std::sync::{Arc, OnceLock};
+
+use hyper_rustls::ConfigBuilderExt;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+
+/// Trusts the system's roots. Hundreds of files are read and parsed for that: every client shares what
+/// came of it. A system without any trusts nobody; every https request then fails, and the log has said
+/// why.
+pub(super) fn of_the_system() -> ClientConfig {
+    static ROOTS: OnceLock<ClientConfig> = OnceLock::new();
+    let read = || {
+        let builder = builder().with_native_roots().unwrap_or_else(|cause| {
+            tracing::warn!(%cause, "no root certificates on this system: https will not work");
+            builder().with_root_certificates(RootCertStore::empty())
+        });
+        builder.with_no_client_auth()
+    };
+    ROOTS.get_or_init(read).clone()
+}
+
+/// Trusts the certificates in `authority` (PEM) and nobody else.
+pub(super) fn of(authority: &[u8]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority).flatten() {
+        let _ = roots.add(certificate); // a certificate that is none vouches for nobody
+    }
+    builder().with_root_certificates(roots).with_no_client_auth()
+}
+
+#[expect(clippy::expect_used, reason = "the provider supports the default protocol versions")]
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
+}
+
+/// The one provider of cryptography.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
