@@ -120,16 +120,20 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
+        // What can be made before the step begins is: everybody else waits for its end.
+        let sealed = sealed::seal_under(presented, successor);
+        let hash = presented.hash();
+        let from = rotation.from.map(|from| from.to_string());
         let mut step = self.begin().await?;
         let used = sqlx::query(
             "UPDATE refresh_tokens SET used_at = $3, successor_id = $4, successor = $5
              WHERE id = $1 AND token_hash = $2 AND used_at IS NULL AND expires_at > $3",
         )
         .bind(presented.id())
-        .bind(presented.hash().as_str())
+        .bind(hash.as_str())
         .bind(now.unix())
         .bind(successor.id())
-        .bind(sealed::seal_under(presented, successor))
+        .bind(sealed)
         .execute(&mut *step)
         .await?;
         if used.rows_affected() == 0 {
@@ -149,7 +153,7 @@ impl Storage {
         )
         .bind(presented.id())
         .bind(now.unix())
-        .bind(rotation.from.map(|from| from.to_string()))
+        .bind(from)
         .fetch_optional(&mut *step)
         .await?;
         let Some(grant) = grant else {

@@ -6,8 +6,12 @@
 //! without followers, or the one that fills the transaction, commits once for all, and only then does
 //! any of them return. Nobody waits for company: alone, a step commits at once.
 //!
+//! The log that commits go to is folded into the file beside all this: `folding.rs`.
+//!
 //! Nothing here may be left half-done by a caller that goes away: what must happen after a step, happens
 //! in the next turn or in a task of its own.
+
+mod folding;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +20,8 @@ use std::time::Duration;
 use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
+
+use folding::Folding;
 
 use super::{StorageError, size};
 use crate::telemetry::metrics::Metrics;
@@ -31,11 +37,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// connections, and a page that is not there is read from the system and copied.
 const CACHE: &str = "PRAGMA cache_size = -16384";
 
+/// Pages in the log, 16 MiB, from which on a commit begins it anew as soon as all of it is in the file.
+const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 4096";
+
 /// Opens a connection as all of this database are.
 pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
-    sqlx::query(CACHE).execute(&mut connection).await?;
+    for pragma in [CACHE, LONG_LOG] {
+        sqlx::query(pragma).execute(&mut connection).await?;
+    }
     Ok(connection)
 }
 
@@ -69,6 +80,7 @@ pub(super) struct Writer(Arc<Queue>);
 struct Queue {
     desk: Arc<Mutex<Desk>>,
     waiting: AtomicUsize,
+    folding: Arc<Folding>,
 }
 
 /// What the caller whose turn it is has to itself.
@@ -81,6 +93,7 @@ struct Desk {
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
     broken: bool,
+    folding: Arc<Folding>,
     metrics: Metrics,
 }
 
@@ -145,10 +158,18 @@ impl Writer {
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
         let connection = connect(&options).await?;
-        let (shared, most_pages) = (None, None);
-        let desk = Desk { connection, options, most_pages, shared, broken: false, metrics };
-        let desk = Arc::new(Mutex::new(desk));
-        Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
+        let folding = Folding::open(&options).await?;
+        let desk = Desk {
+            connection,
+            options,
+            most_pages: None,
+            shared: None,
+            broken: false,
+            folding: Arc::clone(&folding),
+            metrics,
+        };
+        let (desk, waiting) = (Arc::new(Mutex::new(desk)), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Queue { desk, waiting, folding })))
     }
 
     /// Lets the file grow so far.
@@ -178,6 +199,7 @@ impl Writer {
     pub(super) async fn close(&self, fold: bool) {
         let mut desk = self.0.desk.lock().await;
         desk.finish().await;
+        self.0.folding.close().await;
         if !fold {
             return;
         }
@@ -353,6 +375,7 @@ impl Desk {
             Ok(()) => {
                 if steps > 0 {
                     self.metrics.committed(Some(steps), begun);
+                    self.folding.committed(steps);
                 }
                 if let Some(shared) = self.shared.take() {
                     shared.outcome.send_replace(Outcome::Durable);
