@@ -128,7 +128,7 @@ impl Step {
         .bind(event.resource.as_deref())
         .bind(event.grant_id.as_deref())
         .bind(event.reference.as_deref())
-        .bind(serde_json::Value::Object(event.detail.clone()).to_string())
+        .bind(serde_json::to_string(&event.detail)?)
         .execute(&mut **self)
         .await?;
         self.events.push(event);

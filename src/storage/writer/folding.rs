@@ -12,8 +12,10 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Mutex;
 
-/// Steps between two foldings: a few megabytes of log.
-const EVERY: usize = 512;
+use crate::storage::driver::FOLD;
+
+/// Steps between two foldings: some megabytes of log.
+const EVERY: usize = 1024;
 
 /// The connection that folds, and how many steps have been committed since it last did.
 pub(super) struct Folding {
@@ -41,9 +43,7 @@ impl Folding {
                 return; // still at it
             };
             let Some(connection) = connection.as_mut() else { return };
-            // PASSIVE waits for nobody and holds nobody up.
-            let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(connection).await;
-            if let Err(cause) = folded {
+            if let Err(cause) = sqlx::query(FOLD).execute(connection).await {
                 tracing::debug!(%cause, "the log was not folded beside the writer; a commit will do it");
             }
         });

@@ -27,7 +27,7 @@ use super::{StorageError, size};
 use crate::telemetry::metrics::Metrics;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
-const SHARED_BY: usize = 64;
+const SHARED_BY: usize = 256;
 /// Callers that may wait for their turn; the next one is told to come back.
 const QUEUE: usize = 4096;
 /// Longest wait for the turn.
@@ -37,8 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// connections, and a page that is not there is read from the system and copied.
 const CACHE: &str = "PRAGMA cache_size = -16384";
 
-/// Pages in the log, 16 MiB, from which on a commit begins it anew as soon as all of it is in the file.
-const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 4096";
+/// Pages in the log, 32 MiB, from which on a commit begins it anew as soon as all of it is in the file.
+const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 8192";
 
 /// Opens a connection as all of this database are.
 pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
