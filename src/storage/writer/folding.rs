@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, Connection};
+use sqlx::{AnyConnection, ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
 use crate::storage::driver::FOLD;
@@ -27,7 +27,11 @@ impl Folding {
     /// Opens the connection, with the writer's own and never later: by its path, a database that was put in
     /// the place of this one would be given the log of this one.
     pub(super) async fn open(options: &AnyConnectOptions) -> Result<Arc<Self>, sqlx::Error> {
-        let connection = Mutex::new(Some(super::connect(options).await?));
+        let mut connection = options.connect().await?;
+        // Opens the log too. What other connections are told first would make this one read the schema,
+        // and it never does anything but fold: syncing is what it does by itself.
+        sqlx::query("PRAGMA data_version").execute(&mut connection).await?;
+        let connection = Mutex::new(Some(connection));
         Ok(Arc::new(Self { connection, steps: AtomicUsize::new(0) }))
     }
 
