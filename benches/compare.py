@@ -20,6 +20,7 @@ ROUNDS, SECONDS = int(sys.argv[2]), sys.argv[3]
 ROOT = pathlib.Path(__file__).parent.parent
 LOAD = str(WORK / "load/release/portcullis-load")
 SERVER, AROUND = ["taskset", "-c", "0,1"], ["taskset", "-c", "2,3"]
+MANY = [64, 256]  # callers who share commits
 ISSUER, BACKEND, REDIS = "http://127.0.0.1:9100", "127.0.0.1:9200", 6399
 FILES = int(subprocess.run(["bash", "-c", "ulimit -n"], capture_output=True, text=True).stdout)
 
@@ -165,8 +166,9 @@ def measure_portcullis(round_):
         note(who, "idle", start_ms=server.start_ms, memory_kib=server.memory_kib())
         for what, callers in [("metadata", 64), ("registrations", 16), ("flows", 16), ("refreshes", 16)]:
             load(who, what, base, callers)
-        for what in ["registrations", "flows", "refreshes"]:
-            load(who, what, base, 64, label=f"{what} at 64")
+        for callers in MANY:
+            for what in ["registrations", "flows", "refreshes"]:
+                load(who, what, base, callers, label=f"{what} at {callers}")
         load(who, "calls", base, 16)
     if round_ == 0:
         measure_streams()
@@ -317,12 +319,15 @@ def report():
     def at_least(text, factor, a, b):
         aim(text, f"≥ {factor} ×", ratio(a, b), a >= factor * b if a and b else None)
 
-    flows, refreshes = p("flows at 64"), p("refreshes at 64")
+    def at_its_best(what):
+        return max(filter(None, (p(f"{what} at {callers}") for callers in MANY)), default=None)
+
+    flows, refreshes = at_its_best("flows"), at_its_best("refreshes")
     at_least("whole flows/s, beside FastMCP with Redis", 100, flows, median(redis, "flows"))
     at_least("whole flows/s, beside FastMCP at its best", 20, flows, median(best, "flows"))
     at_least("refreshes/s, beside FastMCP with Redis", 200, refreshes, median(redis, "refreshes"))
     at_least("refreshes/s, beside FastMCP at its best", 30, refreshes, median(best, "refreshes"))
-    at_least("durable registrations/s, beside FastMCP's durable default", 20, p("registrations at 64"), median(files, "registrations"))
+    at_least("durable registrations/s, beside FastMCP's durable default", 20, at_its_best("registrations"), median(files, "registrations"))
     at_least("authorised MCP calls/s through the gateway, beside nginx's plain hop", 0.7, p("hop at 32"), median("nginx", "hop at 32"))
     direct, own, plain = (median(who, "hop at 1", "p50_us") for who in ["direct", "Portcullis", "nginx"])
     if direct and own and plain:
@@ -354,8 +359,9 @@ def report():
     for name, text in [("start_ms", "start, ms"), ("memory_kib", "idle memory, KiB")]:
         table.append(f"| {text} | " + " | ".join(number(median(who, "idle", name)) for who in peers) + " |")
     wide = [
-        f"| {what}/s | {number(p(f'{what} at 64'))} | {number((p(f'{what} at 64', 'p50_us') or 0) / 1000)} | {number((p(f'{what} at 64', 'p99_us') or 0) / 1000)} |"
+        f"| {what}/s | {callers} | {number(p(f'{what} at {callers}'))} | {number((p(f'{what} at {callers}', 'p50_us') or 0) / 1000)} | {number((p(f'{what} at {callers}', 'p99_us') or 0) / 1000)} |"
         for what in ["registrations", "flows", "refreshes"]
+        for callers in MANY
     ]
     hops = [
         f"| {who} | " + " | ".join(f"{number(median(who, f'hop at {n}'))} | {number(median(who, f'hop at {n}', 'p50_us'))}" for n in [1, 32]) + " |"

@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 use super::App;
+use crate::storage::SETTLED_AT_ONCE;
 use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// Waiting to be stored; what does not fit is in the log only.
@@ -53,16 +55,21 @@ impl App {
         let mut stop = std::pin::pin!(stop);
         let mut receiver = self.0.shared.notes.receiver.lock().await;
         let mut budget = Budget::default();
+        let mut settled = Instant::now();
         loop {
             let mut notes = Vec::new();
+            let more = receiver.recv_many(&mut notes, BATCH);
             let stopped = tokio::select! {
-                _ = tokio::time::timeout(SETTLE, receiver.recv_many(&mut notes, BATCH)) => false,
+                _ = tokio::time::timeout_at(settled + SETTLE, more) => false,
                 () = &mut stop => true,
             };
             self.store_notes(notes, &mut budget).await;
-            self.settle_audit_trail().await;
             if stopped {
                 break;
+            }
+            if settled.elapsed() >= SETTLE {
+                settled = Instant::now();
+                self.settle_audit_trail(SETTLED_AT_ONCE).await;
             }
         }
         let mut notes = Vec::new();
@@ -72,14 +79,15 @@ impl App {
         self.store_notes(notes, &mut budget).await;
         budget.minute = -1; // over: what was left out is told now
         self.store_notes(Vec::new(), &mut budget).await;
-        self.settle_audit_trail().await;
+        self.settle_audit_trail(1).await;
     }
 
-    /// Chains every line that is stored by now.
-    async fn settle_audit_trail(&self) {
+    /// Chains the lines that are stored by now, until there are fewer than `worth_it` at once: while
+    /// many write there is always another one, and it is cheapest in company.
+    async fn settle_audit_trail(&self, worth_it: u64) {
         loop {
             match self.storage().settle_audit().await {
-                Ok(0) => return,
+                Ok(settled) if settled < worth_it => return,
                 Ok(_) => {}
                 Err(cause) => {
                     tracing::warn!(%cause, "the audit trail is not chained yet; it is tried again");

@@ -2,6 +2,8 @@
 //!
 //! Chaining at once would make every writer of every replica wait for one row; so a line is stored
 //! first and settled soon after, in the order of ids, under an HMAC whose key is not in the database.
+//! By what lines are searched is indexed then, too: a step would touch a page for each index, all of
+//! them apart, and what is settled together shares them. So every search looks twice.
 //! A changed, removed or reordered line breaks the chain. What the chain cannot show: a line removed
 //! before it was settled, and a whole database put back to an older state; for that, keep the head
 //! that `portcullis audit verify` prints.
@@ -17,7 +19,9 @@ use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
-/// Lines settled or removed in one step.
+/// Lines settled in one step: the more, the fewer pages for each, and the longer everybody else waits.
+pub const SETTLED_AT_ONCE: u64 = 500;
+/// Lines read or removed at once.
 const BATCH: i64 = 200;
 /// Lines chained by one statement: a statement each would keep the writer from everybody else.
 const AT_ONCE: usize = 100;
@@ -124,7 +128,7 @@ impl Step {
         .bind(event.resource.as_deref())
         .bind(event.grant_id.as_deref())
         .bind(event.reference.as_deref())
-        .bind(serde_json::Value::Object(event.detail.clone()).to_string())
+        .bind(serde_json::to_string(&event.detail)?)
         .execute(&mut **self)
         .await?;
         self.events.push(event);
@@ -132,8 +136,8 @@ impl Step {
     }
 }
 
-/// Writes places in the chain: row id, number, link.
-async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<(), StorageError> {
+/// Writes places in the chain: row id, number, link. Answers how many lines were there to be settled.
+async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<u64, StorageError> {
     let rows: Vec<String> = (0..links.len())
         .map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3))
         .collect();
@@ -146,8 +150,28 @@ async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<(
     for (id, seq, mac) in links {
         update = update.bind(id).bind(seq).bind(mac);
     }
-    update.persistent(false).execute(&mut **step).await?;
-    Ok(())
+    Ok(update.persistent(false).execute(&mut **step).await?.rows_affected())
+}
+
+/// Moves the mark of an end of the chain; `false` when somebody else has moved it since it was read.
+async fn move_mark(
+    step: &mut Step,
+    name: &str,
+    from: Option<&str>,
+    to: &str,
+) -> Result<bool, StorageError> {
+    let moved = match from {
+        None => sqlx::query(
+            "INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        ),
+        Some(_) => sqlx::query("UPDATE installation SET value = $2 WHERE name = $1 AND value = $3"),
+    };
+    let moved = moved.bind(name).bind(to);
+    let moved = match from {
+        None => moved,
+        Some(from) => moved.bind(from),
+    };
+    Ok(moved.execute(&mut **step).await?.rows_affected() == 1)
 }
 
 impl Storage {
@@ -170,53 +194,47 @@ impl Storage {
         step.commit().await
     }
 
-    /// Chains lines that are not chained yet and answers how many; call again while it answers more
-    /// than zero. Of replicas that settle at once, one succeeds and the others find nothing to do.
+    /// Chains lines that are not chained yet, [`SETTLED_AT_ONCE`] at most, and answers how many. Of
+    /// replicas that settle at once, one succeeds and the others find nothing to do.
     pub async fn settle_audit(&self) -> Result<u64, StorageError> {
-        let waiting: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM audit_events WHERE seq IS NULL LIMIT 1")
-                .fetch_optional(&self.pool)
-                .await?;
-        if waiting.is_none() {
-            return Ok(0);
-        }
-        let mut step = self.begin().await?;
-        // Locks the head: a replica that comes second waits here and then sees what was settled.
-        sqlx::query("INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = installation.value")
-            .bind(HEAD)
-            .bind(self.mark(HEAD, &ChainHead::none()))
-            .execute(&mut *step)
-            .await?;
-        let mark: String = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1")
-            .bind(HEAD)
-            .fetch_one(&mut *step)
-            .await?;
-        let mut head = self
-            .read_mark(HEAD, &mark)
-            .ok_or_else(|| StorageError::Corrupt("the head of the audit chain".to_owned()))?;
-        let rows = sqlx::query(
+        // Read and chained before the step begins, which everybody else waits for. The head comes first:
+        // when it has moved since, what was read of the lines means nothing.
+        let mark = self.text_of_mark(HEAD).await?;
+        let query = sqlx::query(
             "SELECT id, at, event, actor, client_id, subject, resource, grant_id, reference, detail, seq
              FROM audit_events WHERE seq IS NULL ORDER BY id LIMIT $1",
-        )
-        .bind(BATCH)
-        .fetch_all(&mut *step)
-        .await?;
+        );
+        let rows = self.look_up_all(query.bind(i64::try_from(SETTLED_AT_ONCE).unwrap_or(i64::MAX)));
+        let rows = rows.await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let mut head = match &mark {
+            None => ChainHead::none(),
+            Some(mark) => self
+                .read_mark(HEAD, mark)
+                .ok_or_else(|| StorageError::Corrupt("the head of the audit chain".to_owned()))?,
+        };
         let mut links = Vec::with_capacity(rows.len());
         for row in &rows {
             let line = read_line(row)?;
             head = ChainHead { seq: head.seq + 1, mac: self.chain(&head, &line) };
             links.push((line.id, head.seq, head.mac.clone()));
         }
-        for links in links.chunks(AT_ONCE) {
-            set_links(&mut step, links).await?;
+        let mut step = self.begin().await?;
+        // Locks the head: a replica that comes second waits here, and finds it moved.
+        if !move_mark(&mut step, HEAD, mark.as_deref(), &self.mark(HEAD, &head)).await? {
+            return Ok(0);
         }
-        sqlx::query("UPDATE installation SET value = $2 WHERE name = $1")
-            .bind(HEAD)
-            .bind(self.mark(HEAD, &head))
-            .execute(&mut *step)
-            .await?;
+        let mut settled = 0;
+        for links in links.chunks(AT_ONCE) {
+            settled += set_links(&mut step, links).await?;
+        }
+        if settled != rows.len() as u64 {
+            return Ok(0); // a line went away meanwhile; the next attempt chains what there is
+        }
         step.commit().await?;
-        Ok(rows.len() as u64)
+        Ok(settled)
     }
 
     /// Walks the whole chain. The outer error is the database's; the inner one is what was found.
@@ -306,10 +324,26 @@ impl Storage {
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditLine>, StorageError> {
+        // What is not settled first: a line that is settled meanwhile is found twice, never missed.
+        let mut lines = self.lines_where("seq IS NULL", filter, limit).await?;
+        lines.extend(self.lines_where("seq IS NOT NULL", filter, limit).await?);
+        lines.sort_by(|a, b| b.id.cmp(&a.id));
+        lines.dedup_by(|a, b| a.id == b.id);
+        lines.truncate(usize::try_from(limit).unwrap_or_default());
+        Ok(lines)
+    }
+
+    async fn lines_where(
+        &self,
+        settled: &'static str,
+        filter: &AuditFilter,
+        limit: i64,
+    ) -> Result<Vec<AuditLine>, StorageError> {
         let mut listing = Listing::new(
             "SELECT id, at, event, actor, client_id, subject, resource, grant_id, reference, detail, seq
              FROM audit_events",
         );
+        listing.only(settled);
         for (condition, value) in [
             ("event = ?", &filter.event),
             ("client_id = ?", &filter.client_id),
@@ -329,24 +363,7 @@ impl Storage {
         if let Some(until) = filter.until {
             listing.and("id < ?", first_id_at(until));
         }
-        // The order is the same; which index gives it is not. Lines of an event alone come from
-        // (event, at), of anything else from an index that ends with the id.
-        let by_event = !filter.event.is_empty()
-            && [&filter.client_id, &filter.subject, &filter.grant_id, &filter.reference]
-                .into_iter()
-                .all(String::is_empty);
-        let order = if by_event {
-            if let Some(at) = moment_of_id(&filter.before) {
-                listing.and("at <= ?", at);
-            }
-            if let Some(until) = filter.until {
-                listing.and("at < ?", until.unix().saturating_mul(1000));
-            }
-            "ORDER BY at DESC, id DESC"
-        } else {
-            "ORDER BY id DESC"
-        };
-        let rows = listing.fetch(&self.pool, order, limit).await?;
+        let rows = listing.fetch(&self.pool, "ORDER BY id DESC", limit).await?;
         rows.iter().map(read_line).collect()
     }
 
@@ -399,13 +416,13 @@ impl Storage {
         Ok(removed)
     }
 
+    async fn text_of_mark(&self, name: &str) -> Result<Option<String>, StorageError> {
+        let mark = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1");
+        Ok(mark.bind(name).fetch_optional(&self.pool).await?)
+    }
+
     async fn stored_mark(&self, name: &str) -> Result<Option<ChainHead>, StorageError> {
-        let mark: Option<String> =
-            sqlx::query_scalar("SELECT value FROM installation WHERE name = $1")
-                .bind(name)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(match mark {
+        Ok(match self.text_of_mark(name).await? {
             // Nothing was removed, or settled, yet. That there are lines all the same is found out
             // by the walk.
             None => Some(ChainHead::none()),
@@ -463,11 +480,6 @@ impl ChainHead {
 
 fn first_id_at(moment: Timestamp) -> String {
     format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
-}
-
-/// The milliseconds that an id begins with.
-fn moment_of_id(id: &str) -> Option<i64> {
-    i64::from_str_radix(id.get(..12)?, 16).ok()
 }
 
 fn read_line(row: &AnyRow) -> Result<AuditLine, StorageError> {

@@ -50,7 +50,7 @@ use sqlx::{Any, AnyPool, Row, Transaction};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, Verified};
+pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use backup::BackupError;
 pub use browse::{

@@ -264,6 +264,7 @@ pub(super) fn migrations() -> Migrator {
         migration(12, "from where", include_str!("../../migrations/0012_from_where.sql")),
         migration(13, "who trusts", include_str!("../../migrations/0013_who_trusts.sql")),
         migration(16, "networks", include_str!("../../migrations/0016_networks.sql")),
+        migration(17, "together", include_str!("../../migrations/0017_together.sql")),
     ])
 }
 

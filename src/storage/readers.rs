@@ -97,4 +97,18 @@ impl Storage {
         reader.give_back();
         Ok(row)
     }
+
+    /// Looks up rows, outside of every step: as many as the query's own bound lets through.
+    pub(super) async fn look_up_all(
+        &self,
+        query: Query<'_, Any, AnyArguments>,
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        let Some(readers) = &self.readers else {
+            return Ok(query.fetch_all(&self.pool).await?);
+        };
+        let mut reader = readers.take().await?;
+        let rows = query.fetch_all(&mut reader.connection).await?;
+        reader.give_back();
+        Ok(rows)
+    }
 }

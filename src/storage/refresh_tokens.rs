@@ -28,6 +28,8 @@ pub struct FoundRefreshToken {
     pub resource: String,
     /// Consented scopes.
     pub ceiling: ScopeSet,
+    /// Absolute end of the grant.
+    pub grant_expires_at: Timestamp,
     /// Whether grant and token could be used at the moment of reading, were it not for rotation.
     pub usable: Result<(), TokenRefused>,
     /// When it was rotated, if it was.
@@ -86,9 +88,10 @@ impl Storage {
             return Ok(None);
         }
         let used_at = moment_if_any(&row, "used_at")?;
+        let grant_expires_at = moment(&row, "grant_expires_at")?;
         let usable = if moment_if_any(&row, "revoked_at")?.is_some() {
             Err(TokenRefused::EndedGrant)
-        } else if now >= moment(&row, "grant_expires_at")?
+        } else if now >= grant_expires_at
             || (used_at.is_none() && now >= moment(&row, "expires_at")?)
         {
             Err(TokenRefused::ExpiredRefreshToken)
@@ -102,6 +105,7 @@ impl Storage {
             subject: column(&row, "subject")?,
             resource: column(&row, "resource")?,
             ceiling: scopes(&row, "ceiling")?,
+            grant_expires_at,
             usable,
             used_at,
         }))
@@ -110,25 +114,32 @@ impl Storage {
     /// Rotates a refresh token, or hands out the same successor again, or revokes the family.
     ///
     /// Reuse is an outcome, not an error: an error would roll the revocation back. `event` is told
-    /// under the name of the outcome.
+    /// under the name of the outcome. Of what was found of the token, only what never changes counts here.
     pub async fn rotate_refresh_token(
         &self,
         presented: &Secret<RefreshToken>,
+        found: &FoundRefreshToken,
         successor: &Secret<RefreshToken>,
         rotation: Rotation,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
+        // What can be made before the step begins is: everybody else waits for its end.
+        let sealed = sealed::seal_under(presented, successor);
+        let hash = presented.hash();
+        let from = rotation.from.map(|from| from.to_string());
         let mut step = self.begin().await?;
         let used = sqlx::query(
             "UPDATE refresh_tokens SET used_at = $3, successor_id = $4, successor = $5
-             WHERE id = $1 AND token_hash = $2 AND used_at IS NULL AND expires_at > $3",
+             WHERE id = $1 AND token_hash = $2 AND grant_id = $6 AND used_at IS NULL
+               AND expires_at > $3",
         )
         .bind(presented.id())
-        .bind(presented.hash().as_str())
+        .bind(hash.as_str())
         .bind(now.unix())
         .bind(successor.id())
-        .bind(sealed::seal_under(presented, successor))
+        .bind(sealed)
+        .bind(&found.grant_id)
         .execute(&mut *step)
         .await?;
         if used.rows_affected() == 0 {
@@ -136,31 +147,28 @@ impl Storage {
         }
         stop_point!("refresh: token used");
         // Revocation wins every race: the grant must be live in this very step.
-        let grant = sqlx::query(
+        let touched = sqlx::query(
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
-             WHERE id = (SELECT grant_id FROM refresh_tokens WHERE id = $1)
-               AND revoked_at IS NULL AND expires_at > $2
+             WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
                AND NOT EXISTS (SELECT 1 FROM client_standings b WHERE b.client_id = grants.client_id
                                AND (b.blocked = 1 OR b.approval = 'refused'))
                AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = grants.subject
-                               AND p.blocked_at IS NOT NULL)
-             RETURNING id, client_id, expires_at",
+                               AND p.blocked_at IS NOT NULL)",
         )
-        .bind(presented.id())
+        .bind(&found.grant_id)
         .bind(now.unix())
-        .bind(rotation.from.map(|from| from.to_string()))
-        .fetch_optional(&mut *step)
+        .bind(from)
+        .execute(&mut *step)
         .await?;
-        let Some(grant) = grant else {
+        if touched.rows_affected() == 0 {
             return Ok(Rotated::Refused(TokenRefused::EndedGrant));
-        };
+        }
         stop_point!("refresh: grant touched");
-        let idle_end = now.plus(rotation.idle).min(moment(&grant, "expires_at")?);
-        let grant_id: String = column(&grant, "id")?;
-        insert_refresh_token(&mut step, successor, &grant_id, Some(presented.id()), now, idle_end)
-            .await?;
+        let idle_end = now.plus(rotation.idle).min(found.grant_expires_at);
+        let parent = Some(presented.id());
+        insert_refresh_token(&mut step, successor, &found.grant_id, parent, now, idle_end).await?;
         stop_point!("refresh: successor stored");
-        self.client_used(&mut step, &column::<String>(&grant, "client_id")?, now).await?;
+        self.client_used(&mut step, &found.client_id, now).await?;
         step.record(event.named("refresh_rotated")).await?;
         stop_point!("refresh: told");
         step.commit().await?;

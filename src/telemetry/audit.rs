@@ -227,7 +227,7 @@ impl AuditEvent {
     }
 
     fn detail_if_any(&self) -> Option<String> {
-        (!self.detail.is_empty()).then(|| Value::Object(self.detail.clone()).to_string())
+        if self.detail.is_empty() { None } else { serde_json::to_string(&self.detail).ok() }
     }
 }
 

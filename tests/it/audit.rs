@@ -1,6 +1,9 @@
 //! The audit trail: complete, free of secrets, and chained so that tampering shows (threats LG-04).
 
-use portcullis::storage::{AuditFilter, AuditLine, ChainBroken};
+use std::time::Duration;
+
+use portcullis::storage::{AuditFilter, AuditLine, ChainBroken, SETTLED_AT_ONCE};
+use portcullis::telemetry::audit::AuditEvent;
 
 use crate::harness::TestApp;
 
@@ -213,6 +216,81 @@ async fn lines_go_when_their_time_is_over_and_the_chain_still_holds() {
     app.database.execute("DELETE FROM audit_events WHERE seq = 5").await;
     let broken = app.storage().verify_audit().await.unwrap().unwrap_err();
     assert_eq!(broken, ChainBroken::Missing(5));
+}
+
+/// By everything that lines are searched by, in pages of two, newest first.
+async fn found_by_everything(app: &TestApp, like: &AuditLine) -> Vec<Vec<String>> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let now = app.now();
+    let mut found = Vec::new();
+    for filter in [
+        AuditFilter::default(),
+        AuditFilter { event: like.event.clone(), ..Default::default() },
+        AuditFilter { client_id: text(&like.client_id), ..Default::default() },
+        AuditFilter { subject: text(&like.subject), ..Default::default() },
+        AuditFilter { grant_id: text(&like.grant_id), ..Default::default() },
+        AuditFilter { since: Some(now.minus(Duration::from_secs(5))), ..Default::default() },
+        AuditFilter {
+            event: like.event.clone(),
+            subject: text(&like.subject),
+            ..Default::default()
+        },
+    ] {
+        let mut ids: Vec<String> = Vec::new();
+        loop {
+            let before = ids.last().cloned().unwrap_or_default();
+            let page = AuditFilter { before, ..filter.clone() };
+            let page = app.storage().audit_lines(&page, 2).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            ids.extend(page.into_iter().map(|line| line.id));
+        }
+        found.push(ids);
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_line_is_found_by_everything_before_and_after_it_is_settled() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    app.advance(10);
+    let (client, tokens) = app.tokens_of("bob").await;
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    let newest = app.storage().audit_lines(&AuditFilter::default(), 1).await.unwrap().remove(0);
+    assert_eq!((newest.event.as_str(), newest.seq), ("refresh_rotated", None));
+
+    let before = found_by_everything(&app, &newest).await;
+    let overview = app.storage().overview(app.now()).await.unwrap();
+    settled(&app).await;
+    let after = found_by_everything(&app, &newest).await;
+
+    let numbers: Vec<usize> = before.iter().map(Vec::len).collect();
+    assert_eq!(numbers, [8, 1, 8, 5, 2, 4, 1]);
+    assert_eq!(before, after);
+    for ids in &after {
+        assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
+    }
+    assert_eq!(overview.logins.iter().map(|(_, n)| n).sum::<i64>(), 2);
+}
+
+#[tokio::test]
+async fn more_lines_than_are_settled_at_once_make_one_chain() {
+    let app = TestApp::start().await;
+    let events: Vec<AuditEvent> =
+        (0..SETTLED_AT_ONCE + 7).map(|_| app.audit_event("page_shown")).collect();
+    app.storage().note(&events).await.unwrap();
+
+    let mut at_once = Vec::new();
+    while at_once.last() != Some(&0) {
+        at_once.push(app.storage().settle_audit().await.unwrap());
+    }
+
+    assert_eq!(at_once, [SETTLED_AT_ONCE, 7, 0]);
+    let verified = app.storage().verify_audit().await.unwrap().unwrap();
+    assert_eq!((verified.head.seq, verified.unsettled), (507, 0));
 }
 
 #[tokio::test]

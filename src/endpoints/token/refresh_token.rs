@@ -66,7 +66,7 @@ pub(super) async fn exchange(
         .with("from", from.map(|from| from.to_string()));
     let storage = app.storage();
     let rotated =
-        storage.rotate_refresh_token(&presented, &successor, rotation, now, event).await?;
+        storage.rotate_refresh_token(&presented, &found, &successor, rotation, now, event).await?;
     let refresh_token = match rotated {
         Rotated::First => successor,
         Rotated::Replayed(successor) => successor,

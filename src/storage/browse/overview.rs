@@ -113,8 +113,13 @@ impl Storage {
         let mut hours: std::collections::BTreeMap<i64, i64> = std::collections::BTreeMap::new();
         for event in events {
             let rows = sqlx::query(
-                "SELECT at / 3600000 AS hour, COUNT(*) AS n FROM audit_events
-                 WHERE event = $1 AND id >= $2 GROUP BY at / 3600000",
+                "SELECT hour, COUNT(*) AS n FROM
+                     (SELECT at / 3600000 AS hour FROM audit_events
+                      WHERE event = $1 AND id >= $2 AND seq IS NOT NULL
+                      UNION ALL
+                      SELECT at / 3600000 AS hour FROM audit_events
+                      WHERE event = $1 AND id >= $2 AND seq IS NULL) AS lines
+                 GROUP BY hour",
             )
             .bind(*event)
             .bind(&week)

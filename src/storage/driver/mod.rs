@@ -4,7 +4,7 @@
 //! between threads: more than the statement itself, where pages are in memory. Steps and look-ups of
 //! almost every request run here instead: rusqlite on the thread that asks. What takes long stays on
 //! connections of sqlx's own: migrations, administrators' lists, backups. And what waits for the disk,
-//! a commit, runs on a thread for work that blocks.
+//! a commit or a folding of the log, runs on a thread for work that blocks.
 //!
 //! The other one here is PostgreSQL with an end to every wait ([`bounded`]). For sqlx both are one driver.
 //!
@@ -44,6 +44,9 @@ pub(super) use sqlx_types::InThread;
 
 /// How sqlx finds this driver.
 pub(super) const DRIVER: AnyDriver = AnyDriver::without_migrate::<InThread>();
+
+/// Folds the log into the file as far as nobody is in the way; answers with no row here.
+pub(super) const FOLD: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// Scheme of [`at`].
 const SCHEME: &str = "sqlite-in-thread";
@@ -120,7 +123,7 @@ impl InThreadConnection {
 /// A connection whose statements run where they are asked for.
 #[derive(Debug)]
 pub(super) struct InThreadConnection {
-    /// Not there while a commit runs elsewhere, nor after its caller went away.
+    /// Not there while a commit or a folding runs elsewhere, nor after its caller went away.
     sqlite: Option<rusqlite::Connection>,
     patience: Duration,
     /// By the text of the statement.
@@ -152,8 +155,8 @@ impl InThreadConnection {
         limit: usize,
     ) -> Result<Answer, sqlx::Error> {
         let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
-        if sql.as_str() == "COMMIT" {
-            return self.commit().await;
+        if matches!(sql.as_str(), "COMMIT" | FOLD) {
+            return self.run_blocking(sql).await;
         }
         let begun = Instant::now();
         let mut pause = PAUSES.0;
@@ -179,15 +182,15 @@ impl InThreadConnection {
     }
 
     /// Waits for the disk on a thread for that.
-    async fn commit(&mut self) -> Result<Answer, sqlx::Error> {
+    async fn run_blocking(&mut self, sql: SqlStr) -> Result<Answer, sqlx::Error> {
         let sqlite = self.sqlite.take().ok_or_else(gone)?;
         let run = move || {
-            let committed = sqlite.execute_batch("COMMIT");
-            (sqlite, committed)
+            let ended = sqlite.execute_batch(sql.as_str());
+            (sqlite, ended)
         };
-        let (sqlite, committed) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
+        let (sqlite, ended) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
         self.sqlite = Some(sqlite);
-        committed.map(|()| Answer::default()).map_err(told)
+        ended.map(|()| Answer::default()).map_err(told)
     }
 
     fn run_here(
@@ -477,7 +480,7 @@ fn told(error: rusqlite::Error) -> sqlx::Error {
 }
 
 fn gone() -> sqlx::Error {
-    sqlx::Error::Protocol("the connection was given up in the middle of a commit".into())
+    sqlx::Error::Protocol("the connection was given up while it waited for the disk".into())
 }
 
 /// Steps open theirs themselves, to share them: see `writer`.

@@ -6,8 +6,12 @@
 //! without followers, or the one that fills the transaction, commits once for all, and only then does
 //! any of them return. Nobody waits for company: alone, a step commits at once.
 //!
+//! The log that commits go to is folded into the file beside all this: `folding.rs`.
+//!
 //! Nothing here may be left half-done by a caller that goes away: what must happen after a step, happens
 //! in the next turn or in a task of its own.
+
+mod folding;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +21,13 @@ use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
+use folding::Folding;
+
 use super::{StorageError, size};
 use crate::telemetry::metrics::Metrics;
 
 /// Steps that share a commit at most: a bound on how long the first one waits for the last.
-const SHARED_BY: usize = 64;
+const SHARED_BY: usize = 256;
 /// Callers that may wait for their turn; the next one is told to come back.
 const QUEUE: usize = 4096;
 /// Longest wait for the turn.
@@ -37,11 +43,16 @@ const RESERVE: i64 = 4096;
 /// connections, and a page that is not there is read from the system and copied.
 const CACHE: &str = "PRAGMA cache_size = -16384";
 
+/// Pages in the log, 32 MiB, from which on a commit begins it anew as soon as all of it is in the file.
+const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 8192";
+
 /// Opens a connection as all of this database are.
 pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
-    sqlx::query(CACHE).execute(&mut connection).await?;
+    for pragma in [CACHE, LONG_LOG] {
+        sqlx::query(pragma).execute(&mut connection).await?;
+    }
     Ok(connection)
 }
 
@@ -80,6 +91,7 @@ pub(super) struct Writer(Arc<Queue>);
 struct Queue {
     desk: Arc<Mutex<Desk>>,
     waiting: AtomicUsize,
+    folding: Arc<Folding>,
 }
 
 /// What the caller whose turn it is has to itself.
@@ -98,6 +110,7 @@ struct Desk {
     shared: Option<Shared>,
     /// Nobody knows what the connection holds: the next turn opens another.
     broken: bool,
+    folding: Arc<Folding>,
     metrics: Metrics,
 }
 
@@ -163,6 +176,7 @@ impl Writer {
         patience: Duration,
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
+        let folding = Folding::open(&options).await?;
         let desk = Desk {
             connection: connect(&options).await?,
             options,
@@ -172,10 +186,11 @@ impl Writer {
             locked_out: false,
             shared: None,
             broken: false,
+            folding: Arc::clone(&folding),
             metrics,
         };
-        let desk = Arc::new(Mutex::new(desk));
-        Ok(Self(Arc::new(Queue { desk, waiting: AtomicUsize::new(0) })))
+        let (desk, waiting) = (Arc::new(Mutex::new(desk)), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Queue { desk, waiting, folding })))
     }
 
     /// Lets the file grow so far.
@@ -205,6 +220,7 @@ impl Writer {
     pub(super) async fn close(&self, fold: bool) {
         let mut desk = self.0.desk.lock().await;
         desk.finish().await;
+        self.0.folding.close().await;
         if !fold {
             return;
         }
@@ -419,6 +435,7 @@ impl Desk {
             Ok(()) => {
                 if steps > 0 {
                     self.metrics.committed(Some(steps), begun);
+                    self.folding.committed(steps);
                 }
                 if let Some(shared) = self.shared.take() {
                     shared.outcome.send_replace(Outcome::Durable);

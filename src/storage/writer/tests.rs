@@ -313,3 +313,31 @@ async fn a_flood_of_given_up_steps_keeps_no_commit_waiting() {
         task.abort();
     }
 }
+
+/// Pages in the log, and how many of them are in the file too.
+fn log_of(fixture: &Fixture) -> (i64, i64) {
+    let here = rusqlite::Connection::open(fixture.folder.join("test.db")).unwrap();
+    // NOOP looks, and changes nothing.
+    here.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_is_folded_while_steps_go_on() {
+    let fixture = Fixture::new().await;
+    let mut written = 0;
+
+    let (pages, folded) = loop {
+        note(&fixture.writer, &format!("note {written}")).await.unwrap();
+        written += 1;
+        let (pages, folded) = if written % 100 == 0 { log_of(&fixture) } else { (0, 0) };
+        if folded > 0 {
+            break (pages, folded);
+        }
+        assert!(written < 50_000, "the log is never folded");
+    };
+
+    assert!(folded <= pages && pages < 8192, "{folded} of {pages}: a commit did not do it");
+    fixture.writer.close(false).await;
+    note(&fixture.writer, "another").await.unwrap();
+    assert_eq!(fixture.number(NOTES).await, written + 1);
+}

@@ -423,9 +423,14 @@ impl World {
         let in_grace = token.used_at.is_some_and(|used| self.rotation.in_grace(used, now));
         let successor = Secret::generate(&self.new_id());
         let event = self.event("refresh_rotated");
+        let found = self.storage.find_refresh_token(&token.secret, now).await.unwrap();
+        let Some(found) = found else {
+            prop_assert!(token.swept, "a token is gone");
+            return Ok(());
+        };
         let rotated = self
             .storage
-            .rotate_refresh_token(&token.secret, &successor, self.rotation, now, event)
+            .rotate_refresh_token(&token.secret, &found, &successor, self.rotation, now, event)
             .await
             .unwrap();
         match (rotated, token.used_at) {
