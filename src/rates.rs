@@ -42,6 +42,9 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// How many there are.
+    pub const KINDS: usize = Self::Discovery as usize + 1;
+
     /// The key of its limit, in `[limits]`.
     const fn limit(self) -> &'static str {
         match self {

@@ -36,6 +36,7 @@ use crate::rates::Place;
 use crate::storage::Retention;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::metrics::Listener;
+use crate::telemetry::rarely::Rarely;
 use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
 use crate::web::{error, limits};
@@ -61,6 +62,9 @@ const LEAP: Duration = Duration::from_mins(5);
 const AFTER_LEAP: Duration = Duration::from_hours(1);
 /// How often expired rows are removed.
 const SWEEP: Duration = Duration::from_mins(1);
+
+static TOO_MANY_CONNECTIONS: Rarely = Rarely::new();
+static TOO_MANY_OF_ONE: Rarely = Rarely::new();
 
 /// What a service answers for.
 struct Doorway {
@@ -239,11 +243,15 @@ async fn accept(
         let app = present.app();
         let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
             app.metrics().limited("connections");
-            tracing::warn!("the limit of open connections is reached");
+            if let Some(left_out) = TOO_MANY_CONNECTIONS.due() {
+                tracing::warn!(left_out, "the limit of open connections is reached");
+            }
             continue; // dropped: closed at once
         };
         let Ok(ours) = place_of(&app, peer.ip()) else {
-            tracing::warn!("the limit of open connections of one address is reached");
+            if let Some(left_out) = TOO_MANY_OF_ONE.due() {
+                tracing::warn!(left_out, "the limit of open connections of one address is reached");
+            }
             continue;
         };
         let _ = stream.set_nodelay(true);

@@ -6,6 +6,7 @@
 pub mod audit;
 mod lines;
 pub mod metrics;
+pub mod rarely;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;

@@ -14,12 +14,15 @@ use crate::oauth::client::{
 use crate::oauth::secret::{RegistrationToken, Secret};
 use crate::rates::Asked;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::rarely::Rarely;
 use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::error::{self, ApiError};
 
 /// Retry after this many seconds when the quota of clients is reached: unused ones expire.
 const QUOTA_RETRY: u64 = 3600;
+
+static FULL: Rarely = Rarely::new();
 
 pub(super) async fn post(
     State(app): State<App>,
@@ -40,7 +43,9 @@ pub(super) async fn post(
     }
     let Some(registration) = app.clients().register(metadata, address).await? else {
         app.metrics().limited("clients");
-        tracing::warn!("the quota of registered clients is reached");
+        if let Some(left_out) = FULL.due() {
+            tracing::warn!(left_out, "the quota of registered clients is reached");
+        }
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY });
     };
     let mut answer = registration.client.registration_response(registration.secret.as_deref());

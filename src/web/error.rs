@@ -11,9 +11,13 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::grant::TokenRefused;
 use crate::signing::SigningError;
 use crate::storage::StorageError;
+use crate::telemetry::rarely::Rarely;
 
 /// How long a client should wait when we cannot serve, in seconds.
 const RETRY_AFTER: u64 = 2;
+
+static NO_CLIENT: Rarely = Rarely::new();
+static NOT_READ: Rarely = Rarely::new();
 
 /// Why an endpoint for clients did not do what it was asked.
 #[derive(Debug)]
@@ -67,11 +71,15 @@ impl From<FindError> for ApiError {
         match error {
             FindError::Storage(error) => error.into(),
             FindError::Document(reason) => {
-                tracing::info!(reason, "client refused");
+                if let Some(left_out) = NO_CLIENT.due() {
+                    tracing::info!(reason, left_out, "client refused");
+                }
                 Self::Client { basic: false }
             }
             FindError::Later(reason) => {
-                tracing::warn!(reason, "what a client publishes cannot be read");
+                if let Some(left_out) = NOT_READ.due() {
+                    tracing::warn!(reason, left_out, "what a client publishes cannot be read");
+                }
                 Self::Unavailable
             }
         }

@@ -12,6 +12,10 @@ use super::pages::Message;
 use super::people;
 use crate::app::App;
 use crate::rates::{Asked, TooOften};
+use crate::telemetry::rarely::Rarely;
+
+/// By what was asked.
+static TOO_OFTEN: [Rarely; Asked::KINDS] = [const { Rarely::new() }; Asked::KINDS];
 
 impl From<TooOften> for ApiError {
     fn from(often: TooOften) -> Self {
@@ -63,7 +67,9 @@ pub async fn hold<F: Future<Output = Response>>(
 }
 
 fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -> Response {
-    tracing::warn!(?asked, %address, "an address asks too often");
+    if let Some(left_out) = TOO_OFTEN[asked as usize].due() {
+        tracing::warn!(?asked, %address, left_out, "an address asks too often");
+    }
     if !matches!(asked, Asked::Authorize | Asked::Consent | Asked::AdminSignInFailure) {
         return ApiError::from(often).into_response();
     }

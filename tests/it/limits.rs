@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::{Answer, encode};
-use crate::harness::{Setup, TestApp, raw};
+use crate::harness::{Setup, TestApp, logs, raw};
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
@@ -53,6 +53,22 @@ async fn ds_02_discovery_holds_at_its_number_per_address() {
     app.advance(20);
     get(&app, METADATA, "203.0.113.7").await.assert_status(200);
     is_told_to_wait(&get(&app, METADATA, "203.0.113.7").await, 429);
+}
+
+/// What anybody can do any number of times must not fill the disk that the log is on.
+#[tokio::test]
+async fn ds_08_the_refusals_of_a_flood_are_a_line_a_second() {
+    let app = TestApp::with(limits("discovery_per_minute = 1")).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..300 {
+        get(&app, METADATA, "203.0.113.66").await;
+    }
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
+
+    let told = logs::all();
+    let told = told.lines().filter(|line| line.contains("203.0.113.66"));
+    let told = told.filter(|line| line.contains("asks too often")).count();
+    assert!(told <= seconds + 2, "{told} lines in {seconds} seconds");
 }
 
 #[tokio::test]
