@@ -4,7 +4,8 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{TestApp, raw};
+use crate::harness::client::Tokens;
+use crate::harness::{Setup, TestApp, raw};
 
 /// What is sent in pieces, each when the one before has been answered or read.
 async fn send(app: &TestApp, pieces: &[&str]) -> String {
@@ -94,4 +95,48 @@ async fn gw_03_a_length_said_twice_is_seen_wherever_the_request_begins() {
         let answer = send(&app, &[&first, &once]).await;
         assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
     }
+}
+
+/// GW-01: what a client writes behind the body would be headers to some servers.
+#[tokio::test]
+async fn gw_01_what_follows_the_body_of_a_request_is_left_out() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let setup = Setup {
+        resources: Some(format!(
+            "[[resource]]\npath = \"/mcp\"\ntarget = \"http://{target}/mcp\"\nscopes = [\"create:todos\"]"
+        )),
+        ..Setup::default()
+    };
+    let app = TestApp::with(setup).await;
+    let client = app.client().await;
+    let code = client.authorize("bob", &[("scope", "create:todos")]).await;
+    let tokens = Tokens::of(&client.redeem(&code.location_param("code").unwrap()).await);
+    let heard = tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n0\r\n\r\n") {
+            assert_ne!(connection.read_buf(&mut heard).await.unwrap(), 0);
+        }
+        let answer =
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(heard).unwrap().to_ascii_lowercase()
+    });
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         TE: trailers\r\nTrailer: X-Portcullis-Subject, Content-Length\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\n{{}}\r\n0\r\nX-Portcullis-Subject: alice\r\nContent-Length: 5\r\nX-Late: 1\r\n\r\n",
+        app.url.trim_start_matches("http://"),
+        tokens.access_token
+    );
+
+    let answer = send(&app, &[&request]).await;
+
+    assert_eq!(raw::status(&answer), 200, "{answer}");
+    let heard = heard.await.unwrap();
+    for left_out in ["alice", "content-length", "x-late", "trailer"] {
+        assert!(!heard.contains(left_out), "{heard}");
+    }
+    assert_eq!(heard.matches("x-portcullis-subject: oidc:demo-bob").count(), 1, "{heard}");
 }
