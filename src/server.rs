@@ -187,12 +187,15 @@ pub async fn serve(
         drop(stop_audit);
         let _ = audit.await;
         storage.close().await;
+        // The system tells of newcomers and of this at once, and newcomers come first.
+        tokio::time::sleep(FIRST_LOOK).await;
     };
     tokio::select! {
-        () = ending => {}
+        biased;
         // Whoever balances the load still asks, and must not take silence for an answer: to the very end,
         // because who is let in by the system and not by us cannot know that nothing was done.
         () = serving(&probes, Work::Refused) => {}
+        () = ending => {}
     }
     drop((listener, admin));
     let _ = tokio::time::timeout(LAST_WORDS, probes.shutdown()).await;
