@@ -442,6 +442,7 @@ fn leapt(before: Timestamp, now: Timestamp, passed: Duration) -> bool {
 
 /// Removes expired rows now and then.
 async fn sweep(app: App) {
+    app.storage().keep_reserve().await;
     let (mut wall, mut steady) = (app.now(), Instant::now());
     let mut paused_until = None;
     loop {

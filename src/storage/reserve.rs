@@ -98,6 +98,11 @@ fn is_full(cause: &std::io::Error) -> bool {
 }
 
 impl Storage {
+    /// Makes the reserve, where it is not there yet.
+    pub async fn keep_reserve(&self) {
+        self.look_at_reserve(true).await;
+    }
+
     /// Finds out about the disk, given that the database could be written or not.
     pub(super) async fn look_at_reserve(&self, writes: bool) {
         let Some(reserve) = self.reserve.clone() else { return };

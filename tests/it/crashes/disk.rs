@@ -228,6 +228,10 @@ async fn k5_on_a_full_disk_grants_can_still_be_ended() {
         client.rpc(&tokens.access_token, "tools/list", json!({})).await.status == 200
     };
 
+    let reserve = disk.0.join("portcullis.db.reserve");
+    while !std::fs::metadata(&reserve).is_ok_and(|file| file.len() == 4 << 20) {
+        tokio::task::yield_now().await;
+    }
     disk.fill();
     loop {
         let answer = client.refresh(&load.refresh_token).await;
@@ -252,6 +256,6 @@ async fn k5_on_a_full_disk_grants_can_still_be_ended() {
     until_ready_says(&server, 200).await;
     let again = Tokens::of(&client.refresh(&load.refresh_token).await);
     client.revoke(&again.refresh_token).await.assert_status(200);
-    assert!(disk.0.join("portcullis.db.reserve").exists(), "it is there for the next time");
+    assert!(reserve.exists(), "it is there for the next time");
     server.kill();
 }
