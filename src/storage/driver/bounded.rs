@@ -40,6 +40,11 @@ impl Bounded {
         Self { postgres, lost: Arc::default(), bound: STATEMENT + BEYOND }
     }
 
+    /// The bound of what ends the transaction; with it ends what was said of the bound.
+    fn last_bound(&mut self) -> Duration {
+        std::mem::replace(&mut self.bound, STATEMENT + BEYOND)
+    }
+
     fn heed(&mut self, sql: &SqlStr) {
         if sql.as_str() == NO_BOUND {
             self.bound = WHOLE_TABLES; // until the transaction ends, as there
@@ -89,22 +94,22 @@ impl AnyConnectionBackend for Bounded {
     }
 
     fn begin(&mut self, statement: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
-        self.bound = STATEMENT + BEYOND;
         let (lost, bound) = (Arc::clone(&self.lost), self.bound);
         Box::pin(within(lost, bound, AnyConnectionBackend::begin(&mut self.postgres, statement)))
     }
 
     fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
         Box::pin(within(lost, bound, AnyConnectionBackend::commit(&mut self.postgres)))
     }
 
     fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
         Box::pin(within(lost, bound, AnyConnectionBackend::rollback(&mut self.postgres)))
     }
 
     fn start_rollback(&mut self) {
+        self.last_bound();
         AnyConnectionBackend::start_rollback(&mut self.postgres);
     }
 
