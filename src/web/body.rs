@@ -5,11 +5,16 @@ use std::io::ErrorKind;
 
 use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 
 use super::error::{ApiError, RequestRefused};
 
 /// Reads a whole body of at most `limit` bytes. The connection sees to it that it arrives in time.
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    // Looked at before a client that asks whether to send it is told to.
+    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(ApiError::TooLarge);
+    }
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),

@@ -241,6 +241,20 @@ async fn a_body_that_was_asked_about_is_not_asked_for_when_the_answer_is_no() {
     assert!(!answer.contains("100 Continue"));
 }
 
+/// A body that says how long it is need not be sent to be too long.
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_not_asked_for() {
+    let app = impatient().await;
+    for path in ["/register", "/token"] {
+        let headers =
+            "Content-Type: application/json\r\nContent-Length: 99999999\r\nExpect: 100-continue";
+        let request = post(&app, path, headers, "");
+        let (answer, _) = until_closed(raw::connect(&app.url).await, request.as_bytes()).await;
+        assert_eq!(raw::status(&answer), 413, "{path}: {answer}");
+        assert!(!answer.contains("100 Continue"), "{path}");
+    }
+}
+
 /// GW-03: what two servers could read differently is refused before anything is sent on; as many requests
 /// arrive at the MCP server as were answered.
 #[tokio::test]
