@@ -29,7 +29,7 @@ words! {
         permissions: "Permissions", "権限";
         none: "none", "なし";
         not_told: "not told by the identity provider", "IDプロバイダーからの情報なし";
-        unreadable: "told, but cannot be read: rules that allow do not match, rules that deny do", "情報はあるが読み取れません。許可のルールには該当せず、拒否のルールには該当します";
+        unreadable: "not known now, because it cannot be read or was not answered: rules that allow do not match, rules that deny do", "読み取れないか回答がないため、現在は不明です。許可のルールには該当せず、拒否のルールには該当します";
     }
 }
 
@@ -258,6 +258,10 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
             .iter()
             .flat_map(|facts| &facts.claims)
             .map(|(path, value)| (path, value.to_string()))
+            .chain(facts.iter().flat_map(|facts| {
+                let unknown = FactWords::of(frame.language).unreadable;
+                facts.unknown_claims.iter().map(|path| (path, unknown.to_owned()))
+            }))
             .collect(),
         effective: facts
             .iter()

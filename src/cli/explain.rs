@@ -73,13 +73,7 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
     };
     let matched =
         if decision.matched.is_empty() { "none".to_owned() } else { decision.matched.join(", ") };
-    let email = match &facts.email {
-        None => "not told".to_owned(),
-        Some(email) if email.verified => format!("{} (verified)", email.address),
-        Some(email) => {
-            format!("{} (not verified: matches no rule about domains)", email.address)
-        }
-    };
+    let email = facts.shown_email();
     Ok(format!(
         "person         {}\ne-mail         {email}\ngroups         {}\nroles          {}\npermissions    {}\n\
          MCP server     {}\nasked          {}\nmatched rules  {matched}\n\

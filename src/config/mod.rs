@@ -136,6 +136,8 @@ pub struct ClaimPlan {
     pub permissions: ClaimPath,
     /// Whether any rule reads permissions; most providers have none to tell.
     pub permissions_matter: bool,
+    /// Whether any rule reads the domain of an address.
+    pub addresses_matter: bool,
     /// Whether any rule reads what is told of a person.
     pub rules_read: bool,
     /// How values stand in these claims.

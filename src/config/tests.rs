@@ -393,6 +393,26 @@ fn rules_about_domains_need_trust_in_the_providers_addresses() {
     let provider = "issuer = \"https://id.example.com\"";
     load(&format!("{}\n{rule}", OK.replace(provider, &format!("{provider}\ntrust_email = true"))));
 
+    // `email_verified` says something of the claim `email`, and of no other.
+    for (claim, trusted) in [
+        ("email", true),
+        ("/email", true),
+        ("upn", false),
+        ("mail", false),
+        ("/profile/email", false),
+        ("https://acme.example/email", false),
+    ] {
+        let text = OK.replace(provider, &format!("{provider}\ntrust_email = true"));
+        let text = format!("{text}\n{rule}\n[upstream.claims]\nemail = {claim:?}");
+        if trusted {
+            load(&text);
+            continue;
+        }
+        let found = problems(&text);
+        assert_eq!((found.len(), found[0].key.as_str()), (1, "upstream.trust_email"), "{found:#?}");
+        assert!(found[0].reason.contains("email_verified"), "{found:#?}");
+    }
+
     let entra = OK
         .replace("\"oidc\"", "\"entra\"")
         .replace(provider, "tenant = \"11111111-2222-3333-4444-555555555555\"\ntrust_email = true");

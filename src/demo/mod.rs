@@ -9,5 +9,7 @@ mod identity_provider;
 mod todo_server;
 
 pub use http::{Gate, Recorded};
-pub use identity_provider::{IdentityProvider, IdentityProviderOptions, KeyUse, Misbehaviour};
+pub use identity_provider::{
+    ChangeText, IdentityProvider, IdentityProviderOptions, KeyUse, Misbehaviour,
+};
 pub use todo_server::{TodoMisbehaviour, TodoServer, TodoServerOptions};

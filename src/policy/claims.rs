@@ -1,5 +1,6 @@
 //! Reading facts out of claims.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
@@ -20,6 +21,26 @@ impl ClaimPath {
     /// The path as written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of the claim that this path leads into.
+    pub fn top_level_name(&self) -> Cow<'_, str> {
+        match self.0.strip_prefix('/') {
+            None => Cow::Borrowed(&self.0),
+            Some(rest) => {
+                let name = rest.split('/').next().unwrap_or_default();
+                if name.contains('~') {
+                    Cow::Owned(name.replace("~1", "/").replace("~0", "~"))
+                } else {
+                    Cow::Borrowed(name)
+                }
+            }
+        }
+    }
+
+    /// Whether this is the claim `email` of OpenID Connect, which `email_verified` is about.
+    pub fn is_the_standards_email(&self) -> bool {
+        matches!(self.0.as_str(), "email" | "/email")
     }
 
     /// The claim at this path.
@@ -94,6 +115,20 @@ mod tests {
         assert_eq!(find("cognito:groups"), known("c"));
         assert_eq!(find("a.b"), known("d"));
         assert_eq!(find("realm_access.roles"), Fact::Absent);
+    }
+
+    #[test]
+    fn a_path_leads_into_one_claim() {
+        for (path, name) in [
+            ("groups", "groups"),
+            ("/groups", "groups"),
+            ("/realm_access/roles", "realm_access"),
+            ("https://acme.example/roles", "https://acme.example/roles"),
+            ("/https:~1~1acme.example~1roles/0", "https://acme.example/roles"),
+            ("/a~01/b", "a~1"),
+        ] {
+            assert_eq!(ClaimPath::new(path).top_level_name(), name, "{path}");
+        }
     }
 
     #[test]

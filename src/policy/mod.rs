@@ -2,12 +2,16 @@
 //!
 //! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`, where the
 //! ceiling is what was asked, declared and consented. Deny beats allow, whatever the order. What is
-//! not known satisfies no allow and every deny. Where scopes imply others, an allow allows what it
+//! not known satisfies no allow and every deny, for every kind of condition. Where scopes imply others, an allow allows what it
 //! implies, and a deny takes away what implies it: otherwise the broad scope would bring it back.
 
 mod claims;
 mod pattern;
 mod rule;
+#[cfg(test)]
+mod unknown;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +23,10 @@ pub use claims::{ClaimPath, ClaimShape, read_fact};
 pub use pattern::Wanted;
 pub use rule::{Conditions, Rule};
 
+/// What to say of a fact that is unknown, whatever the reason.
+pub const NOT_KNOWN: &str = "not known now, because it cannot be read or was not answered: \
+     rules that allow do not match, rules that deny do";
+
 /// Values of one kind, as far as the identity provider told them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact {
@@ -27,7 +35,8 @@ pub enum Fact {
     /// Not told: the person has none.
     #[default]
     Absent,
-    /// Told in a way that cannot be read, or cut short by the provider.
+    /// Told in a way that cannot be read, cut short by the provider, or not told because a source of claims
+    /// did not answer.
     Unknown,
 }
 
@@ -37,9 +46,7 @@ impl std::fmt::Display for Fact {
             Self::Known(values) if values.is_empty() => f.write_str("none"),
             Self::Known(values) => f.write_str(&values.join(", ")),
             Self::Absent => f.write_str("not told"),
-            Self::Unknown => f.write_str(
-                "told, but cannot be read: rules that allow do not match, rules that deny do",
-            ),
+            Self::Unknown => f.write_str(NOT_KNOWN),
         }
     }
 }
@@ -51,6 +58,17 @@ pub struct Email {
     pub address: String,
     /// `email_verified` was JSON `true`; nothing else counts.
     pub verified: bool,
+}
+
+impl std::fmt::Display for Email {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let note = if self.verified {
+            "verified"
+        } else {
+            "not verified: rules about domains that allow do not match, those that deny do"
+        };
+        write!(f, "{} ({note})", self.address)
+    }
 }
 
 /// What is known of a person when rules are read.
@@ -67,20 +85,37 @@ pub struct Facts {
     /// Permissions.
     #[serde(default)]
     pub permissions: Fact,
-    /// E-mail.
+    /// E-mail; `None` when the person has none, or `email_unknown` is set.
     #[serde(default)]
     pub email: Option<Email>,
+    /// The address could not be read, or nobody answered who could have told it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub email_unknown: bool,
     /// Other claims that rules name, by the path they are named with.
     #[serde(default)]
     pub claims: serde_json::Map<String, Value>,
+    /// Paths of claims that are cut short, or that nobody answered who could have told them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unknown_claims: BTreeSet<String>,
 }
 
 impl Facts {
-    /// Whether groups, roles or permissions could not be read.
+    /// What is known of the address, for an administrator.
+    pub fn shown_email(&self) -> String {
+        match &self.email {
+            _ if self.email_unknown => NOT_KNOWN.to_owned(),
+            None => "not told".to_owned(),
+            Some(email) => email.to_string(),
+        }
+    }
+
+    /// Whether something that rules read could not be read. An address that the provider has not verified
+    /// is none of it: it can be read, and proves nothing.
     pub fn any_unknown(&self) -> bool {
-        [&self.groups, &self.roles, &self.permissions]
-            .into_iter()
-            .any(|fact| *fact == Fact::Unknown)
+        let lists = [&self.groups, &self.roles, &self.permissions];
+        lists.into_iter().any(|fact| *fact == Fact::Unknown)
+            || self.email_unknown
+            || !self.unknown_claims.is_empty()
     }
 }
 

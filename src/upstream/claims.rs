@@ -1,5 +1,7 @@
 //! From claims to a person: pure.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::config::{ClaimPlan, ClaimSource};
@@ -33,35 +35,57 @@ impl Userinfo {
 /// Whether something the plan names is missing from the ID token and userinfo may have it.
 pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
     let reads_id_token = plan.sources.contains(&ClaimSource::IdToken);
+    let has_no_flag = || plan.addresses_matter && flag_of(plan, id_token).is_none();
     plan.sources.contains(&ClaimSource::Userinfo)
-        && [&plan.name, &plan.email, &plan.groups, &plan.roles]
+        && ([&plan.name, &plan.email, &plan.groups, &plan.roles]
             .into_iter()
             .chain(plan.permissions_matter.then_some(&plan.permissions))
             .chain(&plan.extra)
             .any(|path| !reads_id_token || path.find(id_token).is_none())
+            || has_no_flag())
 }
 
 /// The person with what `before` knew wherever it cannot be known now.
 pub fn with_facts_of(mut person: Person, before: &Person) -> Person {
     let old = &before.facts;
+    let now = &mut person.facts;
     for (fact, old) in [
-        (&mut person.facts.groups, &old.groups),
-        (&mut person.facts.roles, &old.roles),
-        (&mut person.facts.permissions, &old.permissions),
+        (&mut now.groups, &old.groups),
+        (&mut now.roles, &old.roles),
+        (&mut now.permissions, &old.permissions),
     ] {
         if *fact == Fact::Unknown {
             fact.clone_from(old);
         }
     }
-    if person.facts.email.is_none() {
-        person.facts.email.clone_from(&old.email);
+    if now.email_unknown {
+        now.email.clone_from(&old.email);
+        now.email_unknown = old.email_unknown;
         person.email.clone_from(&before.email);
     }
-    for (path, value) in &old.claims {
-        person.facts.claims.entry(path.clone()).or_insert_with(|| value.clone());
+    for path in std::mem::take(&mut now.unknown_claims) {
+        match old.claims.get(&path) {
+            Some(value) => {
+                now.claims.insert(path, value.clone());
+            }
+            None if old.unknown_claims.contains(&path) => {
+                now.unknown_claims.insert(path);
+            }
+            None => {} // the person had none
+        }
     }
     person.name = person.name.or_else(|| before.name.clone());
     person
+}
+
+/// What the sources say of one claim.
+enum Told<'a> {
+    /// This.
+    Value(&'a Value),
+    /// Nothing: the person has none.
+    Absent,
+    /// Less than there is, or nothing because a source did not answer.
+    Unknown,
 }
 
 /// Reads a person out of the sources, the first that has a claim wins.
@@ -72,43 +96,91 @@ pub fn read(
     access_token: Option<&Value>,
     userinfo: &Userinfo,
 ) -> Person {
-    let find = |path: &ClaimPath| -> Option<&Value> {
-        plan.sources.iter().find_map(|source| match (source, userinfo) {
-            (ClaimSource::IdToken, _) => path.find(id_token),
-            (ClaimSource::AccessToken, _) => access_token.and_then(|claims| path.find(claims)),
-            (ClaimSource::Userinfo, Userinfo::Claims(claims)) => path.find(claims),
+    let sources: Vec<&Value> = plan
+        .sources
+        .iter()
+        .filter_map(|source| match (source, userinfo) {
+            (ClaimSource::IdToken, _) => Some(id_token),
+            (ClaimSource::AccessToken, _) => access_token,
+            (ClaimSource::Userinfo, Userinfo::Claims(claims)) => Some(claims),
             (ClaimSource::Userinfo, _) => None,
         })
-    };
-    let fact = |path: &ClaimPath| match find(path) {
-        // Whoever could have told did not answer: that is not the same as "none".
-        None if userinfo.is_silent() => Fact::Unknown,
-        None if is_cut_short(id_token, path) => Fact::Unknown,
-        claim => read_fact(claim, plan.shape),
-    };
-    let text = |path: &ClaimPath| {
-        let text = find(path)?.as_str()?.trim();
-        (!text.is_empty() && text.len() <= MAX_TEXT).then(|| text.to_owned())
-    };
-    let email = text(&plan.email);
-    let verified = find(&ClaimPath::new("email_verified")) == Some(&Value::Bool(true));
-    let claims: Map<String, Value> = plan
-        .extra
-        .iter()
-        .filter_map(|path| Some((path.as_str().to_owned(), find(path)?.clone())))
         .collect();
+    let told = |path: &ClaimPath| {
+        let found = sources.iter().find_map(|claims| Some((path.find(claims)?, *claims)));
+        match found {
+            Some((_, claims)) if is_cut_short(claims, path) => Told::Unknown,
+            Some((value, _)) => Told::Value(value),
+            // Whoever could have told did not answer: that is not the same as "none".
+            None if userinfo.is_silent() => Told::Unknown,
+            None if is_cut_short(id_token, path) => Told::Unknown,
+            None if sources.iter().any(|claims| is_cut_short(claims, path)) => Told::Unknown,
+            None => Told::Absent,
+        }
+    };
+    let fact = |path: &ClaimPath| match told(path) {
+        Told::Value(value) => read_fact(Some(value), plan.shape),
+        Told::Absent => Fact::Absent,
+        Told::Unknown => Fact::Unknown,
+    };
+    let name = match told(&plan.name) {
+        Told::Value(Value::String(name)) => kept_text(name).map(str::to_owned),
+        _ => None,
+    };
+    let (address, email_unknown) = match told(&plan.email) {
+        Told::Absent | Told::Value(Value::Null) => (None, false),
+        Told::Value(Value::String(text)) if text.trim().is_empty() => (None, false),
+        Told::Value(Value::String(text)) => (kept_text(text), kept_text(text).is_none()),
+        Told::Value(_) | Told::Unknown => (None, true),
+    };
+    let email = address.map(|address| {
+        // Of the sources that tell this very address, the first that says whether it is verified.
+        let mut vouching = sources.iter().filter(|claims| {
+            plan.email.find(claims).and_then(Value::as_str).map(str::trim) == Some(address)
+        });
+        let verified = vouching.find_map(|claims| flag_of(plan, claims)) == Some(true);
+        Email { address: address.to_owned(), verified }
+    });
+    let mut claims = Map::new();
+    let mut unknown_claims = BTreeSet::new();
+    for path in &plan.extra {
+        match told(path) {
+            Told::Value(value) => {
+                claims.insert(path.as_str().to_owned(), value.clone());
+            }
+            Told::Absent => {}
+            Told::Unknown => {
+                unknown_claims.insert(path.as_str().to_owned());
+            }
+        }
+    }
     Person {
-        name: text(&plan.name),
+        name,
+        email: email.as_ref().map(|email| email.address.clone()),
         facts: Facts {
             subject: subject.to_owned(),
             groups: fact(&plan.groups),
             roles: fact(&plan.roles),
             permissions: fact(&plan.permissions),
-            email: email.clone().map(|address| Email { address, verified }),
+            email,
+            email_unknown,
             claims,
+            unknown_claims,
         },
-        email,
     }
+}
+
+/// A text that is short enough to keep.
+fn kept_text(text: &str) -> Option<&str> {
+    let text = text.trim();
+    (!text.is_empty() && text.len() <= MAX_TEXT).then_some(text)
+}
+
+/// What `claims` say of the address that they tell: `email_verified` is about the claim `email` beside it,
+/// and about no other (OpenID Connect Core §5.1). Only the JSON `true` verifies.
+fn flag_of(plan: &ClaimPlan, claims: &Value) -> Option<bool> {
+    let flag = claims.get("email_verified").filter(|flag| !flag.is_null())?;
+    plan.email.is_the_standards_email().then(|| *flag == Value::Bool(true))
 }
 
 /// The person when the provider vouches for them without a new ID token: what it tells now counts, and
@@ -148,10 +220,18 @@ pub fn rests_on(
             .any(|path| path.find(last_id_token).is_some() && !told_now(path))
 }
 
-/// The provider says that there are more values than fit into the token (Entra's overage).
-fn is_cut_short(id_token: &Value, path: &ClaimPath) -> bool {
-    let named = id_token.get("_claim_names").and_then(|names| names.get(path.as_str())).is_some();
-    named || (path.as_str() == "groups" && id_token.get("hasgroups") == Some(&Value::Bool(true)))
+/// Whether these claims say that there is more than they tell: an aggregated or distributed claim (OpenID
+/// Connect Core §5.6.2), which is Entra's overage too, and how our reader of GitHub says it.
+fn is_cut_short(claims: &Value, path: &ClaimPath) -> bool {
+    let name = path.top_level_name();
+    let says_so = |flag: &Value| *flag == Value::Bool(true) || flag == "true";
+    is_incomplete(claims, &name)
+        || (name == "groups" && claims.get("hasgroups").is_some_and(says_so))
+}
+
+/// Whether these claims say that the claim `name` is told elsewhere.
+pub(super) fn is_incomplete(claims: &Value, name: &str) -> bool {
+    claims.get("_claim_names").and_then(|names| names.get(name)).is_some()
 }
 
 #[cfg(test)]
@@ -169,6 +249,7 @@ mod tests {
             roles: path("/realm_access/roles"),
             permissions: path("permissions"),
             permissions_matter: false,
+            addresses_matter: false,
             rules_read: true,
             shape: ClaimShape::Auto,
             sources: vec![ClaimSource::IdToken, ClaimSource::AccessToken, ClaimSource::Userinfo],
@@ -216,6 +297,69 @@ mod tests {
     }
 
     #[test]
+    fn claims_and_addresses_are_unknown_as_groups_and_roles_are() {
+        let unknown = |id_token: &Value, userinfo: &Userinfo| {
+            let facts = read(&plan(), "s", id_token, None, userinfo).facts;
+            (facts.groups == Fact::Unknown, facts.email_unknown, facts.unknown_claims.len() == 1)
+        };
+        for silent in [Userinfo::Failed, Userinfo::TellsNothing] {
+            assert_eq!(unknown(&json!({}), &silent), (true, true, true));
+            let told = json!({ "email": "a@b.example", "org_id": "o", "groups": [] });
+            assert_eq!(unknown(&told, &silent), (false, false, false));
+        }
+        assert_eq!(unknown(&json!({}), &Userinfo::NotAsked), (false, false, false));
+        // What is cut short is not known, though a part of it is told.
+        let cut = json!({
+            "groups": ["a"], "email": "a@b.example", "org_id": ["o"],
+            "_claim_names": { "groups": "s", "email": "s", "org_id": "s" },
+        });
+        assert_eq!(unknown(&cut, &Userinfo::NotAsked), (true, true, true));
+        let told = Userinfo::Claims(json!({ "org_id": "o" }));
+        let names = json!({ "_claim_names": { "groups": "s", "email": "s", "org_id": "s" } });
+        assert_eq!(unknown(&names, &told), (true, true, false), "another source has it whole");
+        for flag in [json!(true), json!("true")] {
+            let person =
+                read(&plan(), "s", &json!({ "hasgroups": flag }), None, &Userinfo::NotAsked);
+            assert_eq!(person.facts.groups, Fact::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_was_known_stays_where_nothing_can_be_known_now() {
+        let before = json!({ "groups": ["g"], "email": "a@b.example", "email_verified": true });
+        let before = read(&plan(), "s", &before, None, &Userinfo::NotAsked);
+        let now = read(&plan(), "s", &json!({ "name": "B" }), None, &Userinfo::Failed);
+        assert!(now.facts.any_unknown());
+
+        let person = with_facts_of(now, &before);
+
+        assert_eq!(person.facts, Facts { subject: "s".to_owned(), ..before.facts });
+        let never = read(&plan(), "s", &json!({}), None, &Userinfo::Failed);
+        let again = read(&plan(), "s", &json!({}), None, &Userinfo::Failed);
+        assert_eq!(with_facts_of(again, &never), never, "not known before either");
+    }
+
+    #[test]
+    fn up_02_no_flag_vouches_for_an_address_of_another_claim() {
+        for (path, verified) in [
+            ("email", true),
+            ("/email", true),
+            ("upn", false),
+            ("/profile/email", false),
+            ("emails", false),
+        ] {
+            let plan = ClaimPlan { email: ClaimPath::new(path), ..plan() };
+            let id_token = json!({
+                "email": "a@b.example", "upn": "a@b.example", "emails": "a@b.example",
+                "profile": { "email": "a@b.example", "email_verified": true },
+                "email_verified": true,
+            });
+            let person = read(&plan, "s", &id_token, None, &Userinfo::NotAsked);
+            assert_eq!(person.facts.email.unwrap().verified, verified, "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_told_now_counts_before_what_the_last_id_token_said() {
         let last = json!({ "groups": ["old"], "realm_access": { "roles": ["old"] } });
         let now = Userinfo::Claims(json!({ "groups": ["new"] }));
@@ -249,5 +393,11 @@ mod tests {
         });
         assert!(!needs_userinfo(&plan(), &complete));
         assert!(needs_userinfo(&plan(), &json!({ "name": "n" })));
+        // An address of which nobody has said whether it is verified, and a rule that wants to know.
+        let plan = ClaimPlan { addresses_matter: true, ..plan() };
+        assert!(needs_userinfo(&plan, &complete));
+        let mut complete = complete;
+        complete["email_verified"] = false.into();
+        assert!(!needs_userinfo(&plan, &complete));
     }
 }

@@ -9,8 +9,10 @@ use super::oidc::Identity;
 use super::provider::Metadata;
 use super::{Inner, UpstreamError};
 
-/// Most pages read of a list; a hundred entries each.
-const MAX_PAGES: u32 = 10;
+/// Most entries read of a list.
+const MAX_ENTRIES: usize = 1000;
+/// Most pages read of a list: some are shorter than was asked for.
+const MAX_PAGES: u32 = 20;
 const PER_PAGE: usize = 100;
 
 impl Inner {
@@ -40,21 +42,29 @@ impl Inner {
             .as_u64()
             .ok_or_else(|| TokenFailure::Transient("GitHub names no user".to_owned()))?
             .to_string();
-        let emails = self.github_list(access_token, "/user/emails").await?;
+        let (emails, mut all_emails) = self.github_list(access_token, "/user/emails").await?;
         let email = emails.iter().find(|email| email["primary"] == true);
-        let organizations: Vec<String> = self
-            .github_list(access_token, "/user/orgs")
-            .await?
+        all_emails |= email.is_some();
+        let (organizations, mut all_organizations) =
+            self.github_list(access_token, "/user/orgs").await?;
+        let listed = organizations.len();
+        let organizations: Vec<String> = organizations
             .iter()
             .filter_map(|organization| organization["login"].as_str().map(str::to_owned))
             .collect();
-        let teams = self.github_list(access_token, "/user/teams").await?;
-        let mut groups = organizations.clone();
-        groups.extend(teams.iter().filter_map(|team| {
-            let organization = team.pointer("/organization/login")?.as_str()?;
-            Some(format!("{organization}/{}", team["slug"].as_str()?))
-        }));
-        let claims = json!({
+        all_organizations &= organizations.len() == listed;
+        let (teams, mut all_teams) = self.github_list(access_token, "/user/teams").await?;
+        let listed = teams.len();
+        let teams: Vec<String> = teams
+            .iter()
+            .filter_map(|team| {
+                let organization = team.pointer("/organization/login")?.as_str()?;
+                Some(format!("{organization}/{}", team["slug"].as_str()?))
+            })
+            .collect();
+        all_teams &= teams.len() == listed;
+        let groups = [organizations.as_slice(), &teams].concat();
+        let mut claims = json!({
             "sub": subject,
             "name": user["name"].as_str().or(user["login"].as_str()),
             "email": email.and_then(|email| email["email"].as_str()),
@@ -62,6 +72,17 @@ impl Inner {
             "organizations": organizations,
             "groups": groups,
         });
+        // As OpenID Connect says that a claim is not told whole (Core §5.6.2): the reader of claims knows it.
+        for (claim, whole) in [
+            ("email", all_emails),
+            ("organizations", all_organizations),
+            ("groups", all_organizations && all_teams),
+        ] {
+            if !whole {
+                tracing::warn!(claim, "GitHub has more of it than is read: it counts as not known");
+                claims["_claim_names"][claim] = "github".into();
+            }
+        }
         Ok(Identity { sub: subject.clone(), subject, sid: None, claims })
     }
 
@@ -73,23 +94,38 @@ impl Inner {
         }
     }
 
-    async fn github_list(&self, token: &str, path: &str) -> Result<Vec<Value>, TokenFailure> {
+    /// A list, and whether it is whole: of a very long one only the beginning is read.
+    async fn github_list(
+        &self,
+        token: &str,
+        path: &str,
+    ) -> Result<(Vec<Value>, bool), TokenFailure> {
         let mut all = Vec::new();
         for page in 1..=MAX_PAGES {
             let path = format!("{path}?per_page={PER_PAGE}&page={page}");
-            let Value::Array(items) = self.github_get(token, &path).await? else {
+            let (answer, more) = self.github_ask(token, &path).await?;
+            let Value::Array(items) = answer else {
                 return Err(TokenFailure::Transient("GitHub's answer is no list".to_owned()));
             };
-            let last = items.len() < PER_PAGE;
+            let last = !more.unwrap_or(items.len() >= PER_PAGE);
             all.extend(items);
-            if last {
-                return Ok(all);
+            if last || all.len() >= MAX_ENTRIES {
+                return Ok((all, last));
             }
         }
-        Ok(all)
+        Ok((all, false))
     }
 
     async fn github_get(&self, token: &str, path: &str) -> Result<Value, TokenFailure> {
+        Ok(self.github_ask(token, path).await?.0)
+    }
+
+    /// An answer, and whether `Link` names a next page; `None` where there is no `Link`.
+    async fn github_ask(
+        &self,
+        token: &str,
+        path: &str,
+    ) -> Result<(Value, Option<bool>), TokenFailure> {
         let request = Request::get(format!("{}{path}", self.github_api()))
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::ACCEPT, "application/vnd.github+json")
@@ -102,8 +138,14 @@ impl Inner {
             .await
             .map_err(|error| TokenFailure::Transient(error.to_string()))?;
         match response.status() {
-            StatusCode::OK => serde_json::from_slice(response.body())
-                .map_err(|_| TokenFailure::Transient("GitHub's answer is not JSON".to_owned())),
+            StatusCode::OK => {
+                let link = response.headers().get(header::LINK).and_then(|link| link.to_str().ok());
+                let more = link.map(|link| link.contains("rel=\"next\""));
+                let answer = serde_json::from_slice(response.body()).map_err(|_| {
+                    TokenFailure::Transient("GitHub's answer is not JSON".to_owned())
+                })?;
+                Ok((answer, more))
+            }
             // The person, or their organisation, has withdrawn what they allowed.
             StatusCode::UNAUTHORIZED => {
                 Err(TokenFailure::Refused("the token is revoked".to_owned()))

@@ -36,7 +36,7 @@ pub(super) fn read(
     let required_claim = preset.and_then(|preset| required_claim(r, preset));
     let name = r.text("upstream.name");
     let allow_anyone = r.flag("upstream.allow_anyone", false);
-    check_trust_in_addresses(r, preset, resources);
+    check_trust_in_addresses(r, preset, &claims);
 
     let (preset, issuer, client_id, client_secret) = (preset?, issuer?, client_id?, client_secret?);
     let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
@@ -85,16 +85,21 @@ pub(super) fn read(
 
 /// Rules about e-mail domains need a word: that a provider has verified an address does not mean that
 /// it hands addresses of a domain to nobody but that domain's people.
-fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig]) {
+fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &ClaimPlan) {
     const KEY: &str = "upstream.trust_email";
     let trusted = r.flag(KEY, false);
-    let rules = resources.iter().flat_map(|resource| &resource.policy.rules);
-    let mut named = rules.filter(|rule| rule.conditions.email_domains.is_some());
     if trusted && preset.is_some_and(|preset| preset.addresses_prove_nothing) {
         let reason = "cannot be: people of this provider choose their addresses themselves";
         let remedy = "take it out, and write rules with groups, roles or subjects";
         r.problem(KEY, Some("true".to_owned()), reason, remedy);
-    } else if !trusted && named.next().is_some() {
+    } else if trusted && !claims.email.is_the_standards_email() {
+        let reason = format!(
+            "cannot be: the address is read from {:?}, and email_verified is about the claim email alone",
+            claims.email.as_str()
+        );
+        let remedy = "take email out of [upstream.claims], or trust_email out, and write rules with groups, roles or subjects";
+        r.problem(KEY, Some("true".to_owned()), reason, remedy);
+    } else if !trusted && claims.addresses_matter {
         let reason = "is not set, and a rule names email_domains";
         let remedy = "set trust_email = true if this provider gives an address of yours to nobody else, or write the rule with groups, roles or subjects";
         r.problem(KEY, None, reason, remedy);
@@ -314,6 +319,10 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
             .iter()
             .flat_map(|resource| &resource.policy.rules)
             .any(|rule| rule.passthrough || rule.conditions.permissions.is_some()),
+        addresses_matter: resources
+            .iter()
+            .flat_map(|resource| &resource.policy.rules)
+            .any(|rule| rule.conditions.email_domains.is_some()),
         shape,
         sources: sources(r, defaults),
         extra: named_by_rules(resources),

@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::people::Person;
-use super::{KeyUse, Shared, token};
+use super::{KeyUse, Misbehaviour, Shared, token};
 use crate::demo::http::{Recorded, json, lock};
 use crate::oauth::secret::random_text;
 
@@ -27,7 +27,7 @@ pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
     }
     // Everything is to be had below /moved as well, for a provider whose endpoints move.
     let path = request.path.strip_prefix("/moved").unwrap_or(&request.path);
-    match (request.method.as_str(), path) {
+    let answer = match (request.method.as_str(), path) {
         ("GET", "/.well-known/openid-configuration") => discovery(idp),
         ("GET", "/jwks") => jwks(idp),
         ("GET", "/authorize") => authorize(idp, &request),
@@ -37,7 +37,26 @@ pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
         ("POST", "/revoke") => token::revoke(idp, &request),
         ("GET" | "POST", "/end_session") => end_session(idp, &request),
         _ => StatusCode::NOT_FOUND.into_response(),
+    };
+    disguised(&how, path, answer).await
+}
+
+/// The answer with another text or content type, where a test wants it so.
+async fn disguised(how: &Misbehaviour, path: &str, answer: Response) -> Response {
+    let mut answer = match how.change_text.filter(|(at, _)| *at == path) {
+        None => answer,
+        Some((_, change)) => {
+            let (mut parts, body) = answer.into_parts();
+            parts.headers.remove(header::CONTENT_LENGTH);
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+            let text = change(&String::from_utf8_lossy(&body));
+            Response::from_parts(parts, text.into())
+        }
+    };
+    if let Some((_, content_type)) = how.content_type.filter(|(at, _)| *at == path) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
+    answer
 }
 
 fn discovery(idp: &Shared) -> Response {

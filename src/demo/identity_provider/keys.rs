@@ -1,4 +1,4 @@
-//! The provider's keys: one RSA key for ID tokens, one MAC key for everything it hands out and takes
+//! The provider's keys: one RSA key for ID tokens, or one of another kind where a test wants it; one MAC key for everything it hands out and takes
 //! back. Kept in a folder when there is one, so that a restart of the demo logs nobody out.
 
 use std::io;
@@ -9,7 +9,10 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair,
 };
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -24,8 +27,11 @@ pub(super) struct Keys(Arc<Inner>);
 struct Inner {
     rsa: RsaKeyPair,
     kid: String,
-    /// Made when it is first needed.
-    ec: OnceLock<EcdsaKeyPair>,
+    /// Made when they are first needed.
+    p256: OnceLock<EcdsaKeyPair>,
+    p384: OnceLock<EcdsaKeyPair>,
+    p521: OnceLock<EcdsaKeyPair>,
+    ed25519: OnceLock<Ed25519KeyPair>,
     mac: hmac::Key,
 }
 
@@ -65,36 +71,70 @@ impl Keys {
         let thumb = digest::digest(&digest::SHA256, rsa.public_key().as_ref());
         let kid = URL_SAFE_NO_PAD.encode(&thumb.as_ref()[..12]);
         let mac = hmac::Key::new(hmac::HMAC_SHA256, mac);
-        Ok(Self(Arc::new(Inner { rsa, kid, ec: OnceLock::new(), mac })))
+        let (p256, p384, p521) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let ed25519 = OnceLock::new();
+        Ok(Self(Arc::new(Inner { rsa, kid, p256, p384, p521, ed25519, mac })))
     }
 
     /// The public key, of the kind that signs `alg`.
     pub(super) fn jwk(&self, alg: Option<&str>) -> io::Result<Value> {
-        if alg == Some("ES384") {
-            let point = self.ec()?.public_key().as_ref();
-            let (x, y) = point[1..].split_at(point.len() / 2);
-            return Ok(json!({
-                "kty": "EC", "use": "sig", "alg": "ES384", "crv": "P-384", "kid": self.0.kid,
-                "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-            }));
-        }
-        let public = self.0.rsa.public_key();
+        let alg = alg.unwrap_or("RS256");
+        let crv = match alg {
+            "ES256" => "P-256",
+            "ES384" => "P-384",
+            "ES512" => "P-521",
+            "EdDSA" => {
+                let x = URL_SAFE_NO_PAD.encode(self.ed25519()?.public_key());
+                return Ok(json!({
+                    "kty": "OKP", "use": "sig", "alg": alg, "crv": "Ed25519", "kid": self.0.kid, "x": x,
+                }));
+            }
+            _ => {
+                let public = self.0.rsa.public_key();
+                let alg = if alg.starts_with(['R', 'P']) { alg } else { "RS256" };
+                return Ok(json!({
+                    "kty": "RSA", "use": "sig", "alg": alg, "kid": self.0.kid,
+                    "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
+                    "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
+                }));
+            }
+        };
+        let point = self.ec(alg)?.public_key().as_ref();
+        let (x, y) = point[1..].split_at(point.len() / 2);
         Ok(json!({
-            "kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.0.kid,
-            "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
-            "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
+            "kty": "EC", "use": "sig", "alg": alg, "crv": crv, "kid": self.0.kid,
+            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
         }))
     }
 
-    fn ec(&self) -> io::Result<&EcdsaKeyPair> {
-        if let Some(ec) = self.0.ec.get() {
-            return Ok(ec);
+    fn ec(&self, alg: &str) -> io::Result<&EcdsaKeyPair> {
+        let (slot, kind) = match alg {
+            "ES256" => (&self.0.p256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+            "ES384" => (&self.0.p384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+            _ => (&self.0.p521, &ECDSA_P521_SHA512_FIXED_SIGNING),
+        };
+        if let Some(key) = slot.get() {
+            return Ok(key);
         }
-        let made = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING);
-        Ok(self.0.ec.get_or_init({
-            let made = made.map_err(io::Error::other)?;
-            || made
-        }))
+        let made = EcdsaKeyPair::generate(kind).map_err(io::Error::other)?;
+        Ok(slot.get_or_init(|| made))
+    }
+
+    fn ed25519(&self) -> io::Result<&Ed25519KeyPair> {
+        if let Some(key) = self.0.ed25519.get() {
+            return Ok(key);
+        }
+        let made = Ed25519KeyPair::generate().map_err(io::Error::other)?;
+        Ok(self.0.ed25519.get_or_init(|| made))
+    }
+
+    fn rsa(&self, how: &'static dyn RsaEncoding, message: &[u8]) -> io::Result<Vec<u8>> {
+        let mut signature = vec![0; self.0.rsa.public_modulus_len()];
+        self.0
+            .rsa
+            .sign(how, &SystemRandom::new(), message, &mut signature)
+            .map_err(io::Error::other)?;
+        Ok(signature)
     }
 
     /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it. Members of
@@ -119,23 +159,17 @@ impl Keys {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
                 hmac::sign(&key, signed.as_bytes()).as_ref().to_vec()
             }
-            "ES384" => {
-                let signature = self.ec()?.sign(&SystemRandom::new(), signed.as_bytes());
+            "ES256" | "ES384" | "ES512" => {
+                let signature = self.ec(alg)?.sign(&SystemRandom::new(), signed.as_bytes());
                 signature.map_err(io::Error::other)?.as_ref().to_vec()
             }
-            _ => {
-                let mut signature = vec![0; self.0.rsa.public_modulus_len()];
-                self.0
-                    .rsa
-                    .sign(
-                        &RSA_PKCS1_SHA256,
-                        &SystemRandom::new(),
-                        signed.as_bytes(),
-                        &mut signature,
-                    )
-                    .map_err(io::Error::other)?;
-                signature
-            }
+            "EdDSA" => self.ed25519()?.sign(signed.as_bytes()).as_ref().to_vec(),
+            "RS384" => self.rsa(&RSA_PKCS1_SHA384, signed.as_bytes())?,
+            "RS512" => self.rsa(&RSA_PKCS1_SHA512, signed.as_bytes())?,
+            "PS256" => self.rsa(&RSA_PSS_SHA256, signed.as_bytes())?,
+            "PS384" => self.rsa(&RSA_PSS_SHA384, signed.as_bytes())?,
+            "PS512" => self.rsa(&RSA_PSS_SHA512, signed.as_bytes())?,
+            _ => self.rsa(&RSA_PKCS1_SHA256, signed.as_bytes())?,
         };
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }

@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value};
 
+/// Makes another text of an answer.
+pub type ChangeText = fn(&str) -> String;
+
 /// Ways to behave badly; the default is to behave well.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of a test")]
@@ -21,6 +24,10 @@ pub struct Misbehaviour {
     pub change_keys: Option<fn(&mut Value)>,
     /// Which keys are published, and which one signs.
     pub keys: KeyUse,
+    /// Answers at this path have this content type.
+    pub content_type: Option<(&'static str, &'static str)>,
+    /// Changes the text of answers at this path.
+    pub change_text: Option<(&'static str, ChangeText)>,
     /// Requests to this path are never answered.
     pub silent_at: Option<&'static str>,
 
@@ -49,7 +56,7 @@ pub struct Misbehaviour {
     pub id_token_issuer: Option<String>,
     /// `aud` of ID tokens.
     pub id_token_audience: Option<Value>,
-    /// `alg` of ID tokens: `none`, `HS256` with the client secret, or `ES384`.
+    /// `alg` of ID tokens: `none`, `HS256` with the client secret, or any of a public key.
     pub algorithm: Option<String>,
     /// Merged into the header of ID tokens; null takes a member out.
     pub id_token_header: Map<String, Value>,
@@ -69,6 +76,8 @@ pub struct Misbehaviour {
     pub userinfo_answer: Option<(u16, String)>,
     /// Changes what userinfo says.
     pub change_userinfo: Option<fn(&mut Value)>,
+    /// Userinfo is a signed JWT, with `iss` and `aud` beside the claims and what this makes of them.
+    pub signed_userinfo: Option<fn(&mut Value)>,
 
     // The token endpoint.
     /// `/token` answers this status and body.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use self::keys::Keys;
-pub use self::misbehaviour::{KeyUse, Misbehaviour};
+pub use self::misbehaviour::{ChangeText, KeyUse, Misbehaviour};
 use self::people::Person;
 use super::http::{Gate, Recorded, Running, lock, serve};
 use crate::clock::Clock;

@@ -243,7 +243,8 @@ fn tokens(
         access_token = sign(idp, how, "at+jwt", &claims)?;
     }
     let hash = match how.algorithm.as_deref() {
-        Some("ES384") => &digest::SHA384,
+        Some("RS384" | "PS384" | "ES384") => &digest::SHA384,
+        Some("RS512" | "PS512" | "ES512" | "EdDSA") => &digest::SHA512,
         _ => &digest::SHA256,
     };
     let at_hash = digest::digest(hash, access_token.as_bytes());
@@ -332,7 +333,14 @@ pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
     if let Some(change) = how.change_userinfo {
         change(&mut claims);
     }
-    json(StatusCode::OK, &claims)
+    let Some(change) = how.signed_userinfo else { return json(StatusCode::OK, &claims) };
+    claims["iss"] = idp.issuer.as_str().into();
+    claims["aud"] = idp.options.client_id.as_str().into();
+    change(&mut claims);
+    match sign(idp, &how, "JWT", &claims) {
+        Ok(jwt) => ([(header::CONTENT_TYPE, "application/jwt")], jwt).into_response(),
+        Err(code) => error(StatusCode::INTERNAL_SERVER_ERROR, code),
+    }
 }
 
 /// What makes an access token ours: the token itself, or a claim of it where it is a JWT.

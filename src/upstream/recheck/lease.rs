@@ -18,6 +18,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(15);
 const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(4);
 
 /// What came of waiting for another process.
+#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub(super) enum Waited {
     Answered(Recheck),
     /// It gave up or is gone: now it is ours to ask, about the session as it is.

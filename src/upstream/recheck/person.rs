@@ -15,6 +15,7 @@ use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
 
 /// Whom the answer to a refresh is about.
+#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub(super) enum About {
     SamePerson(Person),
     SomebodyElse(&'static str),
@@ -35,6 +36,11 @@ impl Inner {
             return Ok(About::SomebodyElse("another user"));
         }
         if !self.is_one_of_ours(&identity) {
+            // Membership may stand beyond the end of the list: that is no reason to end anything.
+            if claims::is_incomplete(&identity.claims, "organizations") {
+                let reason = "the person is in more organisations than are read";
+                return Ok(About::CannotTell(reason.to_owned()));
+            }
             return Err(TokenFailure::Refused("no longer a member".to_owned()));
         }
         let (plan, none) = (&self.config.claims, Userinfo::NotAsked);

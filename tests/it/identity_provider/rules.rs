@@ -165,3 +165,154 @@ async fn up_02_only_a_verified_address_of_a_trusted_provider_satisfies_a_domain(
         assert_eq!(scopes(&app, "bob").await, "", "{claims}");
     }
 }
+
+const DENIES: &str = "[[resource.rule]]\nroles = [\"Admin\"]\nallow = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n\
+                      [[resource.rule]]\nclaim = { \"employment\" = [\"contractor\", \"7\", \"true\"] }\ndeny = [\"delete:todos\"]\n\
+                      [[resource.rule]]\nemail_domains = [\"contractors.example\"]\ndeny = [\"read:todos\"]";
+
+/// Alice's domain and employment are told by userinfo alone.
+async fn with_denies() -> TestApp {
+    let resources = format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
+         scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n{DENIES}"
+    );
+    let setup = Setup { resources: Some(resources), ..super::upstream("trust_email = true") };
+    let app = TestApp::with(setup).await;
+    app.idp.misbehave(|how| {
+        how.change_id_token = Some(|claims| {
+            claims.as_object_mut().unwrap().retain(|name, _| !name.starts_with("email"));
+        });
+        how.change_userinfo = Some(|claims| claims["employment"] = "permanent".into());
+    });
+    app
+}
+
+#[tokio::test]
+async fn a_deny_on_a_claim_or_domain_holds_while_userinfo_is_silent() {
+    let app = with_denies().await;
+    let client = app.client().await;
+    let tokens = client.sign_in("alice").await;
+    assert_eq!(tokens.scope, ALL);
+    for silent in [503, 429, 403] {
+        app.idp.misbehave(|how| how.userinfo_answer = Some((silent, String::new())));
+        assert_eq!(scopes(&app, "alice").await, "create:todos", "{silent}");
+    }
+    // Later, what was known stays known.
+    let tokens = ask_again(&app, &client, &tokens).await;
+    assert_eq!(tokens.scope, ALL);
+    app.idp.misbehave(|how| how.userinfo_answer = None);
+    assert_eq!(ask_again(&app, &client, &tokens).await.scope, ALL);
+    // Somebody who signed in while nothing could be known gets the rest when it is.
+    app.idp.misbehave(|how| how.userinfo_down = true);
+    let client = app.client().await;
+    let tokens = client.sign_in("alice").await;
+    assert_eq!(tokens.scope, "create:todos");
+    assert_eq!(ask_again(&app, &client, &tokens).await.scope, "create:todos");
+    app.idp.misbehave(|how| how.userinfo_down = false);
+    assert_eq!(scopes(&app, "alice").await, ALL);
+}
+
+#[tokio::test]
+async fn a_deny_on_a_claim_reads_each_item_of_a_list_and_each_type() {
+    let app = with_denies().await;
+    for (employment, may_delete) in [
+        (json!("permanent"), true),
+        (json!(["permanent", 8, false]), true),
+        (Value::Null, true),
+        (json!("contractor"), false),
+        (json!(["permanent", "contractor"]), false),
+        (json!(7), false),
+        (json!([1, 7]), false),
+        (json!([7.0]), false),
+        (json!(true), false),
+        (json!([false, true]), false),
+        // What cannot be compared is not known.
+        (json!({ "kind": "contractor" }), false),
+        (json!([["contractor"]]), false),
+        (json!(["permanent", { "kind": "x" }]), false),
+    ] {
+        app.idp.misbehave(|how| {
+            how.extra_claims = json!({ "employment": employment }).as_object().unwrap().clone();
+        });
+        let expected = if may_delete { ALL } else { "create:todos read:todos" };
+        assert_eq!(scopes(&app, "alice").await, expected, "{employment}");
+    }
+}
+
+#[tokio::test]
+async fn an_unverified_address_escapes_no_deny() {
+    let app = with_denies().await;
+    let without_read = "create:todos delete:todos";
+    for (claims, expected) in [
+        (json!({ "email": "a@good.example", "email_verified": true }), ALL),
+        (json!({ "email": "a@contractors.example", "email_verified": true }), without_read),
+        (json!({ "email": "a@contractors.example", "email_verified": false }), without_read),
+        (json!({ "email": "a@good.example", "email_verified": false }), without_read),
+        (json!({ "email": "a@good.example", "email_verified": "true" }), without_read),
+        (json!({ "email": "a@good.example" }), without_read),
+        (json!({ "email": "a@contractors.example.", "email_verified": true }), without_read),
+        (
+            json!({ "email": format!("{}@good.example", "a".repeat(300)), "email_verified": true }),
+            without_read,
+        ),
+        (json!({ "email": "nobody", "email_verified": true }), without_read),
+        // Nobody tells one: there is none.
+        (json!({}), ALL),
+        (json!({ "email": "" }), ALL),
+    ] {
+        app.idp.misbehave(|how| {
+            how.change_id_token = None;
+            how.extra_claims = json!({ "employment": "permanent" }).as_object().unwrap().clone();
+            how.extra_claims.insert("email".to_owned(), Value::Null);
+            how.extra_claims.insert("email_verified".to_owned(), Value::Null);
+            how.extra_claims.extend(claims.as_object().unwrap().clone());
+            how.change_userinfo = Some(|claims| {
+                claims.as_object_mut().unwrap().retain(|name, _| !name.starts_with("email"));
+            });
+        });
+        assert_eq!(scopes(&app, "alice").await, expected, "{claims}");
+    }
+}
+
+/// `email_verified` vouches for the address beside it, and for no other.
+#[tokio::test]
+async fn up_02_the_flag_and_the_address_come_from_one_source() {
+    let resources = "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
+                     scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n\
+                     [[resource.rule]]\nemail_domains = [\"example.com\"]\nallow = [\"read:todos\"]";
+    let setup =
+        Setup { resources: Some(resources.to_owned()), ..super::upstream("trust_email = true") };
+    let app = TestApp::with(setup).await;
+    let bob = "bob@example.com";
+    for (id_token, userinfo, expected) in [
+        (json!({ "email": bob, "email_verified": true }), json!({}), "read:todos"),
+        (json!({}), json!({ "email": bob, "email_verified": true }), "read:todos"),
+        // The flag of one source, the address of another.
+        (json!({ "email_verified": true }), json!({ "email": bob }), ""),
+        (json!({ "email": bob }), json!({ "email_verified": true }), ""),
+        (json!({ "email": bob }), json!({ "email": "b@x.example", "email_verified": true }), ""),
+        (json!({ "email_verified": true }), json!({ "email": bob, "email_verified": false }), ""),
+        (
+            json!({ "email": bob, "email_verified": false }),
+            json!({ "email": bob, "email_verified": true }),
+            "",
+        ),
+        // Userinfo has both, for the address that the ID token tells without a flag.
+        (json!({ "email": bob }), json!({ "email": bob, "email_verified": true }), "read:todos"),
+    ] {
+        app.idp.misbehave(|how| {
+            how.change_id_token = Some(|claims| {
+                let extra = claims["only"].take();
+                let claims = claims.as_object_mut().unwrap();
+                claims.retain(|name, _| !name.starts_with("email") && name != "only");
+                claims.extend(extra.as_object().unwrap().clone());
+            });
+            how.extra_claims = json!({ "only": id_token }).as_object().unwrap().clone();
+            let told = json!({ "sub": "demo-bob" }).as_object().unwrap().clone();
+            let told: serde_json::Map<_, _> =
+                told.into_iter().chain(userinfo.as_object().unwrap().clone()).collect();
+            how.userinfo_answer = Some((200, Value::Object(told).to_string()));
+        });
+        assert_eq!(scopes(&app, "bob").await, expected, "{id_token} {userinfo}");
+    }
+}
