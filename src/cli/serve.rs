@@ -106,6 +106,9 @@ pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
 fn warm_up(app: &App) {
     let app = app.clone();
     tokio::spawn(async move {
+        if let Some(proxy) = app.upstream().proxy() {
+            tracing::info!(proxy, "the identity provider is asked through a proxy");
+        }
         if app.upstream().is_reachable().await {
             tracing::info!("the identity provider is reachable");
         } else {

@@ -66,7 +66,8 @@ pub struct Clients {
 impl Clients {
     /// Clients of this configuration, and those in `storage`.
     pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
-        let http = GuardedClient::new(&config.client_documents.loopback);
+        let documents = &config.client_documents;
+        let http = GuardedClient::new(&documents.loopback, documents.proxies.as_ref());
         let budget = Arc::new(Budget::new(config.limits.client_fetches, storage.metrics().clone()));
         let configured = config.clients.iter().map(|client| {
             let secret_hash = client

@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod keys;
 mod presets;
+mod proxies;
 mod reader;
 mod show;
 mod values;
@@ -34,6 +35,7 @@ pub use presets::{
     ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
     SignOutForm, SubjectForm,
 };
+pub use proxies::{Proxies, Proxy};
 pub use reader::{Problem, Problems};
 pub use values::{PublicUrl, SecretText};
 
@@ -91,6 +93,12 @@ pub struct UpstreamConfig {
     pub preset: &'static Preset,
     /// Its issuer, byte for byte.
     pub issuer: String,
+    /// Where its discovery document is, when that is not below its issuer: a provider inside a cluster.
+    pub discovery_url: Option<Url>,
+    /// Whether Portcullis may speak plain http with it beyond this machine.
+    pub allow_http: bool,
+    /// The proxies on the way to it.
+    pub proxies: Proxies,
     /// Our client id there.
     pub client_id: String,
     /// Our client secret there.
@@ -246,6 +254,8 @@ pub struct ClientDocuments {
     pub allowed_hosts: Option<Vec<String>>,
     /// For tests: hosts on this machine.
     pub loopback: LoopbackHosts,
+    /// The proxies that they are fetched through; `None`: directly.
+    pub proxies: Option<Proxies>,
 }
 
 /// Names that lead to this machine, for tests alone: refused unless our own public URL is on loopback.

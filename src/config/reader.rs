@@ -194,6 +194,14 @@ impl Reader {
         }
     }
 
+    /// Shows a variable of the environment that is no key of ours.
+    pub(super) fn show_variable(&mut self, variable: &str, value: String) {
+        if !self.shown.iter().any(|line| line.key == variable) {
+            let origin = "environment".to_owned();
+            self.shown.push(Line { key: variable.to_owned(), value, origin });
+        }
+    }
+
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.value(key)? {
             Value::String(text) => {

@@ -2,8 +2,11 @@
 //!
 //! We resolve the name ourselves, look at every address, and open the connection to the address that
 //! was looked at: a name that resolves differently a moment later changes nothing. TLS is verified
-//! for the name. No redirects, no proxy, no cookies, no reuse of connections, and bounds on time and
-//! size.
+//! for the name. No redirects, no cookies, no reuse of connections, and bounds on time and size.
+//!
+//! Through a proxy, where an administrator asks for that, the proxy resolves the name, and the addresses
+//! are its business: what is left of the guard is the name itself ([`WebUrl`]: no addresses, no local
+//! names, port 443), TLS for the name, and the bounds.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +24,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::address::PublicAddress;
+use super::proxy::Ways;
 use super::{freshness, tls};
-use crate::config::LoopbackHosts;
+use crate::config::{LoopbackHosts, Proxies};
 use crate::oauth::web_url::WebUrl;
 
 /// Most addresses of one name that are tried.
@@ -67,6 +71,17 @@ pub enum FetchError {
     TooLarge,
 }
 
+impl FetchError {
+    /// Whether no server has answered. Why not says something of our network: a stranger must not be able to
+    /// tell a name that leads inside from one that nobody has.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::ForbiddenAddress | Self::NoAddress | Self::Connection(_) | Self::Timeout => true,
+            Self::Status(_) | Self::NotJson | Self::TooLarge => false,
+        }
+    }
+}
+
 /// What was fetched.
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -82,13 +97,20 @@ pub struct GuardedClient {
     network: Arc<Network>,
     tls: TlsConnector,
     times: Times,
+    ways: Ways,
 }
 
 impl GuardedClient {
-    /// A client of the public internet, and of `loopback` where a test asks for it.
-    pub fn new(loopback: &LoopbackHosts) -> Self {
-        let network = Network::System { loopback: loopback.hosts.clone() };
-        Self { network: Arc::new(network), tls: trusting(&loopback.authority), times: TIMES }
+    /// A client of the public internet, through these proxies if there are any, and of `loopback` where a
+    /// test asks for it.
+    pub fn new(loopback: &LoopbackHosts, proxies: Option<&Proxies>) -> Self {
+        let network = Network::System { named: loopback.hosts.clone() };
+        Self {
+            network: Arc::new(network),
+            tls: trusting(&loopback.authority),
+            times: TIMES,
+            ways: proxies.map(Ways::of).unwrap_or_default(),
+        }
     }
 
     /// Gets the JSON at `url`, at most `limit` bytes of it.
@@ -99,7 +121,20 @@ impl GuardedClient {
     }
 
     async fn exchange(&self, url: &WebUrl, limit: usize) -> Result<Fetched, FetchError> {
+        let place = format!("https://{}/", url.host()).parse().map_err(broken)?;
+        if let Some(hop) = self.ways.through(&place) {
+            let to_proxy = super::connector(self.times.connect);
+            let stream = hop.open(to_proxy, self.times.total).await.map_err(broken)?;
+            return self.secured(TokioIo::new(stream), url, limit).await;
+        }
         let stream = self.connect(url.host()).await?;
+        self.secured(stream, url, limit).await
+    }
+
+    async fn secured<S>(&self, stream: S, url: &WebUrl, limit: usize) -> Result<Fetched, FetchError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let name = ServerName::try_from(url.host().to_owned()).map_err(broken)?;
         let stream = self.tls.connect(name, stream).await.map_err(broken)?;
         converse(stream, url, limit).await
@@ -185,8 +220,9 @@ where
 enum Network {
     /// The system's resolver and sockets.
     System {
-        /// Names that lead elsewhere; empty but in tests.
-        loopback: BTreeMap<String, SocketAddr>,
+        /// What names mean, before the resolver is asked; empty but in tests. One on loopback is dialled
+        /// as it is; any other is what the name resolves to, and is looked at like any address.
+        named: BTreeMap<String, SocketAddr>,
     },
     /// A stage: names resolve as a test says, and every address dialled is written down.
     #[cfg(test)]
@@ -196,8 +232,8 @@ enum Network {
 impl Network {
     fn loopback(&self, host: &str) -> Option<SocketAddr> {
         match self {
-            Self::System { loopback } => {
-                loopback.get(host).copied().filter(|address| address.ip().is_loopback())
+            Self::System { named } => {
+                named.get(host).copied().filter(|address| address.ip().is_loopback())
             }
             #[cfg(test)]
             Self::Staged(_) => None,
@@ -206,10 +242,13 @@ impl Network {
 
     async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, FetchError> {
         match self {
-            Self::System { .. } => tokio::net::lookup_host((host, 443))
-                .await
-                .map(|found| found.map(|address| address.ip()).collect())
-                .map_err(|_| FetchError::NoAddress),
+            Self::System { named } => match named.get(host) {
+                Some(address) => Ok(vec![address.ip()]),
+                None => tokio::net::lookup_host((host, 443))
+                    .await
+                    .map(|found| found.map(|address| address.ip()).collect())
+                    .map_err(|_| FetchError::NoAddress),
+            },
             #[cfg(test)]
             Self::Staged(stage) => Ok(stage.resolve(host)),
         }

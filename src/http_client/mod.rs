@@ -1,18 +1,20 @@
 //! Guarded outgoing HTTP, for everything that is not the gateway: bounded in time and size, no
-//! redirects, no proxy from the environment, no cookies. What a stranger names is fetched by
-//! [`guarded`], from public addresses alone.
+//! redirects, no cookies, and through a proxy where the environment names one ([`proxy`]). What a stranger
+//! names is fetched by [`guarded`], from public addresses alone.
 
 pub mod address;
 mod freshness;
 pub mod guarded;
+pub mod proxy;
+mod route;
 mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Response, Uri};
+use axum::http::{Extensions, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,7 +22,10 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::config::Proxies;
 use crate::telemetry::metrics::{Answered, Metrics};
+use proxy::{ProxyFailed, Ways};
+use route::{Route, Used};
 
 /// Largest answer read.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -29,8 +34,11 @@ const MAX_ANSWER: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Plain HTTP beyond this machine.
-    #[error("http:// is allowed on loopback only")]
+    #[error("http:// is allowed on loopback only, or with allow_http in [upstream]")]
     NotHttps,
+    /// The proxy on the way let nothing through.
+    #[error(transparent)]
+    Proxy(#[from] ProxyFailed),
     /// No connection, no TLS, or it broke.
     #[error("no connection: {0}")]
     Connection(String),
@@ -50,21 +58,39 @@ pub type Connector = HttpsConnector<HttpConnector>;
 
 /// Makes a connector. A system without root certificates can still speak to loopback.
 pub fn connector(connect_timeout: Duration) -> Connector {
+    with_tls(tcp(connect_timeout))
+}
+
+fn tcp(connect_timeout: Duration) -> HttpConnector {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(connect_timeout));
+    http
+}
+
+fn with_tls<T>(inner: T) -> HttpsConnector<T> {
     HttpsConnectorBuilder::new()
         .with_tls_config(tls::of_the_system())
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http)
+        .wrap_connector(inner)
 }
+
+/// A connection to wait for, by itself or within the time of a whole request.
+const LONGEST_CONNECT: Duration = Duration::from_secs(5);
+
+type Sender = Client<HttpsConnector<Route>, Full<Bytes>>;
 
 /// The client. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
-    client: Client<Connector, Full<Bytes>>,
+    /// Keeps its connections.
+    keeping: Sender,
+    /// Opens one for each request.
+    opening: Sender,
+    ways: Ways,
+    allow_http: bool,
     timeout: Duration,
     metrics: Option<Metrics>,
     /// So many at once.
@@ -72,12 +98,31 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client whose every request ends within `timeout`.
-    pub fn new(timeout: Duration) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector(timeout.min(Duration::from_secs(5))));
-        Self { client, timeout, metrics: None, places: None }
+    /// A client whose every request ends within `timeout`, and takes the way that `proxies` leave.
+    pub fn new(timeout: Duration, proxies: &Proxies) -> Self {
+        let (connect, ways) = (timeout.min(LONGEST_CONNECT), Ways::of(proxies));
+        let route = with_tls(Route {
+            ways: ways.clone(),
+            direct: tcp(connect),
+            to_proxy: connector(connect),
+            within: connect,
+        });
+        let mut builder = Client::builder(TokioExecutor::new());
+        let keeping = builder.pool_idle_timeout(Duration::from_secs(30)).build(route.clone());
+        let opening = builder.pool_max_idle_per_host(0).build(route);
+        let (allow_http, metrics, places) = (false, None, None);
+        Self { keeping, opening, ways, allow_http, timeout, metrics, places }
+    }
+
+    /// With `allow`, requests may go over plain HTTP beyond this machine.
+    #[must_use]
+    pub fn allowing_http(self, allow: bool) -> Self {
+        Self { allow_http: allow, ..self }
+    }
+
+    /// What may be said of the proxy that requests to `url` go through; `None`: they go directly.
+    pub fn proxy_for(&self, url: &str) -> Option<String> {
+        self.ways.shown(&url.parse().ok()?)
     }
 
     /// The same connections, and another time within which every request ends.
@@ -129,15 +174,12 @@ impl HttpClient {
         request: Request<Vec<u8>>,
         until: Instant,
     ) -> Result<Response<Vec<u8>>, HttpError> {
-        check_scheme(request.uri())?;
+        if !self.allow_http {
+            check_scheme(request.uri())?;
+        }
         let request = request.map(|body| Full::new(Bytes::from(body)));
         let exchange = async {
-            let answer = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| HttpError::Connection(innermost(&error)))?;
-            let (parts, body) = answer.into_parts();
+            let (parts, body) = self.head(request).await?.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
                     HttpError::TooLarge
@@ -151,6 +193,53 @@ impl HttpClient {
             .await
             .map_err(|_| HttpError::Timeout(self.timeout))?
     }
+
+    /// The answer, up to its body.
+    ///
+    /// The other side may close a kept connection in the moment it is used again, and then nobody knows
+    /// whether the request was read. A GET is sent once more, on a new connection. Whatever else there
+    /// is (codes and refresh tokens, which count once) goes on a connection of its own from the start.
+    async fn head(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
+        if request.method() != Method::GET {
+            return self.opening.request(request).await.map_err(|error| failed(&error));
+        }
+        let again = request.clone();
+        match self.keeping.request(request).await {
+            Ok(answer) => {
+                if let Some(used) = answer.extensions().get::<Used>() {
+                    used.mark();
+                }
+                Ok(answer)
+            }
+            Err(error) if was_kept(&error) => {
+                tracing::debug!("a kept connection was closed meanwhile; asking on a new one");
+                self.opening.request(again).await.map_err(|error| failed(&error))
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+/// Whether a request failed on a connection that had carried an answer before.
+fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut known = Extensions::new();
+    if let Some(connection) = error.connect_info() {
+        connection.get_extras(&mut known);
+    }
+    known.get::<Used>().is_some_and(Used::is_marked)
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> HttpError {
+    let mut cause = error;
+    loop {
+        if let Some(proxy) = cause.downcast_ref::<ProxyFailed>() {
+            return HttpError::Proxy(proxy.clone());
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return HttpError::Connection(cause.to_string()),
+        }
+    }
 }
 
 fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
@@ -160,7 +249,11 @@ fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
         Ok(_) => Answered::Ok,
         Err(HttpError::Timeout(_)) => Answered::TimedOut,
         Err(
-            HttpError::NotHttps | HttpError::Connection(_) | HttpError::TooLarge | HttpError::Busy,
+            HttpError::NotHttps
+            | HttpError::Proxy(_)
+            | HttpError::Connection(_)
+            | HttpError::TooLarge
+            | HttpError::Busy,
         ) => Answered::Unreachable,
     }
 }
@@ -198,7 +291,7 @@ mod tests {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", silent.local_addr().unwrap());
         let request = || Request::get(&url).body(Vec::new()).unwrap();
-        let patient = HttpClient::new(Duration::from_mins(1)).at_most(1);
+        let patient = HttpClient::new(Duration::from_mins(1), &Proxies::default()).at_most(1);
         let hasty = patient.with_timeout(Duration::from_millis(50)).at_most(1);
 
         let turned_away = tokio::select! {
@@ -209,5 +302,128 @@ mod tests {
         assert!(matches!(turned_away, Err(HttpError::Busy)), "{turned_away:?}");
         let came = hasty.send(request()).await;
         assert!(matches!(came, Err(HttpError::Timeout(_))), "the place was given back: {came:?}");
+    }
+
+    /// A server that answers one request on each connection, and does what it does when another comes.
+    struct Closing {
+        url: String,
+        /// Requests of each connection.
+        connections: Arc<std::sync::Mutex<Vec<usize>>>,
+    }
+
+    /// What happens to a second request.
+    #[derive(Clone, Copy, Debug)]
+    enum Second {
+        /// Closed without a word.
+        Closed,
+        /// Closed with a reset.
+        Reset,
+        /// Half a status line.
+        Half,
+        /// Answered.
+        Answered,
+    }
+
+    impl Closing {
+        async fn start(first: bool, second: Second) -> Self {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let connections: Arc<std::sync::Mutex<Vec<usize>>> = Arc::default();
+            let seen = Arc::clone(&connections);
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let number = {
+                        let mut seen = seen.lock().unwrap();
+                        seen.push(0);
+                        seen.len() - 1
+                    };
+                    let seen = Arc::clone(&seen);
+                    tokio::spawn(async move {
+                        let mut buffer = [0; 4096];
+                        loop {
+                            if !matches!(stream.read(&mut buffer).await, Ok(1..)) {
+                                return;
+                            }
+                            let count = {
+                                let mut seen = seen.lock().unwrap();
+                                seen[number] += 1;
+                                seen[number]
+                            };
+                            let answer = match (count, second) {
+                                (1, _) if !first => return,
+                                (1, _) | (_, Second::Answered) => {
+                                    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+                                }
+                                (_, Second::Half) => "HTTP/1.1 2",
+                                (_, Second::Closed) => return,
+                                (_, Second::Reset) => {
+                                    let linger = Some(Duration::ZERO);
+                                    let _ = socket2::SockRef::from(&stream).set_linger(linger);
+                                    return;
+                                }
+                            };
+                            let _ = stream.write_all(answer.as_bytes()).await;
+                            if answer.len() < 20 {
+                                return;
+                            }
+                        }
+                    });
+                }
+            });
+            Self { url, connections }
+        }
+
+        fn requests(&self) -> Vec<usize> {
+            self.connections.lock().unwrap().clone()
+        }
+    }
+
+    /// What is sent twice, and what never is.
+    #[tokio::test]
+    async fn a_request_that_a_kept_connection_swallowed_is_sent_once_more_only_when_that_is_safe() {
+        for (method, second, requests) in [
+            ("GET", Second::Closed, vec![2, 1]),
+            ("GET", Second::Reset, vec![2, 1]),
+            ("GET", Second::Answered, vec![2]),
+            // Half an answer does no harm either: a GET may be sent twice.
+            ("GET", Second::Half, vec![2, 1]),
+            // Never on a connection that could swallow it.
+            ("POST", Second::Closed, vec![1, 1]),
+            ("POST", Second::Answered, vec![1, 1]),
+            ("PUT", Second::Closed, vec![1, 1]),
+        ] {
+            let server = Closing::start(true, second).await;
+            let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
+            let request = |method: &str| {
+                Request::builder().method(method).uri(&server.url).body(b"x".to_vec()).unwrap()
+            };
+            let get = Request::get(&server.url).body(Vec::new()).unwrap();
+            let first = client.send(get).await;
+            assert!(first.is_ok(), "{first:?}");
+            for _ in 0..100 {
+                tokio::task::yield_now().await; // until the connection is kept
+            }
+            let again = if method == "GET" {
+                client.send(Request::get(&server.url).body(Vec::new()).unwrap()).await
+            } else {
+                client.send(request(method)).await
+            };
+            assert!(again.is_ok(), "{method} {second:?}: {again:?}");
+            assert_eq!(server.requests(), requests, "{method} {second:?}");
+        }
+    }
+
+    /// A new connection that fails is no kept one: that is an outage, and asked about once.
+    #[tokio::test]
+    async fn what_fails_on_a_new_connection_is_not_sent_again() {
+        for method in ["GET", "POST"] {
+            let server = Closing::start(false, Second::Closed).await;
+            let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
+            let request = Request::builder().method(method).uri(&server.url).body(Vec::new());
+            let answer = client.send(request.unwrap()).await;
+            assert!(matches!(answer, Err(HttpError::Connection(_))), "{answer:?}");
+            assert_eq!(server.requests(), [1], "{method}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod claims;
+mod endpoints;
 #[cfg(test)]
 mod fixtures;
 mod github;
@@ -89,7 +90,8 @@ impl Upstream {
         storage: Storage,
         at_once: usize,
     ) -> Self {
-        let http = HttpClient::new(config.timeout);
+        let http = HttpClient::new(config.timeout, &config.proxies);
+        let http = http.allowing_http(config.allow_http);
         let http = http.counting_in(storage.metrics().clone()).at_most(at_once);
         Self(Arc::new(Inner {
             config,
@@ -114,17 +116,26 @@ impl Upstream {
         at_once: usize,
     ) -> Self {
         let inner = &self.0;
+        let (new, old) = (&config, &inner.config);
+        // Asked at another place, or no longer over http: what it said before does not count.
+        let same = new.discovery_url == old.discovery_url && new.allow_http == old.allow_http;
+        let http = inner.http.with_timeout(config.timeout).at_most(at_once);
         Self(Arc::new(Inner {
-            http: inner.http.with_timeout(config.timeout).at_most(at_once),
+            http: http.allowing_http(config.allow_http),
             config,
             redirect_uri: inner.redirect_uri.clone(),
             recheck,
             clock: inner.clock.clone(),
             storage: inner.storage.clone(),
-            provider: Arc::clone(&inner.provider),
+            provider: if same { Arc::clone(&inner.provider) } else { Arc::default() },
             in_flight: Arc::clone(&inner.in_flight),
             breaker: Arc::clone(&inner.breaker),
         }))
+    }
+
+    /// What may be said of the proxy that the provider is asked through; `None`: it is asked directly.
+    pub fn proxy(&self) -> Option<String> {
+        self.0.http.proxy_for(&self.0.first_address())
     }
 
     /// Whether the provider's metadata is at hand. Asks nobody: a probe must not wait for the provider.

@@ -4,22 +4,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{Request, StatusCode, header};
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType,
     CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
     CoreResponseType, CoreSubjectIdentifierType,
 };
 use openidconnect::{
-    AdditionalProviderMetadata, DiscoveryError, IssuerUrl, JsonWebKeySet, ProviderMetadata,
+    AdditionalProviderMetadata, DiscoveryError, JsonWebKeySet, ProviderMetadata, TokenUrl,
+    UserInfoUrl,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, RwLock};
 
+use super::endpoints::{ENDPOINTS, carriage, remedy};
 use super::provider_key::ProviderKey;
 use super::{Inner, LoginFailed, UpstreamError};
 use crate::clock::Timestamp;
 use crate::config::Protocol;
-use crate::http_client::{HttpError, is_loopback};
+use crate::http_client::HttpError;
 
 /// Metadata is asked for anew after this.
 const FRESH: Duration = Duration::from_hours(1);
@@ -169,28 +172,83 @@ impl Inner {
             let metadata = self.github_metadata()?;
             return Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now });
         }
-        let issuer = IssuerUrl::new(self.config.issuer.clone())
-            .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
-        let metadata = Metadata::discover_async(issuer, &self.caller())
+        let metadata = self.discovery_document().await?;
+        self.check_endpoints(&metadata)?;
+        let keys = JsonWebKeySet::fetch_async(metadata.jwks_uri(), &self.caller())
             .await
             .map_err(|error| explain(&error))?;
-        let endpoints = [
-            Some(metadata.authorization_endpoint().url()),
-            metadata.token_endpoint().map(openidconnect::TokenUrl::url),
-            metadata.userinfo_endpoint().map(openidconnect::UserInfoUrl::url),
-        ];
+        let metadata = metadata.set_jwks(keys);
+        let now = self.clock.now();
+        Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
+    }
+
+    /// Where the discovery document is.
+    pub(super) fn discovery_address(&self) -> String {
+        match &self.config.discovery_url {
+            Some(url) => url.to_string(),
+            None => discovery_of(&self.config.issuer),
+        }
+    }
+
+    /// Where the provider is asked first.
+    pub(super) fn first_address(&self) -> String {
+        match self.config.preset.protocol {
+            Protocol::Oidc => self.discovery_address(),
+            Protocol::GitHub => self.github_api(),
+        }
+    }
+
+    /// The document, without the keys. Wherever it was found, it must be about the configured issuer.
+    async fn discovery_document(&self) -> Result<Metadata, UpstreamError> {
+        let unreachable =
+            |reason: &dyn std::fmt::Display| UpstreamError::Unreachable(reason.to_string());
+        let request = Request::get(self.discovery_address())
+            .header(header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
+        let response = self.http.send(request).await.map_err(|error| unreachable(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(unreachable(&format!("discovery answered {}", response.status())));
+        }
+        // A page of something in between, while the provider is away.
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        let media_type = media_type.map(|value| value.to_str().unwrap_or_default().trim());
+        let bare = media_type.and_then(|text| text.split(';').next()).map(str::trim);
+        if bare.is_some_and(|bare| !bare.eq_ignore_ascii_case("application/json")) {
+            return Err(unreachable(&"discovery answered with something other than JSON"));
+        }
+        let metadata: Metadata = serde_json::from_slice(response.body()).map_err(|_| {
+            let reason = "the discovery document is not what it should be";
+            UpstreamError::Misconfigured(reason.to_owned())
+        })?;
+        let (stated, configured) = (metadata.issuer().as_str(), &self.config.issuer);
+        if stated != configured {
+            let reason = format!("it calls itself {stated:?}, and the issuer is {configured:?}");
+            return Err(UpstreamError::Misconfigured(reason));
+        }
+        Ok(metadata)
+    }
+
+    /// Before anything is asked at any of them.
+    fn check_endpoints(&self, metadata: &Metadata) -> Result<(), UpstreamError> {
         if metadata.token_endpoint().is_none() {
             return Err(UpstreamError::Misconfigured("no token_endpoint".to_owned()));
         }
-        for endpoint in endpoints.into_iter().flatten() {
-            let loopback = endpoint.host_str().is_some_and(is_loopback);
-            if endpoint.scheme() != "https" && !loopback {
-                let reason = format!("{} is not https", endpoint.path());
+        for (name, asker) in ENDPOINTS {
+            let url = match name {
+                "authorization_endpoint" => Some(metadata.authorization_endpoint().url()),
+                "token_endpoint" => metadata.token_endpoint().map(TokenUrl::url),
+                "userinfo_endpoint" => metadata.userinfo_endpoint().map(UserInfoUrl::url),
+                _ => Some(metadata.jwks_uri().url()),
+            };
+            if let Some(url) = url
+                && carriage(url, asker, self.config.allow_http).is_none()
+            {
+                let reason = format!("{name} is not https; {}", remedy(url, asker));
                 return Err(UpstreamError::Misconfigured(reason));
             }
         }
-        let now = self.clock.now();
-        Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
+        Ok(())
     }
 
     /// Asks for the keys again after a signature by an unknown one; at most once a minute, and not at
@@ -236,16 +294,20 @@ impl Inner {
     }
 }
 
+/// Where the document of an issuer is (OpenID Connect Discovery §4).
+pub(super) fn discovery_of(issuer: &str) -> String {
+    format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
+}
+
 fn explain(error: &DiscoveryError<HttpError>) -> UpstreamError {
     match error {
         DiscoveryError::Request(cause) => UpstreamError::Unreachable(cause.to_string()),
         DiscoveryError::Response(status, _, _) => {
-            UpstreamError::Unreachable(format!("discovery answered {status}"))
+            UpstreamError::Unreachable(format!("the keys were answered with {status}"))
         }
-        DiscoveryError::Parse(_) => UpstreamError::Misconfigured(
-            "the discovery document is not what it should be".to_owned(),
-        ),
-        DiscoveryError::Validation(reason) => UpstreamError::Misconfigured(reason.clone()),
+        DiscoveryError::Parse(_) => {
+            UpstreamError::Misconfigured("its keys are not what they should be".to_owned())
+        }
         other => UpstreamError::Misconfigured(other.to_string()),
     }
 }

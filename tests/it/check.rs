@@ -44,6 +44,40 @@ async fn check(app: &TestApp, config: &str) -> (Vec<Value>, i32) {
     (json["findings"].as_array().unwrap().clone(), output.status.code().unwrap())
 }
 
+/// The same with variables of the environment.
+pub(crate) async fn check_with(
+    app: &TestApp,
+    config: &str,
+    env: &[(&'static str, String)],
+) -> (Vec<Value>, i32) {
+    let folder = app.database.folder.clone();
+    std::fs::write(folder.join("portcullis.toml"), config).unwrap();
+    let env = env.to_vec();
+    let output = tokio::task::spawn_blocking(move || {
+        let env: Vec<(&str, &str)> =
+            env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        run(&folder, &["check", "--json"], &env)
+    });
+    let output = output.await.unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)));
+    // That secrets stand in the file itself is warned about, and no matter here.
+    let mut findings = json["findings"].as_array().unwrap().clone();
+    let in_file =
+        |finding: &Value| finding["found"].as_str().unwrap().contains("stands in the file");
+    findings.retain(|finding| !in_file(finding));
+    let warned = findings.iter().any(|finding| finding["severity"] == "warning");
+    let code = output.status.code().unwrap();
+    (findings, if code == 1 && !warned { 0 } else { code })
+}
+
+/// What a probe found.
+#[track_caller]
+pub(crate) fn finding<'a>(findings: &'a [Value], probe: &str) -> &'a Value {
+    let found = findings.iter().find(|finding| finding["probe"] == probe);
+    found.unwrap_or_else(|| panic!("no {probe} in {findings:#?}"))
+}
+
 #[track_caller]
 fn severity<'a>(findings: &'a [Value], probe: &str) -> &'a str {
     let found = findings.iter().find(|finding| finding["probe"] == probe);

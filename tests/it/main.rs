@@ -63,6 +63,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod moving_clock;
+mod network_shapes;
 mod outages;
 mod proxies;
 mod quotas;

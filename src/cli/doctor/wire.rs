@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, Request, header};
 use serde_json::Value;
 use url::Url;
 
+use crate::config::Proxies;
 use crate::http_client::HttpClient;
 
 /// A server that takes longer loses clients.
@@ -73,7 +74,9 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new() -> Self {
-        Self { http: HttpClient::new(TIMEOUT), known: HashMap::new() }
+        // As clients elsewhere would: through no proxy of this machine.
+        let http = HttpClient::new(TIMEOUT, &Proxies::default());
+        Self { http, known: HashMap::new() }
     }
 
     /// Sends what was not sent before. An error is the lack of an answer.

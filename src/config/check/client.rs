@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use toml::Value;
 
 use super::super::reader::Reader;
-use super::super::{ClientConfig, ClientDocuments, LoopbackHosts, PublicUrl, SecretText};
+use super::super::{ClientConfig, ClientDocuments, LoopbackHosts, Proxies, PublicUrl, SecretText};
 use super::SHORTEST_KEY;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
 use crate::oauth::redirect_uri::RedirectPolicy;
@@ -155,7 +155,11 @@ fn jwks(r: &mut Reader, key: &str) -> Option<Json> {
     json
 }
 
-pub(super) fn documents(r: &mut Reader, public_url: Option<&PublicUrl>) -> ClientDocuments {
+pub(super) fn documents(
+    r: &mut Reader,
+    public_url: Option<&PublicUrl>,
+    proxies: &Proxies,
+) -> ClientDocuments {
     const HOSTS: &str = "client_documents.allowed_hosts";
     let enabled = r.flag("client_documents.enabled", true);
     let allowed_hosts = r.texts(HOSTS);
@@ -166,7 +170,21 @@ pub(super) fn documents(r: &mut Reader, public_url: Option<&PublicUrl>) -> Clien
             r.problem(HOSTS, Some(format!("{host:?}")), "is not a public host name", remedy);
         }
     }
-    ClientDocuments { enabled, allowed_hosts, loopback: loopback_hosts(r, public_url) }
+    let proxies = through_proxy(r, proxies);
+    ClientDocuments { enabled, allowed_hosts, loopback: loopback_hosts(r, public_url), proxies }
+}
+
+/// The proxies that documents are fetched through, when the administrator says so: then the proxy resolves
+/// the names, and nobody here sees where they lead.
+fn through_proxy(r: &mut Reader, proxies: &Proxies) -> Option<Proxies> {
+    const KEY: &str = "client_documents.through_proxy";
+    let through = r.flag(KEY, false);
+    if through && proxies.https.is_none() {
+        r.warnings.push(format!(
+            "{KEY} is true and HTTPS_PROXY is not set: what clients publish is fetched directly"
+        ));
+    }
+    through.then(|| proxies.clone())
 }
 
 /// For tests alone: names that lead to this machine. A server that others can reach refuses them.

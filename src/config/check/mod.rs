@@ -3,6 +3,8 @@
 mod admin;
 mod client;
 mod enforcement;
+mod inside;
+mod proxies;
 mod rates;
 mod resource;
 mod upstream;
@@ -54,8 +56,9 @@ pub(super) fn load(
     let redirect_schemes = redirect_schemes(&mut r);
     let allowed_origins = allowed_origins(&mut r);
     let trusted_proxies = rates::trusted_proxies(&mut r);
+    let proxies = proxies::read(&mut r, env);
     let resources = resource::all(&mut r, env, public_url.as_ref());
-    let upstream = upstream::read(&mut r, env, &resources);
+    let upstream = upstream::read(&mut r, env, &resources, &proxies);
     let admin = admin::read(&mut r, env, public_url.as_ref());
     let client_approval = client_approval(&mut r);
     if client_approval == ClientApproval::FirstUse && admin.is_none() {
@@ -69,7 +72,7 @@ pub(super) fn load(
     let tokens = tokens(&mut r);
     let limits = limits(&mut r, public_url.as_ref(), listen);
     let clients = client::all(&mut r, env, &redirect_schemes, limits.redirect_uris);
-    let client_documents = client::documents(&mut r, public_url.as_ref());
+    let client_documents = client::documents(&mut r, public_url.as_ref(), &proxies);
     let accept_token_endpoint_audience = client::accept_token_endpoint_audience(&mut r);
     r.report_unknown_keys();
 

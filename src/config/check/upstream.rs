@@ -8,17 +8,19 @@ use url::Url;
 use super::super::presets::{Key, KeyKind, OPEN_WORLDS, Offline, PRESETS, Preset, Protocol};
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
-use super::super::{ClaimPlan, ClaimSource, ClientAuth, ResourceConfig, UpstreamConfig};
-use super::one_of;
+use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
+use super::{inside, one_of};
 use crate::policy::{ClaimPath, ClaimShape};
 
 pub(super) fn read(
     r: &mut Reader,
     env: &BTreeMap<String, String>,
     resources: &[ResourceConfig],
+    proxies: &Proxies,
 ) -> Option<UpstreamConfig> {
     let preset = preset(r);
     let issuer = preset.and_then(|preset| issuer(r, preset));
+    let (discovery_url, allow_http) = inside::read(r, preset);
     let client_id =
         r.required_text("upstream.client_id", "copy it from the client you made at the provider");
     let client_secret = client_secret(r, env);
@@ -67,6 +69,9 @@ pub(super) fn read(
         preset,
         name: name.or(host).unwrap_or_else(|| preset.name.to_owned()),
         issuer,
+        discovery_url,
+        allow_http,
+        proxies: proxies.clone(),
         client_id,
         client_secret,
         scopes,
@@ -154,7 +159,7 @@ fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
             &format!("upstream.{key}"),
             Some(format!("{issuer:?}")),
             "does not make a usable issuer",
-            "use https:// (http:// is for loopback only), without query and fragment",
+            "use https:// (http:// is for loopback only), without query and fragment; for a provider inside a cluster write its public address here, and the inner one into discovery_url",
         );
         return None;
     }

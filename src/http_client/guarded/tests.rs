@@ -107,6 +107,7 @@ impl Play {
             network: Arc::new(Network::Staged(Arc::clone(&stage))),
             tls: trusting(authority.pem().as_bytes()),
             times: Times { connect: Duration::from_secs(2), total: Duration::from_millis(500) },
+            ways: Ways::default(),
         };
         Self { client, stage, accepted }
     }

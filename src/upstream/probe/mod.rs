@@ -1,6 +1,7 @@
 //! Read-only probes of the identity provider (identity-provider guide §6.4): safe to run against
 //! production, nobody is signed in, nothing is changed.
 
+mod network;
 mod sign_in;
 
 use std::time::Duration;
@@ -10,12 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use url::Url;
 
 use super::Upstream;
 use crate::config::{ClientAuth, Offline, Protocol};
-use crate::http_client::{HttpError, is_loopback};
+use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
+use network::remedy_of;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,7 +78,7 @@ impl Upstream {
             return findings.0;
         }
         if let Some(document) = self.probe_discovery(&mut findings).await {
-            probe_endpoints(&document, &mut findings);
+            self.probe_endpoints(&document, &mut findings);
             self.probe_keys(&document, &mut findings).await;
             self.probe_secret(&document, &mut findings).await;
             self.probe_authorize(&document, &mut findings).await;
@@ -101,7 +102,9 @@ impl Upstream {
             .header(header::USER_AGENT, "portcullis")
             .body(body.into_bytes());
         let Ok(request) = request else { return };
-        match self.0.http.send(request).await.map(|response| response.status().as_u16()) {
+        let answer = self.0.http.send(request).await;
+        let Ok(answer) = self.tell_network(answer, &self.0.github_api(), findings) else { return };
+        match answer.map(|response| response.status().as_u16()) {
             Ok(404 | 422) => findings.add(PROBE, Severity::Ok, "accepted"),
             Ok(401) => {
                 let mend = format!("copy both anew from: {}", config.preset.console.secret);
@@ -111,7 +114,8 @@ impl Upstream {
                 findings.add(PROBE, Severity::Inconclusive, format!("GitHub answers {status}"));
             }
             Err(error) => {
-                findings.add(PROBE, Severity::Failed, format!("GitHub cannot be reached: {error}"));
+                let found = format!("GitHub cannot be reached: {error}");
+                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
             }
         }
         let register = format!("{}:\n{}", config.preset.console.redirect_uri, self.0.redirect_uri);
@@ -130,13 +134,13 @@ impl Upstream {
     async fn probe_discovery(&self, findings: &mut Findings) -> Option<Value> {
         const PROBE: &str = "discovery";
         let issuer = &self.0.config.issuer;
-        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let response = match self.get(&url).await {
+        let url = self.0.discovery_address();
+        let response = match self.first_answer(&url, findings).await {
             Ok(response) => response,
-            Err(error) => {
+            Err(None) => return None,
+            Err(Some(error)) => {
                 let found = format!("{url} cannot be had: {error}");
-                let mend = "check the address, and that this machine may reach it";
-                findings.mend(PROBE, Severity::Failed, found, mend);
+                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
                 return None;
             }
         };
@@ -158,12 +162,7 @@ impl Upstream {
         let stated = document["issuer"].as_str().unwrap_or_default();
         if stated != issuer {
             let found = format!("the provider calls itself {stated:?}, and you wrote {issuer:?}");
-            let slash = stated.trim_end_matches('/') == issuer.trim_end_matches('/');
-            let mend = if slash {
-                "only a slash at the end differs; write the issuer exactly as the provider does"
-            } else {
-                "write the issuer exactly as the provider does; a custom domain or host name setting of the provider changes it"
-            };
+            let mend = self.remedy_of_another_issuer(stated, &url);
             findings.mend(PROBE, Severity::Failed, found, mend);
             return None;
         }
@@ -342,31 +341,6 @@ impl Upstream {
                 .to_owned()
         };
         findings.add("logout", Severity::Ok, found);
-    }
-}
-
-fn probe_endpoints(document: &Value, findings: &mut Findings) {
-    const PROBE: &str = "endpoints";
-    for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
-        let url = document[name].as_str().and_then(|url| Url::parse(url).ok());
-        let safe = url
-            .as_ref()
-            .is_some_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback));
-        if !safe {
-            let found = match document[name].as_str() {
-                Some(url) => format!("{name} is not https: {url}"),
-                None => format!("{name} is missing"),
-            };
-            findings.add(PROBE, Severity::Failed, found);
-            return;
-        }
-    }
-    let methods = texts(&document["code_challenge_methods_supported"]);
-    if !methods.is_empty() && !methods.contains(&"S256") {
-        let found = "the provider does not list PKCE with S256, which we always send";
-        findings.add(PROBE, Severity::Warning, found);
-    } else {
-        findings.add(PROBE, Severity::Ok, "all there, over https");
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::super::Upstream;
+use super::network::remedy_of;
 use super::{Findings, Severity, texts};
 use crate::config::Offline;
 use crate::http_client::HttpError;
@@ -26,8 +27,16 @@ impl Upstream {
         };
         let response = match self.knock(url).await {
             Ok(response) => response,
+            // Browsers go to the public address, which a machine inside the cluster need not reach.
+            Err(error) if self.0.config.discovery_url.is_some() => {
+                let found = format!("this machine cannot ask where people sign in: {error}");
+                let register = format!("{}:\n{redirect_uri}", console.redirect_uri);
+                findings.mend(PROBE, Severity::Inconclusive, found, register);
+                return;
+            }
             Err(error) => {
-                findings.add(PROBE, Severity::Failed, format!("no answer: {error}"));
+                let found = format!("no answer: {error}");
+                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
                 return;
             }
         };

@@ -11,11 +11,13 @@ pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod signer;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use portcullis::app::{App, Reloaded};
@@ -47,6 +49,10 @@ pub(crate) struct TestApp {
     pub database: Database,
     pub http: Http,
     config: String,
+    /// Environment variables that the server finds.
+    env: BTreeMap<String, String>,
+    /// What names resolve to, for the guard of what strangers name.
+    resolves: BTreeMap<String, SocketAddr>,
     plays_persona: bool,
     running: Option<Running>,
 }
@@ -82,6 +88,11 @@ pub(crate) struct Setup {
     pub after_admin: String,
     /// In place of the resource with its rules; `{todo}` stands for the to-do server's URL.
     pub resources: Option<String>,
+    /// Environment variables that the server finds, such as those that name proxies.
+    pub env: Vec<(&'static str, String)>,
+    /// What names resolve to when strangers bring them. No file can say that: it would be a way around
+    /// the guard.
+    pub resolves: Vec<(&'static str, &'static str)>,
 }
 
 impl TestApp {
@@ -116,6 +127,10 @@ impl TestApp {
         let admin_table = format!("[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]");
         let config = [config, admin_table, setup.after_admin].join("\n");
         let (http, plays_persona, running) = (Http::default(), setup.persona.is_some(), None);
+        let env = setup.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let resolved =
+            |(name, to): &(&str, &str)| ((*name).to_owned(), format!("{to}:443").parse().unwrap());
+        let (env, resolves) = (env.collect(), setup.resolves.iter().map(resolved).collect());
         let mut app = Self {
             url,
             admin_url,
@@ -125,6 +140,8 @@ impl TestApp {
             database,
             http,
             config,
+            env,
+            resolves,
             plays_persona,
             running,
         };
@@ -152,7 +169,8 @@ impl TestApp {
 
     /// The application's configuration, for starting another one.
     pub(crate) fn config(&self) -> Config {
-        let mut config = loaded(&self.config);
+        let mut config = loaded(&self.config, &self.env);
+        config.client_documents.loopback.hosts.extend(self.resolves.clone());
         if self.plays_persona {
             self.idp.issuer().clone_into(&mut config.upstream.issuer);
         }
@@ -179,7 +197,7 @@ impl TestApp {
     /// Reads the configuration again, as it is written now.
     pub(crate) async fn reload(&self) -> Reloaded {
         let text = self.config.clone();
-        let read = Config::load(Some((Path::new("test.toml"), text)), &BTreeMap::new());
+        let read = Config::load(Some((Path::new("test.toml"), text)), &self.env);
         self.running.as_ref().unwrap().app.reload(read, "a test").await
     }
 
@@ -280,8 +298,8 @@ pub(crate) async fn around(url: &str, clock: &Clock) -> (IdentityProvider, TodoS
     (idp.unwrap(), todo.unwrap())
 }
 
-fn loaded(text: &str) -> Config {
-    Config::load(Some((Path::new("test.toml"), text.to_owned())), &BTreeMap::new())
+fn loaded(text: &str, env: &BTreeMap<String, String>) -> Config {
+    Config::load(Some((Path::new("test.toml"), text.to_owned())), env)
         .unwrap_or_else(|problems| panic!("{problems}"))
         .config
 }

@@ -103,6 +103,20 @@ impl Publisher {
         Setup { tables, ..Setup::default() }
     }
 
+    /// The same for a server that finds the way here by itself: no name is led here, and the authority
+    /// alone is believed.
+    pub(crate) fn setup_by_name(&self, more: &str) -> Setup {
+        let tables = format!(
+            "[client_documents]\nunsafe_loopback_authority = {:?}\n{more}",
+            self.authority.to_str().unwrap(),
+        );
+        Setup { tables, ..Setup::default() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn publish(&self, url: &str, json: &Value) {
         self.answer(url, Page::json(json));
     }

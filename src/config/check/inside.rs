@@ -1,0 +1,54 @@
+//! `discovery_url` and `allow_http` of `[upstream]`: a provider inside a cluster, which calls itself by its
+//! public address and is asked at another one.
+
+use url::Url;
+
+use super::super::presets::{Preset, Protocol};
+use super::super::reader::Reader;
+use super::super::values::is_loopback;
+
+const URL: &str = "upstream.discovery_url";
+const ALLOW: &str = "upstream.allow_http";
+
+pub(super) fn read(r: &mut Reader, preset: Option<&Preset>) -> (Option<Url>, bool) {
+    let allow_http = r.flag(ALLOW, false);
+    if allow_http {
+        r.warnings.push(format!(
+            "{ALLOW} is an insecure back channel: whoever can read or change the traffic between Portcullis and the provider can take its client secret and tokens, and sign in as anybody"
+        ));
+    }
+    (discovery_url(r, preset, allow_http), allow_http)
+}
+
+fn discovery_url(r: &mut Reader, preset: Option<&Preset>, allow_http: bool) -> Option<Url> {
+    let key = URL;
+    let text = r.value(key)?;
+    let has_credentials = |text: &str| {
+        Url::parse(text).is_ok_and(|u| !u.username().is_empty() || u.password().is_some())
+    };
+    if text.as_str().is_some_and(has_credentials) {
+        let remedy = "take both out; the provider knows Portcullis by client_id and client_secret";
+        r.problem(key, Some("********".to_owned()), "holds a user name or password", remedy);
+        return None;
+    }
+    let text = r.text(key)?;
+    let shown = Some(format!("{text:?}"));
+    if preset.is_some_and(|preset| preset.protocol == Protocol::GitHub) {
+        r.problem(key, shown, "is set, and GitHub has no discovery document", "take it out");
+        return None;
+    }
+    let url = Url::parse(&text).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http") && url.has_host() && url.fragment().is_none()
+    });
+    let Some(url) = url else {
+        let remedy = "write the whole URL, such as \"https://keycloak:8443/realms/acme/.well-known/openid-configuration\"";
+        r.problem(key, shown, "is not the URL of a discovery document", remedy);
+        return None;
+    };
+    if url.scheme() == "http" && !is_loopback(&url) && !allow_http {
+        let remedy = "use https://, or write allow_http = true beside it: then client secret, codes and tokens cross that network in the clear";
+        r.problem(key, shown, "is plain http beyond this machine", remedy);
+        return None;
+    }
+    Some(url)
+}
