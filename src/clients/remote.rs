@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::budget::{Asker, Budget};
 use crate::clock::{Clock, Timestamp};
@@ -21,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
 /// … up to this.
 const LONGEST_COOLDOWN: Duration = Duration::from_mins(5);
+/// That nobody has answered is said after this time at the earliest, whatever the reason: how fast it comes
+/// would tell a stranger which names exist inside. As long as it takes to give up on an address.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What was read from a URL.
 #[derive(Clone, Debug)]
@@ -46,19 +50,13 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Whether the publisher has spoken, so that what it said before no longer counts. An outage, an
-    /// error page or a broken connection says nothing.
+    /// error page or a broken connection says nothing; nor does an address that is not public, which must
+    /// look to strangers as if there were none.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::Refused(_) => true,
-            Self::Busy => false,
-            Self::Fetch(error) => match error {
-                FetchError::ForbiddenAddress | FetchError::TooLarge => true,
-                FetchError::Status(status) => matches!(status, 301..=308 | 404 | 410),
-                FetchError::NoAddress
-                | FetchError::Connection(_)
-                | FetchError::Timeout
-                | FetchError::NotJson => false,
-            },
+            Self::Refused(_) | Self::Fetch(FetchError::TooLarge) => true,
+            Self::Fetch(FetchError::Status(status)) => matches!(status, 301..=308 | 404 | 410),
+            Self::Busy | Self::Fetch(_) => false,
         }
     }
 }
@@ -225,15 +223,22 @@ impl<T: Clone + Send + 'static> Remote<T> {
         _turn: OwnedMutexGuard<()>,
     ) -> Result<Known<T>, Failed<T>> {
         let Parts { http, clock, budget, bounds, .. } = &*self.0;
-        let Some(_place) = budget.enter(url.host(), is_known, clock).await else {
+        let Some(place) = budget.enter(url.host(), is_known, clock).await else {
             return Err(self.busy(url));
         };
+        let begun = Instant::now();
         let read = match http.get_json(url, bounds.body).await {
             Ok(fetched) => parse(&fetched.body)
                 .map(|value| (value, fetched.lifetime))
                 .map_err(Trouble::Refused),
             Err(error) => Err(error.into()),
         };
+        drop(place);
+        // Who asks for the same meanwhile waits for this fetch, and hears of it no sooner. What was good
+        // before is no exception: its owner can lead the name inside at any time.
+        if matches!(&read, Err(Trouble::Fetch(error)) if error.is_silence()) {
+            tokio::time::sleep_until(begun + SILENCE).await;
+        }
         let now = clock.now();
         let mut entries = self.entries();
         let Some(entry) = entries.by_url.get_mut(url.as_str()) else {

@@ -65,6 +65,7 @@ mod metrics;
 mod moving_clock;
 mod network_shapes;
 mod outages;
+mod private_names;
 mod proxies;
 mod quotas;
 mod rates;
