@@ -28,7 +28,7 @@ use url::Url;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
-use crate::policy::{ClaimPath, ClaimShape, Fact, Facts, Policy};
+use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
 pub use changes::{Successor, Written};
 pub use presets::{
@@ -142,12 +142,8 @@ pub struct ClaimPlan {
     pub roles: ClaimPath,
     /// Permissions.
     pub permissions: ClaimPath,
-    /// Whether any rule reads permissions; most providers have none to tell.
-    pub permissions_matter: bool,
-    /// Whether any rule reads the domain of an address.
-    pub addresses_matter: bool,
-    /// Whether any rule reads what is told of a person.
-    pub rules_read: bool,
+    /// What rules read of what is told of a person.
+    pub read_by_rules: FactSet,
     /// How values stand in these claims.
     pub shape: ClaimShape,
     /// The first source that has a claim wins.

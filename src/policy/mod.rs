@@ -6,6 +6,7 @@
 //! implies, and a deny takes away what implies it: otherwise the broad scope would bring it back.
 
 mod claims;
+mod fact_set;
 mod pattern;
 mod rule;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
 pub use claims::{ClaimPath, ClaimShape, read_fact};
+pub use fact_set::FactSet;
 pub use pattern::Wanted;
 pub use rule::{Conditions, Rule};
 

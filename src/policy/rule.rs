@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Fact, Facts, Wanted, scopes_of};
+use super::{Fact, FactSet, Facts, Wanted, scopes_of};
 use crate::oauth::scope::ScopeSet;
 
 /// Floating-point numbers are whole and exact below this (2^53).
@@ -104,8 +104,8 @@ impl Rule {
 }
 
 impl Conditions {
-    /// Whether any of them is about what the provider tells of the person, beside who it is.
-    pub fn read_facts(&self) -> bool {
+    /// What they read of what the provider tells of the person, beside who it is.
+    pub fn reads(&self) -> FactSet {
         let Self {
             roles,
             groups,
@@ -117,8 +117,13 @@ impl Conditions {
             subjects: _,
             clients: _,
         } = self;
-        let lists = [roles, groups, permissions, not_roles, not_groups];
-        lists.into_iter().any(Option::is_some) || email_domains.is_some() || !claims.is_empty()
+        FactSet {
+            groups: groups.is_some() || not_groups.is_some(),
+            roles: roles.is_some() || not_roles.is_some(),
+            permissions: permissions.is_some(),
+            email: email_domains.is_some(),
+            claims: !claims.is_empty(),
+        }
     }
 
     fn hold(&self, facts: &Facts, client_id: &str) -> Holds {

@@ -308,22 +308,52 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
-/// Ends the codes of a session that are on their way, in the caller's step, after the session itself has
-/// ended: a sign-in of the next minute makes the session live again, but not what was asked before.
-pub(super) async fn end_codes_of_session(
+/// Which codes end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CodesOf<'a> {
+    /// Of a session at the identity provider.
+    Session(&'a str),
+    /// Of a person: our `sub`.
+    Person(&'a str),
+    /// Of a client.
+    Client(&'a str),
+    /// Of a person for a client.
+    Connection { subject: &'a str, client_id: &'a str },
+    /// With an id before this one: issued earlier.
+    Before(&'a str),
+    /// All.
+    Everybody,
+}
+
+/// Ends codes that are on their way, in the caller's step; answers how many.
+///
+/// The only way in which a code ends that is not redeemed: it counts as used. A redemption that runs at the
+/// same time has the row, and has either made its grant when the grants end in this step, or finds the code
+/// used. Nothing here looks at `expires_at`: a replica whose clock is behind would still redeem what
+/// looks expired here.
+pub(super) async fn end_codes(
     step: &mut Step,
-    session_id: &str,
+    which: CodesOf<'_>,
     now: Timestamp,
-) -> Result<(), StorageError> {
-    sqlx::query(
-        "UPDATE authorization_codes SET redeemed_at = $2
-         WHERE session_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
-    )
-    .bind(session_id)
-    .bind(now.unix())
-    .execute(&mut **step)
-    .await?;
-    Ok(())
+) -> Result<u64, StorageError> {
+    let (condition, one, two) = match which {
+        CodesOf::Session(id) => ("session_id = $2", id, None),
+        CodesOf::Person(subject) => ("subject = $2", subject, None),
+        CodesOf::Client(id) => ("client_id = $2", id, None),
+        CodesOf::Connection { subject, client_id } => {
+            ("subject = $2 AND client_id = $3", subject, Some(client_id))
+        }
+        CodesOf::Before(id) => ("id < $2", id, None),
+        CodesOf::Everybody => ("id >= $2", "", None),
+    };
+    let sql = format!(
+        "UPDATE authorization_codes SET redeemed_at = $1 WHERE {condition} AND redeemed_at IS NULL"
+    );
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.unix()).bind(one);
+    if let Some(two) = two {
+        query = query.bind(two);
+    }
+    Ok(query.execute(&mut **step).await?.rows_affected())
 }
 
 /// Ends the least recently used grants of a person beyond the most that one may have, and says whether

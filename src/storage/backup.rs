@@ -9,8 +9,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{OpenError, Step, Storage, StorageError};
+use super::authorization_codes::{CodesOf, end_codes};
+use super::{OpenError, Step, Storage, StorageError, forgotten};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::telemetry::audit::AuditEvent;
@@ -18,6 +20,9 @@ use crate::telemetry::audit::AuditEvent;
 /// Name of the mark among the facts about the installation; its value is when the backup was made.
 const MARK: &str = "backup_taken_at";
 const BECAUSE: &str = "the database was restored from a backup";
+/// How long a consent page can be decided, less the second in which the server starts: all that were shown
+/// before have expired by then, and one that is shown now is good.
+const CONSENT_PAGE: Duration = Duration::from_secs(10 * 60 - 1);
 
 /// Why there is no backup; nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +129,11 @@ impl Storage {
 
 /// Ends all grants, and whatever could become one or stands for somebody who has signed in.
 async fn end_everything(step: &mut Step, now: Timestamp) -> Result<u64, StorageError> {
-    for sql in [
-        "UPDATE authorization_codes SET expires_at = created_at WHERE redeemed_at IS NULL",
-        "DELETE FROM remembered_consents",
-    ] {
-        sqlx::query(sql).execute(&mut **step).await?;
-    }
+    end_codes(step, CodesOf::Everybody, now).await?;
+    sqlx::query("DELETE FROM remembered_consents").execute(&mut **step).await?;
+    // What was used after the backup was made looks unused in it: everything of before counts as used.
+    forgotten::mark(step, forgotten::ASSERTIONS_ISSUED, now).await?;
+    forgotten::mark(step, forgotten::CONSENTS, now.plus(CONSENT_PAGE)).await?;
     for sql in [
         "UPDATE logins SET ended_at = $1 WHERE ended_at IS NULL",
         "UPDATE held_logins SET ended_at = $1 WHERE ended_at IS NULL",

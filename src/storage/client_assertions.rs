@@ -19,11 +19,14 @@ impl Storage {
         let written = sqlx::query(
             "INSERT INTO client_assertions (id, expires_at) SELECT $1, $2
              WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
+               AND NOT EXISTS (SELECT 1 FROM counters WHERE name = $4 AND value >= $5)
              ON CONFLICT (id) DO NOTHING",
         )
         .bind(&proof.id)
         .bind(proof.forget_at.unix())
         .bind(forgotten::ASSERTIONS)
+        .bind(forgotten::ASSERTIONS_ISSUED)
+        .bind(proof.issued_after.unix())
         .execute(&mut *step)
         .await?;
         step.commit().await?;

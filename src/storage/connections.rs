@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::authorization_codes::{CodesOf, end_codes};
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
@@ -90,25 +91,19 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin_to_end().await?;
-        // Codes first, and as used ones: a redemption that runs at the same time holds its code, and has
-        // either made its grant when the grants end here, or finds the code used.
-        let mut others = 0;
-        for statement in [
-            "UPDATE authorization_codes SET redeemed_at = $3
-             WHERE subject = $1 AND client_id = $2 AND redeemed_at IS NULL AND expires_at > $3",
+        // Codes first: see `end_codes`.
+        let codes = CodesOf::Connection { subject, client_id };
+        let mut others = end_codes(&mut step, codes, now).await?;
+        let held = sqlx::query(
             "UPDATE held_logins SET ended_at = $3
              WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
-            "DELETE FROM remembered_consents
-             WHERE subject = $1 AND client_id = $2 AND created_at <= $3",
-        ] {
-            others += sqlx::query(statement)
-                .bind(subject)
-                .bind(client_id)
-                .bind(now.unix())
-                .execute(&mut *step)
-                .await?
-                .rows_affected();
-        }
+        );
+        let held = held.bind(subject).bind(client_id).bind(now.unix());
+        others += held.execute(&mut *step).await?.rows_affected();
+        let remembered =
+            sqlx::query("DELETE FROM remembered_consents WHERE subject = $1 AND client_id = $2");
+        let remembered = remembered.bind(subject).bind(client_id);
+        others += remembered.execute(&mut *step).await?.rows_affected();
         let ended = sqlx::query(
             "UPDATE grants SET revoked_at = $4, revoked_because = $5
              WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",

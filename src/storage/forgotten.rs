@@ -12,6 +12,8 @@ use crate::clock::Timestamp;
 pub(super) const CONSENTS: &str = "consents_forgotten_until";
 /// Of `client_assertions`.
 pub(super) const ASSERTIONS: &str = "assertions_forgotten_until";
+/// Of `client_assertions`, by when they were issued: those of before a restored backup began to serve.
+pub(super) const ASSERTIONS_ISSUED: &str = "assertions_used_if_issued_until";
 /// Of `upstream_notices`.
 pub(super) const NOTICES: &str = "notices_forgotten_until";
 

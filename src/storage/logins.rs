@@ -24,6 +24,9 @@ pub struct PendingLogin {
     /// The remembered approval this stands on; `None` when the person pressed Approve.
     #[serde(default)]
     pub remembered: Option<String>,
+    /// How many sign-outs at the provider there had been when it began; storage fills it in.
+    #[serde(skip)]
+    pub sign_outs_before: i64,
 }
 
 /// A consent page on which somebody presses Approve.
@@ -177,7 +180,8 @@ impl Storage {
         }
         let mut step = self.begin().await?;
         let row = sqlx::query(
-            "SELECT state_hash, binding_hash, request, expires_at, ended_at FROM logins WHERE id = $1",
+            "SELECT state_hash, binding_hash, request, expires_at, ended_at, sign_outs
+             FROM logins WHERE id = $1",
         )
         .bind(state.id())
         .fetch_optional(&mut *step)
@@ -208,8 +212,9 @@ impl Storage {
         if !end(&mut step, state.id(), now).await? {
             return Ok(Claimed::Already);
         }
-        let login =
+        let mut login: PendingLogin =
             self.open_json("logins.request", state.id(), &column::<String>(&row, "request")?)?;
+        login.sign_outs_before = column(&row, "sign_outs")?;
         stop_point!("callback: login ended");
         step.commit().await?;
         stop_point!("callback: committed");
@@ -227,8 +232,10 @@ async fn begin_login(
 ) -> Result<bool, StorageError> {
     let written = sqlx::query(
         "INSERT INTO logins
-             (id, state_hash, binding_hash, client_id, request, created_at, expires_at, network)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $10
+             (id, state_hash, binding_hash, client_id, request, created_at, expires_at, network,
+              sign_outs)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $10,
+                COALESCE((SELECT value FROM counters WHERE name = 'sign_outs'), 0)
          WHERE (SELECT COUNT(*) FROM logins WHERE expires_at > $6 AND ended_at IS NULL) < $8
            AND (SELECT COUNT(*) FROM logins
                 WHERE network = $10 AND expires_at > $6 AND ended_at IS NULL) < $9",

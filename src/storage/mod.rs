@@ -33,6 +33,7 @@ mod refresh_tokens;
 mod remembered;
 mod replicas;
 mod reserve;
+mod sign_outs;
 mod signing_keys;
 mod size;
 mod standings;
@@ -73,7 +74,7 @@ pub use signing_keys::{RetiredKey, StoredKey};
 pub use standings::{Admission, Held, NewHeld, Standing, Verdict, Waiting};
 pub use sweep::Retention;
 pub use upstream_sessions::{
-    Lease, Person, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
+    Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
 
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
@@ -98,8 +99,8 @@ pub enum StorageError {
     /// Too many writes are waiting.
     #[error("too many writes are waiting for the database")]
     Busy,
-    /// An administrator has shut the client out, or blocked the person, while this was on its way.
-    #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked" })]
+    /// The client or the person was shut out, or the person signed out, while this was on its way.
+    #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked", ShutOut::SignedOut => "the person signed out at the identity provider meanwhile" })]
     ShutOut(ShutOut),
     /// A row does not say what it must.
     #[error("a stored row makes no sense: {0}")]
@@ -109,13 +110,15 @@ pub enum StorageError {
     Sealed(#[from] CannotOpen),
 }
 
-/// Whom an administrator does not let in.
+/// Who is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutOut {
     /// A client that is blocked or refused.
     Client,
     /// A person who is blocked.
     Person,
+    /// A person who signed out at the identity provider before the login came back.
+    SignedOut,
 }
 
 impl From<sqlx::Error> for StorageError {

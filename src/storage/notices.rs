@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::authorization_codes::end_codes_of_session;
-use super::upstream_sessions::Person;
+use super::authorization_codes::{CodesOf, end_codes};
+use super::upstream_sessions::{Person, UpstreamTokens};
 use super::{Step, Storage, StorageError, column, forgotten};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
@@ -58,10 +58,8 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        let by_email = match &notice.whom {
-            Whom::Email(email) => self.sessions_with_email(&notice.issuer, email).await?,
-            _ => Vec::new(),
-        };
+        // What rests sealed is looked for before the step: opening it takes its time.
+        let sealed = self.sessions_by_what_is_sealed(&notice.issuer, &notice.whom).await?;
         let mut step = self.begin_to_end().await?;
         let first = sqlx::query(
             "INSERT INTO upstream_notices (id, expires_at) SELECT $1, $2
@@ -78,14 +76,20 @@ impl Storage {
         if !first {
             return Ok(0);
         }
-        let sessions = match &notice.whom {
-            Whom::Email(_) => by_email,
+        self.remember_sign_out(&mut step, &notice.issuer, &notice.whom, now).await?;
+        let mut sessions = match &notice.whom {
+            Whom::Email(email) => {
+                self.sessions_lately_with(&mut step, &notice.issuer, email).await?
+            }
             Whom::Session { sid, subject } => {
                 let subject = subject.as_deref().unwrap_or_default();
                 sessions_of(&mut step, &notice.issuer, subject, sid).await?
             }
             Whom::Subject(subject) => sessions_of(&mut step, &notice.issuer, subject, "").await?,
         };
+        sessions.extend(sealed);
+        sessions.sort_unstable();
+        sessions.dedup();
         for session in &sessions {
             sqlx::query(
                 "UPDATE upstream_sessions
@@ -97,7 +101,7 @@ impl Storage {
             .bind(because)
             .execute(&mut *step)
             .await?;
-            end_codes_of_session(&mut step, session, now).await?;
+            end_codes(&mut step, CodesOf::Session(session), now).await?;
             sqlx::query(
                 "UPDATE grants SET revoked_at = $2, revoked_because = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",
@@ -118,35 +122,94 @@ impl Storage {
         Ok(sessions.len() as u64)
     }
 
-    async fn sessions_with_email(
+    /// Living sessions of whoever signed in with this address: also the one of a login that was stored
+    /// since the look at what rests sealed.
+    async fn sessions_lately_with(
         &self,
+        step: &mut Step,
         issuer: &str,
         email: &str,
     ) -> Result<Vec<String>, StorageError> {
+        let rows = sqlx::query(
+            "SELECT s.id, s.person FROM people_words w
+             JOIN people p ON p.subject = w.subject
+             JOIN upstream_sessions s ON s.issuer = p.issuer AND s.subject = p.upstream_subject
+             WHERE w.word = $1 AND s.issuer = $2 AND s.state = 'active'",
+        )
+        .bind(self.word(email))
+        .bind(issuer)
+        .fetch_all(&mut **step)
+        .await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            let id: String = column(row, "id")?;
+            let sealed: String = column(row, "person")?;
+            let person: Person = self.open_json("upstream_sessions.person", &id, &sealed)?;
+            if person.email.is_some_and(|known| known.eq_ignore_ascii_case(email)) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Living sessions that are found by what only opens under the key: the address, and the claim `sub` of
+    /// sessions that an earlier version stored.
+    async fn sessions_by_what_is_sealed(
+        &self,
+        issuer: &str,
+        whom: &Whom,
+    ) -> Result<Vec<String>, StorageError> {
+        let (condition, subject, wanted_sid) = match whom {
+            Whom::Email(_) => ("", "", ""),
+            Whom::Subject(subject) => (" AND claim_sub IS NULL", subject.as_str(), ""),
+            Whom::Session { sid, subject: Some(subject) } => {
+                (" AND claim_sub IS NULL", subject.as_str(), sid.as_str())
+            }
+            Whom::Session { subject: None, .. } => return Ok(Vec::new()),
+        };
+        let sql = format!(
+            "SELECT id, sid, person, tokens FROM upstream_sessions
+             WHERE issuer = $1 AND state = 'active' AND id > $2{condition} ORDER BY id LIMIT $3"
+        );
         let mut found = Vec::new();
         let mut after = String::new();
         loop {
-            let rows = sqlx::query(
-                "SELECT id, person FROM upstream_sessions
-                 WHERE issuer = $1 AND state = 'active' AND id > $2 ORDER BY id LIMIT $3",
-            )
-            .bind(issuer)
-            .bind(&after)
-            .bind(BATCH)
-            .fetch_all(&self.pool)
-            .await?;
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+                .bind(issuer)
+                .bind(&after)
+                .bind(BATCH)
+                .fetch_all(&self.pool)
+                .await?;
             let Some(last) = rows.last() else { return Ok(found) };
             after = column(last, "id")?;
             for row in &rows {
                 let id: String = column(row, "id")?;
-                let sealed: String = column(row, "person")?;
-                let person: Person = self.open_json("upstream_sessions.person", &id, &sealed)?;
-                if person.email.is_some_and(|known| known.eq_ignore_ascii_case(email)) {
+                let fits = if let Whom::Email(email) = whom {
+                    let sealed: String = column(row, "person")?;
+                    let person: Person =
+                        self.open_json("upstream_sessions.person", &id, &sealed)?;
+                    person.email.is_some_and(|known| known.eq_ignore_ascii_case(email))
+                } else {
+                    let sealed: String = column(row, "tokens")?;
+                    let tokens: UpstreamTokens =
+                        self.open_json("upstream_sessions.tokens", &id, &sealed)?;
+                    let sid: String = column(row, "sid")?;
+                    (wanted_sid.is_empty() || sid == wanted_sid)
+                        && tokens.id_token.as_deref().and_then(sub_of).as_deref() == Some(subject)
+                };
+                if fits {
                     found.push(id);
                 }
             }
         }
     }
+}
+
+/// The claim `sub` of an ID token that was verified when it was stored.
+fn sub_of(id_token: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(id_token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    Some(claims.get("sub")?.as_str()?.to_owned())
 }
 
 /// Living sessions; an empty subject or sid means any.
@@ -158,7 +221,7 @@ async fn sessions_of(
 ) -> Result<Vec<String>, StorageError> {
     Ok(sqlx::query_scalar(
         "SELECT id FROM upstream_sessions
-         WHERE issuer = $1 AND state = 'active' AND (subject = $2 OR $2 = '')
+         WHERE issuer = $1 AND state = 'active' AND (subject = $2 OR claim_sub = $2 OR $2 = '')
            AND (sid = $3 OR $3 = '')",
     )
     .bind(issuer)

@@ -265,6 +265,11 @@ pub(super) fn migrations() -> Migrator {
         migration(13, "who trusts", include_str!("../../migrations/0013_who_trusts.sql")),
         migration(16, "networks", include_str!("../../migrations/0016_networks.sql")),
         migration(17, "together", include_str!("../../migrations/0017_together.sql")),
+        migration(
+            18,
+            "sign-outs and facts",
+            include_str!("../../migrations/0018_sign_outs_and_facts.sql"),
+        ),
     ])
 }
 

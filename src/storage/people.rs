@@ -1,5 +1,6 @@
 //! People who have signed in: found by words that rest as keyed hashes, blocked, signed out.
 
+use super::authorization_codes::{CodesOf, end_codes};
 use super::browse::PersonRow;
 use super::upstream_sessions::{Person, SessionUpdate};
 use super::{ShutOut, Step, Storage, StorageError, column, moment, moment_if_any};
@@ -232,14 +233,7 @@ async fn end_all_of_person(
     .execute(&mut **step)
     .await?;
     // A sign-in of the next minute makes the session live again, but not what was asked before.
-    sqlx::query(
-        "UPDATE authorization_codes SET redeemed_at = $2
-         WHERE subject = $1 AND redeemed_at IS NULL AND expires_at > $2",
-    )
-    .bind(subject)
-    .bind(now.unix())
-    .execute(&mut **step)
-    .await?;
+    end_codes(step, CodesOf::Person(subject), now).await?;
     let grants = sqlx::query(
         "UPDATE grants SET revoked_at = $2, revoked_because = $3
          WHERE subject = $1 AND revoked_at IS NULL",
@@ -253,10 +247,13 @@ async fn end_all_of_person(
     for statement in [
         "UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
         "UPDATE console_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
-        "DELETE FROM remembered_consents WHERE subject = $1 AND created_at <= $2",
     ] {
         sqlx::query(statement).bind(subject).bind(now.unix()).execute(&mut **step).await?;
     }
+    sqlx::query("DELETE FROM remembered_consents WHERE subject = $1")
+        .bind(subject)
+        .execute(&mut **step)
+        .await?;
     Ok(grants)
 }
 

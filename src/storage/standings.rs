@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::authorization_codes::{NewCode, insert_code};
+use super::authorization_codes::{CodesOf, NewCode, end_codes, insert_code};
 use super::upstream_sessions::SessionUpdate;
 use super::{Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -419,8 +419,7 @@ async fn end_held(
 
 /// Ends every grant, code and waiting sign-in of a client; answers how many grants.
 ///
-/// Codes end first, and as used ones: a redemption that runs at the same time holds its code, and has
-/// either made its grant when the grants end here, or finds the code used.
+/// Codes end before the grants: see [`end_codes`].
 pub(super) async fn end_all_of_client(
     step: &mut Step,
     client_id: &str,
@@ -430,11 +429,10 @@ pub(super) async fn end_all_of_client(
     for statement in [
         "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
         "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-        "UPDATE authorization_codes SET redeemed_at = $2
-         WHERE client_id = $1 AND redeemed_at IS NULL",
     ] {
         sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
     }
+    end_codes(step, CodesOf::Client(client_id), now).await?;
     let grants = sqlx::query(
         "UPDATE grants SET revoked_at = $2, revoked_because = $3
          WHERE client_id = $1 AND revoked_at IS NULL",

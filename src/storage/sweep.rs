@@ -66,6 +66,12 @@ impl Storage {
                 sqlx::query(statement).bind(gone).bind(rows).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
         }
+        let sign_outs = "DELETE FROM upstream_sign_outs WHERE id IN
+             (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
+        let mut step = self.begin_to_make_room().await?;
+        let expired = sqlx::query(sign_outs).bind(now.minus(CLOCKS).unix()).bind(rows);
+        removed += expired.execute(&mut *step).await?.rows_affected();
+        step.commit().await?;
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;
         for (statement, mark, gone) in [

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::authorization_codes::end_codes_of_session;
+use super::authorization_codes::{CodesOf, end_codes};
 use super::{Step, Storage, StorageError, column, moment};
 use crate::clock::Timestamp;
-use crate::policy::Facts;
+use crate::policy::{FactSet, Facts};
 use crate::telemetry::audit::AuditEvent;
 
 /// What is known of a person: shown to MCP servers, read by rules. Rests sealed.
@@ -45,14 +45,18 @@ impl fmt::Debug for UpstreamTokens {
 }
 
 /// A session as a login or a refresh leaves it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct SessionUpdate {
     /// Issuer of the identity provider.
     pub issuer: String,
     /// The person, at that issuer.
     pub subject: String,
+    /// The claim `sub`, where messages of the provider may name the person by another name than ours.
+    pub claim_sub: Option<String>,
     /// Its session id, when it names one.
     pub sid: Option<String>,
+    /// How many sign-outs there had been when the login began; see [`super::sign_outs`].
+    pub sign_outs_before: i64,
     /// What is known of the person.
     pub person: Person,
     /// Its tokens.
@@ -78,6 +82,32 @@ pub struct UpstreamSession {
     pub version: i64,
     /// The last definite yes of the provider.
     pub last_ok_at: Timestamp,
+    /// When everything that rules may read was last read, and not taken over from an earlier answer.
+    pub facts_read_at: Timestamp,
+    /// What is taken over from an earlier answer.
+    pub taken_over: FactSet,
+}
+
+/// How fresh an answer of the identity provider is.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewed {
+    /// When it said yes.
+    pub last_ok: Timestamp,
+    /// When everything that rules may read was read.
+    pub facts_read: Timestamp,
+    /// What was not, and is as an earlier answer told it.
+    pub taken_over: FactSet,
+}
+
+impl Renewed {
+    /// The answer says nothing new.
+    pub fn as_before(session: &UpstreamSession) -> Self {
+        Self {
+            last_ok: session.last_ok_at,
+            facts_read: session.facts_read_at,
+            taken_over: session.taken_over,
+        }
+    }
 }
 
 /// Whether this caller may ask the identity provider.
@@ -113,6 +143,7 @@ impl Storage {
         let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
         // The person first, as a block does: the rows are locked in one order everywhere.
         self.note_person(step, update, subject, now).await?;
+        self.refuse_signed_out(step, update, now).await?;
         let mut tokens = update.tokens.clone();
         if tokens.refresh_token.is_none() {
             // Google and others hand one out at the first login only: the one at hand is still good.
@@ -129,12 +160,13 @@ impl Storage {
         }
         sqlx::query(
             "INSERT INTO upstream_sessions
-                 (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at)
-             VALUES ($1, $2, $3, $4, 'active', $5, $6, 1, $7, $7)
+                 (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at,
+                  facts_read_at, claim_sub)
+             VALUES ($1, $2, $3, $4, 'active', $5, $6, 1, $7, $7, $7, $8)
              ON CONFLICT (id) DO UPDATE SET
                  state = 'active', ended_because = NULL, person = $5, tokens = $6,
                  version = upstream_sessions.version + 1, lease_owner = NULL, lease_until = NULL,
-                 last_ok_at = $7",
+                 last_ok_at = $7, facts_read_at = $7, claim_sub = $8, taken_over = ''",
         )
         .bind(&id)
         .bind(&update.issuer)
@@ -143,6 +175,7 @@ impl Storage {
         .bind(self.seal_json("upstream_sessions.person", &id, &update.person)?)
         .bind(self.seal_json("upstream_sessions.tokens", &id, &tokens)?)
         .bind(now.unix())
+        .bind(&update.claim_sub)
         .execute(&mut **step)
         .await?;
         Ok(id)
@@ -189,7 +222,8 @@ impl Storage {
         id: &str,
     ) -> Result<Option<UpstreamSession>, StorageError> {
         let query = sqlx::query(
-            "SELECT id, issuer, subject, state, person, tokens, version, last_ok_at
+            "SELECT id, issuer, subject, state, person, tokens, version, last_ok_at, facts_read_at,
+                    taken_over
              FROM upstream_sessions WHERE id = $1",
         )
         .bind(id);
@@ -208,6 +242,8 @@ impl Storage {
             tokens: self.open_json("upstream_sessions.tokens", &id, &tokens)?,
             version: column(row, "version")?,
             last_ok_at: moment(row, "last_ok_at")?,
+            facts_read_at: moment(row, "facts_read_at")?,
+            taken_over: FactSet::parse(&column::<String>(row, "taken_over")?),
             id,
         })
     }
@@ -247,14 +283,15 @@ impl Storage {
         owner: &str,
         person: &Person,
         tokens: &UpstreamTokens,
-        now: Timestamp,
+        at: Renewed,
     ) -> Result<bool, StorageError> {
         let person = self.seal_json("upstream_sessions.person", &session.id, person)?;
         let tokens = self.seal_json("upstream_sessions.tokens", &session.id, tokens)?;
         let mut step = self.begin().await?;
         let renewed = sqlx::query(
             "UPDATE upstream_sessions
-             SET person = $4, tokens = $5, last_ok_at = $6, version = version + 1,
+             SET person = $4, tokens = $5, last_ok_at = $6, facts_read_at = $7, taken_over = $8,
+                 version = version + 1,
                  lease_owner = NULL, lease_until = NULL
              WHERE id = $1 AND version = $2 AND lease_owner = $3",
         )
@@ -263,7 +300,9 @@ impl Storage {
         .bind(owner)
         .bind(person)
         .bind(tokens)
-        .bind(now.unix())
+        .bind(at.last_ok.unix())
+        .bind(at.facts_read.unix())
+        .bind(at.taken_over.to_string())
         .execute(&mut *step)
         .await?;
         step.commit().await?;
@@ -368,7 +407,7 @@ impl Storage {
         .rows_affected()
             == 1;
         if ended {
-            end_codes_of_session(&mut step, &session.id, now).await?;
+            end_codes(&mut step, CodesOf::Session(&session.id), now).await?;
             sqlx::query(
                 "UPDATE grants SET revoked_at = $2, revoked_because = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",
@@ -397,12 +436,8 @@ async fn end_what_stood_on(
     subject: &str,
     now: Timestamp,
 ) -> Result<(), StorageError> {
+    end_codes(step, CodesOf::Session(session_id), now).await?;
     for (statement, key) in [
-        (
-            "UPDATE authorization_codes SET expires_at = $2
-             WHERE session_id = $1 AND redeemed_at IS NULL AND expires_at > $2",
-            session_id,
-        ),
         (
             "UPDATE console_sessions SET ended_at = $2 WHERE session_id = $1 AND ended_at IS NULL",
             session_id,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::config::{ClaimPlan, ClaimSource};
-use crate::policy::{ClaimPath, Email, Fact, Facts, read_fact};
+use crate::policy::{ClaimPath, Email, Fact, FactSet, Facts, read_fact};
 use crate::storage::Person;
 
 /// Longest name or address kept.
@@ -35,14 +35,28 @@ impl Userinfo {
 /// Whether something the plan names is missing from the ID token and userinfo may have it.
 pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
     let reads_id_token = plan.sources.contains(&ClaimSource::IdToken);
-    let has_no_flag = || plan.addresses_matter && flag_of(plan, id_token).is_none();
+    let has_no_flag = || plan.read_by_rules.email && flag_of(plan, id_token).is_none();
     plan.sources.contains(&ClaimSource::Userinfo)
         && ([&plan.name, &plan.email, &plan.groups, &plan.roles]
             .into_iter()
-            .chain(plan.permissions_matter.then_some(&plan.permissions))
+            .chain(plan.read_by_rules.permissions.then_some(&plan.permissions))
             .chain(&plan.extra)
             .any(|path| !reads_id_token || path.find(id_token).is_none())
             || has_no_flag())
+}
+
+/// What [`with_facts_of`] takes over from `before`: what was known, if only that the person has none, and is not
+/// told now.
+pub fn taken_over(person: &Person, before: &Person) -> FactSet {
+    let (new, old) = (&person.facts, &before.facts);
+    let taken = |new: &Fact, old: &Fact| *new == Fact::Unknown && *old != Fact::Unknown;
+    FactSet {
+        groups: taken(&new.groups, &old.groups),
+        roles: taken(&new.roles, &old.roles),
+        permissions: taken(&new.permissions, &old.permissions),
+        email: new.email_unknown && !old.email_unknown,
+        claims: !new.unknown_claims.is_subset(&old.unknown_claims),
+    }
 }
 
 /// The person with what `before` knew wherever it cannot be known now.
@@ -248,9 +262,7 @@ mod tests {
             groups: path("groups"),
             roles: path("/realm_access/roles"),
             permissions: path("permissions"),
-            permissions_matter: false,
-            addresses_matter: false,
-            rules_read: true,
+            read_by_rules: FactSet { roles: true, ..FactSet::default() },
             shape: ClaimShape::Auto,
             sources: vec![ClaimSource::IdToken, ClaimSource::AccessToken, ClaimSource::Userinfo],
             extra: vec![path("/org_id")],
@@ -394,7 +406,8 @@ mod tests {
         assert!(!needs_userinfo(&plan(), &complete));
         assert!(needs_userinfo(&plan(), &json!({ "name": "n" })));
         // An address of which nobody has said whether it is verified, and a rule that wants to know.
-        let plan = ClaimPlan { addresses_matter: true, ..plan() };
+        let read_by_rules = FactSet { email: true, ..FactSet::default() };
+        let plan = ClaimPlan { read_by_rules, ..plan() };
         assert!(needs_userinfo(&plan, &complete));
         let mut complete = complete;
         complete["email_verified"] = false.into();

@@ -190,7 +190,8 @@ impl Upstream {
         error: Option<&str>,
     ) -> Result<SessionUpdate, LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        Ok(self.finish(nonce, verifier, iss, code, error).await?.0)
+        let (session, _) = self.finish(nonce, verifier, iss, code, error).await?;
+        Ok(SessionUpdate { sign_outs_before: login.sign_outs_before, ..session })
     }
 
     /// The session, and when the provider says that the person proved themselves (Unix seconds).
@@ -241,8 +242,10 @@ impl Upstream {
         let session = SessionUpdate {
             issuer: inner.config.issuer.clone(),
             subject: identity.subject,
+            claim_sub: Some(identity.sub),
             sid: identity.sid,
-            person,
+            person: person.person,
+            sign_outs_before: 0,
             tokens: UpstreamTokens { nonce: Some(nonce.to_owned()), ..response.tokens() },
         };
         Ok((session, proved_at))
@@ -284,6 +287,7 @@ impl LoginToStart {
             pkce_verifier: self.verifier.secret().clone(),
             metadata_hash,
             remembered: None,
+            sign_outs_before: 0,
         }
     }
 

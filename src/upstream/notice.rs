@@ -10,9 +10,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::oidc::subject_of;
 use super::provider::Provider;
 use super::{Inner, Upstream, UpstreamError};
 use crate::clock::Timestamp;
+use crate::config::SubjectForm;
 use crate::storage::{Notice, Whom};
 
 /// A message is at most this old.
@@ -53,6 +55,9 @@ struct LogoutToken {
     exp: Option<i64>,
     sub: Option<String>,
     sid: Option<String>,
+    // Where people are known by these (Entra).
+    tid: Option<String>,
+    oid: Option<String>,
     #[serde(default)]
     events: Map<String, Value>,
     nonce: Option<Value>,
@@ -90,7 +95,8 @@ impl Upstream {
         inner.check_times(claims.iat, claims.exp)?;
         let named = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.is_empty());
         require(named(&claims.sub) && named(&claims.sid), "it names nobody")?;
-        let whom = match (claims.sub, claims.sid) {
+        let stored = inner.stored_subject(&claims);
+        let whom = match (stored.or(claims.sub), claims.sid) {
             (None, None) => return Err(NoticeRefused::Invalid("it names nobody")),
             (subject, Some(sid)) => Whom::Session { sid, subject },
             (Some(subject), None) => Whom::Subject(subject),
@@ -115,7 +121,9 @@ impl Upstream {
             .map_err(|_| NoticeRefused::Invalid("sub_id is missing or of another format"))?;
         let whom = match request.sub_id {
             SubjectId::IssSub { iss, sub } => {
-                require(iss == inner.config.issuer, "sub_id is of another issuer")?;
+                let ours = iss == inner.config.issuer
+                    || inner.config.preset.issuer_aliases.contains(&iss.as_str());
+                require(ours, "sub_id is of another issuer")?;
                 require(!sub.is_empty(), "sub_id names nobody")?;
                 Whom::Subject(sub)
             }
@@ -130,6 +138,14 @@ fn require(holds: bool, otherwise: &'static str) -> Result<(), NoticeRefused> {
 }
 
 impl Inner {
+    /// Who a logout token is about in the form in which people are stored, where the preset has one of its
+    /// own and the token tells all of it. What it calls `sub` is compared with that claim otherwise.
+    fn stored_subject(&self, claims: &LogoutToken) -> Option<String> {
+        let form = self.config.preset.subject;
+        let named = serde_json::json!({ "sub": claims.sub, "tid": claims.tid, "oid": claims.oid });
+        (form != SubjectForm::Sub).then(|| subject_of(form, &named)).flatten()
+    }
+
     /// Forgotten when it would be too old anyway, counted from when it was made: the same message has the
     /// same end whenever it comes.
     fn notice(&self, jti: &str, iat: i64, whom: Whom) -> Notice {
@@ -175,7 +191,9 @@ impl Inner {
             .map_err(|_| NoticeRefused::Invalid("its key cannot be used"))?;
         let mut validation = Validation::new(header.alg);
         validation.validate_exp = false; // by our own clock
-        validation.set_issuer(&[provider.metadata.issuer().as_str()]);
+        let mut issuers = vec![provider.metadata.issuer().as_str()];
+        issuers.extend(self.config.preset.issuer_aliases);
+        validation.set_issuer(&issuers);
         validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["iss", "aud"]);
         let claims = jsonwebtoken::decode::<T>(token, &key, &validation)

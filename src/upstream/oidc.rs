@@ -28,6 +28,7 @@ use super::provider_key::{ACCEPTED, ProviderKey};
 use super::{Inner, LoginFailed};
 use crate::clock::Timestamp;
 use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
+use crate::policy::FactSet;
 use crate::storage::Person;
 
 /// Clocks of provider and server may differ by this much.
@@ -67,6 +68,15 @@ pub(super) struct Identity {
     pub(super) sid: Option<String>,
     /// All claims of the ID token.
     pub(super) claims: Value,
+}
+
+/// What an answer tells of a person.
+pub(super) struct ReadPerson {
+    pub(super) person: Person,
+    /// What is as an earlier answer told it.
+    pub(super) taken_over: FactSet,
+    /// Whether every source answered, if only to say that it tells nothing.
+    pub(super) answered: bool,
 }
 
 impl Inner {
@@ -311,14 +321,15 @@ impl Inner {
 
     /// Name, e-mail and facts, from the sources that the claim plan names. A source that cannot be
     /// read makes its facts unknown; it does not stop the login, because unknown facts can only
-    /// take away. At a re-check what was known `before` stays: an outage there takes nothing away.
+    /// take away. At a re-check what was known `before` stays: an outage there takes nothing away, and
+    /// what is taken over is named.
     pub(super) async fn read_person(
         &self,
         provider: &Provider,
         answer: &Answer,
         identity: &Identity,
         before: Option<&Person>,
-    ) -> Person {
+    ) -> ReadPerson {
         let plan = &self.config.claims;
         let access_token = answer.response.access_token().secret();
         let access_token_claims = payload(access_token);
@@ -334,9 +345,14 @@ impl Inner {
             access_token_claims.as_ref(),
             &userinfo,
         );
+        let answered = userinfo != super::claims::Userinfo::Failed;
         match before {
-            Some(before) if userinfo.is_silent() => super::claims::with_facts_of(person, before),
-            _ => person,
+            Some(before) if userinfo.is_silent() => ReadPerson {
+                taken_over: super::claims::taken_over(&person, before),
+                person: super::claims::with_facts_of(person, before),
+                answered,
+            },
+            _ => ReadPerson { person, taken_over: FactSet::default(), answered },
         }
     }
 

@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
+use crate::policy::{Fact, FactSet};
 use crate::storage::{NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
 use crate::telemetry::audit::Actor;
 use crate::upstream::LoginFailed;
@@ -133,6 +134,14 @@ pub async fn visitor(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Result<
         Recheck::Ended => return Err(NotIn::SignedOut),
         Recheck::Unknown => return Err(NotIn::Unavailable("the identity provider is silent")),
     };
+    if site.realm == Realm::Admin {
+        let outdated = app.upstream().outdated_facts(&session.session_id).await?;
+        let sure = without(&person, outdated);
+        let rights_of = |person| rights(app, site.realm, &session.subject, person);
+        if rights_of(&sure) != rights_of(&person) {
+            return Err(NotIn::Unavailable("the identity provider does not tell roles or groups"));
+        }
+    }
     let Some(may_change) = rights(app, site.realm, &session.subject, &person) else {
         let event = app.event("console_refused", Actor::Person).subject(&session.subject);
         let event = event.with("pages", site.realm.as_str()).with("reason", "lost the role");
@@ -150,6 +159,18 @@ pub async fn visitor(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Result<
         person,
         may_change,
     })
+}
+
+/// The person without facts of these kinds.
+fn without(person: &Person, kinds: FactSet) -> Person {
+    let mut person = person.clone();
+    if kinds.roles {
+        person.facts.roles = Fact::Unknown;
+    }
+    if kinds.groups {
+        person.facts.groups = Fact::Unknown;
+    }
+    person
 }
 
 /// Whether these pages are for this person, and whether they may change anything there.
@@ -224,6 +245,9 @@ struct Underway {
     login: PagesLogin,
     go_on: String,
     expires_at: i64,
+    /// How many sign-outs at the provider there had been when it began.
+    #[serde(default)]
+    sign_outs: i64,
 }
 
 /// Sends the browser to the identity provider; `anew` asks for a new proof.
@@ -239,6 +263,8 @@ pub async fn begin_sign_in(
         Realm::Admin => Secret::<AdminState>::made_by(app.sealer(), &id).expose().to_owned(),
         Realm::Account => Secret::<AccountState>::made_by(app.sealer(), &id).expose().to_owned(),
     };
+    let sign_outs = app.storage().sign_outs_so_far().await;
+    let sign_outs = sign_outs.map_err(|error| PageError::storage(headers, &error))?;
     let (url, login) = app
         .upstream()
         .prepare_pages_login(&state, anew)
@@ -250,6 +276,7 @@ pub async fn begin_sign_in(
         login,
         go_on: site.own_path(go_on).unwrap_or(site.home).to_owned(),
         expires_at: app.now().plus(lifetime).unix(),
+        sign_outs,
     };
     let json = serde_json::to_vec(&underway).unwrap_or_default();
     let sealed = app.sealer().seal(Purpose::Consent, context(site.realm), &json);
@@ -292,6 +319,7 @@ pub async fn finish_sign_in(
     let login = &underway.login;
     let finished = app.upstream().finish_pages_login(login, answer.0, answer.1, answer.2).await;
     let (session, proved_at) = finished.map_err(|failed| failed_page(headers, &failed))?;
+    let session = SessionUpdate { sign_outs_before: underway.sign_outs, ..session };
     let came = Came { session: &session, proved_at, go_on: &underway.go_on };
     let mut response = let_in(app, site, headers, &came).await?;
     let clear = site.cookies().clear_underway(site.realm);

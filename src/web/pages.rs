@@ -91,6 +91,8 @@ pub enum Message<'a> {
     LoginExpired,
     LoginUsed,
     LoginNotTrusted,
+    /// A sign-out at the identity provider has overtaken the login.
+    SignedOutMeanwhile,
     /// Signed in, and not let in by any rule.
     NoAccess {
         person: Option<&'a str>,
@@ -228,6 +230,7 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::LoginExpired => &w.login_expired,
         Message::LoginUsed => &w.login_used,
         Message::LoginNotTrusted => &w.login_not_trusted,
+        Message::SignedOutMeanwhile => &w.signed_out_meanwhile,
         Message::NoAccess { .. } => &w.no_access,
         Message::NotAllowedMore { .. } => &w.not_allowed_more,
         Message::ProviderUnavailable => &w.provider_unavailable,

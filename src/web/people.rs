@@ -94,6 +94,7 @@ impl PageError {
                 let message = match who {
                     ShutOut::Client => Message::ClientShutOut,
                     ShutOut::Person => Message::PersonBlocked,
+                    ShutOut::SignedOut => Message::SignedOutMeanwhile,
                 };
                 Self::new(headers, StatusCode::FORBIDDEN, message, error)
             }

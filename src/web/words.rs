@@ -143,6 +143,7 @@ pub struct Words {
     pub login_expired: Text,
     pub login_used: Text,
     pub login_not_trusted: Text,
+    pub signed_out_meanwhile: Text,
     pub no_access: Text,
     pub not_allowed_more: Text,
     pub provider_unavailable: Text,
@@ -269,6 +270,11 @@ static EN: Words = Words {
         title: "The sign-in could not be verified",
         happened: "The answer of the service that signs you in failed a check, so it was not used. Nothing was given to the application.",
         remedy: "Connect again from the application. If this comes back, tell your administrator, and give the reference below.",
+    },
+    signed_out_meanwhile: Text {
+        title: "You have signed out meanwhile",
+        happened: "While this sign-in was on its way, the service that signs you in told us that you have signed out. So it was not used.",
+        remedy: "If you want to go on, go back to where you started and sign in again.",
     },
     no_access: Text {
         title: "You have no access",
@@ -464,6 +470,11 @@ static JA: Words = Words {
         title: "サインインを確認できませんでした",
         happened: "サインインを行うサービスの応答が検証に通らなかったため、使用しませんでした。アプリケーションには何も渡していません。",
         remedy: "アプリケーションからもう一度接続してください。繰り返す場合は、下の参照番号を添えて管理者に連絡してください。",
+    },
+    signed_out_meanwhile: Text {
+        title: "サインアウトされました",
+        happened: "このサインインの途中で、サインイン先のサービスからサインアウトしたという通知がありました。そのため、このサインインは使われませんでした。",
+        remedy: "続ける場合は、始めた場所に戻って、もう一度サインインしてください。",
     },
     no_access: Text {
         title: "利用する権限がありません",

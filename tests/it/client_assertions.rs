@@ -171,6 +171,62 @@ async fn jw_06_of_a_hundred_uses_of_one_assertion_one_counts_and_a_restart_forge
     }
 }
 
+/// What was used after the backup was made is not in it.
+#[tokio::test]
+async fn st_04_an_assertion_of_before_a_restore_counts_as_used_after_it() {
+    let mut app = TestApp::start().await;
+    let signer = Signer::new("one");
+    let client = registered(&app, &signer).await;
+    let now = app.now().unix();
+    let mut used = Vec::new();
+    for change in [
+        json!({}),
+        json!({ "exp": now + 10 * 60 }),
+        json!({ "iat": null }),
+        json!({ "iat": null, "exp": now + 10 * 60 }),
+        json!({ "iat": now + 20 }), // its clock is ahead of ours
+    ] {
+        let assertion = signer.assertion(&app, &client.id, &change);
+        assert_eq!(send(&client, &assertion).await, 400, "{change}: it proves the client");
+        used.push((change, assertion));
+    }
+    app.stop().await;
+    app.database.execute("DELETE FROM client_assertions").await;
+    let mark = "INSERT INTO installation (name, value) VALUES ('backup_taken_at', '0')";
+    app.database.execute(mark).await;
+
+    app.restart().await;
+
+    for (change, assertion) in &used {
+        assert_eq!(send(&client, assertion).await, 401, "{change}");
+    }
+    // Nobody has to wait: what is made later proves as ever.
+    app.advance(31);
+    let later = signer.assertion(&app, &client.id, &json!({}));
+    assert_eq!(send(&client, &later).await, 400);
+    assert_eq!(send(&client, &later).await, 401);
+}
+
+/// The same of a consent page that was decided after the backup was made.
+#[tokio::test]
+async fn st_04_a_consent_page_of_before_a_restore_cannot_be_decided_after_it() {
+    let mut app = TestApp::start().await;
+    let client = app.client().await;
+    let (_, form) = client.ask(&[]).await;
+    client.decide(&form, "deny").await.assert_status(303);
+    app.stop().await;
+    app.database.execute("DELETE FROM consents").await;
+    let mark = "INSERT INTO installation (name, value) VALUES ('backup_taken_at', '0')";
+    app.database.execute(mark).await;
+    app.advance(1);
+
+    app.restart().await;
+
+    client.decide(&form, "approve").await.assert_page(403);
+    app.advance(1);
+    client.sign_in("bob").await;
+}
+
 #[tokio::test]
 async fn pkj_04_the_token_endpoint_as_audience_is_admitted_by_name_only() {
     let tables = "[client_assertions]\naccept_token_endpoint_audience = true".to_owned();

@@ -73,6 +73,7 @@ mod reload;
 mod replicas;
 mod restart;
 mod server;
+mod slow_clocks;
 mod smuggling;
 mod stolen_database;
 mod unchanged;

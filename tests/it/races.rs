@@ -26,6 +26,7 @@
 //! | 100 × rotation of keys | `of_a_hundred_rotations_at_once_one_begins` | one begins, two keys |
 //! | first starts on one database | `c9_however_many_start_at_once_there_is_one_key` | one key of each algorithm |
 //! | 100 × one refused tool call | `a_hundred_refusals_at_once_are_remembered_as_one` | 100 × 403, one row |
+//! | a callback × the sign-out of its session | `a_sign_out_and_a_callback_at_once_leave_nothing_alive` | no session lives |
 //! | 100 × one logout token | `a_logout_token_counts_once_of_a_hundred` | 100 × 200, one event |
 
 use std::collections::BTreeSet;

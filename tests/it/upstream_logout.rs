@@ -8,7 +8,8 @@ use portcullis::clock::Clock;
 use portcullis::storage::session_id;
 use serde_json::{Value, json};
 
-use crate::harness::client::{Tokens, jwt_part};
+use crate::harness::client::{McpClient, Tokens, jwt_part};
+use crate::harness::console::Console;
 use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
 use crate::races::rounds;
@@ -36,7 +37,7 @@ async fn send(app: &TestApp, claims: &Value, alg: Option<&str>) -> Answer {
     app.http.post_form(&app.at("/backchannel-logout"), &form, &[]).await
 }
 
-async fn works(client: &crate::harness::client::McpClient, tokens: &Tokens) -> bool {
+async fn works(client: &McpClient, tokens: &Tokens) -> bool {
     client.call_tool(&tokens.access_token, "get-todos", json!({})).await.status == 200
 }
 
@@ -271,4 +272,147 @@ async fn a_key_for_encryption_signs_no_message() {
     app.advance(61);
     claims["iat"] = app.now().unix().into();
     send(&app, &claims, None).await.assert_status(200);
+}
+
+/// A login that is on its way back from the provider: the browser, and where it goes next.
+async fn nearly_back(app: &TestApp) -> (McpClient, String) {
+    let client = app.client().await;
+    let idp_url = client.approve(&[]).await;
+    let callback = client.log_in(&idp_url, "bob").await;
+    (client, callback)
+}
+
+/// By session id, by subject, and by both; where the session is that of a client, of somebody who has to
+/// wait for an administrator, or of `/account`.
+#[tokio::test]
+async fn a_sign_out_that_overtakes_the_callback_ends_the_login() {
+    for named in [&["sid"][..], &["sub"], &["sid", "sub"]] {
+        for waits in [false, true] {
+            let top = if waits { "client_approval = \"first_use\"" } else { "" };
+            let app = TestApp::with(Setup { top: top.to_owned(), ..Setup::default() }).await;
+            app.idp.misbehave(|how| {
+                how.extra_claims.insert("sid".to_owned(), "the-session".into());
+            });
+            let (client, callback) = nearly_back(&app).await;
+            let console = Console::account(&app);
+            let passed_on = console.nearly_signed_in(&app, "bob").await;
+            let mut claims = logout_claims(&app, "overtakes");
+            for name in named {
+                claims[*name] = json!(if *name == "sid" { "the-session" } else { "demo-bob" });
+            }
+
+            send(&app, &claims, None).await.assert_status(200);
+
+            let page = client.browser.get(&callback).await;
+            page.assert_page(403);
+            assert!(page.text().contains("signed out"), "{named:?}: {}", page.text());
+            console.browser.get(&passed_on).await.assert_page(403);
+            // The provider repeats what it has no answer to: that changes nothing.
+            send(&app, &claims, None).await.assert_status(200);
+            for table in [
+                "SELECT COUNT(*) FROM authorization_codes",
+                "SELECT COUNT(*) FROM held_logins",
+                "SELECT COUNT(*) FROM console_sessions",
+                "SELECT COUNT(*) FROM upstream_sessions WHERE state = 'active'",
+            ] {
+                assert_eq!(app.database.number(table).await, 0, "{named:?}: {table}");
+            }
+            // Who begins after the sign-out is in, in the same second.
+            let answer = client.authorize("bob", &[]).await;
+            answer.assert_leads_to(if waits { &app.url } else { &client.redirect_uri });
+            console.signed_in(&app, "bob").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_that_overtakes_a_callback_ends_nobody_elses_login() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let idp_url = client.approve(&[]).await;
+    let callback = client.log_in(&idp_url, "alice").await;
+    for (n, (name, value)) in [
+        ("sub", "demo-bob"),
+        ("sub", "-"),
+        ("sid", "another"),
+        ("sid", "-"),
+        ("sub", "demo-alice "),
+        ("sid", "demo-alice"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut claims = logout_claims(&app, &n.to_string());
+        claims[name] = value.into();
+        send(&app, &claims, None).await.assert_status(200);
+    }
+    client.browser.get(&callback).await.assert_leads_to(&client.redirect_uri);
+}
+
+/// A request for global revocation by address or subject is remembered in the same way.
+#[tokio::test]
+async fn a_global_revocation_that_overtakes_the_callback_ends_the_login() {
+    let app = TestApp::start().await;
+    let endpoint = app.at("/global-token-revocation");
+    let bodies = [
+        json!({ "sub_id": { "format": "iss_sub", "iss": app.idp.issuer(), "sub": "demo-bob" } }),
+        json!({ "sub_id": { "format": "email", "email": "Bob@Example.com" } }),
+    ];
+    for (n, body) in bodies.iter().enumerate() {
+        let (client, callback) = nearly_back(&app).await;
+        let claims = json!({
+            "iss": app.idp.issuer(), "aud": endpoint, "sub": "portcullis", "jti": n.to_string(),
+            "iat": app.now().unix(), "exp": app.now().unix() + 300,
+        });
+        let token = app.idp.sign("global-token-revocation+jwt", &claims, None).unwrap();
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str())];
+        app.http.post_json(&endpoint, body, &headers).await.assert_status(204);
+        client.browser.get(&callback).await.assert_page(403);
+        client.sign_in("bob").await;
+    }
+}
+
+/// Whichever comes first: nothing is alive when both have been answered.
+#[tokio::test]
+async fn a_sign_out_and_a_callback_at_once_leave_nothing_alive() {
+    for round in rounds() {
+        for n in 0..20 {
+            let app = TestApp::start().await;
+            let (client, callback) = nearly_back(&app).await;
+            let mut claims = logout_claims(&app, &format!("{round}-{n}"));
+            claims["sub"] = "demo-bob".into();
+
+            let (answer, told) =
+                tokio::join!(client.browser.get(&callback), send(&app, &claims, None));
+
+            told.assert_status(200);
+            if answer.status == 303 {
+                let code = answer.location_param("code").unwrap();
+                client.redeem(&code).await.assert_error(400, "invalid_grant");
+            }
+            let alive = "SELECT COUNT(*) FROM upstream_sessions WHERE state = 'active'";
+            assert_eq!(app.database.number(alive).await, 0);
+        }
+    }
+}
+
+/// What is remembered of sign-outs goes when no login of before can come back any more.
+#[tokio::test]
+async fn what_is_remembered_of_sign_outs_is_forgotten_in_time() {
+    let app = TestApp::start().await;
+    let mut claims = logout_claims(&app, "1");
+    claims["sub"] = "demo-bob".into();
+    send(&app, &claims, None).await.assert_status(200);
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM upstream_sign_outs").await, 1);
+    app.advance(2 * 24 * 60 * 60);
+    let day = std::time::Duration::from_hours(24);
+    let keep = portcullis::storage::Retention {
+        unused_client: day,
+        idle_client: 90 * day,
+        audit: 400 * day,
+        rows: 500,
+    };
+    while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM upstream_sign_outs").await, 0);
 }

@@ -97,6 +97,7 @@ pub fn run(data: &[u8]) {
         nonce: NONCE.to_owned(),
         pkce_verifier: "v".repeat(43),
         metadata_hash: String::new(),
+        sign_outs_before: 0,
         remembered: None,
     };
     let (iss, error) = (patches.get("iss"), patches.get("error"));

@@ -170,6 +170,8 @@ async fn grant(app: &App, resource: &str) -> String {
     let session = SessionUpdate {
         issuer: app.config().upstream.issuer.clone(),
         subject: "fuzz".to_owned(),
+        claim_sub: None,
+        sign_outs_before: 0,
         sid: None,
         person: Person {
             name: Some(NAME.to_owned()),

@@ -160,7 +160,9 @@ fn everybody(app: &App) -> Vec<Someone> {
                 update: SessionUpdate {
                     issuer: issuer.clone(),
                     subject: upstream,
+                    claim_sub: None,
                     sid: None,
+                    sign_outs_before: 0,
                     person,
                     tokens: UpstreamTokens::default(),
                 },

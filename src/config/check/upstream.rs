@@ -10,7 +10,7 @@ use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
 use super::{inside, one_of};
-use crate::policy::{ClaimPath, ClaimShape};
+use crate::policy::{ClaimPath, ClaimShape, FactSet};
 
 pub(super) fn read(
     r: &mut Reader,
@@ -104,7 +104,7 @@ fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &Cl
         );
         let remedy = "take email out of [upstream.claims], or trust_email out, and write rules with groups, roles or subjects";
         r.problem(KEY, Some("true".to_owned()), reason, remedy);
-    } else if !trusted && claims.addresses_matter {
+    } else if !trusted && claims.read_by_rules.email {
         let reason = "is not set, and a rule names email_domains";
         let remedy = "set trust_email = true if this provider gives an address of yours to nobody else, or write the rule with groups, roles or subjects";
         r.problem(KEY, None, reason, remedy);
@@ -316,18 +316,14 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
         groups,
         roles,
         permissions,
-        rules_read: resources
+        read_by_rules: resources
             .iter()
             .flat_map(|resource| &resource.policy.rules)
-            .any(|rule| rule.passthrough || rule.conditions.read_facts()),
-        permissions_matter: resources
-            .iter()
-            .flat_map(|resource| &resource.policy.rules)
-            .any(|rule| rule.passthrough || rule.conditions.permissions.is_some()),
-        addresses_matter: resources
-            .iter()
-            .flat_map(|resource| &resource.policy.rules)
-            .any(|rule| rule.conditions.email_domains.is_some()),
+            .map(|rule| {
+                let passed_on = FactSet { permissions: rule.passthrough, ..FactSet::default() };
+                rule.conditions.reads().union(passed_on)
+            })
+            .fold(FactSet::default(), FactSet::union),
         shape,
         sources: sources(r, defaults),
         extra: named_by_rules(resources),

@@ -100,6 +100,9 @@ pub struct Proof {
     pub id: String,
     /// When the assertion is too old to be accepted, and the id may be forgotten.
     pub forget_at: Timestamp,
+    /// It was not issued before this moment, as far as it tells: the client's clock may be ahead of ours, and
+    /// an assertion that does not say when it was issued is taken to be as old as it may be.
+    pub issued_after: Timestamp,
     /// It was made for the token endpoint, as clients of the older rule do.
     pub old_audience: bool,
 }
@@ -161,7 +164,11 @@ impl<'a> Assertion<'a> {
         context.update(b"\n");
         context.update(claims.jti.as_bytes());
         let id = URL_SAFE_NO_PAD.encode(context.finish());
-        Ok(Proof { id, forget_at: expires_at, old_audience })
+        let issued_after = match claims.iat {
+            Some(iat) => Timestamp::from_unix(iat).minus(LEEWAY),
+            None => Timestamp::from_unix(claims.exp).minus(MAX_LIFETIME + LEEWAY),
+        };
+        Ok(Proof { id, forget_at: expires_at, issued_after, old_audience })
     }
 }
 

@@ -4,6 +4,7 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
+use crate::storage::authorization_codes::{CodesOf, end_codes};
 use crate::storage::listing::Listing;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -135,18 +136,22 @@ impl Storage {
         let ended = match which {
             Selection::Client(id) => {
                 forget_where(&mut step, "client_id = $1", id).await?;
-                end_pending(&mut step, "client_id = $1", id, now).await?;
+                end_codes(&mut step, CodesOf::Client(id), now).await?;
+                end_held(&mut step, "client_id = $1", id, now).await?;
                 end_where(&mut step, "client_id = $3", id, because, now).await?
             }
             Selection::Person(subject) => {
                 forget_where(&mut step, "subject = $1", subject).await?;
-                end_pending(&mut step, "subject = $1", subject, now).await?;
+                end_codes(&mut step, CodesOf::Person(subject), now).await?;
+                end_held(&mut step, "subject = $1", subject, now).await?;
                 end_where(&mut step, "subject = $3", subject, because, now).await?
             }
             // Ids begin with their milliseconds.
             Selection::Before(moment) => {
                 let first = format!("{:012x}", moment.unix().saturating_mul(1000).max(0));
                 forget_where(&mut step, "id < $1", &first).await?;
+                end_codes(&mut step, CodesOf::Before(&first), now).await?;
+                end_held(&mut step, "id < $1", &first, now).await?;
                 end_where(&mut step, "id < $3", &first, because, now).await?
             }
         };
@@ -193,25 +198,15 @@ async fn forget_where(
     Ok(())
 }
 
-/// Codes on their way and whoever waits end with the grants.
-async fn end_pending(
+/// Sign-ins that wait for an administrator end with the grants.
+async fn end_held(
     step: &mut Step,
     condition: &'static str,
     value: &str,
     now: Timestamp,
 ) -> Result<(), StorageError> {
-    for sql in [
-        format!(
-            "UPDATE authorization_codes SET expires_at = $2
-             WHERE {condition} AND redeemed_at IS NULL AND expires_at > $2"
-        ),
-        format!("UPDATE held_logins SET ended_at = $2 WHERE {condition} AND ended_at IS NULL"),
-    ] {
-        sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(value)
-            .bind(now.unix())
-            .execute(&mut **step)
-            .await?;
-    }
+    let sql =
+        format!("UPDATE held_logins SET ended_at = $2 WHERE {condition} AND ended_at IS NULL");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(now.unix()).execute(&mut **step).await?;
     Ok(())
 }

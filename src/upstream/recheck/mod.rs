@@ -16,7 +16,8 @@ use super::{Inner, Upstream};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
 use crate::oauth::secret::random_text;
-use crate::storage::{Lease, Person, StorageError, UpstreamSession, UpstreamTokens};
+use crate::policy::FactSet;
+use crate::storage::{Lease, Person, Renewed, StorageError, UpstreamSession, UpstreamTokens};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Rechecked;
 pub(super) use breaker::Breaker;
@@ -24,6 +25,10 @@ pub use breaker::Health;
 pub(super) use lease::InFlight;
 use lease::{LEASE, Waited};
 use person::About;
+
+/// Facts that the provider did not tell are asked for again after this; meanwhile the earlier ones are
+/// believed, within the outage grace.
+const ASK_FOR_FACTS_AGAIN: Duration = Duration::from_mins(1);
 
 /// Longest wait of whoever wants to know: clients give up after ten seconds.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -81,6 +86,16 @@ impl Upstream {
         Ok(known.0)
     }
 
+    /// What is known of the person of a session only because an earlier answer told it, and that longer ago than
+    /// an outage may be bridged.
+    pub async fn outdated_facts(&self, session_id: &str) -> Result<FactSet, StorageError> {
+        let inner = &self.0;
+        let session = inner.storage.upstream_session(session_id).await?;
+        let outdated = session
+            .filter(|session| !inner.is_younger(session.facts_read_at, inner.recheck.outage_grace));
+        Ok(outdated.map(|session| session.taken_over).unwrap_or_default())
+    }
+
     /// What is known, and whether it took a question to know it.
     async fn recheck_uncounted(&self, session_id: &str) -> Result<(Recheck, bool), StorageError> {
         let inner = &self.0;
@@ -124,15 +139,29 @@ impl Inner {
         if !session.alive || session.issuer != self.config.issuer {
             return Some(Recheck::Ended);
         }
-        let young = self.is_younger(session, self.recheck.recheck);
-        young.then(|| Recheck::Fresh(session.person.clone()))
+        if !self.is_younger(session.last_ok_at, self.recheck.recheck) {
+            return None;
+        }
+        let facts_are_young = !self.lacks_facts(session)
+            || self.is_younger(session.facts_read_at, self.recheck.recheck);
+        if facts_are_young {
+            return Some(Recheck::Fresh(session.person.clone()));
+        }
+        let believed = self.is_younger(session.last_ok_at, ASK_FOR_FACTS_AGAIN)
+            && self.is_younger(session.facts_read_at, self.recheck.outage_grace);
+        believed.then(|| Recheck::Stale(session.person.clone()))
     }
 
-    /// Whether the provider's last yes is younger than this. A yes from the future is of before the clock
-    /// went back: nobody knows how old it is.
-    fn is_younger(&self, session: &UpstreamSession, age: Duration) -> bool {
+    /// Whether rules read something that is as an earlier answer told it.
+    fn lacks_facts(&self, session: &UpstreamSession) -> bool {
+        !session.taken_over.intersection(self.config.claims.read_by_rules).is_empty()
+    }
+
+    /// Whether this is less than `age` ago. What lies in the future is of before the clock went back: nobody
+    /// knows how old it is.
+    fn is_younger(&self, moment: Timestamp, age: Duration) -> bool {
         let now = self.clock.now();
-        session.last_ok_at <= now.plus(REPLICAS_APART) && now.since(session.last_ok_at) < age
+        moment <= now.plus(REPLICAS_APART) && now.since(moment) < age
     }
 
     async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
@@ -172,8 +201,14 @@ impl Inner {
         }
         match answer {
             Ok((tokens, about)) => {
-                let (person, last_ok_at) = match about {
-                    About::SamePerson(person) => (person, self.clock.now()),
+                let now = self.clock.now();
+                let at = Renewed { last_ok: now, facts_read: now, taken_over: FactSet::default() };
+                let (person, at, is_outage) = match about {
+                    About::SamePerson(person) => (person, at, false),
+                    About::PartlyKnown(known) => {
+                        let (facts_read, taken_over) = (session.facts_read_at, known.taken_over);
+                        (known.person, Renewed { facts_read, taken_over, ..at }, known.is_outage)
+                    }
                     About::SomebodyElse(reason) => {
                         let event = self.event("upstream_identity_changed", &session);
                         let because = "the identity provider answered for another person";
@@ -191,18 +226,22 @@ impl Inner {
                             reason,
                             "the answer is not usable"
                         );
-                        let (person, last) = (&session.person, session.last_ok_at);
-                        self.storage.renew_session(&session, &owner, person, &tokens, last).await?;
+                        let (person, at) = (&session.person, Renewed::as_before(&session));
+                        self.storage.renew_session(&session, &owner, person, &tokens, at).await?;
                         return Ok(self.bridge(&session, &reason));
                     }
                 };
-                let renewed = self
-                    .storage
-                    .renew_session(&session, &owner, &person, &tokens, last_ok_at)
-                    .await?;
+                let renewed =
+                    self.storage.renew_session(&session, &owner, &person, &tokens, at).await?;
                 stop_point!("recheck: renewed");
                 if renewed {
-                    return Ok(Recheck::Fresh(person));
+                    let taken_over = at.taken_over;
+                    let known =
+                        UpstreamSession { person, taken_over, last_ok_at: at.last_ok, ..session };
+                    if is_outage && self.lacks_facts(&known) {
+                        return Ok(self.bridge(&known, "it does not tell what rules read"));
+                    }
+                    return Ok(Recheck::Fresh(known.person));
                 }
                 // A newer login came in between; what it brought is fresher than our answer.
                 self.reread(&session.id).await
@@ -325,7 +364,10 @@ impl Inner {
 
     /// The provider cannot be asked: the last yes holds within the outage grace.
     fn bridge(&self, session: &UpstreamSession, reason: &str) -> Recheck {
-        let bridged = self.is_younger(session, self.recheck.outage_grace);
+        let grace = self.recheck.outage_grace;
+        let facts_are_young =
+            !self.lacks_facts(session) || self.is_younger(session.facts_read_at, grace);
+        let bridged = facts_are_young && self.is_younger(session.last_ok_at, grace);
         tracing::warn!(
             session_id = session.id,
             reason,

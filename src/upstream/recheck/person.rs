@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::ClaimSource;
+use crate::policy::{Fact, FactSet, Facts};
 use crate::storage::{Person, UpstreamSession};
 use crate::upstream::Inner;
 use crate::upstream::answer::{Answer, TokenFailure};
@@ -15,14 +16,24 @@ use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
 
 /// Whom the answer to a refresh is about.
-#[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub(super) enum About {
     SamePerson(Person),
+    /// The same person, with facts that are as an earlier answer told them.
+    PartlyKnown(PartlyKnown),
     SomebodyElse(&'static str),
     /// The provider tells nothing new, and what it told last is too old for rules to rest on.
     TooOld,
     /// The ID token fails a check that says nothing about the person: keys, clocks, algorithms.
     CannotTell(String),
+}
+
+/// Somebody whom the provider vouches for without telling everything.
+pub(super) struct PartlyKnown {
+    pub(super) person: Person,
+    /// What is as an earlier answer told it.
+    pub(super) taken_over: FactSet,
+    /// Whether whoever could have told is silent: then it is an outage.
+    pub(super) is_outage: bool,
 }
 
 impl Inner {
@@ -70,7 +81,21 @@ impl Inner {
             return About::SomebodyElse("the nonce of another login");
         }
         let before = Some(&session.person);
-        About::SamePerson(self.read_person(provider, answer, &identity, before).await)
+        let read = self.read_person(provider, answer, &identity, before).await;
+        let taken_over = read.taken_over;
+        if taken_over.is_empty() {
+            return About::SamePerson(read.person);
+        }
+        let matters = !taken_over.intersection(self.config.claims.read_by_rules).is_empty();
+        let age = self.clock.now().since(session.facts_read_at);
+        if read.answered && matters && age >= self.recheck.max_without_refresh {
+            return About::TooOld;
+        }
+        About::PartlyKnown(PartlyKnown {
+            person: read.person,
+            taken_over,
+            is_outage: !read.answered,
+        })
     }
 
     /// Some providers send no ID token at a refresh (OIDC Core §12.2 lets them). They vouch for the person
@@ -93,7 +118,18 @@ impl Inner {
         };
         if userinfo == Userinfo::Failed {
             // An outage is no reason to end anything.
-            return About::SamePerson(session.person.clone());
+            let mut untold = session.person.clone();
+            untold.facts = Facts {
+                groups: Fact::Unknown,
+                roles: Fact::Unknown,
+                permissions: Fact::Unknown,
+                email_unknown: true,
+                unknown_claims: plan.extra.iter().map(|path| path.as_str().to_owned()).collect(),
+                ..Facts::default()
+            };
+            let taken_over = claims::taken_over(&untold, &session.person);
+            let person = session.person.clone();
+            return About::PartlyKnown(PartlyKnown { person, taken_over, is_outage: true });
         }
         let access_token = payload(access_token);
         let access_token = access_token.as_ref();
@@ -101,7 +137,8 @@ impl Inner {
         let rests_on_old = tells_nothing || claims::rests_on(&last, plan, access_token, &userinfo);
         let told_at = last.get("iat").and_then(Value::as_i64).unwrap_or_default();
         let age = self.clock.now().since(Timestamp::from_unix(told_at));
-        if plan.rules_read && rests_on_old && age >= self.recheck.max_without_refresh {
+        if !plan.read_by_rules.is_empty() && rests_on_old && age >= self.recheck.max_without_refresh
+        {
             return About::TooOld;
         }
         if tells_nothing {

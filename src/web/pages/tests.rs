@@ -59,6 +59,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::LoginFromElsewhere,
         Message::LoginExpired,
         Message::LoginUsed,
+        Message::SignedOutMeanwhile,
         Message::LoginNotTrusted,
         Message::NoAccess { person: Some(text), resource: text, missing },
         Message::NotAllowedMore { person: Some(text), missing },

@@ -31,6 +31,14 @@ impl Console {
         self
     }
 
+    /// Signs in at the identity provider; answers where the browser goes next, back at the pages.
+    pub(crate) async fn nearly_signed_in(&self, app: &TestApp, person: &str) -> String {
+        let home = self.at(self.home);
+        let page = self.browser.get(&home).await;
+        page.assert_page(401);
+        self.nearly_pass_provider(app, &Form::of(&page, &home), person).await
+    }
+
     /// Presses the button of the sign-in page and signs in at the identity provider.
     pub(crate) async fn sign_in(&self, app: &TestApp, person: &str) -> Answer {
         let home = self.at(self.home);
@@ -41,6 +49,11 @@ impl Console {
 
     /// Sends the form of a sign-in page, signs in at the identity provider, and comes back.
     pub(crate) async fn pass_provider(&self, app: &TestApp, form: &Form, person: &str) -> Answer {
+        let back = self.nearly_pass_provider(app, form, person).await;
+        self.browser.get(&back).await
+    }
+
+    async fn nearly_pass_provider(&self, app: &TestApp, form: &Form, person: &str) -> String {
         let answer = self.browser.post(&form.action, &form.with(&[]), &self.origin).await;
         answer.assert_leads_to(app.idp.issuer());
         let at_provider = answer.location().to_owned();
@@ -55,7 +68,7 @@ impl Console {
         answer.assert_leads_to(&app.at("/auth/callback"));
         let passed_on = self.browser.get(answer.location()).await;
         passed_on.assert_leads_to(&self.origin);
-        self.browser.get(passed_on.location()).await
+        passed_on.location().to_owned()
     }
 
     pub(crate) fn at(&self, path: &str) -> String {

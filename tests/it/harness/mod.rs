@@ -194,6 +194,26 @@ impl TestApp {
         (url, self.launch(listener, None).await.stop)
     }
 
+    /// A second server on the same database that goes by another clock; ends when told.
+    pub(crate) async fn replica_with_clock(
+        &self,
+        clock: &ManualClock,
+    ) -> (String, oneshot::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // SQLite serves one process: both servers share what has the database open.
+        let clock = Clock::Manual(clock.clone());
+        let app = App::new(self.config(), clock, self.storage()).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(async move {
+            server::serve(app, listener, None, async {
+                let _ = stopped.await;
+            })
+            .await;
+        });
+        (url, stop)
+    }
+
     /// Reads the configuration again, as it is written now.
     pub(crate) async fn reload(&self) -> Reloaded {
         let text = self.config.clone();

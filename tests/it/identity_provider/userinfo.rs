@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{HOUR, MINUTE, ask_again, assert_fresh};
+use super::{HOUR, MINUTE, ask_again, assert_bridged, assert_fresh};
 use crate::harness::client::Tokens;
 use crate::harness::{Setup, TestApp};
 
@@ -34,8 +34,10 @@ async fn userinfo_that_cannot_be_trusted_or_had_tells_nothing() {
         // Later, what was known stays.
         tokens = ask_again(&app, &client, &tokens).await;
         assert_eq!(tokens.scope, before, "{answer:?}");
+        app.idp.misbehave(|how| how.userinfo_answer = None);
+        tokens = ask_again(&app, &client, &tokens).await;
+        assert_fresh(&tokens);
     }
-    app.idp.misbehave(|how| how.userinfo_answer = None);
     client.sign_in("alice").await;
 }
 
@@ -49,6 +51,104 @@ async fn userinfo_that_stops_telling_roles_takes_them_away() {
     let tokens: Tokens = ask_again(&app, &client, &tokens).await;
     assert_fresh(&tokens);
     assert_eq!(tokens.scope, "create:todos");
+}
+
+/// The ID token comes at every refresh, or at none; userinfo fails in every way that is no answer.
+#[tokio::test]
+async fn a_silent_userinfo_is_bridged_no_longer_than_an_outage() {
+    for no_id_token in [false, true] {
+        for answer in [
+            Some((429, String::new())),
+            Some((500, String::new())),
+            Some((503, "<html>".to_owned())),
+            Some((408, String::new())),
+            Some((200, "<html>".to_owned())),
+            Some((302, "https://other.example/".to_owned())),
+            None, // no answer at all
+        ] {
+            let app =
+                TestApp::with(Setup { upstream: "timeout = \"1s\"".to_owned(), ..from_userinfo() })
+                    .await;
+            app.idp.misbehave(|how| how.no_id_token_on_refresh = no_id_token);
+            let (client, tokens) = app.tokens_of("alice").await;
+            let all = tokens.scope.clone();
+            app.idp.set_roles("alice", &["User"]);
+            app.idp.misbehave(|how| match &answer {
+                Some(answer) => how.userinfo_answer = Some(answer.clone()),
+                None => how.silent_at = Some("/userinfo"),
+            });
+            let what = format!("{answer:?}, no ID token: {no_id_token}");
+
+            // The role is still believed, for a shorter time at a time.
+            let tokens = ask_again(&app, &client, &tokens).await;
+            assert_eq!((&tokens.scope, tokens.expires_in), (&all, 300), "{what}");
+            app.advance(43 * MINUTE + 59);
+            let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+            assert_eq!(tokens.scope, all, "{what}: a second before the hour");
+
+            // Nothing is used up and nobody is logged out by it.
+            app.advance(1);
+            for _ in 0..2 {
+                let later = client.refresh(&tokens.refresh_token).await;
+                later.assert_error(503, "temporarily_unavailable");
+                assert!(later.header("retry-after").is_some());
+                app.advance(5 * HOUR);
+            }
+            app.idp.misbehave(|how| (how.userinfo_answer, how.silent_at) = (None, None));
+            app.advance(2 * MINUTE);
+            let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+            assert_eq!(tokens.scope, "create:todos", "{what}");
+        }
+    }
+}
+
+/// What the ID token takes away is gone at once, whatever userinfo does.
+#[tokio::test]
+async fn what_an_id_token_takes_away_does_not_wait_for_userinfo() {
+    let app = TestApp::with(Setup {
+        claims: "sources = [\"id_token\", \"userinfo\"]".to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    app.idp.misbehave(|how| {
+        how.change_id_token = Some(|claims: &mut Value| {
+            claims.as_object_mut().unwrap().remove("groups");
+        });
+    });
+    let (client, tokens) = app.tokens_of("alice").await;
+    app.idp.set_roles("alice", &["User"]);
+    app.idp.misbehave(|how| how.userinfo_down = true);
+    let tokens = ask_again(&app, &client, &tokens).await;
+    assert_eq!(tokens.scope, "create:todos");
+}
+
+/// A silent userinfo is asked again, and not at every refresh.
+#[tokio::test]
+async fn a_silent_userinfo_is_asked_again_at_most_once_a_minute() {
+    let app = TestApp::with(from_userinfo()).await;
+    let (client, tokens) = app.tokens_of("alice").await;
+    app.idp.misbehave(|how| how.userinfo_down = true);
+    let mut tokens = ask_again(&app, &client, &tokens).await;
+    let asked = app.idp.requests_to("/token");
+    for _ in 0..5 {
+        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+        assert_bridged(&tokens);
+    }
+    assert_eq!(app.idp.requests_to("/token"), asked);
+    app.advance(MINUTE);
+    app.idp.misbehave(|how| how.userinfo_down = false);
+    assert_fresh(&Tokens::of(&client.refresh(&tokens.refresh_token).await));
+}
+
+/// An answer that tells nothing of the person is no outage, with an ID token as without.
+#[tokio::test]
+async fn userinfo_that_tells_nothing_is_believed_no_longer_than_a_sign_in() {
+    let app = TestApp::with(from_userinfo()).await;
+    let (client, tokens) = app.tokens_of("alice").await;
+    app.idp.misbehave(|how| how.userinfo_answer = Some((403, String::new())));
+    let tokens = ask_again(&app, &client, &tokens).await;
+    app.advance(8 * HOUR);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
 }
 
 /// A provider that tells roles in ID tokens and sends none at a refresh.
@@ -78,13 +178,12 @@ async fn without_an_id_token_at_a_refresh_userinfo_is_asked_and_takes_roles_away
     assert_fresh(&tokens);
     assert_eq!(tokens.scope, "create:todos");
 
-    // An outage of userinfo changes nothing, however long it lasts: not even what was taken away.
+    // An outage of userinfo that is bridged changes nothing: not even what was taken away.
     let mut tokens = tokens;
     for answer in [500, 429, 503] {
         app.idp.misbehave(|how| how.userinfo_answer = Some((answer, String::new())));
-        app.advance(9 * HOUR);
-        tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
-        assert_fresh(&tokens);
+        tokens = ask_again(&app, &client, &tokens).await;
+        assert_bridged(&tokens);
         assert_eq!(tokens.scope, "create:todos", "{answer}");
     }
 }
@@ -129,7 +228,7 @@ async fn userinfo_that_answers_and_tells_nothing_of_the_person_is_no_outage() {
         app.advance(8 * HOUR);
         let later = client.refresh(&again.refresh_token).await;
         if is_outage {
-            assert_eq!(Tokens::of(&later).scope, tokens.scope, "{answer:?}");
+            later.assert_error(503, "temporarily_unavailable");
         } else {
             later.assert_error(400, "invalid_grant");
         }

@@ -249,6 +249,7 @@ impl World {
             pkce_verifier: "verifier".to_owned(),
             metadata_hash: String::new(),
             remembered: None,
+            sign_outs_before: 0,
         };
         let expires_at = now.plus(Duration::from_mins(15));
         let new = NewLogin {
@@ -321,7 +322,9 @@ impl World {
         let session = SessionUpdate {
             issuer: ISSUER.to_owned(),
             subject: upstream(person),
+            claim_sub: None,
             sid: Some(sid(sid_of)),
+            sign_outs_before: pending.sign_outs_before,
             person: Person { name: None, email: None, facts: Facts::default() },
             tokens: UpstreamTokens::default(),
         };

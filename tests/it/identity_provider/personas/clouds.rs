@@ -1,6 +1,7 @@
 //! Providers that others run.
 
 use portcullis::demo::{KeyUse, Misbehaviour};
+use portcullis::oauth::secret::random_text;
 use serde_json::{Value, json};
 
 use super::super::{ask_again, assert_fresh};
@@ -60,6 +61,83 @@ async fn entra_is_known_by_tenant_and_object() {
     answer.assert_leads_to(&format!("{REDIRECT_URI}?error=access_denied"));
     let form = [("code", "x"), ("state", "y")];
     app.http.post_form(&app.at("/auth/callback"), &form, &[]).await.assert_status(405);
+}
+
+/// Entra's `sub` is not what a person is known by here: whichever of its names a message uses is found.
+#[tokio::test]
+async fn entra_ends_everything_of_a_person_whichever_name_the_message_uses() {
+    let how = Misbehaviour {
+        change_id_token: Some(|claims| {
+            let who = claims["preferred_username"].as_str().unwrap().to_owned();
+            claims["tid"] = TENANT.into();
+            claims["oid"] = format!("object-of-{who}").into();
+        }),
+        ..Misbehaviour::default()
+    };
+    let app = play(&format!("provider = \"entra\"\ntenant = \"{TENANT}\""), how).await;
+    let oid = json!("object-of-alice");
+    for (name, stored_before, overtakes) in [
+        (json!({ "sub": "demo-alice" }), false, false),
+        (json!({ "sub": "demo-alice" }), true, false), // stored by an earlier version
+        (json!({ "sub": "demo-alice" }), false, true),
+        (json!({ "sub": "another", "tid": TENANT, "oid": oid }), false, false),
+        (json!({ "sub": "another", "tid": TENANT, "oid": oid }), false, true),
+    ] {
+        let (bob, others) = app.tokens_of("bob").await;
+        let (client, tokens) = app.tokens_of("alice").await;
+        if stored_before {
+            app.database.execute("UPDATE upstream_sessions SET claim_sub = NULL").await;
+        }
+        let callback = client.log_in(&client.approve(&[]).await, "alice").await;
+        let mut claims = json!({
+            "iss": app.idp.issuer(), "aud": "portcullis", "jti": random_text(),
+            "iat": app.now().unix(), "exp": app.now().unix() + 120,
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        claims.as_object_mut().unwrap().extend(name.as_object().unwrap().clone());
+        let token = app.idp.sign("logout+jwt", &claims, None).unwrap();
+        let form = [("logout_token", token.as_str())];
+        app.http.post_form(&app.at("/backchannel-logout"), &form, &[]).await.assert_status(200);
+        if overtakes {
+            client.browser.get(&callback).await.assert_page(403);
+        }
+        client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+        bob.refresh(&others.refresh_token).await.assert_status(200);
+    }
+    // A request for global revocation names people by `sub` as well.
+    let endpoint = app.at("/global-token-revocation");
+    let (client, tokens) = app.tokens_of("alice").await;
+    let claims = json!({
+        "iss": app.idp.issuer(), "aud": endpoint, "sub": "portcullis", "jti": "r",
+        "iat": app.now().unix(), "exp": app.now().unix() + 300,
+    });
+    let body =
+        json!({ "sub_id": { "format": "iss_sub", "iss": app.idp.issuer(), "sub": "demo-alice" } });
+    let token = app.idp.sign("global-token-revocation+jwt", &claims, None).unwrap();
+    let authorization = format!("Bearer {token}");
+    let headers = [("authorization", authorization.as_str())];
+    app.http.post_json(&endpoint, &body, &headers).await.assert_status(204);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
+}
+
+/// Google names itself in two ways in its tokens; a message under either is from it.
+#[tokio::test]
+async fn a_message_of_google_under_its_other_name_counts() {
+    let how = Misbehaviour {
+        change_id_token: Some(|claims| claims["hd"] = "acme.com".into()),
+        ..Misbehaviour::default()
+    };
+    let app = play("provider = \"google\"\nhosted_domains = [\"acme.com\"]", how).await;
+    let (client, tokens) = app.tokens_of("alice").await;
+    let claims = json!({
+        "iss": "accounts.google.com", "aud": "portcullis", "jti": "1", "sub": "demo-alice",
+        "iat": app.now().unix(), "exp": app.now().unix() + 120,
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+    });
+    let token = app.idp.sign("logout+jwt", &claims, None).unwrap();
+    let form = [("logout_token", token.as_str())];
+    app.http.post_form(&app.at("/backchannel-logout"), &form, &[]).await.assert_status(200);
+    client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
 }
 
 #[tokio::test]

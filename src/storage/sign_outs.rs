@@ -1,0 +1,121 @@
+//! Sign-outs at the identity provider that overtake a login.
+//!
+//! A message that ends a session may arrive before the callback has stored that session, and then it finds
+//! nothing to end. So each message is remembered for as long as a login may take, and a login that began
+//! before the message ends when its session would be stored. Which of them came first is decided by a number
+//! that the database counts up, and not by clocks: a person who signs in again after a sign-out is let in, in
+//! the same second too.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::notices::Whom;
+use super::upstream_sessions::SessionUpdate;
+use super::{Engine, ShutOut, Step, Storage, StorageError};
+use crate::clock::{REPLICAS_APART, Timestamp};
+use crate::oauth::sealed::Purpose;
+
+/// The longest life of a login that can be configured (`tokens.login`).
+const LONGEST_LOGIN: Duration = Duration::from_hours(1);
+/// Among the counters.
+const NUMBER: &str = "sign_outs";
+
+impl Storage {
+    /// How many sign-outs there have been: a login that begins now comes after them.
+    pub async fn sign_outs_so_far(&self) -> Result<i64, StorageError> {
+        let number = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
+        Ok(number.bind(NUMBER).fetch_optional(&self.pool).await?.unwrap_or_default())
+    }
+
+    /// Remembers a sign-out in the caller's step, before it looks for sessions to end.
+    pub(super) async fn remember_sign_out(
+        &self,
+        step: &mut Step,
+        issuer: &str,
+        whom: &Whom,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let number: i64 = sqlx::query_scalar(
+            "INSERT INTO counters (name, value) VALUES ($1, 1)
+             ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value",
+        )
+        .bind(NUMBER)
+        .fetch_one(&mut **step)
+        .await?;
+        let mark = match whom {
+            Whom::Session { sid, subject } => {
+                self.sign_out_mark(issuer, "sid", &[sid, subject.as_deref().unwrap_or_default()])
+            }
+            Whom::Subject(subject) => self.sign_out_mark(issuer, "sub", &[subject]),
+            Whom::Email(email) => self.sign_out_mark(issuer, "email", &[&email.to_lowercase()]),
+        };
+        sqlx::query(
+            "INSERT INTO upstream_sign_outs (id, number, expires_at) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET number = $2, expires_at = $3",
+        )
+        .bind(mark)
+        .bind(number)
+        .bind(now.plus(LONGEST_LOGIN + REPLICAS_APART).unix())
+        .execute(&mut **step)
+        .await?;
+        Ok(())
+    }
+
+    /// Refuses a session whose login a sign-out has overtaken, in the step that would store it.
+    ///
+    /// SQLite runs one step at a time. On PostgreSQL the rows that a message would write are locked by this:
+    /// a message that comes at the same time waits, and then finds the session; or it has come first.
+    pub(super) async fn refuse_signed_out(
+        &self,
+        step: &mut Step,
+        session: &SessionUpdate,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        for mark in self.marks_of(session) {
+            let number: Option<i64> = match self.engine {
+                Engine::Sqlite => {
+                    let known =
+                        sqlx::query_scalar("SELECT number FROM upstream_sign_outs WHERE id = $1");
+                    known.bind(&mark).fetch_optional(&mut **step).await?
+                }
+                Engine::Postgres => {
+                    let locked = sqlx::query_scalar(
+                        "INSERT INTO upstream_sign_outs (id, number, expires_at) VALUES ($1, 0, $2)
+                         ON CONFLICT (id) DO UPDATE SET number = upstream_sign_outs.number
+                         RETURNING number",
+                    );
+                    locked.bind(&mark).bind(now.unix()).fetch_optional(&mut **step).await?
+                }
+            };
+            if number.is_some_and(|number| number > session.sign_outs_before) {
+                return Err(StorageError::ShutOut(ShutOut::SignedOut));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every mark that a message about this session may have left, in the order in which everybody locks them.
+    fn marks_of(&self, session: &SessionUpdate) -> BTreeSet<String> {
+        let issuer = session.issuer.as_str();
+        let mut marks = BTreeSet::new();
+        for subject in [Some(&session.subject), session.claim_sub.as_ref()].into_iter().flatten() {
+            marks.insert(self.sign_out_mark(issuer, "sub", &[subject]));
+            if let Some(sid) = &session.sid {
+                marks.insert(self.sign_out_mark(issuer, "sid", &[sid, subject]));
+            }
+        }
+        if let Some(sid) = &session.sid {
+            marks.insert(self.sign_out_mark(issuer, "sid", &[sid, ""]));
+        }
+        if let Some(email) = &session.person.email {
+            marks.insert(self.sign_out_mark(issuer, "email", &[&email.to_lowercase()]));
+        }
+        marks
+    }
+
+    fn sign_out_mark(&self, issuer: &str, kind: &str, names: &[&str]) -> String {
+        let mut parts = vec![b"sign-out".as_slice(), issuer.as_bytes(), kind.as_bytes()];
+        parts.extend(names.iter().map(|name| name.as_bytes()));
+        self.sealer.mac(Purpose::Search, &parts)
+    }
+}
