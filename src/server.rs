@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
@@ -29,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::config::Limits;
+use crate::config::{Limits, PublicUrl};
 use crate::gateway::Passages;
 use crate::http_client::is_loopback;
 use crate::rates::Place;
@@ -70,8 +71,8 @@ static TOO_MANY_OF_ONE: Rarely = Rarely::new();
 struct Doorway {
     app: App,
     side: Listener,
-    /// Its origin, as browsers know it.
-    origin: String,
+    /// The URL that browsers know it by.
+    url: PublicUrl,
     listen: SocketAddr,
 }
 
@@ -80,6 +81,8 @@ pub struct Service {
     doorway: Arc<Doorway>,
     passages: Option<Passages>,
     router: Router,
+    /// What is not below our path.
+    elsewhere: Router,
 }
 
 impl Service {
@@ -87,30 +90,44 @@ impl Service {
     pub fn public(app: App) -> Self {
         let routes = endpoints::routes(&app).fallback(endpoints::not_found);
         let passages = Some(Passages::of(&app));
-        let (origin, listen) = (app.issuer().to_owned(), app.config().listen);
-        Self::new(routes, passages, Doorway { app, side: Listener::Public, origin, listen })
+        let (url, listen) = (app.config().public_url.clone(), app.config().listen);
+        Self::new(routes, passages, Doorway { app, side: Listener::Public, url, listen })
     }
 
     /// That of the admin listener, where there is one.
     fn admin(app: App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
-        let (origin, listen) = (admin.url.as_str().to_owned(), admin.listen);
-        let doorway = Doorway { app, side: Listener::Admin, origin, listen };
+        let (url, listen) = (admin.url.clone(), admin.listen);
+        let doorway = Doorway { app, side: Listener::Admin, url, listen };
         Some(Self::new(admin::routes(), None, doorway))
     }
 
     fn new(routes: Router<App>, passages: Option<Passages>, doorway: Doorway) -> Self {
         let (app, doorway) = (doorway.app.clone(), Arc::new(doorway));
-        let router = routes
-            .layer(middleware::from_fn_with_state(Arc::clone(&doorway), guard))
-            .layer(CatchPanicLayer::custom(panicked))
-            .with_state(app);
-        Self { doorway, passages, router }
+        let guarded = |routes: Router<App>| {
+            routes
+                .layer(middleware::from_fn_with_state(Arc::clone(&doorway), guard))
+                .layer(CatchPanicLayer::custom(panicked))
+                .with_state(app.clone())
+        };
+        let elsewhere = guarded(Router::new().fallback(endpoints::not_below_our_path));
+        let router = guarded(routes);
+        Self { doorway, passages, router, elsewhere }
     }
 
     /// Answers a request. Calls of MCP servers are most of all requests, and each layer of the route table
     /// would wrap them once more: they pass the same guard without it.
-    pub async fn answer(&self, request: Request) -> Response {
+    ///
+    /// The path of `public_url` is taken off here; nothing further in knows of it.
+    pub async fn answer(&self, mut request: Request) -> Response {
+        if !self.doorway.url.base_path().is_empty() {
+            let Some(uri) = below_our_path(&self.doorway.url, request.uri()) else {
+                let Ok(response) =
+                    TowerToHyperService::new(self.elsewhere.clone()).call(request).await;
+                return response;
+            };
+            *request.uri_mut() = uri;
+        }
         let passages = self.passages.as_ref();
         let Some(passage) = passages.and_then(|passages| passages.at(request.uri().path())) else {
             let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
@@ -120,6 +137,18 @@ impl Service {
         let guarded = pass_guard(&self.doorway, passage.path(), request, next);
         AssertUnwindSafe(guarded).catch_unwind().await.unwrap_or_else(panicked)
     }
+}
+
+/// What is asked for, as our routes know it; `None` when it is not for a path of ours.
+fn below_our_path(url: &PublicUrl, asked: &Uri) -> Option<Uri> {
+    let path = url.within(asked.path())?;
+    let target = match asked.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    let mut parts = asked.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// Serves until `shutdown` is ready, then drains. The admin pages, where there are any, are served on
@@ -355,7 +384,7 @@ async fn check<F: Future<Output = Response>>(
         let status = response.status().as_u16();
         app.note(event.with("status", status).with("reason", shown.reason));
     }
-    if doorway.origin.starts_with("https://") {
+    if doorway.url.is_https() {
         response.headers_mut().insert(
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000"),
@@ -393,7 +422,7 @@ fn host_is_ours(doorway: &Doorway, request: &Request) -> bool {
         (None, Some(host)) => host.to_str().unwrap_or_default(),
         (None, None) => return false,
     };
-    let ours = doorway.origin.split_once("://").map_or("", |(_, rest)| rest);
+    let ours = doorway.url.origin().split_once("://").map_or("", |(_, rest)| rest);
     authority.eq_ignore_ascii_case(ours)
         || authority
             .parse::<SocketAddr>()

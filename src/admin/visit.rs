@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
-use crate::storage::{Realm, StorageError};
+use crate::storage::StorageError;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::console::{self, NotIn, Site, Visitor};
 use crate::web::lists::{Frame, Section, sign_in_page};
@@ -125,7 +125,7 @@ impl Visit {
     /// The frame of the page at `path`.
     pub(super) async fn frame(&self, path: &str) -> Result<Frame, Turned> {
         let waiting = self.app.storage().clients_waiting().await.map_err(|e| self.storage(&e))?;
-        let mut frame = Frame::new(&self.headers, &self.visitor, Realm::Admin);
+        let mut frame = Frame::new(&self.headers, &self.visitor, &site(&self.app, &self.headers)?);
         let w = SectionWords::of(frame.language);
         let section = |at: &'static str, label, count| Section {
             path: at,
@@ -175,8 +175,8 @@ impl Visit {
 
     /// Leads on to a page of ours.
     pub(super) fn go(&self, path: &str) -> Response {
-        let origin = Site::admin(&self.app).map_or("", |site| site.origin);
-        see_other(&format!("{origin}{path}"))
+        let url = Site::admin(&self.app).map(|site| site.url.join(path));
+        see_other(url.as_deref().unwrap_or(path))
     }
 }
 

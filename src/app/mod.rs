@@ -186,10 +186,15 @@ impl App {
         self.0.config.resources.iter().find(|resource| resource.id == id)
     }
 
-    /// The resource a client names, in one of the spellings that shipped clients use.
+    /// The resource that a client names, in any spelling that can mean only one of ours.
     pub fn resource_named(&self, presented: &str) -> Option<&ResourceConfig> {
-        let named = |resource: &&ResourceConfig| resource::names_the_same(&resource.id, presented);
-        self.0.config.resources.iter().find(named)
+        let ids = self.0.config.resources.iter().map(|resource| resource.id.as_str());
+        self.resource(resource::meant(ids, self.issuer(), presented)?)
+    }
+
+    /// How we spell what a client names; what names none of our resources stays as it is.
+    pub fn our_spelling<'a>(&'a self, presented: &'a str) -> &'a str {
+        self.resource_named(presented).map_or(presented, |resource| resource.id.as_str())
     }
 
     /// The resource meant by a request that names none: the only one, or the default.

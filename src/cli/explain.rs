@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{ConfigFile, config, fail, manage, runtime};
 use crate::config::{Config, ResourceConfig};
+use crate::oauth::resource::meant;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::Facts;
 use crate::telemetry::{self, LogFormat};
@@ -124,9 +125,12 @@ fn find<'a>(config: &'a Config, asked: Option<&str>) -> Result<&'a ResourceConfi
     match (asked, config.resources.as_slice()) {
         (None, [only]) => Ok(only),
         (None, _) => Err(format!("say which with --resource: {}", known())),
-        (Some(asked), all) => all
-            .iter()
-            .find(|resource| resource.id == asked || resource.path.as_deref() == Some(asked))
-            .ok_or_else(|| format!("{asked} is not one of: {}", known())),
+        (Some(asked), all) => {
+            let ids = all.iter().map(|resource| resource.id.as_str());
+            let id = meant(ids, config.public_url.as_str(), asked);
+            all.iter()
+                .find(|one| one.path.as_deref() == Some(asked) || Some(one.id.as_str()) == id)
+                .ok_or_else(|| format!("{asked} is not one of: {}", known()))
+        }
     }
 }

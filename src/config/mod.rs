@@ -7,9 +7,12 @@
 mod changes;
 mod check;
 mod keys;
+pub mod paths;
 mod presets;
 mod proxies;
+mod public_url;
 mod reader;
+mod service_links;
 mod show;
 mod values;
 
@@ -36,13 +39,14 @@ pub use presets::{
     SignOutForm, SubjectForm,
 };
 pub use proxies::{Proxies, Proxy};
+pub use public_url::PublicUrl;
 pub use reader::{Problem, Problems};
-pub use values::{PublicUrl, SecretText};
+pub use values::SecretText;
 
 /// Everything an administrator can set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Our issuer and origin.
+    /// Our issuer; it may have a path.
     pub public_url: PublicUrl,
     /// Where we listen; a proxy in front speaks TLS.
     pub listen: SocketAddr,

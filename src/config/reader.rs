@@ -11,6 +11,7 @@ use toml::Value;
 
 use super::changes::Written;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
+use super::service_links::nearest_link;
 use super::show::Line;
 use super::values::{SecretText, parse_duration};
 
@@ -424,12 +425,18 @@ impl Reader {
         let keys = leaves.into_iter().map(|(key, _)| key);
         let unknown: Vec<String> = keys.filter(|leaf| !known(leaf)).collect();
         for key in unknown {
-            let nearest = nearest(&key, self.read.iter().map(String::as_str));
-            let remedy = match nearest {
-                Some(nearest) => format!("did you mean {}?", without_indexes(&nearest)),
-                None => "take it out; portcullis.example.toml lists every key".to_owned(),
-            };
             let variable = self.from_env.get(&key).cloned();
+            let link = variable.as_deref().and_then(|name| name.strip_prefix("PORTCULLIS_"));
+            let nearest = nearest(&key, self.read.iter().map(String::as_str));
+            let remedy = match (link.and_then(nearest_link), nearest) {
+                (Some(link), _) => {
+                    format!(
+                        "did you mean {link}? Kubernetes sets it, and it is ignored; or take it out"
+                    )
+                }
+                (None, Some(nearest)) => format!("did you mean {}?", without_indexes(&nearest)),
+                (None, None) => "take it out; portcullis.example.toml lists every key".to_owned(),
+            };
             let reason = match variable {
                 Some(variable) => format!("is not a key (set by {variable})"),
                 None => "is not a key".to_owned(),

@@ -1,3 +1,5 @@
+mod network;
+
 use super::*;
 
 const OK: &str = r#"
@@ -240,7 +242,7 @@ fn public_urls_and_issuers_are_https_or_on_loopback() {
     for (url, fits) in [
         ("https://mcp.example.com", true),
         ("https://mcp.example.com:8443", true),
-        ("https://example.com/tenant1", false),
+        ("https://example.com/tenant1", true),
         ("http://127.0.0.1:8000", true),
         ("http://localhost:8000", true),
         ("http://[::1]:8000", true),

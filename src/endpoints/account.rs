@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
-use crate::storage::{Connection, Realm};
+use crate::storage::Connection;
 use crate::telemetry::audit::Actor;
 use crate::web::console::{self, NotIn, Site, Visitor};
 use crate::web::lists::{Frame, sign_in_page};
@@ -151,7 +151,7 @@ pub(super) async fn get(
     let connections = app.storage().connections(&visitor.session.subject, app.now()).await;
     let connections =
         connections.map_err(|error| PageError::storage(&headers, &error).into_response())?;
-    let mut frame = Frame::new(&headers, &visitor, Realm::Account);
+    let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
     let w = AccountWords::of(frame.language);
     frame.notice = match query.as_deref() {
         Some("done=disconnected") => Some(w.disconnected.to_owned()),

@@ -155,7 +155,7 @@ fn asked_resource<'a>(
 /// A client that sends the person here again and again, until Approve is pressed to be rid of it, is held
 /// back (threats PH-02). Only the browser knows how often it was asked: nothing is stored.
 fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), PageError> {
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let shown = cookies.consents_for(headers, &ConsentRequest::client_tag(&client.id));
     let since = app.now().minus(ConsentRequest::LIFETIME);
     let recent = shown.iter().filter(|id| shown_at(id).is_some_and(|at| at > since)).count();
@@ -181,7 +181,7 @@ pub(super) fn ask(
     resource: &ResourceConfig,
     before: &ScopeSet,
 ) -> Response {
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let browser = random_text();
     let consent = ConsentRequest {
         id: new_id(app.clock()),
@@ -196,6 +196,7 @@ pub(super) fn ask(
     let destination = destination(&consent.request.redirect_uri);
     let page = ConsentPage {
         language: people::language(headers),
+        base: app.config().public_url.base_path(),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,
         verified: remembered::answers_to_website(&consent.request)

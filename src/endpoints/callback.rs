@@ -39,7 +39,7 @@ pub(super) async fn get(
     }
     let (login_id, login) = claim(&app, &headers, &params).await?;
     let mut response = finish(&app, &headers, &params, &login).await?;
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&login_id));
     Ok(response)
 }
@@ -68,7 +68,7 @@ async fn claim(
     let Some(state) = state else {
         return Err(forbidden(Message::LoginFromElsewhere, "state is missing or not ours"));
     };
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let binding = cookies.login(headers, state.id());
     // An error from another browser must not burn the login: anybody can make one up.
     let burns = params.get("error").ok().flatten().is_none();

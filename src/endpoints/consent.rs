@@ -110,7 +110,7 @@ pub(super) async fn post(
         }
     };
     let mut response = decided?;
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     // What was denied still counts among the pages that this browser was shown for the client.
     if approved {
         let tag = ConsentRequest::client_tag(&client.id);
@@ -163,7 +163,7 @@ fn same_browser(
     let elsewhere = |reason| forbidden(headers, Message::ConsentFromElsewhere, reason);
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let origin = origins.next().and_then(|origin| origin.to_str().ok());
-    if origin != Some(app.issuer()) || origins.next().is_some() {
+    if origin != Some(app.config().public_url.origin()) || origins.next().is_some() {
         return Err(elsewhere("Origin is not ours"));
     }
     let fetch_site = headers.get("sec-fetch-site");
@@ -173,7 +173,7 @@ fn same_browser(
     let sealed = form.get("request").ok().flatten().unwrap_or_default();
     let consent = ConsentRequest::open(sealed, app.sealer())
         .map_err(|_| elsewhere("the request in the form is not ours"))?;
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let mark =
         cookies.consent(headers, &consent.id).map(|cookie| ConsentRequest::browser_mark(&cookie));
     if mark.as_deref() != Some(consent.browser.as_str()) {

@@ -8,11 +8,12 @@ use axum::routing::get;
 use serde_json::json;
 
 use crate::app::App;
+use crate::config::paths;
 use crate::storage::Ready;
 use crate::web::error;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/health", get(health)).route("/ready", get(ready))
+    Router::new().route(paths::HEALTH, get(health)).route(paths::READY, get(ready))
 }
 
 /// The process answers. Says nothing else.

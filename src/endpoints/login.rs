@@ -79,7 +79,7 @@ impl Start {
     /// Sends the browser to the identity provider, and binds it.
     pub(super) fn lead_on(&self, app: &App, headers: &HeaderMap, approval: &Approval) -> Response {
         let mut response = people::see_other(self.to.url(approval, &self.state).as_str());
-        let cookies = Cookies::new(app.config().public_url.is_https());
+        let cookies = Cookies::of(&app.config().public_url);
         let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
         for evicted in cookies.logins_beyond(headers, keep) {
             response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&evicted));

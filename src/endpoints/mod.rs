@@ -18,11 +18,13 @@ mod upstream_notice;
 mod waiting;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::config::paths;
 use crate::web::cors;
 use crate::web::pages::Message;
 use crate::web::people::{self, PageError};
@@ -41,22 +43,22 @@ fn client_routes(app: &App) -> Router<App> {
     // Discover …
     metadata::routes(app)
         // … register …
-        .route("/register", post(register::post))
+        .route(paths::REGISTER, post(register::post))
         .route(
-            "/register/{client_id}",
+            paths::REGISTERED,
             get(register::read).put(register::replace).delete(register::delete),
         )
         // … redeem, refresh …
-        .route("/token", post(token::post))
+        .route(paths::TOKEN, post(token::post))
         // … and give back.
-        .route("/revoke", post(revoke::post))
+        .route(paths::REVOKE, post(revoke::post))
         .layer(cors::any_origin())
 }
 
 /// For MCP servers that ask about tokens; there only when one may.
 fn resource_routes(app: &App) -> Router<App> {
     if app.config().offers_introspection() {
-        Router::new().route("/introspect", post(introspect::post))
+        Router::new().route(paths::INTROSPECT, post(introspect::post))
     } else {
         Router::new()
     }
@@ -65,17 +67,17 @@ fn resource_routes(app: &App) -> Router<App> {
 /// For people: ask, approve, come back; later see what is connected. No other origin may read them.
 fn people_routes() -> Router<App> {
     Router::new()
-        .route("/authorize", get(authorize::get).fallback(method_not_allowed))
-        .route("/consent", post(consent::post).fallback(method_not_allowed))
-        .route("/auth/callback", get(callback::get).fallback(method_not_allowed))
-        .route("/waiting", get(waiting::get).fallback(method_not_allowed))
-        .route("/account", get(account::get).fallback(method_not_allowed))
-        .route("/account/sign-in", post(account::sign_in).fallback(method_not_allowed))
-        .route("/account/signed-in", get(account::signed_in).fallback(method_not_allowed))
-        .route("/account/disconnect", post(account::disconnect).fallback(method_not_allowed))
-        .route("/account/sign-out", post(account::sign_out).fallback(method_not_allowed))
+        .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
+        .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
+        .route(paths::CALLBACK, get(callback::get).fallback(method_not_allowed))
+        .route(paths::WAITING, get(waiting::get).fallback(method_not_allowed))
+        .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGN_IN, post(account::sign_in).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGNED_IN, get(account::signed_in).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_DISCONNECT, post(account::disconnect).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGN_OUT, post(account::sign_out).fallback(method_not_allowed))
         .route(
-            "/account/sign-out-everywhere",
+            paths::ACCOUNT_SIGN_OUT_EVERYWHERE,
             post(account::sign_out_everywhere).fallback(method_not_allowed),
         )
 }
@@ -83,8 +85,22 @@ fn people_routes() -> Router<App> {
 /// For the identity provider, which proves itself with a signed token.
 fn upstream_routes() -> Router<App> {
     Router::new()
-        .route("/backchannel-logout", post(upstream_notice::backchannel_logout))
-        .route("/global-token-revocation", post(upstream_notice::global_token_revocation))
+        .route(paths::BACKCHANNEL_LOGOUT, post(upstream_notice::backchannel_logout))
+        .route(paths::GLOBAL_TOKEN_REVOCATION, post(upstream_notice::global_token_revocation))
+}
+
+/// What is not below the path of `public_url`. Most often a proxy in front has taken the path off, and then
+/// nothing works: the answer says so.
+pub async fn not_below_our_path(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
+    if wants_page(&headers, &uri) {
+        return people::message(&headers, StatusCode::NOT_FOUND, Message::NotFound);
+    }
+    let base = app.config().public_url.base_path();
+    let description = format!(
+        "This server answers below {base}; a proxy in front must pass the path on as it is"
+    );
+    let body = serde_json::json!({ "error": "not_found", "error_description": description });
+    crate::web::error::json(StatusCode::NOT_FOUND, &body)
 }
 
 async fn method_not_allowed(headers: HeaderMap) -> Response {
@@ -94,14 +110,17 @@ async fn method_not_allowed(headers: HeaderMap) -> Response {
 /// Everything else: a page for browsers, plain JSON below `/.well-known/`, where clients probe and
 /// stop at anything but a 404 that is not HTML.
 pub async fn not_found(headers: HeaderMap, uri: Uri) -> Result<Response, PageError> {
-    let for_people = !uri.path().contains("/.well-known/")
-        && headers
-            .get(axum::http::header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-            .is_some_and(|accept| accept.contains("text/html"));
-    if for_people {
+    if wants_page(&headers, &uri) {
         return Ok(people::message(&headers, StatusCode::NOT_FOUND, Message::NotFound));
     }
     let body = serde_json::json!({ "error": "not_found" });
     Ok(crate::web::error::json(StatusCode::NOT_FOUND, &body))
+}
+
+fn wants_page(headers: &HeaderMap, uri: &Uri) -> bool {
+    !uri.path().contains("/.well-known/")
+        && headers
+            .get(axum::http::header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"))
 }

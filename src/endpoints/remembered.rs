@@ -44,7 +44,7 @@ pub(super) async fn lead_on(
     if wants_page || !comes_directly(headers) || !answers_to_website(request) {
         return Ok(None);
     }
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let Some(token) = cookies.remembered(headers, &slot(request)) else { return Ok(None) };
     let storage = |error: StorageError| PageError::storage(headers, &error);
     let (metadata, now) = (client.metadata.identity(), app.now());
@@ -125,7 +125,7 @@ pub(super) async fn keep(
     if login.remembered.is_some() || !standing.trusted || !answers_to_website(request) {
         return Vec::new();
     }
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let slot = slot(request);
     let token = Secret::<RememberedConsent>::generate(&new_id(app.clock()));
     let now = app.now();

@@ -35,7 +35,7 @@ pub(super) async fn approved_before(
     headers: &HeaderMap,
     request: &AuthorizationRequest,
 ) -> ScopeSet {
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let Some(subject) = cookies.person(headers).and_then(|sealed| known_person(app, &sealed))
     else {
         return ScopeSet::default();
@@ -84,7 +84,7 @@ pub(super) fn scope_lines<'a>(
 /// `Set-Cookie` that tells the next consent page who signed in here last.
 pub(super) fn remember_person(app: &App, subject: &str) -> HeaderValue {
     let sealed = app.sealer().seal(Purpose::Consent, PERSON, subject.as_bytes());
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     cookies.set_person(&sealed, PERSON_KNOWN.as_secs())
 }
 

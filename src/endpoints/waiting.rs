@@ -53,7 +53,7 @@ pub(super) async fn hold(
         .map_err(|error| PageError::storage(headers, &error))?;
     let mut response =
         people::see_other(&app.config().public_url.join(&format!("/waiting?id={id}")));
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
     for evicted in cookies.held_beyond(headers, keep) {
         response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(&evicted));
@@ -74,7 +74,7 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|_| over("the query is unreadable"))?;
     let id = params.get("id").ok().flatten().unwrap_or_default();
-    let cookies = Cookies::new(app.config().public_url.is_https());
+    let cookies = Cookies::of(&app.config().public_url);
     let token = cookies.held(&headers, id).ok_or_else(|| over("this browser waits for nothing"))?;
     let found = app.storage().held_login(&token, app.now()).await.map_err(storage)?;
     let (held, ended) = match found {

@@ -201,11 +201,7 @@ impl Challenge<'_> {
 
     fn attach(&self, response: &mut Response, params: &[(&str, &str)]) {
         let path = self.resource.path.as_deref().unwrap_or_default();
-        let metadata = self
-            .app
-            .config()
-            .public_url
-            .join(&format!("/.well-known/oauth-protected-resource{path}"));
+        let metadata = self.app.config().public_url.well_known("oauth-protected-resource", path);
         let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
         for (name, text) in params {
             // Scopes and our own texts hold neither `"` nor `\` (RFC 6749 §3.3).

@@ -313,7 +313,8 @@ fn judge(
     hidden: Option<Hidden>,
 ) -> Option<Judge> {
     if resource.transport == Transport::HttpSse {
-        let (target, path) = (resource.target.clone()?, resource.path.clone()?);
+        let target = resource.target.clone()?;
+        let path = format!("{}{}", app.config().public_url.base_path(), resource.path.as_ref()?);
         let (sealer, caller) = (app.sealer().clone(), caller.clone());
         return Some(Box::new(move |event| {
             match legacy::rewrite(&sealer, &caller, &target, &path, event) {

@@ -52,9 +52,11 @@ impl Passages {
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
 
-    /// The one exactly at this path: whatever is spelled differently is not found (threats GW-02).
+    /// The one at this path. People type a slash at the end, which is the only other spelling that is found
+    /// (threats GW-02): where a request goes is configured, and nothing of its path goes on.
     pub fn at(&self, path: &str) -> Option<&Passage> {
-        self.0.iter().find(|passage| passage.path == path)
+        let exactly = |path: &str| self.0.iter().find(|passage| passage.path == path);
+        exactly(path).or_else(|| exactly(path.strip_suffix('/')?))
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue
     let text = origin.to_str().map_err(|_| Refused::Origin)?;
     let one = origins.next().is_none();
     let listed = app.config().allowed_origins.iter().any(|allowed| allowed == text);
-    if one && (text == app.issuer() || listed || is_loopback_origin(text)) {
+    if one && (text == app.config().public_url.origin() || listed || is_loopback_origin(text)) {
         return Ok(Some(origin.clone()));
     }
     tracing::info!(reason = "origin", "gateway request refused");

@@ -3,7 +3,6 @@
 
 use super::error::{ErrorCode, Refusal, ensure};
 use super::pkce::CodeChallenge;
-use super::resource;
 use super::scope::ScopeSet;
 use crate::clock::{REPLICAS_APART, Timestamp};
 
@@ -33,7 +32,7 @@ pub struct Redemption<'a> {
     pub redirect_uri: Option<&'a str>,
     /// `code_verifier`, when sent.
     pub code_verifier: Option<&'a str>,
-    /// `resource`, when sent.
+    /// `resource`, when sent, in our own spelling.
     pub resource: Option<&'a str>,
 }
 
@@ -57,9 +56,9 @@ impl IssuedCode {
     }
 }
 
-/// Checks a `resource` at the token endpoint: absent means the grant's own.
+/// Checks a `resource` at the token endpoint, in our own spelling: absent means the grant's own.
 pub fn check_resource(granted: &str, presented: Option<&str>) -> Result<(), TokenRefused> {
-    let agrees = presented.is_none_or(|presented| resource::names_the_same(granted, presented));
+    let agrees = presented.is_none_or(|presented| presented == granted);
     ensure(agrees, TokenRefused::OtherResource)
 }
 

@@ -21,6 +21,7 @@ use super::params::Params;
 use super::people::{PageError, see_other, unreachable_page};
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::config::PublicUrl;
 use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
 use crate::policy::{Fact, FactSet};
@@ -45,8 +46,8 @@ const MAX_FORM: usize = 64 * 1024;
 pub struct Site<'a> {
     /// Which.
     pub realm: Realm,
-    /// The origin that browsers know it by.
-    pub origin: &'a str,
+    /// The URL that browsers know it by.
+    pub url: &'a PublicUrl,
     /// Its first page; all others lie below.
     pub home: &'static str,
 }
@@ -55,16 +56,16 @@ impl<'a> Site<'a> {
     /// The admin pages, where there are any.
     pub fn admin(app: &'a App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
-        Some(Self { realm: Realm::Admin, origin: admin.url.as_str(), home: "/" })
+        Some(Self { realm: Realm::Admin, url: &admin.url, home: "/" })
     }
 
     /// `/account`.
     pub fn account(app: &'a App) -> Self {
-        Self { realm: Realm::Account, origin: app.issuer(), home: "/account" }
+        Self { realm: Realm::Account, url: &app.config().public_url, home: "/account" }
     }
 
-    fn cookies(&self) -> Cookies {
-        Cookies::new(self.origin.starts_with("https://"))
+    fn cookies(&self) -> Cookies<'a> {
+        Cookies::of(self.url)
     }
 
     /// A path of these pages, and of nobody else's.
@@ -81,10 +82,10 @@ impl<'a> Site<'a> {
 /// state that we made: a made-up one must not tell where the admin pages are.
 pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
     if Secret::<AccountState>::parse(state).is_some_and(|state| state.is_made_by(app.sealer())) {
-        return Some(format!("{}/account/signed-in?{query}", app.issuer()));
+        return Some(app.config().public_url.join(&format!("/account/signed-in?{query}")));
     }
     Secret::<AdminState>::parse(state).filter(|state| state.is_made_by(app.sealer()))?;
-    Some(format!("{}/signed-in?{query}", Site::admin(app)?.origin))
+    Some(Site::admin(app)?.url.join(&format!("/signed-in?{query}")))
 }
 
 /// Somebody who is signed in.
@@ -201,7 +202,7 @@ pub fn same_origin(site: &Site<'_>, headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let origin = origins.next().and_then(|origin| origin.to_str().ok());
     let fetch_site = headers.get("sec-fetch-site");
-    origin == Some(site.origin)
+    origin == Some(site.url.origin())
         && origins.next().is_none()
         && fetch_site.is_none_or(|fetched| fetched.as_bytes() == b"same-origin")
 }
@@ -377,7 +378,7 @@ async fn let_in(
     let before = site.cookies().console(headers, site.realm);
     let event = about("console_signed_in");
     app.storage().sign_in(&new, before.as_ref(), now, event).await.map_err(storage)?;
-    let mut response = see_other(&format!("{}{go_on}", site.origin));
+    let mut response = see_other(&site.url.join(go_on));
     let set = site.cookies().set_console(site.realm, &token, ABSOLUTE.as_secs());
     response.headers_mut().append(header::SET_COOKIE, set);
     Ok(response)
@@ -413,7 +414,7 @@ pub async fn sign_out(
 
 /// The answer to somebody whose session has ended: the first page, without the cookie.
 pub fn signed_out(site: &Site<'_>) -> Response {
-    let mut response = see_other(&format!("{}{}", site.origin, site.home));
+    let mut response = see_other(&site.url.join(site.home));
     let clear = site.cookies().clear_console(site.realm);
     response.headers_mut().append(header::SET_COOKIE, clear);
     response

@@ -8,39 +8,47 @@
 //! - *person*: made after a sign-in, sealed, tells the next consent page who it probably was, so that it can mark
 //!   what was approved before. It proves nothing and lets nobody skip anything.
 //!
-//! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03).
+//! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03). The prefix
+//! demands `Path=/`, also where we live below a path. `__Secure-` with our path would keep the cookies from
+//! neighbours on the host, but any other host of the domain could then plant a cookie that we would read, such
+//! as the mark of its own consent page. A neighbour on our host is of our origin and can press our buttons
+//! whatever the path is, so the path would protect nothing. Names carry a tag of the path: two installations
+//! on one host never read, count or overwrite each other's.
 //! On loopback http, browsers other than Chromium drop `Secure` cookies, so they are left out there.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 
+use crate::config::PublicUrl;
 use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret};
 use crate::storage::Realm;
 
-/// Names and attributes of our cookies, by the scheme of the public URL.
+/// Names and attributes of our cookies, by the URL that browsers know the pages by.
 #[derive(Clone, Copy, Debug)]
-pub struct Cookies {
-    secure: bool,
+pub struct Cookies<'a> {
+    url: &'a PublicUrl,
 }
 
-const CONSENT: &str = "portcullis-consent-";
-const LOGIN: &str = "portcullis-login-";
-const HELD: &str = "portcullis-held-";
-const REMEMBERED: &str = "portcullis-remembered-";
-const PAGES: &str = "portcullis-pages-";
-const UNDERWAY: &str = "portcullis-signing-in-";
-const PERSON: &str = "portcullis-person";
+const CONSENT: &str = "consent-";
+const LOGIN: &str = "login-";
+const HELD: &str = "held-";
+const REMEMBERED: &str = "remembered-";
+const PAGES: &str = "pages-";
+const UNDERWAY: &str = "signing-in-";
+const PERSON: &str = "person";
 /// Longest sealed value read.
 const MAX_PERSON: usize = 1024;
 
-impl Cookies {
-    /// Cookies for a public URL that is https, or loopback http.
-    pub fn new(https: bool) -> Self {
-        Self { secure: https }
+impl<'a> Cookies<'a> {
+    /// Cookies of the pages at `url`.
+    pub fn of(url: &'a PublicUrl) -> Self {
+        Self { url }
     }
 
-    fn prefix(self) -> &'static str {
-        if self.secure { "__Host-" } else { "" }
+    /// What the names of all cookies of one kind begin with.
+    fn prefix(self, kind: &str) -> String {
+        let host = if self.url.is_https() { "__Host-" } else { "" };
+        format!("{host}portcullis-{}{kind}", self.url.cookie_tag())
     }
 
     /// The value that marks this browser for the consent page `id`, when it has a well-formed one.
@@ -69,7 +77,7 @@ impl Cookies {
     /// Pages that this browser was shown for the client that `tag` stands for and has not approved,
     /// oldest first.
     pub fn consents_for(self, headers: &HeaderMap, tag: &str) -> Vec<String> {
-        let prefix = format!("{}{CONSENT}", self.prefix());
+        let prefix = self.prefix(CONSENT);
         let jar = CookieJar::from_headers(headers);
         let pages = jar.iter().filter_map(|cookie| {
             let id = cookie.name().strip_prefix(&prefix).filter(|id| is_id(id))?;
@@ -153,7 +161,7 @@ impl Cookies {
 
     /// Remembered approvals of this browser beside `slot` and beyond `keep`, oldest first.
     pub fn remembered_beyond(self, headers: &HeaderMap, slot: &str, keep: usize) -> Vec<String> {
-        let prefix = format!("{}{REMEMBERED}", self.prefix());
+        let prefix = self.prefix(REMEMBERED);
         let mut held: Vec<(String, String)> = CookieJar::from_headers(headers)
             .iter()
             .filter_map(|cookie| {
@@ -222,7 +230,7 @@ impl Cookies {
     }
 
     fn beyond(self, kind: &str, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        let prefix = format!("{}{kind}", self.prefix());
+        let prefix = self.prefix(kind);
         let mut ids: Vec<String> = CookieJar::from_headers(headers)
             .iter()
             .filter_map(|cookie| cookie.name().strip_prefix(&prefix).map(str::to_owned))
@@ -234,7 +242,7 @@ impl Cookies {
     }
 
     fn name(self, kind: &str, id: &str) -> String {
-        format!("{}{kind}{id}", self.prefix())
+        format!("{}{id}", self.prefix(kind))
     }
 
     #[expect(clippy::expect_used, reason = "names and values are ours and ASCII")]
@@ -243,7 +251,7 @@ impl Cookies {
         cookie.set_path("/");
         cookie.set_http_only(true);
         cookie.set_same_site(SameSite::Lax);
-        if self.secure {
+        if self.url.is_https() {
             cookie.set_secure(true);
         }
         let mut text = cookie.to_string();

@@ -49,7 +49,9 @@ pub struct Frame {
     /// Whether forms are shown at all.
     pub may_change: bool,
     /// Where the button for signing out posts to.
-    pub sign_out: &'static str,
+    pub sign_out: String,
+    /// What stands before every path of ours on the page.
+    pub base: String,
     /// The navigation.
     pub sections: Vec<Section>,
     /// What the last form did.
@@ -60,7 +62,7 @@ pub struct Frame {
 
 impl Frame {
     /// The frame for a visitor.
-    pub fn new(headers: &HeaderMap, visitor: &Visitor, realm: Realm) -> Self {
+    pub fn new(headers: &HeaderMap, visitor: &Visitor, site: &Site<'_>) -> Self {
         let language = people::language(headers);
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
@@ -70,10 +72,11 @@ impl Frame {
             name: name.unwrap_or_else(|| visitor.session.subject.clone()),
             csrf: visitor.csrf.clone(),
             may_change: visitor.may_change,
-            sign_out: match realm {
-                Realm::Admin => "/sign-out",
-                Realm::Account => "/account/sign-out",
+            sign_out: match site.realm {
+                Realm::Admin => format!("{}/sign-out", site.url.base_path()),
+                Realm::Account => format!("{}/account/sign-out", site.url.base_path()),
             },
+            base: site.url.base_path().to_owned(),
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -140,7 +143,7 @@ words! {
 struct SignInTemplate<'a> {
     w: &'static SignInWords,
     explanation: &'static str,
-    action: &'static str,
+    action: String,
     go_on: &'a str,
     anew: bool,
     identity_provider: &'a str,
@@ -164,7 +167,7 @@ pub fn sign_in_page(
     let template = SignInTemplate {
         w,
         explanation: if anew { w.anew } else { explanation },
-        action,
+        action: format!("{}{action}", site.url.base_path()),
         go_on,
         anew,
         identity_provider: &app.config().upstream.name,

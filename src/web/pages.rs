@@ -19,6 +19,8 @@ use crate::oauth::redirect_uri::Destination;
 pub struct ConsentPage<'a> {
     /// What the person reads.
     pub language: Language,
+    /// What stands before every path of ours on the page.
+    pub base: &'a str,
     /// Where the answer will go.
     pub destination: &'a Destination,
     /// The whole address, as it is registered.

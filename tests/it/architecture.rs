@@ -108,3 +108,26 @@ fn an_upward_or_sideways_import_would_be_found() {
     assert!(!allowed("server", "demo"));
     assert!(!allowed("demo", "storage"));
 }
+
+/// A route that is not in `config/paths.rs` could be hidden by an MCP server configured at the same path.
+#[test]
+fn every_route_of_the_public_listener_is_made_from_the_list_of_our_paths() {
+    let endpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/endpoints");
+    let mut files = Vec::new();
+    rust_files(&endpoints, &mut files);
+    let mut routes = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for route in text.split(".route(").skip(1) {
+            routes += 1;
+            let path = route.trim_start();
+            let listed = path.starts_with("paths::")
+                // Documents, all below the one path that is listed for them, or below a resource.
+                || path.starts_with("\"/.well-known/")
+                || path.starts_with("&format!(\"/.well-known/")
+                || path.starts_with("&format!(\"{path}/.well-known/");
+            assert!(listed, "{}: {}", file.display(), path.lines().next().unwrap_or_default());
+        }
+    }
+    assert!(routes > 20);
+}

@@ -232,7 +232,7 @@ async fn gw_02_no_path_leads_past_the_mcp_endpoint() {
         "/mcp%2f..%2fadmin",
         "/MCP",
         "/mcp.json",
-        "/mcp/",
+        "/mcp//",
         "/mcp/admin",
         "//mcp",
         "/mcp;x",

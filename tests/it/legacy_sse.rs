@@ -84,6 +84,10 @@ async fn message(
 }
 
 async fn started() -> (TestApp, Backend) {
+    started_below(None).await
+}
+
+async fn started_below(path: Option<&'static str>) -> (TestApp, Backend) {
     let (backend, url) = Backend::start().await;
     let resources = format!(
         r#"
@@ -98,7 +102,7 @@ rule = [{{ roles = ["User", "Admin"], allow = ["create:todos"] }}]
 "purge-todos" = ["delete:todos"]
 "#
     );
-    let setup = Setup { resources: Some(resources), ..Setup::default() };
+    let setup = Setup { path, resources: Some(resources), ..Setup::default() };
     (TestApp::with(setup).await, backend)
 }
 
@@ -124,7 +128,7 @@ async fn listen(app: &TestApp, tokens: &Tokens) -> (Incoming, String) {
     let mut stream = response.into_body();
     let (kind, endpoint) = event(&mut stream).await.unwrap();
     assert_eq!(kind, "endpoint");
-    (stream, app.at(&endpoint))
+    (stream, format!("{}{endpoint}", app.origin))
 }
 
 async fn send(app: &TestApp, tokens: &Tokens, endpoint: &str, method: &str, tool: &str) -> Answer {
@@ -164,6 +168,16 @@ async fn gw_40_an_old_server_works_through_one_path_with_every_check() {
     let authorization = format!("Bearer {}", tokens.access_token);
     let headers = [("authorization", authorization.as_str())];
     app.http.send("DELETE", &endpoint, &headers, "").await.assert_status(405);
+    assert_eq!(backend.0.lock().unwrap().messages.len(), 1);
+}
+
+#[tokio::test]
+async fn the_address_of_messages_lies_below_the_path_of_the_public_url() {
+    let (app, backend) = started_below(Some("/one/two")).await;
+    let (_, tokens) = app.tokens_of("bob").await;
+    let (_stream, endpoint) = listen(&app, &tokens).await;
+    assert!(endpoint.starts_with(&format!("{}?", app.mcp_url())), "{endpoint}");
+    send(&app, &tokens, &endpoint, "tools/list", "").await.assert_status(202);
     assert_eq!(backend.0.lock().unwrap().messages.len(), 1);
 }
 

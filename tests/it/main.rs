@@ -10,6 +10,8 @@ mod fuzz_corpus;
 mod harness;
 mod properties;
 
+mod below_a_path;
+mod our_urls;
 mod revisions;
 mod walkthrough;
 

@@ -37,6 +37,7 @@ fn render(texts: &Texts<'_>) -> String {
     let publisher = texts.line(3).replace("xn--", "");
     let page = ConsentPage {
         language: if bit(3) { Language::Japanese } else { Language::English },
+        base: "",
         destination: &destination,
         redirect_uri: texts.line(2),
         verified: bit(4),

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
+use portcullis::config::PublicUrl;
 use portcullis::oauth::sealed::{Purpose, Sealer, open_under, seal_under};
 use portcullis::oauth::secret::{RefreshToken, Secret};
 use portcullis::storage::Realm;
@@ -37,31 +38,37 @@ fn jar(data: &[u8]) {
         }
         headers.append(COOKIE, value);
     }
-    for (https, prefix) in [(true, "__Host-"), (false, "")] {
-        let cookies = Cookies::new(https);
+    for (url, prefix) in [
+        ("https://example.com", "__Host-"),
+        ("http://127.0.0.1:8000", ""),
+        ("https://example.com/auth", "__Host-"),
+    ] {
+        let url = PublicUrl::parse(url).expect("it is one");
+        let prefix = format!("{prefix}portcullis-{}", url.cookie_tag());
+        let cookies = Cookies::of(&url);
         let reads: [(String, Option<String>); 7] = [
-            (format!("portcullis-consent-{ID}"), cookies.consent(&headers, ID)),
+            (format!("consent-{ID}"), cookies.consent(&headers, ID)),
             (
-                format!("portcullis-login-{ID}"),
+                format!("login-{ID}"),
                 cookies.login(&headers, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
-                format!("portcullis-held-{ID}"),
+                format!("held-{ID}"),
                 cookies.held(&headers, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
-                format!("portcullis-remembered-{ID}"),
+                format!("remembered-{ID}"),
                 cookies.remembered(&headers, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
-                format!("portcullis-pages-{}", Realm::Admin.as_str()),
+                format!("pages-{}", Realm::Admin.as_str()),
                 cookies.console(&headers, Realm::Admin).map(|secret| secret.expose().to_owned()),
             ),
             (
-                format!("portcullis-signing-in-{}", Realm::Account.as_str()),
+                format!("signing-in-{}", Realm::Account.as_str()),
                 cookies.underway(&headers, Realm::Account),
             ),
-            ("portcullis-person".to_owned(), cookies.person(&headers)),
+            ("person".to_owned(), cookies.person(&headers)),
         ];
         for (name, read) in reads {
             let Some(read) = read else { continue };

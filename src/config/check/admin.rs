@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::super::public_url::PublicUrl;
 use super::super::reader::Reader;
-use super::super::values::{PublicUrl, SecretText};
+use super::super::values::SecretText;
 use super::super::{AdminConfig, Members};
 use super::{SHORTEST_KEY, address};
 
@@ -18,11 +19,12 @@ pub(super) fn read(
     }
     let listen = address(r, "admin.listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001));
     let url = url(r, listen);
-    if url.is_some() && url.as_ref() == public_url {
+    let shares_origin = url.as_ref().zip(public_url).is_some_and(|(a, b)| a.origin() == b.origin());
+    if shares_origin {
         r.problem(
             "admin.url",
             None,
-            "is public_url: the admin pages are never on the public listener",
+            "is on the origin of public_url: the admin pages are never on the public listener",
             "give them a host name or port of their own",
         );
     }
@@ -76,9 +78,9 @@ fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
         }
         let url = format!("http://{listen}");
         r.show(KEY, format!("{url:?}"), false);
-        return PublicUrl::parse(&url).ok();
+        return PublicUrl::parse_origin(&url).ok();
     };
-    PublicUrl::parse(&text)
+    PublicUrl::parse_origin(&text)
         .map_err(|(reason, remedy)| r.problem(KEY, Some(format!("{text:?}")), reason, remedy))
         .ok()
 }

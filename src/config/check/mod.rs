@@ -4,6 +4,7 @@ mod admin;
 mod client;
 mod enforcement;
 mod inside;
+mod origins;
 mod proxies;
 mod rates;
 mod resource;
@@ -16,8 +17,10 @@ use std::path::Path;
 use toml::Value;
 use url::Url;
 
+use super::public_url::PublicUrl;
 use super::reader::{Problems, Reader};
-use super::values::{PublicUrl, SecretText};
+use super::service_links::is_service_link;
+use super::values::SecretText;
 use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 
 /// Variables with our prefix that are not keys of the configuration.
@@ -54,7 +57,7 @@ pub(super) fn load(
     let secret_key = secret_key(&mut r, env, &database_url);
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
     let redirect_schemes = redirect_schemes(&mut r);
-    let allowed_origins = allowed_origins(&mut r);
+    let allowed_origins = origins::read(&mut r);
     let trusted_proxies = rates::trusted_proxies(&mut r);
     let proxies = proxies::read(&mut r, env);
     let resources = resource::all(&mut r, env, public_url.as_ref());
@@ -125,7 +128,8 @@ fn overlay_environment(r: &mut Reader, env: &BTreeMap<String, String>) {
         let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
             continue;
         };
-        if NOT_KEYS.contains(&variable.as_str()) || name.is_empty() {
+        let not_ours = NOT_KEYS.contains(&variable.as_str()) || name.is_empty();
+        if not_ours || is_service_link(name, text, env) {
             continue;
         }
         let key = name.to_ascii_lowercase().replace("__", ".");
@@ -256,23 +260,6 @@ fn redirect_schemes(r: &mut Reader) -> Vec<String> {
         }
     }
     schemes
-}
-
-fn allowed_origins(r: &mut Reader) -> Vec<String> {
-    const KEY: &str = "allowed_origins";
-    let origins = r.texts(KEY).unwrap_or_default();
-    for origin in &origins {
-        let fits = Url::parse(origin).is_ok_and(|url| {
-            matches!(url.scheme(), "https" | "http")
-                && url.origin().ascii_serialization() == *origin
-        });
-        if !fits {
-            let shown = Some(format!("{origin:?}"));
-            let remedy = "write scheme and host, such as \"https://app.example.com\"";
-            r.problem(KEY, shown, "is not an origin", remedy);
-        }
-    }
-    origins
 }
 
 /// Whether an administrator approves clients.

@@ -5,29 +5,14 @@ use std::collections::{BTreeMap, HashSet};
 use toml::Value;
 use url::Url;
 
+use super::super::paths::hidden_by;
+use super::super::public_url::is_plain_segment;
 use super::super::reader::Reader;
+use super::super::values::is_loopback;
 use super::super::{PublicUrl, ResourceConfig, TokenAlg};
 use super::{enforcement, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
-
-/// Paths that are ours.
-const OUR_PATHS: &[&str] = &[
-    "authorize",
-    "consent",
-    "auth",
-    "token",
-    "register",
-    "revoke",
-    "introspect",
-    "account",
-    "health",
-    "ready",
-    "assets",
-    ".well-known",
-    "backchannel-logout",
-    "global-token-revocation",
-];
 
 pub(super) fn all(
     r: &mut Reader,
@@ -77,7 +62,7 @@ fn one(
             public_url.map(|url| url.join(path))
         }
         (None, Some(id)) => {
-            check_id(r, &at("id"), &id);
+            check_id(r, &at("id"), &id, public_url);
             Some(id)
         }
         (None, None) => {
@@ -151,30 +136,20 @@ fn one(
 
 fn check_path(r: &mut Reader, key: &str, path: &str) {
     let shown = Some(format!("{path:?}"));
-    let segments = path.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>());
-    let legal = |segment: &&str| {
-        !segment.is_empty()
-            && !matches!(*segment, "." | "..")
-            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
-    };
-    match segments {
-        Some(segments) if segments.iter().all(legal) => {
-            if OUR_PATHS.contains(&segments[0]) {
-                r.problem(key, shown, "is a path of Portcullis itself", "choose another, such as \"/mcp\"");
-            }
-        }
-        _ => r.problem(
-            key,
-            shown,
-            "is not a plain path",
-            "write it like \"/mcp\" or \"/team/mcp\": letters, digits, . _ ~ -, no slash at the end",
-        ),
+    let mut segments = path.strip_prefix('/').into_iter().flat_map(|rest| rest.split('/'));
+    if !path.starts_with('/') || !segments.all(is_plain_segment) {
+        let remedy = "write it like \"/mcp\" or \"/team/mcp\": letters, digits, . _ ~ -, no slash at the end";
+        r.problem(key, shown, "is not a plain path", remedy);
+    } else if let Some(ours) = hidden_by(path) {
+        let reason = format!("would hide {ours}, a path of Portcullis itself");
+        r.problem(key, shown, reason, "choose another, such as \"/mcp\"");
     }
 }
 
-fn check_id(r: &mut Reader, key: &str, id: &str) {
+fn check_id(r: &mut Reader, key: &str, id: &str, public_url: Option<&PublicUrl>) {
+    let shown = Some(format!("{id:?}"));
     let fits = Url::parse(id).is_ok_and(|url| {
-        let loopback_http = url.scheme() == "http" && super::super::values::is_loopback(&url);
+        let loopback_http = url.scheme() == "http" && is_loopback(&url);
         (url.scheme() == "https" || loopback_http)
             && url.query().is_none()
             && url.fragment().is_none()
@@ -182,12 +157,14 @@ fn check_id(r: &mut Reader, key: &str, id: &str) {
             && (url.as_str() == id || url.as_str() == format!("{id}/"))
     });
     if !fits {
-        r.problem(
-            key,
-            Some(format!("{id:?}")),
-            "is not a canonical https URL without query and fragment",
-            "write the URL that people type for this MCP server",
-        );
+        let remedy = "write the URL that people type for this MCP server";
+        r.problem(key, shown, "is not a canonical https URL without query and fragment", remedy);
+        return;
+    }
+    let below = public_url.and_then(|url| id.strip_prefix(url.as_str()));
+    if let Some(ours) = below.filter(|rest| rest.starts_with('/')).and_then(hidden_by) {
+        let reason = format!("is at {ours}, a path of Portcullis itself");
+        r.problem(key, shown, reason, "write the URL that people type for this MCP server");
     }
 }
 

@@ -22,11 +22,12 @@ pub(super) async fn exchange(
 ) -> Result<Response, ApiError> {
     let code = params.get("code")?.ok_or(TokenRefused::Missing("code"))?;
     let code = Secret::<AuthorizationCode>::parse(code).ok_or(TokenRefused::UnknownCode)?;
+    let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
     let attempt = Redemption {
         client_id: &client.id,
         redirect_uri: params.get("redirect_uri")?,
         code_verifier: params.get("code_verifier")?,
-        resource: params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?,
+        resource: resource.map(|presented| app.our_spelling(presented)),
     };
     let tokens = &app.config().tokens;
     let limits = &app.config().limits;

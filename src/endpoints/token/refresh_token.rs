@@ -38,7 +38,7 @@ pub(super) async fn exchange(
         return Err(TokenRefused::OtherClient.into());
     }
     let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
-    check_resource(&found.resource, resource)?;
+    check_resource(&found.resource, resource.map(|presented| app.our_spelling(presented)))?;
     let asked = narrowed(&found.ceiling, params.get("scope")?)?;
     found.usable.clone()?;
     app.rates().refreshed(&found.grant_id)?;

@@ -333,7 +333,9 @@ impl Upstream {
     }
 
     fn probe_logout(&self, document: &Value, findings: &mut Findings) {
-        let url = self.0.redirect_uri.replace("/auth/callback", "/backchannel-logout");
+        let callback = self.0.redirect_uri.as_str();
+        let home = callback.strip_suffix("/auth/callback").unwrap_or(callback);
+        let url = format!("{home}/backchannel-logout");
         let found = if document["backchannel_logout_supported"] == true {
             format!("the provider can tell us when somebody signs out; register {url}")
         } else {

@@ -24,6 +24,7 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
         language,
+        base: "",
         destination,
         redirect_uri: text,
         verified: false,
@@ -167,6 +168,7 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
     let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
     let page = ConsentPage {
         language: Language::English,
+        base: "",
         destination: &destination,
         redirect_uri: "https://host.example/callback",
         verified: false,
@@ -208,6 +210,7 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     let destination = Destination::App { scheme: "cursor".to_owned() };
     let mut page = ConsentPage {
         language: Language::English,
+        base: "",
         destination: &destination,
         redirect_uri: "cursor://callback",
         verified: false,

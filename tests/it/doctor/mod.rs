@@ -67,6 +67,21 @@ async fn all_is_green_in_front_of_portcullis_and_nothing_is_changed() {
 }
 
 #[tokio::test]
+async fn below_a_path_every_client_that_reads_metadata_gets_to_the_authorization_page() {
+    for path in ["/auth", "/one/two"] {
+        let app = TestApp::with(Setup { path: Some(path), ..Setup::default() }).await;
+        for client in walk(&app.mcp_url()).await {
+            assert_eq!(client["works"], true, "{client}");
+            for finding in client["findings"].as_array().unwrap() {
+                // Some go to the root of the host whatever metadata says: that is said, and no more.
+                let known = finding["probe"] == "endpoints" && finding["severity"] == "warning";
+                assert!(known || finding["severity"] == "ok", "{}: {finding}", client["client"]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn all_is_green_to_every_clients_authorization_page() {
     // Without documents every client registers.
     let tables = "[client_documents]\nenabled = false".to_owned();

@@ -12,6 +12,8 @@ use super::http::{Answer, Http};
 pub(crate) struct Browser {
     http: Http,
     cookies: Arc<Mutex<BTreeMap<(String, String), String>>>,
+    /// Everything it was answered, with the URL that it asked for.
+    seen: Arc<Mutex<Vec<(String, Answer)>>>,
 }
 
 impl Browser {
@@ -61,7 +63,13 @@ impl Browser {
             }
         }
         drop(jar);
+        self.seen.lock().unwrap().push((url.to_owned(), answer.clone()));
         answer
+    }
+
+    /// Everything it was answered so far, with the URL that it asked for.
+    pub(crate) fn seen(&self) -> Vec<(String, Answer)> {
+        self.seen.lock().unwrap().clone()
     }
 
     pub(crate) fn cookie_header(&self, host: &str) -> String {

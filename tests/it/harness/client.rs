@@ -174,6 +174,12 @@ impl McpClient {
         format!("{}?{}", self.server.at("/authorize"), encode(&params))
     }
 
+    /// The same client with the browser of somebody else at these pages.
+    pub(crate) fn with_browser(mut self, browser: &Browser) -> Self {
+        self.browser = browser.clone();
+        self
+    }
+
     /// Opens the consent page.
     pub(crate) async fn ask(&self, set: &[(&str, &str)]) -> (Answer, Form) {
         let url = self.authorize_url(set);
@@ -282,6 +288,18 @@ impl McpClient {
 
     /// A JSON-RPC request through the gateway, stateless (MCP 2026-07-28).
     pub(crate) async fn rpc(&self, access_token: &str, method: &str, params: Value) -> Answer {
+        self.rpc_at(&self.server.mcp_url(), access_token, method, params, &[]).await
+    }
+
+    /// The same to another spelling of the URL, with further headers.
+    pub(crate) async fn rpc_at(
+        &self,
+        url: &str,
+        access_token: &str,
+        method: &str,
+        params: Value,
+        further: &[(&str, &str)],
+    ) -> Answer {
         let name = params.get("name").and_then(Value::as_str).map(str::to_owned);
         let authorization = format!("Bearer {access_token}");
         let mut headers = vec![
@@ -293,6 +311,7 @@ impl McpClient {
         if let Some(name) = &name {
             headers.push(("mcp-name", name));
         }
+        headers.extend_from_slice(further);
         let mut params = params;
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -300,7 +319,7 @@ impl McpClient {
             "io.modelcontextprotocol/clientCapabilities": {},
         });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        self.server.http.post_json(&self.server.mcp_url(), &body, &headers).await
+        self.server.http.post_json(url, &body, &headers).await
     }
 
     pub(crate) async fn call_tool(

@@ -41,6 +41,8 @@ pub(crate) const START: i64 = 1_795_219_200;
 /// A running Portcullis in front of the to-do MCP server and the demo identity provider.
 pub(crate) struct TestApp {
     pub url: String,
+    /// The same without its path.
+    pub origin: String,
     /// Where the admin pages are.
     pub admin_url: String,
     pub clock: ManualClock,
@@ -67,6 +69,8 @@ struct Running {
 /// What a test may change before the start.
 #[derive(Default)]
 pub(crate) struct Setup {
+    /// The path of `public_url`; `None`: none, or as the environment says.
+    pub path: Option<&'static str>,
     /// TOML put before the first table.
     pub top: String,
     /// In place of the lines that name the demo provider in `[upstream]`.
@@ -114,7 +118,9 @@ impl TestApp {
         let clock = ManualClock::at(start);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let url = format!("http://{address}");
+        let origin = format!("http://{address}");
+        let path = setup.path.map_or_else(path_of_every_test, str::to_owned);
+        let url = format!("{origin}{path}");
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_address = admin.local_addr().unwrap();
         let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
@@ -133,6 +139,7 @@ impl TestApp {
         let (env, resolves) = (env.collect(), setup.resolves.iter().map(resolved).collect());
         let mut app = Self {
             url,
+            origin,
             admin_url,
             clock,
             idp,
@@ -232,7 +239,7 @@ impl TestApp {
     /// Stops and starts again on the same address and database, as a deployment does.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
-        let address = self.url.trim_start_matches("http://").to_owned();
+        let address = self.origin.trim_start_matches("http://").to_owned();
         let listener = patiently(async || TcpListener::bind(&address).await).await;
         let admin = self.admin_url.trim_start_matches("http://");
         let admin = patiently(async || TcpListener::bind(admin).await).await;
@@ -252,6 +259,12 @@ impl TestApp {
 
     pub(crate) fn mcp_url(&self) -> String {
         self.at("/mcp")
+    }
+
+    /// Where metadata about a path of ours stands: before the path of `public_url`.
+    pub(crate) fn well_known(&self, document: &str, path: &str) -> String {
+        let base = self.url.strip_prefix(&self.origin).unwrap();
+        format!("{}/.well-known/{document}{base}{path}", self.origin)
     }
 
     pub(crate) fn advance(&self, seconds: i64) {
@@ -284,6 +297,11 @@ impl TestApp {
         let tokens = client.sign_in(person).await;
         (client, tokens)
     }
+}
+
+/// `PORTCULLIS_TEST_PATH=/auth cargo test` runs all tests of this kind below that path.
+fn path_of_every_test() -> String {
+    std::env::var("PORTCULLIS_TEST_PATH").unwrap_or_default()
 }
 
 /// Tries until it works. A child process that some other test starts holds copies of this process's

@@ -3,8 +3,14 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Host and port of a URL, whatever its path.
+pub(crate) fn host(url: &str) -> &str {
+    let rest = url.trim_start_matches("http://");
+    rest.split('/').next().unwrap_or(rest)
+}
+
 pub(crate) async fn connect(url: &str) -> TcpStream {
-    TcpStream::connect(url.trim_start_matches("http://")).await.unwrap()
+    TcpStream::connect(host(url)).await.unwrap()
 }
 
 /// Sends `request` and reads until the other side closes; the request must ask for that.
@@ -18,7 +24,7 @@ pub(crate) async fn exchange(url: &str, request: &str) -> String {
 
 /// The same with a server that may close at once.
 pub(crate) async fn try_exchange(url: &str, request: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await?;
+    let mut stream = TcpStream::connect(host(url)).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
@@ -32,7 +38,7 @@ pub(crate) fn status(answer: &str) -> u16 {
 
 /// Sends a form and leaves the answer unread on the connection.
 pub(crate) async fn send_form(url: &str, path: &str, form: &str) -> TcpStream {
-    let host = url.trim_start_matches("http://");
+    let host = host(url);
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{form}",

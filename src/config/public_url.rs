@@ -1,0 +1,307 @@
+//! `public_url`: where people and clients reach us, at the root of a host or below a path of it.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use url::Url;
+
+use super::paths::{HEALTH, READY};
+use super::values::is_loopback;
+
+/// Where people and clients reach us: `https://host[:port]` and perhaps a path, or the same with `http://`
+/// on loopback. No trailing slash: it is the issuer, and everybody compares it byte for byte.
+///
+/// This is the one place that knows the path. Routes, rate limits and metrics know only what follows it:
+/// [`Self::within`] takes it off a request before anything else looks at the request, and [`Self::join`] and
+/// [`Self::base_path`] put it before every URL, link and form that leaves the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    /// Bytes of scheme, host and port.
+    origin: usize,
+    /// Tells our cookies from those of another installation on the same host; empty without a path.
+    cookie_tag: String,
+}
+
+/// How a path of `public_url` is written.
+const PLAIN_PATH: &str =
+    "write it like https://example.com/auth: letters, digits, . _ ~ - between single slashes";
+
+impl PublicUrl {
+    /// Checks a URL; an error is the reason and the remedy.
+    pub fn parse(text: &str) -> Result<Self, (String, String)> {
+        let remedy = |to: &str| format!("write {to}");
+        let url = Url::parse(text)
+            .map_err(|_| ("is not a URL".to_owned(), remedy("https://your.host.name")))?;
+        if text.ends_with('/') {
+            let bare = text.trim_end_matches('/');
+            return Err(("ends with a slash".to_owned(), remedy(bare)));
+        }
+        if text.contains(['?', '#']) {
+            let reason = "has a query or fragment; an issuer has neither";
+            let bare = text.split(['?', '#']).next().unwrap_or_default();
+            return Err((reason.to_owned(), remedy(bare.trim_end_matches('/'))));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(("holds a user name or password".to_owned(), "take it out".to_owned()));
+        }
+        let origin = url.origin().ascii_serialization();
+        let Some(path) = text.strip_prefix(&origin).filter(|path| begins_a_path(path)) else {
+            let canonical = url.as_str().trim_end_matches('/');
+            return Err(("is not in its canonical form".to_owned(), remedy(canonical)));
+        };
+        check_base_path(path).map_err(|reason| (reason, PLAIN_PATH.to_owned()))?;
+        if !(url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url)) {
+            return Err((
+                "is not https".to_owned(),
+                "use https:// (http:// is for loopback only); TLS ends at the proxy in front"
+                    .to_owned(),
+            ));
+        }
+        let cookie_tag = cookie_tag(path);
+        Ok(Self { text: text.to_owned(), origin: origin.len(), cookie_tag })
+    }
+
+    /// Checks a URL that must have no path.
+    pub fn parse_origin(text: &str) -> Result<Self, (String, String)> {
+        let url = Self::parse(text)?;
+        if url.base_path().is_empty() {
+            return Ok(url);
+        }
+        let reason = "has a path; these pages have an origin of their own".to_owned();
+        Err((reason, format!("write {}", url.origin())))
+    }
+
+    /// The URL, byte for byte.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Scheme, host and port, as browsers send them in `Origin`.
+    pub fn origin(&self) -> &str {
+        &self.text[..self.origin]
+    }
+
+    /// What stands before every path of ours: empty, or such as `/auth`.
+    pub fn base_path(&self) -> &str {
+        &self.text[self.origin..]
+    }
+
+    /// What tells our cookies from those of another installation on this host; empty without a path.
+    pub fn cookie_tag(&self) -> &str {
+        &self.cookie_tag
+    }
+
+    /// Whether browsers reach us over TLS.
+    pub fn is_https(&self) -> bool {
+        self.text.starts_with("https:")
+    }
+
+    /// Whether only this machine reaches us.
+    pub fn is_loopback(&self) -> bool {
+        Url::parse(&self.text).is_ok_and(|url| is_loopback(&url))
+    }
+
+    /// The URL of a path of ours; `path` begins with `/`.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.text)
+    }
+
+    /// The URL of a metadata document about `path`: the well-known part stands between host and path
+    /// (RFC 8414 §3.1, RFC 9728 §3.1).
+    pub fn well_known(&self, document: &str, path: &str) -> String {
+        format!("{}/.well-known/{document}{}{path}", self.origin(), self.base_path())
+    }
+
+    /// The path of a request as our routes know it; `None` when it does not lie below ours.
+    pub fn within<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
+        let base = self.base_path();
+        if base.is_empty() {
+            return Some(Cow::Borrowed(path));
+        }
+        if let Some(rest) = below(base, path) {
+            return Some(Cow::Borrowed(if rest.is_empty() { "/" } else { rest }));
+        }
+        let document = DOCUMENTS.into_iter().find(|document| path.starts_with(document));
+        if let Some(document) = document {
+            let about = &path[document.len()..];
+            // Clients of 2025-03-26 look at the root of the host, whatever the path.
+            if about.is_empty() {
+                return Some(Cow::Borrowed(document));
+            }
+            return below(base, about).map(|rest| Cow::Owned(format!("{document}{rest}")));
+        }
+        // Orchestrators ask the process itself, and may not know the path.
+        PROBES.contains(&path).then_some(Cow::Borrowed(path))
+    }
+}
+
+/// Documents whose place begins at the root of the host.
+const DOCUMENTS: [&str; 3] = [
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+    "/.well-known/oauth-protected-resource",
+];
+/// What is also answered at the root.
+const PROBES: [&str; 2] = [HEALTH, READY];
+
+/// What follows `base`, when `path` is at or below it.
+fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn begins_a_path(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
+}
+
+fn check_base_path(path: &str) -> Result<(), String> {
+    for segment in path.split('/').skip(1) {
+        let wrong = match segment {
+            "" => "has an empty path segment",
+            "." | ".." => "has a dot segment in its path",
+            _ if segment.contains('%') => "has an encoded character in its path",
+            _ if segment.eq_ignore_ascii_case(".well-known") => {
+                "has .well-known in its path, where metadata documents of the whole host stand"
+            }
+            _ if !is_plain_segment(segment) => "has a path that proxies may read differently",
+            _ => continue,
+        };
+        return Err(wrong.to_owned());
+    }
+    Ok(())
+}
+
+/// Whether every proxy and client writes and reads this part of a path alike.
+pub(super) fn is_plain_segment(segment: &str) -> bool {
+    !segment.is_empty()
+        && !matches!(segment, "." | "..")
+        && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+}
+
+fn cookie_tag(path: &str) -> String {
+    if path.is_empty() {
+        return String::new();
+    }
+    let hash = digest(&SHA256, path.as_bytes());
+    hash.as_ref().iter().take(4).fold(String::new(), |mut tag, byte| {
+        let _ = write!(tag, "{byte:02x}");
+        tag
+    }) + "-"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> PublicUrl {
+        PublicUrl::parse(text).unwrap_or_else(|why| panic!("{text}: {why:?}"))
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is_written_and_odd_ones_are_refused_with_the_reason() {
+        for (text, base) in [
+            ("https://example.com", ""),
+            ("https://example.com/auth", "/auth"),
+            ("https://example.com:8443/auth", "/auth"),
+            ("https://example.com/one/two", "/one/two"),
+            ("https://example.com/Team.A/x_y~z-1", "/Team.A/x_y~z-1"),
+            ("http://127.0.0.1:8000/auth", "/auth"),
+            ("http://[::1]:8000/auth", "/auth"),
+        ] {
+            assert_eq!((url(text).base_path(), url(text).as_str()), (base, text));
+        }
+        for (text, reason) in [
+            ("https://example.com/", "ends with a slash"),
+            ("https://example.com/auth/", "ends with a slash"),
+            ("https://example.com/auth//", "ends with a slash"),
+            ("https://example.com/one//two", "has an empty path segment"),
+            ("https://example.com//auth", "has an empty path segment"),
+            ("https://example.com/one/../two", "has a dot segment in its path"),
+            ("https://example.com/./auth", "has a dot segment in its path"),
+            ("https://example.com/%61uth", "has an encoded character in its path"),
+            ("https://example.com/one%2Ftwo", "has an encoded character in its path"),
+            ("https://example.com/%2e%2e/auth", "has an encoded character in its path"),
+            ("https://example.com/auth?tenant=1", "has a query or fragment; an issuer has neither"),
+            ("https://example.com/auth?", "has a query or fragment; an issuer has neither"),
+            ("https://example.com/auth#", "has a query or fragment; an issuer has neither"),
+            ("https://example.com/auth;v=1", "has a path that proxies may read differently"),
+            ("https://example.com/a b", "has a path that proxies may read differently"),
+            ("https://example.com/\u{fc}", "has a path that proxies may read differently"),
+            ("https://example.com\\auth", "is not in its canonical form"),
+            ("https://EXAMPLE.com/auth", "is not in its canonical form"),
+            ("https://example.com:443/auth", "is not in its canonical form"),
+            ("https://user@example.com/auth", "holds a user name or password"),
+            ("http://example.com/auth", "is not https"),
+            ("/auth", "is not a URL"),
+        ] {
+            let (why, remedy) = PublicUrl::parse(text).expect_err(text);
+            assert_eq!(why, reason, "{text}");
+            assert!(!remedy.is_empty());
+        }
+        let (why, _) = PublicUrl::parse("https://example.com/a/.Well-Known").unwrap_err();
+        assert!(why.starts_with("has .well-known in its path"), "{why}");
+        assert!(PublicUrl::parse_origin("https://admin.example.com/pages").is_err());
+    }
+
+    #[test]
+    fn the_path_is_taken_off_what_lies_below_it_and_off_nothing_else() {
+        let below = url("https://example.com/one/two");
+        for (path, ours) in [
+            ("/one/two", Some("/")),
+            ("/one/two/", Some("/")),
+            ("/one/two/token", Some("/token")),
+            ("/one/two//token", Some("//token")),
+            ("/one/two/one/two", Some("/one/two")),
+            ("/one/two/.well-known/jwks.json", Some("/.well-known/jwks.json")),
+            (
+                "/.well-known/oauth-authorization-server/one/two",
+                Some("/.well-known/oauth-authorization-server"),
+            ),
+            (
+                "/.well-known/oauth-protected-resource/one/two/mcp",
+                Some("/.well-known/oauth-protected-resource/mcp"),
+            ),
+            ("/.well-known/openid-configuration", Some("/.well-known/openid-configuration")),
+            ("/health", Some("/health")),
+            ("/ready", Some("/ready")),
+            ("/", None),
+            ("/token", None),
+            ("/one", None),
+            ("/one/twofold", None),
+            ("/one/TWO/token", None),
+            ("/one/%74wo/token", None),
+            ("/one//two/token", None),
+            ("/.well-known/jwks.json", None),
+            ("/.well-known/oauth-protected-resource/mcp", None),
+            ("/.well-known/oauth-protected-resource/one/twofold", None),
+            ("/.well-known/oauth-protected-resourcex/one/two", None),
+            ("/health/", None),
+        ] {
+            assert_eq!(below.within(path).as_deref(), ours, "{path}");
+        }
+        let root = url("https://example.com");
+        assert_eq!(root.within("/one/two/token").as_deref(), Some("/one/two/token"));
+    }
+
+    #[test]
+    fn metadata_of_a_path_stands_between_host_and_path() {
+        let below = url("https://example.com:8443/auth");
+        assert_eq!(
+            below.well_known("oauth-protected-resource", "/mcp"),
+            "https://example.com:8443/.well-known/oauth-protected-resource/auth/mcp"
+        );
+        assert_eq!(
+            url("https://example.com").well_known("oauth-protected-resource", "/mcp"),
+            "https://example.com/.well-known/oauth-protected-resource/mcp"
+        );
+    }
+
+    #[test]
+    fn each_path_has_a_cookie_tag_of_its_own() {
+        let tags = ["", "/a", "/b", "/a/b", "/A"]
+            .map(|path| url(&format!("https://example.com{path}")).cookie_tag().to_owned());
+        let distinct: std::collections::BTreeSet<&String> = tags.iter().collect();
+        assert_eq!((tags[0].as_str(), distinct.len()), ("", tags.len()));
+    }
+}
