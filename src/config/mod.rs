@@ -485,8 +485,12 @@ pub struct RateLimits {
     pub connections_per_address: u32,
     /// Requests at the gateway at once, per person.
     pub requests_per_person: u32,
+    /// Of these, those of one client.
+    pub requests_per_client: u32,
     /// Open event streams, per person.
     pub streams_per_person: u32,
+    /// Of these, those of one client.
+    pub streams_per_client: u32,
 }
 
 /// A configuration that passed every check.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
+use crate::rates::PlaceRefused;
 use crate::web::error;
 
 /// Why the gateway did not pass a request on.
@@ -45,8 +46,8 @@ pub(super) enum Refused {
     NoEventStream,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
-    /// The person has as many requests or streams open as a person may.
-    TooMany,
+    /// The person, or this client of hers, has as many requests or streams open as there may be.
+    TooMany(PlaceRefused),
     /// Grant liveness cannot be looked up: closed.
     Unavailable,
     /// The MCP server cannot be reached, or its answer cannot be passed on.
@@ -126,10 +127,17 @@ impl Refused {
                 -32020,
                 "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body",
             ),
-            Self::TooMany => retry_soon(plain(
+            Self::TooMany(whose) => retry_soon(plain(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
-                "Too many requests or event streams of this person are open at once",
+                match whose {
+                    PlaceRefused::Person => {
+                        "Too many requests or event streams of this person are open at once"
+                    }
+                    PlaceRefused::Client => {
+                        "Too many requests or event streams of this client are open at once for this person"
+                    }
+                },
             )),
             Self::Unavailable => retry_soon(plain(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -21,7 +21,7 @@ use super::tools_list::{Filtered, Hidden};
 use super::{assertion, legacy, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
-use crate::rates::Place;
+use crate::rates::ClientPlace;
 use crate::storage::GrantState;
 use crate::web::body;
 
@@ -93,7 +93,7 @@ pub(super) async fn forward(
     resource: &ResourceConfig,
     target: &Target,
     caller: Caller,
-    place: Place<String>,
+    place: ClientPlace,
     ended: watch::Receiver<u64>,
     authorized: Authorized,
 ) -> Result<Response, Refused> {
@@ -242,7 +242,7 @@ async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
-    place: Place<String>,
+    place: ClientPlace,
     ended: watch::Receiver<u64>,
     hidden: Option<Hidden>,
     answer: axum::http::Response<hyper::body::Incoming>,
@@ -280,7 +280,8 @@ async fn pass_back(
             }
             None => body,
         };
-        let place = app.rates().stream(&caller.grant.subject).ok_or(Refused::TooMany)?;
+        let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
+        let place = app.rates().stream(subject, client_id).map_err(Refused::TooMany)?;
         let ended = Box::pin(until_ended(Authority::of(app, caller, ended)));
         let open = app.metrics().stream();
         Body::new(CutWhenEnded { inner, _held: (place, open), ended })

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::config::ResourceConfig;
+use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
 use authenticate::authenticate;
 use challenge::Refused;
@@ -117,7 +118,8 @@ async fn serve(
     if request.headers().contains_key(header::UPGRADE) {
         return Err(Refused::Upgrade);
     }
-    let place = app.rates().request(&caller.grant.subject).ok_or(Refused::TooMany)?;
+    let LiveGrant { subject, client_id, .. } = &*caller.grant;
+    let place = app.rates().request(subject, client_id).map_err(Refused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, request).await?;
     let begun = Instant::now();
     let target = &passage.target;

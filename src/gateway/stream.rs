@@ -13,7 +13,7 @@ use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::rates::Place;
+use crate::rates::ClientPlace;
 use crate::storage::{GrantState, LiveGrant, Person};
 use crate::telemetry::metrics::Held;
 use crate::upstream::recheck::Recheck;
@@ -48,13 +48,13 @@ impl Authority {
 /// has ended. Most are there at once, and cost no watching.
 pub(super) struct Placed {
     inner: Body,
-    _place: Place<String>,
+    _place: ClientPlace,
     authority: Option<Authority>,
     ended: Option<Ended>,
 }
 
 impl Placed {
-    pub(super) fn new(inner: Body, place: Place<String>, authority: Authority) -> Self {
+    pub(super) fn new(inner: Body, place: ClientPlace, authority: Authority) -> Self {
         Self { inner, _place: place, authority: Some(authority), ended: None }
     }
 }
@@ -105,7 +105,7 @@ struct AuthorityEnded;
 /// A body that ends when the future is ready, whatever the other side still has to say.
 pub(super) struct CutWhenEnded {
     pub(super) inner: Body,
-    pub(super) _held: (Place<String>, Held),
+    pub(super) _held: (ClientPlace, Held),
     pub(super) ended: Ended,
 }
 

@@ -347,7 +347,7 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
 /// follows on it.
 #[tokio::test]
 async fn gw_03_a_body_that_breaks_off_is_nobody_elses_beginning() {
-    let tables = format!("{QUICK}\nrequests_per_person = 100");
+    let tables = format!("{QUICK}\nrequests_per_person = 100\nrequests_per_client = 100");
     let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let alices: Tokens = app.client().await.sign_in("alice").await;

@@ -465,6 +465,74 @@ async fn requests_of_a_person_at_the_gateway_hold_at_their_number() {
     while again().await.status == 429 {}
 }
 
+/// Requests that are still being sent, and event streams: each client of a person has a part of the places
+/// of that person, so that one of them cannot lock the others out.
+#[tokio::test]
+async fn one_client_of_a_person_cannot_take_the_places_of_her_other_clients() {
+    let app = TestApp::with(limits("requests_per_person = 4\nstreams_per_person = 4")).await;
+    let (greedy, tokens) = app.tokens_of("bob").await;
+    // A second connection of the same client is no second client.
+    let second = greedy.elsewhere().sign_in("bob").await;
+    let other = app.client_named("Another").await;
+    let others = other.sign_in("bob").await;
+    let begin = async |access_token: &str| {
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {access_token}\r\n\
+             Expect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n",
+            app.url.trim_start_matches("http://"),
+        );
+        let mut connection = raw::connect(&app.url).await;
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut told = [0; 12];
+        connection.read_exact(&mut told).await.unwrap();
+        (connection, String::from_utf8_lossy(&told).into_owned())
+    };
+    let mut held = Vec::new();
+    for access_token in [&tokens, &second, &tokens].map(|tokens| tokens.access_token.clone()) {
+        let (connection, told) = begin(&access_token).await;
+        assert_eq!(told, "HTTP/1.1 100");
+        held.push(connection);
+    }
+    for tokens in [&tokens, &second] {
+        assert_eq!(begin(&tokens.access_token).await.1, "HTTP/1.1 429");
+    }
+    other.call_tool(&others.access_token, "get-todos", json!({})).await.assert_status(200);
+    held.push(begin(&others.access_token).await.0);
+    // All four places of the person are taken now.
+    assert_eq!(begin(&others.access_token).await.1, "HTTP/1.1 429");
+    drop(held);
+    let again = async || greedy.call_tool(&tokens.access_token, "get-todos", json!({})).await;
+    while again().await.status == 429 {}
+
+    let open = async |client: &McpClient, tokens: &Tokens| {
+        let params = json!({
+            "protocolVersion": "2025-06-18", "capabilities": {},
+            "clientInfo": { "name": "t", "version": "1" },
+        });
+        let session = client.rpc(&tokens.access_token, "initialize", params).await;
+        let session = session.assert_status(200).header("mcp-session-id").unwrap().to_owned();
+        let authorization = format!("Bearer {}", tokens.access_token);
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("accept", "text/event-stream"),
+            ("mcp-session-id", session.as_str()),
+            ("mcp-protocol-version", "2025-06-18"),
+        ];
+        app.http.open("GET", &app.mcp_url(), &headers, "").await
+    };
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let stream = open(&greedy, &tokens).await;
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    let refused = open(&greedy, &second).await;
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(open(&other, &others).await.status(), 200);
+    drop(streams);
+}
+
 #[tokio::test]
 async fn an_event_stream_on_which_nothing_comes_is_closed() {
     let app = TestApp::with(limits("stream_idle = \"1s\"")).await;

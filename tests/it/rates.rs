@@ -29,7 +29,9 @@ fn limits(most: u32, at_once: u32) -> RateLimits {
         refreshes_per_minute: number(most),
         connections_per_address: most,
         requests_per_person: most,
+        requests_per_client: most,
         streams_per_person: most,
+        streams_per_client: most,
     }
 }
 

@@ -27,7 +27,7 @@ allow = [{allowed}]
 "purge-todos" = ["delete:todos"]
 "#
     );
-    let tables = "[limits]\nrequests_per_person = 100".to_owned(); // a hundred at once
+    let tables = "[limits]\nrequests_per_person = 100\nrequests_per_client = 100".to_owned(); // a hundred at once
     TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await
 }
 

@@ -9,6 +9,8 @@ use super::super::reader::Reader;
 use super::super::{FetchLimits, RateLimits};
 
 pub(super) fn rates(r: &mut Reader) -> RateLimits {
+    let (requests_per_person, requests_per_client) = of_person(r, "requests");
+    let (streams_per_person, streams_per_client) = of_person(r, "streams");
     let mut rate = |key: &str, default: u32| {
         NonZeroU32::new(r.number(key, default, 1, 1_000_000)).unwrap_or(NonZeroU32::MIN)
     };
@@ -23,9 +25,25 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
         discovery_per_minute: rate("limits.discovery_per_minute", 600),
         refreshes_per_minute: rate("limits.refreshes_per_minute", 20),
         connections_per_address: r.number("limits.connections_per_address", 100, 1, 1_000_000),
-        requests_per_person: r.number("limits.requests_per_person", 32, 1, 1_000_000),
-        streams_per_person: r.number("limits.streams_per_person", 32, 1, 1_000_000),
+        requests_per_person,
+        requests_per_client,
+        streams_per_person,
+        streams_per_client,
     }
+}
+
+/// What a person may have at once, and of that one client of hers: three quarters, so that there is room
+/// for the others.
+fn of_person(r: &mut Reader, what: &str) -> (u32, u32) {
+    let (person, client) =
+        (format!("limits.{what}_per_person"), format!("limits.{what}_per_client"));
+    let all = r.number(&person, 32, 1, 1_000_000);
+    let of_client = r.number(&client, all - all / 4, 1, 1_000_000);
+    if of_client > all {
+        let remedy = format!("make it smaller, or {person} larger");
+        r.problem(&client, Some(of_client.to_string()), format!("is more than {person}"), &remedy);
+    }
+    (all, of_client)
 }
 
 /// How much of what clients publish is fetched.

@@ -134,7 +134,7 @@ impl Answered {
 }
 
 /// Limits that a request or a connection can meet, by their keys in `[limits]`.
-pub const LIMITS: [&str; 17] = [
+pub const LIMITS: [&str; 19] = [
     "authorize_per_minute",
     "consent_per_minute",
     "token_per_minute",
@@ -146,7 +146,9 @@ pub const LIMITS: [&str; 17] = [
     "connections",
     "connections_per_address",
     "requests_per_person",
+    "requests_per_client",
     "streams_per_person",
+    "streams_per_client",
     "clients",
     "pending_logins",
     "grace_replays",

@@ -2,6 +2,8 @@
 //! memory. Per address where the address is known, per grant and per person where one is proven: hosted
 //! clients share addresses, and must not pay for each other.
 
+mod by_client;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +20,9 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::config::RateLimits;
 use crate::telemetry::metrics::Metrics;
+
+use by_client::ByClient;
+pub use by_client::{ClientPlace, PlaceRefused};
 
 /// More keys than this are forgotten at once when they are swept: a bound on memory, not on callers.
 const MOST_KEYS: usize = 200_000;
@@ -46,7 +51,7 @@ impl Asked {
     pub const KINDS: usize = Self::Discovery as usize + 1;
 
     /// The key of its limit, in `[limits]`.
-    const fn limit(self) -> &'static str {
+    pub const fn limit(self) -> &'static str {
         match self {
             Self::Authorize => "authorize_per_minute",
             Self::Consent => "consent_per_minute",
@@ -83,8 +88,8 @@ struct Inner {
     discovery: Limiter<IpAddr>,
     refresh: Limiter<String>,
     connections: AtOnce<IpAddr>,
-    requests: AtOnce<String>,
-    streams: AtOnce<String>,
+    requests: ByClient,
+    streams: ByClient,
 }
 
 impl Rates {
@@ -121,8 +126,8 @@ impl Rates {
                 clock,
             ),
             connections: AtOnce::new(limits.connections_per_address),
-            requests: AtOnce::new(limits.requests_per_person),
-            streams: AtOnce::new(limits.streams_per_person),
+            requests: ByClient::new(limits.requests_per_person, limits.requests_per_client),
+            streams: ByClient::new(limits.streams_per_person, limits.streams_per_client),
         }))
     }
 
@@ -138,8 +143,8 @@ impl Rates {
         let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // nobody else has it yet
         Self(Arc::new(Inner {
             connections: now.connections.with(limits.connections_per_address),
-            requests: now.requests.with(limits.requests_per_person),
-            streams: now.streams.with(limits.streams_per_person),
+            requests: now.requests.with(limits.requests_per_person, limits.requests_per_client),
+            streams: now.streams.with(limits.streams_per_person, limits.streams_per_client),
             ..inner
         }))
     }
@@ -175,16 +180,29 @@ impl Rates {
         self.or_limited(place, "connections_per_address")
     }
 
-    /// A place for one more request of a person at the gateway.
-    pub fn request(&self, subject: &str) -> Option<Place<String>> {
-        let place = self.0.requests.enter(subject.to_owned());
-        self.or_limited(place, "requests_per_person")
+    /// A place for one more request of a person at the gateway, through this client.
+    pub fn request(&self, subject: &str, client_id: &str) -> Result<ClientPlace, PlaceRefused> {
+        let place = self.0.requests.enter(subject, client_id);
+        self.place_or_limited(place, ["requests_per_person", "requests_per_client"])
     }
 
-    /// A place for one more event stream of a person.
-    pub fn stream(&self, subject: &str) -> Option<Place<String>> {
-        let place = self.0.streams.enter(subject.to_owned());
-        self.or_limited(place, "streams_per_person")
+    /// A place for one more event stream of a person, through this client.
+    pub fn stream(&self, subject: &str, client_id: &str) -> Result<ClientPlace, PlaceRefused> {
+        let place = self.0.streams.enter(subject, client_id);
+        self.place_or_limited(place, ["streams_per_person", "streams_per_client"])
+    }
+
+    fn place_or_limited(
+        &self,
+        place: Result<ClientPlace, PlaceRefused>,
+        [person, client]: [&str; 2],
+    ) -> Result<ClientPlace, PlaceRefused> {
+        place.inspect_err(|refused| {
+            self.0.metrics.limited(match refused {
+                PlaceRefused::Person => person,
+                PlaceRefused::Client => client,
+            });
+        })
     }
 
     fn or_limited<T>(&self, place: Option<T>, limit: &str) -> Option<T> {

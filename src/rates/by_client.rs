@@ -1,0 +1,116 @@
+//! What a person has at once, and of that each client of hers: one client that takes all it can get must
+//! leave room for the others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+
+/// Counts of each person.
+pub(super) struct ByClient {
+    of_person: u32,
+    of_client: u32,
+    people: Arc<Mutex<HashMap<String, Person>>>,
+}
+
+/// Few clients are in use at a time: a list is looked through faster than a map.
+#[derive(Default)]
+struct Person {
+    all: u32,
+    clients: Vec<(String, u32)>,
+}
+
+/// Why there is no further place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceRefused {
+    /// The person has as many as a person may.
+    Person,
+    /// This client has as many as one client of a person may.
+    Client,
+}
+
+/// A place of a person, taken by one of her clients; given back when dropped.
+pub struct ClientPlace {
+    subject: String,
+    client_id: String,
+    people: Arc<Mutex<HashMap<String, Person>>>,
+}
+
+impl ByClient {
+    pub(super) fn new(of_person: u32, of_client: u32) -> Self {
+        Self { of_person, of_client, people: Arc::default() }
+    }
+
+    /// The same places, other numbers of them.
+    pub(super) fn with(&self, of_person: u32, of_client: u32) -> Self {
+        Self { of_person, of_client, people: Arc::clone(&self.people) }
+    }
+
+    pub(super) fn enter(
+        &self,
+        subject: &str,
+        client_id: &str,
+    ) -> Result<ClientPlace, PlaceRefused> {
+        let mut people = lock(&self.people);
+        if !people.contains_key(subject) {
+            people.insert(subject.to_owned(), Person::default());
+        }
+        let Some(person) = people.get_mut(subject) else { return Err(PlaceRefused::Person) };
+        let at = person.clients.iter().position(|(known, _)| known == client_id);
+        let count = at.map_or(0, |at| person.clients[at].1);
+        // A limit of none would leave an entry behind; the configuration allows no such limit.
+        if person.all >= self.of_person {
+            return Err(PlaceRefused::Person);
+        }
+        if count >= self.of_client {
+            return Err(PlaceRefused::Client);
+        }
+        person.all += 1;
+        match at {
+            Some(at) => person.clients[at].1 += 1,
+            None => person.clients.push((client_id.to_owned(), 1)),
+        }
+        let people = Arc::clone(&self.people);
+        Ok(ClientPlace { subject: subject.to_owned(), client_id: client_id.to_owned(), people })
+    }
+}
+
+impl Drop for ClientPlace {
+    fn drop(&mut self) {
+        let mut people = lock(&self.people);
+        let Some(person) = people.get_mut(&self.subject) else { return };
+        person.all = person.all.saturating_sub(1);
+        if let Some(at) = person.clients.iter().position(|(known, _)| *known == self.client_id) {
+            person.clients[at].1 -= 1;
+            if person.clients[at].1 == 0 {
+                person.clients.swap_remove(at);
+            }
+        }
+        if person.all == 0 {
+            people.remove(&self.subject);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_has_a_part_and_the_person_all_and_both_are_given_back() {
+        let places = ByClient::new(4, 3);
+        let mut held: Vec<_> = (0..3).map(|_| places.enter("bob", "a").ok()).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert_eq!(places.enter("bob", "a").err(), Some(PlaceRefused::Client));
+        let other = places.enter("bob", "b").ok();
+        assert!(other.is_some());
+        for client in ["a", "b", "c"] {
+            assert_eq!(places.enter("bob", client).err(), Some(PlaceRefused::Person));
+        }
+        assert!(places.enter("alice", "a").is_ok(), "somebody else is not touched");
+        held.pop();
+        assert!(places.enter("bob", "a").is_ok());
+        drop((held, other));
+        assert!(lock(&places.people).is_empty());
+    }
+}
