@@ -3,16 +3,14 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::visit::{Action, Turned, Visit};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{
-    Admission, ClientFilter, ClientRow, GrantFilter, GrantRow, Selection, Standing, Storage,
-    Verdict,
+    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, GrantRow, Selection, Standing,
+    Storage, Verdict,
 };
 use crate::web::lists::Frame;
 use crate::web::params::Params;
@@ -59,6 +57,8 @@ words! {
         scopes: "Scopes", "スコープ";
         nobody: "Nobody at the moment.", "現在はいません。";
         all_connections: "All connections", "すべての接続";
+        digest: "Digest of what is decided about", "判断の対象を表すダイジェスト";
+        lapsed: "It has changed since it was approved or trusted, and is so no more. Look at it again.", "承認または信頼された後に変わったため、その判断は無効です。もう一度確認してください。";
         history: "History in the audit trail", "監査ログの履歴";
         approve: "Approve", "承認";
         refuse: "Refuse", "拒否";
@@ -230,8 +230,8 @@ impl OneTemplate<'_> {
         self.client.row.standing.admission == Admission::Refused
     }
 
-    fn seen(&self) -> String {
-        seen(&self.client.row.metadata)
+    fn has_lapsed(&self) -> bool {
+        self.client.row.standing.has_lapsed()
     }
 
     fn encoded_id(&self) -> String {
@@ -273,12 +273,6 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
         client: &client,
     };
     Ok(frame.answer(StatusCode::OK, template.render()))
-}
-
-/// What stands for the metadata on the page that was read.
-fn seen(metadata: &str) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, metadata.as_bytes());
-    URL_SAFE_NO_PAD.encode(digest)
 }
 
 fn pretty(json: &str) -> String {
@@ -334,13 +328,12 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
         Some(verdict) => {
             let event = visit.event(verdict.event());
             // What opens something is decided about what the administrator has read, and nothing newer.
-            let opens = matches!(verdict, Verdict::Approve | Verdict::Trust);
-            if opens && action.field("seen") != seen(&row.metadata) {
+            let (by, read) = (visit.by(), Some(action.field("seen")));
+            let decided = storage.decide_client_as_seen(id, verdict, by, read, now, event).await;
+            if matches!(decided, Ok(ClientDecided::OtherClient)) {
                 return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
             }
-            let read = opens.then_some(row.metadata.as_str());
-            let (by, decided) = (visit.by(), event);
-            storage.decide_client_as_seen(id, verdict, by, read, now, decided).await.map(|_| ())
+            decided.map(|_| ())
         }
         None if what == "delete" => {
             storage.delete_client(id, now, visit.event("client_deleted")).await.map(|_| ())

@@ -72,8 +72,9 @@ impl Documents {
         })?;
         let host = url.url().host().to_owned();
         if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.contains(&host)) {
-            let reason = "the administrator does not admit clients published there";
-            return Err(FindError::Document(reason.to_owned()));
+            return Err(FindError::Document(format!(
+                "clients published by `{host}` are not admitted; an administrator can add it to `client_documents.allowed_hosts`"
+            )));
         }
         let known = self.remote.knows(url.url());
         let stored = if known { None } else { self.storage.published_client(id).await? };

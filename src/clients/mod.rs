@@ -22,7 +22,8 @@ use crate::oauth::client::keys::KeySet;
 use crate::oauth::client::{Client, ClientMetadata, Origin};
 use crate::oauth::secret::{ClientSecret, SecretHash};
 use crate::oauth::web_url::ClientIdUrl;
-use crate::storage::{ClientKind, Retention, Storage, StorageError, StoredClient};
+use crate::storage::{ClientKind, KeptClient, Retention, Storage, StorageError, StoredClient};
+use crate::telemetry::audit::{Actor, AuditEvent};
 
 use registration::Full;
 pub use registration::Registration;
@@ -117,7 +118,7 @@ impl Clients {
         if ClientIdUrl::is_meant_by(id) {
             return match &self.documents {
                 Some(documents) => documents.find(id, from).await.map(Some),
-                None => Ok(None),
+                None => Err(documents_are_off(id)),
             };
         }
         Ok(self.stored(id).await?.map(|stored| from_stored(&stored)).transpose()?)
@@ -142,8 +143,9 @@ impl Clients {
             Origin::Configured { .. } => (ClientKind::Configured, now),
             Origin::Document { seen_at, .. } => (ClientKind::Document, *seen_at),
         };
-        let metadata = client.metadata.to_json();
-        self.storage.keep_client(&client.id, kind, &metadata, seen_at, now).await
+        let kept = KeptClient { id: &client.id, kind, metadata: &client.metadata, seen_at };
+        let event = AuditEvent::new("client_decision_lapsed", Actor::Server, &self.clock);
+        self.storage.keep_client(&kept, now, event).await
     }
 
     async fn stored(&self, id: &str) -> Result<Option<StoredClient>, StorageError> {
@@ -154,6 +156,14 @@ impl Clients {
         let Retention { unused_client, idle_client, .. } = self.quota.keep;
         self.storage.find_client(id, self.clock.now(), unused_client, idle_client).await
     }
+}
+
+fn documents_are_off(id: &str) -> FindError {
+    let named = ClientIdUrl::parse(id).map(|id| format!("`{}`", id.url()));
+    let named = named.unwrap_or_else(|_| "the client_id".to_owned()); // as it is, it may be hostile
+    FindError::Document(format!(
+        "{named} would have to be fetched, and that is switched off; an administrator can switch it on with `client_documents.enabled`"
+    ))
 }
 
 fn from_stored(stored: &StoredClient) -> Result<Client, StorageError> {

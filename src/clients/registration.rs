@@ -240,7 +240,8 @@ impl Clients {
         metadata: ClientMetadata,
         event: AuditEvent,
     ) -> Result<Option<Client>, StorageError> {
-        let replaced = self.storage.replace_client(&client.id, &metadata.to_json(), event).await?;
+        let now = self.clock.now();
+        let replaced = self.storage.replace_client(&client.id, &metadata, now, event).await?;
         Ok(replaced.then(|| Client { metadata, ..client.clone() }))
     }
 }

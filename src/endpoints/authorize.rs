@@ -39,8 +39,8 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
     let client = known_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
-    let standing = standing::of_client(&app, &headers, &client.id).await?;
-    let address = proven_address(&headers, &client, &params)?;
+    let standing = standing::of_client(&app, &headers, &client).await?;
+    let address = proven_address(&app, &headers, &client, &params)?;
     let state = params.get("state");
     let back = WayBack {
         issuer: app.issuer(),
@@ -50,8 +50,11 @@ pub(super) async fn get(
     match check(&app, &client, &params, &back) {
         Ok((request, resource)) => {
             let address = ClientAddress::of(&extensions);
-            let remembered =
-                remembered::lead_on(&app, &headers, &params, &client, &request, address).await?;
+            let remembered = if standing.trusted {
+                remembered::lead_on(&app, &headers, &params, &client, &request, address).await?
+            } else {
+                None // whatever this browser remembers
+            };
             if let Some(led_on) = remembered {
                 return Ok(led_on);
             }
@@ -59,7 +62,7 @@ pub(super) async fn get(
             let before = step_up::approved_before(&app, &headers, &request).await;
             Ok(ask(&app, &headers, (&client, &standing), request, resource, &before))
         }
-        Err(refused) => Ok(people::refuse(&app, &headers, &back, &refused)),
+        Err(refused) => Ok(people::refuse(&app, &headers, &client, &back, &refused)),
     }
 }
 
@@ -85,8 +88,10 @@ async fn known_client(
     people::client(app, headers, client_id, from).await
 }
 
-/// Step 2: the redirect URI is one that this client registered. Only now may anything be redirected.
+/// Step 2: the redirect URI is one that this client registered and that is allowed now. Only then may
+/// anything be redirected.
 fn proven_address(
+    app: &App,
     headers: &HeaderMap,
     client: &Client,
     params: &Params,
@@ -95,7 +100,7 @@ fn proven_address(
         let (status, message) = (StatusCode::BAD_REQUEST, Message::RedirectUriNotRegistered);
         PageError::new(headers, status, message, &"redirect_uri came twice")
     })?;
-    people::address(headers, client, presented)
+    people::address(app, headers, client, presented)
 }
 
 /// Step 3: everything else; a failure is told to the client.
@@ -130,7 +135,7 @@ fn check<'a>(
     let scopes = resource
         .policy
         .requested_ceiling(&requested)
-        .map_err(|_| AuthorizeRefused::ScopeNotOffered)?;
+        .map_err(|_| AuthorizeRefused::ScopeNotOffered(beyond(resource, &requested)))?;
     let request = AuthorizationRequest {
         client_id: client.id.clone(),
         redirect_uri: back.address.as_str().to_owned(),
@@ -140,6 +145,13 @@ fn check<'a>(
         scopes,
     };
     Ok((request, resource))
+}
+
+/// The first of the scopes that the resource does not declare.
+fn beyond(resource: &ResourceConfig, requested: &ScopeSet) -> String {
+    let beyond = requested.difference(&resource.policy.declared);
+    let first = beyond.iter().find(|scope| scope.as_str() != "offline_access");
+    first.map(|scope| scope.as_str().chars().take(100).collect()).unwrap_or_default()
 }
 
 fn asked_resource<'a>(
@@ -163,7 +175,11 @@ fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), 
         return Ok(());
     }
     let (status, message) = (StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
-    Err(PageError::new(headers, status, message, &"this browser was asked too often"))
+    let reason = format!(
+        "this browser was shown {recent} pages of the client {} in ten minutes and approved none; an administrator can raise `limits.consent_pages`",
+        client.id
+    );
+    Err(PageError::new(headers, status, message, &reason))
 }
 
 /// When the page with this id was shown.

@@ -107,8 +107,8 @@ async fn finish(
     let request = &login.request;
     let client = people::client(app, headers, &request.client_id, None).await?;
     let presented = Some(request.redirect_uri.as_str());
-    let address = people::address(headers, &client, presented)?;
-    let standing = standing::of_client(app, headers, &request.client_id).await?;
+    let address = people::address(app, headers, &client, presented)?;
+    let standing = standing::of_client(app, headers, &client).await?;
     let back = WayBack { issuer: app.issuer(), address, state: request.state.clone() };
     let (iss, code) = (params.get("iss").ok().flatten(), params.get("code").ok().flatten());
     let error = params.get("error").ok().flatten();
@@ -119,7 +119,7 @@ async fn finish(
     let subject = app.subject(&session.subject);
     not_blocked(app, headers, request, &subject).await?;
     let resource = known_resource(app, headers, request)?;
-    let must_ask = remembered::must_ask(app, login, &subject).await;
+    let must_ask = remembered::must_ask(app, (&client, &standing), login, &subject).await;
     if must_ask.map_err(|error| PageError::storage(headers, &error))? {
         let (request, before) = (request.clone(), ScopeSet::default());
         return Ok(authorize::ask(app, headers, (&client, &standing), request, resource, &before));
@@ -134,7 +134,7 @@ async fn finish(
     }
     app.clients().remember(&client).await.map_err(|error| PageError::storage(headers, &error))?;
     if waiting::must_wait(app, &client, &standing) {
-        return waiting::hold(app, headers, request, &session, &subject).await;
+        return waiting::hold(app, headers, (&client, request), &session, &subject).await;
     }
     let mut response = issue(app, headers, &arrived, &session, &decision).await?;
     let known = step_up::remember_person(app, &subject);

@@ -93,8 +93,8 @@ pub(super) async fn post(
     }
     let client = people::client(&app, &headers, &consent.request.client_id, None).await?;
     let presented = Some(consent.request.redirect_uri.as_str());
-    let address = people::address(&headers, &client, presented)?;
-    standing::of_client(&app, &headers, &client.id).await?;
+    let address = people::address(&app, &headers, &client, presented)?;
+    standing::of_client(&app, &headers, &client).await?;
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
     let approved = form.get("decision") == Ok(Some("approve"));
@@ -249,8 +249,12 @@ async fn approve(
         Decided::Full => {
             app.metrics().limited("pending_logins");
             let status = StatusCode::TOO_MANY_REQUESTS;
-            let reason = &"too many logins are pending";
-            return Err(PageError::new(headers, status, Message::TooManyRequests, reason));
+            let limits = &app.config().limits;
+            let reason = format!(
+                "too many logins are pending; an administrator can raise `limits.pending_logins` ({}) or `limits.pending_logins_per_address` ({})",
+                limits.pending_logins, limits.pending_logins_per_address
+            );
+            return Err(PageError::new(headers, status, Message::TooManyRequests, &reason));
         }
     };
     Ok(start.lead_on(app, headers, &approval))

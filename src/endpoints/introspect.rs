@@ -28,7 +28,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body::read(body, app.config().limits.token_body).await?;
+    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
     let resource = resource_auth::authenticate_resource(&app, &headers, &params)?;
     // `token_type_hint` is only a hint (§2.1); refresh tokens are none of an MCP server's business.

@@ -31,7 +31,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, ApiError> {
     let limits = &app.config().limits;
-    let body = body::read(body, limits.register_body).await?;
+    let body = body::read_within(body, "register_body", limits.register_body).await?;
     if !is_json(&headers) {
         return Err(RegistrationRefused::NotJson.into());
     }
@@ -39,14 +39,21 @@ pub(super) async fn post(
     let metadata = ClientMetadata::parse(&body, app.redirect_policy(), &limits)?;
     let address = ClientAddress::of(&extensions);
     if address.is_some() && !app.clients().knows(&metadata).await? {
-        app.rates().asked(Asked::Registration, address)?; // who registers the same again is free
+        // Who registers the same again is free.
+        let asked = app.rates().asked(Asked::Registration, address);
+        asked.map_err(|often| ApiError::too_often(Asked::Registration, often))?;
     }
     let Some(registration) = app.clients().register(metadata, address).await? else {
         app.metrics().limited("clients");
         if let Some(left_out) = FULL.due() {
-            tracing::warn!(left_out, "the quota of registered clients is reached");
+            tracing::warn!(
+                left_out,
+                limit = "clients",
+                "the quota of registered clients is reached"
+            );
         }
-        return Err(ApiError::Quota { retry_after: QUOTA_RETRY });
+        let limit = format!("`limits.clients` = {}", app.config().limits.clients);
+        return Err(ApiError::Quota { retry_after: QUOTA_RETRY, limit });
     };
     let mut answer = registration.client.registration_response(registration.secret.as_deref());
     if let Some(token) = &registration.token {
@@ -74,7 +81,7 @@ pub(super) async fn replace(
 ) -> Result<Response, ApiError> {
     let (client, token) = managed(&app, &client_id, &headers).await?;
     let limits = &app.config().limits;
-    let body = body::read(body, limits.register_body).await?;
+    let body = body::read_within(body, "register_body", limits.register_body).await?;
     if !is_json(&headers) {
         return Err(RegistrationRefused::NotJson.into());
     }

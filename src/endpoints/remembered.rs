@@ -101,13 +101,17 @@ fn slot(request: &AuthorizationRequest) -> String {
 }
 
 /// Whether somebody has to read the page after all: the login stands on a remembered approval, and
-/// that is somebody else's, or was forgotten meanwhile.
+/// that is somebody else's, was forgotten meanwhile, or was about a client that is another one now.
 pub(super) async fn must_ask(
     app: &App,
+    (client, standing): (&Client, &Standing),
     login: &PendingLogin,
     subject: &str,
 ) -> Result<bool, StorageError> {
     let Some(id) = &login.remembered else { return Ok(false) };
+    if !standing.trusted || login.metadata_hash != client.metadata.identity() {
+        return Ok(true);
+    }
     let approved_by = app.storage().remembered_by(id, app.now()).await?;
     Ok(approved_by.as_deref() != Some(subject))
 }

@@ -23,7 +23,7 @@ pub(super) async fn post(
     extensions: Extensions,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body::read(body, app.config().limits.token_body).await?;
+    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
     let client =
         authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;

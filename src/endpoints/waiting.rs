@@ -37,7 +37,7 @@ pub(super) fn must_wait(app: &App, client: &Client, standing: &Standing) -> bool
 pub(super) async fn hold(
     app: &App,
     headers: &HeaderMap,
-    request: &AuthorizationRequest,
+    (client, request): (&Client, &AuthorizationRequest),
     session: &SessionUpdate,
     subject: &str,
 ) -> Result<Response, PageError> {
@@ -46,7 +46,8 @@ pub(super) async fn hold(
     let event = callback::about(app, "login_held", request, Some(subject));
     let now = app.now();
     let expires_at = now.plus(LIFETIME);
-    let new = NewHeld { token: &token, request, session, subject, expires_at };
+    let client_digest = &client.metadata.digest();
+    let new = NewHeld { token: &token, request, session, subject, client_digest, expires_at };
     app.storage()
         .hold_login(&new, now, event)
         .await
@@ -87,6 +88,13 @@ pub(super) async fn get(
         return Err(over("the request has ended"));
     }
     let client = people::client(&app, &headers, &held.request.client_id, None).await?;
+    let standing = standing.of_today(&client);
+    let other = held.client_digest.as_ref().is_some_and(|seen| *seen != client.metadata.digest());
+    if other && !standing.shut_out() {
+        // The administrator decides about what it is now, and the person approved something else.
+        app.storage().drop_held_login(&token, app.now()).await.map_err(storage)?;
+        return Err(over("the client has changed since the person approved it"));
+    }
     if must_wait(&app, &client, &standing) && !standing.shut_out() {
         let page = WaitingPage { language: people::language(&headers) };
         return Ok(page.render());
@@ -106,7 +114,7 @@ async fn end(
 ) -> Result<Response, PageError> {
     let storage = |error| PageError::storage(headers, &error);
     let presented = Some(held.request.redirect_uri.as_str());
-    let address = people::address(headers, client, presented)?;
+    let address = people::address(app, headers, client, presented)?;
     let back = WayBack { issuer: app.issuer(), address, state: held.request.state.clone() };
     if standing.shut_out() {
         app.storage().drop_held_login(token, app.now()).await.map_err(storage)?;

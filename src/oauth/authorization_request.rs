@@ -64,8 +64,10 @@ pub enum AuthorizeRefused {
     #[error("scope is malformed")]
     Scope,
     /// The resource is set to refuse, not narrow, a scope it does not know.
-    #[error("a requested scope is not offered")]
-    ScopeNotOffered,
+    #[error(
+        "`{0}` is not offered; an administrator can add it to the `scopes` of this MCP server, or set its `on_excess` to narrow"
+    )]
+    ScopeNotOffered(String),
     /// Request objects are not offered.
     #[error("the request parameter is not supported")]
     RequestObject,
@@ -93,7 +95,7 @@ impl Refusal for AuthorizeRefused {
             Self::UnknownResource | Self::ResourceRequired | Self::SeveralResources => {
                 ErrorCode::InvalidTarget
             }
-            Self::Scope | Self::ScopeNotOffered => ErrorCode::InvalidScope,
+            Self::Scope | Self::ScopeNotOffered(_) => ErrorCode::InvalidScope,
             Self::RequestObject => ErrorCode::RequestNotSupported,
             Self::RequestUri => ErrorCode::RequestUriNotSupported,
             Self::GrantType => ErrorCode::UnauthorizedClient,

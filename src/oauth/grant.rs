@@ -3,6 +3,7 @@
 
 use super::error::{ErrorCode, Refusal, ensure};
 use super::pkce::CodeChallenge;
+use super::redirect_uri::{RedirectPolicy, RedirectUriRefused};
 use super::scope::ScopeSet;
 use crate::clock::{REPLICAS_APART, Timestamp};
 
@@ -34,6 +35,8 @@ pub struct Redemption<'a> {
     pub code_verifier: Option<&'a str>,
     /// `resource`, when sent, in our own spelling.
     pub resource: Option<&'a str>,
+    /// What the client's redirect URIs are held to now.
+    pub policy: Option<&'a RedirectPolicy>,
 }
 
 impl IssuedCode {
@@ -52,6 +55,9 @@ impl IssuedCode {
         ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
         // A clock that went back must not give an old code another minute.
         ensure(self.issued_at <= now.plus(REPLICAS_APART), TokenRefused::ExpiredCode)?;
+        if let Some(policy) = attempt.policy {
+            policy.admits(&self.redirect_uri).map_err(TokenRefused::RedirectUriNotAllowed)?;
+        }
         check_resource(&self.resource, attempt.resource)
     }
 }
@@ -112,6 +118,9 @@ pub enum TokenRefused {
     /// Issued for another redirect URI.
     #[error("issued for another redirect_uri")]
     OtherRedirectUri,
+    /// The configuration has changed since it was issued.
+    #[error("the redirect_uri of the code is not allowed any more: {0}")]
+    RedirectUriNotAllowed(RedirectUriRefused),
     /// PKCE cannot be left out.
     #[error("code_verifier is missing")]
     NoVerifier,
@@ -161,6 +170,7 @@ impl Refusal for TokenRefused {
             | Self::BurntCode
             | Self::OtherClient
             | Self::OtherRedirectUri
+            | Self::RedirectUriNotAllowed(_)
             | Self::NoVerifier
             | Self::WrongVerifier
             | Self::UnknownRefreshToken

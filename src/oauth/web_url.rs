@@ -130,6 +130,17 @@ fn check_path(url: &Url) -> Result<(), WebUrlRefused> {
     ensure(fits, WebUrlRefused::Path)
 }
 
+/// Whether nothing is encoded that needs no encoding, and everything else in capitals (RFC 3986 §6.2.2):
+/// a server may take two spellings for one document, and decisions are about one id.
+fn has_one_spelling(path: &str) -> bool {
+    path.split('%').skip(1).all(|rest| {
+        let digits = rest.get(..2).unwrap_or_default();
+        let byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+        let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        !unreserved && !digits.bytes().any(|digit| digit.is_ascii_lowercase())
+    })
+}
+
 /// A `client_id` that is the URL of a metadata document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientIdUrl(WebUrl);
@@ -145,6 +156,7 @@ impl ClientIdUrl {
         ensure(!client_id.contains('?'), WebUrlRefused::Query)?;
         let url = WebUrl::parse(client_id)?;
         ensure(url.target() != "/", WebUrlRefused::Path)?;
+        ensure(has_one_spelling(url.target()), WebUrlRefused::NotCanonical)?;
         Ok(Self(url))
     }
 
@@ -167,6 +179,7 @@ mod tests {
             "https://vscode.dev/oauth/client-metadata.json",
             "https://xn--bcher-kva.example/client",
             "https://a.b/c%20d",
+            "https://a.b/c%C3%A9",
         ] {
             let url =
                 ClientIdUrl::parse(good).unwrap_or_else(|refused| panic!("{good}: {refused}"));
@@ -194,6 +207,10 @@ mod tests {
             ("https://claude.ai/a%5Cb", WebUrlRefused::Path),
             ("https://claude.ai//b", WebUrlRefused::Path),
             ("https://claude.ai/%00", WebUrlRefused::Path),
+            ("https://claude.ai/%61", WebUrlRefused::NotCanonical),
+            ("https://claude.ai/a%7Eb", WebUrlRefused::NotCanonical),
+            ("https://claude.ai/%c3%a9", WebUrlRefused::NotCanonical),
+            ("https://claude.ai/%C3%a9", WebUrlRefused::NotCanonical),
             ("https://claude.ai\\@evil.example/a", WebUrlRefused::NotCanonical),
             ("https://claude.ai/a b", WebUrlRefused::NotCanonical),
             ("https://claude.ai/é", WebUrlRefused::NotCanonical),

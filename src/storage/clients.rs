@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::crowds::thin_out;
+use super::decisions::lapse;
 use super::{Step, Storage, StorageError, column, listing, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -67,6 +68,19 @@ impl ClientKind {
             _ => Self::Registered,
         }
     }
+}
+
+/// A client that is not stored by itself, as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptClient<'a> {
+    /// `client_id`.
+    pub id: &'a str,
+    /// `configured` or `document`.
+    pub kind: ClientKind,
+    /// What it is.
+    pub metadata: &'a ClientMetadata,
+    /// When that was read.
+    pub seen_at: Timestamp,
 }
 
 /// What became of a registration.
@@ -225,13 +239,15 @@ impl Storage {
     }
 
     /// Replaces the metadata of a client that manages itself (RFC 7592 §2.2); `false` when it is gone.
-    /// What administrators approved or trusted was something else: they are asked again.
+    /// What administrators approved or trusted was another client: they are asked again.
     pub async fn replace_client(
         &self,
         id: &str,
-        metadata: &str,
+        metadata: &ClientMetadata,
+        now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
+        let (metadata, digest) = (&metadata.to_json(), &metadata.digest());
         let (name_key, host_key) = found_by(metadata);
         let mut step = self.begin().await?;
         let replaced = sqlx::query(
@@ -247,14 +263,12 @@ impl Storage {
         if replaced.rows_affected() == 0 {
             return Ok(false);
         }
-        for statement in [
-            "DELETE FROM remembered_consents WHERE client_id = $1",
-            "UPDATE client_standings SET trusted = 0,
-                 approval = CASE WHEN approval = 'approved' THEN 'none' ELSE approval END
-             WHERE client_id = $1",
-        ] {
-            sqlx::query(statement).bind(id).execute(&mut *step).await?;
-        }
+        // Whatever it changed: approvals of people remember all of it.
+        sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
+            .bind(id)
+            .execute(&mut *step)
+            .await?;
+        lapse(&mut step, id, digest, now, &event).await?;
         step.record(event).await?;
         step.commit().await?;
         Ok(true)
@@ -262,18 +276,19 @@ impl Storage {
 
     /// Keeps what is known of a client that is not stored by itself, because somebody has just signed
     /// in for it: administrators find it, and a published one outlives an outage of its publisher. A
-    /// newer copy, read by another process, is not replaced by an older one.
+    /// newer copy, read by another process, is not replaced by an older one. What was decided about an
+    /// earlier copy that was another client ends in the same step; `event` tells of it.
     pub async fn keep_client(
         &self,
-        id: &str,
-        kind: ClientKind,
-        metadata: &str,
-        seen_at: Timestamp,
+        kept: &KeptClient<'_>,
         now: Timestamp,
+        event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let (name_key, host_key) = found_by(metadata);
+        let KeptClient { id, kind, metadata, seen_at } = kept;
+        let (metadata, digest) = (metadata.to_json(), metadata.digest());
+        let (name_key, host_key) = found_by(&metadata);
         let mut step = self.begin().await?;
-        sqlx::query(
+        let written = sqlx::query(
             "INSERT INTO clients (id, metadata, issued_at, last_registered_at, name_key, host_key,
                                   kind, last_used_at)
              VALUES ($1, $2, $4, $3, $5, $6, $7, $4)
@@ -284,8 +299,8 @@ impl Storage {
              WHERE clients.kind IN ('configured', 'document')
                AND clients.last_registered_at <= excluded.last_registered_at",
         )
-        .bind(id)
-        .bind(metadata)
+        .bind(*id)
+        .bind(&metadata)
         .bind(seen_at.unix())
         .bind(now.unix())
         .bind(name_key)
@@ -293,6 +308,9 @@ impl Storage {
         .bind(kind.as_str())
         .execute(&mut *step)
         .await?;
+        if written.rows_affected() == 1 {
+            lapse(&mut step, id, &digest, now, &event).await?;
+        }
         step.commit().await
     }
 

@@ -14,6 +14,7 @@ mod clients;
 mod connections;
 mod console;
 mod crowds;
+mod decisions;
 mod driver;
 mod files;
 mod forgotten;
@@ -58,9 +59,10 @@ pub use browse::{
     ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
 };
 pub use client_assertions::ProofUse;
-pub use clients::{ClientKind, Registered, StoredClient};
+pub use clients::{ClientKind, KeptClient, Registered, StoredClient};
 pub use connections::Connection;
 pub use console::{NewSignIn, Realm, SignedIn};
+pub use decisions::{ClientDecided, Verdict};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
 pub use logins::{Approval, ApprovedPage, Claimed, Decided, LoginQuota, NewLogin, PendingLogin};
@@ -71,7 +73,7 @@ pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
 pub use signing_keys::{RetiredKey, StoredKey};
-pub use standings::{Admission, Held, NewHeld, Standing, Verdict, Waiting};
+pub use standings::{Admission, Held, NewHeld, Standing, Waiting};
 pub use sweep::Retention;
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,

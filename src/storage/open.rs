@@ -270,6 +270,11 @@ pub(super) fn migrations() -> Migrator {
             "sign-outs and facts",
             include_str!("../../migrations/0018_sign_outs_and_facts.sql"),
         ),
+        migration(
+            20,
+            "what was decided about",
+            include_str!("../../migrations/0020_what_was_decided_about.sql"),
+        ),
     ])
 }
 

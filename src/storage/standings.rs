@@ -7,8 +7,12 @@ use super::upstream_sessions::SessionUpdate;
 use super::{Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::client::{Client, Origin};
 use crate::oauth::secret::{HeldLogin, Secret};
 use crate::telemetry::audit::AuditEvent;
+
+/// Who trusts what `[[client]] trusted = true` names, as stored.
+pub(super) const CONFIGURATION: &str = "configuration";
 
 /// Whether a client may receive anything, where an administrator decides that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +52,14 @@ impl Admission {
 /// What was decided about a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// Digest of the client that was approved ([`ClientMetadata::digest`]).
+    ///
+    /// [`ClientMetadata::digest`]: crate::oauth::client::ClientMetadata::digest
+    pub approved_as: Option<String>,
+    /// Digest of the client that was trusted; none where the configuration trusts it.
+    pub trusted_as: Option<String>,
+    /// The configuration trusts it, whatever it looks like.
+    pub trusted_by_configuration: bool,
     /// Whether it may receive anything, under `client_approval = "first_use"`.
     pub admission: Admission,
     /// Whether approvals of people are remembered.
@@ -65,42 +77,35 @@ impl Standing {
     pub fn shut_out(&self) -> bool {
         self.blocked || self.admission == Admission::Refused
     }
-}
 
-/// A decision about a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Verdict {
-    Approve,
-    Refuse,
-    Trust,
-    Untrust,
-    Block,
-    Unblock,
-}
-
-impl Verdict {
-    /// The audit event that tells of it.
-    pub const fn event(self) -> &'static str {
-        match self {
-            Self::Approve => "client_approved",
-            Self::Refuse => "client_refused",
-            Self::Trust => "client_trusted",
-            Self::Untrust => "client_untrusted",
-            Self::Block => "client_blocked",
-            Self::Unblock => "client_unblocked",
+    /// What of this counts for the client as it is now: what was decided about something else does not.
+    /// A block and a refusal stay.
+    #[must_use]
+    pub fn of_today(mut self, client: &Client) -> Self {
+        let approved = self.admission == Admission::Approved;
+        let trusted_here = matches!(client.origin, Origin::Configured { trusted: true });
+        if !approved && (!self.trusted || trusted_here) {
+            return self;
         }
+        // What registered itself loses its decisions in the step that changes it; the others change
+        // outside, and a decision that does not say what it was about was about nobody knows what.
+        let may_be_silent = matches!(client.origin, Origin::Registered | Origin::Created);
+        let digest = client.metadata.digest();
+        let fits = |about: &Option<String>| match about {
+            Some(about) => *about == digest,
+            None => may_be_silent,
+        };
+        if approved && !fits(&self.approved_as) {
+            self.admission = Admission::Unasked;
+        }
+        self.trusted &= trusted_here || fits(&self.trusted_as);
+        self
     }
 
-    fn apply(self, standing: &mut Standing) {
-        match self {
-            Self::Approve => standing.admission = Admission::Approved,
-            Self::Refuse => standing.admission = Admission::Refused,
-            Self::Trust => standing.trusted = true,
-            Self::Untrust => standing.trusted = false,
-            Self::Block => standing.blocked = true,
-            Self::Unblock => standing.blocked = false,
-        }
+    /// Whether it was approved or trusted and is so no more because the client has changed.
+    pub fn has_lapsed(&self) -> bool {
+        let unapproved = matches!(self.admission, Admission::Unasked | Admission::Waiting);
+        (self.approved_as.is_some() && unapproved) || (self.trusted_as.is_some() && !self.trusted)
     }
 }
 
@@ -113,6 +118,9 @@ pub struct Held {
     pub subject: String,
     /// Their session at the identity provider; when that ends, so does the waiting.
     pub session_id: String,
+    /// Digest of the client that the person approved; none for one that began under an earlier version.
+    #[serde(default)]
+    pub client_digest: Option<String>,
 }
 
 /// A finished sign-in about to wait.
@@ -125,6 +133,8 @@ pub struct NewHeld<'a> {
     pub session: &'a SessionUpdate,
     /// Our `sub` for the person.
     pub subject: &'a str,
+    /// Digest of the client as it is now.
+    pub client_digest: &'a str,
     /// When it waits no longer.
     pub expires_at: Timestamp,
 }
@@ -144,159 +154,13 @@ impl Storage {
     /// What was decided about this client.
     pub async fn standing(&self, client_id: &str) -> Result<Standing, StorageError> {
         let query = sqlx::query(
-            "SELECT approval, trusted, blocked, requested_at, requested_by
+            "SELECT approval, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
+                    trusted_by
              FROM client_standings WHERE client_id = $1",
         )
         .bind(client_id);
         let row = self.look_up(query).await?;
         row.as_ref().map_or_else(|| Ok(Standing::default()), read_standing)
-    }
-
-    /// Carries out a decision; `false` when nothing changed. Shutting a client out ends its grants, its
-    /// codes and whoever waits for it, in the same step.
-    pub async fn decide_client(
-        &self,
-        client_id: &str,
-        verdict: Verdict,
-        by: &str,
-        now: Timestamp,
-        event: AuditEvent,
-    ) -> Result<bool, StorageError> {
-        self.decide_client_as_seen(client_id, verdict, by, None, now, event).await
-    }
-
-    /// The same for who looked at a page before: nothing is decided when the client has registered
-    /// something else than `seen` meanwhile.
-    pub async fn decide_client_as_seen(
-        &self,
-        client_id: &str,
-        verdict: Verdict,
-        by: &str,
-        seen: Option<&str>,
-        now: Timestamp,
-        event: AuditEvent,
-    ) -> Result<bool, StorageError> {
-        let mut step = self.begin_to_end().await?;
-        if let Some(seen) = seen {
-            // Locks the row, so that a client that changes itself waits, or has come first.
-            let metadata: Option<String> = sqlx::query_scalar(
-                "UPDATE clients SET kind = kind WHERE id = $1 RETURNING metadata",
-            )
-            .bind(client_id)
-            .fetch_optional(&mut *step)
-            .await?;
-            if metadata.as_deref() != Some(seen) {
-                return Ok(false);
-            }
-        }
-        // Makes the row and locks it.
-        sqlx::query(
-            "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
-             VALUES ($1, 'none', 0, 0, $2, $3)
-             ON CONFLICT (client_id) DO UPDATE SET changed_by = client_standings.changed_by",
-        )
-        .bind(client_id)
-        .bind(now.unix())
-        .bind(by)
-        .execute(&mut *step)
-        .await?;
-        let row = sqlx::query(
-            "SELECT approval, trusted, blocked, requested_at, requested_by
-             FROM client_standings WHERE client_id = $1",
-        )
-        .bind(client_id)
-        .fetch_one(&mut *step)
-        .await?;
-        let before = read_standing(&row)?;
-        let mut after = before.clone();
-        verdict.apply(&mut after);
-        if before == after {
-            return Ok(false);
-        }
-        sqlx::query(
-            "UPDATE client_standings
-             SET approval = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
-                 trusted_by = CASE WHEN $3 = 0 THEN NULL WHEN trusted = 1 THEN trusted_by ELSE $6 END
-             WHERE client_id = $1",
-        )
-        .bind(client_id)
-        .bind(after.admission.as_str())
-        .bind(i64::from(after.trusted))
-        .bind(i64::from(after.blocked))
-        .bind(now.unix())
-        .bind(by)
-        .execute(&mut *step)
-        .await?;
-        let mut event = event.named(verdict.event()).client(client_id);
-        if !after.trusted || after.shut_out() {
-            sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
-                .bind(client_id)
-                .execute(&mut *step)
-                .await?;
-        }
-        if after.shut_out() {
-            let because = match verdict {
-                Verdict::Refuse => "the client was refused",
-                _ => "the client was blocked",
-            };
-            event = event
-                .with("grants_ended", end_all_of_client(&mut step, client_id, because, now).await?);
-        }
-        let told = |standing: &Standing| {
-            serde_json::json!({
-                "approval": standing.admission.as_str(),
-                "trusted": standing.trusted,
-                "blocked": standing.blocked,
-            })
-        };
-        step.record(event.with("before", told(&before)).with("after", told(&after))).await?;
-        self.commit_and_tell(step).await?;
-        Ok(true)
-    }
-
-    /// Brings trust in line with the configuration: what it trusts is trusted, and what it trusted before
-    /// and does not name any more is not, whatever has become of that client.
-    pub async fn configure_trust(
-        &self,
-        trusted: &[&str],
-        now: Timestamp,
-        event: AuditEvent,
-    ) -> Result<(), StorageError> {
-        const BY: &str = "configuration";
-        let mut step = self.begin().await?;
-        for client_id in trusted {
-            let changed = sqlx::query(
-                "INSERT INTO client_standings
-                     (client_id, approval, trusted, blocked, changed_at, changed_by, trusted_by)
-                 VALUES ($1, 'none', 1, 0, $2, $3, $3)
-                 ON CONFLICT (client_id) DO UPDATE SET trusted = 1, trusted_by = $3
-                 WHERE client_standings.trusted = 0",
-            )
-            .bind(client_id)
-            .bind(now.unix())
-            .bind(BY)
-            .execute(&mut *step)
-            .await?;
-            if changed.rows_affected() == 1 {
-                step.record(event.clone().again("client_trusted").client(client_id)).await?;
-            }
-        }
-        let before: Vec<String> = sqlx::query_scalar(
-            "SELECT client_id FROM client_standings WHERE trusted = 1 AND trusted_by = $1",
-        )
-        .bind(BY)
-        .fetch_all(&mut *step)
-        .await?;
-        for client_id in before.iter().filter(|id| !trusted.contains(&id.as_str())) {
-            for statement in [
-                "UPDATE client_standings SET trusted = 0, trusted_by = NULL WHERE client_id = $1",
-                "DELETE FROM remembered_consents WHERE client_id = $1",
-            ] {
-                sqlx::query(statement).bind(client_id).execute(&mut *step).await?;
-            }
-            step.record(event.clone().again("client_untrusted").client(client_id)).await?;
-        }
-        step.commit().await
     }
 
     /// Keeps a finished sign-in until an administrator has decided about its client. The session is
@@ -307,11 +171,16 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let NewHeld { token, request, session, subject, expires_at } = new;
+        let NewHeld { token, request, session, subject, client_digest, expires_at } = new;
         let client_id = &request.client_id;
         let mut step = self.begin().await?;
         let session_id = self.put_session(&mut step, session, subject, now).await?;
-        let held = Held { request: (*request).clone(), subject: (*subject).to_owned(), session_id };
+        let held = Held {
+            request: (*request).clone(),
+            subject: (*subject).to_owned(),
+            session_id,
+            client_digest: Some((*client_digest).to_owned()),
+        };
         let sealed = self.seal_json("held_logins.login", token.id(), &held)?;
         let asked = sqlx::query(
             "INSERT INTO client_standings
@@ -452,5 +321,9 @@ pub(super) fn read_standing(row: &sqlx::any::AnyRow) -> Result<Standing, Storage
         blocked: column::<i64>(row, "blocked")? != 0,
         requested_at: moment_if_any(row, "requested_at")?,
         requested_by: column(row, "requested_by")?,
+        approved_as: column(row, "approved_as")?,
+        trusted_as: column(row, "trusted_as")?,
+        trusted_by_configuration: column::<Option<String>>(row, "trusted_by")?.as_deref()
+            == Some(CONFIGURATION),
     })
 }

@@ -22,6 +22,7 @@ pub const EVENTS: &[&str] = &[
     "client_refused",
     "client_trusted",
     "client_untrusted",
+    "client_decision_lapsed",
     "client_blocked",
     "client_unblocked",
     "page_shown",

@@ -23,6 +23,14 @@ pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
 }
 
+/// The same for an endpoint whose limit is the key `limit` of `[limits]`: a refusal names both.
+pub async fn read_within(body: Body, limit: &'static str, most: usize) -> Result<Bytes, ApiError> {
+    read(body, most).await.map_err(|error| match error {
+        ApiError::TooLarge => ApiError::LargerThan { limit, most },
+        other => other,
+    })
+}
+
 /// Whether a body was given up because it took too long to arrive.
 pub fn is_late(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);

@@ -33,9 +33,18 @@ pub enum ApiError {
     Quota {
         /// Seconds until trying again makes sense.
         retry_after: u64,
+        /// Its key in `[limits]`, with its value where the caller knows it.
+        limit: String,
     },
     /// The body is larger than the endpoint reads.
     TooLarge,
+    /// The same, where an administrator decides how much that is.
+    LargerThan {
+        /// Key in `[limits]`.
+        limit: &'static str,
+        /// Bytes.
+        most: usize,
+    },
     /// The body did not arrive in time.
     TooSlow,
     /// A passing fault of ours or of the identity provider; nothing was consumed.
@@ -197,14 +206,20 @@ impl IntoResponse for ApiError {
                 }
                 answer
             }
-            Self::Quota { retry_after } => retry(
-                error(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    ErrorCode::TemporarilyUnavailable,
-                    Some("a quota of this server is reached; try again later"),
-                ),
-                retry_after,
-            ),
+            Self::Quota { retry_after, limit } => {
+                let told = format!(
+                    "a limit of this server is reached ({limit}); try again later, or ask an administrator to raise it"
+                );
+                let code = ErrorCode::TemporarilyUnavailable;
+                retry(error(StatusCode::TOO_MANY_REQUESTS, code, Some(&told)), retry_after)
+            }
+            Self::LargerThan { limit, most } => {
+                let told = format!(
+                    "the body is larger than {most} bytes; an administrator can raise `limits.{limit}`"
+                );
+                tracing::info!(reason = told, "refused");
+                error(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::InvalidRequest, Some(&told))
+            }
             Self::TooLarge => error(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 ErrorCode::InvalidRequest,

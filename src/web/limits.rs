@@ -17,9 +17,11 @@ use crate::telemetry::rarely::Rarely;
 /// By what was asked.
 static TOO_OFTEN: [Rarely; Asked::KINDS] = [const { Rarely::new() }; Asked::KINDS];
 
-impl From<TooOften> for ApiError {
-    fn from(often: TooOften) -> Self {
-        Self::Quota { retry_after: often.retry_after }
+impl ApiError {
+    /// The answer to an address that asks too often.
+    pub fn too_often(asked: Asked, often: TooOften) -> Self {
+        let limit = format!("`limits.{}`", asked.limit());
+        Self::Quota { retry_after: often.retry_after, limit }
     }
 }
 
@@ -68,10 +70,11 @@ pub async fn hold<F: Future<Output = Response>>(
 
 fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -> Response {
     if let Some(left_out) = TOO_OFTEN[asked as usize].due() {
-        tracing::warn!(?asked, %address, left_out, "an address asks too often");
+        let limit = asked.limit();
+        tracing::warn!(?asked, limit, %address, left_out, "an address asks too often");
     }
     if !matches!(asked, Asked::Authorize | Asked::Consent | Asked::AdminSignInFailure) {
-        return ApiError::from(often).into_response();
+        return ApiError::too_often(asked, often).into_response();
     }
     let mut page =
         people::message(headers, StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);

@@ -81,6 +81,7 @@ pub enum Message<'a> {
     ClientDocumentRefused,
     ClientDocumentUnavailable,
     RedirectUriNotRegistered,
+    RedirectUriNotAllowed,
     /// `what` is the parameter, or the error code, that is wrong.
     InvalidRequest {
         what: &'a str,
@@ -223,6 +224,7 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::ClientDocumentRefused => &w.client_document_refused,
         Message::ClientDocumentUnavailable => &w.client_document_unavailable,
         Message::RedirectUriNotRegistered => &w.redirect_uri_not_registered,
+        Message::RedirectUriNotAllowed => &w.redirect_uri_not_allowed,
         Message::InvalidRequest { .. } => &w.invalid_request,
         Message::UnknownResource => &w.unknown_resource,
         Message::ConsentExpired => &w.consent_expired,

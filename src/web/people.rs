@@ -9,9 +9,9 @@ use super::pages::{Message, MessagePage, ReturnLink};
 use super::words::Language;
 use crate::app::App;
 use crate::clients::FindError;
-use crate::oauth::client::{Client, Currency};
+use crate::oauth::client::{Client, Currency, Origin};
 use crate::oauth::error::{ErrorCode, Refusal};
-use crate::oauth::redirect_uri::{Destination, ReturnAddress, destination};
+use crate::oauth::redirect_uri::{Destination, ReturnAddress, ReturnRefused, destination};
 use crate::storage::{ShutOut, StorageError};
 use crate::telemetry::new_reference;
 use crate::upstream::UpstreamError;
@@ -135,15 +135,26 @@ pub async fn client(
     }
 }
 
-/// The address that `presented` means, when the client registered or publishes it. Otherwise a page,
-/// and never a redirect.
+/// The address that `presented` means, when the client registered or publishes it and the present
+/// configuration allows it. Otherwise a page, and never a redirect.
 pub fn address(
+    app: &App,
     headers: &HeaderMap,
     client: &Client,
     presented: Option<&str>,
 ) -> Result<ReturnAddress, PageError> {
-    ReturnAddress::resolve(&client.metadata.redirect_uris, presented).map_err(|reason| {
-        let message = Message::RedirectUriNotRegistered;
+    let registered = &client.metadata.redirect_uris;
+    let address = match client.held_to(app.redirect_policy()) {
+        Some(policy) => ReturnAddress::resolve_under(policy, registered, presented),
+        None => ReturnAddress::resolve(registered, presented),
+    };
+    address.map_err(|reason| {
+        let message = match reason {
+            ReturnRefused::NotAllowed(_) => Message::RedirectUriNotAllowed,
+            ReturnRefused::Required | ReturnRefused::NotRegistered => {
+                Message::RedirectUriNotRegistered
+            }
+        };
         PageError::new(headers, StatusCode::BAD_REQUEST, message, &reason)
     })
 }
@@ -233,12 +244,14 @@ impl WayBack<'_> {
 
 /// Tells the client that its request is refused, before any person has approved anything.
 ///
-/// A program on the person's own device is told directly, and so is an address that the operator
-/// listed. Any other website registered itself, and would make us its open redirector: the person
-/// reads a page and decides to go on (OAuth 2.1 §7.13.2, checklist AZ-28).
+/// A program that listens on the person's own device is told directly, and so is a website that the
+/// operator listed or wrote down. Any other website registered itself, and would make us its open
+/// redirector; and an app is opened by nothing but a person's decision, because a link can make it act.
+/// There the person reads a page and decides to go on (OAuth 2.1 §7.13.2, checklist AZ-28).
 pub fn refuse(
     app: &App,
     headers: &HeaderMap,
+    client: &Client,
     back: &WayBack<'_>,
     refusal: &dyn Refusal,
 ) -> Response {
@@ -247,9 +260,16 @@ pub fn refuse(
     tracing::info!(reference, code, reason = %refusal, "authorization refused");
     let reason = refusal.to_string();
     let url = back.with_error(refusal.code(), Some(&reason));
-    let on_this_device = !matches!(destination(back.address.as_str()), Destination::Https { .. });
-    let listed = app.redirect_policy().allowed.is_some();
-    if on_this_device || listed {
+    let address = back.address.as_str();
+    let told_directly = match destination(address) {
+        Destination::Loopback { .. } => true,
+        Destination::Https { .. } => {
+            app.redirect_policy().lists(address)
+                || matches!(client.origin, Origin::Configured { .. })
+        }
+        Destination::App { .. } => false,
+    };
+    if told_directly {
         return see_other(&url);
     }
     let label = back.label();

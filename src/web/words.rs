@@ -134,6 +134,7 @@ pub struct Words {
     pub client_document_refused: Text,
     pub client_document_unavailable: Text,
     pub redirect_uri_not_registered: Text,
+    pub redirect_uri_not_allowed: Text,
     pub invalid_request: Text,
     pub unknown_resource: Text,
     pub consent_expired: Text,
@@ -225,6 +226,11 @@ static EN: Words = Words {
         title: "The return address is not registered",
         happened: "The application asked to send you back to an address that it did not register. You have not been sent there, because it could belong to somebody else.",
         remedy: "Connect again from the application. If this comes back, tell the people who make it.",
+    },
+    redirect_uri_not_allowed: Text {
+        title: "The return address is not allowed here",
+        happened: "This server does not allow the return address of the application. You have not been sent there.",
+        remedy: "If you need this application, show this page to your administrator, who can allow the address.",
     },
     invalid_request: Text {
         title: "The application sent a wrong request",
@@ -425,6 +431,11 @@ static JA: Words = Words {
         title: "戻り先のアドレスが登録されていません",
         happened: "アプリケーションは、登録していないアドレスへ戻そうとしました。他人のものである可能性があるため、移動しませんでした。",
         remedy: "アプリケーションからもう一度接続してください。繰り返す場合は、その開発元に連絡してください。",
+    },
+    redirect_uri_not_allowed: Text {
+        title: "戻り先のアドレスは許可されていません",
+        happened: "このサーバーは、アプリケーションの戻り先のアドレスを許可していません。移動しませんでした。",
+        remedy: "このアプリケーションが必要な場合は、この画面を管理者に見せてください。管理者はアドレスを許可できます。",
     },
     invalid_request: Text {
         title: "アプリケーションの要求が正しくありません",

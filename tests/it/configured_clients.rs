@@ -1,6 +1,7 @@
 //! `[[client]]`: clients that the administrator wrote down.
 
-use portcullis::storage::ClientKind;
+use portcullis::oauth::client::ClientMetadata;
+use portcullis::storage::{ClientKind, KeptClient};
 use serde_json::json;
 
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
@@ -114,9 +115,12 @@ async fn a_client_that_was_taken_out_of_the_configuration_is_gone_whatever_rows_
         "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none",
         "grant_types": ["authorization_code"], "response_types": ["code"],
     });
-    let (id, text, now) = ("intranet", metadata.to_string(), app.now());
+    let (id, now) = ("intranet", app.now());
+    let metadata = ClientMetadata::from_stored_json(&metadata.to_string()).unwrap();
     for kind in [ClientKind::Configured, ClientKind::Document] {
-        app.storage().keep_client(id, kind, &text, now, now).await.unwrap();
+        let kept = KeptClient { id, kind, metadata: &metadata, seen_at: now };
+        let event = app.audit_event("client_decision_lapsed");
+        app.storage().keep_client(&kept, now, event).await.unwrap();
         let client = McpClient::known_as(&app, id, CALLBACK);
         client.browser.get(&client.authorize_url(&[])).await.assert_page(400);
         client.refresh("rt_x").await.assert_error(401, "invalid_client");

@@ -15,10 +15,12 @@ mod our_urls;
 mod revisions;
 mod walkthrough;
 
+mod client_decisions;
 mod client_documents;
 mod client_management;
 mod configured_clients;
 mod discovery;
+mod redirect_policy;
 mod registration;
 
 mod authorize;

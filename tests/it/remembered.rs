@@ -215,7 +215,7 @@ async fn con_10_a_program_on_a_device_is_always_asked_about() {
         ..Setup::default()
     })
     .await;
-    for uri in ["http://127.0.0.1:53124/callback", "cursor://anysphere.cursor/cb"] {
+    for uri in ["http://127.0.0.1:53124/callback", "cursor://anysphere.cursor-mcp/oauth/callback"] {
         let metadata = json!({
             "redirect_uris": [uri, SITE], "token_endpoint_auth_method": "none",
         });

@@ -205,6 +205,7 @@ async fn grant(app: &App, resource: &str) -> String {
         redirect_uri: Some(REDIRECT_URI),
         code_verifier: Some(VERIFIER),
         resource: Some(resource),
+        policy: None,
     };
     let refresh = Secret::<RefreshToken>::generate(&new_id(app.clock()));
     let redeemed = app.storage().redeem_code(&code, &attempt, &refresh, terms, now, event()).await;

@@ -264,6 +264,7 @@ async fn connect(
         redirect_uri: Some(&client.redirect_uri),
         code_verifier: Some(VERIFIER),
         resource: Some(&request.resource),
+        policy: None,
     };
     let tokens = &app.config().tokens;
     let terms = GrantTerms {
@@ -384,11 +385,14 @@ async fn wait(
     let token = Secret::<HeldLogin>::generate(&new_id(&at_that_time(at)));
     let request = request(app, person, client);
     let told = event("login_held", Actor::Person, at).client(&client.id).subject(&person.subject);
+    let known = app.clients().find(&client.id, None).await;
+    let digest = known.ok().flatten().map(|client| client.metadata.digest()).unwrap_or_default();
     let held = NewHeld {
         token: &token,
         request: &request,
         session: &person.update,
         subject: &person.subject,
+        client_digest: &digest,
         expires_at: Timestamp::from_unix(at.unix() + 3600),
     };
     app.storage().hold_login(&held, at, told).await

@@ -10,8 +10,10 @@ use super::{Answer, BY, Common, Desk, Page, Trouble, run};
 use crate::admin::trustable;
 use crate::clients::Clients;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
-use crate::oauth::redirect_uri::{RedirectPolicy, destination};
-use crate::storage::{Admission, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict};
+use crate::oauth::redirect_uri::destination;
+use crate::storage::{
+    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict,
+};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum Command {
@@ -24,8 +26,10 @@ pub(in crate::cli) enum Command {
     #[command(after_help = "Example:\n  portcullis clients show client_0199c2a7")]
     Show(One),
     /// Let people connect it, where client_approval = "first_use"; whoever waits goes on by themselves
-    #[command(after_help = "Example:\n  portcullis clients approve client_0199c2a7")]
-    Approve(One),
+    #[command(
+        after_help = "Examples:\n  portcullis clients approve client_0199c2a7\n  portcullis clients approve client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
+    )]
+    Approve(Opening),
     /// Turn it away, and end what it has
     #[command(after_help = "Example:\n  portcullis clients refuse client_0199c2a7")]
     Refuse(One),
@@ -36,8 +40,10 @@ pub(in crate::cli) enum Command {
     #[command(after_help = "Example:\n  portcullis clients unblock client_0199c2a7")]
     Unblock(One),
     /// Remember approvals of people; for clients whose answers go to websites only
-    #[command(after_help = "Example:\n  portcullis clients trust client_0199c2a7")]
-    Trust(One),
+    #[command(
+        after_help = "Examples:\n  portcullis clients trust client_0199c2a7\n  portcullis clients trust client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
+    )]
+    Trust(Opening),
     /// Ask people every time again
     #[command(after_help = "Example:\n  portcullis clients untrust client_0199c2a7")]
     Untrust(One),
@@ -83,6 +89,19 @@ pub(in crate::cli) struct One {
 }
 
 #[derive(clap::Args)]
+pub(in crate::cli) struct Opening {
+    /// The client
+    #[arg(value_name = "CLIENT_ID")]
+    id: String,
+    /// What `clients show` printed: nothing is decided about a client that is another one by now.
+    /// Left out, the decision is about the client as this command prints it
+    #[arg(long, value_name = "DIGEST")]
+    digest: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
 pub(in crate::cli) struct Create {
     /// What people read
     #[arg(long, value_name = "NAME", default_value = "")]
@@ -102,14 +121,16 @@ impl Command {
         let decide = |one: &One, verdict| {
             run(&one.common, async |desk: &Desk| decide(desk, &one.id, verdict).await)
         };
+        let open =
+            |a: &Opening, verdict| run(&a.common, async |desk: &Desk| open(desk, a, verdict).await);
         match self {
             Self::List(a) => run(&a.common, async |desk: &Desk| list(desk, a).await),
             Self::Show(a) => run(&a.common, async |desk: &Desk| show(desk, &a.id).await),
-            Self::Approve(a) => decide(a, Verdict::Approve),
+            Self::Approve(a) => open(a, Verdict::Approve),
             Self::Refuse(a) => decide(a, Verdict::Refuse),
             Self::Block(a) => decide(a, Verdict::Block),
             Self::Unblock(a) => decide(a, Verdict::Unblock),
-            Self::Trust(a) => decide(a, Verdict::Trust),
+            Self::Trust(a) => open(a, Verdict::Trust),
             Self::Untrust(a) => decide(a, Verdict::Untrust),
             Self::Delete(a) => run(&a.common, async |desk: &Desk| delete(desk, &a.id).await),
             Self::Create(a) => run(&a.common, async |desk: &Desk| create(desk, a).await),
@@ -173,6 +194,8 @@ fn as_json(row: &ClientRow) -> Value {
         "blocked": row.standing.blocked,
         "requested_at": output::iso_or_null(row.standing.requested_at),
         "requested_by": row.standing.requested_by,
+        "digest": row.digest,
+        "changed_since_decided": row.standing.has_lapsed(),
         "metadata": serde_json::from_str::<Value>(&row.metadata).unwrap_or_default(),
     })
 }
@@ -197,12 +220,16 @@ async fn show(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
         ("answers go to", goes_to(&row)),
         ("has a secret", if row.confidential { "yes" } else { "no" }.to_owned()),
         ("standing", standing_of(&row.standing)),
+        ("digest", row.digest.clone()),
         ("registered", output::utc(row.issued_at)),
         ("last use", row.last_used_at.map_or_else(|| "never".to_owned(), output::utc)),
     ]);
     if let Some(at) = row.standing.requested_at {
         let by = row.standing.requested_by.clone().unwrap_or_default();
         text.push_str(&output::facts(&[("waits since", format!("{} ({by})", output::utc(at)))]));
+    }
+    if row.standing.has_lapsed() {
+        text.push_str("\nIt has changed since it was approved or trusted, and is so no more.\n");
     }
     text.push_str("\nwhat it registered\n");
     text.push_str(&output::plain(&serde_json::to_string_pretty(&metadata).unwrap_or_default()));
@@ -214,26 +241,74 @@ async fn show(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
 }
 
 async fn decide(desk: &Desk, id: &str, verdict: Verdict) -> Result<Answer, Trouble> {
-    let row = known(desk, id).await?;
-    let metadata = ClientMetadata::from_stored_json(&row.metadata);
-    if verdict == Verdict::Trust && !metadata.is_ok_and(|metadata| trustable(&metadata)) {
+    known(desk, id).await?;
+    let event = desk.event(verdict.event());
+    let changed = desk.storage.decide_client(id, verdict, BY, desk.now(), event).await?;
+    let (done, before) = told(verdict);
+    Ok(Answer::changed(changed, format!("{id} is {done}.\n"), &format!("{id} was {before}.\n")))
+}
+
+/// A decision that opens something: it says what it is about, and is about nothing else.
+async fn open(desk: &Desk, a: &Opening, verdict: Verdict) -> Result<Answer, Trouble> {
+    let row = known(desk, &a.id).await?;
+    let metadata = ClientMetadata::from_stored_json(&row.metadata)
+        .map_err(|_| Trouble("what is stored of this client cannot be read".to_owned()))?;
+    if verdict == Verdict::Trust && !trustable(&metadata) {
         return Err(Trouble(
             "this client cannot be trusted: its answers go to a program on a device, which nobody can tell \
              apart from another. People go on being asked each time"
                 .to_owned(),
         ));
     }
-    let event = desk.event(verdict.event());
-    let changed = desk.storage.decide_client(id, verdict, BY, desk.now(), event).await?;
-    let (done, before) = match verdict {
+    let (id, digest) = (&row.id, a.digest.as_deref().map_or(row.digest.as_str(), str::trim));
+    let (event, now) = (desk.event(verdict.event()), desk.now());
+    let seen = Some(digest);
+    let decided = desk.storage.decide_client_as_seen(id, verdict, BY, seen, now, event).await?;
+    let changed = match decided {
+        ClientDecided::Changed => true,
+        ClientDecided::Unchanged => false,
+        ClientDecided::OtherClient => {
+            return Err(Trouble(format!(
+                "nothing was decided: {id} has changed since you looked at it. Read it again with `portcullis clients show {id}`"
+            )));
+        }
+    };
+    let (done, before) = told(verdict);
+    let said = if changed { format!("is {done}") } else { format!("was {before}") };
+    let text = format!("{}\n{id} {said}.\n", about(&row, &metadata));
+    Ok(Answer::said(text, json!({ "changed": changed, "digest": digest })))
+}
+
+/// What a decision is about.
+fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
+    let mut facts = vec![
+        ("client ID", row.id.clone()),
+        ("name", output::client_name(Some(&row.metadata))),
+        ("kind", row.kind.clone()),
+    ];
+    facts
+        .extend(metadata.redirect_uris.iter().map(|uri| ("redirect URI", uri.as_str().to_owned())));
+    facts.extend(metadata.client_uri.iter().map(|uri| ("home page", uri.clone())));
+    let method = metadata.token_endpoint_auth_method.as_str();
+    facts.push(("proves itself", method.to_owned()));
+    facts.extend(metadata.jwks_uri.iter().map(|uri| ("keys at", uri.to_string())));
+    facts.extend(metadata.jwks.iter().map(|keys| ("keys", keys.to_string())));
+    facts.push(("digest", row.digest.clone()));
+    output::facts(&facts)
+}
+
+/// What is said of a decision, and of one that was in force before.
+const fn told(verdict: Verdict) -> (&'static str, &'static str) {
+    match verdict {
         Verdict::Approve => ("approved; whoever waits goes on", "approved before"),
         Verdict::Refuse => ("refused, and its grants have ended", "refused before"),
         Verdict::Trust => ("trusted", "trusted before"),
         Verdict::Untrust => ("no longer trusted", "not trusted before"),
         Verdict::Block => ("blocked, and its grants have ended", "blocked before"),
-        Verdict::Unblock => ("no longer blocked; people connect it anew", "not blocked before"),
-    };
-    Ok(Answer::changed(changed, format!("{id} is {done}.\n"), &format!("{id} was {before}.\n")))
+        Verdict::Unblock => {
+            ("no longer blocked; people can connect it again", "not blocked before")
+        }
+    }
 }
 
 async fn delete(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
@@ -255,10 +330,7 @@ async fn create(desk: &Desk, a: &Create) -> Result<Answer, Trouble> {
         body["client_name"] = a.name.trim().into();
     }
     let config = &desk.config;
-    let policy = RedirectPolicy {
-        private_schemes: config.redirect_schemes.clone(),
-        allowed: config.allowed_redirect_uris.clone(),
-    };
+    let policy = config.redirect_policy();
     let limits = RegistrationLimits { redirect_uris: config.limits.redirect_uris };
     let metadata = ClientMetadata::parse(body.to_string().as_bytes(), &policy, &limits)
         .map_err(|refused| format!("the client was not made: {refused}"))?;

@@ -23,7 +23,6 @@ pub(super) fn all(
     redirect_schemes: &[String],
     redirect_uris: usize,
 ) -> Vec<ClientConfig> {
-    // What the administrator writes is not held to the administrator's own list.
     let policy = RedirectPolicy { private_schemes: redirect_schemes.to_vec(), allowed: None };
     let limits = RegistrationLimits { redirect_uris };
     let clients: Vec<ClientConfig> = (0..r.count("client"))
@@ -77,9 +76,10 @@ fn one(
         (None, true) => "none",
         (None, false) => "private_key_jwt",
     };
+    let listed = redirect_uris?;
     let mut metadata = json!({
         "client_name": name?,
-        "redirect_uris": redirect_uris?,
+        "redirect_uris": listed,
         "token_endpoint_auth_method": method,
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
@@ -90,8 +90,10 @@ fn one(
     if let Some(jwks_uri) = jwks_uri {
         metadata["jwks_uri"] = jwks_uri.into();
     }
-    // The rules for clients that register themselves, all of them.
-    match ClientMetadata::parse(metadata.to_string().as_bytes(), policy, &limits) {
+    // The rules for clients that register themselves, all but the list of addresses: what the
+    // administrator writes here is as good as listed.
+    let policy = RedirectPolicy { allowed: Some(listed), ..policy.clone() };
+    match ClientMetadata::parse(metadata.to_string().as_bytes(), &policy, &limits) {
         Ok(metadata) => Some(ClientConfig { client_id, metadata, secret, trusted }),
         Err(refused) => {
             let shown = Some(format!("{client_id:?}"));

@@ -7,6 +7,7 @@ mod inside;
 mod origins;
 mod proxies;
 mod rates;
+mod redirects;
 mod resource;
 mod upstream;
 
@@ -33,9 +34,6 @@ const SECRETS: &[&str] = &[
     "resource[0].introspection_secret",
     "admin.metrics_token",
 ];
-/// Private-use schemes of programs that are widely used with MCP.
-const KNOWN_SCHEMES: &[&str] =
-    &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
 /// A shorter secret key could be guessed.
 const SHORTEST_KEY: usize = 32;
 
@@ -56,7 +54,7 @@ pub(super) fn load(
     let database_url = database_url(&mut r, env);
     let secret_key = secret_key(&mut r, env, &database_url);
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
-    let redirect_schemes = redirect_schemes(&mut r);
+    let redirect_schemes = redirects::schemes(&mut r);
     let allowed_origins = origins::read(&mut r);
     let trusted_proxies = rates::trusted_proxies(&mut r);
     let proxies = proxies::read(&mut r, env);
@@ -233,33 +231,6 @@ fn secret_key(
         r.problem(KEY, Some("********".to_owned()), reason, remedy);
     }
     Some(key)
-}
-
-fn redirect_schemes(r: &mut Reader) -> Vec<String> {
-    const KEY: &str = "redirect_schemes";
-    let Some(schemes) = r.texts(KEY) else {
-        let known: Vec<String> = KNOWN_SCHEMES.iter().map(|scheme| (*scheme).to_owned()).collect();
-        if !r.has(KEY) {
-            r.show(KEY, format!("{known:?}"), false);
-        }
-        return known;
-    };
-    for scheme in &schemes {
-        let legal = scheme.starts_with(|c: char| c.is_ascii_lowercase())
-            && scheme
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
-        if !legal {
-            let shown = Some(format!("{scheme:?}"));
-            r.problem(
-                KEY,
-                shown,
-                "is not a URL scheme",
-                "write it in lower case, without the colon",
-            );
-        }
-    }
-    schemes
 }
 
 /// Whether an administrator approves clients.

@@ -28,6 +28,7 @@ pub(super) async fn exchange(
         redirect_uri: params.get("redirect_uri")?,
         code_verifier: params.get("code_verifier")?,
         resource: resource.map(|presented| app.our_spelling(presented)),
+        policy: client.held_to(app.redirect_policy()),
     };
     let tokens = &app.config().tokens;
     let limits = &app.config().limits;

@@ -29,7 +29,7 @@ pub(super) async fn post(
     extensions: Extensions,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body::read(body, app.config().limits.token_body).await?;
+    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
     if params.repeats_any(&[
         "grant_type",

@@ -41,7 +41,10 @@ pub(super) async fn exchange(
     check_resource(&found.resource, resource.map(|presented| app.our_spelling(presented)))?;
     let asked = narrowed(&found.ceiling, params.get("scope")?)?;
     found.usable.clone()?;
-    app.rates().refreshed(&found.grant_id)?;
+    app.rates().refreshed(&found.grant_id).map_err(|often| ApiError::Quota {
+        retry_after: often.retry_after,
+        limit: "`limits.refreshes_per_minute`".to_owned(),
+    })?;
 
     let tokens = &app.config().tokens;
     let rotation = Rotation {

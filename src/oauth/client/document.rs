@@ -28,7 +28,8 @@ pub enum DocumentRefused {
 }
 
 impl ClientMetadata {
-    /// Reads the document that `client_id` published.
+    /// Reads the document that `client_id` published, all of it: the operator's list of redirect URIs is
+    /// applied when one is used, and changes nothing about what the client is.
     pub fn parse_document(
         body: &[u8],
         client_id: &ClientIdUrl,
@@ -43,7 +44,7 @@ impl ClientMetadata {
         let auth_method = members.auth_method()?.unwrap_or(AuthMethod::None);
         ensure(!auth_method.needs_secret(), DocumentRefused::SharedSecret)?;
         ensure(members.name()?.is_some(), DocumentRefused::NoName)?;
-        let redirect_uris = members.redirect_uris(policy, *limits, true)?;
+        let redirect_uris = members.redirect_uris(&policy.without_list(), *limits, true)?;
         Ok(Self::read(&members, redirect_uris, auth_method)?)
     }
 }
@@ -158,7 +159,7 @@ mod tests {
             ),
             (
                 json!({ "redirect_uris": vec![CALLBACK; 17] }),
-                RegistrationRefused::TooManyRedirectUris.into(),
+                RegistrationRefused::TooManyRedirectUris { found: 17, most: 16 }.into(),
             ),
             (
                 json!({ "grant_types": ["client_credentials"] }),
@@ -175,19 +176,30 @@ mod tests {
         }
     }
 
+    /// The list is applied when an address is used: the document says the same whatever is listed.
     #[test]
-    fn the_administrators_list_narrows_a_document_and_does_not_refuse_it() {
+    fn the_administrators_list_changes_nothing_about_a_document() {
         let both = json!({
             "client_id": ID, "client_name": "Claude",
             "redirect_uris": [CALLBACK, "https://claude.com/api/mcp/auth_callback"],
         })
         .to_string();
 
-        let one = parse(&both, Some(vec![CALLBACK.to_owned()])).unwrap();
+        let whole = parse(&both, None).unwrap();
+        for list in [CALLBACK, "https://other.example/cb"] {
+            assert_eq!(parse(&both, Some(vec![list.to_owned()])).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn an_address_of_an_app_that_is_not_allowed_is_left_out_of_a_document() {
+        let link = "vscode://vscode.git/clone?url=x";
+        let one = with(&json!({ "redirect_uris": [link, CALLBACK, "unknown:cb"] })).unwrap();
         assert_eq!(one.redirect_uris.len(), 1);
         assert_eq!(
-            parse(&both, Some(vec!["https://other.example/cb".to_owned()])),
-            Err(RegistrationRefused::RedirectUri(RedirectUriRefused::NotListed).into())
+            with(&json!({ "redirect_uris": [link] })),
+            Err(RegistrationRefused::from(RedirectUriRefused::UnknownCallback(link.to_owned()))
+                .into())
         );
     }
 

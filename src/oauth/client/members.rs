@@ -118,28 +118,35 @@ impl Members {
         }
     }
 
-    /// The redirect URIs, all within the rules. With `skip_unlisted`, those that only the
-    /// administrator's list keeps out are left out: a published document cannot adapt to us.
+    /// The redirect URIs, all within the rules. `of_document`: those that only the administrator's
+    /// schemes keep out are left out, because a published document cannot adapt to us.
     pub(super) fn redirect_uris(
         &self,
         policy: &RedirectPolicy,
         limits: RegistrationLimits,
-        skip_unlisted: bool,
+        of_document: bool,
     ) -> Result<Vec<RedirectUri>, RegistrationRefused> {
         let uris = self.texts("redirect_uris")?.unwrap_or_default();
         ensure(!uris.is_empty(), RegistrationRefused::NoRedirectUri)?;
-        ensure(uris.len() <= limits.redirect_uris, RegistrationRefused::TooManyRedirectUris)?;
+        let (found, most) = (uris.len(), limits.redirect_uris);
+        ensure(found <= most, RegistrationRefused::TooManyRedirectUris { found, most })?;
         let mut registered = Vec::new();
+        let mut left_out = None;
         for uri in uris {
             match RedirectUri::register(uri, policy) {
                 Ok(uri) => registered.push(uri),
-                Err(RedirectUriRefused::NotListed) if skip_unlisted => {}
+                Err(
+                    refused @ (RedirectUriRefused::SchemeNotListed(_)
+                    | RedirectUriRefused::UnknownCallback(_)
+                    | RedirectUriRefused::AppQuery(_)),
+                ) if of_document => left_out = Some(refused),
                 Err(refused) => return Err(refused.into()),
             }
         }
-        let left = !registered.is_empty();
-        ensure(left, RegistrationRefused::RedirectUri(RedirectUriRefused::NotListed))?;
-        Ok(registered)
+        match left_out {
+            Some(refused) if registered.is_empty() => Err(refused.into()),
+            _ => Ok(registered),
+        }
     }
 
     /// The keys of a client that signs: exactly one of `jwks` and `jwks_uri`. Any other client's are

@@ -1,6 +1,7 @@
 //! Clients and what they register or publish: RFC 7591, Client ID Metadata Documents.
 
 pub mod assertion;
+mod digest;
 pub mod document;
 pub mod keys;
 mod members;
@@ -8,7 +9,7 @@ mod refused;
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
+use aws_lc_rs::digest as hash;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -213,7 +214,7 @@ impl ClientMetadata {
 
     /// A hash of everything registered, order included: the same metadata is the same public client.
     pub fn identity(&self) -> String {
-        URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, self.to_json().as_bytes()))
+        URL_SAFE_NO_PAD.encode(hash::digest(&hash::SHA256, self.to_json().as_bytes()))
     }
 
     /// Whether the code flow was registered (it always is; nothing else is offered).
@@ -289,6 +290,15 @@ impl Client {
     /// What it calls itself, fit to be shown.
     pub fn display_name(&self) -> DisplayName {
         DisplayName::of(self.metadata.client_name.as_deref())
+    }
+
+    /// What its redirect URIs are held to: the policy, except for clients of the configuration, whose
+    /// addresses the administrator wrote down beside it.
+    pub fn held_to<'a>(&self, policy: &'a RedirectPolicy) -> Option<&'a RedirectPolicy> {
+        match self.origin {
+            Origin::Configured { .. } => None,
+            Origin::Registered | Origin::Created | Origin::Document { .. } => Some(policy),
+        }
     }
 
     /// Whether what we know of it is recent enough to begin something new with it. A grant that lives

@@ -5,7 +5,8 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::RedirectUriRefused;
 use crate::oauth::web_url::WebUrlRefused;
 
-/// Why a registration was turned down: which member, and what is wrong with it. Never repeats input.
+/// Why a registration was turned down: which member, and what is wrong with it. Where a key of the
+/// configuration decides, it names the value and that key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrationRefused {
     /// Not JSON, or not an object.
@@ -24,8 +25,15 @@ pub enum RegistrationRefused {
     #[error("redirect_uris must hold at least one URI")]
     NoRedirectUri,
     /// More than [`super::RegistrationLimits::redirect_uris`].
-    #[error("redirect_uris holds too many URIs")]
-    TooManyRedirectUris,
+    #[error(
+        "redirect_uris holds {found} URIs and may hold {most}; an administrator can raise `limits.redirect_uris`"
+    )]
+    TooManyRedirectUris {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// A redirect URI breaks a rule.
     #[error("{0}")]
     RedirectUri(#[from] RedirectUriRefused),
@@ -66,7 +74,7 @@ pub enum RegistrationRefused {
 impl Refusal for RegistrationRefused {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::NoRedirectUri | Self::TooManyRedirectUris | Self::RedirectUri(_) => {
+            Self::NoRedirectUri | Self::TooManyRedirectUris { .. } | Self::RedirectUri(_) => {
                 ErrorCode::InvalidRedirectUri
             }
             Self::NotJson

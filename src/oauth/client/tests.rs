@@ -27,7 +27,7 @@ fn reg_06_defaults_are_those_of_the_rfc() {
 fn a_program_on_the_device_that_names_no_method_is_public() {
     for metadata in [
         json!({ "redirect_uris": ["http://localhost:1/cb"] }),
-        json!({ "redirect_uris": ["cursor://x/cb", "http://127.0.0.1/cb"] }),
+        json!({ "redirect_uris": ["com.example.app://x/cb", "http://127.0.0.1/cb"] }),
         json!({ "redirect_uris": [URI], "application_type": "native" }),
     ] {
         let metadata = parse(&metadata).unwrap();
@@ -145,7 +145,7 @@ fn quotas_hold_at_the_limit_and_one_past_it() {
     assert!(parse(&json!({ "redirect_uris": uris(16) })).is_ok());
     assert_eq!(
         parse(&json!({ "redirect_uris": uris(17) })),
-        Err(RegistrationRefused::TooManyRedirectUris)
+        Err(RegistrationRefused::TooManyRedirectUris { found: 17, most: 16 })
     );
     let named =
         |length: usize| json!({ "redirect_uris": [URI], "client_name": "é".repeat(length) });

@@ -4,14 +4,20 @@
 //! Only canonical fixpoints are registered: a text that every URL parser reads the same way. From
 //! then on bytes are compared; nothing is ever parsed and written again.
 
+mod app_callbacks;
+mod policy;
+mod return_address;
 #[cfg(test)]
 mod vectors;
 
 use std::fmt;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
+
+pub use self::policy::RedirectPolicy;
+pub use self::return_address::{ReturnAddress, ReturnRefused};
 
 /// Longest redirect URI, in bytes.
 pub const MAX_REDIRECT_URI: usize = 1024;
@@ -63,17 +69,9 @@ const RESPONSE_PARAMETERS: &[&str] = &[
     "session_state",
 ];
 
-/// Which redirect URIs may be registered here.
-#[derive(Clone, Debug, Default)]
-pub struct RedirectPolicy {
-    /// Private-use schemes of known programs, without the colon.
-    pub private_schemes: Vec<String>,
-    /// The operator's exact list; `None` leaves it to the general rules.
-    pub allowed: Option<Vec<String>>,
-}
-
-/// Why a redirect URI cannot be registered. Never repeats the URI: it may be hostile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a redirect URI cannot be registered, or not be used any more. What it repeats of the URI has
+/// passed every other rule: printable ASCII without quotes, in one spelling.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectUriRefused {
     /// Longer than [`MAX_REDIRECT_URI`].
     #[error("a redirect URI is longer than 1024 bytes")]
@@ -105,15 +103,32 @@ pub enum RedirectUriRefused {
     /// `http` beyond loopback.
     #[error("http is allowed for 127.0.0.1, [::1] and localhost only")]
     PlainHttp,
-    /// A scheme that is not allowed.
-    #[error("the scheme of a redirect URI is not allowed here")]
+    /// A scheme that no policy can allow.
+    #[error("a redirect URI has a scheme that is never allowed")]
     Scheme,
+    /// A private-use scheme that the policy does not name.
+    #[error(
+        "the scheme `{0}` is not allowed here; an administrator can add it to `redirect_schemes`"
+    )]
+    SchemeNotListed(String),
+    /// The scheme of a known app, and not the address at which that app takes answers.
+    #[error(
+        "`{0}` is not a known callback of this app; an administrator can add the whole address to `redirect_schemes`"
+    )]
+    UnknownCallback(String),
+    /// An app's address with a query: such links make apps act.
+    #[error(
+        "`{0}` leads to an app and holds a query; an administrator can add the whole address to `redirect_schemes`"
+    )]
+    AppQuery(String),
     /// A parameter name of the answer.
     #[error("the query of a redirect URI holds a parameter that the answer itself uses")]
     ResponseParameter,
     /// Not on the operator's list.
-    #[error("the redirect URI is not on the list of this server's administrator")]
-    NotListed,
+    #[error(
+        "`{0}` is not on this server's list of redirect URIs; an administrator can add it to `allowed_redirect_uris`"
+    )]
+    NotListed(String),
 }
 
 /// A redirect URI that a client registered.
@@ -147,21 +162,14 @@ impl RedirectUri {
         match url.scheme() {
             "https" => check_host(&url)?,
             "http" => check_loopback(&url)?,
-            scheme => check_private_scheme(scheme, policy)?,
+            _ => policy.check_private_scheme(&url, text)?,
         }
         if url.port() == Some(0) {
             return Err(RedirectUriRefused::Port);
         }
         check_query(&url)?;
-        let registered = Self(text.to_owned());
-        if let Some(allowed) = &policy.allowed {
-            let listed =
-                allowed.iter().any(|entry| entry == text || Self(entry.clone()).admits(text));
-            if !listed {
-                return Err(RedirectUriRefused::NotListed);
-            }
-        }
-        Ok(registered)
+        policy.check_list(text)?;
+        Ok(Self(text.to_owned()))
     }
 
     /// The registered text.
@@ -237,12 +245,6 @@ fn is_loopback_host(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-fn check_private_scheme(scheme: &str, policy: &RedirectPolicy) -> Result<(), RedirectUriRefused> {
-    let listed = policy.private_schemes.iter().any(|known| known == scheme);
-    // A reverse domain name belongs to somebody (RFC 8252 §7.1); a bare word to anybody.
-    if listed || scheme.contains('.') { Ok(()) } else { Err(RedirectUriRefused::Scheme) }
-}
-
 fn check_query(url: &Url) -> Result<(), RedirectUriRefused> {
     let clash = url.query().unwrap_or_default().split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
@@ -306,8 +308,8 @@ pub enum Destination {
 }
 
 /// The host, or the kind of program: short enough for a label.
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Https { host, .. } => f.write_str(host),
             Self::Loopback { host_and_port } => f.write_str(host_and_port),
@@ -329,71 +331,4 @@ pub fn destination(uri: &str) -> Destination {
     let host = authority(uri).to_owned();
     let punycode = host.split(['.', ':']).any(|label| label.starts_with("xn--"));
     Destination::Https { host, punycode }
-}
-
-/// Why no return address can be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReturnRefused {
-    /// Several are registered, or a loopback one without port: which is meant must be said.
-    #[error("redirect_uri is required for this client")]
-    Required,
-    /// Not registered.
-    #[error("redirect_uri is not registered for this client")]
-    NotRegistered,
-}
-
-/// An address that the client registered: the only way an answer can leave us.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ReturnAddress(String);
-
-impl ReturnAddress {
-    /// The address a request means. Left out, it is the only registered one.
-    pub fn resolve(
-        registered: &[RedirectUri],
-        presented: Option<&str>,
-    ) -> Result<Self, ReturnRefused> {
-        match (presented, registered) {
-            (Some(presented), registered) => registered
-                .iter()
-                .any(|uri| uri.admits(presented))
-                .then(|| Self(presented.to_owned()))
-                .ok_or(ReturnRefused::NotRegistered),
-            (None, [only]) => {
-                let portless = Loopback::of(&only.0).is_some_and(|uri| uri.port.is_none());
-                if portless { Err(ReturnRefused::Required) } else { Ok(Self(only.0.clone())) }
-            }
-            (None, _) => Err(ReturnRefused::Required),
-        }
-    }
-
-    /// The address as presented.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The address with parameters appended to the text as it stands: nothing is written anew.
-    pub fn with_params(&self, params: &[(&str, &str)]) -> String {
-        let mut uri = self.0.clone();
-        for (name, value) in params {
-            match uri.split_once('?') {
-                None => uri.push('?'),
-                // An empty query, or one that ends in `&`, needs no separator.
-                Some((_, query)) if query.is_empty() || query.ends_with('&') => {}
-                Some(_) => uri.push('&'),
-            }
-            uri.push_str(name);
-            uri.push('=');
-            uri.extend(utf8_percent_encode(value, FORM_VALUE));
-        }
-        uri
-    }
-}
-
-/// What stays as it is in a value; everything else is percent-encoded, a space as `%20`.
-const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-impl fmt::Debug for ReturnAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReturnAddress").finish_non_exhaustive()
-    }
 }

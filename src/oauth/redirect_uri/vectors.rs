@@ -113,7 +113,7 @@ fn ru_02_the_table_of_registrations() {
         ("ms-settings:x", Err(No::Scheme)),
         ("ms.settings.ws:x", Ok(())),
         ("ws://good.example/cb", Err(No::Scheme)),
-        ("myapp://cb", Err(No::Scheme)),
+        ("myapp://cb", Err(No::SchemeNotListed("myapp".to_owned()))),
         // Plain http and addresses.
         ("http://good.example/cb", Err(No::PlainHttp)),
         ("http://localhost.evil.example/cb", Err(No::PlainHttp)),
@@ -183,7 +183,7 @@ fn ru_05_the_port_is_free_on_loopback_http_and_nothing_else_is() {
         ("http://localhost/cb", "http://localhost:9/a/../cb", false),
         ("https://good.example/cb", "https://good.example:8443/cb", false),
         ("https://good.example/cb", "https://good.example/cb/", false),
-        ("cursor://x/cb", "cursor://x:1/cb", false),
+        ("com.example.app://x/cb", "com.example.app://x:1/cb", false),
     ];
     for (registered, presented, expected) in table {
         let uri = register(registered).unwrap();
@@ -193,8 +193,11 @@ fn ru_05_the_port_is_free_on_loopback_http_and_nothing_else_is() {
 
 #[test]
 fn p1_what_is_registered_is_a_fixpoint_of_the_parser() {
-    for text in ["https://claude.ai/api/mcp/auth_callback", "https://good.example", "cursor://x/cb"]
-    {
+    for text in [
+        "https://claude.ai/api/mcp/auth_callback",
+        "https://good.example",
+        "com.example.app://x/cb",
+    ] {
         let uri = register(text).unwrap();
         let again = Url::parse(uri.as_str()).unwrap();
         assert!(again.as_str() == text || again.as_str() == format!("{text}/"));
@@ -277,7 +280,7 @@ fn the_operators_list_narrows_and_keeps_the_loopback_port_free() {
     ] {
         assert_eq!(
             RedirectUri::register(unlisted, &listed),
-            Err(RedirectUriRefused::NotListed),
+            Err(RedirectUriRefused::NotListed(unlisted.to_owned())),
             "{unlisted}"
         );
     }

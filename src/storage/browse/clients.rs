@@ -4,6 +4,7 @@ use sqlx::any::AnyRow;
 
 use super::after;
 use crate::clock::Timestamp;
+use crate::oauth::client::ClientMetadata;
 use crate::storage::clients::found_by;
 use crate::storage::listing::{Listing, key};
 use crate::storage::standings::{end_all_of_client, read_standing};
@@ -31,6 +32,8 @@ pub struct ClientRow {
     pub kind: String,
     /// What it registered, JSON.
     pub metadata: String,
+    /// Of that, what decisions are about ([`ClientMetadata::digest`]).
+    pub digest: String,
     /// Whether it has a secret.
     pub confidential: bool,
     /// When it first registered.
@@ -46,16 +49,19 @@ pub struct ClientRow {
 const CLIENT_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
             COALESCE(s.approval, 'none') AS approval, COALESCE(s.trusted, 0) AS trusted,
-            COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at
+            COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at,
+            s.approved_as, s.trusted_as, s.trusted_by
      FROM clients c LEFT JOIN client_standings s ON s.client_id = c.id";
 const DECIDED_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
+            s.approved_as, s.trusted_as, s.trusted_by
      FROM client_standings s JOIN clients c ON c.id = s.client_id";
 /// The same, walked through from the clients' side: SQLite keeps the order of a CROSS JOIN.
 const CLIENTS_DECIDED: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at
+            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
+            s.approved_as, s.trusted_as, s.trusted_by
      FROM clients c CROSS JOIN client_standings s";
 /// With so few decisions of a kind, all of them are looked through; with more, the search begins with
 /// the names and soon finds enough.
@@ -225,10 +231,13 @@ fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
 }
 
 fn read_client_row(row: &AnyRow) -> Result<ClientRow, StorageError> {
+    let metadata: String = column(row, "metadata")?;
+    let digest = ClientMetadata::from_stored_json(&metadata).map(|metadata| metadata.digest());
     Ok(ClientRow {
         id: column(row, "id")?,
         kind: column(row, "kind")?,
-        metadata: column(row, "metadata")?,
+        digest: digest.unwrap_or_default(),
+        metadata,
         confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
         issued_at: moment(row, "issued_at")?,
         last_used_at: moment_if_any(row, "last_used_at")?,

@@ -52,6 +52,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::ClientDocumentRefused,
         Message::ClientDocumentUnavailable,
         Message::RedirectUriNotRegistered,
+        Message::RedirectUriNotAllowed,
         Message::InvalidRequest { what: "code_challenge" },
         Message::UnknownResource,
         Message::ConsentExpired,

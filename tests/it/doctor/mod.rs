@@ -95,10 +95,10 @@ async fn all_is_green_to_every_clients_authorization_page() {
         let known_by_document =
             findings.iter().any(|f| f["found"].as_str().unwrap().starts_with("none needed"));
         for probe in ["authorize", "iss"] {
-            let hosted = ["Claude (web, desktop, phone)", "ChatGPT"]
+            let hosted = ["Claude (web, desktop, phone)", "ChatGPT", "Cursor"]
                 .contains(&client["client"].as_str().unwrap());
             let there = findings.iter().any(|finding| finding["probe"] == probe);
-            // A website that registered itself is told by a page, where iss cannot be seen.
+            // A website that registered itself, and an app, is told by a page, where iss cannot be seen.
             assert!(there || known_by_document || (hosted && probe == "iss"), "{client}");
         }
     }

@@ -109,6 +109,11 @@ impl TestApp {
         Self::start_at(Clock::System.now(), Setup::default()).await
     }
 
+    /// The same with a setup.
+    pub(crate) async fn with_on_the_real_clock(setup: Setup) -> Self {
+        Self::start_at(Clock::System.now(), setup).await
+    }
+
     pub(crate) async fn with(setup: Setup) -> Self {
         Self::start_at(Timestamp::from_unix(START), setup).await
     }

@@ -367,6 +367,7 @@ impl World {
             redirect_uri: Some(if how == How::OtherRedirectUri { ISSUER } else { REDIRECT_URI }),
             code_verifier: Some(if how == How::WrongVerifier { &VERIFIER[1..] } else { VERIFIER }),
             resource: if how == How::OtherResource { other_resource } else { None },
+            policy: None,
         };
         let secret = Secret::generate(&self.new_id());
         let event = self.event("code_redeemed");

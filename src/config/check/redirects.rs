@@ -1,0 +1,57 @@
+//! `redirect_schemes`: the apps to which answers may go.
+
+use super::super::reader::Reader;
+use crate::oauth::redirect_uri::{Destination, RedirectPolicy, RedirectUri, destination};
+
+/// Private-use schemes of programs that are widely used with MCP.
+const KNOWN_SCHEMES: &[&str] =
+    &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
+
+pub(super) fn schemes(r: &mut Reader) -> Vec<String> {
+    const KEY: &str = "redirect_schemes";
+    let Some(schemes) = r.texts(KEY) else {
+        let known: Vec<String> = KNOWN_SCHEMES.iter().map(|scheme| (*scheme).to_owned()).collect();
+        if !r.has(KEY) {
+            r.show(KEY, format!("{known:?}"), false);
+        }
+        return known;
+    };
+    for scheme in &schemes {
+        if scheme.contains(':') {
+            whole_callback(r, KEY, scheme);
+            continue;
+        }
+        let legal = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+        if !legal {
+            let shown = Some(format!("{scheme:?}"));
+            r.problem(
+                KEY,
+                shown,
+                "is not a URL scheme",
+                "write it in lower case, without the colon, or the whole callback of an app",
+            );
+        }
+    }
+    schemes
+}
+
+/// A callback of an app, written whole: for one whose scheme is too broad, or whose link is not known.
+fn whole_callback(r: &mut Reader, key: &str, text: &str) {
+    let itself = RedirectPolicy { private_schemes: vec![text.to_owned()], allowed: None };
+    let refused = RedirectUri::register(text, &itself).err().map(|refused| refused.to_string());
+    let to_app = matches!(destination(text), Destination::App { .. });
+    let refused = refused.or_else(|| (!to_app).then(|| "it leads to no app".to_owned()));
+    if let Some(refused) = refused {
+        let remedy =
+            "write the address to which the app takes answers, such as \"myapp://callback\"";
+        r.problem(
+            key,
+            Some(format!("{text:?}")),
+            format!("is no callback of an app: {refused}"),
+            remedy,
+        );
+    }
+}

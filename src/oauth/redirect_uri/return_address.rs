@@ -1,0 +1,106 @@
+//! The only way an answer can leave us: an address that the client registered and the present policy
+//! allows.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Loopback, RedirectPolicy, RedirectUri, RedirectUriRefused};
+
+/// Why no return address can be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReturnRefused {
+    /// Several are registered, or a loopback one without port: which is meant must be said.
+    #[error("redirect_uri is required for this client")]
+    Required,
+    /// Not registered.
+    #[error("redirect_uri is not registered for this client")]
+    NotRegistered,
+    /// Registered, and not allowed by the present configuration.
+    #[error("the present configuration does not allow redirect_uri: {0}")]
+    NotAllowed(RedirectUriRefused),
+}
+
+/// An address that the client registered: the only way an answer can leave us.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReturnAddress(String);
+
+impl ReturnAddress {
+    /// The address a request means. Left out, it is the only registered one.
+    pub fn resolve(
+        registered: &[RedirectUri],
+        presented: Option<&str>,
+    ) -> Result<Self, ReturnRefused> {
+        match (presented, registered) {
+            (Some(presented), registered) => registered
+                .iter()
+                .any(|uri| uri.admits(presented))
+                .then(|| Self(presented.to_owned()))
+                .ok_or(ReturnRefused::NotRegistered),
+            (None, [only]) => {
+                let portless = Loopback::of(&only.0).is_some_and(|uri| uri.port.is_none());
+                if portless { Err(ReturnRefused::Required) } else { Ok(Self(only.0.clone())) }
+            }
+            (None, _) => Err(ReturnRefused::Required),
+        }
+    }
+
+    /// The same, for a client that is held to `policy`: what was registered before counts only as far as
+    /// the policy of today allows it.
+    pub fn resolve_under(
+        policy: &RedirectPolicy,
+        registered: &[RedirectUri],
+        presented: Option<&str>,
+    ) -> Result<Self, ReturnRefused> {
+        let mut allowed = Vec::new();
+        let mut refused = None;
+        for uri in registered {
+            match policy.admits(uri.as_str()) {
+                Ok(()) => allowed.push(uri.clone()),
+                Err(reason) if presented.is_none_or(|presented| uri.admits(presented)) => {
+                    refused = Some(reason);
+                }
+                Err(_) => {}
+            }
+        }
+        match (Self::resolve(&allowed, presented), refused) {
+            (Ok(address), _) => Ok(address),
+            (Err(ReturnRefused::Required), _) if !allowed.is_empty() => {
+                Err(ReturnRefused::Required)
+            }
+            (Err(_), Some(reason)) => Err(ReturnRefused::NotAllowed(reason)),
+            (Err(refused), None) => Err(refused),
+        }
+    }
+
+    /// The address as presented.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address with parameters appended to the text as it stands: nothing is written anew.
+    pub fn with_params(&self, params: &[(&str, &str)]) -> String {
+        let mut uri = self.0.clone();
+        for (name, value) in params {
+            match uri.split_once('?') {
+                None => uri.push('?'),
+                // An empty query, or one that ends in `&`, needs no separator.
+                Some((_, query)) if query.is_empty() || query.ends_with('&') => {}
+                Some(_) => uri.push('&'),
+            }
+            uri.push_str(name);
+            uri.push('=');
+            uri.extend(utf8_percent_encode(value, FORM_VALUE));
+        }
+        uri
+    }
+}
+
+/// What stays as it is in a value; everything else is percent-encoded, a space as `%20`.
+const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+impl fmt::Debug for ReturnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReturnAddress").finish_non_exhaustive()
+    }
+}
