@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::budget::{Asker, Budget};
 use crate::clock::{Clock, Timestamp};
-use crate::http_client::guarded::{FetchError, GuardedClient};
+use crate::http_client::guarded::{FetchError, GuardedClient, LONGEST_FETCH};
 use crate::oauth::web_url::WebUrl;
 
 /// Most URLs remembered.
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
 /// … up to this.
 const LONGEST_COOLDOWN: Duration = Duration::from_mins(5);
-/// That nobody has answered is said after this time at the earliest, whatever the reason: how fast it comes
-/// would tell a stranger which names exist inside. As long as it takes to give up on an address.
+/// A fetch that no server answered fails after this time, whatever the reason, and after the longest time of
+/// a fetch when it took more: the time must not tell a stranger which names exist inside.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// What was read from a URL.
@@ -234,10 +234,11 @@ impl<T: Clone + Send + 'static> Remote<T> {
             Err(error) => Err(error.into()),
         };
         drop(place);
-        // Who asks for the same meanwhile waits for this fetch, and hears of it no sooner. What was good
-        // before is no exception: its owner can lead the name inside at any time.
+        // Other requests for the same URL wait for this fetch. What was good before is no exception: its
+        // owner can make the name lead inside at any time.
         if matches!(&read, Err(Trouble::Fetch(error)) if error.is_silence()) {
-            tokio::time::sleep_until(begun + SILENCE).await;
+            let slow = begun.elapsed() > SILENCE;
+            tokio::time::sleep_until(begun + if slow { LONGEST_FETCH } else { SILENCE }).await;
         }
         let now = clock.now();
         let mut entries = self.entries();

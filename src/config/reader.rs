@@ -195,7 +195,7 @@ impl Reader {
         }
     }
 
-    /// Shows a variable of the environment that is no key of ours.
+    /// Shows a variable of the environment that is not a key of the configuration.
     pub(super) fn show_variable(&mut self, variable: &str, value: String) {
         if !self.shown.iter().any(|line| line.key == variable) {
             let origin = "environment".to_owned();

@@ -43,7 +43,10 @@ struct Times {
     total: Duration,
 }
 
-const TIMES: Times = Times { connect: Duration::from_secs(2), total: Duration::from_secs(5) };
+/// The longest time of a fetch.
+pub const LONGEST_FETCH: Duration = Duration::from_secs(5);
+
+const TIMES: Times = Times { connect: Duration::from_secs(2), total: LONGEST_FETCH };
 
 /// Why a fetch brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -295,7 +295,7 @@ impl Inner {
 }
 
 /// Where the document of an issuer is (OpenID Connect Discovery §4).
-pub(super) fn discovery_of(issuer: &str) -> String {
+fn discovery_of(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
 }
 

@@ -145,6 +145,36 @@ async fn the_address_of_a_clients_keys_tells_no_more_than_the_address_of_its_doc
     assert_alike(&answers);
 }
 
+/// The keys of a published client: its document comes from outside, and names an address inside.
+#[tokio::test]
+async fn a_document_that_names_keys_inside_tells_nothing_either() {
+    let publisher = Publisher::start(&["client.example"]).await;
+    let (app, _silent) = among_names(Some(&publisher)).await;
+    let signer = Signer::new("one");
+    let names = INSIDE.iter().map(|(name, _)| *name).chain([UNKNOWN]);
+    let answers = names.enumerate().map(|(number, name)| {
+        let id = format!("https://client.example/{number}");
+        publisher.publish(
+            &id,
+            &json!({
+                "client_id": id, "client_name": "Signer", "redirect_uris": [CALLBACK],
+                "token_endpoint_auth_method": "private_key_jwt",
+                "jwks_uri": format!("https://{name}/jwks"),
+            }),
+        );
+        let (app, signer) = (&app, &signer);
+        async move {
+            let client = McpClient::known_as(app, &id, CALLBACK);
+            let begun = Instant::now();
+            let answer = signer.token(app, &client, &REFRESH).await;
+            (name, answer, begun.elapsed())
+        }
+    });
+    let answers = futures_util::future::join_all(answers).await;
+    assert_eq!(answers[0].1.status, 503);
+    assert_alike(&answers);
+}
+
 /// Registration itself: nothing that a client registers is resolved, let alone fetched.
 #[tokio::test]
 async fn registering_resolves_no_name() {

@@ -14,7 +14,7 @@ pub(super) fn read(r: &mut Reader, preset: Option<&Preset>) -> (Option<Url>, boo
     let allow_http = r.flag(ALLOW, false);
     if allow_http {
         r.warnings.push(format!(
-            "{ALLOW} is an insecure back channel: whoever can read or change the traffic between Portcullis and the provider can take its client secret and tokens, and sign in as anybody"
+            "{ALLOW} is an insecure back channel: an attacker who can read or change the traffic between Portcullis and the provider can take the client secret and the tokens, and sign in as anybody"
         ));
     }
     (discovery_url(r, preset, allow_http), allow_http)
@@ -28,7 +28,7 @@ fn discovery_url(r: &mut Reader, preset: Option<&Preset>, allow_http: bool) -> O
     };
     if text.as_str().is_some_and(has_credentials) {
         let remedy = "take both out; the provider knows Portcullis by client_id and client_secret";
-        r.problem(key, Some("********".to_owned()), "holds a user name or password", remedy);
+        r.problem(key, Some("********".to_owned()), "contains a user name or password", remedy);
         return None;
     }
     let text = r.text(key)?;

@@ -1,4 +1,4 @@
-//! The variables that name proxies. They carry no prefix of ours: every program reads them.
+//! The variables that name proxies. They have no `PORTCULLIS_` prefix: every program reads them.
 
 use std::collections::BTreeMap;
 

@@ -201,7 +201,8 @@ impl Upstream {
         let keys = match self.get(url).await {
             Ok(response) => serde_json::from_slice::<Value>(response.body()).unwrap_or_default(),
             Err(error) => {
-                findings.add(PROBE, Severity::Failed, format!("the keys cannot be had: {error}"));
+                let found = format!("the keys cannot be had: {error}");
+                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
                 return;
             }
         };

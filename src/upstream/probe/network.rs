@@ -12,8 +12,8 @@ use crate::http_client::HttpError;
 type Answer = Result<Response<Vec<u8>>, HttpError>;
 
 impl Upstream {
-    /// Asks the provider for the first time. `Err(None)`: a proxy on the way let nothing through, which has
-    /// been told.
+    /// Asks the provider for the first time. `Err(None)`: a proxy on the way let nothing through, and the
+    /// findings say so.
     pub(super) async fn first_answer(
         &self,
         url: &str,
@@ -23,7 +23,8 @@ impl Upstream {
         self.tell_network(answer, url, findings).map_err(|()| None)?.map_err(Some)
     }
 
-    /// Tells which way requests go, or what the proxy on the way says. `Err`: nobody else was asked.
+    /// Adds a finding: which way requests go, or how the proxy on the way failed. `Err`: it failed, and the
+    /// provider was not asked.
     pub(super) fn tell_network(
         &self,
         answer: Answer,

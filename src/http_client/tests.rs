@@ -1,0 +1,144 @@
+//! Requests that wait for a place, and requests on connections that are kept.
+
+use super::*;
+
+#[tokio::test]
+async fn whoever_gets_no_turn_in_time_has_asked_nobody() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let request = || Request::get(&url).body(Vec::new()).unwrap();
+    let patient = HttpClient::new(Duration::from_mins(1), &Proxies::default()).at_most(1);
+    let hasty = patient.with_timeout(Duration::from_millis(50)).at_most(1);
+
+    let turned_away = tokio::select! {
+        biased;
+        _ = patient.send(request()) => panic!("nobody answers"),
+        answer = hasty.send(request()) => answer,
+    };
+    assert!(matches!(turned_away, Err(HttpError::Busy)), "{turned_away:?}");
+    let came = hasty.send(request()).await;
+    assert!(matches!(came, Err(HttpError::Timeout(_))), "the place was given back: {came:?}");
+}
+
+/// A server that answers one request on each connection, and does what it does when another comes.
+struct Closing {
+    url: String,
+    /// Requests of each connection.
+    connections: Arc<std::sync::Mutex<Vec<usize>>>,
+}
+
+/// What happens to a second request.
+#[derive(Clone, Copy, Debug)]
+enum Second {
+    /// Closed without a word.
+    Closed,
+    /// Closed with a reset.
+    Reset,
+    /// Half a status line.
+    Half,
+    /// Answered.
+    Answered,
+}
+
+impl Closing {
+    async fn start(first: bool, second: Second) -> Self {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let connections: Arc<std::sync::Mutex<Vec<usize>>> = Arc::default();
+        let seen = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let number = {
+                    let mut seen = seen.lock().unwrap();
+                    seen.push(0);
+                    seen.len() - 1
+                };
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    loop {
+                        if !matches!(stream.read(&mut buffer).await, Ok(1..)) {
+                            return;
+                        }
+                        let count = {
+                            let mut seen = seen.lock().unwrap();
+                            seen[number] += 1;
+                            seen[number]
+                        };
+                        let answer = match (count, second) {
+                            (1, _) if !first => return,
+                            (1, _) | (_, Second::Answered) => {
+                                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+                            }
+                            (_, Second::Half) => "HTTP/1.1 2",
+                            (_, Second::Closed) => return,
+                            (_, Second::Reset) => {
+                                let linger = Some(Duration::ZERO);
+                                let _ = socket2::SockRef::from(&stream).set_linger(linger);
+                                return;
+                            }
+                        };
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                        if answer.len() < 20 {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { url, connections }
+    }
+
+    fn requests(&self) -> Vec<usize> {
+        self.connections.lock().unwrap().clone()
+    }
+}
+
+/// What is sent twice, and what never is.
+#[tokio::test]
+async fn a_request_that_a_kept_connection_swallowed_is_sent_once_more_only_when_that_is_safe() {
+    for (method, second, requests) in [
+        ("GET", Second::Closed, vec![2, 1]),
+        ("GET", Second::Reset, vec![2, 1]),
+        ("GET", Second::Answered, vec![2]),
+        // Half an answer does no harm either: a GET may be sent twice.
+        ("GET", Second::Half, vec![2, 1]),
+        // Never on a connection that could swallow it.
+        ("POST", Second::Closed, vec![1, 1]),
+        ("POST", Second::Answered, vec![1, 1]),
+        ("PUT", Second::Closed, vec![1, 1]),
+    ] {
+        let server = Closing::start(true, second).await;
+        let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
+        let request = |method: &str| {
+            Request::builder().method(method).uri(&server.url).body(b"x".to_vec()).unwrap()
+        };
+        let get = Request::get(&server.url).body(Vec::new()).unwrap();
+        let first = client.send(get).await;
+        assert!(first.is_ok(), "{first:?}");
+        for _ in 0..100 {
+            tokio::task::yield_now().await; // until the connection is kept
+        }
+        let again = if method == "GET" {
+            client.send(Request::get(&server.url).body(Vec::new()).unwrap()).await
+        } else {
+            client.send(request(method)).await
+        };
+        assert!(again.is_ok(), "{method} {second:?}: {again:?}");
+        assert_eq!(server.requests(), requests, "{method} {second:?}");
+    }
+}
+
+/// A new connection that fails is no kept one: that is an outage, and asked about once.
+#[tokio::test]
+async fn what_fails_on_a_new_connection_is_not_sent_again() {
+    for method in ["GET", "POST"] {
+        let server = Closing::start(false, Second::Closed).await;
+        let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
+        let request = Request::builder().method(method).uri(&server.url).body(Vec::new());
+        let answer = client.send(request.unwrap()).await;
+        assert!(matches!(answer, Err(HttpError::Connection(_))), "{answer:?}");
+        assert_eq!(server.requests(), [1], "{method}");
+    }
+}
