@@ -6,7 +6,9 @@
 //!
 //! 1. It calls the MCP server without a token and is told where to get one:
 //!    [`gateway`] (`challenge.rs`).
-//! 2. It reads what there is: `endpoints/metadata.rs`.
+//! 2. It reads what there is: `endpoints/metadata.rs`. Where `public_url` has a path, `config/public_url.rs`
+//!    alone knows it: [`server`] takes it off each request, and links and URLs get it back on their way out.
+//!    All paths of ours are listed in [`config::paths`].
 //! 3. It registers itself: `endpoints/register.rs`, rules in [`oauth::client`] and
 //!    [`oauth::redirect_uri`]. Or it is published at its own id, or written down: [`clients`] finds it,
 //!    however it came to us, and [`http_client::guarded`] fetches what a stranger names.

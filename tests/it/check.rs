@@ -179,7 +179,14 @@ async fn rules_that_say_nothing_or_never_allow_are_warned_about() {
 
 #[tokio::test]
 async fn a_trial_login_tells_claims_rules_and_refresh() {
-    let mut app = TestApp::start_on_the_real_clock().await;
+    for path in ["", "/auth"] {
+        trial_login(path).await;
+    }
+}
+
+async fn trial_login(path: &'static str) {
+    let setup = Setup { path: Some(path), ..Setup::default() };
+    let mut app = TestApp::on_the_real_clock(setup).await;
     let config = config_of(&app);
     app.stop().await; // check listens in the server's place
     let folder = app.database.folder.clone();

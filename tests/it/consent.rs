@@ -112,7 +112,7 @@ async fn cd_05_a_decision_from_elsewhere_is_refused() {
     let fields = form.with(&[("decision", "approve")]);
     let body = crate::harness::http::encode(&fields);
     let type_ = ("content-type", "application/x-www-form-urlencoded");
-    let ours = ("origin", app.url.as_str());
+    let ours = ("origin", app.origin.as_str());
     let same = ("sec-fetch-site", "same-origin");
     let cases: Vec<Vec<(&str, &str)>> = vec![
         vec![type_, same],

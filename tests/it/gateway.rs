@@ -32,7 +32,7 @@ fn challenge(answer: &Answer, status: u16) -> String {
 #[tokio::test]
 async fn gw_01_no_token_is_challenged_whatever_the_method_and_nothing_reaches_the_server() {
     let app = TestApp::start().await;
-    let metadata = app.at("/.well-known/oauth-protected-resource/mcp");
+    let metadata = app.well_known("oauth-protected-resource", "/mcp");
     for method in ["GET", "POST", "DELETE"] {
         let answer = app.http.send(method, &app.mcp_url(), &[], "").await;
         let challenge = challenge(&answer, 401);
@@ -280,7 +280,7 @@ async fn gw_17_web_pages_of_unlisted_origins_are_refused() {
     let (_, tokens) = app.tokens_of("bob").await;
     let authorization = format!("Bearer {}", tokens.access_token);
     for (origin, status) in [
-        (app.url.as_str(), 200),
+        (app.origin.as_str(), 200),
         ("http://localhost:6274", 200),
         ("https://app.example", 200),
         ("https://evil.example", 403),

@@ -374,7 +374,7 @@ async fn logins_on_their_way_from_one_address_hold_at_their_number() {
         let headers = [
             ("accept", "text/html"),
             ("content-type", FORM),
-            ("origin", app.url.as_str()),
+            ("origin", app.origin.as_str()),
             ("sec-fetch-site", "same-origin"),
             ("x-forwarded-for", from),
         ];
@@ -409,7 +409,7 @@ async fn ds_01_a_flood_of_logins_makes_room_for_people_from_elsewhere() {
         let headers = [
             ("accept", "text/html"),
             ("content-type", FORM),
-            ("origin", app.url.as_str()),
+            ("origin", app.origin.as_str()),
             ("sec-fetch-site", "same-origin"),
             ("x-forwarded-for", from),
         ];

@@ -61,8 +61,14 @@ impl Drop for Proxy {
 
 /// Portcullis behind an address that the proxy is to listen on.
 async fn behind() -> (Served, SocketAddr, SocketAddr) {
+    behind_at(None).await
+}
+
+/// The same below a path.
+async fn behind_at(path: Option<&'static str>) -> (Served, SocketAddr, SocketAddr) {
     let front = free_address();
     let setup = Setup {
+        path,
         top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
         tables: format!("[limits]\ndiscovery_per_minute = {DISCOVERY_PER_MINUTE}"),
         ..Setup::default()
@@ -76,10 +82,39 @@ async fn behind() -> (Served, SocketAddr, SocketAddr) {
 #[ignore = "needs nginx: scripts/test-proxies"]
 async fn nginx_passes_everything_on() {
     let (served, front, portcullis) = behind().await;
+    let _proxy = nginx(&served, front, portcullis, "nginx.conf", "mcp.example.com").await;
+    everything_passes(&served).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nginx: scripts/test-proxies"]
+async fn nginx_passes_everything_on_below_a_path() {
+    let (served, front, portcullis) = behind_at(Some("/auth")).await;
+    let _proxy = nginx(&served, front, portcullis, "nginx-path.conf", "example.com").await;
+    everything_passes(&served).await;
+    // Documents of the path are ours, and nothing else of the host is.
+    let at = |path: &str| format!("http://{front}{path}");
+    for document in ["oauth-authorization-server", "openid-configuration"] {
+        let answer = served.http.get(&at(&format!("/.well-known/{document}/auth"))).await;
+        assert_eq!(answer.assert_status(200).json()["issuer"], served.place().url);
+    }
+    for path in ["/token", "/.well-known/oauth-authorization-server/authx", "/authx", "/"] {
+        let answer = served.http.get(&at(path)).await;
+        assert!(answer.assert_status(404).text().contains("nginx"), "{path}");
+    }
+}
+
+async fn nginx(
+    served: &Served,
+    front: SocketAddr,
+    portcullis: SocketAddr,
+    file: &str,
+    host: &str,
+) -> Proxy {
     let changes = [
         ("listen 443 ssl http2;", format!("listen {front};")),
-        ("    ssl_certificate     /etc/ssl/mcp.example.com.pem;\n", String::new()),
-        ("    ssl_certificate_key /etc/ssl/mcp.example.com.key;\n", String::new()),
+        (&*format!("    ssl_certificate     /etc/ssl/{host}.pem;\n"), String::new()),
+        (&*format!("    ssl_certificate_key /etc/ssl/{host}.key;\n"), String::new()),
     ];
     let folder = served.database.folder.display().to_string();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -88,15 +123,13 @@ async fn nginx_passes_everything_on() {
     let text = format!(
         "pid {folder}/nginx.pid;\nerror_log {folder}/nginx.log;\nworker_processes 1;\n\
          events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{}\n}}\n",
-        documented("nginx.conf", portcullis, &changes)
+        documented(file, portcullis, &changes)
     );
     let file = served.database.folder.join("nginx.conf");
     std::fs::write(&file, text).unwrap();
     let mut command = Command::new("nginx");
     command.args(["-g", "daemon off;", "-e", "/dev/null", "-c"]).arg(&file);
-    let _proxy = Proxy::start(command, front).await;
-
-    everything_passes(&served).await;
+    Proxy::start(command, front).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,9 +208,8 @@ async fn refusals_arrive_whole(served: &Served, client: &McpClient, tokens: &Tok
     is_ours(&served.http.get(&served.place().at(&path)).await, 414);
     let challenge = served.http.send("POST", &served.place().at("/mcp"), &[], "{}").await;
     challenge.assert_status(401);
-    assert!(
-        challenge.header("www-authenticate").unwrap().contains(&served.place().at("/.well-known/"))
-    );
+    let metadata = served.place().mcp_metadata();
+    assert!(challenge.header("www-authenticate").unwrap().contains(&metadata));
     client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
 }
 

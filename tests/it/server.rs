@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::{Setup, TestApp, raw};
 
 fn host(app: &TestApp) -> &str {
-    app.url.trim_start_matches("http://")
+    app.origin.trim_start_matches("http://")
 }
 
 async fn raw_status(app: &TestApp, request: &str) -> u16 {

@@ -35,7 +35,7 @@ async fn press(app: &TestApp, bob: &Console, replica: &str, path: &str, client: 
     let headers = [
         ("accept", "text/html"),
         ("content-type", "application/x-www-form-urlencoded"),
-        ("origin", app.url.as_str()),
+        ("origin", app.origin.as_str()),
         ("sec-fetch-site", "same-origin"),
     ];
     let url = format!("{replica}{path}");

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Finding, Severity, finding};
 use crate::app::App;
-use crate::config::Protocol;
+use crate::config::{Protocol, paths};
 use crate::storage::SessionUpdate;
 
 /// Signs in through the browser of whoever runs the command; answers findings.
@@ -27,8 +27,9 @@ pub(super) async fn run(
     })?;
     let (send, mut receive) = mpsc::channel::<String>(1);
     let send = Arc::new(send);
+    let callback = format!("{}{}", app.config().public_url.base_path(), paths::CALLBACK);
     let router = Router::new().route(
-        "/auth/callback",
+        &callback,
         get(move |RawQuery(query): RawQuery| {
             let send = Arc::clone(&send);
             async move {

@@ -31,6 +31,13 @@ impl Place {
     pub(crate) fn mcp_url(&self) -> String {
         self.at("/mcp")
     }
+
+    /// Where metadata about the MCP server stands: before the path of `public_url`.
+    pub(crate) fn mcp_metadata(&self) -> String {
+        let url = url::Url::parse(&self.mcp_url()).unwrap();
+        let origin = url.origin().ascii_serialization();
+        format!("{origin}/.well-known/oauth-protected-resource{}", url.path())
+    }
 }
 
 /// Something a client can register with.

@@ -106,7 +106,11 @@ impl TestApp {
 
     /// For commands that run as processes of their own and have no other clock.
     pub(crate) async fn start_on_the_real_clock() -> Self {
-        Self::start_at(Clock::System.now(), Setup::default()).await
+        Self::on_the_real_clock(Setup::default()).await
+    }
+
+    pub(crate) async fn on_the_real_clock(setup: Setup) -> Self {
+        Self::start_at(Clock::System.now(), setup).await
     }
 
     /// The same with a setup.

@@ -86,7 +86,7 @@ impl Served {
     }
 
     async fn at(address: SocketAddr, front: SocketAddr, setup: &Setup) -> Self {
-        let url = format!("http://{front}");
+        let url = format!("http://{front}{}", setup.path.unwrap_or_default());
         let (idp, todo) = super::around(&url, &Clock::System).await;
         let database = Database::new().await;
         let config = database.folder.join("portcullis.toml");
