@@ -66,6 +66,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 
 static TOO_MANY_CONNECTIONS: Rarely = Rarely::new();
 static TOO_MANY_OF_ONE: Rarely = Rarely::new();
+static NOT_ACCEPTED: Rarely = Rarely::new();
 
 /// What a service answers for.
 struct Doorway {
@@ -267,7 +268,9 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(cause) => {
                 // Out of file descriptors, mostly: give open connections a moment to end.
-                tracing::error!(%cause, "accepting a connection failed");
+                if let Some(left_out) = NOT_ACCEPTED.due() {
+                    tracing::error!(%cause, left_out, "accepting a connection failed");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }

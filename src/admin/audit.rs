@@ -55,6 +55,7 @@ words! {
         lines: "Lines", "行";
         mac: "MAC of the last line", "最後の行のMAC";
         unsettled: "Not chained yet", "未連結";
+        removed: "Removed by the server, as old or as too many", "保存期間または容量の上限によりサーバーが削除した行";
         broken: "The chain is broken:", "連結が壊れています:";
         broken_note: "Somebody changed the database past this server, or it is damaged. Keep a copy of the database before anything else, and compare it with your log collector: every line is there as well.", "このサーバーを経由せずにデータベースが変更されたか、破損しています。まずデータベースの複製を保管し、ログ収集側の記録と照合してください。同じ行がログにも記録されています。";
     }

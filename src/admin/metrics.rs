@@ -54,8 +54,13 @@ async fn snapshot(app: &App) -> Snapshot {
     let clients = tokio::time::timeout(PATIENCE, app.storage().registered_clients()).await;
     let keys = app.keys().describe();
     let reading = app.reading();
+    let room = match app.storage().ready(app.now()).await {
+        Ready::Yes(room) => Some(room),
+        _ => None,
+    };
     Snapshot {
-        ready: app.storage().ready(app.now()).await == Ready::Yes && !app.is_leaving(),
+        ready: room.is_some() && !app.is_leaving(),
+        database_room: room.map_or(0, |room| room as u8),
         upstream_paused: app.upstream().health().paused,
         clients: clients.ok().and_then(Result::ok),
         clients_limit: app.config().limits.clients,

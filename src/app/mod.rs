@@ -23,10 +23,13 @@ use crate::signing::{KeyRing, SigningError};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::rarely::Rarely;
 use crate::upstream::Upstream;
 
 pub use reload::{Reading, Reloaded};
 use reload::{Shared, recheck_policy};
+
+static NOT_STORED: Rarely = Rarely::new();
 
 /// The client the gateway sends requests to MCP servers with.
 pub type BackendClient = HyperClient<Connector, Body>;
@@ -63,7 +66,7 @@ pub enum AppError {
 impl App {
     /// Puts the application together over an open database.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
-        storage.limit_size(config.limits.database_size, config.limits.database_log).await?;
+        limit_storage(&config, &storage).await?;
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
         if storage.settle_restored(clock.now(), restored).await?.is_some() {
             tracing::warn!("the database is a restored backup: everybody has to sign in again");
@@ -225,11 +228,20 @@ impl App {
     /// has it: what it tells of has happened all the same.
     pub async fn record(&self, event: AuditEvent) {
         if let Err(cause) = self.0.storage.record(vec![event.clone()]).await {
-            tracing::error!(%cause, "an audit event could not be stored");
+            if let Some(left_out) = NOT_STORED.due() {
+                tracing::error!(%cause, left_out, "an audit event could not be stored");
+            }
             self.metrics().audit_failed(1);
             self.tell(&event);
         }
     }
+}
+
+/// Tells the database how large it may grow.
+async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), StorageError> {
+    let limits = &config.limits;
+    storage.limit_audit(limits.audit_size, limits.database_size);
+    storage.limit_size(limits.database_size, limits.database_log).await
 }
 
 /// Tells the database which clients the configuration vouches for.

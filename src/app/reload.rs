@@ -184,7 +184,7 @@ impl App {
         let (storage, clock) = (parts.storage.clone(), parts.clock.clone());
         parts.keys.sign_with(&config.token_algs()).await?;
         super::tell_trust(&config, &storage, &clock).await?;
-        storage.limit_size(config.limits.database_size, config.limits.database_log).await?;
+        super::limit_storage(&config, &storage).await?;
         let upstream = parts.upstream.with_config(
             config.upstream.clone(),
             recheck_policy(&config),

@@ -437,6 +437,8 @@ pub struct Limits {
     pub grace_replays: u32,
     /// Bytes of an SQLite database.
     pub database_size: u64,
+    /// Bytes of the audit trail; of an SQLite database half at most.
+    pub audit_size: u64,
     /// Bytes that its log is cut back to.
     pub database_log: u64,
     /// Rows of a table that clean-up removes in one step.

@@ -18,12 +18,16 @@ use crate::policy::Decision;
 use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::new_reference;
+use crate::telemetry::rarely::RarelyEach;
 use crate::upstream::LoginFailed;
 use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
+
+static UNAVAILABLE: RarelyEach = RarelyEach::new();
+static MISCONFIGURED: RarelyEach = RarelyEach::new();
 
 pub(super) async fn get(
     State(app): State<App>,
@@ -309,13 +313,18 @@ async fn failed_page(
             return people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description)));
         }
         LoginFailed::Unavailable(reason) => {
-            tracing::error!(reference, %reason, "the identity provider is unavailable");
+            if let Some(left_out) = UNAVAILABLE.due(reason) {
+                let what = "the identity provider is unavailable";
+                tracing::error!(reference, %reason, left_out, "{what}");
+            }
             app.record(event("login_failed")).await;
             let unavailable = ErrorCode::TemporarilyUnavailable;
             (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable, unavailable)
         }
         LoginFailed::Misconfigured(reason) => {
-            tracing::error!(reference, %reason, "sign-in is misconfigured");
+            if let Some(left_out) = MISCONFIGURED.due(reason) {
+                tracing::error!(reference, %reason, left_out, "sign-in is misconfigured");
+            }
             app.record(event("login_failed")).await;
             (StatusCode::BAD_GATEWAY, Message::ProviderMisconfigured, ErrorCode::ServerError)
         }

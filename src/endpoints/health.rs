@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::config::paths;
-use crate::storage::Ready;
+use crate::storage::{Ready, Room};
 use crate::web::error;
 
 pub(super) fn routes() -> Router<App> {
@@ -22,10 +22,16 @@ async fn health() -> Response {
 }
 
 /// The database is there, answers and takes writes; keys are loaded; and nobody has told the process to
-/// end. The identity provider is shown but not required: who is signed in can be served without it.
+/// end. Where the database has no room for sign-ins or refreshes, that is said, and no reason to take the
+/// process away: it still ends grants, and passes on calls with a token. The identity provider is shown but
+/// not required: people who are signed in can be served without it.
 async fn ready(State(app): State<App>) -> Response {
     let database = app.storage().ready(app.now()).await;
-    let ready = database == Ready::Yes && !app.is_leaving();
+    let room = match database {
+        Ready::Yes(room) => Some(room),
+        _ => None,
+    };
+    let ready = room.is_some() && !app.is_leaving();
     let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let reading = app.reading();
@@ -36,17 +42,19 @@ async fn ready(State(app): State<App>) -> Response {
     };
     let body = json!({
         "status": match (ready, app.is_leaving()) {
+            (true, _) if room < Some(Room::Enough) => "degraded",
             (true, _) => "ready",
             (false, true) => "shutting down",
             (false, false) => "not ready",
         },
         "database": match database {
-            Ready::Yes => "ok",
+            Ready::Yes(_) => "ok",
             Ready::Unavailable => "unavailable",
             Ready::ReadOnly => "takes no writes",
             Ready::ClockBehind => "the clock lies before its last time",
             Ready::FileGone => "the file is gone",
         },
+        "room": room.map_or("unknown", Room::as_str),
         "keys": "ok",
         "upstream": upstream,
         "configuration": configuration,

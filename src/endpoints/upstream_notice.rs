@@ -10,6 +10,7 @@ use crate::oauth::error::ErrorCode;
 use crate::oauth::error::Refusal;
 use crate::storage::Notice;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::rarely::Rarely;
 use crate::upstream::notice::NoticeRefused;
 use crate::web::body;
 use crate::web::error::ApiError;
@@ -17,6 +18,8 @@ use crate::web::params::Params;
 
 /// Largest body read.
 const MAX_BODY: usize = 64 * 1024;
+
+static NOT_VERIFIED: Rarely = Rarely::new();
 
 /// Not a message that we act upon.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,10 @@ impl From<NoticeRefused> for ApiError {
         match refused {
             NoticeRefused::Invalid(what) => NotAccepted(what).into(),
             NoticeRefused::Unavailable(reason) => {
-                tracing::warn!(reason, "a message of the identity provider cannot be verified");
+                if let Some(left_out) = NOT_VERIFIED.due() {
+                    let what = "a message of the identity provider cannot be verified";
+                    tracing::warn!(reason, left_out, "{what}");
+                }
                 Self::Unavailable
             }
         }

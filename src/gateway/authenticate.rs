@@ -10,7 +10,10 @@ use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::LiveGrant;
+use crate::telemetry::rarely::Rarely;
 use crate::web::live_token;
+
+static UNKNOWN: Rarely = Rarely::new();
 
 /// Who is calling, proven.
 #[derive(Clone)]
@@ -32,7 +35,9 @@ pub(super) async fn authenticate(
 ) -> Result<Caller, Refused> {
     let token = bearer(headers)?;
     let live = live_token::verify(app, resource, token).await.map_err(|cause| {
-        tracing::error!(%cause, "grant liveness cannot be looked up");
+        if let Some(left_out) = UNKNOWN.due() {
+            tracing::error!(%cause, left_out, "grant liveness cannot be looked up");
+        }
         Refused::Unavailable
     })?;
     let live = live.ok_or(Refused::InvalidToken)?;

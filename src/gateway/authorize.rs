@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::rarely::Rarely;
 use crate::web::body;
 use crate::web::error::ApiError;
 
@@ -76,6 +77,8 @@ pub(super) async fn authorize(
     Ok(Authorized { request, lists_tools })
 }
 
+static NOT_REMEMBERED: Rarely = Rarely::new();
+
 /// Tells the client what to come back with, and remembers that it was told: when the rules do not allow
 /// it, the person hears so in place of being sent round in circles.
 async fn step_up(
@@ -92,8 +95,10 @@ async fn step_up(
             .grant(&caller.grant.id)
             .with("needed", needed.to_string()),
     );
-    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, &needed, app.now()).await {
-        tracing::warn!(%cause, "a step-up could not be remembered");
+    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, &needed, app.now()).await
+        && let Some(left_out) = NOT_REMEMBERED.due()
+    {
+        tracing::warn!(%cause, left_out, "a step-up could not be remembered");
     }
     let held = caller.scopes.intersection(&resource.policy.declared);
     Refused::InsufficientScope { ask: held.union(&needed), needed }

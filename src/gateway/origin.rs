@@ -6,6 +6,9 @@ use url::Url;
 use super::challenge::Refused;
 use crate::app::App;
 use crate::http_client::is_loopback;
+use crate::telemetry::rarely::Rarely;
+
+static REFUSED: Rarely = Rarely::new();
 
 /// The origin to answer to; `None` when no page is asking. A page's origin must be ours, listed in
 /// `allowed_origins`, or on this machine's loopback, as MCP Inspector is.
@@ -20,7 +23,9 @@ pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue
     if one && (text == app.config().public_url.origin() || listed || is_loopback_origin(text)) {
         return Ok(Some(origin.clone()));
     }
-    tracing::info!(reason = "origin", "gateway request refused");
+    if let Some(left_out) = REFUSED.due() {
+        tracing::info!(reason = "origin", left_out, "gateway request refused");
+    }
     Err(Refused::Origin)
 }
 

@@ -75,6 +75,8 @@ impl Storage {
             replicas: None,
             remembered_overview: Arc::default(),
             readiness: Arc::default(),
+            audit_size: Arc::default(),
+            anonymous: Arc::default(),
             last_time: Arc::default(),
             metrics,
             beside: true,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::crowds::thin_out;
 use super::decisions::lapse;
-use super::{Step, Storage, StorageError, column, listing, moment, moment_if_any};
+use super::{Step, Storage, StorageError, Use, column, listing, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::destination;
@@ -119,6 +119,9 @@ impl Storage {
                 step.commit().await?;
                 return Ok(Registered::Known(known));
             }
+        }
+        if client.kind == ClientKind::Registered {
+            step.refuse_without_room(Use::Newcomers).await?;
         }
         let (name_key, host_key) = found_by(&client.metadata);
         let written = sqlx::query(
@@ -249,7 +252,7 @@ impl Storage {
     ) -> Result<bool, StorageError> {
         let (metadata, digest) = (&metadata.to_json(), &metadata.digest());
         let (name_key, host_key) = found_by(metadata);
-        let mut step = self.begin().await?;
+        let mut step = self.begin_for(Use::Newcomers).await?;
         let replaced = sqlx::query(
             "UPDATE clients SET metadata = $2, name_key = $3, host_key = $4
              WHERE id = $1 AND management_hash IS NOT NULL",

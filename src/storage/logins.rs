@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::remembered::find;
-use super::{Storage, StorageError, column, moment, moment_if_any};
+use super::{Storage, StorageError, Use, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, RememberedConsent, Secret, SecretHash};
@@ -105,7 +105,7 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Decided<Approval>, StorageError> {
         let request = self.seal_json("logins.request", new.id, new.login)?;
-        let mut step = self.begin().await?;
+        let mut step = self.begin_for(Use::SignIns).await?;
         if !decide(&mut step, page.consent_id, "approved", page.expires_at).await? {
             return Ok(Decided::Already);
         }
@@ -151,7 +151,7 @@ impl Storage {
         expires_at: Timestamp,
         event: AuditEvent,
     ) -> Result<Decided<()>, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin_for(Use::Refusals).await?;
         let first = decide(&mut step, consent_id, "denied", expires_at).await?;
         if first {
             step.record(event).await?;

@@ -73,11 +73,14 @@ pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
 pub use signing_keys::{RetiredKey, StoredKey};
+pub use size::Room;
 pub use standings::{Admission, Held, NewHeld, Standing, Waiting};
 pub use sweep::Retention;
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
+
+use size::Use;
 
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
@@ -101,6 +104,9 @@ pub enum StorageError {
     /// Too many writes are waiting.
     #[error("too many writes are waiting for the database")]
     Busy,
+    /// What is left of the file is kept for others.
+    #[error("the database has no room for {0}: the rest is kept for people who have signed in")]
+    Full(&'static str),
     /// The client or the person was shut out, or the person signed out, while this was on its way.
     #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked", ShutOut::SignedOut => "the person signed out at the identity provider meanwhile" })]
     ShutOut(ShutOut),
@@ -168,6 +174,9 @@ pub struct Storage {
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
     readiness: Arc<readiness::Readiness>,
+    audit_size: Arc<audit::AuditSize>,
+    /// Lines of the audit trail that anonymous callers cause.
+    anonymous: Arc<audit::AnonymousLines>,
     last_time: Arc<last_time::LastTime>,
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
@@ -185,6 +194,9 @@ struct Step {
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
     metrics: Metrics,
+    /// For the MAC of each line of the audit trail.
+    sealer: Sealer,
+    anonymous: Arc<audit::AnonymousLines>,
 }
 
 enum Work {
@@ -334,7 +346,8 @@ impl Storage {
         };
         self.metrics.step_waited(asked);
         let metrics = self.metrics.clone();
-        Ok(Step { work, events: Vec::new(), metrics })
+        let (sealer, anonymous) = (self.sealer.clone(), Arc::clone(&self.anonymous));
+        Ok(Step { work, events: Vec::new(), metrics, sealer, anonymous })
     }
 
     /// Wakes whoever waits for the end of a grant, in this process, to look again.

@@ -210,6 +210,8 @@ impl Storage {
             replicas: None,
             remembered_overview: Arc::default(),
             readiness: Arc::default(),
+            audit_size: Arc::default(),
+            anonymous: Arc::default(),
             last_time: Arc::default(),
             metrics,
             beside: false,
@@ -218,6 +220,7 @@ impl Storage {
             _only_process: only_process,
         };
         storage.prove_secret_key().await?;
+        storage.adopt_audit_trail().await?;
         storage.last_time().await?;
         Ok(storage)
     }
@@ -275,6 +278,7 @@ pub(super) fn migrations() -> Migrator {
             "what was decided about",
             include_str!("../../migrations/0020_what_was_decided_about.sql"),
         ),
+        migration(21, "audit size", include_str!("../../migrations/0021_audit_size.sql")),
     ])
 }
 

@@ -1,11 +1,11 @@
-//! Whether the database can serve: it is there, answers and takes writes. Asked by `/ready`, which anybody
+//! Whether the database can serve: it is there, answers and takes writes, and has room. Asked by `/ready`, which anybody
 //! may call as often as they like: it is found out every few seconds at most, by one for all.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::{Storage, StorageError};
+use super::{Room, Storage, StorageError};
 use crate::clock::Timestamp;
 
 /// An answer is good for this long.
@@ -18,8 +18,8 @@ const ROW: &str = "last_ready";
 /// What `/ready` says of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// It answers and takes writes.
-    Yes,
+    /// It answers and takes writes, of those that it has room for.
+    Yes(Room),
     /// It cannot be read.
     Unavailable,
     /// It can be read and not written: the disk is full or broken, somebody holds a lock.
@@ -54,9 +54,16 @@ impl Storage {
             return ready;
         }
         let ready = self.find_out(now).await;
-        self.look_at_reserve(ready == Ready::Yes).await;
-        if last.map(|(_, before)| before) != Some(ready) && ready != Ready::Yes {
-            tracing::error!(?ready, "the database cannot serve");
+        self.look_at_reserve(matches!(ready, Ready::Yes(_))).await;
+        let before = last.map(|(_, before)| before);
+        match ready {
+            _ if before == Some(ready) => {}
+            Ready::Yes(Room::Enough) => {}
+            Ready::Yes(room) => tracing::error!(
+                room = room.as_str(),
+                "the database is filling up: what is left of limits.database_size is kept for others"
+            ),
+            _ => tracing::error!(?ready, "the database cannot serve"),
         }
         *last = Some((now, ready));
         ready
@@ -69,12 +76,14 @@ impl Storage {
         }
         match tokio::time::timeout(PATIENCE, self.write_a_row(now)).await {
             // Too much to do is not broken: taking this process out would give the others more.
-            Ok(Ok(()) | Err(StorageError::Busy)) => Ready::Yes,
+            Ok(Ok(room)) => Ready::Yes(room),
+            Ok(Err(StorageError::Busy)) => Ready::Yes(Room::Enough),
             Ok(Err(_)) | Err(_) => Ready::ReadOnly,
         }
     }
 
-    async fn write_a_row(&self, now: Timestamp) -> Result<(), StorageError> {
+    /// Writes a row that is there already, and says what there is room for.
+    async fn write_a_row(&self, now: Timestamp) -> Result<Room, StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(
             "INSERT INTO installation (name, value) VALUES ($1, $2)
@@ -84,6 +93,8 @@ impl Storage {
         .bind(now.unix().to_string())
         .execute(&mut *step)
         .await?;
-        step.commit().await
+        let room = step.room().await?;
+        step.commit().await?;
+        Ok(room)
     }
 }

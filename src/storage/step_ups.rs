@@ -11,6 +11,9 @@ const REMEMBERED: Duration = Duration::from_mins(15);
 /// The same refusal is written down again only after this: a client that insists costs reads.
 const AGAIN: Duration = Duration::from_mins(1);
 
+/// Refusals of one grant that are remembered: a client can call tools in any combination.
+const OF_A_GRANT: i64 = 32;
+
 impl Storage {
     /// Remembers that a call under this grant was refused for want of `needed`.
     pub async fn ask_step_up(
@@ -34,12 +37,14 @@ impl Storage {
             .execute(&mut *step)
             .await?;
         sqlx::query(
-            "INSERT INTO step_ups (grant_id, needed, refused_at) VALUES ($1, $2, $3)
+            "INSERT INTO step_ups (grant_id, needed, refused_at) SELECT $1, $2, $3
+             WHERE (SELECT COUNT(*) FROM step_ups WHERE grant_id = $1) < $4
              ON CONFLICT (grant_id, needed) DO UPDATE SET refused_at = $3",
         )
         .bind(grant_id)
         .bind(needed.to_string())
         .bind(now.unix())
+        .bind(OF_A_GRANT)
         .execute(&mut *step)
         .await?;
         step.commit().await

@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
-use super::{Step, Storage, StorageError, forgotten, moment};
+use super::{Step, Storage, StorageError, Use, forgotten, moment};
 use crate::clock::Timestamp;
 
 /// How long expired rows stay.
 const AFTER: Duration = Duration::from_hours(24);
+/// How long a login stays after its end: a late callback reads that it came too late either way.
+const LOGINS: Duration = Duration::from_hours(1);
 /// How far the clocks of replicas may be apart, generously.
 const CLOCKS: Duration = Duration::from_mins(5);
+/// Refresh tokens of a grant that stay, however full the database is: a week of a busy client.
+const USED_TOKENS: i64 = 1_000;
 /// Clients removed at a time to make room for new ones.
 const ROOM: i64 = 100;
 
@@ -31,9 +35,19 @@ impl Storage {
     pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
         let (gone, rows) = (now.minus(AFTER).unix(), i64::from(keep.rows));
         let mut removed = 0;
-        for statement in [
+        // Anybody can begin a login; that is why these do not stay for a day.
+        let mut step = self.begin_to_make_room().await?;
+        removed += sqlx::query(
             "DELETE FROM logins WHERE id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
+        )
+        .bind(now.minus(LOGINS).unix())
+        .bind(rows)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
+        for statement in [
             "DELETE FROM console_sessions WHERE id IN
                  (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM remembered_consents WHERE id IN
@@ -72,14 +86,16 @@ impl Storage {
         let expired = sqlx::query(sign_outs).bind(now.minus(CLOCKS).unix()).bind(rows);
         removed += expired.execute(&mut *step).await?.rows_affected();
         step.commit().await?;
+        removed += self.thin_out_refresh_tokens(rows).await?;
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;
         for (statement, mark, gone) in [
+            // Soon after they have expired: anybody can decide on any number of pages.
             (
                 "DELETE FROM consents WHERE id IN
                      (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
                 forgotten::CONSENTS,
-                now.minus(AFTER),
+                now.minus(CLOCKS),
             ),
             (
                 "DELETE FROM upstream_notices WHERE id IN
@@ -100,6 +116,41 @@ impl Storage {
             removed += self.forget(statement, mark, gone, rows).await?;
         }
         removed += self.sweep_audit(now, keep.audit).await?;
+        Ok(removed)
+    }
+
+    /// Where the database has no room for sign-ins, removes the oldest used refresh tokens of the grants that
+    /// have most: one client that refreshes without a pause must not keep everybody else out. A token that was
+    /// used so long ago is refused all the same, but does not end its grant any more.
+    async fn thin_out_refresh_tokens(&self, rows: i64) -> Result<u64, StorageError> {
+        let mut step = self.begin_to_make_room().await?;
+        if step.has_room(Use::SignIns).await? {
+            return Ok(0);
+        }
+        drop(step);
+        let most: Option<String> = sqlx::query_scalar(
+            "SELECT grant_id FROM refresh_tokens GROUP BY grant_id HAVING COUNT(*) > $1
+             ORDER BY COUNT(*) DESC LIMIT 1",
+        )
+        .bind(USED_TOKENS)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(grant_id) = most else { return Ok(0) };
+        let mut step = self.begin_to_make_room().await?;
+        let removed = sqlx::query(
+            "DELETE FROM refresh_tokens WHERE id IN
+                 (SELECT id FROM refresh_tokens WHERE grant_id = $1 AND used_at IS NOT NULL
+                    AND id NOT IN (SELECT id FROM refresh_tokens WHERE grant_id = $1
+                                   ORDER BY id DESC LIMIT $2)
+                  ORDER BY id LIMIT $3)",
+        )
+        .bind(grant_id)
+        .bind(USED_TOKENS)
+        .bind(rows)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
         Ok(removed)
     }
 

@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Map, Value};
 
+use super::rarely::SoMany;
 use crate::clock::Clock;
 use crate::oauth::secret::random_bytes;
+
+/// Log lines of events that anybody can cause.
+static ANONYMOUS: SoMany = SoMany::a_minute(6_000);
 
 /// Every event there is, in the order of a connection's life; `docs/operations.md` explains each.
 pub const EVENTS: &[&str] = &[
@@ -66,6 +70,8 @@ pub const EVENTS: &[&str] = &[
     "configuration_refused",
     "audit_exported",
     "audit_left_out",
+    "audit_trimmed",
+    "audit_line_refused",
     "backup_made",
     "backup_restored",
 ];
@@ -210,9 +216,27 @@ impl AuditEvent {
         self
     }
 
-    /// The line for log collectors.
+    /// Whether it names neither a person nor a grant, and none of ours did it: anybody can cause it, any
+    /// number of times.
+    pub fn is_anonymous(&self) -> bool {
+        self.subject.is_none()
+            && self.grant_id.is_none()
+            && matches!(self.actor, Actor::Client | Actor::Person)
+    }
+
+    /// The line for log collectors. Of those that anybody can cause, so many a minute.
     pub fn log(&self) {
         debug_assert!(EVENTS.contains(&self.event), "{} is not in EVENTS", self.event);
+        if self.is_anonymous() {
+            match ANONYMOUS.due() {
+                None => return,
+                Some(0) => {}
+                Some(left_out) => tracing::warn!(
+                    left_out,
+                    "audit events that name nobody came too often: the log has not all of them"
+                ),
+            }
+        }
         tracing::info!(
             target: "portcullis::audit",
             event = self.event,

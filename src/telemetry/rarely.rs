@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+/// Kinds that are told apart; the others share one.
+const KINDS: usize = 20;
 
 /// One kind of line.
 pub struct Rarely(Mutex<Told>);
@@ -16,28 +19,108 @@ struct Told {
     left_out: u64,
 }
 
+impl Told {
+    const fn new() -> Self {
+        Self { last: None, left_out: 0 }
+    }
+
+    fn due(&mut self) -> Option<u64> {
+        if self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 impl Rarely {
     /// None was written yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Told { last: None, left_out: 0 }))
+        Self(Mutex::new(Told::new()))
     }
 
     /// How many were left out since the last one, when it is time for another.
     pub fn due(&self) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| last.elapsed() < PAUSE) {
-            told.left_out += 1;
-            return None;
-        }
-        told.last = Some(Instant::now());
-        Some(std::mem::take(&mut told.left_out))
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).due()
     }
 }
 
 impl Default for Rarely {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Lines of many kinds, told apart by a word or a reason: one a second of each kind.
+pub struct RarelyEach(Mutex<Vec<(String, Told)>>);
+
+impl RarelyEach {
+    /// None was written yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// How many of this kind were left out since the last one, when it is time for another. A caller who
+    /// makes up kinds shares one line a second for all of them.
+    pub fn due(&self, kind: &str) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            |kinds: &[(String, Told)], kind| kinds.iter().position(|(known, _)| known == kind);
+        let place = known(&kinds, kind).unwrap_or_else(|| {
+            if kinds.len() >= KINDS {
+                // Quiet ones make room; what was left out of them is told by the line that comes next.
+                kinds.retain(|(_, told)| told.last.is_some_and(|last| last.elapsed() < PAUSE));
+            }
+            let kind = if kinds.len() < KINDS { kind } else { "" };
+            known(&kinds, kind).unwrap_or_else(|| {
+                kinds.push((kind.to_owned(), Told::new()));
+                kinds.len() - 1
+            })
+        });
+        kinds.get_mut(place)?.1.due()
+    }
+}
+
+impl Default for RarelyEach {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// So many lines a minute.
+pub struct SoMany {
+    most: u32,
+    minute: Mutex<Minute>,
+}
+
+struct Minute {
+    begun: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl SoMany {
+    /// At most `most` a minute.
+    #[must_use]
+    pub const fn a_minute(most: u32) -> Self {
+        Self { most, minute: Mutex::new(Minute { begun: None, written: 0, left_out: 0 }) }
+    }
+
+    /// Whether another line may be written; then how many were left out since that was last told.
+    pub fn due(&self) -> Option<u64> {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.begun.is_none_or(|begun| begun.elapsed() >= MINUTE) {
+            (minute.begun, minute.written) = (Some(Instant::now()), 0);
+        }
+        if minute.written >= self.most {
+            minute.left_out += 1;
+            return None;
+        }
+        minute.written += 1;
+        Some(std::mem::take(&mut minute.left_out))
     }
 }
 
@@ -53,5 +136,27 @@ mod tests {
         rarely.0.lock().unwrap().last = None; // a second later
         assert_eq!(rarely.due(), Some(1000));
         assert_eq!(rarely.due(), None);
+    }
+
+    #[test]
+    fn kinds_do_not_hide_each_other_and_made_up_ones_share_a_line() {
+        let each = RarelyEach::new();
+        assert_eq!((each.due("one"), each.due("two")), (Some(0), Some(0)));
+        assert_eq!((each.due("one"), each.due("two")), (None, None));
+        let told = (0..1000).filter(|n| each.due(&format!("made up {n}")).is_some()).count();
+        assert_eq!(told, KINDS - 2 + 1);
+        assert!(each.0.lock().unwrap().len() <= KINDS + 1);
+        for (_, told) in each.0.lock().unwrap().iter_mut() {
+            told.last = None; // a second later
+        }
+        assert_eq!(each.due("one"), Some(1));
+    }
+
+    #[test]
+    fn a_minute_has_so_many_lines_and_the_next_one_says_how_many_were_left_out() {
+        let many = SoMany::a_minute(3);
+        assert_eq!((0..10).filter(|_| many.due().is_some()).count(), 3);
+        many.minute.lock().unwrap().begun = None; // a minute later
+        assert_eq!((many.due(), many.due()), (Some(7), Some(0)));
     }
 }

@@ -31,9 +31,12 @@ use crate::http_client::HttpClient;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
+use crate::telemetry::rarely::RarelyEach;
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
+
+static ANSWERED_ERROR: RarelyEach = RarelyEach::new();
 
 /// The identity provider cannot be used now. Reasons are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +214,9 @@ impl Upstream {
         provider.check_iss(iss)?;
         if let Some(error) = error {
             let error = answer::shown_code(error);
-            tracing::info!(error, "the identity provider answers with an error");
+            if let Some(left_out) = ANSWERED_ERROR.due(error) {
+                tracing::info!(error, left_out, "the identity provider answers with an error");
+            }
             return Err(classify_callback_error(error));
         }
         let code = code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;

@@ -18,6 +18,17 @@ use crate::oauth::client::assertion::{ASSERTION_TYPE, Assertion, Audience};
 use crate::oauth::client::{AuthMethod, Client, Currency};
 use crate::storage::ProofUse;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::rarely::{Rarely, RarelyEach};
+
+static REFUSED: RarelyEach = RarelyEach::new();
+static OLD_AUDIENCE: Rarely = Rarely::new();
+
+/// Anybody can be refused any number of times.
+fn tell_refused(client_id: Option<&str>, reason: &str) {
+    if let Some(left_out) = REFUSED.due(reason) {
+        tracing::info!(client_id, reason, left_out, "client refused");
+    }
+}
 
 /// Authenticates the client of a request to any endpoint for clients, sent by the address `from`.
 pub async fn authenticate_client(
@@ -35,7 +46,7 @@ pub async fn authenticate_client(
         None => None,
     };
     let Some(client) = found else {
-        tracing::info!(reason = "unknown client", "client refused");
+        tell_refused(None, "unknown client");
         return Err(refused());
     };
     if client.metadata.token_endpoint_auth_method == AuthMethod::PrivateKeyJwt {
@@ -51,7 +62,7 @@ pub async fn authenticate_client(
         (None, Shown::Secret(_)) | (Some(_), Shown::Nothing) | (_, Shown::Assertion(_)) => false,
     };
     if !proven {
-        tracing::info!(client_id = client.id, reason = "wrong or missing secret", "client refused");
+        tell_refused(Some(&client.id), "wrong or missing secret");
         return Err(refused());
     }
     Ok(client)
@@ -65,7 +76,7 @@ async fn signed_by(
     from: Option<IpAddr>,
 ) -> Result<Client, ApiError> {
     let refused = |reason: &dyn std::fmt::Display| {
-        tracing::info!(client_id = client.id, %reason, "client refused");
+        tell_refused(Some(&client.id), &reason.to_string());
         ApiError::Client { basic: presented.basic }
     };
     let Shown::Assertion(assertion) = &presented.proof else {
@@ -89,13 +100,16 @@ async fn signed_by(
     let proof = assertion
         .prove(&client.id, &keys, &audience, app.now())
         .map_err(|reason| refused(&reason))?;
-    if proof.old_audience {
+    if proof.old_audience
+        && let Some(left_out) = OLD_AUDIENCE.due()
+    {
         tracing::warn!(
             client_id = client.id,
+            left_out,
             "an assertion was made for the token endpoint and not for the issuer"
         );
     }
-    if app.storage().use_proof(&proof).await? == ProofUse::Replayed {
+    if app.storage().use_proof(&proof, &client.id, app.now()).await? == ProofUse::Replayed {
         app.record(app.event("client_assertion_replayed", Actor::Client).client(&client.id)).await;
         return Err(refused(&"the assertion was used before"));
     }
@@ -163,7 +177,7 @@ impl Presented {
         assertion_type: Option<&str>,
     ) -> Result<Self, ApiError> {
         let refused = |reason: &dyn std::fmt::Display| {
-            tracing::info!(%reason, "client refused");
+            tell_refused(None, &reason.to_string());
             ApiError::Client { basic: false }
         };
         if assertion_type != Some(ASSERTION_TYPE) {

@@ -11,13 +11,16 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::grant::TokenRefused;
 use crate::signing::SigningError;
 use crate::storage::StorageError;
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::rarely::{Rarely, RarelyEach};
 
 /// How long a client should wait when we cannot serve, in seconds.
 const RETRY_AFTER: u64 = 2;
 
 static NO_CLIENT: Rarely = Rarely::new();
 static NOT_READ: Rarely = Rarely::new();
+static CANNOT_SERVE: RarelyEach = RarelyEach::new();
+static REFUSED: RarelyEach = RarelyEach::new();
+static INTERNAL: RarelyEach = RarelyEach::new();
 
 /// Why an endpoint for clients did not do what it was asked.
 #[derive(Debug)]
@@ -63,11 +66,18 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Unavailable(cause) => {
-                tracing::error!(%cause, "the database cannot serve");
+                if let Some(left_out) = CANNOT_SERVE.due(&cause.to_string()) {
+                    tracing::error!(%cause, left_out, "the database cannot serve");
+                }
                 Self::Unavailable
             }
-            StorageError::Busy | StorageError::Gone | StorageError::ClockBehind => {
-                tracing::warn!(cause = %error, "the database cannot serve");
+            StorageError::Busy
+            | StorageError::Gone
+            | StorageError::ClockBehind
+            | StorageError::Full(_) => {
+                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                    tracing::warn!(cause = %error, left_out, "the database cannot serve");
+                }
                 Self::Unavailable
             }
             other => Self::Internal(other.into()),
@@ -181,11 +191,14 @@ impl IntoResponse for ApiError {
         match self {
             Self::Refused(refusal) => {
                 let code = refusal.code();
-                tracing::info!(code = code.as_str(), reason = %refusal, "refused");
+                let reason = refusal.to_string();
+                if let Some(left_out) = REFUSED.due(&reason) {
+                    tracing::info!(code = code.as_str(), reason, left_out, "refused");
+                }
                 let answer = match code {
                     // Every cause looks the same: nothing to learn from probing codes and tokens.
                     ErrorCode::InvalidGrant => error(status(code), code, None),
-                    _ => error(status(code), code, Some(&refusal.to_string())),
+                    _ => error(status(code), code, Some(&reason)),
                 };
                 if code == ErrorCode::TemporarilyUnavailable {
                     return retry(answer, RETRY_AFTER);
@@ -239,7 +252,9 @@ impl IntoResponse for ApiError {
                 RETRY_AFTER,
             ),
             Self::Internal(cause) => {
-                tracing::error!(%cause, "internal error");
+                if let Some(left_out) = INTERNAL.due(&cause.to_string()) {
+                    tracing::error!(%cause, left_out, "internal error");
+                }
                 error(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ServerError, None)
             }
         }

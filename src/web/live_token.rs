@@ -8,6 +8,9 @@ use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::signing::{AccessToken, TokenInvalid};
 use crate::storage::{GrantState, LiveGrant, StorageError};
+use crate::telemetry::rarely::RarelyEach;
+
+static REFUSED: RarelyEach = RarelyEach::new();
 
 /// An access token that is signed by us, for this resource, unexpired, and of a live grant.
 pub struct LiveToken {
@@ -35,13 +38,17 @@ pub async fn verify(
     let claims = match verified {
         Ok(claims) => claims,
         Err(reason) => {
-            tracing::info!(%reason, resource = resource.id, "access token refused");
+            if let Some(left_out) = REFUSED.due(&reason.to_string()) {
+                tracing::info!(%reason, resource = resource.id, left_out, "access token refused");
+            }
             return Ok(None);
         }
     };
     let GrantState::Live(grant) = app.storage().recent_grant(&claims.grant_id, now).await? else {
         let reason = "the grant has ended";
-        tracing::info!(grant_id = claims.grant_id, reason, "access token refused");
+        if let Some(left_out) = REFUSED.due(reason) {
+            tracing::info!(grant_id = claims.grant_id, reason, left_out, "access token refused");
+        }
         return Ok(None);
     };
     let agrees = grant.client_id == claims.client_id

@@ -14,7 +14,11 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::{Destination, ReturnAddress, ReturnRefused, destination};
 use crate::storage::{ShutOut, StorageError};
 use crate::telemetry::new_reference;
+use crate::telemetry::rarely::RarelyEach;
 use crate::upstream::UpstreamError;
+
+static SHOWN: RarelyEach = RarelyEach::new();
+static REFUSED: RarelyEach = RarelyEach::new();
 
 /// The language a person reads.
 pub fn language(headers: &HeaderMap) -> Language {
@@ -64,12 +68,16 @@ impl PageError {
         reason: &dyn std::fmt::Display,
     ) -> Self {
         let reference = new_reference();
-        if status.is_server_error() {
-            tracing::error!(reference, status = status.as_u16(), %reason, "page shown");
-        } else {
-            tracing::info!(reference, status = status.as_u16(), %reason, "page shown");
-        }
         let reason = reason.to_string();
+        // The audit event of the page has the reference as well.
+        if let Some(left_out) = SHOWN.due(&reason) {
+            let status_code = status.as_u16();
+            if status.is_server_error() {
+                tracing::error!(reference, status = status_code, reason, left_out, "page shown");
+            } else {
+                tracing::info!(reference, status = status_code, reason, left_out, "page shown");
+            }
+        }
         Self { status, message, reference, reason, language: language(headers) }
     }
 
@@ -84,7 +92,8 @@ impl PageError {
             StorageError::Unavailable(_)
             | StorageError::Busy
             | StorageError::Gone
-            | StorageError::ClockBehind => Self::new(
+            | StorageError::ClockBehind
+            | StorageError::Full(_) => Self::new(
                 headers,
                 StatusCode::SERVICE_UNAVAILABLE,
                 Message::TemporarilyUnavailable,
@@ -257,8 +266,10 @@ pub fn refuse(
 ) -> Response {
     let reference = new_reference();
     let code = refusal.code().as_str();
-    tracing::info!(reference, code, reason = %refusal, "authorization refused");
     let reason = refusal.to_string();
+    if let Some(left_out) = REFUSED.due(&reason) {
+        tracing::info!(reference, code, reason, left_out, "authorization refused");
+    }
     let url = back.with_error(refusal.code(), Some(&reason));
     let address = back.address.as_str();
     let told_directly = match destination(address) {

@@ -14,6 +14,9 @@ use super::params::Params;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::secret::{ClientSecret, SecretHash};
+use crate::telemetry::rarely::Rarely;
+
+static REFUSED: Rarely = Rarely::new();
 
 /// Longest credentials read.
 const MAX: usize = 4096;
@@ -41,7 +44,10 @@ pub fn authenticate_resource<'a>(
         (None, _, _) => None,
     };
     found.ok_or_else(|| {
-        tracing::info!(reason = "unknown resource or wrong secret", "introspection refused");
+        if let Some(left_out) = REFUSED.due() {
+            let reason = "unknown resource or wrong secret";
+            tracing::info!(reason, left_out, "introspection refused");
+        }
         ApiError::Client { basic: true }
     })
 }

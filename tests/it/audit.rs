@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis::oauth::sealed::Purpose;
 use portcullis::storage::{AuditFilter, AuditLine, ChainBroken, SETTLED_AT_ONCE};
 use portcullis::telemetry::audit::AuditEvent;
 
@@ -309,4 +310,84 @@ async fn replicas_that_settle_at_once_make_one_chain() {
     let verified = app.storage().verify_audit().await.unwrap().unwrap();
 
     assert_eq!((verified.head.seq, verified.unsettled), (16, 0));
+}
+
+/// Who has the database alone can write a line; only who has the key can have recorded it.
+#[tokio::test]
+async fn a_line_that_somebody_inserts_into_the_database_is_reported_and_not_chained() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    let real =
+        "SELECT id, at, event, actor, client_id, subject, resource, grant_id, reference, detail
+                FROM audit_events WHERE event = 'code_issued'";
+    // Of its own making, a copy of a line, and a line that was recorded and then changed.
+    app.tokens_of("bob").await;
+    for forged in [
+        "INSERT INTO audit_events (id, at, event, actor, detail)
+         VALUES ('0forged1', 1795219200000, 'client_trusted', 'admin oidc:demo-alice', '{}')"
+            .to_owned(),
+        format!(
+            "INSERT INTO audit_events
+                 (id, at, event, actor, client_id, subject, resource, grant_id, reference, detail)
+             SELECT 'forged2', at, event, actor, client_id, 'oidc:demo-alice', resource, grant_id,
+                    reference, detail FROM ({real}) AS line LIMIT 1"
+        ),
+        "UPDATE audit_events SET subject = 'oidc:demo-alice' WHERE id =
+             (SELECT MAX(id) FROM audit_events WHERE seq IS NULL AND event = 'code_redeemed')"
+            .to_owned(),
+    ] {
+        app.database.execute(&forged).await;
+        settled(&app).await;
+        let found = app.storage().verify_audit().await.unwrap().unwrap_err();
+        assert!(found.to_string().contains("was not recorded by this server"), "{found}");
+        let chained =
+            "SELECT COUNT(*) FROM audit_events WHERE id LIKE '%forged%' AND seq IS NOT NULL";
+        assert_eq!(app.database.number(chained).await, 0);
+        app.database.execute("DELETE FROM audit_events WHERE seq IS NULL").await;
+        app.tokens_of("bob").await;
+    }
+    settled(&app).await;
+    app.storage().verify_audit().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn lines_of_a_version_before_row_macs_are_taken_up_once() {
+    let mut app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    settled(&app).await;
+    let head = app.storage().verify_audit().await.unwrap().unwrap().head;
+    app.tokens_of("bob").await;
+    // As the version before leaves it: lines without a MAC of their own, and ends that count nothing.
+    let seq = head.seq.to_string();
+    let parts: [&[u8]; 3] = [b"audit_head", seq.as_bytes(), head.mac.as_bytes()];
+    let proof = app.storage().sealer().mac(Purpose::Audit, &parts);
+    app.stop().await;
+    app.database
+        .execute("UPDATE audit_events SET row_mac = NULL, mac = NULL, seq = NULL WHERE seq > 4")
+        .await;
+    let mark = format!("{seq} {} {proof}", head.mac);
+    app.database
+        .execute(&format!("UPDATE installation SET value = '{mark}' WHERE name = 'audit_head'"))
+        .await;
+
+    app.restart().await;
+    settled(&app).await;
+    let verified = app.storage().verify_audit().await.unwrap().unwrap();
+    assert_eq!((verified.first, verified.head.seq, verified.unsettled), (1, 7, 0));
+    assert!((7 * 400..7 * 1000).contains(&verified.bytes), "{verified:?}");
+
+    // That was for once.
+    app.database
+        .execute(
+            "INSERT INTO audit_events (id, at, event, actor, detail)
+             VALUES ('f', 1795219200000, 'client_trusted', 'server', '{}')",
+        )
+        .await;
+    app.restart().await;
+    settled(&app).await;
+    let found = app.storage().verify_audit().await.unwrap().unwrap_err();
+    assert_eq!(found, ChainBroken::NotRecorded { id: "f".to_owned() });
+    let told = AuditFilter { event: "audit_line_refused".to_owned(), ..Default::default() };
+    assert!(lines(&app, told).await.len() <= 1);
 }

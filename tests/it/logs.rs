@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::client::{McpClient, Tokens, random_part};
-use crate::harness::{TestApp, logs};
+use crate::harness::client::{McpClient, Server, Tokens, random_part};
+use crate::harness::process::Served;
+use crate::harness::{Setup, TestApp, logs, todo_resource};
 
 #[tokio::test]
 async fn lg_01_no_secret_reaches_the_log() {
@@ -69,4 +70,72 @@ async fn lg_01_no_secret_reaches_the_log() {
     let sent: Vec<&str> = log.lines().filter(|line| line.contains("canary")).collect();
     assert_eq!(sent, Vec::<&str>::new(), "what somebody sent is in the log");
     assert!(!log.contains("alice@example.com"), "an address is in the log");
+}
+
+/// What anybody can bring about any number of times must not fill the disk that the log is on.
+#[tokio::test]
+async fn a_flood_of_garbage_is_a_line_a_second_of_each_kind() {
+    let mut server = Served::prepared().await;
+    let secret = "introspection_secret = \"an introspection secret of 32 characters\"".to_owned();
+    let setup = Setup { resource: secret, ..Setup::default() };
+    let with_secret = todo_resource(&server.todo, &setup);
+    let without = todo_resource(&server.todo, &Setup::default());
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let text = text.replace(&without, &with_secret);
+    std::fs::write(&server.config, format!("{text}\n[limits]\nrequest_rates = false\n")).unwrap();
+    server.launch();
+    let client = McpClient::register(&server).await;
+    let id = client.id.as_str();
+    let at = |path: &str| server.place().at(path);
+    let http = &server.http;
+    let origin = [("origin", "https://evil.example")];
+    let bearer = [("authorization", "Bearer eyJhbGciOiJFUzI1NiJ9.e30.AAAA")];
+    let unknown = [("client_id", "nobody"), ("grant_type", "refresh_token")];
+    let wrong = [("client_id", id), ("client_secret", "wrong")];
+    let code = [("client_id", id), ("grant_type", "authorization_code"), ("code", "ac_0.0")];
+    let refresh = [("client_id", id), ("grant_type", "refresh_token"), ("refresh_token", "x")];
+    let assertion = [("client_assertion_type", "x"), ("client_assertion", "x.y.z")];
+    let asked = [("client_id", "x"), ("client_secret", "wrong"), ("token", "x")];
+    let not_ours = [("logout_token", "x.y.z")];
+    let nothing = json!({});
+
+    // What is sent, and what the log says of it.
+    let start = tokio::time::Instant::now();
+    let kinds = [
+        "access token refused",
+        "gateway request refused",
+        "reason=\"unknown client\"",
+        "reason=\"wrong or missing secret\"",
+        "the authorization code is not known",
+        "the refresh token is not known",
+        "client_assertion_type is missing",
+        "introspection refused",
+        "the message is not accepted",
+        "code=\"invalid_redirect_uri\"",
+        "authorization refused",
+    ];
+    for _ in 0..60 {
+        http.get(&at("/authorize?client_id=unknown")).await.assert_page(400);
+        http.get(&at("/auth/callback?state=x")).await.assert_page(403);
+        http.send("GET", &at("/mcp"), &bearer, "").await.assert_status(401);
+        http.send("GET", &at("/mcp"), &origin, "").await.assert_status(403);
+        http.post_form(&at("/token"), &unknown, &[]).await.assert_status(401);
+        http.post_form(&at("/token"), &wrong, &[]).await.assert_status(401);
+        http.post_form(&at("/token"), &code, &[]).await.assert_status(400);
+        http.post_form(&at("/token"), &refresh, &[]).await.assert_status(400);
+        http.post_form(&at("/token"), &assertion, &[]).await.assert_status(401);
+        http.post_form(&at("/introspect"), &asked, &[]).await.assert_status(401);
+        http.post_form(&at("/backchannel-logout"), &not_ours, &[]).await.assert_status(400);
+        http.post_json(&at("/register"), &nothing, &[]).await.assert_status(400);
+        let refused = client.authorize_url(&[("response_type", "token")]);
+        client.browser.get(&refused).await;
+    }
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
+    for kind in kinds {
+        let told = server.logged(kind);
+        assert!(told <= seconds + 2, "{kind}: {told} lines in {seconds} seconds");
+        println!("{kind}: {told}");
+    }
+    let pages = server.logged("\"page shown\"") + server.logged("page shown");
+    assert!(pages <= 2 * (seconds + 2), "{pages} pages in {seconds} seconds");
 }

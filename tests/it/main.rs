@@ -53,6 +53,7 @@ mod admin_people;
 mod admin_servers;
 mod audit;
 mod backup;
+mod budgets;
 mod canaries;
 mod clock_jumps;
 mod connections;

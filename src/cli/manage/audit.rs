@@ -32,9 +32,9 @@ pub(in crate::cli) enum Command {
         after_help = "Examples:\n  portcullis audit export > audit.jsonl\n  portcullis audit export --format csv --since 2026-11-01 > november.csv"
     )]
     Export(Export),
-    /// Prove that no line was changed, removed or moved; exit code 0 it holds, 2 it is broken, 3 could not be told
+    /// Prove that no line was changed, removed, inserted or moved; exit code 0 it holds, 2 it is broken, 3 could not be told
     #[command(
-        after_help = "Examples:\n  portcullis audit verify\n  portcullis audit verify --expect 4711:pHs1…\n\nKeep the printed head elsewhere: with --expect, a database that was put back to an older state shows, too."
+        after_help = "Examples:\n  portcullis audit verify\n  portcullis audit verify --expect 4711:pHs1…\n\nKeep the printed head elsewhere: with --expect, a database that was put back to an older state shows, too.\n\nLines that the server itself removed (audit.retention, limits.audit_size) are counted, and the chain is proved\nacross them: nobody without the secret key can remove a line like that."
     )]
     Verify(Verify),
 }
@@ -246,7 +246,7 @@ async fn verify(desk: &Desk, expect: Option<&ChainHead>) -> Result<Answer, Troub
         code: BROKEN,
     };
     // What is not chained yet is chained first: the head that is printed covers everything.
-    while desk.storage.settle_audit().await? > 0 {}
+    while desk.storage.settle_audit_and_tell(&desk.clock).await? > 0 {}
     let verified = match desk.storage.verify_audit().await? {
         Ok(verified) => verified,
         Err(found) => return Ok(broken(found.to_string())),
@@ -257,9 +257,15 @@ async fn verify(desk: &Desk, expect: Option<&ChainHead>) -> Result<Answer, Troub
         return Ok(broken(found));
     }
     let head = format!("{}:{}", verified.head.seq, verified.head.mac);
-    let lines = verified.head.seq - verified.first + 1;
+    let lines = verified.head.seq - verified.first + 1 - verified.removed_between;
+    let removed = match verified.removed {
+        0 => String::new(),
+        removed => {
+            format!("The server has removed {removed} lines so far, as old or as too many.\n")
+        }
+    };
     let text = format!(
-        "The chain holds: {lines} lines, from {} to {}.\nhead  {head}\n\n\
+        "The chain holds: {lines} lines, from {} to {}.\n{removed}head  {head}\n\n\
          Keep the head elsewhere, and give it to --expect next time.\n",
         verified.first, verified.head.seq
     );
@@ -267,6 +273,9 @@ async fn verify(desk: &Desk, expect: Option<&ChainHead>) -> Result<Answer, Troub
         "holds": true,
         "first": verified.first,
         "last": verified.head.seq,
+        "lines": lines,
+        "removed": verified.removed,
+        "bytes": verified.bytes,
         "unsettled": verified.unsettled,
         "head": head,
     });

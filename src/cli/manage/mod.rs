@@ -178,7 +178,8 @@ where
         let desk = Desk { storage, config, clock: Clock::System };
         let answer = work(&desk).await;
         // With no server running, nobody else chains what this wrote.
-        while desk.storage.settle_audit().await.is_ok_and(|settled| settled > 0) {}
+        let settle = || desk.storage.settle_audit_and_tell(&desk.clock);
+        while settle().await.is_ok_and(|settled| settled > 0) {}
         desk.storage.close().await;
         answer
     })

@@ -319,6 +319,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         code_attempts: r.number("limits.code_attempts", 5, 1, 100),
         grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
         database_size: r.number("limits.database_size", 2_147_483_648, 1_048_576, 1 << 46),
+        audit_size: r.number("limits.audit_size", 1_073_741_824, 65_536, 1 << 46),
         database_log: r.number("limits.database_log", 67_108_864, 0, 1 << 46),
         sweep_rows: r.number("limits.sweep_rows", 500, 1, 100_000),
         upstream_requests: r.number("limits.upstream_requests", 32, 1, 10_000),

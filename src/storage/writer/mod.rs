@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Whoever had to wait long for the turn still waits so long for a lock of another process, unless it is
 /// known already that it is not let go.
 const AT_LEAST: Duration = Duration::from_millis(500);
+/// Pages that one step adds at most, generously: until so many may be filled, nothing is measured.
+const PAGES_OF_A_STEP: i64 = 64;
 /// Pages beyond the limit (16 MiB), for steps that end grants or make room: a full database must not keep
 /// anybody from cutting an access off.
 const RESERVE: i64 = 4096;
@@ -102,6 +104,10 @@ struct Desk {
     sizes: Option<Sizes>,
     /// What the connection has been told of that.
     told_sizes: Option<Sizes>,
+    /// Pages in use when they were last counted.
+    used_pages: i64,
+    /// Steps since then.
+    steps_since: i64,
     /// How long a step waits, from its beginning, while another process holds the lock.
     patience: Duration,
     /// The last step that waited for that lock did not get it.
@@ -182,6 +188,8 @@ impl Writer {
             options,
             sizes: None,
             told_sizes: None,
+            used_pages: i64::MAX / 2, // not counted yet
+            steps_since: 0,
             patience,
             locked_out: false,
             shared: None,
@@ -296,6 +304,18 @@ impl Step {
         Ok(self.desk.limit(RESERVE).await?)
     }
 
+    /// Whether less than this share of the file, in percent, is in use.
+    pub(super) async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, StorageError> {
+        Ok(self.desk.is_filled_less_than(percent).await?)
+    }
+
+    /// Pages in use now, and how many there may be; `None` without a limit.
+    pub(super) async fn pages(&mut self) -> Result<Option<(i64, i64)>, StorageError> {
+        let Some(sizes) = self.desk.sizes else { return Ok(None) };
+        self.desk.count_pages().await?;
+        Ok(Some((self.desk.used_pages, sizes.most_pages)))
+    }
+
     /// Ends the step and returns when it is durable: with the commit that it shares.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         let Some(shared) = &mut self.desk.shared else {
@@ -347,6 +367,7 @@ impl Drop for Step {
 impl Desk {
     /// Opens a savepoint for a step, and the transaction around it when none is open.
     async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
+        self.steps_since += 1;
         if self.broken {
             self.connection = connect(&self.options).await?;
             self.told_sizes = None;
@@ -418,6 +439,25 @@ impl Desk {
             size::limit(&mut self.connection, sizes).await?;
             self.told_sizes = Some(sizes);
         }
+        Ok(())
+    }
+
+    /// Whether less than this share of the file, in percent, is in use. Pages are counted only where the
+    /// steps since the last time could have filled it.
+    async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, sqlx::Error> {
+        let Some(sizes) = self.sizes else { return Ok(true) };
+        let most = sizes.most_pages.saturating_mul(percent) / 100;
+        let at_most = self.used_pages.saturating_add(self.steps_since * PAGES_OF_A_STEP);
+        if at_most < most {
+            return Ok(true);
+        }
+        self.count_pages().await?;
+        Ok(self.used_pages < most)
+    }
+
+    async fn count_pages(&mut self) -> Result<(), sqlx::Error> {
+        self.used_pages = size::used_pages(&mut self.connection).await?;
+        self.steps_since = 0;
         Ok(())
     }
 

@@ -182,6 +182,7 @@ struct Numbers {
 /// Numbers that are looked up when somebody asks for them.
 struct Now {
     ready: Gauge,
+    database_room: Gauge,
     upstream_paused: Gauge,
     clients: Gauge,
     clients_limit: Gauge,
@@ -200,6 +201,8 @@ struct Now {
 pub struct Snapshot {
     /// `/ready` says yes.
     pub ready: bool,
+    /// What the database has room for: 0 nothing, 1 no sign-ins, 2 no registrations, 3 everything.
+    pub database_room: u8,
     /// The identity provider is left alone for a moment after failures.
     pub upstream_paused: bool,
     /// Registered clients; `None` when the database cannot tell.
@@ -436,6 +439,9 @@ impl Now {
             gauge
         };
         let ready = gauge("ready", "1 while /ready says yes");
+        let help =
+            "Room of the database: 3 enough, 2 not for registrations, 1 nor for sign-ins, 0 none";
+        let database_room = gauge("database_room", help);
         let upstream_paused =
             gauge("upstream_paused", "1 while the identity provider is left alone after failures");
         let clients = gauge("clients", "Clients that registered themselves");
@@ -458,6 +464,7 @@ impl Now {
         r.register("signing_key_signs_from_timestamp", help, key_signs_from.clone());
         Self {
             ready,
+            database_room,
             upstream_paused,
             clients,
             clients_limit,
@@ -474,6 +481,7 @@ impl Now {
 
     fn set(&self, snapshot: &Snapshot) {
         self.ready.set(i64::from(snapshot.ready));
+        self.database_room.set(i64::from(snapshot.database_room));
         self.upstream_paused.set(i64::from(snapshot.upstream_paused));
         if let Some(clients) = snapshot.clients {
             self.clients.set(clients);

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use portcullis::clock::Clock;
 use portcullis::demo::{IdentityProvider, TodoServer};
@@ -49,6 +50,8 @@ pub(crate) struct Served {
     /// What the next starts get besides.
     pub env: Vec<(&'static str, String)>,
     stopped: Option<oneshot::Receiver<()>>,
+    /// What the process has logged since it serves.
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Served {
@@ -67,7 +70,7 @@ impl Served {
         Self::around(&Setup::default()).await
     }
 
-    async fn with(setup: &Setup) -> Self {
+    pub(crate) async fn with(setup: &Setup) -> Self {
         let mut served = Self::around(setup).await;
         served.launch();
         served
@@ -93,7 +96,8 @@ impl Served {
         let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
         std::fs::write(&config, text).unwrap();
         let http = Http::default();
-        Self { url, idp, todo, database, http, config, child: None, env: Vec::new(), stopped: None }
+        let (child, env, stopped, log) = (None, Vec::new(), None, Arc::default());
+        Self { url, idp, todo, database, http, config, child, env, stopped, log }
     }
 
     /// Starts the process and returns when it serves.
@@ -132,9 +136,11 @@ impl Served {
         }
         // Somebody has to read on, or the process blocks when the pipe is full.
         let (stopped, until_stopped) = oneshot::channel();
+        let log = Arc::clone(&self.log);
         std::thread::spawn(move || {
             let mut stopped = Some(stopped);
             for line in lines.lines().map_while(Result::ok) {
+                log.lock().unwrap().push(line.clone());
                 if line.contains("stopped at ") {
                     let _ = stopped.take().map(|stopped| stopped.send(()));
                 }
@@ -142,6 +148,11 @@ impl Served {
         });
         self.stopped = Some(until_stopped);
         self.child = Some(child);
+    }
+
+    /// The lines of the log that have this in them, so far.
+    pub(crate) fn logged(&self, part: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(part)).count()
     }
 
     /// Sends it a signal and lets it go on.

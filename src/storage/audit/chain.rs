@@ -1,0 +1,584 @@
+//! The chain of the audit trail: each line under an HMAC over itself and the HMAC of the line before it. The
+//! key is not in the database, so a changed, removed, inserted or reordered line breaks the chain.
+//!
+//! The two ends of the chain are marks in the table of facts about the installation, and runs of lines that
+//! were removed are rows of `audit_gaps`; both carry a MAC, so that only a server can shorten the chain.
+//! What the chain cannot show: a line removed before it was chained, and a whole database put back to an
+//! older state. For that, keep the head that `portcullis audit verify` prints.
+
+use sqlx::AssertSqlSafe;
+use sqlx::any::AnyRow;
+
+use super::trim::WEIGHT;
+use super::{AuditLine, COLUMNS, read_line};
+use crate::clock::Clock;
+use crate::oauth::sealed::{Purpose, Sealer};
+use crate::storage::{Step, Storage, StorageError, column};
+use crate::telemetry::audit::{Actor, AuditEvent};
+
+/// Lines settled in one step: the more, the fewer pages for each, and the longer everybody else waits.
+pub const SETTLED_AT_ONCE: u64 = 500;
+/// Lines read at once.
+pub(super) const BATCH: i64 = 200;
+/// Lines chained by one statement: a statement each would keep the writer from everybody else.
+const AT_ONCE: usize = 100;
+pub(super) const HEAD: &str = "audit_head";
+pub(super) const START: &str = "audit_start";
+/// In place of the MAC of a line that no server has recorded.
+const REFUSED: &str = "refused";
+/// Attempts to walk a chain whose beginning moves meanwhile.
+const WALKS: u32 = 5;
+
+/// The last line of the chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainHead {
+    /// Its place; 0 when there is none.
+    pub seq: i64,
+    /// Its MAC.
+    pub mac: String,
+}
+
+/// The chain holds.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The first line that is still there, or could be.
+    pub first: i64,
+    /// The last line.
+    pub head: ChainHead,
+    /// Lines that are not chained yet.
+    pub unsettled: i64,
+    /// Lines that were removed so far, because of their age or to keep the trail at its size.
+    pub removed: i64,
+    /// Of these, how many stood between lines that are still there.
+    pub removed_between: i64,
+    /// What the lines take in the database, estimated.
+    pub bytes: i64,
+}
+
+/// Where the chain breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainBroken {
+    /// A line is gone.
+    #[error("line {0} is missing")]
+    Missing(i64),
+    /// A line is not what was written, or stands in another place.
+    #[error("line {seq} (id {id}) was changed or moved")]
+    Changed {
+        /// Its place.
+        seq: i64,
+        /// Its id.
+        id: String,
+    },
+    /// The mark of the first or the last line is not ours.
+    #[error("the mark of the chain's {0} was changed")]
+    Mark(&'static str),
+    /// A line that is not chained does not carry our MAC.
+    #[error(
+        "the line with id {id} was not recorded by this server, or was changed before it was chained"
+    )]
+    NotRecorded {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// An end of the chain, as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The line at this end: the last one, or the one before the first.
+    pub(super) line: ChainHead,
+    /// At the head: what all lines took that were ever chained. At the start: what the removed ones took.
+    pub(super) bytes: i64,
+    /// The same, of lines of anonymous callers alone.
+    pub(super) anonymous: i64,
+    /// Lines removed.
+    pub(super) removed: i64,
+    /// Written by a version that did not count, nor prove lines before they were chained.
+    uncounted: bool,
+}
+
+/// What verifying and removing lines have in common: from line to line, over gaps.
+pub(super) struct Walk<'a> {
+    storage: &'a Storage,
+    pub(super) last: ChainHead,
+    pub(super) in_gaps: i64,
+}
+
+impl Walk<'_> {
+    /// Goes on to a line, which must be the next one.
+    pub(super) async fn go_on(
+        &mut self,
+        line: &AuditLine,
+        mac: &str,
+    ) -> Result<Result<(), ChainBroken>, StorageError> {
+        let seq = line.seq.unwrap_or_default();
+        if seq > self.last.seq + 1 && !self.cross_gap(seq).await? {
+            return Ok(Err(ChainBroken::Missing(self.last.seq + 1)));
+        }
+        let expected = chain(&self.storage.sealer, &self.last.mac, seq, line);
+        if seq != self.last.seq + 1 || mac != expected {
+            return Ok(Err(ChainBroken::Changed { seq, id: line.id.clone() }));
+        }
+        self.last = ChainHead { seq, mac: expected };
+        Ok(Ok(()))
+    }
+
+    /// Crosses the gap after the last line, as far as before `seq`.
+    async fn cross_gap(&mut self, seq: i64) -> Result<bool, StorageError> {
+        while self.last.seq + 1 < seq {
+            match self.storage.gap_at(self.last.seq + 1).await? {
+                Some(gap) if gap.last.seq < seq => {
+                    self.in_gaps += gap.last.seq - self.last.seq;
+                    self.last = gap.last;
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A run of lines that were removed.
+pub(super) struct Gap {
+    pub(super) first: i64,
+    pub(super) last: ChainHead,
+}
+
+/// The MAC of a line from when it is recorded until it is chained.
+pub(super) fn row_mac(sealer: &Sealer, line: &AuditLine) -> String {
+    mac_of(sealer, b"row", "", line)
+}
+
+/// The MAC of a line in the chain.
+pub(super) fn chain(sealer: &Sealer, before: &str, seq: i64, line: &AuditLine) -> String {
+    mac_of(sealer, before.as_bytes(), &seq.to_string(), line)
+}
+
+fn mac_of(sealer: &Sealer, before: &[u8], seq: &str, line: &AuditLine) -> String {
+    let at = line.at.to_string();
+    let optional = |text: &Option<String>| match text {
+        None => vec![0],
+        Some(text) => [&[1], text.as_bytes()].concat(),
+    };
+    let (client_id, subject) = (optional(&line.client_id), optional(&line.subject));
+    let (resource, grant_id) = (optional(&line.resource), optional(&line.grant_id));
+    let reference = optional(&line.reference);
+    let parts: [&[u8]; 12] = [
+        before,
+        seq.as_bytes(),
+        line.id.as_bytes(),
+        at.as_bytes(),
+        line.event.as_bytes(),
+        line.actor.as_bytes(),
+        &client_id,
+        &subject,
+        &resource,
+        &grant_id,
+        &reference,
+        line.detail.as_bytes(),
+    ];
+    sealer.mac(Purpose::Audit, &parts)
+}
+
+/// Writes places in the chain: row id, number, link. Answers how many lines were there to be settled.
+async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<u64, StorageError> {
+    let rows: Vec<String> = (0..links.len())
+        .map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3))
+        .collect();
+    let sql = format!(
+        "UPDATE audit_events SET seq = link.column2, mac = link.column3, row_mac = NULL
+         FROM (VALUES {}) AS link WHERE id = link.column1",
+        rows.join(", ")
+    );
+    let mut update = sqlx::query(AssertSqlSafe(sql)); // placeholders alone
+    for (id, seq, mac) in links {
+        update = update.bind(id).bind(seq).bind(mac);
+    }
+    Ok(update.persistent(false).execute(&mut **step).await?.rows_affected())
+}
+
+/// Moves the mark of an end of the chain; `false` when somebody else has moved it since it was read.
+pub(super) async fn move_mark(
+    step: &mut Step,
+    name: &str,
+    from: Option<&str>,
+    to: &str,
+) -> Result<bool, StorageError> {
+    let moved = match from {
+        None => sqlx::query(
+            "INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        ),
+        Some(_) => sqlx::query("UPDATE installation SET value = $2 WHERE name = $1 AND value = $3"),
+    };
+    let moved = moved.bind(name).bind(to);
+    let moved = match from {
+        None => moved,
+        Some(from) => moved.bind(from),
+    };
+    Ok(moved.execute(&mut **step).await?.rows_affected() == 1)
+}
+
+/// Lines that the chain takes up, and those that it does not.
+#[derive(Default)]
+struct Sorted {
+    links: Vec<(String, i64, String)>,
+    refused: Vec<String>,
+}
+
+impl Storage {
+    /// Chains lines that are not chained yet, [`SETTLED_AT_ONCE`] at most, and answers how many it dealt
+    /// with. Of replicas that settle at once, one succeeds and the others find nothing to do.
+    pub async fn settle_audit(&self) -> Result<u64, StorageError> {
+        self.settle(None).await
+    }
+
+    /// The same; a line that no server has recorded is told of in the trail.
+    pub async fn settle_audit_and_tell(&self, clock: &Clock) -> Result<u64, StorageError> {
+        self.settle(Some(clock)).await
+    }
+
+    async fn settle(&self, clock: Option<&Clock>) -> Result<u64, StorageError> {
+        // Read and chained before the step begins, which everybody else waits for. The head comes first:
+        // when it has moved since, what was read of the lines means nothing.
+        let text = self.text_of_mark(HEAD).await?;
+        let head = match &text {
+            None => Mark::default(),
+            Some(text) => self
+                .read_mark(HEAD, text)
+                .filter(|mark| !mark.uncounted)
+                .ok_or_else(|| StorageError::Corrupt("the head of the audit chain".to_owned()))?,
+        };
+        let sql = format!(
+            "SELECT {COLUMNS}, row_mac, {WEIGHT} AS weight FROM audit_events
+             WHERE seq IS NULL AND (row_mac IS NULL OR row_mac <> '{REFUSED}') ORDER BY id LIMIT $1"
+        );
+        let most = i64::try_from(SETTLED_AT_ONCE).unwrap_or(i64::MAX);
+        let rows = self.look_up_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let (sorted, head) = self.link(head, &rows, true)?;
+        if !self.store_links(text.as_deref(), &head, &sorted, clock).await? {
+            return Ok(0);
+        }
+        Ok(rows.len() as u64)
+    }
+
+    /// Where lines come in the chain after `head`, and the head after them. With `proven`, lines that carry
+    /// no MAC of ours come nowhere.
+    fn link(
+        &self,
+        mut head: Mark,
+        rows: &[AnyRow],
+        proven: bool,
+    ) -> Result<(Sorted, Mark), StorageError> {
+        let mut sorted = Sorted::default();
+        for row in rows {
+            let line = read_line(row)?;
+            if proven && !self.is_recorded(row, &line)? {
+                sorted.refused.push(line.id);
+                continue;
+            }
+            let weight: i64 = column(row, "weight")?;
+            head.bytes += weight;
+            if line.is_anonymous() {
+                head.anonymous += weight;
+            }
+            let seq = head.line.seq + 1;
+            head.line = ChainHead { seq, mac: chain(&self.sealer, &head.line.mac, seq, &line) };
+            sorted.links.push((line.id, seq, head.line.mac.clone()));
+        }
+        Ok((sorted, head))
+    }
+
+    /// Whether a server recorded this line, which is not chained, as it is.
+    fn is_recorded(&self, row: &AnyRow, line: &AuditLine) -> Result<bool, StorageError> {
+        let mac: Option<String> = column(row, "row_mac")?;
+        Ok(mac.is_some_and(|mac| mac == row_mac(&self.sealer, line)))
+    }
+
+    async fn store_links(
+        &self,
+        before: Option<&str>,
+        head: &Mark,
+        sorted: &Sorted,
+        clock: Option<&Clock>,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        // Locks the head: a replica that comes second waits here, and finds it moved.
+        if !move_mark(&mut step, HEAD, before, &self.mark(HEAD, head)).await? {
+            return Ok(false);
+        }
+        let mut settled = 0;
+        for links in sorted.links.chunks(AT_ONCE) {
+            settled += set_links(&mut step, links).await?;
+        }
+        if settled != sorted.links.len() as u64 {
+            return Ok(false); // a line went away meanwhile; the next attempt chains what there is
+        }
+        for id in &sorted.refused {
+            let refused =
+                sqlx::query("UPDATE audit_events SET row_mac = $2 WHERE id = $1 AND seq IS NULL");
+            refused.bind(id).bind(REFUSED).execute(&mut *step).await?;
+        }
+        if let Some(first) = sorted.refused.first() {
+            tracing::error!(
+                id = first,
+                lines = sorted.refused.len(),
+                "lines of the audit trail were not recorded by this server: somebody writes into the database"
+            );
+            if let Some(clock) = clock {
+                let event = AuditEvent::new("audit_line_refused", Actor::Server, clock);
+                let event = event.with("lines", sorted.refused.len()).with("first", first.as_str());
+                step.record(event).await?;
+            }
+        }
+        step.commit().await?;
+        Ok(true)
+    }
+
+    /// Chains what a version has left that did not prove lines before they were chained, and counts what all
+    /// lines take; at the start, once. From then on no line without a MAC is chained.
+    pub(in crate::storage) async fn adopt_audit_trail(&self) -> Result<(), StorageError> {
+        loop {
+            let text = self.text_of_mark(HEAD).await?;
+            let head = match &text {
+                None => Some(Mark { uncounted: true, ..Mark::default() }),
+                Some(text) => self.read_mark(HEAD, text),
+            };
+            // A head that is not ours is for the settling and `audit verify` to tell.
+            let Some(head) = head.filter(|head| head.uncounted) else { return Ok(()) };
+            let sql = format!(
+                "SELECT {COLUMNS}, row_mac, {WEIGHT} AS weight FROM audit_events
+                 WHERE seq IS NULL AND row_mac IS NULL ORDER BY id LIMIT $1"
+            );
+            let most = i64::try_from(SETTLED_AT_ONCE).unwrap_or(i64::MAX);
+            let rows = self.look_up_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
+            let (sorted, mut head) = self.link(head, &rows, false)?;
+            if rows.is_empty() {
+                (head.bytes, head.anonymous) = self.weigh_audit_trail().await?;
+                head.uncounted = false;
+            }
+            self.store_links(text.as_deref(), &head, &sorted, None).await?;
+        }
+    }
+
+    /// Walks the whole chain. The outer error is the database's; the inner one is what was found.
+    pub async fn verify_audit(&self) -> Result<Result<Verified, ChainBroken>, StorageError> {
+        let mut attempts = 0;
+        loop {
+            let start = self.text_of_mark(START).await?;
+            let verified = self.walk_chain().await?;
+            attempts += 1;
+            // Lines that went while we walked look like missing ones.
+            let same = || async { Ok::<_, StorageError>(self.text_of_mark(START).await? == start) };
+            if verified.is_ok() || attempts >= WALKS || same().await? {
+                return Ok(verified);
+            }
+        }
+    }
+
+    async fn walk_chain(&self) -> Result<Result<Verified, ChainBroken>, StorageError> {
+        let Some(start) = self.stored_mark(START).await? else {
+            return Ok(Err(ChainBroken::Mark("beginning")));
+        };
+        let Some(head) = self.stored_mark(HEAD).await? else {
+            return Ok(Err(ChainBroken::Mark("end")));
+        };
+        let mut walk = self.walk_from(&start);
+        loop {
+            let rows = self.chained_after(walk.last.seq, BATCH).await?;
+            for row in &rows {
+                if let Err(broken) = walk.go_on(&read_line(row)?, &mac(row)?).await? {
+                    return Ok(Err(broken));
+                }
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+        // The last lines of all may be gone as well.
+        if walk.last.seq < head.line.seq && !walk.cross_gap(head.line.seq + 1).await? {
+            return Ok(Err(ChainBroken::Missing(walk.last.seq + 1)));
+        }
+        // Lines that were settled while we walked are further than the head we read, and hold.
+        if walk.last.seq == head.line.seq && walk.last.mac != head.line.mac {
+            return Ok(Err(ChainBroken::Mark("end")));
+        }
+        let before: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM audit_events WHERE seq IS NOT NULL AND seq <= $1",
+        )
+        .bind(start.line.seq)
+        .fetch_one(&self.pool)
+        .await?;
+        if before > 0 {
+            return Ok(Err(ChainBroken::Mark("beginning")));
+        }
+        let unsettled = match self.check_unsettled().await? {
+            Ok(unsettled) => unsettled,
+            Err(found) => return Ok(Err(found)),
+        };
+        Ok(Ok(Verified {
+            first: start.line.seq + 1,
+            removed: start.removed,
+            removed_between: walk.in_gaps,
+            bytes: (head.bytes - start.bytes).max(0),
+            head: walk.last,
+            unsettled,
+        }))
+    }
+
+    /// Whether all lines that are not chained yet were recorded by a server; how many there are.
+    async fn check_unsettled(&self) -> Result<Result<i64, ChainBroken>, StorageError> {
+        let (mut number, mut after) = (0, String::new());
+        loop {
+            let sql = format!(
+                "SELECT {COLUMNS}, row_mac FROM audit_events WHERE seq IS NULL AND id > $1
+                 ORDER BY id LIMIT $2"
+            );
+            let rows = sqlx::query(AssertSqlSafe(sql)).bind(&after).bind(BATCH);
+            let rows = rows.fetch_all(&self.pool).await?;
+            for row in &rows {
+                let line = read_line(row)?;
+                if !self.is_recorded(row, &line)? {
+                    return Ok(Err(ChainBroken::NotRecorded { id: line.id }));
+                }
+                (number, after) = (number + 1, line.id);
+            }
+            if rows.is_empty() {
+                return Ok(Ok(number));
+            }
+        }
+    }
+
+    /// Whether the line that was the head earlier is still part of a chain that holds. The outer error
+    /// is the database's; the inner one is what was found.
+    pub async fn still_holds(
+        &self,
+        earlier: &ChainHead,
+        verified: &Verified,
+    ) -> Result<Result<(), String>, StorageError> {
+        if earlier.seq > verified.head.seq {
+            let (then, now) = (earlier.seq, verified.head.seq);
+            let found = format!("it ended at line {then} earlier and ends at line {now} now");
+            return Ok(Err(found));
+        }
+        if earlier.seq < verified.first {
+            return Ok(Ok(())); // its time was over, and whoever holds the secret key removed it
+        }
+        let mac: Option<String> = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1")
+            .bind(earlier.seq)
+            .fetch_optional(&self.pool)
+            .await?;
+        let mac = match mac {
+            Some(mac) => Some(mac),
+            // A server removed it. Of a run of removed lines, the MAC of the last one is still known.
+            None => match self.gap_at(earlier.seq).await? {
+                Some(gap) if gap.last.seq == earlier.seq => Some(gap.last.mac),
+                Some(_) => return Ok(Ok(())),
+                None => None,
+            },
+        };
+        if mac.as_deref() == Some(&earlier.mac) {
+            return Ok(Ok(()));
+        }
+        Ok(Err(format!("line {} is not the one that stood there earlier", earlier.seq)))
+    }
+
+    /// The place of the last chained line; 0 when there is none. Whether it is ours is for
+    /// [`Self::verify_audit`] to say.
+    pub async fn audit_head(&self) -> Result<i64, StorageError> {
+        let head: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(seq) FROM audit_events").fetch_one(&self.pool).await?;
+        Ok(head.unwrap_or_default())
+    }
+
+    pub(super) fn walk_from(&self, start: &Mark) -> Walk<'_> {
+        Walk { storage: self, last: start.line.clone(), in_gaps: 0 }
+    }
+
+    /// Chained lines after this place, in order, with what they weigh.
+    pub(super) async fn chained_after(
+        &self,
+        seq: i64,
+        most: i64,
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, mac, {WEIGHT} AS weight FROM audit_events
+             WHERE seq > $1 ORDER BY seq LIMIT $2"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(seq).bind(most);
+        Ok(rows.fetch_all(&self.pool).await?)
+    }
+
+    /// The run of removed lines that this place is in, if a server has made it.
+    pub(super) async fn gap_at(&self, seq: i64) -> Result<Option<Gap>, StorageError> {
+        let gap = sqlx::query(
+            "SELECT first_seq, last_seq, line_mac, mac FROM audit_gaps
+             WHERE first_seq <= $1 ORDER BY first_seq DESC LIMIT 1",
+        );
+        let Some(row) = gap.bind(seq).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let last = ChainHead { seq: column(&row, "last_seq")?, mac: column(&row, "line_mac")? };
+        let gap = Gap { first: column(&row, "first_seq")?, last };
+        let ours = self.mac_of_gap(&gap) == column::<String>(&row, "mac")?;
+        Ok(Some(gap).filter(|gap| ours && gap.last.seq >= seq))
+    }
+
+    pub(super) fn mac_of_gap(&self, gap: &Gap) -> String {
+        let (first, last) = (gap.first.to_string(), gap.last.seq.to_string());
+        let parts = [b"gap".as_slice(), first.as_bytes(), last.as_bytes(), gap.last.mac.as_bytes()];
+        self.sealer.mac(Purpose::Audit, &parts)
+    }
+
+    pub(super) async fn text_of_mark(&self, name: &str) -> Result<Option<String>, StorageError> {
+        let mark = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1");
+        Ok(mark.bind(name).fetch_optional(&self.pool).await?)
+    }
+
+    async fn stored_mark(&self, name: &str) -> Result<Option<Mark>, StorageError> {
+        Ok(match self.text_of_mark(name).await? {
+            // Nothing was removed, or settled, yet. That there are lines all the same is found out
+            // by the walk.
+            None => Some(Mark::default()),
+            Some(mark) => self.read_mark(name, &mark),
+        })
+    }
+
+    /// `seq mac bytes anonymous removed proof`: only the holder of the secret key can move an end of the
+    /// chain, or change what the trail is thought to take.
+    pub(super) fn mark(&self, name: &str, mark: &Mark) -> String {
+        let Mark { line, bytes, anonymous, removed, uncounted } = mark;
+        let seq = line.seq.to_string();
+        let mut parts = vec![name.as_bytes(), seq.as_bytes(), line.mac.as_bytes()];
+        let counts = [bytes, anonymous, removed].map(ToString::to_string);
+        if *uncounted {
+            return format!("{seq} {} {}", line.mac, self.sealer.mac(Purpose::Audit, &parts));
+        }
+        parts.extend(counts.iter().map(String::as_bytes));
+        let proof = self.sealer.mac(Purpose::Audit, &parts);
+        format!("{seq} {} {} {proof}", line.mac, counts.join(" "))
+    }
+
+    pub(super) fn read_mark(&self, name: &str, text: &str) -> Option<Mark> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        let line =
+            |seq: &str, mac: &str| Some(ChainHead { seq: seq.parse().ok()?, mac: mac.to_owned() });
+        let mark = match parts.as_slice() {
+            [seq, mac, _] => Mark { line: line(seq, mac)?, uncounted: true, ..Mark::default() },
+            [seq, mac, bytes, anonymous, removed, _] => Mark {
+                line: line(seq, mac)?,
+                bytes: bytes.parse().ok()?,
+                anonymous: anonymous.parse().ok()?,
+                removed: removed.parse().ok()?,
+                uncounted: false,
+            },
+            _ => return None,
+        };
+        (self.mark(name, &mark) == text).then_some(mark)
+    }
+}
+
+/// The MAC of a chained line, as stored.
+pub(super) fn mac(row: &AnyRow) -> Result<String, StorageError> {
+    Ok(column::<Option<String>>(row, "mac")?.unwrap_or_default())
+}

@@ -1,0 +1,336 @@
+//! Lines that go: when their time is over, and when the trail is larger than `limits.audit_size`. Then
+//! lines that anonymous callers caused go first, wherever they stand, down to a tenth of the size; then the
+//! oldest. No line goes that the chain does not prove, or whoever can write into the database could have the
+//! server remove its traces.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+
+use super::chain::{ChainHead, Gap, Mark, START, chain, mac, move_mark};
+use super::{AuditLine, COLUMNS, read_line};
+use crate::clock::{Clock, Timestamp};
+use crate::storage::{Engine, Step, Storage, StorageError, column};
+use crate::telemetry::audit::{Actor, AuditEvent};
+
+/// What a line takes in the database, with its places in the indexes, estimated from what is in it. It is
+/// calculated by the database and by it alone, so that what is added when a line is chained is what is
+/// subtracted when it goes.
+pub(super) const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(actor)
+     + COALESCE(LENGTH(resource), 0) + COALESCE(48 + 2 * LENGTH(client_id), 0)
+     + COALESCE(48 + 2 * LENGTH(subject), 0) + COALESCE(48 + 2 * LENGTH(grant_id), 0)
+     + COALESCE(16 + 2 * LENGTH(reference), 0) AS BIGINT)";
+/// As the index says it, word for word; and [`AuditLine::is_anonymous`].
+const ANONYMOUS: &str = "subject IS NULL AND grant_id IS NULL AND actor IN ('client', 'person')";
+/// Lines removed in one step, so that nobody waits long for the writer.
+const AT_ONCE: i64 = 500;
+/// Steps of one call.
+const STEPS: u32 = 20;
+
+/// How large the trail may grow.
+pub(in crate::storage) struct AuditSize {
+    bytes: AtomicU64,
+    /// The log knows that lines cannot be removed.
+    told: AtomicBool,
+}
+
+impl Default for AuditSize {
+    fn default() -> Self {
+        Self { bytes: AtomicU64::new(u64::MAX), told: AtomicBool::new(false) }
+    }
+}
+
+impl AuditLine {
+    /// Whether it names neither a person nor a grant, and nobody of ours did it.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.subject.is_none()
+            && self.grant_id.is_none()
+            && matches!(self.actor.as_str(), "client" | "person")
+    }
+}
+
+/// Lines about to go, and what becomes of the beginning of the chain.
+struct Removal {
+    start: Mark,
+    lines: i64,
+    /// The last one.
+    up_to: i64,
+}
+
+impl Removal {
+    fn after(start: &Mark) -> Self {
+        Self { start: start.clone(), lines: 0, up_to: 0 }
+    }
+
+    fn add(&mut self, line: &AuditLine, weight: i64) {
+        self.start.bytes += weight;
+        if line.is_anonymous() {
+            self.start.anonymous += weight;
+        }
+        self.start.removed += 1;
+        self.lines += 1;
+        self.up_to = line.seq.unwrap_or_default();
+    }
+}
+
+impl Storage {
+    /// Lets the trail grow to `bytes`; on SQLite to half of the file at most, which has room for `file`.
+    pub fn limit_audit(&self, bytes: u64, file: u64) {
+        let bytes = match self.engine {
+            Engine::Sqlite => bytes.min(file / 2),
+            Engine::Postgres => bytes,
+        };
+        self.audit_size.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Brings a trail that is larger than it may be back to a little less than that, and answers how many
+    /// lines went. Each step tells of itself in the trail.
+    pub async fn trim_audit(&self, clock: &Clock) -> Result<u64, StorageError> {
+        let most = i64::try_from(self.audit_size.bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        // A line for each step that removes lines must not itself call for the next one.
+        let (mut aim, mut removed) = (most, 0);
+        for _ in 0..STEPS {
+            let Some((start, text, head)) = self.ends().await? else { break };
+            let over = (head.bytes - start.bytes) - aim;
+            if over <= 0 {
+                break;
+            }
+            aim = most - most / 20;
+            let anonymous = head.anonymous - start.anonymous;
+            let gone = if anonymous > most / 10 {
+                let over = over.min(anonymous - most / 10);
+                self.remove_anonymous(&start, text.as_deref(), over, clock).await?
+            } else {
+                let mut left = over;
+                let due = |_: &AuditLine, weight| {
+                    let due = left > 0;
+                    left -= weight;
+                    due
+                };
+                self.remove_oldest(&start, text.as_deref(), due, Some(clock)).await?
+            };
+            removed += gone;
+            if gone == 0 {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes lines older than `retention` from the beginning of the chain.
+    pub(in crate::storage) async fn sweep_audit(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+    ) -> Result<u64, StorageError> {
+        let oldest = now.minus(retention).unix().saturating_mul(1000);
+        let Some((start, text, _)) = self.ends().await? else { return Ok(0) };
+        let due = |line: &AuditLine, _| line.at < oldest;
+        self.remove_oldest(&start, text.as_deref(), due, None).await
+    }
+
+    /// The ends of the chain, and the first one as it is kept; `None` when one of them is not ours.
+    async fn ends(&self) -> Result<Option<(Mark, Option<String>, Mark)>, StorageError> {
+        let (start, head) =
+            (self.text_of_mark(START).await?, self.text_of_mark(super::chain::HEAD).await?);
+        let read = |name, text: &Option<String>| match text {
+            None => Some(Mark::default()),
+            Some(text) => self.read_mark(name, text),
+        };
+        let ends = read(START, &start).zip(read(super::chain::HEAD, &head));
+        Ok(ends.map(|(first, last)| (first, start, last)))
+    }
+
+    /// Removes lines from the beginning of the chain while they are `due`; the mark moves along.
+    async fn remove_oldest(
+        &self,
+        start: &Mark,
+        text: Option<&str>,
+        mut due: impl FnMut(&AuditLine, i64) -> bool,
+        clock: Option<&Clock>,
+    ) -> Result<u64, StorageError> {
+        let mut walk = self.walk_from(start);
+        let mut removal = Removal::after(start);
+        for row in self.chained_after(start.line.seq, AT_ONCE).await? {
+            let (line, weight) = (read_line(&row)?, column(&row, "weight")?);
+            if !due(&line, weight) {
+                break;
+            }
+            if let Err(broken) = walk.go_on(&line, &mac(&row)?).await? {
+                self.tell_broken(&broken.to_string());
+                break;
+            }
+            removal.add(&line, weight);
+        }
+        if removal.lines == 0 {
+            return Ok(0);
+        }
+        removal.start.line = walk.last;
+        let mut step = self.begin_to_make_room().await?;
+        let to = self.mark(START, &removal.start);
+        if !move_mark(&mut step, START, text, &to).await? {
+            return Ok(0); // another replica is at it
+        }
+        for sql in [
+            "DELETE FROM audit_events WHERE seq <= $1",
+            "DELETE FROM audit_gaps WHERE last_seq <= $1",
+        ] {
+            sqlx::query(sql).bind(removal.up_to).execute(&mut *step).await?;
+        }
+        if let Some(clock) = clock {
+            tell(&mut step, &removal, "oldest", clock).await?;
+        }
+        step.commit().await?;
+        Ok(removal.lines.unsigned_abs())
+    }
+
+    /// Removes the oldest lines of anonymous callers that take so many bytes, wherever they stand; gaps are
+    /// left, over which the chain goes on.
+    async fn remove_anonymous(
+        &self,
+        start: &Mark,
+        text: Option<&str>,
+        bytes: i64,
+        clock: &Clock,
+    ) -> Result<u64, StorageError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, mac, {WEIGHT} AS weight FROM audit_events
+             WHERE seq IS NOT NULL AND {ANONYMOUS} AND seq > $1 ORDER BY seq LIMIT $2"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(start.line.seq).bind(AT_ONCE);
+        let rows = rows.fetch_all(&self.pool).await?;
+        let mut removal = Removal::after(start);
+        let mut gaps: Vec<Gap> = Vec::new();
+        for row in &rows {
+            if removal.start.bytes - start.bytes >= bytes {
+                break;
+            }
+            let (line, own) = (read_line(row)?, mac(row)?);
+            let seq = line.seq.unwrap_or_default();
+            let before = match gaps.last() {
+                Some(gap) if gap.last.seq + 1 == seq => Some(gap.last.mac.clone()),
+                _ => self.mac_before(start, seq).await?,
+            };
+            if before.map(|before| chain(&self.sealer, &before, seq, &line)) != Some(own.clone()) {
+                self.tell_broken(&format!("line {seq} (id {}) was changed or moved", line.id));
+                continue;
+            }
+            removal.add(&line, column(row, "weight")?);
+            let last = ChainHead { seq, mac: own };
+            match gaps.last_mut() {
+                Some(gap) if gap.last.seq + 1 == seq => gap.last = last,
+                _ => gaps.push(Gap { first: seq, last }),
+            }
+        }
+        if gaps.is_empty() {
+            return Ok(0);
+        }
+        let mut joined = Vec::with_capacity(gaps.len());
+        for gap in &gaps {
+            joined.push(self.join(gap).await?);
+        }
+        let mut step = self.begin_to_make_room().await?;
+        let to = self.mark(START, &removal.start);
+        if !move_mark(&mut step, START, text, &to).await? {
+            return Ok(0); // another replica is at it
+        }
+        let mut deleted = 0;
+        for (gap, whole) in gaps.iter().zip(&joined) {
+            deleted += self.leave_gap(&mut step, gap, whole).await?;
+        }
+        if deleted != removal.lines.unsigned_abs() {
+            return Ok(0); // a line went away meanwhile; the next attempt takes what there is
+        }
+        tell(&mut step, &removal, "anonymous", clock).await?;
+        step.commit().await?;
+        Ok(deleted)
+    }
+
+    /// Removes the lines of a gap and writes it down, joined with those beside it.
+    async fn leave_gap(
+        &self,
+        step: &mut Step,
+        gap: &Gap,
+        whole: &Gap,
+    ) -> Result<u64, StorageError> {
+        let deleted = sqlx::query("DELETE FROM audit_events WHERE seq >= $1 AND seq <= $2")
+            .bind(gap.first)
+            .bind(gap.last.seq)
+            .execute(&mut **step)
+            .await?
+            .rows_affected();
+        sqlx::query("DELETE FROM audit_gaps WHERE first_seq >= $1 AND first_seq <= $2")
+            .bind(whole.first)
+            .bind(whole.last.seq)
+            .execute(&mut **step)
+            .await?;
+        sqlx::query(
+            "INSERT INTO audit_gaps (first_seq, last_seq, line_mac, mac) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(whole.first)
+        .bind(whole.last.seq)
+        .bind(&whole.last.mac)
+        .bind(self.mac_of_gap(whole))
+        .execute(&mut **step)
+        .await?;
+        Ok(deleted)
+    }
+
+    /// A gap together with those that a server has made right before and after it.
+    async fn join(&self, gap: &Gap) -> Result<Gap, StorageError> {
+        let before = self.gap_at(gap.first - 1).await?;
+        let after = self.gap_at(gap.last.seq + 1).await?;
+        Ok(Gap {
+            first: before.map_or(gap.first, |before| before.first),
+            last: after.map_or_else(|| gap.last.clone(), |after| after.last),
+        })
+    }
+
+    /// The MAC of the line before this place, whether the line is still there or not.
+    async fn mac_before(&self, start: &Mark, seq: i64) -> Result<Option<String>, StorageError> {
+        if seq == start.line.seq + 1 {
+            return Ok(Some(start.line.mac.clone()));
+        }
+        let stored = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1");
+        let stored: Option<String> = stored.bind(seq - 1).fetch_optional(&self.pool).await?;
+        if stored.is_some() {
+            return Ok(stored);
+        }
+        let gap = self.gap_at(seq - 1).await?;
+        Ok(gap.filter(|gap| gap.last.seq == seq - 1).map(|gap| gap.last.mac))
+    }
+
+    /// What all chained lines take, and those of anonymous callers.
+    pub(super) async fn weigh_audit_trail(&self) -> Result<(i64, i64), StorageError> {
+        let sql = format!(
+            "SELECT CAST(COALESCE(SUM({WEIGHT}), 0) AS BIGINT) AS bytes,
+                    CAST(COALESCE(SUM(CASE WHEN {ANONYMOUS} THEN {WEIGHT} ELSE 0 END), 0) AS BIGINT)
+                        AS anonymous
+             FROM audit_events WHERE seq IS NOT NULL"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await?;
+        Ok((column(&row, "bytes")?, column(&row, "anonymous")?))
+    }
+
+    /// To the log, once: a chain that is broken stays so.
+    fn tell_broken(&self, found: &str) {
+        if !self.audit_size.told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                found,
+                "lines of the audit trail are kept: its chain is broken before them"
+            );
+        }
+    }
+}
+
+async fn tell(
+    step: &mut Step,
+    removal: &Removal,
+    which: &'static str,
+    clock: &Clock,
+) -> Result<(), StorageError> {
+    let event = AuditEvent::new("audit_trimmed", Actor::Server, clock);
+    let event = event.with("lines", removal.lines).with("up_to", removal.up_to);
+    step.record(event.with("which", which)).await
+}
