@@ -241,6 +241,7 @@ impl App {
 async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), StorageError> {
     let limits = &config.limits;
     storage.limit_audit(limits.audit_size, limits.database_size);
+    storage.bound_lines_of_people(limits.request_rates);
     storage.limit_size(limits.database_size, limits.database_log).await
 }
 

@@ -175,8 +175,8 @@ pub struct Storage {
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
     readiness: Arc<readiness::Readiness>,
     audit_size: Arc<audit::AuditSize>,
-    /// Lines of the audit trail that anonymous callers cause.
-    anonymous: Arc<audit::AnonymousLines>,
+    /// What the audit trail takes of anonymous callers, and of each person.
+    lines: Arc<audit::LineBudget>,
     last_time: Arc<last_time::LastTime>,
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
@@ -196,7 +196,7 @@ struct Step {
     metrics: Metrics,
     /// For the MAC of each line of the audit trail.
     sealer: Sealer,
-    anonymous: Arc<audit::AnonymousLines>,
+    lines: Arc<audit::LineBudget>,
 }
 
 enum Work {
@@ -346,8 +346,8 @@ impl Storage {
         };
         self.metrics.step_waited(asked);
         let metrics = self.metrics.clone();
-        let (sealer, anonymous) = (self.sealer.clone(), Arc::clone(&self.anonymous));
-        Ok(Step { work, events: Vec::new(), metrics, sealer, anonymous })
+        let (sealer, lines) = (self.sealer.clone(), Arc::clone(&self.lines));
+        Ok(Step { work, events: Vec::new(), metrics, sealer, lines })
     }
 
     /// Wakes whoever waits for the end of a grant, in this process, to look again.

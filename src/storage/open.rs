@@ -211,7 +211,7 @@ impl Storage {
             remembered_overview: Arc::default(),
             readiness: Arc::default(),
             audit_size: Arc::default(),
-            anonymous: Arc::default(),
+            lines: Arc::default(),
             last_time: Arc::default(),
             metrics,
             beside: false,

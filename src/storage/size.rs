@@ -30,9 +30,9 @@ impl Use {
     /// Up to where the file may be filled for it, in percent.
     const fn share(self) -> i64 {
         match self {
-            Self::Refusals => 60,
-            Self::Newcomers => 70,
-            Self::SignIns => 85,
+            Self::Refusals => 80,
+            Self::Newcomers => 85,
+            Self::SignIns => 90,
             Self::People => 100,
         }
     }
@@ -167,10 +167,10 @@ mod tests {
     fn room_ends_for_strangers_first_and_for_people_who_are_in_last() {
         for (used, room) in [
             (0, Room::Enough),
-            (699, Room::Enough),
-            (700, Room::NoRegistrations),
-            (849, Room::NoRegistrations),
-            (850, Room::NoSignIns),
+            (849, Room::Enough),
+            (850, Room::NoRegistrations),
+            (899, Room::NoRegistrations),
+            (900, Room::NoSignIns),
             (983, Room::NoSignIns),
             (984, Room::None),
             (2000, Room::None),

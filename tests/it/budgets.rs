@@ -1,5 +1,30 @@
 //! What anybody can have stored has a budget: the audit trail its size, the file a share that is kept for the
 //! people who are in, and nobody's events push out anybody else's.
+//!
+//! Every table that rows are inserted into, who can cause them, and what bounds them. (Shares are of
+//! `limits.database_size`; see `src/storage/size.rs`.)
+//!
+//! | table | who can cause rows | what bounds them |
+//! |---|---|---|
+//! | `audit_events` | anybody: denials, registrations, pages, failed sign-ins | `audit_size`; 6,000 lines a minute that name nobody, 2,000 an hour of one person; 80 % of the file |
+//! | `audit_gaps` | the server, when it removes lines | at most one for each line that stays |
+//! | `clients` | anybody registers; a client changes itself | `clients`, rates per address; 85 % of the file |
+//! | `consents` | anybody decides on a page | rates per address; forgotten five minutes after the page has expired; denials 80 %, approvals 90 % of the file |
+//! | `logins` | anybody approves a page | `pending_logins…`; gone an hour after the end; 90 % of the file |
+//! | `client_assertions` | a client that signs, and anybody can register one | rates per address; forgotten five minutes after the end; 85 % of the file, but for clients with grants |
+//! | `upstream_notices` | the identity provider alone: a signature of its keys | its own rate; a day |
+//! | `upstream_sign_outs` | the identity provider alone, and a sign-in | its own rate, and one for each person and session; an hour |
+//! | `upstream_sessions`, `people`, `people_words` | people who can sign in at the identity provider | one for each session, person and word of a name |
+//! | `authorization_codes` | people who have signed in | one for each sign-in; a day |
+//! | `grants` | people who have signed in | `grants_per_person`, `grants_per_client` |
+//! | `refresh_tokens` | whoever holds a grant | `refreshes_per_minute`; used ones beyond a thousand of a grant go where there is no room for sign-ins |
+//! | `console_sessions` | people who have signed in | one for each sign-in; a day |
+//! | `remembered_consents` | people who have signed in, for trusted clients | one for each approval, until it expires |
+//! | `held_logins` | people who have signed in | one for each sign-in; a day |
+//! | `client_standings` | people who wait, administrators, the configuration | one for each client |
+//! | `step_ups` | whoever holds a grant | 32 of a grant; a quarter of an hour |
+//! | `signing_keys` | administrators | one for each rotation |
+//! | `installation`, `counters` | the server | a fixed number of names |
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;
@@ -178,6 +203,61 @@ async fn refused_by_provider(app: &TestApp, client: &McpClient) -> Answer {
     let state = state.unwrap().1.into_owned();
     let query = crate::harness::http::encode(&[("state", &state), ("error", "access_denied")]);
     client.browser.get(&app.at(&format!("/auth/callback?{query}"))).await
+}
+
+#[test]
+fn every_row_that_can_be_inserted_has_a_bound_that_is_written_down() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    crate::architecture::rust_files(&root.join("src/storage"), &mut files);
+    let insert = regex_lite::Regex::new(r"INSERT INTO (?:backup\.)?([a-z_]+)").unwrap();
+    let table = include_str!("budgets.rs");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("//! | ")).collect();
+    let mut found = 0;
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for name in insert.captures_iter(&text) {
+            let name = format!("`{}`", &name[1]);
+            let told = rows.iter().any(|row| row.split(" | ").next().unwrap().contains(&name));
+            assert!(told, "{name} of {} is in no row of the table", file.display());
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[tokio::test]
+async fn a_client_that_refreshes_without_a_pause_fills_the_database_for_nobody() {
+    let app = TestApp::with(limits("database_size = 2097152")).await;
+    if app.database.is_postgres() {
+        return; // PostgreSQL has an administrator for that
+    }
+    let (client, tokens) = app.tokens_of("bob").await;
+    let next = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    let newest = Tokens::of(&client.refresh(&next.refresh_token).await);
+    // As many more as the file takes: used tokens, between the first and the last.
+    let more = "INSERT INTO refresh_tokens
+                    (id, token_hash, grant_id, parent_id, issued_at, expires_at, used_at, replays)
+                WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3500)
+                SELECT SUBSTR(t.id, 1, 12) || PRINTF('x%07d', i), t.token_hash, t.grant_id,
+                       PRINTF('%0200d', i), t.issued_at, t.expires_at, t.issued_at, 0
+                FROM n, (SELECT * FROM refresh_tokens LIMIT 1) AS t";
+    app.database.execute(more).await;
+    let begun = begin(&client).await.0;
+    assert_eq!(begun.status, 503, "there is no room for sign-ins");
+
+    let keep = portcullis::storage::Retention {
+        unused_client: std::time::Duration::from_hours(24),
+        idle_client: std::time::Duration::from_hours(24 * 90),
+        audit: std::time::Duration::from_hours(24),
+        rows: 500,
+    };
+    while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
+
+    assert_eq!(begin(&client).await.0.status, 303);
+    client.refresh(&newest.refresh_token).await.assert_status(200);
+    let left = app.database.number("SELECT COUNT(*) FROM refresh_tokens").await;
+    assert!((1000..3500).contains(&left), "{left}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! By what lines are searched is indexed when they are chained: a step would touch a page for each index, and
 //! lines that are chained together share these pages. So every search looks twice.
 
-mod anonymous;
+mod budget;
 mod chain;
 mod trim;
 
@@ -17,7 +17,7 @@ use super::{Step, Storage, StorageError, Use, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
-pub(super) use anonymous::AnonymousLines;
+pub(super) use budget::LineBudget;
 pub use chain::{ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub(super) use trim::AuditSize;
 
@@ -92,7 +92,7 @@ impl Step {
     /// Adds a line to the audit trail; the log hears of it when the step is durable.
     pub(super) async fn record(&mut self, event: AuditEvent) -> Result<(), StorageError> {
         debug_assert!(EVENTS.contains(&event.event), "{} is not in EVENTS", event.event);
-        if event.log_only || (event.is_anonymous() && !self.anonymous.allows(&event)) {
+        if event.log_only || !self.lines.allows(&event) {
             self.events.push(event);
             return Ok(());
         }
@@ -142,9 +142,14 @@ impl Storage {
         step.commit().await
     }
 
-    /// How many lines of anonymous callers the log alone has, since this was last asked.
+    /// How many lines that steps caused the log alone has, since this was last asked.
     pub fn take_left_out(&self) -> u64 {
-        self.anonymous.take_left_out()
+        self.lines.take_left_out()
+    }
+
+    /// Whether what one person can cause has a bound in the trail.
+    pub fn bound_lines_of_people(&self, bound: bool) {
+        self.lines.count_people(bound);
     }
 
     /// Lines, newest first, at most `limit` of them.

@@ -1,0 +1,163 @@
+//! How many lines of the trail can be caused by steps: by anonymous callers in a minute, because a flood of them
+//! must not keep the clean-up busy; by one person in an hour, because beyond the size of the trail the oldest
+//! lines go, and nobody must push out what others did. The log has the others.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::telemetry::audit::{Actor, AuditEvent};
+
+/// Lines a minute of anonymous callers, of each process: more than a hundred sign-ins begin in a second.
+const OF_NOBODY: u32 = 6_000;
+const MINUTE_MILLIS: i64 = 60_000;
+/// Lines an hour of one person, of each process: forty connections that are renewed every two minutes.
+const OF_A_PERSON: u32 = 2_000;
+const HOUR_MILLIS: i64 = 3_600_000;
+/// People who are counted; beyond that all are counted anew: a bound on memory.
+const PEOPLE: usize = 200_000;
+/// What people and their clients can do any number of times. What ends anything is always stored.
+const FREQUENT: &[&str] = &[
+    "access_denied",
+    "code_issued",
+    "code_redeemed",
+    "consent_remembered",
+    "console_refused",
+    "console_signed_in",
+    "login_held",
+    "person_is_blocked",
+    "refresh_grace_replayed",
+    "refresh_rotated",
+    "step_up_refused",
+    "tool_refused",
+];
+
+/// The lines of the present minute and hour.
+pub(in crate::storage) struct LineBudget {
+    /// `false` for load tests, which have few people.
+    counts_people: AtomicBool,
+    counted: Mutex<Counted>,
+}
+
+#[derive(Default)]
+struct Counted {
+    minute: i64,
+    of_nobody: u32,
+    hour: i64,
+    of_people: HashMap<String, u32>,
+    left_out: u64,
+}
+
+impl Default for LineBudget {
+    fn default() -> Self {
+        Self { counts_people: AtomicBool::new(true), counted: Mutex::default() }
+    }
+}
+
+impl LineBudget {
+    /// Whether the line of this event may be stored; if so, it counts.
+    pub(super) fn allows(&self, event: &AuditEvent) -> bool {
+        let allows = if event.is_anonymous() {
+            self.lock().takes_of_nobody(event.at)
+        } else {
+            match &event.subject {
+                Some(subject) if self.counts(event) => {
+                    self.lock().takes_of_a_person(subject, event.at)
+                }
+                _ => true,
+            }
+        };
+        if !allows {
+            self.lock().left_out += 1;
+        }
+        allows
+    }
+
+    fn counts(&self, event: &AuditEvent) -> bool {
+        matches!(event.actor, Actor::Client | Actor::Person)
+            && FREQUENT.contains(&event.event)
+            && self.counts_people.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_people(&self, counts: bool) {
+        self.counts_people.store(counts, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_left_out(&self) -> u64 {
+        std::mem::take(&mut self.lock().left_out)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    fn takes_of_nobody(&mut self, at: i64) -> bool {
+        let minute = at.div_euclid(MINUTE_MILLIS);
+        if self.minute != minute {
+            (self.minute, self.of_nobody) = (minute, 0);
+        }
+        let takes = self.of_nobody < OF_NOBODY;
+        self.of_nobody += u32::from(takes);
+        takes
+    }
+
+    fn takes_of_a_person(&mut self, subject: &str, at: i64) -> bool {
+        let hour = at.div_euclid(HOUR_MILLIS);
+        if self.hour != hour || self.of_people.len() >= PEOPLE {
+            (self.hour, self.of_people) = (hour, HashMap::new());
+        }
+        match self.of_people.get_mut(subject) {
+            Some(lines) => {
+                let takes = *lines < OF_A_PERSON;
+                *lines += u32::from(takes);
+                takes
+            }
+            None => {
+                self.of_people.insert(subject.to_owned(), 1);
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock, Timestamp};
+    use crate::telemetry::audit::EVENTS;
+
+    #[test]
+    fn a_minute_has_room_for_so_many_and_what_is_beyond_is_counted() {
+        let hand = ManualClock::at(Timestamp::from_unix(1_800_000_000));
+        let clock = Clock::Manual(hand.clone());
+        let event = || AuditEvent::new("consent_denied", Actor::Person, &clock);
+        let lines = LineBudget::default();
+        assert!((0..OF_NOBODY).all(|_| lines.allows(&event())));
+        assert!((0..7).all(|_| !lines.allows(&event())));
+        assert_eq!((lines.take_left_out(), lines.take_left_out()), (7, 0));
+        hand.advance(60);
+        assert!(lines.allows(&event()));
+    }
+
+    #[test]
+    fn a_person_who_refreshes_without_a_pause_leaves_the_trail_to_others() {
+        let hand = ManualClock::at(Timestamp::from_unix(1_800_000_000));
+        let clock = Clock::Manual(hand.clone());
+        let event =
+            |name, subject: &str| AuditEvent::new(name, Actor::Client, &clock).subject(subject);
+        let lines = LineBudget::default();
+        let stored = (0..5000).filter(|_| lines.allows(&event("refresh_rotated", "loud"))).count();
+        assert_eq!((stored, lines.take_left_out()), (2000, 3000));
+        assert!(lines.allows(&event("refresh_rotated", "other")));
+        for end in ["refresh_reused", "grant_revoked", "access_lost"] {
+            assert!(lines.allows(&event(end, "loud")), "{end}");
+        }
+        let admin = AuditEvent::new("tool_refused", Actor::Admin("loud".to_owned()), &clock);
+        assert!(lines.allows(&admin.subject("loud")), "administrators' acts are never left out");
+        hand.advance(3600);
+        assert!(lines.allows(&event("refresh_rotated", "loud")));
+        assert!(FREQUENT.iter().all(|event| EVENTS.contains(event)));
+    }
+}
