@@ -50,7 +50,7 @@ struct Budget {
     of_nobody: usize,
     of_people: usize,
     of_a_person: HashMap<String, usize>,
-    /// Since the last line that told of it.
+    /// Events left out since the last `audit_left_out`.
     left_out: usize,
 }
 

@@ -1,8 +1,8 @@
-//! How large an SQLite database and its log may grow, and whom its last pages are kept for. PostgreSQL has its
-//! administrator for that.
+//! How large an SQLite database and its log may grow, and which steps may use its last pages. On PostgreSQL
+//! the administrator of the database limits its size.
 //!
-//! Whoever is in must be able to go on when strangers have filled what they may fill: so strangers are refused
-//! earlier than people who sign in, and these earlier than people who have signed in. What ends grants may
+//! People who have signed in must be able to go on when strangers have filled the database: so steps of strangers
+//! are refused first, then new sign-ins, and refreshes last. What ends grants may
 //! write beyond the limit (`writer`).
 
 use sqlx::{AnyConnection, AssertSqlSafe};

@@ -216,8 +216,8 @@ impl AuditEvent {
         self
     }
 
-    /// Whether it names neither a person nor a grant, and none of ours did it: anybody can cause it, any
-    /// number of times.
+    /// Whether it names neither a person nor a grant, and a client or a person in a browser caused it:
+    /// anybody can do that any number of times.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_none()
             && self.grant_id.is_none()

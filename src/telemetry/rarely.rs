@@ -71,7 +71,7 @@ impl RarelyEach {
             |kinds: &[(String, Told)], kind| kinds.iter().position(|(known, _)| known == kind);
         let place = known(&kinds, kind).unwrap_or_else(|| {
             if kinds.len() >= KINDS {
-                // Quiet ones make room; what was left out of them is told by the line that comes next.
+                // Evicts kinds that were quiet for a second, with their counts.
                 kinds.retain(|(_, told)| told.last.is_some_and(|last| last.elapsed() < PAUSE));
             }
             let kind = if kinds.len() < KINDS { kind } else { "" };

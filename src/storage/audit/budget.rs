@@ -14,7 +14,7 @@ const MINUTE_MILLIS: i64 = 60_000;
 /// Lines an hour of one person, of each process: forty connections that are renewed every two minutes.
 const OF_A_PERSON: u32 = 2_000;
 const HOUR_MILLIS: i64 = 3_600_000;
-/// People who are counted; beyond that all are counted anew: a bound on memory.
+/// People counted at once; beyond that all counts start again: a bound on memory.
 const PEOPLE: usize = 200_000;
 /// What people and their clients can do any number of times. What ends anything is always stored.
 const FREQUENT: &[&str] = &[
@@ -108,17 +108,13 @@ impl Counted {
         if self.hour != hour || self.of_people.len() >= PEOPLE {
             (self.hour, self.of_people) = (hour, HashMap::new());
         }
-        match self.of_people.get_mut(subject) {
-            Some(lines) => {
-                let takes = *lines < OF_A_PERSON;
-                *lines += u32::from(takes);
-                takes
-            }
-            None => {
-                self.of_people.insert(subject.to_owned(), 1);
-                true
-            }
-        }
+        let Some(lines) = self.of_people.get_mut(subject) else {
+            self.of_people.insert(subject.to_owned(), 1);
+            return true;
+        };
+        let takes = *lines < OF_A_PERSON;
+        *lines += u32::from(takes);
+        takes
     }
 }
 

@@ -232,7 +232,7 @@ impl Storage {
         self.settle(None).await
     }
 
-    /// The same; a line that no server has recorded is told of in the trail.
+    /// The same, and records an event when it finds lines that no server has recorded.
     pub async fn settle_audit_and_tell(&self, clock: &Clock) -> Result<u64, StorageError> {
         self.settle(Some(clock)).await
     }
@@ -264,8 +264,8 @@ impl Storage {
         Ok(rows.len() as u64)
     }
 
-    /// Where lines come in the chain after `head`, and the head after them. With `proven`, lines that carry
-    /// no MAC of ours come nowhere.
+    /// Chains lines after `head` in memory; returns them and the new head. With `proven`, lines without a
+    /// valid MAC of their own are left out.
     fn link(
         &self,
         mut head: Mark,
@@ -346,7 +346,7 @@ impl Storage {
                 None => Some(Mark { uncounted: true, ..Mark::default() }),
                 Some(text) => self.read_mark(HEAD, text),
             };
-            // A head that is not ours is for the settling and `audit verify` to tell.
+            // Chaining and `audit verify` report a head that does not verify.
             let Some(head) = head.filter(|head| head.uncounted) else { return Ok(()) };
             let sql = format!(
                 "SELECT {COLUMNS}, row_mac, {WEIGHT} AS weight FROM audit_events

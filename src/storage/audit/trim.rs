@@ -1,7 +1,7 @@
 //! Lines that go: when their time is over, and when the trail is larger than `limits.audit_size`. Then
 //! lines that anonymous callers caused go first, wherever they stand, down to a tenth of the size; then the
-//! oldest. No line goes that the chain does not prove, or whoever can write into the database could have the
-//! server remove its traces.
+//! oldest. No line goes that the chain does not prove: otherwise write access to the database would be enough to
+//! have the server remove traces.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Default for AuditSize {
 }
 
 impl AuditLine {
-    /// Whether it names neither a person nor a grant, and nobody of ours did it.
+    /// Whether it names neither a person nor a grant, and a client or a person in a browser caused it.
     pub(super) fn is_anonymous(&self) -> bool {
         self.subject.is_none()
             && self.grant_id.is_none()
