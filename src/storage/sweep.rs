@@ -90,12 +90,19 @@ impl Storage {
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;
         for (statement, mark, gone) in [
-            // Soon after they have expired: anybody can decide on any number of pages.
+            // Soon after they have expired: anybody can deny any number of pages.
+            (
+                "DELETE FROM consents WHERE id IN
+                     (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::CONSENTS,
+                now.minus(CLOCKS),
+            ),
             (
                 "DELETE FROM consents WHERE id IN
                      (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
                 forgotten::CONSENTS,
-                now.minus(CLOCKS),
+                now.minus(AFTER),
             ),
             (
                 "DELETE FROM upstream_notices WHERE id IN

@@ -325,7 +325,7 @@ impl Storage {
             tracing::error!(
                 id = first,
                 lines = sorted.refused.len(),
-                "lines of the audit trail were not recorded by this server: somebody writes into the database"
+                "lines of the audit trail were not recorded by this server: the database was written to by other means"
             );
             if let Some(clock) = clock {
                 let event = AuditEvent::new("audit_line_refused", Actor::Server, clock);
