@@ -279,6 +279,7 @@ pub(super) fn migrations() -> Migrator {
             include_str!("../../migrations/0020_what_was_decided_about.sql"),
         ),
         migration(21, "audit size", include_str!("../../migrations/0021_audit_size.sql")),
+        migration(22, "mcp tasks", include_str!("../../migrations/0022_mcp_tasks.sql")),
     ])
 }
 

@@ -54,6 +54,8 @@ impl Storage {
                  (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM held_logins WHERE id IN
                  (SELECT id FROM held_logins WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM mcp_tasks WHERE task_hash IN
+                 (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM authorization_codes WHERE id IN
                  (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
                   WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1

@@ -1,0 +1,90 @@
+//! Tasks of MCP servers, and the person and client that made each: MCP asks that every request about a task
+//! is authorized (SEP-2663, security considerations).
+
+use std::time::Duration;
+
+use super::{Storage, StorageError, column, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+
+/// A server may keep a task a little longer than it said.
+const SHORTEST: Duration = Duration::from_hours(1);
+/// Tasks without an end are remembered so long.
+const LONGEST: Duration = Duration::from_hours(30 * 24);
+/// Most tasks of one person; the oldest are forgotten, and are then for the MCP server alone to judge.
+const MOST: i64 = 1000;
+
+/// The maker of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskMaker {
+    /// The person.
+    pub subject: String,
+    /// The client.
+    pub client_id: String,
+    /// What the call that made the task needed.
+    pub scopes: ScopeSet,
+}
+
+impl Storage {
+    /// Remembers the maker of a task for its time to live; `None`: it has no end. The first one stays.
+    pub async fn remember_task(
+        &self,
+        task_hash: &str,
+        maker: &TaskMaker,
+        lives: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
+        let expires_at = now.plus(lives.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST));
+        let mut step = self.begin().await?;
+        let remembered = sqlx::query(
+            "INSERT INTO mcp_tasks (task_hash, subject, client_id, scopes, made_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (task_hash) DO UPDATE SET subject = $2, client_id = $3, scopes = $4,
+                 made_at = $5, expires_at = $6
+             WHERE mcp_tasks.expires_at <= $5
+                OR (mcp_tasks.subject = $2 AND mcp_tasks.client_id = $3 AND mcp_tasks.expires_at < $6)",
+        )
+        .bind(task_hash)
+        .bind(&maker.subject)
+        .bind(&maker.client_id)
+        .bind(maker.scopes.to_string())
+        .bind(now.unix())
+        .bind(expires_at.unix())
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        if remembered > 0 {
+            sqlx::query(
+                "DELETE FROM mcp_tasks WHERE task_hash IN
+                     (SELECT task_hash FROM mcp_tasks WHERE subject = $1
+                      ORDER BY made_at DESC, task_hash LIMIT $3 OFFSET $2)",
+            )
+            .bind(&maker.subject)
+            .bind(MOST)
+            .bind(MOST)
+            .execute(&mut *step)
+            .await?;
+        }
+        step.commit().await
+    }
+
+    /// The maker of a task, if it is remembered.
+    pub async fn task_maker(
+        &self,
+        task_hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<TaskMaker>, StorageError> {
+        let found = sqlx::query(
+            "SELECT subject, client_id, scopes FROM mcp_tasks
+             WHERE task_hash = $1 AND expires_at > $2",
+        )
+        .bind(task_hash)
+        .bind(now.unix());
+        let Some(row) = self.look_up(found).await? else { return Ok(None) };
+        Ok(Some(TaskMaker {
+            subject: column(&row, "subject")?,
+            client_id: column(&row, "client_id")?,
+            scopes: scopes(&row, "scopes")?,
+        }))
+    }
+}
