@@ -1,6 +1,6 @@
 //! Authenticated encryption of what travels or rests outside our hands.
 //!
-//! AES-256-GCM with a random nonce. The installation's secret key never encrypts anything itself:
+//! AES-256-GCM with a random nonce, or one made of the message where it has to be sealed alike each time. The installation's secret key never encrypts anything itself:
 //! each [`Purpose`] has a key of its own, derived with HKDF-SHA-256, and each sealed text is bound to
 //! its context (table, column and row, or the page it travels in), so that it cannot be moved.
 
@@ -43,6 +43,7 @@ pub struct Sealer {
     storage: Key,
     consent: Key,
     session: Key,
+    session_nonce: Key,
     audit: Key,
     search: Key,
     sign_in: Key,
@@ -55,6 +56,7 @@ impl Sealer {
             storage: Key::derive(secret_key, b"portcullis storage v1"),
             consent: Key::derive(secret_key, b"portcullis consent v1"),
             session: Key::derive(secret_key, b"portcullis session v1"),
+            session_nonce: Key::derive(secret_key, b"portcullis session nonce v1"),
             audit: Key::derive(secret_key, b"portcullis audit v1"),
             search: Key::derive(secret_key, b"portcullis search v1"),
             sign_in: Key::derive(secret_key, b"portcullis sign-in v1"),
@@ -66,7 +68,25 @@ impl Sealer {
         self.key(purpose).seal(context, plaintext)
     }
 
-    /// Opens what [`Self::seal`] made for the same purpose and context.
+    /// Seals what clients hold of an MCP server's sessions ([`Purpose::Session`]) so that the same text in the
+    /// same context is sealed alike each time, in every replica: clients compare session ids.
+    ///
+    /// The nonce is an HMAC of context and text under a key of its own (RFC 5297 has the idea): it repeats for
+    /// the same message alone, of which it tells no more than that it is the same.
+    pub fn seal_alike(&self, context: &str, plaintext: &[u8]) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.session_nonce.0.as_ref());
+        let mut mac = hmac::Context::with_key(&key);
+        mac.update(&(context.len() as u64).to_be_bytes());
+        mac.update(context.as_bytes());
+        mac.update(plaintext);
+        let mut nonce = [0; NONCE_LEN];
+        for (to, from) in nonce.iter_mut().zip(mac.sign().as_ref()) {
+            *to = *from;
+        }
+        self.session.seal_with(nonce, context, plaintext)
+    }
+
+    /// Opens what [`Self::seal`] and [`Self::seal_alike`] made for the same purpose and context.
     pub fn open(
         &self,
         purpose: Purpose,
@@ -148,9 +168,12 @@ impl Key {
         LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.0.as_ref()).expect("32 bytes"))
     }
 
-    #[expect(clippy::expect_used, reason = "AES-GCM only fails beyond 64 GiB")]
     fn seal(&self, context: &str, plaintext: &[u8]) -> String {
-        let nonce = random_bytes::<NONCE_LEN>();
+        self.seal_with(random_bytes::<NONCE_LEN>(), context, plaintext)
+    }
+
+    #[expect(clippy::expect_used, reason = "AES-GCM only fails beyond 64 GiB")]
+    fn seal_with(&self, nonce: [u8; NONCE_LEN], context: &str, plaintext: &[u8]) -> String {
         let mut sealed = plaintext.to_vec();
         self.cipher()
             .seal_in_place_append_tag(
@@ -213,6 +236,25 @@ mod tests {
             }
         }
         assert_eq!(sealer.open(Purpose::Consent, "page", ""), Err(CannotOpen));
+    }
+
+    #[test]
+    fn gw_06_what_is_sealed_alike_differs_wherever_anything_differs() {
+        let sealer = Sealer::new(b"one key");
+        let sealed = sealer.seal_alike("bob", b"session");
+        assert_eq!(Sealer::new(b"one key").seal_alike("bob", b"session"), sealed);
+        let others = [
+            sealer.seal_alike("alice", b"session"),
+            sealer.seal_alike("bob", b"session2"),
+            sealer.seal_alike("bobs", b"ession"),
+            Sealer::new(b"other").seal_alike("bob", b"session"),
+        ];
+        for other in &others {
+            assert_ne!(other.get(..16), sealed.get(..16), "another nonce");
+        }
+        assert_eq!(sealer.open(Purpose::Session, "bob", &sealed).unwrap().as_slice(), b"session");
+        assert!(sealer.open(Purpose::Session, "alice", &sealed).is_err());
+        assert!(sealer.open(Purpose::Storage, "bob", &sealed).is_err());
     }
 
     #[test]
