@@ -6,14 +6,10 @@ mod reload;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::body::Body;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::rt::TokioExecutor;
-
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig};
-use crate::http_client::{Connector, connector};
+use crate::http_client::Backends;
 use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::resource;
@@ -31,9 +27,6 @@ use reload::{Shared, recheck_policy};
 
 static NOT_STORED: Rarely = Rarely::new();
 
-/// The client the gateway sends requests to MCP servers with.
-pub type BackendClient = HyperClient<Connector, Body>;
-
 /// The application: configuration and the parts made from it. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -47,7 +40,7 @@ struct Parts {
     clients: Clients,
     keys: KeyRing,
     upstream: Upstream,
-    backends: BackendClient,
+    backends: Backends,
     redirect_policy: RedirectPolicy,
     rates: Rates,
 }
@@ -82,9 +75,6 @@ impl App {
             storage.clone(),
             config.limits.upstream_requests,
         );
-        let backends = HyperClient::builder(TokioExecutor::new())
-            .pool_idle_timeout(std::time::Duration::from_mins(1))
-            .build(connector(std::time::Duration::from_secs(5)));
         let rates = {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());
             Rates::new(&limits.rates, limits.request_rates, &clock, metrics)
@@ -97,7 +87,7 @@ impl App {
             generation: 0,
             keys,
             upstream,
-            backends,
+            backends: Backends::new(),
             config,
             clock,
             storage,
@@ -165,7 +155,7 @@ impl App {
     }
 
     /// HTTP towards MCP servers.
-    pub fn backends(&self) -> &BackendClient {
+    pub fn backends(&self) -> &Backends {
         &self.0.backends
     }
 

@@ -3,6 +3,7 @@
 //! names is fetched by [`guarded`], from public addresses alone.
 
 pub mod address;
+mod backends;
 mod freshness;
 pub mod guarded;
 pub mod proxy;
@@ -26,6 +27,8 @@ use crate::config::Proxies;
 use crate::telemetry::metrics::{Answered, Metrics};
 use proxy::{ProxyFailed, Ways};
 use route::{Route, Used};
+
+pub use backends::{Backends, was_lost_unanswered};
 
 /// Largest answer read.
 const MAX_ANSWER: usize = 1024 * 1024;

@@ -1,0 +1,169 @@
+//! Connections to MCP servers, and what happened on one that broke: whether a request may be sent again.
+//!
+//! A server closes a connection that is idle when it likes, often after five seconds. A request that is sent
+//! at that moment is lost, and nobody has seen it. HTTP lets a client send it again when nothing came back on a
+//! connection that had served before (RFC 9112 §9.3.1); on any other the server may have acted.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Extensions, Request, Uri};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::{Client, Error, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower_service::Service;
+
+use super::{Connector, connector};
+
+/// Shorter than what common servers allow (uvicorn and Node: five seconds).
+const IDLE: Duration = Duration::from_secs(4);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The clients of the gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Backends {
+    /// Uses connections again.
+    kept: Client<WatchedConnector, Body>,
+    /// Makes a connection for each request.
+    new: Client<WatchedConnector, Body>,
+}
+
+impl Backends {
+    /// Clients without any connection yet.
+    pub(crate) fn new() -> Self {
+        let watched = WatchedConnector(connector(CONNECT));
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        let kept = builder.build(watched.clone());
+        let new = builder.pool_max_idle_per_host(0).build(watched);
+        Self { kept, new }
+    }
+
+    /// Sends a request.
+    pub fn request(&self, request: Request<Body>) -> ResponseFuture {
+        self.kept.request(request)
+    }
+
+    /// Sends a request on a connection of its own.
+    pub fn request_on_a_new_connection(&self, request: Request<Body>) -> ResponseFuture {
+        self.new.request(request)
+    }
+}
+
+/// Whether a connection that had served other requests broke before anything of an answer came.
+pub fn was_lost_unanswered(error: &Error) -> bool {
+    let mut extras = Extensions::new();
+    if let Some(connected) = error.connect_info() {
+        connected.get_extras(&mut extras);
+    }
+    extras.get::<Talk>().is_some_and(|talk| talk.0.load(Ordering::Relaxed) == ASKED_AGAIN)
+}
+
+/// Nothing has come from the server.
+const NEW: u8 = 0;
+/// The server spoke last.
+const HEARD: u8 = 1;
+/// The server has spoken, and has been sent something since.
+const ASKED_AGAIN: u8 = 2;
+
+/// Who spoke last on a connection.
+#[derive(Clone)]
+struct Talk(Arc<AtomicU8>);
+
+/// A connection that notes who spoke last.
+struct Watched<T> {
+    inner: T,
+    talk: Talk,
+}
+
+impl<T> Watched<T> {
+    fn asks(&self) {
+        // One task reads and writes: nobody changes it in between.
+        if self.talk.0.load(Ordering::Relaxed) == HEARD {
+            self.talk.0.store(ASKED_AGAIN, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.talk.0.store(HEARD, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.asks();
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.asks();
+        Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl<T> Connection for Watched<T> {
+    fn connected(&self) -> Connected {
+        Connected::new().extra(self.talk.clone())
+    }
+}
+
+#[derive(Clone)]
+struct WatchedConnector(Connector);
+
+type Io = <Connector as Service<Uri>>::Response;
+
+impl Service<Uri> for WatchedConnector {
+    type Response = TokioIo<Watched<TokioIo<Io>>>;
+    type Error = <Connector as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.0.call(uri);
+        Box::pin(async move {
+            let inner = TokioIo::new(connecting.await?);
+            let talk = Talk(Arc::new(AtomicU8::new(NEW)));
+            Ok(TokioIo::new(Watched { inner, talk }))
+        })
+    }
+}
