@@ -23,6 +23,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::IpNet;
@@ -200,6 +201,8 @@ pub struct ResourceConfig {
     pub tools: BTreeMap<String, ScopeSet>,
     /// Whether lists of tools leave out what the caller may not call.
     pub hide_forbidden_tools: bool,
+    /// Headers of clients that pass to the server behind, beside those of MCP.
+    pub forward_headers: Vec<HeaderName>,
     /// How the server behind speaks.
     pub transport: Transport,
     /// The audience of signed assertions of who is calling; `None`: none are made.

@@ -334,7 +334,8 @@ fn gw_07_scopes_imply_declared_scopes_and_never_themselves() {
 
 #[test]
 fn what_only_the_gateway_does_needs_a_target() {
-    for line in ["assertion = true", "transport = \"http+sse\""] {
+    let forwarded = "forward_headers = [\"x-tenant-id\"]";
+    for line in ["assertion = true", "transport = \"http+sse\"", forwarded] {
         let found = problems(&format!("{OK}{line}\n"));
         assert_eq!(found.len(), 1, "{line}: {found:#?}");
         let target = "target = \"http://127.0.0.1:9000/mcp\"";
@@ -342,6 +343,37 @@ fn what_only_the_gateway_does_needs_a_target() {
     }
     let loaded = load_with(&format!("{OK}hide_forbidden_tools = true\n"), &[]).unwrap();
     assert!(loaded.warnings[0].contains("no effect"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn gw_01_a_header_that_must_never_pass_is_refused_by_name_with_the_reason() {
+    let with = |names: &str| {
+        format!("{OK}target = \"http://127.0.0.1:9000/mcp\"\nforward_headers = [{names}]\n")
+    };
+    let names = "\"X-Tenant-Id\", \"baggage\"";
+    let loaded = load_with(&with(names), &[]).unwrap();
+    let read: Vec<&str> =
+        loaded.config.resources[0].forward_headers.iter().map(HeaderName::as_str).collect();
+    assert_eq!(read, ["x-tenant-id", "baggage"]);
+    assert!(loaded.show().contains("X-Tenant-Id"), "{}", loaded.show());
+    for (name, reason) in [
+        ("Authorization", "proves itself"),
+        ("x_portcullis_subject", "ours to say"),
+        ("X-Forwarded-For", "where a request comes from"),
+        ("Transfer-Encoding", "connection"),
+        ("Mcp-Session-Id", "translated"),
+        ("x_tenant_id", "underscore"),
+        ("x-*", "pattern"),
+        ("mcp-name", "already"),
+        ("x-tenant-id\", \"X-Tenant-ID", "twice"),
+    ] {
+        let found = problems(&with(&format!("\"{name}\"")));
+        assert_eq!(found.len(), 1, "{name}: {found:#?}");
+        assert_eq!(found[0].key, "resource[0].forward_headers");
+        assert!(found[0].reason.contains(reason), "{name}: {found:#?}");
+    }
+    let many: Vec<String> = (0..33).map(|n| format!("\"x-{n}\"")).collect();
+    assert!(problems(&with(&many.join(",")))[0].reason.contains("more than 32"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod enforcement;
+mod forward_headers;
 mod inside;
 mod origins;
 mod proxies;
