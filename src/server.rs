@@ -5,6 +5,7 @@ mod connection;
 mod patience;
 mod present;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -407,11 +408,23 @@ fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
     all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
 }
 
-/// Two hosts, or a name that many servers read as another one (`_` for `-`): the next hop could read
-/// another request.
+/// The beginning of headers that carry parameters of tools; MCP lets a server name them by any token (SEP-2243).
+const PARAMETER: &str = "mcp-param-";
+
+/// Two hosts, or a name that many servers read as another one: the next hop could read another request.
 fn ambiguous(headers: &HeaderMap) -> bool {
+    let names = || headers.keys().map(HeaderName::as_str);
     headers.get_all(header::HOST).iter().count() > 1
-        || headers.keys().any(|name| name.as_str().contains('_'))
+        || names().any(|name| name.contains('_') && !name.starts_with(PARAMETER))
+        || names().filter(|name| name.starts_with(PARAMETER)).nth(1).is_some()
+            && two_parameters_in_one(names())
+}
+
+/// Servers that hand headers on as variables (CGI, WSGI, Rack) write everything but letters and digits as `_`.
+fn two_parameters_in_one<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+    let variable = |name: &str| name.replace(|char: char| !char.is_ascii_alphanumeric(), "_");
+    let mut seen = HashSet::new();
+    !names.filter(|name| name.starts_with(PARAMETER)).all(|name| seen.insert(variable(name)))
 }
 
 /// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A
