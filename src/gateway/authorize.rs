@@ -5,14 +5,17 @@
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http_body_util::Limited;
+use hyper::body::{Body as _, Bytes};
 use serde_json::Value;
 
 use super::authenticate::Caller;
 use super::challenge::Refused;
+use super::messages::{called_tool, may_become_a_task, method};
+use super::spelling::folded;
+use super::{mcp_headers, messages, strict_json, tasks};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
@@ -21,11 +24,41 @@ use crate::telemetry::rarely::Rarely;
 use crate::web::body;
 use crate::web::error::ApiError;
 
+/// A body of at most so many bytes is read before it is sent on, so that it can be sent again.
+const REPEATABLE: usize = 64 * 1024;
+
 /// A request that may be sent on.
 pub(super) struct Authorized {
-    pub(super) request: Request,
+    pub(super) parts: Parts,
+    pub(super) body: Payload,
     /// It asks for the list of tools.
     pub(super) lists_tools: bool,
+    /// The answer may say that the call has become a task, which needs these scopes from then on.
+    pub(super) may_become_a_task: Option<ScopeSet>,
+}
+
+/// What is sent to the MCP server.
+pub(super) enum Payload {
+    /// Here as a whole: it can be sent more than once.
+    Whole(Bytes),
+    /// On its way from the client; gone once it has been sent.
+    Streamed(Option<Body>),
+}
+
+impl Payload {
+    /// The body to send; `None` when it is gone.
+    pub(super) fn next(&mut self) -> Option<Body> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Some(Body::empty()),
+            Self::Whole(bytes) => Some(Body::from(bytes.clone())),
+            Self::Streamed(body) => body.take(),
+        }
+    }
+
+    /// Whether it can be sent again.
+    pub(super) const fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
 }
 
 /// Passes the request when the caller may do what its body asks.
@@ -39,54 +72,66 @@ pub(super) async fn authorize(
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(Refused::TooLarge);
     }
-    if request.method() != Method::POST {
+    let (mut parts, body) = request.into_parts();
+    let passes =
+        |parts, body| Ok(Authorized { parts, body, lists_tools: false, may_become_a_task: None });
+    if parts.method != Method::POST {
         // Messages come with POST alone; a server that looked at others would read what nobody has.
-        let request = request.map(|_| Body::empty());
-        return Ok(Authorized { request, lists_tools: false });
+        return passes(parts, Payload::Whole(Bytes::new()));
     }
     if resource.tools.is_empty() {
-        let request = request.map(|body| Body::new(Limited::new(body, limit)));
-        return Ok(Authorized { request, lists_tools: false });
+        let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
+        let body = if is_small {
+            Payload::Whole(whole(body, limit).await?)
+        } else {
+            Payload::Streamed(Some(Body::new(Limited::new(body, limit))))
+        };
+        return passes(parts, body);
     }
-    let (mut parts, body) = request.into_parts();
     one_reading(&mut parts.headers)?;
-    let body = body::read(body, limit).await.map_err(|error| match error {
-        ApiError::TooSlow => Refused::TooSlow,
-        _ => Refused::TooLarge,
-    })?;
+    let body = whole(body, limit).await?;
     // Duplicate members would let us and the MCP server read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
     let messages = match &message {
+        Value::Array(batch) if batch.is_empty() => return Err(Refused::NotJsonRpc),
         Value::Array(batch) if batch.len() <= most => batch.as_slice(),
         Value::Array(_) => return Err(Refused::TooLarge),
         single => std::slice::from_ref(single),
     };
-    if !messages.iter().all(is_plain) {
-        return Err(Refused::NotJsonRpc);
-    }
-    check_headers(&parts.headers, &message)?;
+    messages.iter().try_for_each(messages::check)?;
+    mcp_headers::check(&parts.headers, &message)?;
     let needed = messages
         .iter()
         .filter_map(called_tool)
         .fold(ScopeSet::default(), |all, tool| all.union(&scopes_for(resource, tool)));
-    if !needed.is_subset(&caller.may) {
-        return Err(step_up(app, resource, caller, needed).await);
+    let of_tasks = tasks::needed(app, resource, caller, messages).await?;
+    let all = needed.union(&of_tasks);
+    if !all.is_subset(&caller.may) {
+        let ask = step_up(app, resource, caller, &all).await;
+        return Err(Refused::InsufficientScope { ask, needed: all });
     }
     let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
-    let request = Request::from_parts(parts, Body::from(body));
-    Ok(Authorized { request, lists_tools })
+    let may_become_a_task = messages.iter().any(may_become_a_task).then_some(needed);
+    Ok(Authorized { parts, body: Payload::Whole(body), lists_tools, may_become_a_task })
 }
 
 static NOT_REMEMBERED: Rarely = Rarely::new();
 
-/// Tells the client what to come back with, and remembers that it was told: when the rules do not allow
-/// it, the person hears so in place of being sent round in circles.
-async fn step_up(
+async fn whole(body: Body, limit: usize) -> Result<Bytes, Refused> {
+    body::read(body, limit).await.map_err(|error| match error {
+        ApiError::TooSlow => Refused::TooSlow,
+        _ => Refused::TooLarge,
+    })
+}
+
+/// What a client has to come back with: that, and what it holds. Remembers that it was refused: when the rules
+/// do not allow it, the person reads so in place of being sent round in circles.
+pub(super) async fn step_up(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-    needed: ScopeSet,
-) -> Refused {
+    needed: &ScopeSet,
+) -> ScopeSet {
     app.note(
         app.event("tool_refused", Actor::Client)
             .client(&caller.grant.client_id)
@@ -95,13 +140,13 @@ async fn step_up(
             .grant(&caller.grant.id)
             .with("needed", needed.to_string()),
     );
-    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, &needed, app.now()).await
+    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, needed, app.now()).await
         && let Some(left_out) = NOT_REMEMBERED.due()
     {
         tracing::warn!(%cause, left_out, "a step-up could not be remembered");
     }
     let held = caller.scopes.intersection(&resource.policy.declared);
-    Refused::InsufficientScope { ask: held.union(&needed), needed }
+    held.union(needed)
 }
 
 /// The MCP server must read the bytes as we do: UTF-8 JSON, not packed. What it is told about them is
@@ -124,23 +169,6 @@ fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A message that every reader reads alike: members spelled exactly, and a tool call that names its
-/// tool once. Some libraries compare member names without case (CVE-2026-27896).
-fn is_plain(message: &Value) -> bool {
-    const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-    let Some(members) = message.as_object() else { return false };
-    if !members.keys().all(|name| MEMBERS.contains(&name.as_str())) {
-        return false;
-    }
-    if method(message) != Some("tools/call") {
-        return true;
-    }
-    let Some(params) = members.get("params").and_then(Value::as_object) else { return false };
-    let folded = |name: &str| name.to_lowercase().replace('ſ', "s");
-    params.get("name").is_some_and(Value::is_string)
-        && params.keys().all(|name| name == "name" || folded(name) != "name")
-}
-
 /// What calling this tool takes. Some servers read names without case, or `_` as `-`: a name that differs
 /// from a guarded one in nothing else is guarded as that one is.
 fn scopes_for(resource: &ResourceConfig, tool: &str) -> ScopeSet {
@@ -155,249 +183,6 @@ fn scopes_for(resource: &ResourceConfig, tool: &str) -> ScopeSet {
         .fold(ScopeSet::default(), |all, (_, scopes)| all.union(scopes))
 }
 
-/// Letters and digits alone, without case and width.
-fn folded(name: &str) -> String {
-    let narrow = |char: char| match u32::from(char) {
-        wide @ 0xff01..=0xff5e => char::from_u32(wide - 0xfee0).unwrap_or(char),
-        _ => char,
-    };
-    name.chars()
-        .map(narrow)
-        .filter(|char| char.is_alphanumeric())
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
-}
-
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn method(message: &Value) -> Option<&str> {
-    message.get("method")?.as_str()
-}
-
-fn called_tool(message: &Value) -> Option<&str> {
-    (method(message)? == "tools/call").then(|| message.pointer("/params/name")?.as_str())?
-}
-
-fn check_headers(headers: &HeaderMap, message: &Value) -> Result<(), Refused> {
-    let mismatch = || Refused::HeaderMismatch(message.get("id").cloned().unwrap_or(Value::Null));
-    // Of two values, the MCP server may read the other one; a batch has no one method and name.
-    let several = |name: &&str| {
-        let values = headers.get_all(*name).iter().count();
-        values > 1 || (values == 1 && message.is_array())
-    };
-    if ["mcp-method", "mcp-name"].iter().any(several) {
-        return Err(mismatch());
-    }
-    let stated =
-        |name: &str| headers.get(name).map(|value| value.to_str().ok().and_then(plain_text));
-    let method = method(message);
-    if let Some(stated) = stated("mcp-method")
-        && stated.as_deref() != method
-    {
-        return Err(mismatch());
-    }
-    let version = message.pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion");
-    if let Some(version) = version.and_then(Value::as_str)
-        && stated("mcp-protocol-version").is_some_and(|stated| stated.as_deref() != Some(version))
-    {
-        return Err(mismatch());
-    }
-    if let Some(stated) = stated("mcp-name") {
-        let params = message.get("params");
-        let name = ["name", "uri"].iter().find_map(|member| params?.get(member)?.as_str());
-        if stated.as_deref() != name {
-            return Err(mismatch());
-        }
-    }
-    Ok(())
-}
-
-/// Undoes the Base64 form that header values with other characters travel in.
-fn plain_text(value: &str) -> Option<String> {
-    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-        Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok(),
-        None => Some(value.to_owned()),
-    }
-}
-
-/// JSON in which no object names a member twice, of bounded size: a value takes many times the memory
-/// of its text.
-mod strict_json {
-    use std::cell::Cell;
-    use std::fmt;
-
-    use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-    use serde_json::{Map, Value};
-
-    /// Most values in one body: arguments of tools are smaller, and files travel as one text.
-    const VALUES: usize = 100_000;
-
-    pub(super) fn parse(text: &[u8]) -> Result<Value, ()> {
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let left = Cell::new(VALUES);
-        let value = Strict(&left).deserialize(&mut deserializer).map_err(|_| ())?;
-        deserializer.end().map_err(|_| ())?;
-        Ok(value)
-    }
-
-    #[derive(Clone, Copy)]
-    struct Strict<'a>(&'a Cell<usize>);
-
-    impl<'de> DeserializeSeed<'de> for Strict<'_> {
-        type Value = Value;
-
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-            let left = self.0.get().checked_sub(1);
-            self.0.set(left.ok_or_else(|| D::Error::custom("too many values"))?);
-            deserializer.deserialize_any(self)
-        }
-    }
-
-    impl<'de> Visitor<'de> for Strict<'_> {
-        type Value = Value;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("JSON without repeated members")
-        }
-
-        fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-            Ok(Value::Bool(value))
-        }
-
-        fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_unit<E>(self) -> Result<Value, E> {
-            Ok(Value::Null)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-            let mut array = Vec::new();
-            while let Some(item) = items.next_element_seed(self)? {
-                array.push(item);
-            }
-            Ok(Value::Array(array))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-            let mut object = Map::new();
-            while let Some(name) = members.next_key::<String>()? {
-                let value = members.next_value_seed(self)?;
-                if object.insert(name, value).is_some() {
-                    return Err(A::Error::custom("a member is repeated"));
-                }
-            }
-            Ok(Value::Object(object))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn gw_23_a_repeated_member_is_not_json_rpc() {
-        let hidden =
-            br#"{"method":"tools/call","params":{"name":"get-todos","name":"purge-todos"}}"#;
-        assert!(strict_json::parse(hidden).is_err());
-        assert!(strict_json::parse(br#"{"a":[{"b":1,"b":2}]}"#).is_err());
-        assert!(strict_json::parse(br#"{"a":1} x"#).is_err());
-        assert!(strict_json::parse(br#"{"a":[1,-1,1.5,null,true,"x"]}"#).is_ok());
-    }
-
-    #[test]
-    fn gw_23_headers_must_agree_with_the_body() {
-        let call = serde_json::json!({
-            "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": { "name": "ゴミ箱" }
-        });
-        let headers = |method: &str, name: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("mcp-method", method.parse().unwrap());
-            headers.insert("mcp-name", name.parse().unwrap());
-            headers
-        };
-        let encoded = format!("=?base64?{}?=", STANDARD.encode("ゴミ箱"));
-        assert_eq!(check_headers(&headers("tools/call", &encoded), &call), Ok(()));
-        assert_eq!(check_headers(&HeaderMap::new(), &call), Ok(()));
-        let mismatch = Err(Refused::HeaderMismatch(7.into()));
-        assert_eq!(check_headers(&headers("tools/list", &encoded), &call), mismatch);
-        assert_eq!(check_headers(&headers("tools/call", "get-todos"), &call), mismatch);
-        let mut doubled = headers("tools/call", &encoded);
-        doubled.append("mcp-name", "get-todos".parse().unwrap());
-        assert_eq!(check_headers(&doubled, &call), mismatch);
-        let batch = Value::Array(vec![call.clone()]);
-        let in_a_batch = Err(Refused::HeaderMismatch(Value::Null));
-        assert_eq!(check_headers(&headers("tools/call", &encoded), &batch), in_a_batch);
-        assert_eq!(check_headers(&HeaderMap::new(), &batch), Ok(()));
-    }
-
-    /// JSON as text, each object with its first member written once more where `doubled` says so.
-    fn json() -> impl Strategy<Value = (String, bool)> {
-        let leaf = prop_oneof![
-            prop::sample::select(vec![
-                "null",
-                "true",
-                "0",
-                "-1",
-                "1.5",
-                "1e9",
-                "\"x\"",
-                "\"\\u0061\""
-            ])
-            .prop_map(|text| (text.to_owned(), false)),
-            any::<String>().prop_map(|text| (Value::from(text).to_string(), false)),
-        ];
-        leaf.prop_recursive(4, 32, 4, |inner| {
-            let array = prop::collection::vec(inner.clone(), 0..4).prop_map(|items| {
-                let texts: Vec<&str> = items.iter().map(|(text, _)| text.as_str()).collect();
-                (format!("[{}]", texts.join(",")), items.iter().any(|(_, doubled)| *doubled))
-            });
-            let object = (prop::collection::vec(inner, 0..4), prop::bool::weighted(0.1)).prop_map(
-                |(values, doubled)| {
-                    let doubled = doubled && !values.is_empty();
-                    let mut members: Vec<String> = values
-                        .iter()
-                        .enumerate()
-                        .map(|(n, (text, _))| format!("\"m{n}\":{text}"))
-                        .collect();
-                    if doubled {
-                        members.push("\"\\u006d0\":7".to_owned()); // m0, spelled otherwise
-                    }
-                    let inside = values.iter().any(|(_, doubled)| *doubled);
-                    (format!("{{{}}}", members.join(",")), doubled || inside)
-                },
-            );
-            prop_oneof![array, object]
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn gw_23_strict_json_is_json_without_repeated_members((text, doubled) in json(), raw in any::<Vec<u8>>()) {
-            let _ = strict_json::parse(&raw);
-            let lenient: Value = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(strict_json::parse(text.as_bytes()), if doubled { Err(()) } else { Ok(lenient.clone()) });
-            is_plain(&lenient);
-        }
-    }
 }

@@ -40,12 +40,20 @@ pub(super) enum Refused {
     TooSlow,
     /// The body is not JSON-RPC, and tool rules need to read it.
     NotJsonRpc,
+    /// A method that some servers would read as another one.
+    Misspelled(Value),
     /// No session of this caller: a client then starts a new one.
     UnknownSession,
+    /// No event that this caller was sent.
+    UnknownEvent,
+    /// No task of this caller.
+    UnknownTask(Value),
     /// A message to a server of the HTTP+SSE transport that belongs to no event stream.
     NoEventStream,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
+    /// A header that MCP demands since 2026-07-28 is missing.
+    HeaderMissing(Value, &'static str),
     /// The person, or this client of hers, has as many requests or streams open as there may be.
     TooMany(PlaceRefused),
     /// Grant liveness cannot be looked up: closed.
@@ -109,6 +117,22 @@ impl Refused {
             Self::NotJsonRpc => {
                 json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")
             }
+            Self::Misspelled(id) => json_rpc(
+                StatusCode::BAD_REQUEST,
+                &id,
+                -32600,
+                "The method is spelled in a way that some servers read as another one",
+            ),
+            Self::UnknownEvent => json_rpc(
+                StatusCode::BAD_REQUEST,
+                &Value::Null,
+                -32600,
+                "Last-Event-ID names no event that this person and client were sent",
+            ),
+            // As the extension wants it for a task that does not exist: no more is to be learned.
+            Self::UnknownTask(id) => {
+                json_rpc(StatusCode::BAD_REQUEST, &id, -32602, "Task not found")
+            }
             Self::UnknownSession => {
                 json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
             }
@@ -126,6 +150,12 @@ impl Refused {
                 &id,
                 -32020,
                 "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body",
+            ),
+            Self::HeaderMissing(id, name) => json_rpc(
+                StatusCode::BAD_REQUEST,
+                &id,
+                -32020,
+                &format!("The header {name} is missing; MCP demands it since 2026-07-28"),
             ),
             Self::TooMany(whose) => retry_soon(plain(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -152,6 +182,24 @@ impl Refused {
             ),
         }
     }
+}
+
+/// The challenge to put beside a 403 that the MCP server gives itself, for want of `needed`; `None`: it does not
+/// say of what.
+pub(super) fn beside_a_refusal(
+    resource: &ResourceConfig,
+    app: &App,
+    scopes: Option<(&ScopeSet, &ScopeSet)>,
+) -> Option<HeaderValue> {
+    let challenge = Challenge { resource, app };
+    match scopes {
+        Some((needed, ask)) => challenge.of_scopes(&describe(needed), Some(ask)),
+        None => challenge.of_scopes("This needs more than the access token allows", None),
+    }
+}
+
+fn describe(needed: &ScopeSet) -> String {
+    format!("This needs the scope {needed}")
 }
 
 fn plain(status: StatusCode, error: &str, description: &str) -> Response {
@@ -193,21 +241,28 @@ impl Challenge<'_> {
 
     /// 403 with everything to ask for.
     fn insufficient(&self, needed: &ScopeSet, ask: &ScopeSet) -> Response {
-        let ask = ask.to_string();
-        let description = format!("This needs the scope {needed}");
+        let description = describe(needed);
         let mut response = plain(StatusCode::FORBIDDEN, "insufficient_scope", &description);
-        self.attach(
-            &mut response,
-            &[
-                ("error", "insufficient_scope"),
-                ("error_description", &description),
-                ("scope", &ask),
-            ],
-        );
+        if let Some(value) = self.of_scopes(&description, Some(ask)) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
         response
     }
 
+    fn of_scopes(&self, description: &str, ask: Option<&ScopeSet>) -> Option<HeaderValue> {
+        let ask = ask.map(ToString::to_string);
+        let mut params = vec![("error", "insufficient_scope"), ("error_description", description)];
+        params.extend(ask.as_deref().map(|ask| ("scope", ask)));
+        self.value(&params)
+    }
+
     fn attach(&self, response: &mut Response, params: &[(&str, &str)]) {
+        if let Some(value) = self.value(params) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+
+    fn value(&self, params: &[(&str, &str)]) -> Option<HeaderValue> {
         let path = self.resource.path.as_deref().unwrap_or_default();
         let metadata = self.app.config().public_url.well_known("oauth-protected-resource", path);
         let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
@@ -215,8 +270,6 @@ impl Challenge<'_> {
             // Scopes and our own texts hold neither `"` nor `\` (RFC 6749 §3.3).
             value.extend([", ", name, "=\"", text, "\""]);
         }
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
-        }
+        HeaderValue::from_str(&value).ok()
     }
 }

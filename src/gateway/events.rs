@@ -130,8 +130,11 @@ pub(super) enum Verdict {
     End,
 }
 
+/// What has to be done before an event passes.
+pub(super) type First = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Decides on each event.
-pub(super) type Judge = Box<dyn FnMut(&Event) -> Verdict + Send>;
+pub(super) type Judge = Box<dyn FnMut(&Event) -> (Verdict, Option<First>) + Send>;
 
 /// A stream whose events are judged one by one.
 pub(super) struct Judged {
@@ -139,18 +142,28 @@ pub(super) struct Judged {
     cutter: Cutter,
     judge: Judge,
     ended: bool,
+    /// What passes next, and what has to be done before.
+    waiting: Option<(First, Vec<u8>)>,
 }
 
 impl Judged {
     /// Events of `inner`, of at most `limit` bytes each.
     pub(super) fn new(inner: Body, limit: usize, judge: Judge) -> Self {
-        Self { inner, cutter: Cutter::new(limit), judge, ended: false }
+        Self { inner, cutter: Cutter::new(limit), judge, ended: false, waiting: None }
     }
 
-    fn judged(&mut self, events: Vec<Vec<u8>>) -> Vec<u8> {
-        let mut passed = Vec::new();
+    fn judged(&mut self, events: Vec<Vec<u8>>) -> (Vec<u8>, Option<First>) {
+        let (mut passed, mut before) = (Vec::new(), None::<First>);
         for raw in events {
-            match (self.judge)(&Event::read(&raw)) {
+            let (verdict, first) = (self.judge)(&Event::read(&raw));
+            before = match (before, first) {
+                (Some(one), Some(other)) => Some(Box::pin(async move {
+                    one.await;
+                    other.await;
+                })),
+                (one, other) => one.or(other),
+            };
+            match verdict {
                 Verdict::Pass => passed.extend(raw),
                 Verdict::Data(data) => passed.extend(with_data(&raw, &data)),
                 Verdict::Drop => {}
@@ -160,7 +173,7 @@ impl Judged {
                 }
             }
         }
-        passed
+        (passed, before)
     }
 }
 
@@ -172,7 +185,19 @@ impl HttpBody for Judged {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        while !self.ended {
+        loop {
+            if let Some((first, _)) = &mut self.waiting {
+                if first.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                let passed = self.waiting.take().map(|(_, passed)| passed).unwrap_or_default();
+                if !passed.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(passed.into()))));
+                }
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
             let events = match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -191,14 +216,14 @@ impl HttpBody for Judged {
             let Ok(events) = events else {
                 tracing::warn!("stream cut: an event is longer than limits.gateway_body");
                 self.ended = true;
-                break;
+                return Poll::Ready(None);
             };
-            let passed = self.judged(events);
-            if !passed.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(passed.into()))));
+            match self.judged(events) {
+                (passed, Some(first)) => self.waiting = Some((first, passed)),
+                (passed, None) if passed.is_empty() => {}
+                (passed, None) => return Poll::Ready(Some(Ok(Frame::data(passed.into())))),
             }
         }
-        Poll::Ready(None)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -6,14 +6,23 @@
 mod assertion;
 mod authenticate;
 mod authorize;
+mod cache_control;
 mod challenge;
+mod event_ids;
 mod events;
+mod exchange;
 mod forward;
 mod idle;
 mod legacy;
+mod mcp_headers;
+mod messages;
 mod origin;
+mod server_challenge;
 mod session;
+mod spelling;
 mod stream;
+mod strict_json;
+mod tasks;
 mod tools_list;
 
 use axum::body::Body;
@@ -28,7 +37,7 @@ use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
 use authenticate::authenticate;
 use challenge::Refused;
-use forward::Target;
+use exchange::Target;
 
 /// The ways to the MCP servers of one configuration.
 pub struct Passages(Vec<Passage>);

@@ -1,7 +1,9 @@
-//! MCP session ids (revisions before 2026-07-28), bound to who holds them: threats GW-06.
+//! MCP session ids and event ids (revisions before 2026-07-28), bound to who holds them: threats GW-06,
+//! checklist GW-22.
 //!
 //! The client gets the MCP server's id sealed for its person and client; the server gets its own id
-//! back. Somebody else's id opens nothing, and nothing has to be stored.
+//! back. Somebody else's id opens nothing, and nothing has to be stored. The same id is sealed alike each time
+//! and in every replica: clients compare them.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -11,6 +13,8 @@ use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The header of the session id, in both directions.
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The header in which a client says which event it has seen last.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Longest sealed id read.
 const MAX: usize = 2048;
@@ -22,9 +26,14 @@ pub(super) fn context(caller: &Caller) -> String {
     format!("{}\n{}\n{}", grant.subject, grant.client_id, grant.resource)
 }
 
+/// Who holds the events of a stream. Neither id opens as the other.
+pub(super) fn context_of_events(caller: &Caller) -> String {
+    format!("event\n{}", context(caller))
+}
+
 /// The session id as the client may know it.
 pub(super) fn seal(sealer: &Sealer, caller: &Caller, id: &HeaderValue) -> Option<HeaderValue> {
-    let sealed = sealer.seal(Purpose::Session, &context(caller), id.as_bytes());
+    let sealed = sealer.seal_alike(&context(caller), id.as_bytes());
     HeaderValue::from_str(&sealed).ok()
 }
 
@@ -34,12 +43,38 @@ pub(super) fn open(
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<Option<HeaderValue>, Refused> {
-    let mut values = headers.get_all(SESSION_ID).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let sealed = value.to_str().ok().filter(|text| text.len() <= MAX);
-    let sealed = sealed.filter(|_| values.next().is_none()).ok_or(Refused::UnknownSession)?;
-    let id = sealer
-        .open(Purpose::Session, &context(caller), sealed)
-        .map_err(|_| Refused::UnknownSession)?;
-    HeaderValue::from_bytes(&id).map(Some).map_err(|_| Refused::UnknownSession)
+    if !headers.contains_key(SESSION_ID) {
+        return Ok(None);
+    }
+    let id = opened(sealer, &context(caller), headers, &SESSION_ID);
+    id.map(Some).ok_or(Refused::UnknownSession)
+}
+
+/// The MCP server's own id of the event that the client has seen last, if it names one.
+pub(super) fn open_event(
+    sealer: &Sealer,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Option<HeaderValue>, Refused> {
+    let named = headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
+    if !named && headers.get_all(LAST_EVENT_ID).iter().count() <= 1 {
+        return Ok(None); // an empty one says that there is none
+    }
+    let id = opened(sealer, &context_of_events(caller), headers, &LAST_EVENT_ID);
+    id.map(Some).ok_or(Refused::UnknownEvent)
+}
+
+fn opened(
+    sealer: &Sealer,
+    context: &str,
+    headers: &HeaderMap,
+    name: &HeaderName,
+) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let sealed = values.next()?.to_str().ok().filter(|text| text.len() <= MAX)?;
+    if values.next().is_some() {
+        return None;
+    }
+    let id = sealer.open(Purpose::Session, context, sealed).ok()?;
+    HeaderValue::from_bytes(&id).ok()
 }

@@ -220,6 +220,26 @@ const TABLE: &[(&str, [Cell; 4])] = &[
         ),
     ),
     (
+        "These headers are there, and `Mcp-Name` names the task of `tasks/get`, `update` and `cancel`",
+        only_0728(
+            "gw_23_a_request_that_states_2026_07_28_brings_its_headers",
+            "has no such headers",
+        ),
+    ),
+    (
+        "Events of one principal are not resumed by another (`Last-Event-ID`)",
+        until_1125("gw_22_an_event_id_is_of_use_to_its_holder_only", "streams are not resumable"),
+    ),
+    (
+        "A task belongs to the person and client that made it",
+        [
+            None("has no tasks"),
+            None("has no tasks"),
+            Test("gw_20_a_task_is_of_use_to_the_person_and_client_that_made_it"),
+            Test("gw_20_a_task_is_of_use_to_the_person_and_client_that_made_it"),
+        ],
+    ),
+    (
         "Refusals are no bare 400, which would send a client back an era",
         only_0728(
             "gw_37_refusals_of_the_gateway_are_never_a_bare_400",
@@ -227,8 +247,8 @@ const TABLE: &[(&str, [Cell; 4])] = &[
         ),
     ),
     (
-        "`Mcp-Param-*` passes untouched",
-        only_0728("gw_01_identity_headers_cannot_be_smuggled", "has no such headers"),
+        "`Mcp-Param-*` passes untouched, by any name that HTTP allows",
+        only_0728("a_parameter_may_be_named_by_any_token", "has no such headers"),
     ),
     (
         "Web pages of unlisted origins are refused",

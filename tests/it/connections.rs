@@ -267,7 +267,7 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
         format!("POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhello", host(&app));
     let head = format!(
         "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-         MCP-Protocol-Version: 2026-07-28\r\n",
+         MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\n",
         host(&app),
         tokens.access_token
     );
@@ -353,7 +353,7 @@ async fn gw_03_a_body_that_breaks_off_is_nobody_elses_beginning() {
     let alices: Tokens = app.client().await.sign_in("alice").await;
     let head = format!(
         "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-         MCP-Protocol-Version: 2026-07-28\r\nContent-Length: 1000\r\n\r\n{{\"jsonrpc\":",
+         MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\nContent-Length: 1000\r\n\r\n{{\"jsonrpc\":",
         host(&app),
         tokens.access_token
     );

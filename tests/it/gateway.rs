@@ -14,7 +14,7 @@ fn ping() -> Value {
 }
 
 async fn call(app: &TestApp, headers: &[(&str, &str)]) -> Answer {
-    let mut all = vec![("mcp-protocol-version", "2026-07-28")];
+    let mut all = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", "ping")];
     all.extend_from_slice(headers);
     app.http.post_json(&app.mcp_url(), &ping(), &all).await
 }
@@ -204,6 +204,7 @@ async fn gw_01_identity_headers_cannot_be_smuggled() {
             "content-length",
             "content-type",
             "host",
+            "mcp-method",
             "mcp-param-region",
             "mcp-protocol-version",
             "traceparent",
@@ -245,8 +246,11 @@ async fn gw_02_no_path_leads_past_the_mcp_endpoint() {
     }
     assert_eq!(app.todo.recorded().len(), before);
     let url = format!("{}?tenant=a%2Fb&access_token=secret", app.mcp_url());
-    let headers =
-        [("authorization", authorization.as_str()), ("mcp-protocol-version", "2026-07-28")];
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "ping"),
+    ];
     app.http.post_json(&url, &ping(), &headers).await.assert_status(200);
     let seen = app.todo.recorded().pop().unwrap();
     assert_eq!((seen.path.as_str(), seen.query.as_str()), ("/mcp", "tenant=a%2Fb"));
@@ -314,7 +318,7 @@ async fn gw_05_tool_rules_hold_in_batches_and_against_lying_headers() {
         let mut headers = vec![
             ("authorization", authorization.as_str()),
             ("content-type", "application/json"),
-            ("mcp-protocol-version", "2026-07-28"),
+            ("mcp-protocol-version", "2025-11-25"),
         ];
         headers.extend(extra);
         let headers: Vec<(String, String)> =

@@ -119,6 +119,7 @@ async fn hidden_tools_are_in_no_list_and_still_refused() {
         ("authorization", authorization.as_str()),
         ("accept", "application/json, text/event-stream"),
         ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/list"),
     ];
     let answer = app.http.post_json(&app.mcp_url(), &body, &headers).await;
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
@@ -182,6 +183,7 @@ async fn gw_14_a_client_cannot_bring_an_assertion_of_its_own() {
     let headers = [
         ("authorization", authorization.as_str()),
         ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "ping"),
         ("x-portcullis-assertion", "forged"),
     ];
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });

@@ -322,11 +322,14 @@ async fn decisions_and_mcp_requests_hold_at_their_sizes() {
     let (_, tokens) = app.tokens_of("bob").await;
     let authorization = format!("Bearer {}", tokens.access_token);
     let call = async |body: String| {
-        let headers = [
+        let mut headers = vec![
             ("authorization", authorization.as_str()),
             ("content-type", "application/json"),
             ("mcp-protocol-version", "2026-07-28"),
         ];
+        if !body.starts_with('[') {
+            headers.push(("mcp-method", "ping"));
+        }
         app.http.send("POST", &app.mcp_url(), &headers, body).await.status.as_u16()
     };
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();

@@ -38,7 +38,13 @@ mod revocation;
 mod token_endpoint;
 
 mod gateway;
+mod gateway_answers;
+mod gateway_bodies;
+mod gateway_connections;
+mod gateway_events;
+mod gateway_headers;
 mod gateway_scopes;
+mod gateway_tasks;
 mod legacy_sse;
 mod step_up;
 mod streams;

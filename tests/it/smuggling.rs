@@ -41,7 +41,7 @@ async fn gw_03_a_length_said_twice_is_seen_wherever_the_request_begins() {
     let length = format!("Content-Length: {}\r\n", ping.len());
     let rest = format!(
         "Host: {host}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-         MCP-Protocol-Version: 2026-07-28\r\n",
+         MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\n",
         tokens.access_token
     );
     let chunked = "Transfer-Encoding: chunked\r\n";

@@ -18,7 +18,6 @@ const MAY_PASS: &[&str] = &[
     "content-type",
     "content-encoding",
     "user-agent",
-    "last-event-id",
     "traceparent",
     "tracestate",
     "host",
@@ -102,7 +101,9 @@ pub fn run(data: &[u8]) {
         lines.map(|line| line.split_once(": ").unwrap_or_else(|| panic!("{line:?}"))).collect();
     for (name, _) in &headers {
         let ours = OURS.iter().any(|(known, _)| known == name);
-        let mcp = name.starts_with("mcp-") && !name.contains('_') && *name != "mcp-session-id";
+        let parameter = name.starts_with("mcp-param-");
+        let mcp = parameter
+            || name.starts_with("mcp-") && !name.contains('_') && *name != "mcp-session-id";
         assert!(ours || mcp || MAY_PASS.contains(name), "{name} passed");
     }
     for (name, value) in OURS {

@@ -4,6 +4,7 @@
 // Each test uses some of the cast.
 #![allow(dead_code, reason = "a harness offers more than any one test uses")]
 
+pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod console;

@@ -226,6 +226,7 @@ async fn one_request_has_one_answer_in_http_1_and_http_2() {
         let token = format!("Bearer {}", tokens.access_token);
         let mut headers = vec![("authorization", token), ("content-type", kind.to_owned())];
         headers.push(("mcp-protocol-version", "2026-07-28".to_owned()));
+        headers.push(("mcp-method", "ping".to_owned()));
         headers
     };
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();

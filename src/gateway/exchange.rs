@@ -1,0 +1,418 @@
+//! The request to the MCP server: rebuilt from allow-lists, sent, and sent once more where that is safe.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http_body_util::LengthLimitError;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Error;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tokio::time::Instant;
+use url::Url;
+
+use super::authenticate::Caller;
+use super::authorize::Payload;
+use super::challenge::Refused;
+use super::{assertion, session};
+use crate::app::App;
+use crate::config::ResourceConfig;
+use crate::http_client::was_lost_unanswered;
+use crate::web::body;
+
+/// Headers that pass to the MCP server, beside every `mcp-*` and those that the configuration lists.
+pub(super) const TO_BACKEND: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::ACCEPT_LANGUAGE,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
+
+/// Who is calling: subject, client, scopes, name, e-mail address, whether that is verified.
+const CALLER: [HeaderName; 6] = [
+    HeaderName::from_static("x-portcullis-subject"),
+    HeaderName::from_static("x-portcullis-client"),
+    HeaderName::from_static("x-portcullis-scopes"),
+    HeaderName::from_static("x-portcullis-name"),
+    HeaderName::from_static("x-portcullis-email"),
+    HeaderName::from_static("x-portcullis-email-verified"),
+];
+
+/// Headers that every request has, and that are ours to say.
+const OF_THE_CONNECTION: [HeaderName; 6] = [
+    header::HOST,
+    header::AUTHORIZATION,
+    header::CONTENT_LENGTH,
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::ACCEPT_ENCODING,
+];
+
+/// Headers that we add, about: room for them is made once.
+const OURS: usize = 10;
+
+/// What a header value may hold as it is; the rest, and `%` itself, is percent-encoded UTF-8.
+const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
+
+/// A connection that was closed while it was idle says so as soon as something is sent on it. What breaks later may
+/// have been at work.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Where an MCP server is, as a request says it.
+pub(super) struct Target {
+    /// As it is configured.
+    configured: Address,
+    /// With a slash at the end where that has none, and the other way round.
+    other: Option<Address>,
+    /// The server redirected from the one to the other.
+    is_other: AtomicBool,
+    host: HeaderValue,
+}
+
+struct Address {
+    url: Url,
+    /// The same, without a query.
+    uri: Uri,
+}
+
+impl Address {
+    fn of(url: Url) -> Option<Self> {
+        Some(Self { uri: url.as_str().parse().ok()?, url })
+    }
+}
+
+impl Target {
+    /// `None` when HTTP cannot say it.
+    pub(super) fn of(url: &Url) -> Option<Self> {
+        let mut url = url.clone();
+        url.set_query(None);
+        let host = match (url.host_str()?, url.port()) {
+            (host, Some(port)) => format!("{host}:{port}"),
+            (host, None) => host.to_owned(),
+        };
+        let mut other = url.clone();
+        let path = url.path();
+        match path.strip_suffix('/') {
+            Some(shorter) => other.set_path(shorter),
+            None => other.set_path(&format!("{path}/")),
+        }
+        let other = (other.path() != path).then_some(other).and_then(Address::of);
+        Some(Self {
+            configured: Address::of(url)?,
+            other,
+            is_other: AtomicBool::new(false),
+            host: host.try_into().ok()?,
+        })
+    }
+
+    /// As it is configured.
+    pub(super) const fn url(&self) -> &Url {
+        &self.configured.url
+    }
+
+    /// Where requests go: with this query, if any.
+    pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, Refused> {
+        let is_other = self.is_other.load(Ordering::Relaxed);
+        let address = self.other.as_ref().filter(|_| is_other).unwrap_or(&self.configured);
+        let Some(query) = query else { return Ok(address.uri.clone()) };
+        let mut url = address.url.clone();
+        url.set_query(Some(query));
+        url.as_str().parse().map_err(|_| Refused::BadGateway("target"))
+    }
+
+    /// Remembers where a redirect led: the next request goes there at once, and a large one can.
+    fn remember(&self, address: &Uri) {
+        let leads_to =
+            |known: &Address| known.uri.path() == address.path() && address.query().is_none();
+        if self.other.as_ref().is_some_and(leads_to) {
+            self.is_other.store(true, Ordering::Relaxed);
+        } else if leads_to(&self.configured) {
+            self.is_other.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// All that a request is built from, as often as it is sent.
+pub(super) struct Exchange<'a> {
+    pub(super) app: &'a App,
+    pub(super) resource: &'a ResourceConfig,
+    pub(super) target: &'a Target,
+    pub(super) caller: &'a Caller,
+    /// What the client sent.
+    pub(super) parts: &'a Parts,
+    /// The MCP server's own ids of session and event.
+    pub(super) session: Option<HeaderValue>,
+    pub(super) last_event: Option<HeaderValue>,
+}
+
+impl Exchange<'_> {
+    /// Sends the request to `address`, and once more to where the server says that it is, if a slash is all that
+    /// differs: method and body stay (RFC 9110 §15.4.8).
+    pub(super) async fn send(
+        &self,
+        address: Uri,
+        body: &mut Payload,
+    ) -> Result<axum::http::Response<Incoming>, Refused> {
+        let answer = self.send_to(&address, body).await?;
+        if !answer.status().is_redirection() {
+            return Ok(answer);
+        }
+        let location = location(&address, answer.headers());
+        let kept = matches!(
+            answer.status(),
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let slash = location.as_ref().filter(|to| kept && differs_by_the_slash(&address, to));
+        let slash = slash.and_then(|to| to.as_str().parse::<Uri>().ok());
+        match slash.filter(|_| body.is_whole()) {
+            Some(to) => {
+                let answer = self.send_to(&to, body).await?;
+                if !answer.status().is_redirection() {
+                    self.target.remember(&to);
+                    return Ok(answer);
+                }
+                Err(self.redirected(answer.status(), &to, location.as_ref()))
+            }
+            None => Err(self.redirected(answer.status(), &address, location.as_ref())),
+        }
+    }
+
+    fn redirected(&self, status: StatusCode, asked: &Uri, location: Option<&Url>) -> Refused {
+        let asked = asked.to_string();
+        let asked = asked.split('?').next().unwrap_or_default();
+        let location = location.map(|url| {
+            let mut url = url.clone();
+            url.set_query(None);
+            url.set_fragment(None);
+            let _ = (url.set_username(""), url.set_password(None));
+            url.as_str().chars().take(200).collect::<String>()
+        });
+        let location = location.as_deref().unwrap_or("no readable address");
+        tracing::error!(
+            resource = self.resource.id,
+            status = status.as_u16(),
+            "the MCP server at {asked} redirects to {location}, which is not followed; if it is there, write \
+             target = \"{location}\", otherwise end the redirect"
+        );
+        Refused::BadGateway("The MCP server redirects, which is not followed")
+    }
+
+    /// Sends the request, once more on a connection of its own when the one that was used turns out to have been
+    /// closed meanwhile.
+    async fn send_to(
+        &self,
+        address: &Uri,
+        body: &mut Payload,
+    ) -> Result<axum::http::Response<Incoming>, Refused> {
+        let begun = Instant::now();
+        let backends = self.app.backends();
+        let gone = Refused::BadGateway("The MCP server cannot be reached");
+        let Some(first) = body.next() else { return Err(gone) };
+        let answer = backends.request(self.build(address, first)?).await;
+        let answer = match answer {
+            Err(error)
+                if body.is_whole() && was_lost_unanswered(&error) && begun.elapsed() < AT_ONCE =>
+            {
+                let resource = &self.resource.id;
+                tracing::debug!(resource, %error, "a connection had been closed; sent again");
+                let Some(again) = body.next() else { return Err(gone) };
+                backends.request_on_a_new_connection(self.build(address, again)?).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &Error) -> Refused {
+        if caused_by_limit(error) {
+            return Refused::TooLarge;
+        }
+        if body::is_late(error) {
+            return Refused::TooSlow;
+        }
+        tracing::warn!(resource = self.resource.id, %error, "the MCP server cannot be reached");
+        Refused::BadGateway("The MCP server cannot be reached")
+    }
+
+    fn build(&self, address: &Uri, body: Body) -> Result<Request, Refused> {
+        let unfit = |_| Refused::BadGateway("the request cannot be rebuilt");
+        let mut rebuilt = Request::new(body);
+        *rebuilt.method_mut() = self.parts.method.clone();
+        *rebuilt.uri_mut() = address.clone();
+        let headers = rebuilt.headers_mut();
+        headers.reserve(self.parts.headers.len() + OURS);
+        headers.insert(header::HOST, self.target.host.clone());
+        copy(&self.parts.headers, headers, &TO_BACKEND, &self.resource.forward_headers);
+        let grant = &self.caller.grant;
+        let name = grant.person.name.as_deref();
+        let email = grant.person.email.as_deref();
+        let verified = grant.person.facts.email.as_ref().is_some_and(|email| email.verified);
+        let verified = email.map(|_| if verified { "true" } else { "false" });
+        let scopes = self.caller.may.to_string();
+        let subject = Some(grant.subject.as_str());
+        let client = Some(grant.client_id.as_str());
+        let values = [subject, client, Some(scopes.as_str()), name, email, verified];
+        for (header, value) in CALLER.into_iter().zip(values) {
+            if let Some(value) = value {
+                let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly as it is
+                headers.insert(header, HeaderValue::from_str(&value).map_err(unfit)?);
+            }
+        }
+        if let Some(session) = &self.session {
+            headers.insert(session::SESSION_ID, session.clone());
+        }
+        if let Some(event) = &self.last_event {
+            headers.insert(session::LAST_EVENT_ID, event.clone());
+        }
+        if let Some(assertion) = assertion::header(self.app, self.resource, self.caller)? {
+            headers.insert(assertion::ASSERTION, assertion);
+        }
+        Ok(rebuilt)
+    }
+
+    /// Names headers that were left out, for an administrator who misses one.
+    pub(super) fn name_what_is_left_out(&self) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let mut passed = HeaderMap::new();
+        copy(&self.parts.headers, &mut passed, &TO_BACKEND, &self.resource.forward_headers);
+        let ours = |name: &&HeaderName| {
+            OF_THE_CONNECTION.contains(name)
+                || **name == session::SESSION_ID
+                || **name == session::LAST_EVENT_ID
+        };
+        let left_out: Vec<&str> = self
+            .parts
+            .headers
+            .keys()
+            .filter(|name| !ours(name) && !passed.contains_key(*name))
+            .map(HeaderName::as_str)
+            .collect();
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            let resource = &self.resource.id;
+            tracing::debug!(resource, left_out, "headers that do not pass (forward_headers)");
+        }
+    }
+}
+
+/// Copies listed headers and `mcp-*`; ids of sessions and events are translated elsewhere. Building from a list
+/// cannot forget what must not pass: `Authorization`, cookies, forwarded and identity headers of the client never do.
+pub(super) fn copy(
+    from: &HeaderMap,
+    to: &mut HeaderMap,
+    listed: &[HeaderName],
+    configured: &[HeaderName],
+) {
+    for (name, value) in from {
+        let passes = listed.contains(name) || is_mcp(name.as_str()) || configured.contains(name);
+        if passes && *name != session::SESSION_ID {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Many servers read `_` as `-`: `mcp-session_id` would be the session id that is translated. Parameters of tools
+/// are of no meaning to us, and may be called anything.
+fn is_mcp(name: &str) -> bool {
+    name.starts_with("mcp-param-") || (name.starts_with("mcp-") && !name.contains('_'))
+}
+
+/// Where a redirect leads; `None` when it does not say that once.
+fn location(asked: &Uri, headers: &HeaderMap) -> Option<Url> {
+    let mut values = headers.get_all(header::LOCATION).iter();
+    let location = values.next()?.to_str().ok()?;
+    if values.next().is_some() {
+        return None;
+    }
+    Url::parse(&asked.to_string()).ok()?.join(location).ok()
+}
+
+fn differs_by_the_slash(asked: &Uri, to: &Url) -> bool {
+    let Ok(asked) = Url::parse(&asked.to_string()) else { return false };
+    let (short, long) = if asked.path().len() < to.path().len() {
+        (asked.path(), to.path())
+    } else {
+        (to.path(), asked.path())
+    };
+    let slash = long.strip_suffix('/') == Some(short) && !short.ends_with('/');
+    let plain = to.username().is_empty() && to.password().is_none() && to.fragment().is_none();
+    slash && plain && asked.origin() == to.origin() && asked.query() == to.query()
+}
+
+fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gw_01_only_listed_headers_pass() {
+        let mut from = HeaderMap::new();
+        for name in [
+            "authorization",
+            "cookie",
+            "x-portcullis-subject",
+            "x_portcullis_subject",
+            "x-forwarded-user",
+            "x-user",
+            "connection",
+            "proxy-authorization",
+            "forwarded",
+            "host",
+            "te",
+            "transfer-encoding",
+            "dpop",
+            "mcp-session-id", // translated, not copied
+            "mcp-session_id",
+            "last-event-id",
+        ] {
+            from.insert(HeaderName::from_static(name), HeaderValue::from_static("evil"));
+        }
+        for name in ["mcp-param-x", "mcp-param-a_b", "accept", "x-tenant-id"] {
+            from.insert(HeaderName::from_static(name), HeaderValue::from_static("p"));
+        }
+        let mut to = HeaderMap::new();
+
+        copy(&from, &mut to, &TO_BACKEND, &[HeaderName::from_static("x-tenant-id")]);
+
+        let mut names: Vec<&str> = to.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "mcp-param-a_b", "mcp-param-x", "x-tenant-id"]);
+    }
+
+    #[test]
+    fn gw_32_only_the_slash_may_differ() {
+        let asked: Uri = "http://inner:9000/mcp?a=b".parse().unwrap();
+        for (to, follows) in [
+            ("http://inner:9000/mcp/?a=b", true),
+            ("http://inner:9000/mcp/", false),
+            ("http://inner:9000/mcp//?a=b", false),
+            ("http://inner:9000/mcp?a=b", false),
+            ("http://inner/mcp/?a=b", false),
+            ("https://inner:9000/mcp/?a=b", false),
+            ("http://inner:9000/mcp/#x", false),
+        ] {
+            assert_eq!(differs_by_the_slash(&asked, &Url::parse(to).unwrap()), follows, "{to}");
+        }
+        let target = Target::of(&Url::parse("http://inner/").unwrap()).unwrap();
+        assert!(target.other.is_none(), "a root has no other form");
+    }
+}
