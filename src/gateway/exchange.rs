@@ -1,7 +1,6 @@
 //! The request to the MCP server: rebuilt from allow-lists, sent, and sent once more where that is safe.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,6 +17,7 @@ use url::Url;
 use super::authenticate::Caller;
 use super::authorize::Payload;
 use super::challenge::Refused;
+use super::target::{Target, differs_by_the_slash, location};
 use super::{assertion, session};
 use crate::app::App;
 use crate::config::ResourceConfig;
@@ -64,80 +64,6 @@ const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 /// A connection that was closed while it was idle says so as soon as something is sent on it. What breaks later may
 /// have been at work.
 const AT_ONCE: Duration = Duration::from_secs(5);
-
-/// Where an MCP server is, as a request says it.
-pub(super) struct Target {
-    /// As it is configured.
-    configured: Address,
-    /// With a slash at the end where that has none, and the other way round.
-    other: Option<Address>,
-    /// The server redirected from the one to the other.
-    is_other: AtomicBool,
-    host: HeaderValue,
-}
-
-struct Address {
-    url: Url,
-    /// The same, without a query.
-    uri: Uri,
-}
-
-impl Address {
-    fn of(url: Url) -> Option<Self> {
-        Some(Self { uri: url.as_str().parse().ok()?, url })
-    }
-}
-
-impl Target {
-    /// `None` when HTTP cannot say it.
-    pub(super) fn of(url: &Url) -> Option<Self> {
-        let mut url = url.clone();
-        url.set_query(None);
-        let host = match (url.host_str()?, url.port()) {
-            (host, Some(port)) => format!("{host}:{port}"),
-            (host, None) => host.to_owned(),
-        };
-        let mut other = url.clone();
-        let path = url.path();
-        match path.strip_suffix('/') {
-            Some(shorter) => other.set_path(shorter),
-            None => other.set_path(&format!("{path}/")),
-        }
-        let other = (other.path() != path).then_some(other).and_then(Address::of);
-        Some(Self {
-            configured: Address::of(url)?,
-            other,
-            is_other: AtomicBool::new(false),
-            host: host.try_into().ok()?,
-        })
-    }
-
-    /// As it is configured.
-    pub(super) const fn url(&self) -> &Url {
-        &self.configured.url
-    }
-
-    /// Where requests go: with this query, if any.
-    pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, Refused> {
-        let is_other = self.is_other.load(Ordering::Relaxed);
-        let address = self.other.as_ref().filter(|_| is_other).unwrap_or(&self.configured);
-        let Some(query) = query else { return Ok(address.uri.clone()) };
-        let mut url = address.url.clone();
-        url.set_query(Some(query));
-        url.as_str().parse().map_err(|_| Refused::BadGateway("target"))
-    }
-
-    /// Remembers where a redirect led: the next request goes there at once, and a large one can.
-    fn remember(&self, address: &Uri) {
-        let leads_to =
-            |known: &Address| known.uri.path() == address.path() && address.query().is_none();
-        if self.other.as_ref().is_some_and(leads_to) {
-            self.is_other.store(true, Ordering::Relaxed);
-        } else if leads_to(&self.configured) {
-            self.is_other.store(false, Ordering::Relaxed);
-        }
-    }
-}
 
 /// All that a request is built from, as often as it is sent.
 pub(super) struct Exchange<'a> {
@@ -326,28 +252,6 @@ fn is_mcp(name: &str) -> bool {
     name.starts_with("mcp-param-") || (name.starts_with("mcp-") && !name.contains('_'))
 }
 
-/// Where a redirect leads; `None` when it does not say that once.
-fn location(asked: &Uri, headers: &HeaderMap) -> Option<Url> {
-    let mut values = headers.get_all(header::LOCATION).iter();
-    let location = values.next()?.to_str().ok()?;
-    if values.next().is_some() {
-        return None;
-    }
-    Url::parse(&asked.to_string()).ok()?.join(location).ok()
-}
-
-fn differs_by_the_slash(asked: &Uri, to: &Url) -> bool {
-    let Ok(asked) = Url::parse(&asked.to_string()) else { return false };
-    let (short, long) = if asked.path().len() < to.path().len() {
-        (asked.path(), to.path())
-    } else {
-        (to.path(), asked.path())
-    };
-    let slash = long.strip_suffix('/') == Some(short) && !short.ends_with('/');
-    let plain = to.username().is_empty() && to.password().is_none() && to.fragment().is_none();
-    slash && plain && asked.origin() == to.origin() && asked.query() == to.query()
-}
-
 fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -396,23 +300,5 @@ mod tests {
         let mut names: Vec<&str> = to.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept", "mcp-param-a_b", "mcp-param-x", "x-tenant-id"]);
-    }
-
-    #[test]
-    fn gw_32_only_the_slash_may_differ() {
-        let asked: Uri = "http://inner:9000/mcp?a=b".parse().unwrap();
-        for (to, follows) in [
-            ("http://inner:9000/mcp/?a=b", true),
-            ("http://inner:9000/mcp/", false),
-            ("http://inner:9000/mcp//?a=b", false),
-            ("http://inner:9000/mcp?a=b", false),
-            ("http://inner/mcp/?a=b", false),
-            ("https://inner:9000/mcp/?a=b", false),
-            ("http://inner:9000/mcp/#x", false),
-        ] {
-            assert_eq!(differs_by_the_slash(&asked, &Url::parse(to).unwrap()), follows, "{to}");
-        }
-        let target = Target::of(&Url::parse("http://inner/").unwrap()).unwrap();
-        assert!(target.other.is_none(), "a root has no other form");
     }
 }

@@ -1,4 +1,4 @@
-//! The request to the MCP server, rebuilt from allow-lists, and its answer, streamed.
+//! A request on its way to the MCP server, and its answer: rebuilt from a list, and streamed.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -11,10 +11,11 @@ use super::authorize::{Authorized, step_up};
 use super::challenge::{Refused, beside_a_refusal};
 use super::event_ids::SealedIds;
 use super::events::{Judge, Judged, Verdict};
-use super::exchange::{Exchange, Target, copy};
+use super::exchange::{Exchange, copy};
 use super::idle::CutWhenIdle;
 use super::server_challenge::{self, Wanted};
 use super::stream::{Authority, CutWhenEnded, Placed, until_ended};
+use super::target::Target;
 use super::tasks::Remembers;
 use super::tools_list::{Filtered, Hidden};
 use super::{cache_control, legacy, session};

@@ -22,6 +22,7 @@ mod session;
 mod spelling;
 mod stream;
 mod strict_json;
+mod target;
 mod tasks;
 mod tools_list;
 
@@ -37,7 +38,7 @@ use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
 use authenticate::authenticate;
 use challenge::Refused;
-use exchange::Target;
+use target::Target;
 
 /// The ways to the MCP servers of one configuration.
 pub struct Passages(Vec<Passage>);

@@ -227,6 +227,9 @@ async fn gw_23_mcp_name_is_compared_with_what_the_method_acts_on_and_nothing_els
     }
 }
 
+/// Headers, a body, and whether they pass.
+type Case<'a> = (Vec<(&'a str, &'a str)>, Value, bool);
+
 #[tokio::test]
 async fn gw_23_a_request_that_states_2026_07_28_brings_its_headers() {
     let backend = Backend::start().await;
@@ -241,7 +244,6 @@ async fn gw_23_a_request_that_states_2026_07_28_brings_its_headers() {
     let call = |params: &Value| request("tools/call", params);
     let plain = json!({ "name": "look", "uri": "a:b", "taskId": "t" });
     let body = version("2026-07-28");
-    type Case<'a> = (Vec<(&'a str, &'a str)>, Value, bool);
     let cases: Vec<Case<'_>> = vec![
         (vec![new, method, name], call(&body), true),
         (vec![new, method, name], call(&plain), true),
