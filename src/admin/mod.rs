@@ -18,6 +18,7 @@ mod visit;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
 
@@ -26,13 +27,17 @@ pub(crate) use clients::trustable;
 use crate::app::App;
 use crate::web::pages::Message;
 use crate::web::people::message;
+use crate::web::speculative;
 
 /// All pages of the admin listener.
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/", get(overview::get))
         .route("/sign-in", post(visit::sign_in))
-        .route("/signed-in", get(visit::signed_in))
+        .route(
+            "/signed-in",
+            get(visit::signed_in).layer(middleware::from_fn(speculative::keep_out)),
+        )
         .route("/sign-out", post(visit::sign_out))
         .route("/clients", get(clients::list))
         .route("/clients/new", get(clients::new).post(clients::create))

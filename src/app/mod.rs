@@ -23,7 +23,7 @@ use crate::telemetry::rarely::Rarely;
 use crate::upstream::Upstream;
 
 pub use reload::{Reading, Reloaded};
-use reload::{Shared, recheck_policy};
+use reload::{Shared, at_once, recheck_policy};
 
 static NOT_STORED: Rarely = Rarely::new();
 
@@ -73,7 +73,7 @@ impl App {
             recheck_policy(&config),
             clock.clone(),
             storage.clone(),
-            config.limits.upstream_requests,
+            at_once(&config),
         );
         let rates = {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());

@@ -15,6 +15,7 @@ use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
 use crate::telemetry::audit::Actor;
+use crate::upstream::AtOnce;
 use crate::upstream::recheck::RecheckPolicy;
 
 /// What all configurations of this process have in common.
@@ -188,7 +189,7 @@ impl App {
         let upstream = parts.upstream.with_config(
             config.upstream.clone(),
             recheck_policy(&config),
-            config.limits.upstream_requests,
+            at_once(&config),
         );
         Ok(Self(Arc::new(Parts {
             shared: Arc::clone(&parts.shared),
@@ -204,6 +205,11 @@ impl App {
             storage,
         })))
     }
+}
+
+pub(super) const fn at_once(config: &Config) -> AtOnce {
+    let limits = &config.limits;
+    AtOnce { sign_ins: limits.upstream_sign_ins, rechecks: limits.upstream_requests }
 }
 
 pub(super) const fn recheck_policy(config: &Config) -> RecheckPolicy {

@@ -446,8 +446,10 @@ pub struct Limits {
     pub database_log: u64,
     /// Rows of a table that clean-up removes in one step.
     pub sweep_rows: u32,
-    /// Requests to the identity provider, at once.
+    /// People about whom the identity provider is asked again, at once.
     pub upstream_requests: usize,
+    /// Sign-ins that are being finished at the identity provider, at once.
+    pub upstream_sign_ins: usize,
     /// Fetches of what clients publish.
     pub client_fetches: FetchLimits,
     /// Bytes of a line of the log.
@@ -472,6 +474,10 @@ pub struct RateLimits {
     pub authorize_per_minute: NonZeroU32,
     /// Decisions, per address.
     pub consent_per_minute: NonZeroU32,
+    /// Sign-ins to our pages, both their steps, per address.
+    pub sign_ins_per_minute: NonZeroU32,
+    /// `/account` and `/waiting`, per address.
+    pub pages_per_minute: NonZeroU32,
     /// Token requests, per address.
     pub token_per_minute: NonZeroU32,
     /// Failed token requests, per address.

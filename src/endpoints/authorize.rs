@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
@@ -29,10 +29,12 @@ use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
+use crate::web::speculative;
 
 pub(super) async fn get(
     State(app): State<App>,
     RawQuery(query): RawQuery,
+    method: Method,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, PageError> {
@@ -50,10 +52,10 @@ pub(super) async fn get(
     match check(&app, &client, &params, &back) {
         Ok((request, resource)) => {
             let address = ClientAddress::of(&extensions);
-            let remembered = if standing.trusted {
+            let remembered = if standing.trusted && !speculative::is_guess(&method, &headers) {
                 remembered::lead_on(&app, &headers, &params, &client, &request, address).await?
             } else {
-                None // whatever this browser remembers
+                None // whatever this browser remembers; the page changes nothing, and going on would
             };
             if let Some(led_on) = remembered {
                 return Ok(led_on);

@@ -1,30 +1,39 @@
 //! `GET /auth/callback`: back from the identity provider.
 //!
 //! The binding of the browser is checked before anything else, on success and error alike; then the
-//! login is used up; only then does the identity provider hear of its code.
+//! login is used up; only then does the identity provider hear of its code. A place to ask the provider is had
+//! before that: who gets none can come back.
+
+use std::net::IpAddr;
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 
+use super::login::Start;
 use super::{authorize, remembered, standing, step_up, waiting};
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, LoginState, Secret, new_id};
 use crate::policy::Decision;
-use crate::storage::{Claimed, NewCode, PendingLogin, Person, SessionUpdate};
+use crate::storage::{
+    Claimed, Comer, NewCode, NewLogin, OtherBrowser, PendingLogin, Person, SessionUpdate,
+};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::new_reference;
 use crate::telemetry::rarely::RarelyEach;
-use crate::upstream::LoginFailed;
+use crate::upstream::{CallbackParams, LoginFailed, Place};
+use crate::web::client_address::ClientAddress;
 use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
+use crate::web::speculative;
 
 static UNAVAILABLE: RarelyEach = RarelyEach::new();
 static MISCONFIGURED: RarelyEach = RarelyEach::new();
@@ -33,6 +42,7 @@ pub(super) async fn get(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, PageError> {
     let params = read(&headers, query.as_deref())?;
     // A sign-in to our own pages began in the browser that has its cookie, and goes on there.
@@ -41,8 +51,13 @@ pub(super) async fn get(
     if let Some(pages) = pages {
         return Ok(people::see_other(&pages));
     }
+    let place = match params.get("code").ok().flatten() {
+        Some(_) => Some(people::place_for_sign_in(&app, &headers).await?),
+        None => None,
+    };
     let (login_id, login) = claim(&app, &headers, &params).await?;
-    let mut response = finish(&app, &headers, &params, &login).await?;
+    let from = ClientAddress::of(&extensions);
+    let mut response = finish(&app, &headers, &params, (&login, from), place).await?;
     let cookies = Cookies::of(&app.config().public_url);
     response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&login_id));
     Ok(response)
@@ -74,12 +89,13 @@ async fn claim(
     };
     let cookies = Cookies::of(&app.config().public_url);
     let binding = cookies.login(headers, state.id());
-    // An error from another browser must not burn the login: anybody can make one up.
-    let burns = params.get("error").ok().flatten().is_none();
+    let code = params.get("code").ok().flatten();
+    let if_other = if_other_browser(headers, params, cookies);
+    let comer = Comer { binding: binding.as_ref(), code, if_other };
     let event = app.event("login_from_other_browser", Actor::Person).with("login_id", state.id());
     let claimed = app
         .storage()
-        .claim_login(&state, binding.as_ref(), burns, app.now(), event)
+        .claim_login(&state, comer, app.now(), event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     match claimed {
@@ -90,6 +106,30 @@ async fn claim(
         Claimed::OtherBrowser => {
             Err(forbidden(Message::LoginFromElsewhere, "another browser came back"))
         }
+        Claimed::CodeCameElsewhere => {
+            let reason = "another browser came back with this code before";
+            Err(forbidden(Message::LoginFromElsewhere, reason))
+        }
+    }
+}
+
+/// What it does to a login when another browser than the right one comes back.
+///
+/// A browser that has a login of its own under way belongs to a person who was led into somebody else's: that
+/// login is a trap, and ends. A tab without any may be such a person as well, or a scanner that follows the
+/// links of a mail in a real browser; so the code that it brings is spent, and the right browser can come back with
+/// another one. Whatever is no tab (a scanner, a preview) changes nothing, and neither does an
+/// error, which anybody can make up.
+fn if_other_browser(headers: &HeaderMap, params: &Params, cookies: Cookies<'_>) -> OtherBrowser {
+    let is_error = params.get("error").ok().flatten().is_some();
+    if is_error {
+        OtherBrowser::ChangesNothing
+    } else if cookies.has_a_login(headers) {
+        OtherBrowser::BurnsLogin
+    } else if speculative::is_navigation(headers) {
+        OtherBrowser::SpendsCode
+    } else {
+        OtherBrowser::ChangesNothing
     }
 }
 
@@ -106,7 +146,8 @@ async fn finish(
     app: &App,
     headers: &HeaderMap,
     params: &Params,
-    login: &PendingLogin,
+    (login, from): (&PendingLogin, Option<IpAddr>),
+    place: Option<Place>,
 ) -> Result<Response, PageError> {
     let request = &login.request;
     let client = people::client(app, headers, &request.client_id, None).await?;
@@ -114,10 +155,13 @@ async fn finish(
     let address = people::address(app, headers, &client, presented)?;
     let standing = standing::of_client(app, headers, &client).await?;
     let back = WayBack { issuer: app.issuer(), address, state: request.state.clone() };
-    let (iss, code) = (params.get("iss").ok().flatten(), params.get("code").ok().flatten());
-    let error = params.get("error").ok().flatten();
-    let session = match app.upstream().finish_login(login, iss, code, error).await {
+    let finished = app.upstream().finish_login(login, came_with(params)).await;
+    drop(place);
+    let session = match finished {
         Ok(session) => session,
+        Err(LoginFailed::Again { reason, prompt }) if !login.retried => {
+            return begin_again(app, headers, (login, from), &reason, prompt).await;
+        }
         Err(failed) => return Ok(failed_page(app, headers, &back, request, &failed).await),
     };
     let subject = app.subject(&session.subject);
@@ -148,6 +192,44 @@ async fn finish(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// What the identity provider brings back.
+fn came_with(params: &Params) -> CallbackParams<'_> {
+    let get = |name| params.get(name).ok().flatten();
+    CallbackParams {
+        iss: get("iss"),
+        code: get("code"),
+        error: get("error"),
+        error_description: get("error_description"),
+    }
+}
+
+/// The provider ended the sign-in without saying no, for example because its page was open for too long. The
+/// person is sent there again, once, under the same approval and within the same time.
+async fn begin_again(
+    app: &App,
+    headers: &HeaderMap,
+    (ended, from): (&PendingLogin, Option<IpAddr>),
+    reason: &str,
+    prompt: Option<&'static str>,
+) -> Result<Response, PageError> {
+    let (request, metadata) = (ended.request.clone(), ended.metadata_hash.clone());
+    let start = Start::prepare(app, request, metadata, from).await;
+    let start = start.map_err(|error| people::unreachable_page(headers, &error))?;
+    let start = start.prompting(prompt);
+    let expires_at = Timestamp::from_unix(ended.expires_at);
+    let new = NewLogin { expires_at, ..start.new_login(app) };
+    let event = about(app, "login_begun_again", &ended.request, None);
+    let event = event.with("login_id", start.id.as_str()).with("reason", reason);
+    let quota = Start::quota(app);
+    let begun = app.storage().begin_again(ended, &new, app.now(), quota, event).await;
+    let Some(approval) = begun.map_err(|error| PageError::storage(headers, &error))? else {
+        app.metrics().limited("pending_logins");
+        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+        return Err(PageError::new(headers, status, message, &"too many logins are pending"));
+    };
+    Ok(start.lead_on(app, headers, &approval))
 }
 
 /// A person whom an administrator has blocked is told so; the client hears nothing.
@@ -307,10 +389,21 @@ async fn failed_page(
         event.with("reason", failed.to_string())
     };
     let (status, message, code) = match failed {
-        LoginFailed::Refused => {
+        LoginFailed::Again { reason, .. } if reason == "temporarily_unavailable" => {
+            app.record(event("login_failed")).await;
+            let unavailable = ErrorCode::TemporarilyUnavailable;
+            (StatusCode::FORBIDDEN, Message::ProviderEndedSignIn, unavailable)
+        }
+        LoginFailed::Refused | LoginFailed::Again { .. } => {
             app.record(event("login_refused_by_provider")).await;
             let description = "The identity provider did not sign the person in";
             return people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description)));
+        }
+        LoginFailed::ProviderCannot(reason) => {
+            tracing::error!(reference, %reason, "the identity provider cannot sign people in");
+            app.record(event("login_failed")).await;
+            let unavailable = ErrorCode::TemporarilyUnavailable;
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderCannot, unavailable)
         }
         LoginFailed::Unavailable(reason) => {
             if let Some(left_out) = UNAVAILABLE.due(reason) {

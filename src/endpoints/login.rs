@@ -45,6 +45,11 @@ impl Start {
         })
     }
 
+    /// The same, asking the provider for this `prompt`.
+    pub(super) fn prompting(self, prompt: Option<&'static str>) -> Self {
+        Self { to: self.to.prompting(prompt), ..self }
+    }
+
     /// How many may be on their way.
     pub(super) fn quota(app: &App) -> LoginQuota {
         let limits = &app.config().limits;

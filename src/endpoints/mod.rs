@@ -20,14 +20,16 @@ mod waiting;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
 use crate::config::paths;
 use crate::web::cors;
 use crate::web::pages::Message;
 use crate::web::people::{self, PageError};
+use crate::web::speculative;
 
 /// All endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
@@ -69,17 +71,22 @@ fn people_routes() -> Router<App> {
     Router::new()
         .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
         .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
-        .route(paths::CALLBACK, get(callback::get).fallback(method_not_allowed))
-        .route(paths::WAITING, get(waiting::get).fallback(method_not_allowed))
+        .route(paths::CALLBACK, once(get(callback::get)))
+        .route(paths::WAITING, once(get(waiting::get)))
         .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGN_IN, post(account::sign_in).fallback(method_not_allowed))
-        .route(paths::ACCOUNT_SIGNED_IN, get(account::signed_in).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGNED_IN, once(get(account::signed_in)))
         .route(paths::ACCOUNT_DISCONNECT, post(account::disconnect).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGN_OUT, post(account::sign_out).fallback(method_not_allowed))
         .route(
             paths::ACCOUNT_SIGN_OUT_EVERYWHERE,
             post(account::sign_out_everywhere).fallback(method_not_allowed),
         )
+}
+
+/// A step that can be taken once: guesses of browsers, and programs that look at links, do not take it.
+fn once(step: MethodRouter<App>) -> MethodRouter<App> {
+    step.fallback(method_not_allowed).layer(middleware::from_fn(speculative::keep_out))
 }
 
 /// For the identity provider, which proves itself with a signed token.

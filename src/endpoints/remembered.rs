@@ -74,9 +74,7 @@ pub(super) async fn lead_on(
 fn comes_directly(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter();
     let site = sites.next().map(HeaderValue::as_bytes);
-    matches!(site, Some(b"none" | b"same-origin"))
-        && sites.next().is_none()
-        && !headers.contains_key("sec-purpose") // a browser that only guesses where somebody may go
+    matches!(site, Some(b"none" | b"same-origin")) && sites.next().is_none()
 }
 
 /// Nobody can tell a program on a device from another (RFC 8252 §8.6).

@@ -10,7 +10,6 @@ pub mod proxy;
 mod route;
 mod tls;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Extensions, Method, Request, Response, Uri};
@@ -20,7 +19,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::Proxies;
@@ -48,9 +46,6 @@ pub enum HttpError {
     /// No answer in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// As many requests as there may be did not end in time.
-    #[error("too many requests are under way")]
-    Busy,
     /// The answer is larger than `MAX_ANSWER`.
     #[error("the answer is too large")]
     TooLarge,
@@ -96,8 +91,6 @@ pub struct HttpClient {
     allow_http: bool,
     timeout: Duration,
     metrics: Option<Metrics>,
-    /// So many at once.
-    places: Option<(usize, Arc<Semaphore>)>,
 }
 
 impl HttpClient {
@@ -113,8 +106,8 @@ impl HttpClient {
         let mut builder = Client::builder(TokioExecutor::new());
         let keeping = builder.pool_idle_timeout(Duration::from_secs(30)).build(route.clone());
         let opening = builder.pool_max_idle_per_host(0).build(route);
-        let (allow_http, metrics, places) = (false, None, None);
-        Self { keeping, opening, ways, allow_http, timeout, metrics, places }
+        let (allow_http, metrics) = (false, None);
+        Self { keeping, opening, ways, allow_http, timeout, metrics }
     }
 
     /// With `allow`, requests may go over plain HTTP beyond this machine.
@@ -134,15 +127,6 @@ impl HttpClient {
         Self { timeout, ..self.clone() }
     }
 
-    /// At most so many requests at once; others wait, within their time.
-    #[must_use]
-    pub fn at_most(self, number: usize) -> Self {
-        if self.places.as_ref().is_some_and(|(now, _)| *now == number) {
-            return self;
-        }
-        Self { places: Some((number, Arc::new(Semaphore::new(number)))), ..self }
-    }
-
     /// Counts every request as one to the identity provider.
     #[must_use]
     pub fn counting_in(self, metrics: Metrics) -> Self {
@@ -152,19 +136,6 @@ impl HttpClient {
     /// Sends `request` and reads the whole answer. Redirects are answers like any other.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
         let begun = Instant::now();
-        let _place = match &self.places {
-            None => None,
-            Some((_, places)) => {
-                let place = tokio::time::timeout(self.timeout, places.acquire()).await;
-                let Ok(Ok(place)) = place else {
-                    if let Some(metrics) = &self.metrics {
-                        metrics.limited("upstream_requests");
-                    }
-                    return Err(HttpError::Busy);
-                };
-                Some(place)
-            }
-        };
         let answer = self.exchange(request, begun + self.timeout).await;
         if let Some(metrics) = &self.metrics {
             metrics.upstream(outcome(&answer), begun.elapsed());
@@ -255,8 +226,7 @@ fn outcome(answer: &Result<Response<Vec<u8>>, HttpError>) -> Answered {
             HttpError::NotHttps
             | HttpError::Proxy(_)
             | HttpError::Connection(_)
-            | HttpError::TooLarge
-            | HttpError::Busy,
+            | HttpError::TooLarge,
         ) => Answered::Unreachable,
     }
 }

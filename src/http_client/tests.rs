@@ -1,24 +1,8 @@
-//! Requests that wait for a place, and requests on connections that are kept.
+//! Requests on connections that are kept.
+
+use std::sync::Arc;
 
 use super::*;
-
-#[tokio::test]
-async fn whoever_gets_no_turn_in_time_has_asked_nobody() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", silent.local_addr().unwrap());
-    let request = || Request::get(&url).body(Vec::new()).unwrap();
-    let patient = HttpClient::new(Duration::from_mins(1), &Proxies::default()).at_most(1);
-    let hasty = patient.with_timeout(Duration::from_millis(50)).at_most(1);
-
-    let turned_away = tokio::select! {
-        biased;
-        _ = patient.send(request()) => panic!("nobody answers"),
-        answer = hasty.send(request()) => answer,
-    };
-    assert!(matches!(turned_away, Err(HttpError::Busy)), "{turned_away:?}");
-    let came = hasty.send(request()).await;
-    assert!(matches!(came, Err(HttpError::Timeout(_))), "the place was given back: {came:?}");
-}
 
 /// A server that answers one request on each connection, and does what it does when another comes.
 struct Closing {

@@ -34,6 +34,10 @@ pub enum Asked {
     Authorize,
     /// A decision.
     Consent,
+    /// A step of a sign-in to our pages.
+    SignIn,
+    /// `/account` and `/waiting`.
+    Pages,
     /// The token endpoint, whatever comes of it.
     Token,
     /// A failure at the token endpoint.
@@ -55,6 +59,8 @@ impl Asked {
         match self {
             Self::Authorize => "authorize_per_minute",
             Self::Consent => "consent_per_minute",
+            Self::SignIn => "sign_ins_per_minute",
+            Self::Pages => "pages_per_minute",
             Self::Token => "token_per_minute",
             Self::TokenFailure => "token_failures_per_minute",
             Self::AdminSignInFailure => "admin_sign_in_failures",
@@ -81,6 +87,8 @@ struct Inner {
     metrics: Metrics,
     authorize: Limiter<IpAddr>,
     consent: Limiter<IpAddr>,
+    sign_in: Limiter<IpAddr>,
+    pages: Limiter<IpAddr>,
     token: Limiter<IpAddr>,
     token_failure: Limiter<IpAddr>,
     admin_failure: Limiter<IpAddr>,
@@ -104,6 +112,8 @@ impl Rates {
             metrics,
             authorize: per_minute(limits.authorize_per_minute),
             consent: per_minute(limits.consent_per_minute),
+            sign_in: per_minute(limits.sign_ins_per_minute),
+            pages: per_minute(limits.pages_per_minute),
             token: per_minute(limits.token_per_minute),
             token_failure: per_minute(limits.token_failures_per_minute),
             admin_failure: Limiter::new(
@@ -156,6 +166,8 @@ impl Rates {
         let limiter = match what {
             Asked::Authorize => &inner.authorize,
             Asked::Consent => &inner.consent,
+            Asked::SignIn => &inner.sign_in,
+            Asked::Pages => &inner.pages,
             Asked::Token => &inner.token,
             Asked::TokenFailure => &inner.token_failure,
             Asked::AdminSignInFailure => &inner.admin_failure,
@@ -218,6 +230,8 @@ impl Rates {
         for limiter in [
             &inner.authorize,
             &inner.consent,
+            &inner.sign_in,
+            &inner.pages,
             &inner.token,
             &inner.token_failure,
             &inner.admin_failure,

@@ -14,6 +14,8 @@ pub(super) const CONSENTS: &str = "consents_forgotten_until";
 pub(super) const ASSERTIONS: &str = "assertions_forgotten_until";
 /// Of `client_assertions`, by when they were issued: those of before a restored backup began to serve.
 pub(super) const ASSERTIONS_ISSUED: &str = "assertions_used_if_issued_until";
+/// Of `used_once`.
+pub(super) const USED_ONCE: &str = "used_once_forgotten_until";
 /// Of `upstream_notices`.
 pub(super) const NOTICES: &str = "notices_forgotten_until";
 

@@ -24,9 +24,15 @@ pub struct PendingLogin {
     /// The remembered approval this stands on; `None` when the person pressed Approve.
     #[serde(default)]
     pub remembered: Option<String>,
+    /// It was begun again after the provider had ended it: that happens once.
+    #[serde(default)]
+    pub retried: bool,
     /// How many sign-outs at the provider there had been when it began; storage fills it in.
     #[serde(skip)]
     pub sign_outs_before: i64,
+    /// When it must be finished, in Unix seconds; storage fills it in.
+    #[serde(skip)]
+    pub expires_at: i64,
 }
 
 /// A consent page on which somebody presses Approve.
@@ -79,6 +85,29 @@ pub enum Decided<T> {
     Full,
 }
 
+/// The browser that comes back with a login.
+#[derive(Clone, Copy, Debug)]
+pub struct Comer<'a> {
+    /// What its cookie proves.
+    pub binding: Option<&'a Secret<BrowserBinding>>,
+    /// The provider's code that it brings.
+    pub code: Option<&'a str>,
+    /// What happens if it is another browser than the one that approved.
+    pub if_other: OtherBrowser,
+}
+
+/// What happens when another browser comes back than the one that approved. In no case does the provider hear
+/// of its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherBrowser {
+    /// The login ends: it was stolen or planted.
+    BurnsLogin,
+    /// The code that it brings is worth nothing any more, in any browser.
+    SpendsCode,
+    /// Nothing.
+    ChangesNothing,
+}
+
 /// What became of a callback.
 #[derive(Debug)]
 pub enum Claimed {
@@ -86,8 +115,10 @@ pub enum Claimed {
     First(Box<PendingLogin>),
     /// No such login, or one that was swept.
     Unknown,
-    /// Another browser came back; the login is burnt.
+    /// Another browser came back.
     OtherBrowser,
+    /// The right browser, with a code that another browser brought before.
+    CodeCameElsewhere,
     /// A second callback.
     Already,
     /// Too late.
@@ -144,6 +175,35 @@ impl Storage {
         Ok(Some(Approval(())))
     }
 
+    /// Begins a login again that the provider ended without saying no, once: what was approved still
+    /// counts, and so does the time by which it must be finished. `None` when too many logins are on their
+    /// way, or it was begun again before.
+    pub async fn begin_again(
+        &self,
+        ended: &PendingLogin,
+        new: &NewLogin<'_>,
+        now: Timestamp,
+        quota: LoginQuota,
+        event: AuditEvent,
+    ) -> Result<Option<Approval>, StorageError> {
+        if ended.retried {
+            return Ok(None);
+        }
+        let login = PendingLogin {
+            retried: true,
+            remembered: ended.remembered.clone(),
+            ..new.login.clone()
+        };
+        let request = self.seal_json("logins.request", new.id, &login)?;
+        let mut step = self.begin().await?;
+        if !begin_login(&mut step, new, request, now, quota).await? {
+            return Ok(None);
+        }
+        step.record(event).await?;
+        step.commit().await?;
+        Ok(Some(Approval(())))
+    }
+
     /// Records Deny.
     pub async fn deny(
         &self,
@@ -162,13 +222,12 @@ impl Storage {
 
     /// Uses up a login: of concurrent callbacks from the right browser, one is the `First`.
     ///
-    /// A callback with the right `state` from a wrong browser burns the login when `burns` is set
-    /// (it was stolen or planted); the identity provider never hears of its code. `event` tells of that.
+    /// What a callback with the right `state` from a wrong browser does is for the caller to say; `event`
+    /// tells of it.
     pub async fn claim_login(
         &self,
         state: &Secret<LoginState>,
-        binding: Option<&Secret<BrowserBinding>>,
-        burns: bool,
+        comer: Comer<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
@@ -193,20 +252,37 @@ impl Storage {
             return Ok(Claimed::Unknown);
         }
         let expected: String = column(&row, "binding_hash")?;
-        if !binding.is_some_and(|binding| binding.hash().is(&expected)) {
-            if burns && end(&mut step, state.id(), now).await? {
-                step.record(event).await?;
+        let expires_at = moment(&row, "expires_at")?;
+        if !comer.binding.is_some_and(|binding| binding.hash().is(&expected)) {
+            let id = state.id();
+            let burnt = match (comer.if_other, comer.code) {
+                (OtherBrowser::BurnsLogin, _) => {
+                    end(&mut step, id, now).await?.then_some("the login")
+                }
+                (OtherBrowser::SpendsCode, Some(code)) => {
+                    let first = self.spend_code_in(&mut step, id, code, expires_at).await?;
+                    first.then_some("the code")
+                }
+                (OtherBrowser::SpendsCode, None) | (OtherBrowser::ChangesNothing, _) => None,
+            };
+            if let Some(burnt) = burnt {
+                step.record(event.with("burnt", burnt)).await?;
                 step.commit().await?;
             } else {
                 self.metrics.event(event.event);
-                event.with("burnt", false).log();
+                event.with("burnt", "nothing").log();
             }
             return Ok(Claimed::OtherBrowser);
+        }
+        if let Some(code) = comer.code
+            && self.code_is_spent(&mut step, state.id(), code).await?
+        {
+            return Ok(Claimed::CodeCameElsewhere);
         }
         if moment_if_any(&row, "ended_at")?.is_some() {
             return Ok(Claimed::Already);
         }
-        if now >= moment(&row, "expires_at")? {
+        if now >= expires_at {
             return Ok(Claimed::Expired);
         }
         if !end(&mut step, state.id(), now).await? {
@@ -215,6 +291,7 @@ impl Storage {
         let mut login: PendingLogin =
             self.open_json("logins.request", state.id(), &column::<String>(&row, "request")?)?;
         login.sign_outs_before = column(&row, "sign_outs")?;
+        login.expires_at = expires_at.unix();
         stop_point!("callback: login ended");
         step.commit().await?;
         stop_point!("callback: committed");

@@ -42,6 +42,7 @@ mod standings;
 mod step_ups;
 mod sweep;
 mod upstream_sessions;
+mod used_once;
 mod writer;
 
 use std::fs::File;
@@ -66,7 +67,10 @@ pub use console::{NewSignIn, Realm, SignedIn};
 pub use decisions::{ClientDecided, Verdict};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
-pub use logins::{Approval, ApprovedPage, Claimed, Decided, LoginQuota, NewLogin, PendingLogin};
+pub use logins::{
+    Approval, ApprovedPage, Claimed, Comer, Decided, LoginQuota, NewLogin, OtherBrowser,
+    PendingLogin,
+};
 pub use mcp_tasks::TaskMaker;
 pub use notices::{Notice, Whom};
 pub use open::{OpenError, install_drivers};

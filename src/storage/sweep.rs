@@ -113,6 +113,13 @@ impl Storage {
                 forgotten::NOTICES,
                 now.minus(AFTER),
             ),
+            (
+                "DELETE FROM used_once WHERE id IN
+                     (SELECT id FROM used_once WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::USED_ONCE,
+                now.minus(CLOCKS),
+            ),
             // Soon after they have expired: whoever registers keys can make any number of them.
             (
                 "DELETE FROM client_assertions WHERE id IN

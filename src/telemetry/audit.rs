@@ -35,6 +35,7 @@ pub const EVENTS: &[&str] = &[
     "consent_remembered",
     "consent_denied",
     "login_from_other_browser",
+    "login_begun_again",
     "login_refused_by_provider",
     "login_failed",
     "login_untrusted",

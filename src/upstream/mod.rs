@@ -4,6 +4,7 @@
 //! of our own; nothing a client sends (`prompt`, `login_hint`, `resource` …) is ever passed on.
 
 mod answer;
+mod callback_error;
 pub mod claims;
 mod endpoints;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod github;
 pub mod notice;
 mod oidc;
 pub mod pages;
+mod places;
 pub mod probe;
 mod provider;
 pub mod provider_key;
@@ -31,12 +33,12 @@ use crate::http_client::HttpClient;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
-use crate::telemetry::rarely::RarelyEach;
+pub use callback_error::CallbackParams;
+use places::Places;
+pub use places::{AtOnce, NoPlace, Place};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
-
-static ANSWERED_ERROR: RarelyEach = RarelyEach::new();
 
 /// The identity provider cannot be used now. Reasons are for the log.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,17 @@ pub enum LoginFailed {
     /// The provider said no to this person, or the person cancelled.
     #[error("the identity provider refused the person")]
     Refused,
+    /// The provider ended the sign-in without saying no: it may be begun again, with this `prompt`.
+    #[error("the identity provider ended the sign-in: {reason}")]
+    Again {
+        /// Its error.
+        reason: String,
+        /// What it has to be asked for to go on.
+        prompt: Option<&'static str>,
+    },
+    /// The provider answers that it cannot sign anybody in now.
+    #[error("the identity provider answers that it cannot: {0}")]
+    ProviderCannot(String),
     /// An outage.
     #[error("the identity provider is unavailable: {0}")]
     Unavailable(String),
@@ -77,25 +90,26 @@ struct Inner {
     clock: Clock,
     storage: Storage,
     http: HttpClient,
+    places: Arc<Places>,
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
 }
 
 impl Upstream {
-    /// The provider of `config`, asked so much `at_once`; nothing is fetched before it is needed, so that an outage of the
-    /// provider does not keep us from starting.
+    /// The provider of `config`, asked so much `at_once`; nothing is fetched before it is needed, so that an
+    /// outage of the provider does not keep us from starting.
     pub fn new(
         config: UpstreamConfig,
         redirect_uri: String,
         recheck: RecheckPolicy,
         clock: Clock,
         storage: Storage,
-        at_once: usize,
+        at_once: AtOnce,
     ) -> Self {
         let http = HttpClient::new(config.timeout, &config.proxies);
         let http = http.allowing_http(config.allow_http);
-        let http = http.counting_in(storage.metrics().clone()).at_most(at_once);
+        let http = http.counting_in(storage.metrics().clone());
         Self(Arc::new(Inner {
             config,
             redirect_uri,
@@ -103,6 +117,7 @@ impl Upstream {
             clock,
             storage,
             http,
+            places: Arc::new(Places::new(at_once)),
             provider: Arc::default(),
             in_flight: Arc::default(),
             breaker: Arc::default(),
@@ -116,15 +131,16 @@ impl Upstream {
         &self,
         config: UpstreamConfig,
         recheck: RecheckPolicy,
-        at_once: usize,
+        at_once: AtOnce,
     ) -> Self {
         let inner = &self.0;
         let (new, old) = (&config, &inner.config);
         // Asked at another place, or no longer over http: what it said before does not count.
         let same = new.discovery_url == old.discovery_url && new.allow_http == old.allow_http;
-        let http = inner.http.with_timeout(config.timeout).at_most(at_once);
+        let http = inner.http.with_timeout(config.timeout);
         Self(Arc::new(Inner {
             http: http.allowing_http(config.allow_http),
+            places: inner.places.with(at_once),
             config,
             redirect_uri: inner.redirect_uri.clone(),
             recheck,
@@ -178,22 +194,20 @@ impl Upstream {
             nonce: random_text(),
             challenge,
             verifier,
+            prompt: None,
         })
     }
 
     /// Turns the provider's answer into a person and tokens.
     ///
-    /// `iss`, `code` and `error` are the parameters of the callback. `iss` is checked first, on
-    /// errors too (RFC 9207 §2.4).
+    /// `iss` is checked first, on errors too (RFC 9207 §2.4).
     pub async fn finish_login(
         &self,
         login: &PendingLogin,
-        iss: Option<&str>,
-        code: Option<&str>,
-        error: Option<&str>,
+        answer: CallbackParams<'_>,
     ) -> Result<SessionUpdate, LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        let (session, _) = self.finish(nonce, verifier, iss, code, error).await?;
+        let (session, _) = self.finish(nonce, verifier, answer).await?;
         Ok(SessionUpdate { sign_outs_before: login.sign_outs_before, ..session })
     }
 
@@ -202,24 +216,18 @@ impl Upstream {
         &self,
         nonce: &str,
         pkce_verifier: &str,
-        iss: Option<&str>,
-        code: Option<&str>,
-        error: Option<&str>,
+        came: CallbackParams<'_>,
     ) -> Result<(SessionUpdate, Option<i64>), LoginFailed> {
         let inner = &self.0;
         let provider = inner.provider().await.map_err(|error| match error {
             UpstreamError::Unreachable(reason) => LoginFailed::Unavailable(reason),
             UpstreamError::Misconfigured(reason) => LoginFailed::Misconfigured(reason),
         })?;
-        provider.check_iss(iss)?;
-        if let Some(error) = error {
-            let error = answer::shown_code(error);
-            if let Some(left_out) = ANSWERED_ERROR.due(error) {
-                tracing::info!(error, left_out, "the identity provider answers with an error");
-            }
-            return Err(classify_callback_error(error));
+        provider.check_iss(came.iss)?;
+        if let Some(error) = came.error {
+            return Err(callback_error::classify(error, came.error_description));
         }
-        let code = code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
+        let code = came.code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
         let response = inner.redeem(&provider, code, pkce_verifier).await?;
         let identity = match inner.config.preset.protocol {
             Protocol::Oidc => {
@@ -257,23 +265,6 @@ impl Upstream {
     }
 }
 
-/// Errors at the callback (identity-provider guide §4): only what is about the person is told as a
-/// refusal; what is about us must alarm the administrator.
-fn classify_callback_error(error: &str) -> LoginFailed {
-    match error {
-        "temporarily_unavailable" | "server_error" => LoginFailed::Unavailable(error.to_owned()),
-        "invalid_scope"
-        | "unauthorized_client"
-        | "invalid_request"
-        | "unsupported_response_type"
-        | "redirect_uri_mismatch"
-        | "application_suspended"
-        | "invalid_target"
-        | "invalid_resource" => LoginFailed::Misconfigured(error.to_owned()),
-        _ => LoginFailed::Refused,
-    }
-}
-
 /// A login that can start as soon as a person has approved it.
 pub struct LoginToStart {
     inner: Arc<Inner>,
@@ -281,9 +272,16 @@ pub struct LoginToStart {
     nonce: String,
     challenge: PkceCodeChallenge,
     verifier: PkceCodeVerifier,
+    prompt: Option<&'static str>,
 }
 
 impl LoginToStart {
+    /// The same, asking the provider for this `prompt`.
+    #[must_use]
+    pub fn prompting(self, prompt: Option<&'static str>) -> Self {
+        Self { prompt, ..self }
+    }
+
     /// What must be remembered until the person comes back; `metadata_hash` is that of the client.
     pub fn pending(&self, request: AuthorizationRequest, metadata_hash: String) -> PendingLogin {
         PendingLogin {
@@ -292,7 +290,9 @@ impl LoginToStart {
             pkce_verifier: self.verifier.secret().clone(),
             metadata_hash,
             remembered: None,
+            retried: false,
             sign_outs_before: 0,
+            expires_at: 0,
         }
     }
 
@@ -301,8 +301,19 @@ impl LoginToStart {
     /// a person approved.
     pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
         let (nonce, challenge) = (&self.nonce, self.challenge.clone());
-        self.inner.authorize_url(&self.provider, state.expose(), nonce, challenge)
+        let url = self.inner.authorize_url(&self.provider, state.expose(), nonce, challenge);
+        with_prompt(url, self.prompt)
     }
+}
+
+/// The authorization request with this `prompt` in place of a configured one.
+fn with_prompt(mut url: Url, prompt: Option<&str>) -> Url {
+    let Some(prompt) = prompt else { return url };
+    let others = url.query_pairs().filter(|(name, _)| name != "prompt");
+    let others: Vec<(String, String)> =
+        others.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    url.query_pairs_mut().clear().extend_pairs(others).append_pair("prompt", prompt);
+    url
 }
 
 impl Inner {

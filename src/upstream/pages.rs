@@ -5,7 +5,7 @@ use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{LoginFailed, Upstream, UpstreamError};
+use super::{CallbackParams, LoginFailed, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::storage::SessionUpdate;
@@ -24,11 +24,12 @@ pub struct PagesLogin {
 
 impl Upstream {
     /// Makes ready a sign-in to our pages: where to send the browser, and what to remember. With
-    /// `anew` the provider is asked for a proof even when it knows the browser.
+    /// `anew` the provider is asked for a proof even when it knows the browser; else for this `prompt`.
     pub async fn prepare_pages_login(
         &self,
         state: &str,
         anew: bool,
+        prompt: Option<&str>,
     ) -> Result<(Url, PagesLogin), UpstreamError> {
         let inner = &self.0;
         let provider = self.provider().await?;
@@ -44,21 +45,21 @@ impl Upstream {
                 .map(|(name, value)| (name.into_owned(), value.into_owned()))
                 .collect();
             url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(asked);
+        } else {
+            url = super::with_prompt(url, prompt);
         }
         Ok((url, PagesLogin { nonce, pkce_verifier: verifier.secret().clone(), anew }))
     }
 
     /// Turns the provider's answer into a person and tokens, and says when the person last proved who
-    /// they are: long ago, when the provider does not tell. Parameters as at the callback.
+    /// they are: long ago, when the provider does not tell.
     pub async fn finish_pages_login(
         &self,
         login: &PagesLogin,
-        iss: Option<&str>,
-        code: Option<&str>,
-        error: Option<&str>,
+        answer: CallbackParams<'_>,
     ) -> Result<(SessionUpdate, Timestamp), LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        let (session, proved_at) = self.finish(nonce, verifier, iss, code, error).await?;
+        let (session, proved_at) = self.finish(nonce, verifier, answer).await?;
         let now = self.0.clock.now().unix();
         let proved_at = match proved_at {
             Some(at) if login.anew && at < now - NEW_PROOF => {

@@ -3,7 +3,7 @@
 use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
 
-use super::{LoginFailed, Upstream, UpstreamError};
+use super::{CallbackParams, LoginFailed, Upstream, UpstreamError};
 use crate::oauth::secret::random_text;
 use crate::storage::{SessionUpdate, UpstreamTokens};
 
@@ -47,10 +47,16 @@ impl Upstream {
         if param("state").as_deref() != Some(trial.state.as_str()) {
             return Err(LoginFailed::Untrusted("state is not ours".to_owned()));
         }
-        let (iss, code, error) = (param("iss"), param("code"), param("error"));
+        let [iss, code, error, description] =
+            ["iss", "code", "error", "error_description"].map(param);
         let (nonce, verifier) = (&trial.nonce, &trial.verifier);
-        let answer = (iss.as_deref(), code.as_deref(), error.as_deref());
-        Ok(self.finish(nonce, verifier, answer.0, answer.1, answer.2).await?.0)
+        let answer = CallbackParams {
+            iss: iss.as_deref(),
+            code: code.as_deref(),
+            error: error.as_deref(),
+            error_description: description.as_deref(),
+        };
+        Ok(self.finish(nonce, verifier, answer).await?.0)
     }
 
     /// Refreshes once. The error is for the administrator.

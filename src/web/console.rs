@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::cookies::Cookies;
 use super::pages::Message;
 use super::params::Params;
-use super::people::{PageError, see_other, unreachable_page};
+use super::people::{PageError, place_for_sign_in, see_other, unreachable_page};
+use super::speculative::is_navigation;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::PublicUrl;
@@ -27,9 +28,9 @@ use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new
 use crate::policy::{Fact, FactSet};
 use crate::storage::{NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
 use crate::telemetry::audit::Actor;
-use crate::upstream::LoginFailed;
 use crate::upstream::pages::PagesLogin;
 use crate::upstream::recheck::Recheck;
+use crate::upstream::{CallbackParams, LoginFailed};
 use crate::web::body;
 
 /// A session that nobody uses ends after this.
@@ -249,6 +250,12 @@ struct Underway {
     /// How many sign-outs at the provider there had been when it began.
     #[serde(default)]
     sign_outs: i64,
+    /// Whether a new proof is asked for.
+    #[serde(default)]
+    anew: bool,
+    /// It was begun again after the provider had ended it: that happens once.
+    #[serde(default)]
+    retried: bool,
 }
 
 /// Sends the browser to the identity provider; `anew` asks for a new proof.
@@ -259,6 +266,27 @@ pub async fn begin_sign_in(
     go_on: &str,
     anew: bool,
 ) -> Result<Response, PageError> {
+    let expires_at = app.now().plus(app.config().tokens.login);
+    let beginning = Beginning { go_on, anew, expires_at, retried: false, prompt: None };
+    begin(app, site, headers, &beginning).await
+}
+
+/// A sign-in about to begin.
+struct Beginning<'a> {
+    go_on: &'a str,
+    anew: bool,
+    expires_at: Timestamp,
+    retried: bool,
+    /// What the provider is asked for, when it is not a new proof.
+    prompt: Option<&'static str>,
+}
+
+async fn begin(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+    beginning: &Beginning<'_>,
+) -> Result<Response, PageError> {
     let id = new_id(app.clock());
     let state = match site.realm {
         Realm::Admin => Secret::<AdminState>::made_by(app.sealer(), &id).expose().to_owned(),
@@ -268,16 +296,18 @@ pub async fn begin_sign_in(
     let sign_outs = sign_outs.map_err(|error| PageError::storage(headers, &error))?;
     let (url, login) = app
         .upstream()
-        .prepare_pages_login(&state, anew)
+        .prepare_pages_login(&state, beginning.anew, beginning.prompt)
         .await
         .map_err(|error| unreachable_page(headers, &error))?;
     let lifetime = app.config().tokens.login;
     let underway = Underway {
         state,
         login,
-        go_on: site.own_path(go_on).unwrap_or(site.home).to_owned(),
-        expires_at: app.now().plus(lifetime).unix(),
+        go_on: site.own_path(beginning.go_on).unwrap_or(site.home).to_owned(),
+        expires_at: beginning.expires_at.unix(),
         sign_outs,
+        anew: beginning.anew,
+        retried: beginning.retried,
     };
     let json = serde_json::to_vec(&underway).unwrap_or_default();
     let sealed = app.sealer().seal(Purpose::Consent, context(site.realm), &json);
@@ -310,22 +340,77 @@ pub async fn finish_sign_in(
     }
     let get = |name| params.get(name).ok().flatten();
     let underway = underway(app, site, headers)
-        .filter(|underway| get("state") == Some(underway.state.as_str()))
-        .ok_or_else(|| foreign("this browser has no such sign-in under way"))?;
+        .filter(|underway| get("state") == Some(underway.state.as_str()));
+    let Some(underway) = underway else {
+        spend_code(app, site, headers, &params).await;
+        return Err(foreign("this browser has no such sign-in under way"));
+    };
     if app.now() >= Timestamp::from_unix(underway.expires_at) {
         let message = Message::LoginExpired;
         return Err(PageError::new(headers, StatusCode::FORBIDDEN, message, &"too late"));
     }
-    let answer = (get("iss"), get("code"), get("error"));
-    let login = &underway.login;
-    let finished = app.upstream().finish_pages_login(login, answer.0, answer.1, answer.2).await;
-    let (session, proved_at) = finished.map_err(|failed| failed_page(headers, &failed))?;
+    let answer = CallbackParams {
+        iss: get("iss"),
+        code: get("code"),
+        error: get("error"),
+        error_description: get("error_description"),
+    };
+    let place = match answer.code {
+        Some(_) => Some(place_for_sign_in(app, headers).await?),
+        None => None,
+    };
+    let expires_at = Timestamp::from_unix(underway.expires_at);
+    let id = id_of_state(site.realm, &underway.state).unwrap_or_default();
+    let used = app.storage().use_pages_sign_in(site.realm, &id, answer.code, expires_at).await;
+    if !used.map_err(|error| PageError::storage(headers, &error))? {
+        let (status, message) = (StatusCode::FORBIDDEN, Message::LoginUsed);
+        return Err(PageError::new(headers, status, message, &"the sign-in came back before"));
+    }
+    let finished = app.upstream().finish_pages_login(&underway.login, answer).await;
+    drop(place);
+    let (session, proved_at) = match finished {
+        Ok(finished) => finished,
+        Err(LoginFailed::Again { prompt, .. }) if !underway.retried => {
+            let (go_on, anew) = (underway.go_on.as_str(), underway.anew);
+            let beginning = Beginning { go_on, anew, expires_at, retried: true, prompt };
+            return begin(app, site, headers, &beginning).await;
+        }
+        Err(failed) => return Err(failed_page(headers, &failed)),
+    };
     let session = SessionUpdate { sign_outs_before: underway.sign_outs, ..session };
     let came = Came { session: &session, proved_at, go_on: &underway.go_on };
     let mut response = let_in(app, site, headers, &came).await?;
     let clear = site.cookies().clear_underway(site.realm);
     response.headers_mut().append(header::SET_COOKIE, clear);
     Ok(response)
+}
+
+/// The id in a state of these pages.
+fn id_of_state(realm: Realm, state: &str) -> Option<String> {
+    match realm {
+        Realm::Admin => Secret::<AdminState>::parse(state).map(|state| state.id().to_owned()),
+        Realm::Account => Secret::<AccountState>::parse(state).map(|state| state.id().to_owned()),
+    }
+}
+
+/// Somebody comes back in a tab where this sign-in was not begun, as when an administrator was led into somebody
+/// else's sign-in. The code must not be of use to whoever began it, who may ask for the address in that tab.
+async fn spend_code(app: &App, site: &Site<'_>, headers: &HeaderMap, params: &Params) {
+    let get = |name| params.get(name).ok().flatten();
+    let (Some(state), Some(code)) = (get("state"), get("code")) else { return };
+    let ours =
+        match site.realm {
+            Realm::Admin => Secret::<AdminState>::parse(state)
+                .is_some_and(|state| state.is_made_by(app.sealer())),
+            Realm::Account => Secret::<AccountState>::parse(state)
+                .is_some_and(|state| state.is_made_by(app.sealer())),
+        };
+    let id = id_of_state(site.realm, state).filter(|_| ours && is_navigation(headers));
+    let Some(id) = id else { return };
+    let expires_at = app.now().plus(app.config().tokens.login);
+    if let Err(cause) = app.storage().spend_code(&id, code, expires_at).await {
+        tracing::error!(%cause, "a code that another browser brought is not remembered");
+    }
 }
 
 fn underway(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Option<Underway> {
@@ -386,7 +471,15 @@ async fn let_in(
 
 fn failed_page(headers: &HeaderMap, failed: &LoginFailed) -> PageError {
     let (status, message) = match failed {
-        LoginFailed::Refused => (StatusCode::FORBIDDEN, Message::LoginRefused),
+        LoginFailed::Again { reason, .. } if reason == "temporarily_unavailable" => {
+            (StatusCode::FORBIDDEN, Message::ProviderEndedSignIn)
+        }
+        LoginFailed::Refused | LoginFailed::Again { .. } => {
+            (StatusCode::FORBIDDEN, Message::LoginRefused)
+        }
+        LoginFailed::ProviderCannot(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderCannot)
+        }
         LoginFailed::Unavailable(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable)
         }

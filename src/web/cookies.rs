@@ -219,6 +219,11 @@ impl<'a> Cookies<'a> {
         self.beyond(LOGIN, headers, keep)
     }
 
+    /// Whether this browser has any login under way.
+    pub fn has_a_login(self, headers: &HeaderMap) -> bool {
+        !self.beyond(LOGIN, headers, 0).is_empty()
+    }
+
     /// The sealed name of whoever signed in with this browser last.
     pub fn person(self, headers: &HeaderMap) -> Option<String> {
         only(headers, &self.name(PERSON, "")).filter(|sealed| sealed.len() <= MAX_PERSON)

@@ -38,11 +38,15 @@ pub async fn hold<F: Future<Output = Response>>(
     let (asked, failure) = match request.uri().path() {
         "/authorize" | "/auth/callback" => (Some(Asked::Authorize), None),
         "/consent" => (Some(Asked::Consent), None),
+        "/account/sign-in" | "/account/signed-in" => (Some(Asked::SignIn), None),
+        "/waiting" | "/account" => (Some(Asked::Pages), None),
+        path if path.starts_with("/account/") => (Some(Asked::Pages), None),
         "/token" | "/revoke" => (Some(Asked::Token), Some(Asked::TokenFailure)),
         // An MCP server may ask at every request, all from one address.
         "/introspect" => (None, Some(Asked::TokenFailure)),
-        // On the admin listener; elsewhere there is nothing to fail at.
-        "/signed-in" => (None, Some(Asked::AdminSignInFailure)),
+        // On the admin listener; elsewhere there is nothing to begin or to fail at.
+        "/sign-in" => (Some(Asked::SignIn), None),
+        "/signed-in" => (Some(Asked::SignIn), Some(Asked::AdminSignInFailure)),
         path if path.contains("/.well-known/") => (Some(Asked::Discovery), None),
         _ => return next(request).await,
     };
@@ -73,11 +77,19 @@ fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -
         let limit = asked.limit();
         tracing::warn!(?asked, limit, %address, left_out, "an address asks too often");
     }
-    if !matches!(asked, Asked::Authorize | Asked::Consent | Asked::AdminSignInFailure) {
+    let for_people = match asked {
+        Asked::Authorize
+        | Asked::Consent
+        | Asked::SignIn
+        | Asked::Pages
+        | Asked::AdminSignInFailure => true,
+        Asked::Token | Asked::TokenFailure | Asked::Registration | Asked::Discovery => false,
+    };
+    if !for_people {
         return ApiError::too_often(asked, often).into_response();
     }
-    let mut page =
-        people::message(headers, StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+    let message = Message::AskedTooOften { seconds: often.retry_after };
+    let mut page = people::message(headers, StatusCode::TOO_MANY_REQUESTS, message);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page
 }

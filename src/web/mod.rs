@@ -14,4 +14,5 @@ pub mod pages;
 pub mod params;
 pub mod people;
 pub mod resource_auth;
+pub mod speculative;
 pub mod words;

@@ -108,12 +108,20 @@ pub enum Message<'a> {
         missing: &'a [&'a str],
     },
     ProviderUnavailable,
+    /// The identity provider answers that it cannot sign anybody in now.
+    ProviderCannot,
+    /// The identity provider ended the sign-in, and beginning it again did not help.
+    ProviderEndedSignIn,
     ProviderMisconfigured,
     ServerError,
     TemporarilyUnavailable,
     NotFound,
     MethodNotAllowed,
     TooManyRequests,
+    /// From this address; again after so many seconds.
+    AskedTooOften {
+        seconds: u64,
+    },
     RequestTooLarge,
     /// An administrator has blocked or refused the client.
     ClientShutOut,
@@ -238,12 +246,15 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::NoAccess { .. } => &w.no_access,
         Message::NotAllowedMore { .. } => &w.not_allowed_more,
         Message::ProviderUnavailable => &w.provider_unavailable,
+        Message::ProviderCannot => &w.provider_cannot,
+        Message::ProviderEndedSignIn => &w.provider_ended_sign_in,
         Message::ProviderMisconfigured => &w.provider_misconfigured,
         Message::ServerError => &w.server_error,
         Message::TemporarilyUnavailable => &w.temporarily_unavailable,
         Message::NotFound => &w.not_found,
         Message::MethodNotAllowed => &w.method_not_allowed,
         Message::TooManyRequests => &w.too_many_requests,
+        Message::AskedTooOften { .. } => &w.asked_too_often,
         Message::RequestTooLarge => &w.request_too_large,
         Message::ClientShutOut => &w.client_shut_out,
         Message::PersonBlocked => &w.person_blocked,

@@ -15,7 +15,7 @@ use crate::oauth::redirect_uri::{Destination, ReturnAddress, ReturnRefused, dest
 use crate::storage::{ShutOut, StorageError};
 use crate::telemetry::new_reference;
 use crate::telemetry::rarely::RarelyEach;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Place, UpstreamError};
 
 static SHOWN: RarelyEach = RarelyEach::new();
 static REFUSED: RarelyEach = RarelyEach::new();
@@ -185,6 +185,15 @@ impl IntoResponse for PageError {
         }
         response
     }
+}
+
+/// A place to finish a sign-in with; a page that says to come back when there is none. To be had before anything is
+/// used up.
+pub async fn place_for_sign_in(app: &App, headers: &HeaderMap) -> Result<Place, PageError> {
+    app.upstream().place_for_sign_in().await.map_err(|no_place| {
+        let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::TemporarilyUnavailable);
+        PageError::new(headers, status, message, &no_place)
+    })
 }
 
 /// The identity provider cannot be reached, or says something that makes no sense.

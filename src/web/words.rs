@@ -129,6 +129,7 @@ pub struct Words {
     pub no_access_to: (&'static str, &'static str),
     pub asked_for: &'static str,
     pub not_allowed: &'static str,
+    pub again_in_seconds: (&'static str, &'static str),
 
     pub unknown_client: Text,
     pub client_document_refused: Text,
@@ -148,12 +149,15 @@ pub struct Words {
     pub no_access: Text,
     pub not_allowed_more: Text,
     pub provider_unavailable: Text,
+    pub provider_cannot: Text,
+    pub provider_ended_sign_in: Text,
     pub provider_misconfigured: Text,
     pub server_error: Text,
     pub temporarily_unavailable: Text,
     pub not_found: Text,
     pub method_not_allowed: Text,
     pub too_many_requests: Text,
+    pub asked_too_often: Text,
     pub request_too_large: Text,
     pub client_shut_out: Text,
     pub person_blocked: Text,
@@ -206,6 +210,7 @@ static EN: Words = Words {
     no_access_to: ("You do not have access to ", "."),
     asked_for: "The application asked for:",
     not_allowed: "Not allowed:",
+    again_in_seconds: ("Please wait ", " seconds."),
 
     unknown_client: Text {
         title: "This application is not registered",
@@ -297,6 +302,16 @@ static EN: Words = Words {
         happened: "The service that signs you in does not answer. Nothing was lost.",
         remedy: "Please try again in a few minutes. If it lasts, tell your administrator.",
     },
+    provider_cannot: Text {
+        title: "Sign-in is not possible right now",
+        happened: "The service that signs you in answered that it cannot do so at the moment. Nothing was lost.",
+        remedy: "Please try again in a few minutes. If it lasts, tell your administrator, and give the reference below.",
+    },
+    provider_ended_sign_in: Text {
+        title: "The sign-in was ended",
+        happened: "The service that signs you in has ended the sign-in: its page was open for too long, or you signed in there in another tab meanwhile. It was started again once, and ended in the same way.",
+        remedy: "Close other tabs with that service, go back to where you started, and sign in again.",
+    },
     provider_misconfigured: Text {
         title: "Sign-in is not set up correctly",
         happened: "This server and the service that signs you in do not understand each other. You cannot mend this yourself.",
@@ -326,6 +341,11 @@ static EN: Words = Words {
         title: "Too much at once",
         happened: "More sign-ins are open than this server allows. Nothing was approved.",
         remedy: "Please try again in a few minutes.",
+    },
+    asked_too_often: Text {
+        title: "Too many requests",
+        happened: "More was asked for from your network than this server allows, so this was not done.",
+        remedy: "Then load this page again, or go back and repeat what you did.",
     },
     request_too_large: Text {
         title: "The request is too large",
@@ -411,6 +431,7 @@ static JA: Words = Words {
     no_access_to: ("", " を利用する権限がありません。"),
     asked_for: "アプリケーションが求めた権限:",
     not_allowed: "許可されない権限:",
+    again_in_seconds: ("", "秒お待ちください。"),
 
     unknown_client: Text {
         title: "このアプリケーションは登録されていません",
@@ -502,6 +523,16 @@ static JA: Words = Words {
         happened: "サインインを行うサービスが応答しません。失われたものはありません。",
         remedy: "数分後にもう一度お試しください。続く場合は管理者に連絡してください。",
     },
+    provider_cannot: Text {
+        title: "現在サインインできません",
+        happened: "サインイン先のサービスから、現在は対応できないという応答がありました。失われたものはありません。",
+        remedy: "数分後にもう一度お試しください。続く場合は、下の参照番号を添えて管理者に連絡してください。",
+    },
+    provider_ended_sign_in: Text {
+        title: "サインインが終了しました",
+        happened: "サインイン先のサービスがサインインを終了しました。ページを長く開いたままにしていたか、別のタブでサインインした可能性があります。一度やり直しましたが、同じ結果でした。",
+        remedy: "そのサービスを開いているほかのタブを閉じ、始めた場所に戻って、もう一度サインインしてください。",
+    },
     provider_misconfigured: Text {
         title: "サインインの設定に誤りがあります",
         happened: "このサーバーとサインインを行うサービスの設定が合っていません。ご自身では直せません。",
@@ -531,6 +562,11 @@ static JA: Words = Words {
         title: "要求が多すぎます",
         happened: "サーバーの上限を超える数のサインインが進行中です。何も承認されていません。",
         remedy: "数分後にもう一度お試しください。",
+    },
+    asked_too_often: Text {
+        title: "リクエストが多すぎます",
+        happened: "お使いのネットワークからのリクエストがこのサーバーの上限を超えたため、実行されませんでした。",
+        remedy: "そのあとで、このページをもう一度読み込むか、戻って同じ操作を繰り返してください。",
     },
     request_too_large: Text {
         title: "要求が大きすぎます",

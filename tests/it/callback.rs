@@ -4,7 +4,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::TestApp;
+use crate::harness::browser::Form;
 use crate::harness::client::REDIRECT_URI;
+use crate::harness::console::Console;
 use crate::races::rounds;
 
 /// M2: whoever did not press Approve cannot finish, and the login is burnt.
@@ -16,14 +18,17 @@ async fn br_01_another_browser_cannot_finish_a_login() {
     let victim = attacker.elsewhere();
     let callback = victim.log_in(&idp_url, "alice").await;
     let before = app.idp.requests_to("/token");
-    let page = victim.browser.get(&callback).await;
+    let page = victim.browser.go(&callback).await;
     page.assert_page(403);
     assert!(page.text().contains("not started in this browser"));
     assert_eq!(app.idp.requests_to("/token"), before, "the provider never hears of the code");
     assert_eq!(app.database.number("SELECT COUNT(*) FROM authorization_codes").await, 0);
 
-    // Burnt: not even the attacker's own browser can go on with it.
-    attacker.browser.get(&callback).await.assert_page(403);
+    // The code is spent: the attacker's own browser cannot go on with the address that the victim was shown.
+    for _ in 0..2 {
+        attacker.browser.go(&callback).await.assert_page(403);
+    }
+    assert_eq!(app.idp.requests_to("/token"), before);
 }
 
 #[tokio::test]
@@ -34,7 +39,34 @@ async fn br_01_a_cookie_of_another_login_is_not_enough() {
     let victim = attacker.elsewhere();
     victim.approve(&[]).await; // has a login, and a cookie, of its own
     let callback = victim.log_in(&idp_url, "alice").await;
-    victim.browser.get(&callback).await.assert_page(403);
+    victim.browser.go(&callback).await.assert_page(403);
+    // Somebody who was led from a login of their own into another one: that one is burnt.
+    let again = attacker.log_in(&idp_url, "bob").await;
+    attacker.browser.go(&again).await.assert_page(403);
+}
+
+/// The same at our own pages, whose sign-ins travel in a cookie: an administrator who is led into somebody's
+/// sign-in, and gives away the address that the browser shows, gives nothing away.
+#[tokio::test]
+async fn br_01_a_sign_in_to_the_pages_is_not_finished_with_what_another_browser_brought() {
+    let app = TestApp::start().await;
+    for attacker in [Console::admin(&app), Console::account(&app)] {
+        let home = attacker.at(if attacker.origin == app.url { "/account" } else { "/" });
+        let page = attacker.browser.get(&home).await;
+        let form = Form::of(&page, &home);
+        let leave = attacker.browser.post(&form.action, &form.with(&[]), &attacker.origin).await;
+        let victim = app.client().await;
+        let callback = victim.log_in(leave.location(), "alice").await;
+        let passed_on = victim.browser.go(&callback).await;
+        let shown = passed_on.location();
+        victim.browser.go(shown).await.assert_page(403);
+        let before = app.idp.requests_to("/token");
+
+        attacker.browser.go(shown).await.assert_page(403);
+
+        assert_eq!(app.idp.requests_to("/token"), before);
+        attacker.browser.get(&home).await.assert_page(401);
+    }
 }
 
 #[tokio::test]
@@ -176,7 +208,7 @@ async fn an_error_of_the_provider_reaches_the_person_or_the_client() {
         );
         assert!(page.text().contains("Reference"), "{error}");
     }
-    for error in ["access_denied", "login_required", "something_new"] {
+    for error in ["access_denied", "unauthorized", "something_new"] {
         app.idp.misbehave(|how| how.authorize_error = Some(error.to_owned()));
         let idp_url = client.approve(&[]).await;
         let callback = client.browser.get(&idp_url).await.location().to_owned();

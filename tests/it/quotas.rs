@@ -15,8 +15,8 @@ use crate::harness::http::encode;
 use crate::harness::publisher::Publisher;
 use crate::harness::{Setup, TestApp};
 
-/// One request more than there may be waits for its turn; when that does not come, it is an outage like any
-/// other, and nobody is logged out by it.
+/// One question more than there may be waits for its turn; when that does not come, nobody was asked: that is no
+/// outage, so the last answer is not used for it, and nobody is logged out by it.
 #[tokio::test]
 async fn requests_to_the_identity_provider_hold_at_their_number() {
     let app = TestApp::with(Setup {
@@ -59,9 +59,26 @@ async fn requests_to_the_identity_provider_hold_at_their_number() {
 
     app.advance(16 * 60);
     gate.close();
-    let tokens = refresh_all(&people).await;
-    assert!(tokens.iter().all(|tokens| tokens.expires_in == 300), "on the provider's last word");
+    let [(a, one), (b, two), (c, three)] = people.as_slice() else { panic!("three of them") };
+    // The third comes when both places are taken; the provider answers the two when it has given up.
+    let taken =
+        async { tokio::join!(a.refresh(&one.refresh_token), b.refresh(&two.refresh_token)) };
+    let third = async {
+        gate.until_waiting(2).await;
+        c.refresh(&three.refresh_token).await
+    };
+    let ((one, two), refused) = tokio::join!(taken, third);
+    for bridged in [one, two] {
+        assert_eq!(Tokens::of(&bridged).expires_in, 300, "it was asked and is silent");
+    }
+    refused.assert_error(503, "temporarily_unavailable");
+    assert!(refused.header("retry-after").is_some());
     gate.open();
+    // Nothing was used up, and the provider is not left alone for what was our doing.
+    while app.metrics().await["portcullis_upstream_paused"] > 0.5 {
+        app.advance(1);
+    }
+    assert_eq!(Tokens::of(&c.refresh(&three.refresh_token).await).expires_in, 600);
 }
 
 #[tokio::test]

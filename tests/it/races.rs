@@ -18,6 +18,8 @@
 //! | 100 × Approve on one page | `cd_04_one_page_approves_once_however_often_it_is_pressed` | 1 × 303, 99 × 403, one login |
 //! | 50 × Approve and 50 × Deny on one page | `cd_04_a_page_that_is_approved_and_denied_at_once_is_decided_once` | 1 × 303, 99 × 403, one decision |
 //! | 100 × one callback | `br_04_one_callback_wins_of_a_hundred` | 1 × 303, 99 × 403, one code |
+//! | 100 × one callback with an error that begins again | `one_of_a_hundred_callbacks_with_an_error_begins_again` | 1 × 303, 99 × 403, two logins |
+//! | 100 × one sign-in to the pages | `a_sign_in_to_the_pages_counts_once_of_a_hundred` | 1 × 303, 99 × 403, the provider asked once |
 //! | 100 × one registration | `rg_01_identical_registrations_are_the_same_public_client_and_cost_one_row` | 100 × 201, one client id, one row |
 //! | 100 × one confidential registration | `rg_01_confidential_registrations_are_never_shared` | 100 × 201, a hundred ids and secrets |
 //! | 100 × one client assertion | `jw_06_of_a_hundred_uses_of_one_assertion_one_counts_and_a_restart_forgets_none` | 1 admitted, 99 × 401 |

@@ -20,6 +20,8 @@ fn limits(most: u32, at_once: u32) -> RateLimits {
     RateLimits {
         authorize_per_minute: number(most),
         consent_per_minute: number(most),
+        sign_ins_per_minute: number(most),
+        pages_per_minute: number(most),
         token_per_minute: number(most),
         token_failures_per_minute: number(most),
         admin_sign_in_failures: number(most),
@@ -128,7 +130,7 @@ proptest! {
         let ask = |what| move |rates: &Rates, who: usize| {
             rates.asked(what, Some(addresses()[who])).map_err(|often| often.retry_after)
         };
-        for what in [Asked::Authorize, Asked::Consent, Asked::Token, Asked::TokenFailure, Asked::Discovery] {
+        for what in [Asked::Authorize, Asked::Consent, Asked::SignIn, Asked::Pages, Asked::Token, Asked::TokenFailure, Asked::Discovery] {
             check(most, most, MINUTE, &steps, ask(what))?;
         }
         check(most, at_once, HOUR, &steps, ask(Asked::Registration))?;

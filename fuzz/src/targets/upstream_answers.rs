@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::oauth::authorization_request::AuthorizationRequest;
 use portcullis::oauth::scope::ScopeSet;
 use portcullis::storage::PendingLogin;
+use portcullis::upstream::CallbackParams;
 use serde_json::{Map, Value, json};
 
 use super::patch::{Patches, jwt, object};
@@ -98,11 +99,14 @@ pub fn run(data: &[u8]) {
         pkce_verifier: "v".repeat(43),
         metadata_hash: String::new(),
         sign_outs_before: 0,
+        retried: false,
+        expires_at: 0,
         remembered: None,
     };
     let (iss, error) = (patches.get("iss"), patches.get("error"));
     let upstream = world.app.upstream();
-    let finished = world.block_on(upstream.finish_login(&login, iss, Some("code"), error));
+    let answer = CallbackParams { iss, code: Some("code"), error, error_description: None };
+    let finished = world.block_on(upstream.finish_login(&login, answer));
     assert!(world.peer().seen.len() <= 8, "it asks and asks");
     let Ok(session) = finished else {
         assert!(!data.is_empty(), "the right answers are refused");

@@ -324,6 +324,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         database_log: r.number("limits.database_log", 67_108_864, 0, 1 << 46),
         sweep_rows: r.number("limits.sweep_rows", 500, 1, 100_000),
         upstream_requests: r.number("limits.upstream_requests", 32, 1, 10_000),
+        upstream_sign_ins: r.number("limits.upstream_sign_ins", 32, 1, 10_000),
         client_fetches: rates::fetches(r),
         log_line: r.number("limits.log_line", 4_096, 512, 1_048_576),
     }

@@ -17,6 +17,8 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
     RateLimits {
         authorize_per_minute: rate("limits.authorize_per_minute", 60),
         consent_per_minute: rate("limits.consent_per_minute", 30),
+        sign_ins_per_minute: rate("limits.sign_ins_per_minute", 30),
+        pages_per_minute: rate("limits.pages_per_minute", 300),
         token_per_minute: rate("limits.token_per_minute", 600),
         token_failures_per_minute: rate("limits.token_failures_per_minute", 60),
         admin_sign_in_failures: rate("limits.admin_sign_in_failures", 5),

@@ -134,7 +134,7 @@ impl Answered {
 }
 
 /// Limits that a request or a connection can meet, by their keys in `[limits]`.
-pub const LIMITS: [&str; 19] = [
+pub const LIMITS: [&str; 22] = [
     "authorize_per_minute",
     "consent_per_minute",
     "token_per_minute",
@@ -153,6 +153,9 @@ pub const LIMITS: [&str; 19] = [
     "pending_logins",
     "grace_replays",
     "upstream_requests",
+    "upstream_sign_ins",
+    "sign_ins_per_minute",
+    "pages_per_minute",
     "client_fetches",
 ];
 

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::Recheck;
 use crate::storage::{Lease, StorageError, UpstreamSession};
 use crate::upstream::Inner;
+use crate::upstream::places::RECHECK_WAIT;
 
 /// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
 /// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of
@@ -36,18 +38,63 @@ impl Drop for LeaseKept {
 
 /// Sessions that are being asked about in this process.
 #[derive(Default)]
-pub(in crate::upstream) struct InFlight(Mutex<HashMap<String, Weak<Mutex<()>>>>);
+pub(in crate::upstream) struct InFlight(Mutex<HashMap<String, Weak<Asking>>>);
 
 impl InFlight {
-    pub(super) async fn lock_of(&self, session_id: &str) -> Arc<Mutex<()>> {
-        let mut locks = self.0.lock().await;
-        if let Some(lock) = locks.get(session_id).and_then(Weak::upgrade) {
-            return lock;
+    pub(super) async fn of(&self, session_id: &str) -> Arc<Asking> {
+        let mut all = self.0.lock().await;
+        if let Some(asking) = all.get(session_id).and_then(Weak::upgrade) {
+            return asking;
         }
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::new(Mutex::new(()));
-        locks.insert(session_id.to_owned(), Arc::downgrade(&lock));
-        lock
+        all.retain(|_, asking| asking.strong_count() > 0);
+        let asking = Arc::new(Asking::default());
+        all.insert(session_id.to_owned(), Arc::downgrade(&asking));
+        asking
+    }
+}
+
+/// One question at a time about a session, and whether it has gone out.
+#[derive(Default)]
+pub(super) struct Asking {
+    pub(super) alone: Mutex<()>,
+    /// Since when the provider has been asked and has not answered.
+    sent: watch::Sender<Option<Instant>>,
+}
+
+impl Asking {
+    /// Notes that the provider is asked from now on, until this is dropped.
+    pub(super) fn begins(self: &Arc<Self>) -> Sent {
+        let since = Instant::now();
+        self.sent.send_replace(Some(since));
+        Sent(Arc::clone(self), since)
+    }
+
+    /// Returns when the provider has been silent for so long, counted from now or from when the question goes out
+    /// (a question of before may still be on its way): `true`; or when the question has not even gone out
+    /// in the time that it may wait for that: `false`, and the provider has nothing to do with it.
+    pub(super) async fn is_silent_for(&self, patience: Duration) -> bool {
+        let (mut sent, now) = (self.sent.subscribe(), Instant::now());
+        let since = tokio::time::timeout(RECHECK_WAIT, sent.wait_for(Option::is_some)).await;
+        let since = since.ok().and_then(Result::ok).and_then(|since| *since);
+        let Some(since) = since else { return false };
+        tokio::time::sleep_until(since.max(now) + patience).await;
+        true
+    }
+}
+
+/// A question that has gone out, and when.
+pub(super) struct Sent(Arc<Asking>, Instant);
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        // A later one may have gone out meanwhile.
+        self.0.sent.send_if_modified(|sent| {
+            let is_ours = *sent == Some(self.1);
+            if is_ours {
+                *sent = None;
+            }
+            is_ours
+        });
     }
 }
 

@@ -23,7 +23,7 @@ use crate::telemetry::metrics::Rechecked;
 pub(super) use breaker::Breaker;
 pub use breaker::Health;
 pub(super) use lease::InFlight;
-use lease::{LEASE, Waited};
+use lease::{Asking, LEASE, Waited};
 use person::About;
 
 /// Facts that the provider did not tell are asked for again after this; meanwhile the earlier ones are
@@ -107,17 +107,31 @@ impl Upstream {
         }
         // Some clients give up on us after ten seconds; the question itself goes on without them.
         let patience = inner.config.timeout.min(PATIENCE);
-        match tokio::time::timeout(patience, self.ask_alone(session_id)).await {
-            Ok(known) => Ok((known?, true)),
-            Err(_) => Ok((inner.bridge(&session, "it has not answered in time"), true)),
-        }
+        let asking = inner.in_flight.of(session_id).await;
+        let known = tokio::select! {
+            biased;
+            known = self.ask_alone(session_id, &asking) => known?,
+            asked = asking.is_silent_for(patience) => {
+                if asked {
+                    inner.bridge(&session, "it has not answered in time")
+                } else {
+                    // Nobody was asked, so nobody was silent: an old answer must not be believed for that.
+                    tracing::warn!(session_id, "the question did not go out in time");
+                    Recheck::Unknown
+                }
+            }
+        };
+        Ok((known, true))
     }
 
     /// Asks the provider, one at a time for each session.
-    async fn ask_alone(&self, session_id: &str) -> Result<Recheck, StorageError> {
+    async fn ask_alone(
+        &self,
+        session_id: &str,
+        asking: &Arc<Asking>,
+    ) -> Result<Recheck, StorageError> {
         let inner = &self.0;
-        let lock = inner.in_flight.lock_of(session_id).await;
-        let _alone = lock.lock().await;
+        let _alone = asking.alone.lock().await;
         // Another request may have asked while we waited.
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
             return Ok(Recheck::Ended);
@@ -126,8 +140,8 @@ impl Upstream {
             return Ok(known);
         }
         // The asker must not stop half-way when its client hangs up: the provider may have rotated.
-        let asking = Arc::clone(inner);
-        let asked = tokio::spawn(async move { asking.ask(session).await });
+        let (inner, asking) = (Arc::clone(inner), Arc::clone(asking));
+        let asked = tokio::spawn(async move { inner.ask(session, &asking).await });
         asked.await.unwrap_or(Ok(Recheck::Unknown))
     }
 }
@@ -164,7 +178,11 @@ impl Inner {
         moment <= now.plus(REPLICAS_APART) && now.since(moment) < age
     }
 
-    async fn ask(&self, mut session: UpstreamSession) -> Result<Recheck, StorageError> {
+    async fn ask(
+        &self,
+        mut session: UpstreamSession,
+        asking: &Arc<Asking>,
+    ) -> Result<Recheck, StorageError> {
         let now = self.clock.now();
         let asks_by_access_token = self.config.preset.protocol == Protocol::GitHub;
         if session.tokens.refresh_token.is_none() && !asks_by_access_token {
@@ -173,7 +191,9 @@ impl Inner {
         if self.breaker.is_open(now) {
             return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
         }
+        let Some(_place) = self.place_for_recheck().await else { return Ok(Recheck::Unknown) };
         let owner = random_text();
+        let _sent = asking.begins();
         match self.storage.lease_session(&session, &owner, now, LEASE).await? {
             Lease::Won => {}
             Lease::Taken => match self.wait_for_the_other_asker(&session, &owner).await? {

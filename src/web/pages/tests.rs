@@ -66,12 +66,15 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::NoAccess { person: Some(text), resource: text, missing },
         Message::NotAllowedMore { person: Some(text), missing },
         Message::ProviderUnavailable,
+        Message::ProviderCannot,
+        Message::ProviderEndedSignIn,
         Message::ProviderMisconfigured,
         Message::ServerError,
         Message::TemporarilyUnavailable,
         Message::NotFound,
         Message::MethodNotAllowed,
         Message::TooManyRequests,
+        Message::AskedTooOften { seconds: 20 },
         Message::RequestTooLarge,
     ]
 }

@@ -21,6 +21,16 @@ impl Browser {
         self.send("GET", url, &[("accept", "text/html")], "").await
     }
 
+    /// Goes there in a tab, and says so as today's browsers do.
+    pub(crate) async fn go(&self, url: &str) -> Answer {
+        let headers = [
+            ("accept", "text/html"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        self.send("GET", url, &headers, "").await
+    }
+
     /// Sends a form as the page at `from` would.
     pub(crate) async fn post(&self, url: &str, form: &[(&str, &str)], from: &str) -> Answer {
         let origin = Url::parse(from).unwrap().origin().ascii_serialization();

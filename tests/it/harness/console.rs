@@ -56,7 +56,30 @@ impl Console {
     async fn nearly_pass_provider(&self, app: &TestApp, form: &Form, person: &str) -> String {
         let answer = self.browser.post(&form.action, &form.with(&[]), &self.origin).await;
         answer.assert_leads_to(app.idp.issuer());
-        let at_provider = answer.location().to_owned();
+        self.nearly_log_in_at(app, answer.location(), person).await
+    }
+
+    /// Begins a sign-in that the provider answers with an error.
+    pub(crate) async fn come_back_with_an_error(&self, app: &TestApp) -> Answer {
+        let home = self.at(self.home);
+        let page = self.browser.get(&home).await;
+        let form = Form::of(&page, &home);
+        let answer = self.browser.post(&form.action, &form.with(&[]), &self.origin).await;
+        let back = self.browser.get(answer.location()).await;
+        back.assert_leads_to(&app.at("/auth/callback"));
+        let passed_on = self.browser.get(back.location()).await;
+        passed_on.assert_leads_to(&self.origin);
+        self.browser.get(passed_on.location()).await
+    }
+
+    /// Signs in at the provider, at this address of it, and comes back.
+    pub(crate) async fn log_in_at(&self, app: &TestApp, url: &str, person: &str) -> Answer {
+        let back = self.nearly_log_in_at(app, url, person).await;
+        self.browser.get(&back).await
+    }
+
+    async fn nearly_log_in_at(&self, app: &TestApp, url: &str, person: &str) -> String {
+        let at_provider = url.to_owned();
         let page = self.browser.get(&at_provider).await;
         let answer = if page.status == 200 {
             let form = Form::of(&page, &at_provider);

@@ -11,7 +11,7 @@
 //! | A4 token endpoint | `trouble_at_the_providers_token_endpoint_is_told_apart`, `every_answer_to_a_refresh_has_its_class`, `an_answer_in_loose_json_is_read_all_the_same`, `a_lost_answer_is_asked_for_again_at_once`, `a_refresh_that_is_never_answered_is_bridged` |
 //! | A5 rotation | `a_refresh_token_that_stays_is_used_again_and_again`, `a_provider_that_rotates_strictly_is_asked_by_one_at_a_time`, `within_the_providers_grace_a_lost_answer_is_made_good`, `without_grace_a_lost_answer_ends_in_one_clear_sign_in`, `only_the_newest_refresh_token_is_ever_presented` |
 //! | A6 concurrency | `fifty_refreshes_of_one_login_on_two_replicas_ask_the_provider_once`, `a_kill_after_the_providers_rotation_is_healed_by_its_grace`, `a_kill_after_the_providers_rotation_without_grace_is_one_clear_sign_in`, `the_right_to_ask_of_a_process_that_is_gone_runs_out_within_seconds` |
-//! | A7 callback | `every_error_of_the_callback_has_its_answer`, `what_the_provider_says_of_an_error_is_neither_shown_nor_passed_on`, `up_07_iss_of_the_callback_must_be_the_providers`, `iss_may_be_missing_only_where_it_was_not_promised`, `br_01_another_browser_cannot_finish_a_login`, `br_04_one_callback_wins_of_a_hundred` |
+//! | A7 callback | `every_error_of_the_callback_has_its_answer`, `a_sign_in_that_the_provider_ended_is_begun_again_once`, `a_sign_in_that_is_ended_twice_is_told_as_it_is`, `a_provider_that_says_it_cannot_is_not_called_silent`, `a_sign_in_that_is_begun_again_ends_when_it_would_have_ended`, `a_sign_in_to_the_pages_that_the_provider_ended_is_begun_again_once`, `only_known_descriptions_of_an_error_are_logged`, `what_the_provider_says_of_an_error_is_neither_shown_nor_passed_on`, `up_07_iss_of_the_callback_must_be_the_providers`, `iss_may_be_missing_only_where_it_was_not_promised`, `br_01_another_browser_cannot_finish_a_login`, `br_04_one_callback_wins_of_a_hundred` |
 //! | A8 wrong secret | `our_own_wrong_secret_logs_nobody_out`, `an_expired_secret_costs_nobody_their_session_and_a_new_one_mends_it` |
 //! | A9 outage and grace | `an_outage_is_bridged_for_an_hour_to_the_second`, `an_outage_logs_nobody_out` |
 //! | A10 client authentication | `each_method_of_client_authentication_reaches_a_provider_that_takes_no_other` |
@@ -23,6 +23,7 @@
 
 mod callback;
 mod discovery;
+mod ended;
 mod id_tokens;
 mod keys;
 mod personas;

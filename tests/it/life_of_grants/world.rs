@@ -9,9 +9,9 @@ use portcullis::oauth::grant::{Redemption, TokenRefused};
 use portcullis::oauth::secret::{Secret, new_id};
 use portcullis::policy::Facts;
 use portcullis::storage::{
-    Approval, ApprovedPage, Claimed, ClientKind, Decided, GrantTerms, LoginQuota, NewCode,
-    NewLogin, Notice, PendingLogin, Person, Redeemed, Registered, Retention, Rotated, Rotation,
-    SessionUpdate, Storage, StoredClient, UpstreamTokens, Verdict, Whom, session_id,
+    Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, GrantTerms, LoginQuota, NewCode,
+    NewLogin, Notice, OtherBrowser, PendingLogin, Person, Redeemed, Registered, Retention, Rotated,
+    Rotation, SessionUpdate, Storage, StoredClient, UpstreamTokens, Verdict, Whom, session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
@@ -249,7 +249,9 @@ impl World {
             pkce_verifier: "verifier".to_owned(),
             metadata_hash: String::new(),
             remembered: None,
+            retried: false,
             sign_outs_before: 0,
+            expires_at: 0,
         };
         let expires_at = now.plus(Duration::from_mins(15));
         let new = NewLogin {
@@ -304,8 +306,9 @@ impl World {
         let (login, elsewhere) = (&self.logins[at], Secret::generate(&self.new_id()));
         let binding = if same_browser { &login.binding } else { &elsewhere };
         let event = self.event("login_from_other_browser");
-        let claimed =
-            self.storage.claim_login(&login.state, Some(binding), true, now, event).await.unwrap();
+        let if_other = OtherBrowser::BurnsLogin;
+        let comer = Comer { binding: Some(binding), code: Some("code"), if_other };
+        let claimed = self.storage.claim_login(&login.state, comer, now, event).await.unwrap();
         let works = same_browser && !login.ended && now < login.expires_at;
         prop_assert_eq!(matches!(claimed, Claimed::First(_)), works, "(a) {:?}", claimed);
         if !same_browser || works {

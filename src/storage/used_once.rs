@@ -1,0 +1,94 @@
+//! What may be used once and has no row of its own elsewhere.
+//!
+//! A sign-in to our pages travels sealed in a cookie and costs no row while it is on its way. That it came
+//! back is stored, in one conditional write, before the identity provider hears of its code.
+//!
+//! A code of the provider that another browser brought is not redeemed, and not later either: whoever began
+//! the login could otherwise have it brought back by a victim, ask for the address that the victim's browser
+//! shows, and finish the login as the victim.
+
+use super::console::Realm;
+use super::{Step, Storage, StorageError, forgotten};
+use crate::clock::Timestamp;
+use crate::oauth::sealed::Purpose;
+
+impl Storage {
+    /// Uses up the sign-in to our pages with this id; of concurrent uses, one is the first. `false` as well when
+    /// another browser has brought its code.
+    pub async fn use_pages_sign_in(
+        &self,
+        realm: Realm,
+        id: &str,
+        code: Option<&str>,
+        expires_at: Timestamp,
+    ) -> Result<bool, StorageError> {
+        // On a full database administrators must get in, to end something.
+        let mut step = match realm {
+            Realm::Admin => self.begin_to_end().await?,
+            Realm::Account => self.begin().await?,
+        };
+        let used = sqlx::query(
+            "INSERT INTO used_once (id, expires_at) SELECT $1, $2
+             WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
+               AND NOT EXISTS (SELECT 1 FROM used_once WHERE id = $4)
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(self.sealer.mac(Purpose::SignIn, &[b"pages sign-in", id.as_bytes()]))
+        .bind(expires_at.unix())
+        .bind(forgotten::USED_ONCE)
+        .bind(self.code_mark(id, code.unwrap_or_default()))
+        .execute(&mut *step)
+        .await?;
+        step.commit().await?;
+        Ok(used.rows_affected() == 1)
+    }
+
+    /// Remembers that another browser brought this code of the login or sign-in with this id.
+    pub async fn spend_code(
+        &self,
+        id: &str,
+        code: &str,
+        expires_at: Timestamp,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin().await?;
+        self.spend_code_in(&mut step, id, code, expires_at).await?;
+        step.commit().await
+    }
+
+    /// The same in the caller's step; whether it was the first time.
+    pub(super) async fn spend_code_in(
+        &self,
+        step: &mut Step,
+        id: &str,
+        code: &str,
+        expires_at: Timestamp,
+    ) -> Result<bool, StorageError> {
+        let spent = sqlx::query(
+            "INSERT INTO used_once (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(self.code_mark(id, code))
+        .bind(expires_at.unix())
+        .execute(&mut **step)
+        .await?;
+        Ok(spent.rows_affected() == 1)
+    }
+
+    /// Whether another browser has brought this code of the login with this id.
+    pub(super) async fn code_is_spent(
+        &self,
+        step: &mut Step,
+        id: &str,
+        code: &str,
+    ) -> Result<bool, StorageError> {
+        let spent: Option<i64> = sqlx::query_scalar("SELECT 1 FROM used_once WHERE id = $1")
+            .bind(self.code_mark(id, code))
+            .fetch_optional(&mut **step)
+            .await?;
+        Ok(spent.is_some())
+    }
+
+    fn code_mark(&self, id: &str, code: &str) -> String {
+        let parts = [b"code elsewhere".as_slice(), id.as_bytes(), code.as_bytes()];
+        self.sealer.mac(Purpose::SignIn, &parts)
+    }
+}
