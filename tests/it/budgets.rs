@@ -24,6 +24,8 @@
 //! | `client_standings` | people who wait, administrators, the configuration | one for each client |
 //! | `step_ups` | whoever holds a grant | 32 of a grant; a quarter of an hour |
 //! | `signing_keys` | administrators | one for each rotation |
+//! | `used_once` | a browser that comes back from the identity provider | rates per address; forgotten when the sign-in or code has expired; 90 % of the file |
+//! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `installation`, `counters` | the server | a fixed number of names |
 
 use futures_util::future::join_all;
@@ -395,10 +397,20 @@ async fn what_an_administrator_does_is_in_the_trail_whatever_flood_there_is() {
 async fn the_audit_trail_holds_at_its_size_and_sign_ins_go_on() {
     let app = TestApp::with(limits("audit_size = 131072")).await;
     let (client, tokens) = app.tokens_of("bob").await;
+    // The server trims as well; a step of ours that loses against one of its steps removes nothing.
     let verified = async || {
-        settled(&app).await;
-        app.storage().trim_audit(&clock(&app)).await.unwrap();
-        app.storage().verify_audit().await.unwrap().unwrap()
+        let mut verified = None;
+        for _ in 0..20 {
+            settled(&app).await;
+            app.storage().trim_audit(&clock(&app)).await.unwrap();
+            let found = app.storage().verify_audit().await.unwrap().unwrap();
+            let holds = found.bytes <= 131_072;
+            verified = Some(found);
+            if holds {
+                break;
+            }
+        }
+        verified.unwrap()
     };
 
     // What strangers cause goes first, and what people do stays.
