@@ -24,7 +24,7 @@ static NOT_VERIFIED: Rarely = Rarely::new();
 /// Not a message that we act upon.
 #[derive(Debug, thiserror::Error)]
 #[error("the message is not accepted: {0}")]
-struct NotAccepted(&'static str);
+struct NotAccepted(String);
 
 impl Refusal for NotAccepted {
     fn code(&self) -> ErrorCode {
@@ -57,7 +57,7 @@ pub(super) async fn backchannel_logout(
     let body = body::read(body, MAX_BODY).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
     let token = params.get("logout_token").ok().flatten();
-    let token = token.ok_or(NotAccepted("logout_token is missing"))?;
+    let token = token.ok_or_else(|| NotAccepted("logout_token is missing".to_owned()))?;
     let notice = app.upstream().read_logout_token(token).await?;
     if !app.config().upstream.end_on_logout {
         tracing::info!("a sign-out at the identity provider is ignored, as configured");
@@ -77,7 +77,7 @@ pub(super) async fn global_token_revocation(
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-        .ok_or(NotAccepted("the bearer token is missing"))?;
+        .ok_or_else(|| NotAccepted("the bearer token is missing".to_owned()))?;
     let endpoint = app.config().public_url.join("/global-token-revocation");
     let notice = app.upstream().read_revocation(token, &body, &endpoint).await?;
     end(&app, &notice, "revoked by the identity provider").await?;

@@ -1,52 +1,72 @@
-//! Answers of the provider's token endpoint: read with patience, and failures told apart.
+//! Answers of the provider's token endpoint: read with patience, because a rotated refresh token must not
+//! be lost to a detail; and failures told apart.
 
-use std::pin::Pin;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use oauth2::{
-    AsyncHttpClient, HttpRequest, HttpResponse, RequestTokenError, StandardErrorResponse,
-    TokenResponse as _,
-};
-use openidconnect::TokenResponse as _;
-use openidconnect::core::{CoreErrorResponseType, CoreIdToken, CoreTokenResponse};
-use serde_json::Value;
+use axum::http::{Response, header};
+use serde_json::{Map, Value};
 
 use super::LoginFailed;
+use super::values::{object_of, other_than_json, shown};
 use crate::config::Preset;
-use crate::http_client::{HttpClient, HttpError};
 use crate::storage::UpstreamTokens;
 
-type TokenError = RequestTokenError<HttpError, StandardErrorResponse<CoreErrorResponseType>>;
-
-/// The provider's answer at its token endpoint.
+/// The provider's answer at its token endpoint: at least one token.
+#[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) response: CoreTokenResponse,
-    /// Why there is an ID token that cannot even be read.
-    pub(super) unreadable: Option<&'static str>,
-    /// The ID token as it came, where `response` has it with its issuer respelled: the signature is that
-    /// of this one.
-    pub(super) as_it_came: Option<String>,
+    access_token: Option<String>,
+    pub(super) refresh_token: Option<String>,
+    id_token: IdToken,
+    /// What is not as it should be, and does no harm.
+    pub(super) tolerated: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+enum IdToken {
+    #[default]
+    None,
+    Text(String),
+    /// Something else.
+    Odd,
 }
 
 impl Answer {
-    pub(super) fn tokens(&self) -> UpstreamTokens {
-        let response = &self.response;
-        UpstreamTokens {
-            access_token: response.access_token().secret().clone(),
-            refresh_token: response.refresh_token().map(|token| token.secret().clone()),
-            id_token: self
-                .as_it_came
-                .clone()
-                .or_else(|| response.id_token().map(ToString::to_string)),
-            nonce: None,
+    /// The access token. The error is for the administrator.
+    pub(super) fn access_token(&self) -> Result<&str, String> {
+        self.access_token.as_deref().ok_or_else(|| {
+            "access_token is missing in the token answer, or is not a text".to_owned()
+        })
+    }
+
+    /// The ID token. The error is for the administrator.
+    pub(super) fn id_token(&self) -> Result<&str, String> {
+        match &self.id_token {
+            IdToken::Text(text) => Ok(text),
+            IdToken::None => Err("id_token is missing in the token answer".to_owned()),
+            IdToken::Odd => Err("id_token is not a text".to_owned()),
         }
     }
 
     pub(super) fn has_id_token(&self) -> bool {
-        self.response.id_token().is_some() || self.unreadable.is_some()
+        !matches!(self.id_token, IdToken::None)
+    }
+
+    /// The tokens; `None` without an access token.
+    pub(super) fn tokens(&self) -> Option<UpstreamTokens> {
+        Some(UpstreamTokens {
+            access_token: self.access_token.clone()?,
+            refresh_token: self.refresh_token.clone(),
+            id_token: self.id_token().ok().map(str::to_owned),
+            nonce: None,
+        })
+    }
+
+    /// What was there, and of this answer what is in it.
+    pub(super) fn tokens_after(&self, before: &UpstreamTokens) -> UpstreamTokens {
+        UpstreamTokens {
+            access_token: self.access_token.clone().unwrap_or_else(|| before.access_token.clone()),
+            refresh_token: self.refresh_token.clone().or_else(|| before.refresh_token.clone()),
+            id_token: self.id_token().ok().map(str::to_owned).or_else(|| before.id_token.clone()),
+            nonce: before.nonce.clone(),
+        }
     }
 }
 
@@ -76,108 +96,89 @@ impl From<TokenFailure> for LoginFailed {
     }
 }
 
-/// Our HTTP client, as the library wants it.
-pub(super) struct Caller {
-    http: HttpClient,
-    status: AtomicU16,
-    unreadable: OnceLock<&'static str>,
-    as_it_came: OnceLock<String>,
-    /// Other spellings of the issuer, and the issuer.
-    aliases: (&'static [&'static str], String),
-}
-
-impl Caller {
-    pub(super) fn new(http: HttpClient, aliases: &'static [&'static str], issuer: &str) -> Self {
-        Self {
-            http,
-            status: AtomicU16::new(0),
-            unreadable: OnceLock::new(),
-            as_it_came: OnceLock::new(),
-            aliases: (aliases, issuer.to_owned()),
-        }
-    }
-
-    /// Status of the last answer; 0 when there was none.
-    pub(super) fn status(&self) -> u16 {
-        self.status.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn answer(&self, response: CoreTokenResponse) -> Answer {
-        let unreadable = self.unreadable.get().copied();
-        Answer { response, unreadable, as_it_came: self.as_it_came.get().cloned() }
-    }
-
-    /// An ID token whose issuer goes by another spelling, with the usual one: the library reads URLs only,
-    /// and Google's other spelling is none.
-    fn respelled(&self, id_token: &str) -> Option<String> {
-        let (aliases, issuer) = &self.aliases;
-        let parts: Vec<&str> = id_token.split('.').collect();
-        let [header, payload, signature] = parts.as_slice() else { return None };
-        let mut claims: Value =
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-        if !aliases.contains(&claims.get("iss")?.as_str()?) {
-            return None;
-        }
-        claims["iss"] = issuer.as_str().into();
-        let payload = URL_SAFE_NO_PAD.encode(claims.to_string());
-        Some(format!("{header}.{payload}.{signature}"))
-    }
-
-    /// Takes out of an answer with tokens what the library would refuse the whole answer for: a rotated
-    /// refresh token must not be lost to a detail. `expires_in`, which some send as text, we never read;
-    /// an ID token that is none is remembered and judged later.
-    fn forgive(&self, body: Vec<u8>) -> Vec<u8> {
-        let Ok(Value::Object(mut answer)) = serde_json::from_slice(&body) else { return body };
-        if !answer.contains_key("access_token") {
-            return body;
-        }
-        let came = answer.get("id_token").and_then(Value::as_str).map(str::to_owned);
-        let respelled = came.as_deref().and_then(|token| self.respelled(token));
-        let is_respelled = respelled.is_some();
-        if let (Some(came), Some(respelled)) = (came, respelled) {
-            let _ = self.as_it_came.set(came);
-            answer.insert("id_token".to_owned(), respelled.into());
-        }
-        let odd_time = answer.get("expires_in").is_some_and(|time| !time.is_u64());
-        let unreadable = match answer.get("id_token") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(token)) if token.matches('.').count() == 4 => {
-                Some("it is encrypted (JWE): switch encryption of ID tokens off for this client")
+/// Reads an answer of the token endpoint.
+pub(super) fn read(response: &Response<Vec<u8>>, preset: &Preset) -> Result<Answer, TokenFailure> {
+    let status = response.status();
+    let body = object_in(response);
+    if status.is_success()
+        && let Ok(members) = &body
+    {
+        let mut answer = tokens_in(members);
+        let any = answer.access_token.is_some()
+            || answer.refresh_token.is_some()
+            || matches!(answer.id_token, IdToken::Text(_));
+        // GitHub reports errors with status 200.
+        if any && (answer.access_token.is_some() || error_in(members).is_none()) {
+            if let Some(other) = other_than_json(response.headers()) {
+                answer.tolerated.push(format!("the content type is {other}"));
             }
-            Some(token) => serde_json::from_value::<CoreIdToken>(token.clone())
-                .is_err()
-                .then_some("it is not a signed JWT"),
-        };
-        if !odd_time && unreadable.is_none() && !is_respelled {
-            return body;
+            return Ok(answer);
         }
-        if odd_time {
-            answer.remove("expires_in");
+    }
+    match (body.as_ref().ok().and_then(error_in), status.as_u16()) {
+        (Some(code), status) => Err(classify_code(code, status, preset)),
+        (None, 401) => Err(TokenFailure::Ours("401 without an error code".to_owned())),
+        (None, status) => {
+            let what = body.err().unwrap_or_else(|| "it holds no token and no error".to_owned());
+            Err(TokenFailure::Transient(format!("an answer that makes no sense, {status}: {what}")))
         }
-        if let Some(reason) = unreadable {
-            let _ = self.unreadable.set(reason);
-            answer.remove("id_token");
-        }
-        Value::Object(answer).to_string().into_bytes()
     }
 }
 
-impl<'c> AsyncHttpClient<'c> for Caller {
-    type Error = HttpError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
-
-    fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            let response = self.http.send(request).await?;
-            self.status.store(response.status().as_u16(), Ordering::Relaxed);
-            Ok(response.map(|body| self.forgive(body)))
-        })
+/// The members of an answer: JSON, or a form, as from the time before RFC 6749.
+fn object_in(response: &Response<Vec<u8>>) -> Result<Map<String, Value>, String> {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_form = content_type
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+    match object_of(response.body()) {
+        Err(_) if is_form => Ok(form_urlencoded::parse(response.body())
+            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
+            .collect()),
+        read => read,
     }
 }
 
-fn error_member(body: &[u8]) -> Option<String> {
-    let json: Value = serde_json::from_slice(body).ok()?;
-    Some(json.get("error")?.as_str()?.to_owned())
+fn error_in(members: &Map<String, Value>) -> Option<&str> {
+    members.get("error")?.as_str().filter(|code| !code.is_empty())
+}
+
+fn tokens_in(members: &Map<String, Value>) -> Answer {
+    let mut tolerated = Vec::new();
+    let member = |name: &str| members.get(name).filter(|value| !value.is_null());
+    let mut token = |name: &str| match member(name) {
+        None => None,
+        Some(Value::String(token)) if token.is_empty() => {
+            tolerated.push(format!("{name} is empty"));
+            None
+        }
+        Some(Value::String(token)) => Some(token.clone()),
+        Some(_) => {
+            tolerated.push(format!("{name} is not a text"));
+            None
+        }
+    };
+    let (access_token, refresh_token) = (token("access_token"), token("refresh_token"));
+    let id_token = match member("id_token") {
+        None => IdToken::None,
+        Some(Value::String(token)) if token.is_empty() => IdToken::None,
+        Some(Value::String(token)) => IdToken::Text(token.clone()),
+        Some(_) => IdToken::Odd,
+    };
+    // Nobody reads these; an administrator may want to know.
+    match member("token_type") {
+        None => tolerated.push("token_type is missing".to_owned()),
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
+        Some(Value::String(kind)) => tolerated.push(format!("token_type is {}", shown(kind))),
+        Some(_) => tolerated.push("token_type is not a text".to_owned()),
+    }
+    if member("expires_in").is_some_and(|seconds| !seconds.is_u64()) {
+        tolerated.push("expires_in is not a whole number".to_owned());
+    }
+    if member("scope").is_some_and(|scope| !scope.is_string()) {
+        tolerated.push("scope is not a text".to_owned());
+    }
+    Answer { access_token, refresh_token, id_token, tolerated }
 }
 
 /// An error code as it may be logged: anybody can write into a callback, and a broken provider anything
@@ -210,24 +211,6 @@ fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
     }
 }
 
-/// What the failure of a request to the token endpoint means.
-pub(super) fn classify(error: &TokenError, status: u16, preset: &Preset) -> TokenFailure {
-    match error {
-        RequestTokenError::ServerResponse(response) => {
-            classify_code(response.error().as_ref(), status, preset)
-        }
-        // GitHub reports errors with status 200.
-        RequestTokenError::Parse(_, body) if error_member(body).is_some() => {
-            classify_code(&error_member(body).unwrap_or_default(), status, preset)
-        }
-        RequestTokenError::Request(cause) => TokenFailure::Transient(cause.to_string()),
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => match status {
-            401 => TokenFailure::Ours("401 without an error code".to_owned()),
-            status => TokenFailure::Transient(format!("an answer that makes no sense, {status}")),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +223,25 @@ mod tests {
         let long = "x".repeat(65);
         for other in ["a\nb", "SECRET", "eyJhbGciOi.J9", "with space", "x=1", long.as_str()] {
             assert_eq!(shown_code(other), "(not a code)");
+        }
+    }
+
+    #[test]
+    fn a_status_of_success_is_enough() {
+        let preset = crate::config::presets().first().unwrap();
+        for (status, body, works) in [
+            (200, r#"{"access_token":"a"}"#, true),
+            (201, r#"{"access_token":"a","token_type":"DPoP"}"#, true),
+            (200, r#"{"refresh_token":"r"}"#, true),
+            (200, r#"{"access_token":"a","error":"invalid_grant"}"#, true),
+            (200, r#"{"refresh_token":"r","error":"invalid_grant"}"#, false),
+            (200, r#"{"access_token":7}"#, false),
+            (200, "{}", false),
+            (302, r#"{"access_token":"a"}"#, false),
+            (400, r#"{"access_token":"a"}"#, false),
+        ] {
+            let response = Response::builder().status(status).body(body.into()).unwrap();
+            assert_eq!(read(&response, preset).is_ok(), works, "{status} {body}");
         }
     }
 }

@@ -14,16 +14,13 @@ pub(super) enum Asker {
     Server,
 }
 
-/// Members of a discovery document that name an endpoint which sign-ins need, and who goes there; those
-/// that must be there first.
+/// Members of a discovery document that name an endpoint which sign-ins need, and who goes there.
 pub(super) const ENDPOINTS: [(&str, Asker); 4] = [
     ("authorization_endpoint", Asker::Browser),
     ("token_endpoint", Asker::Server),
     ("jwks_uri", Asker::Server),
     ("userinfo_endpoint", Asker::Server),
 ];
-/// So many of them must be there.
-pub(super) const REQUIRED: usize = 3;
 
 /// How a request to an endpoint travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

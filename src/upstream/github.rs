@@ -5,8 +5,8 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::answer::TokenFailure;
+use super::metadata::Metadata;
 use super::oidc::Identity;
-use super::provider::Metadata;
 use super::{Inner, UpstreamError};
 
 /// Most entries read of a list.
@@ -19,16 +19,16 @@ impl Inner {
     /// What a discovery document would say, if GitHub had one.
     pub(super) fn github_metadata(&self) -> Result<Metadata, UpstreamError> {
         let at = &self.config.issuer;
-        serde_json::from_value(json!({
-            "issuer": at,
-            "authorization_endpoint": format!("{at}/login/oauth/authorize"),
-            "token_endpoint": format!("{at}/login/oauth/access_token"),
-            "jwks_uri": format!("{at}/no-keys"),
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-        }))
-        .map_err(|error| UpstreamError::Misconfigured(error.to_string()))
+        let at_path = |path: &str| format!("{at}{path}").into();
+        let document = [
+            ("issuer", at.as_str().into()),
+            ("authorization_endpoint", at_path("/login/oauth/authorize")),
+            ("token_endpoint", at_path("/login/oauth/access_token")),
+            ("jwks_uri", at_path("/no-keys")),
+        ];
+        let document = document.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        Metadata::read(&document, false, false)
+            .map_err(|member| UpstreamError::Misconfigured(member.to_string()))
     }
 
     /// Who the access token belongs to, as claims: number, name, address, organisations, and teams as

@@ -10,6 +10,9 @@ mod endpoints;
 #[cfg(test)]
 mod fixtures;
 mod github;
+mod id_token;
+mod key_set;
+mod metadata;
 pub mod notice;
 mod oidc;
 pub mod pages;
@@ -19,12 +22,14 @@ mod provider;
 pub mod provider_key;
 pub mod recheck;
 mod sign_out;
-mod trial;
+mod signed;
+pub mod trial;
+mod userinfo;
+mod values;
 
 use std::sync::Arc;
 
-use openidconnect::core::CoreAuthenticationFlow;
-use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, PkceCodeVerifier, Scope};
+use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
 
 use crate::clock::Clock;
@@ -207,17 +212,17 @@ impl Upstream {
         answer: CallbackParams<'_>,
     ) -> Result<SessionUpdate, LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        let (session, _) = self.finish(nonce, verifier, answer).await?;
+        let SignedIn { session, .. } = self.finish(nonce, verifier, answer).await?;
         Ok(SessionUpdate { sign_outs_before: login.sign_outs_before, ..session })
     }
 
-    /// The session, and when the provider says that the person proved themselves (Unix seconds).
+    /// Reads the answer of the provider to a sign-in, whatever it is for.
     async fn finish(
         &self,
         nonce: &str,
         pkce_verifier: &str,
         came: CallbackParams<'_>,
-    ) -> Result<(SessionUpdate, Option<i64>), LoginFailed> {
+    ) -> Result<SignedIn, LoginFailed> {
         let inner = &self.0;
         let provider = inner.provider().await.map_err(|error| match error {
             UpstreamError::Unreachable(reason) => LoginFailed::Unavailable(reason),
@@ -228,20 +233,21 @@ impl Upstream {
             return Err(callback_error::classify(error, came.error_description));
         }
         let code = came.code.ok_or_else(|| LoginFailed::Untrusted("no code".to_owned()))?;
-        let response = inner.redeem(&provider, code, pkce_verifier).await?;
+        let answer = inner.redeem(&provider, code, pkce_verifier).await?;
+        let tokens = answer.tokens();
+        let tokens = tokens.ok_or_else(|| {
+            LoginFailed::Misconfigured(answer.access_token().err().unwrap_or_default())
+        })?;
         let identity = match inner.config.preset.protocol {
-            Protocol::Oidc => {
-                let expected = Nonce::new(nonce.to_owned());
-                inner.verify_id_token(&provider, &response, Some(&expected)).await?
-            }
-            Protocol::GitHub => inner.github_identity(&response.tokens().access_token).await?,
+            Protocol::Oidc => inner.verify_id_token(&provider, &answer, Some(nonce)).await?,
+            Protocol::GitHub => inner.github_identity(&tokens.access_token).await?,
         };
         if !inner.is_one_of_ours(&identity) {
             tracing::info!("the person is of another domain, tenant or organisation");
             return Err(LoginFailed::Refused);
         }
         let preset = inner.config.preset;
-        if preset.protocol == Protocol::Oidc && response.tokens().refresh_token.is_none() {
+        if preset.protocol == Protocol::Oidc && tokens.refresh_token.is_none() {
             // It works, and hides that nobody can be asked about again: an administrator should know.
             tracing::warn!(
                 good_for = ?inner.config.max_without_refresh,
@@ -249,20 +255,31 @@ impl Upstream {
                 "the identity provider issued no refresh token: a disabled person stays in for so long"
             );
         }
-        let person = inner.read_person(&provider, &response, &identity, None).await;
-        inner.breaker.login(inner.clock.now(), response.tokens().refresh_token.is_none());
-        let proved_at = identity.claims.get("auth_time").and_then(serde_json::Value::as_i64);
+        let read = inner.read_person(&provider, &tokens.access_token, &identity, None).await;
+        inner.breaker.login(inner.clock.now(), tokens.refresh_token.is_none());
+        let proved_at = id_token::proved_at(&identity.claims);
         let session = SessionUpdate {
             issuer: inner.config.issuer.clone(),
             subject: identity.subject,
             claim_sub: Some(identity.sub),
             sid: identity.sid,
-            person: person.person,
+            person: read.person,
             sign_outs_before: 0,
-            tokens: UpstreamTokens { nonce: Some(nonce.to_owned()), ..response.tokens() },
+            tokens: UpstreamTokens { nonce: Some(nonce.to_owned()), ..tokens },
         };
-        Ok((session, proved_at))
+        Ok(SignedIn { session, proved_at, tolerated: answer.tolerated, trouble: read.trouble })
     }
+}
+
+/// What came of a sign-in.
+struct SignedIn {
+    session: SessionUpdate,
+    /// When the provider says that the person proved themselves (Unix seconds).
+    proved_at: Option<i64>,
+    /// Details of the token answer that do no harm.
+    tolerated: Vec<String>,
+    /// Why something of the person is not known.
+    trouble: Option<String>,
 }
 
 /// A login that can start as soon as a person has approved it.
@@ -300,8 +317,9 @@ impl LoginToStart {
     /// function that names the provider's authorization endpoint; the [`Approval`] is the proof that
     /// a person approved.
     pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
-        let (nonce, challenge) = (&self.nonce, self.challenge.clone());
-        let url = self.inner.authorize_url(&self.provider, state.expose(), nonce, challenge);
+        let (nonce, challenge) = (&self.nonce, self.challenge.as_str());
+        let metadata = &self.provider.metadata;
+        let url = self.inner.authorization_request(metadata, state.expose(), nonce, challenge);
         with_prompt(url, self.prompt)
     }
 }
@@ -314,28 +332,4 @@ fn with_prompt(mut url: Url, prompt: Option<&str>) -> Url {
         others.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     url.query_pairs_mut().clear().extend_pairs(others).append_pair("prompt", prompt);
     url
-}
-
-impl Inner {
-    /// The authorization request: ours alone, nothing of the client's passes.
-    fn authorize_url(
-        &self,
-        provider: &Provider,
-        state: &str,
-        nonce: &str,
-        challenge: PkceCodeChallenge,
-    ) -> Url {
-        let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
-        let client = self.client(provider);
-        let flow = CoreAuthenticationFlow::AuthorizationCode;
-        let mut request =
-            client.authorize_url(flow, move || state, move || nonce).set_pkce_challenge(challenge);
-        for scope in self.scopes(provider) {
-            request = request.add_scope(Scope::new(scope));
-        }
-        for (name, value) in &self.config.authorize_params {
-            request = request.add_extra_param(name.clone(), value.clone());
-        }
-        request.url().0
-    }
 }

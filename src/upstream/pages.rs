@@ -1,11 +1,11 @@
 //! Sign-ins to our own pages: for administrators, and for people at `/account`. No client is involved
 //! and no code comes of it; the session it leaves is asked about again like any other.
 
-use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
+use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{CallbackParams, LoginFailed, Upstream, UpstreamError};
+use super::{CallbackParams, LoginFailed, SignedIn, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::storage::SessionUpdate;
@@ -36,7 +36,8 @@ impl Upstream {
         let verifier = PkceCodeVerifier::new(random_text());
         let nonce = random_text();
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
-        let mut url = inner.authorize_url(&provider, state, &nonce, challenge);
+        let mut url =
+            inner.authorization_request(&provider.metadata, state, &nonce, challenge.as_str());
         if anew {
             let asked = inner.config.preset.proof_anew;
             let kept: Vec<(String, String)> = url
@@ -59,7 +60,7 @@ impl Upstream {
         answer: CallbackParams<'_>,
     ) -> Result<(SessionUpdate, Timestamp), LoginFailed> {
         let (nonce, verifier) = (&login.nonce, &login.pkce_verifier);
-        let (session, proved_at) = self.finish(nonce, verifier, answer).await?;
+        let SignedIn { session, proved_at, .. } = self.finish(nonce, verifier, answer).await?;
         let now = self.0.clock.now().unix();
         let proved_at = match proved_at {
             Some(at) if login.anew && at < now - NEW_PROOF => {

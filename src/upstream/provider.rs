@@ -4,24 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, StatusCode, header};
-use openidconnect::core::{
-    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType,
-    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode,
-    CoreResponseType, CoreSubjectIdentifierType,
-};
-use openidconnect::{
-    AdditionalProviderMetadata, DiscoveryError, JsonWebKeySet, ProviderMetadata, TokenUrl,
-    UserInfoUrl,
-};
-use serde::{Deserialize, Serialize};
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use serde_json::{Map, Value};
 use tokio::sync::{Mutex, RwLock};
 
-use super::endpoints::{ENDPOINTS, carriage, remedy};
+use super::key_set::KeySet;
+use super::metadata::{Metadata, Odd};
 use super::provider_key::ProviderKey;
+use super::values::{object_of, other_than_json, shown};
 use super::{Inner, LoginFailed, UpstreamError};
 use crate::clock::Timestamp;
-use crate::config::Protocol;
+use crate::config::{ClaimSource, Protocol};
 use crate::http_client::HttpError;
 
 /// Metadata is asked for anew after this.
@@ -33,38 +26,11 @@ const COOL_DOWN: Duration = Duration::from_secs(5);
 /// Keys are asked for anew at most this often when an unknown one turns up (threats JW-03).
 const KEYS_AT_MOST_EVERY: Duration = Duration::from_mins(1);
 
-/// Members of the metadata that the library does not know.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Extra {
-    #[serde(default)]
-    pub(super) authorization_response_iss_parameter_supported: bool,
-    #[serde(default)]
-    pub(super) end_session_endpoint: Option<String>,
-    #[serde(default)]
-    pub(super) ping_end_session_endpoint: Option<String>,
-}
-
-impl AdditionalProviderMetadata for Extra {}
-
-pub(super) type Metadata = ProviderMetadata<
-    Extra,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    ProviderKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
-
 /// The provider as discovered.
 #[derive(Clone)]
 pub(super) struct Provider {
     pub(super) metadata: Metadata,
+    pub(super) keys: Vec<ProviderKey>,
     fetched_at: Timestamp,
     keys_fetched_at: Timestamp,
 }
@@ -73,20 +39,12 @@ impl Provider {
     /// A provider with this metadata, as if it had just been discovered.
     #[cfg(test)]
     pub(super) fn of(metadata: Metadata, now: Timestamp) -> Self {
-        Self { metadata, fetched_at: now, keys_fetched_at: now }
+        Self { metadata, keys: Vec::new(), fetched_at: now, keys_fetched_at: now }
     }
 
     /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
     pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), LoginFailed> {
-        let ours = self.metadata.issuer().as_str();
-        let promised =
-            self.metadata.additional_metadata().authorization_response_iss_parameter_supported;
-        match iss {
-            Some(iss) if iss == ours => Ok(()),
-            None if !promised => Ok(()),
-            Some(_) => Err(LoginFailed::Untrusted("iss of the callback is wrong".to_owned())),
-            None => Err(LoginFailed::Untrusted("iss of the callback is missing".to_owned())),
-        }
+        self.metadata.check_iss(iss).map_err(|reason| LoginFailed::Untrusted(reason.to_owned()))
     }
 }
 
@@ -170,16 +128,18 @@ impl Inner {
         if self.config.preset.protocol == Protocol::GitHub {
             let now = self.clock.now();
             let metadata = self.github_metadata()?;
-            return Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now });
+            let keys = Vec::new();
+            return Ok(Provider { metadata, keys, fetched_at: now, keys_fetched_at: now });
         }
-        let metadata = self.discovery_document().await?;
-        self.check_endpoints(&metadata)?;
-        let keys = JsonWebKeySet::fetch_async(metadata.jwks_uri(), &self.caller())
-            .await
-            .map_err(|error| explain(&error))?;
-        let metadata = metadata.set_jwks(keys);
+        let response =
+            self.get_json(&self.discovery_address()).await.map_err(|error| unreachable(&error))?;
+        let metadata = self.read_document(&response)?;
+        let keys = self.fetch_keys(&metadata).await.map_err(|failed| match failed {
+            odd @ KeysFailed::Odd(_) => UpstreamError::Misconfigured(odd.to_string()),
+            failed => UpstreamError::Unreachable(failed.to_string()),
+        })?;
         let now = self.clock.now();
-        Ok(Provider { metadata, fetched_at: now, keys_fetched_at: now })
+        Ok(Provider { metadata, keys: keys.keys, fetched_at: now, keys_fetched_at: now })
     }
 
     /// Where the discovery document is.
@@ -198,57 +158,56 @@ impl Inner {
         }
     }
 
-    /// The document, without the keys. Wherever it was found, it must be about the configured issuer.
-    async fn discovery_document(&self) -> Result<Metadata, UpstreamError> {
-        let unreachable =
-            |reason: &dyn std::fmt::Display| UpstreamError::Unreachable(reason.to_string());
-        let request = Request::get(self.discovery_address())
+    pub(super) async fn get_json(&self, url: &str) -> Result<Response<Vec<u8>>, HttpError> {
+        let request = Request::get(url)
             .header(header::ACCEPT, "application/json")
             .body(Vec::new())
-            .map_err(|error| UpstreamError::Misconfigured(error.to_string()))?;
-        let response = self.http.send(request).await.map_err(|error| unreachable(&error))?;
+            .map_err(|_| HttpError::Connection("not a URL".to_owned()))?;
+        self.http.send(request).await
+    }
+
+    /// Reads the discovery document; it must be about the configured issuer.
+    fn read_document(&self, response: &Response<Vec<u8>>) -> Result<Metadata, UpstreamError> {
         if response.status() != StatusCode::OK {
-            return Err(unreachable(&format!("discovery answered {}", response.status())));
+            let reason = format!("discovery answered {}", response.status());
+            return Err(UpstreamError::Unreachable(reason));
         }
-        // A page of something in between, while the provider is away.
-        let media_type = response.headers().get(header::CONTENT_TYPE);
-        let media_type = media_type.map(|value| value.to_str().unwrap_or_default().trim());
-        let bare = media_type.and_then(|text| text.split(';').next()).map(str::trim);
-        if bare.is_some_and(|bare| !bare.eq_ignore_ascii_case("application/json")) {
-            return Err(unreachable(&"discovery answered with something other than JSON"));
-        }
-        let metadata: Metadata = serde_json::from_slice(response.body()).map_err(|_| {
-            let reason = "the discovery document is not what it should be";
-            UpstreamError::Misconfigured(reason.to_owned())
+        let odd = |reason: String| UpstreamError::Misconfigured(format!("discovery: {reason}"));
+        let other = other_than_json(response.headers());
+        let document = object_of(response.body()).map_err(|reason| match &other {
+            // A page of something in between, while the provider is away.
+            Some(other) => UpstreamError::Unreachable(format!("discovery answered with {other}")),
+            None => odd(reason),
         })?;
-        let (stated, configured) = (metadata.issuer().as_str(), &self.config.issuer);
-        if stated != configured {
-            let reason = format!("it calls itself {stated:?}, and the issuer is {configured:?}");
-            return Err(UpstreamError::Misconfigured(reason));
+        let stated = document.get("issuer").and_then(Value::as_str);
+        if let Some(stated) = stated.filter(|stated| *stated != self.config.issuer) {
+            let (stated, configured) = (shown(stated), &self.config.issuer);
+            return Err(odd(format!("issuer is {stated:?}, and {configured:?} is configured")));
         }
+        self.read_members(&document, response.headers()).map_err(|member| odd(member.with_remedy()))
+    }
+
+    /// Reads the members of a discovery document.
+    pub(super) fn read_members(
+        &self,
+        document: &Map<String, Value>,
+        headers: &HeaderMap,
+    ) -> Result<Metadata, Odd> {
+        let reads_userinfo = self.config.claims.sources.contains(&ClaimSource::Userinfo);
+        let mut metadata = Metadata::read(document, reads_userinfo, self.config.allow_http)?;
+        let other = other_than_json(headers);
+        metadata.tolerated.extend(other.map(|other| format!("the content type is {other}")));
         Ok(metadata)
     }
 
-    /// Before anything is asked at any of them.
-    fn check_endpoints(&self, metadata: &Metadata) -> Result<(), UpstreamError> {
-        if metadata.token_endpoint().is_none() {
-            return Err(UpstreamError::Misconfigured("no token_endpoint".to_owned()));
+    /// Fetches the provider's keys.
+    pub(super) async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, KeysFailed> {
+        let response = self.get_json(metadata.jwks_uri.as_str()).await;
+        let response = response.map_err(KeysFailed::Unreachable)?;
+        if response.status() != StatusCode::OK {
+            return Err(KeysFailed::Status(response.status()));
         }
-        for (name, asker) in ENDPOINTS {
-            let url = match name {
-                "authorization_endpoint" => Some(metadata.authorization_endpoint().url()),
-                "token_endpoint" => metadata.token_endpoint().map(TokenUrl::url),
-                "userinfo_endpoint" => metadata.userinfo_endpoint().map(UserInfoUrl::url),
-                _ => Some(metadata.jwks_uri().url()),
-            };
-            if let Some(url) = url
-                && carriage(url, asker, self.config.allow_http).is_none()
-            {
-                let reason = format!("{name} is not https; {}", remedy(url, asker));
-                return Err(UpstreamError::Misconfigured(reason));
-            }
-        }
-        Ok(())
+        KeySet::read(&response).map_err(KeysFailed::Odd)
     }
 
     /// Asks for the keys again after a signature by an unknown one; at most once a minute, and not at
@@ -257,7 +216,7 @@ impl Inner {
     pub(super) async fn with_new_keys(
         &self,
         old: &Arc<Provider>,
-    ) -> Result<Option<Arc<Provider>>, HttpError> {
+    ) -> Result<Option<Arc<Provider>>, String> {
         let mut failures = self.provider.asking.lock().await;
         let Some(known) = self.provider.known.read().await.clone() else { return Ok(None) };
         if known.keys_fetched_at != old.keys_fetched_at {
@@ -268,24 +227,20 @@ impl Inner {
             return Ok(None);
         }
         if let Some(reason) = recent(failures.keys.as_ref(), now) {
-            return Err(HttpError::Connection(reason));
+            return Err(reason);
         }
-        let keys = JsonWebKeySet::fetch_async(known.metadata.jwks_uri(), &self.caller())
-            .await
-            .map_err(|error| match error {
-                DiscoveryError::Request(cause) => cause,
-                other => HttpError::Connection(other.to_string()),
-            });
-        let keys = match keys {
+        let keys = match self.fetch_keys(&known.metadata).await {
             Ok(keys) => keys,
-            Err(error) => {
-                failures.keys = Some((now, error.to_string()));
-                return Err(error);
+            Err(failed) => {
+                let reason = failed.to_string();
+                failures.keys = Some((now, reason.clone()));
+                return Err(reason);
             }
         };
         failures.keys = None;
         let provider = Arc::new(Provider {
-            metadata: known.metadata.clone().set_jwks(keys),
+            metadata: known.metadata.clone(),
+            keys: keys.keys,
             fetched_at: known.fetched_at,
             keys_fetched_at: now,
         });
@@ -294,20 +249,23 @@ impl Inner {
     }
 }
 
+/// Why the keys are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeysFailed {
+    #[error("{0}")]
+    Unreachable(HttpError),
+    #[error("the keys are answered with {0}")]
+    Status(StatusCode),
+    /// They are no set of keys.
+    #[error("the keys at jwks_uri: {0}")]
+    Odd(String),
+}
+
+fn unreachable(error: &HttpError) -> UpstreamError {
+    UpstreamError::Unreachable(error.to_string())
+}
+
 /// Where the document of an issuer is (OpenID Connect Discovery §4).
 fn discovery_of(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
-}
-
-fn explain(error: &DiscoveryError<HttpError>) -> UpstreamError {
-    match error {
-        DiscoveryError::Request(cause) => UpstreamError::Unreachable(cause.to_string()),
-        DiscoveryError::Response(status, _, _) => {
-            UpstreamError::Unreachable(format!("the keys were answered with {status}"))
-        }
-        DiscoveryError::Parse(_) => {
-            UpstreamError::Misconfigured("its keys are not what they should be".to_owned())
-        }
-        other => UpstreamError::Misconfigured(other.to_string()),
-    }
 }

@@ -3,16 +3,20 @@
 //! the cryptography that the rest of the house uses.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters,
 };
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use openidconnect::core::{
     CoreJsonWebKeyType, CoreJsonWebKeyUse, CoreJweContentEncryptionAlgorithm,
@@ -25,21 +29,30 @@ use openidconnect::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// Algorithms that ID tokens may be signed with. None of them has a shared secret.
-pub(super) const ACCEPTED: [Alg; 5] = [
+/// Algorithms that everything of a provider may be signed with. None of them has a shared secret.
+pub(super) const ACCEPTED: [Alg; 10] = [
     Alg::RsaSsaPkcs1V15Sha256,
+    Alg::RsaSsaPkcs1V15Sha384,
+    Alg::RsaSsaPkcs1V15Sha512,
     Alg::RsaSsaPssSha256,
+    Alg::RsaSsaPssSha384,
+    Alg::RsaSsaPssSha512,
     Alg::EcdsaP256Sha256,
     Alg::EcdsaP384Sha384,
+    Alg::EcdsaP521Sha512,
     Alg::EdDsa,
 ];
 
-/// Longest modulus, in bytes: 4096 bits.
-const MAX_MODULUS: usize = 512;
+/// Lengths of a modulus, in bytes: 2048 to 4096 bits.
+const MODULUS: RangeInclusive<usize> = 256..=512;
 
-/// As the library reads it: some write bits that mean nothing at the end.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+/// Some write bits that mean nothing at the end, and some write padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    NO_PAD
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The key as it stands in the set.
 #[derive(Deserialize, Serialize)]
@@ -106,6 +119,12 @@ impl ProviderKey {
         Self(Arc::new(Inner { jwk, parsed }))
     }
 
+    /// The algorithms that the key can verify, by name.
+    pub(super) fn algorithms(&self) -> Vec<String> {
+        let usable = self.0.parsed.iter().filter(|(alg, _)| self.check(alg).is_ok());
+        usable.filter_map(|(alg, _)| name_of(alg)).collect()
+    }
+
     /// Whether the key may be used with `alg`: by its use, its kind, and what it says itself.
     pub(super) fn check(&self, alg: &Alg) -> Result<(), &'static str> {
         let jwk = &self.0.jwk;
@@ -128,17 +147,17 @@ impl Jwk {
     fn parse(&self, alg: &Alg) -> Option<ParsedPublicKey> {
         let crv = self.crv.as_str();
         match (alg, &self.kty) {
-            (Alg::RsaSsaPkcs1V15Sha256, CoreJsonWebKeyType::RSA) => {
-                self.rsa()?.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()
-            }
-            (Alg::RsaSsaPssSha256, CoreJsonWebKeyType::RSA) => {
-                self.rsa()?.to_parsed_public_key(&RSA_PSS_2048_8192_SHA256).ok()
+            (alg, CoreJsonWebKeyType::RSA) => {
+                self.rsa()?.to_parsed_public_key(rsa_parameters(alg)?).ok()
             }
             (Alg::EcdsaP256Sha256, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-256") => {
                 ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.point(32)?).ok()
             }
             (Alg::EcdsaP384Sha384, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-384") => {
                 ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, self.point(48)?).ok()
+            }
+            (Alg::EcdsaP521Sha512, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-521") => {
+                ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, self.point(66)?).ok()
             }
             (Alg::EdDsa, CoreJsonWebKeyType::OctetKeyPair) if crv == Some("Ed25519") => {
                 let x = bytes(&self.x).filter(|x| x.len() == 32)?;
@@ -154,7 +173,7 @@ impl Jwk {
             let bytes: Vec<u8> = bytes(value)?;
             Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
         };
-        let n = number(&self.n).filter(|n| n.len() <= MAX_MODULUS)?;
+        let n = number(&self.n).filter(|n| MODULUS.contains(&n.len()))?;
         Some(PublicKeyComponents { n, e: number(&self.e)? })
     }
 
@@ -166,6 +185,35 @@ impl Jwk {
         point.extend(coordinate(&self.y)?);
         Some(point)
     }
+}
+
+fn rsa_parameters(alg: &Alg) -> Option<&'static RsaParameters> {
+    Some(match alg {
+        Alg::RsaSsaPkcs1V15Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+        Alg::RsaSsaPkcs1V15Sha384 => &RSA_PKCS1_2048_8192_SHA384,
+        Alg::RsaSsaPkcs1V15Sha512 => &RSA_PKCS1_2048_8192_SHA512,
+        Alg::RsaSsaPssSha256 => &RSA_PSS_2048_8192_SHA256,
+        Alg::RsaSsaPssSha384 => &RSA_PSS_2048_8192_SHA384,
+        Alg::RsaSsaPssSha512 => &RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+/// The hash that goes with an algorithm. Of the keys for `EdDSA`, Ed25519 alone is accepted.
+pub(super) fn hash_of(alg: &Alg) -> Option<&'static digest::Algorithm> {
+    Some(match alg {
+        Alg::RsaSsaPkcs1V15Sha256 | Alg::RsaSsaPssSha256 | Alg::EcdsaP256Sha256 => &digest::SHA256,
+        Alg::RsaSsaPkcs1V15Sha384 | Alg::RsaSsaPssSha384 | Alg::EcdsaP384Sha384 => &digest::SHA384,
+        Alg::RsaSsaPkcs1V15Sha512 | Alg::RsaSsaPssSha512 | Alg::EcdsaP521Sha512 | Alg::EdDsa => {
+            &digest::SHA512
+        }
+        _ => return None,
+    })
+}
+
+/// An algorithm as headers name it.
+pub(super) fn name_of(alg: &Alg) -> Option<String> {
+    serde_json::to_value(alg).ok()?.as_str().map(str::to_owned)
 }
 
 fn bytes(value: &Value) -> Option<Vec<u8>> {
@@ -230,14 +278,10 @@ impl JsonWebKey for ProviderKey {
 
     fn hash_bytes(&self, bytes: &[u8], alg: &Alg) -> Result<Vec<u8>, String> {
         self.check(alg)?;
-        let hash = match alg {
-            Alg::RsaSsaPkcs1V15Sha256 | Alg::RsaSsaPssSha256 | Alg::EcdsaP256Sha256 => {
-                &digest::SHA256
-            }
-            Alg::EcdsaP384Sha384 => &digest::SHA384,
-            Alg::EdDsa if self.0.jwk.crv == "Ed25519" => &digest::SHA512,
-            _ => return Err("the algorithm is not accepted".to_owned()),
-        };
+        if *alg == Alg::EdDsa && self.0.jwk.crv != "Ed25519" {
+            return Err("the curve is not accepted".to_owned());
+        }
+        let hash = hash_of(alg).ok_or("the algorithm is not accepted")?;
         Ok(digest::digest(hash, bytes).as_ref().to_vec())
     }
 }

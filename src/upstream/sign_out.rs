@@ -69,16 +69,15 @@ impl Inner {
 
 fn place_of(way: &SignOut, provider: &Provider) -> Option<(Url, SignOutForm)> {
     let metadata = &provider.metadata;
-    let more = metadata.additional_metadata();
     let url = match way.at {
         SignOutAt::Metadata("end_session_endpoint") => {
-            more.end_session_endpoint.as_deref()?.parse()
+            metadata.end_session_endpoint.as_deref()?.parse()
         }
         SignOutAt::Metadata("ping_end_session_endpoint") => {
-            more.ping_end_session_endpoint.as_deref()?.parse()
+            metadata.ping_end_session_endpoint.as_deref()?.parse()
         }
         SignOutAt::Metadata(_) => return None,
-        SignOutAt::SignInHost(path) => metadata.authorization_endpoint().url().join(path),
+        SignOutAt::SignInHost(path) => metadata.authorization_endpoint.join(path),
     };
     let safe = |url: &Url| url.scheme() == "https" || url.host_str().is_some_and(is_loopback);
     Some((url.ok().filter(safe)?, way.form))

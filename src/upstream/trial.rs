@@ -1,11 +1,13 @@
 //! A sign-in that leads nowhere: for `check --login`, where an administrator watches their own.
 
-use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
+use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
 
-use super::{CallbackParams, LoginFailed, Upstream, UpstreamError};
+use super::recheck::About;
+use super::{CallbackParams, LoginFailed, SignedIn, Upstream, UpstreamError};
 use crate::oauth::secret::random_text;
-use crate::storage::{SessionUpdate, UpstreamTokens};
+use crate::policy::FactSet;
+use crate::storage::{SessionUpdate, UpstreamSession, UpstreamTokens};
 
 /// A trial sign-in on its way. It has no approval and makes no code: nothing of ours can come of it.
 pub struct TrialLogin {
@@ -30,16 +32,17 @@ impl Upstream {
         let verifier = PkceCodeVerifier::new(random_text());
         let (state, nonce) = (random_text(), random_text());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
-        let url = inner.authorize_url(&provider, &state, &nonce, challenge);
+        let url =
+            inner.authorization_request(&provider.metadata, &state, &nonce, challenge.as_str());
         Ok(TrialLogin { url, state, nonce, verifier: verifier.secret().clone() })
     }
 
-    /// Turns the query of the callback into a person, as a real login would.
+    /// Turns the query of the callback into a person, by the code that a real login runs.
     pub async fn finish_trial(
         &self,
         trial: &TrialLogin,
         query: &str,
-    ) -> Result<SessionUpdate, LoginFailed> {
+    ) -> Result<TrialSession, LoginFailed> {
         let param = |name: &str| {
             form_urlencoded::parse(query.as_bytes())
                 .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
@@ -56,15 +59,61 @@ impl Upstream {
             error: error.as_deref(),
             error_description: description.as_deref(),
         };
-        Ok(self.finish(nonce, verifier, answer).await?.0)
+        let SignedIn { session, tolerated, trouble, .. } =
+            self.finish(nonce, verifier, answer).await?;
+        Ok(TrialSession { session, tolerated, trouble })
     }
 
-    /// Refreshes once. The error is for the administrator.
-    pub async fn trial_refresh(&self, refresh_token: &str) -> Result<UpstreamTokens, String> {
-        let provider = self.0.provider().await.map_err(|error| error.to_string())?;
-        match self.0.refresh(&provider, refresh_token).await {
-            Ok(answer) => Ok(answer.tokens()),
-            Err(failure) => Err(failure.to_string()),
+    /// Refreshes once, and reads the answer as a re-check does. The error is for the administrator.
+    pub async fn trial_refresh(&self, trial: &TrialSession) -> Result<TrialRefresh, String> {
+        let inner = &self.0;
+        let now = inner.clock.now();
+        let SessionUpdate { issuer, subject, person, tokens, .. } = trial.session.clone();
+        let session = UpstreamSession {
+            id: String::new(),
+            issuer,
+            subject,
+            alive: true,
+            person,
+            tokens,
+            version: 0,
+            last_ok_at: now,
+            facts_read_at: now,
+            taken_over: FactSet::default(),
+        };
+        let provider = inner.provider().await.map_err(|error| error.to_string())?;
+        let refresh_token = session.tokens.refresh_token.as_deref().unwrap_or_default();
+        let answer = inner.refresh(&provider, refresh_token).await;
+        let answer = answer.map_err(|failure| failure.to_string())?;
+        match inner.read_answer(&provider, &session, &answer).await {
+            About::SamePerson(_) | About::PartlyKnown(_) => Ok(TrialRefresh {
+                has_id_token: answer.has_id_token(),
+                tokens: answer.tokens_after(&session.tokens),
+                tolerated: answer.tolerated,
+            }),
+            About::SomebodyElse(reason) => Err(reason.to_owned()),
+            About::TooOld => Err("it tells nothing new of the person".to_owned()),
+            About::CannotTell(reason) => Err(reason),
         }
     }
+}
+
+/// What came of a trial sign-in.
+pub struct TrialSession {
+    /// What a real one would store.
+    pub session: SessionUpdate,
+    /// Details of the token answer that the server tolerates.
+    pub tolerated: Vec<String>,
+    /// Why something of the person is not known.
+    pub trouble: Option<String>,
+}
+
+/// What came of a refresh.
+pub struct TrialRefresh {
+    /// The tokens afterwards.
+    pub tokens: UpstreamTokens,
+    /// Whether an ID token came with them.
+    pub has_id_token: bool,
+    /// Details of the token answer that the server tolerates.
+    pub tolerated: Vec<String>,
 }

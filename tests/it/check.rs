@@ -177,18 +177,9 @@ async fn rules_that_say_nothing_or_never_allow_are_warned_about() {
     assert_eq!(code, 1);
 }
 
-#[tokio::test]
-async fn a_trial_login_tells_claims_rules_and_refresh() {
-    for path in ["", "/auth"] {
-        trial_login(path).await;
-    }
-}
-
-async fn trial_login(path: &'static str) {
-    let setup = Setup { path: Some(path), ..Setup::default() };
-    let mut app = TestApp::on_the_real_clock(setup).await;
-    let config = config_of(&app);
-    app.stop().await; // check listens in the server's place
+/// `check --login` with a sign-in by `person`: what it printed, and its exit code. The server must be stopped,
+/// because the command listens in its place.
+async fn trial(app: &TestApp, config: &str, person: &str) -> (String, i32) {
     let folder = app.database.folder.clone();
     std::fs::write(folder.join("portcullis.toml"), config).unwrap();
     let mut child = portcullis(&folder)
@@ -203,16 +194,18 @@ async fn trial_login(path: &'static str) {
     let (url, _lines) = tokio::task::spawn_blocking(move || {
         let mut lines = BufReader::new(stderr).lines();
         let url = lines.find_map(|line| line.ok().filter(|line| line.trim().starts_with("http")));
-        (url.unwrap(), lines)
+        (url.unwrap_or_default(), lines)
     })
     .await
     .unwrap();
-    let browser = Browser::default();
-    let page = browser.get(url.trim()).await;
-    let form = Form::of(&page, url.trim());
-    let fields = form.with(&[("username", "bob"), ("password", "bob")]);
-    let answer = browser.post(&form.action, &fields, app.idp.issuer()).await;
-    browser.get(answer.location()).await.assert_status(200);
+    if !url.is_empty() {
+        let browser = Browser::default();
+        let page = browser.get(url.trim()).await;
+        let form = Form::of(&page, url.trim());
+        let fields = form.with(&[("username", person), ("password", person)]);
+        let answer = browser.post(&form.action, &fields, app.idp.issuer()).await;
+        browser.get(answer.location()).await.assert_status(200);
+    }
     let mut said = String::new();
     let mut stdout = child.stdout.take().unwrap();
     let said = tokio::task::spawn_blocking(move || {
@@ -221,10 +214,291 @@ async fn trial_login(path: &'static str) {
     })
     .await
     .unwrap();
-    assert!(child.wait().unwrap().success(), "{said}");
-    for part in ["signed in as demo-bob", "roles: User", "may create:todos", "refreshed"] {
+    (said, child.wait().unwrap().code().unwrap())
+}
+
+#[tokio::test]
+async fn a_trial_login_tells_claims_rules_and_refresh() {
+    for path in ["", "/auth"] {
+        trial_login(path).await;
+    }
+}
+
+async fn trial_login(path: &'static str) {
+    let setup = Setup { path: Some(path), ..Setup::default() };
+    let mut app = TestApp::on_the_real_clock(setup).await;
+    let config = config_of(&app);
+    app.stop().await; // check listens in the server's place
+    let (said, code) = trial(&app, &config, "bob").await;
+    assert_eq!(code, 0, "{said}");
+    for part in [
+        "signed in as demo-bob",
+        "roles: User",
+        "e-mail: bob@example.com (verified)",
+        "may create:todos",
+        "refreshed",
+    ] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
+}
+
+type Misbehave = fn(&mut Misbehaviour);
+
+/// What the provider does, what `check --login` says of it, and its exit code: 1 for what is tolerated, 2 for
+/// what the server refuses.
+#[tokio::test]
+async fn a_trial_login_reads_as_a_sign_in_does() {
+    let mut app = TestApp::start_on_the_real_clock().await;
+    let config = config_of(&app);
+    app.stop().await;
+    let cases: [(Misbehave, &str, i32); 21] = [
+        (|how| change(how, |it| remove(it, "token_type")), "token_type is missing", 1),
+        (|how| change(how, |it| it["token_type"] = 7.into()), "token_type is not a text", 1),
+        (|how| change(how, |it| it["scope"] = json!(["openid"])), "scope is not a text", 1),
+        (
+            |how| change(how, |it| it["expires_in"] = "300".into()),
+            "expires_in is not a whole number",
+            1,
+        ),
+        (
+            |how| how.content_type = Some(("/token", "text/plain")),
+            "the content type is text/plain",
+            1,
+        ),
+        (|how| how.no_refresh_token = true, "no refresh token came", 1),
+        (|how| change(how, |it| it["id_token"] = 7.into()), "id_token is not a text", 2),
+        (|how| change(how, |it| it["id_token"] = "e30.a.b.c.d".into()), "it is encrypted (JWE)", 2),
+        (|how| change(how, |it| remove(it, "id_token")), "id_token is missing", 2),
+        (|how| change(how, |it| remove(it, "access_token")), "access_token is missing", 2),
+        (|how| extra(how, &json!({ "amr": "x", "address": "y" })), "signed in as demo-bob", 0),
+        (
+            |how| extra(how, &json!({ "aud": ["portcullis", "x"], "azp": "portcullis" })),
+            "signed in as demo-bob",
+            0,
+        ),
+        (
+            |how| extra(how, &json!({ "aud": ["portcullis", "x"] })),
+            "aud names others beside us, and azp is missing",
+            2,
+        ),
+        (|how| extra(how, &json!({ "iat": 1e300 })), "iat: issued in the future", 2),
+        (|how| extra(how, &json!({ "exp": "soon" })), "exp is not a time", 2),
+        (|how| how.algorithm = Some("HS256".to_owned()), "ID tokens are signed with HS256 only", 2),
+        (|how| how.algorithm = Some("PS512".to_owned()), "signed in as demo-bob", 0),
+        (
+            |how| {
+                how.signed_userinfo = Some(|_| ());
+                how.change_id_token = Some(roles_elsewhere);
+            },
+            "roles: User",
+            0,
+        ),
+        (
+            |how| {
+                how.signed_userinfo = Some(|claims| claims["aud"] = "x".into());
+                how.change_id_token = Some(roles_elsewhere);
+            },
+            "userinfo: aud does not name us",
+            1,
+        ),
+        (
+            |how| {
+                how.userinfo_down = true;
+                how.change_id_token = Some(roles_elsewhere);
+            },
+            "userinfo: it answers 503",
+            1,
+        ),
+        (|how| how.other_subject_on_refresh = true, "refresh failed: another subject", 2),
+    ];
+    for (misbehave, part, expected) in cases {
+        app.idp.misbehave(|how| {
+            *how = Misbehaviour::default();
+            misbehave(how);
+        });
+        let (said, code) = trial(&app, &config, "bob").await;
+        assert!(said.contains(part), "{part} is not in {said}");
+        assert_eq!(code, expected, "{part}: {said}");
+    }
+}
+
+fn change(how: &mut Misbehaviour, change: fn(&mut Value)) {
+    how.change_token_answer = Some(change);
+}
+
+fn extra(how: &mut Misbehaviour, claims: &Value) {
+    how.extra_claims.clone_from(claims.as_object().unwrap());
+}
+
+fn remove(json: &mut Value, name: &str) {
+    json.as_object_mut().unwrap().remove(name);
+}
+
+fn roles_elsewhere(claims: &mut Value) {
+    remove(claims, "roles");
+}
+
+/// What the provider says of itself, and the finding; with the reading code of the server.
+#[tokio::test]
+async fn each_detail_of_discovery_and_keys_is_tolerated_or_named() {
+    let app = TestApp::start_on_the_real_clock().await;
+    let config = config_of(&app);
+    let of = |change: fn(&mut Value)| Misbehaviour {
+        change_discovery: Some(change),
+        ..Misbehaviour::default()
+    };
+    let keys = |change: fn(&mut Value)| Misbehaviour {
+        change_keys: Some(change),
+        ..Misbehaviour::default()
+    };
+    let typed = |path, content_type| Misbehaviour {
+        content_type: Some((path, content_type)),
+        ..Misbehaviour::default()
+    };
+    let iss = "authorization_response_iss_parameter_supported";
+    for (how, probe, severity, part) in [
+        (
+            of(|it| it["userinfo_endpoint"] = "".into()),
+            "discovery",
+            "warning",
+            "userinfo_endpoint is empty",
+        ),
+        (
+            of(|it| it["end_session_endpoint"] = "".into()),
+            "discovery",
+            "warning",
+            "end_session_endpoint is empty",
+        ),
+        (
+            of(|it| it["scopes_supported"] = "openid offline_access".into()),
+            "discovery",
+            "warning",
+            "scopes_supported is not a list",
+        ),
+        (
+            of(|it| remove(it, "subject_types_supported")),
+            "discovery",
+            "warning",
+            "subject_types_supported is missing",
+        ),
+        (
+            of(|it| remove(it, "response_types_supported")),
+            "discovery",
+            "warning",
+            "response_types_supported is missing",
+        ),
+        (
+            typed("/.well-known/openid-configuration", "text/html"),
+            "discovery",
+            "warning",
+            "the content type is text/html",
+        ),
+        (
+            of(|it| it["token_endpoint"] = "".into()),
+            "endpoints",
+            "failed",
+            "token_endpoint is missing",
+        ),
+        (
+            of(|it| it["token_endpoint"] = 7.into()),
+            "endpoints",
+            "failed",
+            "token_endpoint is not a text",
+        ),
+        (
+            of(|it| it["authorization_endpoint"] = "/authorize".into()),
+            "endpoints",
+            "failed",
+            "authorization_endpoint is not a URL",
+        ),
+        (
+            of(|it| it["userinfo_endpoint"] = "http://other.example/".into()),
+            "endpoints",
+            "failed",
+            "userinfo_endpoint is not https",
+        ),
+        (
+            of(|it| it["authorization_response_iss_parameter_supported"] = 7.into()),
+            "discovery",
+            "failed",
+            "is neither true nor false",
+        ),
+        (
+            Misbehaviour { no_callback_iss: true, ..Misbehaviour::default() },
+            "redirect_uri",
+            "warning",
+            iss,
+        ),
+        (keys(|it| it["keys"] = json!([])), "algorithms", "failed", "no usable signing key"),
+        (keys(|it| it["keys"] = json!({})), "algorithms", "failed", "keys is not a list"),
+        (
+            keys(|it| it["keys"][0]["use"] = "enc".into()),
+            "algorithms",
+            "failed",
+            "no usable signing key",
+        ),
+        (
+            keys(|it| it["keys"][0]["n"] = "AQAB".into()),
+            "algorithms",
+            "failed",
+            "no usable signing key",
+        ),
+        (
+            keys(|it| it["keys"].as_array_mut().unwrap().push(json!({ "kty": "AKP" }))),
+            "algorithms",
+            "warning",
+            "1 of 2 keys",
+        ),
+        (typed("/jwks", "text/html"), "algorithms", "warning", "the content type is text/html"),
+        (
+            Misbehaviour { algorithm: Some("PS384".to_owned()), ..Misbehaviour::default() },
+            "algorithms",
+            "ok",
+            "PS384",
+        ),
+        (
+            Misbehaviour { jwks_down: true, ..Misbehaviour::default() },
+            "algorithms",
+            "failed",
+            "503",
+        ),
+    ] {
+        app.idp.misbehave(|now| *now = how);
+        let (findings, code) = check(&app, &config).await;
+        let found = findings.iter().any(|finding| {
+            finding["probe"] == probe
+                && finding["severity"] == severity
+                && finding["found"].as_str().unwrap().contains(part)
+        });
+        assert!(found, "{probe} {severity} {part}: {findings:#?}");
+        let expected = match severity {
+            "failed" => 2,
+            "warning" => 1,
+            _ => 0,
+        };
+        assert_eq!(code, expected, "{part}: {findings:#?}");
+    }
+}
+
+/// `auto` sends the secret as the metadata says, and in the header when it says nothing: what another way
+/// would bring is no comfort.
+#[tokio::test]
+async fn the_secret_is_tried_in_the_way_that_the_server_sends_it() {
+    let app = TestApp::start_on_the_real_clock().await;
+    let config = config_of(&app);
+    app.idp.misbehave(|how| {
+        how.only_client_auth = Some("client_secret_post");
+        how.change_discovery = Some(|it| remove(it, "token_endpoint_auth_methods_supported"));
+    });
+    let (findings, code) = check(&app, &config).await;
+    let finding = findings.iter().find(|finding| finding["probe"] == "secret").unwrap();
+    assert_eq!((finding["severity"].as_str(), code), (Some("failed"), 2), "{finding}");
+    let remedy = finding["mend"].as_str().unwrap();
+    assert!(remedy.contains("client_auth = \"client_secret_post\""), "{finding}");
+    let trusting = config
+        .replace("[upstream.claims]", "client_auth = \"client_secret_post\"\n[upstream.claims]");
+    let (findings, code) = check(&app, &trusting).await;
+    assert_eq!((severity(&findings, "secret"), code), ("ok", 0), "{findings:#?}");
 }
 
 #[tokio::test]

@@ -159,6 +159,43 @@ async fn what_is_not_exactly_a_logout_token_of_our_provider_is_refused() {
     send(&app, &with("sub", "nobody".into()), None).await.assert_status(200);
 }
 
+/// As for ID tokens: what nobody reads may be anything, and what is refused is named.
+#[tokio::test]
+async fn details_of_a_logout_token_are_tolerated_or_the_claim_is_named() {
+    let app = TestApp::start().await;
+    for (n, (odd, refused)) in [
+        (json!({ "aud": ["portcullis", "project-id"] }), None),
+        (json!({ "aud": ["portcullis", "project-id"], "azp": "portcullis" }), None),
+        (json!({ "iat": 1_795_219_200.5 }), None),
+        (json!({ "exp": null }), None),
+        (json!({ "auth_time": "today", "acr": 7, "amr": "otp" }), None),
+        (json!({ "nonce": null }), None),
+        (json!({ "iat": "now" }), Some("iat is not a time")),
+        (json!({ "exp": {} }), Some("exp is not a time")),
+        (json!({ "sub": 7 }), Some("sub is not a text")),
+        (json!({ "sid": [] }), Some("sid is not a text")),
+        (json!({ "jti": 7 }), Some("jti is not a text")),
+        (json!({ "jti": null }), Some("jti is missing")),
+        (json!({ "iss": "https://other.example" }), Some("iss is another issuer")),
+        (json!({ "aud": "project-id" }), Some("aud does not name us")),
+        (json!({ "aud": 7 }), Some("aud is neither a text nor a list of texts")),
+        (json!({ "events": "logout" }), Some("it is not a logout token")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (bob, tokens) = app.tokens_of("bob").await;
+        let mut claims = logout_claims(&app, &n.to_string());
+        claims["sub"] = "demo-bob".into();
+        claims.as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
+        let answer = send(&app, &claims, None).await;
+        assert_eq!(answer.status == 200, refused.is_none(), "{odd}: {}", answer.text());
+        assert_eq!(works(&bob, &tokens).await, refused.is_some(), "{odd}");
+        let said = refused.unwrap_or_default();
+        assert!(answer.text().contains(said), "{odd}: {}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn an_administrator_may_choose_that_agents_go_on() {
     let setup =

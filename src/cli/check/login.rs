@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::{Finding, Severity, finding};
 use crate::app::App;
 use crate::config::{Protocol, paths};
+use crate::policy::NOT_KNOWN;
 use crate::storage::SessionUpdate;
+use crate::upstream::trial::TrialSession;
 
 /// Signs in through the browser of whoever runs the command; answers findings.
 pub(super) async fn run(
@@ -42,14 +44,27 @@ pub(super) async fn run(
     say(&format!("Open this in a browser and sign in:\n\n  {}\n", trial.url()));
     let query = receive.recv().await.unwrap_or_default();
     server.abort();
-    let session = app
+    let trial = app
         .upstream()
         .finish_trial(&trial, &query)
         .await
         .map_err(|failed| format!("sign-in failed: {failed}"))?;
-    describe(app, &session, findings);
-    refresh(app, &session, findings).await;
+    describe(app, &trial.session, findings);
+    findings.extend(trial.trouble.clone().map(|trouble| {
+        let found = format!("{trouble}; what it would tell is not known");
+        finding("login", Severity::Warning, found)
+    }));
+    tolerated("login", &trial.tolerated, findings);
+    refresh(app, &trial, findings).await;
     Ok(())
+}
+
+/// Details of a token answer that the server lets pass.
+fn tolerated(probe: &'static str, details: &[String], findings: &mut Vec<Finding>) {
+    findings.extend(details.iter().map(|detail| {
+        let found = format!("the token answer: {detail}; the server tolerates it");
+        finding(probe, Severity::Warning, found)
+    }));
 }
 
 #[expect(clippy::print_stderr, reason = "the person at the terminal reads this")]
@@ -64,6 +79,14 @@ fn describe(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {
         [("groups", &facts.groups), ("roles", &facts.roles), ("permissions", &facts.permissions)]
     {
         findings.push(finding("login", Severity::Ok, format!("{what}: {fact}")));
+    }
+    let email = format!("e-mail: {}", facts.shown_email());
+    findings.push(finding("login", Severity::Ok, email));
+    for (path, value) in &facts.claims {
+        findings.push(finding("login", Severity::Ok, format!("{path}: {value}")));
+    }
+    for path in &facts.unknown_claims {
+        findings.push(finding("login", Severity::Ok, format!("{path}: {NOT_KNOWN}")));
     }
     for resource in &app.config().resources {
         let decision = resource.policy.decide(facts, "", &resource.policy.declared);
@@ -87,8 +110,8 @@ fn or_nothing(text: &str) -> &str {
     if text.is_empty() { "nothing" } else { text }
 }
 
-async fn refresh(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {
-    let Some(before) = session.tokens.refresh_token.as_deref() else {
+async fn refresh(app: &App, trial: &TrialSession, findings: &mut Vec<Finding>) {
+    let Some(before) = trial.session.tokens.refresh_token.as_deref() else {
         if app.config().upstream.preset.protocol == Protocol::GitHub {
             let found = "GitHub is asked again with the access token".to_owned();
             findings.push(finding("refresh", Severity::Ok, found));
@@ -104,16 +127,20 @@ async fn refresh(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>
         });
         return;
     };
-    findings.push(match app.upstream().trial_refresh(before).await {
+    match app.upstream().trial_refresh(trial).await {
         Ok(after) => {
-            let rotation = match after.refresh_token.as_deref() {
+            let rotation = match after.tokens.refresh_token.as_deref() {
                 Some(token) if token != before => "a new refresh token came (rotation)",
                 _ => "the refresh token stays the same",
             };
-            let id_token = if after.id_token.is_some() { "with" } else { "without" };
+            let id_token = if after.has_id_token { "with" } else { "without" };
             let found = format!("refreshed; {rotation}; {id_token} an ID token");
-            finding("refresh", Severity::Ok, found)
+            findings.push(finding("refresh", Severity::Ok, found));
+            tolerated("refresh", &after.tolerated, findings);
         }
-        Err(reason) => finding("refresh", Severity::Failed, format!("refresh failed: {reason}")),
-    });
+        Err(reason) => {
+            let found = format!("refresh failed: {reason}");
+            findings.push(finding("refresh", Severity::Failed, found));
+        }
+    }
 }

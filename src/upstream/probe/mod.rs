@@ -6,6 +6,8 @@ mod sign_in;
 
 use std::time::Duration;
 
+use std::collections::BTreeSet;
+
 use axum::http::{Request, Response, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +15,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Upstream;
+use super::metadata::Metadata;
+use super::provider::KeysFailed;
+use super::provider_key::{ACCEPTED, name_of};
+use super::values::{object_of, shown};
 use crate::config::{ClientAuth, Offline, Protocol};
 use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
@@ -45,8 +51,6 @@ pub struct Finding {
     pub mend: Option<String>,
 }
 
-/// Algorithms of ID tokens that we accept.
-const ALGORITHMS: [&str; 5] = ["RS256", "PS256", "ES256", "ES384", "EdDSA"];
 /// Clocks that differ by more make tokens look too old or too young.
 const CLOCK: Duration = Duration::from_secs(30);
 
@@ -55,6 +59,13 @@ struct Findings(Vec<Finding>);
 impl Findings {
     fn add(&mut self, probe: &'static str, severity: Severity, found: impl Into<String>) {
         self.0.push(Finding { probe, severity, found: found.into(), mend: None });
+    }
+
+    /// Details that the server lets pass.
+    fn tolerated(&mut self, probe: &'static str, of: &str, details: &[String]) {
+        for detail in details {
+            self.add(probe, Severity::Warning, format!("{of}{detail}; the server tolerates it"));
+        }
     }
 
     fn mend(
@@ -69,6 +80,9 @@ impl Findings {
     }
 }
 
+/// What to do about something that the server refuses.
+const SERVER_REFUSES: &str = "every sign-in is refused for it; let the provider publish this member as OpenID Connect Discovery says";
+
 impl Upstream {
     /// Probes the provider; the findings stand in the order of the probes.
     pub async fn probe(&self) -> Vec<Finding> {
@@ -77,12 +91,12 @@ impl Upstream {
             self.probe_github(&mut findings).await;
             return findings.0;
         }
-        if let Some(document) = self.probe_discovery(&mut findings).await {
-            self.probe_endpoints(&document, &mut findings);
-            self.probe_keys(&document, &mut findings).await;
-            self.probe_secret(&document, &mut findings).await;
-            self.probe_authorize(&document, &mut findings).await;
-            self.probe_refresh(&document, &mut findings);
+        if let Some((document, metadata)) = self.probe_discovery(&mut findings).await {
+            self.probe_endpoints(&document, &metadata, &mut findings);
+            self.probe_keys(&document, &metadata, &mut findings).await;
+            self.probe_secret(&metadata, &mut findings).await;
+            self.probe_authorize(&metadata, &mut findings).await;
+            self.probe_refresh(&document, &metadata, &mut findings);
             self.probe_logout(&document, &mut findings);
         }
         findings.0
@@ -124,14 +138,10 @@ impl Upstream {
     }
 
     async fn get(&self, url: &str) -> Result<Response<Vec<u8>>, HttpError> {
-        let request = Request::get(url)
-            .header(header::ACCEPT, "application/json")
-            .body(Vec::new())
-            .map_err(|_| HttpError::Connection("not a URL".to_owned()))?;
-        self.0.http.send(request).await
+        self.0.get_json(url).await
     }
 
-    async fn probe_discovery(&self, findings: &mut Findings) -> Option<Value> {
+    async fn probe_discovery(&self, findings: &mut Findings) -> Option<(Value, Metadata)> {
         const PROBE: &str = "discovery";
         let issuer = &self.0.config.issuer;
         let url = self.0.discovery_address();
@@ -150,25 +160,43 @@ impl Upstream {
             findings.mend(PROBE, Severity::Failed, found, mend);
             return None;
         }
-        let Ok(document) = serde_json::from_slice::<Value>(response.body()) else {
-            findings.mend(
-                PROBE,
-                Severity::Failed,
-                format!("{url} is not JSON"),
-                "check the issuer",
-            );
-            return None;
+        let document = match object_of(response.body()) {
+            Ok(document) => document,
+            Err(reason) => {
+                let found = format!("{url}: {reason}");
+                findings.mend(PROBE, Severity::Failed, found, "check the issuer");
+                return None;
+            }
         };
-        let stated = document["issuer"].as_str().unwrap_or_default();
-        if stated != issuer {
-            let found = format!("the provider calls itself {stated:?}, and you wrote {issuer:?}");
-            let mend = self.remedy_of_another_issuer(stated, &url);
+        let stated = document.get("issuer").and_then(Value::as_str);
+        if let Some(stated) = stated.filter(|stated| stated != issuer) {
+            let found =
+                format!("the provider calls itself {:?}, and you wrote {issuer:?}", shown(stated));
+            let mend = self.remedy_of_another_issuer(&shown(stated), &url);
             findings.mend(PROBE, Severity::Failed, found, mend);
             return None;
         }
-        findings.add(PROBE, Severity::Ok, format!("{stated}, exactly as configured"));
+        // From here on as the server reads it.
+        let exactly = format!("{issuer}, exactly as configured");
+        let metadata = match self.0.read_members(&document, response.headers()) {
+            Ok(metadata) => metadata,
+            Err(odd) => {
+                let probe = if odd.is_endpoint() { "endpoints" } else { PROBE };
+                if probe != PROBE {
+                    findings.add(PROBE, Severity::Ok, exactly);
+                }
+                let stated = document.get(odd.member).and_then(Value::as_str).map(shown);
+                let stated = stated.filter(|stated| !stated.is_empty());
+                let stated = stated.map(|stated| format!(": {stated}")).unwrap_or_default();
+                let mend = odd.remedy.unwrap_or(SERVER_REFUSES);
+                findings.mend(probe, Severity::Failed, format!("{odd}{stated}"), mend);
+                return None;
+            }
+        };
+        findings.add(PROBE, Severity::Ok, exactly);
+        findings.tolerated(PROBE, "", &metadata.tolerated);
         self.check_clock(&response, findings);
-        Some(document)
+        Some((Value::Object(document), metadata))
     }
 
     fn check_clock(&self, response: &Response<Vec<u8>>, findings: &mut Findings) {
@@ -188,141 +216,147 @@ impl Upstream {
         }
     }
 
-    async fn probe_keys(&self, document: &Value, findings: &mut Findings) {
+    async fn probe_keys(&self, document: &Value, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "algorithms";
+        let accepted: Vec<String> = ACCEPTED.iter().filter_map(name_of).collect();
+        let is_accepted = |alg: &str| accepted.iter().any(|known| known == alg);
         let offered = texts(&document["id_token_signing_alg_values_supported"]);
-        if !offered.is_empty() && !offered.iter().any(|alg| ALGORITHMS.contains(alg)) {
+        if !offered.is_empty() && !offered.iter().any(|alg| is_accepted(alg)) {
             let found = format!("ID tokens are signed with {} only", offered.join(", "));
             let mend = "choose RS256 or ES256 for the client; a shared secret proves nothing to us";
             findings.mend(PROBE, Severity::Failed, found, mend);
             return;
         }
-        let url = document["jwks_uri"].as_str().unwrap_or_default();
-        let keys = match self.get(url).await {
-            Ok(response) => serde_json::from_slice::<Value>(response.body()).unwrap_or_default(),
-            Err(error) => {
+        let keys = match self.0.fetch_keys(metadata).await {
+            Ok(keys) => keys,
+            Err(KeysFailed::Unreachable(error)) => {
                 let found = format!("the keys cannot be had: {error}");
                 findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
                 return;
             }
+            Err(failed @ KeysFailed::Status(_)) => {
+                let mend = "check what the provider answers at its jwks_uri";
+                findings.mend(PROBE, Severity::Failed, failed.to_string(), mend);
+                return;
+            }
+            Err(failed @ KeysFailed::Odd(_)) => {
+                findings.mend(PROBE, Severity::Failed, failed.to_string(), SERVER_REFUSES);
+                return;
+            }
         };
-        let usable = keys["keys"].as_array().is_some_and(|keys| {
-            keys.iter().any(|key| {
-                matches!(key["kty"].as_str(), Some("RSA" | "EC" | "OKP")) && key["use"] != "enc"
-            })
-        });
-        if usable {
-            findings.add(PROBE, Severity::Ok, format!("{}, keys at hand", offered.join(", ")));
-        } else {
+        let usable: Vec<Vec<String>> =
+            keys.keys.iter().map(super::provider_key::ProviderKey::algorithms).collect();
+        let usable: Vec<Vec<String>> =
+            usable.into_iter().filter(|algorithms| !algorithms.is_empty()).collect();
+        if usable.is_empty() {
             let mend = "give the client a signing key (an asymmetric one)";
             findings.mend(PROBE, Severity::Failed, "the provider has no usable signing key", mend);
+            return;
         }
+        let algorithms: BTreeSet<&String> = usable.iter().flatten().collect();
+        let listed = offered.iter().any(|alg| algorithms.iter().any(|known| known == alg));
+        let names: Vec<&str> = algorithms.iter().map(|name| name.as_str()).collect();
+        let found = format!("keys for signatures: {}, good for {}", usable.len(), names.join(", "));
+        if offered.is_empty() || listed {
+            findings.add(PROBE, Severity::Ok, found);
+        } else {
+            let found = format!("{found}, but it lists {} for ID tokens", offered.join(", "));
+            findings.add(PROBE, Severity::Warning, found);
+        }
+        findings.tolerated(PROBE, "the keys: ", &keys.tolerated);
     }
 
     /// The revocation endpoint authenticates its caller before it looks at the token (RFC 7009 §2.1);
-    /// the token endpoint with a code that cannot exist does as well.
-    async fn probe_secret(&self, document: &Value, findings: &mut Findings) {
+    /// the token endpoint with a code that cannot exist does as well. Asked in the way in which the server
+    /// proves itself.
+    async fn probe_secret(&self, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "secret";
-        let endpoint = document["revocation_endpoint"].as_str();
-        let token_endpoint = document["token_endpoint"].as_str().unwrap_or_default();
-        let methods = match self.0.config.client_auth {
-            ClientAuth::Basic => vec!["client_secret_basic"],
-            ClientAuth::Post => vec!["client_secret_post"],
-            ClientAuth::Auto => vec!["client_secret_basic", "client_secret_post"],
+        let console = self.0.config.preset.console;
+        let own = self.0.client_auth(metadata);
+        let (name, other, other_name) = match own {
+            ClientAuth::Post => ("client_secret_post", ClientAuth::Basic, "client_secret_basic"),
+            _ => ("client_secret_basic", ClientAuth::Post, "client_secret_post"),
         };
-        let secret = self.0.config.client_secret.expose();
-        // In case the answer to the right secret does not tell: the answer to a wrong one may.
-        let wrong = random_text();
-        let mut refused = Vec::new();
-        for method in methods {
-            let accepted = match endpoint {
-                Some(url) => {
-                    self.accepts_us(url, method, secret, &[("token", &random_text())]).await
-                }
-                None => None,
-            };
-            let accepted = if let Some(accepted) = accepted {
-                Some(accepted)
-            } else {
-                let redirect_uri = self.0.redirect_uri.clone();
-                let (code, verifier) = (random_text(), random_text());
-                let form = [
-                    ("grant_type", "authorization_code"),
-                    ("code", &code),
-                    ("redirect_uri", &redirect_uri),
-                    ("code_verifier", &verifier),
-                ];
-                match self.accepts_us(token_endpoint, method, secret, &form).await {
-                    None => match self.accepts_us(token_endpoint, method, &wrong, &form).await {
-                        Some(false) => Some(true),
-                        _ => None,
-                    },
-                    told => told,
-                }
-            };
-            match accepted {
-                Some(true) => {
-                    findings.add(PROBE, Severity::Ok, format!("accepted ({method})"));
-                    return;
-                }
-                Some(false) => refused.push(method),
-                None => {}
+        match self.accepts_secret(metadata, own).await {
+            Some(true) => findings.add(PROBE, Severity::Ok, format!("accepted ({name})")),
+            Some(false) if self.accepts_secret(metadata, other).await == Some(true) => {
+                let found = format!(
+                    "refused as {name}, which the server would use, and accepted as {other_name}"
+                );
+                let mend = format!("set client_auth = {other_name:?} in [upstream]");
+                findings.mend(PROBE, Severity::Failed, found, mend);
+            }
+            Some(false) => {
+                let found = format!("client id or secret refused ({name})");
+                let mend = format!("copy both anew from: {}", console.secret);
+                findings.mend(PROBE, Severity::Failed, found, mend);
+            }
+            None => {
+                let found = "the provider's answers do not tell whether the client secret is right";
+                findings.add(PROBE, Severity::Inconclusive, found);
             }
         }
-        let console = self.0.config.preset.console;
-        if refused.is_empty() {
-            let found = "the provider's answers do not tell whether the client secret is right";
-            findings.add(PROBE, Severity::Inconclusive, found);
-        } else {
-            let found = format!("client id or secret refused ({})", refused.join(", "));
-            let mend = format!("copy both anew from: {}", console.secret);
-            findings.mend(PROBE, Severity::Failed, found, mend);
+    }
+
+    /// Whether the provider accepts our secret; `None` when its answers do not tell.
+    async fn accepts_secret(&self, metadata: &Metadata, method: ClientAuth) -> Option<bool> {
+        let secret = self.0.config.client_secret.expose();
+        if let Some(url) = &metadata.revocation_endpoint {
+            let form = [("token", random_text())];
+            let form = form.each_ref().map(|(name, value)| (*name, value.as_str()));
+            let told = self.accepts_us(url.as_str(), method, secret, &form).await;
+            if told.is_some() {
+                return told;
+            }
         }
+        let (code, verifier) = (random_text(), random_text());
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", &self.0.redirect_uri),
+            ("code_verifier", &verifier),
+        ];
+        let url = metadata.token_endpoint.as_str();
+        let told = self.accepts_us(url, method, secret, &form).await;
+        if told.is_some() {
+            return told;
+        }
+        // The answer to the right secret does not tell: the answer to a wrong one may.
+        let refuses_another =
+            self.accepts_us(url, method, &random_text(), &form).await == Some(false);
+        refuses_another.then_some(true)
     }
 
     /// Whether the endpoint accepts our client with this secret; `None` when its answer does not tell.
     async fn accepts_us(
         &self,
         url: &str,
-        method: &str,
+        method: ClientAuth,
         secret: &str,
         form: &[(&str, &str)],
     ) -> Option<bool> {
-        let id = self.0.config.client_id.as_str();
-        let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(form);
-        let mut request = Request::post(url)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json");
-        if method == "client_secret_basic" {
-            let encode =
-                |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = STANDARD.encode(format!("{}:{}", encode(id), encode(secret)));
-            request = request.header(header::AUTHORIZATION, format!("Basic {pair}"));
-        } else {
-            body.append_pair("client_id", id).append_pair("client_secret", secret);
-        }
-        let response =
-            self.0.http.send(request.body(body.finish().into_bytes()).ok()?).await.ok()?;
-        let json: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-        match (response.status().as_u16(), json["error"].as_str()) {
+        let request = self.0.form_as_client(url, method, secret, form).ok()?;
+        let response = self.0.http.send(request).await.ok()?;
+        let json = object_of(response.body()).unwrap_or_default();
+        let error = json.get("error").and_then(Value::as_str);
+        match (response.status().as_u16(), error) {
             (_, Some("invalid_client" | "unauthorized_client")) | (401, _) => Some(false),
             (200..=299, None) | (_, Some("invalid_grant" | "unsupported_token_type")) => Some(true),
             _ => None,
         }
     }
 
-    fn probe_refresh(&self, document: &Value, findings: &mut Findings) {
+    fn probe_refresh(&self, document: &Value, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "refresh";
         let console = self.0.config.preset.console;
         let grants = texts(&document["grant_types_supported"]);
-        let scopes = texts(&document["scopes_supported"]);
+        let scopes = &metadata.scopes_supported;
         if !grants.is_empty() && !grants.contains(&"refresh_token") {
             let found = "the provider lists no refresh token grant: people sign in again every max_without_refresh";
             findings.mend(PROBE, Severity::Warning, found, console.refresh);
         } else if self.0.config.offline == Offline::Scope
             && !scopes.is_empty()
-            && !scopes.contains(&"offline_access")
+            && !scopes.iter().any(|scope| scope == "offline_access")
         {
             let found = "the provider does not list the scope offline_access";
             findings.mend(PROBE, Severity::Warning, found, console.refresh);

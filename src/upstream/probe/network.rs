@@ -2,10 +2,10 @@
 
 use axum::http::Response;
 use serde_json::Value;
-use url::Url;
 
 use super::super::Upstream;
-use super::super::endpoints::{Carriage, ENDPOINTS, REQUIRED, carriage, remedy};
+use super::super::endpoints::{Carriage, ENDPOINTS, carriage};
+use super::super::metadata::Metadata;
 use super::{Findings, Severity, texts};
 use crate::http_client::HttpError;
 
@@ -74,31 +74,23 @@ impl Upstream {
         )
     }
 
-    /// Whether everything is there, and over what it is asked.
-    pub(super) fn probe_endpoints(&self, document: &Value, findings: &mut Findings) {
+    /// Over what the endpoints are asked; that they are there was read with the document.
+    pub(super) fn probe_endpoints(
+        &self,
+        document: &Value,
+        metadata: &Metadata,
+        findings: &mut Findings,
+    ) {
         const PROBE: &str = "endpoints";
         let (mut loopback, mut in_the_clear) = (false, Vec::new());
-        for (number, (name, asker)) in ENDPOINTS.into_iter().enumerate() {
-            let Some(text) = document[name].as_str() else {
-                if number < REQUIRED {
-                    findings.add(PROBE, Severity::Failed, format!("{name} is missing"));
-                    return;
-                }
-                continue;
-            };
-            let url = Url::parse(text).ok();
-            let travels =
-                url.as_ref().and_then(|url| carriage(url, asker, self.0.config.allow_http));
+        for (name, asker) in ENDPOINTS {
+            let travels = metadata
+                .endpoint(name)
+                .and_then(|url| carriage(url, asker, self.0.config.allow_http));
             match travels {
-                Some(Carriage::Https) => {}
+                Some(Carriage::Https) | None => {}
                 Some(Carriage::Loopback) => loopback = true,
                 Some(Carriage::Http) => in_the_clear.push(name),
-                None => {
-                    let found = format!("{name} is not https: {text}");
-                    let mend = url.map_or("it must be an https URL", |url| remedy(&url, asker));
-                    findings.mend(PROBE, Severity::Failed, found, mend);
-                    return;
-                }
             }
         }
         let methods = texts(&document["code_challenge_methods_supported"]);

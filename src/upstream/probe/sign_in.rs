@@ -3,13 +3,12 @@
 use axum::http::{Response, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
 use url::Url;
 
-use super::super::Upstream;
+use super::super::metadata::Metadata;
+use super::super::{LoginFailed, Upstream, callback_error};
 use super::network::remedy_of;
-use super::{Findings, Severity, texts};
-use crate::config::Offline;
+use super::{Findings, Severity};
 use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
 
@@ -17,14 +16,12 @@ impl Upstream {
     /// Asks for a sign-in without a person: a provider that knows client and redirect URI sends an
     /// error back there, and one that does not shows a page. Where it shows a page either way, a redirect
     /// URI that is certainly not registered tells the two apart.
-    pub(super) async fn probe_authorize(&self, document: &Value, findings: &mut Findings) {
+    pub(super) async fn probe_authorize(&self, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "redirect_uri";
         let redirect_uri = self.0.redirect_uri.as_str();
         let console = self.0.config.preset.console;
-        let scopes = self.scopes_asked(document);
-        let Some(url) = self.sign_in_without_a_person(document, &scopes, redirect_uri) else {
-            return; // told by the probe of the endpoints
-        };
+        let scopes = self.0.scopes_asked(metadata);
+        let url = self.sign_in_without_a_person(metadata, redirect_uri);
         let response = match self.knock(url).await {
             Ok(response) => response,
             // Browsers go to the public address, which a machine inside the cluster need not reach.
@@ -46,13 +43,15 @@ impl Upstream {
         match (back, response.status().as_u16()) {
             (Some(back), _) => {
                 findings.add(PROBE, Severity::Ok, format!("{redirect_uri} is registered"));
-                scopes_finding(&error_of(back), &scopes, findings);
+                iss_finding(metadata, param_of(back, "iss").as_deref(), findings);
+                let error = param_of(back, "error").unwrap_or_default();
+                scopes_finding(&error, &scopes, findings);
             }
             (None, 400..=499) => {
                 let found = "the client id is unknown, or the redirect URI is not registered";
                 findings.mend(PROBE, Severity::Failed, found, register);
             }
-            (None, 200..=399) if self.refuses_another(document, &scopes).await => {
+            (None, 200..=399) if self.refuses_another(metadata).await => {
                 let found = format!("{redirect_uri} is registered: another one is refused");
                 findings.add(PROBE, Severity::Ok, found);
                 scopes_finding("", &scopes, findings);
@@ -70,14 +69,10 @@ impl Upstream {
     }
 
     /// Whether the provider refuses outright a redirect URI that nobody registered.
-    async fn refuses_another(&self, document: &Value, scopes: &[String]) -> bool {
+    async fn refuses_another(&self, metadata: &Metadata) -> bool {
         let another = format!("{}/{}", self.0.redirect_uri, random_text());
-        match self.sign_in_without_a_person(document, scopes, &another) {
-            Some(url) => {
-                self.knock(url).await.is_ok_and(|response| response.status().is_client_error())
-            }
-            None => false,
-        }
+        let url = self.sign_in_without_a_person(metadata, &another);
+        self.knock(url).await.is_ok_and(|response| response.status().is_client_error())
     }
 
     /// Asks, and follows where the provider leads on at its own place, as Dex does to its one connector
@@ -103,59 +98,51 @@ impl Upstream {
         url.as_str().starts_with(&self.0.redirect_uri)
     }
 
-    fn scopes_asked(&self, document: &Value) -> Vec<String> {
-        let config = &self.0.config;
-        let listed = texts(&document["scopes_supported"]).contains(&"offline_access");
-        let offline = match config.offline {
-            Offline::Scope => true,
-            Offline::ScopeWhenListed => listed,
-            Offline::NoScope => false,
-        };
-        let mut scopes = config.scopes.clone();
-        if offline {
-            scopes.push("offline_access".to_owned());
-        }
-        scopes.insert(0, "openid".to_owned());
-        scopes.dedup();
-        scopes
-    }
-
-    fn sign_in_without_a_person(
-        &self,
-        document: &Value,
-        scopes: &[String],
-        redirect_uri: &str,
-    ) -> Option<Url> {
-        let config = &self.0.config;
-        let mut url = Url::parse(document["authorization_endpoint"].as_str()?).ok()?;
-        let challenge = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA256,
-            random_text().as_bytes(),
-        ));
+    /// The request of a sign-in, for nobody.
+    fn sign_in_without_a_person(&self, metadata: &Metadata, redirect_uri: &str) -> Url {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, random_text().as_bytes());
+        let challenge = URL_SAFE_NO_PAD.encode(hash);
+        let (state, nonce) = (random_text(), random_text());
+        let mut url = self.0.authorization_request(metadata, &state, &nonce, &challenge);
+        let pairs: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(name, _)| name != "prompt" && name != "redirect_uri")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
         url.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &config.client_id)
+            .clear()
+            .extend_pairs(pairs)
             .append_pair("redirect_uri", redirect_uri)
-            .append_pair("scope", &scopes.join(" "))
-            .append_pair("state", &random_text())
-            .append_pair("nonce", &random_text())
-            .append_pair("code_challenge", &challenge)
-            .append_pair("code_challenge_method", "S256")
-            .extend_pairs(config.authorize_params.iter().filter(|(name, _)| name != "prompt"))
             .append_pair("prompt", "none");
-        Some(url)
+        url
     }
 }
 
-/// The `error` of an answer at our redirect URI.
-fn error_of(location: &str) -> String {
-    Url::parse(location)
-        .ok()
-        .and_then(|url| {
-            url.query_pairs()
-                .find_map(|(name, value)| (name == "error").then(|| value.into_owned()))
-        })
-        .unwrap_or_default()
+/// A parameter of an answer at our redirect URI.
+fn param_of(location: &str, wanted: &str) -> Option<String> {
+    let url = Url::parse(location).ok()?;
+    url.query_pairs().find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
+}
+
+/// Errors carry `iss` as codes do (RFC 9207 §2): what the server makes of this one.
+fn iss_finding(metadata: &Metadata, iss: Option<&str>, findings: &mut Findings) {
+    const PROBE: &str = "redirect_uri";
+    match (metadata.check_iss(iss), iss) {
+        (Ok(()), _) => {}
+        (Err(reason), Some(_)) => {
+            let mend =
+                "somebody else answered in the provider's place, or its host name setting is wrong";
+            findings.mend(PROBE, Severity::Failed, reason, mend);
+        }
+        (Err(reason), None) => {
+            let found = format!(
+                "{reason} for an error, though authorization_response_iss_parameter_supported is \
+                 true; a callback without it is refused"
+            );
+            let mend = "try check --login: where codes come without it too, nobody can sign in";
+            findings.mend(PROBE, Severity::Warning, found, mend);
+        }
+    }
 }
 
 fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
@@ -167,7 +154,14 @@ fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
             let mend = "set scopes in [upstream] to those that the client may ask for";
             findings.mend(PROBE, Severity::Failed, found, mend);
         }
-        "unauthorized_client" | "invalid_request" | "unsupported_response_type" => {
+        "" => findings.add(PROBE, Severity::Ok, format!("{asked}: not refused")),
+        error
+            if matches!(callback_error::classify(error, None), LoginFailed::ProviderCannot(_)) =>
+        {
+            let found = format!("the provider answers with {error}, which does not tell");
+            findings.add(PROBE, Severity::Inconclusive, found);
+        }
+        error if matches!(callback_error::classify(error, None), LoginFailed::Misconfigured(_)) => {
             let found = format!("the provider refuses the request: {error}");
             let mend = "allow the authorization code grant for the client";
             findings.mend(PROBE, Severity::Failed, found, mend);

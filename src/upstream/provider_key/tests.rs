@@ -5,8 +5,9 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING,
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
-    RSA_PKCS1_SHA384, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+    RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
 use openidconnect::JsonWebKeySet;
 use openidconnect::core::CoreJsonWebKey;
@@ -20,6 +21,7 @@ struct Signers {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
     p384: EcdsaKeyPair,
+    p521: EcdsaKeyPair,
     ed25519: Ed25519KeyPair,
 }
 
@@ -33,6 +35,7 @@ impl Signers {
             rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
             p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             p384: EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+            p521: EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap(),
             ed25519: Ed25519KeyPair::generate().unwrap(),
         }
     }
@@ -50,9 +53,14 @@ impl Signers {
         let by = |key: &EcdsaKeyPair| key.sign(&random, MESSAGE).unwrap().as_ref().to_vec();
         vec![
             (Alg::RsaSsaPkcs1V15Sha256, self.rsa_key(), self.by_rsa(&RSA_PKCS1_SHA256)),
+            (Alg::RsaSsaPkcs1V15Sha384, self.rsa_key(), self.by_rsa(&RSA_PKCS1_SHA384)),
+            (Alg::RsaSsaPkcs1V15Sha512, self.rsa_key(), self.by_rsa(&RSA_PKCS1_SHA512)),
             (Alg::RsaSsaPssSha256, self.rsa_key(), self.by_rsa(&RSA_PSS_SHA256)),
+            (Alg::RsaSsaPssSha384, self.rsa_key(), self.by_rsa(&RSA_PSS_SHA384)),
+            (Alg::RsaSsaPssSha512, self.rsa_key(), self.by_rsa(&RSA_PSS_SHA512)),
             (Alg::EcdsaP256Sha256, ec("P-256", &self.p256), by(&self.p256)),
             (Alg::EcdsaP384Sha384, ec("P-384", &self.p384), by(&self.p384)),
+            (Alg::EcdsaP521Sha512, ec("P-521", &self.p521), by(&self.p521)),
             (Alg::EdDsa, okp, self.ed25519.sign(MESSAGE).as_ref().to_vec()),
         ]
     }
@@ -85,7 +93,8 @@ fn verifies(jwk: &Value, alg: &Alg, signature: &[u8]) -> bool {
     let ours = key(jwk).verify_signature(alg, MESSAGE, signature).is_ok();
     let theirs: CoreJsonWebKey = serde_json::from_value(jwk.clone()).unwrap();
     let theirs = theirs.verify_signature(alg, MESSAGE, signature).is_ok();
-    assert!(theirs || !ours, "the library refuses what we accept: {jwk} {alg:?}");
+    let beyond_theirs = *alg == Alg::EcdsaP521Sha512; // which it does not know how to verify
+    assert!(theirs || !ours || beyond_theirs, "the library refuses what we accept: {jwk} {alg:?}");
     ours
 }
 
@@ -96,7 +105,9 @@ fn jw_01_each_algorithm_is_verified_with_its_own_kind_of_key_alone() {
     for (alg, jwk, signature) in &cases {
         assert!(verifies(jwk, alg, signature), "{alg:?}");
         let core: CoreJsonWebKey = serde_json::from_value(jwk.clone()).unwrap();
-        assert_eq!(key(jwk).hash_bytes(b"token", alg), core.hash_bytes(b"token", alg));
+        if let Ok(theirs) = core.hash_bytes(b"token", alg) {
+            assert_eq!(key(jwk).hash_bytes(b"token", alg).unwrap(), theirs, "{alg:?}");
+        }
         for (other, other_jwk, _) in &cases {
             if other != alg {
                 assert!(!verifies(jwk, other, signature), "{alg:?} as {other:?}");
@@ -104,7 +115,7 @@ fn jw_01_each_algorithm_is_verified_with_its_own_kind_of_key_alone() {
                 assert!(!by_other, "{alg:?} by the key of {other:?}");
             }
         }
-        for named in [Alg::None, Alg::HmacSha256, Alg::RsaSsaPkcs1V15Sha384, Alg::EcdsaP521Sha512] {
+        for named in [Alg::None, Alg::HmacSha256, Alg::HmacSha384, Alg::HmacSha512] {
             assert!(!verifies(jwk, &named, signature), "{alg:?} as {named:?}");
             assert!(!verifies(jwk, &named, &[]), "{alg:?} as {named:?}");
         }
@@ -120,7 +131,7 @@ fn jw_01_a_key_is_used_as_it_says_itself() {
         for changed in [
             with(jwk, "use", "enc"),
             with(jwk, "alg", "HS256"),
-            with(jwk, "alg", "RS512"),
+            with(jwk, "alg", if *alg == Alg::RsaSsaPkcs1V15Sha512 { "RS384" } else { "RS512" }),
             with(jwk, "alg", "A128GCM"),
             with(jwk, "kty", if jwk["kty"] == "RSA" { "EC" } else { "RSA" }),
             with(jwk, "kty", "oct"),
@@ -155,7 +166,8 @@ fn jw_01_a_signature_that_was_changed_or_written_otherwise_is_none() {
         assert!(!verifies(jwk, alg, &[signature.as_slice(), &[0]].concat()));
         assert!(key(jwk).verify_signature(alg, b"another message", signature).is_err());
     }
-    let (alg, jwk, _) = &signers.cases()[2];
+    let cases = signers.cases();
+    let (alg, jwk, _) = cases.iter().find(|(alg, ..)| *alg == Alg::EcdsaP256Sha256).unwrap();
     assert!(!verifies(jwk, alg, &[0; 64]), "the signature of zeros");
     let pkcs8 = signers.p256.to_pkcs8v1().unwrap();
     let asn1 = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
@@ -215,7 +227,7 @@ fn keys_of_unknown_kinds_are_left_out_of_a_set_and_what_is_read_is_written_again
     set["keys"].as_array_mut().unwrap().extend(odd);
     let ours: JsonWebKeySet<ProviderKey> = serde_json::from_value(set.clone()).unwrap();
     let theirs: JsonWebKeySet<CoreJsonWebKey> = serde_json::from_value(set).unwrap();
-    assert_eq!((ours.keys().len(), theirs.keys().len()), (5, 5));
+    assert_eq!((ours.keys().len(), theirs.keys().len()), (10, 10));
     assert_eq!(serde_json::to_value(&ours).unwrap()["keys"], json!(keys));
     let twice = r#"{"keys":[{"kty":"RSA","kty":"EC"}]}"#;
     let twice: JsonWebKeySet<ProviderKey> = serde_json::from_str(twice).unwrap();

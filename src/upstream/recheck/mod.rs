@@ -11,7 +11,7 @@ mod person;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::{Answer, TokenFailure};
+use super::answer::TokenFailure;
 use super::{Inner, Upstream};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
@@ -24,7 +24,7 @@ pub(super) use breaker::Breaker;
 pub use breaker::Health;
 pub(super) use lease::InFlight;
 use lease::{Asking, LEASE, Waited};
-use person::About;
+pub(super) use person::About;
 
 /// Facts that the provider did not tell are asked for again after this; meanwhile the earlier ones are
 /// believed, within the outage grace.
@@ -58,17 +58,6 @@ pub enum Recheck {
     Ended,
     /// The provider cannot be asked, and its last yes is too old: try again later.
     Unknown,
-}
-
-/// The tokens of an answer, and what it left out as it was.
-fn kept(answer: &Answer, session: &UpstreamSession) -> UpstreamTokens {
-    let answered = answer.tokens();
-    UpstreamTokens {
-        refresh_token: answered.refresh_token.or_else(|| session.tokens.refresh_token.clone()),
-        id_token: answered.id_token.or_else(|| session.tokens.id_token.clone()),
-        nonce: session.tokens.nonce.clone(),
-        ..answered
-    }
 }
 
 impl Upstream {
@@ -304,7 +293,7 @@ impl Inner {
         }
         let answer = answer?;
         stop_point!("recheck: answered");
-        let tokens = kept(&answer, session);
+        let tokens = answer.tokens_after(&session.tokens);
         if tokens.refresh_token != session.tokens.refresh_token {
             self.keep_rotated(session, owner, &tokens).await;
         }

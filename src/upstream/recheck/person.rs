@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use oauth2::TokenResponse as _;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -14,9 +13,10 @@ use crate::upstream::answer::{Answer, TokenFailure};
 use crate::upstream::claims::{self, Userinfo};
 use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
+use crate::upstream::values::time_of;
 
 /// Whom the answer to a refresh is about.
-pub(super) enum About {
+pub(in crate::upstream) enum About {
     SamePerson(Person),
     /// The same person, with facts that are as an earlier answer told them.
     PartlyKnown(PartlyKnown),
@@ -28,7 +28,7 @@ pub(super) enum About {
 }
 
 /// Somebody whom the provider vouches for without telling everything.
-pub(super) struct PartlyKnown {
+pub(in crate::upstream) struct PartlyKnown {
     pub(super) person: Person,
     /// What is as an earlier answer told it.
     pub(super) taken_over: FactSet,
@@ -60,7 +60,7 @@ impl Inner {
     }
 
     /// Reads the person of a refresh.
-    pub(super) async fn read_answer(
+    pub(in crate::upstream) async fn read_answer(
         &self,
         provider: &Arc<Provider>,
         session: &UpstreamSession,
@@ -80,8 +80,12 @@ impl Inner {
         if nonce.is_some() && nonce != session.tokens.nonce.as_deref() {
             return About::SomebodyElse("the nonce of another login");
         }
+        let access_token = match answer.access_token() {
+            Ok(access_token) => access_token,
+            Err(reason) => return About::CannotTell(reason),
+        };
         let before = Some(&session.person);
-        let read = self.read_person(provider, answer, &identity, before).await;
+        let read = self.read_person(provider, access_token, &identity, before).await;
         let taken_over = read.taken_over;
         if taken_over.is_empty() {
             return About::SamePerson(read.person);
@@ -110,9 +114,12 @@ impl Inner {
         let plan = &self.config.claims;
         let last = session.tokens.id_token.as_deref().and_then(payload).unwrap_or_default();
         let sub = last.get("sub").and_then(Value::as_str).unwrap_or_default();
-        let access_token = answer.response.access_token().secret();
+        let access_token = match answer.access_token() {
+            Ok(access_token) => access_token,
+            Err(reason) => return About::CannotTell(reason),
+        };
         let userinfo = if plan.sources.contains(&ClaimSource::Userinfo) {
-            self.userinfo(provider, access_token, sub).await
+            self.userinfo(provider, access_token, sub).await.userinfo
         } else {
             Userinfo::NotAsked
         };
@@ -135,7 +142,7 @@ impl Inner {
         let access_token = access_token.as_ref();
         let tells_nothing = userinfo == Userinfo::TellsNothing;
         let rests_on_old = tells_nothing || claims::rests_on(&last, plan, access_token, &userinfo);
-        let told_at = last.get("iat").and_then(Value::as_i64).unwrap_or_default();
+        let told_at = last.get("iat").and_then(time_of).unwrap_or_default();
         let age = self.clock.now().since(Timestamp::from_unix(told_at));
         if !plan.read_by_rules.is_empty() && rests_on_old && age >= self.recheck.max_without_refresh
         {

@@ -23,7 +23,10 @@ async fn an_id_token_is_judged_by_the_clock_with_a_minute_of_tolerance() {
         ("valid from no time", json!({ "nbf": "soon" }), false),
         ("issued 59 s from now", json!({ "iat": now + 59 }), true),
         ("issued 61 s from now", json!({ "iat": now + 61 }), false),
-        ("for two, to us", json!({ "aud": ["portcullis", "x"], "azp": "portcullis" }), false),
+        // OpenID Connect Core §3.1.3.7: others may be named beside us, when `azp` says that it is for us.
+        ("for two, to us", json!({ "aud": ["portcullis", "x"], "azp": "portcullis" }), true),
+        ("for two, to the other", json!({ "aud": ["portcullis", "x"], "azp": "x" }), false),
+        ("for two, to nobody", json!({ "aud": ["portcullis", "x"] }), false),
         ("for us, to us", json!({ "azp": "portcullis" }), true),
         ("without expiry", json!({ "exp": null }), false),
     ] {

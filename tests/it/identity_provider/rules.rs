@@ -251,6 +251,7 @@ async fn an_unverified_address_escapes_no_deny() {
         (json!({ "email": "a@good.example", "email_verified": "true" }), without_read),
         (json!({ "email": "a@good.example" }), without_read),
         (json!({ "email": "a@contractors.example.", "email_verified": true }), without_read),
+        (json!({ "email": ["a@good.example"], "email_verified": true }), without_read),
         (
             json!({ "email": format!("{}@good.example", "a".repeat(300)), "email_verified": true }),
             without_read,

@@ -1,5 +1,6 @@
 //! A13: userinfo that lies, refuses, or speaks in another form.
 
+use portcullis::demo::ChangeText;
 use serde_json::{Value, json};
 
 use super::{HOUR, MINUTE, ask_again, assert_bridged, assert_fresh};
@@ -22,7 +23,7 @@ async fn userinfo_that_cannot_be_trusted_or_had_tells_nothing() {
         (401, json!({ "error": "invalid_token" }).to_string()),
         (429, about_alice.clone()),
         (500, about_alice),
-        (200, signed), // a JWT where JSON was asked for
+        (200, signed), // a signed one says whom it is from and for (OpenID Connect Core §5.3.2)
         (200, "<html>".to_owned()),
         (200, json!({ "sub": "demo-bob", "roles": ["Admin"] }).to_string()),
         (200, json!({ "roles": ["Admin"] }).to_string()),
@@ -242,4 +243,75 @@ async fn nobody_is_sent_to_sign_in_again_for_what_no_rule_reads() {
     let (client, tokens) = app.tokens_of("alice").await;
     app.advance(9 * HOUR);
     assert_fresh(&Tokens::of(&client.refresh(&tokens.refresh_token).await));
+}
+
+fn unsigned(jwt: &str) -> String {
+    format!("{}.", jwt.rsplit_once('.').unwrap().0)
+}
+
+fn changed(jwt: &str) -> String {
+    let (signed, signature) = jwt.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { "B" } else { "A" };
+    format!("{signed}.{first}{}", &signature[1..])
+}
+
+#[tokio::test]
+async fn signed_userinfo_is_verified_and_read() {
+    type Change = (fn(&mut Value), Option<ChangeText>);
+    let app = TestApp::with(from_userinfo()).await;
+    let client = app.client().await;
+    let cases: [(&str, Change, bool); 16] = [
+        ("as it should be", (|_| (), None), true),
+        ("for several", (|claims| claims["aud"] = json!(["x", "portcullis"]), None), true),
+        (
+            "with times",
+            (|claims| (claims["exp"], claims["iat"]) = (1_900_000_000.into(), 1.into()), None),
+            true,
+        ),
+        ("as a text of JSON", (|_| (), Some(|jwt| format!("\"{jwt}\""))), true),
+        ("with an end of line", (|_| (), Some(|jwt| format!("{jwt}\n"))), true),
+        (
+            "of another issuer",
+            (|claims| claims["iss"] = "https://other.example".into(), None),
+            false,
+        ),
+        ("of no issuer", (|claims| claims["iss"] = Value::Null, None), false),
+        ("for another client", (|claims| claims["aud"] = "another".into(), None), false),
+        ("for nobody", (|claims| claims["aud"] = Value::Null, None), false),
+        ("about somebody else", (|claims| claims["sub"] = "demo-bob".into(), None), false),
+        ("about nobody", (|claims| claims["sub"] = Value::Null, None), false),
+        ("that has expired", (|claims| claims["exp"] = 1_000_000_000.into(), None), false),
+        ("not valid yet", (|claims| claims["nbf"] = 1_900_000_000.into(), None), false),
+        ("whose signature was changed", (|_| (), Some(changed)), false),
+        ("whose signature was taken off", (|_| (), Some(unsigned)), false),
+        ("that is encrypted", (|_| (), Some(|_| "e30.a.b.c.d".to_owned())), false),
+    ];
+    for (what, (claims, text), works) in cases {
+        app.idp.misbehave(|how| {
+            how.signed_userinfo = Some(claims);
+            how.change_text = text.map(|change| ("/userinfo", change));
+        });
+        let answer = client.authorize("alice", &[]).await;
+        assert_eq!(answer.status == 303, works, "userinfo {what}: {}", answer.status);
+    }
+    // Keys rotate for userinfo as they do for ID tokens.
+    app.idp.misbehave(|how| {
+        how.signed_userinfo = Some(|_| ());
+        how.change_text = None;
+    });
+    let tokens = client.sign_in("alice").await;
+    app.idp.misbehave(|how| how.keys = portcullis::demo::KeyUse::Next);
+    let tokens = ask_again(&app, &client, &tokens).await;
+    assert_fresh(&tokens);
+    app.idp.misbehave(|how| {
+        how.signed_userinfo = Some(|claims| claims["roles"] = json!(["User"]));
+    });
+    assert_eq!(ask_again(&app, &client, &tokens).await.scope, "create:todos");
+    // One by an algorithm with a shared secret, or by none, is nobody's word.
+    for alg in ["HS256", "none"] {
+        let told = json!({ "iss": app.idp.issuer(), "aud": "portcullis", "sub": "demo-alice", "roles": ["Admin"] });
+        let told = app.idp.sign("JWT", &told, Some(alg)).unwrap();
+        app.idp.misbehave(|how| how.userinfo_answer = Some((200, told)));
+        client.authorize("alice", &[]).await.assert_page(403);
+    }
 }

@@ -283,6 +283,9 @@ async fn zitadel_names_roles_as_keys_and_the_address_in_userinfo() {
                 .map(|role| (role.as_str().unwrap().to_owned(), json!({ "1": "acme.example" })))
                 .collect::<serde_json::Map<_, _>>()
                 .into();
+            // Zitadel names its project beside the client.
+            claims["aud"] = json!([claims["aud"].as_str().unwrap(), "291820000000000001"]);
+            claims["azp"] = claims["aud"][0].clone();
         }),
         change_userinfo: Some(|claims| without(claims, &["roles", "groups"])),
         ..Misbehaviour::default()

@@ -1,0 +1,38 @@
+//! The provider's keys as it publishes them (RFC 7517 §5): keys of a kind that we do not know are left out.
+
+use axum::http::Response;
+use serde_json::Value;
+
+use super::provider_key::ProviderKey;
+use super::values::{object_of, other_than_json};
+
+/// A set of keys.
+pub(super) struct KeySet {
+    pub(super) keys: Vec<ProviderKey>,
+    /// What is not as it should be, and does no harm.
+    pub(super) tolerated: Vec<String>,
+}
+
+impl KeySet {
+    /// Reads an answer. The error completes a sentence about the keys.
+    pub(super) fn read(response: &Response<Vec<u8>>) -> Result<Self, String> {
+        let set = object_of(response.body())?;
+        let listed = match set.get("keys") {
+            Some(Value::Array(listed)) => listed,
+            None | Some(Value::Null) => return Err("keys is missing".to_owned()),
+            Some(_) => return Err("keys is not a list".to_owned()),
+        };
+        let keys: Vec<ProviderKey> =
+            listed.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
+        let mut tolerated = Vec::new();
+        if let Some(other) = other_than_json(response.headers()) {
+            tolerated.push(format!("the content type is {other}"));
+        }
+        let unread = listed.len() - keys.len();
+        if unread > 0 {
+            let all = listed.len();
+            tolerated.push(format!("{unread} of {all} keys are of a kind that is not known here"));
+        }
+        Ok(Self { keys, tolerated })
+    }
+}

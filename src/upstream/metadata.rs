@@ -1,0 +1,227 @@
+//! What the provider says of itself (OpenID Connect Discovery §3): what is read is checked, and named when
+//! it is wrong; the rest may be anything.
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::endpoints::{Asker, ENDPOINTS, carriage, remedy};
+
+/// The members that are read.
+#[derive(Clone, Debug)]
+pub(super) struct Metadata {
+    pub(super) issuer: String,
+    pub(super) authorization_endpoint: Url,
+    pub(super) token_endpoint: Url,
+    pub(super) userinfo_endpoint: Option<Url>,
+    pub(super) jwks_uri: Url,
+    pub(super) revocation_endpoint: Option<Url>,
+    pub(super) scopes_supported: Vec<String>,
+    pub(super) token_endpoint_auth_methods_supported: Vec<String>,
+    /// Callbacks carry `iss` (RFC 9207 §3).
+    pub(super) sends_iss: bool,
+    pub(super) end_session_endpoint: Option<String>,
+    pub(super) ping_end_session_endpoint: Option<String>,
+    /// What is not as it should be, and does no harm.
+    pub(super) tolerated: Vec<String>,
+}
+
+/// Members that the standard requires and nobody here reads.
+const UNREAD: [&str; 3] = [
+    "response_types_supported",
+    "subject_types_supported",
+    "id_token_signing_alg_values_supported",
+];
+
+/// A member that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member} {what}")]
+pub(super) struct Odd {
+    pub(super) member: &'static str,
+    what: &'static str,
+    /// What an administrator can do, where there is something.
+    pub(super) remedy: Option<&'static str>,
+}
+
+fn odd(member: &'static str, what: &'static str) -> Odd {
+    Odd { member, what, remedy: None }
+}
+
+impl Odd {
+    /// Whether it is a place that sign-ins need.
+    pub(super) fn is_endpoint(&self) -> bool {
+        ENDPOINTS.iter().any(|(name, _)| *name == self.member)
+    }
+
+    /// What is wrong, and what can be done.
+    pub(super) fn with_remedy(&self) -> String {
+        let remedy = self.remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        format!("{self}{remedy}")
+    }
+}
+
+impl Metadata {
+    /// Reads a document; `reads_userinfo` says whether anything is asked there.
+    pub(super) fn read(
+        document: &Map<String, Value>,
+        reads_userinfo: bool,
+        allow_http: bool,
+    ) -> Result<Self, Odd> {
+        let mut reader = Reader { document, allow_http, tolerated: Vec::new() };
+        let issuer = match reader.member("issuer") {
+            Some(Value::String(issuer)) => issuer.clone(),
+            Some(_) => return Err(odd("issuer", "is not a text")),
+            None => return Err(odd("issuer", "is missing")),
+        };
+        let authorization_endpoint = reader.required("authorization_endpoint")?;
+        let token_endpoint = reader.required("token_endpoint")?;
+        let jwks_uri = reader.required("jwks_uri")?;
+        let userinfo_endpoint = match reader.optional("userinfo_endpoint") {
+            Err(odd) if reads_userinfo => return Err(odd),
+            Err(odd) => {
+                reader.tolerated.push(odd.to_string());
+                None
+            }
+            Ok(url) => url,
+        };
+        let revocation_endpoint = reader.lenient("revocation_endpoint");
+        let iss = "authorization_response_iss_parameter_supported";
+        let sends_iss = match reader.member(iss) {
+            None => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(Value::String(text)) if text == "true" || text == "false" => {
+                reader.tolerated.push(format!("{iss} is a text"));
+                text == "true"
+            }
+            // Whether a callback without `iss` is a forgery hangs on it.
+            Some(_) => return Err(odd(iss, "is neither true nor false")),
+        };
+        let scopes_supported = reader.texts("scopes_supported");
+        let methods = reader.texts("token_endpoint_auth_methods_supported");
+        let mut place = |name| reader.lenient(name).map(|url| url.to_string());
+        let end_session_endpoint = place("end_session_endpoint");
+        let ping_end_session_endpoint = place("ping_end_session_endpoint");
+        for name in UNREAD {
+            if reader.member(name).is_none() {
+                reader.tolerated.push(format!("{name} is missing"));
+            } else {
+                reader.texts(name);
+            }
+        }
+        Ok(Self {
+            issuer,
+            authorization_endpoint,
+            token_endpoint,
+            userinfo_endpoint,
+            jwks_uri,
+            revocation_endpoint,
+            scopes_supported,
+            token_endpoint_auth_methods_supported: methods,
+            sends_iss,
+            end_session_endpoint,
+            ping_end_session_endpoint,
+            tolerated: reader.tolerated,
+        })
+    }
+
+    /// The endpoint that this member names, of those that sign-ins need.
+    pub(super) fn endpoint(&self, member: &str) -> Option<&Url> {
+        match member {
+            "authorization_endpoint" => Some(&self.authorization_endpoint),
+            "token_endpoint" => Some(&self.token_endpoint),
+            "jwks_uri" => Some(&self.jwks_uri),
+            "userinfo_endpoint" => self.userinfo_endpoint.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
+    pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), &'static str> {
+        match iss {
+            Some(iss) if iss == self.issuer => Ok(()),
+            Some(_) => Err("iss of the callback is wrong"),
+            None if self.sends_iss => Err("iss of the callback is missing"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Reader<'a> {
+    document: &'a Map<String, Value>,
+    allow_http: bool,
+    tolerated: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// A member; null is none.
+    fn member(&self, name: &str) -> Option<&'a Value> {
+        self.document.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A place that we may go to; an empty text is none.
+    fn optional(&mut self, name: &'static str) -> Result<Option<Url>, Odd> {
+        match self.member(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => {
+                self.tolerated.push(format!("{name} is empty"));
+                Ok(None)
+            }
+            Some(Value::String(text)) => {
+                let url = Url::parse(text).map_err(|_| odd(name, "is not a URL"))?;
+                // Where people are signed out, their browsers go too.
+                let known = ENDPOINTS.iter().find(|(known, _)| *known == name);
+                let asker = known.map_or(
+                    if name.ends_with("end_session_endpoint") {
+                        Asker::Browser
+                    } else {
+                        Asker::Server
+                    },
+                    |(_, asker)| *asker,
+                );
+                if carriage(&url, asker, self.allow_http).is_none() {
+                    let remedy = Some(remedy(&url, asker));
+                    return Err(Odd { remedy, ..odd(name, "is not https") });
+                }
+                Ok(Some(url))
+            }
+            Some(_) => Err(odd(name, "is not a text")),
+        }
+    }
+
+    fn required(&mut self, name: &'static str) -> Result<Url, Odd> {
+        self.optional(name)?.ok_or_else(|| odd(name, "is missing"))
+    }
+
+    /// A place that we can do without.
+    fn lenient(&mut self, name: &'static str) -> Option<Url> {
+        match self.optional(name) {
+            Ok(url) => url,
+            Err(odd) => {
+                self.tolerated.push(odd.to_string());
+                None
+            }
+        }
+    }
+
+    /// A list of texts; one text is a list of its words.
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        match self.member(name) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => {
+                let texts: Vec<String> =
+                    items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
+                if texts.len() < items.len() {
+                    self.tolerated.push(format!("{name} does not list texts alone"));
+                }
+                texts
+            }
+            Some(Value::String(text)) => {
+                self.tolerated.push(format!("{name} is not a list"));
+                text.split_whitespace().map(str::to_owned).collect()
+            }
+            Some(_) => {
+                self.tolerated.push(format!("{name} is not a list"));
+                Vec::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A JWT that the provider has signed (RFC 7515 §3.1): ID tokens, userinfo, and the messages it sends by
+//! itself are read by the same reader, with the same keys and the same algorithms.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openidconnect::JsonWebKey as _;
+use openidconnect::core::CoreJwsSigningAlgorithm as Alg;
+use serde_json::{Map, Value};
+
+use super::Inner;
+use super::provider::Provider;
+use super::provider_key::{ACCEPTED, ProviderKey};
+use super::values::Claims;
+
+/// A JWT in its parts. Nothing is verified yet.
+pub(super) struct Signed<'a> {
+    pub(super) alg: Alg,
+    /// The header's `typ`.
+    pub(super) typ: Option<String>,
+    kid: Option<String>,
+    message: &'a str,
+    payload: &'a str,
+    signature: Vec<u8>,
+}
+
+/// Why the claims of a JWT are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SignedRefused {
+    /// It is not one that we read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// No key of the provider has signed it.
+    #[error("{0}")]
+    Forged(String),
+    /// The provider's newest keys cannot be had now.
+    #[error("the provider's keys cannot be had: {0}")]
+    KeysUnavailable(String),
+}
+
+impl<'a> Signed<'a> {
+    /// Takes a JWT apart.
+    pub(super) fn parse(jwt: &'a str) -> Result<Self, SignedRefused> {
+        let unreadable = |reason: &str| SignedRefused::Unreadable(reason.to_owned());
+        let parts: Vec<&str> = jwt.split('.').collect();
+        let (header, payload, signature) = match parts.as_slice() {
+            [header, payload, signature] => (*header, *payload, *signature),
+            [_, _, _, _, _] => {
+                return Err(unreadable(
+                    "it is encrypted (JWE): switch encryption off for this client",
+                ));
+            }
+            _ => return Err(unreadable("it is not a signed JWT")),
+        };
+        let decode = |part: &str, what: &str| {
+            let decoded = URL_SAFE_NO_PAD.decode(part);
+            decoded.map_err(|_| unreadable(&format!("its {what} is not base64url")))
+        };
+        let header: Map<String, Value> = serde_json::from_slice(&decode(header, "header")?)
+            .map_err(|_| unreadable("its header is not a JSON object"))?;
+        let text = |name: &str| match header.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(unreadable(&format!("{name} in its header is not a text"))),
+        };
+        let alg = algorithm(&text("alg")?.unwrap_or_default())?;
+        // RFC 7515 §4.1.11: what we do not know, and must, is a reason to refuse.
+        if header.contains_key("crit") {
+            let reason = "its header has crit, which names extensions that we do not know";
+            return Err(SignedRefused::Forged(reason.to_owned()));
+        }
+        if text("cty")?.is_some_and(|cty| cty.eq_ignore_ascii_case("JWT")) {
+            return Err(unreadable("it holds another JWT"));
+        }
+        let kid = match header.get("kid") {
+            Some(Value::Number(number)) => Some(number.to_string()),
+            _ => text("kid")?,
+        };
+        Ok(Self {
+            alg,
+            typ: text("typ")?,
+            kid,
+            message: &jwt[..jwt.len() - signature.len() - 1],
+            payload,
+            signature: decode(signature, "signature")?,
+        })
+    }
+
+    /// The claims; to be believed after the signature was verified.
+    pub(super) fn claims(&self) -> Result<Claims, String> {
+        let payload = URL_SAFE_NO_PAD.decode(self.payload);
+        let payload = payload.map_err(|_| "its claims are not base64url".to_owned())?;
+        Claims::parse(&payload)
+    }
+
+    /// The one key of the provider that fits.
+    fn key<'p>(&self, provider: &'p Provider) -> Result<&'p ProviderKey, String> {
+        let named: Vec<&ProviderKey> = provider
+            .keys
+            .iter()
+            .filter(|key| {
+                self.kid.is_none() || self.kid.as_deref() == key.key_id().map(|kid| kid.as_str())
+            })
+            .collect();
+        let fitting: Vec<&ProviderKey> =
+            named.iter().copied().filter(|key| key.check(&self.alg).is_ok()).collect();
+        match (fitting.as_slice(), named.as_slice()) {
+            ([key], _) => Ok(key),
+            ([], []) => Err("it is signed by an unknown key".to_owned()),
+            ([], [named, ..]) => {
+                let why = named.check(&self.alg).err().unwrap_or_default();
+                Err(format!("no key of the provider fits: {why}"))
+            }
+            _ => Err("several keys of the provider fit, and it names none".to_owned()),
+        }
+    }
+
+    fn verify(&self, provider: &Provider) -> Result<(), String> {
+        self.key(provider)?
+            .verify_signature(&self.alg, self.message.as_bytes(), &self.signature)
+            .map_err(|error| format!("its signature: {error}"))
+    }
+}
+
+/// An algorithm by its name in a header; one of those that prove something.
+fn algorithm(name: &str) -> Result<Alg, SignedRefused> {
+    let alg = serde_json::from_value::<Alg>(name.into()).ok();
+    alg.filter(|alg| ACCEPTED.contains(alg)).ok_or_else(|| {
+        let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+        let named: String = name.chars().filter(plain).take(16).collect();
+        SignedRefused::Forged(format!(
+            "it is signed with {named}, which proves nothing to us: choose RS256 or ES256 for this client"
+        ))
+    })
+}
+
+impl Inner {
+    /// The claims of a JWT that the provider has signed; asks for its keys again when none at hand fits.
+    pub(super) async fn signed_claims(
+        &self,
+        provider: &Arc<Provider>,
+        signed: &Signed<'_>,
+    ) -> Result<Claims, SignedRefused> {
+        if let Err(cause) = signed.verify(provider) {
+            // The provider may have rotated its keys since we last looked.
+            let renewed = self.with_new_keys(provider).await;
+            let renewed = renewed.map_err(SignedRefused::KeysUnavailable)?;
+            let renewed = renewed.ok_or(SignedRefused::Forged(cause))?;
+            signed.verify(&renewed).map_err(SignedRefused::Forged)?;
+        }
+        signed.claims().map_err(SignedRefused::Unreadable)
+    }
+
+    /// Whether `iss` names our provider.
+    pub(super) fn check_issuer(&self, claims: &Claims) -> Result<(), String> {
+        let known = self.is_our_issuer(&claims.required_text("iss")?);
+        if known { Ok(()) } else { Err("iss is another issuer".to_owned()) }
+    }
+
+    /// Whether this is our provider's issuer, in one of its spellings.
+    pub(super) fn is_our_issuer(&self, issuer: &str) -> bool {
+        issuer == self.config.issuer || self.config.preset.issuer_aliases.contains(&issuer)
+    }
+}

@@ -1,0 +1,207 @@
+//! Values in what a provider sends: strict in their meaning, patient in their form. An error names the
+//! member that it is about.
+
+use std::fmt;
+
+use axum::http::{HeaderMap, header};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+/// Longest piece of an answer that is shown to an administrator.
+const MAX_SHOWN: usize = 256;
+
+/// A text of the provider as it may be shown or logged.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// The JSON object of an answer, whatever its content type says; some begin with a byte order mark.
+pub(super) fn object_of(body: &[u8]) -> Result<Map<String, Value>, String> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("it is not a JSON object".to_owned()),
+        Err(_) => Err("it is not JSON".to_owned()),
+    }
+}
+
+/// The media type of an answer, where it is another than JSON.
+pub(super) fn other_than_json(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    let bare = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = bare == "application/json" || bare.ends_with("+json");
+    (!is_json).then(|| shown(&bare))
+}
+
+/// The claims of a JWT, or of userinfo.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// Reads a payload. What cannot even be held, such as a number beyond all bounds, is named.
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice::<Members>(payload).map(|members| Self(members.0)).map_err(|error| {
+            let reason = error.to_string();
+            let at = reason.find(" at line ").unwrap_or(reason.len());
+            format!("its claims cannot be read: {}", &reason[..at])
+        })
+    }
+
+    /// All of them.
+    pub(super) fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+
+    /// A claim; null is none.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(format!("{name} is not a text")),
+        }
+    }
+
+    pub(super) fn required_text(&self, name: &str) -> Result<String, String> {
+        self.text(name)?.ok_or_else(|| format!("{name} is missing"))
+    }
+
+    /// A time in Unix seconds. Some providers write fractions, or texts as in RFC 3339.
+    pub(super) fn time(&self, name: &str) -> Result<Option<i64>, String> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => match time_of(value) {
+                Some(time) => Ok(Some(time)),
+                None => Err(format!("{name} is not a time")),
+            },
+        }
+    }
+
+    pub(super) fn required_time(&self, name: &str) -> Result<i64, String> {
+        self.time(name)?.ok_or_else(|| format!("{name} is missing"))
+    }
+
+    /// Whom it is for.
+    pub(super) fn audiences(&self) -> Result<Vec<&str>, String> {
+        let odd = || "aud is neither a text nor a list of texts".to_owned();
+        match self.get("aud") {
+            None => Err("aud is missing".to_owned()),
+            Some(Value::String(one)) => Ok(vec![one]),
+            Some(Value::Array(all)) => all.iter().map(|one| one.as_str().ok_or_else(odd)).collect(),
+            Some(_) => Err(odd()),
+        }
+    }
+}
+
+impl From<Map<String, Value>> for Claims {
+    fn from(members: Map<String, Value>) -> Self {
+        Self(members)
+    }
+}
+
+/// A time in Unix seconds; what lies beyond 64 bits is as late, or as early, as can be.
+pub(super) fn time_of(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            #[expect(clippy::cast_possible_truncation, reason = "beyond 64 bits it is the bound")]
+            number.as_f64().map(|seconds| seconds.floor() as i64)
+        }),
+        Value::String(text) => {
+            chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp())
+        }
+        _ => None,
+    }
+}
+
+/// An object whose reading fails with the name of the member that it fails at.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Map::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let value = map.next_value::<Value>().map_err(|error| {
+                        serde::de::Error::custom(format!("{}: {error}", shown(&name)))
+                    })?;
+                    members.insert(name, value);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_time_is_read_in_each_form_it_comes_in() {
+        for (value, expected) in [
+            (json!(1_795_219_200), Some(1_795_219_200)),
+            (json!(1_795_219_200.75), Some(1_795_219_200)),
+            (json!(-0.5), Some(-1)),
+            (json!(1e300), Some(i64::MAX)),
+            (json!(-1e300), Some(i64::MIN)),
+            (json!(u64::MAX), Some(i64::MAX)),
+            (json!("2026-11-21T00:00:00Z"), Some(1_795_219_200)),
+            (json!("2026-11-21T09:00:00.5+09:00"), Some(1_795_219_200)),
+            (json!("1795219200"), None),
+            (json!("soon"), None),
+            (json!(true), None),
+            (json!([1]), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(time_of(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn claims_that_cannot_be_held_are_named() {
+        for (payload, said) in [
+            (
+                "{\"sub\":\"a\",\"iat\":1e400}",
+                "its claims cannot be read: iat: number out of range",
+            ),
+            ("{\"deep\":[{\"x\":-1e999}]}", "its claims cannot be read: deep: number out of range"),
+            ("[1]", "its claims cannot be read: invalid type: sequence, expected a JSON object"),
+            ("{\"a\":1", "its claims cannot be read: EOF while parsing an object"),
+            ("", "its claims cannot be read: EOF while parsing a value"),
+        ] {
+            assert_eq!(Claims::parse(payload.as_bytes()).unwrap_err(), said, "{payload}");
+        }
+        assert!(Claims::parse(b"{\"sub\":\"a\",\"n\":1e300}").is_ok());
+    }
+
+    #[test]
+    fn an_answer_is_an_object_whatever_its_type_says() {
+        assert!(object_of(b"\xef\xbb\xbf {\"a\":1} \n").is_ok());
+        assert_eq!(object_of(b"[]").unwrap_err(), "it is not a JSON object");
+        assert_eq!(object_of(b"<html>").unwrap_err(), "it is not JSON");
+        let typed = |text: &str| {
+            other_than_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, text.parse().unwrap())]))
+        };
+        for json in
+            ["application/json", "Application/JSON; charset=utf-8", "application/jwk-set+json"]
+        {
+            assert_eq!(typed(json), None, "{json}");
+        }
+        assert_eq!(typed("text/html; charset=utf-8").as_deref(), Some("text/html"));
+        assert_eq!(other_than_json(&HeaderMap::new()), None);
+    }
+}
