@@ -35,6 +35,7 @@ async fn an_https_provider_is_asked_through_a_tunnel_and_proves_itself_at_its_en
     let issuer = app.idp.issuer().to_owned();
     let config = app.config_text().replace(&issuer, "https://idp.example");
     app.idp.misbehave(|how| {
+        how.callback_iss = Some("https://idp.example".to_owned());
         how.change_discovery = Some(|document| {
             for (_, value) in document.as_object_mut().unwrap() {
                 let Some(text) = value.as_str().filter(|text| text.starts_with("http://")) else {
