@@ -49,6 +49,9 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What is shown of a secret.
+const MASK: &str = "********";
+
 /// The tree and its history.
 pub(super) struct Reader {
     root: Value,
@@ -184,12 +187,16 @@ impl Reader {
         }
     }
 
-    pub(super) fn show(&mut self, key: &str, value: impl Into<String>, present: bool) {
+    pub(super) fn show(&mut self, key: &str, value: impl Into<Value>, present: bool) {
         let origin = match (self.from_env.get(key), present) {
             (Some(variable), _) => variable.clone(),
             (None, true) => self.file.clone().unwrap_or_else(|| "file".to_owned()),
             (None, false) => "default".to_owned(),
         };
+        self.shown_from(key, value, origin);
+    }
+
+    fn shown_from(&mut self, key: &str, value: impl Into<Value>, origin: String) {
         if !self.shown.iter().any(|line| line.key == key) {
             self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
         }
@@ -206,7 +213,7 @@ impl Reader {
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.value(key)? {
             Value::String(text) => {
-                self.show(key, format!("{text:?}"), true);
+                self.show(key, text.as_str(), true);
                 Some(text)
             }
             other => {
@@ -237,7 +244,7 @@ impl Reader {
                 default
             }
         };
-        self.show(key, flag.to_string(), value.is_some());
+        self.show(key, flag, value.is_some());
         flag
     }
 
@@ -259,7 +266,9 @@ impl Reader {
             self.problem(key, shown, "is out of range", remedy);
             return default;
         };
-        self.show(key, number.to_string(), value.is_some());
+        let shown = number.to_string();
+        let shown = shown.parse::<i64>().map_or(Value::String(shown), Value::Integer);
+        self.show(key, shown, value.is_some());
         number
     }
 
@@ -294,7 +303,7 @@ impl Reader {
             Some(_) => format!("{}s", duration.as_secs()),
             None => default.to_owned(),
         };
-        self.show(key, format!("{text:?}"), value.is_some());
+        self.show(key, text, value.is_some());
         duration
     }
 
@@ -316,7 +325,7 @@ impl Reader {
             self.wrong_type(key, &value, "a list of texts", "write [\"one\", \"two\"]");
             return None;
         };
-        self.show(key, format!("{list:?}"), true);
+        self.show(key, list.clone(), true);
         Some(list)
     }
 
@@ -336,7 +345,16 @@ impl Reader {
         env: &BTreeMap<String, String>,
     ) -> Option<SecretText> {
         let value = self.value(key)?;
-        self.show(key, "\"********\"", true);
+        let named = match &value {
+            Value::Table(table) => ["env", "file"].into_iter().find_map(|kind| {
+                table.get(kind).and_then(Value::as_str).map(|name| format!("{kind} {name}"))
+            }),
+            _ => None,
+        };
+        match named {
+            Some(origin) => self.shown_from(key, MASK, origin),
+            None => self.show(key, MASK, true),
+        }
         match &value {
             Value::String(text) => {
                 if !self.from_env.contains_key(key) {

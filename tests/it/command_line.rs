@@ -43,6 +43,82 @@ async fn a_wrong_configuration_is_explained_all_at_once_and_nothing_starts() {
 }
 
 #[tokio::test]
+async fn what_config_show_prints_is_toml_and_says_what_was_written() {
+    let place = crate::harness::database::Database::new().await;
+    let example = std::fs::read_to_string("portcullis.example.toml").unwrap();
+    let ours = r##"
+public_url = "https://mcp.example.com"
+listen     = "127.0.0.1:8765"
+
+[upstream]
+provider      = "okta"
+domain        = "acme.okta.com"
+client_id     = "0oa1"
+client_secret = { env = "OKTA_CLIENT_SECRET" }
+
+[upstream.authorize_params]
+acr_values = "urn:x \"y\""
+
+[[resource]]
+path   = "/mcp"
+name   = "To-do 'list' \u202e \\ \u00e9"
+target = "http://127.0.0.1:9000/"
+scopes = { "a:b" = "One, = \"two\"", "c" = "#no comment" }
+
+[[resource.rule]]
+roles = ["Admin # one"]
+allow = ["a:b"]
+
+[resource.tools]
+"purge.all" = ["c"]
+
+[[resource]]
+path   = "/two"
+target = "http://127.0.0.1:9001/"
+scopes = ["x"]
+
+[limits]
+registrations_per_hour = 7
+"##;
+    let env = [
+        ("OKTA_CLIENT_SECRET", "a-canary"),
+        ("PORTCULLIS_SECRET_KEY", "canary-0123456789012345678901234567890"),
+    ];
+    let mut seen = 0;
+    for (name, written) in [("example.toml", example.as_str()), ("ours.toml", ours)] {
+        std::fs::write(place.folder.join(name), written).unwrap();
+        let ran = run(&place.folder, &["config", "show", "--config", name], &env);
+        if name == "ours.toml" || ran.status.success() {
+            assert!(ran.status.success(), "{}", text(&ran.stderr));
+            let shown = text(&ran.stdout);
+            let table: toml::Table =
+                shown.parse().unwrap_or_else(|error| panic!("{name}: {error}\n{shown}"));
+            assert!(!shown.contains("a-canary"), "{shown}");
+            seen += 1;
+            if name == "ours.toml" {
+                let two = &table["resource"].as_array().unwrap()[1];
+                assert_eq!(two["path"].as_str(), Some("/two"));
+                let one = &table["resource"].as_array().unwrap()[0];
+                let wrote: toml::Table = ours.parse().unwrap();
+                let wrote = &wrote["resource"].as_array().unwrap()[0];
+                for key in ["path", "name", "scopes", "tools"] {
+                    assert_eq!(one[key], wrote[key], "{shown}");
+                }
+                assert_eq!(one["rule"][0]["roles"], wrote["rule"][0]["roles"], "{shown}");
+                assert_eq!(table["limits"]["registrations_per_hour"].as_integer(), Some(7));
+                let secret = shown.lines().find(|line| line.contains("client_secret")).unwrap();
+                assert!(secret.contains("# env OKTA_CLIENT_SECRET"), "{secret}");
+                let key = shown.lines().find(|line| line.contains("secret_key")).unwrap();
+                assert!(key.contains("PORTCULLIS_SECRET_KEY"), "{key}");
+                let path = shown.lines().find(|line| line.contains("\"/two\"")).unwrap();
+                assert!(path.contains("# ours.toml"), "{path}");
+            }
+        }
+    }
+    assert!(seen >= 1);
+}
+
+#[tokio::test]
 async fn config_show_tells_values_and_origins_and_masks_secrets() {
     let place = Database::new().await;
     write(

@@ -77,7 +77,7 @@ fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
             return None;
         }
         let url = format!("http://{listen}");
-        r.show(KEY, format!("{url:?}"), false);
+        r.show(KEY, url.as_str(), false);
         return PublicUrl::parse_origin(&url).ok();
     };
     PublicUrl::parse_origin(&text)

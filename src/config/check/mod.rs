@@ -161,7 +161,7 @@ fn public_url(r: &mut Reader) -> Option<PublicUrl> {
 fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
     let Some(text) = r.text(key) else {
         if !r.has(key) {
-            r.show(key, format!("\"{default}\""), false);
+            r.show(key, default.to_string(), false);
         }
         return default;
     };
@@ -177,11 +177,11 @@ fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> SecretText {
     const DEFAULT: &str = "sqlite://portcullis.db";
     let text = match r.value(KEY) {
         None => {
-            r.show(KEY, format!("{DEFAULT:?}"), false);
+            r.show(KEY, DEFAULT, false);
             return SecretText::new(DEFAULT);
         }
         Some(Value::String(text)) => {
-            r.show(KEY, format!("{:?}", without_password(&text)), true);
+            r.show(KEY, without_password(&text), true);
             SecretText::new(text)
         }
         Some(_) => match r.secret(KEY, env) {
@@ -240,7 +240,7 @@ fn client_approval(r: &mut Reader) -> ClientApproval {
     let text = r.text(KEY);
     match text.as_deref() {
         None => {
-            r.show(KEY, "\"none\"", false);
+            r.show(KEY, "none", false);
             ClientApproval::None
         }
         Some("none") => ClientApproval::None,
@@ -334,7 +334,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
 fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&str, T)) -> T {
     let Some(text) = r.text(key) else {
         if !r.has(key) {
-            r.show(key, format!("{:?}", default.0), false);
+            r.show(key, default.0, false);
         }
         return default.1;
     };

@@ -12,7 +12,7 @@ pub(super) fn schemes(r: &mut Reader) -> Vec<String> {
     let Some(schemes) = r.texts(KEY) else {
         let known: Vec<String> = KNOWN_SCHEMES.iter().map(|scheme| (*scheme).to_owned()).collect();
         if !r.has(KEY) {
-            r.show(KEY, format!("{known:?}"), false);
+            r.show(KEY, known.clone(), false);
         }
         return known;
     };

@@ -202,7 +202,7 @@ fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
     let value = r.value(key);
     if let Some(Value::Table(table)) = &value {
         let table = table.clone();
-        r.show(key, table.to_string().trim().replace('\n', ", "), true);
+        r.show(key, table.clone(), true);
         return table
             .iter()
             .filter_map(|(name, words)| {
@@ -262,6 +262,9 @@ pub(super) fn declared_scope(
 /// A table of name = list of scopes that the resource declares.
 pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
     let names = r.names(key);
+    if let Some(table @ Value::Table(_)) = r.value(key) {
+        r.show(key, table, true);
+    }
     let mut tools = BTreeMap::new();
     for name in names {
         let at = format!("{key}.{name}");
@@ -277,7 +280,6 @@ pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<
             r.wrong_type(&at, &value, "a list of scopes", "write [\"scope\"]");
             continue;
         };
-        r.show(&at, format!("{list:?}"), true);
         let scopes =
             list.iter().filter_map(|name| declared_scope(r, &at, name, declared)).collect();
         tools.insert(name, scopes);
@@ -322,6 +324,9 @@ fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
         clients: exactly("clients"),
         claims: BTreeMap::new(),
     };
+    if let Some(table @ Value::Table(_)) = r.value(&at("claim")) {
+        r.show(&at("claim"), table, true);
+    }
     for path in r.names(&at("claim")) {
         let value = match r.value(&at("claim")) {
             Some(Value::Table(table)) => table.get(&path).cloned(),

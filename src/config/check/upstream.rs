@@ -255,12 +255,12 @@ fn authorize_params(r: &mut Reader, preset: Option<&Preset>) -> Vec<(String, Str
     const KEY: &str = "upstream.authorize_params";
     let mut params = Vec::new();
     if let Some(Value::Table(table)) = r.value(KEY) {
+        r.show(KEY, table.clone(), true);
         for (name, value) in &table {
             let at = format!("{KEY}.{name}");
             if OUR_PARAMS.contains(&name.as_str()) {
                 r.problem(&at, None, "is set by Portcullis itself", "take it out");
             } else if let Some(text) = value.as_str() {
-                r.show(&at, format!("{text:?}"), true);
                 params.push((name.clone(), text.to_owned()));
             } else {
                 r.wrong_type(&at, value, "a text", "put it in quotes");
