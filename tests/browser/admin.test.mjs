@@ -32,9 +32,16 @@ async function signInAsAlice(page) {
 
 const clientPage = (id) => `${demo.admin}/client?id=${id}`;
 
+// What ends more than one thing has a page in between.
+const ASKS_FIRST = ["block", "refuse", "delete", "end"];
+
 async function press(action, id) {
   await admin.goto(clientPage(id));
   await admin.locator(`button[value=${action}]`).click();
+  if (ASKS_FIRST.includes(action)) {
+    await admin.waitForURL("**/confirm?**");
+    await admin.locator(`button[value=${action}]`).click();
+  }
   await admin.locator("[role=status]").waitFor();
 }
 
@@ -157,6 +164,11 @@ test("without a mouse: sign in, block a client and unblock it", async () => {
   for (const action of ["block", "unblock"]) {
     await tabTo(page, action === "block" ? () => document.activeElement.value === "block" : () => document.activeElement.value === "unblock");
     await page.keyboard.press("Enter");
+    if (action === "block") {
+      await page.waitForURL("**/confirm?**");
+      await tabTo(page, () => document.activeElement.value === "block");
+      await page.keyboard.press("Enter");
+    }
     await page.waitForURL(`**&done=${action}`);
     await page.locator("[role=status]").waitFor();
   }
@@ -177,6 +189,9 @@ const PAGES = [
   { name: "clients-none", path: "/clients?q=nothing-is-called-so" },
   { name: "client", path: someClient },
   { name: "client-new", path: "/clients/new" },
+  { name: "client-block", path: async (page) => (await someClient(page)).replace("/client?", "/confirm?act=block_client&") },
+  { name: "person-sign-out", path: "/confirm?act=sign_out_person&sub=oidc:demo-aiko-andersson" },
+  { name: "before-a-day", path: "/confirm?act=before&day=2999-01-01" },
   { name: "grants", path: "/grants" },
   { name: "grants-ended", path: "/grants?ended=1" },
   { name: "people", path: "/people" },
@@ -222,6 +237,64 @@ for (const look of looks) {
     await page.locator("main button").click();
     await page.waitForURL(`${demo.url}/account`);
     await readable(page, `account-${called}`);
+    await page.goto(`${demo.url}/account/confirm`);
+    await readable(page, `account-confirm-${called}`);
     await page.context().close();
   });
 }
+
+test("every link on every admin page of a full server leads to a page", async () => {
+  await admin.goto(`${demo.admin}/`);
+  const known = new Set([`${demo.admin}/`]);
+  const waiting = [...known];
+  let pages = 0;
+  while (waiting.length > 0 && pages < 400) {
+    const where = waiting.shift();
+    const answer = await admin.request.get(where, { headers: { accept: "text/html" } });
+    assert.equal(answer.status(), 200, where);
+    pages += 1;
+    if (where.includes("/audit/export")) continue;
+    const html = await answer.text();
+    for (const [, href] of html.matchAll(/href="(\/[^"#]*)/g)) {
+      const url = demo.admin + href.replaceAll("&amp;", "&").replaceAll("&#38;", "&");
+      if (!known.has(url)) {
+        known.add(url);
+        waiting.push(url);
+      }
+    }
+  }
+  assert.ok(pages > 100, `${pages} pages`);
+});
+
+test("on a phone a checkbox keeps its size, and its label stays on a line", async () => {
+  const page = await newPage({ viewport: { width: 390, height: 800 } });
+  await signInAsAlice(page);
+  for (const path of ["/people", "/grants"]) {
+    await page.goto(`${demo.admin}${path}`);
+    const box = await page.locator("input[type=checkbox]").boundingBox();
+    assert.ok(box.width < 30, `${path}: the checkbox is ${box.width} wide`);
+    const label = await page.locator("label.check").boundingBox();
+    assert.ok(label.height < 60, `${path}: the label is ${label.height} high`);
+  }
+  await page.goto(`${demo.admin}/`);
+  const days = await page.locator(".days span").all();
+  assert.equal(days.length, 7);
+  for (const day of days) {
+    const cut = await day.evaluate((span) => span.scrollWidth > span.clientWidth + 1);
+    assert.ok(!cut, `${await day.textContent()} is cut`);
+  }
+  await page.context().close();
+});
+
+test("Deny and Approve are of the same size", async () => {
+  const id = await register(demo, { client_name: "Sizes", redirect_uris: [callback.redirectUri] });
+  for (const viewport of [{ width: 1280, height: 900 }, { width: 390, height: 800 }]) {
+    const page = await newPage({ viewport });
+    await page.goto(authorization(demo, id, callback.redirectUri).url);
+    await page.getByRole("button", { name: "Approve" }).waitFor(); // armed
+    const deny = await page.getByRole("button", { name: "Deny" }).boundingBox();
+    const approve = await page.getByRole("button", { name: "Approve" }).boundingBox();
+    assert.ok(Math.abs(deny.width - approve.width) < 1.5, `${deny.width} and ${approve.width}`);
+    await page.context().close();
+  }
+});
