@@ -139,8 +139,8 @@ async fn people(connection: &mut AnyConnection, storage: &Storage, people: u64, 
         .await
         .unwrap();
         sqlx::query(
-            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at, blocked_at, blocked_by)
-             VALUES ($1, $2, $3, $4, $4, $5, $6)",
+            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at, blocked_at, blocked_by, words_mark)
+             VALUES ($1, $2, $3, $4, $4, $5, $6, 'seed')",
         )
         .bind(&subject)
         .bind(ISSUER)
@@ -151,7 +151,11 @@ async fn people(connection: &mut AnyConnection, storage: &Storage, people: u64, 
         .execute(&mut *transaction)
         .await
         .unwrap();
-        let mut words = vec![first.to_lowercase(), last.to_lowercase()];
+        let mut words = std::collections::BTreeSet::new();
+        for word in [first.to_lowercase(), last.to_lowercase()] {
+            words.extend((3..word.len()).map(|end| word[..end].to_owned()));
+            words.insert(word);
+        }
         words.extend(person.email);
         for word in words {
             sqlx::query("INSERT INTO people_words (word, subject) VALUES ($1, $2)")

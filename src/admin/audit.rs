@@ -9,7 +9,7 @@ use super::clients::{next_page, path_of};
 use super::people_path;
 use super::visit::{Turned, Visit};
 use crate::clock::Timestamp;
-use crate::storage::{AuditFilter, AuditLine, ChainBroken, Verified};
+use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
 use crate::telemetry::audit::EVENTS;
 use crate::web::lists::{Frame, utc_seconds};
 use crate::web::words::words;
@@ -31,7 +31,7 @@ words! {
         find: "Find", "検索";
         none: "No line fits.", "該当する記録はありません。";
         not_a_day: "That is not a day.", "日付が正しくありません。";
-        time: "Time (UTC)", "日時(UTC)";
+        time: "Time", "日時";
         by: "By", "実行者";
         about: "About", "対象";
         detail: "Detail", "詳細";
@@ -65,19 +65,43 @@ words! {
 pub(super) struct Line {
     pub(super) row: AuditLine,
     pub(super) moment: Timestamp,
+    /// Where the links of the line lead.
+    pub(super) person_path: String,
+    pub(super) client_path: String,
+    actor_path: Option<String>,
 }
 
 impl Line {
-    pub(super) fn of(row: AuditLine) -> Self {
-        Self { moment: Timestamp::from_unix(row.at.div_euclid(1000)), row }
-    }
-
-    pub(super) fn client_path(&self) -> String {
-        self.row.client_id.as_deref().map(path_of).unwrap_or_default()
-    }
-
-    pub(super) fn person_path(&self) -> String {
-        self.row.subject.as_deref().map(people_path).unwrap_or_default()
+    /// The lines of a list. Who is stored has a page; who is not (refused at the first sign-in, deleted) is
+    /// in the trail alone.
+    pub(super) async fn of_all(
+        storage: &Storage,
+        rows: Vec<AuditLine>,
+    ) -> Result<Vec<Self>, StorageError> {
+        let subjects: Vec<&str> = rows
+            .iter()
+            .flat_map(|row| row.subject.as_deref().into_iter().chain(admin(row)))
+            .collect();
+        let people = storage.stored_people(&subjects).await?;
+        let ids: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
+        let clients = storage.stored_clients(&ids).await?;
+        let search = |by: &str, value: &str| {
+            let mut query = super::query("/audit");
+            query.append_pair(by, value).finish()
+        };
+        let person = |subject: &str| {
+            if people.contains(subject) { people_path(subject) } else { search("sub", subject) }
+        };
+        let client =
+            |id: &str| if clients.contains(id) { path_of(id) } else { search("client", id) };
+        let line = |row: AuditLine| Self {
+            moment: Timestamp::from_unix(row.at.div_euclid(1000)),
+            person_path: row.subject.as_deref().map(person).unwrap_or_default(),
+            client_path: row.client_id.as_deref().map(client).unwrap_or_default(),
+            actor_path: admin(&row).map(person),
+            row,
+        };
+        Ok(rows.into_iter().map(line).collect())
     }
 
     /// What else is known: `name: value`, one after the other.
@@ -86,7 +110,7 @@ impl Line {
             return self.row.detail.clone();
         };
         let told = |name: &str, value: &serde_json::Value| match value.as_i64() {
-            Some(at) if name.ends_with("_at") || name.ends_with("_from") => {
+            Some(at) if name.ends_with("_at") || name.ends_with("_from") || name == "before" => {
                 utc_seconds(Timestamp::from_unix(at))
             }
             _ => plain(value),
@@ -96,12 +120,14 @@ impl Line {
     }
 
     /// Who did it; an administrator has a page.
-    fn actor(&self) -> (&str, Option<String>) {
-        match self.row.actor.strip_prefix("admin ") {
-            Some(subject) => (&self.row.actor, Some(people_path(subject))),
-            None => (&self.row.actor, None),
-        }
+    fn actor(&self) -> (&str, Option<&str>) {
+        (&self.row.actor, self.actor_path.as_deref())
     }
+}
+
+/// The administrator who did it.
+fn admin(row: &AuditLine) -> Option<&str> {
+    row.actor.strip_prefix("admin ")
 }
 
 /// A value as people read it.
@@ -213,7 +239,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         frame: &frame,
         w,
         events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
-        rows: rows.into_iter().map(Line::of).collect(),
+        rows: Line::of_all(storage, rows).await.map_err(|error| visit.storage(&error))?,
         next,
         head: storage.audit_head().await.map_err(|e| visit.storage(&e))?,
         verified,

@@ -4,14 +4,16 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::confirm;
+use super::grants::Shown as ShownGrant;
 use super::visit::{Action, Turned, Visit};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{
-    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, GrantRow, Selection, Standing,
-    Storage, Verdict,
+    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict,
 };
+use crate::web::in_force::InForceWords;
 use crate::web::lists::Frame;
 use crate::web::params::Params;
 use crate::web::words::words;
@@ -54,7 +56,6 @@ words! {
         connections: "Who connected it", "接続した人";
         person: "Person", "利用者";
         server: "MCP server", "MCPサーバー";
-        scopes: "Scopes", "スコープ";
         nobody: "Nobody at the moment.", "現在はいません。";
         all_connections: "All connections", "すべての接続";
         digest: "Digest of what is decided about", "判断の対象を表すダイジェスト";
@@ -65,7 +66,13 @@ words! {
         trust: "Trust", "信頼する";
         untrust: "Trust no longer", "信頼を解除";
         trust_note: "Trusted: approvals of people are remembered in their browser for 30 days, when they come directly.", "信頼すると、直接開いた場合に限り、利用者の承認がブラウザーに30日間記憶されます。";
-        cannot_trust: "Cannot be trusted: its answers go to a program on a device, which nobody can tell apart from another.", "応答先が端末上のプログラムであり、ほかと区別できないため、信頼できません。";
+        approve_note: "Whoever waits goes on, and nobody waits for this client again.", "待っている人は先へ進み、以後このクライアントの承認待ちはなくなります。";
+        refuse_note: "Whoever waits is told, and what it has ends.", "待っている人に通知し、このクライアントの接続を終了します。";
+        untrust_note: "People are asked for their approval every time again.", "利用者の承認を毎回求めるようになります。";
+        block_note: "Nobody can connect it until it is unblocked. Its connections end at once, open streams included.", "ブロックを解除するまで誰も接続できません。接続は、開いているストリームを含めて直ちに終了します。";
+        unblock_note: "People can connect it again. What has ended stays ended.", "もう一度接続できるようになります。終了したものは元に戻りません。";
+        end_note: "Ends its connections, open streams included. People can connect it again.", "開いているストリームを含めて接続を終了します。利用者はもう一度接続できます。";
+        delete_note: "Removes its registration, and ends its connections. It may register again as a new client.", "登録を削除し、接続を終了します。新しいクライアントとして登録し直すことはできます。";
         block: "Block", "ブロック";
         unblock: "Unblock", "ブロック解除";
         delete: "Delete", "削除";
@@ -174,7 +181,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         storage.browse_clients(&filter, ROWS + 1).await.map_err(|e| visit.storage(&e))?;
     let next = next_page(&mut rows, |last| {
         let after = Storage::page_after_client(&filter, last);
-        form_urlencoded::Serializer::new(String::from("/clients?"))
+        super::query("/clients")
             .append_pair("q", &filter.search)
             .append_pair("standing", &filter.standing)
             .append_pair("after", &after)
@@ -217,7 +224,8 @@ struct OneTemplate<'a> {
     redirect_uris: Vec<String>,
     authenticates: &'static str,
     pretty: String,
-    grants: Vec<GrantRow>,
+    grants: Vec<ShownGrant>,
+    scopes: &'static InForceWords,
     trustable: bool,
 }
 
@@ -269,7 +277,8 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
         authenticates: metadata.as_ref().map_or("", |m| m.token_endpoint_auth_method.as_str()),
         trustable: metadata.as_ref().is_some_and(trustable),
         pretty: pretty(&client.row.metadata),
-        grants: grants.map_err(|e| visit.storage(&e))?,
+        grants: ShownGrant::of_all(&visit, &frame, grants.map_err(|e| visit.storage(&e))?),
+        scopes: InForceWords::of(frame.language),
         client: &client,
     };
     Ok(frame.answer(StatusCode::OK, template.render()))
@@ -302,52 +311,38 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
     let row = storage.client_row(id).await.map_err(|e| visit.storage(&e))?;
     let row = row.ok_or_else(|| visit.missing())?;
     let verdict = match what {
-        "approve" => Some(Verdict::Approve),
-        "refuse" => Some(Verdict::Refuse),
-        "trust" => Some(Verdict::Trust),
-        "untrust" => Some(Verdict::Untrust),
-        "block" => Some(Verdict::Block),
-        "unblock" => Some(Verdict::Unblock),
-        "end" | "delete" => None,
+        "approve" => Verdict::Approve,
+        "trust" => Verdict::Trust,
+        "untrust" => Verdict::Untrust,
+        "unblock" => Verdict::Unblock,
+        "refuse" | "block" | "end" | "delete" => {
+            let asked = confirm::act_on_client(&action, what, id).await?;
+            return Ok(asked.unwrap_or_else(|| match what {
+                "delete" => visit.go("/clients?done=deleted"),
+                _ => visit.go(&format!("{}&done={what}", path_of(id))),
+            }));
+        }
         _ => return Err(visit.missing()),
     };
     // Letting a person go on who waits is the one thing that cuts nobody off and opens nothing old.
     let lets_somebody_go_on =
-        verdict == Some(Verdict::Approve) && row.standing.admission == Admission::Waiting;
+        verdict == Verdict::Approve && row.standing.admission == Admission::Waiting;
     if !lets_somebody_go_on {
         action.needs_fresh_proof(&path_of(id))?;
     }
-    if verdict == Some(Verdict::Trust) {
+    if verdict == Verdict::Trust {
         let metadata = ClientMetadata::from_stored_json(&row.metadata);
         if !metadata.is_ok_and(|metadata| trustable(&metadata)) {
             return Ok(visit.go(&path_of(id)));
         }
     }
-    let now = visit.app.now();
-    match verdict {
-        Some(verdict) => {
-            let event = visit.event(verdict.event());
-            // What opens something is decided about what the administrator has read, and nothing newer.
-            let (by, read) = (visit.by(), Some(action.field("seen")));
-            let decided = storage.decide_client_as_seen(id, verdict, by, read, now, event).await;
-            if matches!(decided, Ok(ClientDecided::OtherClient)) {
-                return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
-            }
-            decided.map(|_| ())
-        }
-        None if what == "delete" => {
-            storage.delete_client(id, now, visit.event("client_deleted")).await.map(|_| ())
-        }
-        None => {
-            let which = Selection::Client(id.to_owned());
-            let because = "ended by an administrator";
-            let event = visit.event("grants_revoked");
-            storage.revoke_grants(&which, because, now, event).await.map(|_| ())
-        }
-    }
-    .map_err(|error| visit.storage(&error))?;
-    if what == "delete" {
-        return Ok(visit.go("/clients?done=deleted"));
+    // What opens something is decided about what the administrator has read, and nothing newer.
+    let (by, read) = (visit.by(), Some(action.field("seen")));
+    let event = visit.event(verdict.event());
+    let decided =
+        storage.decide_client_as_seen(id, verdict, by, read, visit.app.now(), event).await;
+    if decided.map_err(|error| visit.storage(&error))? == ClientDecided::OtherClient {
+        return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
     }
     Ok(visit.go(&format!("{}&done={what}", path_of(id))))
 }

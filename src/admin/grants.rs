@@ -6,11 +6,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::{next_page, path_of};
+use super::confirm;
 use super::visit::{Action, Turned, Visit};
 use crate::clock::Timestamp;
+use crate::config::Config;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
-use crate::storage::{GrantFilter, GrantRow, Selection};
+use crate::storage::{GrantFilter, GrantRow};
+use crate::web::in_force::{InForceWords, OfGrant};
 use crate::web::lists::Frame;
 use crate::web::words::words;
 
@@ -24,7 +27,6 @@ words! {
         person: "Person", "利用者";
         client: "Client", "クライアント";
         server: "MCP server", "MCPサーバー";
-        scopes: "Scopes", "スコープ";
         since: "Since", "開始";
         last_use: "Last use", "最終利用";
         from: "from", "接続元";
@@ -55,15 +57,27 @@ pub(super) struct Shown {
     pub(super) row: GrantRow,
     pub(super) client: Option<String>,
     pub(super) ended: bool,
+    /// What is in force of it, and how old the facts are where they are old.
+    pub(super) in_force: String,
+    pub(super) facts_note: Option<String>,
 }
 
 impl Shown {
-    pub(super) fn of(row: GrantRow, now: Timestamp) -> Self {
+    pub(super) fn of_all(visit: &Visit, frame: &Frame, rows: Vec<GrantRow>) -> Vec<Self> {
+        let (config, now) = (visit.app.config(), visit.app.now());
+        let w = InForceWords::of(frame.language);
+        rows.into_iter().map(|row| Self::of(config, w, row, now)).collect()
+    }
+
+    fn of(config: &Config, w: &'static InForceWords, row: GrantRow, now: Timestamp) -> Self {
+        let in_force = OfGrant::of(config, &row, now);
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
         Self {
             client: DisplayName::of(name).text,
             ended: row.revoked.is_some() || now >= row.expires_at,
+            in_force: in_force.text(w),
+            facts_note: in_force.note(w),
             row,
         }
     }
@@ -78,6 +92,7 @@ impl Shown {
 struct ListTemplate<'a> {
     frame: &'a Frame,
     w: &'static GrantWords,
+    scopes: &'static InForceWords,
     filter: &'a GrantFilter,
     resources: Vec<(&'a str, bool)>,
     rows: Vec<Shown>,
@@ -97,6 +112,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         subject: visit.param("sub").trim().to_owned(),
         resource: visit.param("server").to_owned(),
         ended: !visit.param("ended").is_empty(),
+        before: None,
         after: visit.param("after").to_owned(),
     };
     let now = visit.app.now();
@@ -113,14 +129,15 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         w,
         resources: ids.map(|id| (id, id == filter.resource)).collect(),
         filter: &filter,
-        rows: rows.into_iter().map(|row| Shown::of(row, now)).collect(),
+        scopes: InForceWords::of(frame.language),
+        rows: Shown::of_all(&visit, &frame, rows),
         next,
     };
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
 fn link(filter: &GrantFilter, after: &str) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::from("/grants?"));
+    let mut query = super::query("/grants");
     query
         .append_pair("client", &filter.client_id)
         .append_pair("sub", &filter.subject)
@@ -133,22 +150,18 @@ fn link(filter: &GrantFilter, after: &str) -> String {
 
 /// `POST /grant`: ends one, or all that are older than a day.
 pub(super) async fn act(action: Action) -> Result<Response, Turned> {
-    action.needs_fresh_proof("/grants")?;
     let visit = &action.visit;
+    if action.field("action") == "before" {
+        return Ok(match confirm::act_before(&action, action.field("day")).await? {
+            None => visit.go("/grants?done=not_a_day"),
+            Some(Ok(ended)) => visit.go(&format!("/grants?done={ended}")),
+            Some(Err(asks_first)) => asks_first,
+        });
+    }
+    action.needs_fresh_proof("/grants")?;
     let storage = visit.app.storage();
     let now = visit.app.now();
     let because = "ended by an administrator";
-    if action.field("action") == "before" {
-        let day = chrono::NaiveDate::parse_from_str(action.field("day"), "%Y-%m-%d");
-        let Some(midnight) = day.ok().and_then(|day| day.and_hms_opt(0, 0, 0)) else {
-            return Ok(visit.go("/grants?done=not_a_day"));
-        };
-        let which = Selection::Before(Timestamp::from_unix(midnight.and_utc().timestamp()));
-        let event = visit.event("grants_revoked");
-        let ended = storage.revoke_grants(&which, because, now, event).await;
-        let ended = ended.map_err(|error| visit.storage(&error))?;
-        return Ok(visit.go(&format!("/grants?done={ended}")));
-    }
     let row = storage.grant_row(action.field("id")).await.map_err(|e| visit.storage(&e))?;
     let row = row.ok_or_else(|| visit.missing())?;
     let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);

@@ -7,6 +7,7 @@
 
 mod audit;
 mod clients;
+mod confirm;
 mod export;
 mod grants;
 mod keys;
@@ -42,6 +43,7 @@ pub fn routes() -> Router<App> {
         .route("/clients", get(clients::list))
         .route("/clients/new", get(clients::new).post(clients::create))
         .route("/client", get(clients::one).post(clients::act))
+        .route("/confirm", get(confirm::get))
         .route("/grants", get(grants::list))
         .route("/grant", post(grants::act))
         .route("/people", get(people::list))
@@ -54,6 +56,11 @@ pub fn routes() -> Router<App> {
         .fallback(not_found)
 }
 
+/// The address of a page with a query, to be completed.
+fn query(path: &str) -> form_urlencoded::Serializer<'static, String> {
+    form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1)
+}
+
 /// The page of a person.
 fn people_path(subject: &str) -> String {
     let subject: String = form_urlencoded::byte_serialize(subject.as_bytes()).collect();
@@ -61,5 +68,5 @@ fn people_path(subject: &str) -> String {
 }
 
 async fn not_found(headers: HeaderMap) -> Response {
-    message(&headers, StatusCode::NOT_FOUND, Message::NotFound)
+    message(&headers, StatusCode::NOT_FOUND, Message::NoSuchAdminPage)
 }

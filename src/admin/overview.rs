@@ -26,9 +26,10 @@ words! {
         database: "Database", "データベース";
         needs_a_hand: "Needs a hand", "対応が必要なこと";
         nothing: "Nothing.", "ありません。";
-        week: "Sign-ins and refusals, last seven days, by six hours", "直近7日間のサインインと拒否(6時間ごと)";
+        week: "Sign-ins and refusals, last seven days, by six hours (UTC)", "直近7日間のサインインと拒否(6時間ごと、UTC)";
         signed_in: "sign-ins", "サインイン";
         refused: "refusals", "拒否";
+        comma: ", ", "、";
         upstream: "Identity provider", "IDプロバイダー";
         provider: "Provider", "プロバイダー";
         state: "State", "状態";
@@ -38,7 +39,7 @@ words! {
         last_error: "Last failure", "最後の失敗";
         never: "none since the start", "起動以降なし";
         version: "Version", "バージョン";
-        waiting: "clients wait for your approval", "件のクライアントが承認を待っています";
+        waiting: "clients wait for your approval.", "件のクライアントが承認を待っています。";
         look: "Decide", "確認する";
         upstream_down: "The identity provider does not answer: nobody new can sign in. Check its status page, the network and the time on this machine; `portcullis check` says what is wrong.", "IDプロバイダーが応答しないため、新しいサインインができません。プロバイダーの稼働状況、ネットワーク、このサーバーの時刻を確認してください。`portcullis check` が原因を示します。";
         no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
@@ -61,7 +62,7 @@ struct OverviewTemplate<'a> {
     numbers: &'a Overview,
     day: (i64, i64),
     week: (i64, i64),
-    bars: Vec<Bar>,
+    chart: Chart,
     size: String,
     provider: &'a str,
     upstream: crate::upstream::Health,
@@ -73,17 +74,26 @@ struct OverviewTemplate<'a> {
     version: &'static str,
 }
 
+/// A week, day by day, each of the same width.
+struct Chart {
+    bars: Vec<Bar>,
+    /// What the highest bar stands for.
+    most: i64,
+    days: Vec<String>,
+}
+
 /// A bar of the chart, in its coordinates.
 struct Bar {
     x: i64,
     logins: (i64, i64),
     refusals: (i64, i64),
     label: String,
-    day: Option<String>,
 }
 
 /// Hours that one bar stands for.
 const HOURS: i64 = 6;
+/// Bars of a day.
+const A_DAY: i64 = 24 / HOURS;
 /// Height of the chart's bars.
 const HEIGHT: i64 = 90;
 
@@ -103,7 +113,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         w: OverviewWords::of(frame.language),
         day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),
         week: (since(&numbers.logins, 24 * 7), since(&numbers.refusals, 24 * 7)),
-        bars: bars(&numbers, hour),
+        chart: Chart::of(&numbers, hour),
         size: bytes(numbers.database_bytes),
         provider: &app.config().upstream.name,
         upstream: app.upstream().health(),
@@ -119,33 +129,39 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-fn bars(numbers: &Overview, hour: i64) -> Vec<Bar> {
-    let first = hour / HOURS - 7 * 24 / HOURS + 1;
-    let sum = |list: &[(i64, i64)], slot: i64| {
-        list.iter().filter(|(at, _)| at / HOURS == slot).map(|(_, n)| n).sum::<i64>()
-    };
-    let slots: Vec<(i64, i64, i64)> = (first..first + 7 * 24 / HOURS)
-        .map(|slot| (slot, sum(&numbers.logins, slot), sum(&numbers.refusals, slot)))
-        .collect();
-    let most =
-        slots.iter().map(|(_, logins, refusals)| logins + refusals).max().unwrap_or(0).max(1);
-    let scaled = |n: i64| if n == 0 { 0 } else { (n * HEIGHT / most).max(2) };
-    slots
-        .iter()
-        .enumerate()
-        .map(|(position, (slot, logins, refusals))| {
+impl Chart {
+    /// The last seven days of UTC, up to the end of today.
+    fn of(numbers: &Overview, hour: i64) -> Self {
+        let today = hour / 24;
+        let slots = (today - 6) * A_DAY..(today + 1) * A_DAY;
+        let sum = |list: &[(i64, i64)], slot: i64| {
+            list.iter().filter(|(at, _)| at / HOURS == slot).map(|(_, n)| n).sum::<i64>()
+        };
+        let slots: Vec<(i64, i64, i64)> = slots
+            .map(|slot| (slot, sum(&numbers.logins, slot), sum(&numbers.refusals, slot)))
+            .collect();
+        let most = slots.iter().map(|(_, logins, refusals)| logins + refusals).max().unwrap_or(0);
+        let scaled = |n: i64| if n == 0 { 0 } else { (n * HEIGHT / most.max(1)).max(2) };
+        let bar = |(place, (slot, logins, refusals)): (usize, &(i64, i64, i64))| {
             let begins = Timestamp::from_unix(slot * HOURS * 3600);
             let (up, down) = (scaled(*logins), scaled(*refusals));
-            let midnight = slot % (24 / HOURS) == 0;
             Bar {
-                x: i64::try_from(position).unwrap_or(0) * 20 + 2,
+                x: i64::try_from(place).unwrap_or(0) * 20 + 2,
                 logins: (HEIGHT - up, up),
                 refusals: (HEIGHT - up - down, down),
                 label: format!("{}: {logins} / {refusals}", utc(begins)),
-                day: midnight.then(|| utc(begins).get(5..10).unwrap_or_default().to_owned()),
             }
-        })
-        .collect()
+        };
+        let day = |day: i64| {
+            let midnight = Timestamp::from_unix(day * 24 * 3600);
+            utc(midnight).get(5..10).unwrap_or_default().to_owned()
+        };
+        Self {
+            bars: slots.iter().enumerate().map(bar).collect(),
+            most,
+            days: (today - 6..=today).map(day).collect(),
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -177,11 +193,22 @@ mod tests {
         let hour = 1_795_219_200 / 3600;
         let numbers = Overview { logins: vec![(hour, 1000), (hour - 6, 1)], ..Overview::default() };
 
-        let bars = bars(&numbers, hour);
+        let chart = Chart::of(&numbers, hour);
 
-        assert_eq!(bars.len(), 28);
-        assert_eq!(bars[27].logins.1, HEIGHT);
-        assert!(bars[26].logins.1 >= 2);
-        assert_eq!(bars.iter().filter(|bar| bar.day.is_some()).count(), 7);
+        assert_eq!((chart.bars.len(), chart.most), (28, 1000));
+        assert_eq!(chart.days.first().map(String::as_str), Some("11-15"));
+        assert_eq!(chart.days.last().map(String::as_str), Some("11-21"));
+        assert_eq!(chart.bars[24].label, "2026-11-21 00:00 UTC: 1000 / 0");
+        assert_eq!(chart.bars[24].logins.1, HEIGHT);
+        assert!(chart.bars[23].logins.1 >= 2);
+        // Each day is as wide as its label: four bars of a seventh.
+        assert!(
+            chart
+                .bars
+                .iter()
+                .enumerate()
+                .all(|(place, bar)| bar.x / 80 == i64::try_from(place / 4).unwrap())
+        );
+        assert_eq!(Chart::of(&Overview::default(), hour).most, 0);
     }
 }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::next_page;
+use super::confirm;
 use super::grants::Shown as ShownGrant;
 use super::people_path;
 use super::visit::{Action, Turned, Visit};
@@ -12,9 +13,8 @@ use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Fact, Facts};
-use crate::storage::{
-    GrantFilter, PagesSession, PersonFilter, PersonRow, ProviderSession, Selection,
-};
+use crate::storage::{GrantFilter, PagesSession, PersonFilter, PersonRow, ProviderSession};
+use crate::web::in_force::InForceWords;
 use crate::web::lists::Frame;
 use crate::web::words::words;
 
@@ -36,7 +36,7 @@ words! {
 words! {
     struct PeopleWords {
         title: "People", "利用者";
-        search: "A word of the name, the whole e-mail address, or the exact subject", "名前の中の1語、メールアドレス全体、またはサブジェクト全体";
+        search: "Name or the first letters of it, the whole e-mail address, or the exact subject", "名前(先頭の文字でも可)、メールアドレス全体、またはサブジェクト全体";
         only_blocked: "blocked ones only", "ブロック中のみ";
         find: "Find", "検索";
         none: "No person fits.", "該当する利用者はありません。";
@@ -72,7 +72,6 @@ words! {
         nothing: "nothing", "なし";
         blocked_note: "This person is blocked, so none of this is given to anybody.", "この利用者はブロック中のため、実際には何も許可されません。";
         client: "Client", "クライアント";
-        scopes: "Scopes", "スコープ";
         since: "Since", "開始";
         last_use: "Last use", "最終利用";
         live: "live", "有効";
@@ -98,7 +97,10 @@ words! {
         block: "Block", "ブロック";
         unblock: "Unblock", "ブロック解除";
         end_all: "End all connections", "すべての接続を終了";
-        acts_note: "“End all connections” ends what clients have; the person stays signed in here. “Sign out everywhere” ends their sessions as well. “Block” does both and lets them in no more. Each holds at once, open streams included.", "「すべての接続を終了」はクライアントの接続を終了し、このサーバーへのサインインは残します。「すべてからサインアウト」はセッションも終了します。「ブロック」はその両方を行い、以後の利用を拒否します。いずれも、開いているストリームを含めて直ちに有効です。";
+        end_note: "Ends what their clients have, open streams included. They stay signed in here, and can connect again.", "クライアントの接続を、開いているストリームを含めて終了します。このサーバーへのサインインは残り、もう一度接続できます。";
+        sign_out_note: "Ends their connections and all their sessions here. They can sign in again.", "接続と、このサーバーのすべてのセッションを終了します。もう一度サインインできます。";
+        block_note: "Ends all of that, and lets them sign in no more until they are unblocked.", "接続とセッションをすべて終了し、ブロックを解除するまでサインインを拒否します。";
+        unblock_note: "They can sign in and connect again. What has ended stays ended.", "もう一度サインインして接続できます。終了したものは元に戻りません。";
         not_yourself: "Nobody can block themselves.", "自分自身はブロックできません。";
         done_one: "The connection has ended.", "接続を終了しました。";
         done_end: "All connections of this person have ended.", "この利用者の接続をすべて終了しました。";
@@ -150,7 +152,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
     let rows = visit.app.storage().browse_people(&filter, ROWS + 1).await;
     let mut rows = rows.map_err(|error| visit.storage(&error))?;
     let next = next_page(&mut rows, |last| {
-        let mut query = form_urlencoded::Serializer::new(String::from("/people?"));
+        let mut query = super::query("/people");
         query.append_pair("q", &filter.search);
         if filter.blocked {
             query.append_pair("blocked", "1");
@@ -193,7 +195,7 @@ impl<'a> Effective<'a> {
     }
 
     fn try_path(&self, subject: &str) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::from("/servers?"));
+        let mut query = super::query("/servers");
         let query = query.append_pair("server", self.id).append_pair("sub", subject);
         format!("{}#try", query.finish())
     }
@@ -205,6 +207,7 @@ struct OneTemplate<'a> {
     frame: &'a Frame,
     w: &'static PeopleWords,
     f: &'static FactWords,
+    scopes: &'static InForceWords,
     person: &'a PersonRow,
     provider: &'a str,
     claims: Vec<(&'a String, String)>,
@@ -213,6 +216,8 @@ struct OneTemplate<'a> {
     grants: Vec<ShownGrant>,
     sessions: (Vec<ProviderSession>, Vec<PagesSession>),
     yourself: bool,
+    /// Whether the one who blocked this person has a page; the command line has none.
+    blocker_stored: bool,
     now: Timestamp,
 }
 
@@ -247,12 +252,15 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
     let grants = storage.browse_grants(&filter, now, ROWS).await;
     let grants = grants.map_err(|e| visit.storage(&e))?;
     let sessions = storage.sessions_of(&person).await.map_err(|e| visit.storage(&e))?;
+    let blocker: Vec<&str> = person.blocked.iter().map(|(_, by)| by.as_str()).collect();
+    let blocker = storage.stored_people(&blocker).await.map_err(|e| visit.storage(&e))?;
     let facts = person.person.as_ref().map(|person| &person.facts);
     let resources = &visit.app.config().resources;
     let template = OneTemplate {
         frame: &frame,
         w,
         f: FactWords::of(frame.language),
+        scopes: InForceWords::of(frame.language),
         provider: &visit.app.config().upstream.name,
         claims: facts
             .iter()
@@ -271,8 +279,9 @@ pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
             .iter()
             .flat_map(|resource| &resource.policy.rules)
             .any(|rule| rule.conditions.clients.is_some()),
-        grants: grants.into_iter().map(|row| ShownGrant::of(row, now)).collect(),
+        grants: ShownGrant::of_all(&visit, &frame, grants),
         sessions,
+        blocker_stored: !blocker.is_empty(),
         yourself: person.subject == visit.by(),
         now,
         person: &person,
@@ -301,30 +310,17 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
     if !matches!(what, "end" | "sign_out" | "block" | "unblock") {
         return Err(visit.missing());
     }
-    action.needs_fresh_proof(&path)?;
     // Who shuts themselves out cannot let themselves in again.
     if what == "block" && subject == visit.by() {
+        action.needs_fresh_proof(&path)?;
         return Ok(visit.go(&format!("{path}&done=not_yourself")));
     }
-    let now = visit.app.now();
-    let because = "ended by an administrator";
-    match what {
-        "end" => {
-            let which = Selection::Person(subject.to_owned());
-            let event = visit.event("grants_revoked");
-            storage.revoke_grants(&which, because, now, event).await.map(|_| ())
-        }
-        "sign_out" => {
-            let event = visit.event("person_signed_out");
-            let because = "signed out by an administrator";
-            storage.sign_out_everywhere(subject, because, now, event).await.map(|_| ())
-        }
-        "block" => {
-            let event = visit.event("person_blocked");
-            storage.block_person(subject, visit.by(), now, event).await.map(|_| ())
-        }
-        _ => storage.unblock_person(subject, visit.event("person_unblocked")).await.map(|_| ()),
+    if what != "unblock" {
+        let asked = confirm::act_on_person(&action, what, subject).await?;
+        return Ok(asked.unwrap_or_else(|| visit.go(&format!("{path}&done={what}"))));
     }
-    .map_err(|error| visit.storage(&error))?;
-    Ok(visit.go(&format!("{path}&done={what}")))
+    action.needs_fresh_proof(&path)?;
+    let unblocked = storage.unblock_person(subject, visit.event("person_unblocked")).await;
+    unblocked.map_err(|error| visit.storage(&error))?;
+    Ok(visit.go(&format!("{path}&done=unblock")))
 }

@@ -207,27 +207,23 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
     let w = ServerWords::of(frame.language);
     let refusals = refusals(&visit).await?;
     let resources = &visit.app.config().resources;
-    let servers = resources.iter().map(|resource| Shown {
-        resource,
-        rules: resource
-            .policy
-            .rules
-            .iter()
-            .enumerate()
-            .map(|(position, rule)| RuleText::of(w, position, rule))
-            .collect(),
-        refusals: refusals
-            .iter()
-            .filter(|line| line.resource.as_deref() == Some(resource.id.as_str()))
-            .take(SHOWN)
-            .map(|line| Line::of(line.clone()))
-            .collect(),
-    });
+    let mut servers = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let of_this = |line: &&AuditLine| line.resource.as_deref() == Some(resource.id.as_str());
+        let refusals = refusals.iter().filter(of_this).take(SHOWN).cloned().collect();
+        let refusals = Line::of_all(visit.app.storage(), refusals).await;
+        let rules = resource.policy.rules.iter().enumerate();
+        servers.push(Shown {
+            resource,
+            rules: rules.map(|(position, rule)| RuleText::of(w, position, rule)).collect(),
+            refusals: refusals.map_err(|error| visit.storage(&error))?,
+        });
+    }
     let asked = visit.param("server");
     let template = ServersTemplate {
         frame: &frame,
         w,
-        servers: servers.collect(),
+        servers,
         attempt: Attempt {
             servers: resources.iter().map(|one| (one.id.as_str(), one.id == asked)).collect(),
             subject: visit.param("sub").trim(),

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
@@ -85,8 +85,8 @@ impl FromRequest<App> for Action {
     async fn from_request(request: Request, app: &App) -> Result<Self, Turned> {
         let (parts, body) = request.into_parts();
         let headers = parts.headers;
-        let visitor = enter(app, &headers, parts.uri.path()).await?;
         let site = site(app, &headers)?;
+        let visitor = enter(app, &headers, page_of_the_form(&site, &headers)).await?;
         let form = console::read_form(&site, &headers, parts.uri.query(), body).await?;
         console::check_csrf(&headers, &visitor, &form)?;
         if !visitor.may_change {
@@ -160,7 +160,13 @@ impl Visit {
     /// The page for something that is not there.
     pub(super) fn missing(&self) -> Turned {
         let status = StatusCode::NOT_FOUND;
-        PageError::new(&self.headers, status, Message::NotFound, &"no such row").into()
+        PageError::new(&self.headers, status, Message::NoSuchAdminPage, &"no such row").into()
+    }
+
+    /// The page for somebody who may look and not change.
+    pub(super) fn read_only(&self) -> Turned {
+        let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
+        PageError::new(&self.headers, status, message, &"read only").into()
     }
 
     /// An audit event by this administrator.
@@ -185,6 +191,16 @@ fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Turned> {
         let (status, message) = (StatusCode::NOT_FOUND, Message::NotFound);
         PageError::new(headers, status, message, &"there are no admin pages").into()
     })
+}
+
+/// The page of ours that a form stands on: after a new sign-in the visitor is back there. What forms are
+/// sent to is no page.
+fn page_of_the_form<'h>(site: &Site<'_>, headers: &'h HeaderMap) -> &'h str {
+    let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
+    referer
+        .and_then(|url| url.strip_prefix(site.url.origin()))
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/")
 }
 
 async fn enter(app: &App, headers: &HeaderMap, here: &str) -> Result<Visitor, Turned> {

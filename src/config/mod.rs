@@ -6,6 +6,7 @@
 
 mod changes;
 mod check;
+mod in_force;
 mod keys;
 pub mod paths;
 mod presets;
@@ -35,6 +36,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
 pub use changes::{Successor, Written};
+pub use in_force::InForce;
 pub use presets::{
     ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
     SignOutForm, SubjectForm,

@@ -17,6 +17,8 @@ pub const ACCOUNT: &str = "/account";
 pub const ACCOUNT_SIGN_IN: &str = "/account/sign-in";
 /// Back from signing in there.
 pub const ACCOUNT_SIGNED_IN: &str = "/account/signed-in";
+/// What signing out everywhere would end.
+pub const ACCOUNT_CONFIRM: &str = "/account/confirm";
 /// The button that disconnects an application.
 pub const ACCOUNT_DISCONNECT: &str = "/account/disconnect";
 /// The button that ends this visit.
@@ -53,6 +55,7 @@ pub const ALL: &[&str] = &[
     ACCOUNT,
     ACCOUNT_SIGN_IN,
     ACCOUNT_SIGNED_IN,
+    ACCOUNT_CONFIRM,
     ACCOUNT_DISCONNECT,
     ACCOUNT_SIGN_OUT,
     ACCOUNT_SIGN_OUT_EVERYWHERE,

@@ -8,17 +8,21 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
+use crate::config::InForce;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
-use crate::storage::Connection;
+use crate::oauth::scope::ScopeSet;
+use crate::storage::{Connection, Ended, Ending};
 use crate::telemetry::audit::Actor;
 use crate::web::console::{self, NotIn, Site, Visitor};
+use crate::web::counted::{CountWords, number};
+use crate::web::in_force::{InForceWords, OfGrant};
 use crate::web::lists::{Frame, sign_in_page};
 use crate::web::pages::Message;
 use crate::web::params::Params;
 use crate::web::people::{PageError, see_other};
-use crate::web::words::words;
+use crate::web::words::{Language, words};
 
 words! {
     struct AccountWords {
@@ -33,7 +37,11 @@ words! {
         server: "MCP server", "MCPサーバー";
         goes_to: "Its answers go to", "応答の送信先";
         on_device: "a program on a device", "端末上のプログラム";
-        scopes: "It may", "許可した操作";
+        scopes: "You approved", "許可した操作";
+        in_force: "It may now", "現在できる操作";
+        nothing: "nothing: your role allows none of it", "なし(あなたのロールでは許可されていません)";
+        server_gone: "nothing: this MCP server is no longer here", "なし(このMCPサーバーはもうありません)";
+        more_note: "An application never gets more than your role allows. What is in force follows your role.", "アプリケーションが、あなたのロールで許可された範囲を超えることはありません。現在できる操作はロールに従います。";
         no_scopes: "sign you in, and nothing else", "サインインのみ";
         since: "Connected since", "接続日時";
         last_use: "Last used", "最終利用";
@@ -46,9 +54,14 @@ words! {
         here_note: "Ends your visit to this page in this browser. Your applications stay connected, unless your organisation ends them with your sign-in.", "このブラウザーでのこのページの利用を終了します。組織の設定でサインインとともに終了する場合を除き、アプリケーションの接続は残ります。";
         everywhere: "Sign out everywhere", "すべての場所でサインアウト";
         everywhere_note: "Disconnects every application and ends every visit to this page, in every browser and on every device.", "すべてのブラウザーと端末で、すべてのアプリケーションの接続とこのページの利用を終了します。";
-        footer: "Times are UTC.", "時刻はUTCです。";
+        confirm_title: "Sign out everywhere?", "すべての場所でサインアウトしますか?";
+        confirm_ends: " will end.", "が終了します。";
+        confirm_here: "Every visit to this page ends, in every browser and on every device. To use an application again, you connect it again.", "すべてのブラウザーと端末で、このページの利用が終了します。アプリケーションをまた使うには、もう一度接続してください。";
     }
 }
+
+/// What is confirmed before a person is signed out everywhere.
+const EVERYWHERE: &str = "sign out everywhere";
 
 /// A connection, made fit to be shown.
 struct Shown {
@@ -58,13 +71,18 @@ struct Shown {
     verified: bool,
     goes_to: Vec<(String, bool)>,
     resource_name: Option<String>,
-    /// Each scope, and what it means in words.
+    /// Each scope that was approved, and what it means in words.
     scopes: Vec<(String, Option<String>)>,
+    /// The same of what is in force now; or why nothing is.
+    in_force: Vec<(String, Option<String>)>,
+    nothing: Option<&'static str>,
+    facts_note: Option<String>,
     disconnect: String,
 }
 
 impl Shown {
-    fn of(app: &App, w: &'static AccountWords, row: Connection) -> Self {
+    fn of(app: &App, language: Language, row: Connection) -> Self {
+        let w = AccountWords::of(language);
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let metadata = metadata.and_then(Result::ok);
         let name = DisplayName::of(metadata.as_ref().and_then(|m| m.client_name.as_deref()));
@@ -80,22 +98,62 @@ impl Shown {
         }
         let resource = app.resource(&row.resource);
         let texts = resource.map(|resource| resource.scope_texts.as_slice()).unwrap_or_default();
-        let scopes = row.scopes.iter().map(|scope| {
-            let text = texts.iter().find(|(known, _)| known == scope);
-            (scope.to_string(), text.and_then(|(_, text)| text.clone()))
-        });
+        let told = |scopes: &ScopeSet| {
+            let told = scopes.iter().map(|scope| {
+                let text = texts.iter().find(|(known, _)| known == scope);
+                (scope.to_string(), text.and_then(|(_, text)| text.clone()))
+            });
+            told.collect::<Vec<_>>()
+        };
+        let now = in_force_now(app, &row);
         Self {
             suspicious: name.suspicious,
             // As on the consent page: nobody can vouch for a program on a device.
             verified: row.trusted && goes_to.iter().all(|(_, on_device)| !on_device),
             goes_to,
             resource_name: resource.and_then(|resource| resource.name.clone()),
-            scopes: scopes.collect(),
+            scopes: told(&row.scopes),
+            in_force: told(&now.in_force.scopes()),
+            nothing: match now.in_force {
+                InForce::Scopes(_) => None,
+                InForce::Nothing => Some(w.nothing),
+                InForce::ServerGone => Some(w.server_gone),
+            },
+            facts_note: now.note(InForceWords::of(language)),
             disconnect: w.disconnect_what.replace("{}", &shown_name),
             name: shown_name,
             row,
         }
     }
+}
+
+/// What all approvals of a connection come to. Of facts of several ages, the oldest are named.
+fn in_force_now(app: &App, row: &Connection) -> OfGrant {
+    let mut now = OfGrant { in_force: InForce::Nothing, old_facts: None };
+    for one in &row.approvals {
+        let facts = (&one.facts, one.facts_at);
+        let (resource, client_id) = (&row.resource, &row.client_id);
+        let of = OfGrant::by(app.config(), resource, client_id, facts, &one.scopes, app.now());
+        now.in_force = match now.in_force {
+            InForce::Nothing => of.in_force,
+            known => known.or(of.in_force),
+        };
+        now.old_facts = [now.old_facts, of.old_facts].into_iter().flatten().min();
+    }
+    now
+}
+
+#[derive(Template)]
+#[template(path = "account/confirm.html")]
+struct ConfirmTemplate<'a> {
+    frame: &'a Frame,
+    w: &'static AccountWords,
+    c: &'static CountWords,
+    connections: Vec<Shown>,
+    any: bool,
+    number: String,
+    token: String,
+    home: String,
 }
 
 #[derive(Template)]
@@ -158,8 +216,8 @@ pub(super) async fn get(
         Some("done=not_there") => Some(w.not_there.to_owned()),
         _ => None,
     };
-    w.footer.clone_into(&mut frame.footer);
-    let connections = connections.into_iter().map(|row| Shown::of(&app, w, row)).collect();
+    let connections =
+        connections.into_iter().map(|row| Shown::of(&app, frame.language, row)).collect();
     let template = AccountTemplate { frame: &frame, w, connections };
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
@@ -218,6 +276,37 @@ pub(super) async fn sign_out(
     Ok(on_to_provider(&app, &visitor, response).await)
 }
 
+/// `GET /account/confirm`: what signing out everywhere ends, before it does.
+pub(super) async fn confirm(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let visitor = enter(&app, &headers).await?;
+    let storage = |error| PageError::storage(&headers, &error).into_response();
+    let (subject, now) = (&visitor.session.subject, app.now());
+    let ending = Ending::SignOut(subject.clone());
+    let counted = app.storage().count_ending(&ending, now).await.map_err(storage)?;
+    let connections = app.storage().connections(subject, now).await.map_err(storage)?;
+    let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
+    let language = frame.language;
+    let (w, c) = (AccountWords::of(language), CountWords::of(language));
+    if query.as_deref() == Some("changed=1") {
+        frame.notice = Some(c.changed.to_owned());
+    }
+    let template = ConfirmTemplate {
+        w,
+        c,
+        connections: connections.into_iter().map(|row| Shown::of(&app, language, row)).collect(),
+        any: counted.grants > 0,
+        number: number(language, &counted),
+        token: console::confirmation(&app, &visitor, EVERYWHERE, &counted),
+        home: home(&app),
+        frame: &frame,
+    };
+    Ok(frame.answer(StatusCode::OK, template.render()))
+}
+
 /// `POST /account/sign-out-everywhere`: every grant, session and visit of this person ends.
 pub(super) async fn sign_out_everywhere(
     State(app): State<App>,
@@ -225,14 +314,27 @@ pub(super) async fn sign_out_everywhere(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Response> {
-    let (visitor, _) = read_form(&app, &headers, query.as_deref(), body).await?;
+    let (visitor, form) = read_form(&app, &headers, query.as_deref(), body).await?;
+    let storage = |error| PageError::storage(&headers, &error).into_response();
     let subject = &visitor.session.subject;
+    let asks_first = app.config().public_url.join("/account/confirm");
+    let sent = form.get("counted").ok().flatten().unwrap_or_default();
+    if sent.is_empty() {
+        return Ok(see_other(&asks_first));
+    }
+    let again = || see_other(&format!("{asks_first}?changed=1"));
+    let now = app.now();
+    let ending = Ending::SignOut(subject.clone());
+    let counted = app.storage().count_ending(&ending, now).await.map_err(storage)?;
+    if !console::is_confirmed(&app, &visitor, EVERYWHERE, &counted, sent) {
+        return Ok(again());
+    }
     let event = app.event("person_signed_out", Actor::Person);
     let because = "the person signed out everywhere";
-    app.storage()
-        .sign_out_everywhere(subject, because, app.now(), event)
-        .await
-        .map_err(|error| PageError::storage(&headers, &error).into_response())?;
+    let ended = app.storage().sign_out_as_counted(subject, because, Some(&counted), now, event);
+    if ended.await.map_err(storage)? == Ended::Recounted {
+        return Ok(again());
+    }
     let response = console::signed_out(&Site::account(&app));
     Ok(on_to_provider(&app, &visitor, response).await)
 }

@@ -26,7 +26,7 @@ use crate::storage::Standing;
 use crate::telemetry::audit::Actor;
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
-use crate::web::pages::{ConsentPage, Message};
+use crate::web::pages::{ConsentPage, Message, TooMany};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
 use crate::web::speculative;
@@ -171,17 +171,23 @@ fn asked_resource<'a>(
 fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), PageError> {
     let cookies = Cookies::of(&app.config().public_url);
     let shown = cookies.consents_for(headers, &ConsentRequest::client_tag(&client.id));
-    let since = app.now().minus(ConsentRequest::LIFETIME);
-    let recent = shown.iter().filter(|id| shown_at(id).is_some_and(|at| at > since)).count();
-    if recent < app.config().limits.consent_pages {
+    let (now, most) = (app.now(), app.config().limits.consent_pages);
+    let since = now.minus(ConsentRequest::LIFETIME);
+    let mut recent: Vec<Timestamp> =
+        shown.iter().filter_map(|id| shown_at(id)).filter(|at| *at > since).collect();
+    recent.sort_unstable();
+    // The one whose end leaves fewer than that.
+    let Some(first) = recent.len().checked_sub(most).and_then(|place| recent.get(place)) else {
         return Ok(());
-    }
-    let (status, message) = (StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+    };
+    let seconds = first.plus(ConsentRequest::LIFETIME).since(now).as_secs().max(1);
+    let message = Message::TooMany { what: TooMany::ConsentPages, seconds };
     let reason = format!(
-        "this browser was shown {recent} pages of the client {} in ten minutes and approved none; an administrator can raise `limits.consent_pages`",
+        "this browser was shown {} pages of the client {} in ten minutes and approved none; an administrator can raise `limits.consent_pages`",
+        recent.len(),
         client.id
     );
-    Err(PageError::new(headers, status, message, &reason))
+    Err(PageError::new(headers, StatusCode::TOO_MANY_REQUESTS, message, &reason))
 }
 
 /// When the page with this id was shown.

@@ -30,7 +30,7 @@ use crate::upstream::{CallbackParams, LoginFailed, Place};
 use crate::web::client_address::ClientAddress;
 use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
-use crate::web::pages::{Message, MessagePage, ReturnLink};
+use crate::web::pages::{Message, MessagePage, ReturnLink, TooMany};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
 use crate::web::speculative;
@@ -226,7 +226,11 @@ async fn begin_again(
     let begun = app.storage().begin_again(ended, &new, app.now(), quota, event).await;
     let Some(approval) = begun.map_err(|error| PageError::storage(headers, &error))? else {
         app.metrics().limited("pending_logins");
-        let (status, message) = (StatusCode::TOO_MANY_REQUESTS, Message::TooManyRequests);
+        let free_at = start.free_at(app).await;
+        let free_at = free_at.map_err(|error| PageError::storage(headers, &error))?;
+        let seconds = free_at.since(app.now()).as_secs().max(1);
+        let message = Message::TooMany { what: TooMany::SignIns, seconds };
+        let status = StatusCode::TOO_MANY_REQUESTS;
         return Err(PageError::new(headers, status, message, &"too many logins are pending"));
     };
     Ok(start.lead_on(app, headers, &approval))

@@ -26,7 +26,7 @@ use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
 use crate::web::error::ApiError;
-use crate::web::pages::Message;
+use crate::web::pages::{Message, TooMany};
 use crate::web::params::Params;
 use crate::web::people::{self, PageError, WayBack};
 
@@ -87,10 +87,6 @@ pub(super) async fn post(
 ) -> Result<Response, PageError> {
     let form = read_form(&app, &headers, query.as_deref(), body).await?;
     let consent = same_browser(&app, &headers, &form)?;
-    let now = app.now();
-    if now >= Timestamp::from_unix(consent.expires_at) {
-        return Err(forbidden(&headers, Message::ConsentExpired, "the consent page has expired"));
-    }
     let client = people::client(&app, &headers, &consent.request.client_id, None).await?;
     let presented = Some(consent.request.redirect_uri.as_str());
     let address = people::address(&app, &headers, &client, presented)?;
@@ -115,13 +111,15 @@ pub(super) async fn post(
     if approved {
         let tag = ConsentRequest::client_tag(&client.id);
         let mut others = cookies.consents_for(&headers, &tag);
-        others.retain(|page| *page != consent.id);
+        // This one too: when it is answered once more, that it was answered is what is said.
+        if !others.contains(&consent.id) {
+            others.push(consent.id.clone());
+        }
         let lifetime = ConsentRequest::LIFETIME.as_secs();
         for page in others {
             let set = cookies.count_no_more(&headers, &page, lifetime);
             response.headers_mut().extend(set.map(|set| (header::SET_COOKIE, set)));
         }
-        response.headers_mut().append(header::SET_COOKIE, cookies.clear_consent(&consent.id));
     }
     Ok(response)
 }
@@ -173,6 +171,10 @@ fn same_browser(
     let sealed = form.get("request").ok().flatten().unwrap_or_default();
     let consent = ConsentRequest::open(sealed, app.sealer())
         .map_err(|_| elsewhere("the request in the form is not ours"))?;
+    // First, and whatever the cookie: it may have gone with the page, and is not what is wrong.
+    if app.now() >= Timestamp::from_unix(consent.expires_at) {
+        return Err(forbidden(headers, Message::ConsentExpired, "the consent page has expired"));
+    }
     let cookies = Cookies::of(&app.config().public_url);
     let mark =
         cookies.consent(headers, &consent.id).map(|cookie| ConsentRequest::browser_mark(&cookie));
@@ -248,13 +250,16 @@ async fn approve(
         }
         Decided::Full => {
             app.metrics().limited("pending_logins");
+            let free_at = start.free_at(app).await.map_err(storage)?;
+            let seconds = free_at.since(app.now()).as_secs().max(1);
+            let message = Message::TooMany { what: TooMany::SignIns, seconds };
             let status = StatusCode::TOO_MANY_REQUESTS;
             let limits = &app.config().limits;
             let reason = format!(
                 "too many logins are pending; an administrator can raise `limits.pending_logins` ({}) or `limits.pending_logins_per_address` ({})",
                 limits.pending_logins, limits.pending_logins_per_address
             );
-            return Err(PageError::new(headers, status, Message::TooManyRequests, &reason));
+            return Err(PageError::new(headers, status, message, &reason));
         }
     };
     Ok(start.lead_on(app, headers, &approval))

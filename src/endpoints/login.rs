@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::rates::{neighbourhood, network};
@@ -67,6 +68,14 @@ impl Start {
         };
         app.storage().push_out_login(other, app.now()).await?;
         Ok(true)
+    }
+
+    /// When there is room again at the latest, if nothing ends before it expires.
+    pub(super) async fn free_at(&self, app: &App) -> Result<Timestamp, StorageError> {
+        let (network, now) = (self.network.as_deref(), app.now());
+        let most = Self::quota(app).per_network;
+        let first = app.storage().first_login_to_expire(network, most, now).await?;
+        Ok(first.unwrap_or_else(|| now.plus(app.config().tokens.login)))
     }
 
     /// What is to be stored with the approval.

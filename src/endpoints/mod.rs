@@ -76,6 +76,7 @@ fn people_routes() -> Router<App> {
         .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGN_IN, post(account::sign_in).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGNED_IN, once(get(account::signed_in)))
+        .route(paths::ACCOUNT_CONFIRM, get(account::confirm).fallback(method_not_allowed))
         .route(paths::ACCOUNT_DISCONNECT, post(account::disconnect).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGN_OUT, post(account::sign_out).fallback(method_not_allowed))
         .route(

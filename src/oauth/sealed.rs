@@ -35,6 +35,8 @@ pub enum Purpose {
     Search,
     /// Our own word that a sign-in to our pages began here.
     SignIn,
+    /// What somebody was shown before they confirmed it.
+    Confirmation,
 }
 
 /// Keys for every purpose, derived from the installation's secret key.
@@ -47,6 +49,7 @@ pub struct Sealer {
     audit: Key,
     search: Key,
     sign_in: Key,
+    confirmation: Key,
 }
 
 impl Sealer {
@@ -60,6 +63,7 @@ impl Sealer {
             audit: Key::derive(secret_key, b"portcullis audit v1"),
             search: Key::derive(secret_key, b"portcullis search v1"),
             sign_in: Key::derive(secret_key, b"portcullis sign-in v1"),
+            confirmation: Key::derive(secret_key, b"portcullis confirmation v1"),
         }
     }
 
@@ -104,6 +108,7 @@ impl Sealer {
             Purpose::Audit => &self.audit,
             Purpose::Search => &self.search,
             Purpose::SignIn => &self.sign_in,
+            Purpose::Confirmation => &self.confirmation,
         }
     }
 

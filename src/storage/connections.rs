@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::authorization_codes::{CodesOf, end_codes};
+use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
+use crate::policy::Facts;
 use crate::telemetry::audit::AuditEvent;
 
 /// Most grants of one person that are read for their page.
@@ -24,10 +26,23 @@ pub struct Connection {
     pub resource: String,
     /// What the person consented to, in all.
     pub scopes: ScopeSet,
+    /// The same, one by one.
+    pub approvals: Vec<Approved>,
     /// Since when.
     pub since: Timestamp,
     /// Last code redeemed or token refreshed.
     pub last_used_at: Timestamp,
+}
+
+/// What a person consented to once, and what is known of them since.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// The scopes.
+    pub scopes: ScopeSet,
+    /// What the identity provider says of the person, in the session it stands on.
+    pub facts: Facts,
+    /// When it last told everything that rules read.
+    pub facts_at: Timestamp,
 }
 
 impl Storage {
@@ -39,7 +54,7 @@ impl Storage {
     ) -> Result<Vec<Connection>, StorageError> {
         let rows = sqlx::query(
             "SELECT g.client_id, c.metadata, COALESCE(s.trusted, 0) AS trusted, g.resource, g.ceiling,
-                    g.created_at, g.last_used_at
+                    g.created_at, g.last_used_at, g.session_id, u.person, u.facts_read_at
              FROM grants g JOIN upstream_sessions u ON u.id = g.session_id AND u.state = 'active'
              LEFT JOIN clients c ON c.id = g.client_id
              LEFT JOIN client_standings s ON s.client_id = g.client_id
@@ -53,12 +68,22 @@ impl Storage {
         .await?;
         let mut found: BTreeMap<(String, String), Connection> = BTreeMap::new();
         for row in &rows {
+            let session_id: String = column(row, "session_id")?;
+            let sealed: String = column(row, "person")?;
+            let person: Person =
+                self.open_json("upstream_sessions.person", &session_id, &sealed)?;
+            let approved = Approved {
+                scopes: scopes(row, "ceiling")?,
+                facts: person.facts,
+                facts_at: moment(row, "facts_read_at")?,
+            };
             let one = Connection {
                 client_id: column(row, "client_id")?,
                 client_metadata: column(row, "metadata")?,
                 trusted: column::<i64>(row, "trusted")? != 0,
                 resource: column(row, "resource")?,
-                scopes: scopes(row, "ceiling")?,
+                scopes: approved.scopes.clone(),
+                approvals: vec![approved],
                 since: moment(row, "created_at")?,
                 last_used_at: moment(row, "last_used_at")?,
             };
@@ -68,7 +93,8 @@ impl Storage {
                     found.insert(key, one);
                 }
                 Some(known) => {
-                    known.scopes = known.scopes.iter().chain(one.scopes.iter()).cloned().collect();
+                    known.scopes = known.scopes.union(&one.scopes);
+                    known.approvals.extend(one.approvals);
                     known.since = known.since.min(one.since);
                     known.last_used_at = known.last_used_at.max(one.last_used_at);
                 }

@@ -1,5 +1,6 @@
 //! Decisions of administrators about clients, each about the client as it was when it was made.
 
+use super::counted::{Counted, Ended};
 use super::standings::{CONFIGURATION, end_all_of_client, read_standing};
 use super::{Admission, Standing, Step, Storage, StorageError};
 use crate::clock::Timestamp;
@@ -99,6 +100,39 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<ClientDecided, StorageError> {
+        let decision = (verdict, by, seen);
+        let decided = self.decide_client_and_count(client_id, decision, None, now, event).await?;
+        Ok(decided.map_or(ClientDecided::Unchanged, |(decided, _)| decided))
+    }
+
+    /// The same, if it still ends what was counted.
+    pub(super) async fn decide_client_as_counted(
+        &self,
+        client_id: &str,
+        (verdict, by): (Verdict, &str),
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Ended, StorageError> {
+        let decision = (verdict, by, None);
+        let decided =
+            self.decide_client_and_count(client_id, decision, counted, now, event).await?;
+        Ok(match decided {
+            Some((ClientDecided::Changed, ended)) => Ended::Done(ended),
+            Some(_) => Ended::Unchanged,
+            None => Ended::Recounted,
+        })
+    }
+
+    /// Answers how many grants have ended as well; `None`: they are not those that were counted.
+    async fn decide_client_and_count(
+        &self,
+        client_id: &str,
+        (verdict, by, seen): (Verdict, &str, Option<&str>),
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Option<(ClientDecided, u64)>, StorageError> {
         let mut step = self.begin_to_end().await?;
         let mut digest = None;
         if verdict.opens() {
@@ -111,7 +145,7 @@ impl Storage {
             .await?;
             digest = metadata.map(|metadata| digest_of(&metadata)).transpose()?;
             if seen.is_some() && digest.as_deref() != seen {
-                return Ok(ClientDecided::OtherClient);
+                return Ok(Some((ClientDecided::OtherClient, 0)));
             }
         }
         // Makes the row and locks it.
@@ -137,7 +171,7 @@ impl Storage {
         let mut after = before.clone();
         verdict.apply(&mut after, digest.clone());
         if before == after {
-            return Ok(ClientDecided::Unchanged);
+            return Ok(Some((ClientDecided::Unchanged, 0)));
         }
         sqlx::query(
             "UPDATE client_standings
@@ -166,13 +200,16 @@ impl Storage {
                 .execute(&mut *step)
                 .await?;
         }
+        let mut ended = 0;
         if after.shut_out() {
             let because = match verdict {
                 Verdict::Refuse => "the client was refused",
                 _ => "the client was blocked",
             };
-            event = event
-                .with("grants_ended", end_all_of_client(&mut step, client_id, because, now).await?);
+            let grants = end_all_of_client(&mut step, client_id, because, counted, now).await?;
+            let Some(grants) = grants else { return Ok(None) };
+            ended = grants;
+            event = event.with("grants_ended", ended);
         }
         let told = |standing: &Standing| {
             serde_json::json!({
@@ -183,7 +220,7 @@ impl Storage {
         };
         step.record(event.with("before", told(&before)).with("after", told(&after))).await?;
         self.commit_and_tell(step).await?;
-        Ok(ClientDecided::Changed)
+        Ok(Some((ClientDecided::Changed, ended)))
     }
 
     /// Brings trust in line with the configuration: what it trusts is trusted, and what it trusted before

@@ -64,6 +64,12 @@ impl Listing {
         self
     }
 
+    /// More of the condition that was begun.
+    pub(super) fn text(&mut self, rest: &'static str) -> &mut Self {
+        self.sql.push_str(rest);
+        self
+    }
+
     /// A condition without a value.
     pub(super) fn only(&mut self, condition: &'static str) -> &mut Self {
         self.condition(condition)

@@ -280,6 +280,11 @@ pub(super) fn migrations() -> Migrator {
         ),
         migration(21, "audit size", include_str!("../../migrations/0021_audit_size.sql")),
         migration(22, "mcp tasks", include_str!("../../migrations/0022_mcp_tasks.sql")),
+        migration(
+            23,
+            "people by beginnings",
+            include_str!("../../migrations/0023_people_by_beginnings.sql"),
+        ),
         migration(24, "used once", include_str!("../../migrations/0024_used_once.sql")),
     ])
 }

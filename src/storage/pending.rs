@@ -1,7 +1,7 @@
 //! Logins on their way by the network they come from: where there is no room for more, a crowd makes room for
 //! newcomers from elsewhere.
 
-use super::{Storage, StorageError, column};
+use super::{Storage, StorageError, column, moment_if_any};
 use crate::clock::Timestamp;
 
 impl Storage {
@@ -22,6 +22,35 @@ impl Storage {
             Ok((column(row, "network")?, u64::try_from(number).unwrap_or(0)))
         };
         rows.iter().map(count).collect()
+    }
+
+    /// When the first login on its way expires: of `network` where it has `most` or more, else of all.
+    pub async fn first_login_to_expire(
+        &self,
+        network: Option<&str>,
+        most: u64,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StorageError> {
+        let of_network = sqlx::query(
+            "SELECT MIN(expires_at) AS first, COUNT(*) AS number FROM logins
+             WHERE network = $1 AND expires_at > $2 AND ended_at IS NULL",
+        )
+        .bind(network.unwrap_or_default())
+        .bind(now.unix())
+        .fetch_one(&self.pool)
+        .await?;
+        let number: i64 = column(&of_network, "number")?;
+        if u64::try_from(number).is_ok_and(|number| number >= most) {
+            return moment_if_any(&of_network, "first");
+        }
+        let of_all = sqlx::query(
+            "SELECT MIN(expires_at) AS first FROM logins
+             WHERE expires_at > $1 AND ended_at IS NULL",
+        )
+        .bind(now.unix())
+        .fetch_one(&self.pool)
+        .await?;
+        moment_if_any(&of_all, "first")
     }
 
     /// Removes the latest login on its way from `network`.

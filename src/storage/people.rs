@@ -1,15 +1,13 @@
-//! People who have signed in: found by words that rest as keyed hashes, blocked, signed out.
+//! People who have signed in: noted, blocked, signed out. What they are found by: `people_words.rs`.
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::browse::PersonRow;
-use super::upstream_sessions::{Person, SessionUpdate};
+use super::browse::{PersonRow, Selection};
+use super::counted::{Counted, Ended, end_grants};
+use super::upstream_sessions::SessionUpdate;
 use super::{ShutOut, Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
-use crate::oauth::sealed::Purpose;
 use crate::telemetry::audit::AuditEvent;
 
-/// Words of one person that are remembered.
-const MAX_WORDS: usize = 12;
 /// Sessions of one kind that are listed.
 const LISTED: i64 = 20;
 
@@ -52,10 +50,10 @@ impl Storage {
         now: Timestamp,
     ) -> Result<(), StorageError> {
         // The row is locked by this, so that a block that runs at the same time waits, or has come first.
-        let blocked_at: Option<i64> = sqlx::query_scalar(
+        let row = sqlx::query(
             "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
              VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
-             RETURNING blocked_at",
+             RETURNING blocked_at, words_mark",
         )
         .bind(subject)
         .bind(&session.issuer)
@@ -63,33 +61,12 @@ impl Storage {
         .bind(now.unix())
         .fetch_one(&mut **step)
         .await?;
-        if blocked_at.is_some() {
+        if column::<Option<i64>>(&row, "blocked_at")?.is_some() {
             return Err(StorageError::ShutOut(ShutOut::Person));
         }
-        for word in self.words_of(&session.person) {
-            sqlx::query(
-                "INSERT INTO people_words (word, subject) VALUES ($1, $2)
-                 ON CONFLICT (word, subject) DO NOTHING",
-            )
-            .bind(word)
-            .bind(subject)
-            .execute(&mut **step)
-            .await?;
-        }
+        let known: Option<String> = column(&row, "words_mark")?;
+        self.index_person(step, subject, Some(&session.person), known.as_deref()).await?;
         Ok(())
-    }
-
-    fn words_of(&self, person: &Person) -> Vec<String> {
-        let mut words: Vec<String> = person.email.iter().map(|email| self.word(email)).collect();
-        let name = person.name.as_deref().unwrap_or_default();
-        words.extend(name.split_whitespace().map(|word| self.word(word)));
-        words.truncate(MAX_WORDS);
-        words
-    }
-
-    /// How a word rests: whoever has the database alone can neither read it nor guess it.
-    pub(super) fn word(&self, word: &str) -> String {
-        self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
     }
 
     /// The sessions of a person, newest first: at the identity provider, and at our pages.
@@ -155,6 +132,19 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
+        let ended = self.block_person_as_counted(subject, by, None, now, event).await?;
+        Ok(ended != Ended::Unchanged)
+    }
+
+    /// The same, if it still ends what was counted.
+    pub(super) async fn block_person_as_counted(
+        &self,
+        subject: &str,
+        by: &str,
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Ended, StorageError> {
         let mut step = self.begin_to_end().await?;
         let blocked = sqlx::query(
             "UPDATE people SET blocked_at = $2, blocked_by = $3
@@ -166,13 +156,15 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         if blocked.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(Ended::Unchanged);
         }
-        let ended = end_all_of_person(&mut step, subject, "the person was blocked", now).await?;
+        let because = "the person was blocked";
+        let ended = end_all_of_person(&mut step, subject, because, counted, now).await?;
+        let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(event.named("person_blocked").subject(subject).with("grants_ended", ended))
             .await?;
         self.commit_and_tell(step).await?;
-        Ok(true)
+        Ok(Ended::Done(ended))
     }
 
     /// Lets a person sign in again; `false` when nothing changed.
@@ -205,21 +197,39 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
+        match self.sign_out_as_counted(subject, because, None, now, event).await? {
+            Ended::Done(ended) => Ok(ended),
+            Ended::Unchanged | Ended::Recounted => Ok(0),
+        }
+    }
+
+    /// The same, if it still ends what was counted.
+    pub async fn sign_out_as_counted(
+        &self,
+        subject: &str,
+        because: &str,
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Ended, StorageError> {
         let mut step = self.begin_to_end().await?;
-        let ended = end_all_of_person(&mut step, subject, because, now).await?;
+        let ended = end_all_of_person(&mut step, subject, because, counted, now).await?;
+        let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
             .await?;
         self.commit_and_tell(step).await?;
-        Ok(ended)
+        Ok(Ended::Done(ended))
     }
 }
 
+/// Ends everything of a person; answers how many grants. `None`: they are not those that were counted.
 async fn end_all_of_person(
     step: &mut Step,
     subject: &str,
     because: &str,
+    counted: Option<&Counted>,
     now: Timestamp,
-) -> Result<u64, StorageError> {
+) -> Result<Option<u64>, StorageError> {
     sqlx::query(
         "UPDATE upstream_sessions
          SET state = 'dead', ended_because = $2, version = version + 1,
@@ -234,16 +244,10 @@ async fn end_all_of_person(
     .await?;
     // A sign-in of the next minute makes the session live again, but not what was asked before.
     end_codes(step, CodesOf::Person(subject), now).await?;
-    let grants = sqlx::query(
-        "UPDATE grants SET revoked_at = $2, revoked_because = $3
-         WHERE subject = $1 AND revoked_at IS NULL",
-    )
-    .bind(subject)
-    .bind(now.unix())
-    .bind(because)
-    .execute(&mut **step)
-    .await?
-    .rows_affected();
+    let which = Selection::Person(subject.to_owned());
+    let Some(grants) = end_grants(step, &which, because, counted, now).await? else {
+        return Ok(None);
+    };
     for statement in [
         "UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
         "UPDATE console_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
@@ -254,7 +258,7 @@ async fn end_all_of_person(
         .bind(subject)
         .execute(&mut **step)
         .await?;
-    Ok(grants)
+    Ok(Some(grants))
 }
 
 /// Ids begin with their milliseconds.

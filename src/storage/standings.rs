@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::authorization_codes::{CodesOf, NewCode, end_codes, insert_code};
+use super::browse::Selection;
+use super::counted::{Counted, end_grants};
 use super::upstream_sessions::SessionUpdate;
 use super::{Step, Storage, StorageError, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -286,15 +288,17 @@ async fn end_held(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Ends every grant, code and waiting sign-in of a client; answers how many grants.
+/// Ends every grant, code and waiting sign-in of a client; answers how many grants. `None`: they are not
+/// those that were counted.
 ///
 /// Codes end before the grants: see [`end_codes`].
 pub(super) async fn end_all_of_client(
     step: &mut Step,
     client_id: &str,
     because: &str,
+    counted: Option<&Counted>,
     now: Timestamp,
-) -> Result<u64, StorageError> {
+) -> Result<Option<u64>, StorageError> {
     for statement in [
         "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
         "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
@@ -302,16 +306,8 @@ pub(super) async fn end_all_of_client(
         sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
     }
     end_codes(step, CodesOf::Client(client_id), now).await?;
-    let grants = sqlx::query(
-        "UPDATE grants SET revoked_at = $2, revoked_because = $3
-         WHERE client_id = $1 AND revoked_at IS NULL",
-    )
-    .bind(client_id)
-    .bind(now.unix())
-    .bind(because)
-    .execute(&mut **step)
-    .await?;
-    Ok(grants.rows_affected())
+    let which = Selection::Client(client_id.to_owned());
+    end_grants(step, &which, because, counted, now).await
 }
 
 pub(super) fn read_standing(row: &sqlx::any::AnyRow) -> Result<Standing, StorageError> {

@@ -26,7 +26,7 @@ use crate::config::PublicUrl;
 use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
 use crate::policy::{Fact, FactSet};
-use crate::storage::{NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
+use crate::storage::{Counted, NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
 use crate::telemetry::audit::Actor;
 use crate::upstream::pages::PagesLogin;
 use crate::upstream::recheck::Recheck;
@@ -238,6 +238,26 @@ pub fn check_csrf(headers: &HeaderMap, visitor: &Visitor, form: &Params) -> Resu
     let same =
         aws_lc_rs::constant_time::verify_slices_are_equal(visitor.csrf.as_bytes(), sent.as_bytes());
     same.map_err(|_| elsewhere(headers, "the form was made for another session"))
+}
+
+/// What the form of a page in between carries: this visitor was shown this act with this count. With
+/// another count, act or session it is another text.
+pub fn confirmation(app: &App, visitor: &Visitor, act: &str, counted: &Counted) -> String {
+    let mark = counted.mark();
+    let parts = [visitor.csrf.as_bytes(), act.as_bytes(), mark.as_bytes()];
+    app.sealer().mac(Purpose::Confirmation, &parts)
+}
+
+/// Whether the form was sent by a page that showed just that.
+pub fn is_confirmed(
+    app: &App,
+    visitor: &Visitor,
+    act: &str,
+    counted: &Counted,
+    sent: &str,
+) -> bool {
+    let expected = confirmation(app, visitor, act, counted);
+    aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), sent.as_bytes()).is_ok()
 }
 
 /// A sign-in on its way, sealed in the browser's cookie.

@@ -29,6 +29,10 @@ pub struct Cookies<'a> {
     url: &'a PublicUrl,
 }
 
+/// A cookie outlives what it stands for by so many seconds: a browser that comes too late is told so, and
+/// not that it is another browser.
+const AFTERWARDS: u64 = 3600;
+
 const CONSENT: &str = "consent-";
 const LOGIN: &str = "login-";
 const HELD: &str = "held-";
@@ -61,17 +65,17 @@ impl<'a> Cookies<'a> {
         fits.then_some(value)
     }
 
-    /// `Set-Cookie` for the mark of the consent page `id`, for as long as the page lives. One per page:
+    /// `Set-Cookie` for the mark of the consent page `id`, for longer than the page lives. One per page:
     /// of two pages opened at once, neither may take the other's mark away.
     /// `tag` says for which client.
     pub fn set_consent(self, id: &str, value: &str, tag: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(CONSENT, id), &format!("{value}.{tag}"), Some(max_age))
+        self.build(self.name(CONSENT, id), &format!("{value}.{tag}"), Some(max_age + AFTERWARDS))
     }
 
     /// `Set-Cookie` that leaves the mark of a consent page as it is, and no longer counts it.
     pub fn count_no_more(self, headers: &HeaderMap, id: &str, max_age: u64) -> Option<HeaderValue> {
         let value = self.consent(headers, id)?;
-        Some(self.build(self.name(CONSENT, id), &value, Some(max_age)))
+        Some(self.build(self.name(CONSENT, id), &value, Some(max_age + AFTERWARDS)))
     }
 
     /// Pages that this browser was shown for the client that `tag` stands for and has not approved,
@@ -111,7 +115,7 @@ impl<'a> Cookies<'a> {
         binding: &Secret<BrowserBinding>,
         max_age: u64,
     ) -> HeaderValue {
-        self.build(self.name(LOGIN, id), binding.expose(), Some(max_age))
+        self.build(self.name(LOGIN, id), binding.expose(), Some(max_age + AFTERWARDS))
     }
 
     /// `Set-Cookie` that removes the binding of a login.
@@ -126,7 +130,7 @@ impl<'a> Cookies<'a> {
 
     /// `Set-Cookie` for a held login.
     pub fn set_held(self, id: &str, token: &Secret<HeldLogin>, max_age: u64) -> HeaderValue {
-        self.build(self.name(HELD, id), token.expose(), Some(max_age))
+        self.build(self.name(HELD, id), token.expose(), Some(max_age + AFTERWARDS))
     }
 
     /// `Set-Cookie` that removes a held login.
@@ -205,7 +209,7 @@ impl<'a> Cookies<'a> {
 
     /// `Set-Cookie` for a sign-in to these pages on its way; the newest counts.
     pub fn set_underway(self, realm: Realm, sealed: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(UNDERWAY, realm.as_str()), sealed, Some(max_age))
+        self.build(self.name(UNDERWAY, realm.as_str()), sealed, Some(max_age + AFTERWARDS))
     }
 
     /// `Set-Cookie` that removes a sign-in on its way.

@@ -83,7 +83,7 @@ impl Frame {
         }
     }
 
-    /// A moment for people: `2026-11-21 08:41`, UTC.
+    /// A moment for people: `2026-11-21 08:41 UTC`.
     pub fn utc(&self, moment: &Timestamp) -> String {
         utc(*moment)
     }
@@ -109,14 +109,14 @@ impl Frame {
     }
 }
 
-/// A moment for people: `2026-11-21 08:41`, UTC.
+/// A moment for people: `2026-11-21 08:41 UTC`. The zone is part of it: whoever reads it may be anywhere.
 pub fn utc(moment: Timestamp) -> String {
-    format(moment, "%Y-%m-%d %H:%M")
+    format(moment, "%Y-%m-%d %H:%M UTC")
 }
 
 /// The same with seconds.
 pub fn utc_seconds(moment: Timestamp) -> String {
-    format(moment, "%Y-%m-%d %H:%M:%S")
+    format(moment, "%Y-%m-%d %H:%M:%S UTC")
 }
 
 fn format(moment: Timestamp, how: &str) -> String {

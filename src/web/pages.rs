@@ -116,10 +116,16 @@ pub enum Message<'a> {
     ServerError,
     TemporarilyUnavailable,
     NotFound,
+    /// An admin page that is not there, or is about something that is not.
+    NoSuchAdminPage,
     MethodNotAllowed,
-    TooManyRequests,
     /// From this address; again after so many seconds.
     AskedTooOften {
+        seconds: u64,
+    },
+    /// Too many of something; `seconds` until it is worth another try.
+    TooMany {
+        what: TooMany,
         seconds: u64,
     },
     RequestTooLarge,
@@ -134,6 +140,15 @@ pub enum Message<'a> {
     LoginRefused,
     /// A sign-in that waited for an administrator, and waits no longer.
     WaitingOver,
+}
+
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMany {
+    /// Consent pages of one application in one browser.
+    ConsentPages,
+    /// Sign-ins that have begun and not ended.
+    SignIns,
 }
 
 /// A way back to the client.
@@ -196,6 +211,21 @@ impl ConsentPage<'_> {
     }
 }
 
+impl Message<'_> {
+    /// How long to wait before the same is worth another try.
+    pub fn seconds_to_wait(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { seconds, .. } => Some(*seconds),
+            _ => None,
+        }
+    }
+
+    /// The same in minutes, rounded up.
+    fn minutes_to_wait(&self) -> Option<u64> {
+        self.seconds_to_wait().map(|seconds| seconds.div_ceil(60).max(1))
+    }
+}
+
 impl MessagePage<'_> {
     /// The answer.
     pub fn render(&self) -> Response {
@@ -252,9 +282,11 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::ServerError => &w.server_error,
         Message::TemporarilyUnavailable => &w.temporarily_unavailable,
         Message::NotFound => &w.not_found,
+        Message::NoSuchAdminPage => &w.no_such_admin_page,
         Message::MethodNotAllowed => &w.method_not_allowed,
-        Message::TooManyRequests => &w.too_many_requests,
         Message::AskedTooOften { .. } => &w.asked_too_often,
+        Message::TooMany { what: TooMany::ConsentPages, .. } => &w.too_many_consent_pages,
+        Message::TooMany { what: TooMany::SignIns, .. } => &w.too_many_sign_ins,
         Message::RequestTooLarge => &w.request_too_large,
         Message::ClientShutOut => &w.client_shut_out,
         Message::PersonBlocked => &w.person_blocked,

@@ -181,7 +181,8 @@ impl IntoResponse for PageError {
         response.extensions_mut().insert(Shown { reference: self.reference, reason: self.reason });
         let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
         if again.contains(&self.status) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            let seconds = self.message.seconds_to_wait().unwrap_or(10);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -250,7 +250,7 @@ async fn signing_out_everywhere_ends_everything_of_that_person_and_of_nobody_els
     let elsewhere = Console::account(&app).signed_in(&app, "bob").await;
     let alice = Console::account(&app).signed_in(&app, "alice").await;
 
-    let answer = bob.press("/account", "action", "everywhere").await;
+    let answer = bob.press_and_confirm("/account", "action", "everywhere").await;
 
     answer.assert_leads_to(&format!("{}/end_session?", app.idp.issuer()));
     assert!(!works(&client, &tokens).await);

@@ -10,6 +10,7 @@ const PAGES: &[&str] = &[
     "/clients/new",
     "/client?id=x",
     "/grants",
+    "/confirm?act=block_client&id=x",
     "/people",
     "/person?sub=x",
     "/servers",
@@ -82,7 +83,9 @@ async fn ad_01_a_form_from_elsewhere_changes_nothing() {
         .assert_page(403);
 
     client.ask(&[]).await;
-    alice.post("/client", &fields).await.assert_leads_to(&alice.at("/client"));
+    let asked = alice.post("/client", &fields).await;
+    client.ask(&[]).await;
+    alice.confirm(&asked, "action", "block").await.assert_leads_to(&alice.at("/client"));
     client.browser.get(&client.authorize_url(&[])).await.assert_page(403);
 }
 
@@ -135,8 +138,9 @@ async fn ad_01_what_cuts_somebody_off_wants_a_fresh_proof() {
     assert!(leave.location().contains("prompt=login"), "{}", leave.location());
     assert!(leave.location().contains("max_age=0"));
     let back = alice.pass_provider(&app, &form, "alice").await;
-    back.assert_leads_to(&alice.at(&path));
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    back.assert_leads_to(&alice.at("/confirm"));
+    client.ask(&[]).await;
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
     client.browser.get(&client.authorize_url(&[])).await.assert_page(403);
 }
 
@@ -230,7 +234,7 @@ async fn blocking_a_client_ends_what_it_has_at_once_and_unblocking_opens_it_agai
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let path = with_query("/client", &[("id", &client.id)]);
 
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
 
     client.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
@@ -251,7 +255,7 @@ async fn an_approval_that_is_under_way_when_the_client_is_blocked_leads_nowhere(
     let path = with_query("/client", &[("id", &client.id)]);
     let (_, form) = client.ask(&[]).await;
     let idp_url = client.approve(&[]).await;
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
 
     client.decide(&form, "approve").await.assert_page(403);
     let callback = client.log_in(&idp_url, "bob").await;
@@ -277,7 +281,8 @@ async fn a_connection_ends_from_the_list() {
     let ended = alice.page("/grants?ended=1").await;
     assert!(ended.contains("ended by an administrator"), "{ended}");
 
-    let answer = alice.press_with("/grants", "action", "before", &[("day", "2026-11-22")]).await;
+    let asked = alice.press_with("/grants", "action", "before", &[("day", "2026-11-22")]).await;
+    let answer = alice.confirm(&asked, "action", "before").await;
     assert!(answer.location().ends_with("done=1"), "{}", answer.location());
     other.rpc(&kept.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
 }
@@ -396,7 +401,7 @@ async fn a_client_blocked_while_somebody_signs_in_gets_nothing() {
     let answer = under_way(&app, &client, "bob").await;
 
     let path = with_query("/client", &[("id", &client.id)]);
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
     app.idp.token_gate().open();
 
     let page = answer.await.unwrap();
@@ -414,7 +419,7 @@ async fn a_person_blocked_while_they_sign_in_gets_nothing() {
     let answer = under_way(&app, &client, "bob").await;
 
     let path = with_query("/person", &[("sub", "oidc:demo-bob")]);
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/person"));
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/person"));
     app.idp.token_gate().open();
 
     let page = answer.await.unwrap();
@@ -455,8 +460,8 @@ async fn deleting_a_blocked_client_does_not_let_it_in_again() {
     let client = app.client().await;
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let path = with_query("/client", &[("id", &client.id)]);
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
-    alice.press(&path, "action", "delete").await.assert_leads_to(&alice.at("/clients"));
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press_and_confirm(&path, "action", "delete").await.assert_leads_to(&alice.at("/clients"));
 
     let blocked = "SELECT COUNT(*) FROM client_standings WHERE blocked = 1";
     assert_eq!(app.database.number(blocked).await, 1);

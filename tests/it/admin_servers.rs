@@ -63,8 +63,8 @@ async fn a_block_of_the_person_or_the_client_is_said_beside_the_rules() {
     let (client, _) = app.tokens_of("bob").await;
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let path = with_query("/client", &[("id", &client.id)]);
-    alice.press(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
-    alice.press("/person?sub=oidc%3Ademo-bob", "action", "block").await;
+    alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
+    alice.press_and_confirm("/person?sub=oidc%3Ademo-bob", "action", "block").await;
 
     let asked = [("sub", "oidc:demo-bob"), ("client", client.id.as_str())];
     let answer = attempt(&alice, &app, &asked).await;

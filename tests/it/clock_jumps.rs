@@ -97,6 +97,7 @@ async fn jw_06_an_assertion_counts_once_however_the_clock_leaps() {
 async fn a_consent_page_decides_once_however_the_clock_leaps() {
     let app = start().await;
     let client = app.client().await;
+    client.sign_in("bob").await; // a client that is used is not cleaned up
     let (_, form) = client.ask(&[]).await;
     client.decide(&form, "approve").await.assert_leads_to(app.idp.issuer());
 

@@ -128,7 +128,8 @@ async fn many_grants_end_at_once() {
             _ => "2999-01-01".to_owned(),
         };
         assert_eq!(shell.call(&client, &tokens).await, 200);
-        let ended = shell.run(&["grants", "revoke-all", which, &value, "--json"]).await.json();
+        let ended =
+            shell.run(&["grants", "revoke-all", which, &value, "--json", "--yes"]).await.json();
         assert_eq!(ended["ended"], 1, "{which}");
         shell.is_out_within_a_second(&client, &tokens).await;
     }
@@ -138,19 +139,160 @@ async fn many_grants_end_at_once() {
     assert_eq!(shell.run(&["grants", "revoke-all"]).await.code(), 2);
 }
 
+/// Everything that ends more than one thing, with how many grants it ends of three that are live: two of
+/// bob and one of alice, all of one client.
+fn acts(client: &str) -> Vec<(Vec<&str>, u64)> {
+    vec![
+        (vec!["grants", "revoke-all", "--client", client], 3),
+        (vec!["grants", "revoke-all", "--person", "oidc:demo-bob"], 2),
+        (vec!["grants", "revoke-all", "--before", "2999-01-01"], 3),
+        (vec!["clients", "block", client], 3),
+        (vec!["clients", "refuse", client], 3),
+        (vec!["clients", "delete", client], 3),
+        (vec!["people", "block", "oidc:demo-bob"], 2),
+        (vec!["people", "sign-out", "oidc:demo-bob"], 2),
+    ]
+}
+
+#[tokio::test]
+async fn what_ends_more_than_one_thing_says_how_many_first_and_wants_a_yes() {
+    for number in 0..8 {
+        let shell = Shell::start().await;
+        let client = shell.app.client_named("Robot").await;
+        client.sign_in("bob").await;
+        client.elsewhere().sign_in("bob").await;
+        client.elsewhere().sign_in("alice").await;
+        let live = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
+        let events = "SELECT COUNT(*) FROM audit_events";
+        let told = shell.app.database.number(events).await;
+        let (act, count) = acts(&client.id).swap_remove(number);
+        let with = |more: &[&'static str]| [act.as_slice(), more].concat();
+
+        let dry = shell.run(&with(&["--dry-run"])).await;
+        assert_eq!(dry.code(), 0, "{act:?}: {}", dry.err());
+        let said = dry.out();
+        assert!(said.contains(&format!("{count} grants")), "{act:?}: {said}");
+        assert!(said.contains("Bob Brown") && said.contains("Robot"), "{act:?}: {said}");
+        assert_eq!(said.contains("Alice Adams"), count == 3, "{act:?}: {said}");
+        assert!(said.contains("Nothing was changed"), "{act:?}: {said}");
+        let dry = shell.run(&with(&["--dry-run", "--json"])).await.json();
+        assert_eq!(dry["dry_run"], true, "{act:?}");
+        assert_eq!(dry["would_end"], count, "{act:?}");
+        assert_eq!(dry["grants"].as_array().unwrap().len() as u64, count, "{act:?}");
+        // Here no terminal can be asked.
+        for more in [&[][..], &["--json"]] {
+            let refused = shell.run(&with(more)).await;
+            assert_eq!(refused.code(), 2, "{act:?}");
+            assert!(refused.err().contains("--yes"), "{act:?}: {}", refused.err());
+            assert!(
+                refused.err().contains(&format!("{count} grants")),
+                "{act:?}: {}",
+                refused.err()
+            );
+            assert_eq!(refused.out(), "", "{act:?}");
+        }
+        let both = shell.run(&with(&["--dry-run", "--yes"])).await;
+        assert_eq!(both.code(), 0, "what is only looked at needs no yes: {}", both.err());
+        assert_eq!(shell.app.database.number(live).await, 3, "{act:?}");
+        assert_eq!(shell.app.database.number(events).await, told, "{act:?}");
+
+        let done = shell.run(&with(&["--yes", "--json"])).await.json();
+        assert_eq!(done["ended"], count, "{act:?}: {done}");
+        let left = 3 - i64::try_from(count).unwrap();
+        assert_eq!(shell.app.database.number(live).await, left, "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_is_asked_and_only_a_yes_is_one() {
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        return; // nothing here plays a terminal
+    }
+    let shell = Shell::start().await;
+    let (client, tokens) = shell.app.tokens_of("bob").await;
+    let live = "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL";
+    let ask = async |answer: &'static str| {
+        let binary = env!("CARGO_BIN_EXE_portcullis");
+        let line = format!("{binary} clients block {}", client.id);
+        let mut command = std::process::Command::new("script");
+        command.current_dir(&shell.app.database.folder);
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        tokio::task::spawn_blocking(move || {
+            use std::io::Write;
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+            Ran(child.wait_with_output().unwrap())
+        })
+        .await
+        .unwrap()
+    };
+    for no in ["n\n", "\n", "yess\n", "\u{4}"] {
+        let said = ask(no).await;
+        assert_eq!(said.code(), 1, "{}", said.out());
+        assert!(said.out().contains("1 grant") && said.out().contains("[y/N]"), "{}", said.out());
+        assert!(said.out().contains("Nothing was changed"), "{}", said.out());
+        assert_eq!(shell.app.database.number(live).await, 1);
+    }
+    let said = ask("y\n").await;
+    assert_eq!(said.code(), 0, "{}", said.out());
+    assert_eq!(shell.app.database.number(live).await, 0);
+    shell.is_out_within_a_second(&client, &tokens).await;
+}
+
+#[tokio::test]
+async fn tables_say_what_is_approved_what_is_in_force_and_in_which_zone_times_are() {
+    let shell = Shell::start().await;
+    let (client, _) = shell.app.tokens_of("bob").await;
+    let listed = shell.run(&["grants", "list", "--json"]).await.json();
+    let shown = shell.run(&["people", "show", "oidc:demo-bob", "--json"]).await.json();
+    let of_client = shell.run(&["clients", "show", &client.id, "--json"]).await.json();
+    for grant in [&listed["grants"][0], &shown["grants"][0], &of_client["grants"][0]] {
+        assert_eq!(grant["approved_scope"], "create:todos delete:todos read:todos", "{grant}");
+        assert_eq!(grant["scope_in_force"], "create:todos", "{grant}");
+        assert!(grant["facts_as_of"].as_str().unwrap().ends_with('Z'), "{grant}");
+        assert_eq!(grant["scope"], Value::Null, "the name of what was not so is gone: {grant}");
+    }
+    let time = regex_lite::Regex::new(r"\d{4}-\d\d-\d\d \d\d:\d\d( UTC)?( UTC)?").unwrap();
+    for arguments in [
+        &["grants", "list"][..],
+        &["grants", "list", "--ended"],
+        &["clients", "list"],
+        &["clients", "show", &client.id],
+        &["people", "list"],
+        &["people", "show", "oidc:demo-bob"],
+        &["keys", "list"],
+        &["audit", "list"],
+        &["clock", "show"],
+    ] {
+        let said = shell.run(arguments).await.ok();
+        let times: Vec<&str> = time.find_iter(&said).map(|found| found.as_str()).collect();
+        assert!(!times.is_empty(), "{arguments:?}: {said}");
+        for found in times {
+            assert_eq!(found.matches(" UTC").count(), 1, "{arguments:?}: {found}");
+        }
+    }
+    let table = shell.run(&["grants", "list"]).await.ok();
+    assert!(table.contains("APPROVED") && table.contains("IN FORCE NOW"), "{table}");
+    let found = shell.run(&["people", "list", "--search", "Bob Brown", "--json"]).await.json();
+    assert_eq!(found["people"][0]["sub"], "oidc:demo-bob");
+    let found = shell.run(&["people", "list", "--search", "bro", "--json"]).await.json();
+    assert_eq!(found["people"][0]["sub"], "oidc:demo-bob");
+}
+
 #[tokio::test]
 async fn a_client_blocked_from_the_shell_is_refused_everything() {
     let shell = Shell::start().await;
     let (client, tokens) = shell.app.tokens_of("bob").await;
 
-    shell.run(&["clients", "block", &client.id]).await.ok();
+    shell.run(&["clients", "block", &client.id, "--yes"]).await.ok();
 
     shell.is_out_within_a_second(&client, &tokens).await;
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
     let page = client.browser.get(&client.authorize_url(&[])).await;
     page.assert_page(403);
     assert!(page.text().contains("This application is blocked"));
-    let again = shell.run(&["clients", "block", &client.id]).await.ok();
+    let again = shell.run(&["clients", "block", &client.id, "--yes"]).await.ok();
     assert!(again.contains("blocked before"), "{again}");
     let blocked = shell.run(&["clients", "list", "--standing", "blocked", "--json"]).await.json();
     assert_eq!(blocked["clients"][0]["client_id"], client.id.as_str());
@@ -183,7 +325,7 @@ async fn clients_are_made_shown_trusted_and_deleted() {
     assert_eq!(program.code(), 1);
     assert!(program.err().contains("cannot be trusted"), "{}", program.err());
 
-    shell.run(&["clients", "delete", id]).await.ok();
+    shell.run(&["clients", "delete", id, "--yes"]).await.ok();
     shell.is_out_within_a_second(&client, &tokens).await;
     let gone = shell.run(&["clients", "show", id]).await;
     assert!(gone.err().contains("clients list --search"), "{}", gone.err());
@@ -207,7 +349,7 @@ async fn lists_are_paged_to_their_end() {
         registered.push(McpClient::register_as(&shell.app, metadata).await.id);
     }
     for id in &registered {
-        shell.run(&["clients", "block", id]).await.ok();
+        shell.run(&["clients", "block", id, "--yes"]).await.ok();
     }
     for search in [
         &[][..],
@@ -242,11 +384,11 @@ async fn people_are_blocked_and_signed_out() {
     let shown = shell.run(&["people", "show", bob]).await.ok();
     assert!(shown.contains("Bob Brown") && shown.contains("User"), "{shown}");
 
-    assert_eq!(shell.run(&["people", "sign-out", bob, "--json"]).await.json()["ended"], 1);
+    assert_eq!(shell.run(&["people", "sign-out", bob, "--json", "--yes"]).await.json()["ended"], 1);
     shell.is_out_within_a_second(&client, &tokens).await;
     let tokens = client.elsewhere().sign_in("bob").await;
 
-    shell.run(&["people", "block", bob]).await.ok();
+    shell.run(&["people", "block", bob, "--yes"]).await.ok();
     shell.is_out_within_a_second(&client, &tokens).await;
     let blocked = shell.run(&["people", "list", "--blocked", "--json"]).await.json();
     assert_eq!(blocked["people"][0]["sub"], bob);
@@ -255,7 +397,7 @@ async fn people_are_blocked_and_signed_out() {
 
     shell.run(&["people", "unblock", bob]).await.ok();
     client.elsewhere().sign_in("bob").await;
-    let nobody = shell.run(&["people", "block", "oidc:nobody"]).await;
+    let nobody = shell.run(&["people", "block", "oidc:nobody", "--yes"]).await;
     assert!(nobody.err().contains("people list --search"), "{}", nobody.err());
 }
 

@@ -100,7 +100,7 @@ async fn k5_a_full_database_refuses_no_end_of_a_grant() {
     assert!(is_let_in(&client, &by_admin).await);
     let admin = Console::admin(&app).signed_in(&app, "alice").await;
     let bob = with_query("/person", &[("sub", "oidc:demo-bob")]);
-    admin.press(&bob, "action", "block").await.assert_leads_to(&admin.at("/person"));
+    admin.press_and_confirm(&bob, "action", "block").await.assert_leads_to(&admin.at("/person"));
     assert!(!is_let_in(&client, &by_admin).await);
 
     // The reserve is for that alone.

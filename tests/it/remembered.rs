@@ -33,7 +33,11 @@ async fn trust(app: &TestApp, client: &McpClient) -> Console {
 
 async fn decide(admin: &Console, client: &McpClient, action: &str) {
     let path = with_query("/client", &[("id", &client.id)]);
-    admin.press(&path, "action", action).await.assert_leads_to(&admin.at("/client"));
+    let mut answer = admin.press(&path, "action", action).await;
+    if matches!(action, "refuse" | "block" | "end") {
+        answer = admin.confirm(&answer, "action", action).await;
+    }
+    answer.assert_leads_to(&admin.at("/client"));
 }
 
 /// A trusted client, and bob's browser, in which he has approved it for `create:todos`.
@@ -268,8 +272,11 @@ async fn what_ends_a_connection_forgets_the_approval_at_once() {
         open(&client, &[]).await.assert_leads_to(app.idp.issuer());
         let bob = Console::account(&app).signed_in(&app, "bob").await;
         match how {
-            "disconnect" | "everywhere" => {
+            "disconnect" => {
                 bob.press("/account", "action", how).await.assert_status(303);
+            }
+            "everywhere" => {
+                bob.press_and_confirm("/account", "action", how).await.assert_status(303);
             }
             "revoke" => {
                 let direct = open(&client, &[]).await;
@@ -308,7 +315,7 @@ async fn what_ends_a_connection_forgets_the_approval_at_once() {
         }
         assert_asks(&open(&client, &[]).await, how);
         let path = with_query("/client", &[("id", &client.id)]);
-        admin.press(&path, "action", "delete").await.assert_status(303);
+        admin.press_and_confirm(&path, "action", "delete").await.assert_status(303);
         open(&client, &[]).await.assert_page(400);
         let left = app.database.number("SELECT COUNT(*) FROM remembered_consents").await;
         assert_eq!(left, 0, "{how}");

@@ -38,7 +38,11 @@ async fn admin(app: &TestApp) -> Console {
 
 async fn decide(admin: &Console, client: &McpClient, action: &str) {
     let path = with_query("/client", &[("id", &client.id)]);
-    admin.press(&path, "action", action).await.assert_leads_to(&admin.at("/client"));
+    let mut answer = admin.press(&path, "action", action).await;
+    if matches!(action, "refuse" | "block" | "end") {
+        answer = admin.confirm(&answer, "action", action).await;
+    }
+    answer.assert_leads_to(&admin.at("/client"));
 }
 
 async fn codes(app: &TestApp) -> i64 {
@@ -243,7 +247,7 @@ async fn who_is_cut_off_or_signs_out_while_waiting_gets_nothing() {
             }
             "signed out" => {
                 let bob = Console::account(&app).signed_in(&app, "bob").await;
-                bob.press("/account", "action", "everywhere").await.assert_status(303);
+                bob.press_and_confirm("/account", "action", "everywhere").await.assert_status(303);
             }
             _ => {
                 let claims = json!({

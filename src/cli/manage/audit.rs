@@ -108,7 +108,7 @@ impl Command {
             Self::Verify(a) => {
                 let verified =
                     carry_out(&a.common, async |desk: &Desk| verify(desk, a.expect.as_ref()).await);
-                let answer = verified.unwrap_or_else(|Trouble(text)| Answer {
+                let answer = verified.unwrap_or_else(|Trouble { text, .. }| Answer {
                     text: format!("It could not be told whether the chain holds: {text}\n"),
                     json: json!({ "holds": null, "error": text }),
                     code: UNTOLD,

@@ -26,10 +26,10 @@ impl Arguments {
 async fn back_up(desk: &Desk, arguments: &Arguments) -> Result<Answer, Trouble> {
     if desk.storage.engine() == Engine::Postgres {
         let text = "PostgreSQL has its own tool: pg_dump. docs/operations.md, Backup, says what a restored database must be told";
-        return Err(Trouble(text.to_owned()));
+        return Err(Trouble::from(text.to_owned()));
     }
     let made = desk.storage.back_up(&arguments.file, desk.now()).await;
-    let bytes = made.map_err(|error| Trouble(error.to_string()))?;
+    let bytes = made.map_err(|error| Trouble::from(error.to_string()))?;
     desk.storage.record(vec![desk.event("backup_made").with("bytes", bytes)]).await?;
     let file = arguments.file.display().to_string();
     let text = format!(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use super::ending::{self, Confirm, Words};
 use super::output::{self, Table};
 use super::{Answer, BY, Common, Desk, Page, Trouble, run};
 use crate::admin::trustable;
@@ -12,7 +13,8 @@ use crate::clients::Clients;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
 use crate::oauth::redirect_uri::destination;
 use crate::storage::{
-    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict,
+    Admission, ClientDecided, ClientFilter, ClientRow, Ending, GrantFilter, Standing, Storage,
+    Verdict,
 };
 
 #[derive(Subcommand)]
@@ -31,11 +33,15 @@ pub(in crate::cli) enum Command {
     )]
     Approve(Opening),
     /// Turn it away, and end what it has
-    #[command(after_help = "Example:\n  portcullis clients refuse client_0199c2a7")]
-    Refuse(One),
+    #[command(
+        after_help = "Examples:\n  portcullis clients refuse client_0199c2a7 --dry-run\n  portcullis clients refuse client_0199c2a7"
+    )]
+    Refuse(Ends),
     /// No authorization, no token; what it has ends at once, open streams included
-    #[command(after_help = "Example:\n  portcullis clients block client_0199c2a7")]
-    Block(One),
+    #[command(
+        after_help = "Examples:\n  portcullis clients block client_0199c2a7 --dry-run\n  portcullis clients block client_0199c2a7 --yes"
+    )]
+    Block(Ends),
     /// Let people connect it again
     #[command(after_help = "Example:\n  portcullis clients unblock client_0199c2a7")]
     Unblock(One),
@@ -48,8 +54,10 @@ pub(in crate::cli) enum Command {
     #[command(after_help = "Example:\n  portcullis clients untrust client_0199c2a7")]
     Untrust(One),
     /// Delete it with everything that was given to it
-    #[command(after_help = "Example:\n  portcullis clients delete client_0199c2a7")]
-    Delete(One),
+    #[command(
+        after_help = "Examples:\n  portcullis clients delete client_0199c2a7 --dry-run\n  portcullis clients delete client_0199c2a7"
+    )]
+    Delete(Ends),
     /// Make a client for a program that cannot register itself; its secret is printed once
     #[command(
         after_help = "Examples:\n  portcullis clients create --name Reports --redirect-uri https://reports.example.com/callback\n  portcullis clients create --name Tool --redirect-uri http://127.0.0.1/callback --public"
@@ -102,6 +110,17 @@ pub(in crate::cli) struct Opening {
 }
 
 #[derive(clap::Args)]
+pub(in crate::cli) struct Ends {
+    /// The client
+    #[arg(value_name = "CLIENT_ID")]
+    id: String,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
 pub(in crate::cli) struct Create {
     /// What people read
     #[arg(long, value_name = "NAME", default_value = "")]
@@ -123,16 +142,19 @@ impl Command {
         };
         let open =
             |a: &Opening, verdict| run(&a.common, async |desk: &Desk| open(desk, a, verdict).await);
+        let end = |a: &Ends, ending: Ending| {
+            run(&a.common, async |desk: &Desk| end(desk, a, &ending).await)
+        };
         match self {
             Self::List(a) => run(&a.common, async |desk: &Desk| list(desk, a).await),
             Self::Show(a) => run(&a.common, async |desk: &Desk| show(desk, &a.id).await),
             Self::Approve(a) => open(a, Verdict::Approve),
-            Self::Refuse(a) => decide(a, Verdict::Refuse),
-            Self::Block(a) => decide(a, Verdict::Block),
+            Self::Refuse(a) => end(a, Ending::RefuseClient(a.id.clone())),
+            Self::Block(a) => end(a, Ending::BlockClient(a.id.clone())),
             Self::Unblock(a) => decide(a, Verdict::Unblock),
             Self::Trust(a) => open(a, Verdict::Trust),
             Self::Untrust(a) => decide(a, Verdict::Untrust),
-            Self::Delete(a) => run(&a.common, async |desk: &Desk| delete(desk, &a.id).await),
+            Self::Delete(a) => end(a, Ending::DeleteClient(a.id.clone())),
             Self::Create(a) => run(&a.common, async |desk: &Desk| create(desk, a).await),
         }
     }
@@ -202,7 +224,7 @@ fn as_json(row: &ClientRow) -> Value {
 
 async fn known(desk: &Desk, id: &str) -> Result<ClientRow, Trouble> {
     desk.storage.client_row(id).await?.ok_or_else(|| {
-        Trouble(format!(
+        Trouble::from(format!(
             "there is no client {id}; `portcullis clients list --search NAME` finds it by name or host"
         ))
     })
@@ -234,9 +256,9 @@ async fn show(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
     text.push_str("\nwhat it registered\n");
     text.push_str(&output::plain(&serde_json::to_string_pretty(&metadata).unwrap_or_default()));
     text.push_str("\n\nwho connected it\n");
-    text.push_str(&super::grants::table(&grants, desk.now()).to_string());
+    text.push_str(&super::grants::table(desk, &grants).to_string());
     let mut json = as_json(&row);
-    json["grants"] = grants.iter().map(super::grants::as_json).collect();
+    json["grants"] = grants.iter().map(|row| super::grants::as_json(desk, row)).collect();
     Ok(Answer::said(text, json))
 }
 
@@ -252,10 +274,9 @@ async fn decide(desk: &Desk, id: &str, verdict: Verdict) -> Result<Answer, Troub
 async fn open(desk: &Desk, a: &Opening, verdict: Verdict) -> Result<Answer, Trouble> {
     let row = known(desk, &a.id).await?;
     let metadata = ClientMetadata::from_stored_json(&row.metadata)
-        .map_err(|_| Trouble("what is stored of this client cannot be read".to_owned()))?;
+        .map_err(|_| Trouble::from("what is stored of this client cannot be read".to_owned()))?;
     if verdict == Verdict::Trust && !trustable(&metadata) {
-        return Err(Trouble(
-            "this client cannot be trusted: its answers go to a program on a device, which nobody can tell \
+        return Err(Trouble::from("this client cannot be trusted: its answers go to a program on a device, which nobody can tell \
              apart from another. People go on being asked each time"
                 .to_owned(),
         ));
@@ -268,7 +289,7 @@ async fn open(desk: &Desk, a: &Opening, verdict: Verdict) -> Result<Answer, Trou
         ClientDecided::Changed => true,
         ClientDecided::Unchanged => false,
         ClientDecided::OtherClient => {
-            return Err(Trouble(format!(
+            return Err(Trouble::from(format!(
                 "nothing was decided: {id} has changed since you looked at it. Read it again with `portcullis clients show {id}`"
             )));
         }
@@ -301,22 +322,29 @@ fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
 const fn told(verdict: Verdict) -> (&'static str, &'static str) {
     match verdict {
         Verdict::Approve => ("approved; whoever waits goes on", "approved before"),
-        Verdict::Refuse => ("refused, and its grants have ended", "refused before"),
         Verdict::Trust => ("trusted", "trusted before"),
         Verdict::Untrust => ("no longer trusted", "not trusted before"),
-        Verdict::Block => ("blocked, and its grants have ended", "blocked before"),
         Verdict::Unblock => {
             ("no longer blocked; people can connect it again", "not blocked before")
         }
+        // These end what a client has, and ask first.
+        Verdict::Refuse | Verdict::Block => ("decided", "decided before"),
     }
 }
 
-async fn delete(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
-    known(desk, id).await?;
-    let event = desk.event("client_deleted");
-    let deleted = desk.storage.delete_client(id, desk.now(), event).await?;
-    let done = format!("{id} is deleted, and its grants have ended.\n");
-    Ok(Answer::changed(deleted, done, &format!("{id} was deleted before.\n")))
+async fn end(desk: &Desk, a: &Ends, ending: &Ending) -> Result<Answer, Trouble> {
+    let id = &known(desk, &a.id).await?.id;
+    let (verb, done) = match ending {
+        Ending::RefuseClient(_) => ("Refuse", "refused"),
+        Ending::DeleteClient(_) => ("Delete", "deleted"),
+        _ => ("Block", "blocked"),
+    };
+    let words = Words {
+        question: format!("{verb} {id}?"),
+        done: format!("{id} is {done}"),
+        before: &format!("{id} was {done} before.\n"),
+    };
+    ending::carry_out(desk, &a.confirm, ending, &words).await
 }
 
 async fn create(desk: &Desk, a: &Create) -> Result<Answer, Trouble> {

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::ending::{self, Confirm, Words};
 use super::output::{self, Table};
 use super::{Answer, Common, Desk, Page, Trouble, moment, run};
 use crate::clock::Timestamp;
-use crate::storage::{GrantFilter, GrantRow, Selection};
+use crate::config::InForce;
+use crate::storage::{Ending, GrantFilter, GrantRow, Selection};
+use crate::web::in_force::OfGrant;
 
 const BECAUSE: &str = "ended by an administrator";
 
@@ -24,7 +27,7 @@ pub(in crate::cli) enum Command {
     Revoke(Revoke),
     /// End all grants of a client, of a person, or given before a day
     #[command(
-        after_help = "Examples:\n  portcullis grants revoke-all --client client_0199c2a7\n  portcullis grants revoke-all --person okta:00u1b2c3\n  portcullis grants revoke-all --before 2026-11-21"
+        after_help = "Examples:\n  portcullis grants revoke-all --before 2026-11-21 --dry-run\n  portcullis grants revoke-all --client client_0199c2a7\n  portcullis grants revoke-all --person okta:00u1b2c3 --yes"
     )]
     RevokeAll(RevokeAll),
 }
@@ -77,6 +80,8 @@ pub(in crate::cli) struct RevokeAll {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -85,9 +90,7 @@ impl Command {
         match self {
             Self::List(a) => run(&a.common, async |desk: &Desk| list(desk, a).await),
             Self::Revoke(a) => run(&a.common, async |desk: &Desk| revoke(desk, &a.id).await),
-            Self::RevokeAll(a) => {
-                run(&a.common, async |desk: &Desk| revoke_all(desk, &a.which).await)
-            }
+            Self::RevokeAll(a) => run(&a.common, async |desk: &Desk| revoke_all(desk, a).await),
         }
     }
 }
@@ -98,19 +101,22 @@ async fn list(desk: &Desk, a: &List) -> Result<Answer, Trouble> {
         subject: a.person.clone(),
         resource: a.server.clone(),
         ended: a.ended,
+        before: None,
         after: a.page.after.clone(),
     };
     let mut rows = desk.storage.browse_grants(&filter, desk.now(), a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());
-    let table = table(&rows, desk.now());
-    Ok(Answer::list("grants", &table, rows.iter().map(as_json).collect(), next))
+    let table = table(desk, &rows);
+    let listed = rows.iter().map(|row| as_json(desk, row)).collect();
+    Ok(Answer::list("grants", &table, listed, next))
 }
 
 /// Grants for people to read.
-pub(super) fn table(rows: &[GrantRow], now: Timestamp) -> Table {
-    let headings =
-        ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER", "SCOPES", "SINCE", "LAST USE"];
-    let mut table = Table::new(&[&headings[..], &["STATE"]].concat());
+pub(super) fn table(desk: &Desk, rows: &[GrantRow]) -> Table {
+    let now = desk.now();
+    let headings = ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER"];
+    let further = ["APPROVED", "IN FORCE NOW", "SINCE", "LAST USE", "STATE"];
+    let mut table = Table::new(&[&headings[..], &further].concat());
     for row in rows {
         let state = match &row.revoked {
             Some((at, because)) => format!("ended {}: {because}", output::utc(*at)),
@@ -127,6 +133,7 @@ pub(super) fn table(rows: &[GrantRow], now: Timestamp) -> Table {
             ),
             row.resource.clone(),
             row.ceiling.to_string(),
+            OfGrant::of(&desk.config, row, now).line(),
             output::utc(row.created_at),
             output::utc(row.last_used_at),
             state,
@@ -136,14 +143,20 @@ pub(super) fn table(rows: &[GrantRow], now: Timestamp) -> Table {
 }
 
 /// A grant for programs.
-pub(super) fn as_json(row: &GrantRow) -> Value {
+pub(super) fn as_json(desk: &Desk, row: &GrantRow) -> Value {
+    let in_force = match OfGrant::of(&desk.config, row, desk.now()).in_force {
+        InForce::Scopes(scopes) => Value::String(scopes.to_string()),
+        InForce::Nothing | InForce::ServerGone => Value::Null,
+    };
     json!({
         "grant_id": row.id,
         "client_id": row.client_id,
         "sub": row.subject,
         "name": row.person.name,
         "resource": row.resource,
-        "scope": row.ceiling.to_string(),
+        "approved_scope": row.ceiling.to_string(),
+        "scope_in_force": in_force,
+        "facts_as_of": output::iso(row.facts_at),
         "created_at": output::iso(row.created_at),
         "last_used_at": output::iso(row.last_used_at),
         "last_used_from": row.last_used_from,
@@ -156,10 +169,10 @@ pub(super) fn as_json(row: &GrantRow) -> Value {
 async fn revoke(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
     let row = desk.storage.grant_row(id).await?;
     let row = row.ok_or_else(|| {
-        Trouble(format!("there is no grant {id}; `portcullis grants list` names them"))
+        Trouble::from(format!("there is no grant {id}; `portcullis grants list` names them"))
     })?;
     if let Some((at, because)) = &row.revoked {
-        let before = format!("{id} ended before, {} UTC: {because}.\n", output::utc(*at));
+        let before = format!("{id} ended before, {}: {because}.\n", output::utc(*at));
         return Ok(Answer::changed(false, String::new(), &before));
     }
     let event = desk.event("grant_revoked").client(&row.client_id).subject(&row.subject);
@@ -168,16 +181,22 @@ async fn revoke(desk: &Desk, id: &str) -> Result<Answer, Trouble> {
     Ok(Answer::changed(true, format!("{id} has ended.\n"), ""))
 }
 
-async fn revoke_all(desk: &Desk, which: &Which) -> Result<Answer, Trouble> {
-    let selection = match (&which.client, &which.person, which.before) {
-        (Some(client), _, _) => Selection::Client(client.clone()),
-        (_, Some(person), _) => Selection::Person(person.clone()),
-        (_, _, Some(before)) => Selection::Before(before),
+async fn revoke_all(desk: &Desk, a: &RevokeAll) -> Result<Answer, Trouble> {
+    let (selection, question) = match (&a.which.client, &a.which.person, a.which.before) {
+        (Some(client), _, _) => {
+            (Selection::Client(client.clone()), format!("End all grants of {client}?"))
+        }
+        (_, Some(person), _) => {
+            (Selection::Person(person.clone()), format!("End all grants of {person}?"))
+        }
+        (_, _, Some(before)) => (
+            Selection::Before(before),
+            format!("End all grants that were given before {}?", output::utc(before)),
+        ),
         (None, None, None) => {
-            return Err(Trouble("say which: --client, --person or --before".to_owned()));
+            return Err(Trouble::from("say which: --client, --person or --before".to_owned()));
         }
     };
-    let event = desk.event("grants_revoked");
-    let ended = desk.storage.revoke_grants(&selection, BECAUSE, desk.now(), event).await?;
-    Ok(Answer::said(format!("{ended} grants have ended.\n"), json!({ "ended": ended })))
+    let words = Words { question, done: "Done".to_owned(), before: "" };
+    ending::carry_out(desk, &a.confirm, &Ending::Grants(selection), &words).await
 }

@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod clients;
 mod clock;
+mod ending;
 mod grants;
 mod keys;
 mod output;
@@ -117,12 +118,21 @@ impl Answer {
     }
 }
 
-/// Why a command did not do its work; the text says how to mend it.
-struct Trouble(String);
+/// Why a command did not do its work; the text says what to do about it.
+struct Trouble {
+    text: String,
+    code: u8,
+}
+
+impl Trouble {
+    fn with_code(code: u8, text: String) -> Self {
+        Self { text, code }
+    }
+}
 
 impl From<String> for Trouble {
     fn from(text: String) -> Self {
-        Self(text)
+        Self { text, code: 1 }
     }
 }
 
@@ -130,9 +140,9 @@ impl From<StorageError> for Trouble {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Unavailable(_) => {
-                Self(format!("{error}. Nothing was changed; try again in a moment"))
+                format!("{error}. Nothing was changed; try again in a moment").into()
             }
-            other => Self(other.to_string()),
+            other => other.to_string().into(),
         }
     }
 }
@@ -144,7 +154,10 @@ where
 {
     match carry_out(common, work) {
         Ok(answer) => tell(common, &answer),
-        Err(Trouble(text)) => fail(&output::plain(&text)),
+        Err(Trouble { text, code }) => {
+            let _ = fail(&output::plain(&text));
+            ExitCode::from(code)
+        }
     }
 }
 

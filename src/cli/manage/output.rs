@@ -95,7 +95,7 @@ fn obedient(text: &str) -> String {
     safe
 }
 
-/// A moment for people, UTC.
+/// A moment for people: `2026-11-21 08:41 UTC`.
 pub(super) fn utc(moment: Timestamp) -> String {
     crate::web::lists::utc(moment)
 }

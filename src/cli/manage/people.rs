@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::ending::{self, Confirm, Words};
 use super::output::{self, Table};
-use super::{Answer, BY, Common, Desk, Page, Trouble, run};
-use crate::storage::{GrantFilter, PersonFilter, PersonRow};
+use super::{Answer, Common, Desk, Page, Trouble, run};
+use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum Command {
@@ -20,19 +21,23 @@ pub(in crate::cli) enum Command {
     #[command(after_help = "Example:\n  portcullis people show okta:00u1b2c3")]
     Show(One),
     /// End everything they have, and let them sign in no more
-    #[command(after_help = "Example:\n  portcullis people block okta:00u1b2c3")]
-    Block(One),
+    #[command(
+        after_help = "Examples:\n  portcullis people block okta:00u1b2c3 --dry-run\n  portcullis people block okta:00u1b2c3 --yes"
+    )]
+    Block(Ends),
     /// Let them sign in again
     #[command(after_help = "Example:\n  portcullis people unblock okta:00u1b2c3")]
     Unblock(One),
     /// End every grant and session they have; they may sign in again
-    #[command(after_help = "Example:\n  portcullis people sign-out okta:00u1b2c3")]
-    SignOut(One),
+    #[command(
+        after_help = "Examples:\n  portcullis people sign-out okta:00u1b2c3 --dry-run\n  portcullis people sign-out okta:00u1b2c3"
+    )]
+    SignOut(Ends),
 }
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct List {
-    /// A whole word of the name, the whole e-mail address, or the whole sub
+    /// Words of the name or their first three letters or more, the whole e-mail address, or the whole sub
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
     /// Only blocked ones
@@ -53,16 +58,25 @@ pub(in crate::cli) struct One {
     common: Common,
 }
 
+#[derive(clap::Args)]
+pub(in crate::cli) struct Ends {
+    /// The person, by the sub of their tokens
+    #[arg(value_name = "SUB")]
+    subject: String,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    common: Common,
+}
+
 impl Command {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::List(a) => run(&a.common, async |desk: &Desk| list(desk, a).await),
             Self::Show(a) => run(&a.common, async |desk: &Desk| show(desk, &a.subject).await),
-            Self::Block(a) => run(&a.common, async |desk: &Desk| block(desk, &a.subject).await),
+            Self::Block(a) => run(&a.common, async |desk: &Desk| block(desk, a).await),
             Self::Unblock(a) => run(&a.common, async |desk: &Desk| unblock(desk, &a.subject).await),
-            Self::SignOut(a) => {
-                run(&a.common, async |desk: &Desk| sign_out(desk, &a.subject).await)
-            }
+            Self::SignOut(a) => run(&a.common, async |desk: &Desk| sign_out(desk, a).await),
         }
     }
 }
@@ -105,7 +119,7 @@ fn as_json(row: &PersonRow) -> Value {
 
 async fn known(desk: &Desk, subject: &str) -> Result<PersonRow, Trouble> {
     desk.storage.person_row(subject).await?.ok_or_else(|| {
-        Trouble(format!(
+        Trouble::from(format!(
             "nobody with the sub {subject} has signed in; `portcullis people list --search NAME` finds people"
         ))
     })
@@ -115,10 +129,10 @@ async fn show(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
     let row = known(desk, subject).await?;
     let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
     let grants = desk.storage.browse_grants(&filter, desk.now(), 100).await?;
-    let blocked = row.blocked.as_ref().map_or_else(
-        || "no".to_owned(),
-        |(at, by)| format!("since {} UTC, by {by}", output::utc(*at)),
-    );
+    let blocked = row
+        .blocked
+        .as_ref()
+        .map_or_else(|| "no".to_owned(), |(at, by)| format!("since {}, by {by}", output::utc(*at)));
     let mut facts = vec![
         ("sub", row.subject.clone()),
         ("identity provider", row.issuer.clone()),
@@ -139,17 +153,20 @@ async fn show(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
     }
     let mut text = output::facts(&facts);
     text.push_str("\ngrants\n");
-    text.push_str(&super::grants::table(&grants, desk.now()).to_string());
-    json["grants"] = grants.iter().map(super::grants::as_json).collect();
+    text.push_str(&super::grants::table(desk, &grants).to_string());
+    json["grants"] = grants.iter().map(|row| super::grants::as_json(desk, row)).collect();
     Ok(Answer::said(text, json))
 }
 
-async fn block(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
-    known(desk, subject).await?;
-    let event = desk.event("person_blocked");
-    let changed = desk.storage.block_person(subject, BY, desk.now(), event).await?;
-    let done = format!("{subject} is blocked, and everything they had has ended.\n");
-    Ok(Answer::changed(changed, done, &format!("{subject} was blocked before.\n")))
+async fn block(desk: &Desk, a: &Ends) -> Result<Answer, Trouble> {
+    let subject = known(desk, &a.subject).await?.subject;
+    let words = Words {
+        question: format!("Block {subject}?"),
+        done: format!("{subject} is blocked"),
+        before: &format!("{subject} was blocked before.\n"),
+    };
+    let ending = Ending::BlockPerson(subject);
+    ending::carry_out(desk, &a.confirm, &ending, &words).await
 }
 
 async fn unblock(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
@@ -159,11 +176,13 @@ async fn unblock(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
     Ok(Answer::changed(changed, done, &format!("{subject} was not blocked.\n")))
 }
 
-async fn sign_out(desk: &Desk, subject: &str) -> Result<Answer, Trouble> {
-    known(desk, subject).await?;
-    let because = "signed out by an administrator";
-    let event = desk.event("person_signed_out");
-    let ended = desk.storage.sign_out_everywhere(subject, because, desk.now(), event).await?;
-    let text = format!("{subject} is signed out everywhere; {ended} grants have ended.\n");
-    Ok(Answer::said(text, json!({ "ended": ended })))
+async fn sign_out(desk: &Desk, a: &Ends) -> Result<Answer, Trouble> {
+    let subject = known(desk, &a.subject).await?.subject;
+    let words = Words {
+        question: format!("Sign {subject} out everywhere?"),
+        done: format!("{subject} is signed out everywhere"),
+        before: "",
+    };
+    let ending = Ending::SignOut(subject);
+    ending::carry_out(desk, &a.confirm, &ending, &words).await
 }

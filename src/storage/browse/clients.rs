@@ -6,6 +6,7 @@ use super::after;
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::storage::clients::found_by;
+use crate::storage::counted::{Counted, Ended};
 use crate::storage::listing::{Listing, key};
 use crate::storage::standings::{end_all_of_client, read_standing};
 use crate::storage::sweep::count_clients;
@@ -198,8 +199,22 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
+        let ended = self.delete_client_as_counted(id, None, now, event).await?;
+        Ok(ended != Ended::Unchanged)
+    }
+
+    /// The same, if it still ends what was counted.
+    pub(in crate::storage) async fn delete_client_as_counted(
+        &self,
+        id: &str,
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Ended, StorageError> {
         let mut step = self.begin_to_end().await?;
-        let ended = end_all_of_client(&mut step, id, "the client was deleted", now).await?;
+        let because = "the client was deleted";
+        let ended = end_all_of_client(&mut step, id, because, counted, now).await?;
+        let Some(ended) = ended else { return Ok(Ended::Recounted) };
         for statement in [
             "DELETE FROM remembered_consents WHERE client_id = $1",
             "DELETE FROM client_standings
@@ -211,11 +226,11 @@ impl Storage {
             sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *step).await?;
         count_clients(&mut step).await?;
         if deleted.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(Ended::Unchanged);
         }
         step.record(event.named("client_deleted").client(id).with("grants_ended", ended)).await?;
         self.commit_and_tell(step).await?;
-        Ok(true)
+        Ok(Ended::Done(ended))
     }
 }
 

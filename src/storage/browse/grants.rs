@@ -5,6 +5,7 @@ use sqlx::any::AnyRow;
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::authorization_codes::{CodesOf, end_codes};
+use crate::storage::counted::{Counted, Ended, end_grants};
 use crate::storage::listing::Listing;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -21,6 +22,8 @@ pub struct GrantFilter {
     pub resource: String,
     /// Ended ones as well.
     pub ended: bool,
+    /// Given before this moment.
+    pub before: Option<Timestamp>,
     /// The next page begins after this row.
     pub after: String,
 }
@@ -52,10 +55,21 @@ pub struct GrantRow {
     pub expires_at: Timestamp,
     /// When and why it was ended.
     pub revoked: Option<(Timestamp, String)>,
+    /// When the identity provider last told everything that rules read.
+    pub facts_at: Timestamp,
+    /// Whether the identity provider still vouches for the session it stands on.
+    pub session_alive: bool,
+}
+
+impl GrantRow {
+    /// Whether it may be used.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && now < self.expires_at && self.session_alive
+    }
 }
 
 /// Which grants end at once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of a client.
     Client(String),
@@ -65,8 +79,35 @@ pub enum Selection {
     Before(Timestamp),
 }
 
+impl Selection {
+    /// A condition on grants, with one `?` for the value.
+    pub(in crate::storage) fn condition(&self) -> (&'static str, String) {
+        match self {
+            Self::Client(id) => ("g.client_id = ?", id.clone()),
+            Self::Person(subject) => ("g.subject = ?", subject.clone()),
+            Self::Before(moment) => ("g.id < ?", first_id(*moment)),
+        }
+    }
+
+    /// The same for a list.
+    pub fn filter(&self) -> GrantFilter {
+        let mut filter = GrantFilter::default();
+        match self {
+            Self::Client(id) => filter.client_id.clone_from(id),
+            Self::Person(subject) => filter.subject.clone_from(subject),
+            Self::Before(moment) => filter.before = Some(*moment),
+        }
+        filter
+    }
+}
+
+/// Ids begin with their milliseconds: what every id of an earlier moment is less than.
+fn first_id(moment: Timestamp) -> String {
+    format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
+}
+
 const GRANT_COLUMNS: &str =
-    "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, g.resource,
+    "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, s.facts_read_at, s.state, g.resource,
             g.ceiling, g.created_at, g.last_used_at, g.last_used_from, g.expires_at, g.revoked_at, g.revoked_because
      FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
      LEFT JOIN clients c ON c.id = g.client_id";
@@ -88,6 +129,9 @@ impl Storage {
             if !value.is_empty() {
                 listing.and(condition, value.as_str());
             }
+        }
+        if let Some(moment) = filter.before {
+            listing.and("g.id < ?", first_id(moment));
         }
         if !filter.ended {
             listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
@@ -121,39 +165,41 @@ impl Storage {
             last_used_from: column(row, "last_used_from")?,
             expires_at: moment(row, "expires_at")?,
             revoked: moment_if_any(row, "revoked_at")?.map(|at| (at, because.unwrap_or_default())),
+            facts_at: moment(row, "facts_read_at")?,
+            session_alive: column::<String>(row, "state")? == "active",
         })
     }
 
-    /// Ends many grants in one step; answers how many.
-    pub async fn revoke_grants(
+    /// Ends many grants in one step, if they are still those that were counted.
+    pub(in crate::storage) async fn revoke_grants_as_counted(
         &self,
         which: &Selection,
         because: &str,
+        counted: Option<&Counted>,
         now: Timestamp,
         event: AuditEvent,
-    ) -> Result<u64, StorageError> {
+    ) -> Result<Ended, StorageError> {
         let mut step = self.begin_to_end().await?;
-        let ended = match which {
+        match which {
             Selection::Client(id) => {
                 forget_where(&mut step, "client_id = $1", id).await?;
                 end_codes(&mut step, CodesOf::Client(id), now).await?;
                 end_held(&mut step, "client_id = $1", id, now).await?;
-                end_where(&mut step, "client_id = $3", id, because, now).await?
             }
             Selection::Person(subject) => {
                 forget_where(&mut step, "subject = $1", subject).await?;
                 end_codes(&mut step, CodesOf::Person(subject), now).await?;
                 end_held(&mut step, "subject = $1", subject, now).await?;
-                end_where(&mut step, "subject = $3", subject, because, now).await?
             }
-            // Ids begin with their milliseconds.
             Selection::Before(moment) => {
-                let first = format!("{:012x}", moment.unix().saturating_mul(1000).max(0));
+                let first = first_id(*moment);
                 forget_where(&mut step, "id < $1", &first).await?;
                 end_codes(&mut step, CodesOf::Before(&first), now).await?;
                 end_held(&mut step, "id < $1", &first, now).await?;
-                end_where(&mut step, "id < $3", &first, because, now).await?
             }
+        }
+        let Some(ended) = end_grants(&mut step, which, because, counted, now).await? else {
+            return Ok(Ended::Recounted);
         };
         let event = match which {
             Selection::Client(id) => event.client(id),
@@ -163,28 +209,8 @@ impl Storage {
         step.record(event.named("grants_revoked").with("because", because).with("ended", ended))
             .await?;
         self.commit_and_tell(step).await?;
-        Ok(ended)
+        Ok(Ended::Done(ended))
     }
-}
-
-async fn end_where(
-    step: &mut Step,
-    condition: &'static str,
-    value: &str,
-    because: &str,
-    now: Timestamp,
-) -> Result<u64, StorageError> {
-    let sql = format!(
-        "UPDATE grants SET revoked_at = $1, revoked_because = $2
-         WHERE {condition} AND revoked_at IS NULL"
-    );
-    let ended = sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(now.unix())
-        .bind(because)
-        .bind(value)
-        .execute(&mut **step)
-        .await?;
-    Ok(ended.rows_affected())
 }
 
 /// Whoever's connections end is asked before they come back.

@@ -11,7 +11,7 @@ use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 /// Which people are wanted.
 #[derive(Clone, Debug, Default)]
 pub struct PersonFilter {
-    /// A word of the name, the whole e-mail address, or the whole `sub`.
+    /// Words of the name or their beginnings, the whole e-mail address, or the whole `sub`.
     pub search: String,
     /// Only blocked ones.
     pub blocked: bool,
@@ -55,11 +55,16 @@ impl Storage {
         let search = filter.search.trim();
         let mut listing = Listing::new(PERSON_COLUMNS);
         if !search.is_empty() {
-            listing.and(
-                "(p.subject IN (SELECT w.subject FROM people_words w WHERE w.word = ?)",
-                self.word(search),
-            );
-            listing.ends(" OR p.subject = ?)", search);
+            listing.and("(p.subject = ?", search);
+            for (place, word) in self.searched(search).into_iter().enumerate() {
+                let so_far = if place == 0 { " OR (" } else { " AND " };
+                listing.text(so_far);
+                listing.ends(
+                    "p.subject IN (SELECT w.subject FROM people_words w WHERE w.word = ?)",
+                    word,
+                );
+            }
+            listing.text("))");
         }
         if filter.blocked {
             listing.only("p.blocked_at IS NOT NULL");

@@ -73,8 +73,10 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::TemporarilyUnavailable,
         Message::NotFound,
         Message::MethodNotAllowed,
-        Message::TooManyRequests,
         Message::AskedTooOften { seconds: 20 },
+        Message::NoSuchAdminPage,
+        Message::TooMany { what: TooMany::ConsentPages, seconds: 61 },
+        Message::TooMany { what: TooMany::SignIns, seconds: 1 },
         Message::RequestTooLarge,
     ]
 }

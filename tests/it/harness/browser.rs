@@ -11,9 +11,15 @@ use super::http::{Answer, Http};
 #[derive(Clone, Default)]
 pub(crate) struct Browser {
     http: Http,
-    cookies: Arc<Mutex<BTreeMap<(String, String), String>>>,
+    cookies: Arc<Mutex<BTreeMap<(String, String), Kept>>>,
     /// Everything it was answered, with the URL that it asked for.
     seen: Arc<Mutex<Vec<(String, Answer)>>>,
+}
+
+/// A cookie of the jar, and for how many seconds it is kept where it says so.
+struct Kept {
+    value: String,
+    seconds: Option<i64>,
 }
 
 impl Browser {
@@ -69,7 +75,9 @@ impl Browser {
             if attributes.contains("Max-Age=0") {
                 jar.remove(&key);
             } else {
-                jar.insert(key, value.to_owned());
+                let seconds = attributes.split("Max-Age=").nth(1);
+                let seconds = seconds.map(|rest| rest.split(';').next().unwrap().parse().unwrap());
+                jar.insert(key, Kept { value: value.to_owned(), seconds });
             }
         }
         drop(jar);
@@ -87,7 +95,7 @@ impl Browser {
         let pairs: Vec<String> = jar
             .iter()
             .filter(|((known, _), _)| known == host)
-            .map(|((_, name), value)| format!("{name}={value}"))
+            .map(|((_, name), kept)| format!("{name}={}", kept.value))
             .collect();
         pairs.join("; ")
     }
@@ -95,6 +103,14 @@ impl Browser {
     /// Names of the cookies it holds.
     pub(crate) fn cookie_names(&self) -> Vec<String> {
         self.cookies.lock().unwrap().keys().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Time passes for this browser: cookies that are kept for no longer are dropped.
+    pub(crate) fn let_pass(&self, passed: i64) {
+        self.cookies.lock().unwrap().retain(|_, kept| {
+            kept.seconds = kept.seconds.map(|seconds| seconds - passed);
+            kept.seconds.is_none_or(|seconds| seconds > 0)
+        });
     }
 
     /// Forgets all cookies whose name contains `part`.

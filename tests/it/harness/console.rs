@@ -135,6 +135,19 @@ impl Console {
         self.browser.post(&form.action, &fields, &self.origin).await
     }
 
+    /// Presses a button that asks once more, and confirms on the page in between.
+    pub(crate) async fn press_and_confirm(&self, path: &str, name: &str, value: &str) -> Answer {
+        let answer = self.press(path, name, value).await;
+        self.confirm(&answer, name, value).await
+    }
+
+    /// Presses the same button on the page in between, where this answer leads.
+    pub(crate) async fn confirm(&self, answer: &Answer, name: &str, value: &str) -> Answer {
+        let path = answer.location().strip_prefix(&self.origin).unwrap().to_owned();
+        assert!(path.contains("/confirm"), "{path} is no page in between");
+        self.press(&path, name, value).await
+    }
+
     /// Sends a form past the pages.
     pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         self.browser.post(&self.at(path), fields, &self.origin).await

@@ -60,13 +60,13 @@ async fn what_ends_grants_is_heard_at_every_replica_within_a_second() {
         let clients: Vec<McpClient> = (0..REPLICAS).map(|n| fleet.at(n, &client)).collect();
         let tokens = client.sign_in("bob").await;
         call_everywhere(&clients, &tokens).await;
-        fleet.command(&["people", "block", "oidc:demo-bob"]);
+        fleet.command(&["people", "block", "oidc:demo-bob", "--yes"]);
         people_blocked.push(refused_everywhere_after(&clients, &tokens).await);
         fleet.command(&["people", "unblock", "oidc:demo-bob"]);
 
         let tokens = client.sign_in("alice").await;
         call_everywhere(&clients, &tokens).await;
-        fleet.command(&["clients", "block", &client.id]);
+        fleet.command(&["clients", "block", &client.id, "--yes"]);
         clients_blocked.push(refused_everywhere_after(&clients, &tokens).await);
         for client in &clients {
             let refused = client.refresh(&tokens.refresh_token).await;
