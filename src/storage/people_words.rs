@@ -100,8 +100,8 @@ impl Storage {
     }
 
     /// How a word rests: whoever has the database alone can neither read it nor guess it.
-    fn word(&self, word: &str) -> String {
-        self.sealer.mac(Purpose::Search, &[word.as_bytes()])
+    pub(super) fn word(&self, word: &str) -> String {
+        self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
     }
 
     fn words_mark(&self, words: &BTreeSet<String>) -> String {
