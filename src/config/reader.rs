@@ -206,7 +206,7 @@ impl Reader {
     pub(super) fn show_variable(&mut self, variable: &str, value: String) {
         if !self.shown.iter().any(|line| line.key == variable) {
             let origin = "environment".to_owned();
-            self.shown.push(Line { key: variable.to_owned(), value, origin });
+            self.shown.push(Line { key: variable.to_owned(), value: value.into(), origin });
         }
     }
 

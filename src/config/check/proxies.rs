@@ -24,7 +24,7 @@ pub(super) fn read(r: &mut Reader, env: &BTreeMap<String, String>) -> Proxies {
     if (https.is_some() || http.is_some())
         && let Some((variable, text)) = first(env, NO_PROXY)
     {
-        r.show_variable(variable, format!("{text:?}"));
+        r.show_variable(variable, text.to_owned());
         let entries = text.split(|c: char| c == ',' || c.is_whitespace());
         exceptions.extend(entries.filter(|entry| !entry.is_empty()).map(str::to_owned));
     }
@@ -63,9 +63,9 @@ fn proxy(
     let shown = format!("{}://{host}{port}", url.scheme());
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     let masked = if has_credentials {
-        format!("\"{}://********@{host}{port}\"", url.scheme())
+        format!("{}://********@{host}{port}", url.scheme())
     } else {
-        format!("{shown:?}")
+        shown.clone()
     };
     r.show_variable(variable, masked);
     Some(Proxy { variable, url: SecretText::new(url.as_str()), shown })
