@@ -170,7 +170,21 @@ impl Storage {
         })
     }
 
-    /// Ends many grants in one step, if they are still those that were counted.
+    /// Ends many grants in one step; answers how many.
+    pub async fn revoke_grants(
+        &self,
+        which: &Selection,
+        because: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<u64, StorageError> {
+        match self.revoke_grants_as_counted(which, because, None, now, event).await? {
+            Ended::Done(ended) => Ok(ended),
+            Ended::Unchanged | Ended::Recounted => Ok(0),
+        }
+    }
+
+    /// The same, if they are still those that were counted.
     pub(in crate::storage) async fn revoke_grants_as_counted(
         &self,
         which: &Selection,
