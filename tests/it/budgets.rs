@@ -386,7 +386,7 @@ async fn what_an_administrator_does_is_in_the_trail_whatever_flood_there_is() {
         join_all((0..250).map(|_| app.http.get(&page))).await;
     }
     let path = crate::harness::console::with_query("/client", &[("id", &client.id)]);
-    alice.press(&path, "action", "block").await.assert_status(303);
+    alice.press_and_confirm(&path, "action", "block").await.assert_status(303);
     app.stop().await;
 
     let blocked = "SELECT COUNT(*) FROM audit_events WHERE event = 'client_blocked'";

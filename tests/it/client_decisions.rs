@@ -75,7 +75,10 @@ impl Cast {
 
     async fn decide(&self, action: &str) {
         let path = with_query("/client", &[("id", &self.client.id)]);
-        let answer = self.admin.press(&path, "action", action).await;
+        let mut answer = self.admin.press(&path, "action", action).await;
+        if matches!(action, "refuse" | "block" | "end") {
+            answer = self.admin.confirm(&answer, "action", action).await;
+        }
         answer.assert_leads_to(&self.admin.at("/client"));
         assert!(answer.location().ends_with(&format!("done={action}")), "{}", answer.location());
     }

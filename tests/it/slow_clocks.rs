@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::harness::TestApp;
 use crate::harness::client::McpClient;
-use crate::harness::console::Console;
+use crate::harness::console::{Console, forms};
 use crate::harness::http::encode;
 
 /// How far the clock of the other replica differs.
@@ -31,7 +31,21 @@ const ENDINGS: [&str; 9] = [
 async fn press(app: &TestApp, bob: &Console, replica: &str, path: &str, client: &McpClient) {
     let csrf = bob.csrf().await;
     let server = app.mcp_url();
-    let form = [("csrf", csrf.as_str()), ("client", client.id.as_str()), ("server", &server)];
+    // Signing out everywhere is confirmed on a page that counts first.
+    let counted = if path.ends_with("everywhere") {
+        let page = bob.page("/account/confirm").await;
+        let mut forms = forms(&page, &bob.at("/account/confirm")).into_iter();
+        let (form, _) = forms.find(|(_, html)| html.contains("value=\"everywhere\"")).unwrap();
+        form.fields.iter().find(|(name, _)| name == "counted").unwrap().1.clone()
+    } else {
+        String::new()
+    };
+    let form = [
+        ("csrf", csrf.as_str()),
+        ("client", client.id.as_str()),
+        ("server", &server),
+        ("counted", &counted),
+    ];
     let headers = [
         ("accept", "text/html"),
         ("content-type", "application/x-www-form-urlencoded"),

@@ -173,8 +173,9 @@ fn an_address_inside_is_checked_and_http_needs_its_word() {
     let loaded = load(&good).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.upstream.issuer, "https://sso.example.com/realms/acme");
     assert!(loaded.warnings.iter().any(|w| w.contains("allow_http")), "{:?}", loaded.warnings);
-    for line in ["upstream.discovery_url", "upstream.allow_http"] {
-        assert!(loaded.show().contains(line), "{}", loaded.show());
+    let shown: toml::Table = loaded.show().parse().unwrap();
+    for key in ["discovery_url", "allow_http"] {
+        assert!(shown["upstream"].get(key).is_some(), "{shown}");
     }
     for quiet in ["https://keycloak:8443/x", "http://127.0.0.1:8080/x", "http://localhost/x?a=b"] {
         let loaded = load(&format!("{keycloak}\ndiscovery_url = \"{quiet}\"")).unwrap();
