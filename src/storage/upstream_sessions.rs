@@ -55,7 +55,7 @@ pub struct SessionUpdate {
     pub claim_sub: Option<String>,
     /// Its session id, when it names one.
     pub sid: Option<String>,
-    /// How many sign-outs there had been when the login began; see [`super::sign_outs`].
+    /// How many sign-outs there had been when the login began; see `sign_outs.rs`.
     pub sign_outs_before: i64,
     /// What is known of the person.
     pub person: Person,

@@ -15,7 +15,7 @@ pub struct CallbackParams<'a> {
     pub code: Option<&'a str>,
     /// Or its error.
     pub error: Option<&'a str>,
-    /// And what it says about that. Neither shown nor logged, except for [`KNOWN_DESCRIPTIONS`].
+    /// And what it says about that. Neither shown nor logged, except for `KNOWN_DESCRIPTIONS`.
     pub error_description: Option<&'a str>,
 }
 
