@@ -8,6 +8,7 @@
 //! shows, and finish the login as the victim.
 
 use super::console::Realm;
+use super::size::Use;
 use super::{Step, Storage, StorageError, forgotten};
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
@@ -25,7 +26,7 @@ impl Storage {
         // On a full database administrators must get in, to end something.
         let mut step = match realm {
             Realm::Admin => self.begin_to_end().await?,
-            Realm::Account => self.begin().await?,
+            Realm::Account => self.begin_for(Use::SignIns).await?,
         };
         let used = sqlx::query(
             "INSERT INTO used_once (id, expires_at) SELECT $1, $2

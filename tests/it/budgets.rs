@@ -24,7 +24,7 @@
 //! | `client_standings` | people who wait, administrators, the configuration | one for each client |
 //! | `step_ups` | whoever holds a grant | 32 of a grant; a quarter of an hour |
 //! | `signing_keys` | administrators | one for each rotation |
-//! | `used_once` | a browser that comes back from the identity provider | rates per address; forgotten when the sign-in or code has expired; 90 % of the file |
+//! | `used_once` | a browser that comes back from the identity provider | rates per address; forgotten when the sign-in or code has expired; a sign-in 90 % of the file |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `installation`, `counters` | the server | a fixed number of names |
 
@@ -108,7 +108,7 @@ async fn a_flood_of_whatever_strangers_can_have_stored_leaves_room_for_who_is_in
         ("approvals", false),
         ("sign-ins that the provider refuses", false),
     ] {
-        let app = &TestApp::with(limits(&format!("{SMALL}\npending_logins = 100000"))).await;
+        let app = &TestApp::with(limits("database_size = 2097152\npending_logins = 100000")).await;
         if app.database.is_postgres() {
             return; // PostgreSQL has an administrator for that
         }
@@ -120,7 +120,7 @@ async fn a_flood_of_whatever_strangers_can_have_stored_leaves_room_for_who_is_in
         let signing = registered(app, &json!({ "jwks": keys }), "private_key_jwt").await;
         let signing = &McpClient::known_as(app, text(&signing.json(), "client_id"), REDIRECT_URI);
         let client_ref = &client;
-        flood(1200, async |n| {
+        flood(2400, async |n| {
             let answer = match kind {
                 "registrations" => {
                     registered(app, &json!({ "client_name": n.to_string() }), "none").await

@@ -133,7 +133,10 @@ async fn a_flood_of_garbage_is_a_line_a_second_of_each_kind() {
     let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
     for kind in kinds {
         let told = server.logged(kind);
-        assert!(told <= seconds + 2, "{kind}: {told} lines in {seconds} seconds");
+        // Three places say it, each once a second: the pages, the token endpoint and introspection.
+        let places = if kind == "reason=\"unknown client\"" { 3 } else { 1 };
+        let most = places * (seconds + 2);
+        assert!(told <= most, "{kind}: {told} lines in {seconds} seconds");
         println!("{kind}: {told}");
     }
     let pages = server.logged("\"page shown\"") + server.logged("page shown");
