@@ -44,6 +44,8 @@ test("a person connects a program on this computer, and it calls a tool", async 
       "content-type": "application/json",
       accept: "application/json, text/event-stream",
       "mcp-protocol-version": "2026-07-28",
+      "mcp-method": "tools/call",
+      "mcp-name": "create-todo",
     },
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "create-todo", arguments: { content: "Tea" } } }),
   });
@@ -72,7 +74,7 @@ for (const [person, title] of [["alice", null], ["bob", "You are not allowed mor
     const tokens = await redeem(demo, app, callback.redirectUri, (await callback.next()).get("code"), first.verifier);
     const purge = (token) => fetch(demo.mcp, {
       method: "POST",
-      headers: { authorization: `Bearer ${token}`, "content-type": "application/json", accept: "application/json", "mcp-protocol-version": "2026-07-28" },
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json", accept: "application/json", "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "purge-todos" },
       body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "purge-todos", arguments: {} } }),
     });
     const refused = await purge(tokens.access_token);

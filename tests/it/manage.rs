@@ -215,7 +215,7 @@ async fn a_terminal_is_asked_and_only_a_yes_is_one() {
         let binary = env!("CARGO_BIN_EXE_portcullis");
         let line = format!("{binary} clients block {}", client.id);
         let mut command = std::process::Command::new("script");
-        command.current_dir(&shell.app.database.folder);
+        command.current_dir(&shell.app.database.folder).env_remove("PORTCULLIS_TEST_PATH");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         tokio::task::spawn_blocking(move || {
