@@ -22,8 +22,10 @@ impl KeySet {
             None | Some(Value::Null) => return Err("keys is missing".to_owned()),
             Some(_) => return Err("keys is not a list".to_owned()),
         };
+        // Keys for encryption are not for us, and nothing is odd about them: Keycloak lists one.
+        let listed: Vec<&Value> = listed.iter().filter(|key| key["use"] != "enc").collect();
         let keys: Vec<ProviderKey> =
-            listed.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
+            listed.iter().filter_map(|key| serde_json::from_value((*key).clone()).ok()).collect();
         let mut tolerated = Vec::new();
         if let Some(other) = other_than_json(response.headers()) {
             tolerated.push(format!("the content type is {other}"));
@@ -34,5 +36,29 @@ impl KeySet {
             tolerated.push(format!("{unread} of {all} keys are of a kind that is not known here"));
         }
         Ok(Self { keys, tolerated })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_key_for_encryption_is_left_out_and_nothing_is_said_of_it() {
+        let signs = json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "n": "AQAB", "e": "AQAB" });
+        let encrypts = json!({ "kty": "RSA", "use": "enc", "alg": "RSA-OAEP", "kid": "2", "n": "AQAB", "e": "AQAB" });
+        let strange = json!({ "kty": "XYZ", "use": "sig", "kid": "3" });
+        for (keys, known, tolerated) in [
+            (json!([signs, encrypts]), 1, 0),
+            (json!([encrypts]), 0, 0),
+            (json!([signs, encrypts, strange]), 1, 1),
+        ] {
+            let body = json!({ "keys": keys }).to_string().into_bytes();
+            let answer = Response::builder().header("content-type", "application/json").body(body);
+            let set = KeySet::read(&answer.unwrap()).unwrap();
+            assert_eq!((set.keys.len(), set.tolerated.len()), (known, tolerated), "{keys}");
+        }
     }
 }
