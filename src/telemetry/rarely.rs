@@ -1,7 +1,9 @@
 //! Log lines about what anybody can bring about any number of times: one a second, with how many were left
 //! out. A flood must not fill the disk, nor hide everything else. Threats DS-08.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,39 +13,33 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Kinds that are told apart; the others share one.
 const KINDS: usize = 20;
 
+/// Whether each thread has rate limits of its own.
+static PER_THREAD: AtomicBool = AtomicBool::new(false);
+
+/// Gives each thread rate limits of its own, for a process in which each thread runs a server: a test process. There,
+/// what one server logs must not depend on what the others log in the same second.
+pub fn limit_per_thread() {
+    PER_THREAD.store(true, Ordering::Relaxed);
+}
+
+/// The thread that a line counts for; none is the whole process.
+fn counted_for() -> Option<ThreadId> {
+    PER_THREAD.load(Ordering::Relaxed).then(|| std::thread::current().id())
+}
+
 /// One kind of line.
-pub struct Rarely(Mutex<Told>);
-
-struct Told {
-    last: Option<Instant>,
-    left_out: u64,
-}
-
-impl Told {
-    const fn new() -> Self {
-        Self { last: None, left_out: 0 }
-    }
-
-    fn due(&mut self) -> Option<u64> {
-        if self.last.is_some_and(|last| last.elapsed() < PAUSE) {
-            self.left_out += 1;
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
+pub struct Rarely(RarelyEach);
 
 impl Rarely {
     /// None was written yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Told::new()))
+        Self(RarelyEach::new())
     }
 
     /// How many were left out since the last one, when it is time for another.
     pub fn due(&self) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).due()
+        self.0.due("")
     }
 }
 
@@ -54,7 +50,29 @@ impl Default for Rarely {
 }
 
 /// Lines of many kinds, told apart by a word or a reason: one a second of each kind.
-pub struct RarelyEach(Mutex<Vec<(String, Told)>>);
+pub struct RarelyEach(Mutex<Vec<Kind>>);
+
+struct Kind {
+    thread: Option<ThreadId>,
+    name: String,
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Kind {
+    fn is_quiet(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= PAUSE)
+    }
+
+    fn due(&mut self) -> Option<u64> {
+        if !self.is_quiet() {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
 
 impl RarelyEach {
     /// None was written yet.
@@ -66,21 +84,24 @@ impl RarelyEach {
     /// How many of this kind were left out since the last one, when it is time for another. A caller who
     /// makes up kinds shares one line a second for all of them.
     pub fn due(&self, kind: &str) -> Option<u64> {
+        let thread = counted_for();
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known =
-            |kinds: &[(String, Told)], kind| kinds.iter().position(|(known, _)| known == kind);
+        let known = |kinds: &[Kind], name: &str| {
+            kinds.iter().position(|known| known.thread == thread && known.name == name)
+        };
         let place = known(&kinds, kind).unwrap_or_else(|| {
-            if kinds.len() >= KINDS {
+            let count = |kinds: &[Kind]| kinds.iter().filter(|kind| kind.thread == thread).count();
+            if count(&kinds) >= KINDS {
                 // Evicts kinds that were quiet for a second, with their counts.
-                kinds.retain(|(_, told)| told.last.is_some_and(|last| last.elapsed() < PAUSE));
+                kinds.retain(|kind| kind.thread != thread || !kind.is_quiet());
             }
-            let kind = if kinds.len() < KINDS { kind } else { "" };
-            known(&kinds, kind).unwrap_or_else(|| {
-                kinds.push((kind.to_owned(), Told::new()));
+            let name = if count(&kinds) < KINDS { kind } else { "" };
+            known(&kinds, name).unwrap_or_else(|| {
+                kinds.push(Kind { thread, name: name.to_owned(), last: None, left_out: 0 });
                 kinds.len() - 1
             })
         });
-        kinds.get_mut(place)?.1.due()
+        kinds.get_mut(place)?.due()
     }
 }
 
@@ -133,7 +154,7 @@ mod tests {
         let rarely = Rarely::new();
         assert_eq!(rarely.due(), Some(0));
         assert!((0..1000).all(|_| rarely.due().is_none()));
-        rarely.0.lock().unwrap().last = None; // a second later
+        rarely.0.0.lock().unwrap()[0].last = None; // a second later
         assert_eq!(rarely.due(), Some(1000));
         assert_eq!(rarely.due(), None);
     }
@@ -146,8 +167,8 @@ mod tests {
         let told = (0..1000).filter(|n| each.due(&format!("made up {n}")).is_some()).count();
         assert_eq!(told, KINDS - 2 + 1);
         assert!(each.0.lock().unwrap().len() <= KINDS + 1);
-        for (_, told) in each.0.lock().unwrap().iter_mut() {
-            told.last = None; // a second later
+        for kind in each.0.lock().unwrap().iter_mut() {
+            kind.last = None; // a second later
         }
         assert_eq!(each.due("one"), Some(1));
     }
