@@ -85,7 +85,18 @@ pub(super) struct Login {
     pub(super) binding: Secret<BrowserBinding>,
     pub(super) request: AuthorizationRequest,
     pub(super) expires_at: Timestamp,
+    /// Messages of the provider that had come when it began.
+    pub(super) logouts_before: usize,
     pub(super) ended: bool,
+}
+
+/// A message of the provider that a session has ended.
+pub(super) struct Logout {
+    pub(super) person: usize,
+    pub(super) sid: usize,
+    pub(super) at: Timestamp,
+    /// Whether clean-up may have deleted it: no login of before it can still be under way, unless the clock goes back.
+    pub(super) forgotten: bool,
 }
 
 /// A code from the future is one of before the clock went back; clocks may differ by this much.

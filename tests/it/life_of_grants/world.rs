@@ -11,14 +11,15 @@ use portcullis::policy::Facts;
 use portcullis::storage::{
     Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, GrantTerms, LoginQuota, NewCode,
     NewLogin, Notice, OtherBrowser, PendingLogin, Person, Redeemed, Registered, Retention, Rotated,
-    Rotation, SessionUpdate, Storage, StoredClient, UpstreamTokens, Verdict, Whom, session_id,
+    Rotation, SessionUpdate, ShutOut, Storage, StorageError, StoredClient, UpstreamTokens, Verdict,
+    Whom, session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};
 use sqlx::{AnyConnection, Connection, Row};
 
-use super::model::{Code, Expected, Grant, How, Login, Op, Page, Token, scopes};
+use super::model::{Code, Expected, Grant, How, Login, Logout, Op, Page, Token, scopes};
 use crate::harness::START;
 use crate::harness::client::challenge_of;
 use crate::harness::database::Database;
@@ -30,6 +31,7 @@ const REDIRECT_URI: &str = "https://client.example/callback";
 const VERIFIER: &str = "a-verifier-that-is-long-enough-to-be-one-0123456789";
 const RESOURCES: [&str; 2] = ["https://mcp.example/one", "https://mcp.example/two"];
 const YEARS: Duration = Duration::from_hours(24 * 3650);
+const LOGIN_LIFE: Duration = Duration::from_mins(15);
 const CODE_LIFE: Duration = Duration::from_mins(1);
 /// So short and so few that sequences reach every end.
 const TERMS: GrantTerms = GrantTerms {
@@ -55,6 +57,7 @@ pub(super) struct World {
     grants: BTreeMap<String, Grant>,
     sessions: BTreeMap<(usize, usize), bool>,
     messages: u32,
+    logouts: Vec<Logout>,
     /// Whether the step at hand may end grants.
     may_end: bool,
 }
@@ -109,6 +112,7 @@ impl World {
             grants: BTreeMap::new(),
             sessions: BTreeMap::new(),
             messages: 0,
+            logouts: Vec::new(),
             may_end: false,
         }
     }
@@ -180,6 +184,7 @@ impl World {
                 let event = self.event("upstream_logout");
                 self.storage.act_on_notice(&notice, "test", self.now(), event).await.unwrap();
                 self.sessions_end(|who| who == person, |session| session == of);
+                self.logouts.push(Logout { person, sid: of, at: self.now(), forgotten: false });
                 Ok(())
             }
             Op::Sweep => self.sweep().await,
@@ -253,7 +258,7 @@ impl World {
             sign_outs_before: 0,
             expires_at: 0,
         };
-        let expires_at = now.plus(Duration::from_mins(15));
+        let expires_at = now.plus(LOGIN_LIFE);
         let new = NewLogin {
             id: state.id(),
             state: state.hash(),
@@ -275,6 +280,7 @@ impl World {
                 binding,
                 request: page.request,
                 expires_at,
+                logouts_before: self.logouts.len(),
                 ended: false,
             });
         }
@@ -343,7 +349,20 @@ impl World {
             expires_at,
         };
         let event = self.event("code_issued");
-        self.storage.finish_login(&session, &new, now, event).await.unwrap();
+        let mut overtaken = self.logouts[self.logins[at].logouts_before..]
+            .iter()
+            .filter(|logout| (logout.person, logout.sid) == (person, sid_of))
+            .peekable();
+        let refusable = overtaken.peek().is_some();
+        let must_refuse = overtaken.any(|logout| !logout.forgotten);
+        match self.storage.finish_login(&session, &new, now, event).await {
+            Err(StorageError::ShutOut(ShutOut::SignedOut)) => {
+                prop_assert!(refusable, "(d) refused, though nobody signed out");
+                return Ok(());
+            }
+            finished => prop_assert!(finished.is_ok(), "{:?}", finished.err()),
+        }
+        prop_assert!(!must_refuse, "(d) a code for a session that ended during its login");
         self.sessions.insert((person, sid_of), true);
         self.codes.push(Code {
             secret,
@@ -545,6 +564,9 @@ impl World {
         let now = self.now();
         let keep = Retention { unused_client: YEARS, idle_client: YEARS, audit: YEARS, rows: 500 };
         while self.storage.sweep(now, keep).await.unwrap() > 0 {}
+        for logout in &mut self.logouts {
+            logout.forgotten |= logout.at.plus(LOGIN_LIFE) <= now;
+        }
         let gone = now.minus(Duration::from_hours(24));
         for token in &mut self.tokens {
             let grant = &self.grants[&token.grant];
