@@ -10,6 +10,7 @@ pub mod proxy;
 mod route;
 mod tls;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Extensions, Method, Request, Response, Uri};
@@ -18,7 +19,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use crate::config::Proxies;
@@ -78,15 +79,24 @@ fn with_tls<T>(inner: T) -> HttpsConnector<T> {
 /// A connection to wait for, by itself or within the time of a whole request.
 const LONGEST_CONNECT: Duration = Duration::from_secs(5);
 
+/// A kept connection is used again within this time, and closed after it: servers wait longer before they close an
+/// idle connection (gunicorn 2 s; Apache, Node and uvicorn 5 s).
+const IDLE: Duration = Duration::from_secs(1);
+/// After a kept connection was closed all the same, requests that must not be sent twice go on new connections for
+/// this time.
+const WARY: Duration = Duration::from_mins(10);
+
 type Sender = Client<HttpsConnector<Route>, Full<Bytes>>;
 
 /// The client. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
-    /// Keeps its connections.
+    /// Keeps its connections for [`IDLE`].
     keeping: Sender,
     /// Opens one for each request.
     opening: Sender,
+    /// When a kept connection was last closed with a request on it.
+    lost_at: Arc<Mutex<Option<Instant>>>,
     ways: Ways,
     allow_http: bool,
     timeout: Duration,
@@ -104,10 +114,11 @@ impl HttpClient {
             within: connect,
         });
         let mut builder = Client::builder(TokioExecutor::new());
-        let keeping = builder.pool_idle_timeout(Duration::from_secs(30)).build(route.clone());
+        let keeping =
+            builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(route.clone());
         let opening = builder.pool_max_idle_per_host(0).build(route);
-        let (allow_http, metrics) = (false, None);
-        Self { keeping, opening, ways, allow_http, timeout, metrics }
+        let (allow_http, metrics, lost_at) = (false, None, Arc::default());
+        Self { keeping, opening, lost_at, ways, allow_http, timeout, metrics }
     }
 
     /// With `allow`, requests may go over plain HTTP beyond this machine.
@@ -171,14 +182,12 @@ impl HttpClient {
     /// The answer, up to its body.
     ///
     /// The other side may close a kept connection in the moment it is used again, and then nobody knows
-    /// whether the request was read. A GET is sent once more, on a new connection. Whatever else there
-    /// is (codes and refresh tokens, which count once) goes on a connection of its own from the start.
+    /// whether the request was read. A GET is sent once more, on a new connection. Nothing else is (codes and
+    /// refresh tokens count once): it fails, and those that follow go on new connections for a while.
     async fn head(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
-        if request.method() != Method::GET {
-            return self.opening.request(request).await.map_err(|error| failed(&error));
-        }
-        let again = request.clone();
-        match self.keeping.request(request).await {
+        let again = (request.method() == Method::GET).then(|| request.clone());
+        let sender = if again.is_none() && self.is_wary() { &self.opening } else { &self.keeping };
+        match sender.request(request).await {
             Ok(answer) => {
                 if let Some(used) = answer.extensions().get::<Used>() {
                     used.mark();
@@ -186,11 +195,19 @@ impl HttpClient {
                 Ok(answer)
             }
             Err(error) if was_kept(&error) => {
+                *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                let again = again.ok_or_else(|| failed(&error))?;
                 tracing::debug!("a kept connection was closed meanwhile; asking on a new one");
                 self.opening.request(again).await.map_err(|error| failed(&error))
             }
             Err(error) => Err(failed(&error)),
         }
+    }
+
+    /// Whether a kept connection was closed lately with a request on it.
+    fn is_wary(&self) -> bool {
+        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        lost_at.is_some_and(|at| at.elapsed() < WARY)
     }
 }
 

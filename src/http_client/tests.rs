@@ -82,36 +82,55 @@ impl Closing {
 /// What is sent twice, and what never is.
 #[tokio::test]
 async fn a_request_that_a_kept_connection_swallowed_is_sent_once_more_only_when_that_is_safe() {
-    for (method, second, requests) in [
-        ("GET", Second::Closed, vec![2, 1]),
-        ("GET", Second::Reset, vec![2, 1]),
-        ("GET", Second::Answered, vec![2]),
+    for (method, second, is_answered, requests) in [
+        ("GET", Second::Closed, true, vec![2, 1]),
+        ("GET", Second::Reset, true, vec![2, 1]),
+        ("GET", Second::Answered, true, vec![2]),
         // Half an answer does no harm either: a GET may be sent twice.
-        ("GET", Second::Half, vec![2, 1]),
-        // Never on a connection that could swallow it.
-        ("POST", Second::Closed, vec![1, 1]),
-        ("POST", Second::Answered, vec![1, 1]),
-        ("PUT", Second::Closed, vec![1, 1]),
+        ("GET", Second::Half, true, vec![2, 1]),
+        ("POST", Second::Closed, false, vec![2]),
+        ("POST", Second::Reset, false, vec![2]),
+        ("POST", Second::Half, false, vec![2]),
+        ("POST", Second::Answered, true, vec![2]),
+        ("PUT", Second::Closed, false, vec![2]),
     ] {
         let server = Closing::start(true, second).await;
         let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
-        let request = |method: &str| {
-            Request::builder().method(method).uri(&server.url).body(b"x".to_vec()).unwrap()
-        };
-        let get = Request::get(&server.url).body(Vec::new()).unwrap();
-        let first = client.send(get).await;
-        assert!(first.is_ok(), "{first:?}");
-        for _ in 0..100 {
-            tokio::task::yield_now().await; // until the connection is kept
-        }
-        let again = if method == "GET" {
-            client.send(Request::get(&server.url).body(Vec::new()).unwrap()).await
-        } else {
-            client.send(request(method)).await
-        };
-        assert!(again.is_ok(), "{method} {second:?}: {again:?}");
+        ask(&client, "GET", &server).await.unwrap();
+        let again = ask(&client, method, &server).await;
+        assert_eq!(again.is_ok(), is_answered, "{method} {second:?}: {again:?}");
         assert_eq!(server.requests(), requests, "{method} {second:?}");
     }
+}
+
+/// After a loss, what must not be sent twice takes no such risk.
+#[tokio::test]
+async fn after_a_kept_connection_swallowed_a_request_codes_go_on_new_connections() {
+    for lost in ["GET", "POST"] {
+        let server = Closing::start(true, Second::Closed).await;
+        let client = HttpClient::new(Duration::from_mins(1), &Proxies::default());
+        ask(&client, "GET", &server).await.unwrap();
+        let _ = ask(&client, lost, &server).await;
+        let before = server.requests().len();
+        for _ in 0..3 {
+            ask(&client, "POST", &server).await.unwrap();
+        }
+        let requests = server.requests();
+        assert_eq!(requests[before..], [1, 1, 1], "{lost}: {requests:?}");
+    }
+}
+
+async fn ask(
+    client: &HttpClient,
+    method: &str,
+    server: &Closing,
+) -> Result<Response<Vec<u8>>, HttpError> {
+    let request = Request::builder().method(method).uri(&server.url).body(Vec::new());
+    let answer = client.send(request.unwrap()).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // until the connection is kept
+    }
+    answer
 }
 
 /// A new connection that fails is no kept one: that is an outage, and asked about once.

@@ -11,6 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,7 +29,7 @@ struct State {
     places: BTreeMap<String, SocketAddr>,
     asked: Vec<Connect>,
     answer: Option<u16>,
-    silent: bool,
+    silent: watch::Sender<bool>,
     wanted: Option<String>,
     cuts_second_requests: bool,
 }
@@ -83,9 +84,9 @@ impl Proxy {
         self.state.lock().unwrap().answer = status;
     }
 
-    /// From now on nothing is answered.
+    /// From now on nothing is answered, on tunnels that are open neither.
     pub(crate) fn falls_silent(&self, silent: bool) {
-        self.state.lock().unwrap().silent = silent;
+        self.state.lock().unwrap().silent.send_replace(silent);
     }
 
     /// Who does not send this `Proxy-Authorization` is answered with 407.
@@ -130,7 +131,7 @@ async fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<(
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("proxy-authorization").then(|| value.trim().to_owned())
     });
-    let (answer, silent, cuts) = {
+    let (answer, mut silent, cuts) = {
         let mut state = state.lock().unwrap();
         state.asked.push(Connect { line: line.clone(), authorization: authorization.clone() });
         let place = line.strip_prefix("CONNECT ").and_then(|name| state.places.get(name)).copied();
@@ -140,9 +141,9 @@ async fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<(
             (None, _, Some(place)) => Ok(place),
             (None, _, None) => Err(502),
         };
-        (answer, state.silent, state.cuts_second_requests)
+        (answer, state.silent.subscribe(), state.cuts_second_requests)
     };
-    if silent {
+    if *silent.borrow() {
         std::future::pending::<()>().await;
     }
     let place = match answer {
@@ -157,7 +158,10 @@ async fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<(
     if cuts {
         return Box::pin(one_request(client, server)).await;
     }
-    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+    tokio::select! {
+        copied = tokio::io::copy_bidirectional(&mut client, &mut server) => copied.map(drop),
+        () = async { drop(silent.wait_for(|silent| *silent).await) } => std::future::pending().await,
+    }
 }
 
 /// Passes one request and its answer on, and closes when another one begins.
