@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Error;
+use hyper_util::client::legacy::{Error, ResponseFuture};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::Instant;
 use url::Url;
@@ -21,7 +21,7 @@ use super::target::{Target, differs_by_the_slash, location};
 use super::{assertion, session};
 use crate::app::App;
 use crate::config::ResourceConfig;
-use crate::http_client::was_lost_unanswered;
+use crate::http_client::{InterimAnswers, was_lost_unanswered};
 use crate::web::body;
 
 /// Headers that pass to the MCP server, beside every `mcp-*` and those that the configuration lists.
@@ -141,7 +141,8 @@ impl Exchange<'_> {
         let backends = self.app.backends();
         let gone = Refused::BadGateway("The MCP server cannot be reached");
         let Some(first) = body.next() else { return Err(gone) };
-        let answer = backends.request(self.build(address, first)?).await;
+        let first = self.build(address, first)?;
+        let answer = self.answer(first, |request| backends.request(request)).await?;
         let answer = match answer {
             Err(error)
                 if body.is_whole() && was_lost_unanswered(&error) && begun.elapsed() < AT_ONCE =>
@@ -149,11 +150,30 @@ impl Exchange<'_> {
                 let resource = &self.resource.id;
                 tracing::debug!(resource, %error, "a connection had been closed; sent again");
                 let Some(again) = body.next() else { return Err(gone) };
-                backends.request_on_a_new_connection(self.build(address, again)?).await
+                let again = self.build(address, again)?;
+                self.answer(again, |request| backends.request_on_a_new_connection(request)).await?
             }
             answer => answer,
         };
         answer.map_err(|error| self.failed(&error))
+    }
+
+    /// Waits for the answer to a request, and not for ever for what comes before it.
+    async fn answer(
+        &self,
+        mut request: Request,
+        send: impl FnOnce(Request) -> ResponseFuture,
+    ) -> Result<Result<axum::http::Response<Incoming>, Error>, Refused> {
+        let interim = InterimAnswers::of(&mut request);
+        tokio::select! {
+            biased;
+            answer = send(request) => Ok(answer),
+            () = interim.are_too_many() => {
+                let resource = &self.resource.id;
+                tracing::warn!(resource, "the MCP server sends interim answers (1xx) and no answer");
+                Err(Refused::BadGateway("The MCP server sends interim answers and no answer"))
+            }
+        }
     }
 
     fn failed(&self, error: &Error) -> Refused {

@@ -6,6 +6,7 @@ pub mod address;
 mod backends;
 mod freshness;
 pub mod guarded;
+mod interim;
 pub mod proxy;
 mod route;
 mod tls;
@@ -28,6 +29,7 @@ use proxy::{ProxyFailed, Ways};
 use route::{Route, Used};
 
 pub use backends::{Backends, was_lost_unanswered};
+pub use interim::InterimAnswers;
 
 /// Largest answer read.
 const MAX_ANSWER: usize = 1024 * 1024;

@@ -187,3 +187,60 @@ async fn nothing_is_sent_again_that_may_have_been_begun() {
         assert_eq!(server.requests.load(Ordering::SeqCst), asked);
     }
 }
+
+/// A server that says `interim` before its answer, so often; `None`: for ever, and never answers.
+async fn talkative(interim: &'static str, times: Option<usize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while read_request(&mut stream).await.is_some() {
+                    let mut said = 0;
+                    while times.is_none_or(|times| said < times) {
+                        if stream.write_all(interim.as_bytes()).await.is_err() {
+                            return;
+                        }
+                        said += 1;
+                    }
+                    stream.write_all(ANSWER.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_an_error_of_the_server_and_some_are_nothing() {
+    let large = Box::leak(
+        format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(4000))
+            .into_boxed_str(),
+    );
+    let kinds = [
+        "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 199 Whatever\r\n\r\n",
+        large,
+    ];
+    for interim in kinds {
+        for (times, status) in [(Some(20), 200), (None, 502)] {
+            let url = talkative(interim, times).await;
+            let resources =
+                format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{url}\"\nscopes = [\"a\"]\n");
+            let setup = Setup { resources: Some(resources), ..Setup::default() };
+            let app = TestApp::with(setup).await;
+            let (_, tokens) = tokens(&app, "bob").await;
+            let get = [("accept", "text/event-stream")];
+            let asked = async {
+                let called = post(&app, &tokens, &[], &request("tools/list", &json!({}))).await;
+                (called, send(&app, &tokens, "GET", &get, "").await)
+            };
+            let guard = std::time::Duration::from_mins(1);
+            let (called, opened) = tokio::time::timeout(guard, asked).await.expect(interim);
+            called.assert_status(status);
+            opened.assert_status(status);
+        }
+    }
+}
