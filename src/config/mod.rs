@@ -6,6 +6,7 @@
 
 mod changes;
 mod check;
+mod files;
 mod in_force;
 mod keys;
 pub mod paths;
@@ -36,6 +37,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
 pub use changes::{Successor, Written};
+pub use files::{Unread, text_of};
 pub use in_force::InForce;
 pub use presets::{
     ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,

@@ -1,22 +1,23 @@
 //! A tree of values from file and environment that remembers where each came from, which keys were
 //! read, and everything that was wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Value;
 
 use super::changes::Written;
+use super::files::{Unread, text_of};
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
 use super::show::Line;
 use super::values::{SecretText, parse_duration};
 
 /// Something wrong with one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Where: `resource[0].rule[1].allow`.
     pub key: String,
@@ -49,6 +50,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// Bytes of a file with a secret.
+const LARGEST_SECRET: u64 = 64 << 10;
 /// What is shown of a secret.
 const MASK: &str = "********";
 
@@ -58,10 +61,15 @@ pub(super) struct Reader {
     /// Environment variable by key.
     from_env: BTreeMap<String, String>,
     file: Option<String>,
-    read: Vec<String>,
+    read: HashSet<String>,
+    /// The same without indexes, each once, as they were first read.
+    kinds_read: Vec<String>,
+    known_kinds: HashSet<String>,
     pub(super) problems: Vec<Problem>,
+    known_problems: HashSet<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) shown: Vec<Line>,
+    shown_keys: HashSet<String>,
     /// Files that secrets were read from.
     pub(super) files: Vec<PathBuf>,
     secrets: Written,
@@ -73,10 +81,14 @@ impl Reader {
             root: Value::Table(toml::Table::new()),
             from_env: BTreeMap::new(),
             file: None,
-            read: Vec::new(),
+            read: HashSet::new(),
+            kinds_read: Vec::new(),
+            known_kinds: HashSet::new(),
             problems: Vec::new(),
+            known_problems: HashSet::new(),
             warnings: Vec::new(),
             shown: Vec::new(),
+            shown_keys: HashSet::new(),
             files: Vec::new(),
             secrets: Written::default(),
         };
@@ -108,7 +120,7 @@ impl Reader {
         let (key, reason, remedy) = (key.to_owned(), reason.into(), remedy.into());
         let problem = Problem { key, value, reason, remedy };
         // A key that serves two purposes is read twice, and wrong once.
-        if !self.problems.contains(&problem) {
+        if self.known_problems.insert(problem.clone()) {
             self.problems.push(problem);
         }
     }
@@ -143,7 +155,12 @@ impl Reader {
 
     /// The raw value at a key, marked as read.
     pub(super) fn value(&mut self, key: &str) -> Option<Value> {
-        self.read.push(key.to_owned());
+        if self.read.insert(key.to_owned()) {
+            let kind = without_indexes(key);
+            if self.known_kinds.insert(kind.clone()) {
+                self.kinds_read.push(kind);
+            }
+        }
         let mut place = &self.root;
         for part in split(key) {
             place = match part {
@@ -197,14 +214,14 @@ impl Reader {
     }
 
     fn shown_from(&mut self, key: &str, value: impl Into<Value>, origin: String) {
-        if !self.shown.iter().any(|line| line.key == key) {
+        if self.shown_keys.insert(key.to_owned()) {
             self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
         }
     }
 
     /// Shows a variable of the environment that is not a key of the configuration.
     pub(super) fn show_variable(&mut self, variable: &str, value: String) {
-        if !self.shown.iter().any(|line| line.key == variable) {
+        if self.shown_keys.insert(variable.to_owned()) {
             let origin = "environment".to_owned();
             self.shown.push(Line { key: variable.to_owned(), value: value.into(), origin });
         }
@@ -396,7 +413,7 @@ impl Reader {
 
     pub(super) fn secret_from_file(&mut self, key: &str, path: &str) -> Option<SecretText> {
         self.files.push(PathBuf::from(path));
-        match std::fs::read_to_string(path) {
+        match text_of(Path::new(path), LARGEST_SECRET) {
             Ok(text) if !text.trim().is_empty() => {
                 let secret = SecretText::new(text.trim());
                 self.secrets.note_secret(key, &secret);
@@ -407,9 +424,14 @@ impl Reader {
                 self.problem(key, shown, "names an empty file", "put the secret into it");
                 None
             }
-            Err(cause) => {
+            Err(unread) => {
                 let shown = Some(format!("{{ file = {path:?} }}"));
-                let reason = format!("names a file that cannot be read: {cause}");
+                let reason = match unread {
+                    Unread::Failed(cause) => format!("names a file that cannot be read: {cause}"),
+                    Unread::TooLarge => {
+                        format!("names a file larger than {} KiB", LARGEST_SECRET >> 10)
+                    }
+                };
                 self.problem(key, shown, reason, "check the path and its permissions");
                 None
             }
@@ -431,28 +453,27 @@ impl Reader {
     pub(super) fn report_unknown_keys(&mut self) {
         let mut leaves = Vec::new();
         walk(&self.root, String::new(), &mut leaves);
+        // Tables that are read whole: scopes, tools, claims, parameters, secrets, hosts.
+        let is_whole = |table: &str| WHOLE.contains(&last_name(table)) && self.read.contains(table);
         let known = |leaf: &str| {
-            self.read.iter().any(|read| {
-                read == leaf
-                    || leaf.strip_prefix(read.as_str()).is_some_and(|rest| {
-                        // Tables that are read whole: scopes, tools, claims, parameters, secrets, hosts.
-                        rest.starts_with('.') && WHOLE.contains(&last_name(read))
-                    })
-            })
+            self.read.contains(leaf)
+                || leaf
+                    .match_indices('.')
+                    .any(|(end, _)| is_whole(leaf.get(..end).unwrap_or_default()))
         };
         let keys = leaves.into_iter().map(|(key, _)| key);
         let unknown: Vec<String> = keys.filter(|leaf| !known(leaf)).collect();
         for key in unknown {
             let variable = self.from_env.get(&key).cloned();
             let link = variable.as_deref().and_then(|name| name.strip_prefix("PORTCULLIS_"));
-            let nearest = nearest(&key, self.read.iter().map(String::as_str));
+            let nearest = nearest(&key, self.kinds_read.iter().map(String::as_str));
             let remedy = match (link.and_then(nearest_link), nearest) {
                 (Some(link), _) => {
                     format!(
                         "did you mean {link}? Kubernetes sets it, and it is ignored; or take it out"
                     )
                 }
-                (None, Some(nearest)) => format!("did you mean {}?", without_indexes(&nearest)),
+                (None, Some(nearest)) => format!("did you mean {nearest}?"),
                 (None, None) => "take it out; portcullis.example.toml lists every key".to_owned(),
             };
             let reason = match variable {

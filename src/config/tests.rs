@@ -453,3 +453,58 @@ fn rules_about_domains_need_trust_in_the_providers_addresses() {
     let found = problems(&entra);
     assert_eq!((found.len(), found[0].key.as_str()), (1, "upstream.trust_email"), "{found:#?}");
 }
+
+/// 5,000 of anything that can stand in a file are read in a moment: nothing is looked for in everything else. The
+/// time is a guard: what is quadratic takes minutes here.
+#[test]
+fn large_configurations_are_read_in_time_that_grows_with_their_size() {
+    fn many(of: impl Fn(usize) -> String) -> String {
+        (0..5_000).map(of).collect()
+    }
+    let rule = "[[resource.rule]]\n";
+    let cases = [
+        ("rules", many(|n| format!("{rule}groups = [\"g{n}\"]\nallow = [\"read\"]\n"))),
+        (
+            "rules of every kind",
+            many(|n| {
+                format!(
+                    "{rule}name = \"r{n}\"\nroles = [\"glob:r{n}-*\"]\nclaim = {{ \"/c{n}\" = [\"x\"] }}\n\
+                     allow = [\"read\"]\ndeny = [\"write\"]\n"
+                )
+            }),
+        ),
+        ("tools", format!("[resource.tools]\n{}", many(|n| format!("t{n} = [\"write\"]\n")))),
+        ("servers", many(|n| format!("[[resource]]\npath = \"/p{n}\"\nscopes = [\"a\"]\n"))),
+        (
+            "clients",
+            many(|n| {
+                format!(
+                    "[[client]]\nclient_id = \"c{n}\"\nname = \"C {n}\"\npublic = true\n\
+                     redirect_uris = [\"https://c{n}.example/back\"]\n"
+                )
+            }),
+        ),
+        ("keys that are not known", many(|n| format!("[[resource.rule]]\ngruops = [\"g{n}\"]\n"))),
+        ("rules with mistakes", many(|n| format!("{rule}groups = [\"g\"]\nallow = [\"no{n}\"]\n"))),
+        ("names in one rule", {
+            let names: Vec<String> = (0..5_000).map(|n| format!("\"g{n}\"")).collect();
+            format!("{rule}groups = [{}]\nallow = [\"read\"]\n", names.join(", "))
+        }),
+    ];
+    for (what, more) in cases {
+        let (done, read) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let loaded = load_with(&format!("{OK}{more}"), &[]);
+            if let Ok(loaded) = &loaded {
+                let again = load_with(&format!("{OK}{more}"), &[]).unwrap();
+                assert_eq!(loaded.digest(), again.digest());
+                assert!(loaded.config.written.changes(&again.config.written).is_empty());
+            }
+            done.send(loaded.map_err(|problems| problems.to_string().len()).map(drop)).unwrap();
+        });
+        let read = read.recv_timeout(Duration::from_secs(30));
+        let read = read.unwrap_or_else(|_| panic!("5,000 {what} are not read"));
+        let fits = !matches!(what, "keys that are not known" | "rules with mistakes");
+        assert_eq!(read.is_ok(), fits, "{what}: {read:?}");
+    }
+}

@@ -261,22 +261,15 @@ pub(super) fn declared_scope(
 
 /// A table of name = list of scopes that the resource declares.
 pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
-    let names = r.names(key);
-    if let Some(table @ Value::Table(_)) = r.value(key) {
-        r.show(key, table, true);
-    }
     let mut tools = BTreeMap::new();
-    for name in names {
+    let Some(Value::Table(table)) = r.value(key) else { return tools };
+    r.show(key, table.clone(), true);
+    for (name, value) in table {
         let at = format!("{key}.{name}");
-        let value = match r.value(key) {
-            Some(Value::Table(table)) => table.get(&name).cloned(),
-            _ => None,
-        };
-        let list = value.as_ref().and_then(Value::as_array).and_then(|items| {
+        let list = value.as_array().and_then(|items| {
             items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });
         let Some(list) = list.filter(|list| !list.is_empty()) else {
-            let value = value.unwrap_or(Value::Boolean(false));
             r.wrong_type(&at, &value, "a list of scopes", "write [\"scope\"]");
             continue;
         };
@@ -324,17 +317,15 @@ fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
         clients: exactly("clients"),
         claims: BTreeMap::new(),
     };
-    if let Some(table @ Value::Table(_)) = r.value(&at("claim")) {
-        r.show(&at("claim"), table, true);
+    let mut claims = toml::Table::new();
+    if let Some(Value::Table(table)) = r.value(&at("claim")) {
+        r.show(&at("claim"), table.clone(), true);
+        claims = table;
     }
-    for path in r.names(&at("claim")) {
-        let value = match r.value(&at("claim")) {
-            Some(Value::Table(table)) => table.get(&path).cloned(),
-            _ => None,
-        };
+    for (path, value) in claims {
         let values = match value {
-            Some(Value::String(text)) => Some(vec![text]),
-            Some(Value::Array(items)) => {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(items) => {
                 items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
             }
             _ => None,
