@@ -25,7 +25,8 @@ use present::Present;
 use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -36,9 +37,11 @@ use crate::gateway::Passages;
 use crate::http_client::is_loopback;
 use crate::rates::Place;
 use crate::storage::Retention;
+use crate::telemetry;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::metrics::Listener;
 use crate::telemetry::rarely::Rarely;
+use crate::telemetry::tasks::{Task, supervise};
 use crate::web::client_address::{ClientAddress, Peer};
 use crate::web::people::Shown;
 use crate::web::{error, limits};
@@ -54,6 +57,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// A connection on which nothing is said is asked about after so long, and given up after three answers
 /// that did not come so long after each other: a client that vanished closes nothing.
 const STILL_THERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
+/// Time for the audit trail to store what it has.
+const LAST_NOTES: Duration = Duration::from_secs(10);
 /// Time for the last answers when the listeners are closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Connections to the admin listener.
@@ -67,7 +72,7 @@ const SWEEP: Duration = Duration::from_mins(1);
 
 static TOO_MANY_CONNECTIONS: Rarely = Rarely::new();
 static TOO_MANY_OF_ONE: Rarely = Rarely::new();
-static NOT_ACCEPTED: Rarely = Rarely::new();
+static NOT_ACCEPTED: Rarely = Rarely::a_minute();
 
 /// What a service answers for.
 struct Doorway {
@@ -161,20 +166,9 @@ pub async fn serve(
     admin: Option<TcpListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let sweeper = tokio::spawn(sweep(app.clone()));
-    let keys = app.keys().clone();
-    let keys = tokio::spawn(async move { keys.keep().await });
-    let (stop_audit, stopped) = oneshot::channel::<()>();
-    let keeper = app.clone();
-    let audit = tokio::spawn(async move {
-        keeper
-            .keep_audit_trail(async {
-                let _ = stopped.await;
-            })
-            .await;
-    });
-    let storage = app.storage().clone();
-    let heeding = tokio::spawn(async move { storage.heed_the_command_line().await });
+    let (stop_audit, stopped) = watch::channel(false);
+    let tasks = Tasks::start(&app);
+    let audit = tokio::spawn(keep_audit_trail(app.clone(), stopped));
     let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let limit = app.config().limits.connections;
     let public = Present::new(&app, |app| Some(Service::public(app)));
@@ -183,7 +177,10 @@ pub async fn serve(
     let serving = async |graceful: &GracefulShutdown, work: Work| {
         let accept_at = async |listener, present, side, limit| match (listener, present) {
             (Some(listener), Some(present)) => {
-                accept(present, listener, graceful, side, limit, work).await;
+                // Outside: a loop that is started again counts those that the one before has let in.
+                let places = Arc::new(Semaphore::new(limit));
+                let accept = || accept(present, listener, graceful, side, &places, work);
+                supervise(app.metrics(), accepting(side), accept).await;
             }
             _ => std::future::pending().await,
         };
@@ -206,9 +203,8 @@ pub async fn serve(
     }
     // Each connection has been looked at by then: what was not read from is closed unanswered.
     tokio::time::sleep(FIRST_LOOK).await;
-    sweeper.abort();
-    heeding.abort();
-    keys.abort();
+    drop(tasks);
+    app.drain();
     tracing::info!("shutting down: requests under way may finish");
     let storage = app.storage().clone();
     let ending = async move {
@@ -216,7 +212,9 @@ pub async fn serve(
             tracing::info!("open streams are cut");
         }
         drop(stop_audit);
-        let _ = audit.await;
+        if tokio::time::timeout(LAST_NOTES, audit).await.is_err() {
+            tracing::error!("the last audit events could not be stored in time");
+        }
         storage.close().await;
         // The system tells of newcomers and of this at once, and newcomers come first.
         tokio::time::sleep(FIRST_LOOK).await;
@@ -242,13 +240,70 @@ enum Work {
     Refused,
 }
 
-/// Accepts connections for ever, at most `limit` at a time.
+/// What runs beside the listeners as long as they do, until this is dropped.
+struct Tasks([AbortHandle; 3]);
+
+impl Tasks {
+    fn start(app: &App) -> Self {
+        let sweeping = app.clone();
+        let (keys, storage) = (app.keys().clone(), app.storage().clone());
+        Self([
+            start(app, Task::CleanUp, move || sweep(sweeping.clone())),
+            start(app, Task::SigningKeys, move || {
+                let keys = keys.clone();
+                async move { keys.keep().await }
+            }),
+            start(app, Task::CommandLine, move || {
+                let storage = storage.clone();
+                async move { storage.heed_the_command_line().await }
+            }),
+        ])
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn start<F>(app: &App, task: Task, run: impl FnMut() -> F + Send + 'static) -> AbortHandle
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let metrics = app.metrics().clone();
+    tokio::spawn(async move { supervise(&metrics, task, run).await }).abort_handle()
+}
+
+/// Keeps the audit trail until it is told to stop, and has stored what there was.
+async fn keep_audit_trail(app: App, stopped: watch::Receiver<bool>) {
+    let keep = || {
+        let mut stopped = stopped.clone();
+        let app = &app;
+        async move {
+            app.keep_audit_trail(async move {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            })
+            .await;
+        }
+    };
+    supervise(app.metrics(), Task::AuditTrail, keep).await;
+}
+
+const fn accepting(side: Listener) -> Task {
+    match side {
+        Listener::Public => Task::Connections,
+        Listener::Admin => Task::AdminConnections,
+    }
+}
+
+/// Accepts connections for ever, each in one of `connections`.
 async fn accept(
     present: &Arc<Present>,
     listener: &TcpListener,
     graceful: &GracefulShutdown,
     side: Listener,
-    limit: usize,
+    connections: &Arc<Semaphore>,
     work: Work,
 ) {
     // What a connection may take is as it was at the start: see `config/changes.rs`.
@@ -257,7 +312,6 @@ async fn accept(
         let http2 = side == Listener::Public && app.config().http2;
         Arc::new(Protocols::new(app.config(), http2))
     };
-    let connections = Arc::new(Semaphore::new(limit));
     // What is accepted inherits it.
     let (time, interval) = STILL_THERE;
     let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
@@ -276,8 +330,9 @@ async fn accept(
                 continue;
             }
         };
+        panic_point!(accepting(side).name());
         let app = present.app();
-        let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(connections).try_acquire_owned() else {
             app.metrics().limited("connections");
             if let Some(left_out) = TOO_MANY_CONNECTIONS.due() {
                 tracing::warn!(left_out, "the limit of open connections is reached");
@@ -469,12 +524,7 @@ fn answer(status: StatusCode, code: &str, description: &str) -> Response {
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 /// A panic is a fault of ours: the caller hears no more than that, the log has the message.
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    let message = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    tracing::error!(message, "a request panicked");
+    tracing::error!(panic = telemetry::message_of(&*panic), "a request panicked");
     answer(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Something broke on our side")
         .into_response()
 }
@@ -509,6 +559,7 @@ async fn index_people(app: &App) {
 
 /// Removes expired rows now and then.
 async fn sweep(app: App) {
+    panic_point!("clean-up");
     app.storage().keep_reserve().await;
     index_people(&app).await;
     let (mut wall, mut steady) = (app.now(), Instant::now());

@@ -4,9 +4,12 @@
 //! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
 
 pub mod audit;
+mod lately;
 mod lines;
 pub mod metrics;
+mod queue;
 pub mod rarely;
+pub mod tasks;
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
@@ -15,6 +18,7 @@ use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 pub use lines::limit_lines;
+pub use queue::flush;
 
 use crate::oauth::secret::random_bytes;
 
@@ -45,12 +49,42 @@ pub fn set_level(level: Level) {
     }
 }
 
+/// Says something on standard error that is no line of the log, behind all lines that are under way. Like
+/// these, it is dropped where standard error takes nothing.
+pub fn say(text: &str) {
+    queue::push(text.as_bytes().to_vec());
+}
+
+/// Logs panics, as everything else is logged: the standard library would write to standard error itself, and
+/// wait for whoever reads it.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        let message = message_of(panic.payload());
+        let backtrace = std::backtrace::Backtrace::capture(); // where RUST_BACKTRACE asks for it
+        let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
+        let backtrace = captured.then(|| backtrace.to_string());
+        tracing::error!(at, panic = message, backtrace, "a thread panicked");
+    }));
+}
+
+/// What a panic says.
+pub fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
 /// Sends log lines to standard error. `level` is for our own lines (`info` when absent or
 /// unreadable).
 pub fn install(level: Option<&str>, format: LogFormat) {
     let level = level.and_then(|text| text.parse().ok()).unwrap_or(Level::INFO);
+    queue::start();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
+        .log_internal_errors(false) // they would go to standard error past the queue
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(lines::Lines);
     // A second call, as in tests, keeps the first subscriber.

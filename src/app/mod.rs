@@ -129,6 +129,17 @@ impl App {
         self.0.shared.leaving.load(Ordering::SeqCst)
     }
 
+    /// From now on only what is under way is waited for: event streams that carry no answer end.
+    pub fn drain(&self) {
+        self.0.shared.draining.store(true, Ordering::SeqCst);
+        self.0.storage.wake_streams();
+    }
+
+    /// Whether only what is under way is waited for.
+    pub fn is_draining(&self) -> bool {
+        self.0.shared.draining.load(Ordering::SeqCst)
+    }
+
     /// What this process counts and measures.
     pub fn metrics(&self) -> &Metrics {
         self.0.storage.metrics()

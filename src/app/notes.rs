@@ -29,6 +29,8 @@ const BATCH: usize = 100;
 const SETTLE: Duration = Duration::from_secs(1);
 
 static NOT_STORED: Rarely = Rarely::new();
+static NOT_CHAINED: Rarely = Rarely::a_minute();
+static NOT_CUT_BACK: Rarely = Rarely::a_minute();
 
 pub(super) struct Notes {
     sender: mpsc::Sender<AuditEvent>,
@@ -107,6 +109,7 @@ impl App {
 
     /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.
     pub async fn keep_audit_trail(&self, stop: impl Future<Output = ()>) {
+        panic_point!("audit trail");
         let mut stop = std::pin::pin!(stop);
         let mut receiver = self.0.shared.notes.receiver.lock().await;
         let mut told_minute = self.now().unix() / 60;
@@ -149,13 +152,25 @@ impl App {
                 Ok(settled) if settled < worth_it => break,
                 Ok(_) => {}
                 Err(cause) => {
-                    tracing::warn!(%cause, "the audit trail is not chained yet; it is tried again");
+                    if let Some(left_out) = NOT_CHAINED.due() {
+                        tracing::warn!(
+                            %cause,
+                            left_out,
+                            "the audit trail is not chained yet; it is tried again"
+                        );
+                    }
                     break;
                 }
             }
         }
-        if let Err(cause) = self.storage().trim_audit(self.clock()).await {
-            tracing::warn!(%cause, "the audit trail is not cut back to its size; it is tried again");
+        if let Err(cause) = self.storage().trim_audit(self.clock()).await
+            && let Some(left_out) = NOT_CUT_BACK.due()
+        {
+            tracing::warn!(
+                %cause,
+                left_out,
+                "the audit trail is not cut back to its size; it is tried again"
+            );
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) struct Shared {
     /// Unix seconds.
     read_at: AtomicI64,
     pub(super) leaving: AtomicBool,
+    pub(super) draining: AtomicBool,
 }
 
 /// What is known of the configuration as it is written now.
@@ -69,6 +70,7 @@ impl Shared {
             reading_of: Lock::default(),
             read_at: AtomicI64::new(clock.now().unix()),
             leaving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         }
     }
 

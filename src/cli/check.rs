@@ -1,10 +1,11 @@
 //! `portcullis check`: is sign-in set up right, and if not, where to mend it.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{ConfigFile, config, fail, runtime};
+use super::{ConfigFile, config, fail, output, runtime};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -49,8 +50,13 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if let Err(message) = checked {
         findings.push(finding("check", Severity::Failed, message));
     }
-    print(&findings, arguments.json);
-    exit_code(&findings)
+    match print(&findings, arguments.json) {
+        Ok(()) => exit_code(&findings),
+        Err(cause) => {
+            let _ = fail(&cause);
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn finding(probe: &'static str, severity: Severity, found: String) -> Finding {
@@ -113,12 +119,11 @@ fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
-fn print(findings: &[Finding], as_json: bool) {
+fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
     if as_json {
-        println!("{}", json!({ "findings": findings }));
-        return;
+        return output::print(&format!("{}\n", json!({ "findings": findings })));
     }
+    let mut text = String::new();
     for finding in findings {
         let word = match finding.severity {
             Severity::Ok => "ok  ",
@@ -126,11 +131,12 @@ fn print(findings: &[Finding], as_json: bool) {
             Severity::Failed => "FAIL",
             Severity::Inconclusive => "?   ",
         };
-        println!("{word}  {:13} {}", finding.probe, finding.found);
+        let _ = writeln!(text, "{word}  {:13} {}", finding.probe, finding.found);
         for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
-            println!("                    → {line}");
+            let _ = writeln!(text, "                    → {line}");
         }
     }
+    output::print(&text)
 }
 
 /// 0 all is well, 1 warnings, 2 something failed, 3 something could not be told.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{ConfigFile, fail};
-use crate::config::{Config, Loaded, Problem, Problems};
+use super::{ConfigFile, fail, output};
+use crate::config::{Config, Loaded, Problem, Problems, Unread, text_of};
 
+/// Bytes of a configuration file.
+const LARGEST: u64 = 4 << 20;
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "portcullis.toml";
 
@@ -24,13 +26,18 @@ pub(super) fn path(file: &ConfigFile) -> Option<PathBuf> {
 
 /// Reads this very file, if there is to be one, and the environment.
 pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
-    let text = path.map(std::fs::read_to_string).transpose().map_err(|cause| {
-        Problems(vec![Problem {
-            key: path.map(|path| path.display().to_string()).unwrap_or_default(),
-            value: None,
-            reason: format!("cannot be read: {cause}"),
-            remedy: "check the path and its permissions".to_owned(),
-        }])
+    let text = path.map(|path| text_of(path, LARGEST)).transpose().map_err(|unread| {
+        let (reason, remedy) = match unread {
+            Unread::Failed(cause) => {
+                (format!("cannot be read: {cause}"), "check the path and its permissions")
+            }
+            Unread::TooLarge => (
+                format!("is larger than {} MiB", LARGEST >> 20),
+                "check the path; a configuration of 10,000 rules takes about 1 MiB",
+            ),
+        };
+        let key = path.map(|path| path.display().to_string()).unwrap_or_default();
+        Problems(vec![Problem { key, value: None, reason, remedy: remedy.to_owned() }])
     })?;
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -42,9 +49,8 @@ pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
 pub(super) fn show(file: &ConfigFile) -> ExitCode {
     match load(file) {
         Ok(loaded) => {
-            #[expect(clippy::print_stdout, reason = "this is the command's output")]
-            {
-                print!("{}", loaded.show());
+            if let Err(cause) = output::print(&loaded.show()) {
+                return fail(&cause);
             }
             for warning in &loaded.warnings {
                 let _ = fail(warning);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::{fail, runtime, serve};
+use super::{fail, output, run_to_the_end, serve};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
@@ -61,10 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     if !arguments.populated {
         serve::install_log();
     }
-    let ran = runtime()
-        .map_err(|cause| cause.to_string())
-        .and_then(|runtime| runtime.block_on(demo(arguments)));
-    match ran {
+    match run_to_the_end(demo(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
     }
@@ -192,10 +189,8 @@ roles  = ["Admin"]
 
 fn announce(places: &Places<'_>, issuer: &str) {
     let Places { public_url, admin, .. } = places;
-    #[expect(clippy::print_stdout, reason = "the person at the terminal reads this")]
-    {
-        println!(
-            "Portcullis demo
+    let text = format!(
+        "Portcullis demo
 
   MCP URL            {public_url}/mcp
   Admin pages        http://{admin}   sign in as alice
@@ -210,7 +205,10 @@ Try:
                      sign in as alice, who sees everybody's and may purge
 
 Everything listens on this machine only. Ctrl-C stops it; nobody is logged out by that.
+
 "
-        );
+    );
+    if let Err(cause) = output::print(&text) {
+        tracing::warn!(%cause, "nobody reads how to use the demo");
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{ConfigFile, config, fail, manage, runtime};
+use super::{ConfigFile, config, fail, manage, output, runtime};
 use crate::config::{Config, ResourceConfig};
 use crate::oauth::resource::meant;
 use crate::oauth::scope::ScopeSet;
@@ -44,13 +44,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
     match explain(arguments) {
-        Ok(text) => {
-            #[expect(clippy::print_stdout, reason = "this is the command's output")]
-            {
-                print!("{text}");
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(text) => output::print(&text).map_or_else(|cause| fail(&cause), |()| ExitCode::SUCCESS),
         Err(message) => fail(&message),
     }
 }

@@ -6,13 +6,18 @@ mod demo;
 pub mod doctor;
 mod explain;
 mod manage;
+mod output;
 mod reload;
 mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::telemetry;
 
 /// An OAuth proxy authorization server for MCP.
 ///
@@ -100,7 +105,13 @@ struct ConfigFile {
 
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let ended = run(Arguments::parse().command);
+    telemetry::flush();
+    ended
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(file) => serve::run(&file),
         Command::Check(arguments) => check::run(&arguments),
@@ -119,10 +130,7 @@ pub fn main() -> ExitCode {
 
 /// Says what is wrong, on standard error, and how the process ends.
 fn fail(message: &dyn std::fmt::Display) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "the person at the terminal reads this")]
-    {
-        eprintln!("portcullis: {message}");
-    }
+    telemetry::say(&format!("portcullis: {message}\n"));
     ExitCode::FAILURE
 }
 
@@ -135,7 +143,19 @@ fn allow_open_files() {
     }
 }
 
-/// The runtime of the long-running commands.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// How long the end of the process waits for work that blocks a thread, such as reading a file from a disk that
+/// does not answer.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// Runs a long-running command to its end.
+fn run_to_the_end(command: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = runtime().map_err(|cause| cause.to_string())?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
+}
+
+/// The runtime of the commands that work with others over the network.
+fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

@@ -7,6 +7,7 @@ use super::config;
 use super::serve::log_as;
 use crate::app::{App, Reloaded};
 use crate::config::{Loaded, Problems};
+use crate::telemetry::tasks::{Task, supervise};
 
 /// How often the files are looked at. A look is a few system calls, and also sees what watching a file
 /// does not: a link that leads elsewhere, as Kubernetes swaps configuration.
@@ -54,15 +55,27 @@ fn read_by(
     }
 }
 
-/// Until the process ends.
-pub(super) async fn heed(app: App, file: Option<PathBuf>, mut seen: Seen) {
+/// Until the process ends; started again whenever it panics.
+pub(super) async fn keep_heeding(app: App, file: Option<PathBuf>, seen: Seen) {
+    let mut first = Some(seen);
+    let files = first.iter().flat_map(|seen| seen.files.clone()).collect::<Vec<_>>();
+    let heed = || {
+        // What was seen is lost with the task: stamps that fit nothing have everything read again.
+        let unknown = || Seen { files: files.clone(), stamps: Vec::new() };
+        heed(&app, file.as_deref(), first.take().unwrap_or_else(unknown))
+    };
+    supervise(app.metrics(), Task::Reload, heed).await;
+}
+
+async fn heed(app: &App, file: Option<&Path>, mut seen: Seen) {
+    panic_point!("reload");
     let mut hangup = Hangup::new();
-    let mut last = stamps(&seen.files);
+    let mut last = look(&seen.files).await;
     loop {
         let because = tokio::select! {
             () = hangup.received() => "SIGHUP",
             () = tokio::time::sleep(LOOK) => {
-                let now = stamps(&seen.files);
+                let now = look(&seen.files).await;
                 // Twice the same: half a file, read while it is written, could lack its rules.
                 let settled = now == last;
                 last = now;
@@ -73,13 +86,35 @@ pub(super) async fn heed(app: App, file: Option<PathBuf>, mut seen: Seen) {
             }
         };
         let read;
-        (read, seen) = read_by(|| config::read(file.as_deref()), file.as_deref(), seen.files);
-        last = stamps(&seen.files);
+        let (path, files) = (file.map(Path::to_owned), seen.files);
+        (read, seen) = aside(move || {
+            let path = path.as_deref();
+            read_by(|| config::read(path), path, files)
+        })
+        .await;
+        last = look(&seen.files).await;
         if app.reload(read, because).await == Reloaded::Failed {
             seen.stamps.clear(); // it is tried again until the database goes along
         }
         log_as(app.present().config());
     }
+}
+
+/// Does what may take long on a thread that serves nobody: a file can be large, and a disk slow.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic), // as if it had been done here
+            Err(_) => std::future::pending().await,        // the process ends
+        },
+    }
+}
+
+/// What the files look like now.
+async fn look(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    let files = files.to_vec();
+    aside(move || stamps(&files)).await
 }
 
 /// What changes when somebody writes a file, or puts another one in its place.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 
 use super::reload::Seen;
-use super::{ConfigFile, allow_open_files, config, fail, reload, runtime};
+use super::{ConfigFile, allow_open_files, config, fail, reload, run_to_the_end};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -30,10 +30,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         tracing::warn!("{warning}");
     }
     allow_open_files();
-    let served = runtime()
-        .map_err(|cause| cause.to_string())
-        .and_then(|runtime| runtime.block_on(serve(loaded, path, seen)));
-    match served {
+    match run_to_the_end(serve(loaded, path, seen)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
     }
@@ -46,6 +43,7 @@ pub(super) fn install_log() {
         _ => LogFormat::Text,
     };
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
+    telemetry::log_panics();
 }
 
 /// Sets the level that is configured, unless the environment names one.
@@ -61,9 +59,9 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     let public_url = config.public_url.as_str().to_owned();
     let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
     let app = open(config, Clock::System).await?;
-    let listener = bind(listen).await?;
+    let listener = bind("listen", listen).await?;
     let admin_listener = match &admin {
-        Some((listen, _)) => Some(bind(*listen).await?),
+        Some((listen, _)) => Some(bind("admin.listen", *listen).await?),
         None => None,
     };
     tell_start(&app, digest).await;
@@ -72,7 +70,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
-    let heeding = tokio::spawn(reload::heed(app.clone(), path, seen));
+    let heeding = tokio::spawn(reload::keep_heeding(app.clone(), path, seen));
     let shutdown = async {
         shutdown().await;
         heeding.abort();
@@ -81,8 +79,10 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     Ok(())
 }
 
-async fn bind(listen: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(listen).await.map_err(|cause| format!("cannot listen on {listen}: {cause}"))
+async fn bind(key: &str, listen: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(listen)
+        .await
+        .map_err(|cause| format!("{key} = \"{listen}\": nothing can listen there: {cause}"))
 }
 
 /// The audit trail says which version started with which configuration; secrets are masked in what
@@ -119,24 +119,64 @@ fn warm_up(app: &App) {
     });
 }
 
-/// Ready on Ctrl-C or SIGTERM.
+/// Ready on Ctrl-C or SIGTERM. From then on, another one ends the process at once: whoever sends it has waited
+/// long enough.
 pub(super) async fn shutdown() {
-    let interrupted = async {
+    let mut signals = Signals::new();
+    signals.next().await;
+    tokio::spawn(async move {
+        let number = signals.next().await;
+        tracing::warn!("told to end a second time: what is under way is cut");
+        telemetry::flush();
+        std::process::exit(128 + number); // as shells name the end by a signal
+    });
+}
+
+/// The signals that tell a process to end.
+struct Signals {
+    #[cfg(unix)]
+    terminate: Option<tokio::signal::unix::Signal>,
+    #[cfg(unix)]
+    interrupt: Option<tokio::signal::unix::Signal>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self {
+            terminate: signal(SignalKind::terminate()).ok(),
+            interrupt: signal(SignalKind::interrupt()).ok(),
+        }
+    }
+
+    /// Returns the number of the next one.
+    async fn next(&mut self) -> i32 {
+        async fn come(signal: &mut Option<tokio::signal::unix::Signal>) {
+            if let Some(signal) = signal
+                && signal.recv().await.is_some()
+            {
+                return;
+            }
+            std::future::pending::<()>().await;
+        }
+        tokio::select! {
+            () = come(&mut self.terminate) => 15,
+            () = come(&mut self.interrupt) => 2,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self {}
+    }
+
+    async fn next(&mut self) -> i32 {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! { () = interrupted => {}, () = terminated => {} }
+        2
+    }
 }

@@ -23,7 +23,8 @@ async fn health() -> Response {
 
 /// The database is there, answers and takes writes; keys are loaded; and nobody has told the process to
 /// end. Where the database has no room for sign-ins or refreshes, that is said, and no reason to take the
-/// process away: it still ends grants, and passes on calls with a token. The identity provider is shown but
+/// process away: it still ends grants, and passes on calls with a token. Neither is a task that panicked and was
+/// started again, nor a log that loses lines. The identity provider is shown but
 /// not required: people who are signed in can be served without it.
 async fn ready(State(app): State<App>) -> Response {
     let database = app.storage().ready(app.now()).await;
@@ -40,9 +41,18 @@ async fn ready(State(app): State<App>) -> Response {
         (true, false) => "waits for a restart",
         (false, _) => "has mistakes; the one before is in use",
     };
-    let body = json!({
+    let now = app.now();
+    let tasks: serde_json::Map<_, _> = app
+        .metrics()
+        .tasks_in_trouble(now)
+        .into_iter()
+        .map(|(task, trouble)| (task.to_owned(), trouble.into()))
+        .collect();
+    let loses_lines = app.metrics().loses_lines(now);
+    let degraded = room < Some(Room::Enough) || !tasks.is_empty() || loses_lines;
+    let mut body = json!({
         "status": match (ready, app.is_leaving()) {
-            (true, _) if room < Some(Room::Enough) => "degraded",
+            (true, _) if degraded => "degraded",
             (true, _) => "ready",
             (false, true) => "shutting down",
             (false, false) => "not ready",
@@ -58,6 +68,10 @@ async fn ready(State(app): State<App>) -> Response {
         "keys": "ok",
         "upstream": upstream,
         "configuration": configuration,
+        "log": if loses_lines { "lines are lost" } else { "ok" },
     });
+    if !tasks.is_empty() {
+        body["tasks"] = tasks.into();
+    }
     error::json(status, &body)
 }

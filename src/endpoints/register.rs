@@ -37,6 +37,7 @@ pub(super) async fn post(
     }
     let limits = RegistrationLimits { redirect_uris: limits.redirect_uris };
     let metadata = ClientMetadata::parse(&body, app.redirect_policy(), &limits)?;
+    panic_point!("registration");
     let address = ClientAddress::of(&extensions);
     if address.is_some() && !app.clients().knows(&metadata).await? {
         // Who registers the same again is free.

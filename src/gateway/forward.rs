@@ -43,6 +43,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 struct Reading {
     hidden: Option<Hidden>,
     remembers: Option<Remembers>,
+    /// A stream carries what the server has to say by itself, and no answer to a request.
+    only_listens: bool,
 }
 
 /// Sends the request on and passes the answer back.
@@ -79,7 +81,13 @@ pub(super) async fn forward(
     let listed = lists_tools || parts.method == Method::GET;
     let hidden = if listed { Hidden::from(resource, &caller) } else { None };
     let remembers = may_become_a_task.map(|scopes| Remembers::of(app, &caller, scopes));
-    pass_back(app, resource, caller, place, ended, Reading { hidden, remembers }, answer).await
+    // An event id asks for the rest of a stream that broke off, which may be the answer to a call. In the older
+    // transport all answers come on the one stream.
+    let only_listens = parts.method == Method::GET
+        && resource.transport == Transport::StreamableHttp
+        && !parts.headers.contains_key(session::LAST_EVENT_ID);
+    let reading = Reading { hidden, remembers, only_listens };
+    pass_back(app, resource, caller, place, ended, reading, answer).await
 }
 
 /// Ready when the grant has ended: a body may take long to arrive, and an answer to come.
@@ -162,6 +170,7 @@ async fn pass_back(
     } else {
         None
     };
+    let only_listens = reading.only_listens;
     let body = Body::new(body);
     let body = if is_stream {
         let body = Body::new(CutWhenIdle::new(body, app.config().limits.stream_idle));
@@ -182,7 +191,8 @@ async fn pass_back(
         };
         let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
         let place = app.rates().stream(subject, client_id).map_err(Refused::TooMany)?;
-        let ended = Box::pin(until_ended(Authority::of(app, caller, ended)));
+        let authority = Authority::of(app, caller, ended).that_only_listens(only_listens);
+        let ended = Box::pin(until_ended(authority));
         let open = app.metrics().stream();
         Body::new(CutWhenEnded { inner, _held: (place, open), ended })
     } else if let Some(hidden) = reading.hidden {
@@ -245,7 +255,7 @@ async fn challenge_of(
 
 /// What has to be decided event by event, if anything.
 fn judge(app: &App, resource: &ResourceConfig, caller: &Caller, reading: Reading) -> Option<Judge> {
-    let Reading { hidden, remembers } = reading;
+    let Reading { hidden, remembers, .. } = reading;
     let is_old = resource.transport == Transport::HttpSse;
     let old = match (is_old, &resource.target, &resource.path) {
         (true, Some(target), Some(path)) => {

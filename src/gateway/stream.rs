@@ -34,13 +34,21 @@ pub(super) struct Authority {
     scopes: ScopeSet,
     token_expires_at: Timestamp,
     ended: watch::Receiver<u64>,
+    /// The answer is to no request: nobody loses anything when it ends with the process.
+    only_listens: bool,
 }
 
 impl Authority {
     /// That of this caller; `ended` was there before the grant was looked up.
     pub(super) fn of(app: &App, caller: Caller, ended: watch::Receiver<u64>) -> Self {
         let Caller { grant, scopes, token_expires_at, .. } = caller;
-        Self { app: app.clone(), grant, scopes, token_expires_at, ended }
+        let only_listens = false;
+        Self { app: app.clone(), grant, scopes, token_expires_at, ended, only_listens }
+    }
+
+    /// The same, of a stream that carries no answer to a request, if it is one.
+    pub(super) fn that_only_listens(self, only_listens: bool) -> Self {
+        Self { only_listens, ..self }
     }
 }
 
@@ -136,6 +144,9 @@ impl HttpBody for CutWhenEnded {
 pub(super) async fn until_ended(mut authority: Authority) {
     let mut unanswered = 0;
     loop {
+        if authority.only_listens && authority.app.is_draining() {
+            return;
+        }
         let hint = tokio::time::timeout(STREAM_CHECK, authority.ended.changed()).await;
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing

@@ -14,6 +14,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::TokenAlg;
 use crate::storage::{RetiredKey, Storage};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::rarely::Rarely;
+
+static NOT_READ: Rarely = Rarely::a_minute();
 
 /// A key is published for this long before it signs: twice what `Cache-Control` of the JWK Set
 /// allows, and ten times what a replica takes to see it.
@@ -134,6 +137,7 @@ impl KeyRing {
 
     /// Reads the keys now and then and retires those whose time is over, until it is dropped.
     pub async fn keep(&self) {
+        panic_point!("signing keys");
         loop {
             tokio::time::sleep(ROUND).await;
             self.read_unless_newer_than(STALE).await;
@@ -156,7 +160,13 @@ impl KeyRing {
                 self.keys.send_replace(Arc::new(keys));
             }
             Err(cause) => {
-                tracing::warn!(%cause, "signing keys cannot be read anew; those at hand stay in use");
+                if let Some(left_out) = NOT_READ.due() {
+                    tracing::warn!(
+                        %cause,
+                        left_out,
+                        "signing keys cannot be read; those at hand stay in use"
+                    );
+                }
             }
         }
     }

@@ -93,6 +93,7 @@ impl Storage {
     /// Notices what commands change beside this server, until it is dropped, and wakes
     /// [`Self::grants_ended`].
     pub async fn heed_the_command_line(&self) {
+        panic_point!("changes from the command line");
         let mut last = self.mark_of_the_command_line().await.ok();
         loop {
             tokio::time::sleep(LOOK).await;

@@ -184,7 +184,8 @@ impl Storage {
             .connect_with(driver::server(url)?)
             .await?;
         let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
-        storage.replicas = Some(Replicas::listen(url, storage.grants_ended.clone()).await?);
+        let (ended, metrics) = (storage.grants_ended.clone(), storage.metrics.clone());
+        storage.replicas = Some(Replicas::listen(url, ended, metrics).await?);
         Ok(storage)
     }
 

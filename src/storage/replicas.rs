@@ -14,6 +14,12 @@ use tokio::time::timeout;
 
 use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::rarely::Rarely;
+use crate::telemetry::tasks::{Task, supervise};
+
+static FOR_A_MOMENT: Rarely = Rarely::a_minute();
+static NOT_HEARD: Rarely = Rarely::a_minute();
 
 const CHANNEL: &str = "portcullis_grants_ended";
 /// How long one attempt to listen may take. The pause between the connections that it tries grows to a
@@ -43,28 +49,60 @@ impl Drop for Listening {
 impl Replicas {
     /// Listens at the database at `url`, and wakes `grants_ended` whenever another process says so, or
     /// may have said so while nobody listened.
-    pub(super) async fn listen(url: &str, grants_ended: watch::Sender<u64>) -> sqlx::Result<Self> {
+    pub(super) async fn listen(
+        url: &str,
+        grants_ended: watch::Sender<u64>,
+        metrics: Metrics,
+    ) -> sqlx::Result<Self> {
         let name: Arc<str> = random_text().into();
-        let mut listener = connect(url).await?;
+        let mut first = Some(connect(url).await?);
         let (ours, url) = (Arc::clone(&name), url.to_owned());
         let task = tokio::spawn(async move {
-            loop {
-                match next(&mut listener).await {
-                    Ok(Some(notice)) if notice.payload() == &*ours => continue,
-                    Ok(Some(_)) => {}
-                    Ok(None) => tracing::warn!("replicas could not be heard for a moment"),
-                    Err(cause) => {
-                        tracing::warn!(%cause, "replicas cannot be heard; listening again soon");
-                        tokio::time::sleep(AGAIN).await;
-                        if let Ok(again) = connect(&url).await {
-                            listener = again;
-                        }
-                    }
-                }
-                grants_ended.send_modify(|count| *count = count.wrapping_add(1));
-            }
+            let heed = || heed(&url, &ours, &grants_ended, first.take());
+            supervise(&metrics, Task::Replicas, heed).await;
         });
         Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
+    }
+}
+
+/// Wakes `grants_ended` whenever another process than `ours` says so, or may have said so while nobody
+/// listened: without a listener, at once.
+async fn heed(
+    url: &str,
+    ours: &str,
+    grants_ended: &watch::Sender<u64>,
+    mut listener: Option<PgListener>,
+) {
+    panic_point!("notices of replicas");
+    let wake = || grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+    loop {
+        let Some(heard) = &mut listener else {
+            listener = connect(url).await.ok();
+            if listener.is_none() {
+                tokio::time::sleep(AGAIN).await;
+            }
+            wake();
+            continue;
+        };
+        match next(heard).await {
+            Ok(Some(notice)) if notice.payload() == ours => continue,
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                if let Some(left_out) = FOR_A_MOMENT.due() {
+                    tracing::warn!(left_out, "replicas could not be heard for a moment");
+                }
+            }
+            Err(cause) => {
+                if let Some(left_out) = NOT_HEARD.due() {
+                    tracing::warn!(%cause, left_out, "replicas cannot be heard; listening again soon");
+                }
+                tokio::time::sleep(AGAIN).await;
+                if let Ok(again) = connect(url).await {
+                    listener = Some(again);
+                }
+            }
+        }
+        wake();
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::queue;
+
 /// The limit until the configuration has been read.
 static MOST: AtomicUsize = AtomicUsize::new(4096);
 
@@ -15,7 +17,7 @@ pub fn limit_lines(bytes: usize) {
     MOST.store(bytes, Ordering::Relaxed);
 }
 
-/// Standard error, line by line.
+/// The queue to standard error, line by line.
 pub(super) struct Lines;
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -32,15 +34,12 @@ pub(super) struct Line;
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let most = MOST.load(Ordering::Relaxed);
-        match cut(line, most) {
-            Some(shorter) => io::stderr().write_all(&shorter)?,
-            None => io::stderr().write_all(line)?,
-        }
+        queue::push(cut(line, most).unwrap_or_else(|| line.to_vec()));
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Log lines about what anybody can bring about any number of times: one a second, with how many were left
-//! out. A flood must not fill the disk, nor hide everything else. Threats DS-08.
+//! out; and about what fails over and over while something is broken: one a minute. A flood must not fill the disk, nor hide everything else. Threats DS-08.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -37,6 +37,12 @@ impl Rarely {
         Self(RarelyEach::new())
     }
 
+    /// For lines that one a minute is enough of: the same thing fails again and again until somebody repairs it.
+    #[must_use]
+    pub const fn a_minute() -> Self {
+        Self(RarelyEach { kinds: Mutex::new(Vec::new()), pause: MINUTE })
+    }
+
     /// How many were left out since the last one, when it is time for another.
     pub fn due(&self) -> Option<u64> {
         self.0.due("")
@@ -50,7 +56,10 @@ impl Default for Rarely {
 }
 
 /// Lines of many kinds, told apart by a word or a reason: one a second of each kind.
-pub struct RarelyEach(Mutex<Vec<Kind>>);
+pub struct RarelyEach {
+    kinds: Mutex<Vec<Kind>>,
+    pause: Duration,
+}
 
 struct Kind {
     thread: Option<ThreadId>,
@@ -60,12 +69,12 @@ struct Kind {
 }
 
 impl Kind {
-    fn is_quiet(&self) -> bool {
-        self.last.is_none_or(|last| last.elapsed() >= PAUSE)
+    fn is_quiet(&self, pause: Duration) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= pause)
     }
 
-    fn due(&mut self) -> Option<u64> {
-        if !self.is_quiet() {
+    fn due(&mut self, pause: Duration) -> Option<u64> {
+        if !self.is_quiet(pause) {
             self.left_out += 1;
             return None;
         }
@@ -78,14 +87,14 @@ impl RarelyEach {
     /// None was written yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self { kinds: Mutex::new(Vec::new()), pause: PAUSE }
     }
 
     /// How many of this kind were left out since the last one, when it is time for another. A caller who
     /// makes up kinds shares one line a second for all of them.
     pub fn due(&self, kind: &str) -> Option<u64> {
         let thread = counted_for();
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |kinds: &[Kind], name: &str| {
             kinds.iter().position(|known| known.thread == thread && known.name == name)
         };
@@ -93,7 +102,7 @@ impl RarelyEach {
             let count = |kinds: &[Kind]| kinds.iter().filter(|kind| kind.thread == thread).count();
             if count(&kinds) >= KINDS {
                 // Evicts kinds that were quiet for a second, with their counts.
-                kinds.retain(|kind| kind.thread != thread || !kind.is_quiet());
+                kinds.retain(|kind| kind.thread != thread || !kind.is_quiet(self.pause));
             }
             let name = if count(&kinds) < KINDS { kind } else { "" };
             known(&kinds, name).unwrap_or_else(|| {
@@ -101,7 +110,7 @@ impl RarelyEach {
                 kinds.len() - 1
             })
         });
-        kinds.get_mut(place)?.due()
+        kinds.get_mut(place)?.due(self.pause)
     }
 }
 
@@ -154,9 +163,22 @@ mod tests {
         let rarely = Rarely::new();
         assert_eq!(rarely.due(), Some(0));
         assert!((0..1000).all(|_| rarely.due().is_none()));
-        rarely.0.0.lock().unwrap()[0].last = None; // a second later
+        rarely.0.kinds.lock().unwrap()[0].last = None; // a second later
         assert_eq!(rarely.due(), Some(1000));
         assert_eq!(rarely.due(), None);
+    }
+
+    #[test]
+    fn what_fails_over_and_over_is_a_line_a_minute() {
+        let ago = |time| Some(Instant::now().checked_sub(time).unwrap());
+        let rarely = Rarely::a_minute();
+        assert_eq!(rarely.due(), Some(0));
+        for seconds in [1, 10, 50] {
+            rarely.0.kinds.lock().unwrap()[0].last = ago(Duration::from_secs(seconds));
+            assert_eq!(rarely.due(), None, "{seconds}");
+        }
+        rarely.0.kinds.lock().unwrap()[0].last = ago(MINUTE);
+        assert_eq!(rarely.due(), Some(3));
     }
 
     #[test]
@@ -166,8 +188,8 @@ mod tests {
         assert_eq!((each.due("one"), each.due("two")), (None, None));
         let told = (0..1000).filter(|n| each.due(&format!("made up {n}")).is_some()).count();
         assert_eq!(told, KINDS - 2 + 1);
-        assert!(each.0.lock().unwrap().len() <= KINDS + 1);
-        for kind in each.0.lock().unwrap().iter_mut() {
+        assert!(each.kinds.lock().unwrap().len() <= KINDS + 1);
+        for kind in each.kinds.lock().unwrap().iter_mut() {
             kind.last = None; // a second later
         }
         assert_eq!(each.due("one"), Some(1));

@@ -162,3 +162,70 @@ async fn a_missing_file_and_a_taken_port_are_said_plainly() {
     let ran = run(&place.folder, &["demo", "--listen", "0.0.0.0:0"], &[]);
     assert!(text(&ran.stderr).contains("loopback only"), "{}", text(&ran.stderr));
 }
+
+/// What is in the way of a start is named by its key.
+#[tokio::test]
+async fn an_address_that_cannot_be_listened_on_names_its_key() {
+    let app = crate::harness::TestApp::start().await;
+    let folder = &app.database.folder;
+    let free = crate::harness::process::free_address().to_string();
+    let (public, admin) = (&app.origin["http://".len()..], &app.admin_url["http://".len()..]);
+    let another = Database::new().await;
+    let text = app.config_text().replace(&app.database.url, &another.url);
+    let cases = [
+        (text.clone(), "listen", public.to_owned(), "in use"),
+        (text.replacen(public, &free, 2), "admin.listen", admin.to_owned(), "in use"),
+        (
+            text.replacen(
+                &format!("listen       = \"{public}\""),
+                "listen = \"192.0.2.1:8000\"",
+                1,
+            ),
+            "listen",
+            "192.0.2.1:8000".to_owned(),
+            "",
+        ),
+    ];
+    for (text, key, address, why) in cases {
+        write(folder, &text);
+        let folder = folder.clone();
+        let ran = tokio::task::spawn_blocking(move || run(&folder, &["serve"], &[])).await.unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{said}");
+        let line = format!("portcullis: {key} = \"{address}\"");
+        assert!(said.contains(&line) && said.contains(why), "{line}: {said}");
+    }
+}
+
+/// A configuration is read whole into memory: what is too large to be one is not.
+#[cfg(unix)]
+#[tokio::test]
+async fn files_too_large_to_be_a_configuration_or_a_secret_are_refused() {
+    let place = Database::new().await;
+    let example = std::fs::read_to_string("portcullis.example.toml").unwrap();
+    let large = place.folder.join("large");
+    std::fs::write(&large, "#".repeat(5 << 20)).unwrap();
+    let secret = |path: &str| {
+        format!(
+            "public_url = \"https://mcp.example.com\"\n[upstream]\nprovider = \"okta\"\ndomain = \"a.okta.com\"\n\
+             client_id = \"x\"\nclient_secret = {{ file = {path:?} }}\n[[resource]]\npath = \"/mcp\"\n\
+             target = \"http://127.0.0.1:9/\"\nscopes = [\"a\"]\n"
+        )
+    };
+    let cases = [
+        ("a file", format!("{example}\n{}", "#".repeat(5 << 20)), "portcullis.toml", "4 MiB"),
+        ("a secret", secret(&large.display().to_string()), "client_secret", "64 KiB"),
+        ("an endless secret", secret("/dev/zero"), "client_secret", "64 KiB"),
+    ];
+    for (what, text, key, limit) in cases {
+        write(&place.folder, &text);
+        for command in [&["config", "show"][..], &["serve"]] {
+            let ran = run(&place.folder, command, &[]);
+            let said = String::from_utf8(ran.stderr).unwrap();
+            assert!(!ran.status.success(), "{what}: {said}");
+            assert!(said.contains(key) && said.contains(limit), "{what}: {said}");
+        }
+    }
+    let ran = run(&place.folder, &["config", "show", "--config", "/dev/zero"], &[]);
+    assert!(String::from_utf8(ran.stderr).unwrap().contains("4 MiB"));
+}

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::harness::backend::{Backend, answer};
 use crate::harness::client::McpClient;
 use crate::harness::process::Served;
-use crate::harness::raw;
+use crate::harness::{Setup, raw};
 
 /// What is left of a request whose head has been read: its body.
 async fn half_a_request(url: &str, length: usize) -> TcpStream {
@@ -93,12 +96,9 @@ async fn sigterm_lets_a_request_under_way_finish_and_takes_no_new_one() {
     assert!(ended.await.unwrap().success());
 }
 
-#[tokio::test]
-async fn sigterm_waits_ten_seconds_for_streams_and_loses_nothing() {
-    let mut server = Served::start().await;
-    let client = McpClient::register(&server).await;
-    let tokens = client.sign_in("bob").await;
-    let authorization = format!("Bearer {}", tokens.access_token);
+/// The event stream of a session, after its first event.
+async fn open_stream(server: &Served, access_token: &str) -> Incoming {
+    let authorization = format!("Bearer {access_token}");
     let url = format!("{}/mcp", server.url);
     let accept = ("accept", "application/json, text/event-stream");
     let initialize = json!({
@@ -118,11 +118,97 @@ async fn sigterm_waits_ten_seconds_for_streams_and_loses_nothing() {
     assert_eq!(stream.status(), 200);
     let mut stream = stream.into_body();
     stream.frame().await.unwrap().unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn streams_with_nothing_under_way_do_not_hold_up_sigterm() {
+    let mut server = Served::start().await;
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(open_stream(&server, &tokens.access_token).await);
+    }
 
     let ended = server.terminate();
 
-    let bounded = tokio::time::timeout(Duration::from_secs(20), ended).await;
-    assert!(bounded.expect("an open stream holds nobody up for long").unwrap().success());
+    for mut stream in streams {
+        while let Some(frame) = stream.frame().await {
+            frame.expect("the stream ends, it does not break off");
+        }
+    }
+    assert!(ended.await.unwrap().success());
+    assert_eq!(server.logged("open streams are cut"), 0, "nobody waited for them");
     server.launch();
     client.refresh(&tokens.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn sigterm_waits_ten_seconds_for_calls_under_way_and_loses_nothing() {
+    let backend = Backend::start().await;
+    backend.answers(|_| {
+        let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(": one\n\n"))]);
+        let never = futures_util::StreamExt::chain(begun, futures_util::stream::pending());
+        let events = [("content-type", "text/event-stream")];
+        answer(200, &events, axum::body::Body::from_stream(never))
+    });
+    let resources = format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"a\"]\n",
+        backend.url
+    );
+    let mut server = Served::with(&Setup { resources: Some(resources), ..Setup::default() }).await;
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let bearer = format!("Bearer {}", tokens.access_token);
+    let url = format!("{}/mcp", server.url);
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+    ];
+    let call =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "x" } });
+    let mut called = server.http.open("POST", &url, &headers, call.to_string()).await.into_body();
+    called.frame().await.unwrap().unwrap();
+    // One that takes up the answer to a call where it broke off.
+    let mut resumed = headers.to_vec();
+    resumed.push(("last-event-id", "7"));
+    let mut resumed = server.http.open("GET", &url, &resumed[..], "").await.into_body();
+    resumed.frame().await.unwrap().unwrap();
+
+    let ended = server.terminate();
+
+    let bounded = tokio::time::timeout(Duration::from_mins(1), ended).await;
+    assert!(bounded.expect("an open stream holds nobody up for long").unwrap().success());
+    assert_eq!(server.logged("open streams are cut"), 1, "they had their time");
+    server.launch();
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_at_once() {
+    for (first, second, code) in [("TERM", "TERM", 143), ("INT", "INT", 130), ("TERM", "INT", 130)]
+    {
+        let mut server = Served::start().await;
+        let text = std::fs::read_to_string(&server.config).unwrap();
+        let delayed = format!("{text}\n[limits]\nshutdown_delay = \"60s\"\n");
+        std::fs::write(&server.config, delayed).unwrap();
+        server.kill();
+        server.launch();
+        let client = McpClient::register(&server).await;
+        let tokens = client.sign_in("bob").await;
+        let _under_way = half_a_request(&server.url, 100).await;
+        server.signal(first);
+        not_ready(&server.url).await;
+
+        server.signal(second);
+
+        let ended = tokio::task::spawn_blocking(move || (server.wait(), server));
+        let ended = tokio::time::timeout(Duration::from_secs(40), ended).await;
+        let (status, mut server) = ended.expect("it waits for nothing").unwrap();
+        assert_eq!(status.code(), Some(code), "{first}, {second}");
+        server.launch();
+        client.refresh(&tokens.refresh_token).await.assert_status(200);
+    }
 }

@@ -383,6 +383,47 @@ async fn a_configuration_that_came_while_the_database_was_locked_is_taken_later(
     assert_eq!(ready().await["configuration"], "as written");
 }
 
+/// A configuration that takes long to be read (many rules, a slow disk, here a pipe that nobody writes to) keeps
+/// no request waiting, and not the end of the process either.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_configuration_that_is_read_slowly_holds_up_no_request_and_not_the_end() {
+    let mut server = Served::prepared().await;
+    let secret = server.database.folder.join("secret");
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let before = "client_secret = \"upstream-secret-canary\"";
+    assert!(text.contains(before));
+    let text = text.replace(
+        before,
+        &format!("client_secret = {{ file = {:?} }}", secret.display().to_string()),
+    );
+    std::fs::write(&server.config, &text).unwrap();
+    std::fs::write(&secret, "upstream-secret-canary").unwrap();
+    server.env.push(("TOKIO_WORKER_THREADS", "1".to_owned())); // one that waits would be all
+    server.launch();
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+
+    std::fs::remove_file(&secret).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&secret).status().unwrap();
+    assert!(made.success());
+    server.signal("HUP");
+    // Whoever opens the other end knows that the server has begun to read.
+    let (opening, pipe) = (secret.clone(), tokio::time::Duration::from_mins(1));
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::File::options().write(true).open(opening).unwrap()
+    });
+    let opened = tokio::time::timeout(pipe, opened).await.expect("it is read").unwrap();
+    let answered = async {
+        server.http.get(&format!("{}/health", server.url)).await.assert_status(200);
+        client.refresh(&tokens.refresh_token).await.assert_status(200);
+    };
+    tokio::time::timeout(pipe, answered).await.expect("requests are answered meanwhile");
+    let ended = tokio::time::timeout(pipe, server.terminate()).await;
+    assert!(ended.expect("and the process ends").unwrap().success());
+    drop(opened);
+}
+
 #[tokio::test]
 async fn an_audit_event_of_the_server_says_why_it_read() {
     let mut app = TestApp::start().await;

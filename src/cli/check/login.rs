@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::config::{Protocol, paths};
 use crate::policy::NOT_KNOWN;
 use crate::storage::SessionUpdate;
+use crate::telemetry;
 use crate::upstream::trial::TrialSession;
 
 /// Signs in through the browser of whoever runs the command; answers findings.
@@ -67,9 +68,8 @@ fn tolerated(probe: &'static str, details: &[String], findings: &mut Vec<Finding
     }));
 }
 
-#[expect(clippy::print_stderr, reason = "the person at the terminal reads this")]
 fn say(text: &str) {
-    eprintln!("{text}");
+    telemetry::say(&format!("{text}\n"));
 }
 
 fn describe(app: &App, session: &SessionUpdate, findings: &mut Vec<Finding>) {

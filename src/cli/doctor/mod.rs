@@ -9,7 +9,6 @@ mod walk;
 mod wire;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -19,7 +18,7 @@ use self::clients::CLIENTS;
 use self::walk::Visit;
 use self::wire::Wire;
 use super::check::exit_code;
-use super::{fail, runtime};
+use super::{fail, output, runtime};
 use crate::http_client::is_loopback;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
@@ -77,7 +76,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(cause) => return fail(&cause),
     };
     let reports = runtime.block_on(walk(&url, arguments.register));
-    print(&url, &reports, arguments);
+    if let Err(cause) = print(&url, &reports, arguments) {
+        let _ = fail(&cause);
+        return ExitCode::from(2);
+    }
     let findings: Vec<Finding> = reports.into_iter().flat_map(|report| report.findings).collect();
     exit_code(&findings)
 }
@@ -107,10 +109,10 @@ pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
     reports
 }
 
-/// Prints the report; a reader that has seen enough of it is no fault.
-fn print(url: &Url, reports: &[Report], arguments: &Arguments) {
+/// Prints the report.
+fn print(url: &Url, reports: &[Report], arguments: &Arguments) -> Result<(), String> {
     let text = if arguments.json { as_json(url, reports) } else { as_text(reports, arguments) };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    output::print(&text)
 }
 
 fn as_json(url: &Url, reports: &[Report]) -> String {

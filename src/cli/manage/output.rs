@@ -2,10 +2,10 @@
 //! that a terminal would obey leaves this file as it is.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 
 use serde_json::{Value, json};
 
+pub(super) use crate::cli::output::print as print_as_is;
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
@@ -65,21 +65,9 @@ fn obeyed(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Prints to standard output, made safe for a terminal. A reader that has gone away, such as `head`, is
-/// no error; a full disk is.
+/// Prints to standard output, made safe for a terminal.
 pub(super) fn print(text: &str) -> Result<(), String> {
     print_as_is(&obedient(text))
-}
-
-/// Prints text that is safe already.
-pub(super) fn print_as_is(text: &str) -> Result<(), String> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(format!("the answer could not be written: {cause}"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// JSON escapes most by itself; what is left is replaced by the escape that means the same.

@@ -25,11 +25,15 @@ use tokio::time::Instant;
 pub use routes::{Listener, Route};
 
 use super::audit::EVENTS;
+use super::lately::Lately;
+use super::queue;
+use super::tasks::Tasks;
+use crate::clock::Timestamp;
 use routes::Routes;
 
-type Label = (&'static str, Cow<'static, str>);
-type Labels<const N: usize> = [Label; N];
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
+pub(super) type Label = (&'static str, Cow<'static, str>);
+pub(super) type Labels<const N: usize> = [Label; N];
+pub(super) type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
@@ -168,6 +172,10 @@ struct Numbers {
     routes: Routes,
     events: BTreeMap<&'static str, Counter>,
     audit_failures: Counter,
+    /// Lines of the log that had no room, and that could not be written.
+    lines_lost: [Counter; 2],
+    lines_lost_lately: Lately,
+    tasks: Tasks,
     limits: BTreeMap<&'static str, Counter>,
     connections: [Gauge; 2],
     streams: Gauge,
@@ -226,7 +234,7 @@ pub struct Snapshot {
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
 
-fn one(name: &'static str, value: &'static str) -> Labels<1> {
+pub(super) fn one(name: &'static str, value: &'static str) -> Labels<1> {
     [(name, Cow::Borrowed(value))]
 }
 
@@ -257,6 +265,12 @@ impl Metrics {
         let audit_failures = Counter::default();
         let help = "Audit events that only the log has: the database could not store them";
         r.register("audit_failures", help, audit_failures.clone());
+        let lost = Counters::<1>::default();
+        let help =
+            "Lines of the log that were lost: there was no room, or they could not be written";
+        r.register("log_lines_lost", help, lost.clone());
+        let lines_lost = ["full", "failed"].map(|why| lost.get_or_create_owned(&one("why", why)));
+        let tasks = Tasks::register(r);
         let limits = Counters::<1>::default();
         r.register("limited", "Refusals because of a limit, by its key", limits.clone());
         let limits =
@@ -304,6 +318,9 @@ impl Metrics {
             routes,
             events: events.collect(),
             audit_failures,
+            lines_lost,
+            lines_lost_lately: Lately::default(),
+            tasks,
             limits: limits.collect(),
             connections,
             streams,
@@ -392,9 +409,29 @@ impl Metrics {
         }
     }
 
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
+    /// The tasks that live as long as the process and panicked lately or do not run, by name, and what became
+    /// of each.
+    pub fn tasks_in_trouble(&self, now: Timestamp) -> Vec<(&'static str, &'static str)> {
+        self.0.tasks.in_trouble(now)
+    }
+
+    /// Whether lines of the log were lost lately.
+    pub fn loses_lines(&self, now: Timestamp) -> bool {
+        let (full, failed) = queue::lost();
+        self.0.lines_lost_lately.has_risen(full + failed, now)
+    }
+
     /// Everything, as `OpenMetrics` text.
     pub fn text(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         self.0.now.set(snapshot);
+        let (full, failed) = queue::lost();
+        for (counter, lost) in self.0.lines_lost.iter().zip([full, failed]) {
+            counter.inner().store(lost, std::sync::atomic::Ordering::Relaxed);
+        }
         let mut text = String::with_capacity(32 * 1024);
         text::encode(&mut text, &self.0.registry)?;
         Ok(text)

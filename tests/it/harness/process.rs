@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use portcullis::clock::Clock;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::database::Database;
-use super::{Setup, http::Http};
+use super::{Setup, http::Http, raw};
 
 /// The command, away from the developer's own configuration.
 pub(crate) fn portcullis(folder: &Path) -> Command {
@@ -107,8 +107,17 @@ impl Served {
 
     /// Starts it anew from a shell that allows so few open files until it asks for more.
     pub(crate) fn launch_with_open_files(&mut self, few: u32) {
+        self.launch_limited(&format!("ulimit -Sn {few}"));
+    }
+
+    /// Starts it from a shell that allows so many open files and no more.
+    pub(crate) fn launch_with_at_most_open_files(&mut self, most: u32) {
+        self.launch_limited(&format!("ulimit -n {most}"));
+    }
+
+    fn launch_limited(&mut self, limit: &str) {
         let mut shell = Command::new("sh");
-        let limited = format!("ulimit -Sn {few} && exec \"$0\" \"$@\"");
+        let limited = format!("{limit} && exec \"$0\" \"$@\"");
         shell.current_dir(&self.database.folder).env_clear();
         shell.args(["-c", &limited, env!("CARGO_BIN_EXE_portcullis")]);
         self.launch_by(shell);
@@ -121,19 +130,53 @@ impl Served {
         std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap()
     }
 
-    fn launch_by(&mut self, mut command: Command) {
-        let mut child = command
+    /// Starts it with its log going to `stderr`, and returns when it answers.
+    pub(crate) async fn launch_into(&mut self, stderr: impl Into<Stdio>) {
+        let command = portcullis(&self.database.folder);
+        self.child = Some(self.spawn(command, stderr.into()));
+        let health = format!(
+            "GET /health HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            raw::host(&self.url)
+        );
+        while !matches!(raw::try_exchange(&self.url, &health).await, Ok(answer) if raw::status(&answer) == 200)
+        {
+            assert_eq!(self.ended(), None, "the server ended");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts it and leaves its log to the caller from the line on that says that it serves.
+    pub(crate) fn launch_unread(&mut self) -> BufReader<ChildStderr> {
+        let mut child = self.spawn(portcullis(&self.database.folder), Stdio::piped());
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        read_until_it_serves(&mut lines);
+        self.child = Some(child);
+        lines
+    }
+
+    /// Returns how the process ended, when it has.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.take().unwrap().wait().unwrap()
+    }
+
+    /// How the process ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    fn spawn(&self, mut command: Command, stderr: Stdio) -> Child {
+        command
             .args(["serve", "--config", "portcullis.toml"])
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    fn launch_by(&mut self, command: Command) {
+        let mut child = self.spawn(command, Stdio::piped());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut seen = String::new();
-        while !seen.contains("serving") {
-            let read = lines.read_line(&mut seen).unwrap();
-            assert!(read > 0, "the server ended: {seen}");
-        }
+        read_until_it_serves(&mut lines);
         // Somebody has to read on, or the process blocks when the pipe is full.
         let (stopped, until_stopped) = oneshot::channel();
         let log = Arc::clone(&self.log);
@@ -190,6 +233,14 @@ impl Served {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+}
+
+fn read_until_it_serves(lines: &mut BufReader<ChildStderr>) {
+    let mut seen = String::new();
+    while !seen.contains("serving") {
+        let read = lines.read_line(&mut seen).unwrap();
+        assert!(read > 0, "the server ended: {seen}");
     }
 }
 

@@ -1,0 +1,204 @@
+//! Tasks that live as long as the process. One that panics is started again, and that is logged, counted and told
+//! by `/ready`: an accept loop or a clean-up that has silently ended is an outage of later.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use super::lately::Lately;
+use super::metrics::{Counters, Metrics, one};
+use crate::clock::Timestamp;
+
+/// The first pause before a task is started again; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest. Nobody can connect while a listener pauses, and its panics are of single connections.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE_OF_A_LISTENER: Duration = Duration::from_secs(1);
+/// A task that ran for so long has recovered.
+const RECOVERED: Duration = Duration::from_mins(1);
+
+/// A task that lives as long as the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Accepts connections on the public listener.
+    Connections,
+    /// Accepts connections on the admin listener.
+    AdminConnections,
+    /// Reads the configuration again.
+    Reload,
+    /// Removes what has expired.
+    CleanUp,
+    /// Reads and retires signing keys.
+    SigningKeys,
+    /// Stores notes and chains the audit trail.
+    AuditTrail,
+    /// Notices what commands change.
+    CommandLine,
+    /// Hears what other replicas say.
+    Replicas,
+}
+
+impl Task {
+    const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::AdminConnections,
+        Self::Reload,
+        Self::CleanUp,
+        Self::SigningKeys,
+        Self::AuditTrail,
+        Self::CommandLine,
+        Self::Replicas,
+    ];
+
+    /// Its name, in the log, in numbers and in `/ready`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::AdminConnections => "admin connections",
+            Self::Reload => "reload",
+            Self::CleanUp => "clean-up",
+            Self::SigningKeys => "signing keys",
+            Self::AuditTrail => "audit trail",
+            Self::CommandLine => "changes from the command line",
+            Self::Replicas => "notices of replicas",
+        }
+    }
+
+    const fn longest_pause(self) -> Duration {
+        match self {
+            Self::Connections | Self::AdminConnections => LONGEST_PAUSE_OF_A_LISTENER,
+            _ => LONGEST_PAUSE,
+        }
+    }
+}
+
+/// What became of all tasks so far.
+pub(super) struct Tasks([State; Task::ALL.len()]);
+
+struct State {
+    panics: Counter,
+    /// It has panicked and does not run.
+    waits: AtomicBool,
+    lately: Lately,
+}
+
+impl Tasks {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let panics = Counters::<1>::default();
+        let help = "Panics of tasks that live as long as the process; each is started again";
+        registry.register("task_panics", help, panics.clone());
+        Self(Task::ALL.map(|task| {
+            let panics = panics.get_or_create_owned(&one("task", task.name()));
+            State { panics, waits: AtomicBool::new(false), lately: Lately::default() }
+        }))
+    }
+
+    fn of(&self, task: Task) -> &State {
+        &self.0[task as usize]
+    }
+
+    /// The tasks that panicked lately or do not run, by name, and what became of them.
+    pub(super) fn in_trouble(&self, now: Timestamp) -> Vec<(&'static str, &'static str)> {
+        let told = |task: &Task| {
+            let state = self.of(*task);
+            if state.waits.load(Ordering::SeqCst) {
+                return Some((task.name(), "panicked, and waits to be started"));
+            }
+            let lately = state.lately.has_risen(state.panics.get(), now);
+            lately.then_some((task.name(), "panicked, and was started again"))
+        };
+        Task::ALL.iter().filter_map(told).collect()
+    }
+}
+
+/// Pauses before a task is started again.
+struct Pauses {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Pauses {
+    const fn of(task: Task) -> Self {
+        Self { next: FIRST_PAUSE, longest: task.longest_pause() }
+    }
+
+    /// The pause after a panic of a task that ran for so long.
+    fn after(&mut self, ran: Duration) -> Duration {
+        if ran >= RECOVERED {
+            self.next = FIRST_PAUSE;
+        }
+        let pause = self.next;
+        self.next = self.longest.min(pause * 2);
+        pause
+    }
+}
+
+/// Runs a task until it ends by itself, and starts it again whenever it panics.
+pub async fn supervise<F: Future<Output = ()>>(
+    metrics: &Metrics,
+    task: Task,
+    mut run: impl FnMut() -> F,
+) {
+    let state = metrics.tasks().of(task);
+    let mut pauses = Pauses::of(task);
+    loop {
+        let begun = Instant::now();
+        let running = AssertUnwindSafe(async { run().await });
+        let Err(panic) = running.catch_unwind().await else { return };
+        state.waits.store(true, Ordering::SeqCst);
+        state.panics.inc();
+        let (pause, message) = (pauses.after(begun.elapsed()), super::message_of(&*panic));
+        tracing::error!(
+            task = task.name(),
+            panic = message,
+            ?pause,
+            "a task panicked; it is started again"
+        );
+        tokio::time::sleep(pause).await;
+        state.waits.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_panics_is_started_ever_more_rarely_until_it_recovers() {
+        let mut pauses = Pauses::of(Task::CleanUp);
+        let (at_once, late) = (Duration::from_secs(1), RECOVERED);
+        let expected = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000];
+        for pause in expected {
+            assert_eq!(pauses.after(at_once).as_millis(), pause);
+        }
+        assert_eq!(pauses.after(late).as_millis(), 100);
+        assert_eq!(pauses.after(at_once).as_millis(), 200);
+
+        let mut pauses = Pauses::of(Task::AdminConnections);
+        let longest = (0..100).map(|_| pauses.after(at_once)).max();
+        assert_eq!(longest, Some(LONGEST_PAUSE_OF_A_LISTENER));
+    }
+
+    #[tokio::test]
+    async fn what_became_of_a_task_is_told_for_some_minutes() {
+        let (metrics, mut starts) = (Metrics::new(), 0);
+        let now = Timestamp::from_unix(1_800_000_000);
+        supervise(&metrics, Task::CleanUp, || {
+            starts += 1;
+            let first = starts == 1;
+            async move { assert!(!first, "on purpose") }
+        })
+        .await;
+
+        assert_eq!(starts, 2);
+        let told = [("clean-up", "panicked, and was started again")];
+        assert_eq!(metrics.tasks().in_trouble(now), told);
+        assert!(metrics.tasks().in_trouble(now.plus(Duration::from_mins(5))).is_empty());
+    }
+}
