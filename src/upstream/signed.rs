@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::Inner;
 use super::provider::Provider;
 use super::provider_key::{ACCEPTED, ProviderKey};
-use super::values::Claims;
+use super::values::{Claims, without_place};
 
 /// A JWT in its parts. Nothing is verified yet.
 pub(super) struct Signed<'a> {
@@ -58,7 +58,9 @@ impl<'a> Signed<'a> {
             decoded.map_err(|_| unreadable(&format!("its {what} is not base64url")))
         };
         let header: Map<String, Value> = serde_json::from_slice(&decode(header, "header")?)
-            .map_err(|_| unreadable("its header is not a JSON object"))?;
+            .map_err(|error| {
+                unreadable(&format!("its header cannot be read: {}", without_place(&error)))
+            })?;
         let text = |name: &str| match header.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),

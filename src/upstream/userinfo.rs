@@ -10,7 +10,7 @@ use super::claims::Userinfo;
 use super::id_token::check_lifetime;
 use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
-use super::values::{Claims, object_of};
+use super::values::{Claims, UNREADABLE, object_of};
 
 /// What userinfo said, and if it said nothing, why.
 pub(super) struct Asked {
@@ -81,7 +81,10 @@ impl Inner {
             Ok(claims) => Claims::from(claims),
             Err(reason) => match jwt_in(response.body()) {
                 Some(jwt) => self.signed_userinfo(provider, &jwt).await?,
-                None if serde_json::from_slice::<Value>(response.body()).is_ok() => {
+                // It has answered, if not so that anybody can read it.
+                None if serde_json::from_slice::<Value>(response.body()).is_ok()
+                    || reason.starts_with(UNREADABLE) =>
+                {
                     return Err(Silence::TellsNothing(reason));
                 }
                 // A page of somebody in between, while the provider is away.

@@ -11,9 +11,19 @@ use serde_json::{Map, Value};
 /// Longest piece of an answer that is shown to an administrator.
 const MAX_SHOWN: usize = 256;
 
+/// How the reason begins why an object cannot be read that has come as a whole.
+pub(super) const UNREADABLE: &str = "it cannot be read: ";
+
 /// A text of the provider as it may be shown or logged.
 pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// What is wrong with JSON, without the line and the column.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    let at = reason.find(" at line ").unwrap_or(reason.len());
+    reason[..at].to_owned()
 }
 
 /// The JSON object of an answer, whatever its content type says; some begin with a byte order mark.
@@ -22,6 +32,10 @@ pub(super) fn object_of(body: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("it is not a JSON object".to_owned()),
+        // A text or a number that nobody can hold, in an object that is there as a whole.
+        Err(error) if body.trim_ascii().starts_with(b"{") && body.trim_ascii().ends_with(b"}") => {
+            Err(format!("{UNREADABLE}{}", without_place(&error)))
+        }
         Err(_) => Err("it is not JSON".to_owned()),
     }
 }
@@ -41,11 +55,9 @@ pub(super) struct Claims(Map<String, Value>);
 impl Claims {
     /// Reads a payload. What cannot even be held, such as a number beyond all bounds, is named.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice::<Members>(payload).map(|members| Self(members.0)).map_err(|error| {
-            let reason = error.to_string();
-            let at = reason.find(" at line ").unwrap_or(reason.len());
-            format!("its claims cannot be read: {}", &reason[..at])
-        })
+        serde_json::from_slice::<Members>(payload)
+            .map(|members| Self(members.0))
+            .map_err(|error| format!("its claims cannot be read: {}", without_place(&error)))
     }
 
     /// All of them.
@@ -180,12 +192,27 @@ mod tests {
             ),
             ("{\"deep\":[{\"x\":-1e999}]}", "its claims cannot be read: deep: number out of range"),
             ("[1]", "its claims cannot be read: invalid type: sequence, expected a JSON object"),
+            (
+                "{\"sub\":\"\\ud800\"}",
+                "its claims cannot be read: sub: unexpected end of hex escape",
+            ),
+            (
+                "{\"name\":\"\\udc00x\"}",
+                "its claims cannot be read: name: lone leading surrogate in hex escape",
+            ),
+            (
+                "{\"roles\":[\"\\ud800\\u0041\"]}",
+                "its claims cannot be read: roles: lone leading surrogate in hex escape",
+            ),
+            ("{\"\\ud800\":1}", "its claims cannot be read: unexpected end of hex escape"),
+            ("{\"iat\":1,\"iat\":01}", "its claims cannot be read: iat: invalid number"),
             ("{\"a\":1", "its claims cannot be read: EOF while parsing an object"),
             ("", "its claims cannot be read: EOF while parsing a value"),
         ] {
             assert_eq!(Claims::parse(payload.as_bytes()).unwrap_err(), said, "{payload}");
         }
-        assert!(Claims::parse(b"{\"sub\":\"a\",\"n\":1e300}").is_ok());
+        let beyond = b"{\"sub\":\"a\",\"n\":1e300,\"iat\":99999999999999999999}";
+        assert_eq!(Claims::parse(beyond).unwrap().time("iat"), Ok(Some(i64::MAX)));
     }
 
     #[test]
@@ -193,6 +220,9 @@ mod tests {
         assert!(object_of(b"\xef\xbb\xbf {\"a\":1} \n").is_ok());
         assert_eq!(object_of(b"[]").unwrap_err(), "it is not a JSON object");
         assert_eq!(object_of(b"<html>").unwrap_err(), "it is not JSON");
+        assert_eq!(object_of(b"{\"a\":").unwrap_err(), "it is not JSON", "it broke off");
+        let unreadable = object_of(b" {\"a\":\"\\ud800\"}\n").unwrap_err();
+        assert_eq!(unreadable, "it cannot be read: unexpected end of hex escape");
         let typed = |text: &str| {
             other_than_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, text.parse().unwrap())]))
         };

@@ -37,6 +37,9 @@ pub enum AssertionRefused {
     /// Too long, not three parts, not JSON, a claim missing or mistyped.
     #[error("the assertion is malformed, or a required claim is missing or mistyped")]
     Malformed,
+    /// A number or text in its claims that nobody can hold.
+    #[error("the claims of the assertion cannot be read")]
+    Unreadable,
     /// A header that we do not take.
     #[error("the header of the assertion is not acceptable")]
     Header,
@@ -118,8 +121,9 @@ impl<'a> Assertion<'a> {
         let header: Value =
             serde_json::from_slice(&decode(header)?).map_err(|_| AssertionRefused::Malformed)?;
         let (alg, kid) = check_header(&header)?;
-        let claims: Claims =
-            serde_json::from_slice(&decode(claims)?).map_err(|_| AssertionRefused::Malformed)?;
+        let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|error| {
+            if error.is_data() { AssertionRefused::Malformed } else { AssertionRefused::Unreadable }
+        })?;
         let jti_fits = !claims.jti.is_empty() && claims.jti.len() <= MAX_JTI;
         ensure(jti_fits, AssertionRefused::Malformed)?;
         Ok(Self { alg, kid, claims, signed, signature: decode(signature)? })

@@ -232,6 +232,15 @@ fn jw_05_what_is_no_signed_token_is_refused_at_once() {
 }
 
 #[test]
+fn claims_that_cannot_be_read_are_called_that() {
+    for claim in [r#""iat":1e400"#, r#""sub":"\ud800""#, r#""exp":-1e999"#] {
+        let claims = format!(r#"{{"iss":"a","aud":"{ISSUER}","jti":"1",{claim}}}"#);
+        let text = format!("{}.{}.AA", b64(r#"{"alg":"ES256"}"#), b64(claims));
+        assert!(matches!(Assertion::parse(&text), Err(AssertionRefused::Unreadable)), "{text}");
+    }
+}
+
+#[test]
 fn a_proof_is_known_by_client_and_jti() {
     let signer = Signer::new();
     let keys = signer.keys();
