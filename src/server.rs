@@ -54,9 +54,14 @@ const DRAIN: Duration = Duration::from_secs(10);
 const LAST_CALL: Duration = Duration::from_millis(20);
 /// Time to read the first bytes of the last of them.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
-/// A connection on which nothing is said is asked about after so long, and given up after three answers
-/// that did not come so long after each other: a client that vanished closes nothing.
-const STILL_THERE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(20));
+/// A client that vanished closes nothing. A connection on which nothing is said is asked about after the first
+/// time, and again after each second one.
+const STILL_THERE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
+/// It is given up when it has confirmed nothing for so long: neither that it is there, nor what it was sent. A
+/// client that takes nothing of an answer looks the same, so an administrator who gives it more time than usual
+/// (`limits.body_time`) gives it to both.
+const GIVEN_UP: Duration = Duration::from_secs(18);
+const USUAL_BODY_TIME: Duration = Duration::from_secs(30);
 /// Time for the audit trail to store what it has.
 const LAST_NOTES: Duration = Duration::from_secs(10);
 /// Time for the last answers when the listeners are closed.
@@ -307,15 +312,22 @@ async fn accept(
     work: Work,
 ) {
     // What a connection may take is as it was at the start: see `config/changes.rs`.
-    let protocols = {
+    let (protocols, body_time) = {
         let app = present.app();
         let http2 = side == Listener::Public && app.config().http2;
-        Arc::new(Protocols::new(app.config(), http2))
+        (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
     };
     // What is accepted inherits it.
     let (time, interval) = STILL_THERE;
-    let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(3);
-    if let Err(cause) = SockRef::from(listener).set_tcp_keepalive(&asking) {
+    let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(2);
+    let socket = SockRef::from(listener);
+    let mut asked = socket.set_tcp_keepalive(&asking);
+    #[cfg(target_os = "linux")]
+    {
+        let given_up = if body_time > USUAL_BODY_TIME { body_time } else { GIVEN_UP };
+        asked = asked.and_then(|()| socket.set_tcp_user_timeout(Some(given_up)));
+    }
+    if let Err(cause) = asked {
         tracing::warn!(%cause, "clients that vanish are noticed late: no TCP keep-alive");
     }
     loop {
@@ -410,6 +422,10 @@ async fn check<F: Future<Output = Response>>(
     if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
         return answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous");
     }
+    if is_coded(request.headers()) {
+        let told = "No transfer coding but chunked is supported";
+        return answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told);
+    }
     // Orchestrators probe by address.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
     if !probe && request.extensions().get() == Some(&Work::Refused) {
@@ -465,6 +481,15 @@ fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
 
 /// The beginning of headers that carry parameters of tools; MCP lets a server name them by any token (SEP-2243).
 const PARAMETER: &str = "mcp-param-";
+
+/// Whether the body is coded otherwise than in chunks: nobody here would decode it (RFC 9112 §6.1). Where chunks
+/// are not the last coding, nobody knows where the body ends, and hyper has refused it.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked =
+        |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_some_and(|first| !is_chunked(first) || codings.next().is_some())
+}
 
 /// Two hosts, or a name that many servers read as another one: the next hop could read another request.
 fn ambiguous(headers: &HeaderMap) -> bool {

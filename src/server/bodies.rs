@@ -13,6 +13,7 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::patience::{LINGERING, LINGERING_OVER, Traffic, UnderWay};
+use crate::web::body::Broken;
 
 /// How much is read of a body that nobody wants, and for how long.
 const SKIPPED: u64 = 64 * 1024;
@@ -54,6 +55,7 @@ impl RequestBody {
     /// A body that must have arrived `within` that time.
     pub(super) fn new(incoming: Incoming, within: Duration, traffic: Arc<Traffic>) -> (Self, Rest) {
         let due = Instant::now() + within;
+        traffic.body_begins();
         let arriving = Arriving { incoming, ended: false, due, late: None, traffic };
         let arriving = Arc::new(Mutex::new(arriving));
         (Self(Arc::clone(&arriving)), Rest(arriving))
@@ -71,7 +73,11 @@ impl Arriving {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
             self.ended = !matches!(frame, Some(Ok(_))) || self.incoming.is_end_stream();
-            return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
+            if self.ended {
+                self.traffic.body_ends();
+            }
+            let frame = frame.map(|frame| frame.map_err(|cause| axum::Error::new(Broken(cause))));
+            return Poll::Ready(frame);
         }
         let due = self.due;
         let late = self.late.get_or_insert_with(|| Box::pin(sleep_until(due)));

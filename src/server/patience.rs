@@ -5,11 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Version, header};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -17,6 +17,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// so long, and so much of it: closed at once, the system would take the answer back with a reset.
 pub(super) const LINGERING: Duration = Duration::from_secs(2);
 pub(super) const LINGERING_OVER: u64 = 16 * 1024 * 1024;
+
+/// How often it is looked at whether a client has closed that is not being read from.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Most that may wait unread behind a request until that is answered.
+const MOST_BEHIND: usize = 32 * 1024;
 
 /// More than hyper reads of headers is not kept.
 const LONGEST_HEAD: usize = 512 * 1024;
@@ -41,6 +47,8 @@ pub(super) struct Traffic {
     quiet_since: AtomicU64,
     unread: AtomicBool,
     http2: AtomicBool,
+    /// The body of the last request is still arriving, also when its answer has been handed over.
+    body: AtomicBool,
     /// Headers as they came, until their request begins.
     head: Mutex<Vec<u8>>,
 }
@@ -57,6 +65,7 @@ impl Traffic {
             quiet_since: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            body: AtomicBool::new(false),
             head: Mutex::default(),
         }
     }
@@ -64,6 +73,7 @@ impl Traffic {
     /// A request has been read as far as its headers.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> UnderWay {
         self.http2.store(version == Version::HTTP_2, Ordering::Release);
+        self.body.store(false, Ordering::Release); // whatever became of the one before
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
         UnderWay(Arc::clone(self))
@@ -72,11 +82,26 @@ impl Traffic {
     /// Whether the headers of the request that begins now may have said twice how long its body is: hyper
     /// forgets `Content-Length` where there is `Transfer-Encoding`, and a proxy in front may not. So the head
     /// as it came must be this very request, with as many lines as hyper tells of. What came while another
-    /// request was under way was not looked at, and counts as yes.
+    /// request was under way, or its body, was not looked at, and counts as yes.
     pub(super) fn says_length_twice(&self, method: &Method, headers: &HeaderMap) -> bool {
         let head = std::mem::take(&mut *lock(&self.head));
         headers.contains_key(header::TRANSFER_ENCODING)
             && lines_of_headers(&head, method) != Some(headers.len())
+    }
+
+    /// The request that has begun has a body.
+    pub(super) fn body_begins(&self) {
+        self.body.store(true, Ordering::Release);
+    }
+
+    /// All of that body has arrived.
+    pub(super) fn body_ends(&self) {
+        self.body.store(false, Ordering::Release);
+    }
+
+    /// Whether what comes now can only be the head of a request.
+    fn is_between_requests(&self) -> bool {
+        self.is_quiet() && !self.body.load(Ordering::Acquire)
     }
 
     /// A body was not read to its end: the connection cannot go on.
@@ -127,6 +152,10 @@ pub(super) struct Patient {
     writing: Option<Pin<Box<Sleep>>>,
     /// What may still be thrown away; `None`: not shut down yet.
     lingering: Option<u64>,
+    /// Whoever reads is woken when something comes, and so when the other side closes.
+    is_being_read: bool,
+    /// The other side had closed when it was looked at last.
+    had_closed: bool,
 }
 
 impl Patient {
@@ -141,6 +170,8 @@ impl Patient {
             reading: None,
             writing: None,
             lingering: None,
+            is_being_read: true,
+            had_closed: false,
         };
         (patient, traffic)
     }
@@ -218,6 +249,42 @@ impl Patient {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")))
     }
 
+    /// Ready when the other side has closed while nobody reads: hyper does not, while it has something that it
+    /// cannot take yet, such as an empty line behind a request. Looked at twice: a client that closes behind the
+    /// last of several requests still gets answers as long as they come.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_being_read || self.traffic.http2.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        let pause = LOOK.min(self.times.body);
+        loop {
+            let due = Instant::now() + pause;
+            let sleep = self.reading.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if due < sleep.deadline() {
+                sleep.as_mut().reset(due);
+            }
+            ready!(sleep.as_mut().poll(context));
+            sleep.as_mut().reset(due);
+            let has_closed = has_closed(&self.stream) || self.hides_its_end(context);
+            if has_closed && self.had_closed {
+                return Poll::Ready(());
+            }
+            self.had_closed = has_closed;
+        }
+    }
+
+    /// Whether so much stands behind the request under way that the end could not arrive: it comes behind all that
+    /// was sent, and the window is full. More of a body is another matter: somebody will read it.
+    fn hides_its_end(&self, context: &mut Context<'_>) -> bool {
+        if self.traffic.body.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut behind = vec![0; MOST_BEHIND];
+        let mut buffer = ReadBuf::new(&mut behind);
+        let looked = self.stream.poll_peek(context, &mut buffer);
+        looked.is_ready() && buffer.remaining() == 0
+    }
+
     fn poll_lingering(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut thrown_away = [0; 8 * 1024];
         loop {
@@ -237,6 +304,16 @@ impl Patient {
     }
 }
 
+/// Whether the other side has closed, whatever of what it sent has not been read.
+fn has_closed(stream: &TcpStream) -> bool {
+    let ready = std::pin::pin!(stream.ready(Interest::READABLE));
+    match ready.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
+}
+
 impl AsyncRead for Patient {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -245,13 +322,16 @@ impl AsyncRead for Patient {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
+        this.had_closed = false;
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+            this.is_being_read = false;
             let came = buffer.filled().len() > before;
-            if came && this.traffic.is_quiet() {
+            if came && this.traffic.is_between_requests() {
                 this.hear(&buffer.filled()[before..]);
             }
             return Poll::Ready(read);
         }
+        this.is_being_read = true;
         ready!(this.poll_late(context));
         tracing::debug!("a connection said too little for too long");
         Poll::Ready(Ok(())) // for whoever reads, the other side has gone
@@ -270,7 +350,12 @@ impl AsyncWrite for Patient {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        if this.poll_gone(context).is_ready() {
+            tracing::debug!("the other side has closed in the middle of a request");
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut this.stream).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

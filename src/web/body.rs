@@ -31,15 +31,24 @@ pub async fn read_within(body: Body, limit: &'static str, most: usize) -> Result
     })
 }
 
+/// A client broke off its body, or framed it wrongly.
+#[derive(Debug, thiserror::Error)]
+#[error("the body did not arrive whole")]
+pub struct Broken(#[source] pub hyper::Error);
+
+/// Whether a client broke off its body: nobody else is to blame.
+pub fn is_broken(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|error| error.is::<Broken>())
+}
+
 /// Whether a body was given up because it took too long to arrive.
 pub fn is_late(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
+    causes(error).any(|error| {
         let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+        io.is_some_and(|error| error.kind() == ErrorKind::TimedOut)
+    })
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }

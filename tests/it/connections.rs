@@ -164,7 +164,9 @@ async fn ds_04_a_client_that_vanished_is_asked_for() {
         ends.then(|| columns[5].to_owned())
     });
     let timer = theirs.expect("the server's end of the connection");
-    assert!(timer.starts_with(KEEP_ALIVE_TIMER), "{timer}");
+    let when = timer.strip_prefix(KEEP_ALIVE_TIMER).unwrap_or_else(|| panic!("{timer}"));
+    // Hundredths of a second until it is asked for.
+    assert!(u64::from_str_radix(when, 16).unwrap() <= 1000, "{timer}");
 }
 
 /// Refusals that do not look at the body: the client, still writing, reads the answer all the same, and
@@ -305,9 +307,7 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
         format!("{head}X_Portcullis_Subject: a\r\n{length}\r\n{ping}"),
         // Another protocol behind this one (GW-04).
         format!("{head}Connection: upgrade\r\nUpgrade: websocket\r\n{length}\r\n{ping}"),
-        format!(
-            "{head}Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n{length}\r\n{ping}"
-        ),
+        format!("{head}Connection: upgrade\r\nUpgrade: h2c, WebSocket/13\r\n{length}\r\n{ping}"),
         head.replacen("POST /mcp HTTP/1.1", &format!("CONNECT {} HTTP/1.1", host(&app)), 1)
             + &length
             + "\r\n"
@@ -323,7 +323,8 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
         let _ = connection.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer);
         let status = raw::status(&answer);
-        assert!(matches!(status, 400 | 404 | 405 | 413 | 421 | 426 | 431 | 0), "{case}\n{answer}");
+        let refused = matches!(status, 400 | 404 | 405 | 413 | 421 | 426 | 431 | 501 | 0);
+        assert!(refused, "{case}\n{answer}");
         assert!(!answer.contains("101 Switching") && !answer.contains(" 200 "), "{case}\n{answer}");
     }
     assert_eq!(app.todo.recorded().len(), before, "nothing reached it");
