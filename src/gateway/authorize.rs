@@ -120,7 +120,8 @@ static NOT_REMEMBERED: Rarely = Rarely::new();
 async fn whole(body: Body, limit: usize) -> Result<Bytes, Refused> {
     body::read(body, limit).await.map_err(|error| match error {
         ApiError::TooSlow => Refused::TooSlow,
-        _ => Refused::TooLarge,
+        ApiError::TooLarge => Refused::TooLarge,
+        _ => Refused::BrokenBody,
     })
 }
 

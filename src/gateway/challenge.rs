@@ -32,7 +32,7 @@ pub(super) enum Refused {
     Origin,
     /// Not GET, POST or DELETE.
     Method,
-    /// Upgrades are not offered: behind one, nobody would see what passes.
+    /// WebSocket is not offered: behind it, nobody would see what passes.
     Upgrade,
     /// The body is larger than the gateway reads.
     TooLarge,
@@ -42,6 +42,10 @@ pub(super) enum Refused {
     NotJsonRpc,
     /// A method that some servers would read as another one.
     Misspelled(Value),
+    /// A method, tool or member whose name has control characters, where some servers end it.
+    Unclear(Value),
+    /// The client broke off its own body, or framed it wrongly.
+    BrokenBody,
     /// No session of this caller: a client then starts a new one.
     UnknownSession,
     /// No event that this caller was sent.
@@ -99,11 +103,18 @@ impl Refused {
                     .insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
                 response
             }
-            Self::Upgrade => plain(
-                StatusCode::UPGRADE_REQUIRED,
-                "upgrade_not_supported",
-                "Protocol upgrades are not supported",
-            ),
+            Self::Upgrade => {
+                let mut response = plain(
+                    StatusCode::UPGRADE_REQUIRED,
+                    "upgrade_not_supported",
+                    "WebSocket is not supported: MCP is spoken over HTTP here",
+                );
+                // What the answer demands in its place (RFC 9110 §15.5.22).
+                let headers = response.headers_mut();
+                headers.insert(header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                response
+            }
             Self::TooLarge => plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request_too_large",
@@ -122,6 +133,17 @@ impl Refused {
                 &id,
                 -32600,
                 "The method is spelled in a way that some servers read as another one",
+            ),
+            Self::Unclear(id) => json_rpc(
+                StatusCode::BAD_REQUEST,
+                &id,
+                -32600,
+                "The name of a method, tool or member has control characters",
+            ),
+            Self::BrokenBody => plain(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "The request body did not arrive whole",
             ),
             Self::UnknownEvent => json_rpc(
                 StatusCode::BAD_REQUEST,

@@ -183,6 +183,9 @@ impl Exchange<'_> {
         if body::is_late(error) {
             return Refused::TooSlow;
         }
+        if body::is_broken(error) {
+            return Refused::BrokenBody;
+        }
         tracing::warn!(resource = self.resource.id, %error, "the MCP server cannot be reached");
         Refused::BadGateway("The MCP server cannot be reached")
     }
@@ -266,10 +269,11 @@ pub(super) fn copy(
     }
 }
 
-/// Many servers read `_` as `-`: `mcp-session_id` would be the session id that is translated. Parameters of tools
-/// are of no meaning to us, and may be called anything.
+/// Many servers read every other sign as `-`, as `_` or `.`: `mcp-session.id` would be the session id that is
+/// translated. Parameters of tools are of no meaning to us, and may be called anything.
 fn is_mcp(name: &str) -> bool {
-    name.starts_with("mcp-param-") || (name.starts_with("mcp-") && !name.contains('_'))
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    name.starts_with("mcp-param-") || (name.starts_with("mcp-") && name.bytes().all(is_plain))
 }
 
 fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -306,6 +310,9 @@ mod tests {
             "dpop",
             "mcp-session-id", // translated, not copied
             "mcp-session_id",
+            "mcp-session.id",
+            "mcp-session~id",
+            "mcp-name.",
             "last-event-id",
         ] {
             from.insert(HeaderName::from_static(name), HeaderValue::from_static("evil"));

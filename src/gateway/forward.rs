@@ -14,6 +14,7 @@ use super::events::{Judge, Judged, Verdict};
 use super::exchange::{Exchange, copy};
 use super::idle::CutWhenIdle;
 use super::server_challenge::{self, Wanted};
+use super::spelling::folds_to;
 use super::stream::{Authority, CutWhenEnded, Placed, until_ended};
 use super::target::Target;
 use super::tasks::Remembers;
@@ -123,18 +124,33 @@ fn address(
     }
 }
 
-/// The query without `access_token`, which would hand a token on (RFC 6750 §2.3 is not offered).
+/// The query without `access_token`, which would hand a token on (RFC 6750 §2.3 is not offered). Some servers
+/// also end a parameter at `;`. What is kept stays as it was.
 fn safe_query(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| {
-            let name = pair.split('=').next().unwrap_or_default();
-            let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
-            !name.eq_ignore_ascii_case("access_token")
-        })
-        .collect();
-    let kept = kept.join("&");
+    let mut kept = String::new();
+    let mut rest = query;
+    while !rest.is_empty() {
+        let end = rest.find(['&', ';']).map_or(rest.len(), |at| at + 1);
+        let (pair, after) = rest.split_at(end);
+        if !is_token(pair) {
+            kept.push_str(pair);
+        }
+        rest = after;
+    }
+    if !query.ends_with(['&', ';']) && kept.ends_with(['&', ';']) {
+        kept.pop(); // it stood before what was left out
+    }
     (!kept.is_empty()).then_some(kept)
+}
+
+/// Whether a parameter would be read as `access_token`: in any case, with other signs for `_` (PHP), as the
+/// beginning of a list (`[]`), or up to a NUL.
+fn is_token(pair: &str) -> bool {
+    let name = pair.split(['=', '&', ';']).next().unwrap_or_default();
+    let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+    let name = name.replace('+', " ");
+    let name = name.split(['[', '\0']).next().unwrap_or_default();
+    folds_to(name, "access_token")
 }
 
 async fn pass_back(
@@ -159,6 +175,7 @@ async fn pass_back(
         return Err(Refused::BadGateway("The MCP server switches protocols, which is not offered"));
     }
     let (mut parts, body) = answer.into_parts();
+    one_length(&mut parts.headers)?;
     let session = parts.headers.get(session::SESSION_ID);
     let session = session.and_then(|id| session::seal(app.sealer(), &caller, id));
     let is_stream = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -284,6 +301,21 @@ fn judge(app: &App, resource: &ResourceConfig, caller: &Caller, reading: Reading
     }))
 }
 
+/// A body in chunks is as long as its chunks: a length that is said beside would end it elsewhere, and one that
+/// was cut would look whole (RFC 9112 §6.3). Another coding was not asked for.
+fn one_length(headers: &mut HeaderMap) -> Result<(), Refused> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if !is_chunked || codings.next().is_some() {
+        return Err(Refused::BadGateway(
+            "The MCP server answers in a transfer coding that it was not asked for",
+        ));
+    }
+    headers.remove(header::CONTENT_LENGTH);
+    Ok(())
+}
+
 /// An answer that we read must not be packed, and its length may change.
 fn readable(headers: &mut HeaderMap) -> Result<(), Refused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
@@ -332,6 +364,23 @@ mod tests {
     fn gw_09_a_token_in_the_query_never_passes() {
         assert_eq!(safe_query("a=1&access_token=x&b=2").as_deref(), Some("a=1&b=2"));
         assert_eq!(safe_query("Access%5FToken=x"), None);
-        assert_eq!(safe_query("a=1").as_deref(), Some("a=1"));
+        for kept in ["a=1", "a;b=1", "a=1&", "=&=", "access_token_hint=1", "a=access_token"] {
+            assert_eq!(safe_query(kept).as_deref(), Some(kept));
+        }
+        for (query, kept) in [
+            ("a=1;access_token=x&b=2", Some("a=1;b=2")),
+            ("a=1;access_token=x", Some("a=1")),
+            ("access_token=x;a=1", Some("a=1")),
+            ("access_token=x;access_token=y", None),
+            ("a=1&access.token=x", Some("a=1")),
+            ("a=1&access%20token=x", Some("a=1")),
+            ("a=1&access+token=x", Some("a=1")),
+            ("a=1&access_token[]=x&access_token%5B0%5D=y", Some("a=1")),
+            ("a=1&access_token%00z=x", Some("a=1")),
+            ("a=1&+access_token=x", Some("a=1")),
+            ("a=1;%61ccess_toKen", Some("a=1")),
+        ] {
+            assert_eq!(safe_query(query).as_deref(), kept, "{query}");
+        }
     }
 }

@@ -28,7 +28,7 @@ mod tools_list;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
@@ -125,7 +125,7 @@ async fn serve(
     if !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
         return Err(Refused::Method);
     }
-    if request.headers().contains_key(header::UPGRADE) {
+    if asks_for_websocket(request.headers()) {
         return Err(Refused::Upgrade);
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
@@ -136,6 +136,17 @@ async fn serve(
     let answer = forward::forward(app, resource, target, caller, place, ended, authorized).await;
     passage.calls.passed(outcome(&answer), begun);
     answer
+}
+
+/// Whether the client wants to speak WebSocket, and would make nothing of another answer. Every other offer to
+/// change the protocol is ignored, as RFC 9110 §7.8 allows: Java's HTTP client offers `h2c` with each request.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(header::UPGRADE).iter();
+    let mut protocols = offers.flat_map(|offer| offer.as_bytes().split(|byte| *byte == b','));
+    protocols.any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    })
 }
 
 /// What came of a call, as an administrator asks: was it the MCP server?

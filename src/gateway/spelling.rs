@@ -39,11 +39,24 @@ const METHODS: [&str; 31] = [
 
 /// Letters and digits alone, without case and width.
 pub(super) fn folded(name: &str) -> String {
+    letters(name).collect()
+}
+
+/// Whether two names differ in nothing that a lenient server would see.
+pub(super) fn folds_to(name: &str, other: &str) -> bool {
+    letters(name).eq(letters(other))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
     name.nfkc()
         .filter(|char| char.is_alphanumeric())
         .flat_map(char::to_uppercase)
         .flat_map(char::to_lowercase)
-        .collect()
+}
+
+/// Whether a text has control characters: some servers end it there.
+pub(super) fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
 }
 
 /// Whether a method differs from one of MCP in nothing that a lenient server would see.

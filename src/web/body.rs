@@ -38,7 +38,7 @@ pub struct Broken(#[source] pub hyper::Error);
 
 /// Whether a client broke off its body: nobody else is to blame.
 pub fn is_broken(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|error| error.is::<Broken>())
+    causes(error).any(<dyn Error>::is::<Broken>)
 }
 
 /// Whether a body was given up because it took too long to arrive.

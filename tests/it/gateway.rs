@@ -271,7 +271,58 @@ async fn only_the_methods_of_mcp_pass_and_no_upgrades() {
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
     ];
-    app.http.send("GET", &app.mcp_url(), &headers, "").await.assert_status(426);
+    let answer = app.http.send("GET", &app.mcp_url(), &headers, "").await;
+    assert_eq!(answer.assert_status(426).header("upgrade"), Some("HTTP/1.1"));
+    assert_eq!(answer.header("connection"), Some("upgrade"));
+}
+
+/// Java's HTTP client offers HTTP/2 with every request over http://, and goes on in HTTP/1.1 without it.
+#[tokio::test]
+async fn gw_04_an_offer_to_change_the_protocol_is_ignored() {
+    let app = TestApp::start().await;
+    let (_, tokens) = app.tokens_of("bob").await;
+    let ping = ping().to_string();
+    for offer in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+        "Connection: upgrade\r\nUpgrade: H2C",
+        "Connection: upgrade\r\nUpgrade: h2c, h2",
+        "Connection: upgrade\r\nUpgrade: TLS/1.2, HTTP/1.1",
+        "Connection: upgrade\r\nUpgrade: HTTP/2.0, SHTTP/1.3, IRC/6.9, RTA/x11",
+        "Connection: upgrade\r\nUpgrade: connect-udp",
+        "Connection: upgrade\r\nUpgrade: xwebsocket",
+        "Upgrade: h2c",
+    ] {
+        let before = app.todo.recorded().len();
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+             MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\nContent-Length: {}\r\n",
+            raw::host(&app.url),
+            tokens.access_token,
+            ping.len()
+        );
+        // The connection goes on as it was.
+        let twice = format!("{head}{offer}\r\n\r\n{ping}{head}Connection: close\r\n\r\n{ping}");
+        let answers = raw::exchange(&app.url, &twice).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{offer}: {answers}");
+        assert!(!answers.contains("101"), "{answers}");
+        let seen = app.todo.recorded();
+        assert_eq!(seen.len() - before, 2);
+        for request in &seen[before..] {
+            for name in ["upgrade", "http2-settings", "connection"] {
+                assert_eq!(request.header(name), None, "{offer}");
+            }
+        }
+    }
+    for offer in ["websocket", "WebSocket", "h2c, websocket", "websocket/13", " websocket ,x"] {
+        let authorization = format!("Bearer {}", tokens.access_token);
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("connection", "upgrade"),
+            ("upgrade", offer),
+        ];
+        let answer = app.http.post_json(&app.mcp_url(), &json!({}), &headers).await;
+        assert_eq!(answer.status, 426, "{offer}");
+    }
 }
 
 #[tokio::test]

@@ -216,7 +216,7 @@ async fn gw_05_a_name_that_a_lenient_server_might_read_as_a_guarded_tool_is_guar
         "Purge-Todos",
         "PURGE-TODOS",
         " purge-todos",
-        "purge-todos\n",
+        "purge-todos\u{a0}",
         "purge_todos",
         "purge\u{200b}-todos",
         "\u{feff}purge-todos",

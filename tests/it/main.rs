@@ -42,7 +42,9 @@ mod gateway_answers;
 mod gateway_bodies;
 mod gateway_connections;
 mod gateway_events;
+mod gateway_framing;
 mod gateway_headers;
+mod gateway_messages;
 mod gateway_scopes;
 mod gateway_tasks;
 mod legacy_sse;
@@ -96,6 +98,7 @@ mod true_pages;
 mod unchanged;
 mod upstream;
 mod upstream_logout;
+mod vanished_clients;
 
 mod check;
 mod command_line;

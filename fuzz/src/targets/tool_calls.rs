@@ -65,9 +65,11 @@ impl<'de> Deserialize<'de> for Loose {
     }
 }
 
-/// Names as a reader sees them that ignores case, width of letters and blanks.
+/// Names as a reader sees them that ignores case, signs, and all behind a control character.
 fn folded(name: &str) -> String {
-    name.trim().to_lowercase().replace('ſ', "s")
+    let name = name.trim().split(char::is_control).next().unwrap_or_default();
+    let name: String = name.chars().filter(|char| char.is_alphanumeric()).collect();
+    name.to_lowercase().replace('ſ', "s")
 }
 
 impl Loose {
@@ -83,7 +85,7 @@ impl Loose {
     }
 
     fn is(&self, text: &str) -> bool {
-        matches!(self, Self::Text(own) if own == text)
+        matches!(self, Self::Text(own) if folded(own) == folded(text))
     }
 
     /// Whether any reading of this message calls `tool`.
