@@ -4,13 +4,13 @@
 //! not matter which of them the MCP server reads. A resource without tool rules is not read, and streams.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::Limited;
 use hyper::body::{Body as _, Bytes};
 use serde_json::Value;
 
+use super::asked::Asked;
 use super::authenticate::Caller;
 use super::challenge::Refused;
 use super::messages::{called_tool, may_become_a_task, method};
@@ -66,30 +66,33 @@ pub(super) async fn authorize(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-    request: Request,
+    mut parts: Parts,
+    asked: &mut Asked,
 ) -> Result<Authorized, Refused> {
     let (limit, most) = (app.config().limits.gateway_body, app.config().limits.gateway_batch);
-    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
+    if declared_length(&parts.headers).is_some_and(|length| length > limit as u64) {
         return Err(Refused::TooLarge);
     }
-    let (mut parts, body) = request.into_parts();
     let passes =
         |parts, body| Ok(Authorized { parts, body, lists_tools: false, may_become_a_task: None });
     if parts.method != Method::POST {
         // Messages come with POST alone; a server that looked at others would read what nobody has.
         return passes(parts, Payload::Whole(Bytes::new()));
     }
+    if !resource.tools.is_empty() {
+        one_reading(&mut parts.headers)?;
+    }
+    let body = asked.take();
     if resource.tools.is_empty() {
         let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
         let body = if is_small {
-            Payload::Whole(whole(body, limit).await?)
+            Payload::Whole(whole(body, limit, asked).await?)
         } else {
             Payload::Streamed(Some(Body::new(Limited::new(body, limit))))
         };
         return passes(parts, body);
     }
-    one_reading(&mut parts.headers)?;
-    let body = whole(body, limit).await?;
+    let body = whole(body, limit, asked).await?;
     // Duplicate members would let us and the MCP server read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
     let messages = match &message {
@@ -117,12 +120,14 @@ pub(super) async fn authorize(
 
 static NOT_REMEMBERED: Rarely = Rarely::new();
 
-async fn whole(body: Body, limit: usize) -> Result<Bytes, Refused> {
-    body::read(body, limit).await.map_err(|error| match error {
+async fn whole(body: Body, limit: usize, asked: &mut Asked) -> Result<Bytes, Refused> {
+    let read = body::read(body, limit).await.map_err(|error| match error {
         ApiError::TooSlow => Refused::TooSlow,
         ApiError::TooLarge => Refused::TooLarge,
         _ => Refused::BrokenBody,
-    })
+    })?;
+    *asked = Asked::Whole(read.clone());
+    Ok(read)
 }
 
 /// What a client has to come back with: that, and what it holds. Remembers that it was refused: when the rules

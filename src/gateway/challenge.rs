@@ -11,6 +11,10 @@ use crate::oauth::scope::ScopeSet;
 use crate::rates::PlaceRefused;
 use crate::web::error;
 
+/// The code of refusals that JSON-RPC and MCP have none for, of those that are left to servers. What was refused is in
+/// `error.data`.
+const REFUSED: i32 = -32010;
+
 /// Why the gateway did not pass a request on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -69,8 +73,16 @@ pub(super) enum Refused {
 }
 
 impl Refused {
-    pub(super) fn into_response(self, resource: &ResourceConfig, app: &App) -> Response {
-        let challenge = Challenge { resource, app };
+    /// The answer. Where the request was one of JSON-RPC with this id, it is an error of JSON-RPC, which
+    /// carries what OAuth says in `error.data`.
+    pub(super) fn into_response(
+        self,
+        resource: &ResourceConfig,
+        app: &App,
+        id: Option<Value>,
+    ) -> Response {
+        let challenge = Challenge { resource, app, id };
+        let plain = |status, error, description| challenge.refusal(status, error, description);
         match self {
             Self::NoToken => challenge.unauthorized(None, "Sign in to use this MCP server"),
             Self::InvalidToken => challenge.unauthorized(
@@ -213,7 +225,7 @@ pub(super) fn beside_a_refusal(
     app: &App,
     scopes: Option<(&ScopeSet, &ScopeSet)>,
 ) -> Option<HeaderValue> {
-    let challenge = Challenge { resource, app };
+    let challenge = Challenge { resource, app, id: None };
     match scopes {
         Some((needed, ask)) => challenge.of_scopes(&describe(needed), Some(ask)),
         None => challenge.of_scopes("This needs more than the access token allows", None),
@@ -222,10 +234,6 @@ pub(super) fn beside_a_refusal(
 
 fn describe(needed: &ScopeSet) -> String {
     format!("This needs the scope {needed}")
-}
-
-fn plain(status: StatusCode, error: &str, description: &str) -> Response {
-    error::json(status, &json!({ "error": error, "error_description": description }))
 }
 
 fn json_rpc(status: StatusCode, id: &Value, code: i32, message: &str) -> Response {
@@ -241,13 +249,22 @@ fn retry_soon(mut response: Response) -> Response {
 struct Challenge<'a> {
     resource: &'a ResourceConfig,
     app: &'a App,
+    /// Of the request.
+    id: Option<Value>,
 }
 
 impl Challenge<'_> {
+    fn refusal(&self, status: StatusCode, error: &str, description: &str) -> Response {
+        let said = json!({ "error": error, "error_description": description });
+        let Some(id) = &self.id else { return error::json(status, &said) };
+        let error = json!({ "code": REFUSED, "message": description, "data": said });
+        error::json(status, &json!({ "jsonrpc": "2.0", "id": id, "error": error }))
+    }
+
     /// 401. Names the full useful set of scopes, because several clients cannot step up later.
     fn unauthorized(&self, error: Option<&str>, description: &str) -> Response {
         let code = error.unwrap_or("unauthorized");
-        let mut response = plain(StatusCode::UNAUTHORIZED, code, description);
+        let mut response = self.refusal(StatusCode::UNAUTHORIZED, code, description);
         let scope = self.resource.policy.default_scopes.to_string();
         let mut params: Vec<(&str, &str)> = Vec::new();
         if let Some(error) = error {
@@ -264,7 +281,7 @@ impl Challenge<'_> {
     /// 403 with everything to ask for.
     fn insufficient(&self, needed: &ScopeSet, ask: &ScopeSet) -> Response {
         let description = describe(needed);
-        let mut response = plain(StatusCode::FORBIDDEN, "insufficient_scope", &description);
+        let mut response = self.refusal(StatusCode::FORBIDDEN, "insufficient_scope", &description);
         if let Some(value) = self.of_scopes(&description, Some(ask)) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }

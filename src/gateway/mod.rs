@@ -3,6 +3,7 @@
 //! Who is it (authenticate) → may this tool be called (authorize) → rebuild the request for the MCP
 //! server and stream the answer (forward). The MCP server never sees a client's token.
 
+mod asked;
 mod assertion;
 mod authenticate;
 mod authorize;
@@ -28,6 +29,7 @@ mod tools_list;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
@@ -36,6 +38,7 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
+use asked::Asked;
 use authenticate::authenticate;
 use challenge::Refused;
 use target::Target;
@@ -92,13 +95,20 @@ async fn pass(
     if request.method() == Method::OPTIONS {
         return preflight(&request);
     }
-    let origin = match origin::check(app, request.headers()) {
-        Ok(origin) => origin,
-        Err(refused) => return refused.into_response(resource, app),
+    let origin = origin::check(app, request.headers());
+    let (parts, body) = request.into_parts();
+    let may_be_read = asked::may_be_read(&parts);
+    let mut asked = Asked::Unread(body);
+    let (origin, answer) = match origin {
+        Ok(origin) => (origin, serve(app, resource, passage, parts, &mut asked).await),
+        Err(refused) => (None, Err(refused)),
     };
-    let mut response = match serve(app, resource, passage, request).await {
+    let mut response = match answer {
         Ok(response) => response,
-        Err(refused) => refused.into_response(resource, app),
+        Err(refused) => {
+            let id = if may_be_read { asked.id().await } else { None };
+            refused.into_response(resource, app, id)
+        }
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -116,21 +126,22 @@ async fn serve(
     app: &App,
     resource: &ResourceConfig,
     passage: &Passage,
-    request: Request,
+    parts: Parts,
+    asked: &mut Asked,
 ) -> Result<Response, Refused> {
     // From here on nothing that ends the grant is missed.
     let ended = app.storage().grants_ended();
     // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
-    let caller = authenticate(app, resource, request.headers()).await?;
-    if !matches!(*request.method(), Method::GET | Method::POST | Method::DELETE) {
+    let caller = authenticate(app, resource, &parts.headers).await?;
+    if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Refused::Method);
     }
-    if asks_for_websocket(request.headers()) {
+    if asks_for_websocket(&parts.headers) {
         return Err(Refused::Upgrade);
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
     let place = app.rates().request(subject, client_id).map_err(Refused::TooMany)?;
-    let authorized = authorize::authorize(app, resource, &caller, request).await?;
+    let authorized = authorize::authorize(app, resource, &caller, parts, asked).await?;
     let begun = Instant::now();
     let target = &passage.target;
     let answer = forward::forward(app, resource, target, caller, place, ended, authorized).await;

@@ -447,7 +447,7 @@ async fn trouble_of_the_mcp_server_is_told_as_such() {
         app.todo.misbehave(|how| how.answer = Some((status, headers)));
         let answer = call_with(&app, token).await;
         answer.assert_status(502);
-        assert!(answer.json()["error_description"].is_string());
+        assert!(answer.json()["error"]["data"]["error_description"].is_string());
         assert_eq!(answer.header("location"), None);
         assert_eq!(answer.header("www-authenticate"), None);
     }

@@ -45,6 +45,7 @@ mod gateway_events;
 mod gateway_framing;
 mod gateway_headers;
 mod gateway_messages;
+mod gateway_refusals;
 mod gateway_scopes;
 mod gateway_tasks;
 mod legacy_sse;
