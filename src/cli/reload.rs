@@ -56,20 +56,21 @@ fn read_by(
 }
 
 /// Until the process ends; started again whenever it panics.
-pub(super) async fn keep_heeding(app: App, file: Option<PathBuf>, seen: Seen) {
-    let mut first = Some(seen);
-    let files = first.iter().flat_map(|seen| seen.files.clone()).collect::<Vec<_>>();
+pub(super) async fn keep_heeding(app: App, file: Option<PathBuf>, start: (Seen, Hangup)) {
+    let files = start.0.files.clone();
+    let mut start = Some(start);
     let heed = || {
-        // What was seen is lost with the task: stamps that fit nothing have everything read again.
-        let unknown = || Seen { files: files.clone(), stamps: Vec::new() };
-        heed(&app, file.as_deref(), first.take().unwrap_or_else(unknown))
+        // What was seen is lost with the task: stamps that fit nothing have everything read again, also what
+        // a signal in between was about.
+        let unknown = || (Seen { files: files.clone(), stamps: Vec::new() }, Hangup::new());
+        let (seen, hangup) = start.take().unwrap_or_else(unknown);
+        heed(&app, file.as_deref(), seen, hangup)
     };
     supervise(app.metrics(), Task::Reload, heed).await;
 }
 
-async fn heed(app: &App, file: Option<&Path>, mut seen: Seen) {
+async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup) {
     panic_point!("reload");
-    let mut hangup = Hangup::new();
     let mut last = look(&seen.files).await;
     loop {
         let because = tokio::select! {
@@ -141,20 +142,20 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 }
 
 /// The signal by which services are told to read their configuration again.
-struct Hangup {
+pub(super) struct Hangup {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
 }
 
 impl Hangup {
     #[cfg(unix)]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
         Self { signal: signal(SignalKind::hangup()).ok() }
     }
 
     #[cfg(not(unix))]
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {}
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::reload::Seen;
+use super::reload::{Hangup, Seen};
 use super::{ConfigFile, allow_open_files, config, fail, reload, run_to_the_end};
 use crate::app::App;
 use crate::clock::Clock;
@@ -58,6 +58,9 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
     let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
+    // From here on: bringing a database up to date can take long.
+    let hangup = Hangup::new();
+    stop_point!("start: before the database");
     let app = open(config, Clock::System).await?;
     let listener = bind("listen", listen).await?;
     let admin_listener = match &admin {
@@ -70,7 +73,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
-    let heeding = tokio::spawn(reload::keep_heeding(app.clone(), path, seen));
+    let heeding = tokio::spawn(reload::keep_heeding(app.clone(), path, (seen, hangup)));
     let shutdown = async {
         shutdown().await;
         heeding.abort();

@@ -131,3 +131,55 @@ fn every_route_of_the_public_listener_is_made_from_the_list_of_our_paths() {
     }
     assert!(routes > 20);
 }
+
+/// Tasks that nobody supervises, by file: how many at most, and why none of them lives as long as the process.
+const SHORT_TASKS: &[(&str, usize, &str)] = &[
+    ("cli/check/login.rs", 1, "the command waits for it"),
+    ("cli/serve.rs", 2, "asks the provider once; waits for a signal and ends the process"),
+    ("clients/remote.rs", 1, "one fetch, and somebody waits for it"),
+    ("server.rs", 1, "one connection"),
+    ("server/bodies.rs", 2, "the rest of one body; one stream of HTTP/2"),
+    ("signing/rotation.rs", 1, "one reading of the keys"),
+    ("storage/mod.rs", 1, "one commit, and somebody waits for it"),
+    ("storage/went_back.rs", 1, "one settling, and somebody waits for it"),
+    ("storage/writer/folding.rs", 1, "one folding of the log; a commit does what it left"),
+    ("storage/writer/mod.rs", 3, "one commit"),
+    ("upstream/recheck/lease.rs", 1, "as long as one question to the provider"),
+    ("upstream/recheck/mod.rs", 1, "one question to the provider, and somebody waits for it"),
+];
+
+/// A task that ends without a word is an outage of later: `telemetry::tasks` starts it again and tells.
+#[test]
+fn every_task_is_supervised_or_known_to_be_short() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let mut supervised = 0;
+    for file in files {
+        let inside = file.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+        let is_test = inside.ends_with("tests.rs") || inside.contains("/fixtures/");
+        if is_test || inside.starts_with("demo/") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let mut short = 0;
+        for begun in text.split("tokio::spawn(").skip(1).chain(text.split("runtime.spawn(").skip(1))
+        {
+            // Either here, or by the function that is started.
+            let statement: Vec<&str> = begun.lines().take(4).collect();
+            let named = ["supervise(", "keep_heeding(", "keep_audit_trail("];
+            if named.iter().any(|name| statement.join("\n").contains(name)) {
+                supervised += 1;
+            } else {
+                short += 1;
+            }
+        }
+        let listed = SHORT_TASKS.iter().find(|(file, _, _)| *file == inside);
+        let most = listed.map_or(0, |(_, most, _)| *most);
+        assert!(
+            short <= most,
+            "{inside}: supervise the task (telemetry::tasks), or say why it is short"
+        );
+    }
+    assert!(supervised >= 4, "{supervised}");
+}
