@@ -54,8 +54,9 @@ impl Storage {
                 (pool, Some(writer), Some(path))
             }
             Some("postgres" | "postgresql") => {
-                let bound = small_pool()
-                    .after_connect(|connection, _| Box::pin(super::patience::bound(connection)));
+                let bound = small_pool().after_connect(|connection, _| {
+                    Box::pin(super::session_settings::serve(connection))
+                });
                 (bound.connect_with(driver::server(url)?).await?, None, None)
             }
             _ => return Err(OpenError::Address),

@@ -37,6 +37,7 @@ mod refresh_tokens;
 mod remembered;
 mod replicas;
 mod reserve;
+mod session_settings;
 mod sign_outs;
 mod signing_keys;
 mod size;

@@ -174,16 +174,18 @@ impl Storage {
     async fn open_postgres(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         // On a connection of its own, which may take its time: bringing large tables up to date does.
         let mut connection = AnyConnection::connect(url).await?;
+        super::session_settings::migrate(&mut connection).await?;
         migrations().run(&mut connection).await?;
         connection.close().await?;
         let pool = AnyPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(BUSY)
             .max_lifetime(Duration::from_mins(30))
-            .after_connect(|connection, _| Box::pin(super::patience::bound(connection)))
+            .after_connect(|connection, _| Box::pin(super::session_settings::serve(connection)))
             .connect_with(driver::server(url)?)
             .await?;
         let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
+        storage.warn_of_unsafe_settings().await?;
         let (ended, metrics) = (storage.grants_ended.clone(), storage.metrics.clone());
         storage.replicas = Some(Replicas::listen(url, ended, metrics).await?);
         Ok(storage)

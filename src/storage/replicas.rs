@@ -133,6 +133,7 @@ async fn connect(url: &str) -> sqlx::Result<PgListener> {
         .acquire_timeout(ONE_TRY)
         .max_lifetime(None)
         .idle_timeout(None)
+        .after_connect(|connection, _| Box::pin(super::session_settings::listen(connection)))
         .connect(url)
         .await?;
     let mut listener = PgListener::connect_with(&pool).await?;

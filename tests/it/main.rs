@@ -90,6 +90,7 @@ mod reload;
 mod replicas;
 mod restart;
 mod server;
+mod session_settings;
 mod sign_ins;
 mod slow_clocks;
 mod smuggling;

@@ -15,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;
+pub(crate) mod role;
 pub(crate) mod signer;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ pub(crate) struct Setup {
     /// What names resolve to when strangers bring them. No file can say that: it would be a way around
     /// the guard.
     pub resolves: Vec<(&'static str, &'static str)>,
+    /// On PostgreSQL, a plain role for the application, that is set to this; none: the one of the run.
+    pub role: Vec<(&'static str, &'static str)>,
 }
 
 impl TestApp {
@@ -134,7 +137,10 @@ impl TestApp {
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_address = admin.local_addr().unwrap();
         let (idp, todo) = around(&url, &Clock::Manual(clock.clone())).await;
-        let database = Database::new().await;
+        let mut database = Database::new().await;
+        if !setup.role.is_empty() {
+            role::connect_as_role(&mut database, &setup.role).await;
+        }
         if let Some(secret) = setup.client_secret {
             idp.set_client_secret(secret);
         }

@@ -91,7 +91,10 @@ impl Served {
     async fn at(address: SocketAddr, front: SocketAddr, setup: &Setup) -> Self {
         let url = format!("http://{front}{}", setup.path.unwrap_or_default());
         let (idp, todo) = super::around(&url, &Clock::System).await;
-        let database = Database::new().await;
+        let mut database = Database::new().await;
+        if !setup.role.is_empty() {
+            super::role::connect_as_role(&mut database, &setup.role).await;
+        }
         let config = database.folder.join("portcullis.toml");
         let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
         std::fs::write(&config, text).unwrap();

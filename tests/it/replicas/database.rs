@@ -16,7 +16,7 @@ use crate::harness::database::Database;
 use crate::races::rounds;
 
 /// Has PostgreSQL stopped or started.
-async fn postgres(what: &'static str) {
+pub(super) async fn postgres(what: &'static str) {
     let control = std::env::var("TEST_POSTGRES_CONTROL").expect("scripts/test-replicas sets it");
     let control = format!("{control} {what}");
     let done = tokio::task::spawn_blocking(move || {

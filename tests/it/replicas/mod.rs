@@ -1,6 +1,7 @@
 //! Replicas: three real processes on one PostgreSQL, one of them killed or paused, PostgreSQL itself
 //! restarted, all of them replaced: `scripts/test-replicas`.
 
+mod crash;
 mod database;
 mod everywhere;
 mod fleet;
