@@ -614,7 +614,20 @@ async fn sweep(app: App) {
             audit: app.config().audit_retention,
             rows: limits.sweep_rows,
         };
+        // One replica at a time: what several remove at once they wait for, row by row.
+        let mut turn = None;
         loop {
+            match app.storage().take_clean_up(app.now(), turn).await {
+                Ok(Some(until)) => turn = Some(until),
+                Ok(None) => {
+                    turn = None;
+                    break;
+                }
+                Err(cause) => {
+                    tracing::warn!(%cause, "clean-up failed; it is tried again");
+                    break;
+                }
+            }
             match app.storage().sweep(app.now(), keep).await {
                 Ok(0) => break,
                 Ok(removed) => tracing::debug!(removed, "expired rows removed"),
@@ -623,6 +636,10 @@ async fn sweep(app: App) {
                     break;
                 }
             }
+        }
+        if let Some(until) = turn {
+            // A turn that is not given back ends by itself.
+            let _ = app.storage().give_clean_up_back(until).await;
         }
     }
 }

@@ -119,6 +119,11 @@ pub enum TokenInvalid {
     /// Too old.
     #[error("the token has expired")]
     Expired,
+    /// Made by a replica whose clock is ahead, or before the clock went back.
+    #[error(
+        "the token was made in the future: the clocks of the replicas differ, or this one went back"
+    )]
+    OfTheFuture,
 }
 
 /// The keys could not be made or read.
@@ -358,7 +363,7 @@ impl KeyRing {
             return Err(TokenInvalid::Expired);
         }
         if Timestamp::from_unix(claims.iat) > now.plus(REPLICAS_APART) {
-            return Err(TokenInvalid::Claims);
+            return Err(TokenInvalid::OfTheFuture);
         }
         if is_new {
             keys.verified.insert(hash, Arc::clone(&claims));

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config::SecretText;
 use crate::oauth::secret::{MetricsToken, SecretHash};
 use crate::signing::KeyState;
@@ -58,8 +59,13 @@ async fn snapshot(app: &App) -> Snapshot {
         Ready::Yes(room) => Some(room),
         _ => None,
     };
+    let compared = app.compared();
     Snapshot {
-        ready: room.is_some() && !app.is_leaving(),
+        ready: room.is_some() && !compared.clock_apart && !app.is_leaving(),
+        clock_ahead: compared.clock_ahead.unwrap_or_default(),
+        replicas: compared.others + 1,
+        configured_differently: compared.configured_differently,
+        went_back_at: app.storage().went_back_at().map_or(0, Timestamp::unix),
         database_room: room.map_or(0, |room| room as u8),
         upstream_paused: app.upstream().health().paused,
         clients: clients.ok().and_then(Result::ok),

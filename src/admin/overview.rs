@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::visit::{Turned, Visit};
-use crate::app::Reading;
+use crate::app::{Compared, Reading};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
@@ -51,6 +51,9 @@ words! {
         mistakes: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
         waits: "The configuration was changed where only a restart can take it over:", "再起動後に反映される設定が変更されています:";
         since: "since", "作成日時";
+        went_back: "The database went back in time, as after a failover to a standby that was behind: everything that may have ended meanwhile was ended, and everybody had to sign in again. What administrators decided since may be lost: compare with the log. See Failover in docs/operations.md. Noticed", "データベースが過去の状態に戻りました(遅れていたスタンバイへのフェイルオーバーなど)。その間に終了した可能性のあるものはすべて終了させたため、全員の再サインインが必要になりました。その後の管理者の決定は失われている可能性があります。ログと比較してください。docs/operations.md の Failover を参照してください。検出日時";
+        clock_off: "The clock of this replica differs from the database's. Set both by NTP: beyond half a minute, what other replicas make is refused. Seconds ahead:", "このレプリカの時計がデータベースの時計とずれています。両方をNTPで合わせてください。30秒を超えると、ほかのレプリカが発行したものが拒否されます。進んでいる秒数:";
+        differing: "replicas have another configuration:", "件のレプリカの設定が異なります:";
     }
 }
 
@@ -72,6 +75,8 @@ struct OverviewTemplate<'a> {
     signing: Vec<KeyDescription>,
     waiting: bool,
     version: &'static str,
+    went_back_at: Option<Timestamp>,
+    compared: Compared,
 }
 
 /// A week, day by day, each of the same width.
@@ -107,6 +112,8 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         list.iter().filter(|(at, _)| *at > hour - hours).map(|(_, n)| n).sum::<i64>()
     };
     let year = std::time::Duration::from_hours(24 * 365);
+    let week = std::time::Duration::from_hours(24 * 7);
+    let went_back_at = app.storage().went_back_at().filter(|at| now.since(*at) <= week);
     let mut signing = app.keys().describe();
     signing.retain(|key| key.state == KeyState::Current);
     let template = OverviewTemplate {
@@ -123,6 +130,8 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         signing,
         waiting: app.config().client_approval == ClientApproval::FirstUse && numbers.waiting > 0,
         version: env!("CARGO_PKG_VERSION"),
+        went_back_at,
+        compared: app.compared(),
         numbers: &numbers,
         frame: &frame,
     };

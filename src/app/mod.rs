@@ -2,6 +2,7 @@
 
 mod notes;
 mod reload;
+mod together;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,7 @@ use crate::upstream::Upstream;
 
 pub use reload::{Reading, Reloaded};
 use reload::{Shared, at_once, recheck_policy};
+pub use together::Compared;
 
 static NOT_STORED: Rarely = Rarely::new();
 
@@ -63,7 +65,11 @@ impl App {
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
         if storage.settle_restored(clock.now(), restored).await?.is_some() {
             tracing::warn!("the database is a restored backup: everybody has to sign in again");
+        } else {
+            storage.warn_of_old_audit_trail(clock.now()).await?;
         }
+        storage.settle_by(&clock);
+        storage.look_back(&clock).await?;
         let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
         tell_trust(&config, &storage, &clock).await?;
@@ -79,7 +85,7 @@ impl App {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());
             Rates::new(&limits.rates, limits.request_rates, &clock, metrics)
         };
-        Ok(Self(Arc::new(Parts {
+        let app = Self(Arc::new(Parts {
             rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
             redirect_policy: config.redirect_policy(),
@@ -91,7 +97,11 @@ impl App {
             config,
             clock,
             storage,
-        })))
+        }));
+        if let Err(cause) = app.compare_with_replicas().await {
+            tracing::warn!(%cause, "the clock is not compared with the database's yet");
+        }
+        Ok(app)
     }
 
     /// The configuration.

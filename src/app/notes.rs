@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
-use super::App;
+use super::{App, together};
 use crate::storage::SETTLED_AT_ONCE;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::rarely::Rarely;
@@ -113,7 +113,7 @@ impl App {
         let mut stop = std::pin::pin!(stop);
         let mut receiver = self.0.shared.notes.receiver.lock().await;
         let mut told_minute = self.now().unix() / 60;
-        let mut settled = Instant::now();
+        let (mut settled, mut reported) = (Instant::now(), Instant::now());
         loop {
             let mut notes = Vec::new();
             let more = receiver.recv_many(&mut notes, BATCH);
@@ -132,7 +132,17 @@ impl App {
             }
             if settled.elapsed() >= SETTLE {
                 settled = Instant::now();
+                // Before lines are added to the chain of a database that went back.
+                if let Err(cause) = self.storage().look_back(self.clock()).await {
+                    tracing::debug!(%cause, "what was seen of the database is not compared");
+                }
                 self.settle_audit_trail(SETTLED_AT_ONCE).await;
+            }
+            if reported.elapsed() >= together::REPORT {
+                reported = Instant::now();
+                if let Err(cause) = self.present().compare_with_replicas().await {
+                    tracing::debug!(%cause, "this replica is not compared with the others");
+                }
             }
         }
         let mut notes = Vec::new();
@@ -142,6 +152,7 @@ impl App {
         self.store_notes(notes).await;
         self.tell_left_out().await;
         self.settle_audit_trail(1).await;
+        self.withdraw().await;
     }
 
     /// Chains the lines that are stored by now, until there are fewer than `worth_it` at once: while

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex, watch};
 
-use super::{App, AppError, Parts, notes};
+use super::{App, AppError, Parts, notes, together};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
@@ -21,6 +21,7 @@ use crate::upstream::recheck::RecheckPolicy;
 /// What all configurations of this process have in common.
 pub(super) struct Shared {
     pub(super) notes: notes::Notes,
+    pub(super) together: together::Together,
     /// The application of the newest configuration; `None` while it is the first one.
     present: watch::Sender<Option<App>>,
     /// One after the other.
@@ -65,6 +66,7 @@ impl Shared {
     pub(super) fn new(clock: &Clock) -> Self {
         Self {
             notes: notes::Notes::default(),
+            together: together::Together::default(),
             present: watch::Sender::new(None),
             reading: Mutex::default(),
             reading_of: Lock::default(),

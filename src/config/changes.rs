@@ -7,6 +7,32 @@ use toml::Value;
 
 use super::{Config, SecretText};
 
+/// Keys in which replicas may differ without anybody noticing.
+const OF_ONE_MACHINE: [&str; 22] = [
+    "listen",
+    "admin.listen",
+    "database_url",
+    "secret_key",
+    "log",
+    "trusted_proxies",
+    "http2",
+    "limits.connections",
+    "limits.connections_per_address",
+    "limits.database_connections",
+    "limits.first_byte",
+    "limits.header_time",
+    "limits.body_time",
+    "limits.idle_time",
+    "limits.http2_streams",
+    "limits.http2_resets",
+    "limits.log_line",
+    "limits.shutdown_delay",
+    "limits.database_size",
+    "limits.database_log",
+    "limits.sweep_rows",
+    "limits.request_rates",
+];
+
 /// What was written, by key, as hashes: enough to tell what changed, and no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written(BTreeMap<String, [u8; 32]>);
@@ -20,6 +46,29 @@ impl Written {
     /// Notes a secret that stands elsewhere: under the same key, another secret is a change.
     pub(super) fn note_secret(&mut self, key: &str, secret: &SecretText) {
         self.0.insert(format!("{key} (secret)"), hash(secret.expose().as_bytes()));
+    }
+
+    /// What must be the same on all replicas: keys and hashes of each part, by its name.
+    pub fn parts(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        let mut parts: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for (key, hash) in self.0.iter().filter(|(key, _)| !self.may_differ(key)) {
+            let name = key.split(['.', '[', ' ']).next().unwrap_or(key).to_owned();
+            let part = parts.entry(name).or_default();
+            part.push(key.as_bytes().to_vec());
+            part.push(hash.to_vec());
+        }
+        parts
+    }
+
+    /// Whether replicas may differ in this: what belongs to a machine, and where a secret is kept.
+    fn may_differ(&self, key: &str) -> bool {
+        let local = |own: &str| {
+            let rest = key.strip_prefix(own);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', ' ']))
+        };
+        let kept = key.strip_suffix(".env").or_else(|| key.strip_suffix(".file"));
+        OF_ONE_MACHINE.iter().any(|own| local(own))
+            || kept.is_some_and(|secret| self.0.contains_key(&format!("{secret} (secret)")))
     }
 
     /// Keys that are there on one side only, or with another value, in order.

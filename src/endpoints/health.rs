@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 
-use crate::app::App;
+use crate::app::{App, Compared};
 use crate::config::paths;
 use crate::storage::{Ready, Room};
 use crate::web::error;
@@ -32,7 +32,8 @@ async fn ready(State(app): State<App>) -> Response {
         Ready::Yes(room) => Some(room),
         _ => None,
     };
-    let ready = room.is_some() && !app.is_leaving();
+    let compared = app.compared();
+    let ready = room.is_some() && !compared.clock_apart && !app.is_leaving();
     let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let reading = app.reading();
@@ -64,6 +65,7 @@ async fn ready(State(app): State<App>) -> Response {
             Ready::ClockBehind => "the clock lies before its last time",
             Ready::FileGone => "the file is gone",
         },
+        "clock": clock(&compared),
         "room": room.map_or("unknown", Room::as_str),
         "keys": "ok",
         "upstream": upstream,
@@ -74,4 +76,16 @@ async fn ready(State(app): State<App>) -> Response {
         body["tasks"] = tasks.into();
     }
     error::json(status, &body)
+}
+
+/// The clock beside the database's.
+fn clock(compared: &Compared) -> String {
+    match (compared.clock_ahead, compared.clock_off()) {
+        (None, _) => "not compared".to_owned(),
+        (Some(_), None) => "right".to_owned(),
+        (_, Some(ahead)) => {
+            let side = if ahead > 0 { "ahead of" } else { "behind" };
+            format!("{} s {side} the database's", ahead.abs())
+        }
+    }
 }

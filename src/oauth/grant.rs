@@ -54,7 +54,7 @@ impl IssuedCode {
     pub fn check_use(&self, attempt: &Redemption<'_>, now: Timestamp) -> Result<(), TokenRefused> {
         ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
         // A clock that went back must not give an old code another minute.
-        ensure(self.issued_at <= now.plus(REPLICAS_APART), TokenRefused::ExpiredCode)?;
+        ensure(self.issued_at <= now.plus(REPLICAS_APART), TokenRefused::CodeOfTheFuture)?;
         if let Some(policy) = attempt.policy {
             policy.admits(&self.redirect_uri).map_err(TokenRefused::RedirectUriNotAllowed)?;
         }
@@ -106,6 +106,11 @@ pub enum TokenRefused {
     /// Its minute is over.
     #[error("the authorization code has expired")]
     ExpiredCode,
+    /// Made by a replica whose clock is ahead, or before the clock went back.
+    #[error(
+        "the authorization code was made in the future: the clocks of the replicas differ, or this one went back"
+    )]
+    CodeOfTheFuture,
     /// Redeemed before: the grant it became is revoked.
     #[error("the authorization code was redeemed before")]
     ReplayedCode,
@@ -166,6 +171,7 @@ impl Refusal for TokenRefused {
             Self::Missing(_) | Self::RepeatedParameter => ErrorCode::InvalidRequest,
             Self::UnknownCode
             | Self::ExpiredCode
+            | Self::CodeOfTheFuture
             | Self::ReplayedCode
             | Self::BurntCode
             | Self::OtherClient

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::{OpenError, Step, Storage, StorageError, forgotten};
+use super::{OpenError, Step, Storage, StorageError, forgotten, went_back};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::telemetry::audit::AuditEvent;
@@ -23,6 +23,9 @@ const BECAUSE: &str = "the database was restored from a backup";
 /// How long a consent page can be decided, less the second in which the server starts: all that were shown
 /// before have expired by then, and one that is shown now is good.
 const CONSENT_PAGE: Duration = Duration::from_secs(10 * 60 - 1);
+
+/// `lock_timeout` of a session, as the list of settings has it.
+const LOCK_TIMEOUT_SECONDS: u64 = 4;
 
 /// Why there is no backup; nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +111,26 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Option<Timestamp>, StorageError> {
+        let mut waited = 0;
+        loop {
+            match self.try_to_settle_restored(now, event.clone()).await {
+                Err(StorageError::Unavailable(cause)) if is_lock_timeout(&cause) => {
+                    waited += LOCK_TIMEOUT_SECONDS;
+                    tracing::warn!(
+                        waited,
+                        "another replica ends everything in the restored database, which takes long where there are many grants; this one waits for it"
+                    );
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    async fn try_to_settle_restored(
+        &self,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Option<Timestamp>, StorageError> {
         let mark =
             sqlx::query_scalar::<_, String>("SELECT value FROM installation WHERE name = $1");
         let Some(taken_at) = mark.bind(MARK).fetch_optional(&self.pool).await? else {
@@ -120,15 +143,26 @@ impl Storage {
         if removed.execute(&mut *step).await?.rows_affected() == 0 {
             return Ok(None); // another replica has just done it
         }
-        let ended = end_everything(&mut step, now).await?;
+        tracing::info!("the database is a restored backup: everything in it is ended");
+        let ended = end_everything(&mut step, now, BECAUSE).await?;
+        went_back::count_as_settled(&mut step).await?;
         step.record(event.with("taken_at", taken_at.unix()).with("ended", ended)).await?;
         self.commit_and_tell(step).await?;
         Ok(Some(taken_at))
     }
 }
 
+/// Whether a lock was waited for as long as PostgreSQL lets a step wait (SQLSTATE `lock_not_available`).
+fn is_lock_timeout(cause: &sqlx::Error) -> bool {
+    cause.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
+}
+
 /// Ends all grants, and whatever could become one or stands for somebody who has signed in.
-async fn end_everything(step: &mut Step, now: Timestamp) -> Result<u64, StorageError> {
+pub(super) async fn end_everything(
+    step: &mut Step,
+    now: Timestamp,
+    because: &str,
+) -> Result<u64, StorageError> {
     end_codes(step, CodesOf::Everybody, now).await?;
     sqlx::query("DELETE FROM remembered_consents").execute(&mut **step).await?;
     // What was used after the backup was made looks unused in it: everything of before counts as used.
@@ -144,7 +178,7 @@ async fn end_everything(step: &mut Step, now: Timestamp) -> Result<u64, StorageE
     let grants = sqlx::query(
         "UPDATE grants SET revoked_at = $1, revoked_because = $2 WHERE revoked_at IS NULL",
     );
-    let ended = grants.bind(now.unix()).bind(BECAUSE).execute(&mut **step).await?;
+    let ended = grants.bind(now.unix()).bind(because).execute(&mut **step).await?;
     Ok(ended.rows_affected())
 }
 

@@ -79,6 +79,8 @@ impl Storage {
             audit_size: Arc::default(),
             lines: Arc::default(),
             last_time: Arc::default(),
+            watch: Arc::default(),
+            database_clock: Arc::default(),
             metrics,
             beside: true,
             watched: None,
@@ -131,8 +133,12 @@ pub(super) async fn leave_mark(step: &mut Step) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// A command ends soon. A pool that lets go of old connections has a task for that, which can keep the
+/// process from ending: when a connection goes back at the wrong moment it counts for hours
+/// (sqlx 0.9, `spawn_maintenance_tasks`).
 fn small_pool() -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(2).acquire_timeout(BUSY)
+    let options = AnyPoolOptions::new().max_connections(2).acquire_timeout(BUSY);
+    options.idle_timeout(None).max_lifetime(None)
 }
 
 /// A schema of another version is neither changed nor guessed at.

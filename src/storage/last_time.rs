@@ -73,6 +73,23 @@ impl Storage {
         Ok(stored.map(Timestamp::from_unix))
     }
 
+    /// At a start: where nothing was stored for long, this may be an old copy that nobody has marked.
+    pub async fn warn_of_old_audit_trail(&self, now: Timestamp) -> Result<(), StorageError> {
+        let at = "SELECT at FROM audit_events ORDER BY id DESC LIMIT 1";
+        let Some(at) = sqlx::query_scalar::<_, i64>(at).fetch_optional(&self.pool).await? else {
+            return Ok(()); // a new one
+        };
+        let served = self.last_time().await?.unwrap_or(Timestamp::from_unix(0));
+        let last = served.max(Timestamp::from_unix(at / 1000));
+        let hours = now.since(last).as_secs() / 3600;
+        if hours > 0 {
+            tracing::warn!(
+                "the audit trail ends {hours} hours before now, and no server has stored the time since. If this database was restored from a dump, revoked grants may be live in it: stop all replicas, run INSERT INTO installation (name, value) VALUES ('backup_taken_at', '0') in it, and start; everybody signs in again, once. If it merely was not served, there is nothing to do"
+            );
+        }
+        Ok(())
+    }
+
     /// Takes the present time for right, whatever was stored before.
     pub async fn accept_time(&self, now: Timestamp, event: AuditEvent) -> Result<(), StorageError> {
         let mut step = self.begin().await?;

@@ -35,6 +35,7 @@ mod readers;
 mod readiness;
 mod refresh_tokens;
 mod remembered;
+mod replica_reports;
 mod replicas;
 mod reserve;
 mod session_settings;
@@ -47,6 +48,7 @@ mod stored;
 mod sweep;
 mod upstream_sessions;
 mod used_once;
+mod went_back;
 mod writer;
 
 use std::fs::File;
@@ -83,6 +85,7 @@ pub use people::{PagesSession, ProviderSession};
 pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
+pub use replica_reports::ReplicaReport;
 pub use signing_keys::{RetiredKey, StoredKey};
 pub use size::Room;
 pub use standings::{Admission, Held, NewHeld, Standing, Waiting};
@@ -189,6 +192,10 @@ pub struct Storage {
     /// What the audit trail takes of anonymous callers, and of each person.
     lines: Arc<audit::LineBudget>,
     last_time: Arc<last_time::LastTime>,
+    /// What was seen of the database, to notice when it goes back in time.
+    watch: Arc<went_back::Watch>,
+    /// In place of the database's own clock, in tests.
+    database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
     metrics: Metrics,
     /// Whether this process works beside the one that serves; see [`beside`].
     beside: bool,
@@ -208,6 +215,10 @@ struct Step {
     /// For the MAC of each line of the audit trail.
     sealer: Sealer,
     lines: Arc<audit::LineBudget>,
+    /// Learns of the last line that was stored, unless that was begun before the database was settled.
+    watch: Option<(Arc<went_back::Watch>, u64)>,
+    /// The last line that was stored of those that stay until the oldest lines go.
+    last_line: Option<String>,
 }
 
 enum Work {
@@ -235,6 +246,9 @@ impl Step {
                 transaction.commit().await?;
                 self.metrics.committed(None, begun);
             }
+        }
+        if let (Some((watch, generation)), Some(id)) = (self.watch, self.last_line) {
+            watch.committed(generation, id);
         }
         for event in &self.events {
             self.metrics.event(event.event);
@@ -308,6 +322,7 @@ impl Storage {
     /// Closes all connections; SQLite folds its log into the file.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.watch.close().await;
         if let Some(readers) = &self.readers {
             readers.close().await;
         }
@@ -358,7 +373,8 @@ impl Storage {
         self.metrics.step_waited(asked);
         let metrics = self.metrics.clone();
         let (sealer, lines) = (self.sealer.clone(), Arc::clone(&self.lines));
-        Ok(Step { work, events: Vec::new(), metrics, sealer, lines })
+        let watch = Some((Arc::clone(&self.watch), self.watch.generation()));
+        Ok(Step { work, events: Vec::new(), metrics, sealer, lines, watch, last_line: None })
     }
 
     /// Wakes whoever waits for the end of a grant, in this process, to look again.

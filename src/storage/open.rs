@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::readers::Readers;
 use super::replicas::Replicas;
 use super::reserve::Reserve;
+use super::went_back::{Tools, Watch};
 use super::writer::Writer;
 use super::{BUSY, Engine, Storage, StorageError, driver, files};
 use crate::oauth::sealed::Sealer;
@@ -162,8 +163,9 @@ impl Storage {
         let metrics = Metrics::new();
         let writer = Writer::open(here, LOCKED, metrics.clone()).await?;
         let beside = Some((path.as_path(), Arc::new(lock)));
+        let sqlite = Some((writer, readers));
         let mut storage =
-            Self::finish(pool, Some((writer, readers)), secret_key, beside, metrics).await?;
+            Self::finish(pool, sqlite, secret_key, beside, metrics, Arc::default()).await?;
         storage.free_leases().await?;
         files::mark_served(&path, &storage.pool).await?;
         storage.watched = Some(Arc::new(files::Watched::new(&path)));
@@ -177,17 +179,36 @@ impl Storage {
         super::session_settings::migrate(&mut connection).await?;
         migrations().run(&mut connection).await?;
         connection.close().await?;
+        let watch = Arc::<Watch>::default();
+        let admitting = Arc::clone(&watch);
         let pool = AnyPoolOptions::new()
             .max_connections(16)
             .acquire_timeout(BUSY)
             .max_lifetime(Duration::from_mins(30))
-            .after_connect(|connection, _| Box::pin(super::session_settings::serve(connection)))
+            .after_connect(move |connection, _| {
+                let watch = Arc::clone(&admitting);
+                Box::pin(async move {
+                    super::session_settings::serve(connection).await?;
+                    watch.admit(connection).await
+                })
+            })
             .connect_with(driver::server(url)?)
             .await?;
-        let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new()).await?;
+        let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new(), watch).await?;
+        storage.watch.equip(Tools {
+            pool: AnyPoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(BUSY)
+                .idle_timeout(Duration::from_secs(10))
+                .after_connect(|connection, _| Box::pin(super::session_settings::serve(connection)))
+                .connect_lazy_with(driver::server(url)?),
+            sealer: storage.sealer.clone(),
+            metrics: storage.metrics.clone(),
+            lines: Arc::clone(&storage.lines),
+        });
         storage.warn_of_unsafe_settings().await?;
         let (ended, metrics) = (storage.grants_ended.clone(), storage.metrics.clone());
-        storage.replicas = Some(Replicas::listen(url, ended, metrics).await?);
+        storage.replicas = Some(Replicas::listen(url, ended, metrics, &storage.watch).await?);
         Ok(storage)
     }
 
@@ -197,6 +218,7 @@ impl Storage {
         secret_key: Option<&[u8]>,
         beside: Option<(&Path, Arc<File>)>,
         metrics: Metrics,
+        watch: Arc<Watch>,
     ) -> Result<Self, OpenError> {
         let (path, only_process) = beside.unzip();
         let (writer, readers) = sqlite.unzip();
@@ -216,6 +238,8 @@ impl Storage {
             audit_size: Arc::default(),
             lines: Arc::default(),
             last_time: Arc::default(),
+            watch,
+            database_clock: Arc::default(),
             metrics,
             beside: false,
             watched: None,
@@ -289,6 +313,7 @@ pub(super) fn migrations() -> Migrator {
             include_str!("../../migrations/0023_people_by_beginnings.sql"),
         ),
         migration(24, "used once", include_str!("../../migrations/0024_used_once.sql")),
+        migration(25, "replicas", include_str!("../../migrations/0025_replicas.sql")),
     ])
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::went_back::Watch;
 use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
 use crate::telemetry::metrics::Metrics;
@@ -53,12 +54,13 @@ impl Replicas {
         url: &str,
         grants_ended: watch::Sender<u64>,
         metrics: Metrics,
+        seen: &Arc<Watch>,
     ) -> sqlx::Result<Self> {
         let name: Arc<str> = random_text().into();
         let mut first = Some(connect(url).await?);
-        let (ours, url) = (Arc::clone(&name), url.to_owned());
+        let (ours, url, seen) = (Arc::clone(&name), url.to_owned(), Arc::clone(seen));
         let task = tokio::spawn(async move {
-            let heed = || heed(&url, &ours, &grants_ended, first.take());
+            let heed = || heed(&url, &ours, &grants_ended, &seen, first.take());
             supervise(&metrics, Task::Replicas, heed).await;
         });
         Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
@@ -71,6 +73,7 @@ async fn heed(
     url: &str,
     ours: &str,
     grants_ended: &watch::Sender<u64>,
+    seen: &Watch,
     mut listener: Option<PgListener>,
 ) {
     panic_point!("notices of replicas");
@@ -84,9 +87,18 @@ async fn heed(
             wake();
             continue;
         };
+        let generation = seen.generation();
         match next(heard).await {
-            Ok(Some(notice)) if notice.payload() == ours => continue,
-            Ok(Some(_)) => {}
+            Ok(Some(notice)) => {
+                let (name, line) = notice.payload().split_once(' ').unwrap_or_default();
+                if name == ours {
+                    continue;
+                }
+                // What ended grants elsewhere was seen here, too.
+                if !line.is_empty() {
+                    seen.committed(generation, line.to_owned());
+                }
+            }
             Ok(None) => {
                 if let Some(left_out) = FOR_A_MOMENT.due() {
                     tracing::warn!(left_out, "replicas could not be heard for a moment");
@@ -122,7 +134,9 @@ async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>>
 /// becomes of this process. A command that works beside the servers is none of `replicas`.
 pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result<(), StorageError> {
     let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL);
-    let notice = notice.bind(replicas.map_or("", |replicas| &*replicas.name));
+    let name = replicas.map_or("", |replicas| &*replicas.name);
+    let line = step.last_line.as_deref().unwrap_or_default();
+    let notice = notice.bind(format!("{name} {line}"));
     notice.execute(&mut **step).await?;
     Ok(())
 }

@@ -75,6 +75,7 @@ pub const EVENTS: &[&str] = &[
     "audit_line_refused",
     "backup_made",
     "backup_restored",
+    "database_went_back",
 ];
 
 /// Who did it.

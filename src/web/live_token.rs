@@ -39,7 +39,9 @@ pub async fn verify(
         Ok(claims) => claims,
         Err(reason) => {
             if let Some(left_out) = REFUSED.due(&reason.to_string()) {
-                tracing::info!(%reason, resource = resource.id, left_out, "access token refused");
+                // A clock that is wrong takes what lives for expired.
+                let clock_ahead = app.compared().clock_off();
+                tracing::info!(%reason, resource = resource.id, clock_ahead, left_out, "access token refused");
             }
             return Ok(None);
         }

@@ -98,11 +98,13 @@ mod speculative;
 mod stolen_database;
 #[cfg(debug_assertions)] // as the places at which tasks panic
 mod supervision;
+mod together;
 mod true_pages;
 mod unchanged;
 mod upstream;
 mod upstream_logout;
 mod vanished_clients;
+mod went_back;
 
 mod check;
 mod command_line;

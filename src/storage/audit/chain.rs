@@ -544,38 +544,61 @@ impl Storage {
         })
     }
 
-    /// `seq mac bytes anonymous removed proof`: only the holder of the secret key can move an end of the
-    /// chain, or change what the trail is thought to take.
     pub(super) fn mark(&self, name: &str, mark: &Mark) -> String {
-        let Mark { line, bytes, anonymous, removed, uncounted } = mark;
-        let seq = line.seq.to_string();
-        let mut parts = vec![name.as_bytes(), seq.as_bytes(), line.mac.as_bytes()];
-        let counts = [bytes, anonymous, removed].map(ToString::to_string);
-        if *uncounted {
-            return format!("{seq} {} {}", line.mac, self.sealer.mac(Purpose::Audit, &parts));
-        }
-        parts.extend(counts.iter().map(String::as_bytes));
-        let proof = self.sealer.mac(Purpose::Audit, &parts);
-        format!("{seq} {} {} {proof}", line.mac, counts.join(" "))
+        written_mark(&self.sealer, name, mark)
     }
 
     pub(super) fn read_mark(&self, name: &str, text: &str) -> Option<Mark> {
-        let parts: Vec<&str> = text.split(' ').collect();
-        let line =
-            |seq: &str, mac: &str| Some(ChainHead { seq: seq.parse().ok()?, mac: mac.to_owned() });
-        let mark = match parts.as_slice() {
-            [seq, mac, _] => Mark { line: line(seq, mac)?, uncounted: true, ..Mark::default() },
-            [seq, mac, bytes, anonymous, removed, _] => Mark {
-                line: line(seq, mac)?,
-                bytes: bytes.parse().ok()?,
-                anonymous: anonymous.parse().ok()?,
-                removed: removed.parse().ok()?,
-                uncounted: false,
-            },
-            _ => return None,
-        };
-        (self.mark(name, &mark) == text).then_some(mark)
+        read_mark(&self.sealer, name, text)
     }
+}
+
+/// The two ends of the chain, read where there is no database to ask.
+pub(in crate::storage) struct Marks<'a>(pub(in crate::storage) &'a Sealer);
+
+impl Marks<'_> {
+    /// The last line of the chain; `None` when no server has written that.
+    pub(in crate::storage) fn head(&self, text: &str) -> Option<ChainHead> {
+        read_mark(self.0, HEAD, text).map(|mark| mark.line)
+    }
+
+    /// The line before the first one.
+    pub(in crate::storage) fn start(&self, text: &str) -> Option<ChainHead> {
+        read_mark(self.0, START, text).map(|mark| mark.line)
+    }
+}
+
+/// `seq mac bytes anonymous removed proof`: only the holder of the secret key can move an end of the
+/// chain, or change what the trail is thought to take.
+fn written_mark(sealer: &Sealer, name: &str, mark: &Mark) -> String {
+    let Mark { line, bytes, anonymous, removed, uncounted } = mark;
+    let seq = line.seq.to_string();
+    let mut parts = vec![name.as_bytes(), seq.as_bytes(), line.mac.as_bytes()];
+    let counts = [bytes, anonymous, removed].map(ToString::to_string);
+    if *uncounted {
+        return format!("{seq} {} {}", line.mac, sealer.mac(Purpose::Audit, &parts));
+    }
+    parts.extend(counts.iter().map(String::as_bytes));
+    let proof = sealer.mac(Purpose::Audit, &parts);
+    format!("{seq} {} {} {proof}", line.mac, counts.join(" "))
+}
+
+fn read_mark(sealer: &Sealer, name: &str, text: &str) -> Option<Mark> {
+    let parts: Vec<&str> = text.split(' ').collect();
+    let line =
+        |seq: &str, mac: &str| Some(ChainHead { seq: seq.parse().ok()?, mac: mac.to_owned() });
+    let mark = match parts.as_slice() {
+        [seq, mac, _] => Mark { line: line(seq, mac)?, uncounted: true, ..Mark::default() },
+        [seq, mac, bytes, anonymous, removed, _] => Mark {
+            line: line(seq, mac)?,
+            bytes: bytes.parse().ok()?,
+            anonymous: anonymous.parse().ok()?,
+            removed: removed.parse().ok()?,
+            uncounted: false,
+        },
+        _ => return None,
+    };
+    (written_mark(sealer, name, &mark) == text).then_some(mark)
 }
 
 /// The MAC of a chained line, as stored.

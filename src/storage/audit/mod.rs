@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
 pub(super) use budget::LineBudget;
+pub(super) use chain::Marks;
 pub use chain::{ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub(super) use trim::AuditSize;
 
@@ -117,6 +118,9 @@ impl Step {
         .bind(row_mac)
         .execute(&mut **self)
         .await?;
+        if !event.is_anonymous() {
+            self.last_line = Some(event.id.clone());
+        }
         self.events.push(event);
         Ok(())
     }

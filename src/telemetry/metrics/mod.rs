@@ -201,6 +201,10 @@ struct Now {
     configured_at: Gauge,
     mistakes: Gauge,
     waiting: Gauge,
+    clock_ahead: Gauge,
+    replicas: Gauge,
+    configured_differently: Gauge,
+    went_back_at: Gauge,
     database_connections: Gauges<1>,
     key_created: Gauges<2>,
     key_signs_from: Gauges<2>,
@@ -230,6 +234,14 @@ pub struct Snapshot {
     pub mistakes: usize,
     /// Keys that changed and wait for a restart.
     pub waiting: usize,
+    /// Seconds that the clock is ahead of the database's.
+    pub clock_ahead: i64,
+    /// Replicas that are running, with this one.
+    pub replicas: usize,
+    /// Of these, how many have another configuration than this one.
+    pub configured_differently: usize,
+    /// When it was noticed that the database went back in time, Unix seconds; 0 never.
+    pub went_back_at: i64,
     /// Signing keys: algorithm, state, made at, signs from.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
@@ -493,6 +505,13 @@ impl Now {
         let mistakes = gauge("configuration_mistakes", help);
         let help = "Changed keys of the configuration that wait for a restart";
         let waiting = gauge("configuration_waiting", help);
+        let help = "Seconds that the clock is ahead of the database's; negative: behind";
+        let clock_ahead = gauge("clock_ahead_seconds", help);
+        let replicas = gauge("replicas", "Replicas that are running, with this one");
+        let help = "Replicas whose configuration differs from this one's";
+        let configured_differently = gauge("configuration_differs", help);
+        let help = "When it was noticed last that the database went back in time, Unix seconds";
+        let went_back_at = gauge("database_went_back_timestamp", help);
         let database_connections = Gauges::<1>::default();
         let help = "Connections of the pool to the database";
         r.register("database_connections", help, database_connections.clone());
@@ -512,6 +531,10 @@ impl Now {
             configured_at,
             mistakes,
             waiting,
+            clock_ahead,
+            replicas,
+            configured_differently,
+            went_back_at,
             database_connections,
             key_created,
             key_signs_from,
@@ -531,6 +554,10 @@ impl Now {
         self.configured_at.set(snapshot.configured_at);
         self.mistakes.set(signed(snapshot.mistakes as u64));
         self.waiting.set(signed(snapshot.waiting as u64));
+        self.clock_ahead.set(snapshot.clock_ahead);
+        self.replicas.set(signed(snapshot.replicas as u64));
+        self.configured_differently.set(signed(snapshot.configured_differently as u64));
+        self.went_back_at.set(snapshot.went_back_at);
         let (used, idle) = snapshot.database_connections;
         for (state, connections) in [("used", used), ("idle", idle)] {
             let gauge = self.database_connections.get_or_create(&one("state", state));

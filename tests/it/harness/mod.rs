@@ -48,6 +48,8 @@ pub(crate) struct TestApp {
     /// Where the admin pages are.
     pub admin_url: String,
     pub clock: ManualClock,
+    /// What the database shows, where replicas ask it; moves along with `clock`.
+    pub database_clock: ManualClock,
     pub idp: IdentityProvider,
     pub todo: TodoServer,
     pub database: Database,
@@ -129,6 +131,7 @@ impl TestApp {
     async fn start_at(start: Timestamp, setup: Setup) -> Self {
         logs::install();
         let clock = ManualClock::at(start);
+        let database_clock = ManualClock::at(start);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let origin = format!("http://{address}");
@@ -158,6 +161,7 @@ impl TestApp {
             origin,
             admin_url,
             clock,
+            database_clock,
             idp,
             todo,
             database,
@@ -177,6 +181,7 @@ impl TestApp {
         let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
         let url = config.database_url.expose().to_owned();
         let storage = patiently(async || Storage::open(&url, key.as_deref()).await).await;
+        storage.take_database_time_from(&Clock::Manual(self.database_clock.clone()));
         let clock = Clock::Manual(self.clock.clone());
         let app = App::new(config, clock, storage.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -285,6 +290,18 @@ impl TestApp {
 
     pub(crate) fn advance(&self, seconds: i64) {
         self.clock.advance(seconds);
+        self.database_clock.advance(seconds);
+    }
+
+    /// What the server does once a second.
+    pub(crate) async fn look_back(&self) -> bool {
+        let clock = Clock::Manual(self.clock.clone());
+        self.storage().look_back(&clock).await.unwrap()
+    }
+
+    /// What the server does a few times a minute.
+    pub(crate) async fn compare_with_replicas(&self) {
+        self.running.as_ref().unwrap().app.compare_with_replicas().await.unwrap();
     }
 
     /// A registered public client on loopback, with a browser of its own.

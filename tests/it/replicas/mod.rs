@@ -4,10 +4,12 @@
 mod crash;
 mod database;
 mod everywhere;
+mod failover;
 mod fleet;
 mod killed;
 mod load;
 mod logins;
 mod paused;
+mod restored;
 mod rolling;
 mod vanished;
