@@ -77,6 +77,7 @@ async fn heed(
     mut listener: Option<PgListener>,
 ) {
     panic_point!("notices of replicas");
+    let mut own_schema: Option<String> = None;
     let wake = || grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     loop {
         let Some(heard) = &mut listener else {
@@ -87,15 +88,26 @@ async fn heed(
             wake();
             continue;
         };
+        let own_schema = if let Some(known) = &own_schema {
+            known.clone()
+        } else {
+            let asked = sqlx::query_scalar::<_, Option<String>>("SELECT CURRENT_SCHEMA()::TEXT");
+            let found = timeout(ONE_TRY, asked.fetch_one(&mut *heard)).await;
+            let found = found.ok().and_then(Result::ok).flatten().unwrap_or_default();
+            own_schema.insert(found).clone()
+        };
         let generation = seen.generation();
         match next(heard).await {
             Ok(Some(notice)) => {
-                let (name, line) = notice.payload().split_once(' ').unwrap_or_default();
-                if name == ours {
+                let mut parts = notice.payload().splitn(3, ' ');
+                let (name, line, schema) = (parts.next(), parts.next(), parts.next());
+                if name == Some(ours) {
                     continue;
                 }
                 // What ended grants elsewhere was seen here, too.
-                if !line.is_empty() {
+                if let Some(line) =
+                    line.filter(|line| !line.is_empty() && schema == Some(&own_schema))
+                {
                     seen.committed(generation, line.to_owned());
                 }
             }
@@ -133,7 +145,9 @@ async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>>
 /// Tells the other processes, with the commit of this step: PostgreSQL does both or neither, whatever
 /// becomes of this process. A command that works beside the servers is none of `replicas`.
 pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result<(), StorageError> {
-    let notice = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL);
+    // A channel is the database's, and another installation may be in another schema of it.
+    let notice = "SELECT pg_notify($1, $2 || ' ' || COALESCE(CURRENT_SCHEMA(), ''))";
+    let notice = sqlx::query(notice).bind(CHANNEL);
     let name = replicas.map_or("", |replicas| &*replicas.name);
     let line = step.last_line.as_deref().unwrap_or_default();
     let notice = notice.bind(format!("{name} {line}"));
