@@ -39,7 +39,7 @@ impl Storage {
 /// waits for, or that an administrator has approved, stays.
 pub(super) async fn thin_out(step: &mut Step, keep: i64) -> Result<u64, StorageError> {
     let removed = sqlx::query(
-        "DELETE FROM clients WHERE id IN
+        "DELETE FROM clients WHERE kind = 'registered' AND +last_used_at IS NULL AND id IN
              (SELECT id FROM
                  (SELECT id, ROW_NUMBER() OVER
                       (PARTITION BY network ORDER BY last_registered_at, id) AS place

@@ -57,7 +57,7 @@ impl Storage {
     pub async fn push_out_login(&self, network: &str, now: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(
-            "DELETE FROM logins WHERE id IN
+            "DELETE FROM logins WHERE ended_at IS NULL AND id IN
                  (SELECT id FROM logins
                   WHERE network = $1 AND expires_at > $2 AND ended_at IS NULL
                   ORDER BY id DESC LIMIT 1)",

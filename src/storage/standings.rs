@@ -211,6 +211,15 @@ impl Storage {
         .bind(expires_at.unix())
         .execute(&mut *step)
         .await?;
+        // The clean-up must not take the client away from under a person who waits for it.
+        sqlx::query(
+            "UPDATE clients SET last_registered_at = $2
+             WHERE id = $1 AND kind = 'registered' AND last_registered_at < $2",
+        )
+        .bind(client_id)
+        .bind(now.unix())
+        .execute(&mut *step)
+        .await?;
         if asked.rows_affected() == 1 {
             step.record(event.clone().named("client_waits")).await?;
         }

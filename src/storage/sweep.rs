@@ -1,5 +1,9 @@
 //! Clean-up of what has long expired. Nothing that a live step could need is touched: rows stay a
 //! day beyond their end, so that a late replay is still recognised as one.
+//!
+//! Each statement says its condition twice: where it selects a few rows, and of the row that it deletes. On
+//! PostgreSQL a row that somebody is writing is waited for, and only the second condition is asked again of
+//! what was written: without it, a client that has just been used would be deleted.
 
 use std::time::Duration;
 
@@ -38,7 +42,7 @@ impl Storage {
         // Anybody can begin a login; that is why these do not stay for a day.
         let mut step = self.begin_to_make_room().await?;
         removed += sqlx::query(
-            "DELETE FROM logins WHERE id IN
+            "DELETE FROM logins WHERE expires_at < $1 AND id IN
                  (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
         )
         .bind(now.minus(LOGINS).unix())
@@ -48,15 +52,15 @@ impl Storage {
         .rows_affected();
         step.commit().await?;
         for statement in [
-            "DELETE FROM console_sessions WHERE id IN
+            "DELETE FROM console_sessions WHERE expires_at < $1 AND id IN
                  (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM remembered_consents WHERE id IN
+            "DELETE FROM remembered_consents WHERE expires_at < $1 AND id IN
                  (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM held_logins WHERE id IN
+            "DELETE FROM held_logins WHERE expires_at < $1 AND id IN
                  (SELECT id FROM held_logins WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM mcp_tasks WHERE task_hash IN
+            "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
                  (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM authorization_codes WHERE id IN
+            "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
                  (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
                   WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
                         OR g.revoked_at < $1) LIMIT $2)",
@@ -64,13 +68,13 @@ impl Storage {
                  (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
                   WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
             // A used token is kept until it would have expired anyway: its reuse must still be seen.
-            "DELETE FROM refresh_tokens WHERE id IN
+            "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
                  (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
                   LIMIT $2)",
-            "DELETE FROM grants WHERE id IN
+            "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
                  (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
                   AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
-            "DELETE FROM upstream_sessions WHERE id IN
+            "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
                  (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
                   AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
                   AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
@@ -82,7 +86,7 @@ impl Storage {
                 sqlx::query(statement).bind(gone).bind(rows).execute(&mut *step).await?.rows_affected();
             step.commit().await?;
         }
-        let sign_outs = "DELETE FROM upstream_sign_outs WHERE id IN
+        let sign_outs = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
              (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
         let mut step = self.begin_to_make_room().await?;
         let expired = sqlx::query(sign_outs).bind(now.minus(CLOCKS).unix()).bind(rows);
@@ -94,27 +98,27 @@ impl Storage {
         for (statement, mark, gone) in [
             // Soon after they have expired: anybody can deny any number of pages.
             (
-                "DELETE FROM consents WHERE id IN
+                "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
                      (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
                  RETURNING expires_at",
                 forgotten::CONSENTS,
                 now.minus(CLOCKS),
             ),
             (
-                "DELETE FROM consents WHERE id IN
+                "DELETE FROM consents WHERE expires_at < $1 AND id IN
                      (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
                 forgotten::CONSENTS,
                 now.minus(AFTER),
             ),
             (
-                "DELETE FROM upstream_notices WHERE id IN
+                "DELETE FROM upstream_notices WHERE expires_at < $1 AND id IN
                      (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
                 forgotten::NOTICES,
                 now.minus(AFTER),
             ),
             (
-                "DELETE FROM used_once WHERE id IN
+                "DELETE FROM used_once WHERE expires_at < $1 AND id IN
                      (SELECT id FROM used_once WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
                 forgotten::USED_ONCE,
@@ -122,7 +126,7 @@ impl Storage {
             ),
             // Soon after they have expired: whoever registers keys can make any number of them.
             (
-                "DELETE FROM client_assertions WHERE id IN
+                "DELETE FROM client_assertions WHERE expires_at < $1 AND id IN
                      (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
                 forgotten::ASSERTIONS,
@@ -154,7 +158,7 @@ impl Storage {
         let Some(grant_id) = most else { return Ok(0) };
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
-            "DELETE FROM refresh_tokens WHERE id IN
+            "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND id IN
                  (SELECT id FROM refresh_tokens WHERE grant_id = $1 AND used_at IS NOT NULL
                     AND id NOT IN (SELECT id FROM refresh_tokens WHERE grant_id = $1
                                    ORDER BY id DESC LIMIT $2)
@@ -201,7 +205,7 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
-            "DELETE FROM clients WHERE id IN
+            "DELETE FROM clients WHERE kind IN ('configured', 'document') AND last_used_at <= $1 AND id IN
                  (SELECT c.id FROM clients c
                   WHERE c.kind IN ('configured', 'document') AND c.last_used_at <= $1
                     AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = c.id)
@@ -225,7 +229,9 @@ impl Storage {
     pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
-            "DELETE FROM clients WHERE id IN
+            // `+`: the row is found by its id, not by an index of all that are unused.
+            "DELETE FROM clients
+             WHERE kind = 'registered' AND +last_used_at IS NULL AND +last_registered_at <= $1 AND id IN
                  (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
                     AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = clients.id
                                     AND s.approval IN ('waiting', 'approved'))
@@ -250,7 +256,9 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let mut step = self.begin_to_make_room().await?;
         let removed = sqlx::query(
-            "DELETE FROM clients WHERE id IN
+            "DELETE FROM clients
+             WHERE kind = 'registered' AND ((last_used_at IS NULL AND last_registered_at <= $1)
+                      OR (last_used_at <= $2 AND last_registered_at <= $2)) AND id IN
                  (SELECT c.id FROM clients c
                   WHERE c.kind = 'registered' AND ((c.last_used_at IS NULL AND c.last_registered_at <= $1)
                       OR (c.last_used_at <= $2 AND c.last_registered_at <= $2))
