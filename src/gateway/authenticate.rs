@@ -38,7 +38,7 @@ pub(super) async fn authenticate(
         if let Some(left_out) = UNKNOWN.due() {
             tracing::error!(%cause, left_out, "grant liveness cannot be looked up");
         }
-        Refused::Unavailable
+        Refused::not_looked_up(&cause)
     })?;
     let live = live.ok_or(Refused::InvalidToken)?;
     Ok(Caller {

@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::rates::PlaceRefused;
+use crate::storage::StorageError;
 use crate::web::error;
 
 /// The code of refusals that JSON-RPC and MCP have none for, of those that are left to servers. What was refused is in
@@ -66,6 +67,8 @@ pub(super) enum Refused {
     TooMany(PlaceRefused),
     /// Grant liveness cannot be looked up: closed.
     Unavailable,
+    /// Nor will it be: a fault of ours.
+    Broken,
     /// The MCP server cannot be reached, or its answer cannot be passed on.
     BadGateway(&'static str),
     /// The MCP server does not answer in time.
@@ -73,6 +76,14 @@ pub(super) enum Refused {
 }
 
 impl Refused {
+    /// What the caller hears when the database did not say what it was asked.
+    pub(super) fn not_looked_up(cause: &StorageError) -> Self {
+        match cause {
+            StorageError::Refused(_) => Self::Broken,
+            _ => Self::Unavailable,
+        }
+    }
+
     /// The answer. Where the request was one of JSON-RPC with this id, it is an error of JSON-RPC, which
     /// carries what OAuth says in `error.data`.
     pub(super) fn into_response(
@@ -208,6 +219,9 @@ impl Refused {
                 "temporarily_unavailable",
                 "Access cannot be checked right now; try again",
             )),
+            Self::Broken => {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Access cannot be checked")
+            }
             Self::BadGateway(what) => plain(StatusCode::BAD_GATEWAY, "bad_gateway", what),
             Self::GatewayTimeout => plain(
                 StatusCode::GATEWAY_TIMEOUT,

@@ -49,7 +49,7 @@ pub(super) async fn needed(
             let maker = app.storage().task_maker(&hash(resource, task), app.now()).await;
             let maker = maker.map_err(|cause| {
                 tracing::error!(%cause, "the maker of a task cannot be looked up");
-                Refused::Unavailable
+                Refused::not_looked_up(&cause)
             })?;
             let Some(maker) = maker else { continue };
             let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);

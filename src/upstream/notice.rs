@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::id_token::SKEW;
 use super::oidc::subject_of;
 use super::signed::{Signed, SignedRefused};
-use super::values::Claims;
+use super::values::{Claims, MAX_SID, MAX_SUBJECT, check_identifier};
 use super::{Inner, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::config::SubjectForm;
@@ -20,6 +20,8 @@ use crate::storage::{Notice, Whom};
 const FRESH: Duration = Duration::from_mins(5);
 /// Longest message read.
 const MAX: usize = 16 * 1024;
+/// Longest e-mail address, in bytes; no longer one is kept.
+const MAX_EMAIL: usize = 256;
 
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const REVOCATION_TYPE: &str = "global-token-revocation+jwt";
@@ -75,16 +77,18 @@ impl Upstream {
         require(events.is_some_and(Value::is_object), "it is not a logout token")?;
         require(claims.get("nonce").is_none(), "a logout token has no nonce")?;
         let issued = inner.check_times(&claims)?;
-        let named = |name| match claims.text(name) {
+        let named = |name, longest| match claims.text(name) {
             Ok(Some(text)) if text.is_empty() => Err(format!("{name} is empty")),
+            Ok(Some(text)) => check_identifier(name, &text, longest).map(|()| Some(text)),
             read => read,
         };
-        let (subject, sid) = (named("sub")?, named("sid")?);
+        let (subject, sid) = (named("sub", MAX_SUBJECT)?, named("sid", MAX_SID)?);
         let jti = claims.required_text("jti")?;
         // Where people are known by more than sub (Entra), as they are stored.
         let form = inner.config.preset.subject;
         let claims = claims.into_value();
         let stored = (form != SubjectForm::Sub).then(|| subject_of(form, &claims)).flatten();
+        check_identifier("tid and oid", stored.as_deref().unwrap_or_default(), MAX_SUBJECT)?;
         let whom = match (stored.or(subject), sid) {
             (None, None) => {
                 return Err("it names nobody: sub and sid are missing".to_owned().into());
@@ -116,9 +120,13 @@ impl Upstream {
             SubjectId::IssSub { iss, sub } => {
                 require(inner.is_our_issuer(&iss), "sub_id is of another issuer")?;
                 require(!sub.is_empty(), "sub_id names nobody")?;
+                check_identifier("sub of sub_id", &sub, MAX_SUBJECT)?;
                 Whom::Subject(sub)
             }
-            SubjectId::Email { email } => Whom::Email(email),
+            SubjectId::Email { email } => {
+                check_identifier("email of sub_id", &email, MAX_EMAIL)?;
+                Whom::Email(email)
+            }
         };
         Ok(inner.notice(&claims.required_text("jti")?, issued, whom))
     }

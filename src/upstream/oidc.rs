@@ -15,13 +15,11 @@ use super::metadata::Metadata;
 use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
 use super::userinfo::Asked;
+use super::values::{MAX_SID, MAX_SUBJECT, check_identifier};
 use super::{Inner, LoginFailed, answer};
 use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
 use crate::policy::FactSet;
 use crate::storage::Person;
-
-/// Longest subject accepted (OIDC Core §2).
-const MAX_SUBJECT: usize = 255;
 
 /// Who an ID token is about.
 pub(super) struct Identity {
@@ -230,13 +228,16 @@ impl Inner {
         let sid = claims.text("sid").ok().flatten();
         let claims = claims.into_value();
         let subject = subject_of(self.config.preset.subject, &claims).unwrap_or_default();
+        let (names, are) = match self.config.preset.subject {
+            SubjectForm::Sub => ("sub", "is"),
+            SubjectForm::TidOid => ("tid and oid", "are"),
+        };
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
-            let names = match self.config.preset.subject {
-                SubjectForm::Sub => "sub is",
-                SubjectForm::TidOid => "tid and oid are",
-            };
-            return Err(untrusted(format!("{names} missing, empty or too long")));
+            return Err(untrusted(format!("{names} {are} missing, empty or too long")));
         }
+        check_identifier(names, &subject, MAX_SUBJECT).map_err(untrusted)?;
+        check_identifier("sub", &sub, MAX_SUBJECT).map_err(untrusted)?;
+        check_identifier("sid", sid.as_deref().unwrap_or_default(), MAX_SID).map_err(untrusted)?;
         Ok(Identity { subject, sub, sid, claims })
     }
 

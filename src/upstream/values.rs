@@ -13,6 +13,22 @@ const MAX_SHOWN: usize = 256;
 
 /// How the reason begins why an object cannot be read that has come as a whole.
 pub(super) const UNREADABLE: &str = "it cannot be read: ";
+/// Longest subject, in bytes (OpenID Connect Core §2).
+pub(super) const MAX_SUBJECT: usize = 255;
+/// Longest session id, in bytes.
+pub(super) const MAX_SID: usize = 1024;
+
+/// Refuses an identifier that cannot be kept as it is: too long, or with control characters, which a database or
+/// a log may cut or change. The error names the member.
+pub(super) fn check_identifier(name: &str, text: &str, longest: usize) -> Result<(), String> {
+    if text.len() > longest {
+        return Err(format!("{name} is longer than {longest} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{name} has control characters"));
+    }
+    Ok(())
+}
 
 /// A text of the provider as it may be shown or logged.
 pub(super) fn shown(text: &str) -> String {

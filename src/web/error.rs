@@ -65,16 +65,19 @@ impl<R: Refusal> From<R> for ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Unavailable(cause) => {
-                if let Some(left_out) = CANNOT_SERVE.due(&cause.to_string()) {
-                    tracing::error!(%cause, left_out, "the database cannot serve");
+            StorageError::Unavailable(_) => {
+                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                    tracing::error!(cause = %error, left_out, "the database cannot serve");
                 }
                 Self::Unavailable
             }
-            StorageError::Busy
-            | StorageError::Gone
-            | StorageError::ClockBehind
-            | StorageError::Full(_) => {
+            StorageError::Busy | StorageError::NoConnection(_) => {
+                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                    tracing::warn!(cause = %error, left_out, "the database is busy: requests are answered 503");
+                }
+                Self::Unavailable
+            }
+            StorageError::Gone | StorageError::ClockBehind | StorageError::Full(_) => {
                 if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
                     tracing::warn!(cause = %error, left_out, "the database cannot serve");
                 }

@@ -91,6 +91,7 @@ impl PageError {
         match error {
             StorageError::Unavailable(_)
             | StorageError::Busy
+            | StorageError::NoConnection(_)
             | StorageError::Gone
             | StorageError::ClockBehind
             | StorageError::Full(_) => Self::new(
@@ -107,7 +108,7 @@ impl PageError {
                 };
                 Self::new(headers, StatusCode::FORBIDDEN, message, error)
             }
-            StorageError::Corrupt(_) | StorageError::Sealed(_) => {
+            StorageError::Refused(_) | StorageError::Corrupt(_) | StorageError::Sealed(_) => {
                 Self::new(headers, StatusCode::INTERNAL_SERVER_ERROR, Message::ServerError, error)
             }
         }

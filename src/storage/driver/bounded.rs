@@ -17,6 +17,7 @@ use sqlx::{Either, SqlStr};
 use sqlx_core::any::AnyConnectionBackend;
 use tokio::time::timeout;
 
+use super::check_texts;
 use crate::storage::patience::{NO_BOUND, STATEMENT};
 
 /// Beyond PostgreSQL's own bound, so that it speaks first where it can.
@@ -136,6 +137,9 @@ impl AnyConnectionBackend for Bounded {
         persistent: bool,
         arguments: Option<AnyArguments>,
     ) -> BoxStream<'_, sqlx::Result<Either<AnyQueryResult, AnyRow>>> {
+        if let Err(cause) = check_texts(arguments.as_ref()) {
+            return stream::once(async { Err(cause) }).boxed();
+        }
         self.heed(&query);
         let (lost, bound) = (Arc::clone(&self.lost), self.bound);
         let rows =
@@ -158,6 +162,9 @@ impl AnyConnectionBackend for Bounded {
         persistent: bool,
         arguments: Option<AnyArguments>,
     ) -> BoxFuture<'_, sqlx::Result<Option<AnyRow>>> {
+        if let Err(cause) = check_texts(arguments.as_ref()) {
+            return Box::pin(async { Err(cause) });
+        }
         self.heed(&query);
         let (lost, bound) = (Arc::clone(&self.lost), self.bound);
         let row =

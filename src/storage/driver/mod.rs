@@ -11,6 +11,7 @@
 //! One text is one statement. The lock of another process is waited for without holding up a thread.
 
 mod bounded;
+mod server;
 mod sqlx_types;
 
 use std::collections::HashMap;
@@ -29,8 +30,7 @@ use sqlx::any::{
     AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo,
     AnyTypeInfoKind,
 };
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Either, SqlStr};
+use sqlx::{Either, SqlStr};
 use sqlx_core::HashMap as ColumnNames;
 use sqlx_core::any::driver::AnyDriver;
 use sqlx_core::any::{AnyColumn, AnyConnectionBackend, AnyValue, AnyValueKind};
@@ -40,6 +40,7 @@ use url::Url;
 
 use bounded::Bounded;
 
+pub(super) use server::{Refusal, Server, reason};
 pub(super) use sqlx_types::InThread;
 
 /// How sqlx finds this driver.
@@ -50,7 +51,7 @@ pub(super) const FOLD: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
 /// Scheme of [`at`].
 const SCHEME: &str = "sqlite-in-thread";
-/// Scheme of [`server`].
+/// Scheme of [`Server::options`].
 const BOUNDED: &str = "postgres-within-bounds";
 /// Statements that stay prepared, in each connection.
 const PREPARED: usize = 128;
@@ -68,17 +69,15 @@ pub(super) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, s
     format!("{SCHEME}:{path}?{}", patience.as_millis()).parse()
 }
 
-/// The PostgreSQL at `url`, every wait for which has an end.
-pub(super) fn server(url: &str) -> Result<AnyConnectOptions, sqlx::Error> {
-    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
-    format!("{BOUNDED}:{rest}").parse()
-}
-
-/// What [`at`] or [`server`] says.
+/// What [`at`] or [`Server::options`] says.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
-    File { path: PathBuf, patience: Duration },
-    Server(Box<PgConnectOptions>),
+    File {
+        path: PathBuf,
+        patience: Duration,
+    },
+    /// PostgreSQL, every wait for which has an end.
+    Server(Arc<Server>),
 }
 
 /// A connection of this driver.
@@ -87,8 +86,9 @@ pub(super) struct OneOfTwo(Box<dyn AnyConnectionBackend>);
 
 impl Place {
     fn of(url: &Url) -> Result<Self, sqlx::Error> {
-        if let Some(rest) = url.as_str().strip_prefix(BOUNDED) {
-            return Ok(Self::Server(Box::new(format!("postgres{rest}").parse()?)));
+        if url.scheme() == BOUNDED {
+            let server = Server::numbered(url.path());
+            return server.map(Self::Server).ok_or(sqlx::Error::PoolClosed);
         }
         let path = URL_SAFE_NO_PAD.decode(url.path()).ok();
         let patience = url.query().and_then(|millis| millis.parse().ok());
@@ -102,7 +102,7 @@ impl Place {
     async fn open(&self) -> Result<OneOfTwo, sqlx::Error> {
         Ok(OneOfTwo(match self {
             Self::File { path, patience } => Box::new(InThreadConnection::open(path, *patience)?),
-            Self::Server(options) => Box::new(Bounded::new(options.connect().await?)),
+            Self::Server(server) => Box::new(Bounded::new(server.connect().await?)),
         }))
     }
 }
@@ -154,6 +154,7 @@ impl InThreadConnection {
         arguments: Option<AnyArguments>,
         limit: usize,
     ) -> Result<Answer, sqlx::Error> {
+        check_texts(arguments.as_ref())?;
         let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
         if matches!(sql.as_str(), "COMMIT" | FOLD) {
             return self.run_blocking(sql).await;
@@ -461,6 +462,17 @@ impl AnyConnectionBackend for OneOfTwo {
     ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
         self.0.prepare_with(sql, parameters)
     }
+}
+
+/// Refuses a text with a NUL before it is sent: PostgreSQL takes none, and both engines must answer alike.
+fn check_texts(arguments: Option<&AnyArguments>) -> Result<(), sqlx::Error> {
+    let values = arguments.map_or(&[][..], |arguments| &arguments.values.0);
+    let has_nul = values.iter().any(|value| match value {
+        AnyValueKind::Text(text) => text.contains('\0'),
+        AnyValueKind::TextSlice(text) => text.contains('\0'),
+        _ => false,
+    });
+    if has_nul { Err(sqlx::Error::Encode("a text has a NUL in it".into())) } else { Ok(()) }
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -1,0 +1,138 @@
+//! Where PostgreSQL is, and why it last refused a connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::any::AnyConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::time::Instant;
+
+use super::BOUNDED;
+use crate::storage::errors::told;
+use crate::telemetry::rarely::RarelyEach;
+
+/// A refusal of longer ago says nothing of now.
+const FRESH: Duration = Duration::from_secs(6);
+/// A server that grants no further connection is asked again only after this, however many callers wait.
+const HOLD_OFF: Duration = Duration::from_millis(500);
+
+static REFUSED: RarelyEach = RarelyEach::new();
+/// Servers by the number that stands in the URL: sqlx passes nothing but a URL on to a driver.
+static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+pub(in crate::storage) struct Server {
+    number: u64,
+    options: PgConnectOptions,
+    refused: Mutex<Option<(Instant, Refusal)>>,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::storage) enum Refusal {
+    /// It has as many as it, the database or the role may have.
+    Full,
+    /// It is not there, or does not let us in.
+    Down(String),
+}
+
+impl Server {
+    pub(in crate::storage) fn new(options: PgConnectOptions) -> Arc<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let server = Arc::new(Self { number, options, refused: Mutex::default() });
+        let mut servers = servers();
+        servers.retain(|_, server| server.strong_count() > 0);
+        servers.insert(number, Arc::downgrade(&server));
+        server
+    }
+
+    /// What a pool connects with.
+    pub(in crate::storage) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
+        format!("{BOUNDED}:{}", self.number).parse()
+    }
+
+    /// The one with this number, while it is in use.
+    pub(super) fn numbered(number: &str) -> Option<Arc<Self>> {
+        servers().get(&number.parse().ok()?)?.upgrade()
+    }
+
+    /// Why the last attempt failed, a moment ago.
+    pub(in crate::storage) fn refusal(&self) -> Option<Refusal> {
+        self.refused_within(FRESH)
+    }
+
+    fn refused_within(&self, time: Duration) -> Option<Refusal> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, refusal)| refusal.clone())
+    }
+
+    /// Opens a connection. The pools try again in silence when one is refused: the log hears here why.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        if self.refused_within(HOLD_OFF) == Some(Refusal::Full) {
+            let told = "PostgreSQL has just refused a further connection (SQLSTATE 53300)";
+            return Err(sqlx::Error::Io(std::io::Error::other(told)));
+        }
+        let connected = self.options.connect().await;
+        let refusal = connected.as_ref().err().map(refusal_of);
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
+            refusal.clone().map(|refusal| (Instant::now(), refusal));
+        let cause = match connected {
+            Ok(connection) => return Ok(connection),
+            Err(cause) => cause,
+        };
+        let text = told(&cause).to_string();
+        if let Some(left_out) = REFUSED.due(&text) {
+            let why = reason(&cause).unwrap_or_default();
+            tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
+        }
+        if refusal == Some(Refusal::Full) {
+            // Of another kind, so that sqlx does not go on trying while open connections come back.
+            return Err(sqlx::Error::Io(std::io::Error::other(text)));
+        }
+        Err(cause)
+    }
+}
+
+fn servers() -> MutexGuard<'static, BTreeMap<u64, Weak<Server>>> {
+    SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refusal_of(cause: &sqlx::Error) -> Refusal {
+    if code(cause).is_some_and(|code| code.starts_with("53")) {
+        return Refusal::Full;
+    }
+    Refusal::Down(told(cause).to_string())
+}
+
+fn code(cause: &sqlx::Error) -> Option<String> {
+    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.map(std::borrow::Cow::into_owned)
+}
+
+/// What an administrator can do about it, by SQLSTATE.
+pub(in crate::storage) fn reason(cause: &sqlx::Error) -> Option<&'static str> {
+    let code = code(cause).unwrap_or_default();
+    Some(match code.as_str() {
+        "53300" => {
+            "the server, the database or the role has no connection left for us: lower limits.database_connections, or raise max_connections or the CONNECTION LIMIT"
+        }
+        "57P01" | "57P02" | "57P03" => "the server is starting, stopping or recovering",
+        "3D000" => "the database in database_url does not exist",
+        "28P01" => "the password in database_url is not the role's",
+        "42501" => "the role lacks a privilege on the database",
+        "42P05" | "26000" => {
+            "something in between gives a statement to another session than the one that prepared it: let it pool sessions, not transactions"
+        }
+        _ if code.starts_with("28") => {
+            "the role in database_url may not connect from here (pg_hba.conf, LOGIN, the password)"
+        }
+        _ if code.starts_with("53") => "the server has no room, memory or connections left",
+        _ if code.starts_with("08") => "the connection broke, or something in between refuses it",
+        _ => return None,
+    })
+}
