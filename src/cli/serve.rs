@@ -98,7 +98,8 @@ pub(super) async fn tell_start(app: &App, digest: String) {
 /// Opens the database and puts the application together.
 pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
     let secret_key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
-    let storage = Storage::open(config.database_url.expose(), secret_key.as_deref())
+    let (url, connections) = (config.database_url.expose(), config.limits.database_connections);
+    let storage = Storage::open_with(url, secret_key.as_deref(), connections)
         .await
         .map_err(|error| error.to_string())?;
     App::new(config, clock, storage).await.map_err(|error| error.to_string())

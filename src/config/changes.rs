@@ -145,6 +145,12 @@ impl Config {
         keep("http2", &mut self.http2, &running.http2, &mut waiting);
         let (new, old) = (&mut self.limits, &running.limits);
         keep("limits.connections", &mut new.connections, &old.connections, &mut waiting);
+        keep(
+            "limits.database_connections",
+            &mut new.database_connections,
+            &old.database_connections,
+            &mut waiting,
+        );
         keep("limits.first_byte", &mut new.first_byte, &old.first_byte, &mut waiting);
         keep("limits.header_time", &mut new.header_time, &old.header_time, &mut waiting);
         keep("limits.body_time", &mut new.body_time, &old.body_time, &mut waiting);

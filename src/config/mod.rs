@@ -438,6 +438,8 @@ pub struct Limits {
     pub pending_logins_per_browser: usize,
     /// Open connections.
     pub connections: usize,
+    /// Connections to PostgreSQL.
+    pub database_connections: u32,
     /// Wrong attempts that burn a code.
     pub code_attempts: u32,
     /// How often a successor is handed out again.

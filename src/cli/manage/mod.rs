@@ -139,7 +139,7 @@ impl From<String> for Trouble {
 impl From<StorageError> for Trouble {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Unavailable(_) => {
+            StorageError::Unavailable(_) | StorageError::NoConnection(_) => {
                 format!("{error}. Nothing was changed; try again in a moment").into()
             }
             other => other.to_string().into(),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod database;
 mod enforcement;
 mod forward_headers;
 mod inside;
@@ -17,7 +18,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use toml::Value;
-use url::Url;
 
 use super::public_url::PublicUrl;
 use super::reader::{Problems, Reader};
@@ -52,7 +52,7 @@ pub(super) fn load(
     let public_url = public_url(&mut r);
     let listen = address(&mut r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
     let http2 = r.flag("http2", true);
-    let database_url = database_url(&mut r, env);
+    let database_url = database::database_url(&mut r, env);
     let secret_key = secret_key(&mut r, env, &database_url);
     let allowed_redirect_uris = r.texts("allowed_redirect_uris");
     let redirect_schemes = redirects::schemes(&mut r);
@@ -172,46 +172,6 @@ fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
     })
 }
 
-fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> SecretText {
-    const KEY: &str = "database_url";
-    const DEFAULT: &str = "sqlite://portcullis.db";
-    let text = match r.value(KEY) {
-        None => {
-            r.show(KEY, DEFAULT, false);
-            return SecretText::new(DEFAULT);
-        }
-        Some(Value::String(text)) => {
-            r.show(KEY, without_password(&text), true);
-            SecretText::new(text)
-        }
-        Some(_) => match r.secret(KEY, env) {
-            Some(secret) => secret,
-            None => return SecretText::new(DEFAULT),
-        },
-    };
-    let scheme = text.expose().split(':').next().unwrap_or_default();
-    if !matches!(scheme, "sqlite" | "postgres" | "postgresql") {
-        r.problem(
-            KEY,
-            Some(format!("{:?}", without_password(text.expose()))),
-            "is neither SQLite nor PostgreSQL",
-            "write \"sqlite://portcullis.db\" or \"postgres://user@host/database\"",
-        );
-    }
-    text
-}
-
-fn without_password(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut url) if url.password().is_some() => {
-            let _ = url.set_password(Some("********"));
-            url.to_string()
-        }
-        Ok(_) => url.to_owned(),
-        Err(_) => "********".to_owned(),
-    }
-}
-
 fn secret_key(
     r: &mut Reader,
     env: &BTreeMap<String, String>,
@@ -317,6 +277,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         ),
         pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),
         connections: r.number("limits.connections", 10_000, 1, 1_000_000),
+        database_connections: r.number("limits.database_connections", 16, 4, 1_000),
         code_attempts: r.number("limits.code_attempts", 5, 1, 100),
         grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
         database_size: r.number("limits.database_size", 2_147_483_648, 1_048_576, 1 << 46),

@@ -1,0 +1,224 @@
+//! `database_url`: what it may hold, and how it is shown.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use toml::Value;
+use url::Url;
+
+use super::super::keys::nearest;
+use super::super::reader::Reader;
+use super::super::values::SecretText;
+
+const KEY: &str = "database_url";
+const DEFAULT: &str = "sqlite://portcullis.db";
+const MASK: &str = "********";
+
+/// Options of a PostgreSQL URL that the driver reads.
+const OPTIONS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+/// Options whose values are no secrets; everything else is masked.
+const HARMLESS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "application_name",
+];
+/// What is written as `%..` in a shown option.
+const QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
+const MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
+pub(super) fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> SecretText {
+    let text = match r.value(KEY) {
+        None => {
+            r.show(KEY, DEFAULT, false);
+            return SecretText::new(DEFAULT);
+        }
+        Some(Value::String(text)) => {
+            r.show(KEY, shown(&text), true);
+            SecretText::new(text)
+        }
+        Some(_) => match r.secret(KEY, env) {
+            Some(secret) => secret,
+            None => return SecretText::new(DEFAULT),
+        },
+    };
+    check(r, text.expose());
+    text
+}
+
+fn check(r: &mut Reader, text: &str) {
+    let mut problem = |reason: String, remedy: String| {
+        r.problem(KEY, Some(format!("{:?}", shown(text))), reason, remedy);
+    };
+    let scheme = text.split(':').next().unwrap_or_default();
+    match scheme {
+        "sqlite" => return,
+        "postgres" | "postgresql" => {}
+        _ => {
+            let remedy = "write \"sqlite://portcullis.db\" or \"postgres://user@host/database\"";
+            return problem("is neither SQLite nor PostgreSQL".to_owned(), remedy.to_owned());
+        }
+    }
+    let one = "name one; where several may serve, let an address or a proxy in front decide which";
+    let place = text.split(['/', '?']).nth(2).unwrap_or_default();
+    if place.rsplit('@').next().unwrap_or_default().contains(',') {
+        return problem("names several hosts".to_owned(), one.to_owned());
+    }
+    let Ok(url) = Url::parse(text) else {
+        let remedy = "write \"postgres://user@host/database\"; what has other characters in a name or password is percent-encoded; for a socket, write postgres:///database?host=/folder&user=name";
+        return problem("cannot be read".to_owned(), remedy.to_owned());
+    };
+    let (mut mode, mut root) = (None, None);
+    for (name, value) in url.query_pairs() {
+        let named = name.split('[').next().unwrap_or_default();
+        if !OPTIONS.contains(&named) || (named != name && named != "options") {
+            let remedy = match nearest(&name, OPTIONS.iter().copied()) {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => format!("it can be {}", OPTIONS.join(", ")),
+            };
+            let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            problem(format!("has the unknown option {name}"), remedy);
+            continue;
+        }
+        match named {
+            "host" | "hostaddr" | "port" if value.contains(',') => {
+                problem(format!("names several of {named}"), one.to_owned());
+            }
+            "port" if value.parse::<u16>().is_err() => {
+                problem("has a port that is no number".to_owned(), "write port=5432".to_owned());
+            }
+            "statement-cache-capacity" if value.parse::<usize>().is_err() => {
+                let reason = format!("has a {named} that is no number");
+                problem(reason, "take it out".to_owned());
+            }
+            "sslmode" | "ssl-mode" => {
+                if !MODES.contains(&&*value.to_ascii_lowercase()) {
+                    let remedy = format!("it can be {}", MODES.join(", "));
+                    problem(format!("has an unknown {named}"), remedy);
+                }
+                mode = Some(value.to_ascii_lowercase());
+            }
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
+                if let Some(reason) = unreadable(&value, "CERTIFICATE") {
+                    let remedy = "give the file with the certificate of the authority, in PEM";
+                    problem(format!("{named} names {reason}"), remedy.to_owned());
+                }
+                root = Some(named.to_owned());
+            }
+            "sslcert" | "ssl-cert" => {
+                if let Some(reason) = unreadable(&value, "CERTIFICATE") {
+                    problem(format!("{named} names {reason}"), "give a file in PEM".to_owned());
+                }
+            }
+            "sslkey" | "ssl-key" => {
+                if let Some(reason) = unreadable(&value, "PRIVATE KEY") {
+                    problem(format!("{named} names {reason}"), "give a file in PEM".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    let mode = mode.unwrap_or_else(|| "prefer".to_owned());
+    if let Some(root) = root.filter(|_| !mode.starts_with("verify")) {
+        r.warnings.push(format!(
+            "database_url: with sslmode={mode} nobody looks at the server's certificate, and {root} is not used; write sslmode=verify-full"
+        ));
+    }
+}
+
+/// Why the file cannot be used; `None` when it can, or the text itself is the PEM.
+fn unreadable(value: &str, what: &str) -> Option<String> {
+    let begins = format!("{what}-----");
+    if value.contains("-----BEGIN") {
+        return None;
+    }
+    match std::fs::read_to_string(Path::new(value)) {
+        Ok(text) if text.contains(&begins) => None,
+        Ok(_) => Some(format!("{value}, which has no {} in PEM", what.to_lowercase())),
+        Err(cause) => Some(format!("{value}, which cannot be read: {cause}")),
+    }
+}
+
+/// The URL without what may be secret: the password, and every option but those that are known to be harmless.
+pub(super) fn shown(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return MASK.to_owned() };
+    if url.password().is_some() {
+        let _ = url.set_password(Some(MASK));
+    }
+    if url.query().is_none() || url.scheme() == "sqlite" {
+        return url.to_string();
+    }
+    let options: Vec<String> = url
+        .query_pairs()
+        .map(|(name, value)| {
+            let harmless = HARMLESS.contains(&&*name) && !value.contains("-----BEGIN");
+            let value = if harmless { &*value } else { MASK };
+            let encoded = |text: &str| utf8_percent_encode(text, QUERY).to_string();
+            let (name, value) = (encoded(&name), encoded(value));
+            format!("{name}={value}")
+        })
+        .collect();
+    url.set_query(Some(&options.join("&")));
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_harmless_is_shown() {
+        for (url, expected) in [
+            ("postgres://u:canary@h/d", "postgres://u:********@h/d"),
+            ("postgres://u@h/d?password=canary", "postgres://u@h/d?password=********"),
+            (
+                "postgres://u@h/d?sslmode=require&sslpassword=canary&user=x",
+                "postgres://u@h/d?sslmode=require&sslpassword=********&user=x",
+            ),
+            ("postgres://u@h/d?Password=canary", "postgres://u@h/d?Password=********"),
+            ("postgres://u@h/d?passfile=canary", "postgres://u@h/d?passfile=********"),
+            ("postgres://u@h/d?sslkey=canary", "postgres://u@h/d?sslkey=********"),
+            ("postgres://u@h/d?options=-c%20x.y%3Dcanary", "postgres://u@h/d?options=********"),
+            ("postgres://u@h/d?options[x]=canary", "postgres://u@h/d?options%5Bx%5D=********"),
+            (
+                "postgres://u@h/d?sslrootcert=-----BEGIN%20canary",
+                "postgres://u@h/d?sslrootcert=********",
+            ),
+            ("postgres:///d?host=/run/pg&port=1", "postgres:///d?host=/run/pg&port=1"),
+            ("postgres://u@h/d?x%0ay=canary", "postgres://u@h/d?x%0Ay=********"),
+            ("postgres://a:1,b:2/d?password=canary", "********"),
+            ("sqlite://portcullis.db", "sqlite://portcullis.db"),
+        ] {
+            assert_eq!(shown(url), expected, "{url}");
+        }
+    }
+}
