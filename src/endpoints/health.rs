@@ -62,6 +62,7 @@ async fn ready(State(app): State<App>) -> Response {
             Ready::Yes(_) => "ok",
             Ready::Unavailable => "unavailable",
             Ready::ReadOnly => "takes no writes",
+            Ready::RightsMissing => "rights are missing",
             Ready::ClockBehind => "the clock lies before its last time",
             Ready::FileGone => "the file is gone",
         },

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::{KeyRing, Keys, SigningError, generate};
 use crate::clock::{Clock, Timestamp};
@@ -26,6 +27,8 @@ pub const PUBLISHED_BEFORE: Duration = Duration::from_mins(10);
 const KEPT_AFTER: Duration = Duration::from_mins(65);
 /// How old the keys in memory may be.
 const STALE: Duration = Duration::from_mins(1);
+/// Longest wait of who asks for the published keys: those at hand are good.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a token with an unknown key can make us look again.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How often the keys are looked after when nobody asks.
@@ -117,9 +120,19 @@ impl KeyRing {
         Ok(())
     }
 
-    /// The public keys as a JWK Set, at most a minute old.
+    /// The public keys as a JWK Set, at most a minute old; older while the database hangs.
     pub async fn published(&self) -> Arc<str> {
-        self.read_unless_newer_than(STALE).await;
+        // Read in a task of its own, which goes on when nobody waits for it any more; only one reads at a time, and
+        // nobody waits for what somebody else has been waiting for.
+        if let Ok(read_at) = self.keeper.read_at.try_lock() {
+            let is_new = self.is_newer_than(*read_at, STALE);
+            drop(read_at);
+            if !is_new {
+                let ring = self.clone();
+                let reading = tokio::spawn(async move { ring.read_unless_newer_than(STALE).await });
+                let _ = timeout(PATIENCE, reading).await;
+            }
+        }
         self.jwks()
     }
 
@@ -144,11 +157,16 @@ impl KeyRing {
         }
     }
 
+    fn is_newer_than(&self, read_at: Timestamp, age: Duration) -> bool {
+        let now = self.keeper.now();
+        now >= read_at && now.since(read_at) < age
+    }
+
     /// When the keys cannot be read, those at hand stay in use.
     async fn read_unless_newer_than(&self, age: Duration) {
         let mut read_at = self.keeper.read_at.lock().await;
         let now = self.keeper.now();
-        if now >= *read_at && now.since(*read_at) < age {
+        if self.is_newer_than(*read_at, age) {
             return;
         }
         let read = self.read(now).await;

@@ -13,10 +13,13 @@ use sqlx::AnyPool;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use tokio::sync::watch;
 
+use super::driver::Server;
 use super::installation::{known_text, secret_key as find_secret_key};
+use super::migrate::{Schema, schema_of};
 use super::open::{check_version, install_drivers, migrations, sqlite_path};
+use super::pools::Pools;
 use super::writer::Writer;
-use super::{BUSY, Engine, OpenError, Step, Storage, StorageError, driver};
+use super::{BUSY, Engine, OpenError, Step, Storage, StorageError, address, column, driver};
 use crate::oauth::sealed::Sealer;
 use crate::oauth::secret::random_text;
 use crate::telemetry::metrics::Metrics;
@@ -34,7 +37,7 @@ impl Storage {
     pub async fn open_beside(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         install_drivers();
         let metrics = Metrics::new(); // nobody asks a command for them
-        let (pool, writer, path) = match url.split_once(':').map(|(scheme, _)| scheme) {
+        let (pool, writer, path, pools) = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
                 let path = sqlite_path(url);
                 if !path.exists() {
@@ -51,17 +54,20 @@ impl Storage {
                 check_version(&pool).await?;
                 let writer =
                     Writer::open(driver::at(&path, PATIENT)?, PATIENT, metrics.clone()).await?;
-                (pool, Some(writer), Some(path))
+                (pool, Some(writer), Some(path), None)
             }
             Some("postgres" | "postgresql") => {
                 let bound = small_pool().after_connect(|connection, _| {
                     Box::pin(super::session_settings::serve(connection))
                 });
-                (bound.connect_with(driver::server(url)?).await?, None, None)
+                let server = Server::new(address::options(url)?);
+                let pool = bound.connect_with(server.options()?).await?;
+                let pools = Pools::of_one(&pool, server);
+                (pool, None, None, Some(pools))
             }
             _ => return Err(OpenError::Address),
         };
-        check_schema(&pool).await?;
+        refuse_other_schema(&pool).await?;
         let known = known_text(&pool).await?.ok_or(OpenError::NeverServed)?;
         let secret_key = find_secret_key(&pool, secret_key, path.as_deref()).await?;
         let storage = Self {
@@ -70,6 +76,7 @@ impl Storage {
             sealer: Sealer::new(&secret_key),
             writer,
             readers: None, // a command asks little
+            pools,
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
@@ -115,8 +122,8 @@ impl Storage {
     }
 
     async fn mark_of_the_command_line(&self) -> Result<Option<String>, StorageError> {
-        let mark = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1");
-        Ok(mark.bind(MARK).fetch_optional(&self.pool).await?)
+        let mark = sqlx::query("SELECT value FROM installation WHERE name = $1").bind(MARK);
+        self.read_row(mark).await?.as_ref().map(|row| column(row, "value")).transpose()
     }
 }
 
@@ -141,21 +148,17 @@ fn small_pool() -> AnyPoolOptions {
     options.idle_timeout(None).max_lifetime(None)
 }
 
-/// A schema of another version is neither changed nor guessed at.
-async fn check_schema(pool: &AnyPool) -> Result<(), OpenError> {
+/// A command changes no schema.
+async fn refuse_other_schema(pool: &AnyPool) -> Result<(), OpenError> {
     let known = migrations().iter().map(|migration| migration.version).max().unwrap_or_default();
-    let found = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(version) FROM _sqlx_migrations");
-    let found = match found.fetch_one(pool).await {
-        Ok(found) => found.unwrap_or_default(),
-        Err(sqlx::Error::Database(_)) => return Err(OpenError::NeverServed), // there is no such table
-        Err(cause) => return Err(cause.into()),
-    };
-    let (whose, mend) = match found.cmp(&known) {
-        std::cmp::Ordering::Equal => return Ok(()),
-        std::cmp::Ordering::Less => {
-            ("an older", "start this version's `portcullis serve` once, which brings it up to date")
-        }
-        std::cmp::Ordering::Greater => ("a newer", "use the command of that version"),
-    };
-    Err(OpenError::OtherSchema { whose, found, known, mend })
+    match schema_of(pool).await? {
+        Schema::Complete => Ok(()),
+        Schema::None => Err(OpenError::NeverServed),
+        Schema::Older(found) => Err(OpenError::OtherSchema {
+            whose: "an older",
+            found,
+            known,
+            mend: "start this version's `portcullis serve` once, which brings it up to date",
+        }),
+    }
 }

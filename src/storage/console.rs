@@ -115,16 +115,15 @@ impl Storage {
         idle: Duration,
         now: Timestamp,
     ) -> Result<Option<SignedIn>, StorageError> {
-        let row = sqlx::query(
+        let session = sqlx::query(
             "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
              FROM console_sessions WHERE id = $1 AND realm = $2
                AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = console_sessions.subject
                                AND p.blocked_at IS NOT NULL)",
         )
         .bind(token.id())
-        .bind(realm.as_str())
-        .fetch_optional(&self.pool)
-        .await?;
+        .bind(realm.as_str());
+        let row = self.read_row(session).await?;
         let Some(row) = row else { return Ok(None) };
         let session = SignedIn {
             id: column(&row, "id")?,

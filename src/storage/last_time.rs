@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -64,8 +64,9 @@ impl Storage {
 
     /// The last time that was stored, by whichever process.
     pub async fn last_time(&self) -> Result<Option<Timestamp>, StorageError> {
-        let stored = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
-        let stored: Option<i64> = stored.bind(NAME).fetch_optional(&self.pool).await?;
+        let stored = sqlx::query("SELECT value FROM counters WHERE name = $1").bind(NAME);
+        let stored = self.read_row(stored).await?;
+        let stored: Option<i64> = stored.as_ref().map(|row| column(row, "value")).transpose()?;
         let seconds = stored.unwrap_or_default();
         self.last_time.stored.store(seconds, Ordering::SeqCst);
         let _ =

@@ -4,6 +4,7 @@
 //! network. What may happen only once is settled by a conditional `UPDATE` whose row count decides.
 //! Only hashes and sealed texts are stored; the key that seals is not in the database.
 
+mod address;
 mod audit;
 mod authorization_codes;
 mod backup;
@@ -17,6 +18,7 @@ mod counted;
 mod crowds;
 mod decisions;
 mod driver;
+mod errors;
 mod files;
 mod forgotten;
 mod grants;
@@ -25,12 +27,16 @@ mod last_time;
 mod listing;
 mod logins;
 mod mcp_tasks;
+mod migrate;
 mod notices;
 mod open;
 mod patience;
 mod pending;
 mod people;
 mod people_words;
+mod pooling;
+mod pools;
+mod probe;
 mod readers;
 mod readiness;
 mod refresh_tokens;
@@ -38,6 +44,7 @@ mod remembered;
 mod replica_reports;
 mod replicas;
 mod reserve;
+mod rights;
 mod session_settings;
 mod sign_outs;
 mod signing_keys;
@@ -72,6 +79,7 @@ pub use connections::{Approved, Connection};
 pub use console::{NewSignIn, Realm, SignedIn};
 pub use counted::{Counted, Ended, Ending};
 pub use decisions::{ClientDecided, Verdict};
+pub use errors::{ShutOut, StorageError};
 pub use grants::{GrantState, LiveGrant};
 pub use installation::KeyProof;
 pub use logins::{
@@ -82,6 +90,7 @@ pub use mcp_tasks::TaskMaker;
 pub use notices::{Notice, Whom};
 pub use open::{OpenError, install_drivers};
 pub use people::{PagesSession, ProviderSession};
+pub use pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
 pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use remembered::NewRemembered;
@@ -96,70 +105,12 @@ pub use upstream_sessions::{
 
 use size::Use;
 
-use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
+use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for a connection or a lock before the caller hears "try again".
 const BUSY: Duration = Duration::from_secs(5);
-
-/// Storage could not do what it was asked; nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// Busy, full, unreachable: the same request may succeed later.
-    #[error("the database cannot serve now: {0}")]
-    Unavailable(#[source] sqlx::Error),
-    /// A file of the database was deleted or replaced under us.
-    #[error("a file of the database was deleted or replaced; nothing is written any more")]
-    Gone,
-    /// The clock lies before the last time that was stored.
-    #[error("the clock lies before the last time that was stored")]
-    ClockBehind,
-    /// Too many writes are waiting.
-    #[error("too many writes are waiting for the database")]
-    Busy,
-    /// What is left of the file is kept for others.
-    #[error("the database has no room for {0}: the rest is kept for people who have signed in")]
-    Full(&'static str),
-    /// The client or the person was shut out, or the person signed out, while this was on its way.
-    #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked", ShutOut::SignedOut => "the person signed out at the identity provider meanwhile" })]
-    ShutOut(ShutOut),
-    /// A row does not say what it must.
-    #[error("a stored row makes no sense: {0}")]
-    Corrupt(String),
-    /// A sealed column does not open under the secret key.
-    #[error("a sealed column cannot be opened")]
-    Sealed(#[from] CannotOpen),
-}
-
-/// Who is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutOut {
-    /// A client that is blocked or refused.
-    Client,
-    /// A person who is blocked.
-    Person,
-    /// A person who signed out at the identity provider before the login came back.
-    SignedOut,
-}
-
-impl From<sqlx::Error> for StorageError {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::ColumnDecode { .. }
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
-            other => Self::Unavailable(other),
-        }
-    }
-}
-
-impl From<serde_json::Error> for StorageError {
-    fn from(error: serde_json::Error) -> Self {
-        // The message of serde_json may quote the text, which was sealed for a reason.
-        Self::Corrupt(format!("JSON, {:?}", error.classify()))
-    }
-}
 
 /// Which engine serves; the SQL is the same for both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +131,8 @@ pub struct Storage {
     writer: Option<writer::Writer>,
     /// On SQLite, the look-ups of almost every request have connections of their own.
     readers: Option<readers::Readers>,
+    /// On PostgreSQL, what is not a step has connections of its own.
+    pools: Option<pools::Pools>,
     grants_ended: watch::Sender<u64>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the use of a client was last noted.
@@ -304,14 +257,16 @@ impl Storage {
 
     /// Connections of the pool: in use, and idle.
     pub fn pool_connections(&self) -> (u32, u32) {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        (self.pool.size().saturating_sub(idle), idle)
+        let (beside, idle) = self.pools.as_ref().map_or((0, 0), pools::Pools::count);
+        let idle = u32::try_from(self.pool.num_idle() + idle).unwrap_or(u32::MAX);
+        ((self.pool.size() + beside).saturating_sub(idle), idle)
     }
 
     /// How many clients have registered themselves, as the quota counts them.
     pub async fn registered_clients(&self) -> Result<i64, StorageError> {
-        let count = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'clients'");
-        Ok(count.fetch_one(&self.pool).await?)
+        let count = sqlx::query("SELECT value FROM counters WHERE name = 'clients'");
+        let row = self.read_row(count).await?;
+        row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
 
     /// Wakes whenever grants may have ended, here or in a replica; the number means nothing.
@@ -323,6 +278,9 @@ impl Storage {
     pub async fn close(&self) {
         self.pool.close().await;
         self.watch.close().await;
+        if let Some(pools) = &self.pools {
+            pools.close().await;
+        }
         if let Some(readers) = &self.readers {
             readers.close().await;
         }
@@ -368,7 +326,7 @@ impl Storage {
         let asked = Instant::now();
         let work = match &self.writer {
             Some(writer) => Work::Sqlite(writer.begin().await?),
-            None => Work::Postgres(self.pool.begin().await?),
+            None => Work::Postgres(self.transaction(&self.pool).await?),
         };
         self.metrics.step_waited(asked);
         let metrics = self.metrics.clone();

@@ -6,16 +6,19 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection, SqlSafeStr};
 use tokio::sync::watch;
 
+use super::driver::Server;
+use super::errors::told;
+use super::pools::{DATABASE_CONNECTIONS, Pools};
 use super::readers::Readers;
 use super::replicas::Replicas;
 use super::reserve::Reserve;
 use super::went_back::{Tools, Watch};
 use super::writer::Writer;
-use super::{BUSY, Engine, Storage, StorageError, driver, files};
+use super::{BUSY, Engine, Storage, StorageError, address, driver, files, migrate, rights};
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::metrics::Metrics;
 
@@ -78,8 +81,26 @@ pub enum OpenError {
     #[error("the database is damaged ({0}); restore it from a backup")]
     Damaged(String),
     /// The schema could not be brought up to date.
-    #[error("the database schema could not be brought up to date: {0}")]
+    #[error("the database schema could not be brought up to date: {}", migration(.0))]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The database belongs to another application.
+    #[error(
+        "the database has tables of another application ({}); give Portcullis a database or a schema of its own. Nothing was made", .0.join(", ")
+    )]
+    OtherApplication(Vec<String>),
+    /// The database does not take every text.
+    #[error("the database has the encoding {0}; make it with ENCODING 'UTF8'")]
+    Encoding(String),
+    /// The role may not do everything that is needed.
+    #[error(
+        "the role in database_url lacks privileges: {}. Grant them (docs/operations.md, the role), or let the role own the tables", .0.join(", ")
+    )]
+    Rights(Vec<String>),
+    /// Something in between gives one session to several clients.
+    #[error(
+        "the database is reached through a pool of transactions or statements (PgBouncer with pool_mode = transaction?), in which sessions are not kept apart: set pool_mode = session for this database, or let database_url lead to PostgreSQL itself"
+    )]
+    TransactionPooling,
     /// The database was written with another key.
     #[error(
         "the secret key does not fit this database. Start with the key it was made with (secret_key, or the .key file beside the database); with another key nobody's session and no signing key can be read"
@@ -113,7 +134,7 @@ pub enum OpenError {
         mend: &'static str,
     },
     /// Everything else the database said.
-    #[error("the database cannot be reached: {0}")]
+    #[error("the database cannot be reached: {}{}", told(.0), remedy(.0))]
     Database(#[from] sqlx::Error),
     /// A step of the opening failed.
     #[error(transparent)]
@@ -126,10 +147,21 @@ impl Storage {
     /// `secret_key` is the configured key. Without one, SQLite keeps a generated key beside the
     /// database (`<file>.key`, mode 0600).
     pub async fn open(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        Self::open_with(url, secret_key, DATABASE_CONNECTIONS).await
+    }
+
+    /// The same with so many connections at most, where the database is a PostgreSQL.
+    pub async fn open_with(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        connections: u32,
+    ) -> Result<Self, OpenError> {
         install_drivers();
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Self::open_sqlite(url, secret_key).await,
-            Some("postgres" | "postgresql") => Self::open_postgres(url, secret_key).await,
+            Some("postgres" | "postgresql") => {
+                Self::open_postgres(url, secret_key, connections).await
+            }
             _ => Err(OpenError::Address),
         }
     }
@@ -156,6 +188,7 @@ impl Storage {
             .connect_with(options)
             .await?;
         check_version(&pool).await?;
+        migrate::refuse_other_file(&pool).await?;
         files::refuse_other(&path, &pool).await?;
         migrations().run(&pool).await?;
         first.close().await?;
@@ -173,42 +206,34 @@ impl Storage {
         Ok(storage)
     }
 
-    async fn open_postgres(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+    async fn open_postgres(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        connections: u32,
+    ) -> Result<Self, OpenError> {
+        let options = address::options(url)?;
         // On a connection of its own, which may take its time: bringing large tables up to date does.
-        let mut connection = AnyConnection::connect(url).await?;
-        super::session_settings::migrate(&mut connection).await?;
-        migrations().run(&mut connection).await?;
-        connection.close().await?;
+        migrate::bring_up_to_date(&options).await?;
         let watch = Arc::<Watch>::default();
-        let admitting = Arc::clone(&watch);
-        let pool = AnyPoolOptions::new()
-            .max_connections(16)
-            .acquire_timeout(BUSY)
-            .max_lifetime(Duration::from_mins(30))
-            .after_connect(move |connection, _| {
-                let watch = Arc::clone(&admitting);
-                Box::pin(async move {
-                    super::session_settings::serve(connection).await?;
-                    watch.admit(connection).await
-                })
-            })
-            .connect_with(driver::server(url)?)
-            .await?;
+        let server = Server::new(options.clone());
+        let (pool, pools) = Pools::open(Arc::clone(&server), connections, &watch).await?;
+        rights::refuse_missing(&pool).await?;
         let mut storage = Self::finish(pool, None, secret_key, None, Metrics::new(), watch).await?;
+        storage.pools = Some(pools);
         storage.watch.equip(Tools {
             pool: AnyPoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(BUSY)
                 .idle_timeout(Duration::from_secs(10))
                 .after_connect(|connection, _| Box::pin(super::session_settings::serve(connection)))
-                .connect_lazy_with(driver::server(url)?),
+                .connect_lazy_with(server.options()?),
             sealer: storage.sealer.clone(),
             metrics: storage.metrics.clone(),
             lines: Arc::clone(&storage.lines),
         });
         storage.warn_of_unsafe_settings().await?;
         let (ended, metrics) = (storage.grants_ended.clone(), storage.metrics.clone());
-        storage.replicas = Some(Replicas::listen(url, ended, metrics, &storage.watch).await?);
+        storage.replicas = Some(Replicas::listen(options, ended, metrics, &storage.watch).await?);
         Ok(storage)
     }
 
@@ -229,6 +254,7 @@ impl Storage {
             sealer: Sealer::new(&secret_key),
             writer,
             readers,
+            pools: None,
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
             clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
@@ -255,6 +281,25 @@ impl Storage {
     /// Seals and opens for the pages, under the same secret key.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+}
+
+/// What went wrong with a migration, and with which.
+fn migration(cause: &MigrateError) -> String {
+    match cause {
+        MigrateError::Execute(cause) => told(cause).to_string(),
+        MigrateError::ExecuteMigration(cause, version) => {
+            format!("migration {version}: {}", told(cause))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What an administrator can do, where that is known.
+fn remedy(cause: &sqlx::Error) -> String {
+    match driver::reason(cause) {
+        Some(reason) => format!(". {reason}"),
+        None => String::new(),
     }
 }
 

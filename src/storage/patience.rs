@@ -11,12 +11,24 @@
 
 use std::time::Duration;
 
+use sqlx::{AnyConnection, Executor};
+
 use super::{Engine, Step, StorageError};
 
 /// `statement_timeout`, for those who wait where PostgreSQL cannot be heard any more ([`super::driver`]).
 pub(super) const STATEMENT: Duration = Duration::from_secs(10);
 /// No bound on the statements of a transaction.
 pub(super) const NO_BOUND: &str = "SET LOCAL statement_timeout = 0";
+
+/// Shortens a wait for look-ups: a request has several, and all of them together wait no longer than a step.
+pub(super) async fn bound_look_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql("SET lock_timeout = '2s'")).await.map(drop)
+}
+
+/// Shortens it for `/ready`, whose wait ends with an answer.
+pub(super) async fn bound_probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql("SET lock_timeout = '800ms'")).await.map(drop)
+}
 
 /// Takes the bound on statements away from a step that goes through whole tables.
 pub(super) async fn take_your_time(step: &mut Step, engine: Engine) -> Result<(), StorageError> {

@@ -90,7 +90,7 @@ impl Storage {
         query: Query<'_, Any, AnyArguments>,
     ) -> Result<Option<AnyRow>, StorageError> {
         let Some(readers) = &self.readers else {
-            return Ok(query.fetch_optional(&self.pool).await?);
+            return self.read_row(query).await;
         };
         let mut reader = readers.take().await?;
         let row = query.fetch_optional(&mut reader.connection).await?;
@@ -104,7 +104,7 @@ impl Storage {
         query: Query<'_, Any, AnyArguments>,
     ) -> Result<Vec<AnyRow>, StorageError> {
         let Some(readers) = &self.readers else {
-            return Ok(query.fetch_all(&self.pool).await?);
+            return self.read_rows(query).await;
         };
         let mut reader = readers.take().await?;
         let rows = query.fetch_all(&mut reader.connection).await?;

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::{Room, Storage, StorageError};
+use super::{Engine, Room, Storage, StorageError};
 use crate::clock::Timestamp;
 
 /// An answer is good for this long.
 const FRESH: Duration = Duration::from_secs(5);
 /// Longest wait for an answer: probes are impatient.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Name of the row that is written.
-const ROW: &str = "last_ready";
+pub(super) const ROW: &str = "last_ready";
 
 /// What `/ready` says of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Ready {
     Unavailable,
     /// It can be read and not written: the disk is full or broken, somebody holds a lock.
     ReadOnly,
+    /// The role lacks a privilege on a table.
+    RightsMissing,
     /// The clock lies before the last time that was stored: no token is minted.
     ClockBehind,
     /// A file of it was moved or deleted: nothing is written any more, which the next start would not find.
@@ -70,6 +72,9 @@ impl Storage {
     }
 
     async fn find_out(&self, now: Timestamp) -> Ready {
+        if self.engine == Engine::Postgres {
+            return self.probe_postgres(now).await;
+        }
         let read = tokio::time::timeout(PATIENCE, self.registered_clients()).await;
         if !matches!(read, Ok(Ok(_))) {
             return Ready::Unavailable;

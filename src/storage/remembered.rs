@@ -82,7 +82,8 @@ impl Storage {
         metadata_hash: &str,
         now: Timestamp,
     ) -> Result<Option<String>, StorageError> {
-        find(&self.pool, token, request, metadata_hash, now).await
+        let mut connection = self.look_up_connection().await?;
+        find(&mut *connection, token, request, metadata_hash, now).await
     }
 
     /// Whose remembered approval this is, unless it was forgotten or has expired meanwhile.

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::errors::told;
 use super::went_back::Watch;
 use super::{Step, StorageError};
 use crate::oauth::secret::random_text;
@@ -48,19 +49,19 @@ impl Drop for Listening {
 }
 
 impl Replicas {
-    /// Listens at the database at `url`, and wakes `grants_ended` whenever another process says so, or
+    /// Listens at the database, and wakes `grants_ended` whenever another process says so, or
     /// may have said so while nobody listened.
     pub(super) async fn listen(
-        url: &str,
+        options: PgConnectOptions,
         grants_ended: watch::Sender<u64>,
         metrics: Metrics,
         seen: &Arc<Watch>,
     ) -> sqlx::Result<Self> {
         let name: Arc<str> = random_text().into();
-        let mut first = Some(connect(url).await?);
-        let (ours, url, seen) = (Arc::clone(&name), url.to_owned(), Arc::clone(seen));
+        let mut first = Some(connect(&options).await?);
+        let (ours, seen) = (Arc::clone(&name), Arc::clone(seen));
         let task = tokio::spawn(async move {
-            let heed = || heed(&url, &ours, &grants_ended, &seen, first.take());
+            let heed = || heed(&options, &ours, &grants_ended, &seen, first.take());
             supervise(&metrics, Task::Replicas, heed).await;
         });
         Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
@@ -70,7 +71,7 @@ impl Replicas {
 /// Wakes `grants_ended` whenever another process than `ours` says so, or may have said so while nobody
 /// listened: without a listener, at once.
 async fn heed(
-    url: &str,
+    options: &PgConnectOptions,
     ours: &str,
     grants_ended: &watch::Sender<u64>,
     seen: &Watch,
@@ -81,7 +82,7 @@ async fn heed(
     let wake = || grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     loop {
         let Some(heard) = &mut listener else {
-            listener = connect(url).await.ok();
+            listener = connect(options).await.ok();
             if listener.is_none() {
                 tokio::time::sleep(AGAIN).await;
             }
@@ -118,10 +119,15 @@ async fn heed(
             }
             Err(cause) => {
                 if let Some(left_out) = NOT_HEARD.due() {
-                    tracing::warn!(%cause, left_out, "replicas cannot be heard; listening again soon");
+                    let cause = told(&cause).to_string();
+                    tracing::warn!(
+                        cause,
+                        left_out,
+                        "replicas cannot be heard; listening again soon"
+                    );
                 }
                 tokio::time::sleep(AGAIN).await;
-                if let Ok(again) = connect(url).await {
+                if let Ok(again) = connect(options).await {
                     listener = Some(again);
                 }
             }
@@ -155,14 +161,14 @@ pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result
     Ok(())
 }
 
-async fn connect(url: &str) -> sqlx::Result<PgListener> {
+async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgListener> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ONE_TRY)
         .max_lifetime(None)
         .idle_timeout(None)
         .after_connect(|connection, _| Box::pin(super::session_settings::listen(connection)))
-        .connect(url)
+        .connect_with(options.clone())
         .await?;
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(CHANNEL).await?;

@@ -67,7 +67,7 @@ pub(super) async fn serve(connection: &mut AnyConnection) -> Result<(), sqlx::Er
 }
 
 /// Sets everything on a connection that brings the schema up to date.
-pub(super) async fn migrate(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(TO_MIGRATE.as_str()))).await.map(drop)
 }
 

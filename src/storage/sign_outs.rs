@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::notices::Whom;
 use super::upstream_sessions::SessionUpdate;
-use super::{Engine, ShutOut, Step, Storage, StorageError};
+use super::{Engine, ShutOut, Step, Storage, StorageError, column};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::sealed::Purpose;
 
@@ -23,8 +23,9 @@ const NUMBER: &str = "sign_outs";
 impl Storage {
     /// How many sign-outs there have been: a login that begins now comes after them.
     pub async fn sign_outs_so_far(&self) -> Result<i64, StorageError> {
-        let number = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
-        Ok(number.bind(NUMBER).fetch_optional(&self.pool).await?.unwrap_or_default())
+        let number = sqlx::query("SELECT value FROM counters WHERE name = $1").bind(NUMBER);
+        let row = self.read_row(number).await?;
+        row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
 
     /// Remembers a sign-out in the caller's step, before it looks for sessions to end.

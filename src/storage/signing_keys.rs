@@ -46,12 +46,11 @@ pub struct RetiredKey {
 impl Storage {
     /// All signing keys that are not retired, oldest first.
     pub async fn signing_keys(&self) -> Result<Vec<StoredKey>, StorageError> {
-        let rows = sqlx::query(
+        let keys = sqlx::query(
             "SELECT kid, alg, generation, private_key, created_at, signs_from, retires_at
              FROM signing_keys WHERE retired_at IS NULL ORDER BY alg, generation",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        );
+        let rows = self.read_rows(keys).await?;
         rows.iter()
             .map(|row| {
                 let kid: String = column(row, "kid")?;

@@ -519,8 +519,11 @@ async fn commands_need_a_database_of_their_own_version_and_make_none() {
     assert!(shell.run(&explained).await.ok().contains("granted        create:todos"));
 
     for (change, found) in [
-        ("UPDATE _sqlx_migrations SET version = version + 1000", "a newer Portcullis"),
-        ("UPDATE _sqlx_migrations SET version = version - 2000", "an older Portcullis"),
+        (
+            "UPDATE _sqlx_migrations SET version = version + 1000 WHERE version > 10",
+            "a newer Portcullis",
+        ),
+        ("DELETE FROM _sqlx_migrations WHERE version > 10", "an older Portcullis"),
     ] {
         database.execute(change).await;
         let ran = shell.run(&["clients", "list"]).await;

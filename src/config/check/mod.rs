@@ -277,7 +277,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
         ),
         pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),
         connections: r.number("limits.connections", 10_000, 1, 1_000_000),
-        database_connections: r.number("limits.database_connections", 16, 4, 1_000),
+        database_connections: r.number("limits.database_connections", 16, 5, 1_000),
         code_attempts: r.number("limits.code_attempts", 5, 1, 100),
         grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
         database_size: r.number("limits.database_size", 2_147_483_648, 1_048_576, 1 << 46),

@@ -49,11 +49,26 @@ impl Database {
 
     /// One number from the database, asked past the server.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        self.number_of(sql).await
+    }
+
+    /// The same with a text that is put together.
+    pub(crate) async fn number_of(&self, sql: &str) -> i64 {
         portcullis::storage::install_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let sql = AssertSqlSafe(sql.to_owned());
         let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         number
+    }
+
+    /// One text from the database, asked past the server.
+    pub(crate) async fn text(&self, sql: &'static str) -> String {
+        portcullis::storage::install_drivers();
+        let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let text = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        text
     }
 
     /// Keeps everybody else from writing.
@@ -71,9 +86,25 @@ impl Database {
         self.lock_by("BEGIN; LOCK TABLE grants IN ACCESS EXCLUSIVE MODE").await
     }
 
-    async fn lock_by(&self, sql: &'static str) -> Locked {
+    /// Keeps everybody else on PostgreSQL away from a table.
+    pub(crate) async fn lock_table(&self, table: &str) -> Locked {
+        self.lock_by(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await
+    }
+
+    /// Keeps everybody else from writing, and on PostgreSQL from reading this table.
+    pub(crate) async fn lock_for_all(&self, table: &str) -> Locked {
+        if self.is_postgres() { self.lock_table(table).await } else { self.lock().await }
+    }
+
+    /// The schema of this test on PostgreSQL.
+    pub(crate) fn schema_name(&self) -> &str {
+        self.schema.as_ref().map_or("", |(_, schema)| schema)
+    }
+
+    async fn lock_by(&self, sql: &str) -> Locked {
         portcullis::storage::install_drivers();
         let mut connection = sqlx::AnyConnection::connect(&self.url).await.unwrap();
+        let sql = AssertSqlSafe(sql.to_owned());
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         Locked(connection)
     }

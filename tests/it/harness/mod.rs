@@ -180,7 +180,9 @@ impl TestApp {
         let config = self.config();
         let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
         let url = config.database_url.expose().to_owned();
-        let storage = patiently(async || Storage::open(&url, key.as_deref()).await).await;
+        let connections = config.limits.database_connections;
+        let open = async || Storage::open_with(&url, key.as_deref(), connections).await;
+        let storage = patiently(open).await;
         storage.take_database_time_from(&Clock::Manual(self.database_clock.clone()));
         let clock = Clock::Manual(self.clock.clone());
         let app = App::new(config, clock, storage.clone()).await.unwrap();

@@ -1,0 +1,298 @@
+//! The schema: whether it is the one of this program, and how PostgreSQL's is brought up to date.
+//!
+//! What changes a table waits until nobody reads it, and whoever comes after waits behind it. So on PostgreSQL
+//! that wait is short and is tried again, and the log names the session that is waited for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor, Row};
+use tokio::time::{Instant, sleep};
+
+use super::OpenError;
+use super::open::migrations;
+
+/// Longest wait for a lock at a time.
+const LOCK: &str = "SET lock_timeout = '3s'";
+/// Pause before a lock is asked for again: those who waited behind it go first.
+const PAUSE: Duration = Duration::from_secs(2);
+/// A wait of less is nothing to speak of.
+const SILENT: Duration = Duration::from_secs(1);
+/// After so long the log says again what is waited for.
+const REPEATED: Duration = Duration::from_secs(30);
+
+const APPLIED: &str =
+    "SELECT version, CAST(CASE WHEN success THEN 1 ELSE 0 END AS BIGINT) AS whole,
+                              checksum
+                       FROM _sqlx_migrations ORDER BY version";
+const WAITED_FOR: &str =
+    "SELECT a.pid::bigint AS pid, COALESCE(a.application_name, '') AS application,
+            COALESCE(a.state, '') AS state, left(COALESCE(a.query, ''), 200) AS query,
+            COALESCE((SELECT COALESCE(l.relation::regclass::text, l.locktype) FROM pg_locks l
+                      WHERE l.pid = $1 AND NOT l.granted LIMIT 1), '') AS lock
+     FROM pg_stat_activity a WHERE a.pid = ANY(pg_blocking_pids($1)) ORDER BY a.pid";
+
+/// A migration that the database remembers.
+struct Applied {
+    version: i64,
+    /// Whether it came to its end.
+    whole: bool,
+    checksum: Vec<u8>,
+}
+
+/// How far a schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// There is nothing yet.
+    None,
+    /// Migrations are missing; the last one there is.
+    Older(i64),
+    /// All that this program knows.
+    Complete,
+}
+
+/// Compares what was applied with what this program knows. A schema of another version is neither changed nor
+/// guessed at.
+fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
+    let migrator = migrations();
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let Some(found) = applied.iter().map(|applied| applied.version).max() else {
+        return Ok(Schema::None);
+    };
+    let ours = |applied: &Applied| {
+        let known = migrator.iter().find(|migration| migration.version == applied.version);
+        known.is_some_and(|known| known.checksum.as_ref() == applied.checksum.as_slice())
+    };
+    if !applied.iter().any(ours) {
+        let tables = vec!["_sqlx_migrations".to_owned()];
+        return Err(OpenError::OtherApplication(tables));
+    }
+    let odd = |whose, version, mend| OpenError::OtherSchema { whose, found: version, known, mend };
+    if let Some(half) = applied.iter().find(|applied| !applied.whole) {
+        let mend = "its last migration did not finish: restore a backup of before";
+        return Err(odd("a half-updated", half.version, mend));
+    }
+    if found > known {
+        let mend = "use that version, or restore a backup of before it was installed";
+        return Err(odd("a newer", found, mend));
+    }
+    if let Some(changed) = applied.iter().find(|applied| !ours(applied)) {
+        let mend = "that migration is another one here: use the version that made the database";
+        return Err(odd("another", changed.version, mend));
+    }
+    let versions: BTreeSet<i64> = applied.iter().map(|applied| applied.version).collect();
+    let complete = migrator.iter().all(|migration| versions.contains(&migration.version));
+    Ok(if complete { Schema::Complete } else { Schema::Older(found) })
+}
+
+/// How far the schema of an open database is; there may be no table of migrations.
+pub(super) async fn schema_of(pool: &AnyPool) -> Result<Schema, OpenError> {
+    let rows = match sqlx::query(APPLIED).fetch_all(pool).await {
+        Ok(rows) => rows,
+        Err(sqlx::Error::Database(cause)) if is_no_such_table(&*cause) => return Ok(Schema::None),
+        Err(cause) => return Err(cause.into()),
+    };
+    let read = |row: &sqlx::any::AnyRow| -> Result<Applied, sqlx::Error> {
+        let whole: i64 = row.try_get("whole")?;
+        let (version, checksum) = (row.try_get("version")?, row.try_get("checksum")?);
+        Ok(Applied { version, whole: whole != 0, checksum })
+    };
+    compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn is_no_such_table(cause: &dyn sqlx::error::DatabaseError) -> bool {
+    cause.code().as_deref() == Some("42P01") || cause.message().contains("no such table")
+}
+
+/// Refuses an SQLite file with a schema that is not ours to change, or with tables of another application.
+pub(super) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
+    if schema_of(pool).await? != Schema::None {
+        return Ok(());
+    }
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> '_sqlx_migrations'
+         ORDER BY name LIMIT 20",
+    )
+    .fetch_all(pool)
+    .await?;
+    if tables.is_empty() { Ok(()) } else { Err(OpenError::OtherApplication(tables)) }
+}
+
+/// Brings PostgreSQL's schema up to date, however long others are in the way.
+pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let mut connection = options.connect().await?;
+    super::pooling::refuse_transaction_pooling(&mut connection, options).await?;
+    refuse_other_encoding(&mut connection).await?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await?;
+    let schema = if exists {
+        let rows = sqlx::query(APPLIED).fetch_all(&mut connection).await?;
+        let read = |row: &PgRow| -> Result<Applied, sqlx::Error> {
+            let whole: i64 = row.try_get("whole")?;
+            let (version, checksum) = (row.try_get("version")?, row.try_get("checksum")?);
+            Ok(Applied { version, whole: whole != 0, checksum })
+        };
+        compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?)?
+    } else {
+        Schema::None
+    };
+    if schema == Schema::None {
+        refuse_tables_of_others(&mut connection).await?;
+    }
+    // A role that may not create tables is enough for a schema that is complete.
+    if schema != Schema::Complete {
+        super::session_settings::migrate(&mut connection).await?;
+        connection.execute(sqlx::raw_sql(LOCK)).await?;
+        run_patiently(&mut connection, options, &migrations()).await?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// Applies what is missing; tries again while somebody else has what it needs.
+async fn run_patiently(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    let pid: i32 =
+        sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection).await?;
+    let mut waits = Waits::default();
+    loop {
+        let ended = {
+            let run = migrator.run(&mut *connection);
+            tokio::select! {
+                ended = run => ended,
+                never = watch(pid, options, &mut waits) => match never {},
+            }
+        };
+        match ended {
+            Ok(()) => return Ok(()),
+            Err(cause) if is_lock_timeout(&cause) => sleep(PAUSE).await,
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+}
+
+fn is_lock_timeout(cause: &MigrateError) -> bool {
+    let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = cause else {
+        return false;
+    };
+    super::errors::is_lock_timeout(cause)
+}
+
+/// What the log has heard of.
+#[derive(Default)]
+struct Waits {
+    told: BTreeSet<i64>,
+    told_at: Option<Instant>,
+}
+
+/// Tells the log which sessions this one waits for, for as long as it is let.
+async fn watch(
+    pid: i32,
+    options: &PgConnectOptions,
+    waits: &mut Waits,
+) -> std::convert::Infallible {
+    let mut beside: Option<PgConnection> = None;
+    loop {
+        sleep(SILENT).await;
+        if beside.is_none() {
+            beside = options.connect().await.ok();
+        }
+        let Some(connection) = &mut beside else { continue };
+        let waited_for = sqlx::query(WAITED_FOR).bind(pid).fetch_all(&mut *connection).await;
+        let Ok(rows) = waited_for else {
+            beside = None;
+            continue;
+        };
+        if waits.told_at.is_some_and(|at| at.elapsed() >= REPEATED) {
+            waits.told.clear();
+        }
+        for row in &rows {
+            let session = row.try_get::<i64, _>("pid").unwrap_or_default();
+            if waits.told.insert(session) {
+                waits.told_at = Some(Instant::now());
+                let text = |name: &str| row.try_get::<String, _>(name).unwrap_or_default();
+                let lock = match text("lock").as_str() {
+                    "advisory" => {
+                        "the lock of another start that brings the schema up to date".to_owned()
+                    }
+                    table => table.to_owned(),
+                };
+                tracing::warn!(
+                    pid = session,
+                    application = text("application"),
+                    state = text("state"),
+                    query = text("query"),
+                    lock,
+                    "bringing the database schema up to date waits for another session of PostgreSQL"
+                );
+            }
+        }
+    }
+}
+
+/// Texts are UTF-8 here; another encoding refuses some of them, or cuts them.
+async fn refuse_other_encoding(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(connection).await?;
+    if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding(encoding)) }
+}
+
+/// Our tables are not made among those of another application, which may have some of the same names.
+async fn refuse_tables_of_others(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class
+         WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+         ORDER BY relname",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let ours: Vec<String> =
+        tables.into_iter().filter(|table| super::rights::is_ours(table)).collect();
+    if ours.is_empty() { Ok(()) } else { Err(OpenError::OtherApplication(ours)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Applied> {
+        let applied = |migration: &sqlx::migrate::Migration| Applied {
+            version: migration.version,
+            whole: true,
+            checksum: migration.checksum.to_vec(),
+        };
+        migrations().iter().map(applied).collect()
+    }
+
+    #[test]
+    fn a_schema_is_complete_older_or_refused_with_what_to_do() {
+        let said = |applied: &[Applied]| compare(applied).unwrap_err().to_string();
+        assert_eq!(compare(&[]).unwrap(), Schema::None);
+        assert_eq!(compare(&all()).unwrap(), Schema::Complete);
+        assert_eq!(compare(&all()[..3]).unwrap(), Schema::Older(3));
+        let mut without = all();
+        without.remove(2);
+        assert!(matches!(compare(&without).unwrap(), Schema::Older(_)));
+
+        let mut newer = all();
+        newer.push(Applied { version: 9_999, whole: true, checksum: vec![1] });
+        assert!(
+            said(&newer).contains("the schema of a newer Portcullis (9999"),
+            "{}",
+            said(&newer)
+        );
+        let mut changed = all();
+        changed[4].checksum = vec![1];
+        assert!(said(&changed).contains("that migration is another one here"));
+        let mut half = all();
+        half[4].whole = false;
+        assert!(said(&half).contains("did not finish"));
+        let others = [Applied { version: 1, whole: true, checksum: vec![1] }];
+        assert!(said(&others).contains("another application"));
+    }
+}

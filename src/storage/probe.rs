@@ -1,0 +1,89 @@
+//! Whether PostgreSQL serves, for `/ready`: read as the gateway and the token endpoint read.
+//!
+//! It has a connection of its own, so that it does not wait behind callers: a replica all of whose connections are
+//! in use is busy, and taking it away would give the others more to do.
+
+use tokio::time::timeout;
+
+use super::readiness::{PATIENCE, ROW};
+use super::{Ready, Room, Storage, StorageError, errors, rights};
+use crate::clock::Timestamp;
+
+/// One look into every table that a request needs, by its key: a lock on the whole table is seen, and so is a table
+/// that is gone.
+const READ: &str = "SELECT (SELECT COUNT(*) FROM grants WHERE id = $1)
+    + (SELECT COUNT(*) FROM upstream_sessions WHERE id = $1)
+    + (SELECT COUNT(*) FROM clients WHERE id = $1)
+    + (SELECT COUNT(*) FROM client_standings WHERE client_id = $1)
+    + (SELECT COUNT(*) FROM people WHERE subject = $1)
+    + (SELECT COUNT(*) FROM refresh_tokens WHERE id = $1)
+    + (SELECT COUNT(*) FROM authorization_codes WHERE id = $1)
+    + (SELECT COUNT(*) FROM audit_events WHERE id = $1)
+    + (SELECT COUNT(*) FROM counters WHERE name = $1) AS found";
+
+/// What the probe came to.
+enum Probed {
+    /// There was no connection for it, and others are at work.
+    Busy,
+    Rights(Vec<String>),
+    CannotRead(StorageError),
+    CannotWrite(StorageError),
+    Serves,
+}
+
+impl Storage {
+    pub(super) async fn probe_postgres(&self, now: Timestamp) -> Ready {
+        match timeout(PATIENCE, self.probe_all(now)).await {
+            Ok(Probed::Serves | Probed::Busy) => Ready::Yes(Room::Enough),
+            Ok(Probed::Rights(missing)) => {
+                let missing = missing.join(", ");
+                tracing::error!(missing, "the role of the database lacks privileges");
+                Ready::RightsMissing
+            }
+            Ok(Probed::CannotRead(cause)) => {
+                tracing::debug!(%cause, "the database cannot be read");
+                Ready::Unavailable
+            }
+            Ok(Probed::CannotWrite(cause)) => {
+                tracing::debug!(%cause, "the database cannot be written");
+                Ready::ReadOnly
+            }
+            Err(_) if self.goes_on_with_fewer() => Ready::Yes(Room::Enough),
+            Err(_) => Ready::Unavailable,
+        }
+    }
+
+    async fn probe_all(&self, now: Timestamp) -> Probed {
+        let mut connection = match self.connection(self.probe(), PATIENCE).await {
+            Ok(connection) => connection,
+            Err(StorageError::NoConnection(_)) => return Probed::Busy,
+            Err(cause) => return Probed::CannotRead(cause),
+        };
+        let read = sqlx::query(READ).bind("-").fetch_one(&mut *connection).await;
+        match read {
+            Err(cause) if !errors::is_missing_right(&cause) => {
+                return Probed::CannotRead(cause.into());
+            }
+            _ => {}
+        }
+        match rights::missing(&mut connection).await {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => return Probed::Rights(missing),
+            Err(cause) => return Probed::CannotRead(cause.into()),
+        }
+        let written = sqlx::query(
+            "INSERT INTO installation (name, value) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET value = $2",
+        )
+        .bind(ROW)
+        .bind(now.unix().to_string())
+        .execute(&mut *connection)
+        .await;
+        match written {
+            Ok(_) => Probed::Serves,
+            // Somebody holds this one row or table, which no request needs.
+            Err(cause) if errors::is_lock_timeout(&cause) => Probed::Serves,
+            Err(cause) => Probed::CannotWrite(cause.into()),
+        }
+    }
+}
