@@ -26,7 +26,7 @@ use axum::routing::{get, post};
 pub(crate) use clients::trustable;
 
 use crate::app::App;
-use crate::web::pages::Message;
+use crate::web::pages::{self, Message};
 use crate::web::people::message;
 use crate::web::speculative;
 
@@ -54,6 +54,7 @@ pub fn routes() -> Router<App> {
         .route("/audit/export", get(export::get))
         .route("/metrics", get(metrics::get))
         .fallback(not_found)
+        .layer(middleware::map_response(pages::isolate_window))
 }
 
 /// The address of a page with a query, to be completed.

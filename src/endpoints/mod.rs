@@ -27,7 +27,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::app::App;
 use crate::config::paths;
 use crate::web::cors;
-use crate::web::pages::Message;
+use crate::web::pages::{self, Message};
 use crate::web::people::{self, PageError};
 use crate::web::speculative;
 
@@ -73,6 +73,12 @@ fn people_routes() -> Router<App> {
         .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
         .route(paths::CALLBACK, once(get(callback::get)))
         .route(paths::WAITING, once(get(waiting::get)))
+        .merge(account_routes())
+}
+
+/// What somebody has connected.
+fn account_routes() -> Router<App> {
+    Router::new()
         .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGN_IN, post(account::sign_in).fallback(method_not_allowed))
         .route(paths::ACCOUNT_SIGNED_IN, once(get(account::signed_in)))
@@ -83,6 +89,7 @@ fn people_routes() -> Router<App> {
             paths::ACCOUNT_SIGN_OUT_EVERYWHERE,
             post(account::sign_out_everywhere).fallback(method_not_allowed),
         )
+        .layer(middleware::map_response(pages::isolate_window))
 }
 
 /// A step that can be taken once: guesses of browsers, and programs that look at links, do not take it.

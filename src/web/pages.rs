@@ -332,6 +332,15 @@ fn content_security_policy(style: Style, html: &str) -> HeaderValue {
         .clone()
 }
 
+/// Cuts the ties between our pages and the window that opened them, on the pages that show and change what somebody
+/// has. The pages of the authorization flow keep them: clients that open one in a popup learn from the window when
+/// it is over, and `same-origin` would make them wait for ever.
+pub async fn isolate_window(mut response: Response) -> Response {
+    let policy = HeaderName::from_static("cross-origin-opener-policy");
+    response.headers_mut().insert(policy, HeaderValue::from_static("same-origin"));
+    response
+}
+
 /// The answer with a page: every header that a page must have.
 pub fn respond(
     status: StatusCode,
@@ -348,17 +357,13 @@ pub fn respond(
     };
     // `same-origin` and not `no-referrer`, which would make the browser send `Origin: null` with
     // the form, and the form would be refused.
-    let headers: [(HeaderName, HeaderValue); 10] = [
+    let headers: [(HeaderName, HeaderValue); 9] = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_SECURITY_POLICY, content_security_policy(style, &html)),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            HeaderValue::from_static("same-origin"),
-        ),
         (
             HeaderName::from_static("permissions-policy"),
             HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),

@@ -53,9 +53,9 @@ test("a person connects a program on this computer, and it calls a tool", async 
   assert.deepEqual(page.complaints, []);
 });
 
-// A client comes back for more than it has: what is new is marked, and where the rules forbid it the person reads so.
-for (const [person, title] of [["alice", null], ["bob", "You are not allowed more than before"]]) {
-  test(`${person}'s client steps up`, async () => {
+// A client comes back for more than it has, and what is new is marked; where the rules forbid it, the tool says so.
+for (const [person, isAllowed] of [["alice", true], ["bob", false]]) {
+  test(`${person}'s client ${isAllowed ? "steps up" : "hears from the tool that it may not"}`, async () => {
     const page = await newPage();
     // A client of its own: what other tests have approved is not marked.
     const app = await register(demo, { client_name: `${person}'s`, redirect_uris: [callback.redirectUri] });
@@ -78,21 +78,22 @@ for (const [person, title] of [["alice", null], ["bob", "You are not allowed mor
       body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "purge-todos", arguments: {} } }),
     });
     const refused = await purge(tokens.access_token);
+    if (!isAllowed) {
+      const { result } = await refused.json();
+      assert.equal(result.isError, true);
+      assert.match(result.content[0].text, /not allowed to use purge-todos.*delete:todos.*administrator/);
+      assert.deepEqual(page.complaints, []);
+      await page.context().close();
+      return;
+    }
     assert.equal(refused.status, 403);
     const scope = / scope="([^"]*)"/.exec(refused.headers.get("www-authenticate"))[1];
     assert.equal(scope, "create:todos delete:todos");
 
     const second = await connect(scope);
     assert.deepEqual(second.marks, ["New", "Approved before"]);
-    if (title) {
-      await page.getByRole("heading", { name: title }).waitFor();
-      await picture(page, "step-up-refused");
-      await page.locator("a.button").click();
-      assert.equal((await callback.next()).get("error"), "access_denied");
-    } else {
-      const wider = await redeem(demo, app, callback.redirectUri, (await callback.next()).get("code"), second.verifier);
-      assert.equal((await purge(wider.access_token)).status, 200);
-    }
+    const wider = await redeem(demo, app, callback.redirectUri, (await callback.next()).get("code"), second.verifier);
+    assert.equal((await purge(wider.access_token)).status, 200);
     assert.deepEqual(page.complaints, []);
     await page.context().close();
   });
@@ -133,22 +134,42 @@ for (const redirectUri of ["cursor://anysphere.cursor-mcp/oauth/callback", "http
   });
 }
 
-test("approve cannot be pressed before a person can have read anything", async () => {
+for (const reducedMotion of ["no-preference", "reduce"]) test(`approve cannot be pressed before a person can have read anything (${reducedMotion})`, async () => {
   const page = await newPage();
+  await page.emulateMedia({ reducedMotion });
   await page.goto(authorization(demo, client, callback.redirectUri).url, { waitUntil: "commit" });
   const button = page.locator("button[value=approve]");
   const hidden = await button.evaluate((element) => {
     const animation = element.getAnimations()[0];
     animation.pause();
-    animation.currentTime = 300;
+    animation.currentTime = 699;
     return getComputedStyle(element).visibility;
   });
   assert.equal(hidden, "hidden");
   const shown = await button.evaluate((element) => {
-    element.getAnimations()[0].currentTime = 600;
+    element.getAnimations()[0].currentTime = 700;
     return getComputedStyle(element).visibility;
   });
   assert.equal(shown, "visible");
+});
+
+// A page asks for a double click and opens the consent page below the pointer with the first of the two; its Enter is
+// held down. Neither approves.
+test("a double click and a held key that began elsewhere approve nothing", async () => {
+  const page = await newPage();
+  const { url } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  const box = await page.locator("button[value=approve]").boundingBox();
+  const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+  await page.goto("about:blank");
+  await page.evaluate((to) => addEventListener("mousedown", () => { location = to; }, { once: true }), url);
+  await page.mouse.click(x, y);
+  await page.waitForURL(`${demo.url}/authorize**`, { waitUntil: "commit" });
+  await page.mouse.click(x, y, { clickCount: 2 });
+  await page.keyboard.down("Enter");
+  await page.keyboard.up("Enter");
+  assert.equal(new URL(page.url()).pathname, "/authorize");
+  await page.context().close();
 });
 
 test("by keyboard alone, deny comes first", async () => {

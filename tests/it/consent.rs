@@ -57,6 +57,31 @@ async fn xs_01_what_a_client_calls_itself_is_text_and_nothing_else() {
     assert_eq!(page.header("cache-control"), Some("no-store"));
 }
 
+/// A client that signs somebody in in a popup learns from its window when that is over (`use-mcp`,
+/// `oidc-client-ts`): the pages of the flow do not cut that tie. Those of the account and of administrators do.
+#[tokio::test]
+async fn pages_of_the_flow_keep_their_opener_and_all_others_do_not() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let (consent, form) = client.ask(&[]).await;
+    let denied = client.decide(&form, "deny").await;
+    let broken = app.http.get(&app.at("/authorize?client_id=x")).await;
+    let callback = app.http.get(&app.at("/auth/callback?state=x&code=y")).await;
+    for (what, page) in
+        [("consent", &consent), ("deny", &denied), ("refusal", &broken), ("callback", &callback)]
+    {
+        assert_eq!(page.header("cross-origin-opener-policy"), None, "{what}");
+    }
+    for path in ["/account", "/account/confirm", "/account/signed-in", "/account/sign-in"] {
+        let page = app.http.get(&app.at(path)).await;
+        assert_eq!(page.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
+    }
+    for path in ["/", "/clients", "/signed-in", "/nothing"] {
+        let page = app.http.get(&format!("{}{path}", app.admin_url)).await;
+        assert_eq!(page.header("cross-origin-opener-policy"), Some("same-origin"), "{path}");
+    }
+}
+
 /// M1: consent before anything of the identity provider, even with a live session there.
 #[tokio::test]
 async fn cd_01_a_new_client_never_reaches_the_identity_provider_without_consent() {
