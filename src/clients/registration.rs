@@ -130,7 +130,9 @@ impl Clients {
             Registered::Known(known) => (known, false),
             Registered::Full => return Ok(None),
         };
-        Ok(Some(Registration { client: from_stored(&stored)?, secret, token, is_new }))
+        // A known client has the ports of whoever registered it first; the answer has those that were sent.
+        let client = Client { metadata, ..from_stored(&stored)? };
+        Ok(Some(Registration { client, secret, token, is_new }))
     }
 
     /// Whether a full registry has room again, because some client that nobody has used is old enough to

@@ -205,6 +205,8 @@ pub struct ResourceConfig {
     pub tools: BTreeMap<String, ScopeSet>,
     /// Whether lists of tools leave out what the caller may not call.
     pub hide_forbidden_tools: bool,
+    /// What a client hears that calls a tool which the rules do not allow its person.
+    pub on_denied_tool: OnDeniedTool,
     /// Headers of clients that pass to the server behind, beside those of MCP.
     pub forward_headers: Vec<HeaderName>,
     /// How the server behind speaks.
@@ -227,6 +229,17 @@ impl ResourceConfig {
             && self.tools == other.tools
             && self.hide_forbidden_tools == other.hide_forbidden_tools
     }
+}
+
+/// What a client hears that calls a tool which the rules do not allow its person. Where they allow it and the token
+/// alone lacks the scope, the answer is a challenge in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDeniedTool {
+    /// A result of the tool that says so, with `isError`: the person reads it, and is not sent to sign in again.
+    #[default]
+    Result,
+    /// A challenge with `insufficient_scope`, as for every other missing scope.
+    Challenge,
 }
 
 /// How an MCP server behind the gateway speaks.

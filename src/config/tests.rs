@@ -332,6 +332,25 @@ fn gw_07_scopes_imply_declared_scopes_and_never_themselves() {
     }
 }
 
+/// Claude Code refreshes a token that is good for five minutes or less before every request.
+#[test]
+fn short_access_tokens_are_warned_about_and_may_be_refreshed_as_often_as_they_make_necessary() {
+    for (access, is_warned, most) in [
+        ("1m", true, 120),
+        ("3m", true, 40),
+        ("5m", true, 40),
+        ("359s", true, 40),
+        ("6m", false, 20),
+        ("10m", false, 20),
+    ] {
+        let loaded = load_with(&format!("{OK}\n[tokens]\naccess = \"{access}\"\n"), &[]).unwrap();
+        let warned = loaded.warnings.iter().any(|warning| warning.contains("tokens.access"));
+        assert_eq!(warned, is_warned, "{access}: {:?}", loaded.warnings);
+        assert_eq!(loaded.config.limits.rates.refreshes_per_minute.get(), most, "{access}");
+        assert!(loaded.show().contains("refreshes_per_minute"), "{}", loaded.show());
+    }
+}
+
 #[test]
 fn what_only_the_gateway_does_needs_a_target() {
     let forwarded = "forward_headers = [\"x-tenant-id\"]";

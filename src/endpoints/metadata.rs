@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::{Config, ResourceConfig};
 use crate::oauth::client::keys::SigningAlg;
+use crate::oauth::scope::ScopeSet;
 
 /// The documents stay fresh this long.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -39,6 +40,8 @@ pub(super) fn routes(app: &App) -> Router<App> {
             .route(&format!("/.well-known/oauth-protected-resource{path}/"), serve(&metadata))
             .route(&format!("{path}/.well-known/oauth-protected-resource"), serve(&metadata))
             .route(&format!("/.well-known/oauth-authorization-server{path}"), serve(&server))
+            // RFC 8414 puts the path behind; some clients put it in front, as OpenID Connect does.
+            .route(&format!("{path}/.well-known/oauth-authorization-server"), serve(&server))
             .route(&format!("/.well-known/openid-configuration{path}"), serve(&openid))
             .route(&format!("{path}/.well-known/openid-configuration"), serve(&openid));
     }
@@ -148,11 +151,16 @@ fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static
 }
 
 /// The same document for clients that only know OpenID Connect Discovery, with the members that it
-/// requires. No `openid` scope and no userinfo: no ID tokens are issued.
+/// requires: RS256 is one of them (OpenID Connect Discovery §3), and validators refuse a document without it. No
+/// `openid` scope and no userinfo: no ID tokens are issued, in whatever algorithm.
 fn openid_configuration(config: &Config) -> Value {
     let mut document = server_metadata(config);
     document["subject_types_supported"] = json!(["public"]);
-    document["id_token_signing_alg_values_supported"] = json!(algs(config.resources.iter()));
+    let mut algs = algs(config.resources.iter());
+    if !algs.contains(&"RS256") {
+        algs.push("RS256");
+    }
+    document["id_token_signing_alg_values_supported"] = json!(algs);
     document
 }
 
@@ -166,6 +174,13 @@ fn scopes_supported(config: &Config) -> Vec<String> {
     }
     scopes.push("offline_access".to_owned());
     scopes
+}
+
+/// Every scope of every resource, as one text and in the order of the resources' metadata: what each client may ask
+/// for.
+pub(super) fn every_scope(config: &Config) -> String {
+    let declared = config.resources.iter().map(|resource| &resource.policy.declared);
+    declared.fold(ScopeSet::default(), |all, declared| all.union(declared)).to_string()
 }
 
 /// RFC 9728 §2.

@@ -7,6 +7,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::metadata::every_scope;
 use crate::app::App;
 use crate::oauth::client::{
     Client, ClientMetadata, ManagementRefused, RegistrationLimits, RegistrationRefused,
@@ -56,7 +57,9 @@ pub(super) async fn post(
         let limit = format!("`limits.clients` = {}", app.config().limits.clients);
         return Err(ApiError::Quota { retry_after: QUOTA_RETRY, limit });
     };
-    let mut answer = registration.client.registration_response(registration.secret.as_deref());
+    let mut answer = registration
+        .client
+        .registration_response(registration.secret.as_deref(), &every_scope(app.config()));
     if let Some(token) = &registration.token {
         add_management(&app, &mut answer, &registration.client, token);
     }
@@ -124,7 +127,7 @@ async fn managed(
 }
 
 fn present(app: &App, client: &Client, token: &Secret<RegistrationToken>) -> Response {
-    let mut answer = client.registration_response(None);
+    let mut answer = client.registration_response(None, &every_scope(app.config()));
     add_management(app, &mut answer, client, token);
     error::json(StatusCode::OK, &answer)
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{Extensions, HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::app::App;
 use crate::oauth::grant::TokenRefused;
@@ -13,7 +13,7 @@ use crate::telemetry::audit::Actor;
 use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::client_auth::authenticate_client;
-use crate::web::error::ApiError;
+use crate::web::error::{self, ApiError};
 use crate::web::params::Params;
 
 pub(super) async fn post(
@@ -37,7 +37,8 @@ pub(super) async fn post(
         app.storage().revoke_grant(&grant_id, "revoked by the client", app.now(), event).await?;
     }
     // Unknown, expired or revoked before: the client has what it wanted (§2.2).
-    Ok((StatusCode::OK, [(axum::http::header::CACHE_CONTROL, "no-store")]).into_response())
+    // RFC 7009 ignores the body; some clients read every answer as JSON.
+    Ok(error::json(StatusCode::OK, &serde_json::json!({})))
 }
 
 /// Grant and client of a token of ours, whether or not it is still good.

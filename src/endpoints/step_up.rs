@@ -111,7 +111,12 @@ pub(super) async fn in_vain(
     let client_id = &request.client_id;
     let step_ups = app
         .storage()
-        .take_step_ups(subject, client_id, &resource.id, app.now())
+        .take_step_ups(
+            (subject, client_id, &resource.id),
+            &request.scopes,
+            request.scopes == resource.policy.default_scopes,
+            app.now(),
+        )
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let hierarchy = &resource.policy.hierarchy;

@@ -15,7 +15,7 @@ use super::authenticate::Caller;
 use super::challenge::Refused;
 use super::messages::{called_tool, may_become_a_task, method};
 use super::spelling::folded;
-use super::{mcp_headers, messages, strict_json, tasks};
+use super::{denied_tool, mcp_headers, messages, strict_json, tasks};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
@@ -110,6 +110,9 @@ pub(super) async fn authorize(
     let of_tasks = tasks::needed(app, resource, caller, messages).await?;
     let all = needed.union(&of_tasks);
     if !all.is_subset(&caller.may) {
+        if let Some(result) = denied_tool::result(app, resource, caller, &message, &all) {
+            return Err(Refused::DeniedTool(result));
+        }
         let ask = step_up(app, resource, caller, &all).await;
         return Err(Refused::InsufficientScope { ask, needed: all });
     }
@@ -146,13 +149,14 @@ pub(super) async fn step_up(
             .grant(&caller.grant.id)
             .with("needed", needed.to_string()),
     );
-    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, needed, app.now()).await
+    let held = caller.scopes.intersection(&resource.policy.declared);
+    let asked = held.union(needed);
+    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, needed, &asked, app.now()).await
         && let Some(left_out) = NOT_REMEMBERED.due()
     {
         tracing::warn!(%cause, left_out, "a step-up could not be remembered");
     }
-    let held = caller.scopes.intersection(&resource.policy.declared);
-    held.union(needed)
+    asked
 }
 
 /// The MCP server must read the bytes as we do: UTF-8 JSON, not packed. What it is told about them is

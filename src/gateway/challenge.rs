@@ -33,6 +33,8 @@ pub(super) enum Refused {
         /// is told must not lose anything.
         ask: ScopeSet,
     },
+    /// The rules do not allow the tool: the result that says so.
+    DeniedTool(Value),
     /// A web page of an origin that is not listed.
     Origin,
     /// Not GET, POST or DELETE.
@@ -101,6 +103,7 @@ impl Refused {
                 "The access token is invalid, expired, revoked or for another MCP server",
             ),
             Self::InsufficientScope { needed, ask } => challenge.insufficient(&needed, &ask),
+            Self::DeniedTool(result) => error::json(StatusCode::OK, &result),
             Self::MalformedAuthorization => {
                 let description = "The Authorization header is malformed";
                 let mut response = plain(StatusCode::BAD_REQUEST, "invalid_request", description);

@@ -9,6 +9,7 @@ mod authenticate;
 mod authorize;
 mod cache_control;
 mod challenge;
+mod denied_tool;
 mod event_ids;
 mod events;
 mod exchange;

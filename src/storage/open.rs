@@ -359,6 +359,11 @@ pub(super) fn migrations() -> Migrator {
         ),
         migration(24, "used once", include_str!("../../migrations/0024_used_once.sql")),
         migration(25, "replicas", include_str!("../../migrations/0025_replicas.sql")),
+        migration(
+            29,
+            "step ups by request",
+            include_str!("../../migrations/0029_step_ups_by_request.sql"),
+        ),
     ])
 }
 

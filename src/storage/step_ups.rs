@@ -8,6 +8,9 @@ use crate::oauth::scope::ScopeSet;
 
 /// A client that comes back for a scope does so by then.
 const REMEMBERED: Duration = Duration::from_mins(15);
+/// A request that could as well be that of an installation which begins anew counts for this long: most clients come
+/// back at once.
+const REMEMBERED_OF_A_FIRST_REQUEST: Duration = Duration::from_mins(2);
 /// The same refusal is written down again only after this: a client that insists costs reads.
 const AGAIN: Duration = Duration::from_mins(1);
 
@@ -15,11 +18,13 @@ const AGAIN: Duration = Duration::from_mins(1);
 const OF_A_GRANT: i64 = 32;
 
 impl Storage {
-    /// Remembers that a call under this grant was refused for want of `needed`.
+    /// Remembers that a call under this grant was refused for want of `needed`, and that the challenge said to ask
+    /// for `asked`.
     pub async fn ask_step_up(
         &self,
         grant_id: &str,
         needed: &ScopeSet,
+        asked: &ScopeSet,
         now: Timestamp,
     ) -> Result<(), StorageError> {
         let lately = sqlx::query(
@@ -37,31 +42,35 @@ impl Storage {
             .execute(&mut *step)
             .await?;
         sqlx::query(
-            "INSERT INTO step_ups (grant_id, needed, refused_at) SELECT $1, $2, $3
+            "INSERT INTO step_ups (grant_id, needed, refused_at, asked) SELECT $1, $2, $3, $5
              WHERE (SELECT COUNT(*) FROM step_ups WHERE grant_id = $1) < $4
-             ON CONFLICT (grant_id, needed) DO UPDATE SET refused_at = $3",
+             ON CONFLICT (grant_id, needed) DO UPDATE SET refused_at = $3, asked = $5",
         )
         .bind(grant_id)
         .bind(needed.to_string())
         .bind(now.unix())
         .bind(OF_A_GRANT)
+        .bind(asked.to_string())
         .execute(&mut *step)
         .await?;
         step.commit().await
     }
 
-    /// What calls under live grants of this person and client were lately refused for want of, call by
-    /// call; forgotten by being answered.
+    /// What calls under live grants of this person and client were lately refused for want of, call by call, where
+    /// the challenge said to ask for exactly `asked`, or that is what was needed; forgotten by being answered. One client id stands for many
+    /// installations: a request for other scopes comes from one that met no challenge. `is_first`: it asks for what a
+    /// client asks for that has nothing yet.
     pub async fn take_step_ups(
         &self,
-        subject: &str,
-        client_id: &str,
-        resource: &str,
+        (subject, client_id, resource): (&str, &str, &str),
+        asked: &ScopeSet,
+        is_first: bool,
         now: Timestamp,
     ) -> Result<Vec<ScopeSet>, StorageError> {
+        let remembered = if is_first { REMEMBERED_OF_A_FIRST_REQUEST } else { REMEMBERED };
         let mut step = self.begin().await?;
         let rows = sqlx::query(
-            "DELETE FROM step_ups WHERE refused_at > $5 AND grant_id IN
+            "DELETE FROM step_ups WHERE refused_at > $5 AND (asked = $6 OR needed = $6) AND grant_id IN
                  (SELECT id FROM grants WHERE subject = $1 AND client_id = $2 AND resource = $3
                   AND revoked_at IS NULL AND expires_at > $4)
              RETURNING needed",
@@ -70,7 +79,8 @@ impl Storage {
         .bind(client_id)
         .bind(resource)
         .bind(now.unix())
-        .bind(now.minus(REMEMBERED).unix())
+        .bind(now.minus(remembered).unix())
+        .bind(asked.to_string())
         .fetch_all(&mut *step)
         .await?;
         step.commit().await?;

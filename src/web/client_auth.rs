@@ -38,7 +38,7 @@ pub async fn authenticate_client(
     from: Option<IpAddr>,
 ) -> Result<Client, ApiError> {
     let presented = Presented::read(headers, params)?;
-    let refused = || ApiError::Client { basic: presented.basic };
+    let refused = || ApiError::Client { basic: presented.basic, reason: None };
     let found = match app.clients().find(&presented.client_id, from).await? {
         Some(found) => Some(found),
         // A client that percent-encodes its id, and one that does not, both mean the same id.
@@ -77,7 +77,12 @@ async fn signed_by(
 ) -> Result<Client, ApiError> {
     let refused = |reason: &dyn std::fmt::Display| {
         tell_refused(Some(&client.id), &reason.to_string());
-        ApiError::Client { basic: presented.basic }
+        ApiError::Client { basic: presented.basic, reason: None }
+    };
+    let proven_and_refused = |reason: &dyn std::fmt::Display| {
+        let reason = reason.to_string();
+        tell_refused(Some(&client.id), &reason);
+        ApiError::Client { basic: presented.basic, reason: Some(reason) }
     };
     let Shown::Assertion(assertion) = &presented.proof else {
         return Err(refused(&"it must prove itself with a signature"));
@@ -97,9 +102,9 @@ async fn signed_by(
         issuer: app.issuer(),
         token_endpoint: accepted.then_some(token_endpoint.as_str()),
     };
-    let proof = assertion
-        .prove(&client.id, &keys, &audience, app.now())
-        .map_err(|reason| refused(&reason))?;
+    let proof = assertion.prove(&client.id, &keys, &audience, app.now()).map_err(|reason| {
+        if reason.is_after_the_signature() { proven_and_refused(&reason) } else { refused(&reason) }
+    })?;
     if proof.old_audience
         && let Some(left_out) = OLD_AUDIENCE.due()
     {
@@ -111,7 +116,7 @@ async fn signed_by(
     }
     if app.storage().use_proof(&proof, &client.id, app.now()).await? == ProofUse::Replayed {
         app.record(app.event("client_assertion_replayed", Actor::Client).client(&client.id)).await;
-        return Err(refused(&"the assertion was used before"));
+        return Err(proven_and_refused(&"the assertion was used before"));
     }
     Ok(client)
 }
@@ -157,7 +162,7 @@ impl Presented {
             .to_str()
             .ok()
             .and_then(basic_credentials)
-            .ok_or(ApiError::Client { basic: true })?;
+            .ok_or(ApiError::Client { basic: true, reason: None })?;
         if in_body.is_some_and(|in_body| in_body != client_id && in_body != decoded(&client_id)) {
             return Err(RequestRefused(
                 "client_id differs from the Authorization header".to_owned(),
@@ -178,7 +183,7 @@ impl Presented {
     ) -> Result<Self, ApiError> {
         let refused = |reason: &dyn std::fmt::Display| {
             tell_refused(None, &reason.to_string());
-            ApiError::Client { basic: false }
+            ApiError::Client { basic: false, reason: None }
         };
         if assertion_type != Some(ASSERTION_TYPE) {
             return Err(refused(&"client_assertion_type is missing or unknown"));

@@ -22,6 +22,9 @@ static CANNOT_SERVE: RarelyEach = RarelyEach::new();
 static REFUSED: RarelyEach = RarelyEach::new();
 static INTERNAL: RarelyEach = RarelyEach::new();
 
+/// What a client reads with `invalid_grant`, whatever the cause.
+const INVALID_GRANT: &str = "the authorization code or refresh token is invalid, expired, revoked or was issued to another client; sign in again";
+
 /// Why an endpoint for clients did not do what it was asked.
 #[derive(Debug)]
 pub enum ApiError {
@@ -31,6 +34,8 @@ pub enum ApiError {
     Client {
         /// Whether to answer with a `Basic` challenge.
         basic: bool,
+        /// What is wrong, for a client that has proven who it is.
+        reason: Option<String>,
     },
     /// A quota is reached.
     Quota {
@@ -96,7 +101,7 @@ impl From<FindError> for ApiError {
                 if let Some(left_out) = NO_CLIENT.due() {
                     tracing::info!(reason, left_out, "client refused");
                 }
-                Self::Client { basic: false }
+                Self::Client { basic: false, reason: None }
             }
             FindError::Later(reason) => {
                 if let Some(left_out) = NOT_READ.due() {
@@ -200,7 +205,7 @@ impl IntoResponse for ApiError {
                 }
                 let answer = match code {
                     // Every cause looks the same: nothing to learn from probing codes and tokens.
-                    ErrorCode::InvalidGrant => error(status(code), code, None),
+                    ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
                     _ => error(status(code), code, Some(&reason)),
                 };
                 if code == ErrorCode::TemporarilyUnavailable {
@@ -208,12 +213,12 @@ impl IntoResponse for ApiError {
                 }
                 answer
             }
-            Self::Client { basic } => {
-                let mut answer = error(
-                    StatusCode::UNAUTHORIZED,
-                    ErrorCode::InvalidClient,
-                    Some("the client is unknown or could not be authenticated"),
-                );
+            Self::Client { basic, reason } => {
+                let told = reason
+                    .as_deref()
+                    .unwrap_or("the client is unknown or could not be authenticated");
+                let code = ErrorCode::InvalidClient;
+                let mut answer = error(StatusCode::UNAUTHORIZED, code, Some(told));
                 if basic {
                     answer.headers_mut().insert(
                         header::WWW_AUTHENTICATE,
@@ -224,7 +229,7 @@ impl IntoResponse for ApiError {
             }
             Self::Quota { retry_after, limit } => {
                 let told = format!(
-                    "a limit of this server is reached ({limit}); try again later, or ask an administrator to raise it"
+                    "a limit of this server is reached ({limit}); try again in {retry_after} seconds, or ask an administrator to raise it"
                 );
                 let code = ErrorCode::TemporarilyUnavailable;
                 retry(error(StatusCode::TOO_MANY_REQUESTS, code, Some(&told)), retry_after)

@@ -48,7 +48,7 @@ pub fn authenticate_resource<'a>(
             let reason = "unknown resource or wrong secret";
             tracing::info!(reason, left_out, "introspection refused");
         }
-        ApiError::Client { basic: true }
+        ApiError::Client { basic: true, reason: None }
     })
 }
 

@@ -129,6 +129,14 @@ async def against_demo() -> None:
                 assert purged.structured_content["deleted"] == 2, purged
             print("ok demo: alice sees everybody's and purges")
 
+            # What bob may never do, the tool says; he is not sent to sign in again.
+            bob, memory = Person("bob"), Memory()
+            async with connect(mcp_url, bob, memory, "auto")[0] as client:
+                refused = await client.call_tool("purge-todos", {})
+                assert refused.is_error and "administrator" in refused.content[0].text, refused
+            assert bob.asked == 1, bob.asked
+            print("ok demo: bob reads that he may not purge:", refused.content[0].text)
+
             mallory, memory = Person("mallory"), Memory()
             try:
                 async with connect(mcp_url, mallory, memory, "auto")[0] as client:

@@ -101,6 +101,30 @@ async fn pkj_09_nothing_but_a_signature_of_its_own_key_for_us_will_do() {
         let assertion = signer.assertion(&app, &client.id, &change);
         assert_eq!(send(&client, &assertion).await, 401, "{change}");
     }
+    // Once the signature has verified the client reads what is wrong, and before it nothing.
+    for (change, told) in [
+        (json!({ "aud": app.at("/token") }), "aud must be our issuer"),
+        (json!({ "exp": app.now().unix() - 31 }), "exp is out of bounds"),
+        (json!({ "exp": app.now().unix() + 24 * 3600 }), "exp is out of bounds"),
+        (json!({ "nbf": app.now().unix() + 60 }), "nbf is out of bounds"),
+        (json!({ "iat": app.now().unix() - 2 * 3600 }), "iat is out of bounds"),
+    ] {
+        let assertion = signer.assertion(&app, &client.id, &change);
+        let mut form = REFRESH.to_vec();
+        form.extend([("client_assertion_type", ASSERTION_TYPE), ("client_assertion", &assertion)]);
+        let answer = client.token(&form).await;
+        let description = answer.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(description.starts_with(told), "{change}: {description}");
+        let forged = Signer::new("one").assertion(&app, &client.id, &change);
+        form.pop();
+        form.push(("client_assertion", &forged));
+        let answer = client.token(&form).await;
+        let description = answer.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(description.starts_with("the client is unknown or"), "{change}: {description}");
+    }
+    // Authlib writes an hour, and lets nobody choose.
+    let hour = json!({ "exp": app.now().unix() + 3600 });
+    assert_eq!(send(&client, &signer.assertion(&app, &client.id, &hour)).await, 400);
     let good = signer.assertion(&app, &client.id, &json!({}));
     let both = |more: &[(&'static str, &'static str)]| {
         let mut form = REFRESH.to_vec();
@@ -181,9 +205,9 @@ async fn st_04_an_assertion_of_before_a_restore_counts_as_used_after_it() {
     let mut used = Vec::new();
     for change in [
         json!({}),
-        json!({ "exp": now + 10 * 60 }),
+        json!({ "exp": now + 60 * 60 }),
         json!({ "iat": null }),
-        json!({ "iat": null, "exp": now + 10 * 60 }),
+        json!({ "iat": null, "exp": now + 60 * 60 }),
         json!({ "iat": now + 20 }), // its clock is ahead of ours
     ] {
         let assertion = signer.assertion(&app, &client.id, &change);

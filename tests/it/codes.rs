@@ -8,7 +8,7 @@ use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
 use crate::races::rounds;
 
-const INVALID_GRANT: &str = r#"{"error":"invalid_grant"}"#;
+const INVALID_GRANT: &str = r#"{"error":"invalid_grant","error_description":"the authorization code or refresh token is invalid, expired, revoked or was issued to another client; sign in again"}"#;
 
 #[track_caller]
 fn assert_invalid_grant(answer: &Answer) {

@@ -70,6 +70,8 @@ async fn meta_03_every_probed_location_answers_and_names_the_same_issuer() {
         "/.well-known/openid-configuration/one",
         "/one/.well-known/openid-configuration",
         "/.well-known/oauth-authorization-server/team/two",
+        "/one/.well-known/oauth-authorization-server",
+        "/team/two/.well-known/oauth-authorization-server",
     ] {
         let answer = app.http.get(&app.at(path)).await;
         assert_eq!(answer.assert_status(200).json()["issuer"], app.url, "{path}");
@@ -81,6 +83,10 @@ async fn meta_18_the_openid_document_is_complete_enough_for_strict_readers() {
     let app = TestApp::with(two()).await;
     let document = app.http.get(&app.at("/.well-known/openid-configuration")).await.json();
     assert_eq!(document["subject_types_supported"], json!(["public"]));
+    assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256", "RS256"]));
+    // OpenID Connect Discovery §3: RS256 is one of them, though nothing here is signed with it.
+    let app = TestApp::start().await;
+    let document = app.http.get(&app.at("/.well-known/openid-configuration")).await.json();
     assert_eq!(document["id_token_signing_alg_values_supported"], json!(["ES256", "RS256"]));
 }
 

@@ -33,7 +33,7 @@ async fn assert_told(app: &TestApp, headers: &[(&str, &str)], call: &Value, stat
 #[tokio::test]
 async fn a_refused_json_rpc_request_hears_of_it_in_json_rpc() {
     let backend = Backend::start().await;
-    let app = backend.behind("", PURGE).await;
+    let app = backend.behind("on_denied_tool = \"challenge\"", PURGE).await;
     let (_, tokens) = tokens(&app, "bob").await;
     let bearer = format!("Bearer {}", tokens.access_token);
     let authorized = ("authorization", bearer.as_str());

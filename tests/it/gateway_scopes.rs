@@ -18,6 +18,7 @@ path   = "/mcp"
 name   = "To-do list"
 target = "{{todo}}"
 scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos", "admin:todos" = "Manage the list" }}
+on_denied_tool = "challenge"
 {extra}
 
 [[resource.rule]]

@@ -83,6 +83,72 @@ async fn rg_01_identical_registrations_are_the_same_public_client_and_cost_one_r
     }
 }
 
+/// A program that listens on another port each time it runs is one client, for approval, quotas and lists (RFC 8252
+/// §7.3): `mcporter` registers at each login.
+#[tokio::test]
+async fn registrations_that_differ_in_loopback_ports_alone_are_one_client() {
+    let tables = "[limits]\nregistrations_at_once = 2\nregistrations_per_hour = 2".to_owned();
+    let top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
+    let app = TestApp::with(Setup { top, tables, ..Setup::default() }).await;
+    let register = async |uris: &[&str]| {
+        let metadata = json!({ "client_name": "mcporter", "redirect_uris": uris, "token_endpoint_auth_method": "none" });
+        let from = [("x-forwarded-for", "203.0.113.7")];
+        let answer = app.http.post_json(&app.at("/register"), &metadata, &from).await;
+        answer.assert_status(201);
+        assert_eq!(answer.json()["redirect_uris"], json!(uris), "as it was sent");
+        answer.json()["client_id"].as_str().unwrap().to_owned()
+    };
+    let first = register(&["http://127.0.0.1:51001/callback"]).await;
+    for port in 51002..51012 {
+        assert_eq!(register(&[&format!("http://127.0.0.1:{port}/callback")]).await, first);
+    }
+    assert_eq!(register(&["http://127.0.0.1/callback"]).await, first);
+    // Whoever comes later has the port that it listens on.
+    let client = McpClient::known_as(&app, &first, "http://127.0.0.1:51009/callback");
+    let back = client.authorize("bob", &[]).await;
+    assert!(back.location().starts_with("http://127.0.0.1:51009/callback?"), "{}", back.location());
+
+    // Everything else makes another client: path, host, scheme, number and order.
+    let other = register(&["http://localhost:51001/callback"]).await;
+    assert_ne!(other, first);
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM clients").await, 2);
+}
+
+/// Nobody's code goes to the port of another installation.
+#[tokio::test]
+async fn a_loopback_redirect_uri_cannot_be_left_out() {
+    let app = TestApp::start().await;
+    let metadata = json!({ "redirect_uris": ["http://127.0.0.1:51001/callback"], "token_endpoint_auth_method": "none" });
+    let client = McpClient::register_as(&app, metadata).await;
+    let url = client.authorize_url(&[]);
+    let mut without = url::Url::parse(&url).unwrap();
+    let others: Vec<(String, String)> =
+        without.query_pairs().into_owned().filter(|(name, _)| name != "redirect_uri").collect();
+    without.query_pairs_mut().clear().extend_pairs(others);
+    client.browser.get(without.as_str()).await.assert_page(400);
+}
+
+/// What the answer says is what the client gets.
+#[tokio::test]
+async fn a_registration_is_answered_with_what_the_client_gets() {
+    let app = TestApp::start().await;
+    for grant_types in
+        [json!(null), json!(["authorization_code"]), json!(["authorization_code", "refresh_token"])]
+    {
+        let metadata = json!({
+            "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "none",
+            "grant_types": grant_types, "scope": "read:todos",
+        });
+        let answer = register(&app, &metadata).await.json();
+        assert_eq!(answer["grant_types"], json!(["authorization_code", "refresh_token"]));
+        assert_eq!(answer["scope"], "create:todos delete:todos read:todos", "it may ask for all");
+        let client = McpClient::known_as(&app, answer["client_id"].as_str().unwrap(), REDIRECT_URI);
+        let code = client.authorize("bob", &[]).await.location_param("code").unwrap();
+        let tokens = client.redeem(&code).await.json();
+        assert!(tokens["refresh_token"].is_string() && tokens["scope"] != "read:todos", "{tokens}");
+    }
+}
+
 #[tokio::test]
 async fn reg_08_bad_metadata_is_refused_with_the_code_of_the_rfc() {
     let app = TestApp::start().await;

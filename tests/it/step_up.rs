@@ -5,11 +5,16 @@ use serde_json::json;
 
 use crate::harness::client::{McpClient, Tokens};
 use crate::harness::http::Answer;
-use crate::harness::{Setup, TestApp};
+use crate::harness::{Setup, TestApp, logs};
 use crate::races::rounds;
 
-/// The to-do server, where `User` has `allowed` and deleting is a tool of its own.
+/// The to-do server, where `User` has `allowed` and deleting is a tool of its own; what the rules do not allow is
+/// challenged like any other missing scope.
 async fn where_users_may(allowed: &str) -> TestApp {
+    where_users_may_and(allowed, "on_denied_tool = \"challenge\"").await
+}
+
+async fn where_users_may_and(allowed: &str, extra: &str) -> TestApp {
     let resources = format!(
         r#"
 [[resource]]
@@ -17,6 +22,7 @@ path   = "/mcp"
 name   = "To-do list"
 target = "{{todo}}"
 scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
+{extra}
 
 [[resource.rule]]
 roles = ["User"]
@@ -182,4 +188,84 @@ async fn a_client_that_asks_for_the_missing_scope_alone_hears_the_same() {
     page.assert_page(403);
     assert!(page.text().contains("You are not allowed more than before"), "{}", page.text());
     client.refresh(&tokens.refresh_token).await.assert_status(200);
+}
+
+/// Clients send a person who meets a challenge to sign in again, some of them by themselves. Where the rules do not
+/// allow it, that helps nobody: the tool answers, and says why.
+#[tokio::test]
+async fn a_tool_that_the_rules_do_not_allow_answers_with_a_result_that_says_so() {
+    let app = where_users_may_and(r#""create:todos""#, "").await;
+    let client = app.client().await;
+    let tokens = connect(&client, "create:todos delete:todos").await;
+    let answer = purge(&client, &tokens).await;
+    assert_eq!(answer.assert_status(200).header("www-authenticate"), None);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let result = answer.json();
+    assert_eq!((&result["jsonrpc"], &result["result"]["isError"]), (&json!("2.0"), &json!(true)));
+    assert!(result["id"].is_number(), "{result}");
+    let text = result["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains("purge-todos") && text.contains("delete:todos"), "{text}");
+    assert!(text.contains("administrator") && !text.contains("create:todos"), "{text}");
+    let reference = regex_lite::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
+    let reference = reference.find(text).unwrap().as_str().to_owned();
+    let lines = logs::all();
+    let line = lines.lines().find(|line| line.contains(&reference)).unwrap();
+    assert!(line.contains("tool_refused") && line.contains("denied_by_rules"), "{line}");
+
+    // Nothing is remembered, so nobody is mistaken for a client that comes back.
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM step_ups").await, 0);
+    for _ in 0..2 {
+        let elsewhere = client.elsewhere();
+        let tokens = connect(&elsewhere, "create:todos delete:todos").await;
+        assert_eq!(tokens.scope, "create:todos");
+        assert_eq!(purge(&elsewhere, &tokens).await.json()["result"]["isError"], true);
+    }
+}
+
+/// Requests that cannot have such a result, and rules that allow the scope: a challenge, as before.
+#[tokio::test]
+async fn what_a_new_sign_in_can_get_is_challenged_and_so_is_what_has_no_result() {
+    let app = where_users_may_and(r#""create:todos", "delete:todos""#, "").await;
+    let client = app.client().await;
+    let tokens = connect(&client, "create:todos").await;
+    assert_eq!(scope_of(&purge(&client, &tokens).await), "create:todos delete:todos");
+
+    let app = where_users_may_and(r#""create:todos""#, "").await;
+    let client = app.client().await;
+    let tokens = connect(&client, "create:todos").await;
+    let bearer = format!("Bearer {}", tokens.access_token);
+    let params = json!({ "name": "purge-todos", "arguments": {} });
+    for message in [
+        json!({ "jsonrpc": "2.0", "method": "tools/call", "params": params }),
+        json!([{ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }]),
+        json!({ "jsonrpc": "2.0", "id": null, "method": "tools/call", "params": params }),
+    ] {
+        let headers =
+            [("authorization", bearer.as_str()), ("accept", "application/json, text/event-stream")];
+        let answer = app.http.post_json(&app.at("/mcp"), &message, &headers).await;
+        assert!(matches!(answer.status.as_u16(), 400 | 403), "{message}: {}", answer.status);
+    }
+}
+
+/// One client id stands for many installations, and a refusal belongs to the one that met it: another one that
+/// signs in is not told that it stays connected with what it had.
+#[tokio::test]
+async fn a_sign_in_of_another_installation_is_not_taken_for_a_step_up() {
+    let app = where_users_may(r#""create:todos""#).await;
+    let client = app.client().await;
+    for scope in ["create:todos delete:todos read:todos", "create:todos read:todos", ""] {
+        let tokens = connect(&client, "create:todos").await;
+        let asked = scope_of(&purge(&client, &tokens).await);
+        assert_eq!(asked, "create:todos delete:todos");
+        assert_eq!(connect(&client.elsewhere(), scope).await.scope, "create:todos", "{scope:?}");
+        // The installation that was challenged still reads why.
+        client.authorize("bob", &[("scope", &asked)]).await.assert_page(403);
+    }
+    // One that asks for the same, because it is what everybody asks for, signs in soon after.
+    let all = "create:todos delete:todos read:todos";
+    let tokens = connect(&client, all).await;
+    let get = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
+    assert_eq!(scope_of(&get), "create:todos read:todos");
+    app.advance(2 * 60);
+    assert_eq!(connect(&client.elsewhere(), all).await.scope, "create:todos");
 }

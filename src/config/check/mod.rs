@@ -72,7 +72,9 @@ pub(super) fn load(
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let log = log(&mut r);
     let tokens = tokens(&mut r);
-    let limits = limits(&mut r, public_url.as_ref(), listen);
+    let mut limits = limits(&mut r, public_url.as_ref(), listen);
+    limits.rates.refreshes_per_minute =
+        rates::refreshes_that_become_necessary(limits.rates.refreshes_per_minute, tokens.access);
     let clients = client::all(&mut r, env, &redirect_schemes, limits.redirect_uris);
     let client_documents = client::documents(&mut r, public_url.as_ref(), &proxies);
     let accept_token_endpoint_audience = client::accept_token_endpoint_audience(&mut r);
@@ -222,6 +224,12 @@ fn tokens(r: &mut Reader) -> TokenLifetimes {
         refresh_grace: r.duration("tokens.refresh_grace", "120s", "0s", "300s"),
         login: r.duration("tokens.login", "15m", "1m", "60m"),
     };
+    if tokens.access < rates::REFRESHED_AT_EACH_REQUEST {
+        r.warnings.push(
+            "tokens.access is shorter than six minutes: clients that refresh when five minutes are left (Claude Code) refresh before every request; write \"6m\" or more"
+                .to_owned(),
+        );
+    }
     if tokens.refresh_idle > tokens.refresh_absolute {
         let reason = "is longer than tokens.refresh_absolute";
         r.problem("tokens.refresh_idle", None, reason, "make it shorter, or the other one longer");

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -32,6 +33,21 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
         streams_per_person,
         streams_per_client,
     }
+}
+
+/// Shipped clients refresh an access token that is good for five minutes or less (Claude Code at each request); a token
+/// that lives shorter than this is always such a one.
+pub(super) const REFRESHED_AT_EACH_REQUEST: Duration = Duration::from_mins(6);
+
+/// How often a grant may be refreshed a minute, where access tokens live for `lifetime`: a lifetime below
+/// [`REFRESHED_AT_EACH_REQUEST`] makes more refreshes necessary, in inverse proportion.
+pub(super) fn refreshes_that_become_necessary(
+    configured: NonZeroU32,
+    lifetime: Duration,
+) -> NonZeroU32 {
+    let times = REFRESHED_AT_EACH_REQUEST.as_secs().div_ceil(lifetime.as_secs().max(1));
+    let times = u32::try_from(times).unwrap_or(u32::MAX);
+    configured.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN))
 }
 
 /// What a person may have at once, and of that one client of hers: three quarters, so that there is room

@@ -9,7 +9,7 @@ use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
-use super::super::{PublicUrl, ResourceConfig, TokenAlg};
+use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
 use super::{enforcement, forward_headers, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
@@ -102,6 +102,12 @@ fn one(
     let hierarchy = enforcement::implies(r, &at("implies"), &declared);
     let hide_forbidden_tools =
         enforcement::hide_forbidden_tools(r, &at("hide_forbidden_tools"), &tools);
+    let on_denied_tool = one_of(
+        r,
+        &at("on_denied_tool"),
+        &[("result", OnDeniedTool::Result), ("challenge", OnDeniedTool::Challenge)],
+        ("result", OnDeniedTool::Result),
+    );
     let forward_headers = forward_headers::read(r, &at("forward_headers"), target.is_some());
     let transport = enforcement::transport(r, &at("transport"), target.is_some());
     let assertion_audience = enforcement::assertion(r, &at("assertion"), target.as_ref());
@@ -128,6 +134,7 @@ fn one(
         token_alg,
         tools,
         hide_forbidden_tools,
+        on_denied_tool,
         forward_headers,
         transport,
         assertion_audience,

@@ -22,8 +22,8 @@ pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jw
 const MAX_ASSERTION: usize = 8 * 1024;
 /// Longest `jti`, in bytes.
 const MAX_JTI: usize = 256;
-/// An assertion may live this long, counted from now.
-const MAX_LIFETIME: Duration = Duration::from_mins(10);
+/// An assertion may live this long, counted from now: libraries that let nobody choose (Authlib) write an hour.
+const MAX_LIFETIME: Duration = Duration::from_hours(1);
 /// How far the client's clock may be off.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// Header members that would tell us where to find a key, or to read the token differently.
@@ -31,7 +31,8 @@ const CLOSED_HEADERS: &[&str] = &["crit", "b64", "zip", "jku", "jwk", "x5u", "x5
 /// What `typ` may be: what RFC 10070 names, what many libraries write, or nothing.
 const TYPES: &[&str] = &["client-authentication+jwt", "jwt"];
 
-/// Why an assertion proves nothing. The log reads it; the caller reads `invalid_client`.
+/// Why an assertion proves nothing. The log has it; the caller reads it once the signature has verified, and
+/// `invalid_client` alone before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionRefused {
     /// Too long, not three parts, not JSON, a claim missing or mistyped.
@@ -53,8 +54,10 @@ pub enum AssertionRefused {
     #[error("aud must be our issuer and nothing else")]
     Audience,
     /// Expired, from the future, or for too long.
-    #[error("exp, nbf or iat is out of bounds")]
-    Time,
+    #[error(
+        "{0} is out of bounds: exp must be in the future and at most an hour ahead, iat at most an hour old, and nbf and iat not in the future"
+    )]
+    Time(&'static str),
     /// No key of the client made the signature.
     #[error("the signature fits no key of the client")]
     Signature,
@@ -110,6 +113,13 @@ pub struct Proof {
     pub old_audience: bool,
 }
 
+impl AssertionRefused {
+    /// Whether the client has proven who it is, and may read what is wrong.
+    pub const fn is_after_the_signature(self) -> bool {
+        matches!(self, Self::Audience | Self::Time(_))
+    }
+}
+
 impl<'a> Assertion<'a> {
     /// Reads an assertion without believing it.
     pub fn parse(text: &'a str) -> Result<Self, AssertionRefused> {
@@ -149,20 +159,19 @@ impl<'a> Assertion<'a> {
     ) -> Result<Proof, AssertionRefused> {
         let claims = &self.claims;
         ensure(claims.iss == client_id && claims.sub == client_id, AssertionRefused::Issuer)?;
-        let old_audience = audience.admits(&claims.aud)?;
-        let expires_at = Timestamp::from_unix(claims.exp).plus(LEEWAY);
-        let soonest = now.plus(LEEWAY);
-        let begun = |moment: &i64| Timestamp::from_unix(*moment) <= soonest;
-        let in_time = now < expires_at
-            && Timestamp::from_unix(claims.exp) <= soonest.plus(MAX_LIFETIME)
-            && claims.nbf.iter().chain(&claims.iat).all(begun)
-            && claims
-                .iat
-                .is_none_or(|iat| Timestamp::from_unix(iat).plus(MAX_LIFETIME) > now.minus(LEEWAY));
-        ensure(in_time, AssertionRefused::Time)?;
         let message = self.signed.as_bytes();
         let signed = keys.verify(self.kid.as_deref(), self.alg, message, &self.signature);
         ensure(signed, AssertionRefused::Signature)?;
+        let old_audience = audience.admits(&claims.aud)?;
+        let expires_at = Timestamp::from_unix(claims.exp).plus(LEEWAY);
+        let soonest = now.plus(LEEWAY);
+        let begun = |moment: i64| Timestamp::from_unix(moment) <= soonest;
+        let is_recent = |iat: i64| Timestamp::from_unix(iat).plus(MAX_LIFETIME) > now.minus(LEEWAY);
+        let ends_soon = Timestamp::from_unix(claims.exp) <= soonest.plus(MAX_LIFETIME);
+        ensure(now < expires_at && ends_soon, AssertionRefused::Time("exp"))?;
+        ensure(claims.nbf.is_none_or(begun), AssertionRefused::Time("nbf"))?;
+        let fits = |iat| begun(iat) && is_recent(iat);
+        ensure(claims.iat.is_none_or(fits), AssertionRefused::Time("iat"))?;
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(client_id.as_bytes());
         context.update(b"\n");

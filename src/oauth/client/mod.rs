@@ -212,9 +212,13 @@ impl ClientMetadata {
         serde_json::from_str(text)
     }
 
-    /// A hash of everything registered, order included: the same metadata is the same public client.
+    /// A hash of everything registered, order included: the same metadata is the same public client. The ports of
+    /// loopback redirect URIs do not count: a program listens on another one each time it runs (RFC 8252 §7.3).
     pub fn identity(&self) -> String {
-        URL_SAFE_NO_PAD.encode(hash::digest(&hash::SHA256, self.to_json().as_bytes()))
+        let redirect_uris =
+            self.redirect_uris.iter().map(RedirectUri::without_loopback_port).collect();
+        let compared = Self { redirect_uris, ..self.clone() };
+        URL_SAFE_NO_PAD.encode(hash::digest(&hash::SHA256, compared.to_json().as_bytes()))
     }
 
     /// Whether the code flow was registered (it always is; nothing else is offered).
@@ -360,9 +364,15 @@ impl Client {
     }
 
     /// The answer to its registration (RFC 7591 §3.2.1): everything as stored, nothing empty, no
-    /// `null`; a secret and its expiry, or neither.
-    pub fn registration_response(&self, secret: Option<&str>) -> Value {
+    /// `null`; a secret and its expiry, or neither. `every_scope` is what it may ask for.
+    pub fn registration_response(&self, secret: Option<&str>, every_scope: &str) -> Value {
         let mut answer = serde_json::to_value(&self.metadata).unwrap_or_default();
+        // What the client gets, whatever it asked for (RFC 7591 §3.2.1): refresh tokens come with every grant, and
+        // the scope that it registered with binds nothing.
+        answer["grant_types"] = json!(["authorization_code", "refresh_token"]);
+        if self.metadata.scope.is_some() {
+            answer["scope"] = json!(every_scope);
+        }
         answer["client_id"] = json!(self.id);
         answer["client_id_issued_at"] = json!(self.issued_at.unix());
         if let Some(secret) = secret {

@@ -72,13 +72,13 @@ fn rg_02_unknown_members_are_ignored_and_nothing_can_be_assigned_by_asking() {
         issued_at: Timestamp::from_unix(7),
     };
     assert_eq!(
-        client.registration_response(None),
+        client.registration_response(None, "a b"),
         json!({
             "client_id": "client_1",
             "client_id_issued_at": 7,
             "redirect_uris": [URI],
             "token_endpoint_auth_method": "none",
-            "grant_types": ["authorization_code"],
+            "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
         })
     );

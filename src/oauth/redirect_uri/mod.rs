@@ -189,6 +189,16 @@ impl RedirectUri {
         ours.host == theirs.host && ours.rest == theirs.rest
     }
 
+    /// The same without the port of a loopback URI, which is another one each time the program runs (RFC 8252
+    /// §7.3).
+    #[must_use]
+    pub fn without_loopback_port(&self) -> Self {
+        match Loopback::of(&self.0) {
+            Some(Loopback { host, rest, .. }) => Self(format!("http://{host}{rest}")),
+            None => self.clone(),
+        }
+    }
+
     /// Whether the answer stays on the person's device.
     pub fn is_native(&self) -> bool {
         !self.0.starts_with("https:")

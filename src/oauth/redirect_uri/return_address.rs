@@ -10,7 +10,7 @@ use super::{Loopback, RedirectPolicy, RedirectUri, RedirectUriRefused};
 /// Why no return address can be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReturnRefused {
-    /// Several are registered, or a loopback one without port: which is meant must be said.
+    /// Several are registered, or a loopback one, whose port changes: which is meant must be said.
     #[error("redirect_uri is required for this client")]
     Required,
     /// Not registered.
@@ -26,7 +26,7 @@ pub enum ReturnRefused {
 pub struct ReturnAddress(String);
 
 impl ReturnAddress {
-    /// The address a request means. Left out, it is the only registered one.
+    /// The address a request means. Left out, it is the only registered one, unless that is on loopback.
     pub fn resolve(
         registered: &[RedirectUri],
         presented: Option<&str>,
@@ -38,8 +38,9 @@ impl ReturnAddress {
                 .then(|| Self(presented.to_owned()))
                 .ok_or(ReturnRefused::NotRegistered),
             (None, [only]) => {
-                let portless = Loopback::of(&only.0).is_some_and(|uri| uri.port.is_none());
-                if portless { Err(ReturnRefused::Required) } else { Ok(Self(only.0.clone())) }
+                // The registered port is that of one run, or of another installation of the program.
+                let has_free_port = Loopback::of(&only.0).is_some();
+                if has_free_port { Err(ReturnRefused::Required) } else { Ok(Self(only.0.clone())) }
             }
             (None, _) => Err(ReturnRefused::Required),
         }

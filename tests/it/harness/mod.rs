@@ -431,7 +431,8 @@ secret_key   = "a test key that is long enough to be one, 0123456789"
     )
 }
 
-/// The to-do server of the demo, with its rules.
+/// The to-do server of the demo, with its rules. What they do not allow is challenged, as every other missing scope is:
+/// `step_up` tests the default, a result.
 pub(crate) fn todo_resource(todo: &TodoServer, setup: &Setup) -> String {
     format!(
         r#"
@@ -439,6 +440,7 @@ pub(crate) fn todo_resource(todo: &TodoServer, setup: &Setup) -> String {
 path   = "/mcp"
 name   = "To-do list"
 target = "{target}"
+on_denied_tool = "challenge"
 scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
 {extra}
 
