@@ -123,6 +123,8 @@ pub(super) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
 /// Brings PostgreSQL's schema up to date, however long others are in the way.
 pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), OpenError> {
     let mut connection = options.connect().await?;
+    // Before anything is asked: whatever the role is set to does not count here.
+    super::session_settings::migrate(&mut connection).await?;
     super::pooling::refuse_transaction_pooling(&mut connection, options).await?;
     refuse_other_encoding(&mut connection).await?;
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
@@ -144,7 +146,6 @@ pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), O
     }
     // A role that may not create tables is enough for a schema that is complete.
     if schema != Schema::Complete {
-        super::session_settings::migrate(&mut connection).await?;
         connection.execute(sqlx::raw_sql(LOCK)).await?;
         run_patiently(&mut connection, options, &migrations()).await?;
     }
@@ -184,6 +185,12 @@ fn is_lock_timeout(cause: &MigrateError) -> bool {
     super::errors::is_lock_timeout(cause)
 }
 
+async fn connect_to_watch(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    super::session_settings::migrate(&mut connection).await?;
+    Ok(connection)
+}
+
 /// What the log has heard of.
 #[derive(Default)]
 struct Waits {
@@ -201,7 +208,7 @@ async fn watch(
     loop {
         sleep(SILENT).await;
         if beside.is_none() {
-            beside = options.connect().await.ok();
+            beside = connect_to_watch(options).await.ok();
         }
         let Some(connection) = &mut beside else { continue };
         let waited_for = sqlx::query(WAITED_FOR).bind(pid).fetch_all(&mut *connection).await;

@@ -20,6 +20,7 @@ pub(super) async fn refuse_transaction_pooling(
 ) -> Result<(), OpenError> {
     // Where there is no room for a second one, that is told elsewhere.
     let Ok(mut other) = options.connect().await else { return Ok(()) };
+    super::session_settings::migrate(&mut other).await?;
     for _ in 0..LOOKS {
         if session(connection).await? == session(&mut other).await? {
             return Err(OpenError::TransactionPooling);
