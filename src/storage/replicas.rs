@@ -75,10 +75,9 @@ async fn heed(
     ours: &str,
     grants_ended: &watch::Sender<u64>,
     seen: &Watch,
-    mut listener: Option<PgListener>,
+    mut listener: Option<Listener>,
 ) {
     panic_point!("notices of replicas");
-    let mut own_schema: Option<String> = None;
     let wake = || grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     loop {
         let Some(heard) = &mut listener else {
@@ -89,16 +88,8 @@ async fn heed(
             wake();
             continue;
         };
-        let own_schema = if let Some(known) = &own_schema {
-            known.clone()
-        } else {
-            let asked = sqlx::query_scalar::<_, Option<String>>("SELECT CURRENT_SCHEMA()::TEXT");
-            let found = timeout(ONE_TRY, asked.fetch_one(&mut *heard)).await;
-            let found = found.ok().and_then(Result::ok).flatten().unwrap_or_default();
-            own_schema.insert(found).clone()
-        };
         let generation = seen.generation();
-        match next(heard).await {
+        match next(&mut heard.channel).await {
             Ok(Some(notice)) => {
                 let mut parts = notice.payload().splitn(3, ' ');
                 let (name, line, schema) = (parts.next(), parts.next(), parts.next());
@@ -107,7 +98,7 @@ async fn heed(
                 }
                 // What ended grants elsewhere was seen here, too.
                 if let Some(line) =
-                    line.filter(|line| !line.is_empty() && schema == Some(&own_schema))
+                    line.filter(|line| !line.is_empty() && schema == Some(&heard.schema))
                 {
                     seen.committed(generation, line.to_owned());
                 }
@@ -161,7 +152,14 @@ pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result
     Ok(())
 }
 
-async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgListener> {
+/// A connection that listens.
+struct Listener {
+    channel: PgListener,
+    /// The schema that it works in. The channel is the whole database's.
+    schema: String,
+}
+
+async fn connect(options: &PgConnectOptions) -> sqlx::Result<Listener> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ONE_TRY)
@@ -170,7 +168,12 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgListener> {
         .after_connect(|connection, _| Box::pin(super::session_settings::listen(connection)))
         .connect_with(options.clone())
         .await?;
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen(CHANNEL).await?;
-    Ok(listener)
+    let mut channel = PgListener::connect_with(&pool).await?;
+    let schema = sqlx::query_scalar::<_, Option<String>>("SELECT CURRENT_SCHEMA()::TEXT");
+    let schema = timeout(ONE_TRY, schema.fetch_one(&mut channel))
+        .await
+        .map_err(|_| sqlx::Error::PoolTimedOut)??
+        .unwrap_or_default();
+    channel.listen(CHANNEL).await?;
+    Ok(Listener { channel, schema })
 }
