@@ -171,10 +171,11 @@ async fn the_log_of_the_database_is_cut_back_to_its_number() {
         let metadata =
             json!({ "client_name": format!("{number}"), "redirect_uris": [REDIRECT_URI] });
         app.http.post_json(&app.at("/register"), &metadata, &[]).await.assert_status(201);
-        if length() < largest {
+        // The step that begins the log again may be a large one of the audit trail: then the next time counts.
+        if length() < largest && length() <= 65_536 {
             break;
         }
-        largest = length();
+        largest = largest.max(length());
     }
     assert!(largest > 1_000_000, "it grew: {largest}");
     assert!(length() <= 65_536, "and was cut back: {}", length());
