@@ -123,10 +123,12 @@ impl Default for RarelyEach {
 /// So many lines a minute.
 pub struct SoMany {
     most: u32,
-    minute: Mutex<Minute>,
+    /// One; in a test process one for each thread.
+    minutes: Mutex<Vec<Minute>>,
 }
 
 struct Minute {
+    thread: Option<ThreadId>,
     begun: Option<Instant>,
     written: u32,
     left_out: u64,
@@ -136,12 +138,19 @@ impl SoMany {
     /// At most `most` a minute.
     #[must_use]
     pub const fn a_minute(most: u32) -> Self {
-        Self { most, minute: Mutex::new(Minute { begun: None, written: 0, left_out: 0 }) }
+        Self { most, minutes: Mutex::new(Vec::new()) }
     }
 
     /// Whether another line may be written; then how many were left out since that was last told.
     pub fn due(&self) -> Option<u64> {
-        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = counted_for();
+        let mut minutes = self.minutes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = minutes.iter().position(|minute| minute.thread == thread);
+        let index = known.unwrap_or_else(|| {
+            minutes.push(Minute { thread, begun: None, written: 0, left_out: 0 });
+            minutes.len() - 1
+        });
+        let minute = minutes.get_mut(index)?;
         if minute.begun.is_none_or(|begun| begun.elapsed() >= MINUTE) {
             (minute.begun, minute.written) = (Some(Instant::now()), 0);
         }
@@ -199,7 +208,7 @@ mod tests {
     fn a_minute_has_so_many_lines_and_the_next_one_says_how_many_were_left_out() {
         let many = SoMany::a_minute(3);
         assert_eq!((0..10).filter(|_| many.due().is_some()).count(), 3);
-        many.minute.lock().unwrap().begun = None; // a minute later
+        many.minutes.lock().unwrap()[0].begun = None; // a minute later
         assert_eq!((many.due(), many.due()), (Some(7), Some(0)));
     }
 }

@@ -19,7 +19,7 @@ async fn impatient() -> TestApp {
 }
 
 fn host(app: &TestApp) -> &str {
-    app.url.trim_start_matches("http://")
+    raw::host(&app.url)
 }
 
 /// Sends `bytes` and reads to the end: what came, and after how long the server closed.
@@ -100,8 +100,9 @@ fn closed(connection: &TcpStream) -> bool {
 
 fn post(app: &TestApp, path: &str, header: &str, body: &str) -> String {
     format!(
-        "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+        "POST {}{path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          {header}\r\n\r\n{body}",
+        raw::path(&app.url),
         host(app)
     )
 }
@@ -265,11 +266,15 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
     let (_, tokens) = app.tokens_of("bob").await;
     let before = app.todo.recorded().len();
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
-    let smuggled =
-        format!("POST /mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhello", host(&app));
+    let smuggled = format!(
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhello",
+        raw::path(&app.url),
+        host(&app)
+    );
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
          MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\n",
+        raw::path(&app.url),
         host(&app),
         tokens.access_token
     );
@@ -308,8 +313,11 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
         // Another protocol behind this one (GW-04).
         format!("{head}Connection: upgrade\r\nUpgrade: websocket\r\n{length}\r\n{ping}"),
         format!("{head}Connection: upgrade\r\nUpgrade: h2c, WebSocket/13\r\n{length}\r\n{ping}"),
-        head.replacen("POST /mcp HTTP/1.1", &format!("CONNECT {} HTTP/1.1", host(&app)), 1)
-            + &length
+        head.replacen(
+            &format!("POST {}/mcp HTTP/1.1", raw::path(&app.url)),
+            &format!("CONNECT {} HTTP/1.1", host(&app)),
+            1,
+        ) + &length
             + "\r\n"
             + &ping,
         head.replacen("HTTP/1.1", "HTTP/3.0", 1) + &length + "\r\n" + &ping,
@@ -353,8 +361,9 @@ async fn gw_03_a_body_that_breaks_off_is_nobody_elses_beginning() {
     let (client, tokens) = app.tokens_of("bob").await;
     let alices: Tokens = app.client().await.sign_in("alice").await;
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
          MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\nContent-Length: 1000\r\n\r\n{{\"jsonrpc\":",
+        raw::path(&app.url),
         host(&app),
         tokens.access_token
     );

@@ -50,10 +50,10 @@ async fn gw_01_no_token_is_challenged_whatever_the_method_and_nothing_reaches_th
 #[tokio::test]
 async fn a_challenge_ends_no_connection_on_which_the_body_is_still_to_come() {
     let app = TestApp::start().await;
-    let host = app.url.trim_start_matches("http://");
+    let (host, path) = (raw::host(&app.url), raw::path(&app.url));
     let body = ping().to_string();
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+        "POST {path}/mcp HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );
@@ -294,8 +294,9 @@ async fn gw_04_an_offer_to_change_the_protocol_is_ignored() {
     ] {
         let before = app.todo.recorded().len();
         let head = format!(
-            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+            "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
              MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: ping\r\nContent-Length: {}\r\n",
+            raw::path(&app.url),
             raw::host(&app.url),
             tokens.access_token,
             ping.len()

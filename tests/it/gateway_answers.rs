@@ -246,7 +246,7 @@ async fn gw_32_any_other_redirect_is_502_and_the_log_names_target_and_remedy() {
 async fn gw_16_a_challenge_of_the_mcp_server_is_told_in_our_words() {
     let backend = Backend::start().await;
     let app = backend.behind("", "").await;
-    let metadata = app.at("/.well-known/oauth-protected-resource/mcp");
+    let metadata = app.well_known("oauth-protected-resource", "/mcp");
     let inner = "resource_metadata=\"http://inner.example/.well-known/x\"";
     let (_, reader) = tokens_for(&app, "alice", "read").await;
     // What it said, and the scopes that the client is to ask for; none: no challenge.

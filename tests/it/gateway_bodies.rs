@@ -16,9 +16,10 @@ fn ping() -> Value {
 async fn post_bytes(app: &TestApp, tokens: &Tokens, header: &[u8], body: &Value) -> u16 {
     let body = body.to_string();
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n",
-        app.url.trim_start_matches("http://"),
+        raw::path(&app.url),
+        raw::host(&app.url),
         tokens.access_token,
         body.len()
     );

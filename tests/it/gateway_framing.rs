@@ -14,7 +14,8 @@ const PING: &str = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}";
 
 fn head(app: &TestApp, tokens: &Tokens, headers: &str) -> String {
     format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n{headers}\r\n",
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n{headers}\r\n",
+        raw::path(&app.url),
         raw::host(&app.url),
         tokens.access_token
     )
@@ -233,8 +234,11 @@ async fn a_transfer_coding_other_than_chunked_is_not_implemented() {
         let answer = answer_to(&app, &format!("{}{body}", head(&app, &tokens, codings))).await;
         assert_eq!(raw::status(&answer), status, "{codings}{answer}");
         // Everywhere alike, and before any token is asked for.
-        let form =
-            format!("POST /token HTTP/1.1\r\nHost: {}\r\n{codings}\r\n{body}", raw::host(&app.url));
+        let form = format!(
+            "POST {}/token HTTP/1.1\r\nHost: {}\r\n{codings}\r\n{body}",
+            raw::path(&app.url),
+            raw::host(&app.url)
+        );
         let answer = answer_to(&app, &form).await;
         assert_eq!(raw::status(&answer), status, "{codings}{answer}");
     }

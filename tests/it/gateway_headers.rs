@@ -119,9 +119,9 @@ async fn gw_03_two_headers_that_a_server_may_read_as_one_are_refused() {
         answer.assert_error(400, "bad_request");
     }
     assert!(backend.take().is_empty());
-    let host = app.url.trim_start_matches("http://");
+    let (host, path) = (raw::host(&app.url), raw::path(&app.url));
     let request = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nMcp-Param-A_b: x\r\n\
+        "POST {path}/mcp HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nMcp-Param-A_b: x\r\n\
          mcp-param-a-B: y\r\nContent-Length: 0\r\n\r\n"
     );
     assert_eq!(raw::status(&raw::exchange(&app.url, &request).await), 400);

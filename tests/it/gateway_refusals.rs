@@ -75,8 +75,9 @@ async fn trouble_with_the_mcp_server_is_told_in_json_rpc() {
         assert_eq!(told.json()["error"]["data"]["error"], "bad_gateway");
         // One request that is not finished takes the only place.
         let head = format!(
-            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
+            "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
              Content-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+            raw::path(&app.url),
             raw::host(&app.url)
         );
         let mut slow = raw::connect(&app.url).await;
@@ -127,14 +128,14 @@ async fn only_what_is_one_short_request_is_read_for_its_id() {
         assert!(!told(&answer), "{method}");
     }
     // What has not come, what does not say how long it is, and what is asked about first.
-    let host = raw::host(&app.url);
+    let (host, path) = (raw::host(&app.url), raw::path(&app.url));
     let body = call.to_string();
     for (headers, body) in [
         (format!("Content-Length: {}", body.len()), &body[..10]),
         ("Transfer-Encoding: chunked".to_owned(), "5\r\n{\"id\""),
         (format!("Content-Length: {}\r\nExpect: 100-continue", body.len()), ""),
     ] {
-        let head = format!("POST /mcp HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}");
+        let head = format!("POST {path}/mcp HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}");
         let answer = raw::exchange(&app.url, &head).await;
         assert_eq!(raw::status(&answer), 401, "{headers}: {answer}");
         assert!(answer.contains("{\"error\":\"unauthorized\""), "{headers}: {answer}");

@@ -246,7 +246,7 @@ async fn event_streams_of_a_person_hold_at_their_number() {
 #[tokio::test]
 async fn open_connections_hold_at_their_number() {
     let app = TestApp::with(limits("connections = 2")).await;
-    let host = app.url.trim_start_matches("http://");
+    let host = raw::host(&app.url);
     let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let held = [raw::connect(&app.url).await, raw::connect(&app.url).await];
     let mut third = raw::connect(&app.url).await;
@@ -261,7 +261,7 @@ async fn open_connections_hold_at_their_number() {
 async fn request_lines_and_headers_hold_at_their_numbers() {
     let setup = limits("request_target = 1024\nheaders = 4096\nheader = 2048\nheader_count = 16");
     let app = TestApp::with(setup).await;
-    let host = app.url.trim_start_matches("http://").to_owned();
+    let host = raw::host(&app.url).to_owned();
     let status = async |target: usize, headers: &str| {
         let path = format!("/health?{}", "x".repeat(target - "/health?".len()));
         let request =
@@ -444,9 +444,10 @@ async fn requests_of_a_person_at_the_gateway_hold_at_their_number() {
     let (other, others) = app.tokens_of("alice").await;
     // What is still being sent is under way.
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nExpect: 100-continue\r\n\
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nExpect: 100-continue\r\n\
          Content-Type: application/json\r\nContent-Length: 100\r\n\r\n",
-        app.url.trim_start_matches("http://"),
+        raw::path(&app.url),
+        raw::host(&app.url),
         tokens.access_token
     );
     let begin = async || {
@@ -480,9 +481,10 @@ async fn one_client_of_a_person_cannot_take_the_places_of_her_other_clients() {
     let others = other.sign_in("bob").await;
     let begin = async |access_token: &str| {
         let head = format!(
-            "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {access_token}\r\n\
+            "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {access_token}\r\n\
              Expect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n",
-            app.url.trim_start_matches("http://"),
+            raw::path(&app.url),
+            raw::host(&app.url),
         );
         let mut connection = raw::connect(&app.url).await;
         connection.write_all(head.as_bytes()).await.unwrap();

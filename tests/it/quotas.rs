@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
 use crate::harness::http::encode;
 use crate::harness::publisher::Publisher;
-use crate::harness::{Setup, TestApp};
+use crate::harness::{Setup, TestApp, raw};
 
 /// One question more than there may be waits for its turn; when that does not come, nobody was asked: that is no
 /// outage, so the last answer is not used for it, and nobody is logged out by it.
@@ -234,7 +234,7 @@ fn connections_of_one_address_hold_at_their_number_as_seen_from_outside() {
 async fn in_a_network_of_its_own() {
     let tables = "[limits]\nconnections_per_address = 2".to_owned();
     let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
-    let server: SocketAddr = app.url.trim_start_matches("http://").parse().unwrap();
+    let server: SocketAddr = raw::host(&app.url).parse().unwrap();
     let connect = async |last: u8| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((Ipv4Addr::new(203, 0, 113, last), 0).into()).unwrap();

@@ -33,11 +33,11 @@ async fn send(app: &TestApp, pieces: &[&str]) -> String {
 async fn gw_03_a_length_said_twice_is_seen_wherever_the_request_begins() {
     let app = TestApp::start().await;
     let (_, tokens) = app.tokens_of("bob").await;
-    let host = app.url.trim_start_matches("http://");
+    let host = raw::host(&app.url);
     let before = app.todo.recorded().len();
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     let first = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let line = "POST /mcp HTTP/1.1\r\n";
+    let line = format!("POST {}/mcp HTTP/1.1\r\n", raw::path(&app.url));
     let length = format!("Content-Length: {}\r\n", ping.len());
     let rest = format!(
         "Host: {host}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
@@ -59,10 +59,7 @@ async fn gw_03_a_length_said_twice_is_seen_wherever_the_request_begins() {
             format!("{first}{line}Content-Le"),
             format!("ngth: {}\r\n{rest}{chunked}{body}", ping.len()),
         ],
-        vec![
-            format!("{first}{line}{length}X: "),
-            format!("POST /mcp HTTP/1.1\r\n{rest}{chunked}{body}"),
-        ],
+        vec![format!("{first}{line}{length}X: "), format!("{line}{rest}{chunked}{body}")],
         vec![
             format!("{first}{line}{length}Content-Length: "),
             format!("{} \r\n{rest}{chunked}{body}", ping.len()),
@@ -124,10 +121,11 @@ async fn gw_01_what_follows_the_body_of_a_request_is_left_out() {
         String::from_utf8(heard).unwrap().to_ascii_lowercase()
     });
     let request = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+        "POST {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
          TE: trailers\r\nTrailer: X-Portcullis-Subject, Content-Length\r\nTransfer-Encoding: chunked\r\n\r\n\
          2\r\n{{}}\r\n0\r\nX-Portcullis-Subject: alice\r\nContent-Length: 5\r\nX-Late: 1\r\n\r\n",
-        app.url.trim_start_matches("http://"),
+        raw::path(&app.url),
+        raw::host(&app.url),
         tokens.access_token
     );
 

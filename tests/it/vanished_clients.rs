@@ -81,8 +81,9 @@ async fn ask(app: &TestApp, tokens: &Tokens, method: &str, behind: &[u8]) -> Tcp
     let body = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}";
     let body = if method == "POST" { body } else { "" };
     let head = format!(
-        "{method} /mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nAccept: text/event-stream\r\n\
+        "{method} {}/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nAccept: text/event-stream\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        raw::path(&app.url),
         raw::host(&app.url),
         tokens.access_token,
         body.len()

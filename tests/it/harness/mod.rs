@@ -220,7 +220,7 @@ impl TestApp {
     /// A second server on the same database, on an address of its own; ends when told.
     pub(crate) async fn replica(&self) -> (String, oneshot::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = self.url_on(&listener);
         (url, self.launch(listener, None).await.stop)
     }
 
@@ -230,7 +230,7 @@ impl TestApp {
         clock: &ManualClock,
     ) -> (String, oneshot::Sender<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = self.url_on(&listener);
         // SQLite serves one process: both servers share what has the database open.
         let clock = Clock::Manual(clock.clone());
         let app = App::new(self.config(), clock, self.storage()).await.unwrap();
@@ -242,6 +242,11 @@ impl TestApp {
             .await;
         });
         (url, stop)
+    }
+
+    /// The URL of a replica, with the path of `public_url`.
+    fn url_on(&self, listener: &TcpListener) -> String {
+        format!("http://{}{}", listener.local_addr().unwrap(), raw::path(&self.url))
     }
 
     /// Reads the configuration again, as it is written now.

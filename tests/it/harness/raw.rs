@@ -9,6 +9,12 @@ pub(crate) fn host(url: &str) -> &str {
     rest.split('/').next().unwrap_or(rest)
 }
 
+/// The path of a URL; empty for an origin. Requests written by hand put it before their own.
+pub(crate) fn path(url: &str) -> &str {
+    let rest = url.trim_start_matches("http://");
+    rest.find('/').map_or("", |begin| &rest[begin..])
+}
+
 pub(crate) async fn connect(url: &str) -> TcpStream {
     TcpStream::connect(host(url)).await.unwrap()
 }

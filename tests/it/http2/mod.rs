@@ -38,7 +38,7 @@ async fn impatient() -> TestApp {
 }
 
 fn host(app: &TestApp) -> &str {
-    app.url.trim_start_matches("http://")
+    raw::host(&app.url)
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
