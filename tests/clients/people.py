@@ -44,8 +44,8 @@ class Person:
         self.answer: dict[str, str] = {}
         self.asked = 0
 
-    async def open(self, url: str) -> None:
-        """Follows the flow until the browser is sent to the client."""
+    async def open(self, url: str, decision: str = "approve") -> None:
+        """Follows the flow until the browser is sent to the client; `decision` is approve or deny."""
         self.asked += 1
         async with httpx2.AsyncClient() as browser:
             response = await browser.get(url)
@@ -61,6 +61,7 @@ class Person:
                 if 'http-equiv="refresh"' in response.text:
                     link = response.text.split("url=")[1].split('"')[0]
                     link = html.unescape(link)
+                    self.arrived_at = link
                     self.answer = {k: v[0] for k, v in parse_qs(urlparse(link).query).items()}
                     return
                 form = Form(response.text)
@@ -68,7 +69,7 @@ class Person:
                 action = urljoin(str(response.url), form.action)
                 fields = form.fields
                 if "request" in fields and "/consent" in action:
-                    fields["decision"] = "approve"
+                    fields["decision"] = decision
                 for field in ("username", "login", "password"):
                     if field in fields:
                         fields[field] = self.name

@@ -15,8 +15,9 @@ function formOf(page) {
   return { action: attribute(opening, "action"), fields };
 }
 
-// Follows `url` until the browser is sent to `client`; what it brings there.
-export async function open(url, person, client) {
+// Follows `url` until the browser is sent to `client`; what it brings there. `decision` is the button of the
+// consent page: "approve" or "deny".
+export async function open(url, person, client, decision = "approve") {
   const cookies = new Map();
   let next = { url };
   for (let step = 0; step < 20; step++) {
@@ -40,7 +41,7 @@ export async function open(url, person, client) {
       continue;
     }
     const { action, fields } = formOf(page);
-    if (fields.has("request")) fields.set("decision", "approve");
+    if (fields.has("request")) fields.set("decision", decision);
     for (const name of ["username", "login", "password"]) if (fields.has(name)) fields.set(name, person);
     next = { url: new URL(action, next.url).href, body: fields, from: next.url };
   }

@@ -164,7 +164,22 @@ async fn gw_06_a_session_and_an_event_have_one_id_on_every_answer_and_every_repl
     assert_ne!(held(&app, &url, &alices).await.0, first.0, "another person has another id");
     if app.database.is_postgres() {
         let (replica, _stop) = app.replica().await;
-        assert_eq!(held(&app, &format!("{replica}/mcp"), &bobs).await, first);
+        let elsewhere = format!("{replica}/mcp");
+        assert_eq!(held(&app, &elsewhere, &bobs).await, first);
+        // And it is of use there: the server reads its own id, and the client is answered with the same text.
+        backend.take();
+        let authorization = format!("Bearer {}", bobs.access_token);
+        let headers = [
+            ("authorization", authorization.as_str()),
+            LISTEN,
+            ("mcp-session-id", first.0.as_str()),
+            ("last-event-id", first.1[0].as_str()),
+        ];
+        let heard = app.http.send("GET", &elsewhere, &headers, "").await;
+        assert_eq!(heard.assert_status(200).header("mcp-session-id"), Some(first.0.as_str()));
+        let seen = backend.take();
+        assert_eq!(seen[0].header("mcp-session-id"), Some("s-1"));
+        assert_eq!(seen[0].header("last-event-id"), Some("9"));
     }
     app.restart().await;
     assert_eq!(held(&app, &url, &bobs).await, first);
