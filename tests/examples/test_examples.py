@@ -67,8 +67,12 @@ SERVERS = [
     Server("python-fastmcp", 9005, [sys.executable, "server.py"], "ES256", {"echo", "add"}, "/echo", {"BEHIND_GATEWAY": "yes"}),
     Server("python-behind-gateway", 9006, [sys.executable, "server.py"], "ES256", {"get_fortune"}, "/fortune"),
     Server("rust-rmcp", 9007, [DICE], "ES256", {"roll", "roll_loaded"}),
+    Server("node-express", 9008, ["node", "server.mjs"], "ES256", {"greet", "announce"}),
+    Server("go-sdk", 9009, [os.environ["GO_GREETER"]], "ES256", {"greet", "announce"}),
+    Server("java-spring-ai", 9010, ["java", "-jar", "target/greeter.jar"], "ES256", {"greet", "announce"}),
+    Server("java-quarkus", 9011, ["java", "-jar", "target/quarkus-app/quarkus-run.jar"], "ES256", {"greet", "announce"}),
 ]
-CLOCK, TODO_PYTHON, TODO_NODE, ECHO, ECHO_BEHIND, FORTUNE, DICE_SERVER = SERVERS
+CLOCK, TODO_PYTHON, TODO_NODE, ECHO, ECHO_BEHIND, FORTUNE, DICE_SERVER, *GREETERS = SERVERS
 
 
 class Person(people.Person):
@@ -223,7 +227,7 @@ async def refused_elsewhere(issuer: str, tokens: dict[str, str]) -> None:
             assert answer.status_code == 401, (server.name, what, answer.status_code, answer.text)
         again = await ask(server, tokens[server.name])
         assert again.status_code == good.status_code, (server.name, again.status_code, again.text)
-        print(f"ok {server.name}: the tokens of the six others and {len(wrong)} things that are no tokens are refused")
+        print(f"ok {server.name}: the tokens of the {len(SERVERS) - 1} others and {len(wrong)} things that are no tokens are refused")
 
 
 def insufficient(answer) -> None:
@@ -343,6 +347,32 @@ async def dice(issuer: str) -> str:
     return memory.tokens.access_token
 
 
+async def greeter(issuer: str, server: Server) -> str:
+    client, memory = connect(server, "admin")
+    async with client:
+        assert {tool.name for tool in (await client.list_tools()).tools} == server.tools
+        assert await call(client, "greet") == "Hello, oidc:admin."
+        told = await call(client, "announce", text="tea is ready")
+        assert told == "Everybody hears: tea is ready", (server.name, told)
+    check_token(server, memory)
+    bob, _ = connect(server, "bob")
+    async with bob:
+        assert await call(bob, "greet") == "Hello, oidc:bob."
+        refused = await call(bob, "announce", text="no tea")
+        assert isinstance(refused, PermissionError) and "permission announce" in str(refused), refused
+    # Without the permission for what everybody may do: a challenge, or the tool says so.
+    only_announce = await token_for(issuer, server, "admin", "announce")
+    if server.folder in ("node-express", "java-spring-ai"):
+        insufficient(await ask(server, only_announce, "greet"))
+    else:
+        http = httpx2.AsyncClient(headers={"authorization": f"Bearer {only_announce}"})
+        async with Client(streamable_http_client(server.url, http_client=http)) as client:
+            refused = await call(client, "greet")
+            assert isinstance(refused, PermissionError) and "permission greet" in str(refused), refused
+    print(f"ok {server.name}: everybody is greeted, an Admin announces, a token without greet is refused")
+    return memory.tokens.access_token
+
+
 async def outage(token: str) -> None:
     """Where the keys cannot be fetched, nobody is told that a token is bad, or their client would drop it."""
     for server, status in ((CLOCK, 500), (DICE_SERVER, 503)):
@@ -429,6 +459,8 @@ async def main() -> None:
                 tokens[server.name] = await echo_and_add(issuer, server)
             tokens[FORTUNE.name] = await fortunes()
             tokens[DICE_SERVER.name] = await dice(issuer)
+            for server in GREETERS:
+                tokens[server.name] = await greeter(issuer, server)
             await refused_elsewhere(issuer, tokens)
             await outage(tokens[CLOCK.name])
         except BaseException:
