@@ -152,8 +152,13 @@ impl Drop for Running {
     }
 }
 
-/// Serves every request with `handle`.
-pub(super) fn serve<S, H, F>(listener: TcpListener, state: S, handle: H) -> io::Result<Running>
+/// Serves every request with `handle`, and those that are too large with `unread`.
+pub(super) fn serve<S, H, F>(
+    listener: TcpListener,
+    state: S,
+    handle: H,
+    unread: fn(StatusCode) -> Response,
+) -> io::Result<Running>
 where
     S: Clone + Send + Sync + 'static,
     H: Fn(S, Recorded) -> F + Clone + Send + Sync + 'static,
@@ -167,7 +172,7 @@ where
         async move {
             match Recorded::read(request).await {
                 Ok(request) => handle(state, request).await,
-                Err(status) => status.into_response(),
+                Err(status) => unread(status),
             }
         }
     });

@@ -90,7 +90,7 @@ fn discovery(idp: &Shared) -> Response {
             "code_challenge_methods_supported": ["S256"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "claims_supported": ["sub", "name", "email", "email_verified", "roles", "groups", "sid"],
-            "prompt_values_supported": ["none", "login"],
+            "prompt_values_supported": ["none", "login", "select_account"],
             "authorization_response_iss_parameter_supported": true,
     });
     if let Some(change) = how.change_discovery {
@@ -199,12 +199,14 @@ fn authorize(idp: &Shared, request: &Recorded) -> Response {
         params.extend(description.as_deref().map(|text| ("error_description", text)));
         return send_back(idp, &asked, &params);
     }
-    if asked.prompt != "login"
+    let prompts = |value: &str| asked.prompt.split(' ').any(|prompt| prompt == value);
+    if !prompts("login")
+        && !prompts("select_account")
         && let Some((person, sid)) = signed_in(idp, request)
     {
         return send_code(idp, &asked, &person, &sid);
     }
-    if asked.prompt == "none" && !how.ignores_prompt {
+    if prompts("none") && !how.ignores_prompt {
         return send_back(idp, &asked, &[("error", "login_required")]);
     }
     login_page(idp, &request.query, None)

@@ -14,6 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -85,9 +86,9 @@ impl IdentityProvider {
             (OnceLock::new(), Gate::default(), Gate::default());
         let shared = Shared { options, issuer, keys, next_keys, gate, refresh_answers, state };
         let shared = Arc::new(shared);
-        let running = serve(listener, Arc::clone(&shared), |shared, request| async move {
-            endpoints::handle(&shared, request).await
-        })?;
+        let handle =
+            |shared: Arc<Shared>, request| async move { endpoints::handle(&shared, request).await };
+        let running = serve(listener, Arc::clone(&shared), handle, IntoResponse::into_response)?;
         Ok(Self { shared, running })
     }
 

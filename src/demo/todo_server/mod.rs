@@ -4,6 +4,7 @@
 //! It speaks MCP over streamable HTTP in both eras: with sessions, an event stream and `initialize`
 //! (2025-03-26 to 2025-11-25), and stateless (2026-07-28).
 
+mod refused;
 mod rpc;
 mod stream;
 mod tools;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+use self::refused::Refused;
 use self::tools::Todo;
 use super::http::{Gate, Recorded, Running, broken_off, lock, serve};
 use crate::clock::Clock;
@@ -102,9 +104,8 @@ impl TodoServer {
             events: broadcast::Sender::new(64),
             state: Mutex::default(),
         });
-        let running = serve(listener, Arc::clone(&shared), |shared, request| async move {
-            handle(&shared, request).await
-        })?;
+        let handle = |shared: Arc<Shared>, request| async move { handle(&shared, request).await };
+        let running = serve(listener, Arc::clone(&shared), handle, refused::unread)?;
         Ok(Self { shared, address, running })
     }
 
@@ -159,11 +160,10 @@ async fn handle(server: &Shared, request: Recorded) -> Response {
         return forced(status, &headers);
     }
     if request.path != PATH {
-        return StatusCode::NOT_FOUND.into_response();
+        return refused::answer(&request, Refused::NotHere);
     }
     let Some(caller) = Caller::of(&request) else {
-        let text = "This server must stand behind Portcullis: the request names no person.";
-        return (StatusCode::FORBIDDEN, text).into_response();
+        return refused::answer(&request, Refused::NamesNobody);
     };
     match request.method.as_str() {
         "POST" => rpc::post(server, &caller, &request),
@@ -175,7 +175,7 @@ async fn handle(server: &Shared, request: Recorded) -> Response {
             response
         }
         "DELETE" => delete(server, &request),
-        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        _ => refused::answer(&request, Refused::Method),
     }
 }
 
@@ -194,11 +194,11 @@ fn forced(status: u16, headers: &[(&'static str, String)]) -> Response {
 fn get(server: &Shared, request: &Recorded) -> Response {
     let accepts = request.header("accept").is_some_and(|a| a.contains("text/event-stream"));
     if !accepts {
-        return StatusCode::NOT_ACCEPTABLE.into_response();
+        return refused::answer(request, Refused::TakesNoStream);
     }
     match session_of(server, request) {
         Ok(_) => stream::events(server.events.subscribe()),
-        Err(status) => status.into_response(),
+        Err(refused) => refused::answer(request, refused),
     }
 }
 
@@ -208,14 +208,14 @@ fn delete(server: &Shared, request: &Recorded) -> Response {
             lock(&server.state).sessions.remove(&session);
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(status) => status.into_response(),
+        Err(refused) => refused::answer(request, refused),
     }
 }
 
-fn session_of(server: &Shared, request: &Recorded) -> Result<String, StatusCode> {
-    let session = request.header(SESSION_ID.as_str()).ok_or(StatusCode::BAD_REQUEST)?;
+fn session_of(server: &Shared, request: &Recorded) -> Result<String, Refused> {
+    let session = request.header(SESSION_ID.as_str()).ok_or(Refused::NoSession)?;
     let known = lock(&server.state).sessions.contains(session);
-    if known { Ok(session.to_owned()) } else { Err(StatusCode::NOT_FOUND) }
+    if known { Ok(session.to_owned()) } else { Err(Refused::UnknownSession) }
 }
 
 impl Shared {

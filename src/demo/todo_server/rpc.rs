@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Caller, SESSION_ID, Shared, session_of, stream, tools};
+use super::{Caller, SESSION_ID, Shared, refused, session_of, stream, tools};
 use crate::demo::http::{Recorded, json as json_answer};
 
 /// The stateless era.
@@ -23,9 +23,9 @@ pub(super) fn post(server: &Shared, caller: &Caller, request: &Recorded) -> Resp
     let initializes = message["method"] == "initialize";
     if !stateless
         && !initializes
-        && let Err(status) = session_of(server, request)
+        && let Err(refused) = session_of(server, request)
     {
-        return status.into_response();
+        return refused::answer(request, refused);
     }
     let answers: Vec<Value> = match &message {
         Value::Array(batch) => {
@@ -111,6 +111,6 @@ fn server_info() -> Value {
     json!({ "name": "portcullis-demo-todos", "title": "To-do list", "version": env!("CARGO_PKG_VERSION") })
 }
 
-fn error(id: &Value, code: i64, message: &str) -> Value {
+pub(super) fn error(id: &Value, code: i64, message: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
 }
