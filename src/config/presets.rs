@@ -5,6 +5,7 @@
 
 use super::ClaimSource::{self, AccessToken, IdToken, Userinfo};
 use super::ClientAuth;
+use crate::oauth::authorization_request::AccountPrompt::{self, Login, SelectAccount};
 use crate::policy::ClaimShape;
 
 /// A kind of identity provider.
@@ -50,6 +51,8 @@ pub struct Preset {
     pub console: Console,
     /// Parameters that make the provider ask for a proof anew; empty where it knows none.
     pub proof_anew: &'static [(&'static str, &'static str)],
+    /// The choices of an account that it can be asked for, where its metadata does not say.
+    pub account_prompts: &'static [AccountPrompt],
 }
 
 impl Preset {
@@ -228,6 +231,9 @@ const GENERIC: Preset = Preset {
         roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
     },
     proof_anew: &[("prompt", "login"), ("max_age", "0")],
+    // Every provider must know `login` (OpenID Connect Core §15.1). GitLab and Logto refuse a sign-in for
+    // `select_account`, and Keycloak knows one account in a browser.
+    account_prompts: &[Login],
 };
 
 /// Presets of this version; the last one is the generic provider.
@@ -319,6 +325,7 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "nothing to switch on; the platform must be Web",
             roles: "App registrations > your app > App roles, assigned in Enterprise applications > Users and groups",
         },
+        account_prompts: &[Login, SelectAccount],
         ..GENERIC
     },
     Preset {
@@ -340,6 +347,7 @@ pub(super) static PRESETS: &[Preset] = &[
             roles: "Google tells no groups: use subjects or email_domains in rules",
         },
         proof_anew: &[],
+        account_prompts: &[SelectAccount],
         ..GENERIC
     },
     Preset {
@@ -362,6 +370,7 @@ pub(super) static PRESETS: &[Preset] = &[
             roles: "nothing to switch on: groups are organisations, and teams as organisation/team",
         },
         proof_anew: &[],
+        account_prompts: &[SelectAccount],
         ..GENERIC
     },
     Preset {
@@ -437,6 +446,7 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "your application > OIDC Configuration > Grant Types > Refresh Token",
             roles: "Projects > your project > General > Assert Roles on Authentication",
         },
+        account_prompts: &[Login, SelectAccount],
         ..GENERIC
     },
     Preset {
@@ -548,6 +558,7 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "nothing to switch on, if the connector supports it",
             roles: "the connector's own settings",
         },
+        account_prompts: &[], // it has no sessions, and asks its connector each time
         ..GENERIC
     },
     GENERIC,

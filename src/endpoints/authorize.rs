@@ -15,7 +15,9 @@ use super::{remembered, standing, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
-use crate::oauth::authorization_request::{AuthorizationRequest, AuthorizeRefused, MAX_STATE};
+use crate::oauth::authorization_request::{
+    AccountPrompt, AuthorizationRequest, AuthorizeRefused, MAX_STATE,
+};
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ensure;
 use crate::oauth::pkce::CodeChallenge;
@@ -62,7 +64,7 @@ pub(super) async fn get(
             }
             not_too_often(&app, &headers, &client)?;
             let before = step_up::approved_before(&app, &headers, &request).await;
-            Ok(ask(&app, &headers, (&client, &standing), request, resource, &before))
+            Ok(ask(&app, &headers, (&client, &standing), request, resource, &before).await)
         }
         Err(refused) => Ok(people::refuse(&app, &headers, &client, &back, &refused)),
     }
@@ -128,8 +130,8 @@ fn check<'a>(
     // An absent method means `plain` (RFC 7636 §4.3), which is not offered.
     ensure(method == Some("S256"), AuthorizeRefused::ChallengeMethod)?;
     let challenge = CodeChallenge::parse(challenge).map_err(|_| AuthorizeRefused::Challenge)?;
-    let wants_no_person =
-        get("prompt")?.is_some_and(|prompt| prompt.split(' ').any(|value| value == "none"));
+    let prompt = get("prompt")?.unwrap_or_default();
+    let wants_no_person = prompt.split(' ').any(|value| value == "none");
     ensure(!wants_no_person, AuthorizeRefused::InteractionRequired)?;
     let resource = asked_resource(app, params)?;
     let requested =
@@ -145,6 +147,8 @@ fn check<'a>(
         code_challenge: challenge.as_str().to_owned(),
         resource: resource.id.clone(),
         scopes,
+        unknown_scopes: shown(&resource.policy.unknown_scopes(&requested)),
+        account: AccountPrompt::asked_by(prompt),
     };
     Ok((request, resource))
 }
@@ -164,6 +168,15 @@ fn asked_resource<'a>(
         Some(presented) => app.resource_named(presented).ok_or(AuthorizeRefused::UnknownResource),
         None => app.default_resource().ok_or(AuthorizeRefused::ResourceRequired),
     }
+}
+
+/// Scopes that are no scopes of ours, for the log; the client's own words, so not too many.
+fn shown(unknown: &ScopeSet) -> String {
+    const MOST: usize = 120; // characters: a line or two
+    let text = unknown.to_string();
+    let cut: String = text.chars().take(MOST).collect();
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    format!("{cut}{more}")
 }
 
 /// A client that sends the person here again and again, until Approve is pressed to be rid of it, is held
@@ -197,7 +210,7 @@ fn shown_at(id: &str) -> Option<Timestamp> {
 }
 
 /// Step 4: ask the person. The page carries the whole request, sealed and bound to this browser.
-pub(super) fn ask(
+pub(super) async fn ask(
     app: &App,
     headers: &HeaderMap,
     (client, standing): (&Client, &Standing),
@@ -233,6 +246,9 @@ pub(super) fn ask(
         resource_name: resource.name.as_deref(),
         resource: &resource.id,
         scopes: &scopes,
+        asked_for_unknown: !consent.request.unknown_scopes.is_empty(),
+        offers_another_account: consent.request.account.is_none()
+            && app.upstream().lets_choose_account().await,
         identity_provider: &app.config().upstream.name,
         request: &sealed,
     };
@@ -242,7 +258,8 @@ pub(super) fn ask(
             .client(&client.id)
             .resource(&resource.id)
             .with("consent_id", consent.id.as_str())
-            .with("scopes", consent.request.scopes.to_string()),
+            .with("scopes", consent.request.scopes.to_string())
+            .with("unknown_scopes", consent.request.unknown_scopes.as_str()),
     );
     let mut response = page.render();
     let set_cookies = response.headers_mut();

@@ -170,7 +170,8 @@ async fn finish(
     let must_ask = remembered::must_ask(app, (&client, &standing), login, &subject).await;
     if must_ask.map_err(|error| PageError::storage(headers, &error))? {
         let (request, before) = (request.clone(), ScopeSet::default());
-        return Ok(authorize::ask(app, headers, (&client, &standing), request, resource, &before));
+        let page = authorize::ask(app, headers, (&client, &standing), request, resource, &before);
+        return Ok(page.await);
     }
     let decision = decide(resource, request, &session.person);
     let arrived = Arrived { request, subject: &subject, person: &session.person, back: &back };

@@ -16,7 +16,7 @@ use super::login::Start;
 use super::standing;
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::authorization_request::{AccountPrompt, AuthorizationRequest};
 use crate::oauth::error::ErrorCode;
 use crate::oauth::redirect_uri::destination;
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
@@ -93,12 +93,19 @@ pub(super) async fn post(
     standing::of_client(&app, &headers, &client).await?;
     let state = consent.request.state.clone();
     let back = WayBack { issuer: app.issuer(), address, state };
-    let approved = form.get("decision") == Ok(Some("approve"));
-    let decided = match form.get("decision") {
-        Ok(Some("approve")) => {
-            approve(&app, &headers, &consent, ClientAddress::of(&extensions)).await
+    let decision = form.get("decision").ok().flatten();
+    let approved = matches!(decision, Some("approve" | "approve_other"));
+    let decided = match decision {
+        Some("approve") => {
+            let request = consent.request.clone();
+            approve(&app, &headers, &consent, request, ClientAddress::of(&extensions)).await
         }
-        Ok(Some("deny")) => deny(&app, &headers, &consent, &back).await,
+        Some("approve_other") => {
+            let account = Some(AccountPrompt::SelectAccount);
+            let request = AuthorizationRequest { account, ..consent.request.clone() };
+            approve(&app, &headers, &consent, request, ClientAddress::of(&extensions)).await
+        }
+        Some("deny") => deny(&app, &headers, &consent, &back).await,
         _ => {
             let status = StatusCode::BAD_REQUEST;
             let message = Message::InvalidRequest { what: "decision" };
@@ -220,13 +227,13 @@ async fn approve(
     app: &App,
     headers: &HeaderMap,
     consent: &ConsentRequest,
+    request: AuthorizationRequest,
     address: Option<IpAddr>,
 ) -> Result<Response, PageError> {
     // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
-    let start =
-        Start::prepare(app, consent.request.clone(), consent.metadata_hash.clone(), address)
-            .await
-            .map_err(|error| people::unreachable_page(headers, &error))?;
+    let start = Start::prepare(app, request, consent.metadata_hash.clone(), address)
+        .await
+        .map_err(|error| people::unreachable_page(headers, &error))?;
 
     let page = ApprovedPage {
         consent_id: &consent.id,

@@ -34,7 +34,7 @@ impl Start {
         metadata_hash: String,
         address: Option<IpAddr>,
     ) -> Result<Self, UpstreamError> {
-        let to = app.upstream().prepare_login().await?;
+        let to = app.upstream().prepare_login(request.account).await?;
         let id = new_id(app.clock());
         Ok(Self {
             state: Secret::generate(&id),

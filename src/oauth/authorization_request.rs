@@ -25,6 +25,41 @@ pub struct AuthorizationRequest {
     pub resource: String,
     /// The scopes shown on the consent page: requested (or default) and declared by the resource.
     pub scopes: ScopeSet,
+    /// What was asked for and is no scope of the resource, as the log shows it; mostly nothing. The page says that there
+    /// was something. An earlier version stored none.
+    #[serde(default)]
+    pub unknown_scopes: String,
+    /// The choice of an account that the provider is asked for.
+    #[serde(default)]
+    pub account: Option<AccountPrompt>,
+}
+
+/// What makes the identity provider ask who somebody is, in spite of a session that it has: the two values of
+/// `prompt` (OpenID Connect Core §3.1.2.1) that a client may have passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountPrompt {
+    /// The person signs in again.
+    Login,
+    /// The person chooses among the accounts that the provider knows in this browser.
+    SelectAccount,
+}
+
+impl AccountPrompt {
+    /// As it is spelled in `prompt`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::SelectAccount => "select_account",
+        }
+    }
+
+    /// What a client's `prompt` asks for. Of both, `login`: not every provider takes two values, and whoever
+    /// signs in again may do so with another account. Other values are not the client's to decide, or unknown.
+    pub fn asked_by(prompt: &str) -> Option<Self> {
+        let asks = |wanted: Self| prompt.split(' ').any(|value| value == wanted.as_str());
+        [Self::Login, Self::SelectAccount].into_iter().find(|wanted| asks(*wanted))
+    }
 }
 
 /// Why an authorization request was turned down after client and redirect URI were proven.

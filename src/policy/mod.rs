@@ -131,6 +131,9 @@ pub enum OnExcess {
     Reject,
 }
 
+/// The scopes of OpenID Connect (Core §5.4 and §11): about who somebody is, which is not for MCP clients to learn here.
+const HABITUAL: [&str; 6] = ["openid", "profile", "email", "address", "phone", "offline_access"];
+
 /// A scope was asked for that the resource does not declare, and it is set to refuse that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a requested scope is not declared")]
@@ -186,6 +189,13 @@ impl Policy {
             return Err(NotDeclared);
         }
         Ok(if known.is_empty() { self.default_scopes.clone() } else { known })
+    }
+
+    /// What was asked for and is no scope of the resource. Clients send `openid` and its companions by habit: they
+    /// mean the sign-in and no permission, so that nothing is missing when they are dropped.
+    pub fn unknown_scopes(&self, requested: &ScopeSet) -> ScopeSet {
+        let unknown = requested.difference(&self.declared);
+        unknown.iter().filter(|scope| !HABITUAL.contains(&scope.as_str())).cloned().collect()
     }
 
     /// Whether somebody who is granted nothing of `ceiling` has no access at all. Where neither rules

@@ -21,6 +21,8 @@ pub(super) struct Metadata {
     pub(super) sends_iss: bool,
     pub(super) end_session_endpoint: Option<String>,
     pub(super) ping_end_session_endpoint: Option<String>,
+    /// Values of `prompt` that it knows (OpenID Connect Prompt Create §4.2); empty: it does not say.
+    pub(super) prompt_values_supported: Vec<String>,
     /// What is not as it should be, and does no harm.
     pub(super) tolerated: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Metadata {
         };
         let scopes_supported = reader.texts("scopes_supported");
         let methods = reader.texts("token_endpoint_auth_methods_supported");
+        let prompt_values_supported = reader.texts("prompt_values_supported");
         let mut place = |name| reader.lenient(name).map(|url| url.to_string());
         let end_session_endpoint = place("end_session_endpoint");
         let ping_end_session_endpoint = place("ping_end_session_endpoint");
@@ -119,6 +122,7 @@ impl Metadata {
             sends_iss,
             end_session_endpoint,
             ping_end_session_endpoint,
+            prompt_values_supported,
             tolerated: reader.tolerated,
         })
     }

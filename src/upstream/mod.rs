@@ -1,8 +1,10 @@
 //! The identity provider: discovery, login, and asking again.
 //!
 //! We are one ordinary confidential client of it. Every login carries PKCE S256, `nonce` and a state
-//! of our own; nothing a client sends (`prompt`, `login_hint`, `resource` …) is ever passed on.
+//! of our own. Nothing a client sends (`login_hint`, `resource` …) is ever passed on, but for its wish that the
+//! person chooses an account (`account.rs`).
 
+mod account;
 mod answer;
 mod callback_error;
 pub mod claims;
@@ -35,7 +37,7 @@ use url::Url;
 use crate::clock::Clock;
 use crate::config::{Protocol, UpstreamConfig};
 use crate::http_client::HttpClient;
-use crate::oauth::authorization_request::AuthorizationRequest;
+use crate::oauth::authorization_request::{AccountPrompt, AuthorizationRequest};
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 pub use callback_error::CallbackParams;
@@ -188,13 +190,19 @@ impl Upstream {
         provider
     }
 
-    /// Makes ready to send a person to the provider; fails before anything is consumed.
-    pub async fn prepare_login(&self) -> Result<LoginToStart, UpstreamError> {
+    /// Makes ready to send a person to the provider, who may have to choose an account there; fails before anything
+    /// is consumed.
+    pub async fn prepare_login(
+        &self,
+        account: Option<AccountPrompt>,
+    ) -> Result<LoginToStart, UpstreamError> {
         let provider = self.provider().await?;
         let verifier = PkceCodeVerifier::new(random_text());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        let known = |wanted| self.0.account_prompt(wanted, Some(&provider.metadata));
         Ok(LoginToStart {
             inner: Arc::clone(&self.0),
+            account: account.and_then(known),
             provider,
             nonce: random_text(),
             challenge,
@@ -289,11 +297,14 @@ pub struct LoginToStart {
     nonce: String,
     challenge: PkceCodeChallenge,
     verifier: PkceCodeVerifier,
+    /// In place of a configured `prompt`.
     prompt: Option<&'static str>,
+    /// Beside it.
+    account: Option<AccountPrompt>,
 }
 
 impl LoginToStart {
-    /// The same, asking the provider for this `prompt`.
+    /// The same, asking the provider for this `prompt` in place of a configured one.
     #[must_use]
     pub fn prompting(self, prompt: Option<&'static str>) -> Self {
         Self { prompt, ..self }
@@ -320,7 +331,7 @@ impl LoginToStart {
         let (nonce, challenge) = (&self.nonce, self.challenge.as_str());
         let metadata = &self.provider.metadata;
         let url = self.inner.authorization_request(metadata, state.expose(), nonce, challenge);
-        with_prompt(url, self.prompt)
+        account::with_choice(with_prompt(url, self.prompt), self.account)
     }
 }
 

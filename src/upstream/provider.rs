@@ -110,7 +110,12 @@ impl Inner {
 
     /// Whether there is usable metadata, fresh or not.
     pub(super) async fn is_known(&self) -> bool {
-        self.known_provider(USABLE).await.is_some()
+        self.known_metadata().await.is_some()
+    }
+
+    /// Usable metadata that is at hand, fresh or not.
+    pub(super) async fn known_metadata(&self) -> Option<Arc<Provider>> {
+        self.known_provider(USABLE).await
     }
 
     async fn known_provider(&self, at_most: Duration) -> Option<Arc<Provider>> {

@@ -16,6 +16,7 @@ use crate::oauth::redirect_uri::Destination;
 /// The page that asks the person. The order of its fields is the order of the page (contract, "The
 /// people's pages").
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each shows or hides something of its own")]
 pub struct ConsentPage<'a> {
     /// What the person reads.
     pub language: Language,
@@ -43,6 +44,11 @@ pub struct ConsentPage<'a> {
     pub resource: &'a str,
     /// What is asked for, new things first.
     pub scopes: &'a [ScopeLine<'a>],
+    /// Whether scopes were asked for that are none of the MCP server's. Their names are the client's own words, and
+    /// stand in the log.
+    pub asked_for_unknown: bool,
+    /// Whether the provider can be asked to let the person choose another account.
+    pub offers_another_account: bool,
     /// Who signs the person in.
     pub identity_provider: &'a str,
     /// The sealed request that comes back with the decision.
@@ -80,6 +86,10 @@ pub enum Message<'a> {
     UnknownClient,
     ClientDocumentRefused,
     ClientDocumentUnavailable,
+    /// Documents are switched off.
+    ClientDocumentsOff,
+    /// No website is reached from here, so that no document can be read.
+    NoNetwork,
     RedirectUriNotRegistered,
     RedirectUriNotAllowed,
     /// `what` is the parameter, or the error code, that is wrong.
@@ -261,6 +271,8 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::UnknownClient => &w.unknown_client,
         Message::ClientDocumentRefused => &w.client_document_refused,
         Message::ClientDocumentUnavailable => &w.client_document_unavailable,
+        Message::ClientDocumentsOff => &w.client_documents_off,
+        Message::NoNetwork => &w.no_network,
         Message::RedirectUriNotRegistered => &w.redirect_uri_not_registered,
         Message::RedirectUriNotAllowed => &w.redirect_uri_not_allowed,
         Message::InvalidRequest { .. } => &w.invalid_request,

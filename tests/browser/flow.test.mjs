@@ -138,19 +138,21 @@ for (const reducedMotion of ["no-preference", "reduce"]) test(`approve cannot be
   const page = await newPage();
   await page.emulateMedia({ reducedMotion });
   await page.goto(authorization(demo, client, callback.redirectUri).url, { waitUntil: "commit" });
-  const button = page.locator("button[value=approve]");
-  const hidden = await button.evaluate((element) => {
-    const animation = element.getAnimations()[0];
-    animation.pause();
-    animation.currentTime = 699;
-    return getComputedStyle(element).visibility;
-  });
-  assert.equal(hidden, "hidden");
-  const shown = await button.evaluate((element) => {
-    element.getAnimations()[0].currentTime = 700;
-    return getComputedStyle(element).visibility;
-  });
-  assert.equal(shown, "visible");
+  for (const value of ["approve", "approve_other"]) {
+    const button = page.locator(`button[value=${value}]`);
+    const hidden = await button.evaluate((element) => {
+      const animation = element.getAnimations()[0];
+      animation.pause();
+      animation.currentTime = 699;
+      return getComputedStyle(element).visibility;
+    });
+    assert.equal(hidden, "hidden", value);
+    const shown = await button.evaluate((element) => {
+      element.getAnimations()[0].currentTime = 700;
+      return getComputedStyle(element).visibility;
+    });
+    assert.equal(shown, "visible", value);
+  }
 });
 
 // A page asks for a double click and opens the consent page below the pointer with the first of the two; its Enter is

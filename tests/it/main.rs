@@ -23,10 +23,12 @@ mod discovery;
 mod redirect_policy;
 mod registration;
 
+mod account_choice;
 mod authorize;
 mod callback;
 mod consent;
 mod remembered;
+mod unknown_scopes;
 mod waiting;
 
 mod client_assertions;
@@ -68,6 +70,7 @@ mod clock_jumps;
 mod confirmations;
 mod connections;
 mod crashes;
+mod demo_mcp_server;
 mod github;
 mod graceful;
 mod hang_ups;

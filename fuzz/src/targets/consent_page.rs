@@ -52,6 +52,8 @@ fn render(texts: &Texts<'_>) -> String {
             ScopeLine { scope: texts.line(7), text: Some(texts.line(8)), standing: Standing::New },
             ScopeLine { scope: "s", text: None, standing: Standing::IncludedIn(texts.line(7)) },
         ],
+        asked_for_unknown: bit(2),
+        offers_another_account: bit(1),
         identity_provider: texts.line(9),
         request: texts.line(10),
     };

@@ -94,6 +94,8 @@ pub fn run(data: &[u8]) {
             code_challenge: "x".repeat(43),
             resource: "http://127.0.0.1:8000/mcp".to_owned(),
             scopes: ScopeSet::default(),
+            unknown_scopes: String::new(),
+            account: None,
         },
         nonce: NONCE.to_owned(),
         pkce_verifier: "v".repeat(43),

@@ -165,6 +165,8 @@ async fn grant(app: &App, resource: &str) -> String {
         ),
         resource: resource.to_owned(),
         scopes: scopes.clone(),
+        unknown_scopes: String::new(),
+        account: None,
     };
     let email = "anne@example.com".to_owned();
     let session = SessionUpdate {

@@ -227,6 +227,8 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
         code_challenge: URL_SAFE_NO_PAD.encode(challenge),
         resource: app.default_resource().map(|resource| resource.id.clone()).unwrap_or_default(),
         scopes: person.scopes.clone(),
+        unknown_scopes: String::new(),
+        account: None,
     }
 }
 

@@ -40,6 +40,8 @@ fn consent(language: Language, text: &str, destination: &Destination) -> Respons
             ScopeLine { scope: text, text: None, standing: Standing::ApprovedBefore },
             ScopeLine { scope: text, text: None, standing: Standing::IncludedIn(text) },
         ],
+        asked_for_unknown: true,
+        offers_another_account: true,
         identity_provider: text,
         request: text,
     }
@@ -50,6 +52,8 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
     vec![
         Message::UnknownClient,
         Message::ClientDocumentRefused,
+        Message::ClientDocumentsOff,
+        Message::NoNetwork,
         Message::ClientDocumentUnavailable,
         Message::RedirectUriNotRegistered,
         Message::RedirectUriNotAllowed,
@@ -190,6 +194,8 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
             text: Some("Read things"),
             standing: Standing::Asked,
         }],
+        asked_for_unknown: false,
+        offers_another_account: true,
         identity_provider: "Okta",
         request: "sealed",
     };
@@ -228,6 +234,8 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
         resource_name: None,
         resource: "https://mcp.example.com/mcp",
         scopes: &[],
+        asked_for_unknown: false,
+        offers_another_account: true,
         identity_provider: "Okta",
         request: "sealed",
     };

@@ -235,6 +235,8 @@ impl World {
             code_challenge: challenge_of(VERIFIER),
             resource: RESOURCES[resource].to_owned(),
             scopes: scopes(bits),
+            unknown_scopes: String::new(),
+            account: None,
         };
         let expires_at = self.now().plus(Duration::from_mins(10));
         self.pages.push(Page { id: self.new_id(), request, expires_at, decided: false });
