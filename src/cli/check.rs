@@ -14,6 +14,7 @@ use crate::storage::Storage;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
 
+mod documents;
 mod login;
 
 #[derive(clap::Args)]
@@ -73,7 +74,9 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
     };
     let app = app.await?;
-    findings.extend(app.upstream().probe().await);
+    let (provider, tried) = tokio::join!(app.upstream().probe(), documents::run(&app));
+    findings.extend(provider);
+    findings.extend(tried);
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
     let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
     app.storage().close().await;

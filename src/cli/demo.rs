@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{fail, output, run_to_the_end, serve};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
 use crate::server;
 
@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// Whether an administrator approves each new client: none, or first_use (as it is with --populated)
     #[arg(long, value_name = "POLICY")]
     client_approval: Option<Approval>,
+    /// Let clients register themselves, and fetch nothing that one publishes. Without a network the demo does so by itself
+    #[arg(long)]
+    no_client_documents: bool,
 }
 
 /// `client_approval` of the configuration.
@@ -87,9 +90,10 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
     let places = Places { public_url: &public_url, listen, admin, data: &arguments.data };
     let approval = arguments.client_approval();
-    let text = config_text(&places, idp.issuer(), &todos.url(), approval);
-    let loaded = Config::load(Some((Path::new("demo"), text)), &BTreeMap::new())
-        .map_err(|problems| problems.to_string())?;
+    let documents = !arguments.no_client_documents;
+    let text = config_text(&places, idp.issuer(), &todos.url(), approval, documents);
+    let mut loaded = load(&text)?;
+    loaded.config.client_documents.only_with_network = true;
     let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;
     if arguments.populated {
@@ -97,11 +101,29 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
         serve::install_log(); // only now: two thousand made-up lines would push the addresses away
     }
     serve::tell_start(&app, digest).await;
-    announce(&places, idp.issuer());
+    announce(&places, idp.issuer(), documents);
+    // In the background: without a network a look may take seconds, and until it is over clients register.
+    let clients = app.clients().clone();
+    tokio::spawn(async move { clients.look_for_network().await });
     server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
     idp.shutdown();
     todos.shutdown();
     Ok(())
+}
+
+/// Reads the configuration of the demo. Of the environment it takes the proxies alone: they may be the only way to what
+/// clients publish. What makes no proxy is left out, because the demo runs without any.
+fn load(text: &str) -> Result<Loaded, String> {
+    let proxy = |name: &str| {
+        ["HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"].contains(&name.to_ascii_uppercase().as_str())
+    };
+    let named = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let proxies: BTreeMap<String, String> = named.filter(|(name, _)| proxy(name)).collect();
+    let read = |env: &BTreeMap<String, String>| {
+        Config::load(Some((Path::new("demo"), text.to_owned())), env)
+    };
+    read(&proxies).or_else(|_| read(&BTreeMap::new())).map_err(|problems| problems.to_string())
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -141,7 +163,13 @@ struct Places<'a> {
     data: &'a Path,
 }
 
-fn config_text(places: &Places<'_>, issuer: &str, target: &str, approval: &str) -> String {
+fn config_text(
+    places: &Places<'_>,
+    issuer: &str,
+    target: &str,
+    approval: &str,
+    documents: bool,
+) -> String {
     let Places { public_url, listen, admin, data } = places;
     let database = format!("sqlite://{}", data.join("portcullis.db").display());
     format!(
@@ -179,6 +207,10 @@ allow = ["create:todos"]
 [resource.tools]
 "purge-todos" = ["delete:todos"]
 
+[client_documents]
+enabled       = {documents}
+through_proxy = true
+
 [admin]
 listen = "{admin}"
 roles  = ["Admin"]
@@ -187,7 +219,13 @@ roles  = ["Admin"]
     )
 }
 
-fn announce(places: &Places<'_>, issuer: &str) {
+fn announce(places: &Places<'_>, issuer: &str, documents: bool) {
+    let registering = if documents {
+        "Clients that publish a description of themselves (Claude Code, VS Code) are known by it as long as this
+machine reaches the network; without one they register themselves, as with --no-client-documents."
+    } else {
+        "Clients register themselves: nothing that one publishes is fetched (--no-client-documents)."
+    };
     let Places { public_url, admin, .. } = places;
     let text = format!(
         "Portcullis demo
@@ -203,6 +241,8 @@ Try:
                      transport Streamable HTTP, URL {public_url}/mcp, then Connect
   Then               sign in as bob, create-todo, get-todos; purge-todos is refused
                      sign in as alice, who sees everybody's and may purge
+
+{registering}
 
 Everything listens on this machine only. Ctrl-C stops it; nobody is logged out by that.
 

@@ -34,7 +34,7 @@ struct Arguments {
 enum Command {
     /// The whole thing on this machine: identity provider, MCP server, and Portcullis in front
     #[command(
-        after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated"
+        after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated\n  portcullis demo --no-client-documents"
     )]
     Demo(demo::Arguments),
     /// The server

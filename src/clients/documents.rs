@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::FindError;
 use super::budget::{Asker, Budget};
 use super::remote::{Bounds, Known, Remote};
-use crate::clock::Clock;
+use super::trial::Offer;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http_client::guarded::GuardedClient;
 use crate::oauth::client::document::MAX_DOCUMENT;
@@ -32,8 +33,12 @@ const BOUNDS: Bounds = Bounds {
 #[derive(Clone)]
 pub(super) struct Documents {
     remote: Remote<ClientMetadata>,
+    http: GuardedClient,
+    clock: Clock,
     storage: Storage,
     rules: Arc<Rules>,
+    /// `None`: offered as long as they are switched on.
+    pub(super) offer: Option<Arc<Offer>>,
 }
 
 struct Rules {
@@ -54,8 +59,11 @@ impl Documents {
     ) -> Option<Self> {
         let settings = &config.client_documents;
         settings.enabled.then(|| Self {
-            remote: Remote::new(http, clock, budget, BOUNDS),
+            remote: Remote::new(http.clone(), clock.clone(), budget, BOUNDS),
+            http,
+            clock,
             storage,
+            offer: settings.only_with_network.then(Arc::default),
             rules: Arc::new(Rules {
                 redirects: config.redirect_policy(),
                 limits: RegistrationLimits { redirect_uris: config.limits.redirect_uris },
@@ -71,7 +79,7 @@ impl Documents {
             FindError::Document(format!("the client_id is refused: {refused}"))
         })?;
         let host = url.url().host().to_owned();
-        if self.rules.hosts.as_ref().is_some_and(|hosts| !hosts.contains(&host)) {
+        if !self.rules.admits(&host) {
             return Err(FindError::Document(format!(
                 "clients published by `{host}` are not admitted; an administrator can add it to `client_documents.allowed_hosts`"
             )));
@@ -79,15 +87,20 @@ impl Documents {
         let known = self.remote.knows(url.url());
         let stored = if known { None } else { self.storage.published_client(id).await? };
         let asker = Asker { address: from, is_known: stored.is_some() };
-        let (rules, client_id) = (Arc::clone(&self.rules), url.clone());
-        let read = self.remote.get(url.url(), asker, None, move |body| {
-            ClientMetadata::parse_document(body, &client_id, &rules.redirects, &rules.limits)
-                .map_err(|refused| refused.to_string())
-        });
-        let failed = match read.await {
-            Ok(known) => return Ok(client(id, host, known, DocumentState::Current)),
+        let (rules, client_id, begun) = (Arc::clone(&self.rules), url.clone(), self.now());
+        let parse = move |body: &[u8]| rules.parse(body, &client_id);
+        let failed = match self.remote.get(url.url(), asker, None, parse).await {
+            Ok(known) => {
+                if let Some(offer) = self.offer.as_ref().filter(|_| known.seen_at >= begun) {
+                    offer.set(true, "");
+                }
+                return Ok(client(id, host, known, DocumentState::Current));
+            }
             Err(failed) => failed,
         };
+        if failed.trouble.is_silence() {
+            self.look_for_network().await;
+        }
         let is_final = failed.trouble.is_final();
         let state = if is_final { DocumentState::Withdrawn } else { DocumentState::Unconfirmed };
         if let Some(left_out) = NOT_READ.due() {
@@ -109,7 +122,46 @@ impl Documents {
             });
         }
         let reason = failed.trouble.to_string();
-        Err(if is_final { FindError::Document(reason) } else { FindError::Later(reason) })
+        Err(if is_final {
+            FindError::Document(reason)
+        } else if failed.trouble.is_silence() && !self.are_offered() {
+            FindError::NoNetwork(reason)
+        } else {
+            FindError::Later(reason)
+        })
+    }
+
+    /// Whether clients are told that they may publish.
+    pub(super) fn are_offered(&self) -> bool {
+        self.offer.as_ref().is_none_or(|offer| offer.stands())
+    }
+
+    /// Whether the administrator lets its host publish.
+    pub(super) fn may_be_read(&self, id: &str) -> bool {
+        ClientIdUrl::parse(id).is_ok_and(|id| self.rules.admits(id.url().host()))
+    }
+
+    pub(super) fn parse(&self, body: &[u8], id: &ClientIdUrl) -> Result<ClientMetadata, String> {
+        self.rules.parse(body, id)
+    }
+
+    pub(super) fn http(&self) -> &GuardedClient {
+        &self.http
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+impl Rules {
+    fn admits(&self, host: &str) -> bool {
+        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|known| known == host))
+    }
+
+    fn parse(&self, body: &[u8], id: &ClientIdUrl) -> Result<ClientMetadata, String> {
+        ClientMetadata::parse_document(body, id, &self.redirects, &self.limits)
+            .map_err(|refused| refused.to_string())
     }
 }
 

@@ -6,6 +6,7 @@ mod documents;
 mod keys;
 mod registration;
 mod remote;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use crate::telemetry::audit::{Actor, AuditEvent};
 
 use registration::Full;
 pub use registration::Registration;
+pub use trial::{TrialFailed, Tried};
 
 /// Longest id of a client that registered itself.
 const MAX_ID: usize = 64;
@@ -50,6 +52,12 @@ pub enum FindError {
     /// What is published cannot be read now, and was never read before.
     #[error("{0}")]
     Later(String),
+    /// The same, and this machine reaches no website at all.
+    #[error("no website is reached from here: {0}")]
+    NoNetwork(String),
+    /// It is published, and such clients are switched off.
+    #[error("{0}")]
+    Off(String),
 }
 
 /// The clients this server knows. Cheap to clone.
@@ -124,6 +132,26 @@ impl Clients {
         Ok(self.stored(id).await?.map(|stored| from_stored(&stored)).transpose()?)
     }
 
+    /// Whether clients are told that they may publish their metadata.
+    pub fn offers_documents(&self) -> bool {
+        self.documents.as_ref().is_some_and(Documents::are_offered)
+    }
+
+    /// On a server that offers documents only while it reaches websites: looks whether it does.
+    pub async fn look_for_network(&self) {
+        if let Some(documents) = &self.documents {
+            documents.look_for_network().await;
+        }
+    }
+
+    /// Tries to read what a well-known client publishes; `None` when documents are switched off.
+    pub async fn try_documents(&self) -> Option<Vec<Tried>> {
+        match &self.documents {
+            Some(documents) => Some(documents.try_well_known().await),
+            None => None,
+        }
+    }
+
     /// The keys of `client` that may have made `assertion`; `None` when it has no keys.
     pub async fn keys_for(
         &self,
@@ -161,7 +189,7 @@ impl Clients {
 fn documents_are_off(id: &str) -> FindError {
     let named = ClientIdUrl::parse(id).map(|id| format!("`{}`", id.url()));
     let named = named.unwrap_or_else(|_| "the client_id".to_owned()); // as it is, it may be hostile
-    FindError::Document(format!(
+    FindError::Off(format!(
         "{named} would have to be fetched, and that is switched off; an administrator can switch it on with `client_documents.enabled`"
     ))
 }

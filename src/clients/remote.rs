@@ -59,6 +59,11 @@ impl Trouble {
             Self::Busy | Self::Fetch(_) => false,
         }
     }
+
+    /// Whether no server has answered.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::Fetch(error) if error.is_silence())
+    }
 }
 
 /// A fetch that failed, and what was known before.
@@ -236,7 +241,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
         drop(place);
         // Other requests for the same URL wait for this fetch. What was good before is no exception: its
         // owner can make the name lead inside at any time.
-        if matches!(&read, Err(Trouble::Fetch(error)) if error.is_silence()) {
+        if read.as_ref().is_err_and(Trouble::is_silence) {
             let slow = begun.elapsed() > SILENCE;
             tokio::time::sleep_until(begun + if slow { LONGEST_FETCH } else { SILENCE }).await;
         }

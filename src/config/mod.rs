@@ -276,6 +276,9 @@ pub struct ClientDocuments {
     pub loopback: LoopbackHosts,
     /// The proxies that they are fetched through; `None`: directly.
     pub proxies: Option<Proxies>,
+    /// They are offered only while this machine reaches websites. For the demo, which may run without a network; no
+    /// file can say it, because what a server of others reaches is no matter of strangers.
+    pub only_with_network: bool,
 }
 
 /// Names that lead to this machine, for tests alone: refused unless our own public URL is on loopback.

@@ -25,11 +25,11 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 /// Routes of all documents, at every place where a client of any MCP revision looks.
 pub(super) fn routes(app: &App) -> Router<App> {
     let config = app.config();
-    let server = document(&server_metadata(config));
-    let openid = document(&openid_configuration(config));
+    let server = Server::of(server_metadata, config);
+    let openid = Server::of(openid_configuration, config);
     let mut router = Router::new()
-        .route("/.well-known/oauth-authorization-server", serve(&server))
-        .route("/.well-known/openid-configuration", serve(&openid))
+        .route("/.well-known/oauth-authorization-server", server.serve())
+        .route("/.well-known/openid-configuration", openid.serve())
         .route("/.well-known/jwks.json", get(jwks));
     for resource in &config.resources {
         // A resource that lives elsewhere publishes its own metadata.
@@ -39,11 +39,11 @@ pub(super) fn routes(app: &App) -> Router<App> {
             .route(&format!("/.well-known/oauth-protected-resource{path}"), serve(&metadata))
             .route(&format!("/.well-known/oauth-protected-resource{path}/"), serve(&metadata))
             .route(&format!("{path}/.well-known/oauth-protected-resource"), serve(&metadata))
-            .route(&format!("/.well-known/oauth-authorization-server{path}"), serve(&server))
+            .route(&format!("/.well-known/oauth-authorization-server{path}"), server.serve())
             // RFC 8414 puts the path behind; some clients put it in front, as OpenID Connect does.
-            .route(&format!("{path}/.well-known/oauth-authorization-server"), serve(&server))
-            .route(&format!("/.well-known/openid-configuration{path}"), serve(&openid))
-            .route(&format!("{path}/.well-known/openid-configuration"), serve(&openid));
+            .route(&format!("{path}/.well-known/oauth-authorization-server"), server.serve())
+            .route(&format!("/.well-known/openid-configuration{path}"), openid.serve())
+            .route(&format!("{path}/.well-known/openid-configuration"), openid.serve());
     }
     if let Some(default) = app.default_resource().filter(|resource| resource.path.is_some()) {
         let metadata = document(&resource_metadata(config, default));
@@ -99,12 +99,37 @@ fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
     get(move |headers: HeaderMap| async move { document.answer(&headers) })
 }
 
+/// A document about this server, with the offer of client documents and without it: the demo makes it only while it
+/// reaches the network.
+#[derive(Clone)]
+struct Server {
+    offering: Document,
+    plain: Document,
+}
+
+impl Server {
+    fn of(metadata: fn(&Config, bool) -> Value, config: &Config) -> Self {
+        Self {
+            offering: document(&metadata(config, true)),
+            plain: document(&metadata(config, false)),
+        }
+    }
+
+    fn serve(&self) -> axum::routing::MethodRouter<App> {
+        let both = self.clone();
+        get(move |State(app): State<App>, headers: HeaderMap| async move {
+            let offers = app.clients().offers_documents();
+            if offers { both.offering.answer(&headers) } else { both.plain.answer(&headers) }
+        })
+    }
+}
+
 async fn jwks(State(app): State<App>, headers: HeaderMap) -> Response {
     Document::new(&app.keys().published().await).answer(&headers)
 }
 
 /// RFC 8414 §2. Says what is true and nothing more; empty lists are left out.
-fn server_metadata(config: &Config) -> Value {
+fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     let at = |path: &str| config.public_url.join(path);
     let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
     let auth_methods = ["none", "client_secret_post", "client_secret_basic", "private_key_jwt"];
@@ -136,7 +161,7 @@ fn server_metadata(config: &Config) -> Value {
             json!(["client_secret_basic", "client_secret_post"]);
         document["introspection_signing_alg_values_supported"] = json!(algs(asking));
     }
-    if config.client_documents.enabled {
+    if offers_documents {
         document["client_id_metadata_document_supported"] = json!(true);
     }
     document
@@ -153,8 +178,8 @@ fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static
 /// The same document for clients that only know OpenID Connect Discovery, with the members that it
 /// requires: RS256 is one of them (OpenID Connect Discovery §3), and validators refuse a document without it. No
 /// `openid` scope and no userinfo: no ID tokens are issued, in whatever algorithm.
-fn openid_configuration(config: &Config) -> Value {
-    let mut document = server_metadata(config);
+fn openid_configuration(config: &Config, offers_documents: bool) -> Value {
+    let mut document = server_metadata(config, offers_documents);
     document["subject_types_supported"] = json!(["public"]);
     let mut algs = algs(config.resources.iter());
     if !algs.contains(&"RS256") {

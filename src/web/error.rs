@@ -97,13 +97,13 @@ impl From<FindError> for ApiError {
     fn from(error: FindError) -> Self {
         match error {
             FindError::Storage(error) => error.into(),
-            FindError::Document(reason) => {
+            FindError::Document(reason) | FindError::Off(reason) => {
                 if let Some(left_out) = NO_CLIENT.due() {
                     tracing::info!(reason, left_out, "client refused");
                 }
                 Self::Client { basic: false, reason: None }
             }
-            FindError::Later(reason) => {
+            FindError::Later(reason) | FindError::NoNetwork(reason) => {
                 if let Some(left_out) = NOT_READ.due() {
                     tracing::warn!(reason, left_out, "what a client publishes cannot be read");
                 }

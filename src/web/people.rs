@@ -133,7 +133,11 @@ pub async fn client(
     let found = app.clients().find(client_id, from).await.map_err(|error| match error {
         FindError::Storage(error) => PageError::storage(headers, &error),
         FindError::Document(reason) => refused(Message::ClientDocumentRefused, &reason),
+        FindError::Off(reason) => refused(Message::ClientDocumentsOff, &reason),
         FindError::Later(reason) => later(&reason),
+        error @ FindError::NoNetwork(_) => {
+            PageError::new(headers, StatusCode::SERVICE_UNAVAILABLE, Message::NoNetwork, &error)
+        }
     })?;
     let client = found.ok_or_else(|| refused(Message::UnknownClient, &"unknown client"))?;
     match client.currency(app.now()) {

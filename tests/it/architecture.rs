@@ -137,6 +137,7 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("cli/check/login.rs", 1, "the command waits for it"),
     ("cli/serve.rs", 2, "asks the provider once; waits for a signal and ends the process"),
     ("clients/remote.rs", 1, "one fetch, and somebody waits for it"),
+    ("cli/demo.rs", 1, "one look for a network"),
     ("server.rs", 1, "one connection"),
     ("server/bodies.rs", 2, "the rest of one body; one stream of HTTP/2"),
     ("signing/rotation.rs", 1, "one reading of the keys"),

@@ -19,6 +19,13 @@ fn config_of(app: &TestApp) -> String {
         .replace(&format!("{KEY:?}"), "{ env = \"KEY\" }")
 }
 
+/// The same without a look at what clients publish, unless a test says where that is: tests need no internet.
+fn offline(config: &str) -> String {
+    let says = config.contains("[client_documents]");
+    let off = if says { "" } else { "\n[client_documents]\nenabled = false\n" };
+    format!("{config}{off}")
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
@@ -26,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
 /// Runs the command beside the provider, which lives in this process.
 async fn command(app: &TestApp, config: &str, arguments: &[&str]) -> Output {
     let folder = app.database.folder.clone();
-    std::fs::write(folder.join("portcullis.toml"), config).unwrap();
+    std::fs::write(folder.join("portcullis.toml"), offline(config)).unwrap();
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     tokio::task::spawn_blocking(move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -51,7 +58,7 @@ pub(crate) async fn check_with(
     env: &[(&'static str, String)],
 ) -> (Vec<Value>, i32) {
     let folder = app.database.folder.clone();
-    std::fs::write(folder.join("portcullis.toml"), config).unwrap();
+    std::fs::write(folder.join("portcullis.toml"), offline(config)).unwrap();
     let env = env.to_vec();
     let output = tokio::task::spawn_blocking(move || {
         let env: Vec<(&str, &str)> =
@@ -181,7 +188,7 @@ async fn rules_that_say_nothing_or_never_allow_are_warned_about() {
 /// because the command listens in its place.
 async fn trial(app: &TestApp, config: &str, person: &str) -> (String, i32) {
     let folder = app.database.folder.clone();
-    std::fs::write(folder.join("portcullis.toml"), config).unwrap();
+    std::fs::write(folder.join("portcullis.toml"), offline(config)).unwrap();
     let mut child = portcullis(&folder)
         .args(["check", "--login"])
         .envs([("SECRET", "upstream-secret-canary"), ("KEY", KEY)])

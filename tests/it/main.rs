@@ -84,6 +84,7 @@ mod logs;
 mod metrics;
 mod moving_clock;
 mod network_shapes;
+mod no_network;
 mod odd_inputs;
 mod outages;
 mod postgres;

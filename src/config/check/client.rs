@@ -173,7 +173,8 @@ pub(super) fn documents(
         }
     }
     let proxies = through_proxy(r, proxies);
-    ClientDocuments { enabled, allowed_hosts, loopback: loopback_hosts(r, public_url), proxies }
+    let loopback = loopback_hosts(r, public_url);
+    ClientDocuments { enabled, allowed_hosts, loopback, proxies, only_with_network: false }
 }
 
 /// The proxies that documents are fetched through, when the administrator says so: then the proxy resolves

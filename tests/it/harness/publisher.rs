@@ -117,6 +117,11 @@ impl Publisher {
         self.address
     }
 
+    /// The file of the authority that vouches for it.
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.to_str().unwrap()
+    }
+
     pub(crate) fn publish(&self, url: &str, json: &Value) {
         self.answer(url, Page::json(json));
     }

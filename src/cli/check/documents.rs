@@ -1,0 +1,44 @@
+//! Whether what clients publish can be read from here: tries what a well-known one does.
+
+use super::{Finding, Severity, finding};
+use crate::app::App;
+use crate::clients::Tried;
+
+const PROBE: &str = "client_documents";
+
+/// Tries one document; nothing is said where they are switched off.
+pub(super) async fn run(app: &App) -> Option<Finding> {
+    let tried = app.clients().try_documents().await?;
+    let Some((last, failed)) = tried.split_last() else {
+        let found = "none was tried: client_documents.allowed_hosts names no host of a client that this version knows";
+        return Some(finding(PROBE, Severity::Ok, found.to_owned()));
+    };
+    let found: Vec<String> = failed.iter().chain([last]).map(said).collect();
+    let warning = |found: String, remedy: &str| Finding {
+        mend: Some(remedy.to_owned()),
+        ..finding(PROBE, Severity::Warning, found)
+    };
+    let is_silent = |tried: &Tried| tried.outcome.as_ref().is_err_and(|failed| failed.silent);
+    Some(if failed.is_empty() && last.outcome.is_ok() {
+        finding(PROBE, Severity::Ok, found.concat())
+    } else if tried.iter().all(is_silent) {
+        warning(
+            found.join("; "),
+            "clients that publish their metadata (Claude, VS Code, ChatGPT) cannot sign anybody in: let this machine reach their websites, port 443, directly or through HTTPS_PROXY with client_documents.through_proxy = true; or set client_documents.enabled = false, and they register themselves",
+        )
+    } else {
+        warning(
+            found.join("; "),
+            "only clients that this website publishes are concerned; if it lasts, look whether something on the way changes its answers",
+        )
+    })
+}
+
+/// What came of one.
+fn said(tried: &Tried) -> String {
+    match &tried.outcome {
+        Ok(Some(name)) => format!("{} was read, and is the client {name:?}", tried.url),
+        Ok(None) => format!("{} was read, and is a client without a name", tried.url),
+        Err(failed) => format!("{} makes no client here: {failed}", tried.url),
+    }
+}

@@ -1,0 +1,123 @@
+//! Reading what well-known clients publish, to learn whether documents can be read from here at all.
+//!
+//! Nothing of it is cached or stored, and nobody outside can cause it but on the demo.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+
+use super::documents::Documents;
+use super::remote::Trouble;
+use crate::clock::Timestamp;
+use crate::oauth::client::ClientMetadata;
+use crate::oauth::client::document::MAX_DOCUMENT;
+use crate::oauth::web_url::ClientIdUrl;
+
+/// Documents of clients in wide use. Their publishers have nothing to do with each other: when neither answers, it is
+/// our network and not their website.
+const WELL_KNOWN: [&str; 2] = [
+    "https://claude.ai/oauth/claude-code-client-metadata",
+    "https://vscode.dev/oauth/client-metadata.json",
+];
+
+/// A machine without a network is looked at again after this.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// A document that was tried, and the name of the client in it, or why there is none.
+#[derive(Debug)]
+pub struct Tried {
+    /// Where it is published.
+    pub url: &'static str,
+    /// What came of it.
+    pub outcome: Result<Option<String>, TrialFailed>,
+}
+
+/// Why a document brought no client.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct TrialFailed {
+    reason: String,
+    /// Nobody has answered.
+    pub silent: bool,
+}
+
+/// Whether documents are offered, on a server that offers them only while it reaches websites.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    /// Not before one could be read: whoever reads too early that they are offered has no way back, and whoever reads
+    /// that they are not registers, which always works.
+    offered: AtomicBool,
+    looked_at: Mutex<Option<Timestamp>>,
+}
+
+impl Offer {
+    pub(super) fn stands(&self) -> bool {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    /// A website was reached, or none; the log says what has changed.
+    pub(super) fn set(&self, reached: bool, reason: &str) {
+        let before = self.offered.swap(reached, Ordering::Relaxed);
+        if reached && !before {
+            tracing::info!("clients may publish their metadata: this machine reaches the network");
+        } else if !reached {
+            tracing::warn!(
+                reason,
+                "this machine reaches no website: clients have to register themselves; remove and add again one that was connected before"
+            );
+        }
+    }
+}
+
+impl Documents {
+    /// Tries one well-known document, and another only if that fails: then it shows whether it is the first website or
+    /// the network. Empty where the administrator lets no well-known host publish.
+    pub(super) async fn try_well_known(&self) -> Vec<Tried> {
+        let mut all = Vec::new();
+        for url in WELL_KNOWN.into_iter().filter(|url| self.may_be_read(url)) {
+            let tried = self.try_one(url).await;
+            let read = tried.outcome.is_ok();
+            all.push(tried);
+            if read {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Looks whether any well-known website answers, and offers documents or no longer does. One caller looks for all.
+    pub(super) async fn look_for_network(&self) {
+        let Some(offer) = &self.offer else { return };
+        let mut looked_at = offer.looked_at.lock().await;
+        let recent = |at: &Timestamp| self.now().since(*at) < AGAIN;
+        if !offer.stands() && looked_at.as_ref().is_some_and(recent) {
+            return;
+        }
+        let tried = join_all(WELL_KNOWN.map(|url| self.try_one(url))).await;
+        let failed = |tried: &Tried| tried.outcome.as_ref().err().map(ToString::to_string);
+        let silent = |tried: &Tried| tried.outcome.as_ref().is_err_and(|failed| failed.silent);
+        let reached = !tried.iter().all(silent);
+        offer.set(reached, &tried.iter().find_map(failed).unwrap_or_default());
+        *looked_at = Some(self.now());
+    }
+
+    async fn try_one(&self, url: &'static str) -> Tried {
+        let read = self.read(url).await;
+        let outcome = match read {
+            Ok(metadata) => Ok(metadata.client_name),
+            Err(trouble) => {
+                let silent = trouble.is_silence();
+                Err(TrialFailed { reason: trouble.to_string(), silent })
+            }
+        };
+        Tried { url, outcome }
+    }
+
+    async fn read(&self, url: &str) -> Result<ClientMetadata, Trouble> {
+        let id = ClientIdUrl::parse(url).map_err(|error| Trouble::Refused(error.to_string()))?;
+        let fetched = self.http().get_json(id.url(), MAX_DOCUMENT).await?;
+        self.parse(&fetched.body, &id).map_err(Trouble::Refused)
+    }
+}
