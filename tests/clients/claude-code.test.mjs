@@ -87,6 +87,9 @@ test("it passes on why a tool is refused for good, and asks to sign in where tha
   const more = await call("get-sum", { a: 2, b: 3 });
   console.log(`Claude Code's model reads: ${more.said}`);
   assert.match(more.said, /re-authorization/);
+  const { asked } = await login("tools", "somebody");
+  assert.ok(asked.get("scope").split(" ").includes("sum"), asked.get("scope"));
+  assert.match((await call("get-sum", { a: 2, b: 3 })).said, /5/);
 });
 
 test("it says that a person pressed Deny", async () => {

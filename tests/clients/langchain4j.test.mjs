@@ -23,6 +23,12 @@ after(async () => {
   await site?.stop();
 });
 
+test("Nimbus reads both metadata documents", async () => {
+  const { openid, token } = await java.get({ do: "metadata", issuer: site.url });
+  assert.match(openid, /RS256/);
+  assert.equal(token, `${site.url}/token`);
+});
+
 test("LangChain4j calls a tool with a token, and with the one after it", async () => {
   const here = { url: site.url, mcp: site.tools };
   const client = await register(here, { client_name: "For LangChain4j", redirect_uris: [REDIRECT_URI], grant_types: ["authorization_code", "refresh_token"] });

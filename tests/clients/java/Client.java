@@ -1,9 +1,12 @@
-// A client made of LangChain4j, which does as it is told: a line on standard input is a command, a line on
-// standard output is what came of it. LangChain4j knows no OAuth: the token comes from outside, as a header.
-// Run by langchain4j.test.mjs.
+// A client made of LangChain4j, with Nimbus' reader of metadata beside it. It does as it is told: a line on standard
+// input is a command, a line on standard output is what came of it. LangChain4j knows no OAuth: the token comes from
+// outside, as a header. Run by langchain4j.test.mjs.
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.nimbusds.oauth2.sdk.as.AuthorizationServerMetadata;
+import com.nimbusds.oauth2.sdk.id.Issuer;
+import com.nimbusds.openid.connect.sdk.op.OIDCProviderMetadata;
 import dev.langchain4j.agent.tool.ToolExecutionRequest;
 import dev.langchain4j.mcp.client.DefaultMcpClient;
 import dev.langchain4j.mcp.client.McpClient;
@@ -34,6 +37,12 @@ public class Client {
                             .arguments(command.get("arguments").toString())
                             .build());
                         result = Map.of("isError", answer.isError(), "text", answer.resultText());
+                    }
+                    case "metadata" -> {
+                        var issuer = new Issuer(command.get("issuer").asText());
+                        var openid = OIDCProviderMetadata.resolve(issuer);
+                        var oauth = AuthorizationServerMetadata.resolve(issuer);
+                        result = Map.of("openid", openid.getIDTokenJWSAlgs().toString(), "token", oauth.getTokenEndpointURI().toString());
                     }
                     default -> throw new IllegalArgumentException(line);
                 }
