@@ -134,9 +134,9 @@ fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
             Severity::Failed => "FAIL",
             Severity::Inconclusive => "?   ",
         };
-        let _ = writeln!(text, "{word}  {:13} {}", finding.probe, finding.found);
+        let _ = writeln!(text, "{word}  {:16} {}", finding.probe, finding.found);
         for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
-            let _ = writeln!(text, "                    → {line}");
+            let _ = writeln!(text, "                       → {line}");
         }
     }
     output::print(&text)

@@ -210,8 +210,8 @@ static EN: Words = Words {
     who_signs_in: "Sign-in",
     sign_in_with: ("If you approve, you sign in with ", "."),
     other_account_note: (
-        "Should it not be the account that ",
-        " knows in this browser? “Sign in as somebody else” gives the same approval, and asks who you are.",
+        "Signed in at ",
+        " with another account than you want? “Sign in as somebody else” approves as well, and asks which account to use.",
     ),
     other_account: "Sign in as somebody else",
     deny: "Deny",

@@ -39,6 +39,7 @@ fn said(tried: &Tried) -> String {
     match &tried.outcome {
         Ok(Some(name)) => format!("{} was read, and is the client {name:?}", tried.url),
         Ok(None) => format!("{} was read, and is a client without a name", tried.url),
-        Err(failed) => format!("{} makes no client here: {failed}", tried.url),
+        Err(failed) if failed.silent => format!("{} could not be read: {failed}", tried.url),
+        Err(failed) => format!("{} was asked, and is no client here: {failed}", tried.url),
     }
 }
