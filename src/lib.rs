@@ -33,6 +33,9 @@
 //! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What
 //! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
 //!
+//! Comments and tests name threats and requirements by id, such as CD-01: `docs/threats.md` explains
+//! each. Why the large things are as they are stands in `docs/decisions/`.
+//!
 //! [`config`] is read at start, and again when it has changed (`app/reload.rs`: the next application takes the
 //! place of the present one, whole); [`app::App`] is everything a handler may reach, [`server`] accepts
 //! connections and keeps their times (`server/`), [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would

@@ -328,7 +328,7 @@ impl KeyRing {
 
     /// Verifies an access token of ours for one audience.
     ///
-    /// Every check is required by type, not by the presence of what it checks (RFC 8725, threats JW-01).
+    /// Every check is required by type, not by the presence of what it checks (RFC 8725, threat JW-01).
     pub fn verify(
         &self,
         token: &str,

@@ -1,5 +1,5 @@
 //! `/audit/export`: the lines that fit a search, newest first, as a file. They are read and sent a page
-//! at a time; a spreadsheet that opens the file must find no formula in it (threats AD-02).
+//! at a time; a spreadsheet that opens the file must find no formula in it (threat AD-02).
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! How much strangers can make us fetch: in all, of one host, and for one address. Threats CI-06.
+//! How much strangers can make us fetch: in all, of one host, and for one address. Threat CI-06.
 //!
 //! Some of everything is kept for what was good before, so that made-up URLs do not push out the clients
 //! that people use.

@@ -1,5 +1,5 @@
 //! Clients whose id is the URL of their metadata: found in the cache, fetched, or, when their publisher
-//! does not answer, remembered from the last sign-in. Checklist CIMD.
+//! does not answer, remembered from the last sign-in. Requirements CIMD-01 to CIMD-32.
 
 use std::net::IpAddr;
 use std::sync::Arc;

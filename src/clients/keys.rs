@@ -1,5 +1,5 @@
-//! The keys a client signs with: those it registered, or those it publishes. Checklist PKJ-07,
-//! threats JW-03.
+//! The keys a client signs with: those it registered, or those it publishes. Requirement PKJ-07,
+//! threat JW-03.
 
 use std::net::IpAddr;
 use std::sync::Arc;

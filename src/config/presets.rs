@@ -1,4 +1,5 @@
-//! What is known of each kind of identity provider, as plain data (identity-provider guide §2, §6).
+//! What is known of each kind of identity provider, as plain data. `docs/identity-providers/`
+//! says the same to administrators.
 //!
 //! A preset decides nothing by itself: it says how the issuer is put together, what is asked for, where
 //! facts about a person stand, and what the provider's console calls things.

@@ -1,5 +1,5 @@
 //! `/account`: a signed-in person's own connected applications. Everything here is found by who is
-//! signed in, never by what a form says (threats AD-03).
+//! signed in, never by what a form says (threat AD-03).
 
 use askama::Template;
 use axum::body::Body;

@@ -180,7 +180,7 @@ fn shown(unknown: &ScopeSet) -> String {
 }
 
 /// A client that sends the person here again and again, until Approve is pressed to be rid of it, is held
-/// back (threats PH-02). Only the browser knows how often it was asked: nothing is stored.
+/// back (threat PH-02). Only the browser knows how often it was asked: nothing is stored.
 fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), PageError> {
     let cookies = Cookies::of(&app.config().public_url);
     let shown = cookies.consents_for(headers, &ConsentRequest::client_tag(&client.id));

@@ -158,7 +158,7 @@ async fn read_form(
     })
 }
 
-/// Three checks, all required (threats CD-05): the page was shown to this very browser, the form was
+/// Three checks, all required (threat CD-05): the page was shown to this very browser, the form was
 /// sent from our own origin, and where the browser says so, by a same-origin page.
 fn same_browser(
     app: &App,

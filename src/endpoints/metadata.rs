@@ -1,7 +1,7 @@
 //! Discovery: RFC 8414, OpenID Connect Discovery, RFC 9728, and the public keys.
 //!
 //! Every document but the keys is made once, at start, from the configuration alone: no header of a
-//! request can change a byte of it (threats HH-01).
+//! request can change a byte of it (threat HH-01).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;

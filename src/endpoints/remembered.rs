@@ -1,4 +1,4 @@
-//! Approvals that are not asked again (threats CD-02, checklist CON-09 to CON-13, CON-22): only for
+//! Approvals that are not asked again (threat CD-02, requirements CON-09 to CON-13 and CON-22): only for
 //! clients that an administrator trusts, only when the answer goes to a website, only when the person
 //! came by themselves, only in the browser that approved, and only for exactly what was approved.
 //!
@@ -69,7 +69,7 @@ pub(super) async fn lead_on(
 }
 
 /// Whether a person opened this address themselves, or from a page of ours. Another website may have
-/// put itself between the person and the client (threats CD-02 c); a browser that does not say is
+/// put itself between the person and the client (threat CD-02); a browser that does not say is
 /// taken for that.
 fn comes_directly(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter();

@@ -1,4 +1,4 @@
-//! MCP servers on the HTTP+SSE transport of 2024-11-05, behind the same checks (checklist GW-40).
+//! MCP servers on the HTTP+SSE transport of 2024-11-05, behind the same checks (requirement GW-40).
 //!
 //! GET opens the event stream; its `endpoint` event names the address that messages are posted to. The
 //! client learns a sealed form of it at our own path: only what this server told this very caller can

@@ -68,7 +68,7 @@ impl Passages {
     }
 
     /// The one at this path. People type a slash at the end, which is the only other spelling that is found
-    /// (threats GW-02): where a request goes is configured, and nothing of its path goes on.
+    /// (threat GW-02): where a request goes is configured, and nothing of its path goes on.
     pub fn at(&self, path: &str) -> Option<&Passage> {
         let exactly = |path: &str| self.0.iter().find(|passage| passage.path == path);
         exactly(path).or_else(|| exactly(path.strip_suffix('/')?))

@@ -1,5 +1,5 @@
-//! MCP session ids and event ids (revisions before 2026-07-28), bound to who holds them: threats GW-06,
-//! checklist GW-22.
+//! MCP session ids and event ids (revisions before 2026-07-28), bound to one person and client: threat
+//! GW-06, requirement GW-22.
 //!
 //! The client gets the MCP server's id sealed for its person and client; the server gets its own id
 //! back. Somebody else's id opens nothing, and nothing has to be stored. The same id is sealed alike each time

@@ -1,4 +1,4 @@
-//! Answers that are under way end with what they were begun under (checklist GW-21).
+//! Ends answers that are under way when their grant, rules or configuration end (threat GW-07).
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Which addresses a URL of a stranger may lead to: RFC 6890, the IANA registries of special-purpose
-//! addresses, threats CI-01.
+//! addresses, threat CI-01.
 //!
 //! A connection for a stranger is opened to a [`PublicAddress`] and to nothing else, and there is one
 //! way to get one. IPv6 is an allow-list (global unicast, `2000::/3`) with holes, so that what is

@@ -1,4 +1,4 @@
-//! What a client calls itself, made fit to be shown: threats PH-01, checklist REG-22.
+//! What a client calls itself, made fit to be shown: threat PH-01, requirement REG-22.
 //!
 //! A name is a claim of whoever registered. It can hide characters, imitate a brand with letters of
 //! another script, or speak in the voice of our own page. What is shown is plain text of bounded

@@ -131,8 +131,8 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// Seals `successor` so that only the holder of `presented` can open it: the database alone,
-/// even with the installation's secret key, yields nothing (threats §12.2 R1).
+/// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database
+/// alone, even with the installation's secret key, yields nothing.
 pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
     Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
         .seal(presented.id(), successor.expose().as_bytes())

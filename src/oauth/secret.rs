@@ -2,7 +2,7 @@
 //!
 //! A secret reads `<kind>_<id>.<secret>`. The row is found by the time-ordered id and proved by the
 //! hash of the whole text. The kind is part of the hash, so that a code can never pass for a refresh
-//! token (threats AC-04).
+//! token (threat AC-04).
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! URLs that a stranger names and we are to fetch: Client ID Metadata Documents §3, threats CI-01.
+//! URLs that a stranger names and we are to fetch: Client ID Metadata Documents §3, threat CI-01.
 //!
 //! Only canonical texts pass: what every parser reads the same way. What a name resolves to is the
 //! business of the guarded client; here is what can be refused without asking anybody.

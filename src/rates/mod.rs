@@ -1,5 +1,5 @@
-//! How often somebody may ask, and how much at once: the quotas of the threat catalogue that live in
-//! memory. Per address where the address is known, per grant and per person where one is proven: hosted
+//! How often somebody may ask, and how much at once: the limits that are counted in memory (threats
+//! DS-01, DS-02). Per address where the address is known, per grant and per person where one is proven: hosted
 //! clients share addresses, and must not pay for each other.
 
 mod by_client;

@@ -1,4 +1,4 @@
-//! The last moment that was stored, against a clock that went back (threats ST-05).
+//! The last moment that was stored, against a clock that went back (threat ST-05).
 //!
 //! A machine that starts with the clock of yesterday, or goes on from a snapshot, takes what is over for
 //! what lives, and would sign tokens for a time that has been. So the time is stored now and then, and while

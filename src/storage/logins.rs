@@ -70,7 +70,7 @@ pub struct LoginQuota {
 }
 
 /// Proof that a person approved and that the approval is durable. Only storage can make one, and
-/// nobody is sent to the identity provider without one (threats CD-01).
+/// nobody is sent to the identity provider without one (threat CD-01).
 #[derive(Debug)]
 pub struct Approval(());
 

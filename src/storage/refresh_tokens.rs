@@ -1,5 +1,5 @@
 //! Refresh tokens: rotation, one successor ever, the same successor again within the grace window,
-//! reuse revokes the family (RFC 9700 §4.14.2; the rules R1–R10 of the threat catalogue).
+//! reuse revokes the family (RFC 9700 §4.14.2; rules R1 to R10).
 
 use std::net::IpAddr;
 use std::time::Duration;

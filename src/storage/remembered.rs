@@ -1,5 +1,5 @@
 //! Approvals that need not be asked again, in one browser, for a client that administrators trust
-//! (threats CD-02, checklist CON-09 to CON-13).
+//! (threat CD-02, requirements CON-09 to CON-13).
 
 use sqlx::{Any, Executor};
 

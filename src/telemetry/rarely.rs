@@ -1,5 +1,6 @@
 //! Log lines about what anybody can bring about any number of times: one a second, with how many were left
-//! out; and about what fails over and over while something is broken: one a minute. A flood must not fill the disk, nor hide everything else. Threats DS-08.
+//! out; and about what fails over and over while something is broken: one a minute. A flood must not
+//! fill the disk, nor hide everything else (threat DS-08).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -70,8 +70,8 @@ impl Answer {
     }
 }
 
-/// How a request to the token endpoint failed (identity-provider guide §8.4): by the JSON `error`
-/// first, then by status.
+/// How a request to the token endpoint failed. The JSON `error` decides before the status: providers
+/// send the same `error` with different statuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenFailure {
     /// A definite no to this code or refresh token.

@@ -1,4 +1,4 @@
-//! What the provider says at the callback when it brings no code (OIDC Core §3.1.2.6, identity-provider guide §4).
+//! What the provider says at the callback when it brings no code (OIDC Core §3.1.2.6, threat UP-04).
 
 use super::LoginFailed;
 use super::answer::shown_code;

@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_hours(1);
 const USABLE: Duration = Duration::from_hours(24);
 /// After a failure the provider is left alone this long.
 const COOL_DOWN: Duration = Duration::from_secs(5);
-/// Keys are asked for anew at most this often when an unknown one turns up (threats JW-03).
+/// Keys are asked for anew at most this often when an unknown one turns up (threat JW-03).
 const KEYS_AT_MOST_EVERY: Duration = Duration::from_mins(1);
 
 /// The provider as discovered.

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn hh_02_only_configured_proxies_say_who_is_asking() {
+    fn hh_03_only_configured_proxies_say_who_is_asking() {
         let ten = ["10.0.0.0/8"];
         let client = Some("203.0.113.7".to_owned());
         assert_eq!(found("203.0.113.7", &["198.51.100.1"], &ten), client);

@@ -1,5 +1,5 @@
 //! Sign-in to our own pages, for administrators and for people: sessions of their own, cookies of
-//! their own, and forms that only the page that was shown can send (threats AD-01).
+//! their own, and forms that only the page that was shown can send (threat AD-01).
 //!
 //! A sign-in on its way costs no row: it travels sealed in a cookie of the browser that began it. The
 //! identity provider brings the browser back to `/auth/callback`, whose address is the one registered

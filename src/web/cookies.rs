@@ -8,7 +8,7 @@
 //! - *person*: made after a sign-in, sealed, tells the next consent page who it probably was, so that it can mark
 //!   what was approved before. It proves nothing and lets nobody skip anything.
 //!
-//! On https they carry the `__Host-` prefix and nothing without it is ever read (threats BR-03). The prefix
+//! On https they carry the `__Host-` prefix and nothing without it is ever read (threat BR-03). The prefix
 //! demands `Path=/`, also where we live below a path. `__Secure-` with our path would keep the cookies from
 //! neighbours on the host, but any other host of the domain could then plant a cookie that we would read, such
 //! as the mark of its own consent page. A neighbour on our host is of our origin and can press our buttons

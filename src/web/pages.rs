@@ -1,5 +1,5 @@
 //! The people's pages: plain data in, a finished answer out. No JavaScript, nothing from elsewhere,
-//! nothing unescaped (threats XS-01).
+//! nothing unescaped (threat XS-01).
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! Parameters of a query or a form, read strictly: RFC 6749 §3.1 and §3.2, threats PP-01.
+//! Parameters of a query or a form, read strictly: RFC 6749 §3.1 and §3.2, threat PP-01.
 //!
 //! Repeated parameters are refused, an empty value counts as left out, bytes that are not UTF-8 are
 //! refused (a lossy reader makes two different inputs equal), unknown parameters are ignored.

@@ -271,7 +271,7 @@ impl WayBack<'_> {
 /// A program that listens on the person's own device is told directly, and so is a website that the
 /// operator listed or wrote down. Any other website registered itself, and would make us its open
 /// redirector; and an app is opened by nothing but a person's decision, because a link can make it act.
-/// There the person reads a page and decides to go on (OAuth 2.1 §7.13.2, checklist AZ-28).
+/// There the person reads a page and decides to go on (OAuth 2.1 §7.13.2, requirement AZ-28).
 pub fn refuse(
     app: &App,
     headers: &HeaderMap,

@@ -1,6 +1,6 @@
 //! Requests that nobody makes on purpose: a browser that guesses where somebody may go next, a page that embeds an
 //! address, a program that looks whether there is something behind a link. They change nothing (RFC 9110
-//! §9.2.1, threats BR).
+//! §9.2.1; threats BR-01, BR-04).
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};

@@ -1,4 +1,4 @@
-//! `/account`: people see and end what is theirs, and nothing else (threats AD-03, AD-01).
+//! `/account`: people see and end their own connections, and no others (threats AD-01, AD-03).
 
 use serde_json::json;
 

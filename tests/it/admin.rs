@@ -1,4 +1,4 @@
-//! The admin pages: who gets in, what they can do, and how at once it takes effect (threats AD-01).
+//! The admin pages: who gets in, what they can do, and how at once it takes effect (threat AD-01).
 
 use crate::harness::console::{Console, with_query};
 use crate::harness::{Setup, TestApp};

@@ -1,4 +1,4 @@
-//! `/audit`: found again, chained, and taken along without harm (threats AD-02).
+//! `/audit`: found again, chained, and taken along without harm (threat AD-02).
 
 use crate::harness::TestApp;
 use crate::harness::client::McpClient;

@@ -1,4 +1,4 @@
-//! The audit trail: complete, free of secrets, and chained so that tampering shows (threats LG-04).
+//! The audit trail: complete, free of secrets, and chained so that tampering shows (threat LG-04).
 
 use std::time::Duration;
 

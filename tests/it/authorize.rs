@@ -139,7 +139,7 @@ async fn ds_01_asking_a_thousand_times_writes_nothing() {
 }
 
 #[tokio::test]
-async fn decision_15_the_same_request_can_be_opened_twice_and_either_page_works() {
+async fn the_same_request_can_be_opened_twice_and_either_page_works() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let (_, first) = client.ask(&[]).await;
@@ -149,7 +149,7 @@ async fn decision_15_the_same_request_can_be_opened_twice_and_either_page_works(
 }
 
 #[tokio::test]
-async fn decision_5_scopes_never_block_a_connection() {
+async fn scopes_never_block_a_connection() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let all = "create:todos delete:todos read:todos";

@@ -1,4 +1,5 @@
-//! `GET /auth/callback`: M2, M14, and what an identity provider may answer.
+//! `GET /auth/callback`: the right browser (BR-01 to BR-05), the right ID token (UP-01), and what an
+//! identity provider may answer.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -9,7 +10,7 @@ use crate::harness::client::REDIRECT_URI;
 use crate::harness::console::Console;
 use crate::races::rounds;
 
-/// M2: whoever did not press Approve cannot finish, and the login is burnt.
+/// A browser that did not press Approve cannot finish, and the login is burnt.
 #[tokio::test]
 async fn br_01_another_browser_cannot_finish_a_login() {
     let app = TestApp::start().await;
@@ -141,7 +142,7 @@ async fn up_07_iss_of_the_callback_must_be_the_providers() {
 
 type Change = Box<dyn Fn(&mut portcullis::demo::Misbehaviour)>;
 
-/// M14: every way an ID token can be wrong.
+/// Every way an ID token can be wrong.
 #[tokio::test]
 async fn up_01_a_forged_or_foreign_id_token_signs_nobody_in() {
     let app = TestApp::start().await;

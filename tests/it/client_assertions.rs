@@ -1,4 +1,5 @@
-//! `private_key_jwt`: clients that prove themselves with a signature. RFC 7523, RFC 10070, checklist PKJ.
+//! `private_key_jwt`: clients that prove themselves with a signature. RFC 7523, RFC 10070,
+//! threat JW-06, requirements PKJ-04 to PKJ-10.
 
 use futures_util::future::join_all;
 use portcullis::storage::Retention;

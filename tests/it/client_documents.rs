@@ -1,4 +1,4 @@
-//! Clients published at their own id: draft-ietf-oauth-client-id-metadata-document, threats CI.
+//! Clients published at their own id: draft-ietf-oauth-client-id-metadata-document, threats CI-01 to CI-09.
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;

@@ -1,5 +1,5 @@
 //! Clocks that leap: an hour ahead, an hour or a day back. Nothing that counts once counts twice, nothing
-//! that is over comes back, and nothing that lives is deleted (threats ST-05, K11).
+//! that is over comes back, and nothing that lives is deleted (threat ST-05, K11).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Authorization codes at the token endpoint: threats AC, checklist AC.
+//! Authorization codes at the token endpoint: threats AC-01 to AC-08 and PK-01.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -16,7 +16,6 @@ fn assert_invalid_grant(answer: &Answer) {
     assert_eq!(answer.text(), INVALID_GRANT, "every cause looks the same");
 }
 
-/// M8.
 #[tokio::test]
 async fn ac_01_of_a_hundred_redemptions_one_succeeds_and_its_tokens_die() {
     for _ in rounds() {
@@ -49,7 +48,7 @@ async fn ac_02_a_replayed_code_ends_the_grant_it_became() {
     assert_invalid_grant(&client.refresh(&tokens.refresh_token).await);
 }
 
-/// M9: one binding wrong at a time; the code stays good for its holder.
+/// One binding wrong at a time; the code stays good for its holder.
 #[tokio::test]
 async fn ac_03_a_code_is_bound_to_client_address_verifier_and_resource() {
     let app = TestApp::start().await;
@@ -72,7 +71,6 @@ async fn ac_03_a_code_is_bound_to_client_address_verifier_and_resource() {
     client.redeem(&code).await.assert_status(200);
 }
 
-/// M7.
 #[tokio::test]
 async fn pk_01_pkce_cannot_be_skipped_by_leaving_it_out() {
     let app = TestApp::start().await;
@@ -98,7 +96,7 @@ async fn ac_05_a_code_lives_for_a_minute() {
 }
 
 #[tokio::test]
-async fn ac_07_wrong_attempts_burn_a_code() {
+async fn ac_10_wrong_attempts_burn_a_code() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let code = client.code("bob").await;
@@ -123,7 +121,7 @@ async fn ac_04_what_is_not_a_code_of_ours_is_invalid_grant_too() {
 }
 
 #[tokio::test]
-async fn ac_11_redirect_uri_and_resource_may_be_left_out_at_the_token_endpoint() {
+async fn ac_08_redirect_uri_and_resource_may_be_left_out_at_the_token_endpoint() {
     let app = TestApp::start().await;
     let client = app.client().await;
     let code = client.code("bob").await;

@@ -39,7 +39,7 @@ fn took(time: Duration, least: f64, most: f64) {
     assert!(seconds > least && seconds < most, "took {seconds} s");
 }
 
-/// M23: each limit by itself, and none of them hits what keeps going.
+/// Each limit by itself, and none of them hits what keeps going.
 #[tokio::test]
 async fn ds_04_each_part_of_a_request_has_its_time() {
     let app = impatient().await;

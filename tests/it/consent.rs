@@ -1,4 +1,4 @@
-//! The consent page, and `POST /consent`: M1, M3, and what a decision is bound to.
+//! The consent page, and `POST /consent`: threats CD-01, CD-04, CD-05, and what a decision is bound to.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -82,7 +82,7 @@ async fn pages_of_the_flow_keep_their_opener_and_all_others_do_not() {
     }
 }
 
-/// M1: consent before anything of the identity provider, even with a live session there.
+/// Consent before anything of the identity provider, even with a live session there.
 #[tokio::test]
 async fn cd_01_a_new_client_never_reaches_the_identity_provider_without_consent() {
     let app = TestApp::start().await;
@@ -128,7 +128,7 @@ async fn con_03_deny_tells_the_client_and_the_page_is_used_up() {
     assert_eq!(app.idp.recorded().iter().filter(|r| r.path == "/authorize").count(), 0);
 }
 
-/// M3: a form that is sent by another page, or by a browser the page was not shown to.
+/// A form that is sent by another page, or by a browser the page was not shown to.
 #[tokio::test]
 async fn cd_05_a_decision_from_elsewhere_is_refused() {
     let app = TestApp::start().await;

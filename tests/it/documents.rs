@@ -1,6 +1,6 @@
 //! What the documents promise is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -16,40 +16,113 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-#[test]
-fn every_test_that_security_md_names_exists() {
+/// Reads all Rust files of the product and its tests: path and text.
+fn code() -> Vec<(String, String)> {
     let mut files = Vec::new();
     rust_files(&root().join("src"), &mut files);
     rust_files(&root().join("tests"), &mut files);
-    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let security = read("SECURITY.md");
-    let names: Vec<&str> = security
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|name| name.matches('_').count() >= 3 && !name.contains(['.', '/', ' ']))
-        .collect();
-    assert!(names.len() > 70, "only {} tests are named", names.len());
-    let missing: Vec<&&str> =
-        names.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
-    assert!(missing.is_empty(), "named in SECURITY.md and not there: {missing:#?}");
+    let named = files.into_iter().map(|file| {
+        let text = fs::read_to_string(&file).unwrap();
+        (file.strip_prefix(root()).unwrap().display().to_string(), text)
+    });
+    named.collect()
+}
+
+/// Returns those of `names` that are no function of ours.
+fn not_there<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let code: String = code().into_iter().map(|(_, text)| text).collect();
+    names.iter().filter(|name| !code.contains(&format!("fn {name}("))).copied().collect()
+}
+
+/// Returns what a document sets in code style.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_that_threats_md_or_security_md_names_exists() {
+    for (document, fewest) in [("docs/threats.md", 700), ("SECURITY.md", 0)] {
+        let text = read(document);
+        let names: Vec<&str> = code_spans(&text)
+            .filter(|name| name.matches('_').count() >= 3 && !name.contains(['.', '/', ' ']))
+            .collect();
+        assert!(names.len() >= fewest, "{document} names only {} tests", names.len());
+        let missing = not_there(&names);
+        assert!(missing.is_empty(), "named in {document} and not there: {missing:#?}");
+    }
+}
+
+/// Returns the ids that `docs/threats.md` explains: `### CD-01 …` is a threat, `- **C7** …` a rule or requirement.
+/// `docs/fuzzing.md` explains those of the fuzz targets.
+fn explained_ids() -> BTreeSet<String> {
+    let heading = regex_lite::Regex::new(r"(?m)^### ([A-Z]{2,4}-\d{2}) ").unwrap();
+    let bold = regex_lite::Regex::new(r"(?m)^- \*\*([A-Z]+-?\d{1,2})\*\* ").unwrap();
+    let row = regex_lite::Regex::new(r"(?m)^\| (F\d{1,2}) \|").unwrap();
+    let (threats, fuzzing) = (read("docs/threats.md"), read("docs/fuzzing.md"));
+    let ids = heading.captures_iter(&threats).chain(bold.captures_iter(&threats));
+    ids.chain(row.captures_iter(&fuzzing)).map(|found| found[1].to_owned()).collect()
+}
+
+/// Returns the ids that names of tests begin with (`cd_02_…`, `c7_…`) and that comments name ("CD-02", "C7").
+fn used_ids(text: &str) -> BTreeSet<String> {
+    let name = regex_lite::Regex::new(r"fn ((?:[a-z]{2,4}_\d{2}_)+|[cfkpt]\d{1,2}_)").unwrap();
+    let part = regex_lite::Regex::new(r"([a-z]+)_?(\d{1,2})_").unwrap();
+    let comment = regex_lite::Regex::new(r"\b(?:[A-Z]{2,4}-\d{2}|[CKMPRT]\d{1,2})\b").unwrap();
+    let mut ids = BTreeSet::new();
+    for line in text.lines() {
+        for found in name.captures_iter(line) {
+            for part in part.captures_iter(&found[1]) {
+                let dash = if part[1].len() > 1 { "-" } else { "" };
+                ids.insert(format!("{}{dash}{}", part[1].to_uppercase(), &part[2]));
+            }
+        }
+        if let Some((_, said)) = line.split_once("//") {
+            ids.extend(comment.find_iter(said).map(|found| found.as_str().to_owned()));
+        }
+    }
+    ids.remove("CRC-32"); // a checksum
+    ids
+}
+
+#[test]
+fn every_id_in_code_and_tests_is_explained_in_threats_md() {
+    let explained = explained_ids();
+    assert!(explained.len() > 250, "only {} ids are explained", explained.len());
+    let mut unknown = Vec::new();
+    for (file, text) in code() {
+        let ids = used_ids(&text);
+        unknown.extend(ids.difference(&explained).map(|id| format!("{id} in {file}")));
+    }
+    assert!(unknown.is_empty(), "not in docs/threats.md: {unknown:#?}");
+}
+
+/// A reader of a comment has this repository and the standards, and nothing else.
+#[test]
+fn no_comment_refers_to_documents_outside_the_repository() {
+    let outside = regex_lite::Regex::new(
+        "(?i)checklist|guide §|house plan|style guide|threat catalogue|threats page|product page|threats §",
+    )
+    .unwrap();
+    let mut found = Vec::new();
+    for (file, text) in code() {
+        if file.ends_with("documents.rs") {
+            continue;
+        }
+        let lines = text.lines().enumerate();
+        let lines = lines.filter(|(_, line)| outside.is_match(line));
+        found.extend(lines.map(|(at, line)| format!("{file}:{}: {}", at + 1, line.trim())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
 fn every_test_in_the_table_of_provider_behaviours_exists() {
-    let mut files = Vec::new();
-    rust_files(&root().join("src"), &mut files);
-    rust_files(&root().join("tests"), &mut files);
-    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let table = read("tests/it/identity_provider/mod.rs");
     let rows = table.lines().filter(|line| line.starts_with("//! | "));
-    let names: Vec<&str> = rows
-        .flat_map(|row| row.split('`').skip(1).step_by(2))
-        .filter(|name| !name.contains(['.', '/']))
-        .collect();
+    let names: Vec<&str> =
+        rows.flat_map(code_spans).filter(|name| !name.contains(['.', '/'])).collect();
     assert!(names.len() > 60, "only {} tests are named", names.len());
-    let missing: Vec<&&str> =
-        names.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    let missing = not_there(&names);
     assert!(missing.is_empty(), "named in the table and not there: {missing:#?}");
 }
 

@@ -1,4 +1,5 @@
-//! The gateway: who passes, what passes, and what the MCP server sees. M12, M13, M19, M20.
+//! The gateway: who passes, what passes, and what the MCP server sees: threats AU-01, JW-01,
+//! GW-01, GW-02.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,7 +47,6 @@ async fn gw_01_no_token_is_challenged_whatever_the_method_and_nothing_reaches_th
     assert!(app.todo.recorded().is_empty());
 }
 
-/// M13: every way a token can be wrong is the same 401.
 #[tokio::test]
 async fn a_challenge_ends_no_connection_on_which_the_body_is_still_to_come() {
     let app = TestApp::start().await;
@@ -120,7 +120,6 @@ async fn an_expired_token_is_refused_and_a_refreshed_one_passes() {
     call_with(&app, &fresh.access_token).await.assert_status(200);
 }
 
-/// M12.
 #[tokio::test]
 async fn au_01_a_token_for_one_mcp_server_opens_no_other() {
     let app = TestApp::start().await;
@@ -157,7 +156,7 @@ async fn a_token_in_the_query_or_twice_is_not_read() {
     challenge(&call(&app, &twice).await, 400);
 }
 
-/// M19: the server sees what we know, not what the client says.
+/// The server sees what we know, not what the client says.
 #[tokio::test]
 async fn gw_01_identity_headers_cannot_be_smuggled() {
     let app = TestApp::start().await;
@@ -218,7 +217,7 @@ async fn gw_01_identity_headers_cannot_be_smuggled() {
     );
 }
 
-/// M20: one path, exactly; what is forwarded comes from the configuration.
+/// One path, exactly; what is forwarded comes from the configuration.
 #[tokio::test]
 async fn gw_02_no_path_leads_past_the_mcp_endpoint() {
     let app = TestApp::start().await;

@@ -1,5 +1,5 @@
-//! The quotas of the threat catalogue, each at its number and one past it. The address that asks is
-//! what a trusted proxy says.
+//! Limits (`docs/operations.md` lists them), each at its number and one past it. A trusted proxy says
+//! which address asks.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ fn redemption(client: &McpClient, code: &str) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn rg_02_new_clients_are_limited_per_address_and_known_ones_are_free() {
+async fn rg_01_new_clients_are_limited_per_address_and_known_ones_are_free() {
     let app = TestApp::with(limits("registrations_per_hour = 4\nregistrations_at_once = 2")).await;
     for name in ["one", "two"] {
         register(&app, name, "203.0.113.7").await.assert_status(201);

@@ -1,4 +1,4 @@
-//! M25: nothing secret is logged, at the finest level, in success and in failure.
+//! Nothing secret is logged (threat LG-01), at the finest level, in success and in failure.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
 //! Parsers and matchers against generated inputs: none panics, what is accepted stays what it was, and
-//! each agrees with a model that is too simple to be wrong. The properties of the threats page (§15):
+//! each agrees with a model that is too simple to be wrong. The properties P1 to P12:
 //!
 //! | Property | Test |
 //! |---|---|

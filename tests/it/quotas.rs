@@ -1,4 +1,4 @@
-//! Quotas of the threat catalogue (§14) whose number is not met at one endpoint: the identity provider, what
+//! Limits whose number is not met at one endpoint: the identity provider, what
 //! clients publish, the admin pages, the database, the connections of an address. Each at its number and
 //! one past it.
 

@@ -1,5 +1,5 @@
-//! Races: what may happen once, asked for many times at once over HTTP. Threats §12: of each race the
-//! exact counts are known beforehand, whatever the order.
+//! Races: what may happen once, asked for many times at once over HTTP. The exact counts of each race
+//! are known beforehand, whatever the order.
 //!
 //! Each test runs one round; `ROUNDS=200` repeats each that often, `scripts/test-races` does so on both
 //! engines.

@@ -1,5 +1,4 @@
-//! Refresh tokens: rotation, the grace window, reuse. The rules R1–R10 and tests T1–T8 of the threat
-//! catalogue.
+//! Refresh tokens: rotation, the grace window, reuse. Rules R1 to R10, tests T1 to T8.
 
 use std::collections::BTreeSet;
 
@@ -184,7 +183,7 @@ async fn rt_07_a_wrong_resource_is_invalid_target_and_uses_nothing_up() {
 }
 
 #[tokio::test]
-async fn rt_10_a_token_ends_when_idle_and_a_grant_ends_for_good() {
+async fn rt_08_a_token_ends_when_idle_and_a_grant_ends_for_good() {
     let day = 24 * 60 * 60;
     let app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;

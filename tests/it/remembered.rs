@@ -1,5 +1,5 @@
 //! Remembered approvals: only what the person approved, only who approved, only in that browser, only
-//! for clients that are trusted (threats CD-02, checklist CON-09 to CON-13, CON-22).
+//! for clients that are trusted (threat CD-02, requirements CON-09 to CON-13 and CON-22).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Restarts, crashes, second processes, wrong keys: M11, threats §13.
+//! Restarts, crashes, second processes, wrong keys: threats RT-04, ST-01 and ST-03.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn rt_03_kill_between_commit_and_answer_then_the_same_refresh_brings_the_s
 
 /// Kills at any moment leave each code either unused or become a grant, never in between.
 #[tokio::test]
-async fn ac_09_a_code_is_never_burnt_without_a_grant_by_a_crash() {
+async fn k1_a_code_is_never_burnt_without_a_grant_by_a_crash() {
     let mut server = Served::start().await;
     let client = McpClient::register(&server).await;
     for round in 0..6 {
@@ -130,7 +130,7 @@ async fn refusal(url: &str, key: Option<&[u8]>) -> Result<String, OpenError> {
 }
 
 #[tokio::test]
-async fn st_03_a_wrong_or_missing_secret_key_is_a_clean_refusal() {
+async fn st_01_a_wrong_or_missing_secret_key_is_a_clean_refusal() {
     let mut app = TestApp::start().await;
     app.tokens_of("bob").await;
     app.stop().await;
@@ -190,7 +190,7 @@ async fn two_replicas_on_postgres_share_everything() {
     let _ = stop.send(());
 }
 
-/// Identity-provider guide §10, A6: whoever asks, the provider hears one question.
+/// Threat RT-07: the provider is asked once, whichever replica a refresh meets.
 #[tokio::test]
 async fn fifty_refreshes_of_one_login_on_two_replicas_ask_the_provider_once() {
     let app = TestApp::start().await;
@@ -284,7 +284,7 @@ async fn kill_after_the_providers_rotation(server: &mut Served) -> (McpClient, T
     (client, tokens)
 }
 
-/// Identity-provider guide §10, A6.
+/// Threat RT-07.
 #[tokio::test]
 async fn a_kill_after_the_providers_rotation_is_healed_by_its_grace() {
     let mut server = Served::start().await;

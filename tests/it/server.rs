@@ -1,4 +1,4 @@
-//! The listener: hosts, sizes, slow and strange connections. M18, M23.
+//! The listener: hosts, sizes, slow and strange connections (threats HH-01, DS-04).
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,6 @@ async fn raw_status(app: &TestApp, request: &str) -> u16 {
     raw::status(&raw::exchange(&app.url, &request).await)
 }
 
-/// M18.
 #[tokio::test]
 async fn hh_01_another_host_is_misdirected_and_never_believed() {
     let app = TestApp::start().await;
@@ -72,7 +71,7 @@ async fn large_targets_and_headers_are_refused() {
     assert_eq!(raw_status(&app, &many).await, 431);
 }
 
-/// M23: a connection that says nothing, and one that stops in the middle of its headers.
+/// A connection that says nothing, and one that stops in the middle of its headers.
 #[tokio::test]
 async fn ds_04_silent_and_half_spoken_connections_are_closed() {
     let tables =

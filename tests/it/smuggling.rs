@@ -1,5 +1,5 @@
 //! Requests that say twice how long they are, cut and placed so that the second time could be overlooked.
-//! Threats GW-03.
+//! Threat GW-03.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! Requests that nobody makes on purpose take no step (RFC 9110 §9.2.1, threats BR): `HEAD`, prefetches, pages that
+//! Requests that nobody makes on purpose take no step (RFC 9110 §9.2.1): `HEAD`, prefetches, pages that
 //! embed an address, and programs that follow links.
 
 use crate::harness::browser::Browser;

@@ -1,4 +1,4 @@
-//! M24: what a thief of the database gets.
+//! What a thief of the database gets (threat ST-01).
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};

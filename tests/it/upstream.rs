@@ -1,4 +1,4 @@
-//! The identity provider over time: asked again, unreachable, saying no. Identity-provider guide §8.
+//! The identity provider over time: asked again, unreachable, saying no (threats RT-07, RT-08).
 
 use serde_json::json;
 
@@ -58,7 +58,7 @@ async fn all_grants_of_a_session_end_together() {
     assert_eq!(app.database.number(live).await, 0);
 }
 
-/// Decision 7: an outage is not the person's fault.
+/// An outage is not the person's fault.
 #[tokio::test]
 async fn an_outage_logs_nobody_out() {
     let app = TestApp::start().await;

@@ -1,5 +1,5 @@
 //! Client ID Metadata Documents: a client whose id is the URL of its own metadata.
-//! draft-ietf-oauth-client-id-metadata-document §4, MCP 2025-11-25, threats CI-04.
+//! draft-ietf-oauth-client-id-metadata-document §4, MCP 2025-11-25, threat CI-04.
 
 use super::members::Members;
 use super::{AuthMethod, ClientMetadata, RegistrationLimits, RegistrationRefused};

@@ -88,7 +88,7 @@ impl Members {
         Ok(kept.map(|known| (*known).to_owned()).collect())
     }
 
-    /// An https URI; anything else is dropped (checklist REG-23).
+    /// Returns an https URI; drops anything else (requirement REG-23).
     pub(super) fn web_uri(
         &self,
         name: &'static str,

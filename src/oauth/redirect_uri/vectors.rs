@@ -1,5 +1,5 @@
-//! Golden tables: what may be registered, what matches, what leaves. Every row is an attack of the
-//! threat catalogue or a URI that a shipped client registers.
+//! Golden tables: what may be registered, what matches, what leaves. Every row is an attack
+//! (threats RU-01 to RU-11) or a URI that a shipped client registers.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! What this process counts and measures, for `/metrics` on the admin listener.
 //!
 //! Labels are words of ours: routes as they are written in the route table, paths of configured MCP
-//! servers, statuses, outcomes. Never what a caller chose, never a client or a person (threats DS-12), so
+//! servers, statuses, outcomes. Never what a caller chose, never a client or a person (threat DS-12), so
 //! the number of series does not grow with who calls. On the way of a request it is a look-up of the
 //! route, and additions to atomic numbers.
 

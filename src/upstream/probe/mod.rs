@@ -1,5 +1,5 @@
-//! Read-only probes of the identity provider (identity-provider guide §6.4): safe to run against
-//! production, nobody is signed in, nothing is changed.
+//! Read-only probes of the identity provider, for `portcullis check`. They are safe to run against
+//! production: they sign nobody in and change nothing.
 
 mod network;
 mod sign_in;

@@ -1,4 +1,4 @@
-//! Asking the provider again whether it still vouches for a person (identity-provider guide §8).
+//! Asking the provider again whether it still vouches for a person (threats RT-07, RT-08).
 //!
 //! One asker per session: a lock in this process, a lease in the database across processes, and no
 //! transaction across the network. A rotated token is stored before anybody is answered. A definite

@@ -1,4 +1,4 @@
-//! Threats §13: the real binary, killed with -9, and what must hold in the database afterwards.
+//! Kills the real binary with -9, and checks what must be true of the database afterwards: K1 to K15.
 
 mod disk;
 mod files;

@@ -1,5 +1,5 @@
-//! What an identity provider may do to us, over HTTP: the fault families, personas and role tables of
-//! the identity-provider guide §10. The demo provider plays all parts; what it plays is data.
+//! What an identity provider may do to us, over HTTP: families of faults, providers as they really
+//! behave, and tables of roles. The demo provider plays all parts, and what it plays is data.
 //!
 //! `tests/it/documents.rs` checks that every test named here exists.
 //!

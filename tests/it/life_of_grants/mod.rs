@@ -1,5 +1,5 @@
 //! The whole life of grants: random sequences of everything that can happen to one, against a model and
-//! against the safety invariants of the threats page (§15, P6). After every step the database is read:
+//! against these safety invariants (P6). After every step the database is read:
 //!
 //! - (a) a grant exists only for a code, and a code only for a login that was approved and that came
 //!   back in the browser that approved;
