@@ -195,3 +195,38 @@ async fn only_get_is_served() {
     let url = client.authorize_url(&[]);
     client.browser.post(&url, &[], &app.url).await.assert_page(405);
 }
+
+/// The request to the identity provider is made from the configuration: whatever a client adds, it stays the same
+/// but for the values that are fresh each time.
+#[tokio::test]
+async fn cd_03_no_parameter_of_a_client_reaches_the_identity_provider() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let fixed = |idp_url: &str| -> Vec<(String, String)> {
+        let url = url::Url::parse(idp_url).unwrap();
+        let pairs = url.query_pairs().into_owned();
+        pairs
+            .map(|(name, value)| {
+                let is_fresh = ["state", "nonce", "code_challenge"].contains(&name.as_str());
+                (name, if is_fresh { String::new() } else { value })
+            })
+            .collect()
+    };
+    let plain = fixed(&client.approve(&[]).await);
+    for set in [
+        ("login_hint", "mallory"),
+        ("acr_values", "weakest"),
+        ("claims", r#"{"id_token":{"sub":{"value":"demo-alice"}}}"#),
+        ("id_token_hint", "a.b.c"),
+        ("max_age", "1000000"),
+        ("prompt", "consent"),
+        ("nonce", "chosen-by-the-client"),
+        ("response_mode", "query"),
+        ("display", "popup"),
+        ("ui_locales", "xx"),
+        ("audience", "https://api.example"),
+        ("code_verifier", "chosen-by-the-client"),
+    ] {
+        assert_eq!(fixed(&client.approve(&[set]).await), plain, "{set:?}");
+    }
+}

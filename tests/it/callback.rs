@@ -1,12 +1,16 @@
 //! `GET /auth/callback`: the right browser (BR-01 to BR-05), the right ID token (UP-01), and what an
 //! identity provider may answer.
 
+use axum::http::HeaderMap;
+use axum::http::header::COOKIE;
 use futures_util::future::join_all;
+use portcullis::config::PublicUrl;
+use portcullis::web::cookies::Cookies;
 use serde_json::json;
 
 use crate::harness::TestApp;
 use crate::harness::browser::Form;
-use crate::harness::client::REDIRECT_URI;
+use crate::harness::client::{REDIRECT_URI, Tokens};
 use crate::harness::console::Console;
 use crate::races::rounds;
 
@@ -277,4 +281,60 @@ async fn scopes_follow_the_rules_and_the_answer_says_so() {
     // Nothing of what was asked: no access, whatever else the person may do.
     let page = client.elsewhere().authorize("bob", &[("scope", "delete:todos")]).await;
     page.assert_page(403);
+}
+
+/// Another host of the domain can set any cookie without the prefix for ours: none is read.
+#[test]
+fn br_03_on_https_only_cookies_with_the_host_prefix_are_read() {
+    let url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let cookies = Cookies::of(&url);
+    let (id, mark) = ("0123456789abcdef0123456789abcdef", "m".repeat(43));
+    let set = cookies.set_consent(id, &mark, "tag", 600);
+    let (ours, _) = set.to_str().unwrap().split_once(';').unwrap();
+    assert!(ours.starts_with("__Host-portcullis-"), "{ours}");
+    let read = |jar: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, jar.parse().unwrap());
+        cookies.consent(&headers, id)
+    };
+    assert_eq!(read(ours), Some(mark.clone()));
+    for prefix in ["", "__Secure-", "__host-", "__HOST-", "_Host-", "__Host_"] {
+        let theirs = ours.replacen("__Host-", prefix, 1);
+        assert_eq!(read(&theirs), None, "{prefix}");
+        let other = theirs.replace(&mark, &"x".repeat(43));
+        assert_eq!(read(&format!("{other}; {ours}")), Some(mark.clone()), "{prefix}");
+    }
+    assert_eq!(read(&format!("{ours}; {ours}")), None, "of two with one name neither is believed");
+}
+
+#[tokio::test]
+async fn br_06_of_eleven_logins_in_one_browser_the_oldest_goes_and_ten_finish() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let mut callbacks = Vec::new();
+    for _ in 0..11 {
+        let idp_url = client.approve(&[]).await;
+        callbacks.push(client.log_in(&idp_url, "bob").await);
+        app.advance(1);
+    }
+    for callback in callbacks[1..].iter().rev() {
+        client.browser.go(callback).await.assert_leads_to(REDIRECT_URI);
+    }
+    client.browser.go(&callbacks[0]).await.assert_page(403);
+}
+
+#[tokio::test]
+async fn cd_08_scopes_in_the_providers_answer_widen_nothing() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    app.idp.misbehave(|how| {
+        how.change_token_answer = Some(|answer| {
+            answer["scope"] = "openid admin read:todos create:todos delete:todos".into();
+        });
+    });
+    let tokens = client.sign_in("bob").await;
+    assert_eq!(tokens.scope, "create:todos");
+    app.advance(16 * 60);
+    let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
+    assert_eq!(tokens.scope, "create:todos");
 }

@@ -259,3 +259,42 @@ async fn an_unreachable_identity_provider_leaves_the_page_usable() {
     app.advance(10);
     client.decide(&form, "approve").await.assert_leads_to(app.idp.issuer());
 }
+
+/// Pages are for the person alone: no script of another origin may read one, whatever the answer is.
+#[tokio::test]
+async fn xs_02_no_other_origin_reads_a_page() {
+    let app = TestApp::start().await;
+    let client = app.client().await;
+    let asked = client.authorize_url(&[]);
+    let mut urls = vec![asked];
+    for path in [
+        "/authorize",
+        "/consent",
+        "/auth/callback",
+        "/waiting",
+        "/account",
+        "/account/sign-in",
+        "/account/signed-in",
+        "/account/confirm",
+        "/account/disconnect",
+        "/account/sign-out",
+        "/nothing",
+    ] {
+        urls.push(app.at(path));
+    }
+    urls.extend(["/", "/clients", "/metrics"].map(|path| format!("{}{path}", app.admin_url)));
+    let headers = [
+        ("origin", "https://other.example"),
+        ("accept", "text/html"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type"),
+    ];
+    for url in urls {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let answer = app.http.send(method, &url, &headers, "").await;
+            let allowed = answer.header("access-control-allow-origin");
+            assert_eq!(allowed, None, "{method} {url}: {}", answer.status);
+            assert_eq!(answer.header("access-control-allow-credentials"), None, "{method} {url}");
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! The gateway: who passes, what passes, and what the MCP server sees: threats AU-01, JW-01,
 //! GW-01, GW-02.
 
+use std::sync::OnceLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -525,4 +527,25 @@ async fn a_resource_without_rules_gives_everybody_its_default_scopes() {
     let back = client.authorize("mallory", &[("scope", "")]).await;
     let tokens = Tokens::of(&client.redeem(&back.location_param("code").unwrap()).await);
     assert_eq!(tokens.scope, "read:todos");
+}
+
+/// The provider's ID token is signed, names the same person, and is no access token.
+#[tokio::test]
+async fn jw_04_an_id_token_of_the_provider_opens_nothing() {
+    static ID_TOKEN: OnceLock<String> = OnceLock::new();
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| {
+        how.change_token_answer = Some(|answer| {
+            ID_TOKEN.get_or_init(|| answer["id_token"].as_str().unwrap().to_owned());
+        });
+    });
+    let (client, _) = app.tokens_of("alice").await;
+    let id_token = ID_TOKEN.get().unwrap();
+    assert_eq!(jwt_part(id_token, 1)["sub"], "demo-alice");
+    let before = app.todo.recorded().len();
+    let challenge = challenge(&call_with(&app, id_token).await, 401);
+    assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
+    assert_eq!(app.todo.recorded().len(), before);
+    client.refresh(id_token).await.assert_error(400, "invalid_grant");
+    client.redeem(id_token).await.assert_error(400, "invalid_grant");
 }
