@@ -56,7 +56,7 @@ async function login(name, person, decision) {
     const callback = link.searchParams.get("redirect_uri");
     await fetch(`${callback}?${await open(link.href, person, callback, decision)}`);
   });
-  return { ...ended, asked: link.searchParams };
+  return { ...ended, asked: link?.searchParams };
 }
 
 // Has a tool called, and what the model hears of it.
