@@ -29,7 +29,7 @@ after(async () => {
 });
 
 // Runs the Inspector; when it shows a link, `person` follows it. What it answered, and how often it asked.
-async function inspector(store, args, person) {
+async function inspector(store, args, person, decision) {
   const files = join(home, store);
   const child = spawn(node, [script, "--cli", demo.mcp, "--transport", "http", "--format", "json", ...args], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -51,11 +51,11 @@ async function inspector(store, args, person) {
     const link = /Please navigate to: (\S+)\n/.exec(err)?.[1];
     if (!link || asked > 0) return;
     asked += 1;
-    const answer = await open(link, person, CALLBACK);
+    const answer = await open(link, person, CALLBACK, decision);
     await fetch(`${CALLBACK}?${answer}`);
   });
   const code = await new Promise((resolve) => child.on("close", resolve));
-  return { code, asked, err, answer: code === 0 ? JSON.parse(out) : undefined };
+  return { code, asked, out, err, answer: code === 0 ? JSON.parse(out) : undefined };
 }
 
 const create = (content) => ["--method", "tools/call", "--tool-name", "create-todo", "--tool-arg", `content=${content}`];
@@ -73,8 +73,20 @@ for (const [era, versions] of Object.entries(WAYS)) {
     assert.equal(made.code, 0, made.err);
     assert.equal(made.asked, 0);
     assert.match(JSON.stringify(made.answer), /Tea/);
+
+    const refused = await inspector(era, [...way, "--stored-auth-only", "--method", "tools/call", "--tool-name", "purge-todos"]);
+    console.log(`Inspector shows: ${refused.out.trim()}`);
+    assert.equal(refused.asked, 0);
+    assert.match(refused.out, /not allowed to use purge-todos/);
   });
 }
+
+test("it says that a person pressed Deny", async () => {
+  const refused = await inspector("denied", ["--callback-url", CALLBACK, "--method", "tools/list"], "bob", "deny");
+  console.log(`Inspector shows: ${refused.err.trim().split("\n").at(-1)}`);
+  assert.notEqual(refused.code, 0);
+  assert.match(refused.err, /The person did not approve the request/);
+});
 
 test("it calls a tool with a token that it is given, and not without one", async () => {
   const clientId = await register(demo, { client_name: "By hand", redirect_uris: [CALLBACK] });

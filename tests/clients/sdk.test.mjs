@@ -26,7 +26,7 @@ class Provider {
     token_endpoint_auth_method: "none",
   };
   asked = 0;
-  constructor(person) { this.person = person; }
+  constructor(person, decision) { Object.assign(this, { person, decision }); }
   state() { return this.sent = crypto.randomUUID(); }
   clientInformation() { return this.client; }
   saveClientInformation(client) { this.client = client; }
@@ -36,7 +36,7 @@ class Provider {
   codeVerifier() { return this.verifier; }
   async redirectToAuthorization(url) {
     this.asked += 1;
-    this.answer = await open(url.href, this.person, REDIRECT_URI);
+    this.answer = await open(url.href, this.person, REDIRECT_URI, this.decision);
     assert.equal(this.answer.get("state"), this.sent);
   }
 }
@@ -74,14 +74,20 @@ test("bob connects, calls a tool, and is refreshed without being asked", async (
   const { structuredContent } = await client.callTool({ name: "get-todos", arguments: {} });
   assert.equal(structuredContent.todos.at(-1).content, "Tea");
   assert.notEqual(provider.saved.refresh_token, before.refresh_token);
+
+  const refused = await client.callTool({ name: "purge-todos", arguments: {} });
+  assert.equal(refused.isError, true);
+  assert.match(refused.content[0].text, /not allowed to use purge-todos.*administrator/);
   assert.equal(provider.asked, 1);
   await client.close();
 });
 
-test("mallory's client learns access_denied", async () => {
-  const provider = new Provider("mallory");
-  const transport = new StreamableHTTPClientTransport(new URL(demo.mcp), { authProvider: provider });
-  await assert.rejects(new Client({ name: "test", version: "1.0.0" }).connect(transport), UnauthorizedError);
-  assert.equal(provider.answer.get("error"), "access_denied");
-  assert.equal(provider.saved, undefined);
-});
+for (const [person, decision] of [["mallory", "approve"], ["bob", "deny"]]) {
+  test(`the client learns access_denied (${person}, ${decision})`, async () => {
+    const provider = new Provider(person, decision);
+    const transport = new StreamableHTTPClientTransport(new URL(demo.mcp), { authProvider: provider });
+    await assert.rejects(new Client({ name: "test", version: "1.0.0" }).connect(transport), UnauthorizedError);
+    assert.equal(provider.answer.get("error"), "access_denied");
+    assert.equal(provider.saved, undefined);
+  });
+}
