@@ -15,12 +15,12 @@
 //! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
 //!    consent page ([`web::pages`]). Nothing is stored yet: the request travels sealed
 //!    ([`oauth::sealed`]). Somebody whose approval of a trusted client is remembered goes on at once:
-//!    `endpoints/remembered.rs`.
+//!    `endpoints/remembered_consent.rs`.
 //! 5. The person decides: `endpoints/consent.rs`. Approve binds the browser and leads to the identity
 //!    provider ([`upstream`]): `endpoints/login.rs`.
 //! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides what this person may get,
 //!    and the client receives a code. Where an administrator has to approve the client first, the
-//!    person waits: `endpoints/waiting.rs`.
+//!    person waits: `endpoints/awaiting_approval.rs`.
 //! 7. The client proves itself (`web/client_auth.rs`), redeems the code, and later refreshes:
 //!    `endpoints/token/`; what is single-use is in [`storage`], one method per atomic step. [`signing`]
 //!    mints the access token, and rotates its keys.
@@ -38,7 +38,7 @@
 //!
 //! [`config`] is read at start, and again when it has changed (`app/reload.rs`: the next application takes the
 //! place of the present one, whole); [`app::App`] is everything a handler may reach, [`server`] accepts
-//! connections and keeps their times (`server/`), [`rates`] holds floods back, [`cli`] is what an administrator types. Where a crash would
+//! connections and keeps their times (`server/`), [`rate_limits`] holds floods back, [`cli`] is what an administrator types. Where a crash would
 //! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
 //! stands beside: `benches/`, and `load/`, a crate of its own. So do the fuzz targets, `fuzz/`, whose corpus
 //! `cargo test` runs too.
@@ -55,7 +55,7 @@
 //! web
 //! app
 //! clients · upstream · signing
-//! storage · http_client · rates
+//! storage · http_client · rate_limits
 //! telemetry · config
 //! policy
 //! oauth
@@ -76,7 +76,7 @@ pub mod config;
 pub mod telemetry;
 
 pub mod http_client;
-pub mod rates;
+pub mod rate_limits;
 pub mod storage;
 
 pub mod clients;

@@ -2,8 +2,8 @@
 
 mod bodies;
 mod connection;
-mod patience;
-mod present;
+mod current_service;
+mod timeouts;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,11 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use current_service::Present;
 use futures_util::FutureExt as _;
 use hyper::service::Service as _;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use present::Present;
 use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
@@ -33,17 +33,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::{Limits, PublicUrl};
-use crate::gateway::Passages;
+use crate::gateway::GatewayRoutes;
 use crate::http_client::is_loopback;
-use crate::rates::Place;
+use crate::rate_limits::ConcurrencyPermit;
 use crate::storage::Retention;
 use crate::telemetry;
 use crate::telemetry::audit::Actor;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Listener;
-use crate::telemetry::rarely::Rarely;
 use crate::telemetry::tasks::{Task, supervise};
 use crate::web::client_address::{ClientAddress, Peer};
-use crate::web::people::Shown;
+use crate::web::people::ShownReference;
 use crate::web::{error, limits};
 use crate::{admin, endpoints};
 use connection::{LengthTwice, Protocols};
@@ -51,12 +51,12 @@ use connection::{LengthTwice, Protocols};
 /// Requests under way get this long to finish at shutdown; open streams are then cut.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that come in while the listener closes are taken for this long.
-const LAST_CALL: Duration = Duration::from_millis(20);
+const ACCEPT_GRACE: Duration = Duration::from_millis(20);
 /// Time to read the first bytes of the last of them.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// A client that vanished closes nothing. A connection on which nothing is said is asked about after the first
 /// time, and again after each second one.
-const STILL_THERE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
+const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
 /// It is given up when it has confirmed nothing for so long: neither that it is there, nor what it was sent. A
 /// client that takes nothing of an answer looks the same, so an administrator who gives it more time than usual
 /// (`limits.body_time`) gives it to both.
@@ -75,12 +75,12 @@ const AFTER_LEAP: Duration = Duration::from_hours(1);
 /// How often expired rows are removed.
 const SWEEP: Duration = Duration::from_mins(1);
 
-static TOO_MANY_CONNECTIONS: Rarely = Rarely::new();
-static TOO_MANY_OF_ONE: Rarely = Rarely::new();
-static NOT_ACCEPTED: Rarely = Rarely::a_minute();
+static TOO_MANY_CONNECTIONS: LogThrottle = LogThrottle::new();
+static TOO_MANY_OF_ONE: LogThrottle = LogThrottle::new();
+static NOT_ACCEPTED: LogThrottle = LogThrottle::a_minute();
 
 /// What a service answers for.
-struct Doorway {
+struct ListenerContext {
     app: App,
     side: Listener,
     /// The URL that browsers know it by.
@@ -90,8 +90,8 @@ struct Doorway {
 
 /// All that one listener serves.
 pub struct Service {
-    doorway: Arc<Doorway>,
-    passages: Option<Passages>,
+    doorway: Arc<ListenerContext>,
+    passages: Option<GatewayRoutes>,
     router: Router,
     /// What is not below our path.
     elsewhere: Router,
@@ -101,20 +101,20 @@ impl Service {
     /// The public one.
     pub fn public(app: App) -> Self {
         let routes = endpoints::routes(&app).fallback(endpoints::not_found);
-        let passages = Some(Passages::of(&app));
+        let passages = Some(GatewayRoutes::of(&app));
         let (url, listen) = (app.config().public_url.clone(), app.config().listen);
-        Self::new(routes, passages, Doorway { app, side: Listener::Public, url, listen })
+        Self::new(routes, passages, ListenerContext { app, side: Listener::Public, url, listen })
     }
 
     /// That of the admin listener, where there is one.
     fn admin(app: App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
         let (url, listen) = (admin.url.clone(), admin.listen);
-        let doorway = Doorway { app, side: Listener::Admin, url, listen };
+        let doorway = ListenerContext { app, side: Listener::Admin, url, listen };
         Some(Self::new(admin::routes(), None, doorway))
     }
 
-    fn new(routes: Router<App>, passages: Option<Passages>, doorway: Doorway) -> Self {
+    fn new(routes: Router<App>, passages: Option<GatewayRoutes>, doorway: ListenerContext) -> Self {
         let (app, doorway) = (doorway.app.clone(), Arc::new(doorway));
         let guarded = |routes: Router<App>| {
             routes
@@ -179,7 +179,7 @@ pub async fn serve(
     let public = Present::new(&app, |app| Some(Service::public(app)));
     let pages = Present::new(&app, Service::admin);
     // Both listeners, for ever.
-    let serving = async |graceful: &GracefulShutdown, work: Work| {
+    let serving = async |graceful: &GracefulShutdown, work: AcceptMode| {
         let accept_at = async |listener, present, side, limit| match (listener, present) {
             (Some(listener), Some(present)) => {
                 // Outside: a loop that is started again counts those that the one before has let in.
@@ -195,15 +195,15 @@ pub async fn serve(
         );
     };
     {
-        let mut serving = std::pin::pin!(serving(&graceful, Work::Taken));
+        let mut serving = std::pin::pin!(serving(&graceful, AcceptMode::Serve));
         tokio::select! { () = &mut serving => {}, () = shutdown => {} }
         app.leave();
-        let delay = app.present().config().limits.shutdown_delay;
+        let delay = app.current().config().limits.shutdown_delay;
         if !delay.is_zero() {
             tracing::info!(?delay, "told to end: /ready says no, everything is still served");
         }
         // Whom the system has let in by now, on our behalf, is answered as well.
-        let delay = delay.max(LAST_CALL);
+        let delay = delay.max(ACCEPT_GRACE);
         tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
     }
     // Each connection has been looked at by then: what was not read from is closed unanswered.
@@ -228,7 +228,7 @@ pub async fn serve(
         biased;
         // Whoever balances the load still asks, and must not take silence for an answer: to the very end,
         // because who is let in by the system and not by us cannot know that nothing was done.
-        () = serving(&probes, Work::Refused) => {}
+        () = serving(&probes, AcceptMode::Drain) => {}
         () = ending => {}
     }
     drop((listener, admin));
@@ -238,11 +238,11 @@ pub async fn serve(
 
 /// What becomes of requests on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
+enum AcceptMode {
     /// They are served.
-    Taken,
+    Serve,
     /// The process ends: only probes are answered.
-    Refused,
+    Drain,
 }
 
 /// What runs beside the listeners as long as they do, until this is dropped.
@@ -256,11 +256,11 @@ impl Tasks {
             start(app, Task::CleanUp, move || sweep(sweeping.clone())),
             start(app, Task::SigningKeys, move || {
                 let keys = keys.clone();
-                async move { keys.keep().await }
+                async move { keys.run_rotation().await }
             }),
             start(app, Task::CommandLine, move || {
                 let storage = storage.clone();
-                async move { storage.heed_the_command_line().await }
+                async move { storage.watch_for_cli_changes().await }
             }),
         ])
     }
@@ -309,7 +309,7 @@ async fn accept(
     graceful: &GracefulShutdown,
     side: Listener,
     connections: &Arc<Semaphore>,
-    work: Work,
+    work: AcceptMode,
 ) {
     // What a connection may take is as it was at the start: see `config/changes.rs`.
     let (protocols, body_time) = {
@@ -318,7 +318,7 @@ async fn accept(
         (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
     };
     // What is accepted inherits it.
-    let (time, interval) = STILL_THERE;
+    let (time, interval) = TCP_KEEPALIVE;
     let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(2);
     let socket = SockRef::from(listener);
     let mut asked = socket.set_tcp_keepalive(&asking);
@@ -335,7 +335,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(cause) => {
                 // Out of file descriptors, mostly: give open connections a moment to end.
-                if let Some(left_out) = NOT_ACCEPTED.due() {
+                if let Some(left_out) = NOT_ACCEPTED.admit() {
                     tracing::error!(%cause, left_out, "accepting a connection failed");
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -346,13 +346,13 @@ async fn accept(
         let app = present.app();
         let Ok(place) = Arc::clone(connections).try_acquire_owned() else {
             app.metrics().limited("connections");
-            if let Some(left_out) = TOO_MANY_CONNECTIONS.due() {
+            if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
                 tracing::warn!(left_out, "the limit of open connections is reached");
             }
             continue; // dropped: closed at once
         };
         let Ok(ours) = place_of(&app, peer.ip()) else {
-            if let Some(left_out) = TOO_MANY_OF_ONE.due() {
+            if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
                 tracing::warn!(left_out, "the limit of open connections of one address is reached");
             }
             continue;
@@ -372,7 +372,7 @@ async fn accept(
 struct TooMany;
 
 /// A place among the connections of one address, where the address is one customer's.
-fn place_of(app: &App, peer: IpAddr) -> Result<Option<Place<IpAddr>>, TooMany> {
+fn place_of(app: &App, peer: IpAddr) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooMany> {
     match ClientAddress::find(peer, &HeaderMap::new(), &app.config().trusted_proxies).0 {
         Some(address) => app.rates().connection(address).map(Some).ok_or(TooMany),
         None => Ok(None),
@@ -381,7 +381,11 @@ fn place_of(app: &App, peer: IpAddr) -> Result<Option<Place<IpAddr>>, TooMany> {
 
 /// What every request must have, whatever it is for: one `Host` that is ours, and a target of
 /// bearable length.
-async fn guard(State(doorway): State<Arc<Doorway>>, request: Request, next: Next) -> Response {
+async fn guard(
+    State(doorway): State<Arc<ListenerContext>>,
+    request: Request,
+    next: Next,
+) -> Response {
     // As the route table has it: what a caller writes names no series.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
@@ -389,7 +393,7 @@ async fn guard(State(doorway): State<Arc<Doorway>>, request: Request, next: Next
 }
 
 async fn pass_guard<F: Future<Output = Response>>(
-    doorway: &Doorway,
+    doorway: &ListenerContext,
     route: &str,
     request: Request,
     next: impl FnOnce(Request) -> F,
@@ -402,7 +406,7 @@ async fn pass_guard<F: Future<Output = Response>>(
 }
 
 async fn check<F: Future<Output = Response>>(
-    doorway: &Doorway,
+    doorway: &ListenerContext,
     mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
@@ -428,7 +432,7 @@ async fn check<F: Future<Output = Response>>(
     }
     // Orchestrators probe by address.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
-    if !probe && request.extensions().get() == Some(&Work::Refused) {
+    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
         let mut response = answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "shutting_down",
@@ -453,11 +457,11 @@ async fn check<F: Future<Output = Response>>(
         let address = ClientAddress::find(peer.ip(), request.headers(), trusted);
         request.extensions_mut().insert(address);
     }
-    let mut response = limits::hold(app, request, next).await;
-    if let Some(shown) = response.extensions_mut().remove::<Shown>() {
+    let mut response = limits::enforce(app, request, next).await;
+    if let Some(shown) = response.extensions_mut().remove::<ShownReference>() {
         let event = app.event("page_shown", Actor::Person).reference(&shown.reference);
         let status = response.status().as_u16();
-        app.note(event.with("status", status).with("reason", shown.reason));
+        app.record_soon(event.with("status", status).with("reason", shown.reason));
     }
     if doorway.url.is_https() {
         response.headers_mut().insert(
@@ -509,7 +513,7 @@ fn two_parameters_in_one<'a>(names: impl Iterator<Item = &'a str>) -> bool {
 
 /// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A
 /// rebound DNS name is neither.
-fn host_is_ours(doorway: &Doorway, request: &Request) -> bool {
+fn host_is_ours(doorway: &ListenerContext, request: &Request) -> bool {
     let authority = match (request.uri().authority(), request.headers().get(header::HOST)) {
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
             return false;
@@ -591,7 +595,7 @@ async fn sweep(app: App) {
     let mut paused_until = None;
     loop {
         tokio::time::sleep(SWEEP).await;
-        let app = app.present();
+        let app = app.current();
         app.rates().sweep();
         // A clock that leaps is wrong before or after: what it says has expired is not deleted at once.
         let (now, passed) = (app.now(), steady.elapsed());

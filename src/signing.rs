@@ -78,14 +78,14 @@ pub struct NewToken<'a> {
 
 /// What we sign beside access tokens, each under a type of its own (RFC 8725 §3.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statement {
+pub enum TokenType {
     /// Who is calling, for the MCP server behind the gateway.
     Assertion,
     /// An introspection answer (RFC 9701 §5).
     Introspection,
 }
 
-impl Statement {
+impl TokenType {
     /// The `typ` of its header.
     pub const fn typ(self) -> &'static str {
         match self {
@@ -298,10 +298,10 @@ impl KeyRing {
     }
 
     /// Signs a statement to an MCP server. Its type keeps it from passing for an access token.
-    pub fn state(
+    pub fn sign_claims(
         &self,
         alg: TokenAlg,
-        statement: Statement,
+        statement: TokenType,
         claims: &impl Serialize,
     ) -> Result<String, SigningError> {
         self.sign(alg, statement.typ(), claims)

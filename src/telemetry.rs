@@ -6,9 +6,9 @@
 pub mod audit;
 mod lately;
 mod lines;
+pub mod log_throttle;
 pub mod metrics;
 mod queue;
-pub mod rarely;
 pub mod tasks;
 
 use std::io::IsTerminal as _;

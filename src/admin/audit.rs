@@ -7,7 +7,7 @@ use chrono::NaiveDate;
 
 use super::clients::{next_page, path_of};
 use super::people_path;
-use super::visit::{Turned, Visit};
+use super::visit::{AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
 use crate::telemetry::audit::EVENTS;
@@ -149,7 +149,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn of(visit: &Visit) -> Self {
+    pub(super) fn of(visit: &AdminPage) -> Self {
         let text = |name| visit.param(name).trim().to_owned();
         let (since, until) = (text("since"), text("until"));
         let day = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
@@ -214,7 +214,7 @@ struct AuditTemplate<'a> {
     verified: Option<Result<Verified, ChainBroken>>,
 }
 
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let mut frame = visit.frame("/audit").await?;
     let w = AuditWords::of(frame.language);
     let search = Search::of(&visit);

@@ -5,13 +5,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::confirm;
-use super::grants::Shown as ShownGrant;
-use super::visit::{Action, Turned, Visit};
+use super::grants::GrantView as ShownGrant;
+use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{
-    Admission, ClientDecided, ClientFilter, ClientRow, GrantFilter, Standing, Storage, Verdict,
+    ClientDecided, ClientFilter, ClientReview, ClientRow, GrantFilter, ReviewDecision, ReviewState,
+    Storage,
 };
 use crate::web::in_force::InForceWords;
 use crate::web::lists::Frame;
@@ -98,14 +99,14 @@ words! {
 }
 
 /// A client, made fit to be shown.
-struct Shown {
+struct ClientPage {
     row: ClientRow,
     name: Option<String>,
     suspicious: bool,
     goes_to: String,
 }
 
-impl Shown {
+impl ClientPage {
     fn of(row: ClientRow) -> Self {
         let metadata = ClientMetadata::from_stored_json(&row.metadata).ok();
         let name = metadata.as_ref().and_then(|metadata| metadata.client_name.as_deref());
@@ -130,13 +131,13 @@ impl Shown {
     }
 
     fn tags(&self, w: &'static ClientWords) -> Vec<(&'static str, &'static str)> {
-        let Standing { admission, trusted, blocked, .. } = &self.row.standing;
+        let ClientReview { state: admission, trusted, blocked, .. } = &self.row.standing;
         let mut tags = Vec::new();
         match admission {
-            Admission::Unasked => {}
-            Admission::Waiting => tags.push(("", w.waiting)),
-            Admission::Approved => tags.push(("good", w.approved)),
-            Admission::Refused => tags.push(("", w.refused)),
+            ReviewState::NotReviewed => {}
+            ReviewState::Waiting => tags.push(("", w.waiting)),
+            ReviewState::Approved => tags.push(("good", w.approved)),
+            ReviewState::Rejected => tags.push(("", w.refused)),
         }
         if *trusted {
             tags.push(("good", w.trusted));
@@ -161,11 +162,11 @@ struct ListTemplate<'a> {
     w: &'static ClientWords,
     search: &'a str,
     standings: Vec<(&'static str, &'static str, bool)>,
-    rows: Vec<Shown>,
+    rows: Vec<ClientPage>,
     next: Option<String>,
 }
 
-pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     let mut frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     if visit.param("done") == "deleted" {
@@ -177,8 +178,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         after: visit.param("after").to_owned(),
     };
     let storage = visit.app.storage();
-    let mut rows =
-        storage.browse_clients(&filter, ROWS + 1).await.map_err(|e| visit.storage(&e))?;
+    let mut rows = storage.list_clients(&filter, ROWS + 1).await.map_err(|e| visit.storage(&e))?;
     let next = next_page(&mut rows, |last| {
         let after = Storage::page_after_client(&filter, last);
         super::query("/clients")
@@ -199,7 +199,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         w,
         search: &filter.search,
         standings: standings.map(|(value, text)| (value, text, value == filter.standing)).to_vec(),
-        rows: rows.into_iter().map(Shown::of).collect(),
+        rows: rows.into_iter().map(ClientPage::of).collect(),
         next,
     };
     Ok(frame.answer(StatusCode::OK, template.render()))
@@ -220,7 +220,7 @@ pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Op
 struct OneTemplate<'a> {
     frame: &'a Frame,
     w: &'static ClientWords,
-    client: &'a Shown,
+    client: &'a ClientPage,
     redirect_uris: Vec<String>,
     authenticates: &'static str,
     pretty: String,
@@ -231,11 +231,11 @@ struct OneTemplate<'a> {
 
 impl OneTemplate<'_> {
     fn is_waiting(&self) -> bool {
-        self.client.row.standing.admission == Admission::Waiting
+        self.client.row.standing.state == ReviewState::Waiting
     }
 
     fn is_refused(&self) -> bool {
-        self.client.row.standing.admission == Admission::Refused
+        self.client.row.standing.state == ReviewState::Rejected
     }
 
     fn has_lapsed(&self) -> bool {
@@ -255,11 +255,11 @@ pub(crate) fn trustable(metadata: &ClientMetadata) -> bool {
         .all(|uri| matches!(destination(uri.as_str()), Destination::Https { .. }))
 }
 
-pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
     let storage = visit.app.storage();
     let id = visit.param("id");
-    let row = storage.client_row(id).await.map_err(|e| visit.storage(&e))?;
-    let client = Shown::of(row.ok_or_else(|| visit.missing())?);
+    let row = storage.client_details(id).await.map_err(|e| visit.storage(&e))?;
+    let client = ClientPage::of(row.ok_or_else(|| visit.missing())?);
     let mut frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     frame.notice = done(w, visit.param("done")).map(str::to_owned);
@@ -304,17 +304,17 @@ fn done(w: &'static ClientWords, what: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     let (id, what) = (action.field("id"), action.field("action"));
     let storage = visit.app.storage();
-    let row = storage.client_row(id).await.map_err(|e| visit.storage(&e))?;
+    let row = storage.client_details(id).await.map_err(|e| visit.storage(&e))?;
     let row = row.ok_or_else(|| visit.missing())?;
     let verdict = match what {
-        "approve" => Verdict::Approve,
-        "trust" => Verdict::Trust,
-        "untrust" => Verdict::Untrust,
-        "unblock" => Verdict::Unblock,
+        "approve" => ReviewDecision::Approve,
+        "trust" => ReviewDecision::Trust,
+        "untrust" => ReviewDecision::Untrust,
+        "unblock" => ReviewDecision::Unblock,
         "refuse" | "block" | "end" | "delete" => {
             let asked = confirm::act_on_client(&action, what, id).await?;
             return Ok(asked.unwrap_or_else(|| match what {
@@ -326,11 +326,11 @@ pub(super) async fn act(action: Action) -> Result<Response, Turned> {
     };
     // Letting a person go on who waits is the one thing that cuts nobody off and opens nothing old.
     let lets_somebody_go_on =
-        verdict == Verdict::Approve && row.standing.admission == Admission::Waiting;
+        verdict == ReviewDecision::Approve && row.standing.state == ReviewState::Waiting;
     if !lets_somebody_go_on {
         action.needs_fresh_proof(&path_of(id))?;
     }
-    if verdict == Verdict::Trust {
+    if verdict == ReviewDecision::Trust {
         let metadata = ClientMetadata::from_stored_json(&row.metadata);
         if !metadata.is_ok_and(|metadata| trustable(&metadata)) {
             return Ok(visit.go(&path_of(id)));
@@ -358,7 +358,7 @@ struct NewTemplate<'a> {
     confidential: bool,
 }
 
-pub(super) async fn new(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn new(visit: AdminPage) -> Result<Response, Rejection> {
     let frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     let template = NewTemplate {
@@ -382,7 +382,7 @@ struct CreatedTemplate<'a> {
     secret: Option<&'a str>,
 }
 
-pub(super) async fn create(action: Action) -> Result<Response, Turned> {
+pub(super) async fn create(action: AdminForm) -> Result<Response, Rejection> {
     action.needs_fresh_proof("/clients/new")?;
     let visit = &action.visit;
     let frame = visit.frame("/clients").await?;
@@ -415,7 +415,7 @@ pub(super) async fn create(action: Action) -> Result<Response, Turned> {
 }
 
 /// The same checks as for a client that registers itself.
-fn from_form(visit: &Visit, form: &Params) -> Result<ClientMetadata, String> {
+fn from_form(visit: &AdminPage, form: &Params) -> Result<ClientMetadata, String> {
     let field = |name| form.get(name).ok().flatten().unwrap_or_default();
     let uris: Vec<&str> = field("redirect_uris").split_whitespace().collect();
     let method = if field("confidential").is_empty() { "none" } else { "client_secret_basic" };

@@ -6,9 +6,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::path_of;
-use super::grants::Shown as ShownGrant;
+use super::grants::GrantView as ShownGrant;
 use super::people_path;
-use super::visit::{Action, Turned, Visit};
+use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
@@ -67,7 +67,7 @@ struct Question {
 
 impl Question {
     /// The question of an address.
-    fn asked(visit: &Visit) -> Option<Self> {
+    fn asked(visit: &AdminPage) -> Option<Self> {
         let (id, subject) = (visit.param("id"), visit.param("sub"));
         match visit.param("act") {
             "block_client" => Some(Self::of_client("block", id)),
@@ -171,7 +171,7 @@ impl ConfirmTemplate<'_> {
 }
 
 /// `GET /confirm`.
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     if !visit.visitor.may_change {
         return Err(visit.read_only());
     }
@@ -217,12 +217,12 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
 }
 
 /// Who or what it is about; `None` when that is not there.
-async fn about(visit: &Visit, question: &Question) -> Result<Option<String>, Turned> {
+async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>, Rejection> {
     let storage = visit.app.storage();
     let value = question.field.1.as_str();
     match question.form {
         "/client" => {
-            let row = storage.client_row(value).await.map_err(|error| visit.storage(&error))?;
+            let row = storage.client_details(value).await.map_err(|error| visit.storage(&error))?;
             Ok(row.map(|row| {
                 let metadata = ClientMetadata::from_stored_json(&row.metadata).ok();
                 let name = metadata.as_ref().and_then(|known| known.client_name.as_deref());
@@ -243,28 +243,28 @@ async fn about(visit: &Visit, question: &Question) -> Result<Option<String>, Tur
 
 /// What a button on the page of a client does that ends more than one thing. `Some`: it asks first.
 pub(super) async fn act_on_client(
-    action: &Action,
+    action: &AdminForm,
     what: &str,
     id: &str,
-) -> Result<Option<Response>, Turned> {
+) -> Result<Option<Response>, Rejection> {
     Ok(settle(action, &Question::of_client(what, id)).await?.err())
 }
 
 /// The same on the page of a person.
 pub(super) async fn act_on_person(
-    action: &Action,
+    action: &AdminForm,
     what: &str,
     subject: &str,
-) -> Result<Option<Response>, Turned> {
+) -> Result<Option<Response>, Rejection> {
     Ok(settle(action, &Question::of_person(what, subject)).await?.err())
 }
 
 /// Ends everything given before a day; answers how many, or the page that asks first. `None`: that is no
 /// day.
 pub(super) async fn act_before(
-    action: &Action,
+    action: &AdminForm,
     day: &str,
-) -> Result<Option<Result<u64, Response>>, Turned> {
+) -> Result<Option<Result<u64, Response>>, Rejection> {
     match Question::before(day) {
         Some(question) => settle(action, &question).await.map(Some),
         None => Ok(None),
@@ -273,7 +273,10 @@ pub(super) async fn act_before(
 
 /// Does what was confirmed, and answers how many connections have ended; leads to the page that asks where
 /// nothing was confirmed, or something else.
-async fn settle(action: &Action, question: &Question) -> Result<Result<u64, Response>, Turned> {
+async fn settle(
+    action: &AdminForm,
+    question: &Question,
+) -> Result<Result<u64, Response>, Rejection> {
     let visit = &action.visit;
     let path = question.path();
     action.needs_fresh_proof(&path)?;

@@ -10,7 +10,7 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::audit::Search;
-use super::visit::{Turned, Visit};
+use super::visit::{AdminPage, Rejection};
 use crate::storage::{AuditFilter, AuditLine, Storage, StorageError};
 
 /// Lines in memory at a time.
@@ -135,7 +135,7 @@ fn is_formula(cell: &str) -> bool {
     cell.starts_with(['\t', '\r', '\n']) || begins(cell.trim_start())
 }
 
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let Some(format) = Format::parse(visit.param("format")) else { return Err(visit.missing()) };
     let search = Search::of(&visit);
     if search.not_a_day {

@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::clients::{next_page, path_of};
 use super::confirm;
-use super::visit::{Action, Turned, Visit};
+use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::oauth::client::ClientMetadata;
@@ -53,7 +53,7 @@ words! {
 }
 
 /// A grant, made fit to be shown.
-pub(super) struct Shown {
+pub(super) struct GrantView {
     pub(super) row: GrantRow,
     pub(super) client: Option<String>,
     pub(super) ended: bool,
@@ -62,8 +62,8 @@ pub(super) struct Shown {
     pub(super) facts_note: Option<String>,
 }
 
-impl Shown {
-    pub(super) fn of_all(visit: &Visit, frame: &Frame, rows: Vec<GrantRow>) -> Vec<Self> {
+impl GrantView {
+    pub(super) fn of_all(visit: &AdminPage, frame: &Frame, rows: Vec<GrantRow>) -> Vec<Self> {
         let (config, now) = (visit.app.config(), visit.app.now());
         let w = InForceWords::of(frame.language);
         rows.into_iter().map(|row| Self::of(config, w, row, now)).collect()
@@ -95,11 +95,11 @@ struct ListTemplate<'a> {
     scopes: &'static InForceWords,
     filter: &'a GrantFilter,
     resources: Vec<(&'a str, bool)>,
-    rows: Vec<Shown>,
+    rows: Vec<GrantView>,
     next: Option<String>,
 }
 
-pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     let mut frame = visit.frame("/grants").await?;
     let w = GrantWords::of(frame.language);
     frame.notice = match visit.param("done") {
@@ -130,7 +130,7 @@ pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
         resources: ids.map(|id| (id, id == filter.resource)).collect(),
         filter: &filter,
         scopes: InForceWords::of(frame.language),
-        rows: Shown::of_all(&visit, &frame, rows),
+        rows: GrantView::of_all(&visit, &frame, rows),
         next,
     };
     Ok(frame.answer(StatusCode::OK, template.render()))
@@ -149,7 +149,7 @@ fn link(filter: &GrantFilter, after: &str) -> String {
 }
 
 /// `POST /grant`: ends one, or all that are older than a day.
-pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     if action.field("action") == "before" {
         return Ok(match confirm::act_before(&action, action.field("day")).await? {

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::visit::{Action, Turned, Visit};
+use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::signing::{KeyDescription, KeyState, Rotated, SigningError};
 use crate::storage::RetiredKey;
@@ -60,14 +60,14 @@ impl KeysTemplate<'_> {
     }
 }
 
-fn signing(visit: &Visit, error: SigningError) -> Turned {
+fn signing(visit: &AdminPage, error: SigningError) -> Rejection {
     match error {
         SigningError::Storage(error) => visit.storage(&error),
         other => visit.broken(&other),
     }
 }
 
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let mut frame = visit.frame("/keys").await?;
     let w = KeyWords::of(frame.language);
     frame.notice = match visit.param("done") {
@@ -89,7 +89,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
 }
 
 /// `POST /keys`: begins a rotation.
-pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     if action.field("action") != "rotate" {
         return Err(visit.missing());

@@ -73,7 +73,7 @@ async fn snapshot(app: &App) -> Snapshot {
         writer_waiting: app.storage().writer_waiting(),
         database_connections: app.storage().pool_connections(),
         configured_at: app.configured_at().unix(),
-        mistakes: reading.mistakes.len(),
+        problems: reading.problems.len(),
         waiting: reading.waiting.len(),
         keys: keys
             .iter()

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::visit::{Turned, Visit};
+use super::visit::{AdminPage, Rejection};
 use crate::app::{Compared, Reading};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
@@ -48,7 +48,7 @@ words! {
         signing: "Signing key", "署名鍵";
         configuration: "Configuration", "設定";
         read_at: "read", "読み込み日時";
-        mistakes: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
+        problems: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
         waits: "The configuration was changed where only a restart can take it over:", "再起動後に反映される設定が変更されています:";
         since: "since", "作成日時";
         went_back: "The database went back in time, as after a failover to a standby that was behind: everything that may have ended meanwhile was ended, and everybody had to sign in again. What administrators decided since may be lost: compare with the log. See Failover in docs/operations.md. Noticed", "データベースが過去の状態に戻りました(遅れていたスタンバイへのフェイルオーバーなど)。その間に終了した可能性のあるものはすべて終了させたため、全員の再サインインが必要になりました。その後の管理者の決定は失われている可能性があります。ログと比較してください。docs/operations.md の Failover を参照してください。検出日時";
@@ -102,7 +102,7 @@ const A_DAY: i64 = 24 / HOURS;
 /// Height of the chart's bars.
 const HEIGHT: i64 = 90;
 
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let app = &visit.app;
     let now = app.now();
     let numbers = app.storage().overview(now).await.map_err(|e| visit.storage(&e))?;

@@ -6,14 +6,14 @@ use axum::response::Response;
 
 use super::clients::next_page;
 use super::confirm;
-use super::grants::Shown as ShownGrant;
+use super::grants::GrantView as ShownGrant;
 use super::people_path;
-use super::visit::{Action, Turned, Visit};
+use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Fact, Facts};
-use crate::storage::{GrantFilter, PagesSession, PersonFilter, PersonRow, ProviderSession};
+use crate::storage::{GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 use crate::web::in_force::InForceWords;
 use crate::web::lists::Frame;
 use crate::web::words::words;
@@ -142,7 +142,7 @@ impl ListTemplate<'_> {
     }
 }
 
-pub(super) async fn list(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     let frame = visit.frame("/people").await?;
     let filter = PersonFilter {
         search: visit.param("q").trim().to_owned(),
@@ -214,7 +214,7 @@ struct OneTemplate<'a> {
     effective: Vec<Effective<'a>>,
     by_client: bool,
     grants: Vec<ShownGrant>,
-    sessions: (Vec<ProviderSession>, Vec<PagesSession>),
+    sessions: (Vec<ProviderSession>, Vec<WebSessionRow>),
     yourself: bool,
     /// Whether the one who blocked this person has a page; the command line has none.
     blocker_stored: bool,
@@ -234,12 +234,12 @@ impl OneTemplate<'_> {
         form_urlencoded::byte_serialize(self.person.subject.as_bytes()).collect()
     }
 
-    fn is_over(&self, session: &PagesSession) -> bool {
+    fn is_over(&self, session: &WebSessionRow) -> bool {
         self.now >= session.expires_at
     }
 }
 
-pub(super) async fn one(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
     let storage = visit.app.storage();
     let subject = visit.param("sub");
     let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
@@ -301,7 +301,7 @@ fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) async fn act(action: Action) -> Result<Response, Turned> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     let (subject, what) = (action.field("sub"), action.field("action"));
     let storage = visit.app.storage();

@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::audit::Line;
 use super::people::{FactWords, fact};
 use super::people_path;
-use super::visit::{Turned, Visit};
+use super::visit::{AdminPage, Rejection};
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, Explanation, OnExcess, Rule, Wanted};
@@ -146,13 +146,13 @@ fn conditions(w: &'static ServerWords, conditions: &Conditions) -> Vec<(String, 
 }
 
 /// An MCP server, made fit to be shown.
-struct Shown<'a> {
+struct ServerView<'a> {
     resource: &'a ResourceConfig,
     rules: Vec<RuleText>,
     refusals: Vec<Line>,
 }
 
-impl Shown<'_> {
+impl ServerView<'_> {
     fn name(&self) -> &str {
         self.resource.name.as_deref().unwrap_or(&self.resource.id)
     }
@@ -197,12 +197,12 @@ struct Answer {
 struct ServersTemplate<'a> {
     frame: &'a Frame,
     w: &'static ServerWords,
-    servers: Vec<Shown<'a>>,
+    servers: Vec<ServerView<'a>>,
     attempt: Attempt<'a>,
     answer: Option<Answer>,
 }
 
-pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let frame = visit.frame("/servers").await?;
     let w = ServerWords::of(frame.language);
     let refusals = refusals(&visit).await?;
@@ -213,7 +213,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
         let refusals = refusals.iter().filter(of_this).take(SHOWN).cloned().collect();
         let refusals = Line::of_all(visit.app.storage(), refusals).await;
         let rules = resource.policy.rules.iter().enumerate();
-        servers.push(Shown {
+        servers.push(ServerView {
             resource,
             rules: rules.map(|(position, rule)| RuleText::of(w, position, rule)).collect(),
             refusals: refusals.map_err(|error| visit.storage(&error))?,
@@ -236,7 +236,7 @@ pub(super) async fn get(visit: Visit) -> Result<Response, Turned> {
 }
 
 /// The latest refusals of all servers, newest first.
-async fn refusals(visit: &Visit) -> Result<Vec<AuditLine>, Turned> {
+async fn refusals(visit: &AdminPage) -> Result<Vec<AuditLine>, Rejection> {
     let mut lines = Vec::new();
     for event in REFUSALS {
         let filter = AuditFilter { event: event.to_owned(), ..AuditFilter::default() };
@@ -248,10 +248,10 @@ async fn refusals(visit: &Visit) -> Result<Vec<AuditLine>, Turned> {
 }
 
 async fn answer(
-    visit: &Visit,
+    visit: &AdminPage,
     w: &'static ServerWords,
     f: &'static FactWords,
-) -> Result<Option<Answer>, Turned> {
+) -> Result<Option<Answer>, Rejection> {
     let (subject, client_id) = (visit.param("sub").trim(), visit.param("client").trim());
     let Some(resource) = visit.app.resource(visit.param("server")) else { return Ok(None) };
     if subject.is_empty() {
@@ -270,11 +270,11 @@ async fn answer(
         answer.warnings.push(w.person_blocked);
     }
     if !client_id.is_empty() {
-        let standing = storage.standing(client_id).await.map_err(|e| visit.storage(&e))?;
-        if standing.shut_out() {
+        let standing = storage.client_review(client_id).await.map_err(|e| visit.storage(&e))?;
+        if standing.is_denied() {
             answer.warnings.push(w.client_shut_out);
         }
-        let known = storage.client_row(client_id).await.map_err(|e| visit.storage(&e))?;
+        let known = storage.client_details(client_id).await.map_err(|e| visit.storage(&e))?;
         if known.is_none() {
             answer.warnings.push(w.client_unknown);
         }

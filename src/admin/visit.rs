@@ -1,4 +1,4 @@
-//! Who is at the door: every page begins with a [`Visit`], every change with an [`Action`].
+//! Who is at the door: every page begins with a [`AdminPage`], every change with an [`AdminForm`].
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request, State};
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::app::App;
 use crate::storage::StorageError;
 use crate::telemetry::audit::{Actor, AuditEvent};
-use crate::web::console::{self, NotIn, Site, Visitor};
+use crate::web::console::{self, AccessError, SignedInPerson, Site};
 use crate::web::lists::{Frame, Section, sign_in_page};
 use crate::web::pages::Message;
 use crate::web::params::Params;
@@ -30,45 +30,45 @@ words! {
 }
 
 /// The answer to somebody who does not get what they asked for.
-pub(super) struct Turned(Box<Response>);
+pub(super) struct Rejection(Box<Response>);
 
-impl IntoResponse for Turned {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         *self.0
     }
 }
 
-impl From<Response> for Turned {
+impl From<Response> for Rejection {
     fn from(response: Response) -> Self {
         Self(Box::new(response))
     }
 }
 
-impl From<PageError> for Turned {
+impl From<PageError> for Rejection {
     fn from(error: PageError) -> Self {
         error.into_response().into()
     }
 }
 
 /// An administrator looks at a page.
-pub(super) struct Visit {
+pub(super) struct AdminPage {
     pub(super) app: App,
     pub(super) headers: HeaderMap,
     /// The query.
     pub(super) params: Params,
-    pub(super) visitor: Visitor,
+    pub(super) visitor: SignedInPerson,
 }
 
 /// An administrator changes something; origin, form and rights are checked.
-pub(super) struct Action {
-    pub(super) visit: Visit,
+pub(super) struct AdminForm {
+    pub(super) visit: AdminPage,
     pub(super) form: Params,
 }
 
-impl FromRequestParts<App> for Visit {
-    type Rejection = Turned;
+impl FromRequestParts<App> for AdminPage {
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Turned> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Rejection> {
         let here = parts.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
         let visitor = enter(app, &parts.headers, &here).await?;
         let params = Params::parse(parts.uri.query().unwrap_or_default()).map_err(|refused| {
@@ -79,10 +79,10 @@ impl FromRequestParts<App> for Visit {
     }
 }
 
-impl FromRequest<App> for Action {
-    type Rejection = Turned;
+impl FromRequest<App> for AdminForm {
+    type Rejection = Rejection;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Turned> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         let headers = parts.headers;
         let site = site(app, &headers)?;
@@ -93,19 +93,19 @@ impl FromRequest<App> for Action {
             let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
             return Err(PageError::new(&headers, status, message, &"read only").into());
         }
-        let visit = Visit { app: app.clone(), headers, params: Params::default(), visitor };
+        let visit = AdminPage { app: app.clone(), headers, params: Params::default(), visitor };
         Ok(Self { visit, form })
     }
 }
 
-impl Action {
+impl AdminForm {
     /// Turns down what cuts somebody off when the last proof is too old; `back` is the page to go on
     /// with after a new one.
-    pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), Turned> {
+    pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), Rejection> {
         if self.visit.visitor.fresh {
             return Ok(());
         }
-        let Visit { app, headers, .. } = &self.visit;
+        let AdminPage { app, headers, .. } = &self.visit;
         let site = site(app, headers)?;
         Err(sign_in_page(app, &site, headers, back, true).into())
     }
@@ -116,14 +116,14 @@ impl Action {
     }
 }
 
-impl Visit {
+impl AdminPage {
     /// A parameter of the query; empty when it is left out or repeated.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).ok().flatten().unwrap_or_default()
     }
 
     /// The frame of the page at `path`.
-    pub(super) async fn frame(&self, path: &str) -> Result<Frame, Turned> {
+    pub(super) async fn frame(&self, path: &str) -> Result<Frame, Rejection> {
         let waiting = self.app.storage().clients_waiting().await.map_err(|e| self.storage(&e))?;
         let mut frame = Frame::new(&self.headers, &self.visitor, &site(&self.app, &self.headers)?);
         let w = SectionWords::of(frame.language);
@@ -147,24 +147,24 @@ impl Visit {
     }
 
     /// The page for a fault of the database.
-    pub(super) fn storage(&self, error: &StorageError) -> Turned {
+    pub(super) fn storage(&self, error: &StorageError) -> Rejection {
         PageError::storage(&self.headers, error).into()
     }
 
     /// The page for another fault of ours.
-    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Turned {
+    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Rejection {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         PageError::new(&self.headers, status, Message::ServerError, error).into()
     }
 
     /// The page for something that is not there.
-    pub(super) fn missing(&self) -> Turned {
+    pub(super) fn missing(&self) -> Rejection {
         let status = StatusCode::NOT_FOUND;
         PageError::new(&self.headers, status, Message::NoSuchAdminPage, &"no such row").into()
     }
 
     /// The page for somebody who may look and not change.
-    pub(super) fn read_only(&self) -> Turned {
+    pub(super) fn read_only(&self) -> Rejection {
         let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
         PageError::new(&self.headers, status, message, &"read only").into()
     }
@@ -186,7 +186,7 @@ impl Visit {
     }
 }
 
-fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Turned> {
+fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Rejection> {
     Site::admin(app).ok_or_else(|| {
         let (status, message) = (StatusCode::NOT_FOUND, Message::NotFound);
         PageError::new(headers, status, message, &"there are no admin pages").into()
@@ -203,19 +203,19 @@ fn page_of_the_form<'h>(site: &Site<'_>, headers: &'h HeaderMap) -> &'h str {
         .unwrap_or("/")
 }
 
-async fn enter(app: &App, headers: &HeaderMap, here: &str) -> Result<Visitor, Turned> {
+async fn enter(app: &App, headers: &HeaderMap, here: &str) -> Result<SignedInPerson, Rejection> {
     let site = site(app, headers)?;
     console::visitor(app, &site, headers).await.map_err(|why| match why {
-        NotIn::SignedOut => sign_in_page(app, &site, headers, here, false).into(),
-        NotIn::NotAllowed => {
+        AccessError::SignedOut => sign_in_page(app, &site, headers, here, false).into(),
+        AccessError::NotAllowed => {
             let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
             PageError::new(headers, status, message, &"not, or no longer, an administrator").into()
         }
-        NotIn::Unavailable(reason) => {
+        AccessError::Unavailable(reason) => {
             let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
             PageError::new(headers, status, message, &reason).into()
         }
-        NotIn::Storage(error) => PageError::storage(headers, &error).into(),
+        AccessError::Storage(error) => PageError::storage(headers, &error).into(),
     })
 }
 
@@ -225,7 +225,7 @@ pub(super) async fn sign_in(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Turned> {
+) -> Result<Response, Rejection> {
     let site = site(&app, &headers)?;
     let form = console::read_form(&site, &headers, query.as_deref(), body).await?;
     let go_on = form.get("go_on").ok().flatten().unwrap_or("/");
@@ -238,7 +238,7 @@ pub(super) async fn signed_in(
     State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, Turned> {
+) -> Result<Response, Rejection> {
     let site = site(&app, &headers)?;
     Ok(console::finish_sign_in(&app, &site, &headers, query.as_deref()).await?)
 }
@@ -249,7 +249,7 @@ pub(super) async fn sign_out(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Turned> {
+) -> Result<Response, Rejection> {
     let site = site(&app, &headers)?;
     let visitor = enter(&app, &headers, "/").await?;
     let form = console::read_form(&site, &headers, query.as_deref(), body).await?;

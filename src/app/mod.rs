@@ -1,6 +1,6 @@
 //! Everything a handler may reach.
 
-mod notes;
+mod audit_writer;
 mod reload;
 mod together;
 
@@ -15,19 +15,19 @@ use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
-use crate::rates::Rates;
+use crate::rate_limits::Rates;
 use crate::signing::{KeyRing, SigningError};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::rarely::Rarely;
 use crate::upstream::Upstream;
 
 pub use reload::{Reading, Reloaded};
 use reload::{Shared, at_once, recheck_policy};
 pub use together::Compared;
 
-static NOT_STORED: Rarely = Rarely::new();
+static NOT_STORED: LogThrottle = LogThrottle::new();
 
 /// The application: configuration and the parts made from it. Cheap to clone.
 #[derive(Clone)]
@@ -230,7 +230,7 @@ impl App {
     }
 
     /// Tells the log alone.
-    pub fn tell(&self, event: &AuditEvent) {
+    pub fn log_event(&self, event: &AuditEvent) {
         self.metrics().event(event.event);
         event.log();
     }
@@ -239,11 +239,11 @@ impl App {
     /// has it: what it tells of has happened all the same.
     pub async fn record(&self, event: AuditEvent) {
         if let Err(cause) = self.0.storage.record(vec![event.clone()]).await {
-            if let Some(left_out) = NOT_STORED.due() {
+            if let Some(left_out) = NOT_STORED.admit() {
                 tracing::error!(%cause, left_out, "an audit event could not be stored");
             }
             self.metrics().audit_failed(1);
-            self.tell(&event);
+            self.log_event(&event);
         }
     }
 }

@@ -10,20 +10,20 @@ use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex, watch};
 
-use super::{App, AppError, Parts, notes, together};
+use super::{App, AppError, Parts, audit_writer, together};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
 use crate::telemetry::audit::Actor;
-use crate::upstream::AtOnce;
+use crate::upstream::PersonQueries;
 use crate::upstream::recheck::RecheckPolicy;
 
 /// What all configurations of this process have in common.
 pub(super) struct Shared {
-    pub(super) notes: notes::Notes,
+    pub(super) notes: audit_writer::Notes,
     pub(super) together: together::Together,
     /// The application of the newest configuration; `None` while it is the first one.
-    present: watch::Sender<Option<App>>,
+    current: watch::Sender<Option<App>>,
     /// One after the other.
     reading: Mutex<()>,
     reading_of: Lock<Reading>,
@@ -37,7 +37,7 @@ pub(super) struct Shared {
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// What is wrong with it, by key; the one before is in use.
-    pub mistakes: Vec<String>,
+    pub problems: Vec<String>,
     /// Keys that changed and wait for a restart.
     pub waiting: Vec<String>,
 }
@@ -46,18 +46,18 @@ pub struct Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reloaded {
     /// Nothing has changed.
-    Same,
+    Unchanged,
     /// It is in use, but for the keys that wait for a restart.
-    Taken {
+    Applied {
         /// Keys that changed.
         changed: Vec<String>,
         /// Of these, those that wait for a restart.
         waiting: Vec<String>,
     },
     /// Keys changed that everything else stands on: nothing is taken over before a restart.
-    Waits(Vec<String>),
+    NeedsRestart(Vec<String>),
     /// It has mistakes; the one before stays.
-    Refused,
+    Invalid,
     /// It could not be put in use now, and may be later; the one before stays.
     Failed,
 }
@@ -65,9 +65,9 @@ pub enum Reloaded {
 impl Shared {
     pub(super) fn new(clock: &Clock) -> Self {
         Self {
-            notes: notes::Notes::default(),
+            notes: audit_writer::Notes::default(),
             together: together::Together::default(),
-            present: watch::Sender::new(None),
+            current: watch::Sender::new(None),
             reading: Mutex::default(),
             reading_of: Lock::default(),
             read_at: AtomicI64::new(clock.now().unix()),
@@ -84,8 +84,8 @@ impl Shared {
 impl App {
     /// The application of the newest configuration.
     #[must_use]
-    pub fn present(&self) -> Self {
-        self.0.shared.present.borrow().as_ref().unwrap_or(self).clone()
+    pub fn current(&self) -> Self {
+        self.0.shared.current.borrow().as_ref().unwrap_or(self).clone()
     }
 
     /// Which configuration this is; each has a higher number than the one before.
@@ -105,14 +105,14 @@ impl App {
 
     /// Lets go of the newest configuration at the end: it holds what holds it.
     pub fn retire(&self) {
-        self.0.shared.present.send_replace(None);
+        self.0.shared.current.send_replace(None);
     }
 
     /// Puts what was read in the place of the present configuration, if that can be; the log and the audit
     /// trail say what became of it. `because` is why it was read.
     pub async fn reload(&self, read: Result<Loaded, Problems>, because: &str) -> Reloaded {
         let _alone = self.0.shared.reading.lock().await;
-        let present = self.present();
+        let present = self.current();
         let loaded = match read {
             Ok(loaded) => loaded,
             Err(problems) => return present.refuse(&problems, because).await,
@@ -129,16 +129,16 @@ impl App {
         };
         let waiting: Vec<String> = successor.waiting.iter().map(|key| (*key).to_owned()).collect();
         if changed.is_empty() {
-            *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting };
+            *self.0.shared.reading() = Reading { problems: Vec::new(), waiting };
             tracing::info!(because, "the configuration was read again: nothing has changed");
-            return Reloaded::Same;
+            return Reloaded::Unchanged;
         }
         let config = Config { written, ..successor.config };
         let next = match present.reconfigured(config).await {
             Ok(next) => next,
             Err(cause) => {
                 tracing::error!(%cause, because, "the configuration cannot be put in use; the one before stays");
-                self.0.shared.reading().mistakes = vec![cause.to_string()];
+                self.0.shared.reading().problems = vec![cause.to_string()];
                 return Reloaded::Failed;
             }
         };
@@ -148,8 +148,8 @@ impl App {
             event = event.with("waiting", waiting.clone());
         }
         self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
-        *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting: waiting.clone() };
-        self.0.shared.present.send_replace(Some(next.clone()));
+        *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
+        self.0.shared.current.send_replace(Some(next.clone()));
         // Open streams look at once whether what they carry may still be carried.
         next.storage().wake_streams();
         tracing::info!(because, changed = changed.join(", "), "the configuration was read again");
@@ -157,7 +157,7 @@ impl App {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
         next.record(event.with("digest", digest)).await;
-        Reloaded::Taken { changed, waiting }
+        Reloaded::Applied { changed, waiting }
     }
 
     async fn refuse(&self, problems: &Problems, because: &str) -> Reloaded {
@@ -165,10 +165,10 @@ impl App {
         tracing::error!("the configuration before stays in use");
         let keys: Vec<String> = problems.0.iter().map(|problem| problem.key.clone()).collect();
         let told = problems.0.iter().map(|problem| format!("{} {}", problem.key, problem.reason));
-        self.0.shared.reading().mistakes = told.collect();
+        self.0.shared.reading().problems = told.collect();
         let event = self.event("configuration_refused", Actor::Server);
         self.record(event.with("because", because).with("mistakes", keys)).await;
-        Reloaded::Refused
+        Reloaded::Invalid
     }
 
     async fn hold_back(&self, ground: Vec<&'static str>, because: &str) -> Reloaded {
@@ -177,10 +177,10 @@ impl App {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
         tracing::warn!("nothing else in the file is taken over before that restart");
-        *self.0.shared.reading() = Reading { mistakes: Vec::new(), waiting: waiting.clone() };
+        *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
         let event = self.event("configuration_refused", Actor::Server);
         self.record(event.with("because", because).with("waiting", waiting.clone())).await;
-        Reloaded::Waits(waiting)
+        Reloaded::NeedsRestart(waiting)
     }
 
     /// The same application with another configuration.
@@ -211,9 +211,9 @@ impl App {
     }
 }
 
-pub(super) const fn at_once(config: &Config) -> AtOnce {
+pub(super) const fn at_once(config: &Config) -> PersonQueries {
     let limits = &config.limits;
-    AtOnce { sign_ins: limits.upstream_sign_ins, rechecks: limits.upstream_requests }
+    PersonQueries { sign_ins: limits.upstream_sign_ins, rechecks: limits.upstream_requests }
 }
 
 pub(super) const fn recheck_policy(config: &Config) -> RecheckPolicy {

@@ -1,4 +1,4 @@
-//! `portcullis check`: is sign-in set up right, and if not, where to mend it.
+//! `portcullis check`: is sign-in set up right, and if not, where to fix it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn finding(probe: &'static str, severity: Severity, found: String) -> Finding {
-    Finding { probe, severity, found, mend: None }
+    Finding { probe, severity, found, hint: None }
 }
 
 /// An application over a database of its own: the real one may be in use, and is none of our business.
@@ -135,7 +135,7 @@ fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
             Severity::Inconclusive => "?   ",
         };
         let _ = writeln!(text, "{word}  {:16} {}", finding.probe, finding.found);
-        for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
+        for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
             let _ = writeln!(text, "                       → {line}");
         }
     }

@@ -27,7 +27,7 @@ pub(super) fn path(file: &ConfigFile) -> Option<PathBuf> {
 /// Reads this very file, if there is to be one, and the environment.
 pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
     let text = path.map(|path| text_of(path, LARGEST)).transpose().map_err(|unread| {
-        let (reason, remedy) = match unread {
+        let (reason, hint) = match unread {
             Unread::Failed(cause) => {
                 (format!("cannot be read: {cause}"), "check the path and its permissions")
             }
@@ -37,7 +37,7 @@ pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
             ),
         };
         let key = path.map(|path| path.display().to_string()).unwrap_or_default();
-        Problems(vec![Problem { key, value: None, reason, remedy: remedy.to_owned() }])
+        Problems(vec![Problem { key, value: None, reason, hint: hint.to_owned() }])
     })?;
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

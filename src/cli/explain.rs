@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{ConfigFile, config, fail, manage, output, runtime};
+use super::{ConfigFile, admin_commands, config, fail, output, runtime};
 use crate::config::{Config, ResourceConfig};
 use crate::oauth::resource::meant;
 use crate::oauth::scope::ScopeSet;
@@ -101,7 +101,7 @@ fn from_database(config: &Config, subject: &str) -> Result<Facts, String> {
         .and_then(|rest| rest.strip_prefix(':'))
         .ok_or_else(|| format!("the sub begins with \"{}:\"", config.upstream.preset.name))?;
     let found = runtime().map_err(|cause| cause.to_string())?.block_on(async {
-        let storage = manage::open_beside(config).await?;
+        let storage = admin_commands::open_beside(config).await?;
         let found = storage.latest_person(&config.upstream.issuer, upstream_subject).await;
         storage.close().await;
         found.map_err(|error| error.to_string())

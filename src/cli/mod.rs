@@ -1,11 +1,11 @@
 //! The command line: what an administrator types.
 
+mod admin_commands;
 mod check;
 mod config;
 mod demo;
 pub mod doctor;
 mod explain;
-mod manage;
 mod output;
 mod reload;
 mod serve;
@@ -52,7 +52,7 @@ enum Command {
         after_help = "Examples:\n  portcullis explain --claims claims.json --request \"read:todos delete:todos\"\n  portcullis explain --user okta:00u1 --resource https://mcp.example.com/mcp"
     )]
     Explain(explain::Arguments),
-    /// Walk an MCP URL as each known client would: what works, what does not, and how to mend it. Exit code 0 ok, 1 warnings, 2 failed
+    /// Walk an MCP URL as each known client would: what works, what does not, and how to fix it. Exit code 0 ok, 1 warnings, 2 failed
     #[command(
         after_help = "Reads only, unless --register is given.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
     )]
@@ -62,30 +62,30 @@ enum Command {
     Config(ConfigCommand),
     /// Clients: list, approve, block, delete, create; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis clients list --standing waiting")]
-    Clients(manage::ClientsCommand),
+    Clients(admin_commands::ClientsCommand),
     /// Grants: who connected what, and the way to end it; safe while the server runs
     #[command(
         subcommand,
         after_help = "Example:\n  portcullis grants revoke-all --person okta:00u1"
     )]
-    Grants(manage::GrantsCommand),
+    Grants(admin_commands::GrantsCommand),
     /// People who have signed in: list, block, sign out; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis people list --search brown")]
-    People(manage::PeopleCommand),
+    People(admin_commands::PeopleCommand),
     /// The keys that sign access tokens; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis keys list")]
-    Keys(manage::KeysCommand),
+    Keys(admin_commands::KeysCommand),
     /// The audit trail: search, export, prove; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis audit verify")]
-    Audit(manage::AuditCommand),
+    Audit(admin_commands::AuditCommand),
     /// The clock, and the last time that the server stored; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis clock show")]
-    Clock(manage::ClockCommand),
+    Clock(admin_commands::ClockCommand),
     /// A copy of the SQLite database, whole and at one moment, while the server runs
     #[command(
         after_help = "The secret key is not in it. How to restore it: docs/operations.md, Backup.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
     )]
-    Backup(manage::BackupArguments),
+    Backup(admin_commands::BackupArguments),
 }
 
 #[derive(Subcommand)]

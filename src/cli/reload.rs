@@ -97,7 +97,7 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
         if app.reload(read, because).await == Reloaded::Failed {
             seen.stamps.clear(); // it is tried again until the database goes along
         }
-        log_as(app.present().config());
+        log_as(app.current().config());
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::FetchLimits;
-use crate::rates::{neighbourhood, network};
+use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::telemetry::metrics::Metrics;
 
 /// Who makes us fetch something.
@@ -40,7 +40,7 @@ pub(super) struct Budget {
 }
 
 /// A place for one fetch; given back when dropped.
-pub(super) struct Place {
+pub(super) struct FetchPermit {
     _all: OwnedSemaphorePermit,
     _strangers: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
 }
@@ -77,7 +77,7 @@ impl Budget {
     pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
         let mut addresses = lock(&self.addresses);
-        let network = network(address);
+        let network = customer_prefix(address);
         if !addresses.has_room_for(&network, Self::ADDRESSES, now) {
             // A bound on memory, not on callers: so many at once are held back by the other limits.
             addresses.0.clear();
@@ -85,7 +85,7 @@ impl Budget {
         let mut fits = addresses.count(network, self.limits.per_address, now);
         if fits && !asker.is_known {
             let mut shares = lock(&self.shares);
-            let share = (neighbourhood(address), host.to_owned());
+            let share = (site_prefix(address), host.to_owned());
             if !shares.has_room_for(&share, Self::ADDRESSES, now) {
                 shares.0.clear(); // as above
             }
@@ -95,7 +95,12 @@ impl Budget {
     }
 
     /// A place for a fetch from `host`, after a short wait; `None` when too much is being fetched.
-    pub(super) async fn enter(&self, host: &str, is_known: bool, clock: &Clock) -> Option<Place> {
+    pub(super) async fn enter(
+        &self,
+        host: &str,
+        is_known: bool,
+        clock: &Clock,
+    ) -> Option<FetchPermit> {
         let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await;
         let Ok(Some(place)) = place else {
             self.limited_unless(false);
@@ -117,7 +122,7 @@ impl Budget {
         fits
     }
 
-    async fn place(&self, host: &str, is_known: bool) -> Option<Place> {
+    async fn place(&self, host: &str, is_known: bool) -> Option<FetchPermit> {
         let strangers = if is_known {
             None
         } else {
@@ -125,7 +130,7 @@ impl Budget {
             Some((alone, Arc::clone(&self.strangers).acquire_owned().await.ok()?))
         };
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Place { _all: all, _strangers: strangers })
+        Some(FetchPermit { _all: all, _strangers: strangers })
     }
 
     fn host_in_flight(&self, host: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -246,7 +251,7 @@ mod tests {
     }
 
     /// A place that is there without waiting.
-    fn enter(budget: &Budget, host: &str, is_known: bool) -> Option<Place> {
+    fn enter(budget: &Budget, host: &str, is_known: bool) -> Option<FetchPermit> {
         let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(0)));
         budget.enter(host, is_known, &clock).now_or_never().flatten()
     }

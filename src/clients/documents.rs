@@ -17,10 +17,10 @@ use crate::oauth::client::{Client, ClientMetadata, DocumentState, Origin, Regist
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::web_url::ClientIdUrl;
 use crate::storage::{Storage, StorageError};
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// The reason is for the log alone: an answer would tell a stranger which names exist inside.
-static NOT_READ: Rarely = Rarely::new();
+static NOT_READ: LogThrottle = LogThrottle::new();
 
 const BOUNDS: Bounds = Bounds {
     body: MAX_DOCUMENT,
@@ -103,7 +103,7 @@ impl Documents {
         }
         let is_final = failed.trouble.is_final();
         let state = if is_final { DocumentState::Withdrawn } else { DocumentState::Unconfirmed };
-        if let Some(left_out) = NOT_READ.due() {
+        if let Some(left_out) = NOT_READ.admit() {
             let reason = &failed.trouble;
             tracing::info!(host, %reason, left_out, "a client document could not be read");
         }

@@ -10,8 +10,8 @@ use crate::oauth::client::{Client, ClientMetadata};
 use crate::oauth::secret::{
     ClientSecret, RegistrationToken, Secret, SecretHash, new_id, random_text,
 };
-use crate::rates::neighbourhood;
-use crate::storage::{ClientKind, Registered, StorageError, StoredClient, Verdict};
+use crate::rate_limits::site_prefix;
+use crate::storage::{ClientKind, Registered, ReviewDecision, StorageError, StoredClient};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// A registration that succeeded.
@@ -102,7 +102,7 @@ impl Clients {
         from: Option<IpAddr>,
     ) -> Result<Option<Registration>, StorageError> {
         let (mut stored, secret, token) = self.new_client(&metadata, ClientKind::Registered);
-        stored.network = from.map(neighbourhood);
+        stored.network = from.map(site_prefix);
         if self.is_turned_away(&stored).await? {
             return Ok(None);
         }
@@ -193,7 +193,7 @@ impl Clients {
         let (now, by) = (stored.issued_at, event.actor.to_string());
         let approved = event.clone().again("client_approved");
         self.storage.register_client(&stored, u64::MAX, None, event).await?;
-        self.storage.decide_client(&stored.id, Verdict::Approve, &by, now, approved).await?;
+        self.storage.decide_client(&stored.id, ReviewDecision::Approve, &by, now, approved).await?;
         Ok(Registration { client: from_stored(&stored)?, secret, token: None, is_new: true })
     }
 

@@ -35,9 +35,9 @@ const OF_ONE_MACHINE: [&str; 22] = [
 
 /// What was written, by key, as hashes: enough to tell what changed, and no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written(BTreeMap<String, [u8; 32]>);
+pub struct ConfigFingerprint(BTreeMap<String, [u8; 32]>);
 
-impl Written {
+impl ConfigFingerprint {
     /// Notes a value.
     pub(super) fn note(&mut self, key: String, value: &Value) {
         self.0.insert(key, hash(value.to_string().as_bytes()));
@@ -96,7 +96,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 
 /// A configuration that may take the place of the running one.
 #[derive(Debug)]
-pub struct Successor {
+pub struct ReloadPlan {
     /// With everything that only a restart can change as it is now.
     pub config: Config,
     /// Keys that changed and wait for a restart.
@@ -108,7 +108,7 @@ impl Config {
     ///
     /// An error names keys that everything else stands on: tokens, rules and sessions are about this
     /// issuer and these people. With another one, nothing is taken over before a restart.
-    pub fn in_place_of(mut self, running: &Self) -> Result<Successor, Vec<&'static str>> {
+    pub fn in_place_of(mut self, running: &Self) -> Result<ReloadPlan, Vec<&'static str>> {
         let (new, old) = (&self.upstream, &running.upstream);
         let ground: Vec<&'static str> = [
             ("public_url", self.public_url != running.public_url),
@@ -161,7 +161,7 @@ impl Config {
         keep("limits.header_count", &mut new.header_count, &old.header_count, &mut waiting);
         keep("limits.headers", &mut new.headers, &old.headers, &mut waiting);
         keep("limits.request_target", &mut new.request_target, &old.request_target, &mut waiting);
-        Ok(Successor { config: self, waiting })
+        Ok(ReloadPlan { config: self, waiting })
     }
 }
 
@@ -193,8 +193,8 @@ fn keep_secret(
 mod tests {
     use super::*;
 
-    fn written(values: &[(&str, &str)]) -> Written {
-        let mut written = Written::default();
+    fn written(values: &[(&str, &str)]) -> ConfigFingerprint {
+        let mut written = ConfigFingerprint::default();
         for (key, value) in values {
             written.note((*key).to_owned(), &Value::String((*value).to_owned()));
         }

@@ -1,5 +1,5 @@
 //! File + environment → a checked [`Config`]. Every problem is reported at once, with its key, its
-//! value, the reason and the remedy.
+//! value, the reason and the hint.
 //!
 //! Environment beats file beats preset beats default. Each key is read exactly once, in
 //! `check/`; a key that nobody reads is a problem of its own, with "did you mean".
@@ -36,11 +36,11 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
-pub use changes::{Successor, Written};
+pub use changes::{ConfigFingerprint, ReloadPlan};
 pub use files::{Unread, text_of};
 pub use in_force::InForce;
 pub use presets::{
-    ClaimDefaults, Console, Key, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
+    ClaimDefaults, Console, IssuerKey, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
     SignOutForm, SubjectForm,
 };
 pub use proxies::{Proxies, Proxy};
@@ -92,7 +92,7 @@ pub struct Config {
     /// Quotas.
     pub limits: Limits,
     /// What was written, to tell one configuration from the next.
-    pub written: Written,
+    pub written: ConfigFingerprint,
 }
 
 /// The identity provider, where we are one confidential client.

@@ -19,7 +19,7 @@ pub struct Preset {
     /// The issuer, with the keys it is made of in braces.
     pub issuer: &'static str,
     /// The keys in `issuer`.
-    pub keys: &'static [Key],
+    pub keys: &'static [IssuerKey],
     /// Other spellings of the issuer in ID tokens.
     pub issuer_aliases: &'static [&'static str],
     /// Scopes asked for when none are configured, beside `openid`.
@@ -115,7 +115,7 @@ pub enum Protocol {
 
 /// A key that an issuer is made of.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct IssuerKey {
     /// Below `[upstream]`.
     pub name: &'static str,
     /// What a value looks like.
@@ -124,7 +124,7 @@ pub struct Key {
     pub kind: KeyKind,
 }
 
-/// What the value of a [`Key`] may be.
+/// What the value of a [`IssuerKey`] may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
     /// A host name, perhaps with a port.
@@ -178,7 +178,7 @@ pub struct ClaimDefaults {
     pub sources: &'static [ClaimSource],
 }
 
-/// The provider's own words, for findings that say where to mend something.
+/// The provider's own words, for findings that say where to fix something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Console {
     /// Where our redirect URI is registered.
@@ -201,8 +201,8 @@ const STANDARD_CLAIMS: ClaimDefaults = ClaimDefaults {
     sources: &[IdToken, Userinfo],
 };
 
-const ISSUER: Key =
-    Key { name: "issuer", example: "https://id.example.com", kind: KeyKind::Issuer };
+const ISSUER: IssuerKey =
+    IssuerKey { name: "issuer", example: "https://id.example.com", kind: KeyKind::Issuer };
 
 const PROFILE: &[&str] = &["profile", "email"];
 
@@ -242,7 +242,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "okta",
         issuer: "https://{domain}",
-        keys: &[Key { name: "domain", example: "acme.okta.com", kind: KeyKind::Host }],
+        keys: &[IssuerKey { name: "domain", example: "acme.okta.com", kind: KeyKind::Host }],
         offline: Offline::Scope,
         param_keys: &["idp"],
         refresh_names_scopes: true,
@@ -258,7 +258,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "auth0",
         issuer: "https://{domain}/",
-        keys: &[Key { name: "domain", example: "acme.eu.auth0.com", kind: KeyKind::Host }],
+        keys: &[IssuerKey { name: "domain", example: "acme.eu.auth0.com", kind: KeyKind::Host }],
         offline: Offline::Scope,
         param_keys: &["audience", "organization", "connection"],
         client_auth: ClientAuth::Post,
@@ -285,8 +285,8 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "keycloak",
         issuer: "{url}/realms/{realm}",
         keys: &[
-            Key { name: "url", example: "https://sso.example.com", kind: KeyKind::Url },
-            Key { name: "realm", example: "acme", kind: KeyKind::Word },
+            IssuerKey { name: "url", example: "https://sso.example.com", kind: KeyKind::Url },
+            IssuerKey { name: "realm", example: "acme", kind: KeyKind::Word },
         ],
         offline: Offline::ScopeWhenListed,
         client_auth: ClientAuth::Basic,
@@ -308,7 +308,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "entra",
         issuer: "https://login.microsoftonline.com/{tenant}/v2.0",
-        keys: &[Key {
+        keys: &[IssuerKey {
             name: "tenant",
             example: "11111111-2222-3333-4444-555555555555",
             kind: KeyKind::Guid,
@@ -377,7 +377,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "gitlab",
         issuer: "https://{host}",
-        keys: &[Key { name: "host", example: "gitlab.com", kind: KeyKind::Host }],
+        keys: &[IssuerKey { name: "host", example: "gitlab.com", kind: KeyKind::Host }],
         offline: Offline::NoScope,
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { groups: "groups_direct", ..STANDARD_CLAIMS },
@@ -392,7 +392,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "logto",
         issuer: "https://{domain}/oidc",
-        keys: &[Key { name: "domain", example: "acme.logto.app", kind: KeyKind::Host }],
+        keys: &[IssuerKey { name: "domain", example: "acme.logto.app", kind: KeyKind::Host }],
         scopes: &["profile", "email", "roles"],
         offline: Offline::Scope,
         authorize_params: &[("prompt", "consent")],
@@ -409,8 +409,12 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "cognito",
         issuer: "https://cognito-idp.{region}.amazonaws.com/{user_pool_id}",
         keys: &[
-            Key { name: "region", example: "eu-central-1", kind: KeyKind::Word },
-            Key { name: "user_pool_id", example: "eu-central-1_AbCdEfGhI", kind: KeyKind::Word },
+            IssuerKey { name: "region", example: "eu-central-1", kind: KeyKind::Word },
+            IssuerKey {
+                name: "user_pool_id",
+                example: "eu-central-1_AbCdEfGhI",
+                kind: KeyKind::Word,
+            },
         ],
         offline: Offline::NoScope,
         param_keys: &["identity_provider"],
@@ -432,7 +436,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "zitadel",
         issuer: "https://{domain}",
-        keys: &[Key { name: "domain", example: "acme.zitadel.cloud", kind: KeyKind::Host }],
+        keys: &[IssuerKey { name: "domain", example: "acme.zitadel.cloud", kind: KeyKind::Host }],
         scopes: &["profile", "email", "urn:zitadel:iam:org:projects:roles"],
         offline: Offline::Scope,
         client_auth: ClientAuth::Basic,
@@ -454,8 +458,8 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "authentik",
         issuer: "{url}/application/o/{application}/",
         keys: &[
-            Key { name: "url", example: "https://auth.example.com", kind: KeyKind::Url },
-            Key { name: "application", example: "portcullis", kind: KeyKind::Word },
+            IssuerKey { name: "url", example: "https://auth.example.com", kind: KeyKind::Url },
+            IssuerKey { name: "application", example: "portcullis", kind: KeyKind::Word },
         ],
         offline: Offline::Scope,
         client_auth: ClientAuth::Basic,
@@ -486,8 +490,8 @@ pub(super) static PRESETS: &[Preset] = &[
         name: "pingone",
         issuer: "https://auth.pingone.{region}/{environment_id}/as",
         keys: &[
-            Key { name: "region", example: "eu", kind: KeyKind::Word },
-            Key {
+            IssuerKey { name: "region", example: "eu", kind: KeyKind::Word },
+            IssuerKey {
                 name: "environment_id",
                 example: "11111111-2222-3333-4444-555555555555",
                 kind: KeyKind::Guid,
@@ -505,7 +509,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "onelogin",
         issuer: "https://{subdomain}.onelogin.com/oidc/2",
-        keys: &[Key { name: "subdomain", example: "acme", kind: KeyKind::Word }],
+        keys: &[IssuerKey { name: "subdomain", example: "acme", kind: KeyKind::Word }],
         scopes: &["profile", "groups"],
         offline: Offline::NoScope,
         console: Console {

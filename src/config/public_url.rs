@@ -29,19 +29,19 @@ const PLAIN_PATH: &str =
     "write it like https://example.com/auth: letters, digits, . _ ~ - between single slashes";
 
 impl PublicUrl {
-    /// Checks a URL; an error is the reason and the remedy.
+    /// Checks a URL; an error is the reason and the hint.
     pub fn parse(text: &str) -> Result<Self, (String, String)> {
-        let remedy = |to: &str| format!("write {to}");
+        let hint = |to: &str| format!("write {to}");
         let url = Url::parse(text)
-            .map_err(|_| ("is not a URL".to_owned(), remedy("https://your.host.name")))?;
+            .map_err(|_| ("is not a URL".to_owned(), hint("https://your.host.name")))?;
         if text.ends_with('/') {
             let bare = text.trim_end_matches('/');
-            return Err(("ends with a slash".to_owned(), remedy(bare)));
+            return Err(("ends with a slash".to_owned(), hint(bare)));
         }
         if text.contains(['?', '#']) {
             let reason = "has a query or fragment; an issuer has neither";
             let bare = text.split(['?', '#']).next().unwrap_or_default();
-            return Err((reason.to_owned(), remedy(bare.trim_end_matches('/'))));
+            return Err((reason.to_owned(), hint(bare.trim_end_matches('/'))));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(("holds a user name or password".to_owned(), "take it out".to_owned()));
@@ -49,7 +49,7 @@ impl PublicUrl {
         let origin = url.origin().ascii_serialization();
         let Some(path) = text.strip_prefix(&origin).filter(|path| begins_a_path(path)) else {
             let canonical = url.as_str().trim_end_matches('/');
-            return Err(("is not in its canonical form".to_owned(), remedy(canonical)));
+            return Err(("is not in its canonical form".to_owned(), hint(canonical)));
         };
         check_base_path(path).map_err(|reason| (reason, PLAIN_PATH.to_owned()))?;
         if !(url.scheme() == "https" || url.scheme() == "http" && is_loopback(&url)) {
@@ -235,9 +235,9 @@ mod tests {
             ("http://example.com/auth", "is not https"),
             ("/auth", "is not a URL"),
         ] {
-            let (why, remedy) = PublicUrl::parse(text).expect_err(text);
+            let (why, hint) = PublicUrl::parse(text).expect_err(text);
             assert_eq!(why, reason, "{text}");
-            assert!(!remedy.is_empty());
+            assert!(!hint.is_empty());
         }
         let (why, _) = PublicUrl::parse("https://example.com/a/.Well-Known").unwrap_err();
         assert!(why.starts_with("has .well-known in its path"), "{why}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::changes::Written;
+use super::changes::ConfigFingerprint;
 use super::files::{Unread, text_of};
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
@@ -25,8 +25,8 @@ pub struct Problem {
     pub value: Option<String>,
     /// What is wrong.
     pub reason: String,
-    /// How to mend it.
-    pub remedy: String,
+    /// How to fix it.
+    pub hint: String,
 }
 
 /// Everything that is wrong, at once.
@@ -42,7 +42,7 @@ impl fmt::Display for Problems {
             if let Some(value) = &problem.value {
                 write!(f, " = {value}")?;
             }
-            write!(f, "\n    {}\n    → {}\n", problem.reason, problem.remedy)?;
+            write!(f, "\n    {}\n    → {}\n", problem.reason, problem.hint)?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ pub(super) struct Reader {
     shown_keys: HashSet<String>,
     /// Files that secrets were read from.
     pub(super) files: Vec<PathBuf>,
-    secrets: Written,
+    secrets: ConfigFingerprint,
 }
 
 impl Reader {
@@ -90,7 +90,7 @@ impl Reader {
             shown: Vec::new(),
             shown_keys: HashSet::new(),
             files: Vec::new(),
-            secrets: Written::default(),
+            secrets: ConfigFingerprint::default(),
         };
         if let Some((path, text)) = file {
             match text.parse::<toml::Table>() {
@@ -102,7 +102,7 @@ impl Reader {
                         .and_then(|span| text.get(..span.start))
                         .map_or(1, |before| before.matches('\n').count() + 1);
                     let reason = format!("is not TOML: line {line}: {}", error.message());
-                    reader.problem(&path, None, reason, "mend that line");
+                    reader.problem(&path, None, reason, "hint that line");
                 }
             }
             reader.file = Some(path);
@@ -115,10 +115,10 @@ impl Reader {
         key: &str,
         value: Option<String>,
         reason: impl Into<String>,
-        remedy: impl Into<String>,
+        hint: impl Into<String>,
     ) {
-        let (key, reason, remedy) = (key.to_owned(), reason.into(), remedy.into());
-        let problem = Problem { key, value, reason, remedy };
+        let (key, reason, hint) = (key.to_owned(), reason.into(), hint.into());
+        let problem = Problem { key, value, reason, hint };
         // A key that serves two purposes is read twice, and wrong once.
         if self.known_problems.insert(problem.clone()) {
             self.problems.push(problem);
@@ -172,7 +172,7 @@ impl Reader {
     }
 
     /// Everything that was written, in file and environment.
-    pub(super) fn written(&self) -> Written {
+    pub(super) fn written(&self) -> ConfigFingerprint {
         let mut written = self.secrets.clone();
         let mut leaves = Vec::new();
         walk(&self.root, String::new(), &mut leaves);
@@ -240,11 +240,11 @@ impl Reader {
         }
     }
 
-    pub(super) fn required_text(&mut self, key: &str, remedy: &str) -> Option<String> {
+    pub(super) fn required_text(&mut self, key: &str, hint: &str) -> Option<String> {
         let known = self.problems.len();
         let text = self.text(key).filter(|text| !text.is_empty());
         if text.is_none() && self.problems.len() == known {
-            self.problem(key, None, "is missing", remedy);
+            self.problem(key, None, "is missing", hint);
         }
         text
     }
@@ -279,8 +279,8 @@ impl Reader {
         let number = number.filter(|number| *number >= least && *number <= most);
         let Some(number) = number else {
             let shown = value.as_ref().map(mask_nothing);
-            let remedy = format!("write a number from {least} to {most}");
-            self.problem(key, shown, "is out of range", remedy);
+            let hint = format!("write a number from {least} to {most}");
+            self.problem(key, shown, "is out of range", hint);
             return default;
         };
         let shown = number.to_string();
@@ -311,8 +311,8 @@ impl Reader {
         };
         let Some(duration) = read.filter(within) else {
             let shown = value.as_ref().map(mask_nothing);
-            let remedy = format!("write a duration from {least} to {most}, such as {default:?}");
-            self.problem(key, shown, "is no duration within its range", remedy);
+            let hint = format!("write a duration from {least} to {most}, such as {default:?}");
+            self.problem(key, shown, "is no duration within its range", hint);
             return fallback;
         };
         let text = match &value {
@@ -439,14 +439,14 @@ impl Reader {
     }
 
     fn not_a_secret(&mut self, key: &str) -> Option<SecretText> {
-        let remedy = "write { env = \"NAME\" }, { file = \"path\" } or a text";
-        self.problem(key, Some("********".to_owned()), "is not a secret", remedy);
+        let hint = "write { env = \"NAME\" }, { file = \"path\" } or a text";
+        self.problem(key, Some("********".to_owned()), "is not a secret", hint);
         None
     }
 
-    pub(super) fn wrong_type(&mut self, key: &str, value: &Value, wanted: &str, remedy: &str) {
+    pub(super) fn wrong_type(&mut self, key: &str, value: &Value, wanted: &str, hint: &str) {
         let shown = Some(mask_nothing(value));
-        self.problem(key, shown, format!("is not {wanted}"), remedy);
+        self.problem(key, shown, format!("is not {wanted}"), hint);
     }
 
     /// Keys that nobody read, each with the nearest known one.
@@ -467,7 +467,7 @@ impl Reader {
             let variable = self.from_env.get(&key).cloned();
             let link = variable.as_deref().and_then(|name| name.strip_prefix("PORTCULLIS_"));
             let nearest = nearest(&key, self.kinds_read.iter().map(String::as_str));
-            let remedy = match (link.and_then(nearest_link), nearest) {
+            let hint = match (link.and_then(nearest_link), nearest) {
                 (Some(link), _) => {
                     format!(
                         "did you mean {link}? Kubernetes sets it, and it is ignored; or take it out"
@@ -480,7 +480,7 @@ impl Reader {
                 Some(variable) => format!("is not a key (set by {variable})"),
                 None => "is not a key".to_owned(),
             };
-            self.problem(&key, None, reason, remedy);
+            self.problem(&key, None, reason, hint);
         }
     }
 }

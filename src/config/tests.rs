@@ -132,7 +132,7 @@ fn every_commented_key_of_the_example_file_exists() {
 }
 
 #[test]
-fn every_problem_is_reported_at_once_with_key_reason_and_remedy() {
+fn every_problem_is_reported_at_once_with_key_reason_and_hint() {
     let found = problems(
         r#"
         public_url = "http://mcp.example.com"
@@ -171,7 +171,7 @@ fn every_problem_is_reported_at_once_with_key_reason_and_remedy() {
         assert!(keys.contains(&key), "{key} is not among {keys:?}");
     }
     for problem in &found {
-        assert!(!problem.reason.is_empty() && !problem.remedy.is_empty(), "{problem:?}");
+        assert!(!problem.reason.is_empty() && !problem.hint.is_empty(), "{problem:?}");
     }
     let text = Problems(found).to_string();
     assert!(text.contains("database_url"), "did you mean: {text}");
@@ -181,7 +181,7 @@ fn every_problem_is_reported_at_once_with_key_reason_and_remedy() {
 #[test]
 fn an_unknown_key_is_an_error_with_the_nearest_known_one() {
     let problem = problem_of_top("allowed_redirect_uri = []");
-    assert!(problem.remedy.contains("allowed_redirect_uris"), "{problem:?}");
+    assert!(problem.hint.contains("allowed_redirect_uris"), "{problem:?}");
     let found = load_with(OK, &[("PORTCULLIS_LISTNE", "127.0.0.1:1")]).unwrap_err().0;
     assert!(found[0].key.contains("listne"), "{found:?}");
 }

@@ -13,9 +13,9 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::oauth::scope::ScopeSet;
-use crate::storage::{Connection, Ended, Ending};
+use crate::storage::{ConnectedClient, Ended, Ending};
 use crate::telemetry::audit::Actor;
-use crate::web::console::{self, NotIn, Site, Visitor};
+use crate::web::console::{self, AccessError, SignedInPerson, Site};
 use crate::web::counted::{CountWords, number};
 use crate::web::in_force::{InForceWords, OfGrant};
 use crate::web::lists::{Frame, sign_in_page};
@@ -64,8 +64,8 @@ words! {
 const EVERYWHERE: &str = "sign out everywhere";
 
 /// A connection, made fit to be shown.
-struct Shown {
-    row: Connection,
+struct AccountPage {
+    row: ConnectedClient,
     name: String,
     suspicious: bool,
     verified: bool,
@@ -80,8 +80,8 @@ struct Shown {
     disconnect: String,
 }
 
-impl Shown {
-    fn of(app: &App, language: Language, row: Connection) -> Self {
+impl AccountPage {
+    fn of(app: &App, language: Language, row: ConnectedClient) -> Self {
         let w = AccountWords::of(language);
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let metadata = metadata.and_then(Result::ok);
@@ -128,7 +128,7 @@ impl Shown {
 }
 
 /// What all approvals of a connection come to. Of facts of several ages, the oldest are named.
-fn in_force_now(app: &App, row: &Connection) -> OfGrant {
+fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
     let mut now = OfGrant { in_force: InForce::Nothing, old_facts: None };
     for one in &row.approvals {
         let facts = (&one.facts, one.facts_at);
@@ -149,7 +149,7 @@ struct ConfirmTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
     c: &'static CountWords,
-    connections: Vec<Shown>,
+    connections: Vec<AccountPage>,
     any: bool,
     number: String,
     token: String,
@@ -161,23 +161,23 @@ struct ConfirmTemplate<'a> {
 struct AccountTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
-    connections: Vec<Shown>,
+    connections: Vec<AccountPage>,
 }
 
 /// Somebody who is signed in, or the page that asks to.
-async fn enter(app: &App, headers: &HeaderMap) -> Result<Visitor, Response> {
+async fn enter(app: &App, headers: &HeaderMap) -> Result<SignedInPerson, Response> {
     let site = Site::account(app);
     console::visitor(app, &site, headers).await.map_err(|why| match why {
-        NotIn::SignedOut => sign_in_page(app, &site, headers, site.home, false),
-        NotIn::NotAllowed => {
+        AccessError::SignedOut => sign_in_page(app, &site, headers, site.home, false),
+        AccessError::NotAllowed => {
             let (status, message) = (StatusCode::FORBIDDEN, Message::LoginRefused);
             PageError::new(headers, status, message, &"not for this person").into_response()
         }
-        NotIn::Unavailable(reason) => {
+        AccessError::Unavailable(reason) => {
             let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
             PageError::new(headers, status, message, &reason).into_response()
         }
-        NotIn::Storage(error) => PageError::storage(headers, &error).into_response(),
+        AccessError::Storage(error) => PageError::storage(headers, &error).into_response(),
     })
 }
 
@@ -187,7 +187,7 @@ async fn read_form(
     headers: &HeaderMap,
     query: Option<&str>,
     body: Body,
-) -> Result<(Visitor, Params), Response> {
+) -> Result<(SignedInPerson, Params), Response> {
     let visitor = enter(app, headers).await?;
     let form = console::read_form(&Site::account(app), headers, query, body).await;
     let form = form.map_err(IntoResponse::into_response)?;
@@ -206,7 +206,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let visitor = enter(&app, &headers).await?;
-    let connections = app.storage().connections(&visitor.session.subject, app.now()).await;
+    let connections = app.storage().connected_clients(&visitor.session.subject, app.now()).await;
     let connections =
         connections.map_err(|error| PageError::storage(&headers, &error).into_response())?;
     let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
@@ -217,7 +217,7 @@ pub(super) async fn get(
         _ => None,
     };
     let connections =
-        connections.into_iter().map(|row| Shown::of(&app, frame.language, row)).collect();
+        connections.into_iter().map(|row| AccountPage::of(&app, frame.language, row)).collect();
     let template = AccountTemplate { frame: &frame, w, connections };
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
@@ -287,7 +287,7 @@ pub(super) async fn confirm(
     let (subject, now) = (&visitor.session.subject, app.now());
     let ending = Ending::SignOut(subject.clone());
     let counted = app.storage().count_ending(&ending, now).await.map_err(storage)?;
-    let connections = app.storage().connections(subject, now).await.map_err(storage)?;
+    let connections = app.storage().connected_clients(subject, now).await.map_err(storage)?;
     let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
     let language = frame.language;
     let (w, c) = (AccountWords::of(language), CountWords::of(language));
@@ -297,7 +297,10 @@ pub(super) async fn confirm(
     let template = ConfirmTemplate {
         w,
         c,
-        connections: connections.into_iter().map(|row| Shown::of(&app, language, row)).collect(),
+        connections: connections
+            .into_iter()
+            .map(|row| AccountPage::of(&app, language, row))
+            .collect(),
         any: counted.grants > 0,
         number: number(language, &counted),
         token: console::confirmation(&app, &visitor, EVERYWHERE, &counted),
@@ -341,7 +344,7 @@ pub(super) async fn sign_out_everywhere(
 
 /// What there was to end here has ended. Where the provider can end its own session with this browser,
 /// it is sent there, and comes back if our address is registered there for that.
-async fn on_to_provider(app: &App, visitor: &Visitor, mut response: Response) -> Response {
+async fn on_to_provider(app: &App, visitor: &SignedInPerson, mut response: Response) -> Response {
     let url = app.upstream().end_session_url(&visitor.session.session_id, &home(app)).await;
     match url {
         Ok(Some(url)) => {

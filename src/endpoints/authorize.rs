@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
-use super::{remembered, standing, step_up};
+use super::{remembered_consent, standing, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -21,16 +21,16 @@ use crate::oauth::authorization_request::{
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ensure;
 use crate::oauth::pkce::CodeChallenge;
-use crate::oauth::redirect_uri::{ReturnAddress, destination};
+use crate::oauth::redirect_uri::{RegisteredRedirectUri, destination};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{new_id, random_text};
-use crate::storage::Standing;
+use crate::storage::ClientReview;
 use crate::telemetry::audit::Actor;
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, PageError, WayBack};
+use crate::web::people::{self, ClientRedirect, PageError};
 use crate::web::speculative;
 
 pub(super) async fn get(
@@ -46,7 +46,7 @@ pub(super) async fn get(
     let standing = standing::of_client(&app, &headers, &client).await?;
     let address = proven_address(&app, &headers, &client, &params)?;
     let state = params.get("state");
-    let back = WayBack {
+    let back = ClientRedirect {
         issuer: app.issuer(),
         address,
         state: state.ok().flatten().filter(|s| s.len() <= MAX_STATE).map(str::to_owned),
@@ -55,7 +55,10 @@ pub(super) async fn get(
         Ok((request, resource)) => {
             let address = ClientAddress::of(&extensions);
             let remembered = if standing.trusted && !speculative::is_guess(&method, &headers) {
-                remembered::lead_on(&app, &headers, &params, &client, &request, address).await?
+                remembered_consent::skip_consent(
+                    &app, &headers, &params, &client, &request, address,
+                )
+                .await?
             } else {
                 None // whatever this browser remembers; the page changes nothing, and going on would
             };
@@ -99,7 +102,7 @@ fn proven_address(
     headers: &HeaderMap,
     client: &Client,
     params: &Params,
-) -> Result<ReturnAddress, PageError> {
+) -> Result<RegisteredRedirectUri, PageError> {
     let presented = params.get("redirect_uri").map_err(|_| {
         let (status, message) = (StatusCode::BAD_REQUEST, Message::RedirectUriNotRegistered);
         PageError::new(headers, status, message, &"redirect_uri came twice")
@@ -112,7 +115,7 @@ fn check<'a>(
     app: &'a App,
     client: &Client,
     params: &Params,
-    back: &WayBack<'_>,
+    back: &ClientRedirect<'_>,
 ) -> Result<(AuthorizationRequest, &'a ResourceConfig), AuthorizeRefused> {
     let get =
         |name: &'static str| params.get(name).map_err(|_| AuthorizeRefused::RepeatedParameter);
@@ -213,7 +216,7 @@ fn shown_at(id: &str) -> Option<Timestamp> {
 pub(super) async fn ask(
     app: &App,
     headers: &HeaderMap,
-    (client, standing): (&Client, &Standing),
+    (client, standing): (&Client, &ClientReview),
     request: AuthorizationRequest,
     resource: &ResourceConfig,
     before: &ScopeSet,
@@ -236,7 +239,7 @@ pub(super) async fn ask(
         base: app.config().public_url.base_path(),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,
-        verified: remembered::answers_to_website(&consent.request)
+        verified: remembered_consent::answers_to_website(&consent.request)
             && (standing.trusted || matches!(client.origin, Origin::Configured { trusted: true })),
         publisher: client.publisher(),
         registered_itself: matches!(client.origin, Origin::Registered),
@@ -253,7 +256,7 @@ pub(super) async fn ask(
         request: &sealed,
     };
     // To the log alone: nothing anonymous costs a row. The decision's line says when it was shown.
-    app.tell(
+    app.log_event(
         &app.event("consent_shown", Actor::Person)
             .client(&client.id)
             .resource(&resource.id)

@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::login::Start;
-use super::{authorize, remembered, standing, step_up, waiting};
+use super::{authorize, awaiting_approval, remembered_consent, standing, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -24,19 +24,19 @@ use crate::storage::{
     Claimed, Comer, NewCode, NewLogin, OtherBrowser, PendingLogin, Person, SessionUpdate,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::log_throttle::KeyedLogThrottle;
 use crate::telemetry::new_reference;
-use crate::telemetry::rarely::RarelyEach;
-use crate::upstream::{CallbackParams, LoginFailed, Place};
+use crate::upstream::{CallbackParams, LoginFailed, QueryPermit};
 use crate::web::client_address::ClientAddress;
 use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, PageError, WayBack};
+use crate::web::people::{self, ClientRedirect, PageError};
 use crate::web::speculative;
 
-static UNAVAILABLE: RarelyEach = RarelyEach::new();
-static MISCONFIGURED: RarelyEach = RarelyEach::new();
+static UNAVAILABLE: KeyedLogThrottle = KeyedLogThrottle::new();
+static MISCONFIGURED: KeyedLogThrottle = KeyedLogThrottle::new();
 
 pub(super) async fn get(
     State(app): State<App>,
@@ -134,12 +134,12 @@ fn if_other_browser(headers: &HeaderMap, params: &Params, cookies: Cookies<'_>) 
 }
 
 /// Somebody who has come back from the identity provider, proven.
-pub(super) struct Arrived<'a> {
+pub(super) struct AuthenticatedLogin<'a> {
     pub(super) request: &'a AuthorizationRequest,
     /// Our `sub`.
     pub(super) subject: &'a str,
     pub(super) person: &'a Person,
-    pub(super) back: &'a WayBack<'a>,
+    pub(super) back: &'a ClientRedirect<'a>,
 }
 
 async fn finish(
@@ -147,14 +147,14 @@ async fn finish(
     headers: &HeaderMap,
     params: &Params,
     (login, from): (&PendingLogin, Option<IpAddr>),
-    place: Option<Place>,
+    place: Option<QueryPermit>,
 ) -> Result<Response, PageError> {
     let request = &login.request;
     let client = people::client(app, headers, &request.client_id, None).await?;
     let presented = Some(request.redirect_uri.as_str());
     let address = people::address(app, headers, &client, presented)?;
     let standing = standing::of_client(app, headers, &client).await?;
-    let back = WayBack { issuer: app.issuer(), address, state: request.state.clone() };
+    let back = ClientRedirect { issuer: app.issuer(), address, state: request.state.clone() };
     let finished = app.upstream().finish_login(login, came_with(params)).await;
     drop(place);
     let session = match finished {
@@ -167,29 +167,38 @@ async fn finish(
     let subject = app.subject(&session.subject);
     not_blocked(app, headers, request, &subject).await?;
     let resource = known_resource(app, headers, request)?;
-    let must_ask = remembered::must_ask(app, (&client, &standing), login, &subject).await;
+    let must_ask =
+        remembered_consent::needs_consent(app, (&client, &standing), login, &subject).await;
     if must_ask.map_err(|error| PageError::storage(headers, &error))? {
         let (request, before) = (request.clone(), ScopeSet::default());
         let page = authorize::ask(app, headers, (&client, &standing), request, resource, &before);
         return Ok(page.await);
     }
     let decision = decide(resource, request, &session.person);
-    let arrived = Arrived { request, subject: &subject, person: &session.person, back: &back };
-    if let Some(page) = step_up::in_vain(app, headers, &arrived, &decision).await? {
+    let arrived =
+        AuthenticatedLogin { request, subject: &subject, person: &session.person, back: &back };
+    if let Some(page) = step_up::unsatisfiable_step_up(app, headers, &arrived, &decision).await? {
         return Ok(page);
     }
     if let Some(page) = no_access(app, headers, &arrived, &decision).await {
         return Ok(page);
     }
     app.clients().remember(&client).await.map_err(|error| PageError::storage(headers, &error))?;
-    if waiting::must_wait(app, &client, &standing) {
-        return waiting::hold(app, headers, (&client, request), &session, &subject).await;
+    if awaiting_approval::must_wait(app, &client, &standing) {
+        return awaiting_approval::await_approval(
+            app,
+            headers,
+            (&client, request),
+            &session,
+            &subject,
+        )
+        .await;
     }
     let mut response = issue(app, headers, &arrived, &session, &decision).await?;
     let known = step_up::remember_person(app, &subject);
     response.headers_mut().append(header::SET_COOKIE, known);
     // Only now is it sure that the person who approved can sign in here at all.
-    for cookie in remembered::keep(app, headers, &standing, login, &subject).await {
+    for cookie in remembered_consent::remember(app, headers, &standing, login, &subject).await {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -279,7 +288,7 @@ pub(super) fn decide(
 async fn issue(
     app: &App,
     headers: &HeaderMap,
-    arrived: &Arrived<'_>,
+    arrived: &AuthenticatedLogin<'_>,
     session: &SessionUpdate,
     decision: &Decision,
 ) -> Result<Response, PageError> {
@@ -332,7 +341,7 @@ pub(super) fn about(
 pub(super) async fn no_access(
     app: &App,
     headers: &HeaderMap,
-    arrived: &Arrived<'_>,
+    arrived: &AuthenticatedLogin<'_>,
     decision: &Decision,
 ) -> Option<Response> {
     let refuses = app
@@ -348,10 +357,10 @@ pub(super) async fn no_access(
 async fn no_access_page(
     app: &App,
     headers: &HeaderMap,
-    arrived: &Arrived<'_>,
+    arrived: &AuthenticatedLogin<'_>,
     decision: &Decision,
 ) -> Response {
-    let Arrived { request, subject, person, back } = arrived;
+    let AuthenticatedLogin { request, subject, person, back } = arrived;
     let reference = new_reference();
     let event = about(app, "access_denied", request, Some(subject))
         .reference(&reference)
@@ -384,7 +393,7 @@ async fn no_access_page(
 async fn failed_page(
     app: &App,
     headers: &HeaderMap,
-    back: &WayBack<'_>,
+    back: &ClientRedirect<'_>,
     request: &AuthorizationRequest,
     failed: &LoginFailed,
 ) -> Response {
@@ -411,7 +420,7 @@ async fn failed_page(
             (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderCannot, unavailable)
         }
         LoginFailed::Unavailable(reason) => {
-            if let Some(left_out) = UNAVAILABLE.due(reason) {
+            if let Some(left_out) = UNAVAILABLE.admit(reason) {
                 let what = "the identity provider is unavailable";
                 tracing::error!(reference, %reason, left_out, "{what}");
             }
@@ -420,7 +429,7 @@ async fn failed_page(
             (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable, unavailable)
         }
         LoginFailed::Misconfigured(reason) => {
-            if let Some(left_out) = MISCONFIGURED.due(reason) {
+            if let Some(left_out) = MISCONFIGURED.admit(reason) {
                 tracing::error!(reference, %reason, left_out, "sign-in is misconfigured");
             }
             app.record(event("login_failed")).await;

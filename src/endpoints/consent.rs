@@ -28,7 +28,7 @@ use crate::web::cookies::Cookies;
 use crate::web::error::ApiError;
 use crate::web::pages::{Message, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, PageError, WayBack};
+use crate::web::people::{self, ClientRedirect, PageError};
 
 /// A consent page, as it travels sealed inside itself.
 #[derive(Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub(super) async fn post(
     let address = people::address(&app, &headers, &client, presented)?;
     standing::of_client(&app, &headers, &client).await?;
     let state = consent.request.state.clone();
-    let back = WayBack { issuer: app.issuer(), address, state };
+    let back = ClientRedirect { issuer: app.issuer(), address, state };
     let decision = form.get("decision").ok().flatten();
     let approved = matches!(decision, Some("approve" | "approve_other"));
     let decided = match decision {
@@ -208,7 +208,7 @@ async fn deny(
     app: &App,
     headers: &HeaderMap,
     consent: &ConsentRequest,
-    back: &WayBack<'_>,
+    back: &ClientRedirect<'_>,
 ) -> Result<Response, PageError> {
     let expires_at = Timestamp::from_unix(consent.expires_at);
     let decided = app
@@ -246,7 +246,7 @@ async fn approve(
         app.storage().approve(page, &new, app.now(), quota, event.clone()).await.map_err(storage)
     };
     let mut decided = decide().await?;
-    if matches!(decided, Decided::Full) && start.makes_room(app).await.map_err(storage)? {
+    if matches!(decided, Decided::Full) && start.try_evict(app).await.map_err(storage)? {
         decided = decide().await?;
     }
     let approval = match decided {

@@ -37,7 +37,7 @@ async fn ready(State(app): State<App>) -> Response {
     let upstream = if app.upstream().is_known().await { "known" } else { "not reached yet" };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let reading = app.reading();
-    let configuration = match (reading.mistakes.is_empty(), reading.waiting.is_empty()) {
+    let configuration = match (reading.problems.is_empty(), reading.waiting.is_empty()) {
         (true, true) => "as written",
         (true, false) => "waits for a restart",
         (false, _) => "has mistakes; the one before is in use",

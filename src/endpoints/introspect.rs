@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::grant::TokenRefused;
-use crate::signing::Statement;
+use crate::signing::TokenType;
 use crate::web::error::{self, ApiError};
 use crate::web::live_token;
 use crate::web::params::Params;
@@ -80,7 +80,7 @@ fn signed(app: &App, resource: &ResourceConfig, answer: &Value) -> Result<Respon
         "iat": app.now().unix(),
         "token_introspection": answer,
     });
-    let jwt = app.keys().state(resource.token_alg, Statement::Introspection, &claims)?;
+    let jwt = app.keys().sign_claims(resource.token_alg, TokenType::Introspection, &claims)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SIGNED)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

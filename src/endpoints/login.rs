@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
-use crate::rates::{neighbourhood, network};
+use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin, StorageError};
 use crate::upstream::{LoginToStart, UpstreamError};
 use crate::web::cookies::Cookies;
@@ -41,7 +41,7 @@ impl Start {
             binding: Secret::generate(&id),
             pending: to.pending(request, metadata_hash),
             to,
-            network: address.map(|address| network(address).to_string()),
+            network: address.map(|address| customer_prefix(address).to_string()),
             id,
         })
     }
@@ -60,13 +60,13 @@ impl Start {
     /// Whether there is room after all: a flood must not keep everybody else from signing in. Who comes from
     /// a part of the network with fewer logins on their way than another pushes out the latest of that
     /// other one. Nobody makes room where the address is not known, or has as many as it may.
-    pub(super) async fn makes_room(&self, app: &App) -> Result<bool, StorageError> {
+    pub(super) async fn try_evict(&self, app: &App) -> Result<bool, StorageError> {
         let Some(ours) = &self.network else { return Ok(false) };
         let pending = app.storage().pending_by_network(app.now()).await?;
         let Some(other) = pushed_out(ours, &pending, Self::quota(app).per_network) else {
             return Ok(false);
         };
-        app.storage().push_out_login(other, app.now()).await?;
+        app.storage().evict_newest_login(other, app.now()).await?;
         Ok(true)
     }
 
@@ -107,7 +107,7 @@ impl Start {
 
 /// The network whose latest login makes room for one from `ours`: the one with most, in the part with most.
 fn pushed_out<'a>(ours: &str, pending: &'a [(String, u64)], per_network: u64) -> Option<&'a str> {
-    let part_of = |network: &str| network.parse().map(neighbourhood).ok();
+    let part_of = |network: &str| network.parse().map(site_prefix).ok();
     if pending.iter().any(|(network, number)| network == ours && *number >= per_network) {
         return None;
     }

@@ -2,20 +2,20 @@
 
 mod account;
 mod authorize;
+mod awaiting_approval;
 mod callback;
 mod consent;
 mod health;
 mod introspect;
 mod login;
 mod metadata;
+mod provider_logout;
 mod register;
-mod remembered;
+mod remembered_consent;
 mod revoke;
 mod standing;
 mod step_up;
 mod token;
-mod upstream_notice;
-mod waiting;
 
 use axum::Router;
 use axum::extract::State;
@@ -72,7 +72,7 @@ fn people_routes() -> Router<App> {
         .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
         .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
         .route(paths::CALLBACK, once(get(callback::get)))
-        .route(paths::WAITING, once(get(waiting::get)))
+        .route(paths::WAITING, once(get(awaiting_approval::get)))
         .merge(account_routes())
 }
 
@@ -100,8 +100,8 @@ fn once(step: MethodRouter<App>) -> MethodRouter<App> {
 /// For the identity provider, which proves itself with a signed token.
 fn upstream_routes() -> Router<App> {
     Router::new()
-        .route(paths::BACKCHANNEL_LOGOUT, post(upstream_notice::backchannel_logout))
-        .route(paths::GLOBAL_TOKEN_REVOCATION, post(upstream_notice::global_token_revocation))
+        .route(paths::BACKCHANNEL_LOGOUT, post(provider_logout::backchannel_logout))
+        .route(paths::GLOBAL_TOKEN_REVOCATION, post(provider_logout::global_token_revocation))
 }
 
 /// What is not below the path of `public_url`. Most often a proxy in front has taken the path off, and then

@@ -13,9 +13,9 @@ use crate::oauth::client::{
     Client, ClientMetadata, ManagementRefused, RegistrationLimits, RegistrationRefused,
 };
 use crate::oauth::secret::{RegistrationToken, Secret};
-use crate::rates::Asked;
+use crate::rate_limits::LimitedAction;
 use crate::telemetry::audit::Actor;
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::error::{self, ApiError};
@@ -23,7 +23,7 @@ use crate::web::error::{self, ApiError};
 /// Retry after this many seconds when the quota of clients is reached: unused ones expire.
 const QUOTA_RETRY: u64 = 3600;
 
-static FULL: Rarely = Rarely::new();
+static FULL: LogThrottle = LogThrottle::new();
 
 pub(super) async fn post(
     State(app): State<App>,
@@ -42,12 +42,12 @@ pub(super) async fn post(
     let address = ClientAddress::of(&extensions);
     if address.is_some() && !app.clients().knows(&metadata).await? {
         // Who registers the same again is free.
-        let asked = app.rates().asked(Asked::Registration, address);
-        asked.map_err(|often| ApiError::too_often(Asked::Registration, often))?;
+        let asked = app.rates().check(LimitedAction::Registration, address);
+        asked.map_err(|often| ApiError::too_often(LimitedAction::Registration, often))?;
     }
     let Some(registration) = app.clients().register(metadata, address).await? else {
         app.metrics().limited("clients");
-        if let Some(left_out) = FULL.due() {
+        if let Some(left_out) = FULL.admit() {
             tracing::warn!(
                 left_out,
                 limit = "clients",

@@ -49,7 +49,7 @@ async fn owner(app: &App, token: &str) -> Result<Option<(String, String)>, ApiEr
     }
     let mut claims = app.keys().verify_any_audience(token, app.now());
     if matches!(claims, Err(TokenInvalid::UnknownKey)) {
-        app.keys().look_again().await;
+        app.keys().refresh_keys().await;
         claims = app.keys().verify_any_audience(token, app.now());
     }
     Ok(claims.ok().map(|claims| (claims.grant_id.clone(), claims.client_id.clone())))

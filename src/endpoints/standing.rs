@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, StatusCode};
 
 use crate::app::App;
 use crate::oauth::client::Client;
-use crate::storage::Standing;
+use crate::storage::ClientReview;
 use crate::web::pages::Message;
 use crate::web::people::PageError;
 
@@ -13,10 +13,10 @@ pub(super) async fn of_client(
     app: &App,
     headers: &HeaderMap,
     client: &Client,
-) -> Result<Standing, PageError> {
-    let standing = app.storage().standing(&client.id).await;
+) -> Result<ClientReview, PageError> {
+    let standing = app.storage().client_review(&client.id).await;
     let standing = standing.map_err(|error| PageError::storage(headers, &error))?;
-    if standing.shut_out() {
+    if standing.is_denied() {
         let (status, message) = (StatusCode::FORBIDDEN, Message::ClientShutOut);
         let reason =
             if standing.blocked { "the client is blocked" } else { "the client is refused" };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 
-use super::callback::Arrived;
+use super::callback::AuthenticatedLogin;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -97,13 +97,13 @@ fn known_person(app: &App, sealed: &str) -> Option<String> {
 /// The page for a client that came back for scopes after a refusal at the gateway, when the rules do not
 /// allow them. With another token that can do no more than the last, it would be refused again, and
 /// come back again.
-pub(super) async fn in_vain(
+pub(super) async fn unsatisfiable_step_up(
     app: &App,
     headers: &HeaderMap,
-    arrived: &Arrived<'_>,
+    arrived: &AuthenticatedLogin<'_>,
     decision: &Decision,
 ) -> Result<Option<Response>, PageError> {
-    let Arrived { request, subject, person, back } = arrived;
+    let AuthenticatedLogin { request, subject, person, back } = arrived;
     let Some(resource) = app.resource(&request.resource) else { return Ok(None) };
     if decision.missing.is_empty() {
         return Ok(None);
@@ -111,7 +111,7 @@ pub(super) async fn in_vain(
     let client_id = &request.client_id;
     let step_ups = app
         .storage()
-        .take_step_ups(
+        .take_scope_challenges(
             (subject, client_id, &resource.id),
             &request.scopes,
             request.scopes == resource.policy.default_scopes,

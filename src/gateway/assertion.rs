@@ -11,7 +11,7 @@ use super::challenge::Refused;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::secret::new_id;
-use crate::signing::Statement;
+use crate::signing::TokenType;
 
 /// The header it travels in.
 pub(super) const ASSERTION: &str = "x-portcullis-assertion";
@@ -63,7 +63,7 @@ pub(super) fn header(
         tracing::error!(%cause, "an assertion could not be signed");
         Refused::Unavailable
     };
-    let signed = app.keys().state(resource.token_alg, Statement::Assertion, &claims);
+    let signed = app.keys().sign_claims(resource.token_alg, TokenType::Assertion, &claims);
     let signed = signed.map_err(|cause| failed(&cause))?;
     HeaderValue::from_str(&signed).map(Some).map_err(|cause| failed(&cause))
 }

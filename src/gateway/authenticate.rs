@@ -10,10 +10,10 @@ use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::LiveGrant;
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::web::live_token;
 
-static UNKNOWN: Rarely = Rarely::new();
+static UNKNOWN: LogThrottle = LogThrottle::new();
 
 /// Who is calling, proven.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub(super) async fn authenticate(
 ) -> Result<Caller, Refused> {
     let token = bearer(headers)?;
     let live = live_token::verify(app, resource, token).await.map_err(|cause| {
-        if let Some(left_out) = UNKNOWN.due() {
+        if let Some(left_out) = UNKNOWN.admit() {
             tracing::error!(%cause, left_out, "grant liveness cannot be looked up");
         }
         Refused::not_looked_up(&cause)

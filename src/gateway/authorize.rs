@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::Actor;
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::web::body;
 use crate::web::error::ApiError;
 
@@ -121,7 +121,7 @@ pub(super) async fn authorize(
     Ok(Authorized { parts, body: Payload::Whole(body), lists_tools, may_become_a_task })
 }
 
-static NOT_REMEMBERED: Rarely = Rarely::new();
+static NOT_REMEMBERED: LogThrottle = LogThrottle::new();
 
 async fn whole(body: Body, limit: usize, asked: &mut Asked) -> Result<Bytes, Refused> {
     let read = body::read(body, limit).await.map_err(|error| match error {
@@ -141,7 +141,7 @@ pub(super) async fn step_up(
     caller: &Caller,
     needed: &ScopeSet,
 ) -> ScopeSet {
-    app.note(
+    app.record_soon(
         app.event("tool_refused", Actor::Client)
             .client(&caller.grant.client_id)
             .subject(&caller.grant.subject)
@@ -151,8 +151,9 @@ pub(super) async fn step_up(
     );
     let held = caller.scopes.intersection(&resource.policy.declared);
     let asked = held.union(needed);
-    if let Err(cause) = app.storage().ask_step_up(&caller.grant.id, needed, &asked, app.now()).await
-        && let Some(left_out) = NOT_REMEMBERED.due()
+    if let Err(cause) =
+        app.storage().record_scope_challenge(&caller.grant.id, needed, &asked, app.now()).await
+        && let Some(left_out) = NOT_REMEMBERED.admit()
     {
         tracing::warn!(%cause, left_out, "a step-up could not be remembered");
     }

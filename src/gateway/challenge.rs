@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
-use crate::rates::PlaceRefused;
+use crate::rate_limits::PlaceRefused;
 use crate::storage::StorageError;
 use crate::web::error;
 

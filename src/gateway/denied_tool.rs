@@ -40,7 +40,7 @@ pub(super) fn result(
         return None;
     }
     let reference = new_reference();
-    app.note(
+    app.record_soon(
         app.event("tool_refused", Actor::Client)
             .client(&grant.client_id)
             .subject(&grant.subject)

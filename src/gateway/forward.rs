@@ -10,19 +10,19 @@ use super::authenticate::Caller;
 use super::authorize::{Authorized, step_up};
 use super::challenge::{Refused, beside_a_refusal};
 use super::event_ids::SealedIds;
-use super::events::{Judge, Judged, Verdict};
 use super::exchange::{Exchange, copy};
-use super::idle::CutWhenIdle;
+use super::idle_timeout::IdleTimeoutBody;
 use super::server_challenge::{self, Wanted};
 use super::spelling::folds_to;
-use super::stream::{Authority, CutWhenEnded, Placed, until_ended};
+use super::sse::{EventFilter, FilterAction, FilteredStream};
+use super::stream::{PermitBody, RevocableBody, StreamAuthorization, until_ended};
 use super::target::Target;
 use super::tasks::Remembers;
 use super::tools_list::{Filtered, Hidden};
-use super::{cache_control, legacy, session};
+use super::{cache_control, http_sse_transport, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
-use crate::rates::ClientPlace;
+use crate::rate_limits::ClientPlace;
 use crate::storage::GrantState;
 
 /// Headers that pass back to the client, beside every `mcp-*`.
@@ -71,11 +71,14 @@ pub(super) async fn forward(
     };
     exchange.name_what_is_left_out();
     let address = address(app, resource, &caller, target, &parts.method, parts.uri.query())?;
-    let answer = exchange.send(address, &mut body);
-    let answer = tokio::time::timeout(app.config().limits.gateway_response, answer);
-    let answer = tokio::select! {
-        answer = answer => answer,
-        () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+    let answer = {
+        // Pinned where it is: a timeout and a select would each move it, some kilobytes.
+        let sending = std::pin::pin!(exchange.send(address, &mut body));
+        let answer = tokio::time::timeout(app.config().limits.gateway_response, sending);
+        tokio::select! {
+            answer = answer => answer,
+            () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+        }
     };
     let answer = answer.map_err(|_| Refused::GatewayTimeout)??;
     // Lists of tools come in answers that asked for them, and on streams, where anything may come.
@@ -116,7 +119,7 @@ fn address(
 ) -> Result<Uri, Refused> {
     match (resource.transport, method) {
         (Transport::HttpSse, &Method::POST) => {
-            let address = legacy::address(app.sealer(), caller, target.url(), query)?;
+            let address = http_sse_transport::address(app.sealer(), caller, target.url(), query)?;
             address.as_str().parse().map_err(|_| Refused::BadGateway("target"))
         }
         (Transport::HttpSse, &Method::DELETE) => Err(Refused::NoEventStream),
@@ -190,11 +193,11 @@ async fn pass_back(
     let only_listens = reading.only_listens;
     let body = Body::new(body);
     let body = if is_stream {
-        let body = Body::new(CutWhenIdle::new(body, app.config().limits.stream_idle));
+        let body = Body::new(IdleTimeoutBody::new(body, app.config().limits.stream_idle));
         let body = match judge(app, resource, &caller, reading) {
             Some(judge) => {
                 readable(&mut parts.headers)?;
-                Body::new(Judged::new(body, app.config().limits.gateway_body, judge))
+                Body::new(FilteredStream::new(body, app.config().limits.gateway_body, judge))
             }
             None => body,
         };
@@ -208,10 +211,10 @@ async fn pass_back(
         };
         let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
         let place = app.rates().stream(subject, client_id).map_err(Refused::TooMany)?;
-        let authority = Authority::of(app, caller, ended).that_only_listens(only_listens);
+        let authority = StreamAuthorization::of(app, caller, ended).that_only_listens(only_listens);
         let ended = Box::pin(until_ended(authority));
         let open = app.metrics().stream();
-        Body::new(CutWhenEnded { inner, _held: (place, open), ended })
+        Body::new(RevocableBody { inner, _held: (place, open), ended })
     } else if let Some(hidden) = reading.hidden {
         readable(&mut parts.headers)?;
         tokio::select! {
@@ -227,7 +230,7 @@ async fn pass_back(
             },
             None => body,
         };
-        Body::new(Placed::new(body, place, Authority::of(app, caller, ended)))
+        Body::new(PermitBody::new(body, place, StreamAuthorization::of(app, caller, ended)))
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -271,7 +274,12 @@ async fn challenge_of(
 }
 
 /// What has to be decided event by event, if anything.
-fn judge(app: &App, resource: &ResourceConfig, caller: &Caller, reading: Reading) -> Option<Judge> {
+fn judge(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    reading: Reading,
+) -> Option<EventFilter> {
     let Reading { hidden, remembers, .. } = reading;
     let is_old = resource.transport == Transport::HttpSse;
     let old = match (is_old, &resource.target, &resource.path) {
@@ -288,13 +296,13 @@ fn judge(app: &App, resource: &ResourceConfig, caller: &Caller, reading: Reading
         let data = event.data.as_deref().filter(|data| Remembers::concerns(data));
         let first = remembers.clone().zip(data).map(|(remembers, data)| {
             let remembered = remembers.remember(data.as_bytes().to_vec());
-            Box::pin(remembered) as super::events::First
+            Box::pin(remembered) as super::sse::First
         });
-        let verdict = old.as_ref().map_or(Verdict::Pass, |(sealer, caller, target, path)| {
-            legacy::rewrite(sealer, caller, target, path, event)
+        let verdict = old.as_ref().map_or(FilterAction::Pass, |(sealer, caller, target, path)| {
+            http_sse_transport::rewrite(sealer, caller, target, path, event)
         });
         let verdict = match (verdict, &hidden) {
-            (Verdict::Pass, Some(hidden)) => hidden.judge(event),
+            (FilterAction::Pass, Some(hidden)) => hidden.judge(event),
             (decided, _) => decided,
         };
         (verdict, first)

@@ -11,17 +11,17 @@ mod cache_control;
 mod challenge;
 mod denied_tool;
 mod event_ids;
-mod events;
 mod exchange;
 mod forward;
-mod idle;
-mod legacy;
+mod http_sse_transport;
+mod idle_timeout;
 mod mcp_headers;
 mod messages;
 mod origin;
 mod server_challenge;
 mod session;
 mod spelling;
+mod sse;
 mod stream;
 mod strict_json;
 mod target;
@@ -45,10 +45,10 @@ use challenge::Refused;
 use target::Target;
 
 /// The ways to the MCP servers of one configuration.
-pub struct Passages(Vec<Passage>);
+pub struct GatewayRoutes(Vec<GatewayRoute>);
 
 /// The way to one MCP server.
-pub struct Passage {
+pub struct GatewayRoute {
     path: String,
     /// Of its resource.
     index: usize,
@@ -56,26 +56,26 @@ pub struct Passage {
     calls: Calls,
 }
 
-impl Passages {
+impl GatewayRoutes {
     /// One for each resource that has a target.
     pub fn of(app: &App) -> Self {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
             let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
             let calls = app.metrics().calls(&path);
-            Some(Passage { path, index, target, calls })
+            Some(GatewayRoute { path, index, target, calls })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
 
     /// The one at this path. People type a slash at the end, which is the only other spelling that is found
     /// (threat GW-02): where a request goes is configured, and nothing of its path goes on.
-    pub fn at(&self, path: &str) -> Option<&Passage> {
+    pub fn at(&self, path: &str) -> Option<&GatewayRoute> {
         let exactly = |path: &str| self.0.iter().find(|passage| passage.path == path);
         exactly(path).or_else(|| exactly(path.strip_suffix('/')?))
     }
 }
 
-impl Passage {
+impl GatewayRoute {
     /// Its path.
     pub fn path(&self) -> &str {
         &self.path
@@ -90,7 +90,7 @@ impl Passage {
 async fn pass(
     app: &App,
     resource: &ResourceConfig,
-    passage: &Passage,
+    passage: &GatewayRoute,
     request: Request,
 ) -> Response {
     if request.method() == Method::OPTIONS {
@@ -126,7 +126,7 @@ async fn pass(
 async fn serve(
     app: &App,
     resource: &ResourceConfig,
-    passage: &Passage,
+    passage: &GatewayRoute,
     parts: Parts,
     asked: &mut Asked,
 ) -> Result<Response, Refused> {

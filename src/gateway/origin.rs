@@ -6,9 +6,9 @@ use url::Url;
 use super::challenge::Refused;
 use crate::app::App;
 use crate::http_client::is_loopback;
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 
-static REFUSED: Rarely = Rarely::new();
+static REFUSED: LogThrottle = LogThrottle::new();
 
 /// The origin to answer to; `None` when no page is asking. A page's origin must be ours, listed in
 /// `allowed_origins`, or on this machine's loopback, as MCP Inspector is.
@@ -23,7 +23,7 @@ pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue
     if one && (text == app.config().public_url.origin() || listed || is_loopback_origin(text)) {
         return Ok(Some(origin.clone()));
     }
-    if let Some(left_out) = REFUSED.due() {
+    if let Some(left_out) = REFUSED.admit() {
         tracing::info!(reason = "origin", left_out, "gateway request refused");
     }
     Err(Refused::Origin)

@@ -13,7 +13,7 @@ use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::rates::ClientPlace;
+use crate::rate_limits::ClientPlace;
 use crate::storage::{GrantState, LiveGrant, Person};
 use crate::telemetry::metrics::Held;
 use crate::upstream::recheck::Recheck;
@@ -27,7 +27,7 @@ const UNANSWERED: u32 = 2;
 type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Under whose authority an answer is passed back.
-pub(super) struct Authority {
+pub(super) struct StreamAuthorization {
     app: App,
     grant: Arc<LiveGrant>,
     /// What the MCP server was told that the caller may do.
@@ -38,7 +38,7 @@ pub(super) struct Authority {
     only_listens: bool,
 }
 
-impl Authority {
+impl StreamAuthorization {
     /// That of this caller; `ended` was there before the grant was looked up.
     pub(super) fn of(app: &App, caller: Caller, ended: watch::Receiver<u64>) -> Self {
         let Caller { grant, scopes, token_expires_at, .. } = caller;
@@ -54,20 +54,20 @@ impl Authority {
 
 /// A plain body: it holds the person's place until it has passed, and breaks off when its authority
 /// has ended. Most are there at once, and cost no watching.
-pub(super) struct Placed {
+pub(super) struct PermitBody {
     inner: Body,
     _place: ClientPlace,
-    authority: Option<Authority>,
+    authority: Option<StreamAuthorization>,
     ended: Option<Ended>,
 }
 
-impl Placed {
-    pub(super) fn new(inner: Body, place: ClientPlace, authority: Authority) -> Self {
+impl PermitBody {
+    pub(super) fn new(inner: Body, place: ClientPlace, authority: StreamAuthorization) -> Self {
         Self { inner, _place: place, authority: Some(authority), ended: None }
     }
 }
 
-impl HttpBody for Placed {
+impl HttpBody for PermitBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -111,13 +111,13 @@ impl HttpBody for Placed {
 struct AuthorityEnded;
 
 /// A body that ends when the future is ready, whatever the other side still has to say.
-pub(super) struct CutWhenEnded {
+pub(super) struct RevocableBody {
     pub(super) inner: Body,
     pub(super) _held: (ClientPlace, Held),
     pub(super) ended: Ended,
 }
 
-impl HttpBody for CutWhenEnded {
+impl HttpBody for RevocableBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -141,7 +141,7 @@ impl HttpBody for CutWhenEnded {
 ///
 /// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
 /// on the stream itself asks the identity provider again whenever it is time.
-pub(super) async fn until_ended(mut authority: Authority) {
+pub(super) async fn until_ended(mut authority: StreamAuthorization) {
     let mut unanswered = 0;
     loop {
         if authority.only_listens && authority.app.is_draining() {
@@ -151,7 +151,7 @@ pub(super) async fn until_ended(mut authority: Authority) {
         if matches!(hint, Ok(Err(_))) {
             return; // storage is closing
         }
-        let present = authority.app.present();
+        let present = authority.app.current();
         if present.generation() != authority.app.generation() {
             let grant = &authority.grant;
             if !still_carried(&authority.app, &present, &grant.resource) {
@@ -186,8 +186,8 @@ fn still_carried(before: &App, now: &App, resource: &str) -> bool {
 
 /// Whether the grant is live, the person vouched for, and all of it still allowed; `None` when that
 /// cannot be told now.
-async fn vouched_for(authority: &Authority) -> Option<bool> {
-    let Authority { app, grant, scopes, token_expires_at, .. } = authority;
+async fn vouched_for(authority: &StreamAuthorization) -> Option<bool> {
+    let StreamAuthorization { app, grant, scopes, token_expires_at, .. } = authority;
     let now = app.now();
     if let GrantState::Ended = app.storage().grant(&grant.id, now).await.ok()? {
         return Some(false);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::authenticate::Caller;
-use super::events::{Event, Verdict};
+use super::sse::{Event, FilterAction};
 use crate::config::ResourceConfig;
 
 /// What one caller may not see.
@@ -73,16 +73,16 @@ impl Hidden {
     }
 
     /// Filters an event of a stream.
-    pub(super) fn judge(&self, event: &Event) -> Verdict {
-        let Some(data) = &event.data else { return Verdict::Pass };
+    pub(super) fn judge(&self, event: &Event) -> FilterAction {
+        let Some(data) = &event.data else { return FilterAction::Pass };
         match self.filter(data.as_bytes()) {
-            Filtered::Unchanged => Verdict::Pass,
-            Filtered::Changed(data) => Verdict::Data(data),
+            Filtered::Unchanged => FilterAction::Pass,
+            Filtered::Changed(data) => FilterAction::Data(data),
             Filtered::Unreadable => {
                 tracing::warn!(
                     "an event was dropped: it is not JSON, and may hold a list of tools"
                 );
-                Verdict::Drop
+                FilterAction::Drop
             }
         }
     }

@@ -41,19 +41,19 @@ pub(super) struct Hop {
     proxy: Uri,
     authorization: Option<HeaderValue>,
     /// Its address without user name and password, and the variable that names it.
-    shown: Shown,
+    shown: ProxyView,
     /// `host:port` of the other side.
     target: String,
 }
 
 /// What may be said of a proxy.
 #[derive(Clone, Debug)]
-struct Shown {
+struct ProxyView {
     address: String,
     variable: &'static str,
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for ProxyView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.address, self.variable)
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Shown {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the proxy {proxy} {fault}")]
 pub struct ProxyFailed {
-    proxy: Shown,
+    proxy: ProxyView,
     target: String,
     fault: Fault,
 }
@@ -84,7 +84,7 @@ enum Fault {
 
 impl ProxyFailed {
     /// What an administrator can do.
-    pub fn remedy(&self) -> String {
+    pub fn hint(&self) -> String {
         let (variable, target) = (self.proxy.variable, &self.target);
         match &self.fault {
             Fault::Credentials => format!(
@@ -148,7 +148,7 @@ impl Ways {
         Some(Hop {
             proxy: found.uri().clone(),
             authorization: found.basic_auth().cloned(),
-            shown: Shown { address: named.shown.clone(), variable: named.variable },
+            shown: ProxyView { address: named.shown.clone(), variable: named.variable },
             target,
         })
     }

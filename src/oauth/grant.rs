@@ -196,20 +196,20 @@ impl Refusal for TokenRefused {
 mod tests {
     use super::*;
 
-    fn ceiling() -> ScopeSet {
+    fn consented_scopes() -> ScopeSet {
         ScopeSet::parse("create:todos read:todos").unwrap()
     }
 
     #[test]
     fn rt_06_a_refresh_may_narrow_but_never_widen() {
-        assert_eq!(narrowed(&ceiling(), None), Ok(ceiling()));
-        assert_eq!(narrowed(&ceiling(), Some("")), Ok(ceiling()));
+        assert_eq!(narrowed(&consented_scopes(), None), Ok(consented_scopes()));
+        assert_eq!(narrowed(&consented_scopes(), Some("")), Ok(consented_scopes()));
         assert_eq!(
-            narrowed(&ceiling(), Some("read:todos offline_access")).unwrap().to_string(),
+            narrowed(&consented_scopes(), Some("read:todos offline_access")).unwrap().to_string(),
             "read:todos"
         );
         assert_eq!(
-            narrowed(&ceiling(), Some("read:todos delete:todos")),
+            narrowed(&consented_scopes(), Some("read:todos delete:todos")),
             Err(TokenRefused::WiderScope)
         );
     }

@@ -12,7 +12,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::patience::{LINGERING, LINGERING_OVER, Traffic, UnderWay};
+use super::timeouts::{ConnectionActivity, InFlightRequest, LINGERING, LINGERING_OVER};
 use crate::web::body::Broken;
 
 /// How much is read of a body that nobody wants, and for how long.
@@ -48,12 +48,16 @@ struct Arriving {
     ended: bool,
     due: Instant,
     late: Option<Pin<Box<Sleep>>>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<ConnectionActivity>,
 }
 
 impl RequestBody {
     /// A body that must have arrived `within` that time.
-    pub(super) fn new(incoming: Incoming, within: Duration, traffic: Arc<Traffic>) -> (Self, Rest) {
+    pub(super) fn new(
+        incoming: Incoming,
+        within: Duration,
+        traffic: Arc<ConnectionActivity>,
+    ) -> (Self, Rest) {
         let due = Instant::now() + within;
         traffic.body_begins();
         let arriving = Arriving { incoming, ended: false, due, late: None, traffic };
@@ -171,11 +175,11 @@ pub(super) struct AnswerBody {
     inner: Body,
     /// What of the last frame has not been handed over yet, in HTTP/2.
     rest: Option<Bytes>,
-    _under_way: UnderWay,
+    _under_way: InFlightRequest,
 }
 
 impl AnswerBody {
-    pub(super) fn new(inner: Body, in_pieces: bool, under_way: UnderWay) -> Self {
+    pub(super) fn new(inner: Body, in_pieces: bool, under_way: InFlightRequest) -> Self {
         Self { inner, rest: in_pieces.then(Bytes::new), _under_way: under_way }
     }
 }

@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
-use super::patience::{Patient, Times, Traffic};
-use super::present::Present;
-use super::{Service, Work};
+use super::current_service::Present;
+use super::timeouts::{ConnectionActivity, TimeoutStream, Times};
+use super::{AcceptMode, Service};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
@@ -30,7 +30,7 @@ const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Of an answer, before the client has taken it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How often we ask whether the other side is still there while streams are open, and how long we wait.
-const STILL_THERE: Duration = Duration::from_secs(20);
+const HTTP2_KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// How HTTP/2 begins (RFC 9113 §3.4), as far as it takes to tell: no request of HTTP/1.1 does.
 const PREFACE: &[u8; 4] = b"PRI ";
@@ -65,8 +65,8 @@ impl Protocols {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(connection_window.min(LARGEST_WINDOW))
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(STILL_THERE)
-            .keep_alive_timeout(STILL_THERE);
+            .keep_alive_interval(HTTP2_KEEPALIVE)
+            .keep_alive_timeout(HTTP2_KEEPALIVE);
         let http2 = http2.then(|| builder.clone().http2_only());
         let (first_byte, times) = (limits.first_byte, times(limits));
         Self { http1: builder.http1_only(), http2, first_byte, times }
@@ -78,11 +78,11 @@ impl Protocols {
         stream: TcpStream,
         peer: SocketAddr,
         present: &Arc<Present>,
-        work: Work,
+        work: AcceptMode,
         watcher: Watcher,
     ) {
         let Some(builder) = self.spoken(&stream).await else { return };
-        let (stream, traffic) = Patient::new(stream, self.times);
+        let (stream, traffic) = TimeoutStream::new(stream, self.times);
         let within = self.times.body;
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
@@ -128,14 +128,14 @@ pub(super) struct LengthTwice;
 
 async fn answer(
     service: Arc<Service>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<ConnectionActivity>,
     within: Duration,
     request: Request<Incoming>,
 ) -> Result<hyper::Response<AnswerBody>, std::convert::Infallible> {
     let version = request.version();
     let under_way = traffic.begin(version);
     let (mut parts, body) = request.into_parts();
-    if version != Version::HTTP_2 && traffic.says_length_twice(&parts.method, &parts.headers) {
+    if version != Version::HTTP_2 && traffic.has_conflicting_length(&parts.method, &parts.headers) {
         parts.extensions.insert(LengthTwice);
     }
     let asks_first = parts.headers.contains_key(header::EXPECT);

@@ -15,9 +15,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::TokenAlg;
 use crate::storage::{RetiredKey, Storage};
 use crate::telemetry::audit::{Actor, AuditEvent};
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 
-static NOT_READ: Rarely = Rarely::a_minute();
+static NOT_READ: LogThrottle = LogThrottle::a_minute();
 
 /// A key is published for this long before it signs: twice what `Cache-Control` of the JWK Set
 /// allows, and ten times what a replica takes to see it.
@@ -144,12 +144,12 @@ impl KeyRing {
 
     /// Reads the keys again because a token names one that is not here; not when that was done a moment
     /// ago, so that made-up tokens cost nothing.
-    pub async fn look_again(&self) {
+    pub async fn refresh_keys(&self) {
         self.read_unless_newer_than(LOOK_AGAIN).await;
     }
 
     /// Reads the keys now and then and retires those whose time is over, until it is dropped.
-    pub async fn keep(&self) {
+    pub async fn run_rotation(&self) {
         panic_point!("signing keys");
         loop {
             tokio::time::sleep(ROUND).await;
@@ -178,7 +178,7 @@ impl KeyRing {
                 self.keys.send_replace(Arc::new(keys));
             }
             Err(cause) => {
-                if let Some(left_out) = NOT_READ.due() {
+                if let Some(left_out) = NOT_READ.admit() {
                     tracing::warn!(
                         %cause,
                         left_out,

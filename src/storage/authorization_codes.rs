@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::grants::revoke;
 use super::refresh_tokens::insert_refresh_token;
 use super::upstream_sessions::SessionUpdate;
-use super::{Engine, ShutOut, Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use super::{
+    Denied, Engine, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes,
+};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::grant::{IssuedCode, Redemption, TokenRefused};
@@ -219,7 +221,7 @@ impl Storage {
             && end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
         stop_point!("redeem: told");
         if ended {
-            self.commit_and_tell(step).await?;
+            self.commit_and_notify(step).await?;
         } else {
             step.commit().await?;
         }
@@ -229,7 +231,11 @@ impl Storage {
 
     /// Whether a sign-out that runs at the same time comes later. SQLite runs one step at a time; on
     /// PostgreSQL the row is locked, so that the sign-out waits, or has come first.
-    async fn still_active(&self, step: &mut Step, session_id: &str) -> Result<bool, StorageError> {
+    async fn still_active(
+        &self,
+        step: &mut Transaction,
+        session_id: &str,
+    ) -> Result<bool, StorageError> {
         if self.engine == Engine::Sqlite {
             return Ok(true);
         }
@@ -244,7 +250,7 @@ impl Storage {
 
     async fn replayed(
         &self,
-        mut step: Step,
+        mut step: Transaction,
         code_id: &str,
         now: Timestamp,
         event: AuditEvent,
@@ -260,7 +266,7 @@ impl Storage {
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         stop_point!("replay: revoked");
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         stop_point!("replay: committed");
         Ok(Redeemed::Refused(TokenRefused::ReplayedCode))
     }
@@ -270,7 +276,7 @@ impl Storage {
 ///
 /// A client that was shut out while the person was signing in gets none.
 pub(super) async fn insert_code(
-    step: &mut Step,
+    step: &mut Transaction,
     new: &NewCode<'_>,
     session_id: &str,
     now: Timestamp,
@@ -283,7 +289,7 @@ pub(super) async fn insert_code(
     .fetch_optional(&mut **step)
     .await?;
     if shut_out.is_some() {
-        return Err(StorageError::ShutOut(ShutOut::Client));
+        return Err(StorageError::ShutOut(Denied::Client));
     }
     sqlx::query(
         "INSERT INTO authorization_codes
@@ -332,7 +338,7 @@ pub(super) enum CodesOf<'a> {
 /// used. Nothing here looks at `expires_at`: a replica whose clock is behind would still redeem what
 /// looks expired here.
 pub(super) async fn end_codes(
-    step: &mut Step,
+    step: &mut Transaction,
     which: CodesOf<'_>,
     now: Timestamp,
 ) -> Result<u64, StorageError> {
@@ -359,7 +365,7 @@ pub(super) async fn end_codes(
 /// Ends the least recently used grants of a person beyond the most that one may have, and says whether
 /// there were any. The audit trail is told of each, beside `event`.
 async fn end_surplus(
-    step: &mut Step,
+    step: &mut Transaction,
     subject: &str,
     client_id: &str,
     terms: GrantTerms,
@@ -395,7 +401,7 @@ async fn end_surplus(
     Ok(ended)
 }
 
-async fn burn(step: &mut Step, code_id: &str, attempts: u32) -> Result<(), StorageError> {
+async fn burn(step: &mut Transaction, code_id: &str, attempts: u32) -> Result<(), StorageError> {
     sqlx::query("UPDATE authorization_codes SET failures = $2 WHERE id = $1")
         .bind(code_id)
         .bind(i64::from(attempts))
@@ -404,7 +410,7 @@ async fn burn(step: &mut Step, code_id: &str, attempts: u32) -> Result<(), Stora
     Ok(())
 }
 
-async fn count_failure(step: &mut Step, code_id: &str) -> Result<(), StorageError> {
+async fn count_failure(step: &mut Transaction, code_id: &str) -> Result<(), StorageError> {
     sqlx::query("UPDATE authorization_codes SET failures = failures + 1 WHERE id = $1")
         .bind(code_id)
         .execute(&mut **step)

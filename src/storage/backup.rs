@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::{OpenError, Step, Storage, StorageError, forgotten, went_back};
+use super::{OpenError, Storage, StorageError, Transaction, forgotten, rollback_detection};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::telemetry::audit::AuditEvent;
@@ -138,16 +138,16 @@ impl Storage {
         };
         let taken_at = Timestamp::from_unix(taken_at.parse().unwrap_or_default());
         let mut step = self.begin().await?;
-        super::patience::take_your_time(&mut step, self.engine).await?;
+        super::timeouts::disable_statement_timeout(&mut step, self.engine).await?;
         let removed = sqlx::query("DELETE FROM installation WHERE name = $1").bind(MARK);
         if removed.execute(&mut *step).await?.rows_affected() == 0 {
             return Ok(None); // another replica has just done it
         }
         tracing::info!("the database is a restored backup: everything in it is ended");
         let ended = end_everything(&mut step, now, BECAUSE).await?;
-        went_back::count_as_settled(&mut step).await?;
+        rollback_detection::count_as_settled(&mut step).await?;
         step.record(event.with("taken_at", taken_at.unix()).with("ended", ended)).await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(Some(taken_at))
     }
 }
@@ -159,7 +159,7 @@ fn is_lock_timeout(cause: &sqlx::Error) -> bool {
 
 /// Ends all grants, and whatever could become one or stands for somebody who has signed in.
 pub(super) async fn end_everything(
-    step: &mut Step,
+    step: &mut Transaction,
     now: Timestamp,
     because: &str,
 ) -> Result<u64, StorageError> {

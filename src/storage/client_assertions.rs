@@ -1,12 +1,12 @@
 //! Assertions of clients: each proves once.
 
-use super::{Step, Storage, StorageError, Use, forgotten};
+use super::{Storage, StorageError, Transaction, Use, forgotten};
 use crate::clock::Timestamp;
 use crate::oauth::client::assertion::Proof;
 
 /// What became of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProofUse {
+pub enum AssertionUse {
     /// It counts.
     First,
     /// It counted before, or may have.
@@ -16,12 +16,12 @@ pub enum ProofUse {
 impl Storage {
     /// Uses a proof of a client up; of concurrent uses, one is the `First`. Anybody can register a client
     /// that signs: where the database fills up, the room is kept for those that somebody has signed in for.
-    pub async fn use_proof(
+    pub async fn consume_assertion(
         &self,
         proof: &Proof,
         client_id: &str,
         now: Timestamp,
-    ) -> Result<ProofUse, StorageError> {
+    ) -> Result<AssertionUse, StorageError> {
         let mut step = self.begin().await?;
         if !step.has_room(Use::Newcomers).await? && !is_in_use(&mut step, client_id, now).await? {
             step.refuse_without_room(Use::Newcomers).await?;
@@ -40,11 +40,15 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         step.commit().await?;
-        Ok(if written.rows_affected() == 1 { ProofUse::First } else { ProofUse::Replayed })
+        Ok(if written.rows_affected() == 1 { AssertionUse::First } else { AssertionUse::Replayed })
     }
 }
 
-async fn is_in_use(step: &mut Step, client_id: &str, now: Timestamp) -> Result<bool, StorageError> {
+async fn is_in_use(
+    step: &mut Transaction,
+    client_id: &str,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
     let grant: Option<i64> = sqlx::query_scalar(
         "SELECT 1 FROM grants WHERE client_id = $1 AND revoked_at IS NULL AND expires_at > $2 LIMIT 1",
     )

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::crowds::thin_out;
-use super::decisions::lapse;
-use super::{Step, Storage, StorageError, Use, column, listing, moment, moment_if_any};
+use super::crowds::evict_from_busiest_network;
+use super::review_decisions::lapse;
+use super::{Storage, StorageError, Transaction, Use, column, moment, moment_if_any, select};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::destination;
@@ -164,7 +164,7 @@ impl Storage {
             .await?;
             if counted.rows_affected() == 0 {
                 let made_room = match crowd {
-                    Some(keep) => thin_out(&mut step, keep).await? > 0,
+                    Some(keep) => evict_from_busiest_network(&mut step, keep).await? > 0,
                     None => false,
                 };
                 if !made_room {
@@ -180,7 +180,7 @@ impl Storage {
     /// Whether a public client with this identity is registered.
     pub async fn knows_client(&self, identity: &str) -> Result<bool, StorageError> {
         let query = sqlx::query("SELECT id FROM clients WHERE identity = $1").bind(identity);
-        let known = self.look_up(query).await?;
+        let known = self.read_one(query).await?;
         Ok(known.is_some())
     }
 
@@ -188,7 +188,7 @@ impl Storage {
     /// about days.
     pub(super) async fn client_used(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         id: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
@@ -220,7 +220,7 @@ impl Storage {
              FROM clients WHERE id = $1 AND kind IN ('registered', 'created')",
         )
         .bind(id);
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         let Some(row) = row else { return Ok(None) };
         let registered = moment(&row, "last_registered_at")?;
         let expired = match moment_if_any(&row, "last_used_at")? {
@@ -234,7 +234,7 @@ impl Storage {
                 "SELECT id FROM grants WHERE client_id = $1 AND revoked_at IS NULL
                  AND expires_at > $2 LIMIT 1",
             );
-            if self.look_up(live.bind(id).bind(now.unix())).await?.is_none() {
+            if self.read_one(live.bind(id).bind(now.unix())).await?.is_none() {
                 return Ok(None);
             }
         }
@@ -328,7 +328,7 @@ impl Storage {
              FROM clients WHERE id = $1 AND kind = 'document'",
         )
         .bind(id);
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         row.map(|row| Ok((read_client(&row)?, moment(&row, "last_registered_at")?))).transpose()
     }
 }
@@ -340,7 +340,7 @@ pub(super) fn found_by(metadata: &str) -> (String, String) {
     };
     let name = metadata.client_name.unwrap_or_default();
     let host = metadata.redirect_uris.first().map(|uri| destination(uri.as_str()).to_string());
-    (listing::key(&name), listing::key(&host.unwrap_or_default()))
+    (select::key(&name), select::key(&host.unwrap_or_default()))
 }
 
 fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {

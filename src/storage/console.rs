@@ -47,7 +47,7 @@ pub struct NewSignIn<'a> {
 
 /// A session of the pages.
 #[derive(Clone, Debug)]
-pub struct SignedIn {
+pub struct WebSession {
     /// Row id.
     pub id: String,
     /// Our `sub`.
@@ -73,7 +73,7 @@ impl Storage {
     ) -> Result<(), StorageError> {
         // Few people are administrators, and on a full database they must get in to end something.
         let mut step = match new.realm {
-            Realm::Admin => self.begin_to_end().await?,
+            Realm::Admin => self.begin_revocation().await?,
             Realm::Account => self.begin().await?,
         };
         let session_id = self.put_session(&mut step, new.session, new.subject, now).await?;
@@ -114,7 +114,7 @@ impl Storage {
         realm: Realm,
         idle: Duration,
         now: Timestamp,
-    ) -> Result<Option<SignedIn>, StorageError> {
+    ) -> Result<Option<WebSession>, StorageError> {
         let session = sqlx::query(
             "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
              FROM console_sessions WHERE id = $1 AND realm = $2
@@ -125,7 +125,7 @@ impl Storage {
         .bind(realm.as_str());
         let row = self.read_row(session).await?;
         let Some(row) = row else { return Ok(None) };
-        let session = SignedIn {
+        let session = WebSession {
             id: column(&row, "id")?,
             subject: column(&row, "subject")?,
             session_id: column(&row, "session_id")?,
@@ -143,8 +143,8 @@ impl Storage {
     }
 
     /// Notes that a session is in use.
-    pub async fn seen(&self, session: &SignedIn, now: Timestamp) -> Result<(), StorageError> {
-        let mut step = self.begin_to_end().await?;
+    pub async fn seen(&self, session: &WebSession, now: Timestamp) -> Result<(), StorageError> {
+        let mut step = self.begin_revocation().await?;
         sqlx::query("UPDATE console_sessions SET seen_at = $2 WHERE id = $1 AND ended_at IS NULL")
             .bind(&session.id)
             .bind(now.unix())
@@ -156,11 +156,11 @@ impl Storage {
     /// Ends a session of the pages.
     pub async fn sign_out(
         &self,
-        session: &SignedIn,
+        session: &WebSession,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         let ended = sqlx::query(
             "UPDATE console_sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL",
         )

@@ -1,8 +1,8 @@
 //! Acts of administrators that end more than one thing: counted first, and done only while the count is what
 //! was looked at.
 
-use super::listing::Listing;
-use super::{Selection, Step, Storage, StorageError, Verdict, column};
+use super::select::SelectBuilder;
+use super::{ReviewDecision, Selection, Storage, StorageError, Transaction, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -77,8 +77,8 @@ impl Ending {
             Self::Grants(_) => "grants_revoked",
             Self::SignOut(_) => "person_signed_out",
             Self::BlockPerson(_) => "person_blocked",
-            Self::BlockClient(_) => Verdict::Block.event(),
-            Self::RefuseClient(_) => Verdict::Refuse.event(),
+            Self::BlockClient(_) => ReviewDecision::Block.event(),
+            Self::RefuseClient(_) => ReviewDecision::Refuse.event(),
             Self::DeleteClient(_) => "client_deleted",
         }
     }
@@ -99,7 +99,7 @@ impl Storage {
         now: Timestamp,
     ) -> Result<Counted, StorageError> {
         let which = ending.selection();
-        let mut listing = Listing::new(
+        let mut listing = SelectBuilder::new(
             "SELECT COUNT(*) AS number, COUNT(DISTINCT g.subject) AS people,
                     COUNT(DISTINCT g.client_id) AS clients, MAX(g.id) AS latest FROM grants g",
         );
@@ -137,7 +137,7 @@ impl Storage {
         value: &str,
         now: Timestamp,
     ) -> Result<u64, StorageError> {
-        let mut listing = Listing::new(table);
+        let mut listing = SelectBuilder::new(table);
         listing.and(of, value).and("ended_at IS NULL AND expires_at > ?", now.unix());
         let rows = listing.fetch(&self.pool, "", 1).await?;
         let number = rows.first().map(|row| column::<i64>(row, "number")).transpose()?;
@@ -166,11 +166,11 @@ impl Storage {
                 self.block_person_as_counted(subject, by, counted, now, event).await
             }
             Ending::BlockClient(id) => {
-                let decision = (Verdict::Block, by);
+                let decision = (ReviewDecision::Block, by);
                 self.decide_client_as_counted(id, decision, counted, now, event).await
             }
             Ending::RefuseClient(id) => {
-                let decision = (Verdict::Refuse, by);
+                let decision = (ReviewDecision::Refuse, by);
                 self.decide_client_as_counted(id, decision, counted, now, event).await
             }
             Ending::DeleteClient(id) => {
@@ -183,7 +183,7 @@ impl Storage {
 /// Ends the grants of a selection in the caller's step; answers how many were live. `None`: they are no
 /// longer those that were counted, and the caller must let the step go.
 pub(super) async fn end_grants(
-    step: &mut Step,
+    step: &mut Transaction,
     which: &Selection,
     because: &str,
     counted: Option<&Counted>,

@@ -1,8 +1,8 @@
 //! Unused clients by the part of the network they registered from: where the registry is full, a crowd
 //! makes room for newcomers from elsewhere.
 
-use super::sweep::count_clients;
-use super::{Step, Storage, StorageError, column};
+use super::retention::count_clients;
+use super::{Storage, StorageError, Transaction, column};
 
 /// Clients removed at a time: the flood fills what newcomers do not take.
 const AT_A_TIME: i64 = 20;
@@ -16,7 +16,7 @@ impl Storage {
                   WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL
                   GROUP BY network) AS crowds",
         );
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         row.map_or(Ok(0), |row| column(&row, "most"))
     }
 
@@ -30,14 +30,17 @@ impl Storage {
         )
         .bind(network)
         .bind(most);
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         row.map_or(Ok(0), |row| column(&row, "number"))
     }
 }
 
 /// Removes the latest unused clients of the largest crowds, down to `keep` of each. One that a person
 /// waits for, or that an administrator has approved, stays.
-pub(super) async fn thin_out(step: &mut Step, keep: i64) -> Result<u64, StorageError> {
+pub(super) async fn evict_from_busiest_network(
+    step: &mut Transaction,
+    keep: i64,
+) -> Result<u64, StorageError> {
     let removed = sqlx::query(
         "DELETE FROM clients WHERE kind = 'registered' AND +last_used_at IS NULL AND id IN
              (SELECT id FROM

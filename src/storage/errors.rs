@@ -37,8 +37,8 @@ pub enum StorageError {
     #[error("the database has no room for {0}: the rest is kept for people who have signed in")]
     Full(&'static str),
     /// The client or the person was shut out, or the person signed out, while this was on its way.
-    #[error("{}", match .0 { ShutOut::Client => "the client is shut out", ShutOut::Person => "the person is blocked", ShutOut::SignedOut => "the person signed out at the identity provider meanwhile" })]
-    ShutOut(ShutOut),
+    #[error("{}", match .0 { Denied::Client => "the client is shut out", Denied::Person => "the person is blocked", Denied::SignedOut => "the person signed out at the identity provider meanwhile" })]
+    ShutOut(Denied),
     /// A row does not say what it must.
     #[error("a stored row makes no sense: {0}")]
     Corrupt(String),
@@ -49,7 +49,7 @@ pub enum StorageError {
 
 /// Who is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutOut {
+pub enum Denied {
     /// A client that is blocked or refused.
     Client,
     /// A person who is blocked.

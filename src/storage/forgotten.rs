@@ -5,7 +5,7 @@
 //! same thing would look new. So with what is forgotten goes a mark: whatever expires before it counts as
 //! used.
 
-use super::{Step, StorageError};
+use super::{StorageError, Transaction};
 use crate::clock::Timestamp;
 
 /// Of `consents`.
@@ -21,7 +21,7 @@ pub(super) const NOTICES: &str = "notices_forgotten_until";
 
 /// Sets a mark: rows that expired at `last` or before may be gone. It never goes back.
 pub(super) async fn mark(
-    step: &mut Step,
+    step: &mut Transaction,
     name: &'static str,
     last: Timestamp,
 ) -> Result<(), StorageError> {

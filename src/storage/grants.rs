@@ -1,6 +1,6 @@
 //! Grants: what the gateway asks about at every request, and how they end.
 
-use super::remembered::forget_of_grant;
+use super::consents::forget_of_grant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
 use super::upstream_sessions::Person;
-use super::{Step, Storage, StorageError, column, moment, scopes};
+use super::{Storage, StorageError, Transaction, column, moment, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::AuditEvent;
@@ -110,7 +110,7 @@ impl Storage {
         )
         .bind(id)
         .bind(now.unix());
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         let Some(row) = row else {
             return Ok(GrantState::Ended);
         };
@@ -137,12 +137,12 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         if !revoke(&mut step, id, because, now).await? {
             return Ok(()); // nobody needs to look again
         }
         step.record(event.grant(id).with("because", because)).await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(())
     }
 }
@@ -150,7 +150,7 @@ impl Storage {
 /// Ends a grant in the caller's step, and forgets the approval behind it; `false` when it had ended
 /// before.
 pub(super) async fn revoke(
-    step: &mut Step,
+    step: &mut Transaction,
     id: &str,
     because: &str,
     now: Timestamp,

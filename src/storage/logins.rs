@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::remembered::find;
+use super::consents::find;
 use super::{Storage, StorageError, Use, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -233,7 +233,7 @@ impl Storage {
     ) -> Result<Claimed, StorageError> {
         // A made-up state must not take a turn at the writer.
         let known = sqlx::query("SELECT state_hash FROM logins WHERE id = $1").bind(state.id());
-        let Some(known) = self.look_up(known).await? else { return Ok(Claimed::Unknown) };
+        let Some(known) = self.read_one(known).await? else { return Ok(Claimed::Unknown) };
         if !state.hash().is(&column::<String>(&known, "state_hash")?) {
             return Ok(Claimed::Unknown);
         }
@@ -301,7 +301,7 @@ impl Storage {
 
 /// Whether there was room for one more login; if not, nothing is written.
 async fn begin_login(
-    step: &mut super::Step,
+    step: &mut super::Transaction,
     new: &NewLogin<'_>,
     request: String,
     now: Timestamp,
@@ -334,7 +334,7 @@ async fn begin_login(
 
 /// Whether this is the first decision of the page.
 async fn decide(
-    step: &mut super::Step,
+    step: &mut super::Transaction,
     consent_id: &str,
     decision: &str,
     expires_at: Timestamp,
@@ -354,7 +354,11 @@ async fn decide(
 }
 
 /// Whether this ended the login; `false` when it had ended before.
-async fn end(step: &mut super::Step, id: &str, now: Timestamp) -> Result<bool, StorageError> {
+async fn end(
+    step: &mut super::Transaction,
+    id: &str,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
     let written = sqlx::query("UPDATE logins SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
         .bind(id)
         .bind(now.unix())

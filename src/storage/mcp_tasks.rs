@@ -80,7 +80,7 @@ impl Storage {
         )
         .bind(task_hash)
         .bind(now.unix());
-        let Some(row) = self.look_up(found).await? else { return Ok(None) };
+        let Some(row) = self.read_one(found).await? else { return Ok(None) };
         Ok(Some(TaskMaker {
             subject: column(&row, "subject")?,
             client_id: column(&row, "client_id")?,

@@ -69,18 +69,18 @@ fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
         let tables = vec!["_sqlx_migrations".to_owned()];
         return Err(OpenError::OtherApplication(tables));
     }
-    let odd = |whose, version, mend| OpenError::OtherSchema { whose, found: version, known, mend };
+    let odd = |whose, version, hint| OpenError::OtherSchema { whose, found: version, known, hint };
     if let Some(half) = applied.iter().find(|applied| !applied.whole) {
-        let mend = "its last migration did not finish: restore a backup of before";
-        return Err(odd("a half-updated", half.version, mend));
+        let hint = "its last migration did not finish: restore a backup of before";
+        return Err(odd("a half-updated", half.version, hint));
     }
     if found > known {
-        let mend = "use that version, or restore a backup of before it was installed";
-        return Err(odd("a newer", found, mend));
+        let hint = "use that version, or restore a backup of before it was installed";
+        return Err(odd("a newer", found, hint));
     }
     if let Some(changed) = applied.iter().find(|applied| !ours(applied)) {
-        let mend = "that migration is another one here: use the version that made the database";
-        return Err(odd("another", changed.version, mend));
+        let hint = "that migration is another one here: use the version that made the database";
+        return Err(odd("another", changed.version, hint));
     }
     let versions: BTreeSet<i64> = applied.iter().map(|applied| applied.version).collect();
     let complete = migrator.iter().all(|migration| versions.contains(&migration.version));

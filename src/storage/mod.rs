@@ -5,65 +5,65 @@
 //! Only hashes and sealed texts are stored; the key that seals is not in the database.
 
 mod address;
+mod attach;
 mod audit;
 mod authorization_codes;
 mod backup;
-mod beside;
 mod browse;
 mod client_assertions;
+mod client_reviews;
 mod clients;
-mod connections;
+mod clock_guard;
+mod connected_clients;
+mod consents;
 mod console;
 mod counted;
 mod crowds;
-mod decisions;
+mod disk_reserve;
 mod driver;
 mod errors;
-mod files;
+mod file_watch;
 mod forgotten;
 mod grants;
-mod installation;
-mod last_time;
-mod listing;
+mod group_commit;
+mod health;
 mod logins;
+mod logout_notices;
 mod mcp_tasks;
 mod migrate;
-mod notices;
 mod open;
-mod patience;
 mod pending;
 mod people;
 mod people_words;
 mod pooling;
 mod pools;
 mod probe;
-mod readers;
-mod readiness;
+mod read_pool;
 mod refresh_tokens;
-mod remembered;
 mod replica_reports;
 mod replicas;
-mod reserve;
+mod retention;
+mod review_decisions;
 mod rights;
+mod rollback_detection;
+mod scope_challenges;
+mod secret_key;
+mod select;
 mod session_settings;
 mod sign_outs;
 mod signing_keys;
-mod size;
-mod standings;
-mod step_ups;
+mod size_limit;
 mod stored;
-mod sweep;
+mod timeouts;
 mod upstream_sessions;
 mod used_once;
-mod went_back;
-mod writer;
 
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyPool, Row, Transaction};
+use sqlx::{Any, AnyPool, Row};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
@@ -73,37 +73,39 @@ pub use backup::BackupError;
 pub use browse::{
     ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
 };
-pub use client_assertions::ProofUse;
+pub use client_assertions::AssertionUse;
+pub use client_reviews::{
+    ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewState, Waiting,
+};
 pub use clients::{ClientKind, KeptClient, Registered, StoredClient};
-pub use connections::{Approved, Connection};
-pub use console::{NewSignIn, Realm, SignedIn};
+pub use connected_clients::{Approved, ConnectedClient};
+pub use consents::NewRemembered;
+pub use console::{NewSignIn, Realm, WebSession};
 pub use counted::{Counted, Ended, Ending};
-pub use decisions::{ClientDecided, Verdict};
-pub use errors::{ShutOut, StorageError};
+pub use errors::{Denied, StorageError};
 pub use grants::{GrantState, LiveGrant};
-pub use installation::KeyProof;
+pub use health::Ready;
 pub use logins::{
     Approval, ApprovedPage, Claimed, Comer, Decided, LoginQuota, NewLogin, OtherBrowser,
     PendingLogin,
 };
+pub use logout_notices::{LogoutNotice, LogoutSubject};
 pub use mcp_tasks::TaskMaker;
-pub use notices::{Notice, Whom};
 pub use open::{OpenError, install_drivers};
-pub use people::{PagesSession, ProviderSession};
+pub use people::{ProviderSession, WebSessionRow};
 pub use pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
-pub use readiness::Ready;
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
-pub use remembered::NewRemembered;
 pub use replica_reports::ReplicaReport;
+pub use retention::Retention;
+pub use review_decisions::{ClientDecided, ReviewDecision};
+pub use secret_key::KeyProof;
 pub use signing_keys::{RetiredKey, StoredKey};
-pub use size::Room;
-pub use standings::{Admission, Held, NewHeld, Standing, Waiting};
-pub use sweep::Retention;
+pub use size_limit::Room;
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
 
-use size::Use;
+use size_limit::Use;
 
 use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
@@ -128,9 +130,9 @@ pub struct Storage {
     engine: Engine,
     sealer: Sealer,
     /// SQLite has one writer, which many steps share.
-    writer: Option<writer::Writer>,
+    writer: Option<group_commit::Writer>,
     /// On SQLite, the look-ups of almost every request have connections of their own.
-    readers: Option<readers::Readers>,
+    readers: Option<read_pool::Readers>,
     /// On PostgreSQL, what is not a step has connections of its own.
     pools: Option<pools::Pools>,
     grants_ended: watch::Sender<u64>,
@@ -140,28 +142,28 @@ pub struct Storage {
     /// With PostgreSQL there may be others.
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
-    readiness: Arc<readiness::Readiness>,
+    readiness: Arc<health::Readiness>,
     audit_size: Arc<audit::AuditSize>,
     /// What the audit trail takes of anonymous callers, and of each person.
     lines: Arc<audit::LineBudget>,
-    last_time: Arc<last_time::LastTime>,
+    last_time: Arc<clock_guard::ClockGuard>,
     /// What was seen of the database, to notice when it goes back in time.
-    watch: Arc<went_back::Watch>,
+    watch: Arc<rollback_detection::Watch>,
     /// In place of the database's own clock, in tests.
     database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
     metrics: Metrics,
-    /// Whether this process works beside the one that serves; see [`beside`].
-    beside: bool,
+    /// Whether this process works beside the one that serves; see [`attach`].
+    attached: bool,
     /// The files of an SQLite database that is served.
-    watched: Option<Arc<files::Watched>>,
+    watched: Option<Arc<file_watch::DatabaseFiles>>,
     /// Room on the disk, beside that.
-    reserve: Option<Arc<reserve::Reserve>>,
+    reserve: Option<Arc<disk_reserve::Reserve>>,
     _only_process: Option<Arc<File>>,
 }
 
 /// An atomic step: all of it, or nothing when it is dropped without [`Self::commit`].
-struct Step {
-    work: Work,
+struct Transaction {
+    work: TransactionKind,
     /// Told to the log once the step is durable.
     events: Vec<AuditEvent>,
     metrics: Metrics,
@@ -169,32 +171,32 @@ struct Step {
     sealer: Sealer,
     lines: Arc<audit::LineBudget>,
     /// Learns of the last line that was stored, unless that was begun before the database was settled.
-    watch: Option<(Arc<went_back::Watch>, u64)>,
+    watch: Option<(Arc<rollback_detection::Watch>, u64)>,
     /// The last line that was stored of those that stay until the oldest lines go.
     last_line: Option<String>,
 }
 
-enum Work {
-    /// Shares its transaction with the steps of others; see [`writer`].
-    Sqlite(writer::Step),
+enum TransactionKind {
+    /// Shares its transaction with the steps of others; see [`group_commit`].
+    Sqlite(group_commit::Step),
     /// A transaction of its own.
-    Postgres(Transaction<'static, Any>),
+    Postgres(sqlx::Transaction<'static, Any>),
 }
 
-impl Step {
+impl Transaction {
     /// Lets the step write beyond `limits.database_size`: it turned out that it ends grants.
     async fn use_reserve(&mut self) -> Result<(), StorageError> {
         match &mut self.work {
-            Work::Sqlite(step) => step.use_reserve().await,
-            Work::Postgres(_) => Ok(()),
+            TransactionKind::Sqlite(step) => step.use_reserve().await,
+            TransactionKind::Postgres(_) => Ok(()),
         }
     }
 
     /// Makes the step durable; only then may anybody be told.
     async fn commit(self) -> Result<(), StorageError> {
         match self.work {
-            Work::Sqlite(step) => step.commit().await?,
-            Work::Postgres(transaction) => {
+            TransactionKind::Sqlite(step) => step.commit().await?,
+            TransactionKind::Postgres(transaction) => {
                 let begun = Instant::now();
                 transaction.commit().await?;
                 self.metrics.committed(None, begun);
@@ -211,29 +213,29 @@ impl Step {
     }
 }
 
-impl std::ops::Deref for Step {
+impl std::ops::Deref for Transaction {
     type Target = sqlx::AnyConnection;
     fn deref(&self) -> &Self::Target {
         match &self.work {
-            Work::Sqlite(step) => step,
-            Work::Postgres(transaction) => transaction,
+            TransactionKind::Sqlite(step) => step,
+            TransactionKind::Postgres(transaction) => transaction,
         }
     }
 }
 
-impl std::ops::DerefMut for Step {
+impl std::ops::DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut Self::Target {
         match &mut self.work {
-            Work::Sqlite(step) => step,
-            Work::Postgres(transaction) => transaction,
+            TransactionKind::Sqlite(step) => step,
+            TransactionKind::Postgres(transaction) => transaction,
         }
     }
 }
 
 /// Tells of ended grants when it goes, however that comes about.
-struct Told<'a>(&'a Storage);
+struct NotifyOnDrop<'a>(&'a Storage);
 
-impl Drop for Told<'_> {
+impl Drop for NotifyOnDrop<'_> {
     fn drop(&mut self) {
         self.0.wake_streams();
     }
@@ -252,7 +254,7 @@ impl Storage {
 
     /// Callers that wait for the writer.
     pub fn writer_waiting(&self) -> usize {
-        self.writer.as_ref().map_or(0, writer::Writer::waiting)
+        self.writer.as_ref().map_or(0, group_commit::Writer::waiting)
     }
 
     /// Connections of the pool: in use, and idle.
@@ -285,54 +287,54 @@ impl Storage {
             readers.close().await;
         }
         if let Some(writer) = &self.writer {
-            writer.close(!self.beside).await;
+            writer.close(!self.attached).await;
         }
     }
 
     /// Begins an atomic step. On SQLite it waits for its turn: there is one writer, and steps that
     /// wait behind each other share a commit.
-    async fn begin(&self) -> Result<Step, StorageError> {
+    async fn begin(&self) -> Result<Transaction, StorageError> {
         self.refuse_on_reserve()?;
         let mut step = self.begin_unmarked().await?;
-        if self.beside {
-            beside::leave_mark(&mut step).await?;
+        if self.attached {
+            attach::bump_change_marker(&mut step).await?;
         }
         Ok(step)
     }
 
     /// Begins an atomic step that ends grants: neither a full database nor a full disk refuses it.
-    async fn begin_to_end(&self) -> Result<Step, StorageError> {
+    async fn begin_revocation(&self) -> Result<Transaction, StorageError> {
         self.use_reserve_if_needed();
         self.begin_beyond_the_limit().await
     }
 
     /// Begins an atomic step that makes room: a full database does not refuse it.
-    async fn begin_to_make_room(&self) -> Result<Step, StorageError> {
+    async fn begin_cleanup(&self) -> Result<Transaction, StorageError> {
         self.refuse_on_reserve()?;
         self.begin_beyond_the_limit().await
     }
 
-    async fn begin_beyond_the_limit(&self) -> Result<Step, StorageError> {
+    async fn begin_beyond_the_limit(&self) -> Result<Transaction, StorageError> {
         let mut step = self.begin_unmarked().await?;
         step.use_reserve().await?;
-        if self.beside {
-            beside::leave_mark(&mut step).await?;
+        if self.attached {
+            attach::bump_change_marker(&mut step).await?;
         }
         Ok(step)
     }
 
-    async fn begin_unmarked(&self) -> Result<Step, StorageError> {
+    async fn begin_unmarked(&self) -> Result<Transaction, StorageError> {
         self.refuse_gone()?;
         let asked = Instant::now();
         let work = match &self.writer {
-            Some(writer) => Work::Sqlite(writer.begin().await?),
-            None => Work::Postgres(self.transaction(&self.pool).await?),
+            Some(writer) => TransactionKind::Sqlite(writer.begin().await?),
+            None => TransactionKind::Postgres(self.transaction(&self.pool).await?),
         };
         self.metrics.step_waited(asked);
         let metrics = self.metrics.clone();
         let (sealer, lines) = (self.sealer.clone(), Arc::clone(&self.lines));
         let watch = Some((Arc::clone(&self.watch), self.watch.generation()));
-        Ok(Step { work, events: Vec::new(), metrics, sealer, lines, watch, last_line: None })
+        Ok(Transaction { work, events: Vec::new(), metrics, sealer, lines, watch, last_line: None })
     }
 
     /// Wakes whoever waits for the end of a grant, in this process, to look again.
@@ -343,13 +345,13 @@ impl Storage {
     /// Makes a step durable by which grants end, and tells whoever must look again: here, and by the
     /// commit itself in every replica. It is told even if the caller goes away in the middle, and even
     /// if it is unknown whether the commit was the last thing that the database could still do.
-    async fn commit_and_tell(&self, mut step: Step) -> Result<(), StorageError> {
+    async fn commit_and_notify(&self, mut step: Transaction) -> Result<(), StorageError> {
         let storage = self.clone();
         let told = tokio::spawn(async move {
             if storage.engine == Engine::Postgres {
                 replicas::tell(&mut step, storage.replicas.as_ref()).await?;
             }
-            let _told = Told(&storage);
+            let _told = NotifyOnDrop(&storage);
             step.commit().await
         });
         told.await.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)))

@@ -10,15 +10,15 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection, SqlSafeStr};
 use tokio::sync::watch;
 
+use super::disk_reserve::Reserve;
 use super::driver::Server;
 use super::errors::told;
+use super::group_commit::Writer;
 use super::pools::{DATABASE_CONNECTIONS, Pools};
-use super::readers::Readers;
+use super::read_pool::Readers;
 use super::replicas::Replicas;
-use super::reserve::Reserve;
-use super::went_back::{Tools, Watch};
-use super::writer::Writer;
-use super::{BUSY, Engine, Storage, StorageError, address, driver, files, migrate, rights};
+use super::rollback_detection::{Tools, Watch};
+use super::{BUSY, Engine, Storage, StorageError, address, driver, file_watch, migrate, rights};
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::metrics::Metrics;
 
@@ -121,7 +121,7 @@ pub enum OpenError {
     NeverServed,
     /// The schema is not the one this program knows.
     #[error(
-        "the database has the schema of {whose} Portcullis ({found}, this one knows {known}); {mend}"
+        "the database has the schema of {whose} Portcullis ({found}, this one knows {known}); {hint}"
     )]
     OtherSchema {
         /// `an older` or `a newer`.
@@ -131,10 +131,10 @@ pub enum OpenError {
         /// The highest one we know.
         known: i64,
         /// What to do.
-        mend: &'static str,
+        hint: &'static str,
     },
     /// Everything else the database said.
-    #[error("the database cannot be reached: {}{}", told(.0), remedy(.0))]
+    #[error("the database cannot be reached: {}{}", told(.0), hint(.0))]
     Database(#[from] sqlx::Error),
     /// A step of the opening failed.
     #[error(transparent)]
@@ -168,14 +168,15 @@ impl Storage {
 
     async fn open_sqlite(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         let path = sqlite_path(url);
-        files::refuse_lost(&path)?;
+        file_watch::refuse_lost(&path)?;
         create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
         let lock = lock_for_this_process(&path)?;
         super::backup::refuse_foreign_log(&path)?;
         let here = driver::at(&path, BUSY)?;
         // A pool would try for a while to open what is damaged.
-        let mut first =
-            super::writer::connect(&here).await.map_err(|error| files::why(&path, error))?;
+        let mut first = super::group_commit::connect(&here)
+            .await
+            .map_err(|error| file_watch::why(&path, error))?;
         check_whole(&mut first, &path).await?;
         let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
@@ -184,12 +185,12 @@ impl Storage {
             .test_before_acquire(false) // a local file does not hang up
             .idle_timeout(None)
             .max_lifetime(None)
-            .after_connect(|connection, _| Box::pin(super::writer::set_up(connection)))
+            .after_connect(|connection, _| Box::pin(super::group_commit::set_up(connection)))
             .connect_with(options)
             .await?;
         check_version(&pool).await?;
         migrate::refuse_other_file(&pool).await?;
-        files::refuse_other(&path, &pool).await?;
+        file_watch::refuse_other(&path, &pool).await?;
         migrations().run(&pool).await?;
         first.close().await?;
         let readers = Readers::new(here.clone());
@@ -200,8 +201,8 @@ impl Storage {
         let mut storage =
             Self::finish(pool, sqlite, secret_key, beside, metrics, Arc::default()).await?;
         storage.free_leases().await?;
-        files::mark_served(&path, &storage.pool).await?;
-        storage.watched = Some(Arc::new(files::Watched::new(&path)));
+        file_watch::mark_served(&path, &storage.pool).await?;
+        storage.watched = Some(Arc::new(file_watch::DatabaseFiles::new(&path)));
         storage.reserve = Some(Arc::new(Reserve::beside(&path)));
         Ok(storage)
     }
@@ -247,7 +248,7 @@ impl Storage {
     ) -> Result<Self, OpenError> {
         let (path, only_process) = beside.unzip();
         let (writer, readers) = sqlite.unzip();
-        let secret_key = super::installation::secret_key(&pool, secret_key, path).await?;
+        let secret_key = super::secret_key::secret_key(&pool, secret_key, path).await?;
         let storage = Self {
             pool,
             engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
@@ -267,7 +268,7 @@ impl Storage {
             watch,
             database_clock: Arc::default(),
             metrics,
-            beside: false,
+            attached: false,
             watched: None,
             reserve: None,
             _only_process: only_process,
@@ -296,7 +297,7 @@ fn migration(cause: &MigrateError) -> String {
 }
 
 /// What an administrator can do, where that is known.
-fn remedy(cause: &sqlx::Error) -> String {
+fn hint(cause: &sqlx::Error) -> String {
     match driver::reason(cause) {
         Some(reason) => format!(". {reason}"),
         None => String::new(),
@@ -413,7 +414,7 @@ pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
 /// Reads the whole file, on a connection that will be closed: one that stays would keep what it has read.
 async fn check_whole(connection: &mut AnyConnection, path: &Path) -> Result<(), OpenError> {
     let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await;
-    let verdict: String = verdict.map_err(|error| files::why(path, error))?;
+    let verdict: String = verdict.map_err(|error| file_watch::why(path, error))?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));
     }

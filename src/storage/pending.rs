@@ -54,7 +54,11 @@ impl Storage {
     }
 
     /// Removes the latest login on its way from `network`.
-    pub async fn push_out_login(&self, network: &str, now: Timestamp) -> Result<(), StorageError> {
+    pub async fn evict_newest_login(
+        &self,
+        network: &str,
+        now: Timestamp,
+    ) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(
             "DELETE FROM logins WHERE ended_at IS NULL AND id IN

@@ -4,7 +4,7 @@ use super::authorization_codes::{CodesOf, end_codes};
 use super::browse::{PersonRow, Selection};
 use super::counted::{Counted, Ended, end_grants};
 use super::upstream_sessions::SessionUpdate;
-use super::{ShutOut, Step, Storage, StorageError, column, moment, moment_if_any};
+use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -26,7 +26,7 @@ pub struct ProviderSession {
 
 /// A session of a person at our pages, in a list.
 #[derive(Clone, Debug)]
-pub struct PagesSession {
+pub struct WebSessionRow {
     /// `admin` or `account`.
     pub realm: String,
     /// When it began.
@@ -44,7 +44,7 @@ impl Storage {
     /// blocked them meanwhile.
     pub(super) async fn note_person(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         session: &SessionUpdate,
         subject: &str,
         now: Timestamp,
@@ -62,7 +62,7 @@ impl Storage {
         .fetch_one(&mut **step)
         .await?;
         if column::<Option<i64>>(&row, "blocked_at")?.is_some() {
-            return Err(StorageError::ShutOut(ShutOut::Person));
+            return Err(StorageError::ShutOut(Denied::Person));
         }
         let known: Option<String> = column(&row, "words_mark")?;
         self.index_person(step, subject, Some(&session.person), known.as_deref()).await?;
@@ -73,7 +73,7 @@ impl Storage {
     pub async fn sessions_of(
         &self,
         person: &PersonRow,
-    ) -> Result<(Vec<ProviderSession>, Vec<PagesSession>), StorageError> {
+    ) -> Result<(Vec<ProviderSession>, Vec<WebSessionRow>), StorageError> {
         let rows = sqlx::query(
             "SELECT state, ended_because, created_at, last_ok_at FROM upstream_sessions
              WHERE issuer = $1 AND subject = $2 ORDER BY last_ok_at DESC, id LIMIT $3",
@@ -105,7 +105,7 @@ impl Storage {
         let at_pages = rows
             .iter()
             .map(|row| {
-                Ok(PagesSession {
+                Ok(WebSessionRow {
                     realm: column(row, "realm")?,
                     began_at: began_at(&column::<String>(row, "id")?),
                     seen_at: moment(row, "seen_at")?,
@@ -121,7 +121,7 @@ impl Storage {
     pub async fn is_blocked(&self, subject: &str) -> Result<bool, StorageError> {
         let blocked =
             sqlx::query("SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL");
-        Ok(self.look_up(blocked.bind(subject)).await?.is_some())
+        Ok(self.read_one(blocked.bind(subject)).await?.is_some())
     }
 
     /// Blocks a person and ends everything they have; `false` when nothing changed.
@@ -145,7 +145,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         let blocked = sqlx::query(
             "UPDATE people SET blocked_at = $2, blocked_by = $3
              WHERE subject = $1 AND blocked_at IS NULL",
@@ -163,7 +163,7 @@ impl Storage {
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(event.named("person_blocked").subject(subject).with("grants_ended", ended))
             .await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
 
@@ -212,19 +212,19 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         let ended = end_all_of_person(&mut step, subject, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
             .await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
 }
 
 /// Ends everything of a person; answers how many grants. `None`: they are not those that were counted.
 async fn end_all_of_person(
-    step: &mut Step,
+    step: &mut Transaction,
     subject: &str,
     because: &str,
     counted: Option<&Counted>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::upstream_sessions::Person;
-use super::{Step, Storage, StorageError, column};
+use super::{Storage, StorageError, Transaction, column};
 use crate::oauth::sealed::Purpose;
 
 /// Changes when words are taken from names in another way: everybody is then indexed again.
@@ -22,7 +22,7 @@ impl Storage {
     /// Indexes a person under the words of their name, unless that is done.
     pub(super) async fn index_person(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         subject: &str,
         person: Option<&Person>,
         known: Option<&str>,

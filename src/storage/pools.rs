@@ -13,8 +13,8 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::time::{Instant, timeout};
 
 use super::driver::{Refusal, Server};
-use super::went_back::Watch;
-use super::{BUSY, Storage, StorageError, patience, session_settings};
+use super::rollback_detection::Watch;
+use super::{BUSY, Storage, StorageError, session_settings, timeouts};
 
 /// Connections of a replica by default, all together.
 pub const DATABASE_CONNECTIONS: u32 = 16;
@@ -97,8 +97,8 @@ fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
                 watch.admit(connection).await?;
                 match work {
                     Work::Step => Ok(()),
-                    Work::LookUp => patience::bound_look_up(connection).await,
-                    Work::Probe => patience::bound_probe(connection).await,
+                    Work::LookUp => timeouts::limit_read(connection).await,
+                    Work::Probe => timeouts::limit_probe(connection).await,
                 }
             })
         })

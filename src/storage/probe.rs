@@ -5,7 +5,7 @@
 
 use tokio::time::timeout;
 
-use super::readiness::{PATIENCE, ROW};
+use super::health::{PATIENCE, ROW};
 use super::{Ready, Room, Storage, StorageError, errors, rights};
 use crate::clock::Timestamp;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::grants::revoke;
-use super::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use super::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
@@ -82,7 +82,7 @@ impl Storage {
              FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id WHERE r.id = $1",
         )
         .bind(presented.id());
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         let Some(row) = row else { return Ok(None) };
         if !presented.hash().is(&column::<String>(&row, "token_hash")?) {
             return Ok(None);
@@ -178,7 +178,7 @@ impl Storage {
 
     async fn used_before(
         &self,
-        mut step: Step,
+        mut step: Transaction,
         presented: &Secret<RefreshToken>,
         rotation: Rotation,
         now: Timestamp,
@@ -236,7 +236,7 @@ impl Storage {
             .await?;
         step.record(event.named("refresh_reused")).await?;
         stop_point!("reuse: revoked");
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         stop_point!("reuse: committed");
         Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))
     }
@@ -244,7 +244,7 @@ impl Storage {
 
 /// Stores a refresh token in the caller's step.
 pub(super) async fn insert_refresh_token(
-    step: &mut Step,
+    step: &mut Transaction,
     token: &Secret<RefreshToken>,
     grant_id: &str,
     parent_id: Option<&str>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::AnyConnection;
 
-use super::{Engine, Step, Storage, StorageError, column};
+use super::{Engine, Storage, StorageError, Transaction, column};
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::sealed::Purpose;
 
@@ -68,7 +68,7 @@ impl Storage {
         own: &ReplicaReport,
         now: Timestamp,
     ) -> Result<Vec<ReplicaReport>, StorageError> {
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         sqlx::query("DELETE FROM replicas WHERE reported_at < $1")
             .bind(now.minus(GONE).unix())
             .execute(&mut *step)
@@ -93,7 +93,7 @@ impl Storage {
 
     /// Removes what a replica reported, which is about to end.
     pub async fn withdraw_replica(&self, id: &str) -> Result<(), StorageError> {
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         sqlx::query("DELETE FROM replicas WHERE id = $1").bind(id).execute(&mut *step).await?;
         step.commit().await
     }
@@ -105,7 +105,7 @@ impl Storage {
         now: Timestamp,
         until: Option<Timestamp>,
     ) -> Result<Option<Timestamp>, StorageError> {
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         let next = now.plus(LEASE);
         // One that lies far ahead was taken by a clock that was wrong.
         let taken = sqlx::query(
@@ -126,7 +126,7 @@ impl Storage {
 
     /// Gives the turn to clean up back.
     pub async fn give_clean_up_back(&self, until: Timestamp) -> Result<(), StorageError> {
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         sqlx::query("UPDATE counters SET value = 0 WHERE name = $1 AND value = $2")
             .bind(CLEAN_UP)
             .bind(until.unix())
@@ -137,7 +137,7 @@ impl Storage {
 }
 
 async fn others(
-    step: &mut Step,
+    step: &mut Transaction,
     id: &str,
     now: Timestamp,
 ) -> Result<Vec<ReplicaReport>, StorageError> {

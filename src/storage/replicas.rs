@@ -13,15 +13,15 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::errors::told;
-use super::went_back::Watch;
-use super::{Step, StorageError};
+use super::rollback_detection::Watch;
+use super::{StorageError, Transaction};
 use crate::oauth::secret::random_text;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::rarely::Rarely;
 use crate::telemetry::tasks::{Task, supervise};
 
-static FOR_A_MOMENT: Rarely = Rarely::a_minute();
-static NOT_HEARD: Rarely = Rarely::a_minute();
+static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
+static NOT_HEARD: LogThrottle = LogThrottle::a_minute();
 
 const CHANNEL: &str = "portcullis_grants_ended";
 /// How long one attempt to listen may take. The pause between the connections that it tries grows to a
@@ -104,12 +104,12 @@ async fn heed(
                 }
             }
             Ok(None) => {
-                if let Some(left_out) = FOR_A_MOMENT.due() {
+                if let Some(left_out) = FOR_A_MOMENT.admit() {
                     tracing::warn!(left_out, "replicas could not be heard for a moment");
                 }
             }
             Err(cause) => {
-                if let Some(left_out) = NOT_HEARD.due() {
+                if let Some(left_out) = NOT_HEARD.admit() {
                     let cause = told(&cause).to_string();
                     tracing::warn!(
                         cause,
@@ -141,7 +141,10 @@ async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>>
 
 /// Tells the other processes, with the commit of this step: PostgreSQL does both or neither, whatever
 /// becomes of this process. A command that works beside the servers is none of `replicas`.
-pub(super) async fn tell(step: &mut Step, replicas: Option<&Replicas>) -> Result<(), StorageError> {
+pub(super) async fn tell(
+    step: &mut Transaction,
+    replicas: Option<&Replicas>,
+) -> Result<(), StorageError> {
     // A channel is the database's, and another installation may be in another schema of it.
     let notice = "SELECT pg_notify($1, $2 || ' ' || COALESCE(CURRENT_SCHEMA(), ''))";
     let notice = sqlx::query(notice).bind(CHANNEL);

@@ -29,7 +29,7 @@ enum Value {
 
 use Value::{IfKnown, Is, Raised};
 
-/// What steps and look-ups rely on. The bounds are explained in [`super::patience`].
+/// What steps and look-ups rely on. The bounds are explained in [`super::timeouts`].
 const SERVING: &[(&str, Value)] = &[
     // First, so that a bound of the role does not end the rest.
     ("statement_timeout", Is("10s")),

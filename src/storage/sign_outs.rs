@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::notices::Whom;
+use super::logout_notices::LogoutSubject;
 use super::upstream_sessions::SessionUpdate;
-use super::{Engine, ShutOut, Step, Storage, StorageError, column};
+use super::{Denied, Engine, Storage, StorageError, Transaction, column};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::sealed::Purpose;
 
@@ -31,9 +31,9 @@ impl Storage {
     /// Remembers a sign-out in the caller's step, before it looks for sessions to end.
     pub(super) async fn remember_sign_out(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         issuer: &str,
-        whom: &Whom,
+        whom: &LogoutSubject,
         now: Timestamp,
     ) -> Result<(), StorageError> {
         let number: i64 = sqlx::query_scalar(
@@ -44,11 +44,13 @@ impl Storage {
         .fetch_one(&mut **step)
         .await?;
         let mark = match whom {
-            Whom::Session { sid, subject } => {
+            LogoutSubject::Session { sid, subject } => {
                 self.sign_out_mark(issuer, "sid", &[sid, subject.as_deref().unwrap_or_default()])
             }
-            Whom::Subject(subject) => self.sign_out_mark(issuer, "sub", &[subject]),
-            Whom::Email(email) => self.sign_out_mark(issuer, "email", &[&email.to_lowercase()]),
+            LogoutSubject::Subject(subject) => self.sign_out_mark(issuer, "sub", &[subject]),
+            LogoutSubject::Email(email) => {
+                self.sign_out_mark(issuer, "email", &[&email.to_lowercase()])
+            }
         };
         sqlx::query(
             "INSERT INTO upstream_sign_outs (id, number, expires_at) VALUES ($1, $2, $3)
@@ -68,7 +70,7 @@ impl Storage {
     /// a message that comes at the same time waits, and then finds the session; or it has come first.
     pub(super) async fn refuse_signed_out(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         session: &SessionUpdate,
         now: Timestamp,
     ) -> Result<(), StorageError> {
@@ -89,7 +91,7 @@ impl Storage {
                 }
             };
             if number.is_some_and(|number| number > session.sign_outs_before) {
-                return Err(StorageError::ShutOut(ShutOut::SignedOut));
+                return Err(StorageError::ShutOut(Denied::SignedOut));
             }
         }
         Ok(())

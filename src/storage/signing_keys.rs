@@ -173,7 +173,7 @@ impl Storage {
     /// Whether the key is now stored, and was not before.
     async fn insert_key(
         &self,
-        step: &mut super::Step,
+        step: &mut super::Transaction,
         key: &StoredKey,
     ) -> Result<bool, StorageError> {
         let sealed = self.seal("signing_keys.private_key", &key.kid, &key.private_key);

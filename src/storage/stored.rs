@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::listing::Listing;
+use super::select::SelectBuilder;
 use super::{Storage, StorageError, column};
 
 /// Names asked about in one statement.
@@ -30,7 +30,7 @@ impl Storage {
         let mut stored = HashSet::new();
         for names in names.chunks(AT_ONCE) {
             let Some((last, others)) = names.split_last() else { continue };
-            let mut listing = Listing::new(select);
+            let mut listing = SelectBuilder::new(select);
             listing.and(among, *last);
             for name in others {
                 listing.ends(", ?", *name);

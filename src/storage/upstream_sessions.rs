@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::{Step, Storage, StorageError, column, moment};
+use super::{Storage, StorageError, Transaction, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::{FactSet, Facts};
 use crate::telemetry::audit::AuditEvent;
@@ -135,7 +135,7 @@ impl Storage {
     /// our `sub` for the person.
     pub(super) async fn put_session(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         update: &SessionUpdate,
         subject: &str,
         now: Timestamp,
@@ -193,7 +193,7 @@ impl Storage {
         )
         .bind(issuer)
         .bind(subject);
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         let Some(row) = row else { return Ok(None) };
         let id: String = column(&row, "id")?;
         self.open_json("upstream_sessions.person", &id, &column::<String>(&row, "person")?)
@@ -202,7 +202,7 @@ impl Storage {
 
     async fn refresh_token_of(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         id: &str,
     ) -> Result<Option<String>, StorageError> {
         let sealed: Option<String> = sqlx::query_scalar(
@@ -227,7 +227,7 @@ impl Storage {
              FROM upstream_sessions WHERE id = $1",
         )
         .bind(id);
-        let row = self.look_up(query).await?;
+        let row = self.read_one(query).await?;
         row.as_ref().map(|row| self.read_session(row)).transpose()
     }
 
@@ -393,7 +393,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         let ended = sqlx::query(
             "UPDATE upstream_sessions
              SET state = 'dead', ended_because = $3, lease_owner = NULL, lease_until = NULL
@@ -420,7 +420,7 @@ impl Storage {
             step.record(event.with("because", because)).await?;
         }
         if ended {
-            self.commit_and_tell(step).await?;
+            self.commit_and_notify(step).await?;
         } else {
             step.commit().await?;
         }
@@ -431,7 +431,7 @@ impl Storage {
 /// A session that ended and begins anew takes nothing of its former life along: codes, sign-ins to the
 /// pages, whoever waits.
 async fn end_what_stood_on(
-    step: &mut Step,
+    step: &mut Transaction,
     session_id: &str,
     subject: &str,
     now: Timestamp,

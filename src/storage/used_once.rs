@@ -8,8 +8,8 @@
 //! shows, and finish the login as the victim.
 
 use super::console::Realm;
-use super::size::Use;
-use super::{Step, Storage, StorageError, forgotten};
+use super::size_limit::Use;
+use super::{Storage, StorageError, Transaction, forgotten};
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 
@@ -25,7 +25,7 @@ impl Storage {
     ) -> Result<bool, StorageError> {
         // On a full database administrators must get in, to end something.
         let mut step = match realm {
-            Realm::Admin => self.begin_to_end().await?,
+            Realm::Admin => self.begin_revocation().await?,
             Realm::Account => self.begin_for(Use::SignIns).await?,
         };
         let used = sqlx::query(
@@ -59,7 +59,7 @@ impl Storage {
     /// The same in the caller's step; whether it was the first time.
     pub(super) async fn spend_code_in(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         id: &str,
         code: &str,
         expires_at: Timestamp,
@@ -77,7 +77,7 @@ impl Storage {
     /// Whether another browser has brought this code of the login with this id.
     pub(super) async fn code_is_spent(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         id: &str,
         code: &str,
     ) -> Result<bool, StorageError> {

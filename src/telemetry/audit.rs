@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Map, Value};
 
-use super::rarely::SoMany;
+use super::log_throttle::LogQuota;
 use crate::clock::Clock;
 use crate::oauth::secret::random_bytes;
 
 /// Log lines of events that anybody can cause.
-static ANONYMOUS: SoMany = SoMany::a_minute(6_000);
+static ANONYMOUS: LogQuota = LogQuota::a_minute(6_000);
 
 /// Every event there is, in the order of a connection's life; `docs/operations.md` explains each.
 pub const EVENTS: &[&str] = &[
@@ -230,7 +230,7 @@ impl AuditEvent {
     pub fn log(&self) {
         debug_assert!(EVENTS.contains(&self.event), "{} is not in EVENTS", self.event);
         if self.is_anonymous() {
-            match ANONYMOUS.due() {
+            match ANONYMOUS.admit() {
                 None => return,
                 Some(0) => {}
                 Some(left_out) => tracing::warn!(

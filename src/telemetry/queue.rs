@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::rarely::Rarely;
+use super::log_throttle::LogThrottle;
 
 /// Bytes of lines that wait. One line fits into an empty queue whatever its length.
 const ROOM: usize = 1 << 20;
@@ -25,7 +25,7 @@ const AT_THE_END: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
 static WRITING: AtomicBool = AtomicBool::new(false);
-static TOLD: Rarely = Rarely::new();
+static TOLD: LogThrottle = LogThrottle::new();
 
 thread_local! {
     /// Whether this is the thread that writes.
@@ -169,7 +169,7 @@ impl Queue {
                 Some(line) => self.write(out, &line, &mut torn),
                 None => true, // nobody knows before it is tried
             };
-            if wrote && self.untold.load(Ordering::Relaxed) > 0 && TOLD.due().is_some() {
+            if wrote && self.untold.load(Ordering::Relaxed) > 0 && TOLD.admit().is_some() {
                 self.tell(out, &mut torn);
             }
         }

@@ -1,10 +1,10 @@
 //! What the provider says at the callback when it brings no code (OIDC Core §3.1.2.6, threat UP-04).
 
 use super::LoginFailed;
-use super::answer::shown_code;
-use crate::telemetry::rarely::RarelyEach;
+use super::token_response::shown_code;
+use crate::telemetry::log_throttle::KeyedLogThrottle;
 
-static ANSWERED_ERROR: RarelyEach = RarelyEach::new();
+static ANSWERED_ERROR: KeyedLogThrottle = KeyedLogThrottle::new();
 
 /// What the provider brings back through the browser; anybody may have written any of it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) fn classify(error: &str, description: Option<&str>) -> LoginFailed {
     let error = shown_code(error);
     let known = |said: &str| KNOWN_DESCRIPTIONS.into_iter().find(|known| *known == said);
     let description = description.and_then(known);
-    if let Some(left_out) = ANSWERED_ERROR.due(description.unwrap_or(error)) {
+    if let Some(left_out) = ANSWERED_ERROR.admit(description.unwrap_or(error)) {
         let what = "the identity provider answers with an error";
         tracing::info!(error, description, left_out, "{what}");
     }

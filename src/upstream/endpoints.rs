@@ -44,7 +44,7 @@ pub(super) fn carriage(url: &Url, asker: Asker, allow_http: bool) -> Option<Carr
 }
 
 /// What can be done about an endpoint that is not admitted.
-pub(super) fn remedy(url: &Url, asker: Asker) -> &'static str {
+pub(super) fn hint(url: &Url, asker: Asker) -> &'static str {
     match (url.scheme(), asker) {
         ("http", Asker::Server) => {
             "allow_http in [upstream] admits it, for a provider on a network that nobody else can read"

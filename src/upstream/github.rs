@@ -4,9 +4,9 @@
 use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::answer::TokenFailure;
 use super::metadata::Metadata;
 use super::oidc::Identity;
+use super::token_response::TokenFailure;
 use super::{Inner, UpstreamError};
 
 /// Most entries read of a list.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::endpoints::{Asker, ENDPOINTS, carriage, remedy};
+use super::endpoints::{Asker, ENDPOINTS, carriage, hint};
 
 /// The members that are read.
 #[derive(Clone, Debug)]
@@ -41,11 +41,11 @@ pub(super) struct Odd {
     pub(super) member: &'static str,
     what: &'static str,
     /// What an administrator can do, where there is something.
-    pub(super) remedy: Option<&'static str>,
+    pub(super) hint: Option<&'static str>,
 }
 
 fn odd(member: &'static str, what: &'static str) -> Odd {
-    Odd { member, what, remedy: None }
+    Odd { member, what, hint: None }
 }
 
 impl Odd {
@@ -55,9 +55,9 @@ impl Odd {
     }
 
     /// What is wrong, and what can be done.
-    pub(super) fn with_remedy(&self) -> String {
-        let remedy = self.remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
-        format!("{self}{remedy}")
+    pub(super) fn with_hint(&self) -> String {
+        let hint = self.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{self}{hint}")
     }
 }
 
@@ -182,8 +182,8 @@ impl<'a> Reader<'a> {
                     |(_, asker)| *asker,
                 );
                 if carriage(&url, asker, self.allow_http).is_none() {
-                    let remedy = Some(remedy(&url, asker));
-                    return Err(Odd { remedy, ..odd(name, "is not https") });
+                    let hint = Some(hint(&url, asker));
+                    return Err(Odd { hint, ..odd(name, "is not https") });
                 }
                 Ok(Some(url))
             }

@@ -5,7 +5,6 @@
 //! person chooses an account (`account.rs`).
 
 mod account;
-mod answer;
 mod callback_error;
 pub mod claims;
 mod endpoints;
@@ -25,7 +24,8 @@ pub mod provider_key;
 pub mod recheck;
 mod sign_out;
 mod signed;
-pub mod trial;
+pub mod test_login;
+mod token_response;
 mod userinfo;
 mod values;
 
@@ -42,7 +42,7 @@ use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 pub use callback_error::CallbackParams;
 use places::Places;
-pub use places::{AtOnce, NoPlace, Place};
+pub use places::{NoPlace, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
@@ -112,7 +112,7 @@ impl Upstream {
         recheck: RecheckPolicy,
         clock: Clock,
         storage: Storage,
-        at_once: AtOnce,
+        at_once: PersonQueries,
     ) -> Self {
         let http = HttpClient::new(config.timeout, &config.proxies);
         let http = http.allowing_http(config.allow_http);
@@ -138,7 +138,7 @@ impl Upstream {
         &self,
         config: UpstreamConfig,
         recheck: RecheckPolicy,
-        at_once: AtOnce,
+        at_once: PersonQueries,
     ) -> Self {
         let inner = &self.0;
         let (new, old) = (&config, &inner.config);
@@ -259,7 +259,7 @@ impl Upstream {
             // It works, and hides that nobody can be asked about again: an administrator should know.
             tracing::warn!(
                 good_for = ?inner.config.max_without_refresh,
-                mend = preset.console.refresh,
+                hint = preset.console.refresh,
                 "the identity provider issued no refresh token: a disabled person stays in for so long"
             );
         }

@@ -14,7 +14,7 @@ use super::values::{Claims, MAX_SID, MAX_SUBJECT, check_identifier};
 use super::{Inner, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::config::SubjectForm;
-use crate::storage::{Notice, Whom};
+use crate::storage::{LogoutNotice, LogoutSubject};
 
 /// A message is at most this old.
 const FRESH: Duration = Duration::from_mins(5);
@@ -70,7 +70,7 @@ impl From<String> for NoticeRefused {
 impl Upstream {
     /// Reads a logout token (§2.6): whose session ends. Others may be named as audiences beside us: it ends
     /// sessions, and lets nobody in.
-    pub async fn read_logout_token(&self, token: &str) -> Result<Notice, NoticeRefused> {
+    pub async fn read_logout_token(&self, token: &str) -> Result<LogoutNotice, NoticeRefused> {
         let inner = &self.0;
         let (claims, _) = inner.verify(token, &inner.config.client_id).await?;
         let events = claims.get("events").and_then(|events| events.get(LOGOUT_EVENT));
@@ -93,8 +93,8 @@ impl Upstream {
             (None, None) => {
                 return Err("it names nobody: sub and sid are missing".to_owned().into());
             }
-            (subject, Some(sid)) => Whom::Session { sid, subject },
-            (Some(subject), None) => Whom::Subject(subject),
+            (subject, Some(sid)) => LogoutSubject::Session { sid, subject },
+            (Some(subject), None) => LogoutSubject::Subject(subject),
         };
         Ok(inner.notice(&jti, issued, whom))
     }
@@ -106,7 +106,7 @@ impl Upstream {
         token: &str,
         body: &[u8],
         endpoint: &str,
-    ) -> Result<Notice, NoticeRefused> {
+    ) -> Result<LogoutNotice, NoticeRefused> {
         let inner = &self.0;
         let (claims, typ) = inner.verify(token, endpoint).await?;
         require(typ.as_deref() == Some(REVOCATION_TYPE), "the token is of another type")?;
@@ -121,11 +121,11 @@ impl Upstream {
                 require(inner.is_our_issuer(&iss), "sub_id is of another issuer")?;
                 require(!sub.is_empty(), "sub_id names nobody")?;
                 check_identifier("sub of sub_id", &sub, MAX_SUBJECT)?;
-                Whom::Subject(sub)
+                LogoutSubject::Subject(sub)
             }
             SubjectId::Email { email } => {
                 check_identifier("email of sub_id", &email, MAX_EMAIL)?;
-                Whom::Email(email)
+                LogoutSubject::Email(email)
             }
         };
         Ok(inner.notice(&claims.required_text("jti")?, issued, whom))
@@ -139,9 +139,9 @@ fn require(holds: bool, otherwise: &str) -> Result<(), NoticeRefused> {
 impl Inner {
     /// Forgotten when it would be too old anyway, counted from when it was made: the same message has the
     /// same end whenever it comes.
-    fn notice(&self, jti: &str, issued: Timestamp, whom: Whom) -> Notice {
+    fn notice(&self, jti: &str, issued: Timestamp, whom: LogoutSubject) -> LogoutNotice {
         let issuer = self.config.issuer.clone();
-        Notice::new(issuer, jti, whom, issued.plus(FRESH + SKEW + SKEW))
+        LogoutNotice::new(issuer, jti, whom, issued.plus(FRESH + SKEW + SKEW))
     }
 
     /// When it was issued: a moment ago.

@@ -8,15 +8,15 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{Answer, TokenFailure};
 use super::claims::{self, Userinfo};
 use super::id_token::{self, Expected};
 use super::metadata::Metadata;
 use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
+use super::token_response::{TokenFailure, TokenResponse};
 use super::userinfo::Asked;
 use super::values::{MAX_SID, MAX_SUBJECT, check_identifier};
-use super::{Inner, LoginFailed, answer};
+use super::{Inner, LoginFailed, token_response};
 use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
 use crate::policy::FactSet;
 use crate::storage::Person;
@@ -135,7 +135,7 @@ impl Inner {
         &self,
         provider: &Provider,
         form: &[(&str, &str)],
-    ) -> Result<Answer, TokenFailure> {
+    ) -> Result<TokenResponse, TokenFailure> {
         let metadata = &provider.metadata;
         let request = self
             .form_as_client(
@@ -147,7 +147,7 @@ impl Inner {
             .map_err(|error| TokenFailure::Ours(error.to_string()))?;
         let response = self.http.send(request).await;
         let response = response.map_err(|error| TokenFailure::Transient(error.to_string()))?;
-        let answer = answer::read(&response, self.config.preset)?;
+        let answer = token_response::read(&response, self.config.preset)?;
         if !answer.tolerated.is_empty() {
             tracing::debug!(odd = ?answer.tolerated, "details of a token answer are tolerated");
         }
@@ -160,7 +160,7 @@ impl Inner {
         provider: &Provider,
         code: &str,
         pkce_verifier: &str,
-    ) -> Result<Answer, LoginFailed> {
+    ) -> Result<TokenResponse, LoginFailed> {
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code),
@@ -175,7 +175,7 @@ impl Inner {
         &self,
         provider: &Provider,
         refresh_token: &str,
-    ) -> Result<Answer, TokenFailure> {
+    ) -> Result<TokenResponse, TokenFailure> {
         let mut scopes = self.scopes(&provider.metadata);
         scopes.push("openid".to_owned());
         let scopes = scopes.join(" ");
@@ -191,7 +191,7 @@ impl Inner {
     pub(super) async fn verify_id_token(
         &self,
         provider: &Arc<Provider>,
-        answer: &Answer,
+        answer: &TokenResponse,
         nonce: Option<&str>,
     ) -> Result<Identity, LoginFailed> {
         let unreadable = |reason: String| {

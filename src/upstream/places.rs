@@ -17,7 +17,7 @@ pub(super) const RECHECK_WAIT: Duration = Duration::from_secs(2);
 
 /// How much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtOnce {
+pub struct PersonQueries {
     /// Sign-ins that are being finished.
     pub sign_ins: usize,
     /// People who are asked about again.
@@ -26,14 +26,14 @@ pub struct AtOnce {
 
 /// The places.
 pub(super) struct Places {
-    number: AtOnce,
+    number: PersonQueries,
     sign_ins: Arc<Semaphore>,
     rechecks: Arc<Semaphore>,
 }
 
 /// A place, given back when dropped.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct QueryPermit(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// All places are taken, and none was given back in time. Nothing was sent to the provider.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -41,25 +41,25 @@ pub struct Place(#[expect(dead_code, reason = "held, not read")] OwnedSemaphoreP
 pub struct NoPlace;
 
 impl Places {
-    pub(super) fn new(number: AtOnce) -> Self {
+    pub(super) fn new(number: PersonQueries) -> Self {
         let places = |number| Arc::new(Semaphore::new(number));
         Self { number, sign_ins: places(number.sign_ins), rechecks: places(number.rechecks) }
     }
 
     /// The same places, where the number is the same.
-    pub(super) fn with(self: &Arc<Self>, number: AtOnce) -> Arc<Self> {
+    pub(super) fn with(self: &Arc<Self>, number: PersonQueries) -> Arc<Self> {
         if self.number == number { Arc::clone(self) } else { Arc::new(Self::new(number)) }
     }
 }
 
-async fn wait_for(places: &Arc<Semaphore>, at_most: Duration) -> Option<Place> {
+async fn wait_for(places: &Arc<Semaphore>, at_most: Duration) -> Option<QueryPermit> {
     let place = tokio::time::timeout(at_most, Arc::clone(places).acquire_owned()).await;
-    Some(Place(place.ok()?.ok()?))
+    Some(QueryPermit(place.ok()?.ok()?))
 }
 
 impl Upstream {
     /// A place to finish a sign-in with, to be had before anything is used up.
-    pub async fn place_for_sign_in(&self) -> Result<Place, NoPlace> {
+    pub async fn place_for_sign_in(&self) -> Result<QueryPermit, NoPlace> {
         let inner = &self.0;
         let place = wait_for(&inner.places.sign_ins, inner.config.timeout).await;
         place.ok_or_else(|| {
@@ -71,7 +71,7 @@ impl Upstream {
 
 impl Inner {
     /// A place to ask about somebody again.
-    pub(super) async fn place_for_recheck(&self) -> Option<Place> {
+    pub(super) async fn place_for_recheck(&self) -> Option<QueryPermit> {
         let place = wait_for(&self.places.rechecks, RECHECK_WAIT).await;
         if place.is_none() {
             self.storage.metrics().limited("upstream_requests");
@@ -87,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_given_back_and_sign_ins_take_none_of_re_checks() {
-        let places = Arc::new(Places::new(AtOnce { sign_ins: 1, rechecks: 1 }));
+        let places = Arc::new(Places::new(PersonQueries { sign_ins: 1, rechecks: 1 }));
         let soon = Duration::from_millis(10);
         let taken = wait_for(&places.sign_ins, soon).await;
         assert!(taken.is_some());
@@ -95,7 +95,7 @@ mod tests {
         assert!(wait_for(&places.rechecks, soon).await.is_some());
         drop(taken);
         assert!(wait_for(&places.sign_ins, soon).await.is_some());
-        assert!(Arc::ptr_eq(&places, &places.with(AtOnce { sign_ins: 1, rechecks: 1 })));
-        assert!(!Arc::ptr_eq(&places, &places.with(AtOnce { sign_ins: 2, rechecks: 1 })));
+        assert!(Arc::ptr_eq(&places, &places.with(PersonQueries { sign_ins: 1, rechecks: 1 })));
+        assert!(!Arc::ptr_eq(&places, &places.with(PersonQueries { sign_ins: 2, rechecks: 1 })));
     }
 }

@@ -189,7 +189,7 @@ impl Inner {
             let (stated, configured) = (shown(stated), &self.config.issuer);
             return Err(odd(format!("issuer is {stated:?}, and {configured:?} is configured")));
         }
-        self.read_members(&document, response.headers()).map_err(|member| odd(member.with_remedy()))
+        self.read_members(&document, response.headers()).map_err(|member| odd(member.with_hint()))
     }
 
     /// Reads the members of a discovery document.

@@ -16,16 +16,16 @@ use super::params::Params;
 use crate::app::App;
 use crate::oauth::client::assertion::{ASSERTION_TYPE, Assertion, Audience};
 use crate::oauth::client::{AuthMethod, Client, Currency};
-use crate::storage::ProofUse;
+use crate::storage::AssertionUse;
 use crate::telemetry::audit::Actor;
-use crate::telemetry::rarely::{Rarely, RarelyEach};
+use crate::telemetry::log_throttle::{KeyedLogThrottle, LogThrottle};
 
-static REFUSED: RarelyEach = RarelyEach::new();
-static OLD_AUDIENCE: Rarely = Rarely::new();
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
+static OLD_AUDIENCE: LogThrottle = LogThrottle::new();
 
 /// Anybody can be refused any number of times.
 fn tell_refused(client_id: Option<&str>, reason: &str) {
-    if let Some(left_out) = REFUSED.due(reason) {
+    if let Some(left_out) = REFUSED.admit(reason) {
         tracing::info!(client_id, reason, left_out, "client refused");
     }
 }
@@ -53,13 +53,15 @@ pub async fn authenticate_client(
         return signed_by(app, client, &presented, from).await;
     }
     let proven = match (&client.secret_hash, &presented.proof) {
-        (None, Shown::Nothing) => true,
-        (Some(_), Shown::Secret(secret)) => {
+        (None, PresentedCredentials::Nothing) => true,
+        (Some(_), PresentedCredentials::Secret(secret)) => {
             client.secret_is(secret) || (presented.basic && client.secret_is(&decoded(secret)))
         }
         // A secret where none was issued, none where one was, or a signature of a client without keys:
         // not the client it claims to be.
-        (None, Shown::Secret(_)) | (Some(_), Shown::Nothing) | (_, Shown::Assertion(_)) => false,
+        (None, PresentedCredentials::Secret(_))
+        | (Some(_), PresentedCredentials::Nothing)
+        | (_, PresentedCredentials::Assertion(_)) => false,
     };
     if !proven {
         tell_refused(Some(&client.id), "wrong or missing secret");
@@ -84,7 +86,7 @@ async fn signed_by(
         tell_refused(Some(&client.id), &reason);
         ApiError::Client { basic: presented.basic, reason: Some(reason) }
     };
-    let Shown::Assertion(assertion) = &presented.proof else {
+    let PresentedCredentials::Assertion(assertion) = &presented.proof else {
         return Err(refused(&"it must prove itself with a signature"));
     };
     match client.currency(app.now()) {
@@ -106,7 +108,7 @@ async fn signed_by(
         if reason.is_after_the_signature() { proven_and_refused(&reason) } else { refused(&reason) }
     })?;
     if proof.old_audience
-        && let Some(left_out) = OLD_AUDIENCE.due()
+        && let Some(left_out) = OLD_AUDIENCE.admit()
     {
         tracing::warn!(
             client_id = client.id,
@@ -114,7 +116,9 @@ async fn signed_by(
             "an assertion was made for the token endpoint and not for the issuer"
         );
     }
-    if app.storage().use_proof(&proof, &client.id, app.now()).await? == ProofUse::Replayed {
+    if app.storage().consume_assertion(&proof, &client.id, app.now()).await?
+        == AssertionUse::Replayed
+    {
         app.record(app.event("client_assertion_replayed", Actor::Client).client(&client.id)).await;
         return Err(proven_and_refused(&"the assertion was used before"));
     }
@@ -122,7 +126,7 @@ async fn signed_by(
 }
 
 /// What a client shows to prove itself.
-enum Shown {
+enum PresentedCredentials {
     Nothing,
     Secret(String),
     Assertion(String),
@@ -130,7 +134,7 @@ enum Shown {
 
 struct Presented {
     client_id: String,
-    proof: Shown,
+    proof: PresentedCredentials,
     basic: bool,
 }
 
@@ -151,8 +155,9 @@ impl Presented {
             let client_id = in_body
                 .ok_or_else(|| RequestRefused("client_id is missing".to_owned()))?
                 .to_owned();
-            let proof =
-                secret_in_body.map_or(Shown::Nothing, |secret| Shown::Secret(secret.to_owned()));
+            let proof = secret_in_body.map_or(PresentedCredentials::Nothing, |secret| {
+                PresentedCredentials::Secret(secret.to_owned())
+            });
             return Ok(Self { client_id, proof, basic: false });
         };
         if authorization.next().is_some() || secret_in_body.is_some() {
@@ -170,7 +175,11 @@ impl Presented {
             .into());
         }
         // `id:` without a secret identifies a public client.
-        let proof = if secret.is_empty() { Shown::Nothing } else { Shown::Secret(secret) };
+        let proof = if secret.is_empty() {
+            PresentedCredentials::Nothing
+        } else {
+            PresentedCredentials::Secret(secret)
+        };
         Ok(Self { client_id, proof, basic: true })
     }
 
@@ -193,7 +202,7 @@ impl Presented {
         if in_body.is_some_and(|in_body| in_body != client_id) {
             return Err(refused(&"client_id is not the client of the assertion"));
         }
-        let proof = Shown::Assertion(assertion.to_owned());
+        let proof = PresentedCredentials::Assertion(assertion.to_owned());
         Ok(Self { client_id: client_id.to_owned(), proof, basic: false })
     }
 }

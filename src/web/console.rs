@@ -26,7 +26,7 @@ use crate::config::PublicUrl;
 use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
 use crate::policy::{Fact, FactSet};
-use crate::storage::{Counted, NewSignIn, Person, Realm, SessionUpdate, SignedIn, StorageError};
+use crate::storage::{Counted, NewSignIn, Person, Realm, SessionUpdate, StorageError, WebSession};
 use crate::telemetry::audit::Actor;
 use crate::upstream::pages::PagesLogin;
 use crate::upstream::recheck::Recheck;
@@ -91,9 +91,9 @@ pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
 
 /// Somebody who is signed in.
 #[derive(Clone, Debug)]
-pub struct Visitor {
+pub struct SignedInPerson {
     /// The session.
-    pub session: SignedIn,
+    pub session: WebSession,
     /// Who it is, as the identity provider last said.
     pub person: Person,
     /// What a form of theirs must carry.
@@ -106,7 +106,7 @@ pub struct Visitor {
 
 /// Why somebody cannot see a page.
 #[derive(Debug)]
-pub enum NotIn {
+pub enum AccessError {
     /// Not signed in, or no longer.
     SignedOut,
     /// Signed in, and none of those the pages are for.
@@ -117,7 +117,7 @@ pub enum NotIn {
     Storage(StorageError),
 }
 
-impl From<StorageError> for NotIn {
+impl From<StorageError> for AccessError {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
     }
@@ -125,35 +125,43 @@ impl From<StorageError> for NotIn {
 
 /// Who sends this request. Asks the identity provider again when its last answer is old, so that
 /// somebody who lost the role is out.
-pub async fn visitor(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Result<Visitor, NotIn> {
-    let token = site.cookies().console(headers, site.realm).ok_or(NotIn::SignedOut)?;
+pub async fn visitor(
+    app: &App,
+    site: &Site<'_>,
+    headers: &HeaderMap,
+) -> Result<SignedInPerson, AccessError> {
+    let token = site.cookies().console(headers, site.realm).ok_or(AccessError::SignedOut)?;
     let now = app.now();
     let found = app.storage().signed_in(&token, site.realm, IDLE, now).await?;
-    let session = found.ok_or(NotIn::SignedOut)?;
+    let session = found.ok_or(AccessError::SignedOut)?;
     let person = match app.upstream().recheck(&session.session_id).await? {
         // During an outage administrators are needed most.
         Recheck::Fresh(person) | Recheck::Stale(person) => person,
-        Recheck::Ended => return Err(NotIn::SignedOut),
-        Recheck::Unknown => return Err(NotIn::Unavailable("the identity provider is silent")),
+        Recheck::Ended => return Err(AccessError::SignedOut),
+        Recheck::Unknown => {
+            return Err(AccessError::Unavailable("the identity provider is silent"));
+        }
     };
     if site.realm == Realm::Admin {
         let outdated = app.upstream().outdated_facts(&session.session_id).await?;
         let sure = without(&person, outdated);
         let rights_of = |person| rights(app, site.realm, &session.subject, person);
         if rights_of(&sure) != rights_of(&person) {
-            return Err(NotIn::Unavailable("the identity provider does not tell roles or groups"));
+            return Err(AccessError::Unavailable(
+                "the identity provider does not tell roles or groups",
+            ));
         }
     }
     let Some(may_change) = rights(app, site.realm, &session.subject, &person) else {
         let event = app.event("console_refused", Actor::Person).subject(&session.subject);
         let event = event.with("pages", site.realm.as_str()).with("reason", "lost the role");
         app.storage().sign_out(&session, now, event).await?;
-        return Err(NotIn::NotAllowed);
+        return Err(AccessError::NotAllowed);
     };
     if now.since(session.seen_at) >= Duration::from_mins(1) {
         app.storage().seen(&session, now).await?;
     }
-    Ok(Visitor {
+    Ok(SignedInPerson {
         csrf: csrf_of(&token),
         // A proof from the future is of before the clock went back: nobody knows how old it is.
         fresh: session.signed_in_at <= now && now.since(session.signed_in_at) < FRESH,
@@ -233,7 +241,11 @@ pub async fn read_form(
 }
 
 /// Checks that the form was made for this very session.
-pub fn check_csrf(headers: &HeaderMap, visitor: &Visitor, form: &Params) -> Result<(), PageError> {
+pub fn check_csrf(
+    headers: &HeaderMap,
+    visitor: &SignedInPerson,
+    form: &Params,
+) -> Result<(), PageError> {
     let sent = form.get("csrf").ok().flatten().unwrap_or_default();
     let same =
         aws_lc_rs::constant_time::verify_slices_are_equal(visitor.csrf.as_bytes(), sent.as_bytes());
@@ -242,7 +254,7 @@ pub fn check_csrf(headers: &HeaderMap, visitor: &Visitor, form: &Params) -> Resu
 
 /// What the form of a page in between carries: this visitor was shown this act with this count. With
 /// another count, act or session it is another text.
-pub fn confirmation(app: &App, visitor: &Visitor, act: &str, counted: &Counted) -> String {
+pub fn confirmation(app: &App, visitor: &SignedInPerson, act: &str, counted: &Counted) -> String {
     let mark = counted.mark();
     let parts = [visitor.csrf.as_bytes(), act.as_bytes(), mark.as_bytes()];
     app.sealer().mac(Purpose::Confirmation, &parts)
@@ -251,7 +263,7 @@ pub fn confirmation(app: &App, visitor: &Visitor, act: &str, counted: &Counted) 
 /// Whether the form was sent by a page that showed just that.
 pub fn is_confirmed(
     app: &App,
-    visitor: &Visitor,
+    visitor: &SignedInPerson,
     act: &str,
     counted: &Counted,
     sent: &str,
@@ -398,7 +410,7 @@ pub async fn finish_sign_in(
         Err(failed) => return Err(failed_page(headers, &failed)),
     };
     let session = SessionUpdate { sign_outs_before: underway.sign_outs, ..session };
-    let came = Came { session: &session, proved_at, go_on: &underway.go_on };
+    let came = CompletedLogin { session: &session, proved_at, go_on: &underway.go_on };
     let mut response = let_in(app, site, headers, &came).await?;
     let clear = site.cookies().clear_underway(site.realm);
     response.headers_mut().append(header::SET_COOKIE, clear);
@@ -440,7 +452,7 @@ fn underway(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Option<Underway>
 }
 
 /// Somebody who has come back from the identity provider.
-struct Came<'a> {
+struct CompletedLogin<'a> {
     session: &'a SessionUpdate,
     proved_at: Timestamp,
     go_on: &'a str,
@@ -450,9 +462,9 @@ async fn let_in(
     app: &App,
     site: &Site<'_>,
     headers: &HeaderMap,
-    came: &Came<'_>,
+    came: &CompletedLogin<'_>,
 ) -> Result<Response, PageError> {
-    let &Came { session, proved_at, go_on } = came;
+    let &CompletedLogin { session, proved_at, go_on } = came;
     let storage = |error: StorageError| PageError::storage(headers, &error);
     let subject = app.subject(&session.subject);
     let about = |event| {
@@ -514,7 +526,7 @@ pub async fn sign_out(
     app: &App,
     site: &Site<'_>,
     headers: &HeaderMap,
-    visitor: &Visitor,
+    visitor: &SignedInPerson,
 ) -> Result<Response, PageError> {
     let event = app.event("console_signed_out", Actor::Person).subject(&visitor.session.subject);
     let event = event.with("pages", site.realm.as_str());

@@ -11,16 +11,16 @@ use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::grant::TokenRefused;
 use crate::signing::SigningError;
 use crate::storage::StorageError;
-use crate::telemetry::rarely::{Rarely, RarelyEach};
+use crate::telemetry::log_throttle::{KeyedLogThrottle, LogThrottle};
 
 /// How long a client should wait when we cannot serve, in seconds.
 const RETRY_AFTER: u64 = 2;
 
-static NO_CLIENT: Rarely = Rarely::new();
-static NOT_READ: Rarely = Rarely::new();
-static CANNOT_SERVE: RarelyEach = RarelyEach::new();
-static REFUSED: RarelyEach = RarelyEach::new();
-static INTERNAL: RarelyEach = RarelyEach::new();
+static NO_CLIENT: LogThrottle = LogThrottle::new();
+static NOT_READ: LogThrottle = LogThrottle::new();
+static CANNOT_SERVE: KeyedLogThrottle = KeyedLogThrottle::new();
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
+static INTERNAL: KeyedLogThrottle = KeyedLogThrottle::new();
 
 /// What a client reads with `invalid_grant`, whatever the cause.
 const INVALID_GRANT: &str = "the authorization code or refresh token is invalid, expired, revoked or was issued to another client; sign in again";
@@ -71,19 +71,19 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Unavailable(_) => {
-                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                if let Some(left_out) = CANNOT_SERVE.admit(&error.to_string()) {
                     tracing::error!(cause = %error, left_out, "the database cannot serve");
                 }
                 Self::Unavailable
             }
             StorageError::Busy | StorageError::NoConnection(_) => {
-                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                if let Some(left_out) = CANNOT_SERVE.admit(&error.to_string()) {
                     tracing::warn!(cause = %error, left_out, "the database is busy: requests are answered 503");
                 }
                 Self::Unavailable
             }
             StorageError::Gone | StorageError::ClockBehind | StorageError::Full(_) => {
-                if let Some(left_out) = CANNOT_SERVE.due(&error.to_string()) {
+                if let Some(left_out) = CANNOT_SERVE.admit(&error.to_string()) {
                     tracing::warn!(cause = %error, left_out, "the database cannot serve");
                 }
                 Self::Unavailable
@@ -98,13 +98,13 @@ impl From<FindError> for ApiError {
         match error {
             FindError::Storage(error) => error.into(),
             FindError::Document(reason) | FindError::Off(reason) => {
-                if let Some(left_out) = NO_CLIENT.due() {
+                if let Some(left_out) = NO_CLIENT.admit() {
                     tracing::info!(reason, left_out, "client refused");
                 }
                 Self::Client { basic: false, reason: None }
             }
             FindError::Later(reason) | FindError::NoNetwork(reason) => {
-                if let Some(left_out) = NOT_READ.due() {
+                if let Some(left_out) = NOT_READ.admit() {
                     tracing::warn!(reason, left_out, "what a client publishes cannot be read");
                 }
                 Self::Unavailable
@@ -200,7 +200,7 @@ impl IntoResponse for ApiError {
             Self::Refused(refusal) => {
                 let code = refusal.code();
                 let reason = refusal.to_string();
-                if let Some(left_out) = REFUSED.due(&reason) {
+                if let Some(left_out) = REFUSED.admit(&reason) {
                     tracing::info!(code = code.as_str(), reason, left_out, "refused");
                 }
                 let answer = match code {
@@ -260,7 +260,7 @@ impl IntoResponse for ApiError {
                 RETRY_AFTER,
             ),
             Self::Internal(cause) => {
-                if let Some(left_out) = INTERNAL.due(&cause.to_string()) {
+                if let Some(left_out) = INTERNAL.admit(&cause.to_string()) {
                     tracing::error!(%cause, left_out, "internal error");
                 }
                 error(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ServerError, None)

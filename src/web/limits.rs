@@ -11,15 +11,16 @@ use super::error::ApiError;
 use super::pages::Message;
 use super::people;
 use crate::app::App;
-use crate::rates::{Asked, TooOften};
-use crate::telemetry::rarely::Rarely;
+use crate::rate_limits::{LimitedAction, RateLimited};
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// By what was asked.
-static TOO_OFTEN: [Rarely; Asked::KINDS] = [const { Rarely::new() }; Asked::KINDS];
+static TOO_OFTEN: [LogThrottle; LimitedAction::KINDS] =
+    [const { LogThrottle::new() }; LimitedAction::KINDS];
 
 impl ApiError {
     /// The answer to an address that asks too often.
-    pub fn too_often(asked: Asked, often: TooOften) -> Self {
+    pub fn too_often(asked: LimitedAction, often: RateLimited) -> Self {
         let limit = format!("`limits.{}`", asked.limit());
         Self::Quota { retry_after: often.retry_after, limit }
     }
@@ -27,7 +28,7 @@ impl ApiError {
 
 /// Lets a request pass, or says when to come back. Failures at the token endpoint, and of sign-ins to the
 /// admin pages, count by themselves: beyond their number an address learns nothing more from them.
-pub async fn hold<F: Future<Output = Response>>(
+pub async fn enforce<F: Future<Output = Response>>(
     app: &App,
     request: Request,
     next: impl FnOnce(Request) -> F,
@@ -36,54 +37,62 @@ pub async fn hold<F: Future<Output = Response>>(
         return next(request).await;
     };
     let (asked, failure) = match request.uri().path() {
-        "/authorize" | "/auth/callback" => (Some(Asked::Authorize), None),
-        "/consent" => (Some(Asked::Consent), None),
-        "/account/sign-in" | "/account/signed-in" => (Some(Asked::SignIn), None),
-        "/waiting" | "/account" => (Some(Asked::Pages), None),
-        path if path.starts_with("/account/") => (Some(Asked::Pages), None),
-        "/token" | "/revoke" => (Some(Asked::Token), Some(Asked::TokenFailure)),
+        "/authorize" | "/auth/callback" => (Some(LimitedAction::Authorize), None),
+        "/consent" => (Some(LimitedAction::Consent), None),
+        "/account/sign-in" | "/account/signed-in" => (Some(LimitedAction::SignIn), None),
+        "/waiting" | "/account" => (Some(LimitedAction::Pages), None),
+        path if path.starts_with("/account/") => (Some(LimitedAction::Pages), None),
+        "/token" | "/revoke" => (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure)),
         // An MCP server may ask at every request, all from one address.
-        "/introspect" => (None, Some(Asked::TokenFailure)),
+        "/introspect" => (None, Some(LimitedAction::TokenFailure)),
         // On the admin listener; elsewhere there is nothing to begin or to fail at.
-        "/sign-in" => (Some(Asked::SignIn), None),
-        "/signed-in" => (Some(Asked::SignIn), Some(Asked::AdminSignInFailure)),
-        path if path.contains("/.well-known/") => (Some(Asked::Discovery), None),
+        "/sign-in" => (Some(LimitedAction::SignIn), None),
+        "/signed-in" => (Some(LimitedAction::SignIn), Some(LimitedAction::AdminSignInFailure)),
+        path if path.contains("/.well-known/") => (Some(LimitedAction::Discovery), None),
         _ => return next(request).await,
     };
     if let Some(asked) = asked
-        && let Err(often) = app.rates().asked(asked, Some(address))
+        && let Err(often) = app.rates().check(asked, Some(address))
     {
         return refuse(asked, request.headers(), address, often);
     }
     let headers = match failure {
-        Some(Asked::AdminSignInFailure) => request.headers().clone(), // a page is in somebody's language
+        Some(LimitedAction::AdminSignInFailure) => request.headers().clone(), // a page is in somebody's language
         _ => HeaderMap::new(),
     };
     let response = next(request).await;
     let failed = match failure {
-        Some(Asked::AdminSignInFailure) => response.status() == StatusCode::FORBIDDEN,
+        Some(LimitedAction::AdminSignInFailure) => response.status() == StatusCode::FORBIDDEN,
         _ => matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED),
     };
     if let Some(failure) = failure.filter(|_| failed)
-        && let Err(often) = app.rates().asked(failure, Some(address))
+        && let Err(often) = app.rates().check(failure, Some(address))
     {
         return refuse(failure, &headers, address, often);
     }
     response
 }
 
-fn refuse(asked: Asked, headers: &HeaderMap, address: IpAddr, often: TooOften) -> Response {
-    if let Some(left_out) = TOO_OFTEN[asked as usize].due() {
+fn refuse(
+    asked: LimitedAction,
+    headers: &HeaderMap,
+    address: IpAddr,
+    often: RateLimited,
+) -> Response {
+    if let Some(left_out) = TOO_OFTEN[asked as usize].admit() {
         let limit = asked.limit();
         tracing::warn!(?asked, limit, %address, left_out, "an address asks too often");
     }
     let for_people = match asked {
-        Asked::Authorize
-        | Asked::Consent
-        | Asked::SignIn
-        | Asked::Pages
-        | Asked::AdminSignInFailure => true,
-        Asked::Token | Asked::TokenFailure | Asked::Registration | Asked::Discovery => false,
+        LimitedAction::Authorize
+        | LimitedAction::Consent
+        | LimitedAction::SignIn
+        | LimitedAction::Pages
+        | LimitedAction::AdminSignInFailure => true,
+        LimitedAction::Token
+        | LimitedAction::TokenFailure
+        | LimitedAction::Registration
+        | LimitedAction::Discovery => false,
     };
     if !for_people {
         return ApiError::too_often(asked, often).into_response();

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
-use super::console::{Site, Visitor};
+use super::console::{SignedInPerson, Site};
 use super::pages::{Style, respond};
 use super::people;
 use super::words::{Language, words};
@@ -62,7 +62,7 @@ pub struct Frame {
 
 impl Frame {
     /// The frame for a visitor.
-    pub fn new(headers: &HeaderMap, visitor: &Visitor, site: &Site<'_>) -> Self {
+    pub fn new(headers: &HeaderMap, visitor: &SignedInPerson, site: &Site<'_>) -> Self {
         let language = people::language(headers);
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());

@@ -8,9 +8,9 @@ use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::signing::{AccessToken, TokenInvalid};
 use crate::storage::{GrantState, LiveGrant, StorageError};
-use crate::telemetry::rarely::RarelyEach;
+use crate::telemetry::log_throttle::KeyedLogThrottle;
 
-static REFUSED: RarelyEach = RarelyEach::new();
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 
 /// An access token that is signed by us, for this resource, unexpired, and of a live grant.
 pub struct LiveToken {
@@ -32,13 +32,13 @@ pub async fn verify(
     let now = app.now();
     let mut verified = app.keys().verify(token, &resource.id, now);
     if verified == Err(TokenInvalid::UnknownKey) {
-        app.keys().look_again().await;
+        app.keys().refresh_keys().await;
         verified = app.keys().verify(token, &resource.id, now);
     }
     let claims = match verified {
         Ok(claims) => claims,
         Err(reason) => {
-            if let Some(left_out) = REFUSED.due(&reason.to_string()) {
+            if let Some(left_out) = REFUSED.admit(&reason.to_string()) {
                 // A clock that is wrong takes what lives for expired.
                 let clock_ahead = app.compared().clock_off();
                 tracing::info!(%reason, resource = resource.id, clock_ahead, left_out, "access token refused");
@@ -48,7 +48,7 @@ pub async fn verify(
     };
     let GrantState::Live(grant) = app.storage().recent_grant(&claims.grant_id, now).await? else {
         let reason = "the grant has ended";
-        if let Some(left_out) = REFUSED.due(reason) {
+        if let Some(left_out) = REFUSED.admit(reason) {
             tracing::info!(grant_id = claims.grant_id, reason, left_out, "access token refused");
         }
         return Ok(None);

@@ -11,14 +11,14 @@ use crate::app::App;
 use crate::clients::FindError;
 use crate::oauth::client::{Client, Currency, Origin};
 use crate::oauth::error::{ErrorCode, Refusal};
-use crate::oauth::redirect_uri::{Destination, ReturnAddress, ReturnRefused, destination};
-use crate::storage::{ShutOut, StorageError};
+use crate::oauth::redirect_uri::{Destination, RegisteredRedirectUri, ReturnRefused, destination};
+use crate::storage::{Denied, StorageError};
+use crate::telemetry::log_throttle::KeyedLogThrottle;
 use crate::telemetry::new_reference;
-use crate::telemetry::rarely::RarelyEach;
-use crate::upstream::{Place, UpstreamError};
+use crate::upstream::{QueryPermit, UpstreamError};
 
-static SHOWN: RarelyEach = RarelyEach::new();
-static REFUSED: RarelyEach = RarelyEach::new();
+static SHOWN: KeyedLogThrottle = KeyedLogThrottle::new();
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 
 /// The language a person reads.
 pub fn language(headers: &HeaderMap) -> Language {
@@ -27,7 +27,7 @@ pub fn language(headers: &HeaderMap) -> Language {
     )
 }
 
-/// A page that needs no reference: what happened is the person's to mend.
+/// A page that needs no reference: what happened is for the person to fix.
 pub fn message(headers: &HeaderMap, status: StatusCode, message: Message<'_>) -> Response {
     let page = MessagePage {
         language: language(headers),
@@ -52,7 +52,7 @@ pub struct PageError {
 
 /// Travels with an answer that shows a reference, for the audit trail.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct ShownReference {
     /// The number on the page.
     pub reference: String,
     /// What the log says.
@@ -70,7 +70,7 @@ impl PageError {
         let reference = new_reference();
         let reason = reason.to_string();
         // The audit event of the page has the reference as well.
-        if let Some(left_out) = SHOWN.due(&reason) {
+        if let Some(left_out) = SHOWN.admit(&reason) {
             let status_code = status.as_u16();
             if status.is_server_error() {
                 tracing::error!(reference, status = status_code, reason, left_out, "page shown");
@@ -102,9 +102,9 @@ impl PageError {
             ),
             StorageError::ShutOut(who) => {
                 let message = match who {
-                    ShutOut::Client => Message::ClientShutOut,
-                    ShutOut::Person => Message::PersonBlocked,
-                    ShutOut::SignedOut => Message::SignedOutMeanwhile,
+                    Denied::Client => Message::ClientShutOut,
+                    Denied::Person => Message::PersonBlocked,
+                    Denied::SignedOut => Message::SignedOutMeanwhile,
                 };
                 Self::new(headers, StatusCode::FORBIDDEN, message, error)
             }
@@ -156,11 +156,11 @@ pub fn address(
     headers: &HeaderMap,
     client: &Client,
     presented: Option<&str>,
-) -> Result<ReturnAddress, PageError> {
+) -> Result<RegisteredRedirectUri, PageError> {
     let registered = &client.metadata.redirect_uris;
     let address = match client.held_to(app.redirect_policy()) {
-        Some(policy) => ReturnAddress::resolve_under(policy, registered, presented),
-        None => ReturnAddress::resolve(registered, presented),
+        Some(policy) => RegisteredRedirectUri::resolve_under(policy, registered, presented),
+        None => RegisteredRedirectUri::resolve(registered, presented),
     };
     address.map_err(|reason| {
         let message = match reason {
@@ -183,7 +183,9 @@ impl IntoResponse for PageError {
             return_to: None,
         };
         let mut response = page.render();
-        response.extensions_mut().insert(Shown { reference: self.reference, reason: self.reason });
+        response
+            .extensions_mut()
+            .insert(ShownReference { reference: self.reference, reason: self.reason });
         let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
         if again.contains(&self.status) {
             let seconds = self.message.seconds_to_wait().unwrap_or(10);
@@ -195,7 +197,7 @@ impl IntoResponse for PageError {
 
 /// A place to finish a sign-in with; a page that says to come back when there is none. To be had before anything is
 /// used up.
-pub async fn place_for_sign_in(app: &App, headers: &HeaderMap) -> Result<Place, PageError> {
+pub async fn place_for_sign_in(app: &App, headers: &HeaderMap) -> Result<QueryPermit, PageError> {
     app.upstream().place_for_sign_in().await.map_err(|no_place| {
         let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::TemporarilyUnavailable);
         PageError::new(headers, status, message, &no_place)
@@ -231,16 +233,16 @@ pub fn see_other(location: &str) -> Response {
 }
 
 /// The way back to a client: a proven address, its `state`, and our `iss` on every answer.
-pub struct WayBack<'a> {
+pub struct ClientRedirect<'a> {
     /// Our issuer (RFC 9207).
     pub issuer: &'a str,
     /// A redirect URI that the client registered.
-    pub address: ReturnAddress,
+    pub address: RegisteredRedirectUri,
     /// The client's `state`.
     pub state: Option<String>,
 }
 
-impl WayBack<'_> {
+impl ClientRedirect<'_> {
     /// The URL that brings a code.
     pub fn with_code(&self, code: &str) -> String {
         self.with(&[("code", code)])
@@ -276,13 +278,13 @@ pub fn refuse(
     app: &App,
     headers: &HeaderMap,
     client: &Client,
-    back: &WayBack<'_>,
+    back: &ClientRedirect<'_>,
     refusal: &dyn Refusal,
 ) -> Response {
     let reference = new_reference();
     let code = refusal.code().as_str();
     let reason = refusal.to_string();
-    if let Some(left_out) = REFUSED.due(&reason) {
+    if let Some(left_out) = REFUSED.admit(&reason) {
         tracing::info!(reference, code, reason, left_out, "authorization refused");
     }
     let url = back.with_error(refusal.code(), Some(&reason));
@@ -307,6 +309,6 @@ pub fn refuse(
         return_to: Some(ReturnLink { url: &url, host_label: &label, automatic: false }),
     };
     let mut response = page.render();
-    response.extensions_mut().insert(Shown { reference, reason });
+    response.extensions_mut().insert(ShownReference { reference, reason });
     response
 }

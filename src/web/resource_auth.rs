@@ -14,9 +14,9 @@ use super::params::Params;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::secret::{ClientSecret, SecretHash};
-use crate::telemetry::rarely::Rarely;
+use crate::telemetry::log_throttle::LogThrottle;
 
-static REFUSED: Rarely = Rarely::new();
+static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Longest credentials read.
 const MAX: usize = 4096;
@@ -44,7 +44,7 @@ pub fn authenticate_resource<'a>(
         (None, _, _) => None,
     };
     found.ok_or_else(|| {
-        if let Some(left_out) = REFUSED.due() {
+        if let Some(left_out) = REFUSED.admit() {
             let reason = "unknown resource or wrong secret";
             tracing::info!(reason, left_out, "introspection refused");
         }

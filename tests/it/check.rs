@@ -132,12 +132,12 @@ async fn each_mistake_is_found_and_named() {
         let (findings, code) = check(&app, &good.replace(from, &to)).await;
         let finding = findings.iter().find(|finding| finding["probe"] == probe).unwrap();
         if words == "exactly" {
-            assert!(finding["mend"].as_str().unwrap().contains(words), "{finding}");
+            assert!(finding["hint"].as_str().unwrap().contains(words), "{finding}");
         } else {
             assert!(finding["found"].as_str().unwrap().contains(words), "{probe}: {finding}");
         }
         assert_eq!(finding["severity"], "failed", "{findings:#?}");
-        assert!(finding["mend"].is_string(), "{finding}");
+        assert!(finding["hint"].is_string(), "{finding}");
         assert_eq!(code, 2);
     }
     app.idp.misbehave(|how| how.only_hs256 = true);
@@ -500,8 +500,8 @@ async fn the_secret_is_tried_in_the_way_that_the_server_sends_it() {
     let (findings, code) = check(&app, &config).await;
     let finding = findings.iter().find(|finding| finding["probe"] == "secret").unwrap();
     assert_eq!((finding["severity"].as_str(), code), (Some("failed"), 2), "{finding}");
-    let remedy = finding["mend"].as_str().unwrap();
-    assert!(remedy.contains("client_auth = \"client_secret_post\""), "{finding}");
+    let hint = finding["hint"].as_str().unwrap();
+    assert!(hint.contains("client_auth = \"client_secret_post\""), "{finding}");
     let trusting = config
         .replace("[upstream.claims]", "client_auth = \"client_secret_post\"\n[upstream.claims]");
     let (findings, code) = check(&app, &trusting).await;

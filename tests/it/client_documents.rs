@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;
-use portcullis::storage::{Retention, Verdict};
+use portcullis::storage::{Retention, ReviewDecision};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -409,11 +409,14 @@ async fn copies_that_nobody_uses_go_and_those_of_living_grants_stay() {
 async fn administrators_see_a_published_client_and_a_block_ends_it_at_once() {
     let (app, _publisher, client) = published().await;
     let tokens = client.sign_in("bob").await;
-    let row = app.storage().client_row(ID).await.unwrap().unwrap();
+    let row = app.storage().client_details(ID).await.unwrap().unwrap();
     assert_eq!((row.kind.as_str(), row.confidential), ("document", false));
 
     let event = AuditEvent::new("client_blocked", Actor::Shell, &Clock::Manual(app.clock.clone()));
-    app.storage().decide_client(ID, Verdict::Block, "shell", app.now(), event).await.unwrap();
+    app.storage()
+        .decide_client(ID, ReviewDecision::Block, "shell", app.now(), event)
+        .await
+        .unwrap();
 
     client.browser.get(&client.authorize_url(&[])).await.assert_page(403);
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");
@@ -432,10 +435,13 @@ async fn a_published_client_waits_for_approval_where_clients_must_and_is_then_in
     let callback = client.log_in(&idp, "bob").await;
     let waiting = client.browser.get(&callback).await;
     waiting.assert_leads_to(&app.at("/waiting"));
-    assert!(app.storage().client_row(ID).await.unwrap().is_some());
+    assert!(app.storage().client_details(ID).await.unwrap().is_some());
 
     let event = AuditEvent::new("client_approved", Actor::Shell, &Clock::Manual(app.clock.clone()));
-    app.storage().decide_client(ID, Verdict::Approve, "shell", app.now(), event).await.unwrap();
+    app.storage()
+        .decide_client(ID, ReviewDecision::Approve, "shell", app.now(), event)
+        .await
+        .unwrap();
 
     let back = client.browser.get(waiting.location()).await;
     back.assert_leads_to(CALLBACK);

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;
-use portcullis::storage::{Admission, Verdict};
+use portcullis::storage::{ReviewDecision, ReviewState};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use serde_json::{Value, json};
 
@@ -271,7 +271,7 @@ async fn a_client_that_changes_itself_is_no_longer_trusted() {
     let app = TestApp::start().await;
     let managed = Managed::register(&app).await;
     let event = |name| AuditEvent::new(name, Actor::Shell, &Clock::Manual(app.clock.clone()));
-    for verdict in [Verdict::Approve, Verdict::Trust] {
+    for verdict in [ReviewDecision::Approve, ReviewDecision::Trust] {
         let decided = event(verdict.event());
         app.storage()
             .decide_client(managed.id(), verdict, "shell", app.now(), decided)
@@ -287,15 +287,15 @@ async fn a_client_that_changes_itself_is_no_longer_trusted() {
     });
     managed.put(&moved).await.assert_status(200);
 
-    let standing = app.storage().standing(managed.id()).await.unwrap();
-    assert!(!standing.trusted && standing.admission == Admission::Unasked);
+    let standing = app.storage().client_review(managed.id()).await.unwrap();
+    assert!(!standing.trusted && standing.state == ReviewState::NotReviewed);
     let (page, _) = managed.client().ask(&[]).await;
     assert!(page.text().contains("Not verified"));
     let block = event("client_blocked");
     app.storage()
-        .decide_client(managed.id(), Verdict::Block, "shell", app.now(), block)
+        .decide_client(managed.id(), ReviewDecision::Block, "shell", app.now(), block)
         .await
         .unwrap();
     managed.put(&moved).await.assert_status(200);
-    assert!(app.storage().standing(managed.id()).await.unwrap().blocked, "a block stays");
+    assert!(app.storage().client_review(managed.id()).await.unwrap().blocked, "a block stays");
 }

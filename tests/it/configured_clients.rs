@@ -136,6 +136,6 @@ async fn a_client_of_the_configuration_waits_for_no_approval() {
     let app = TestApp::with(Setup { top, tables: client, ..Setup::default() }).await;
     let client = McpClient::known_as(&app, "intranet", CALLBACK);
     client.sign_in("bob").await;
-    let row = app.storage().client_row("intranet").await.unwrap().unwrap();
+    let row = app.storage().client_details("intranet").await.unwrap().unwrap();
     assert_eq!(row.kind, "configured");
 }

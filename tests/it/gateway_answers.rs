@@ -181,7 +181,7 @@ async fn a_redirect_that_differs_by_the_slash_alone_is_followed_once() {
 }
 
 #[tokio::test]
-async fn gw_32_any_other_redirect_is_502_and_the_log_names_target_and_remedy() {
+async fn gw_32_any_other_redirect_is_502_and_the_log_names_target_and_hint() {
     let backend = Backend::start().await;
     let elsewhere = Backend::start().await;
     let app = backend.behind("", PURGE).await;

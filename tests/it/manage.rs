@@ -638,7 +638,7 @@ async fn the_populated_demo_is_full_once_and_its_chain_holds() {
         demo.kill().unwrap();
         demo.wait().unwrap();
     }
-    let storage = portcullis::storage::Storage::open_beside(&place.url, None).await.unwrap();
+    let storage = portcullis::storage::Storage::attach(&place.url, None).await.unwrap();
     let verified = storage.verify_audit().await.unwrap().unwrap();
     assert!(verified.head.seq > 1000, "{verified:?}");
 }

@@ -256,9 +256,9 @@ async fn check_tries_one_document_and_says_what_it_found() {
     for part in [CLAUDE_CODE, VS_CODE, "there was no connection"] {
         assert!(words.contains(part), "{part}: {words}");
     }
-    let remedy = tried["mend"].as_str().unwrap();
+    let hint = tried["hint"].as_str().unwrap();
     for part in ["enabled = false", "through_proxy"] {
-        assert!(remedy.contains(part), "{part}: {remedy}");
+        assert!(hint.contains(part), "{part}: {hint}");
     }
 }
 

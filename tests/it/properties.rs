@@ -29,7 +29,9 @@ use portcullis::oauth::client::{ClientMetadata, RegistrationLimits};
 use portcullis::oauth::client_name::DisplayName;
 use portcullis::oauth::grant::narrowed;
 use portcullis::oauth::pkce::CodeChallenge;
-use portcullis::oauth::redirect_uri::{RedirectPolicy, RedirectUri, ReturnAddress, destination};
+use portcullis::oauth::redirect_uri::{
+    RedirectPolicy, RedirectUri, RegisteredRedirectUri, destination,
+};
 use portcullis::oauth::resource;
 use portcullis::oauth::scope::{Scope, ScopeSet};
 use portcullis::oauth::scope_hierarchy::ScopeHierarchy;
@@ -237,7 +239,7 @@ proptest! {
     #[test]
     fn p4_an_answer_says_everything_once_and_state_comes_back_as_it_went(text in uri(), state in any::<String>(), code in any::<String>()) {
         if let Ok(registered) = RedirectUri::register(&text, &policy()) {
-            let address = ReturnAddress::resolve(&[registered], Some(&text)).unwrap();
+            let address = RegisteredRedirectUri::resolve(&[registered], Some(&text)).unwrap();
             let issuer = "https://portcullis.example";
             let location = address.with_params(&[("code", &code), ("state", &state), ("iss", issuer)]);
             prop_assert!(location.starts_with(&text));

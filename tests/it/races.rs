@@ -37,7 +37,7 @@ use std::ops::Range;
 use futures_util::future::join_all;
 use portcullis::app::App;
 use portcullis::clock::Clock;
-use portcullis::storage::{Notice, Verdict, Whom};
+use portcullis::storage::{LogoutNotice, LogoutSubject, ReviewDecision};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -128,7 +128,8 @@ async fn c8_a_block_wins_every_race_with_redemptions() {
         }
         let storage = app.storage();
         let event = app.audit_event("client_blocked");
-        let block = storage.decide_client(&client.id, Verdict::Block, "test", app.now(), event);
+        let block =
+            storage.decide_client(&client.id, ReviewDecision::Block, "test", app.now(), event);
 
         let redeeming = join_all(codes.iter().map(|code| client.redeem(code)));
         let (answers, blocked) = tokio::join!(redeeming, block);
@@ -198,10 +199,10 @@ async fn c8_the_end_of_a_session_wins_every_race_with_redemptions() {
                     }
                     "logout message" => {
                         let (issuer, whom) =
-                            (app.idp.issuer(), Whom::Subject("demo-bob".to_owned()));
-                        let notice = Notice::new(issuer.to_owned(), "once", whom, now);
+                            (app.idp.issuer(), LogoutSubject::Subject("demo-bob".to_owned()));
+                        let notice = LogoutNotice::new(issuer.to_owned(), "once", whom, now);
                         let event = app.audit_event("upstream_logout");
-                        storage.act_on_notice(&notice, "test", now, event).await.unwrap();
+                        storage.apply_logout_notice(&notice, "test", now, event).await.unwrap();
                     }
                     _ => {
                         let event = app.audit_event("person_blocked");

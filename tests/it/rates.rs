@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::RateLimits;
-use portcullis::rates::{Asked, Rates};
+use portcullis::rate_limits::{LimitedAction, Rates};
 use portcullis::telemetry::metrics::Metrics;
 use proptest::prelude::*;
 
@@ -128,12 +128,12 @@ proptest! {
     #[test]
     fn p10_no_window_admits_more_than_the_limit(most in 1..40_u32, at_once in 1..40_u32, steps in steps()) {
         let ask = |what| move |rates: &Rates, who: usize| {
-            rates.asked(what, Some(addresses()[who])).map_err(|often| often.retry_after)
+            rates.check(what, Some(addresses()[who])).map_err(|often| often.retry_after)
         };
-        for what in [Asked::Authorize, Asked::Consent, Asked::SignIn, Asked::Pages, Asked::Token, Asked::TokenFailure, Asked::Discovery] {
+        for what in [LimitedAction::Authorize, LimitedAction::Consent, LimitedAction::SignIn, LimitedAction::Pages, LimitedAction::Token, LimitedAction::TokenFailure, LimitedAction::Discovery] {
             check(most, most, MINUTE, &steps, ask(what))?;
         }
-        check(most, at_once, HOUR, &steps, ask(Asked::Registration))?;
+        check(most, at_once, HOUR, &steps, ask(LimitedAction::Registration))?;
         check(most, most, MINUTE, &steps, |rates, who| {
             rates.refreshed(&format!("grant {who}")).map_err(|often| often.retry_after)
         })?;

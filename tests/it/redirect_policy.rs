@@ -24,7 +24,7 @@ async fn with_top(top: &str) -> TestApp {
 async fn take(app: &mut TestApp, before: &str, after: &str) {
     app.change_config(before, after);
     let taken = app.reload().await;
-    assert!(matches!(taken, Reloaded::Taken { .. }), "{taken:?}");
+    assert!(matches!(taken, Reloaded::Applied { .. }), "{taken:?}");
 }
 
 const NO_LIST: &str = "client_approval = \"none\"";

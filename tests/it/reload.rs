@@ -17,7 +17,7 @@ use crate::harness::{Setup, TestApp, raw};
 
 #[track_caller]
 fn assert_taken(reloaded: &Reloaded, keys: &[&str]) {
-    let Reloaded::Taken { changed, waiting } = reloaded else { panic!("{reloaded:?}") };
+    let Reloaded::Applied { changed, waiting } = reloaded else { panic!("{reloaded:?}") };
     assert_eq!(changed, keys);
     assert!(waiting.is_empty(), "{waiting:?}");
 }
@@ -74,7 +74,7 @@ async fn a_narrowed_allow_narrows_the_next_refresh() {
 
     app.change_config("roles = [\"Admin\"]\nallow = [", "roles = [\"Nobody\"]\nallow = [");
     let reloaded = app.reload().await;
-    assert!(matches!(reloaded, Reloaded::Taken { .. }), "{reloaded:?}");
+    assert!(matches!(reloaded, Reloaded::Applied { .. }), "{reloaded:?}");
 
     let answer = alice.refresh(&tokens.refresh_token).await;
     let granted = answer.json()["scope"].as_str().unwrap_or_default().to_owned();
@@ -153,7 +153,7 @@ async fn a_file_with_mistakes_changes_nothing_and_is_told() {
         "[upstream]",
         "[limits]\nclients = \"many\"\n[tokens]\nacces = \"1m\"\n[upstream]",
     );
-    assert_eq!(app.reload().await, Reloaded::Refused);
+    assert_eq!(app.reload().await, Reloaded::Invalid);
 
     client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(200);
     let page = alice.page("/").await;
@@ -167,7 +167,7 @@ async fn a_file_with_mistakes_changes_nothing_and_is_told() {
     assert!(metrics["portcullis_configuration_mistakes"] > 1.0);
 
     app.change_config("[limits]\nclients = \"many\"\n[tokens]\nacces = \"1m\"\n", "");
-    assert_eq!(app.reload().await, Reloaded::Same);
+    assert_eq!(app.reload().await, Reloaded::Unchanged);
     assert!(!alice.page("/").await.contains("has mistakes"));
     app.http.get(&app.at("/ready")).await.assert_status(200);
 }
@@ -179,7 +179,7 @@ async fn what_only_a_restart_can_change_is_named_and_left_as_it_is() {
     app.change_config("[upstream]", "[limits]\nconnections = 77\ncode_attempts = 3\n[upstream]");
     app.change_config("0123456789\"", "9876543210\"");
 
-    let Reloaded::Taken { changed, mut waiting } = app.reload().await else { panic!() };
+    let Reloaded::Applied { changed, mut waiting } = app.reload().await else { panic!() };
 
     assert_eq!(changed, ["limits.code_attempts", "limits.connections", "secret_key"]);
     waiting.sort();
@@ -199,7 +199,7 @@ async fn another_identity_provider_or_issuer_waits_with_everything_else() {
     app.change_config(&issuer, "https://idp.elsewhere.example");
     app.change_config("[resource.tools]", "[resource.tools]\n\"create-todo\" = [\"delete:todos\"]");
 
-    assert_eq!(app.reload().await, Reloaded::Waits(vec!["upstream.issuer".to_owned()]));
+    assert_eq!(app.reload().await, Reloaded::NeedsRestart(vec!["upstream.issuer".to_owned()]));
 
     client.call_tool(&tokens.access_token, "create-todo", json!({})).await.assert_status(200);
     app.advance(16 * 60);

@@ -77,7 +77,7 @@ async fn commands_beside_the_server_set_the_same() {
         ("synchronous_commit", "off"),
     ] {
         let Some(app) = set_to(name, wrong).await else { return };
-        let beside = portcullis::storage::Storage::open_beside(
+        let beside = portcullis::storage::Storage::attach(
             &app.database.url,
             Some(b"a test key that is long enough to be one, 0123456789"),
         );

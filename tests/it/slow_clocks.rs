@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use portcullis::clock::{ManualClock, REPLICAS_APART};
-use portcullis::storage::{Selection, Verdict};
+use portcullis::storage::{ReviewDecision, Selection};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -84,7 +84,7 @@ async fn end(app: &TestApp, how: &str, replica: &str, clock: &ManualClock, clien
             assert!(storage.unblock_person(subject, event()).await.unwrap());
         }
         "an administrator blocks the client" => {
-            for verdict in [Verdict::Block, Verdict::Unblock] {
+            for verdict in [ReviewDecision::Block, ReviewDecision::Unblock] {
                 storage.decide_client(id, verdict, "test", now, event()).await.unwrap();
             }
         }

@@ -236,7 +236,7 @@ async fn busy(app: &TestApp) -> Console {
     storage.delete_client(&gone.id, app.now(), event("client_deleted")).await.unwrap();
     let block = event("person_blocked");
     storage.block_person("oidc:demo-bob", "shell", app.now(), block).await.unwrap();
-    let decided = portcullis::storage::Verdict::Block;
+    let decided = portcullis::storage::ReviewDecision::Block;
     storage.decide_client(&client.id, decided, "shell", app.now(), event("x")).await.unwrap();
     let told = event("consent_denied").client("client_that_never_was").subject("oidc:never-seen");
     storage.record(vec![told]).await.unwrap();

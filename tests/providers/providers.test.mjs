@@ -142,7 +142,7 @@ function checks(provider, otherIssuer, configOf = (provider) => provider.portcul
     const elsewhere = config.replaceAll(url, "http://127.0.0.1:9");
     const other = config.replace(...otherIssuer(provider));
     assert.notEqual(other, config);
-    for (const [what, checked, found, mend] of [
+    for (const [what, checked, found, hint] of [
       ["secret", await check(PORTCULLIS, config, "wrong"), /client id or secret refused/, /copy both anew/],
       ["redirect_uri", await check(PORTCULLIS, elsewhere), /redirect URI is not registered/, /127\.0\.0\.1:9\/auth\/callback/],
       ["discovery", await check(PORTCULLIS, other), /answers 404|calls itself/, /check the issuer|exactly as the provider does/],
@@ -150,7 +150,7 @@ function checks(provider, otherIssuer, configOf = (provider) => provider.portcul
       const finding = checked.of(what);
       assert.equal(finding?.severity, "failed", `${what}: ${JSON.stringify(checked.findings)}`);
       assert.match(finding.found, found);
-      assert.match(finding.mend, mend);
+      assert.match(finding.hint, hint);
       assert.equal(checked.code, 2);
     }
   });
@@ -364,7 +364,7 @@ scopes = ["read"]
     assert.equal(code, 2);
     assert.equal(of("algorithms").severity, "failed");
     assert.match(of("algorithms").found, /HS256 only/);
-    assert.match(of("algorithms").mend, /RS256 or ES256/);
+    assert.match(of("algorithms").hint, /RS256 or ES256/);
   });
 }
 

@@ -1,6 +1,6 @@
 //! F1: what a client registered against what a request presents, one on each line.
 
-use portcullis::oauth::redirect_uri::{RedirectUri, ReturnAddress, destination};
+use portcullis::oauth::redirect_uri::{RedirectUri, RegisteredRedirectUri, destination};
 
 use super::{lines, policy};
 
@@ -23,7 +23,8 @@ pub fn run(data: &[u8]) {
     destination(presented);
     let Ok(registered) = RedirectUri::register(one, &policy()) else { return };
     assert!(registered.admits(one), "{one:?} does not admit itself");
-    let resolved = ReturnAddress::resolve(std::slice::from_ref(&registered), Some(presented));
+    let resolved =
+        RegisteredRedirectUri::resolve(std::slice::from_ref(&registered), Some(presented));
     assert_eq!(resolved.is_ok(), registered.admits(presented));
     let Ok(address) = resolved else { return };
     assert_eq!(address.as_str(), *presented);

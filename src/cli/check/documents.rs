@@ -14,8 +14,8 @@ pub(super) async fn run(app: &App) -> Option<Finding> {
         return Some(finding(PROBE, Severity::Ok, found.to_owned()));
     };
     let found: Vec<String> = failed.iter().chain([last]).map(said).collect();
-    let warning = |found: String, remedy: &str| Finding {
-        mend: Some(remedy.to_owned()),
+    let warning = |found: String, hint: &str| Finding {
+        hint: Some(hint.to_owned()),
         ..finding(PROBE, Severity::Warning, found)
     };
     let is_silent = |tried: &Tried| tried.outcome.as_ref().is_err_and(|failed| failed.silent);

@@ -16,7 +16,7 @@ use crate::config::{Protocol, paths};
 use crate::policy::NOT_KNOWN;
 use crate::storage::SessionUpdate;
 use crate::telemetry;
-use crate::upstream::trial::TrialSession;
+use crate::upstream::test_login::TrialSession;
 
 /// Signs in through the browser of whoever runs the command; answers findings.
 pub(super) async fn run(
@@ -123,7 +123,7 @@ async fn refresh(app: &App, trial: &TrialSession, findings: &mut Vec<Finding>) {
             severity: Severity::Warning,
             found: "no refresh token came: people sign in again every max_without_refresh"
                 .to_owned(),
-            mend: Some(console.refresh.to_owned()),
+            hint: Some(console.refresh.to_owned()),
         });
         return;
     };

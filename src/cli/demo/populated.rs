@@ -16,8 +16,8 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientKind, GrantTerms, NewCode, NewHeld, Person, Redeemed, SessionUpdate, StorageError,
-    StoredClient, UpstreamTokens, Verdict,
+    ClientKind, GrantTerms, NewCode, NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision,
+    SessionUpdate, StorageError, StoredClient, UpstreamTokens,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -352,11 +352,11 @@ async fn decisions(
     let decided = |name, at| event(name, Actor::Admin(ADMIN.to_owned()), at);
     let first_day = Timestamp::from_unix(now.unix() - DAYS * DAY - 3600);
     for (place, client) in clients.iter().enumerate() {
-        let mut verdicts = vec![(Verdict::Approve, first_day)];
+        let mut verdicts = vec![(ReviewDecision::Approve, first_day)];
         match place {
-            0 | 1 | 7 | 8 => verdicts.push((Verdict::Trust, ago(200))),
-            25 | 36 | 45 => verdicts.push((Verdict::Block, ago(20))),
-            29 | 42 => verdicts = vec![(Verdict::Refuse, ago(15))],
+            0 | 1 | 7 | 8 => verdicts.push((ReviewDecision::Trust, ago(200))),
+            25 | 36 | 45 => verdicts.push((ReviewDecision::Block, ago(20))),
+            29 | 42 => verdicts = vec![(ReviewDecision::Refuse, ago(15))],
             _ => {}
         }
         for (verdict, at) in verdicts {
@@ -389,7 +389,7 @@ async fn wait(
     let told = event("login_held", Actor::Person, at).client(&client.id).subject(&person.subject);
     let known = app.clients().find(&client.id, None).await;
     let digest = known.ok().flatten().map(|client| client.metadata.digest()).unwrap_or_default();
-    let held = NewHeld {
+    let held = NewLoginAwaitingApproval {
         token: &token,
         request: &request,
         session: &person.update,
@@ -397,5 +397,5 @@ async fn wait(
         client_digest: &digest,
         expires_at: Timestamp::from_unix(at.unix() + 3600),
     };
-    app.storage().hold_login(&held, at, told).await
+    app.storage().await_approval(&held, at, told).await
 }

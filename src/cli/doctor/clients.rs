@@ -5,7 +5,7 @@ use url::Url;
 
 /// A place where a client looks for a document.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place {
+pub(super) enum MetadataLocation {
     /// `/.well-known/{name}` before the path (RFC 8414 §3.1, RFC 9728 §3.1).
     Inserted(&'static str),
     /// `/.well-known/{name}` behind the path (OpenID Connect Discovery §4).
@@ -14,7 +14,7 @@ pub(super) enum Place {
     Root(&'static str),
 }
 
-impl Place {
+impl MetadataLocation {
     /// The URL of this place for what stands at `base`.
     pub(super) fn of(self, base: &Url) -> String {
         let origin = base.origin().ascii_serialization();
@@ -81,10 +81,10 @@ pub(super) struct Registration {
 pub(super) struct Client {
     pub(super) name: &'static str,
     pub(super) first: First,
-    pub(super) resource_metadata: &'static [Place],
-    pub(super) server_metadata: &'static [Place],
+    pub(super) resource_metadata: &'static [MetadataLocation],
+    pub(super) server_metadata: &'static [MetadataLocation],
     /// Where it looks when there is no resource metadata.
-    pub(super) legacy: &'static [Place],
+    pub(super) legacy: &'static [MetadataLocation],
     /// Without any metadata it takes `/authorize`, `/token`, `/register` at the origin.
     pub(super) default_endpoints: bool,
     /// Whatever metadata says, it may take those names at the origin.
@@ -118,7 +118,7 @@ const PRM: &str = "oauth-protected-resource";
 const OAUTH: &str = "oauth-authorization-server";
 const OIDC: &str = "openid-configuration";
 
-use Place::{Appended, Inserted, Root};
+use MetadataLocation::{Appended, Inserted, Root};
 
 const fn registers(body: &'static str) -> Registration {
     Registration { document: None, document_needs_none: false, body, wants_secret: false }
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn places_are_where_the_rfcs_put_them() {
-        let at = |place: Place, base: &str| place.of(&Url::parse(base).unwrap());
+        let at = |place: MetadataLocation, base: &str| place.of(&Url::parse(base).unwrap());
         assert_eq!(at(Inserted("x"), "https://a.example/t"), "https://a.example/.well-known/x/t");
         assert_eq!(at(Appended("x"), "https://a.example/t/"), "https://a.example/t/.well-known/x");
         assert_eq!(at(Inserted("x"), "https://a.example"), "https://a.example/.well-known/x");

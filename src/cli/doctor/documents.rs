@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::clients::{Place, Resource};
+use super::clients::{MetadataLocation, Resource};
 use super::walk::Visit;
 
 /// What a search for a document came to.
@@ -159,7 +159,7 @@ impl Visit<'_> {
     }
 }
 
-fn places_of(places: &[Place], base: &Url) -> Vec<String> {
+fn places_of(places: &[MetadataLocation], base: &Url) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for place in places {
         let url = place.of(base);

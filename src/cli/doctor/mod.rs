@@ -140,7 +140,7 @@ fn as_text(reports: &[Report], arguments: &Arguments) -> String {
                 continue;
             }
             let _ = writeln!(text, "        {:18} {}", finding.probe, printable(&finding.found));
-            for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
+            for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
                 let _ = writeln!(text, "                           → {line}");
             }
         }

@@ -292,11 +292,11 @@ impl Visit<'_> {
             return;
         }
         let what = format!("iss is advertised, and answers carry {iss:?}");
-        let mend = "send iss with every authorization response, byte for byte the issuer, or stop advertising it (RFC 9207)";
+        let hint = "send iss with every authorization response, byte for byte the issuer, or stop advertising it (RFC 9207)";
         if self.client.checks_iss {
-            self.fail("iss", format!("{what}; this client aborts"), mend);
+            self.fail("iss", format!("{what}; this client aborts"), hint);
         } else {
-            self.warn("iss", what, mend);
+            self.warn("iss", what, hint);
         }
     }
 

@@ -37,27 +37,27 @@ impl Visit<'_> {
             probe,
             severity: Severity::Ok,
             found: found.into(),
-            mend: None,
+            hint: None,
         });
     }
 
-    pub(super) fn warn(&mut self, probe: &'static str, found: impl Into<String>, mend: &str) {
-        let mend = Some(mend.to_owned());
+    pub(super) fn warn(&mut self, probe: &'static str, found: impl Into<String>, hint: &str) {
+        let hint = Some(hint.to_owned());
         self.findings.push(Finding {
             probe,
             severity: Severity::Warning,
             found: found.into(),
-            mend,
+            hint,
         });
     }
 
-    pub(super) fn fail(&mut self, probe: &'static str, found: impl Into<String>, mend: &str) {
-        let mend = Some(mend.to_owned());
+    pub(super) fn fail(&mut self, probe: &'static str, found: impl Into<String>, hint: &str) {
+        let hint = Some(hint.to_owned());
         self.findings.push(Finding {
             probe,
             severity: Severity::Failed,
             found: found.into(),
-            mend,
+            hint,
         });
     }
 

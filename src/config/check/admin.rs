@@ -57,8 +57,8 @@ fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<Secre
     let legal = token.expose().bytes().all(|b| b.is_ascii_graphic());
     if token.expose().len() < SHORTEST_KEY || !legal {
         let reason = format!("is not {SHORTEST_KEY} or more visible ASCII characters");
-        let remedy = "make one with: openssl rand -base64 32";
-        r.problem(KEY, Some("********".to_owned()), reason, remedy);
+        let hint = "make one with: openssl rand -base64 32";
+        r.problem(KEY, Some("********".to_owned()), reason, hint);
     }
     Some(token)
 }
@@ -81,6 +81,6 @@ fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
         return PublicUrl::parse_origin(&url).ok();
     };
     PublicUrl::parse_origin(&text)
-        .map_err(|(reason, remedy)| r.problem(KEY, Some(format!("{text:?}")), reason, remedy))
+        .map_err(|(reason, hint)| r.problem(KEY, Some(format!("{text:?}")), reason, hint))
         .ok()
 }

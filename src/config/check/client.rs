@@ -68,8 +68,8 @@ fn one(
         return None;
     }
     if redirect_uris.is_none() && r.problems.is_empty() {
-        let remedy = "write every address it may send people back to, byte for byte";
-        r.problem(&at("redirect_uris"), None, "is missing", remedy);
+        let hint = "write every address it may send people back to, byte for byte";
+        r.problem(&at("redirect_uris"), None, "is missing", hint);
     }
     let method = match (&secret, public) {
         (Some(_), _) => "client_secret_basic",
@@ -97,8 +97,8 @@ fn one(
         Ok(metadata) => Some(ClientConfig { client_id, metadata, secret, trusted }),
         Err(refused) => {
             let shown = Some(format!("{client_id:?}"));
-            let remedy = "the rules are those for clients that register themselves";
-            r.problem(key, shown, format!("is refused: {refused}"), remedy);
+            let hint = "the rules are those for clients that register themselves";
+            r.problem(key, shown, format!("is refused: {refused}"), hint);
             None
         }
     }
@@ -111,8 +111,8 @@ fn check_id(r: &mut Reader, key: &str, id: &str, has_secret: bool) {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
     let url = ClientIdUrl::parse(id).is_ok() && !has_secret;
     if !plain && !url {
-        let remedy = "use letters, digits and -._~, or the URL of a client's metadata document (without a secret)";
-        r.problem(key, Some(format!("{id:?}")), "is not a client_id", remedy);
+        let hint = "use letters, digits and -._~, or the URL of a client's metadata document (without a secret)";
+        r.problem(key, Some(format!("{id:?}")), "is not a client_id", hint);
     }
 }
 
@@ -123,8 +123,8 @@ fn secret(r: &mut Reader, env: &BTreeMap<String, String>, key: &str) -> Option<S
     let secret = r.secret(key, env)?;
     if secret.expose().len() < SHORTEST_KEY {
         let reason = format!("is shorter than {SHORTEST_KEY} characters");
-        let remedy = "make one with: openssl rand -hex 32";
-        r.problem(key, Some("********".to_owned()), reason, remedy);
+        let hint = "make one with: openssl rand -hex 32";
+        r.problem(key, Some("********".to_owned()), reason, hint);
     }
     Some(secret)
 }
@@ -151,8 +151,8 @@ fn jwks(r: &mut Reader, key: &str) -> Option<Json> {
     r.show(key, "(public keys)", true);
     let json = serde_json::from_str(&text).ok();
     if json.is_none() {
-        let remedy = "write a JSON Web Key Set: {\"keys\": [ … ]}, public keys only";
-        r.problem(key, None, "is not JSON", remedy);
+        let hint = "write a JSON Web Key Set: {\"keys\": [ … ]}, public keys only";
+        r.problem(key, None, "is not JSON", hint);
     }
     json
 }
@@ -167,9 +167,8 @@ pub(super) fn documents(
     let allowed_hosts = r.texts(HOSTS);
     for host in allowed_hosts.iter().flatten() {
         if WebUrl::parse(&format!("https://{host}/")).is_err() {
-            let remedy =
-                "write a host name alone, such as \"claude.ai\"; its subdomains are others";
-            r.problem(HOSTS, Some(format!("{host:?}")), "is not a public host name", remedy);
+            let hint = "write a host name alone, such as \"claude.ai\"; its subdomains are others";
+            r.problem(HOSTS, Some(format!("{host:?}")), "is not a public host name", hint);
         }
     }
     let proxies = through_proxy(r, proxies);
@@ -201,8 +200,8 @@ fn loopback_hosts(r: &mut Reader, public_url: Option<&PublicUrl>) -> LoopbackHos
     }
     if !public_url.is_some_and(PublicUrl::is_loopback) {
         let reason = "would let strangers make this server call itself";
-        let remedy = "take it out; it is for tests with a public_url on loopback";
-        r.problem(HOSTS, None, reason, remedy);
+        let hint = "take it out; it is for tests with a public_url on loopback";
+        r.problem(HOSTS, None, reason, hint);
         return LoopbackHosts::default();
     }
     let mut hosts = BTreeMap::new();
@@ -211,16 +210,16 @@ fn loopback_hosts(r: &mut Reader, public_url: Option<&PublicUrl>) -> LoopbackHos
         let address =
             table[name.as_str()].as_str().and_then(|text| text.parse::<SocketAddr>().ok());
         let Some(address) = address.filter(|address| address.ip().is_loopback()) else {
-            let remedy = "write an address and a port of this machine, such as \"127.0.0.1:8443\"";
-            r.problem(HOSTS, Some(name), "does not lead to loopback", remedy);
+            let hint = "write an address and a port of this machine, such as \"127.0.0.1:8443\"";
+            r.problem(HOSTS, Some(name), "does not lead to loopback", hint);
             continue;
         };
         hosts.insert(name, address);
     }
     let authority = authority.and_then(|path| r.secret_from_file(AUTHORITY, &path));
     if authority.is_none() && r.problems.is_empty() {
-        let remedy = "name the PEM file of the authority that vouches for these hosts";
-        r.problem(AUTHORITY, None, "is missing", remedy);
+        let hint = "name the PEM file of the authority that vouches for these hosts";
+        r.problem(AUTHORITY, None, "is missing", hint);
     }
     r.warnings
         .push(format!("{HOSTS}: clients published under these names are taken from this machine"));

@@ -76,16 +76,16 @@ pub(super) fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> Se
 }
 
 fn check(r: &mut Reader, text: &str) {
-    let mut problem = |reason: String, remedy: String| {
-        r.problem(KEY, Some(format!("{:?}", shown(text))), reason, remedy);
+    let mut problem = |reason: String, hint: String| {
+        r.problem(KEY, Some(format!("{:?}", shown(text))), reason, hint);
     };
     let scheme = text.split(':').next().unwrap_or_default();
     match scheme {
         "sqlite" => return,
         "postgres" | "postgresql" => {}
         _ => {
-            let remedy = "write \"sqlite://portcullis.db\" or \"postgres://user@host/database\"";
-            return problem("is neither SQLite nor PostgreSQL".to_owned(), remedy.to_owned());
+            let hint = "write \"sqlite://portcullis.db\" or \"postgres://user@host/database\"";
+            return problem("is neither SQLite nor PostgreSQL".to_owned(), hint.to_owned());
         }
     }
     let one = "name one; where several may serve, let an address or a proxy in front decide which";
@@ -94,19 +94,19 @@ fn check(r: &mut Reader, text: &str) {
         return problem("names several hosts".to_owned(), one.to_owned());
     }
     let Ok(url) = Url::parse(text) else {
-        let remedy = "write \"postgres://user@host/database\"; what has other characters in a name or password is percent-encoded; for a socket, write postgres:///database?host=/folder&user=name";
-        return problem("cannot be read".to_owned(), remedy.to_owned());
+        let hint = "write \"postgres://user@host/database\"; what has other characters in a name or password is percent-encoded; for a socket, write postgres:///database?host=/folder&user=name";
+        return problem("cannot be read".to_owned(), hint.to_owned());
     };
     let (mut mode, mut root) = (None, None);
     for (name, value) in url.query_pairs() {
         let named = name.split('[').next().unwrap_or_default();
         if !OPTIONS.contains(&named) || (named != name && named != "options") {
-            let remedy = match nearest(&name, OPTIONS.iter().copied()) {
+            let hint = match nearest(&name, OPTIONS.iter().copied()) {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None => format!("it can be {}", OPTIONS.join(", ")),
             };
             let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            problem(format!("has the unknown option {name}"), remedy);
+            problem(format!("has the unknown option {name}"), hint);
             continue;
         }
         match named {
@@ -122,15 +122,15 @@ fn check(r: &mut Reader, text: &str) {
             }
             "sslmode" | "ssl-mode" => {
                 if !MODES.contains(&&*value.to_ascii_lowercase()) {
-                    let remedy = format!("it can be {}", MODES.join(", "));
-                    problem(format!("has an unknown {named}"), remedy);
+                    let hint = format!("it can be {}", MODES.join(", "));
+                    problem(format!("has an unknown {named}"), hint);
                 }
                 mode = Some(value.to_ascii_lowercase());
             }
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
                 if let Some(reason) = unreadable(&value, "CERTIFICATE") {
-                    let remedy = "give the file with the certificate of the authority, in PEM";
-                    problem(format!("{named} names {reason}"), remedy.to_owned());
+                    let hint = "give the file with the certificate of the authority, in PEM";
+                    problem(format!("{named} names {reason}"), hint.to_owned());
                 }
                 root = Some(named.to_owned());
             }

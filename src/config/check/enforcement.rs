@@ -24,8 +24,8 @@ pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHi
     }
     ScopeHierarchy::new(&direct).unwrap_or_else(|circular| {
         let shown = Some(format!("{:?}", circular.0.as_str()));
-        let remedy = "take one of the implications out; scopes that imply each other are one scope";
-        r.problem(key, shown, "implies itself, directly or by way of others", remedy);
+        let hint = "take one of the implications out; scopes that imply each other are one scope";
+        r.problem(key, shown, "implies itself, directly or by way of others", hint);
         ScopeHierarchy::default()
     })
 }
@@ -46,9 +46,8 @@ pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transpor
     let words = [("streamable-http", Transport::StreamableHttp), ("http+sse", Transport::HttpSse)];
     let transport = one_of(r, key, &words, words[0]);
     if transport == Transport::HttpSse && !has_target {
-        let remedy =
-            "write target = \"http://127.0.0.1:9000/sse\", the address of the event stream";
-        r.problem(key, None, "says how the server behind speaks, and there is none", remedy);
+        let hint = "write target = \"http://127.0.0.1:9000/sse\", the address of the event stream";
+        r.problem(key, None, "says how the server behind speaks, and there is none", hint);
     }
     transport
 }
@@ -59,9 +58,9 @@ pub(super) fn assertion(r: &mut Reader, key: &str, target: Option<&Url>) -> Opti
         return None;
     }
     if target.is_none() {
-        let remedy =
+        let hint =
             "add target, or take assertion out: without the gateway there is nobody to assert to";
-        r.problem(key, Some("true".to_owned()), "needs a target", remedy);
+        r.problem(key, Some("true".to_owned()), "needs a target", hint);
     }
     target.map(Url::to_string)
 }

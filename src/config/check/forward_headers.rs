@@ -120,7 +120,7 @@ pub(super) fn read(r: &mut Reader, key: &str, has_target: bool) -> Vec<HeaderNam
                 r.problem(key, Some(format!("{name:?}")), "is named twice", "name it once");
             }
             Ok(name) => read.push(name),
-            Err((reason, remedy)) => r.problem(key, Some(format!("{name:?}")), reason, remedy),
+            Err((reason, hint)) => r.problem(key, Some(format!("{name:?}")), reason, hint),
         }
     }
     read

@@ -27,8 +27,8 @@ fn discovery_url(r: &mut Reader, preset: Option<&Preset>, allow_http: bool) -> O
         Url::parse(text).is_ok_and(|u| !u.username().is_empty() || u.password().is_some())
     };
     if text.as_str().is_some_and(has_credentials) {
-        let remedy = "take both out; the provider knows Portcullis by client_id and client_secret";
-        r.problem(key, Some("********".to_owned()), "contains a user name or password", remedy);
+        let hint = "take both out; the provider knows Portcullis by client_id and client_secret";
+        r.problem(key, Some("********".to_owned()), "contains a user name or password", hint);
         return None;
     }
     let text = r.text(key)?;
@@ -41,13 +41,13 @@ fn discovery_url(r: &mut Reader, preset: Option<&Preset>, allow_http: bool) -> O
         matches!(url.scheme(), "https" | "http") && url.has_host() && url.fragment().is_none()
     });
     let Some(url) = url else {
-        let remedy = "write the whole URL, such as \"https://keycloak:8443/realms/acme/.well-known/openid-configuration\"";
-        r.problem(key, shown, "is not the URL of a discovery document", remedy);
+        let hint = "write the whole URL, such as \"https://keycloak:8443/realms/acme/.well-known/openid-configuration\"";
+        r.problem(key, shown, "is not the URL of a discovery document", hint);
         return None;
     };
     if url.scheme() == "http" && !is_loopback(&url) && !allow_http {
-        let remedy = "use https://, or write allow_http = true beside it: then client secret, codes and tokens cross that network in the clear";
-        r.problem(key, shown, "is plain http beyond this machine", remedy);
+        let hint = "use https://, or write allow_http = true beside it: then client secret, codes and tokens cross that network in the clear";
+        r.problem(key, shown, "is plain http beyond this machine", hint);
         return None;
     }
     Some(url)

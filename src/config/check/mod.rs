@@ -64,10 +64,9 @@ pub(super) fn load(
     let admin = admin::read(&mut r, env, public_url.as_ref());
     let client_approval = client_approval(&mut r);
     if client_approval == ClientApproval::FirstUse && admin.is_none() {
-        let remedy = "add [admin], or approve with `portcullis clients approve`";
-        r.warnings.push(format!(
-            "client_approval is \"first_use\" and there are no admin pages: {remedy}"
-        ));
+        let hint = "add [admin], or approve with `portcullis clients approve`";
+        r.warnings
+            .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
     }
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let log = log(&mut r);
@@ -117,8 +116,8 @@ pub(super) fn load(
 fn log(r: &mut Reader) -> tracing::Level {
     let Some(text) = r.text("log") else { return tracing::Level::INFO };
     text.parse().unwrap_or_else(|_| {
-        let remedy = "write error, warn, info, debug or trace";
-        r.problem("log", Some(text), "is no level of the log", remedy);
+        let hint = "write error, warn, info, debug or trace";
+        r.problem("log", Some(text), "is no level of the log", hint);
         tracing::Level::INFO
     })
 }
@@ -154,8 +153,8 @@ fn public_url(r: &mut Reader) -> Option<PublicUrl> {
         "write the address people and clients reach this server at, such as \"https://mcp.example.com\"",
     )?;
     PublicUrl::parse(&text)
-        .map_err(|(reason, remedy)| {
-            r.problem("public_url", Some(format!("{text:?}")), reason, remedy);
+        .map_err(|(reason, hint)| {
+            r.problem("public_url", Some(format!("{text:?}")), reason, hint);
         })
         .ok()
 }
@@ -168,8 +167,8 @@ fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
         return default;
     };
     text.parse().unwrap_or_else(|_| {
-        let remedy = format!("write an address and a port, such as \"{default}\"");
-        r.problem(key, Some(format!("{text:?}")), "is not an address with a port", remedy);
+        let hint = format!("write an address and a port, such as \"{default}\"");
+        r.problem(key, Some(format!("{text:?}")), "is not an address with a port", hint);
         default
     })
 }
@@ -180,18 +179,18 @@ fn secret_key(
     database_url: &SecretText,
 ) -> Option<SecretText> {
     const KEY: &str = "secret_key";
-    let remedy = "make one with: openssl rand -base64 32";
+    let hint = "make one with: openssl rand -base64 32";
     if !r.has(KEY) {
         if database_url.expose().starts_with("postgres") {
             let reason = "is missing; with PostgreSQL all replicas must share one";
-            r.problem(KEY, None, reason, remedy);
+            r.problem(KEY, None, reason, hint);
         }
         return None;
     }
     let key = r.secret(KEY, env)?;
     if key.expose().len() < SHORTEST_KEY {
         let reason = format!("is shorter than {SHORTEST_KEY} characters");
-        r.problem(KEY, Some("********".to_owned()), reason, remedy);
+        r.problem(KEY, Some("********".to_owned()), reason, hint);
     }
     Some(key)
 }
@@ -311,10 +310,10 @@ fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&st
         return *value;
     }
     let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    let remedy = match super::keys::nearest(&text, list.iter().copied()) {
+    let hint = match super::keys::nearest(&text, list.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", list.join(", ")),
         None => format!("it can be {}", list.join(", ")),
     };
-    r.problem(key, Some(format!("{text:?}")), "is not one of the known values", remedy);
+    r.problem(key, Some(format!("{text:?}")), "is not one of the known values", hint);
     default.1
 }

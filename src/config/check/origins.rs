@@ -14,8 +14,8 @@ const TAKE_IT_OUT: &str = "take it out";
 pub(super) fn read(r: &mut Reader) -> Vec<String> {
     let origins = r.texts(KEY).unwrap_or_default();
     for origin in &origins {
-        if let Err((reason, remedy)) = check(origin) {
-            r.problem(KEY, Some(format!("{origin:?}")), reason, remedy);
+        if let Err((reason, hint)) = check(origin) {
+            r.problem(KEY, Some(format!("{origin:?}")), reason, hint);
         }
     }
     origins
@@ -36,11 +36,11 @@ fn check(origin: &str) -> Result<(), Refused> {
     let scheme = trimmed.split(':').next().unwrap_or_default().to_ascii_lowercase();
     if WITHOUT_ORIGIN.contains(&scheme.as_str()) {
         let reason = "is of a scheme whose pages have no origin: a request would never carry it";
-        let remedy = match scheme.as_str() {
+        let hint = match scheme.as_str() {
             "ws" | "wss" => "write the origin of the page, such as \"https://app.example.com\"",
             _ => TAKE_IT_OUT,
         };
-        return Err((reason, remedy.to_owned()));
+        return Err((reason, hint.to_owned()));
     }
     let Some((scheme_text, rest)) = trimmed.split_once("://").filter(|_| is_scheme(&scheme)) else {
         let reason = "does not begin with a scheme and ://, which are part of an origin";
@@ -55,17 +55,17 @@ fn check(origin: &str) -> Result<(), Refused> {
         return Err((reason, TAKE_IT_OUT.to_owned()));
     }
     let canonical = canonical(&scheme, host).ok_or_else(|| {
-        let remedy = format!("write scheme, host and perhaps port, such as \"{scheme}://example\"");
-        ("has no host, or one that is none", remedy)
+        let hint = format!("write scheme, host and perhaps port, such as \"{scheme}://example\"");
+        ("has no host, or one that is none", hint)
     })?;
-    let remedy = format!("write {canonical:?}");
+    let hint = format!("write {canonical:?}");
     match path {
         "" => {}
-        "/" => return Err(("ends with a slash, which browsers do not send", remedy)),
-        _ => return Err(("has a path, query or fragment, which browsers do not send", remedy)),
+        "/" => return Err(("ends with a slash, which browsers do not send", hint)),
+        _ => return Err(("has a path, query or fragment, which browsers do not send", hint)),
     }
     let same = canonical == origin && scheme_text == scheme;
-    if same { Ok(()) } else { Err(("is not as browsers write it, and would never match", remedy)) }
+    if same { Ok(()) } else { Err(("is not as browsers write it, and would never match", hint)) }
 }
 
 fn is_scheme(scheme: &str) -> bool {

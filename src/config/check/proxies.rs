@@ -54,8 +54,8 @@ fn proxy(
         } else {
             "is not the address of a proxy"
         };
-        let remedy = "write http://host:port, or http://user:password@host:port with special characters percent-encoded; unset it to connect directly";
-        r.problem(variable, Some("********".to_owned()), reason, remedy);
+        let hint = "write http://host:port, or http://user:password@host:port with special characters percent-encoded; unset it to connect directly";
+        r.problem(variable, Some("********".to_owned()), reason, hint);
         return None;
     };
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();

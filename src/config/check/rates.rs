@@ -58,8 +58,8 @@ fn of_person(r: &mut Reader, what: &str) -> (u32, u32) {
     let all = r.number(&person, 32, 1, 1_000_000);
     let of_client = r.number(&client, all - all / 4, 1, 1_000_000);
     if of_client > all {
-        let remedy = format!("make it smaller, or {person} larger");
-        r.problem(&client, Some(of_client.to_string()), format!("is more than {person}"), &remedy);
+        let hint = format!("make it smaller, or {person} larger");
+        r.problem(&client, Some(of_client.to_string()), format!("is more than {person}"), &hint);
     }
     (all, of_client)
 }
@@ -83,15 +83,13 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
             Ok(net) if net.prefix_len() > 0 => proxies.push(net),
             Ok(_) => {
                 let shown = Some(format!("{text:?}"));
-                let remedy =
-                    "name the proxy's own address; anybody could pose as anybody otherwise";
-                r.problem(KEY, shown, "is the whole world", remedy);
+                let hint = "name the proxy's own address; anybody could pose as anybody otherwise";
+                r.problem(KEY, shown, "is the whole world", hint);
             }
             Err(_) => {
                 let shown = Some(format!("{text:?}"));
-                let remedy =
-                    "write an address or a network, such as \"10.0.0.7\" or \"10.0.0.0/24\"";
-                r.problem(KEY, shown, "is not an address", remedy);
+                let hint = "write an address or a network, such as \"10.0.0.7\" or \"10.0.0.0/24\"";
+                r.problem(KEY, shown, "is not an address", hint);
             }
         }
     }

@@ -45,13 +45,12 @@ fn whole_callback(r: &mut Reader, key: &str, text: &str) {
     let to_app = matches!(destination(text), Destination::App { .. });
     let refused = refused.or_else(|| (!to_app).then(|| "it leads to no app".to_owned()));
     if let Some(refused) = refused {
-        let remedy =
-            "write the address to which the app takes answers, such as \"myapp://callback\"";
+        let hint = "write the address to which the app takes answers, such as \"myapp://callback\"";
         r.problem(
             key,
             Some(format!("{text:?}")),
             format!("is no callback of an app: {refused}"),
-            remedy,
+            hint,
         );
     }
 }

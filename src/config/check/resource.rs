@@ -66,9 +66,9 @@ fn one(
             Some(id)
         }
         (None, None) => {
-            let remedy =
+            let hint =
                 "write path = \"/mcp\" (behind the gateway) or id = \"https://…\" (elsewhere)";
-            r.problem(&at("path"), None, "is missing", remedy);
+            r.problem(&at("path"), None, "is missing", hint);
             None
         }
         (Some(_), Some(_)) => {
@@ -117,8 +117,8 @@ fn one(
         (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
     if !rules.is_empty() && default_scopes.is_empty() && r.problems.is_empty() {
         let reason = "is empty: a client that asks for no scope could never be let in by a rule";
-        let remedy = "declare scopes, and leave default_scopes out or name some";
-        r.problem(&at("default_scopes"), None, reason, remedy);
+        let hint = "declare scopes, and leave default_scopes out or name some";
+        r.problem(&at("default_scopes"), None, reason, hint);
     }
     if ScopeSet::parse(&declared.to_string()).is_err() {
         let reason = "are too many or too long for one request (50 scopes, 1000 characters in all)";
@@ -147,8 +147,8 @@ fn check_path(r: &mut Reader, key: &str, path: &str) {
     let shown = Some(format!("{path:?}"));
     let mut segments = path.strip_prefix('/').into_iter().flat_map(|rest| rest.split('/'));
     if !path.starts_with('/') || !segments.all(is_plain_segment) {
-        let remedy = "write it like \"/mcp\" or \"/team/mcp\": letters, digits, . _ ~ -, no slash at the end";
-        r.problem(key, shown, "is not a plain path", remedy);
+        let hint = "write it like \"/mcp\" or \"/team/mcp\": letters, digits, . _ ~ -, no slash at the end";
+        r.problem(key, shown, "is not a plain path", hint);
     } else if let Some(ours) = hidden_by(path) {
         let reason = format!("would hide {ours}, a path of Portcullis itself");
         r.problem(key, shown, reason, "choose another, such as \"/mcp\"");
@@ -166,8 +166,8 @@ fn check_id(r: &mut Reader, key: &str, id: &str, public_url: Option<&PublicUrl>)
             && (url.as_str() == id || url.as_str() == format!("{id}/"))
     });
     if !fits {
-        let remedy = "write the URL that people type for this MCP server";
-        r.problem(key, shown, "is not a canonical https URL without query and fragment", remedy);
+        let hint = "write the URL that people type for this MCP server";
+        r.problem(key, shown, "is not a canonical https URL without query and fragment", hint);
         return;
     }
     let below = public_url.and_then(|url| id.strip_prefix(url.as_str()));
@@ -196,9 +196,9 @@ fn target(r: &mut Reader, key: &str, has_path: bool) -> Option<Url> {
             Some(url)
         }
         _ => {
-            let remedy =
+            let hint =
                 "write one such as \"http://127.0.0.1:9000/mcp\", without user, query or fragment";
-            r.problem(key, shown, "is not the plain URL of an MCP server", remedy);
+            r.problem(key, shown, "is not the plain URL of an MCP server", hint);
             None
         }
     }
@@ -235,8 +235,8 @@ fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
     }
     name.parse()
         .map_err(|_| {
-            let remedy = "use printable ASCII without spaces, quotes and backslashes";
-            r.problem(key, Some(format!("{name:?}")), "is not a scope", remedy);
+            let hint = "use printable ASCII without spaces, quotes and backslashes";
+            r.problem(key, Some(format!("{name:?}")), "is not a scope", hint);
         })
         .ok()
 }
@@ -258,11 +258,11 @@ pub(super) fn declared_scope(
         return Some(scope);
     }
     let nearest = super::super::keys::nearest(name, declared.iter().map(Scope::as_str));
-    let remedy = match nearest {
+    let hint = match nearest {
         Some(nearest) => format!("did you mean {nearest:?}? Scopes are declared in scopes"),
         None => "declare it in scopes of this resource".to_owned(),
     };
-    r.problem(key, Some(format!("{name:?}")), "is not a scope of this resource", remedy);
+    r.problem(key, Some(format!("{name:?}")), "is not a scope of this resource", hint);
     None
 }
 
@@ -296,8 +296,8 @@ fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
             match Wanted::parse(value) {
                 Ok(value) => wanted.push(value),
                 Err(reason) => {
-                    let remedy = "write regex: and a regular expression for the whole name, glob: and a pattern with stars, or the name itself";
-                    r.problem(&at(name), Some(format!("{value:?}")), reason, remedy);
+                    let hint = "write regex: and a regular expression for the whole name, glob: and a pattern with stars, or the name itself";
+                    r.problem(&at(name), Some(format!("{value:?}")), reason, hint);
                 }
             }
         }
@@ -353,8 +353,8 @@ fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
         None => false,
         Some("permissions") => true,
         Some(other) => {
-            let remedy = "write passthrough = \"permissions\"";
-            r.problem(&at("passthrough"), Some(format!("{other:?}")), "is not known", remedy);
+            let hint = "write passthrough = \"permissions\"";
+            r.problem(&at("passthrough"), Some(format!("{other:?}")), "is not known", hint);
             false
         }
     };

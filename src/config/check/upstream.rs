@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Value;
 use url::Url;
 
-use super::super::presets::{Key, KeyKind, OPEN_WORLDS, Offline, PRESETS, Preset, Protocol};
+use super::super::presets::{IssuerKey, KeyKind, OPEN_WORLDS, Offline, PRESETS, Preset, Protocol};
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
@@ -45,7 +45,7 @@ pub(super) fn read(
     let open =
         if preset.open_world { required_claim.is_none() } else { OPEN_WORLDS.contains(&bare) };
     if !allow_anyone && open {
-        let remedy = match preset.closed_by {
+        let hint = match preset.closed_by {
             Some((key, _)) => format!("set {key}; allow_anyone = true lets everybody in"),
             None => "use an issuer of your own organisation; allow_anyone = true lets everybody in"
                 .to_owned(),
@@ -54,7 +54,7 @@ pub(super) fn read(
             "upstream.issuer",
             Some(format!("{issuer:?}")),
             "signs in anybody in the world",
-            remedy,
+            hint,
         );
     }
     let offline = if configured_scopes.is_some() { Offline::NoScope } else { preset.offline };
@@ -95,19 +95,19 @@ fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &Cl
     let trusted = r.flag(KEY, false);
     if trusted && preset.is_some_and(|preset| preset.addresses_prove_nothing) {
         let reason = "cannot be: people of this provider choose their addresses themselves";
-        let remedy = "take it out, and write rules with groups, roles or subjects";
-        r.problem(KEY, Some("true".to_owned()), reason, remedy);
+        let hint = "take it out, and write rules with groups, roles or subjects";
+        r.problem(KEY, Some("true".to_owned()), reason, hint);
     } else if trusted && !claims.email.is_the_standards_email() {
         let reason = format!(
             "cannot be: the address is read from {:?}, and email_verified is about the claim email alone",
             claims.email.as_str()
         );
-        let remedy = "take email out of [upstream.claims], or trust_email out, and write rules with groups, roles or subjects";
-        r.problem(KEY, Some("true".to_owned()), reason, remedy);
+        let hint = "take email out of [upstream.claims], or trust_email out, and write rules with groups, roles or subjects";
+        r.problem(KEY, Some("true".to_owned()), reason, hint);
     } else if !trusted && claims.read_by_rules.email {
         let reason = "is not set, and a rule names email_domains";
-        let remedy = "set trust_email = true if this provider gives an address of yours to nobody else, or write the rule with groups, roles or subjects";
-        r.problem(KEY, None, reason, remedy);
+        let hint = "set trust_email = true if this provider gives an address of yours to nobody else, or write the rule with groups, roles or subjects";
+        r.problem(KEY, None, reason, hint);
     }
 }
 
@@ -119,11 +119,11 @@ fn preset(r: &mut Reader) -> Option<&'static Preset> {
         return Some(preset);
     }
     let shown = Some(format!("{text:?}"));
-    let remedy = match super::super::keys::nearest(&text, names.iter().copied()) {
+    let hint = match super::super::keys::nearest(&text, names.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", names.join(", ")),
         None => format!("it can be {}", names.join(", ")),
     };
-    r.problem(KEY, shown, "is not a known provider", remedy);
+    r.problem(KEY, shown, "is not a known provider", hint);
     None
 }
 
@@ -167,7 +167,7 @@ fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
 }
 
 /// The value of a key that an issuer is made of.
-fn key_value(r: &mut Reader, key: &Key) -> Option<String> {
+fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
     let at = format!("upstream.{}", key.name);
     let value = r.required_text(&at, &format!("such as {:?}", key.example))?;
     let all = |legal: fn(u8) -> bool| !value.is_empty() && value.bytes().all(legal);
@@ -227,9 +227,9 @@ fn client_secret(
 ) -> Option<super::super::SecretText> {
     const KEY: &str = "upstream.client_secret";
     if !r.has(KEY) {
-        let remedy =
+        let hint =
             "copy it from the client you made at the provider: client_secret = { env = \"NAME\" }";
-        r.problem(KEY, None, "is missing", remedy);
+        r.problem(KEY, None, "is missing", hint);
         return None;
     }
     r.secret(KEY, env)
@@ -345,8 +345,8 @@ fn sources(r: &mut Reader, preset: &Preset) -> Vec<ClaimSource> {
         .filter_map(|word| {
             let source = known.into_iter().find(|source| source.to_string() == *word);
             if source.is_none() {
-                let remedy = "it can be \"id_token\", \"userinfo\", \"access_token\"";
-                r.problem(KEY, Some(format!("{word:?}")), "is not a source of claims", remedy);
+                let hint = "it can be \"id_token\", \"userinfo\", \"access_token\"";
+                r.problem(KEY, Some(format!("{word:?}")), "is not a source of claims", hint);
             }
             source
         })

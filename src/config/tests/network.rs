@@ -150,8 +150,8 @@ fn variables_that_only_look_like_those_of_a_service_are_still_mistakes() {
         assert_eq!(found.len(), 1, "{variable}={value}: {found:#?}");
         assert!(found[0].reason.contains(variable), "{variable}: {}", found[0].reason);
         if let Some(meant) = meant {
-            let remedy = &found[0].remedy;
-            assert!(remedy.contains(&format!("did you mean {meant}")), "{variable}: {remedy}");
+            let hint = &found[0].hint;
+            assert!(hint.contains(&format!("did you mean {meant}")), "{variable}: {hint}");
         }
     }
 }
@@ -178,7 +178,7 @@ fn an_allowed_origin_is_exact_and_what_could_never_match_is_refused_with_the_rea
         let text = format!("allowed_origins = [{origin:?}]\n{OK}");
         assert!(load_with(&text, &[]).is_ok(), "{origin}: {:?}", problems(&text));
     }
-    for (origin, reason, remedy) in [
+    for (origin, reason, hint) in [
         ("https://*.example.com", "wildcard", "each origin"),
         ("*", "wildcard", "each origin"),
         ("chrome-extension://*", "wildcard", "each origin"),
@@ -223,7 +223,7 @@ fn an_allowed_origin_is_exact_and_what_could_never_match_is_refused_with_the_rea
         assert_eq!(found.len(), 1, "{origin}: {found:#?}");
         assert_eq!(found[0].key, "allowed_origins");
         assert!(found[0].reason.contains(reason), "{origin}: {}", found[0].reason);
-        assert!(found[0].remedy.contains(remedy), "{origin}: {}", found[0].remedy);
+        assert!(found[0].hint.contains(hint), "{origin}: {}", found[0].hint);
     }
 }
 

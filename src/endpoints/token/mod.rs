@@ -43,7 +43,7 @@ pub(super) async fn post(
     let client =
         authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
     let from = ClientAddress::shown(&extensions);
-    app.storage().refuse_behind(app.now())?;
+    app.storage().ensure_clock_sane(app.now())?;
     match params.get("grant_type")? {
         Some("authorization_code") => {
             authorization_code::exchange(&app, &client, &params, from).await

@@ -23,9 +23,9 @@ pub enum ReturnRefused {
 
 /// An address that the client registered: the only way an answer can leave us.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ReturnAddress(String);
+pub struct RegisteredRedirectUri(String);
 
-impl ReturnAddress {
+impl RegisteredRedirectUri {
     /// The address a request means. Left out, it is the only registered one, unless that is on loopback.
     pub fn resolve(
         registered: &[RedirectUri],
@@ -100,7 +100,7 @@ impl ReturnAddress {
 /// What stays as it is in a value; everything else is percent-encoded, a space as `%20`.
 const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-impl fmt::Debug for ReturnAddress {
+impl fmt::Debug for RegisteredRedirectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReturnAddress").finish_non_exhaustive()
     }

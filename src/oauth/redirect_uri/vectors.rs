@@ -231,7 +231,7 @@ fn p4_an_answer_keeps_the_registered_text_and_says_everything_once() {
         ["https://good.example/cb", "https://good.example/cb?a=1", "http://localhost:1/cb?"]
     {
         let uris = [register(registered).unwrap()];
-        let address = ReturnAddress::resolve(&uris, Some(registered)).unwrap();
+        let address = RegisteredRedirectUri::resolve(&uris, Some(registered)).unwrap();
         let state = "a b&c=d\r\nSet-Cookie: x é %41 +";
         let location =
             address.with_params(&[("code", "ac_1"), ("state", state), ("iss", "https://x")]);
@@ -254,15 +254,22 @@ fn az_09_a_redirect_uri_may_be_left_out_only_when_there_is_one_to_mean() {
     // Installations of one program share a client, and each listens on another port.
     let loopback = ["http://localhost/cb", "http://127.0.0.1:3000/cb", "http://[::1]:1/cb"];
 
-    assert!(ReturnAddress::resolve(std::slice::from_ref(&one), None).is_ok());
-    assert_eq!(ReturnAddress::resolve(&[one.clone(), other], None), Err(ReturnRefused::Required));
+    assert!(RegisteredRedirectUri::resolve(std::slice::from_ref(&one), None).is_ok());
+    assert_eq!(
+        RegisteredRedirectUri::resolve(&[one.clone(), other], None),
+        Err(ReturnRefused::Required)
+    );
     for uri in loopback {
         let only = register(uri).unwrap();
-        assert_eq!(ReturnAddress::resolve(&[only], None), Err(ReturnRefused::Required), "{uri}");
+        assert_eq!(
+            RegisteredRedirectUri::resolve(&[only], None),
+            Err(ReturnRefused::Required),
+            "{uri}"
+        );
     }
-    assert_eq!(ReturnAddress::resolve(&[], None), Err(ReturnRefused::Required));
+    assert_eq!(RegisteredRedirectUri::resolve(&[], None), Err(ReturnRefused::Required));
     assert_eq!(
-        ReturnAddress::resolve(&[one], Some("https://evil.example/cb")),
+        RegisteredRedirectUri::resolve(&[one], Some("https://evil.example/cb")),
         Err(ReturnRefused::NotRegistered)
     );
 }

@@ -13,7 +13,7 @@ use super::trim::WEIGHT;
 use super::{AuditLine, COLUMNS, read_line};
 use crate::clock::Clock;
 use crate::oauth::sealed::{Purpose, Sealer};
-use crate::storage::{Step, Storage, StorageError, column};
+use crate::storage::{Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// Lines settled in one step: the more, the fewer pages for each, and the longer everybody else waits.
@@ -181,7 +181,10 @@ fn mac_of(sealer: &Sealer, before: &[u8], seq: &str, line: &AuditLine) -> String
 }
 
 /// Writes places in the chain: row id, number, link. Answers how many lines were there to be settled.
-async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<u64, StorageError> {
+async fn set_links(
+    step: &mut Transaction,
+    links: &[(String, i64, String)],
+) -> Result<u64, StorageError> {
     let rows: Vec<String> = (0..links.len())
         .map(|row| format!("(${}, ${}, ${})", 3 * row + 1, 3 * row + 2, 3 * row + 3))
         .collect();
@@ -198,8 +201,8 @@ async fn set_links(step: &mut Step, links: &[(String, i64, String)]) -> Result<u
 }
 
 /// Moves the mark of an end of the chain; `false` when somebody else has moved it since it was read.
-pub(super) async fn move_mark(
-    step: &mut Step,
+pub(super) async fn advance_chain_end(
+    step: &mut Transaction,
     name: &str,
     from: Option<&str>,
     to: &str,
@@ -229,15 +232,15 @@ impl Storage {
     /// Chains lines that are not chained yet, [`SETTLED_AT_ONCE`] at most, and answers how many it dealt
     /// with. Of replicas that settle at once, one succeeds and the others find nothing to do.
     pub async fn settle_audit(&self) -> Result<u64, StorageError> {
-        self.settle(None).await
+        self.chain(None).await
     }
 
     /// The same, and records an event when it finds lines that no server has recorded.
     pub async fn settle_audit_and_tell(&self, clock: &Clock) -> Result<u64, StorageError> {
-        self.settle(Some(clock)).await
+        self.chain(Some(clock)).await
     }
 
-    async fn settle(&self, clock: Option<&Clock>) -> Result<u64, StorageError> {
+    async fn chain(&self, clock: Option<&Clock>) -> Result<u64, StorageError> {
         // Read and chained before the step begins, which everybody else waits for. The head comes first:
         // when it has moved since, what was read of the lines means nothing.
         let text = self.text_of_mark(HEAD).await?;
@@ -253,7 +256,7 @@ impl Storage {
              WHERE seq IS NULL AND (row_mac IS NULL OR row_mac <> '{REFUSED}') ORDER BY id LIMIT $1"
         );
         let most = i64::try_from(SETTLED_AT_ONCE).unwrap_or(i64::MAX);
-        let rows = self.look_up_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
+        let rows = self.read_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
         if rows.is_empty() {
             return Ok(0);
         }
@@ -306,7 +309,7 @@ impl Storage {
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
         // Locks the head: a replica that comes second waits here, and finds it moved.
-        if !move_mark(&mut step, HEAD, before, &self.mark(HEAD, head)).await? {
+        if !advance_chain_end(&mut step, HEAD, before, &self.mark(HEAD, head)).await? {
             return Ok(false);
         }
         let mut settled = 0;
@@ -353,7 +356,7 @@ impl Storage {
                  WHERE seq IS NULL AND row_mac IS NULL ORDER BY id LIMIT $1"
             );
             let most = i64::try_from(SETTLED_AT_ONCE).unwrap_or(i64::MAX);
-            let rows = self.look_up_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
+            let rows = self.read_all(sqlx::query(AssertSqlSafe(sql)).bind(most)).await?;
             let (sorted, mut head) = self.link(head, &rows, false)?;
             if rows.is_empty() {
                 (head.bytes, head.anonymous) = self.weigh_audit_trail().await?;

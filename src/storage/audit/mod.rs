@@ -12,8 +12,8 @@ mod trim;
 
 use sqlx::any::AnyRow;
 
-use super::listing::Listing;
-use super::{Step, Storage, StorageError, Use, column};
+use super::select::SelectBuilder;
+use super::{Storage, StorageError, Transaction, Use, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
@@ -89,7 +89,7 @@ fn use_of(events: &[AuditEvent]) -> Use {
     if events.iter().all(AuditEvent::is_anonymous) { Use::Refusals } else { Use::People }
 }
 
-impl Step {
+impl Transaction {
     /// Adds a line to the audit trail; the log hears of it when the step is durable.
     pub(super) async fn record(&mut self, event: AuditEvent) -> Result<(), StorageError> {
         debug_assert!(EVENTS.contains(&event.event), "{} is not in EVENTS", event.event);
@@ -177,7 +177,7 @@ impl Storage {
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditLine>, StorageError> {
-        let mut listing = Listing::new(
+        let mut listing = SelectBuilder::new(
             "SELECT id, at, event, actor, client_id, subject, resource, grant_id, reference, detail, seq
              FROM audit_events",
         );

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 
-use super::chain::{ChainHead, Gap, Mark, START, chain, mac, move_mark};
+use super::chain::{ChainHead, Gap, Mark, START, advance_chain_end, chain, mac};
 use super::{AuditLine, COLUMNS, read_line};
 use crate::clock::{Clock, Timestamp};
-use crate::storage::{Engine, Step, Storage, StorageError, column};
+use crate::storage::{Engine, Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
 /// What a line takes in the database, with its places in the indexes, estimated from what is in it. It is
@@ -167,9 +167,9 @@ impl Storage {
             return Ok(0);
         }
         removal.start.line = walk.last;
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         let to = self.mark(START, &removal.start);
-        if !move_mark(&mut step, START, text, &to).await? {
+        if !advance_chain_end(&mut step, START, text, &to).await? {
             return Ok(0); // another replica is at it
         }
         for sql in [
@@ -230,9 +230,9 @@ impl Storage {
         for gap in &gaps {
             joined.push(self.join(gap).await?);
         }
-        let mut step = self.begin_to_make_room().await?;
+        let mut step = self.begin_cleanup().await?;
         let to = self.mark(START, &removal.start);
-        if !move_mark(&mut step, START, text, &to).await? {
+        if !advance_chain_end(&mut step, START, text, &to).await? {
             return Ok(0); // another replica is at it
         }
         let mut deleted = 0;
@@ -250,7 +250,7 @@ impl Storage {
     /// Removes the lines of a gap and writes it down, joined with those beside it.
     async fn leave_gap(
         &self,
-        step: &mut Step,
+        step: &mut Transaction,
         gap: &Gap,
         whole: &Gap,
     ) -> Result<u64, StorageError> {
@@ -325,7 +325,7 @@ impl Storage {
 }
 
 async fn tell(
-    step: &mut Step,
+    step: &mut Transaction,
     removal: &Removal,
     which: &'static str,
     clock: &Clock,

@@ -5,12 +5,12 @@ use sqlx::any::AnyRow;
 use super::after;
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
+use crate::storage::client_reviews::{end_all_of_client, read_client_review};
 use crate::storage::clients::found_by;
 use crate::storage::counted::{Counted, Ended};
-use crate::storage::listing::{Listing, key};
-use crate::storage::standings::{end_all_of_client, read_standing};
-use crate::storage::sweep::count_clients;
-use crate::storage::{Standing, Storage, StorageError, column, moment, moment_if_any};
+use crate::storage::retention::count_clients;
+use crate::storage::select::{SelectBuilder, key};
+use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
 
 /// Which clients are wanted.
@@ -42,7 +42,7 @@ pub struct ClientRow {
     /// Last code redeemed or token refreshed.
     pub last_used_at: Option<Timestamp>,
     /// What administrators decided.
-    pub standing: Standing,
+    pub standing: ClientReview,
     /// When they did, if ever.
     pub decided_at: Option<Timestamp>,
 }
@@ -70,7 +70,7 @@ const FEW: i64 = 2000;
 impl Storage {
     /// Clients, newest first; those with a standing by the latest decision, those found by name or host
     /// in the order of that.
-    pub async fn browse_clients(
+    pub async fn list_clients(
         &self,
         filter: &ClientFilter,
         limit: i64,
@@ -81,7 +81,7 @@ impl Storage {
         }
         let place = after(&filter.after);
         let rows = if let Some(condition) = standing {
-            let mut listing = Listing::new(DECIDED_COLUMNS);
+            let mut listing = SelectBuilder::new(DECIDED_COLUMNS);
             listing.only(condition);
             if let Some((changed_at, id)) = place {
                 listing.and("(s.changed_at, s.client_id) < (?", changed_at);
@@ -90,7 +90,7 @@ impl Storage {
             let order = "ORDER BY s.changed_at DESC, s.client_id DESC";
             listing.fetch(&self.pool, order, limit).await?
         } else {
-            let mut listing = Listing::new(CLIENT_COLUMNS);
+            let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
             if let Some((issued_at, id)) = place {
                 listing.and("(c.issued_at, c.id) < (?", issued_at);
                 listing.ends(", ?)", id);
@@ -102,7 +102,7 @@ impl Storage {
 
     /// Whether there are many clients with this standing; counts no further than it must.
     async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
-        let mut listing = Listing::new("SELECT 1 AS one FROM client_standings s");
+        let mut listing = SelectBuilder::new("SELECT 1 AS one FROM client_standings s");
         listing.only(condition);
         let rows = listing.fetch(&self.pool, "", FEW + 1).await?;
         Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
@@ -120,8 +120,9 @@ impl Storage {
             None => false,
         };
         let begin = || {
-            let Some(condition) = standing else { return Listing::new(CLIENT_COLUMNS) };
-            let mut listing = Listing::new(if many { CLIENTS_DECIDED } else { DECIDED_COLUMNS });
+            let Some(condition) = standing else { return SelectBuilder::new(CLIENT_COLUMNS) };
+            let mut listing =
+                SelectBuilder::new(if many { CLIENTS_DECIDED } else { DECIDED_COLUMNS });
             if many {
                 listing.only("s.client_id = c.id");
             }
@@ -185,8 +186,8 @@ impl Storage {
     }
 
     /// One client as administrators see it.
-    pub async fn client_row(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
-        let mut listing = Listing::new(CLIENT_COLUMNS);
+    pub async fn client_details(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
+        let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
         listing.and("c.id = ?", id);
         let rows = listing.fetch(&self.pool, "", 1).await?;
         rows.first().map(read_client_row).transpose()
@@ -211,7 +212,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         let because = "the client was deleted";
         let ended = end_all_of_client(&mut step, id, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
@@ -229,7 +230,7 @@ impl Storage {
             return Ok(Ended::Unchanged);
         }
         step.record(event.named("client_deleted").client(id).with("grants_ended", ended)).await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
 }
@@ -256,7 +257,7 @@ fn read_client_row(row: &AnyRow) -> Result<ClientRow, StorageError> {
         confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
         issued_at: moment(row, "issued_at")?,
         last_used_at: moment_if_any(row, "last_used_at")?,
-        standing: read_standing(row)?,
+        standing: read_client_review(row)?,
         decided_at: moment_if_any(row, "changed_at")?,
     })
 }

@@ -6,9 +6,9 @@ use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::authorization_codes::{CodesOf, end_codes};
 use crate::storage::counted::{Counted, Ended, end_grants};
-use crate::storage::listing::Listing;
+use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
-use crate::storage::{Step, Storage, StorageError, column, moment, moment_if_any, scopes};
+use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::telemetry::audit::AuditEvent;
 
 /// Which grants are wanted; empty texts want all.
@@ -119,7 +119,7 @@ impl Storage {
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<GrantRow>, StorageError> {
-        let mut listing = Listing::new(GRANT_COLUMNS);
+        let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         for (condition, value) in [
             ("g.client_id = ?", &filter.client_id),
             ("g.subject = ?", &filter.subject),
@@ -142,7 +142,7 @@ impl Storage {
 
     /// One grant.
     pub async fn grant_row(&self, id: &str) -> Result<Option<GrantRow>, StorageError> {
-        let mut listing = Listing::new(GRANT_COLUMNS);
+        let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         listing.and("g.id = ?", id);
         let rows = listing.fetch(&self.pool, "", 1).await?;
         rows.first().map(|row| self.read_grant_row(row)).transpose()
@@ -193,7 +193,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
-        let mut step = self.begin_to_end().await?;
+        let mut step = self.begin_revocation().await?;
         match which {
             Selection::Client(id) => {
                 forget_where(&mut step, "client_id = $1", id).await?;
@@ -222,14 +222,14 @@ impl Storage {
         };
         step.record(event.named("grants_revoked").with("because", because).with("ended", ended))
             .await?;
-        self.commit_and_tell(step).await?;
+        self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
 }
 
 /// Whoever's connections end is asked before they come back.
 async fn forget_where(
-    step: &mut Step,
+    step: &mut Transaction,
     condition: &'static str,
     value: &str,
 ) -> Result<(), StorageError> {
@@ -240,7 +240,7 @@ async fn forget_where(
 
 /// Sign-ins that wait for an administrator end with the grants.
 async fn end_held(
-    step: &mut Step,
+    step: &mut Transaction,
     condition: &'static str,
     value: &str,
     now: Timestamp,

@@ -4,7 +4,7 @@ use sqlx::any::AnyRow;
 
 use super::after;
 use crate::clock::Timestamp;
-use crate::storage::listing::Listing;
+use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 
@@ -53,7 +53,7 @@ impl Storage {
         limit: i64,
     ) -> Result<Vec<PersonRow>, StorageError> {
         let search = filter.search.trim();
-        let mut listing = Listing::new(PERSON_COLUMNS);
+        let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         if !search.is_empty() {
             listing.and("(p.subject = ?", search);
             for (place, word) in self.searched(search).into_iter().enumerate() {
@@ -85,7 +85,7 @@ impl Storage {
 
     /// One person.
     pub async fn person_row(&self, subject: &str) -> Result<Option<PersonRow>, StorageError> {
-        let mut listing = Listing::new(PERSON_COLUMNS);
+        let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         listing.and("p.subject = ?", subject);
         let rows = listing.fetch(&self.pool, "", 1).await?;
         match rows.first() {

@@ -18,7 +18,7 @@ use sqlx_core::any::AnyConnectionBackend;
 use tokio::time::timeout;
 
 use super::check_texts;
-use crate::storage::patience::{NO_BOUND, STATEMENT};
+use crate::storage::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
 
 /// Beyond PostgreSQL's own bound, so that it speaks first where it can.
 const BEYOND: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const PING: Duration = Duration::from_secs(2);
 const WHOLE_TABLES: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub(super) struct TimeoutConnection {
     postgres: PgConnection,
     /// Something was not answered.
     lost: Arc<AtomicBool>,
@@ -36,18 +36,18 @@ pub(super) struct Bounded {
     bound: Duration,
 }
 
-impl Bounded {
+impl TimeoutConnection {
     pub(super) fn new(postgres: PgConnection) -> Self {
-        Self { postgres, lost: Arc::default(), bound: STATEMENT + BEYOND }
+        Self { postgres, lost: Arc::default(), bound: STATEMENT_TIMEOUT + BEYOND }
     }
 
     /// The bound of what ends the transaction; with it ends what was said of the bound.
     fn last_bound(&mut self) -> Duration {
-        std::mem::replace(&mut self.bound, STATEMENT + BEYOND)
+        std::mem::replace(&mut self.bound, STATEMENT_TIMEOUT + BEYOND)
     }
 
-    fn heed(&mut self, sql: &SqlStr) {
-        if sql.as_str() == NO_BOUND {
+    fn note_timeout(&mut self, sql: &SqlStr) {
+        if sql.as_str() == NO_STATEMENT_TIMEOUT {
             self.bound = WHOLE_TABLES; // until the transaction ends, as there
         }
     }
@@ -74,7 +74,7 @@ fn silent() -> sqlx::Error {
     ))
 }
 
-impl AnyConnectionBackend for Bounded {
+impl AnyConnectionBackend for TimeoutConnection {
     fn name(&self) -> &str {
         AnyConnectionBackend::name(&self.postgres)
     }
@@ -140,7 +140,7 @@ impl AnyConnectionBackend for Bounded {
         if let Err(cause) = check_texts(arguments.as_ref()) {
             return stream::once(async { Err(cause) }).boxed();
         }
-        self.heed(&query);
+        self.note_timeout(&query);
         let (lost, bound) = (Arc::clone(&self.lost), self.bound);
         let rows =
             AnyConnectionBackend::fetch_many(&mut self.postgres, query, persistent, arguments);
@@ -165,7 +165,7 @@ impl AnyConnectionBackend for Bounded {
         if let Err(cause) = check_texts(arguments.as_ref()) {
             return Box::pin(async { Err(cause) });
         }
-        self.heed(&query);
+        self.note_timeout(&query);
         let (lost, bound) = (Arc::clone(&self.lost), self.bound);
         let row =
             AnyConnectionBackend::fetch_optional(&mut self.postgres, query, persistent, arguments);

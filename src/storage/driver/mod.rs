@@ -38,7 +38,7 @@ use sqlx_core::ext::ustr::UStr;
 use tokio::time::Instant;
 use url::Url;
 
-use bounded::Bounded;
+use bounded::TimeoutConnection;
 
 pub(super) use server::{Refusal, Server, reason};
 pub(super) use sqlx_types::InThread;
@@ -71,7 +71,7 @@ pub(super) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, s
 
 /// What [`at`] or [`Server::options`] says.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum DatabaseLocation {
     File {
         path: PathBuf,
         patience: Duration,
@@ -84,7 +84,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct OneOfTwo(Box<dyn AnyConnectionBackend>);
 
-impl Place {
+impl DatabaseLocation {
     fn of(url: &Url) -> Result<Self, sqlx::Error> {
         if url.scheme() == BOUNDED {
             let server = Server::numbered(url.path());
@@ -102,7 +102,7 @@ impl Place {
     async fn open(&self) -> Result<OneOfTwo, sqlx::Error> {
         Ok(OneOfTwo(match self {
             Self::File { path, patience } => Box::new(InThreadConnection::open(path, *patience)?),
-            Self::Server(server) => Box::new(Bounded::new(server.connect().await?)),
+            Self::Server(server) => Box::new(TimeoutConnection::new(server.connect().await?)),
         }))
     }
 }
@@ -483,7 +483,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 /// What SQLite said, in sqlx's words.
 fn told(error: rusqlite::Error) -> sqlx::Error {
     if matches!(error, rusqlite::Error::Utf8Error(..)) {
-        return sqlx::Error::Decode(error.into()); // waiting does not mend it
+        return sqlx::Error::Decode(error.into()); // waiting does not help
     }
     match error.sqlite_error_code() {
         Some(_) => sqlx::Error::Database(Box::new(sqlx_types::Told::new(error))),

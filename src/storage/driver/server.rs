@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 use super::BOUNDED;
 use crate::storage::errors::told;
-use crate::telemetry::rarely::RarelyEach;
+use crate::telemetry::log_throttle::KeyedLogThrottle;
 
 /// A refusal of longer ago says nothing of now.
 const FRESH: Duration = Duration::from_secs(6);
 /// A server that grants no further connection is asked again only after this, however many callers wait.
 const HOLD_OFF: Duration = Duration::from_millis(500);
 
-static REFUSED: RarelyEach = RarelyEach::new();
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 /// Servers by the number that stands in the URL: sqlx passes nothing but a URL on to a driver.
 static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -86,7 +86,7 @@ impl Server {
             Err(cause) => cause,
         };
         let text = told(&cause).to_string();
-        if let Some(left_out) = REFUSED.due(&text) {
+        if let Some(left_out) = REFUSED.admit(&text) {
             let why = reason(&cause).unwrap_or_default();
             tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
         }

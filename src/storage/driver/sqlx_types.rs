@@ -26,7 +26,7 @@ use sqlx_core::type_info::TypeInfo;
 use sqlx_core::value::{Value, ValueRef};
 use url::Url;
 
-use super::{OneOfTwo, Place, no_transactions};
+use super::{DatabaseLocation, OneOfTwo, no_transactions};
 
 /// The driver, among types.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Database for InThread {
 
 impl Connection for OneOfTwo {
     type Database = InThread;
-    type Options = Place;
+    type Options = DatabaseLocation;
 
     async fn close(self) -> Result<(), Error> {
         Ok(())
@@ -79,7 +79,7 @@ impl Connection for OneOfTwo {
     }
 }
 
-impl ConnectOptions for Place {
+impl ConnectOptions for DatabaseLocation {
     type Connection = OneOfTwo;
 
     fn from_url(url: &Url) -> Result<Self, Error> {
@@ -99,7 +99,7 @@ impl ConnectOptions for Place {
     }
 }
 
-impl FromStr for Place {
+impl FromStr for DatabaseLocation {
     type Err = Error;
 
     fn from_str(url: &str) -> Result<Self, Error> {
@@ -107,7 +107,7 @@ impl FromStr for Place {
     }
 }
 
-impl TryFrom<&AnyConnectOptions> for Place {
+impl TryFrom<&AnyConnectOptions> for DatabaseLocation {
     type Error = Error;
 
     fn try_from(options: &AnyConnectOptions) -> Result<Self, Error> {

@@ -44,8 +44,9 @@ impl Drop for Fixture {
 fn any_path_is_the_same_path_afterwards() {
     let bytes: Vec<u8> = (1..=255).collect();
     let path = PathBuf::from(OsString::from(OsStr::from_bytes(&bytes)));
-    let place = Place::of(&at(&path, Duration::from_secs(5)).unwrap().database_url).unwrap();
-    let Place::File { path: found, patience } = place else { panic!("it is a file") };
+    let place =
+        DatabaseLocation::of(&at(&path, Duration::from_secs(5)).unwrap().database_url).unwrap();
+    let DatabaseLocation::File { path: found, patience } = place else { panic!("it is a file") };
     assert_eq!((found, patience), (path, Duration::from_secs(5)));
 }
 

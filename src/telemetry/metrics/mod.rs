@@ -199,7 +199,7 @@ struct Now {
     clients_limit: Gauge,
     writer_waiting: Gauge,
     configured_at: Gauge,
-    mistakes: Gauge,
+    problems: Gauge,
     waiting: Gauge,
     clock_ahead: Gauge,
     replicas: Gauge,
@@ -231,7 +231,7 @@ pub struct Snapshot {
     /// When the configuration in use was read, Unix seconds.
     pub configured_at: i64,
     /// Mistakes in the configuration as it is written now.
-    pub mistakes: usize,
+    pub problems: usize,
     /// Keys that changed and wait for a restart.
     pub waiting: usize,
     /// Seconds that the clock is ahead of the database's.
@@ -502,7 +502,7 @@ impl Now {
         let help = "When the configuration in use was read, Unix seconds";
         let configured_at = gauge("configuration_read_timestamp", help);
         let help = "Mistakes in the configuration as it is written now; the one before is in use";
-        let mistakes = gauge("configuration_mistakes", help);
+        let problems = gauge("configuration_mistakes", help);
         let help = "Changed keys of the configuration that wait for a restart";
         let waiting = gauge("configuration_waiting", help);
         let help = "Seconds that the clock is ahead of the database's; negative: behind";
@@ -529,7 +529,7 @@ impl Now {
             clients_limit,
             writer_waiting,
             configured_at,
-            mistakes,
+            problems,
             waiting,
             clock_ahead,
             replicas,
@@ -552,7 +552,7 @@ impl Now {
         self.clients_limit.set(signed(snapshot.clients_limit));
         self.writer_waiting.set(signed(snapshot.writer_waiting as u64));
         self.configured_at.set(snapshot.configured_at);
-        self.mistakes.set(signed(snapshot.mistakes as u64));
+        self.problems.set(signed(snapshot.problems as u64));
         self.waiting.set(signed(snapshot.waiting as u64));
         self.clock_ahead.set(snapshot.clock_ahead);
         self.replicas.set(signed(snapshot.replicas as u64));

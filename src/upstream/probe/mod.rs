@@ -22,7 +22,7 @@ use super::values::{object_of, shown};
 use crate::config::{ClientAuth, Offline, Protocol};
 use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
-use network::remedy_of;
+use network::hint_for;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,8 +47,8 @@ pub struct Finding {
     pub severity: Severity,
     /// What was found, in a sentence.
     pub found: String,
-    /// How to mend it, in the provider's own words.
-    pub mend: Option<String>,
+    /// How to fix it, in the provider's own words.
+    pub hint: Option<String>,
 }
 
 /// Clocks that differ by more make tokens look too old or too young.
@@ -58,7 +58,7 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, probe: &'static str, severity: Severity, found: impl Into<String>) {
-        self.0.push(Finding { probe, severity, found: found.into(), mend: None });
+        self.0.push(Finding { probe, severity, found: found.into(), hint: None });
     }
 
     /// Details that the server lets pass.
@@ -68,15 +68,15 @@ impl Findings {
         }
     }
 
-    fn mend(
+    fn hint(
         &mut self,
         probe: &'static str,
         severity: Severity,
         found: impl Into<String>,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) {
-        let mend = Some(mend.into());
-        self.0.push(Finding { probe, severity, found: found.into(), mend });
+        let hint = Some(hint.into());
+        self.0.push(Finding { probe, severity, found: found.into(), hint });
     }
 }
 
@@ -121,20 +121,20 @@ impl Upstream {
         match answer.map(|response| response.status().as_u16()) {
             Ok(404 | 422) => findings.add(PROBE, Severity::Ok, "accepted"),
             Ok(401) => {
-                let mend = format!("copy both anew from: {}", config.preset.console.secret);
-                findings.mend(PROBE, Severity::Failed, "client id or secret refused", mend);
+                let hint = format!("copy both anew from: {}", config.preset.console.secret);
+                findings.hint(PROBE, Severity::Failed, "client id or secret refused", hint);
             }
             Ok(status) => {
                 findings.add(PROBE, Severity::Inconclusive, format!("GitHub answers {status}"));
             }
             Err(error) => {
                 let found = format!("GitHub cannot be reached: {error}");
-                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
+                findings.hint(PROBE, Severity::Failed, found, hint_for(&error));
             }
         }
         let register = format!("{}:\n{}", config.preset.console.redirect_uri, self.0.redirect_uri);
         let found = "GitHub shows a wrong callback URL only to a person: try check --login";
-        findings.mend("redirect_uri", Severity::Inconclusive, found, register);
+        findings.hint("redirect_uri", Severity::Inconclusive, found, register);
     }
 
     async fn get(&self, url: &str) -> Result<Response<Vec<u8>>, HttpError> {
@@ -150,21 +150,21 @@ impl Upstream {
             Err(None) => return None,
             Err(Some(error)) => {
                 let found = format!("{url} cannot be had: {error}");
-                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
+                findings.hint(PROBE, Severity::Failed, found, hint_for(&error));
                 return None;
             }
         };
         if response.status() != StatusCode::OK {
             let found = format!("{url} answers {}", response.status());
-            let mend = "check the issuer: there is no discovery document at this place";
-            findings.mend(PROBE, Severity::Failed, found, mend);
+            let hint = "check the issuer: there is no discovery document at this place";
+            findings.hint(PROBE, Severity::Failed, found, hint);
             return None;
         }
         let document = match object_of(response.body()) {
             Ok(document) => document,
             Err(reason) => {
                 let found = format!("{url}: {reason}");
-                findings.mend(PROBE, Severity::Failed, found, "check the issuer");
+                findings.hint(PROBE, Severity::Failed, found, "check the issuer");
                 return None;
             }
         };
@@ -172,8 +172,8 @@ impl Upstream {
         if let Some(stated) = stated.filter(|stated| stated != issuer) {
             let found =
                 format!("the provider calls itself {:?}, and you wrote {issuer:?}", shown(stated));
-            let mend = self.remedy_of_another_issuer(&shown(stated), &url);
-            findings.mend(PROBE, Severity::Failed, found, mend);
+            let hint = self.hint_for_another_issuer(&shown(stated), &url);
+            findings.hint(PROBE, Severity::Failed, found, hint);
             return None;
         }
         // From here on as the server reads it.
@@ -188,8 +188,8 @@ impl Upstream {
                 let stated = document.get(odd.member).and_then(Value::as_str).map(shown);
                 let stated = stated.filter(|stated| !stated.is_empty());
                 let stated = stated.map(|stated| format!(": {stated}")).unwrap_or_default();
-                let mend = odd.remedy.unwrap_or(SERVER_REFUSES);
-                findings.mend(probe, Severity::Failed, format!("{odd}{stated}"), mend);
+                let hint = odd.hint.unwrap_or(SERVER_REFUSES);
+                findings.hint(probe, Severity::Failed, format!("{odd}{stated}"), hint);
                 return None;
             }
         };
@@ -210,7 +210,7 @@ impl Upstream {
         let apart = there.timestamp() - self.0.clock.now().unix();
         if apart.unsigned_abs() > CLOCK.as_secs() {
             let found = format!("the clocks are {apart} s apart");
-            findings.mend("clock", Severity::Warning, found, "let this machine's clock follow NTP");
+            findings.hint("clock", Severity::Warning, found, "let this machine's clock follow NTP");
         } else {
             findings.add("clock", Severity::Ok, format!("{apart:+} s apart"));
         }
@@ -223,24 +223,24 @@ impl Upstream {
         let offered = texts(&document["id_token_signing_alg_values_supported"]);
         if !offered.is_empty() && !offered.iter().any(|alg| is_accepted(alg)) {
             let found = format!("ID tokens are signed with {} only", offered.join(", "));
-            let mend = "choose RS256 or ES256 for the client; a shared secret proves nothing to us";
-            findings.mend(PROBE, Severity::Failed, found, mend);
+            let hint = "choose RS256 or ES256 for the client; a shared secret proves nothing to us";
+            findings.hint(PROBE, Severity::Failed, found, hint);
             return;
         }
         let keys = match self.0.fetch_keys(metadata).await {
             Ok(keys) => keys,
             Err(KeysFailed::Unreachable(error)) => {
                 let found = format!("the keys cannot be had: {error}");
-                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
+                findings.hint(PROBE, Severity::Failed, found, hint_for(&error));
                 return;
             }
             Err(failed @ KeysFailed::Status(_)) => {
-                let mend = "check what the provider answers at its jwks_uri";
-                findings.mend(PROBE, Severity::Failed, failed.to_string(), mend);
+                let hint = "check what the provider answers at its jwks_uri";
+                findings.hint(PROBE, Severity::Failed, failed.to_string(), hint);
                 return;
             }
             Err(failed @ KeysFailed::Odd(_)) => {
-                findings.mend(PROBE, Severity::Failed, failed.to_string(), SERVER_REFUSES);
+                findings.hint(PROBE, Severity::Failed, failed.to_string(), SERVER_REFUSES);
                 return;
             }
         };
@@ -249,8 +249,8 @@ impl Upstream {
         let usable: Vec<Vec<String>> =
             usable.into_iter().filter(|algorithms| !algorithms.is_empty()).collect();
         if usable.is_empty() {
-            let mend = "give the client a signing key (an asymmetric one)";
-            findings.mend(PROBE, Severity::Failed, "the provider has no usable signing key", mend);
+            let hint = "give the client a signing key (an asymmetric one)";
+            findings.hint(PROBE, Severity::Failed, "the provider has no usable signing key", hint);
             return;
         }
         let algorithms: BTreeSet<&String> = usable.iter().flatten().collect();
@@ -283,13 +283,13 @@ impl Upstream {
                 let found = format!(
                     "refused as {name}, which the server would use, and accepted as {other_name}"
                 );
-                let mend = format!("set client_auth = {other_name:?} in [upstream]");
-                findings.mend(PROBE, Severity::Failed, found, mend);
+                let hint = format!("set client_auth = {other_name:?} in [upstream]");
+                findings.hint(PROBE, Severity::Failed, found, hint);
             }
             Some(false) => {
                 let found = format!("client id or secret refused ({name})");
-                let mend = format!("copy both anew from: {}", console.secret);
-                findings.mend(PROBE, Severity::Failed, found, mend);
+                let hint = format!("copy both anew from: {}", console.secret);
+                findings.hint(PROBE, Severity::Failed, found, hint);
             }
             None => {
                 let found = "the provider's answers do not tell whether the client secret is right";
@@ -353,13 +353,13 @@ impl Upstream {
         let scopes = &metadata.scopes_supported;
         if !grants.is_empty() && !grants.contains(&"refresh_token") {
             let found = "the provider lists no refresh token grant: people sign in again every max_without_refresh";
-            findings.mend(PROBE, Severity::Warning, found, console.refresh);
+            findings.hint(PROBE, Severity::Warning, found, console.refresh);
         } else if self.0.config.offline == Offline::Scope
             && !scopes.is_empty()
             && !scopes.iter().any(|scope| scope == "offline_access")
         {
             let found = "the provider does not list the scope offline_access";
-            findings.mend(PROBE, Severity::Warning, found, console.refresh);
+            findings.hint(PROBE, Severity::Warning, found, console.refresh);
         } else {
             let found =
                 format!("refresh tokens are offered; the switch is at: {}", console.refresh);

@@ -33,7 +33,7 @@ impl Upstream {
     ) -> Result<Answer, ()> {
         const PROBE: &str = "network";
         if let Err(HttpError::Proxy(failed)) = &answer {
-            findings.mend(PROBE, Severity::Failed, failed.to_string(), failed.remedy());
+            findings.hint(PROBE, Severity::Failed, failed.to_string(), failed.hint());
             return Err(());
         }
         let config = &self.0.config;
@@ -50,7 +50,7 @@ impl Upstream {
     }
 
     /// What to write when the document names another issuer.
-    pub(super) fn remedy_of_another_issuer(&self, stated: &str, asked_at: &str) -> String {
+    pub(super) fn hint_for_another_issuer(&self, stated: &str, asked_at: &str) -> String {
         let config = &self.0.config;
         if stated.trim_end_matches('/') == config.issuer.trim_end_matches('/') {
             let slash =
@@ -111,9 +111,9 @@ impl Upstream {
 }
 
 /// What an administrator can do about a request that brought nothing.
-pub(super) fn remedy_of(error: &HttpError) -> String {
+pub(super) fn hint_for(error: &HttpError) -> String {
     match error {
-        HttpError::Proxy(failed) => failed.remedy(),
+        HttpError::Proxy(failed) => failed.hint(),
         HttpError::Connection(cause) if cause.contains("certificate") => {
             "let this machine trust who signed the certificate: put the authority into the system's store, or name its file in SSL_CERT_FILE; a proxy that opens TLS has an authority of its own".to_owned()
         }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::super::metadata::Metadata;
 use super::super::{LoginFailed, Upstream, callback_error};
-use super::network::remedy_of;
+use super::network::hint_for;
 use super::{Findings, Severity};
 use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
@@ -28,12 +28,12 @@ impl Upstream {
             Err(error) if self.0.config.discovery_url.is_some() => {
                 let found = format!("this machine cannot ask where people sign in: {error}");
                 let register = format!("{}:\n{redirect_uri}", console.redirect_uri);
-                findings.mend(PROBE, Severity::Inconclusive, found, register);
+                findings.hint(PROBE, Severity::Inconclusive, found, register);
                 return;
             }
             Err(error) => {
                 let found = format!("no answer: {error}");
-                findings.mend(PROBE, Severity::Failed, found, remedy_of(&error));
+                findings.hint(PROBE, Severity::Failed, found, hint_for(&error));
                 return;
             }
         };
@@ -49,7 +49,7 @@ impl Upstream {
             }
             (None, 400..=499) => {
                 let found = "the client id is unknown, or the redirect URI is not registered";
-                findings.mend(PROBE, Severity::Failed, found, register);
+                findings.hint(PROBE, Severity::Failed, found, register);
             }
             (None, 200..=399) if self.refuses_another(metadata).await => {
                 let found = format!("{redirect_uri} is registered: another one is refused");
@@ -58,12 +58,12 @@ impl Upstream {
             }
             (None, 300..=399) => {
                 let found = "the provider leads to a page of its own, which does not tell";
-                findings.mend(PROBE, Severity::Inconclusive, found, register);
+                findings.hint(PROBE, Severity::Inconclusive, found, register);
             }
             (None, status) => {
                 let found =
                     format!("the provider answers {status} with a page, which does not tell");
-                findings.mend(PROBE, Severity::Inconclusive, found, register);
+                findings.hint(PROBE, Severity::Inconclusive, found, register);
             }
         }
     }
@@ -130,17 +130,17 @@ fn iss_finding(metadata: &Metadata, iss: Option<&str>, findings: &mut Findings) 
     match (metadata.check_iss(iss), iss) {
         (Ok(()), _) => {}
         (Err(reason), Some(_)) => {
-            let mend =
+            let hint =
                 "somebody else answered in the provider's place, or its host name setting is wrong";
-            findings.mend(PROBE, Severity::Failed, reason, mend);
+            findings.hint(PROBE, Severity::Failed, reason, hint);
         }
         (Err(reason), None) => {
             let found = format!(
                 "{reason} for an error, though authorization_response_iss_parameter_supported is \
                  true; a callback without it is refused"
             );
-            let mend = "try check --login: where codes come without it too, nobody can sign in";
-            findings.mend(PROBE, Severity::Warning, found, mend);
+            let hint = "try check --login: where codes come without it too, nobody can sign in";
+            findings.hint(PROBE, Severity::Warning, found, hint);
         }
     }
 }
@@ -151,8 +151,8 @@ fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
     match error {
         "invalid_scope" => {
             let found = format!("the provider refuses one of: {asked}");
-            let mend = "set scopes in [upstream] to those that the client may ask for";
-            findings.mend(PROBE, Severity::Failed, found, mend);
+            let hint = "set scopes in [upstream] to those that the client may ask for";
+            findings.hint(PROBE, Severity::Failed, found, hint);
         }
         "" => findings.add(PROBE, Severity::Ok, format!("{asked}: not refused")),
         error
@@ -163,8 +163,8 @@ fn scopes_finding(error: &str, scopes: &[String], findings: &mut Findings) {
         }
         error if matches!(callback_error::classify(error, None), LoginFailed::Misconfigured(_)) => {
             let found = format!("the provider refuses the request: {error}");
-            let mend = "allow the authorization code grant for the client";
-            findings.mend(PROBE, Severity::Failed, found, mend);
+            let hint = "allow the authorization code grant for the client";
+            findings.hint(PROBE, Severity::Failed, found, hint);
         }
         _ => findings.add(PROBE, Severity::Ok, format!("{asked}: not refused")),
     }

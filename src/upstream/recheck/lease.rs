@@ -123,7 +123,7 @@ impl Inner {
             }
         }
         let reason = "another process is asking and has no answer yet";
-        Ok(Waited::Answered(self.bridge(session, reason)))
+        Ok(Waited::Answered(self.use_last_answer(session, reason)))
     }
 
     /// Extends the lease for as long as the answer is held.

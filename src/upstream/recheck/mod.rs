@@ -11,7 +11,7 @@ mod person;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::TokenFailure;
+use super::token_response::TokenFailure;
 use super::{Inner, Upstream};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
@@ -102,7 +102,7 @@ impl Upstream {
             known = self.ask_alone(session_id, &asking) => known?,
             asked = asking.is_silent_for(patience) => {
                 if asked {
-                    inner.bridge(&session, "it has not answered in time")
+                    inner.use_last_answer(&session, "it has not answered in time")
                 } else {
                     // Nobody was asked, so nobody was silent: an old answer must not be believed for that.
                     tracing::warn!(session_id, "the question did not go out in time");
@@ -178,7 +178,7 @@ impl Inner {
             return self.without_refresh_token(session, now).await;
         }
         if self.breaker.is_open(now) {
-            return Ok(self.bridge(&session, "it has just failed; it is asked again soon"));
+            return Ok(self.use_last_answer(&session, "it has just failed; it is asked again soon"));
         }
         let Some(_place) = self.place_for_recheck().await else { return Ok(Recheck::Unknown) };
         let owner = random_text();
@@ -197,7 +197,7 @@ impl Inner {
             Ok(provider) => provider,
             Err(error) => {
                 self.storage.release_session(&session, &owner).await?;
-                return Ok(self.bridge(&session, &error.to_string()));
+                return Ok(self.use_last_answer(&session, &error.to_string()));
             }
         };
         let answer = self.question(&provider, &mut session, &owner, refresh_token.as_deref()).await;
@@ -237,7 +237,7 @@ impl Inner {
                         );
                         let (person, at) = (&session.person, Renewed::as_before(&session));
                         self.storage.renew_session(&session, &owner, person, &tokens, at).await?;
-                        return Ok(self.bridge(&session, &reason));
+                        return Ok(self.use_last_answer(&session, &reason));
                     }
                 };
                 let renewed =
@@ -248,7 +248,7 @@ impl Inner {
                     let known =
                         UpstreamSession { person, taken_over, last_ok_at: at.last_ok, ..session };
                     if is_outage && self.lacks_facts(&known) {
-                        return Ok(self.bridge(&known, "it does not tell what rules read"));
+                        return Ok(self.use_last_answer(&known, "it does not tell what rules read"));
                     }
                     return Ok(Recheck::Fresh(known.person));
                 }
@@ -265,11 +265,11 @@ impl Inner {
                     "the identity provider rejects our client: check client_id and client_secret"
                 );
                 self.storage.release_session(&session, &owner).await?;
-                Ok(self.bridge(&session, &reason))
+                Ok(self.use_last_answer(&session, &reason))
             }
             Err(TokenFailure::Transient(reason)) => {
                 self.storage.release_session(&session, &owner).await?;
-                Ok(self.bridge(&session, &reason))
+                Ok(self.use_last_answer(&session, &reason))
             }
         }
     }
@@ -372,7 +372,7 @@ impl Inner {
     }
 
     /// The provider cannot be asked: the last yes holds within the outage grace.
-    fn bridge(&self, session: &UpstreamSession, reason: &str) -> Recheck {
+    fn use_last_answer(&self, session: &UpstreamSession, reason: &str) -> Recheck {
         let grace = self.recheck.outage_grace;
         let facts_are_young =
             !self.lacks_facts(session) || self.is_younger(session.facts_read_at, grace);

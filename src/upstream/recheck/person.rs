@@ -9,10 +9,10 @@ use crate::config::ClaimSource;
 use crate::policy::{Fact, FactSet, Facts};
 use crate::storage::{Person, UpstreamSession};
 use crate::upstream::Inner;
-use crate::upstream::answer::{Answer, TokenFailure};
 use crate::upstream::claims::{self, Userinfo};
 use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
+use crate::upstream::token_response::{TokenFailure, TokenResponse};
 use crate::upstream::values::time_of;
 
 /// Whom the answer to a refresh is about.
@@ -64,7 +64,7 @@ impl Inner {
         &self,
         provider: &Arc<Provider>,
         session: &UpstreamSession,
-        answer: &Answer,
+        answer: &TokenResponse,
     ) -> About {
         if !answer.has_id_token() {
             return self.read_without_id_token(provider, session, answer).await;
@@ -109,7 +109,7 @@ impl Inner {
         &self,
         provider: &Arc<Provider>,
         session: &UpstreamSession,
-        answer: &Answer,
+        answer: &TokenResponse,
     ) -> About {
         let plan = &self.config.claims;
         let last = session.tokens.id_token.as_deref().and_then(payload).unwrap_or_default();

@@ -45,7 +45,7 @@ fn clients<'a>(report: &'a [Value], probe: &str, severity: &str, words: &str) ->
             finding["probe"] == probe
                 && finding["severity"] == severity
                 && finding["found"].as_str().unwrap().contains(words)
-                && finding["mend"].is_string()
+                && finding["hint"].is_string()
         })
     };
     report.iter().filter(has).map(|client| client["client"].as_str().unwrap()).collect()

@@ -11,7 +11,7 @@ static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 pub(crate) fn install() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
-        portcullis::telemetry::rarely::limit_per_thread();
+        portcullis::telemetry::log_throttle::limit_per_thread();
         let filter = tracing_subscriber::EnvFilter::new("warn,portcullis=trace");
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Keep).init();
     });

@@ -9,10 +9,10 @@ use portcullis::oauth::grant::{Redemption, TokenRefused};
 use portcullis::oauth::secret::{Secret, new_id};
 use portcullis::policy::Facts;
 use portcullis::storage::{
-    Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, GrantTerms, LoginQuota, NewCode,
-    NewLogin, Notice, OtherBrowser, PendingLogin, Person, Redeemed, Registered, Retention, Rotated,
-    Rotation, SessionUpdate, ShutOut, Storage, StorageError, StoredClient, UpstreamTokens, Verdict,
-    Whom, session_id,
+    Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, Denied, GrantTerms, LoginQuota,
+    LogoutNotice, LogoutSubject, NewCode, NewLogin, OtherBrowser, PendingLogin, Person, Redeemed,
+    Registered, Retention, ReviewDecision, Rotated, Rotation, SessionUpdate, Storage, StorageError,
+    StoredClient, UpstreamTokens, session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
@@ -156,8 +156,8 @@ impl World {
             }
             Op::Refresh(token) => self.refresh(token).await,
             Op::Revoke(grant) => self.revoke(grant).await,
-            Op::BlockClient(client) => self.decide(client, Verdict::Block).await,
-            Op::UnblockClient(client) => self.decide(client, Verdict::Unblock).await,
+            Op::BlockClient(client) => self.decide(client, ReviewDecision::Block).await,
+            Op::UnblockClient(client) => self.decide(client, ReviewDecision::Unblock).await,
             Op::BlockPerson(person) => self.block_person(person).await,
             Op::UnblockPerson(person) => {
                 self.storage
@@ -178,11 +178,11 @@ impl World {
             Op::EndSession { person, sid } => self.end_session(person, sid).await,
             Op::LogoutToken { person, sid: of } => {
                 self.messages += 1;
-                let whom = Whom::Session { sid: sid(of), subject: Some(upstream(person)) };
+                let whom = LogoutSubject::Session { sid: sid(of), subject: Some(upstream(person)) };
                 let (jti, later) = (self.messages.to_string(), self.now().plus(CODE_LIFE));
-                let notice = Notice::new(ISSUER.to_owned(), &jti, whom, later);
+                let notice = LogoutNotice::new(ISSUER.to_owned(), &jti, whom, later);
                 let event = self.event("upstream_logout");
-                self.storage.act_on_notice(&notice, "test", self.now(), event).await.unwrap();
+                self.storage.apply_logout_notice(&notice, "test", self.now(), event).await.unwrap();
                 self.sessions_end(|who| who == person, |session| session == of);
                 self.logouts.push(Logout { person, sid: of, at: self.now(), forgotten: false });
                 Ok(())
@@ -245,8 +245,8 @@ impl World {
     async fn approve(&mut self, page: usize) -> Done {
         let Some(at) = latest(page, self.pages.len()) else { return Ok(()) };
         let (page, now) = (self.pages[at].clone(), self.now());
-        let standing = self.storage.standing(&page.request.client_id).await.unwrap();
-        if now >= page.expires_at || standing.shut_out() {
+        let standing = self.storage.client_review(&page.request.client_id).await.unwrap();
+        if now >= page.expires_at || standing.is_denied() {
             return Ok(()); // the endpoint refuses a page that is too old, and a blocked client
         }
         let (state, binding) = (Secret::generate(&self.new_id()), Secret::generate(&self.new_id()));
@@ -325,9 +325,9 @@ impl World {
         let Claimed::First(pending) = claimed else { return Ok(()) };
         let request = self.logins[at].request.clone();
         prop_assert_eq!(&pending.request, &request);
-        let standing = self.storage.standing(&request.client_id).await.unwrap();
+        let standing = self.storage.client_review(&request.client_id).await.unwrap();
         let blocked = self.storage.is_blocked(&subject(person)).await.unwrap();
-        if standing.shut_out() || blocked {
+        if standing.is_denied() || blocked {
             return Ok(());
         }
         let session = SessionUpdate {
@@ -358,7 +358,7 @@ impl World {
         let refusable = overtaken.peek().is_some();
         let must_refuse = overtaken.any(|logout| !logout.forgotten);
         match self.storage.finish_login(&session, &new, now, event).await {
-            Err(StorageError::ShutOut(ShutOut::SignedOut)) => {
+            Err(StorageError::ShutOut(Denied::SignedOut)) => {
                 prop_assert!(refusable, "(d) refused, though nobody signed out");
                 return Ok(());
             }
@@ -524,12 +524,12 @@ impl World {
         Ok(())
     }
 
-    async fn decide(&mut self, client: usize, verdict: Verdict) -> Done {
+    async fn decide(&mut self, client: usize, verdict: ReviewDecision) -> Done {
         let id = client_id(client);
         let event = self.event("client_blocked");
         let changed =
             self.storage.decide_client(&id, verdict, "test", self.now(), event).await.unwrap();
-        if changed && verdict == Verdict::Block {
+        if changed && verdict == ReviewDecision::Block {
             self.revoked(|_, grant| grant.request.client_id == id);
             for code in self.codes.iter_mut().filter(|code| code.request.client_id == id) {
                 code.dead = true;

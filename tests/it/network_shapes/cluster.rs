@@ -167,7 +167,7 @@ fn an_address_inside_is_checked_and_http_needs_its_word() {
     assert!(load(github).unwrap_err().to_string().contains("no discovery document"));
     let inside = "provider = \"keycloak\"\nurl = \"http://keycloak:8080\"\nrealm = \"acme\"";
     let problems = load(inside).unwrap_err().to_string();
-    assert!(problems.contains("discovery_url"), "the remedy names the key: {problems}");
+    assert!(problems.contains("discovery_url"), "the hint names the key: {problems}");
 
     let good = format!("{keycloak}\ndiscovery_url = \"{DISCOVERY}\"\nallow_http = true");
     let loaded = load(&good).unwrap_or_else(|problems| panic!("{problems}"));
@@ -214,13 +214,13 @@ async fn check_says_which_network_it_sees_and_what_to_write_when_the_issuer_diff
     });
     let (found, code) = check_with(&app, &inside, &env).await;
     let discovery = finding(&found, "discovery");
-    let mend = discovery["mend"].as_str().unwrap();
-    assert!(mend.contains("issuer") && mend.contains("https://sso.example.com"), "{discovery}");
+    let hint = discovery["hint"].as_str().unwrap();
+    assert!(hint.contains("issuer") && hint.contains("https://sso.example.com"), "{discovery}");
     assert_eq!(code, 2);
     let (found, _) = check_with(&app, &app.config_text(), &env).await;
-    let mend = finding(&found, "discovery")["mend"].as_str().unwrap();
+    let hint = finding(&found, "discovery")["hint"].as_str().unwrap();
     let here = format!("discovery_url = \"{}/.well-known/openid-configuration\"", app.idp.issuer());
-    assert!(mend.contains(&here), "{mend}");
+    assert!(hint.contains(&here), "{hint}");
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn check_says_over_what_the_endpoints_are_asked() {
         let (found, code) = check_with(&app, &app.config_text(), &[]).await;
         let endpoints = finding(&found, "endpoints");
         assert_eq!((endpoints["severity"].as_str(), code), (Some("failed"), 2), "{endpoints}");
-        assert!(endpoints["mend"].as_str().unwrap().contains("allow_http"), "{endpoints}");
+        assert!(endpoints["hint"].as_str().unwrap().contains("allow_http"), "{endpoints}");
     }
 }
 
@@ -262,5 +262,5 @@ async fn an_address_inside_over_https_is_believed_with_a_private_authority_alone
     let (found, code) = check_with(&app, &config, &[]).await;
     let discovery = finding(&found, "discovery");
     assert_eq!((discovery["severity"].as_str(), code), (Some("failed"), 2), "{discovery}");
-    assert!(discovery["mend"].as_str().unwrap().contains("SSL_CERT_FILE"), "{discovery}");
+    assert!(discovery["hint"].as_str().unwrap().contains("SSL_CERT_FILE"), "{discovery}");
 }

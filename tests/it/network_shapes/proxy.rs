@@ -121,7 +121,7 @@ async fn the_proxy_gets_its_user_name_and_password_and_nobody_else_sees_them() {
     assert_eq!(code, 2);
     let network = finding(&found, "network");
     assert!(network["found"].as_str().unwrap().contains("407"), "{network}");
-    assert!(network["mend"].as_str().unwrap().contains("HTTP_PROXY"), "{network}");
+    assert!(network["hint"].as_str().unwrap().contains("HTTP_PROXY"), "{network}");
     let env = BTreeMap::from([("HTTP_PROXY".to_owned(), wrong)]);
     let shown = Config::load(Some((Path::new("test.toml"), text)), &env).unwrap().show();
     assert!(shown.contains("HTTP_PROXY") && shown.contains("********@127.0.0.1"), "{shown}");

@@ -34,7 +34,7 @@ async fn everything_works_through_pgbouncer_as_it_is_installed() {
     again.assert_status(200);
     app.http.get(&app.at("/ready")).await.assert_status(200);
     // A command works beside the server.
-    let beside = Storage::open_beside(&url, Some(KEY)).await.unwrap();
+    let beside = Storage::attach(&url, Some(KEY)).await.unwrap();
     beside.last_time().await.unwrap();
     beside.close().await;
     // What a connection has set does not outlive it, and the next start finds its schema.
@@ -44,7 +44,7 @@ async fn everything_works_through_pgbouncer_as_it_is_installed() {
 
 #[tokio::test]
 #[ignore = "needs PgBouncer: scripts/test-postgres"]
-async fn a_pool_of_transactions_is_refused_with_the_remedy() {
+async fn a_pool_of_transactions_is_refused_with_the_hint() {
     let url = behind("TEST_PGBOUNCER_TRANSACTION").await;
     for _ in 0..3 {
         let said = Storage::open(&url, Some(KEY)).await.err().unwrap().to_string();

@@ -54,7 +54,7 @@ impl Network {
     }
 
     /// New connections get through; those that were cut never will.
-    fn mend(&self) {
+    fn repair(&self) {
         *self.cut.lock().unwrap() = watch::Sender::new(false);
     }
 }
@@ -105,7 +105,7 @@ async fn a_database_that_vanishes_is_503_in_bounded_time_and_over_when_it_is_bac
     assert!(waited < Duration::from_secs(14) && longest < Duration::from_secs(14));
     a_moment(13_000).await; // whatever was on its way has been given up
 
-    network.mend();
+    network.repair();
 
     let since = Instant::now();
     while server.http.get(&at("/ready")).await.status != 200 {

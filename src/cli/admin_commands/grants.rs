@@ -1,0 +1,206 @@
+//! `portcullis grants`: who connected what, and the way to end it.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::ending::{self, Confirm, Words};
+use super::output::{self, Table};
+use super::{CommandContext, CommandError, Common, Output, Page, moment, run};
+use crate::clock::Timestamp;
+use crate::config::InForce;
+use crate::storage::{Ending, GrantFilter, GrantRow, Selection};
+use crate::web::in_force::OfGrant;
+
+const BECAUSE: &str = "ended by an administrator";
+
+#[derive(Subcommand)]
+pub(in crate::cli) enum Command {
+    /// List grants, newest first: person × client × MCP server
+    #[command(
+        after_help = "Examples:\n  portcullis grants list --person okta:00u1b2c3\n  portcullis grants list --server https://mcp.example.com/mcp --ended --json"
+    )]
+    List(List),
+    /// End one grant; requests and open streams of it end within a second
+    #[command(after_help = "Example:\n  portcullis grants revoke 0199c2a7b1f07d3e8f6a5b4c3d2e1f00")]
+    Revoke(Revoke),
+    /// End all grants of a client, of a person, or given before a day
+    #[command(
+        after_help = "Examples:\n  portcullis grants revoke-all --before 2026-11-21 --dry-run\n  portcullis grants revoke-all --client client_0199c2a7\n  portcullis grants revoke-all --person okta:00u1b2c3 --yes"
+    )]
+    RevokeAll(RevokeAll),
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct List {
+    /// Of this client
+    #[arg(long, value_name = "CLIENT_ID", default_value = "")]
+    client: String,
+    /// Of this person, by the sub of their tokens
+    #[arg(long, value_name = "SUB", default_value = "")]
+    person: String,
+    /// For this MCP server
+    #[arg(long, value_name = "URL", default_value = "")]
+    server: String,
+    /// Ended ones as well
+    #[arg(long)]
+    ended: bool,
+    #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Revoke {
+    /// The grant, as `grants list` names it
+    #[arg(value_name = "GRANT")]
+    id: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false, id = "which")]
+struct Which {
+    /// All of this client
+    #[arg(long, value_name = "CLIENT_ID", group = "which")]
+    client: Option<String>,
+    /// All of this person, by the sub of their tokens
+    #[arg(long, value_name = "SUB", group = "which")]
+    person: Option<String>,
+    /// All that were given before this day (midnight UTC) or moment
+    #[arg(long, value_name = "DAY", group = "which", value_parser = moment)]
+    before: Option<Timestamp>,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct RevokeAll {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command {
+    pub(in crate::cli) fn run(&self) -> ExitCode {
+        match self {
+            Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
+            Self::Revoke(a) => {
+                run(&a.common, async |desk: &CommandContext| revoke(desk, &a.id).await)
+            }
+            Self::RevokeAll(a) => {
+                run(&a.common, async |desk: &CommandContext| revoke_all(desk, a).await)
+            }
+        }
+    }
+}
+
+async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+    let filter = GrantFilter {
+        client_id: a.client.clone(),
+        subject: a.person.clone(),
+        resource: a.server.clone(),
+        ended: a.ended,
+        before: None,
+        after: a.page.after.clone(),
+    };
+    let mut rows = desk.storage.browse_grants(&filter, desk.now(), a.page.ask()).await?;
+    let next = a.page.next(&mut rows, |last| last.id.clone());
+    let table = table(desk, &rows);
+    let listed = rows.iter().map(|row| as_json(desk, row)).collect();
+    Ok(Output::list("grants", &table, listed, next))
+}
+
+/// Grants for people to read.
+pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
+    let now = desk.now();
+    let headings = ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER"];
+    let further = ["APPROVED", "IN FORCE NOW", "SINCE", "LAST USE", "STATE"];
+    let mut table = Table::new(&[&headings[..], &further].concat());
+    for row in rows {
+        let state = match &row.revoked {
+            Some((at, because)) => format!("ended {}: {because}", output::utc(*at)),
+            None if now >= row.expires_at => "expired".to_owned(),
+            None => "live".to_owned(),
+        };
+        table.row(vec![
+            row.id.clone(),
+            row.person.name.clone().unwrap_or_default(),
+            row.subject.clone(),
+            row.client_metadata.as_deref().map_or_else(
+                || row.client_id.clone(),
+                |metadata| output::client_name(Some(metadata)),
+            ),
+            row.resource.clone(),
+            row.ceiling.to_string(),
+            OfGrant::of(&desk.config, row, now).line(),
+            output::utc(row.created_at),
+            output::utc(row.last_used_at),
+            state,
+        ]);
+    }
+    table
+}
+
+/// A grant for programs.
+pub(super) fn as_json(desk: &CommandContext, row: &GrantRow) -> Value {
+    let in_force = match OfGrant::of(&desk.config, row, desk.now()).in_force {
+        InForce::Scopes(scopes) => Value::String(scopes.to_string()),
+        InForce::Nothing | InForce::ServerGone => Value::Null,
+    };
+    json!({
+        "grant_id": row.id,
+        "client_id": row.client_id,
+        "sub": row.subject,
+        "name": row.person.name,
+        "resource": row.resource,
+        "approved_scope": row.ceiling.to_string(),
+        "scope_in_force": in_force,
+        "facts_as_of": output::iso(row.facts_at),
+        "created_at": output::iso(row.created_at),
+        "last_used_at": output::iso(row.last_used_at),
+        "last_used_from": row.last_used_from,
+        "expires_at": output::iso(row.expires_at),
+        "revoked_at": output::iso_or_null(row.revoked.as_ref().map(|(at, _)| *at)),
+        "revoked_because": row.revoked.as_ref().map(|(_, because)| because),
+    })
+}
+
+async fn revoke(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {
+    let row = desk.storage.grant_row(id).await?;
+    let row = row.ok_or_else(|| {
+        CommandError::from(format!("there is no grant {id}; `portcullis grants list` names them"))
+    })?;
+    if let Some((at, because)) = &row.revoked {
+        let before = format!("{id} ended before, {}: {because}.\n", output::utc(*at));
+        return Ok(Output::changed(false, String::new(), &before));
+    }
+    let event = desk.event("grant_revoked").client(&row.client_id).subject(&row.subject);
+    let event = event.resource(&row.resource);
+    desk.storage.revoke_grant(id, BECAUSE, desk.now(), event).await?;
+    Ok(Output::changed(true, format!("{id} has ended.\n"), ""))
+}
+
+async fn revoke_all(desk: &CommandContext, a: &RevokeAll) -> Result<Output, CommandError> {
+    let (selection, question) = match (&a.which.client, &a.which.person, a.which.before) {
+        (Some(client), _, _) => {
+            (Selection::Client(client.clone()), format!("End all grants of {client}?"))
+        }
+        (_, Some(person), _) => {
+            (Selection::Person(person.clone()), format!("End all grants of {person}?"))
+        }
+        (_, _, Some(before)) => (
+            Selection::Before(before),
+            format!("End all grants that were given before {}?", output::utc(before)),
+        ),
+        (None, None, None) => {
+            return Err(CommandError::from("say which: --client, --person or --before".to_owned()));
+        }
+    };
+    let words = Words { question, done: "Done".to_owned(), before: "" };
+    ending::carry_out(desk, &a.confirm, &Ending::Grants(selection), &words).await
+}

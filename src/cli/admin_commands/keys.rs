@@ -1,0 +1,79 @@
+//! `portcullis keys`: the keys that sign access tokens.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::output::{self, Table};
+use super::{CommandContext, CommandError, Common, Output, run};
+use crate::signing::{KeyRing, KeyState, PUBLISHED_BEFORE, Rotated, rotate};
+
+#[derive(Subcommand)]
+pub(in crate::cli) enum Command {
+    /// List signing keys: which one signs, and since when
+    #[command(after_help = "Example:\n  portcullis keys list")]
+    List(Only),
+    /// Make the next keys: published at once, signing ten minutes later; nobody notices
+    #[command(after_help = "Example:\n  portcullis keys rotate")]
+    Rotate(Only),
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Only {
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command {
+    pub(in crate::cli) fn run(&self) -> ExitCode {
+        match self {
+            Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk).await),
+            Self::Rotate(a) => run(&a.common, async |desk: &CommandContext| renew(desk).await),
+        }
+    }
+}
+
+async fn list(desk: &CommandContext) -> Result<Output, CommandError> {
+    // No algorithm is asked for, so that no key is made.
+    let issuer = desk.config.public_url.as_str();
+    let ring = KeyRing::load(&desk.storage, &desk.clock, issuer, &[]).await;
+    let ring = ring.map_err(|error| error.to_string())?;
+    let mut table = Table::new(&["KEY ID", "ALGORITHM", "GENERATION", "MADE", "STATE"]);
+    let mut rows = Vec::new();
+    for key in ring.describe() {
+        let state = match key.state {
+            KeyState::Next => "next",
+            KeyState::Current => "signs",
+            KeyState::Former => "former",
+        };
+        table.row(vec![
+            key.kid.clone(),
+            key.alg.to_owned(),
+            key.generation.to_string(),
+            output::utc(key.created_at),
+            state.to_owned(),
+        ]);
+        rows.push(json!({
+            "kid": key.kid,
+            "alg": key.alg,
+            "generation": key.generation,
+            "created_at": output::iso(key.created_at),
+            "signs_from": output::iso(key.signs_from),
+            "retires_at": key.retires_at.map(output::iso),
+            "signs": key.state == KeyState::Current,
+            "state": state,
+        }));
+    }
+    Ok(Output::list("keys", &table, rows, None))
+}
+
+async fn renew(desk: &CommandContext) -> Result<Output, CommandError> {
+    let algs = desk.config.token_algs();
+    let rotated = rotate(&desk.storage, &algs, desk.now(), desk.event("key_added")).await;
+    let begun = rotated.map_err(|error| error.to_string())? == Rotated::Begun;
+    let minutes = PUBLISHED_BEFORE.as_secs() / 60;
+    let done = format!("The next keys are published; they sign in {minutes} minutes.\n");
+    let before = "The last rotation is not through yet; nothing was changed.\n";
+    Ok(Output::changed(begun, done, before))
+}

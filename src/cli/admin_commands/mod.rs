@@ -1,0 +1,222 @@
+//! `portcullis clients|grants|people|keys|audit|clock`: what the admin pages do, from the shell, whether or
+//! not a server is running ([`Storage::attach`]).
+
+mod audit;
+mod backup;
+mod clients;
+mod clock;
+mod ending;
+mod grants;
+mod keys;
+mod output;
+mod people;
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+pub(super) use audit::Command as AuditCommand;
+pub(super) use backup::Arguments as BackupArguments;
+pub(super) use clients::Command as ClientsCommand;
+pub(super) use clock::Command as ClockCommand;
+pub(super) use grants::Command as GrantsCommand;
+pub(super) use keys::Command as KeysCommand;
+pub(super) use people::Command as PeopleCommand;
+
+use super::{ConfigFile, config, fail, runtime};
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::{self, LogFormat};
+
+/// Who decided, as stored beside a decision.
+const BY: &str = "shell";
+
+/// What every command of these takes.
+#[derive(clap::Args)]
+pub(super) struct Common {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A page of a list.
+#[derive(clap::Args)]
+struct Page {
+    /// Begin after this place: what the last page named as next
+    #[arg(long, value_name = "PLACE", default_value = "")]
+    after: String,
+    /// Lines of a page
+    #[arg(long, value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+impl Page {
+    /// One more than is shown tells whether there is another page.
+    fn ask(&self) -> i64 {
+        self.limit + 1
+    }
+
+    /// Takes the one too many away; answers where the next page begins.
+    fn next<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
+        let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        if rows.len() <= wanted {
+            return None;
+        }
+        rows.truncate(wanted);
+        rows.last().map(place)
+    }
+}
+
+/// What a command works with.
+struct CommandContext {
+    storage: Storage,
+    config: Config,
+    clock: Clock,
+}
+
+impl CommandContext {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn event(&self, event: &'static str) -> AuditEvent {
+        AuditEvent::new(event, Actor::Shell, &self.clock)
+    }
+}
+
+/// What a command says when it has done its work.
+struct Output {
+    text: String,
+    json: Value,
+    code: u8,
+}
+
+impl Output {
+    /// A sentence, and the same for programs.
+    fn said(text: String, json: Value) -> Self {
+        Self { text, json, code: 0 }
+    }
+
+    /// A change: whether it changed anything.
+    fn changed(changed: bool, done: String, before: &str) -> Self {
+        let text = if changed { done } else { before.to_owned() };
+        Self::said(text, json!({ "changed": changed }))
+    }
+
+    /// A list, with the place where its next page begins.
+    fn list(name: &str, table: &output::Table, rows: Vec<Value>, next: Option<String>) -> Self {
+        let more = next
+            .as_deref()
+            .map(|next| format!("There is more: --after '{}'\n", output::plain(next)));
+        let text = format!("{table}{}", more.unwrap_or_default());
+        let next = next.map_or(Value::Null, Value::String);
+        Self::said(text, json!({ name: Value::Array(rows), "next": next }))
+    }
+}
+
+/// Why a command did not do its work; the text says what to do about it.
+struct CommandError {
+    text: String,
+    code: u8,
+}
+
+impl CommandError {
+    fn with_code(code: u8, text: String) -> Self {
+        Self { text, code }
+    }
+}
+
+impl From<String> for CommandError {
+    fn from(text: String) -> Self {
+        Self { text, code: 1 }
+    }
+}
+
+impl From<StorageError> for CommandError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Unavailable(_) | StorageError::NoConnection(_) => {
+                format!("{error}. Nothing was changed; try again in a moment").into()
+            }
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// Opens the database beside a server that may be running, works, and says what came of it.
+fn run<F>(common: &Common, work: F) -> ExitCode
+where
+    F: AsyncFnOnce(&CommandContext) -> Result<Output, CommandError>,
+{
+    match with_storage(common, work) {
+        Ok(answer) => tell(common, &answer),
+        Err(CommandError { text, code }) => {
+            let _ = fail(&output::plain(&text));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn tell(common: &Common, answer: &Output) -> ExitCode {
+    let text = match &answer.json {
+        Value::Null => String::new(),
+        json if common.json => format!("{json}\n"),
+        _ => answer.text.clone(),
+    };
+    match output::print(&text) {
+        Ok(()) => ExitCode::from(answer.code),
+        Err(cause) => fail(&cause),
+    }
+}
+
+fn with_storage<F>(common: &Common, work: F) -> Result<Output, CommandError>
+where
+    F: AsyncFnOnce(&CommandContext) -> Result<Output, CommandError>,
+{
+    // Its lines of the audit trail are for those who ask for them: PORTCULLIS_LOG=info.
+    let level = std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "error".to_owned());
+    let format = match std::env::var("PORTCULLIS_LOG_FORMAT").as_deref() {
+        Ok("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    telemetry::install(Some(&level), format);
+    let config = config::load(&common.file)?.config;
+    let runtime = runtime().map_err(|cause| cause.to_string())?;
+    runtime.block_on(async {
+        let storage = open_beside(&config).await?;
+        let desk = CommandContext { storage, config, clock: Clock::System };
+        let answer = work(&desk).await;
+        // With no server running, nobody else chains what this wrote.
+        let settle = || desk.storage.settle_audit_and_tell(&desk.clock);
+        while settle().await.is_ok_and(|settled| settled > 0) {}
+        desk.storage.close().await;
+        answer
+    })
+}
+
+/// Opens the configured database for a few steps.
+pub(super) async fn open_beside(config: &Config) -> Result<Storage, String> {
+    let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+    Storage::attach(config.database_url.expose(), key.as_deref())
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Midnight, UTC, of a day, or the very moment.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(moment) = chrono::DateTime::parse_from_rfc3339(text) {
+        return Ok(Timestamp::from_unix(moment.timestamp()));
+    }
+    chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()
+        .and_then(|day| day.and_hms_opt(0, 0, 0))
+        .map(|midnight| Timestamp::from_unix(midnight.and_utc().timestamp()))
+        .ok_or_else(|| {
+            "write a day as 2026-11-21 (midnight UTC), or a moment as 2026-11-21T08:00:00Z"
+                .to_owned()
+        })
+}

@@ -1,0 +1,194 @@
+//! `portcullis people`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::ending::{self, Confirm, Words};
+use super::output::{self, Table};
+use super::{CommandContext, CommandError, Common, Output, Page, run};
+use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
+
+#[derive(Subcommand)]
+pub(in crate::cli) enum Command {
+    /// List people who have signed in, the latest first
+    #[command(
+        after_help = "Examples:\n  portcullis people list --search brown\n  portcullis people list --blocked --json"
+    )]
+    List(List),
+    /// One person: what the identity provider told, and their grants
+    #[command(after_help = "Example:\n  portcullis people show okta:00u1b2c3")]
+    Show(One),
+    /// End everything they have, and let them sign in no more
+    #[command(
+        after_help = "Examples:\n  portcullis people block okta:00u1b2c3 --dry-run\n  portcullis people block okta:00u1b2c3 --yes"
+    )]
+    Block(Ends),
+    /// Let them sign in again
+    #[command(after_help = "Example:\n  portcullis people unblock okta:00u1b2c3")]
+    Unblock(One),
+    /// End every grant and session they have; they may sign in again
+    #[command(
+        after_help = "Examples:\n  portcullis people sign-out okta:00u1b2c3 --dry-run\n  portcullis people sign-out okta:00u1b2c3"
+    )]
+    SignOut(Ends),
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct List {
+    /// Words of the name or their first three letters or more, the whole e-mail address, or the whole sub
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    search: String,
+    /// Only blocked ones
+    #[arg(long)]
+    blocked: bool,
+    #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct One {
+    /// The person, by the sub of their tokens
+    #[arg(value_name = "SUB")]
+    subject: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Ends {
+    /// The person, by the sub of their tokens
+    #[arg(value_name = "SUB")]
+    subject: String,
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Command {
+    pub(in crate::cli) fn run(&self) -> ExitCode {
+        match self {
+            Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
+            Self::Show(a) => {
+                run(&a.common, async |desk: &CommandContext| show(desk, &a.subject).await)
+            }
+            Self::Block(a) => run(&a.common, async |desk: &CommandContext| block(desk, a).await),
+            Self::Unblock(a) => {
+                run(&a.common, async |desk: &CommandContext| unblock(desk, &a.subject).await)
+            }
+            Self::SignOut(a) => {
+                run(&a.common, async |desk: &CommandContext| sign_out(desk, a).await)
+            }
+        }
+    }
+}
+
+async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+    let filter =
+        PersonFilter { search: a.search.clone(), blocked: a.blocked, after: a.page.after.clone() };
+    let mut rows = desk.storage.browse_people(&filter, a.page.ask()).await?;
+    let next =
+        a.page.next(&mut rows, |last| format!("{} {}", last.last_seen_at.unix(), last.subject));
+    let mut table = Table::new(&["SUB", "NAME", "E-MAIL", "LIVE GRANTS", "LAST SIGN-IN", "STATE"]);
+    for row in &rows {
+        let person = row.person.as_ref();
+        table.row(vec![
+            row.subject.clone(),
+            person.and_then(|person| person.name.clone()).unwrap_or_default(),
+            person.and_then(|person| person.email.clone()).unwrap_or_default(),
+            row.live_grants.to_string(),
+            output::utc(row.last_seen_at),
+            if row.blocked.is_some() { "blocked" } else { "" }.to_owned(),
+        ]);
+    }
+    Ok(Output::list("people", &table, rows.iter().map(as_json).collect(), next))
+}
+
+fn as_json(row: &PersonRow) -> Value {
+    let person = row.person.as_ref();
+    json!({
+        "sub": row.subject,
+        "issuer": row.issuer,
+        "name": person.and_then(|person| person.name.as_deref()),
+        "email": person.and_then(|person| person.email.as_deref()),
+        "first_seen_at": output::iso(row.first_seen_at),
+        "last_seen_at": output::iso(row.last_seen_at),
+        "blocked_at": output::iso_or_null(row.blocked.as_ref().map(|(at, _)| *at)),
+        "blocked_by": row.blocked.as_ref().map(|(_, by)| by),
+        "live_grants": row.live_grants,
+    })
+}
+
+async fn known(desk: &CommandContext, subject: &str) -> Result<PersonRow, CommandError> {
+    desk.storage.person_row(subject).await?.ok_or_else(|| {
+        CommandError::from(format!(
+            "nobody with the sub {subject} has signed in; `portcullis people list --search NAME` finds people"
+        ))
+    })
+}
+
+async fn show(desk: &CommandContext, subject: &str) -> Result<Output, CommandError> {
+    let row = known(desk, subject).await?;
+    let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
+    let grants = desk.storage.browse_grants(&filter, desk.now(), 100).await?;
+    let blocked = row
+        .blocked
+        .as_ref()
+        .map_or_else(|| "no".to_owned(), |(at, by)| format!("since {}, by {by}", output::utc(*at)));
+    let mut facts = vec![
+        ("sub", row.subject.clone()),
+        ("identity provider", row.issuer.clone()),
+        ("first sign-in", output::utc(row.first_seen_at)),
+        ("last sign-in", output::utc(row.last_seen_at)),
+        ("blocked", blocked),
+    ];
+    let mut json = as_json(&row);
+    if let Some(person) = &row.person {
+        facts.extend([
+            ("name", person.name.clone().unwrap_or_default()),
+            ("e-mail", person.email.clone().unwrap_or_default()),
+            ("groups", person.facts.groups.to_string()),
+            ("roles", person.facts.roles.to_string()),
+            ("permissions", person.facts.permissions.to_string()),
+        ]);
+        json["facts"] = serde_json::to_value(&person.facts).unwrap_or_default();
+    }
+    let mut text = output::facts(&facts);
+    text.push_str("\ngrants\n");
+    text.push_str(&super::grants::table(desk, &grants).to_string());
+    json["grants"] = grants.iter().map(|row| super::grants::as_json(desk, row)).collect();
+    Ok(Output::said(text, json))
+}
+
+async fn block(desk: &CommandContext, a: &Ends) -> Result<Output, CommandError> {
+    let subject = known(desk, &a.subject).await?.subject;
+    let words = Words {
+        question: format!("Block {subject}?"),
+        done: format!("{subject} is blocked"),
+        before: &format!("{subject} was blocked before.\n"),
+    };
+    let ending = Ending::BlockPerson(subject);
+    ending::carry_out(desk, &a.confirm, &ending, &words).await
+}
+
+async fn unblock(desk: &CommandContext, subject: &str) -> Result<Output, CommandError> {
+    known(desk, subject).await?;
+    let changed = desk.storage.unblock_person(subject, desk.event("person_unblocked")).await?;
+    let done = format!("{subject} may sign in again.\n");
+    Ok(Output::changed(changed, done, &format!("{subject} was not blocked.\n")))
+}
+
+async fn sign_out(desk: &CommandContext, a: &Ends) -> Result<Output, CommandError> {
+    let subject = known(desk, &a.subject).await?.subject;
+    let words = Words {
+        question: format!("Sign {subject} out everywhere?"),
+        done: format!("{subject} is signed out everywhere"),
+        before: "",
+    };
+    let ending = Ending::SignOut(subject);
+    ending::carry_out(desk, &a.confirm, &ending, &words).await
+}

@@ -1,0 +1,76 @@
+//! MCP servers on the HTTP+SSE transport of 2024-11-05, behind the same checks (requirement GW-40).
+//!
+//! GET opens the event stream; its `endpoint` event names the address that messages are posted to. The
+//! client learns a sealed form of it at our own path: only what this server told this very caller can
+//! be posted to, nothing has to be stored, and whose stream it is cannot be got wrong.
+
+use url::Url;
+
+use super::authenticate::Caller;
+use super::challenge::Refused;
+use super::session::context;
+use super::sse::{Event, FilterAction};
+use crate::oauth::sealed::{Purpose, Sealer};
+
+/// The parameter that carries the sealed address.
+const PARAMETER: &str = "message";
+/// Longest sealed address read.
+const MAX: usize = 4096;
+
+/// Rewrites the `endpoint` event; an address of another origin ends the stream.
+pub(super) fn rewrite(
+    sealer: &Sealer,
+    caller: &Caller,
+    target: &Url,
+    path: &str,
+    event: &Event,
+) -> FilterAction {
+    if event.kind != "endpoint" {
+        return FilterAction::Pass;
+    }
+    let named = event.data.as_deref().and_then(|data| target.join(data.trim()).ok());
+    let Some(named) = named.filter(|named| named.origin() == target.origin()) else {
+        tracing::error!("stream cut: the MCP server names a message address that is not its own");
+        return FilterAction::End;
+    };
+    let sealed = sealer.seal(Purpose::Session, &sealed_for(caller), below(&named).as_bytes());
+    FilterAction::Data(format!("{path}?{PARAMETER}={sealed}"))
+}
+
+/// The address that a message goes to.
+pub(super) fn address(
+    sealer: &Sealer,
+    caller: &Caller,
+    target: &Url,
+    query: Option<&str>,
+) -> Result<Url, Refused> {
+    let mut values = query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='));
+    let sealed = values.next().ok_or(Refused::NoEventStream)?;
+    if values.next().is_some() || sealed.len() > MAX {
+        return Err(Refused::UnknownSession);
+    }
+    let opened = sealer
+        .open(Purpose::Session, &sealed_for(caller), sealed)
+        .map_err(|_| Refused::UnknownSession)?;
+    let below = std::str::from_utf8(&opened).map_err(|_| Refused::UnknownSession)?;
+    // The origin is the configured one, whatever it was when the stream began.
+    let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
+    let mut address = target.clone();
+    address.set_path(path);
+    address.set_query(query);
+    Ok(address)
+}
+
+/// Path and query.
+fn below(url: &Url) -> String {
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}{query}", url.path())
+}
+
+/// Session ids are sealed for the same holder; neither opens as the other.
+fn sealed_for(caller: &Caller) -> String {
+    format!("message\n{}", context(caller))
+}

@@ -1,0 +1,57 @@
+//! An event stream on which nothing comes for long is closed: behind it there may be nobody any more. The
+//! client opens another when it wants one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// A body that ends when its server has been silent for too long.
+pub(super) struct IdleTimeoutBody {
+    inner: Body,
+    patience: Duration,
+    last: Instant,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl IdleTimeoutBody {
+    pub(super) fn new(inner: Body, patience: Duration) -> Self {
+        Self { inner, patience, last: Instant::now(), silence: Box::pin(sleep(patience)) }
+    }
+}
+
+impl HttpBody for IdleTimeoutBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            this.last = Instant::now();
+            return Poll::Ready(frame);
+        }
+        while this.silence.as_mut().poll(context).is_ready() {
+            let due = this.last + this.patience;
+            if due <= Instant::now() {
+                tracing::info!("stream cut: nothing came for too long");
+                return Poll::Ready(None);
+            }
+            this.silence.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

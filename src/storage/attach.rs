@@ -1,0 +1,166 @@
+//! A second process for a moment: the steps of the command line, beside the one that serves.
+//!
+//! SQLite serves one process because a server keeps in memory which streams are open and which grants
+//! were live a moment ago. A command keeps nothing: it takes part in the database's own locking (write
+//! lock at once, a wait of some seconds), changes no schema and makes no key. Each of its steps leaves a
+//! mark in the very transaction, by which servers notice within [`LOOK`] that they must look again.
+
+use std::fs::OpenOptions;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AnyPool;
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use tokio::sync::watch;
+
+use super::driver::Server;
+use super::group_commit::Writer;
+use super::migrate::{Schema, schema_of};
+use super::open::{check_version, install_drivers, migrations, sqlite_path};
+use super::pools::Pools;
+use super::secret_key::{key_check_value, secret_key as find_secret_key};
+use super::{BUSY, Engine, OpenError, Storage, StorageError, Transaction, address, column, driver};
+use crate::oauth::sealed::Sealer;
+use crate::oauth::secret::random_text;
+use crate::telemetry::metrics::Metrics;
+
+/// Name of the mark among the facts about the installation.
+const MARK: &str = "changed_from_the_command_line";
+/// The server commits for many at a time: its turn may be long.
+const PATIENT: Duration = Duration::from_secs(20);
+/// How often a server looks for it: one row by its key.
+const LOOK: Duration = Duration::from_millis(400);
+
+impl Storage {
+    /// Opens the database at `url` for a few steps, whether or not a server is running on it. Nothing is
+    /// made: not the database, not its schema, not its key.
+    pub async fn attach(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        install_drivers();
+        let metrics = Metrics::new(); // nobody asks a command for them
+        let (pool, writer, path, pools) = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => {
+                let path = sqlite_path(url);
+                if !path.exists() {
+                    return Err(OpenError::NoDatabase(path));
+                }
+                let usable = OpenOptions::new().read(true).write(true).open(&path);
+                usable.map_err(|cause| OpenError::File { path: path.clone(), cause })?;
+                super::backup::refuse_foreign_log(&path)?;
+                let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
+                let pool = small_pool()
+                    .after_connect(|connection, _| {
+                        Box::pin(super::group_commit::set_up(connection))
+                    })
+                    .connect_with(options)
+                    .await?;
+                check_version(&pool).await?;
+                let writer =
+                    Writer::open(driver::at(&path, PATIENT)?, PATIENT, metrics.clone()).await?;
+                (pool, Some(writer), Some(path), None)
+            }
+            Some("postgres" | "postgresql") => {
+                let bound = small_pool().after_connect(|connection, _| {
+                    Box::pin(super::session_settings::serve(connection))
+                });
+                let server = Server::new(address::options(url)?);
+                let pool = bound.connect_with(server.options()?).await?;
+                let pools = Pools::of_one(&pool, server);
+                (pool, None, None, Some(pools))
+            }
+            _ => return Err(OpenError::Address),
+        };
+        refuse_other_schema(&pool).await?;
+        let known = key_check_value(&pool).await?.ok_or(OpenError::NeverServed)?;
+        let secret_key = find_secret_key(&pool, secret_key, path.as_deref()).await?;
+        let storage = Self {
+            pool,
+            engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
+            sealer: Sealer::new(&secret_key),
+            writer,
+            readers: None, // a command asks little
+            pools,
+            grants_ended: watch::Sender::new(0),
+            recent_grants: Arc::new(super::grants::RecentGrants::new()),
+            clients_used: Arc::new(quick_cache::sync::Cache::new(super::clients::REMEMBERED)),
+            replicas: None,
+            remembered_overview: Arc::default(),
+            readiness: Arc::default(),
+            audit_size: Arc::default(),
+            lines: Arc::default(),
+            last_time: Arc::default(),
+            watch: Arc::default(),
+            database_clock: Arc::default(),
+            metrics,
+            attached: true,
+            watched: None,
+            reserve: None,
+            _only_process: None,
+        };
+        if !storage.opens_known_text(&known) {
+            return Err(OpenError::WrongSecretKey);
+        }
+        Ok(storage)
+    }
+
+    /// Notices what commands change beside this server, until it is dropped, and wakes
+    /// [`Self::grants_ended`].
+    pub async fn watch_for_cli_changes(&self) {
+        panic_point!("changes from the command line");
+        let mut last = self.change_marker().await.ok();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Some(watched) = &self.watched {
+                watched.look();
+            }
+            // A database that is silent for a moment is everybody's trouble and is told elsewhere.
+            let Ok(mark) = self.change_marker().await else { continue };
+            if last.as_ref() != Some(&mark) {
+                self.wake_streams();
+                if self.last_time().await.is_ok() {
+                    last = Some(mark);
+                }
+            }
+        }
+    }
+
+    async fn change_marker(&self) -> Result<Option<String>, StorageError> {
+        let mark = sqlx::query("SELECT value FROM installation WHERE name = $1").bind(MARK);
+        self.read_row(mark).await?.as_ref().map(|row| column(row, "value")).transpose()
+    }
+}
+
+/// Leaves the mark; it is there if and only if the step is.
+pub(super) async fn bump_change_marker(step: &mut Transaction) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO installation (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = $2",
+    )
+    .bind(MARK)
+    .bind(random_text())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}
+
+/// A command ends soon. A pool that lets go of old connections has a task for that, which can keep the
+/// process from ending: when a connection goes back at the wrong moment it counts for hours
+/// (sqlx 0.9, `spawn_maintenance_tasks`).
+fn small_pool() -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(2).acquire_timeout(BUSY);
+    options.idle_timeout(None).max_lifetime(None)
+}
+
+/// A command changes no schema.
+async fn refuse_other_schema(pool: &AnyPool) -> Result<(), OpenError> {
+    let known = migrations().iter().map(|migration| migration.version).max().unwrap_or_default();
+    match schema_of(pool).await? {
+        Schema::Complete => Ok(()),
+        Schema::None => Err(OpenError::NeverServed),
+        Schema::Older(found) => Err(OpenError::OtherSchema {
+            whose: "an older",
+            found,
+            known,
+            hint: "start this version's `portcullis serve` once, which brings it up to date",
+        }),
+    }
+}

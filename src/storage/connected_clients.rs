@@ -1,0 +1,152 @@
+//! What a person has connected, as `/account` shows it: client × MCP server, never anybody else's.
+
+use std::collections::BTreeMap;
+
+use super::authorization_codes::{CodesOf, end_codes};
+use super::upstream_sessions::Person;
+use super::{Storage, StorageError, column, moment, scopes};
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+use crate::policy::Facts;
+use crate::telemetry::audit::AuditEvent;
+
+/// Most grants of one person that are read for their page.
+const MOST: i64 = 1000;
+
+/// One client at one MCP server, for one person; connected more than once, it is still one.
+#[derive(Clone, Debug)]
+pub struct ConnectedClient {
+    /// The client.
+    pub client_id: String,
+    /// What the client registered, JSON; `None` when it is gone.
+    pub client_metadata: Option<String>,
+    /// Whether an administrator vouches for the client.
+    pub trusted: bool,
+    /// The MCP server.
+    pub resource: String,
+    /// What the person consented to, in all.
+    pub scopes: ScopeSet,
+    /// The same, one by one.
+    pub approvals: Vec<Approved>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Last code redeemed or token refreshed.
+    pub last_used_at: Timestamp,
+}
+
+/// What a person consented to once, and what is known of them since.
+#[derive(Clone, Debug)]
+pub struct Approved {
+    /// The scopes.
+    pub scopes: ScopeSet,
+    /// What the identity provider says of the person, in the session it stands on.
+    pub facts: Facts,
+    /// When it last told everything that rules read.
+    pub facts_at: Timestamp,
+}
+
+impl Storage {
+    /// The living connections of a person, last used first.
+    pub async fn connected_clients(
+        &self,
+        subject: &str,
+        now: Timestamp,
+    ) -> Result<Vec<ConnectedClient>, StorageError> {
+        let rows = sqlx::query(
+            "SELECT g.client_id, c.metadata, COALESCE(s.trusted, 0) AS trusted, g.resource, g.ceiling,
+                    g.created_at, g.last_used_at, g.session_id, u.person, u.facts_read_at
+             FROM grants g JOIN upstream_sessions u ON u.id = g.session_id AND u.state = 'active'
+             LEFT JOIN clients c ON c.id = g.client_id
+             LEFT JOIN client_standings s ON s.client_id = g.client_id
+             WHERE g.subject = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
+             ORDER BY g.id DESC LIMIT $3",
+        )
+        .bind(subject)
+        .bind(now.unix())
+        .bind(MOST)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: BTreeMap<(String, String), ConnectedClient> = BTreeMap::new();
+        for row in &rows {
+            let session_id: String = column(row, "session_id")?;
+            let sealed: String = column(row, "person")?;
+            let person: Person =
+                self.open_json("upstream_sessions.person", &session_id, &sealed)?;
+            let approved = Approved {
+                scopes: scopes(row, "ceiling")?,
+                facts: person.facts,
+                facts_at: moment(row, "facts_read_at")?,
+            };
+            let one = ConnectedClient {
+                client_id: column(row, "client_id")?,
+                client_metadata: column(row, "metadata")?,
+                trusted: column::<i64>(row, "trusted")? != 0,
+                resource: column(row, "resource")?,
+                scopes: approved.scopes.clone(),
+                approvals: vec![approved],
+                since: moment(row, "created_at")?,
+                last_used_at: moment(row, "last_used_at")?,
+            };
+            let key = (one.client_id.clone(), one.resource.clone());
+            match found.get_mut(&key) {
+                None => {
+                    found.insert(key, one);
+                }
+                Some(known) => {
+                    known.scopes = known.scopes.union(&one.scopes);
+                    known.approvals.extend(one.approvals);
+                    known.since = known.since.min(one.since);
+                    known.last_used_at = known.last_used_at.max(one.last_used_at);
+                }
+            }
+        }
+        let mut connections: Vec<ConnectedClient> = found.into_values().collect();
+        connections.sort_by_key(|one| std::cmp::Reverse(one.last_used_at));
+        Ok(connections)
+    }
+
+    /// Ends what this person, and nobody else, has of a client at an MCP server: grants, codes on their
+    /// way, whoever waits; and forgets what was remembered. Answers how many grants.
+    pub async fn disconnect(
+        &self,
+        subject: &str,
+        client_id: &str,
+        resource: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<u64, StorageError> {
+        let because = "disconnected by the person";
+        let mut step = self.begin_revocation().await?;
+        // Codes first: see `end_codes`.
+        let codes = CodesOf::Connection { subject, client_id };
+        let mut others = end_codes(&mut step, codes, now).await?;
+        let held = sqlx::query(
+            "UPDATE held_logins SET ended_at = $3
+             WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
+        );
+        let held = held.bind(subject).bind(client_id).bind(now.unix());
+        others += held.execute(&mut *step).await?.rows_affected();
+        let remembered =
+            sqlx::query("DELETE FROM remembered_consents WHERE subject = $1 AND client_id = $2");
+        let remembered = remembered.bind(subject).bind(client_id);
+        others += remembered.execute(&mut *step).await?.rows_affected();
+        let ended = sqlx::query(
+            "UPDATE grants SET revoked_at = $4, revoked_because = $5
+             WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",
+        )
+        .bind(subject)
+        .bind(client_id)
+        .bind(resource)
+        .bind(now.unix())
+        .bind(because)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        if ended + others > 0 {
+            let event = event.subject(subject).client(client_id).resource(resource);
+            step.record(event.with("because", because).with("ended", ended)).await?;
+        }
+        self.commit_and_notify(step).await?;
+        Ok(ended)
+    }
+}

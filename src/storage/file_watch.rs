@@ -1,0 +1,156 @@
+//! The files of an SQLite database, as an administrator sees them: one that is missing where a server has
+//! served before is lost, and no new one is made in its place; one that is taken away or replaced under a
+//! running server takes no more writes, which nobody would ever read again.
+
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::AnyPool;
+use sqlx::error::DatabaseError;
+
+use super::secret_key::key_check_value;
+use super::{OpenError, Storage, StorageError};
+
+/// What stands in the file beside the database once a server has served it. The next line says which one
+/// it was.
+const SERVED: &str = "a server has used the database beside this file\n";
+
+/// What is watched while the server runs.
+pub(super) struct DatabaseFiles {
+    /// Each file, and which one it was at the start.
+    files: Vec<(PathBuf, Identity)>,
+    gone: AtomicBool,
+}
+
+/// Which file it is, whatever its name.
+type Identity = (u64, u64);
+
+pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(OsStr::new(ending));
+    PathBuf::from(path)
+}
+
+/// Refuses to begin anew where there was a database.
+pub(super) fn refuse_lost(database: &Path) -> Result<(), OpenError> {
+    let mark = beside(database, ".lock");
+    let empty = std::fs::metadata(database).map_or(true, |file| file.len() == 0);
+    let served = std::fs::read_to_string(&mark).is_ok_and(|text| text.starts_with(SERVED));
+    if empty && served {
+        return Err(OpenError::Lost { database: database.to_owned(), mark });
+    }
+    Ok(())
+}
+
+/// Refuses a database that is not the one that was served here; a backup of that one is the same.
+pub(super) async fn refuse_other(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
+    let mark = beside(database, ".lock");
+    let text = std::fs::read_to_string(&mark).unwrap_or_default();
+    // Marks of older servers do not say which one it was.
+    let known = text.strip_prefix(SERVED).map(str::trim).filter(|known| !known.is_empty());
+    match known {
+        Some(known) if which(pool).await?.as_deref() != Some(known) => {
+            Err(OpenError::Other { database: database.to_owned(), mark })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Which database this is, as it and all of its backups know: the proof of its key, which is made once.
+async fn which(pool: &AnyPool) -> Result<Option<String>, OpenError> {
+    match key_check_value(pool).await {
+        Ok(known) => Ok(known.map(|known| {
+            let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, known.as_bytes());
+            URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
+        })),
+        Err(sqlx::Error::Database(_)) => Ok(None), // there is no such table
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Notes that from now on this database would be missed, and no other is welcome in its place.
+pub(super) async fn mark_served(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
+    let mark = beside(database, ".lock");
+    let ours = format!("{SERVED}{}\n", which(pool).await?.unwrap_or_default());
+    let noted = std::fs::read_to_string(&mark).and_then(|text| {
+        if text == ours {
+            return Ok(());
+        }
+        let mut file = OpenOptions::new().write(true).truncate(true).open(&mark)?;
+        file.write_all(ours.as_bytes())?;
+        file.sync_all()
+    });
+    noted.map_err(|cause| OpenError::File { path: mark, cause })
+}
+
+/// What an administrator has to hear of an error at the start.
+pub(super) fn why(database: &Path, error: sqlx::Error) -> OpenError {
+    match error.as_database_error().map(<dyn DatabaseError>::message) {
+        Some(said) if said.contains("readonly") || said.contains("unable to open") => {
+            let cause = std::io::Error::other(said.to_owned());
+            OpenError::File { path: database.to_owned(), cause }
+        }
+        Some(said) if said.contains("malformed") || said.contains("not a database") => {
+            OpenError::Damaged(said.to_owned())
+        }
+        _ => error.into(),
+    }
+}
+
+impl DatabaseFiles {
+    pub(super) fn new(database: &Path) -> Self {
+        let files = [database.to_owned(), beside(database, "-wal")];
+        let files = files.into_iter().filter_map(|path| {
+            let identity = identity(&path)?;
+            Some((path, identity))
+        });
+        Self { files: files.collect(), gone: AtomicBool::new(false) }
+    }
+
+    /// Looks again, and says so once when something has changed.
+    pub(super) fn look(&self) {
+        let missing = self.files.iter().find(|(path, known)| identity(path) != Some(*known));
+        let gone = missing.is_some();
+        if self.gone.swap(gone, Ordering::SeqCst) == gone {
+            return;
+        }
+        if let Some((path, _)) = missing {
+            let path = path.display();
+            tracing::error!(
+                %path,
+                "a file of the database was deleted or replaced under this server: nothing is written any more. Put it back, or stop the server and restore a backup"
+            );
+        } else {
+            tracing::warn!("the files of the database are back: writing goes on");
+        }
+    }
+
+    pub(super) fn are_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Storage {
+    /// What is written into a file without a name is lost with this process.
+    pub(super) fn refuse_gone(&self) -> Result<(), StorageError> {
+        let gone = self.watched.as_ref().is_some_and(|watched| watched.are_gone());
+        if gone { Err(StorageError::Gone) } else { Ok(()) }
+    }
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<Identity> {
+    path.exists().then_some((0, 0))
+}

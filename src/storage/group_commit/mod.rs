@@ -1,0 +1,524 @@
+//! Group commit: SQLite's one writer, shared by many steps.
+//!
+//! A commit with `synchronous = FULL` waits for the disk, and the disk does not care how much it is
+//! given. So callers take turns at one connection, in the order they came; each runs its step in a
+//! savepoint of its own, and while others wait, hands the turn on instead of committing. The last one
+//! without followers, or the one that fills the transaction, commits once for all, and only then does
+//! any of them return. Nobody waits for company: alone, a step commits at once.
+//!
+//! The log that commits go to is folded into the file beside all this: `folding.rs`.
+//!
+//! Nothing here may be left half-done by a caller that goes away: what must happen after a step, happens
+//! in the next turn or in a task of its own.
+
+mod checkpoint;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::Instant;
+
+use checkpoint::Checkpointer;
+
+use super::{StorageError, size_limit};
+use crate::telemetry::metrics::Metrics;
+
+/// Steps that share a commit at most: a bound on how long the first one waits for the last.
+const SHARED_BY: usize = 256;
+/// Callers that may wait for their turn; the next one is told to come back.
+const QUEUE: usize = 4096;
+/// Longest wait for the turn.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Whoever had to wait long for the turn still waits so long for a lock of another process, unless it is
+/// known already that it is not let go.
+const AT_LEAST: Duration = Duration::from_millis(500);
+/// Pages that one step adds at most, generously: until so many may be filled, nothing is measured.
+const PAGES_OF_A_STEP: i64 = 64;
+/// Pages beyond the limit (16 MiB), for steps that end grants or make room: a full database must not keep
+/// anybody from cutting an access off.
+const RESERVE: i64 = 4096;
+
+/// Pages of the database that the writer and each reader keep: up to 16 MiB. There are few of these
+/// connections, and a page that is not there is read from the system and copied.
+const CACHE: &str = "PRAGMA cache_size = -16384";
+
+/// Pages in the log, 32 MiB, from which on a commit begins it anew as soon as all of it is in the file.
+const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 8192";
+
+/// Opens a connection as all of this database are.
+pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    set_up(&mut connection).await?;
+    for pragma in [CACHE, LONG_LOG] {
+        sqlx::query(pragma).execute(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
+/// What every connection of ours is told first.
+pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    for pragma in [
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
+        "PRAGMA foreign_keys = ON",
+        "PRAGMA trusted_schema = OFF",
+        "PRAGMA temp_store = MEMORY", // savepoints need no file
+        "PRAGMA journal_size_limit = 67108864",
+    ] {
+        sqlx::query(pragma).execute(&mut *connection).await?;
+    }
+    #[cfg(debug_assertions)] // by this a test proves that FULL is needed; not in release builds
+    if std::env::var_os("TEST_FORGETFUL").is_some() {
+        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// How large the file and its log may be.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Sizes {
+    /// Pages of the file.
+    pub(super) most_pages: i64,
+    /// Bytes that the log is cut back to.
+    pub(super) log: i64,
+}
+
+/// The writer of an SQLite database, and the queue before it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer(Arc<Queue>);
+
+struct Queue {
+    state: Arc<Mutex<WriterState>>,
+    waiting: AtomicUsize,
+    checkpointer: Arc<Checkpointer>,
+}
+
+/// What the caller whose turn it is has to itself.
+struct WriterState {
+    connection: AnyConnection,
+    options: AnyConnectOptions,
+    /// How large the file may grow.
+    sizes: Option<Sizes>,
+    /// What the connection has been told of that.
+    applied_limits: Option<Sizes>,
+    /// Pages in use when they were last counted.
+    used_pages: i64,
+    /// Steps since then.
+    steps_since: i64,
+    /// How long a step waits, from its beginning, while another process holds the lock.
+    lock_timeout: Duration,
+    /// The last step that waited for that lock did not get it.
+    locked_out: bool,
+    /// The open transaction, with the steps that wait for its commit.
+    batch: Option<OpenBatch>,
+    /// Nobody knows what the connection holds: the next turn opens another.
+    broken: bool,
+    checkpointer: Arc<Checkpointer>,
+    metrics: Metrics,
+}
+
+struct OpenBatch {
+    /// Steps that ended well and wait.
+    pending: usize,
+    /// Turns taken, however they ended.
+    turns: usize,
+    left: SavepointState,
+    outcome: watch::Sender<Outcome>,
+}
+
+/// What the last turn left in the transaction.
+#[derive(Clone, Copy)]
+enum SavepointState {
+    /// A step that ended well.
+    Released,
+    /// Changes of a step that was given up, after its savepoint: they must go.
+    Abandoned,
+    /// Nothing, but whether its savepoint is there is unknown.
+    Nothing,
+}
+
+#[derive(Clone)]
+enum Outcome {
+    Pending,
+    Durable,
+    Failed(Arc<str>),
+}
+
+/// A step whose turn it is. Dropped without [`Self::commit`], it has changed nothing.
+pub(super) struct Step {
+    queue: Writer,
+    state: OwnedMutexGuard<WriterState>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Opening,
+    Open,
+    Ended,
+}
+
+impl std::ops::Deref for Step {
+    type Target = AnyConnection;
+    fn deref(&self) -> &AnyConnection {
+        &self.state.connection
+    }
+}
+
+impl std::ops::DerefMut for Step {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.state.connection
+    }
+}
+
+impl Writer {
+    /// The writer over a connection of its own; its steps wait for `patience` while another process holds
+    /// the lock.
+    pub(super) async fn open(
+        options: AnyConnectOptions,
+        patience: Duration,
+        metrics: Metrics,
+    ) -> Result<Self, sqlx::Error> {
+        let folding = Checkpointer::open(&options).await?;
+        let desk = WriterState {
+            connection: connect(&options).await?,
+            options,
+            sizes: None,
+            applied_limits: None,
+            used_pages: i64::MAX / 2, // not counted yet
+            steps_since: 0,
+            lock_timeout: patience,
+            locked_out: false,
+            batch: None,
+            broken: false,
+            checkpointer: Arc::clone(&folding),
+            metrics,
+        };
+        let (desk, waiting) = (Arc::new(Mutex::new(desk)), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer: folding })))
+    }
+
+    /// Lets the file grow so far.
+    pub(super) async fn limit_size(&self, sizes: Sizes) -> Result<(), StorageError> {
+        let mut desk = self.0.state.lock().await;
+        desk.sizes = Some(sizes);
+        Ok(desk.limit(0).await?)
+    }
+
+    /// Waits for the turn and begins a step.
+    pub(super) async fn begin(&self) -> Result<Step, StorageError> {
+        let asked = Instant::now();
+        let place = QueueTicket::take(self)?;
+        let turn = Arc::clone(&self.0.state).lock_owned();
+        let desk =
+            tokio::time::timeout(QUEUE_TIMEOUT, turn).await.map_err(|_| StorageError::Busy)?;
+        let mut step = Step { queue: self.clone(), state: desk, phase: Phase::Opening };
+        place.has_its_turn();
+        if step.state.batch.as_ref().is_some_and(OpenBatch::is_full) {
+            step = step.finish_first().await?;
+        }
+        step.state.open(asked).await?;
+        step.phase = Phase::Open;
+        Ok(step)
+    }
+
+    /// Ends what is open; with `fold`, folds the log into the file.
+    pub(super) async fn close(&self, fold: bool) {
+        let mut desk = self.0.state.lock().await;
+        desk.finish().await;
+        self.0.checkpointer.close().await;
+        if !fold {
+            return;
+        }
+        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        if let Err(cause) = folded.execute(&mut desk.connection).await {
+            tracing::warn!(%cause, "the log could not be folded into the database file");
+        }
+    }
+
+    /// Callers that wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    fn somebody_waits(&self) -> bool {
+        self.0.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Sees to it that the steps that wait for a commit get one, from a place that cannot wait itself.
+    fn commit_soon(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return; // the process ends; nobody was told anything
+        };
+        let queue = self.clone();
+        runtime.spawn(async move {
+            let mut desk = Arc::clone(&queue.0.state).lock_owned().await;
+            let full = desk.batch.as_ref().is_some_and(OpenBatch::is_full);
+            if full || !queue.somebody_waits() {
+                desk.finish().await;
+            }
+        });
+    }
+}
+
+/// A place in the queue. Whoever hands the turn on counts on those who have one.
+struct QueueTicket<'a> {
+    queue: &'a Writer,
+    had_its_turn: bool,
+}
+
+impl<'a> QueueTicket<'a> {
+    fn take(queue: &'a Writer) -> Result<Self, StorageError> {
+        if queue.0.waiting.fetch_add(1, Ordering::SeqCst) >= QUEUE {
+            queue.0.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Err(StorageError::Busy);
+        }
+        Ok(Self { queue, had_its_turn: false })
+    }
+
+    fn has_its_turn(mut self) {
+        self.had_its_turn = true;
+    }
+}
+
+impl Drop for QueueTicket<'_> {
+    fn drop(&mut self) {
+        let others = self.queue.0.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
+        if !self.had_its_turn && !others {
+            self.queue.commit_soon(); // somebody may have counted on this one
+        }
+    }
+}
+
+impl OpenBatch {
+    fn is_full(&self) -> bool {
+        self.turns >= SHARED_BY
+    }
+}
+
+impl Step {
+    /// Lets this step write beyond the limit of the file.
+    pub(super) async fn use_reserve(&mut self) -> Result<(), StorageError> {
+        Ok(self.state.limit(RESERVE).await?)
+    }
+
+    /// Whether less than this share of the file, in percent, is in use.
+    pub(super) async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, StorageError> {
+        Ok(self.state.is_filled_less_than(percent).await?)
+    }
+
+    /// Pages in use now, and how many there may be; `None` without a limit.
+    pub(super) async fn pages(&mut self) -> Result<Option<(i64, i64)>, StorageError> {
+        let Some(sizes) = self.state.sizes else { return Ok(None) };
+        self.state.count_pages().await?;
+        Ok(Some((self.state.used_pages, sizes.most_pages)))
+    }
+
+    /// Ends the step and returns when it is durable: with the commit that it shares.
+    pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        let Some(shared) = &mut self.state.batch else {
+            return Err(failed("the transaction is gone"));
+        };
+        shared.pending += 1;
+        shared.left = SavepointState::Released;
+        let full = shared.is_full();
+        let mut outcome = shared.outcome.subscribe();
+        self.phase = Phase::Ended;
+        if full || !self.queue.somebody_waits() {
+            // In a task of its own: a caller that goes away must not leave a commit half-way.
+            tokio::spawn(async move { self.state.finish().await });
+        } else {
+            drop(self);
+        }
+        let decided = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
+        match decided.as_deref() {
+            Ok(Outcome::Durable) => Ok(()),
+            Ok(Outcome::Failed(cause)) => Err(failed(cause)),
+            Ok(Outcome::Pending) | Err(_) => Err(failed("the commit was given up")),
+        }
+    }
+
+    /// Commits what is open and keeps the turn.
+    async fn finish_first(mut self) -> Result<Self, StorageError> {
+        let finished = tokio::spawn(async move {
+            self.state.finish().await;
+            self
+        });
+        finished.await.map_err(|_| failed("the commit was given up"))
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let Some(shared) = &mut self.state.batch else { return };
+        shared.left = match (self.phase, shared.left) {
+            (Phase::Ended, left) => left,
+            (Phase::Open, _) | (Phase::Opening, SavepointState::Abandoned) => {
+                SavepointState::Abandoned
+            }
+            (Phase::Opening, SavepointState::Released | SavepointState::Nothing) => {
+                SavepointState::Nothing
+            }
+        };
+        if shared.is_full() || !self.queue.somebody_waits() {
+            self.queue.commit_soon();
+        }
+    }
+}
+
+impl WriterState {
+    /// Opens a savepoint for a step, and the transaction around it when none is open.
+    async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
+        self.steps_since += 1;
+        if self.broken {
+            self.connection = connect(&self.options).await?;
+            self.applied_limits = None;
+            self.broken = false;
+        }
+        if matches!(&self.batch, Some(OpenBatch { pending: 0, left: SavepointState::Nothing, .. }))
+        {
+            // Whether it was ever begun is unknown, and nothing is in it.
+            let _ = self.run(&["ROLLBACK"]).await;
+            self.batch = None;
+        }
+        let still_open = self.connection.is_in_transaction();
+        let opened = match &mut self.batch {
+            None => {
+                self.begin_immediate(asked).await?;
+                let (outcome, _) = watch::channel(Outcome::Pending);
+                let (kept, turns, left) = (0, 1, SavepointState::Nothing);
+                self.batch = Some(OpenBatch { pending: kept, turns, left, outcome });
+                self.run(&["SAVEPOINT step"]).await
+            }
+            Some(_) if !still_open => Err(vanished()),
+            Some(shared) => {
+                shared.turns += 1;
+                match shared.left {
+                    SavepointState::Abandoned => self.run(&["ROLLBACK TO step"]).await,
+                    SavepointState::Released => {
+                        shared.left = SavepointState::Nothing;
+                        self.run(&["RELEASE step", "SAVEPOINT step"]).await
+                    }
+                    SavepointState::Nothing => self.run(&["SAVEPOINT step"]).await,
+                }
+            }
+        };
+        let opened = match opened {
+            Ok(()) => self.limit(0).await,
+            failed => failed,
+        };
+        if let Err(cause) = opened {
+            self.fail(&cause).await;
+            return Err(cause.into());
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction. While another process holds the lock, those who wait behind each other wait
+    /// side by side: everybody's time began when they asked.
+    async fn begin_immediate(&mut self, asked: Instant) -> Result<(), StorageError> {
+        let mut until = asked + self.lock_timeout;
+        if !self.locked_out {
+            until = until.max(Instant::now() + AT_LEAST);
+        }
+        let begun = tokio::time::timeout_at(until, self.run(&["BEGIN IMMEDIATE"])).await;
+        self.locked_out = begun.is_err();
+        match begun {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => {
+                self.broken = true;
+                Err(cause.into())
+            }
+            Err(_) => Err(failed("another process holds the lock of the database")),
+        }
+    }
+
+    /// Sees to it that the file grows to its limit and `beyond` it, and no further.
+    async fn limit(&mut self, beyond: i64) -> Result<(), sqlx::Error> {
+        let Some(Sizes { most_pages, log }) = self.sizes else { return Ok(()) };
+        let sizes = Sizes { most_pages: most_pages.saturating_add(beyond), log };
+        if self.applied_limits != Some(sizes) {
+            self.applied_limits = None;
+            size_limit::limit(&mut self.connection, sizes).await?;
+            self.applied_limits = Some(sizes);
+        }
+        Ok(())
+    }
+
+    /// Whether less than this share of the file, in percent, is in use. Pages are counted only where the
+    /// steps since the last time could have filled it.
+    async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, sqlx::Error> {
+        let Some(sizes) = self.sizes else { return Ok(true) };
+        let most = sizes.most_pages.saturating_mul(percent) / 100;
+        let at_most = self.used_pages.saturating_add(self.steps_since * PAGES_OF_A_STEP);
+        if at_most < most {
+            return Ok(true);
+        }
+        self.count_pages().await?;
+        Ok(self.used_pages < most)
+    }
+
+    async fn count_pages(&mut self) -> Result<(), sqlx::Error> {
+        self.used_pages = size_limit::used_pages(&mut self.connection).await?;
+        self.steps_since = 0;
+        Ok(())
+    }
+
+    /// Commits the open transaction and tells every step in it.
+    async fn finish(&mut self) {
+        let Some(shared) = &self.batch else { return };
+        let (begun, steps) = (Instant::now(), shared.pending);
+        let finished = match (shared.pending, shared.left) {
+            (0, _) => self.run(&["ROLLBACK"]).await,
+            _ if !self.connection.is_in_transaction() => Err(vanished()),
+            (_, SavepointState::Abandoned) => self.run(&["ROLLBACK TO step", "COMMIT"]).await,
+            (_, SavepointState::Released | SavepointState::Nothing) => self.run(&["COMMIT"]).await,
+        };
+        match finished {
+            Ok(()) => {
+                if steps > 0 {
+                    self.metrics.committed(Some(steps), begun);
+                    self.checkpointer.committed(steps);
+                }
+                if let Some(shared) = self.batch.take() {
+                    shared.outcome.send_replace(Outcome::Durable);
+                }
+            }
+            Err(cause) => self.fail(&cause).await,
+        }
+    }
+
+    /// Takes back everything that was to share a commit, and says so to everyone.
+    async fn fail(&mut self, cause: &sqlx::Error) {
+        self.broken = true;
+        if self.run(&["ROLLBACK"]).await.is_ok() {
+            self.broken = false;
+        }
+        if let Some(shared) = self.batch.take() {
+            shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
+        }
+    }
+
+    async fn run(&mut self, statements: &[&'static str]) -> Result<(), sqlx::Error> {
+        for sql in statements {
+            sqlx::query(*sql).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// SQLite rolls back by itself when the disk is full or fails. A savepoint would then begin another
+/// transaction, without the steps that were to share this one.
+fn vanished() -> sqlx::Error {
+    sqlx::Error::Protocol("the transaction was rolled back".to_owned())
+}
+
+fn failed(cause: &str) -> StorageError {
+    StorageError::Unavailable(sqlx::Error::Protocol(cause.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! Clean-up of what has long expired. Nothing that a live step could need is touched: rows stay a
+//! day beyond their end, so that a late replay is still recognised as one.
+//!
+//! Each statement says its condition twice: where it selects a few rows, and of the row that it deletes. On
+//! PostgreSQL a row that somebody is writing is waited for, and only the second condition is asked again of
+//! what was written: without it, a client that has just been used would be deleted.
+
+use std::time::Duration;
+
+use super::{Storage, StorageError, Transaction, Use, forgotten, moment};
+use crate::clock::Timestamp;
+
+/// How long expired rows stay.
+const AFTER: Duration = Duration::from_hours(24);
+/// How long a login stays after its end: a late callback reads that it came too late either way.
+const LOGINS: Duration = Duration::from_hours(1);
+/// How far the clocks of replicas may be apart, generously.
+const CLOCKS: Duration = Duration::from_mins(5);
+/// Refresh tokens of a grant that stay, however full the database is: a week of a busy client.
+const USED_TOKENS: i64 = 1_000;
+/// Clients removed at a time to make room for new ones.
+const ROOM: i64 = 100;
+
+/// How long things are kept that do not expire by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// A client that was never used.
+    pub unused_client: Duration,
+    /// A client without a live grant, since its last use.
+    pub idle_client: Duration,
+    /// A line of the audit trail.
+    pub audit: Duration,
+    /// Rows of a table that are removed in one step, so that nobody waits long for the writer.
+    pub rows: u32,
+}
+
+impl Storage {
+    /// Removes expired rows and answers how many; call again while it answers more than zero.
+    pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
+        let (gone, rows) = (now.minus(AFTER).unix(), i64::from(keep.rows));
+        let mut removed = 0;
+        // Anybody can begin a login; that is why these do not stay for a day.
+        let mut step = self.begin_cleanup().await?;
+        removed += sqlx::query(
+            "DELETE FROM logins WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
+        )
+        .bind(now.minus(LOGINS).unix())
+        .bind(rows)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
+        for statement in [
+            "DELETE FROM console_sessions WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM remembered_consents WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM held_logins WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM held_logins WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
+                 (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
+                 (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
+                  WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
+                        OR g.revoked_at < $1) LIMIT $2)",
+            "DELETE FROM refresh_tokens WHERE id IN
+                 (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
+                  WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
+            // A used token is kept until it would have expired anyway: its reuse must still be seen.
+            "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
+                 (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
+                  LIMIT $2)",
+            "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
+                 (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
+                  AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
+            "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
+                 (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
+                  AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
+                  AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
+                  AND NOT EXISTS (SELECT 1 FROM console_sessions c WHERE c.session_id = s.id)
+                  LIMIT $2)",
+        ] {
+            let mut step = self.begin_cleanup().await?;
+            removed +=
+                sqlx::query(statement).bind(gone).bind(rows).execute(&mut *step).await?.rows_affected();
+            step.commit().await?;
+        }
+        let sign_outs = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
+             (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
+        let mut step = self.begin_cleanup().await?;
+        let expired = sqlx::query(sign_outs).bind(now.minus(CLOCKS).unix()).bind(rows);
+        removed += expired.execute(&mut *step).await?.rows_affected();
+        step.commit().await?;
+        removed += self.thin_out_refresh_tokens(rows).await?;
+        removed += self.sweep_clients(now, keep).await?;
+        removed += self.sweep_kept_clients(now, keep).await?;
+        for (statement, mark, gone) in [
+            // Soon after they have expired: anybody can deny any number of pages.
+            (
+                "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
+                     (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::CONSENTS,
+                now.minus(CLOCKS),
+            ),
+            (
+                "DELETE FROM consents WHERE expires_at < $1 AND id IN
+                     (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
+                forgotten::CONSENTS,
+                now.minus(AFTER),
+            ),
+            (
+                "DELETE FROM upstream_notices WHERE expires_at < $1 AND id IN
+                     (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::NOTICES,
+                now.minus(AFTER),
+            ),
+            (
+                "DELETE FROM used_once WHERE expires_at < $1 AND id IN
+                     (SELECT id FROM used_once WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::USED_ONCE,
+                now.minus(CLOCKS),
+            ),
+            // Soon after they have expired: whoever registers keys can make any number of them.
+            (
+                "DELETE FROM client_assertions WHERE expires_at < $1 AND id IN
+                     (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
+                 RETURNING expires_at",
+                forgotten::ASSERTIONS,
+                now.minus(CLOCKS),
+            ),
+        ] {
+            removed += self.forget(statement, mark, gone, rows).await?;
+        }
+        removed += self.sweep_audit(now, keep.audit).await?;
+        Ok(removed)
+    }
+
+    /// Where the database has no room for sign-ins, removes the oldest used refresh tokens of the grants that
+    /// have most: one client that refreshes without a pause must not keep everybody else out. A token that was
+    /// used so long ago is refused all the same, but does not end its grant any more.
+    async fn thin_out_refresh_tokens(&self, rows: i64) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        if step.has_room(Use::SignIns).await? {
+            return Ok(0);
+        }
+        drop(step);
+        let most: Option<String> = sqlx::query_scalar(
+            "SELECT grant_id FROM refresh_tokens GROUP BY grant_id HAVING COUNT(*) > $1
+             ORDER BY COUNT(*) DESC LIMIT 1",
+        )
+        .bind(USED_TOKENS)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(grant_id) = most else { return Ok(0) };
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(
+            "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND id IN
+                 (SELECT id FROM refresh_tokens WHERE grant_id = $1 AND used_at IS NOT NULL
+                    AND id NOT IN (SELECT id FROM refresh_tokens WHERE grant_id = $1
+                                   ORDER BY id DESC LIMIT $2)
+                  ORDER BY id LIMIT $3)",
+        )
+        .bind(grant_id)
+        .bind(USED_TOKENS)
+        .bind(rows)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
+        Ok(removed)
+    }
+
+    /// Removes what remembers that something was used, and leaves the mark that it may have been.
+    async fn forget(
+        &self,
+        statement: &'static str,
+        mark: &'static str,
+        gone: Timestamp,
+        rows: i64,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let forgotten =
+            sqlx::query(statement).bind(gone.unix()).bind(rows).fetch_all(&mut *step).await?;
+        let mut last = None;
+        for row in &forgotten {
+            last = last.max(Some(moment(row, "expires_at")?));
+        }
+        if let Some(last) = last {
+            forgotten::mark(&mut step, mark, last).await?;
+        }
+        step.commit().await?;
+        Ok(forgotten.len() as u64)
+    }
+
+    /// Removes configured and published clients that nobody has signed in for within the time for idle ones; none with a
+    /// live grant, and none that administrators decided about.
+    async fn sweep_kept_clients(
+        &self,
+        now: Timestamp,
+        keep: Retention,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(
+            "DELETE FROM clients WHERE kind IN ('configured', 'document') AND last_used_at <= $1 AND id IN
+                 (SELECT c.id FROM clients c
+                  WHERE c.kind IN ('configured', 'document') AND c.last_used_at <= $1
+                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = c.id)
+                    AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = c.id
+                                    AND g.revoked_at IS NULL AND g.expires_at > $2)
+                  LIMIT $3)",
+        )
+        .bind(now.minus(keep.idle_client).unix())
+        .bind(now.unix())
+        .bind(i64::from(keep.rows))
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        step.commit().await?;
+        Ok(removed)
+    }
+
+    /// Removes the oldest clients that nobody has used and that registered before `before`: a full
+    /// registry must not keep new clients out for as long as unused ones may live. One that a person
+    /// waits for, or that an administrator has approved, is no part of a flood.
+    pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(
+            // `+`: the row is found by its id, not by an index of all that are unused.
+            "DELETE FROM clients
+             WHERE kind = 'registered' AND +last_used_at IS NULL AND +last_registered_at <= $1 AND id IN
+                 (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
+                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = clients.id
+                                    AND s.approval IN ('waiting', 'approved'))
+                  ORDER BY last_registered_at LIMIT $2)",
+        )
+        .bind(before.unix())
+        .bind(ROOM)
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        count_clients(&mut step).await?;
+        step.commit().await?;
+        Ok(removed)
+    }
+
+    /// Removes clients that were never used, or idle, for too long; none with a live
+    /// grant.
+    pub async fn sweep_clients(
+        &self,
+        now: Timestamp,
+        keep: Retention,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(
+            "DELETE FROM clients
+             WHERE kind = 'registered' AND ((last_used_at IS NULL AND last_registered_at <= $1)
+                      OR (last_used_at <= $2 AND last_registered_at <= $2)) AND id IN
+                 (SELECT c.id FROM clients c
+                  WHERE c.kind = 'registered' AND ((c.last_used_at IS NULL AND c.last_registered_at <= $1)
+                      OR (c.last_used_at <= $2 AND c.last_registered_at <= $2))
+                    AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = c.id
+                                    AND g.revoked_at IS NULL AND g.expires_at > $3)
+                  LIMIT $4)",
+        )
+        .bind(now.minus(keep.unused_client).unix())
+        .bind(now.minus(keep.idle_client).unix())
+        .bind(now.unix())
+        .bind(i64::from(keep.rows))
+        .execute(&mut *step)
+        .await?
+        .rows_affected();
+        count_clients(&mut step).await?;
+        step.commit().await?;
+        Ok(removed)
+    }
+}
+
+/// Sets the number of clients right.
+pub(super) async fn count_clients(step: &mut Transaction) -> Result<(), StorageError> {
+    sqlx::query(
+        "UPDATE counters SET value = (SELECT COUNT(*) FROM clients WHERE kind = 'registered')
+         WHERE name = 'clients'",
+    )
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,536 @@
+//! A database that answers with less than it has answered before: it went back in time.
+//!
+//! After a failover to a standby that was behind, or a restore under running servers, revoked grants are live
+//! again, rotated tokens look unused, and the audit trail is whole. Only a process that has seen more can
+//! tell. So each process remembers, in memory, the head of the audit chain that it saw last (place and MAC),
+//! and the lines that it committed and that were not chained yet. It compares every second, and on PostgreSQL
+//! before a new connection is used for the first time: a failover ends every connection, so no request is
+//! answered by a database that went back. Such a database is settled as a restored backup is: everything that
+//! may have ended since has ended. One replica does that; the others find it done.
+//!
+//! A process that starts has seen nothing. What was lost together with all processes that saw it cannot be
+//! noticed here; that is what the mark of a backup is for.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AnyPool};
+
+use super::audit::{ChainHead, LineBudget, Marks};
+use super::{Storage, StorageError, Transaction, TransactionKind, column, replicas, timeouts};
+use crate::clock::{Clock, Timestamp};
+use crate::oauth::sealed::Sealer;
+use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::telemetry::metrics::Metrics;
+
+/// Lines that are remembered until they are chained, the latest ones: which commits a database loses is
+/// decided by their order.
+const LINES: usize = 8;
+/// How often this database was settled after it went back; among the counters.
+const TIMES: &str = "times_went_back";
+/// When that was noticed last; among the counters.
+const AT: &str = "went_back_at";
+
+const FACTS: &str =
+    "SELECT 'head' AS what, value AS text FROM installation WHERE name = 'audit_head'
+    UNION ALL SELECT 'start', value FROM installation WHERE name = 'audit_start'
+    UNION ALL SELECT name, CAST(value AS TEXT) FROM counters
+              WHERE name IN ('times_went_back', 'went_back_at')
+    UNION ALL SELECT 'mac', mac FROM audit_events WHERE seq = $1
+    UNION ALL SELECT CASE WHEN seq IS NULL THEN 'line' ELSE 'chained' END, id FROM audit_events
+              WHERE id IN ($2, $3, $4, $5, $6, $7, $8, $9)";
+/// Which line of history this is; `standby` while a standby still follows another server.
+const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby'
+    ELSE SUBSTR(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
+
+/// What this process has seen of its database.
+#[derive(Default)]
+pub(super) struct Watch {
+    known: Mutex<Known>,
+    timeline: Mutex<Option<String>>,
+    /// What a replica needs to settle before it has a connection that may be used.
+    tools: OnceLock<Tools>,
+    clock: OnceLock<Clock>,
+    settling: tokio::sync::Mutex<()>,
+}
+
+pub(super) struct Tools {
+    /// Connects where the other pool does, without a look at what was seen.
+    pub(super) pool: AnyPool,
+    pub(super) sealer: Sealer,
+    pub(super) metrics: Metrics,
+    pub(super) lines: Arc<LineBudget>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Rises whenever the rest begins again.
+    generation: u64,
+    head: ChainHead,
+    lines: VecDeque<Line>,
+    /// `None` before the first look.
+    settled: Option<i64>,
+    at: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    id: String,
+    /// The head of the chain when it was committed.
+    after: i64,
+}
+
+/// What the database says.
+#[derive(Debug, Default)]
+struct Facts {
+    head: Option<ChainHead>,
+    /// There is a head, but no server has written it.
+    unproven: bool,
+    /// The last line that was removed from the beginning of the chain.
+    start: i64,
+    settled: i64,
+    at: i64,
+    /// The MAC of the line at the place of the head that was seen.
+    mac: Option<String>,
+    lines: HashSet<String>,
+    chained: HashSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Everything that was seen is there.
+    Whole,
+    /// Less than was seen.
+    Less(&'static str),
+    /// Less, and another replica has settled it.
+    Settled,
+}
+
+impl Facts {
+    fn of(rows: &[AnyRow], marks: &Marks<'_>) -> Result<Self, StorageError> {
+        let mut facts = Self::default();
+        for row in rows {
+            let (what, text): (String, Option<String>) =
+                (column(row, "what")?, column(row, "text")?);
+            let text = text.unwrap_or_default();
+            match what.as_str() {
+                "head" => {
+                    facts.head = marks.head(&text);
+                    facts.unproven = facts.head.is_none();
+                }
+                // What cannot be proved must not make anybody sign in again.
+                "start" => facts.start = marks.start(&text).map_or(i64::MAX, |start| start.seq),
+                TIMES => facts.settled = text.parse().unwrap_or_default(),
+                AT => facts.at = text.parse().unwrap_or_default(),
+                "mac" => facts.mac = Some(text),
+                "line" => {
+                    facts.lines.insert(text);
+                }
+                _ => {
+                    facts.chained.insert(text);
+                }
+            }
+        }
+        Ok(facts)
+    }
+}
+
+impl Known {
+    /// Compares with what was known before the database was asked.
+    fn judge(&self, facts: &Facts) -> Verdict {
+        let Some(settled) = self.settled else { return Verdict::Whole };
+        if facts.settled > settled {
+            return Verdict::Settled;
+        }
+        if facts.unproven {
+            return Verdict::Whole; // `audit verify` reports it
+        }
+        let head = facts.head.clone().unwrap_or_default();
+        if head.seq < self.head.seq {
+            return Verdict::Less("the audit trail ends earlier than it did");
+        }
+        let there = if head.seq == self.head.seq { Some(&head.mac) } else { facts.mac.as_ref() };
+        if self.head.seq > 0 && there.is_some_and(|mac| *mac != self.head.mac) {
+            return Verdict::Less("another line stands where the audit trail ended");
+        }
+        let lost = |line: &&Line| {
+            let there = facts.lines.contains(&line.id) || facts.chained.contains(&line.id);
+            !there && facts.start <= line.after
+        };
+        if self.lines.iter().any(|line| lost(&line)) {
+            return Verdict::Less("a line of the audit trail that was stored is not there");
+        }
+        Verdict::Whole
+    }
+}
+
+impl Watch {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what settling needs on PostgreSQL.
+    pub(super) fn equip(&self, tools: Tools) {
+        let _ = self.tools.set(tools);
+    }
+
+    pub(super) async fn close(&self) {
+        if let Some(tools) = self.tools.get() {
+            tools.pool.close().await;
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.known().generation
+    }
+
+    /// A line of the audit trail was committed.
+    pub(super) fn committed(&self, generation: u64, id: String) {
+        let mut known = self.known();
+        if known.generation != generation {
+            return; // the step began before the database was settled
+        }
+        let after = known.head.seq;
+        known.lines.push_back(Line { id, after });
+        while known.lines.len() > LINES {
+            known.lines.pop_front();
+        }
+    }
+
+    /// Takes note of a database in which everything is that was seen before.
+    fn saw(&self, generation: u64, facts: &Facts) {
+        let mut known = self.known();
+        if known.generation != generation {
+            return;
+        }
+        if let Some(head) = facts.head.as_ref().filter(|head| head.seq > known.head.seq) {
+            known.head.clone_from(head);
+        }
+        known.lines.retain(|line| !facts.chained.contains(&line.id));
+        known.settled = known.settled.max(Some(facts.settled));
+        known.at = facts.at;
+    }
+
+    /// Begins again from what the database says now.
+    fn begin_again(&self, facts: &Facts) {
+        let mut known = self.known();
+        *known = Known {
+            generation: known.generation + 1,
+            head: facts.head.clone().unwrap_or_default(),
+            lines: VecDeque::new(),
+            settled: Some(facts.settled),
+            at: facts.at,
+        };
+    }
+
+    /// Lets a new connection to PostgreSQL be used: at a server that has everything that was seen. Settles
+    /// the database first where it has not.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        connection: &mut AnyConnection,
+    ) -> Result<(), sqlx::Error> {
+        let Some(tools) = self.tools.get() else { return Ok(()) }; // the first ones, at the start
+        // Not every role may ask, and not every server that speaks PostgreSQL knows.
+        let timeline = sqlx::query_scalar::<_, String>(TIMELINE).fetch_one(&mut *connection).await;
+        let timeline = timeline.ok();
+        if timeline.as_deref() == Some("standby") {
+            return Err(refused("this server is a standby that follows another one"));
+        }
+        let known = self.known().clone();
+        let facts = self.ask(&known, &tools.sealer, &mut *connection).await;
+        let facts = facts.map_err(|cause| refused(&cause.to_string()))?;
+        match known.judge(&facts) {
+            Verdict::Whole => self.saw(known.generation, &facts),
+            Verdict::Settled => self.adopt(&known, &facts),
+            Verdict::Less(_) => {
+                // In a task of its own: whoever waits for the connection may go away.
+                let (watch, timeline) = (Arc::clone(self), timeline.clone());
+                let settled = tokio::spawn(async move { watch.settle_first(timeline).await });
+                let settled = settled.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+                settled.map_err(|cause| refused(&cause.to_string()))?;
+            }
+        }
+        self.note_timeline(timeline, known.judge(&facts));
+        Ok(())
+    }
+
+    /// A standby that was promoted, and had everything, is worth a line.
+    fn note_timeline(&self, timeline: Option<String>, verdict: Verdict) {
+        let Some(timeline) = timeline else { return };
+        let mut known = self.timeline.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.replace(timeline.clone());
+        if verdict == Verdict::Whole && before.is_some_and(|before| before != timeline) {
+            tracing::warn!(
+                timeline,
+                "PostgreSQL goes on on another timeline, as after a failover; everything that this server has seen is there"
+            );
+        }
+    }
+
+    async fn ask(
+        &self,
+        known: &Known,
+        sealer: &Sealer,
+        connection: &mut AnyConnection,
+    ) -> Result<Facts, StorageError> {
+        Facts::of(&facts(known).fetch_all(connection).await?, &Marks(sealer))
+    }
+
+    /// Settles before any connection may be used.
+    async fn settle_first(&self, timeline: Option<String>) -> Result<(), StorageError> {
+        let (Some(tools), Some(clock)) = (self.tools.get(), self.clock.get()) else {
+            return Err(StorageError::Busy);
+        };
+        let _one = self.settling.lock().await;
+        let known = self.known().clone();
+        let mut step = Transaction {
+            work: TransactionKind::Postgres(tools.pool.begin().await?),
+            events: Vec::new(),
+            metrics: tools.metrics.clone(),
+            sealer: tools.sealer.clone(),
+            lines: Arc::clone(&tools.lines),
+            watch: None,
+            last_line: None,
+        };
+        timeouts::disable_statement_timeout(&mut step, super::Engine::Postgres).await?;
+        let facts = match self.settle(&mut step, &known, clock, timeline).await? {
+            Ok(facts) => facts,
+            Err(verdict_and_facts) => {
+                let (verdict, facts) = *verdict_and_facts;
+                if verdict == Verdict::Settled {
+                    self.adopt(&known, &facts);
+                }
+                return Ok(());
+            }
+        };
+        replicas::tell(&mut step, None).await?;
+        step.commit().await?;
+        self.begin_again(&facts);
+        Ok(())
+    }
+
+    /// Another replica has settled what went back.
+    fn adopt(&self, known: &Known, facts: &Facts) {
+        if self.generation() != known.generation {
+            return; // somebody else in this process has noticed
+        }
+        tracing::error!(
+            seen = known.head.seq,
+            found = facts.head.as_ref().map_or(0, |head| head.seq),
+            "the database went back in time; another replica has ended everything that may have ended since"
+        );
+        self.begin_again(facts);
+    }
+
+    /// Ends everything in a database that has less than was seen, in a step that is yet to be committed. The
+    /// inner error says that there is nothing to do.
+    async fn settle(
+        &self,
+        step: &mut Transaction,
+        known: &Known,
+        clock: &Clock,
+        timeline: Option<String>,
+    ) -> Result<Result<Facts, Box<(Verdict, Facts)>>, StorageError> {
+        let now = clock.now();
+        let settled = known.settled.unwrap_or_default() + 1;
+        // Waits for another replica that is at it, and says then whether there is something left to do.
+        let claimed = sqlx::query(
+            "INSERT INTO counters (name, value) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET value = $2 WHERE counters.value < $2",
+        );
+        let claimed = claimed.bind(TIMES).bind(settled).execute(&mut **step).await?.rows_affected();
+        // Once more, in a transaction that only a server takes that may be written to.
+        let rows = facts(known).fetch_all(&mut **step).await?;
+        let mut facts = Facts::of(&rows, &Marks(&step.sealer.clone()))?;
+        if claimed == 0 {
+            return Ok(Err(Box::new((known.judge(&facts), facts))));
+        }
+        facts.settled = settled - 1;
+        let Verdict::Less(how) = known.judge(&facts) else {
+            return Ok(Err(Box::new((Verdict::Whole, facts))));
+        };
+        (facts.settled, facts.at) = (settled, now.unix());
+        let ended = super::backup::end_everything(step, now, WENT_BACK).await?;
+        note_at(step, now).await?;
+        let found = facts.head.as_ref().map_or(0, |head| head.seq);
+        let seen = known.head.seq;
+        tracing::error!(
+            how,
+            seen,
+            found,
+            timeline,
+            ended,
+            "the database went back in time: a failover to a standby that was behind, or a restore under running servers. Everything that may have ended since has ended, and everybody has to sign in again. See Failover in docs/operations.md"
+        );
+        let event = AuditEvent::new("database_went_back", Actor::Server, clock);
+        let event = event.with("seen", seen).with("found", found).with("ended", ended);
+        step.record(event).await?;
+        Ok(Ok(facts))
+    }
+}
+
+const WENT_BACK: &str = "the database went back in time";
+
+async fn note_at(step: &mut Transaction, now: Timestamp) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO counters (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = $2",
+    )
+    .bind(AT)
+    .bind(now.unix())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}
+
+/// Counts a database that was settled for another reason: running servers that saw more need not do it again.
+pub(super) async fn count_as_settled(step: &mut Transaction) -> Result<(), StorageError> {
+    sqlx::query(
+        "INSERT INTO counters (name, value) VALUES ($1, 1)
+         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1",
+    )
+    .bind(TIMES)
+    .execute(&mut **step)
+    .await?;
+    Ok(())
+}
+
+fn facts(known: &Known) -> Query<'static, Any, AnyArguments> {
+    let mut query = sqlx::query(FACTS).bind(known.head.seq);
+    let mut lines = known.lines.iter();
+    for _ in 0..LINES {
+        query = query.bind(lines.next().map(|line| line.id.clone()).unwrap_or_default());
+    }
+    query
+}
+
+/// For the pool, which tries again.
+fn refused(because: &str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(because.to_owned()))
+}
+
+impl Storage {
+    /// Lets a database that went back be settled by this clock.
+    pub fn settle_by(&self, clock: &Clock) {
+        let _ = self.watch.clock.set(clock.clone());
+    }
+
+    /// Compares the database with what was seen of it before; settles it when it went back, and says whether
+    /// it did.
+    pub async fn look_back(&self, clock: &Clock) -> Result<bool, StorageError> {
+        let watch = &self.watch;
+        let known = watch.known().clone();
+        let found = Facts::of(&self.read_all(facts(&known)).await?, &Marks(&self.sealer))?;
+        if watch.generation() != known.generation {
+            return Ok(false);
+        }
+        match known.judge(&found) {
+            Verdict::Whole => {
+                watch.saw(known.generation, &found);
+                return Ok(false);
+            }
+            Verdict::Settled => {
+                watch.adopt(&known, &found);
+                self.wake_streams();
+                return Ok(false);
+            }
+            Verdict::Less(_) => {}
+        }
+        // First the connection: who waits for one may have to settle first.
+        let mut step = self.begin_revocation().await?;
+        let _one = watch.settling.lock().await;
+        if watch.generation() != known.generation {
+            return Ok(false); // it was settled meanwhile
+        }
+        timeouts::disable_statement_timeout(&mut step, self.engine).await?;
+        match watch.settle(&mut step, &known, clock, None).await? {
+            Ok(facts) => {
+                step.watch = None;
+                self.commit_and_notify(step).await?;
+                watch.begin_again(&facts);
+                Ok(true)
+            }
+            Err(found) => {
+                if found.0 == Verdict::Settled {
+                    watch.adopt(&known, &found.1);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// When the database went back in time last, as far as this process has looked.
+    pub fn went_back_at(&self) -> Option<Timestamp> {
+        Some(self.watch.known().at).filter(|at| *at > 0).map(Timestamp::from_unix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(seq: i64, mac: &str) -> ChainHead {
+        ChainHead { seq, mac: mac.to_owned() }
+    }
+
+    fn known(seq: i64, mac: &str, lines: &[&str]) -> Known {
+        let line = |id: &&str| Line { id: (*id).to_owned(), after: seq };
+        let lines = lines.iter().map(line).collect();
+        Known { head: head(seq, mac), lines, settled: Some(0), ..Known::default() }
+    }
+
+    fn found(seq: i64, mac: &str, at_seen: Option<&str>, lines: &[&str]) -> Facts {
+        let lines = lines.iter().map(|id| (*id).to_owned()).collect();
+        let mac_at_seen = at_seen.map(str::to_owned);
+        Facts { head: Some(head(seq, mac)), mac: mac_at_seen, lines, ..Facts::default() }
+    }
+
+    #[test]
+    fn less_than_was_seen_is_told_from_more_and_from_what_was_removed() {
+        let seen = known(10, "j", &["x", "y"]);
+        let whole = ["x", "y"];
+        let less = |found: &Facts| matches!(seen.judge(found), Verdict::Less(_));
+
+        assert!(!less(&found(10, "j", Some("j"), &whole)), "as before");
+        assert!(!less(&found(12, "l", Some("j"), &whole)), "it went on");
+        assert!(!less(&found(12, "l", None, &whole)), "the line was removed, and it went on");
+        assert!(less(&found(9, "i", None, &whole)), "the chain ends earlier");
+        assert!(less(&found(10, "other", Some("other"), &whole)), "another line at its end");
+        assert!(less(&found(12, "l", Some("other"), &whole)), "another line, and it went on");
+        assert!(less(&found(10, "j", Some("j"), &["x"])), "a line is lost before it was chained");
+        assert!(less(&found(11, "k", Some("j"), &["x"])), "and others came after it");
+        assert!(less(&Facts::default()), "there is no chain any more");
+        let trimmed = Facts { start: 11, ..found(30, "z", None, &[]) };
+        assert!(!less(&trimmed), "everything up to a later line was removed");
+        let start = Facts { start: 10, ..found(30, "z", None, &[]) };
+        assert!(less(&start), "but not what came after the start of the chain");
+        let unproven = Facts { unproven: true, ..Facts::default() };
+        assert!(!less(&unproven), "a head that no server wrote says nothing");
+    }
+
+    #[test]
+    fn what_another_replica_settled_is_adopted_and_a_start_has_seen_nothing() {
+        let seen = known(10, "j", &["x"]);
+        let settled = Facts { settled: 1, ..found(3, "c", None, &[]) };
+        assert_eq!(seen.judge(&settled), Verdict::Settled);
+        let later = Known { settled: Some(1), ..known(10, "j", &[]) };
+        assert!(matches!(later.judge(&settled), Verdict::Less(_)), "that was before");
+        assert_eq!(Known::default().judge(&settled), Verdict::Whole);
+    }
+
+    #[test]
+    fn what_was_seen_before_a_settlement_does_not_count_after_it() {
+        let watch = Watch::default();
+        watch.saw(0, &found(10, "j", None, &[]));
+        watch.committed(0, "x".to_owned());
+        watch.begin_again(&Facts { settled: 1, ..found(3, "c", None, &[]) });
+        watch.committed(0, "late".to_owned());
+        watch.saw(0, &found(11, "k", None, &[]));
+
+        let known = watch.known().clone();
+
+        assert_eq!((known.head, known.lines.len()), (head(3, "c"), 0));
+    }
+}

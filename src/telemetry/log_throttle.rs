@@ -1,0 +1,215 @@
+//! Log lines about what anybody can bring about any number of times: one a second, with how many were left
+//! out; and about what fails over and over while something is broken: one a minute. A flood must not
+//! fill the disk, nor hide everything else (threat DS-08).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const PAUSE: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+/// Kinds that are told apart; the others share one.
+const KINDS: usize = 20;
+
+/// Whether each thread has rate limits of its own.
+static PER_THREAD: AtomicBool = AtomicBool::new(false);
+
+/// Gives each thread rate limits of its own, for a process in which each thread runs a server: a test process. There,
+/// what one server logs must not depend on what the others log in the same second.
+pub fn limit_per_thread() {
+    PER_THREAD.store(true, Ordering::Relaxed);
+}
+
+/// The thread that a line counts for; none is the whole process.
+fn counted_for() -> Option<ThreadId> {
+    PER_THREAD.load(Ordering::Relaxed).then(|| std::thread::current().id())
+}
+
+/// One kind of line.
+pub struct LogThrottle(KeyedLogThrottle);
+
+impl LogThrottle {
+    /// None was written yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(KeyedLogThrottle::new())
+    }
+
+    /// For lines that one a minute is enough of: the same thing fails again and again until somebody repairs it.
+    #[must_use]
+    pub const fn a_minute() -> Self {
+        Self(KeyedLogThrottle { kinds: Mutex::new(Vec::new()), pause: MINUTE })
+    }
+
+    /// How many were left out since the last one, when it is time for another.
+    pub fn admit(&self) -> Option<u64> {
+        self.0.admit("")
+    }
+}
+
+impl Default for LogThrottle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lines of many kinds, told apart by a word or a reason: one a second of each kind.
+pub struct KeyedLogThrottle {
+    kinds: Mutex<Vec<Kind>>,
+    pause: Duration,
+}
+
+struct Kind {
+    thread: Option<ThreadId>,
+    name: String,
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Kind {
+    fn is_quiet(&self, pause: Duration) -> bool {
+        self.last.is_none_or(|last| last.elapsed() >= pause)
+    }
+
+    fn admit(&mut self, pause: Duration) -> Option<u64> {
+        if !self.is_quiet(pause) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl KeyedLogThrottle {
+    /// None was written yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { kinds: Mutex::new(Vec::new()), pause: PAUSE }
+    }
+
+    /// How many of this kind were left out since the last one, when it is time for another. A caller who
+    /// makes up kinds shares one line a second for all of them.
+    pub fn admit(&self, kind: &str) -> Option<u64> {
+        let thread = counted_for();
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |kinds: &[Kind], name: &str| {
+            kinds.iter().position(|known| known.thread == thread && known.name == name)
+        };
+        let place = known(&kinds, kind).unwrap_or_else(|| {
+            let count = |kinds: &[Kind]| kinds.iter().filter(|kind| kind.thread == thread).count();
+            if count(&kinds) >= KINDS {
+                // Evicts kinds that were quiet for a second, with their counts.
+                kinds.retain(|kind| kind.thread != thread || !kind.is_quiet(self.pause));
+            }
+            let name = if count(&kinds) < KINDS { kind } else { "" };
+            known(&kinds, name).unwrap_or_else(|| {
+                kinds.push(Kind { thread, name: name.to_owned(), last: None, suppressed: 0 });
+                kinds.len() - 1
+            })
+        });
+        kinds.get_mut(place)?.admit(self.pause)
+    }
+}
+
+impl Default for KeyedLogThrottle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// So many lines a minute.
+pub struct LogQuota {
+    most: u32,
+    /// One; in a test process one for each thread.
+    minutes: Mutex<Vec<Minute>>,
+}
+
+struct Minute {
+    thread: Option<ThreadId>,
+    begun: Option<Instant>,
+    written: u32,
+    suppressed: u64,
+}
+
+impl LogQuota {
+    /// At most `most` a minute.
+    #[must_use]
+    pub const fn a_minute(most: u32) -> Self {
+        Self { most, minutes: Mutex::new(Vec::new()) }
+    }
+
+    /// Whether another line may be written; then how many were left out since that was last told.
+    pub fn admit(&self) -> Option<u64> {
+        let thread = counted_for();
+        let mut minutes = self.minutes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = minutes.iter().position(|minute| minute.thread == thread);
+        let index = known.unwrap_or_else(|| {
+            minutes.push(Minute { thread, begun: None, written: 0, suppressed: 0 });
+            minutes.len() - 1
+        });
+        let minute = minutes.get_mut(index)?;
+        if minute.begun.is_none_or(|begun| begun.elapsed() >= MINUTE) {
+            (minute.begun, minute.written) = (Some(Instant::now()), 0);
+        }
+        if minute.written >= self.most {
+            minute.suppressed += 1;
+            return None;
+        }
+        minute.written += 1;
+        Some(std::mem::take(&mut minute.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_one_line_that_says_how_many_were_left_out() {
+        let rarely = LogThrottle::new();
+        assert_eq!(rarely.admit(), Some(0));
+        assert!((0..1000).all(|_| rarely.admit().is_none()));
+        rarely.0.kinds.lock().unwrap()[0].last = None; // a second later
+        assert_eq!(rarely.admit(), Some(1000));
+        assert_eq!(rarely.admit(), None);
+    }
+
+    #[test]
+    fn what_fails_over_and_over_is_a_line_a_minute() {
+        let ago = |time| Some(Instant::now().checked_sub(time).unwrap());
+        let rarely = LogThrottle::a_minute();
+        assert_eq!(rarely.admit(), Some(0));
+        for seconds in [1, 10, 50] {
+            rarely.0.kinds.lock().unwrap()[0].last = ago(Duration::from_secs(seconds));
+            assert_eq!(rarely.admit(), None, "{seconds}");
+        }
+        rarely.0.kinds.lock().unwrap()[0].last = ago(MINUTE);
+        assert_eq!(rarely.admit(), Some(3));
+    }
+
+    #[test]
+    fn kinds_do_not_hide_each_other_and_made_up_ones_share_a_line() {
+        let each = KeyedLogThrottle::new();
+        assert_eq!((each.admit("one"), each.admit("two")), (Some(0), Some(0)));
+        assert_eq!((each.admit("one"), each.admit("two")), (None, None));
+        let told = (0..1000).filter(|n| each.admit(&format!("made up {n}")).is_some()).count();
+        assert_eq!(told, KINDS - 2 + 1);
+        assert!(each.kinds.lock().unwrap().len() <= KINDS + 1);
+        for kind in each.kinds.lock().unwrap().iter_mut() {
+            kind.last = None; // a second later
+        }
+        assert_eq!(each.admit("one"), Some(1));
+    }
+
+    #[test]
+    fn a_minute_has_so_many_lines_and_the_next_one_says_how_many_were_left_out() {
+        let many = LogQuota::a_minute(3);
+        assert_eq!((0..10).filter(|_| many.admit().is_some()).count(), 3);
+        many.minutes.lock().unwrap()[0].begun = None; // a minute later
+        assert_eq!((many.admit(), many.admit()), (Some(7), Some(0)));
+    }
+}

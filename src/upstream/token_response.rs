@@ -1,0 +1,250 @@
+//! Answers of the provider's token endpoint: read with patience, because a rotated refresh token must not
+//! be lost to a detail; and failures told apart.
+
+use axum::http::{Response, header};
+use serde_json::{Map, Value};
+
+use super::LoginFailed;
+use super::values::{object_of, other_than_json, shown};
+use crate::config::Preset;
+use crate::storage::UpstreamTokens;
+
+/// The provider's answer at its token endpoint: at least one token.
+#[derive(Debug, Default)]
+pub(super) struct TokenResponse {
+    access_token: Option<String>,
+    pub(super) refresh_token: Option<String>,
+    id_token: IdToken,
+    /// What is not as it should be, and does no harm.
+    pub(super) tolerated: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+enum IdToken {
+    #[default]
+    None,
+    Text(String),
+    /// Something else.
+    Odd,
+}
+
+impl TokenResponse {
+    /// The access token. The error is for the administrator.
+    pub(super) fn access_token(&self) -> Result<&str, String> {
+        self.access_token.as_deref().ok_or_else(|| {
+            "access_token is missing in the token answer, or is not a text".to_owned()
+        })
+    }
+
+    /// The ID token. The error is for the administrator.
+    pub(super) fn id_token(&self) -> Result<&str, String> {
+        match &self.id_token {
+            IdToken::Text(text) => Ok(text),
+            IdToken::None => Err("id_token is missing in the token answer".to_owned()),
+            IdToken::Odd => Err("id_token is not a text".to_owned()),
+        }
+    }
+
+    pub(super) fn has_id_token(&self) -> bool {
+        !matches!(self.id_token, IdToken::None)
+    }
+
+    /// The tokens; `None` without an access token.
+    pub(super) fn tokens(&self) -> Option<UpstreamTokens> {
+        Some(UpstreamTokens {
+            access_token: self.access_token.clone()?,
+            refresh_token: self.refresh_token.clone(),
+            id_token: self.id_token().ok().map(str::to_owned),
+            nonce: None,
+        })
+    }
+
+    /// What was there, and of this answer what is in it.
+    pub(super) fn tokens_after(&self, before: &UpstreamTokens) -> UpstreamTokens {
+        UpstreamTokens {
+            access_token: self.access_token.clone().unwrap_or_else(|| before.access_token.clone()),
+            refresh_token: self.refresh_token.clone().or_else(|| before.refresh_token.clone()),
+            id_token: self.id_token().ok().map(str::to_owned).or_else(|| before.id_token.clone()),
+            nonce: before.nonce.clone(),
+        }
+    }
+}
+
+/// How a request to the token endpoint failed. The JSON `error` decides before the status: providers
+/// send the same `error` with different statuses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TokenFailure {
+    /// A definite no to this code or refresh token.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// It refuses us: wrong secret, wrong client.
+    #[error("our client is refused: {0}")]
+    Ours(String),
+    /// An outage.
+    #[error("no usable answer: {0}")]
+    Transient(String),
+}
+
+impl From<TokenFailure> for LoginFailed {
+    fn from(failure: TokenFailure) -> Self {
+        match failure {
+            // A code that the provider does not accept was not meant for this login.
+            TokenFailure::Refused(reason) => Self::Untrusted(reason),
+            TokenFailure::Ours(reason) => Self::Misconfigured(reason),
+            TokenFailure::Transient(reason) => Self::Unavailable(reason),
+        }
+    }
+}
+
+/// Reads an answer of the token endpoint.
+pub(super) fn read(
+    response: &Response<Vec<u8>>,
+    preset: &Preset,
+) -> Result<TokenResponse, TokenFailure> {
+    let status = response.status();
+    let body = object_in(response);
+    if status.is_success()
+        && let Ok(members) = &body
+    {
+        let mut answer = tokens_in(members);
+        let any = answer.access_token.is_some()
+            || answer.refresh_token.is_some()
+            || matches!(answer.id_token, IdToken::Text(_));
+        // GitHub reports errors with status 200.
+        if any && (answer.access_token.is_some() || error_in(members).is_none()) {
+            if let Some(other) = other_than_json(response.headers()) {
+                answer.tolerated.push(format!("the content type is {other}"));
+            }
+            return Ok(answer);
+        }
+    }
+    match (body.as_ref().ok().and_then(error_in), status.as_u16()) {
+        (Some(code), status) => Err(classify_code(code, status, preset)),
+        (None, 401) => Err(TokenFailure::Ours("401 without an error code".to_owned())),
+        (None, status) => {
+            let what = body.err().unwrap_or_else(|| "it holds no token and no error".to_owned());
+            Err(TokenFailure::Transient(format!("an answer that makes no sense, {status}: {what}")))
+        }
+    }
+}
+
+/// The members of an answer: JSON, or a form, as from the time before RFC 6749.
+fn object_in(response: &Response<Vec<u8>>) -> Result<Map<String, Value>, String> {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_form = content_type
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+    match object_of(response.body()) {
+        Err(_) if is_form => Ok(form_urlencoded::parse(response.body())
+            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
+            .collect()),
+        read => read,
+    }
+}
+
+fn error_in(members: &Map<String, Value>) -> Option<&str> {
+    members.get("error")?.as_str().filter(|code| !code.is_empty())
+}
+
+fn tokens_in(members: &Map<String, Value>) -> TokenResponse {
+    let mut tolerated = Vec::new();
+    let member = |name: &str| members.get(name).filter(|value| !value.is_null());
+    let mut token = |name: &str| match member(name) {
+        None => None,
+        Some(Value::String(token)) if token.is_empty() => {
+            tolerated.push(format!("{name} is empty"));
+            None
+        }
+        Some(Value::String(token)) => Some(token.clone()),
+        Some(_) => {
+            tolerated.push(format!("{name} is not a text"));
+            None
+        }
+    };
+    let (access_token, refresh_token) = (token("access_token"), token("refresh_token"));
+    let id_token = match member("id_token") {
+        None => IdToken::None,
+        Some(Value::String(token)) if token.is_empty() => IdToken::None,
+        Some(Value::String(token)) => IdToken::Text(token.clone()),
+        Some(_) => IdToken::Odd,
+    };
+    // Nobody reads these; an administrator may want to know.
+    match member("token_type") {
+        None => tolerated.push("token_type is missing".to_owned()),
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
+        Some(Value::String(kind)) => tolerated.push(format!("token_type is {}", shown(kind))),
+        Some(_) => tolerated.push("token_type is not a text".to_owned()),
+    }
+    if member("expires_in").is_some_and(|seconds| !seconds.is_u64()) {
+        tolerated.push("expires_in is not a whole number".to_owned());
+    }
+    if member("scope").is_some_and(|scope| !scope.is_string()) {
+        tolerated.push("scope is not a text".to_owned());
+    }
+    TokenResponse { access_token, refresh_token, id_token, tolerated }
+}
+
+/// An error code as it may be logged: anybody can write into a callback, and a broken provider anything
+/// into an answer. Only what looks like a code (RFC 6749 §5.2) is worth a line.
+pub(super) fn shown_code(code: &str) -> &str {
+    let is_code = code.len() <= 64
+        && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if is_code { code } else { "(not a code)" }
+}
+
+fn classify_code(code: &str, status: u16, preset: &Preset) -> TokenFailure {
+    match shown_code(code) {
+        code if preset.ending_errors.contains(&code) => TokenFailure::Refused(code.to_owned()),
+        "invalid_grant"
+        | "interaction_required"
+        | "login_required"
+        | "consent_required"
+        | "mfa_required"
+        | "access_denied"
+        | "bad_verification_code" => TokenFailure::Refused(code.to_owned()),
+        "invalid_client"
+        | "unauthorized_client"
+        | "invalid_request"
+        | "invalid_scope"
+        | "unsupported_grant_type"
+        | "incorrect_client_credentials"
+        | "redirect_uri_mismatch" => TokenFailure::Ours(code.to_owned()),
+        _ if status == 401 => TokenFailure::Ours(code.to_owned()),
+        _ => TokenFailure::Transient(code.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_looks_like_a_code_is_shown() {
+        for code in ["invalid_grant", "mfa_required", "aadsts_50076", ""] {
+            assert_eq!(shown_code(code), code);
+        }
+        let long = "x".repeat(65);
+        for other in ["a\nb", "SECRET", "eyJhbGciOi.J9", "with space", "x=1", long.as_str()] {
+            assert_eq!(shown_code(other), "(not a code)");
+        }
+    }
+
+    #[test]
+    fn a_status_of_success_is_enough() {
+        let preset = crate::config::presets().first().unwrap();
+        for (status, body, works) in [
+            (200, r#"{"access_token":"a"}"#, true),
+            (201, r#"{"access_token":"a","token_type":"DPoP"}"#, true),
+            (200, r#"{"refresh_token":"r"}"#, true),
+            (200, r#"{"access_token":"a","error":"invalid_grant"}"#, true),
+            (200, r#"{"refresh_token":"r","error":"invalid_grant"}"#, false),
+            (200, r#"{"access_token":7}"#, false),
+            (200, "{}", false),
+            (302, r#"{"access_token":"a"}"#, false),
+            (400, r#"{"access_token":"a"}"#, false),
+        ] {
+            let response = Response::builder().status(status).body(body.into()).unwrap();
+            assert_eq!(read(&response, preset).is_ok(), works, "{status} {body}");
+        }
+    }
+}
