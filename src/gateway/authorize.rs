@@ -107,13 +107,13 @@ pub(super) async fn authorize(
         .iter()
         .filter_map(called_tool)
         .fold(ScopeSet::default(), |all, tool| all.union(&scopes_for(resource, tool)));
-    let of_tasks = tasks::needed(app, resource, caller, messages).await?;
+    let of_tasks = Box::pin(tasks::needed(app, resource, caller, messages)).await?;
     let all = needed.union(&of_tasks);
     if !all.is_subset(&caller.may) {
         if let Some(result) = denied_tool::result(app, resource, caller, &message, &all) {
             return Err(Refused::DeniedTool(result));
         }
-        let ask = step_up(app, resource, caller, &all).await;
+        let ask = Box::pin(step_up(app, resource, caller, &all)).await;
         return Err(Refused::InsufficientScope { ask, needed: all });
     }
     let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));

@@ -99,7 +99,7 @@ impl Exchange<'_> {
         let slash = slash.and_then(|to| to.as_str().parse::<Uri>().ok());
         match slash.filter(|_| body.is_whole()) {
             Some(to) => {
-                let answer = self.send_to(&to, body).await?;
+                let answer = Box::pin(self.send_to(&to, body)).await?;
                 if !answer.status().is_redirection() {
                     self.target.remember(&to);
                     return Ok(answer);
@@ -151,7 +151,8 @@ impl Exchange<'_> {
                 tracing::debug!(resource, %error, "a connection had been closed; sent again");
                 let Some(again) = body.next() else { return Err(gone) };
                 let again = self.build(address, again)?;
-                self.answer(again, |request| backends.request_on_a_new_connection(request)).await?
+                let send = |request| backends.request_on_a_new_connection(request);
+                Box::pin(self.answer(again, send)).await?
             }
             answer => answer,
         };

@@ -186,7 +186,7 @@ async fn pass_back(
         media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     });
     let challenge = if status == StatusCode::FORBIDDEN {
-        challenge_of(app, resource, &caller, &parts.headers).await
+        Box::pin(challenge_of(app, resource, &caller, &parts.headers)).await
     } else {
         None
     };
@@ -218,14 +218,14 @@ async fn pass_back(
     } else if let Some(hidden) = reading.hidden {
         readable(&mut parts.headers)?;
         tokio::select! {
-            body = without_hidden(app, resource, &hidden, reading.remembers, body) => body?,
+            body = Box::pin(without_hidden(app, resource, &hidden, reading.remembers, body)) => body?,
             () = has_ended(app, &caller, ended) => return Err(Refused::InvalidToken),
         }
     } else {
         let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
         let body = match reading.remembers.filter(|_| !is_packed) {
             Some(remembers) => tokio::select! {
-                body = remembers.look_at(body) => body,
+                body = Box::pin(remembers.look_at(body)) => body,
                 () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
             },
             None => body,

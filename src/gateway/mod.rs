@@ -107,7 +107,7 @@ async fn pass(
     let mut response = match answer {
         Ok(response) => response,
         Err(refused) => {
-            let id = if may_be_read { asked.id().await } else { None };
+            let id = if may_be_read { Box::pin(asked.id()).await } else { None };
             refused.into_response(resource, app, id)
         }
     };

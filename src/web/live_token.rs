@@ -32,7 +32,7 @@ pub async fn verify(
     let now = app.now();
     let mut verified = app.keys().verify(token, &resource.id, now);
     if verified == Err(TokenInvalid::UnknownKey) {
-        app.keys().refresh_keys().await;
+        Box::pin(app.keys().refresh_keys()).await; // rare, and large
         verified = app.keys().verify(token, &resource.id, now);
     }
     let claims = match verified {
