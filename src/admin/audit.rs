@@ -11,7 +11,7 @@ use super::visit::{AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
 use crate::telemetry::audit::EVENTS;
-use crate::web::lists::{Frame, utc_seconds};
+use crate::web::list_page::{Frame, utc_seconds};
 use crate::web::words::words;
 
 /// Rows of a page.

@@ -15,7 +15,7 @@ use crate::storage::{
     Storage,
 };
 use crate::web::in_force::InForceWords;
-use crate::web::lists::Frame;
+use crate::web::list_page::Frame;
 use crate::web::params::Params;
 use crate::web::words::words;
 

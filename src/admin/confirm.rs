@@ -15,7 +15,7 @@ use crate::oauth::client_name::DisplayName;
 use crate::storage::{Counted, Ended, Ending, Selection};
 use crate::web::console::{confirmation, is_confirmed};
 use crate::web::counted::{CountWords, besides, number, rest};
-use crate::web::lists::{Frame, utc};
+use crate::web::list_page::{Frame, utc};
 use crate::web::words::words;
 
 /// Connections that the page lists.
@@ -292,7 +292,8 @@ async fn settle(
         return Ok(Err(again()));
     }
     let event = visit.event(question.ending.event());
-    let ended = storage.carry_out(&question.ending, Some(&counted), visit.by(), now, event).await;
+    let ended =
+        storage.apply_counted(&question.ending, Some(&counted), visit.by(), now, event).await;
     match ended.map_err(|error| visit.storage(&error))? {
         Ended::Done(number) => Ok(Ok(number)),
         Ended::Unchanged => Ok(Ok(0)),

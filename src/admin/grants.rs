@@ -14,7 +14,7 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::storage::{GrantFilter, GrantRow};
 use crate::web::in_force::{InForceWords, OfGrant};
-use crate::web::lists::Frame;
+use crate::web::list_page::Frame;
 use crate::web::words::words;
 
 /// Rows of a page.

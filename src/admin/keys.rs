@@ -8,7 +8,7 @@ use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
 use crate::signing::{KeyDescription, KeyState, Rotated, SigningError};
 use crate::storage::RetiredKey;
-use crate::web::lists::Frame;
+use crate::web::list_page::Frame;
 use crate::web::words::words;
 
 words! {

@@ -26,8 +26,8 @@ use axum::routing::{get, post};
 pub(crate) use clients::trustable;
 
 use crate::app::App;
+use crate::web::browser::message;
 use crate::web::pages::{self, Message};
-use crate::web::people::message;
 use crate::web::speculative;
 
 /// All pages of the admin listener.

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
 use crate::storage::Overview;
-use crate::web::lists::{Frame, utc};
+use crate::web::list_page::{Frame, utc};
 use crate::web::words::words;
 
 words! {

@@ -15,7 +15,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::policy::{Fact, Facts};
 use crate::storage::{GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 use crate::web::in_force::InForceWords;
-use crate::web::lists::Frame;
+use crate::web::list_page::Frame;
 use crate::web::words::words;
 
 /// Rows of a page.

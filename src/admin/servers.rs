@@ -13,7 +13,7 @@ use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, Explanation, OnExcess, Rule, Wanted};
 use crate::storage::{AuditFilter, AuditLine};
-use crate::web::lists::Frame;
+use crate::web::list_page::Frame;
 use crate::web::words::words;
 
 /// Refusals shown of each server.

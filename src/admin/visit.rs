@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use crate::app::App;
 use crate::storage::StorageError;
 use crate::telemetry::audit::{Actor, AuditEvent};
+use crate::web::browser::{PageError, see_other};
 use crate::web::console::{self, AccessError, SignedInPerson, Site};
-use crate::web::lists::{Frame, Section, sign_in_page};
+use crate::web::list_page::{Frame, Section, sign_in_page};
 use crate::web::pages::Message;
 use crate::web::params::Params;
-use crate::web::people::{PageError, see_other};
 use crate::web::words::words;
 
 words! {

@@ -26,7 +26,7 @@ pub(super) struct Asker {
 }
 
 /// How much is fetched at most, shared by all caches.
-pub(super) struct Budget {
+pub(super) struct FetchBudget {
     limits: FetchLimits,
     metrics: Metrics,
     all: Arc<Semaphore>,
@@ -45,7 +45,7 @@ pub(super) struct FetchPermit {
     _strangers: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
 }
 
-impl Budget {
+impl FetchBudget {
     /// Longest wait for a place.
     const QUEUE: Duration = Duration::from_secs(2);
     /// Hosts a minute; as many more for what was good before.
@@ -196,8 +196,8 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn budget() -> Budget {
-        Budget::new(FetchLimits { at_once: 16, per_host: 10, per_address: 10 }, Metrics::new())
+    fn budget() -> FetchBudget {
+        FetchBudget::new(FetchLimits { at_once: 16, per_host: 10, per_address: 10 }, Metrics::new())
     }
 
     fn asker(address: &str) -> Asker {
@@ -246,12 +246,12 @@ mod tests {
             let asker = Asker { address: Some(address.into()), is_known: false };
             assert!(budget.admits_asker(asker, "a.example", now));
         }
-        assert!(lock(&budget.addresses).0.len() <= Budget::ADDRESSES);
-        assert!(lock(&budget.shares).0.len() <= Budget::ADDRESSES);
+        assert!(lock(&budget.addresses).0.len() <= FetchBudget::ADDRESSES);
+        assert!(lock(&budget.shares).0.len() <= FetchBudget::ADDRESSES);
     }
 
     /// A place that is there without waiting.
-    fn enter(budget: &Budget, host: &str, is_known: bool) -> Option<FetchPermit> {
+    fn enter(budget: &FetchBudget, host: &str, is_known: bool) -> Option<FetchPermit> {
         let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(0)));
         budget.enter(host, is_known, &clock).now_or_never().flatten()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::budget::{Asker, Budget};
+use super::budget::{Asker, FetchBudget};
 use super::remote::{Bounds, Known, Remote};
 use super::trial::Offer;
 use crate::clock::{Clock, Timestamp};
@@ -53,7 +53,7 @@ impl Documents {
     pub(super) fn new(
         config: &Config,
         http: GuardedClient,
-        budget: Arc<Budget>,
+        budget: Arc<FetchBudget>,
         storage: Storage,
         clock: Clock,
     ) -> Option<Self> {

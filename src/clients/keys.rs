@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::budget::{Asker, Budget};
+use super::budget::{Asker, FetchBudget};
 use super::remote::{Bounds, Remote};
 use crate::clock::Clock;
 use crate::http_client::guarded::GuardedClient;
@@ -31,7 +31,7 @@ pub(super) struct PublishedKeys {
 }
 
 impl PublishedKeys {
-    pub(super) fn new(http: GuardedClient, budget: Arc<Budget>, clock: Clock) -> Self {
+    pub(super) fn new(http: GuardedClient, budget: Arc<FetchBudget>, clock: Clock) -> Self {
         Self { remote: Remote::new(http, clock.clone(), budget, BOUNDS), clock }
     }
 

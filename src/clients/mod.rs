@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::budget::Budget;
+use self::budget::FetchBudget;
 use self::documents::Documents;
 use self::keys::PublishedKeys;
 use crate::clock::{Clock, Timestamp};
@@ -77,7 +77,8 @@ impl Clients {
     pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
         let documents = &config.client_documents;
         let http = GuardedClient::new(&documents.loopback, documents.proxies.as_ref());
-        let budget = Arc::new(Budget::new(config.limits.client_fetches, storage.metrics().clone()));
+        let budget =
+            Arc::new(FetchBudget::new(config.limits.client_fetches, storage.metrics().clone()));
         let configured = config.clients.iter().map(|client| {
             let secret_hash = client
                 .secret

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use super::budget::{Asker, Budget};
+use super::budget::{Asker, FetchBudget};
 use crate::clock::{Clock, Timestamp};
 use crate::http_client::guarded::{FetchError, GuardedClient, LONGEST_FETCH};
 use crate::oauth::web_url::WebUrl;
@@ -108,7 +108,7 @@ pub(super) struct Remote<T>(Arc<Parts<T>>);
 struct Parts<T> {
     http: GuardedClient,
     clock: Clock,
-    budget: Arc<Budget>,
+    budget: Arc<FetchBudget>,
     bounds: Bounds,
     entries: Mutex<Entries<T>>,
 }
@@ -129,7 +129,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
     pub(super) fn new(
         http: GuardedClient,
         clock: Clock,
-        budget: Arc<Budget>,
+        budget: Arc<FetchBudget>,
         bounds: Bounds,
     ) -> Self {
         let entries = Mutex::new(Entries { by_url: HashMap::new(), uses: 0 });

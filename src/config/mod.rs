@@ -40,8 +40,8 @@ pub use changes::{ConfigFingerprint, ReloadPlan};
 pub use files::{Unread, text_of};
 pub use in_force::InForce;
 pub use presets::{
-    ClaimDefaults, Console, IssuerKey, KeyKind, Offline, Preset, Protocol, SignOut, SignOutAt,
-    SignOutForm, SubjectForm,
+    ClaimDefaults, ConsoleLabels, IssuerKey, KeyKind, Offline, Preset, Protocol, SignOut,
+    SignOutAt, SignOutForm, SubjectForm,
 };
 pub use proxies::{Proxies, Proxy};
 pub use public_url::PublicUrl;

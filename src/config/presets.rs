@@ -37,11 +37,11 @@ pub struct Preset {
     /// What identifies a person.
     pub subject: SubjectForm,
     /// A key whose values a claim of the ID token must have: `(key, claim)`.
-    pub closed_by: Option<(&'static str, &'static str)>,
+    pub restricted_by: Option<(&'static str, &'static str)>,
     /// Anybody in the world can have an account there.
-    pub open_world: bool,
+    pub public_sign_up: bool,
     /// The addresses it tells are whatever somebody typed in: rules must not read them.
-    pub addresses_prove_nothing: bool,
+    pub emails_unverified: bool,
     /// Whether a refresh must name the scopes for an ID token to come back.
     pub refresh_names_scopes: bool,
     /// Errors at a refresh that end the session, beside those of the standards.
@@ -49,9 +49,9 @@ pub struct Preset {
     /// How a browser is signed out there as well; the first that the provider has counts.
     pub sign_out: &'static [SignOut],
     /// What the console calls things.
-    pub console: Console,
+    pub console: ConsoleLabels,
     /// Parameters that make the provider ask for a proof anew; empty where it knows none.
-    pub proof_anew: &'static [(&'static str, &'static str)],
+    pub reauth_params: &'static [(&'static str, &'static str)],
     /// The choices of an account that it can be asked for, where its metadata does not say.
     pub account_prompts: &'static [AccountPrompt],
 }
@@ -180,7 +180,7 @@ pub struct ClaimDefaults {
 
 /// The provider's own words, for findings that say where to fix something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Console {
+pub struct ConsoleLabels {
     /// Where our redirect URI is registered.
     pub redirect_uri: &'static str,
     /// Where the client secret is.
@@ -219,19 +219,19 @@ const GENERIC: Preset = Preset {
     client_auth: ClientAuth::Auto,
     claims: STANDARD_CLAIMS,
     subject: SubjectForm::Sub,
-    closed_by: None,
-    open_world: false,
-    addresses_prove_nothing: false,
+    restricted_by: None,
+    public_sign_up: false,
+    emails_unverified: false,
     refresh_names_scopes: false,
     ending_errors: &[],
     sign_out: &[OPENID_SIGN_OUT, PING_SIGN_OUT],
-    console: Console {
+    console: ConsoleLabels {
         redirect_uri: "the redirect URIs of the client you made for Portcullis",
         secret: "the client you made for Portcullis",
         refresh: "allow the refresh token grant, and the scope offline_access where there is one; a strict provider wants authorize_params = { prompt = \"consent\" } as well",
         roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
     },
-    proof_anew: &[("prompt", "login"), ("max_age", "0")],
+    reauth_params: &[("prompt", "login"), ("max_age", "0")],
     // Every provider must know `login` (OpenID Connect Core §15.1). GitLab and Logto refuse a sign-in for
     // `select_account`, and Keycloak knows one account in a browser.
     account_prompts: &[Login],
@@ -247,7 +247,7 @@ pub(super) static PRESETS: &[Preset] = &[
         param_keys: &["idp"],
         refresh_names_scopes: true,
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Applications > your app > General > Login > Sign-in redirect URIs",
             secret: "Applications > your app > General > Client Credentials",
             refresh: "Applications > your app > General > Grant type > Refresh Token",
@@ -263,7 +263,7 @@ pub(super) static PRESETS: &[Preset] = &[
         param_keys: &["audience", "organization", "connection"],
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { sources: &[IdToken, AccessToken, Userinfo], ..STANDARD_CLAIMS },
-        closed_by: Some(("organization", "org_id")),
+        restricted_by: Some(("organization", "org_id")),
         ending_errors: &["unauthorized"],
         // The endpoint of the standard is a switch of the tenant.
         sign_out: &[
@@ -273,7 +273,7 @@ pub(super) static PRESETS: &[Preset] = &[
                 form: SignOutForm::Own { client_id: Some("client_id"), return_to: "returnTo" },
             },
         ],
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Applications > your app > Settings > Allowed Callback URLs",
             secret: "Applications > your app > Settings > Client Secret, and Credentials for the method",
             refresh: "Applications > your app > Advanced Settings > Grant Types > Refresh Token; Applications > APIs > your API > Allow Offline Access",
@@ -297,7 +297,7 @@ pub(super) static PRESETS: &[Preset] = &[
         },
         // "Client no longer has requested consent from user"
         ending_errors: &["invalid_scope"],
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Clients > your client > Settings > Valid redirect URIs",
             secret: "Clients > your client > Credentials",
             refresh: "Clients > your client > Client scopes: offline_access as Optional",
@@ -318,9 +318,9 @@ pub(super) static PRESETS: &[Preset] = &[
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
         subject: SubjectForm::TidOid,
-        closed_by: Some(("tenant", "tid")),
-        addresses_prove_nothing: true,
-        console: Console {
+        restricted_by: Some(("tenant", "tid")),
+        emails_unverified: true,
+        console: ConsoleLabels {
             redirect_uri: "App registrations > your app > Authentication > Web > Redirect URIs",
             secret: "App registrations > your app > Certificates & secrets",
             refresh: "nothing to switch on; the platform must be Web",
@@ -338,16 +338,16 @@ pub(super) static PRESETS: &[Preset] = &[
         authorize_params: &[("access_type", "offline"), ("prompt", "consent")],
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
-        closed_by: Some(("hosted_domains", "hd")),
-        open_world: true,
+        restricted_by: Some(("hosted_domains", "hd")),
+        public_sign_up: true,
         sign_out: &[],
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "APIs & Services > Credentials > your OAuth client > Authorized redirect URIs",
             secret: "APIs & Services > Credentials > your OAuth client",
             refresh: "OAuth consent screen > Publishing status: in production",
             roles: "Google tells no groups: use subjects or email_domains in rules",
         },
-        proof_anew: &[],
+        reauth_params: &[],
         account_prompts: &[SelectAccount],
         ..GENERIC
     },
@@ -360,17 +360,17 @@ pub(super) static PRESETS: &[Preset] = &[
         offline: Offline::NoScope,
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { sources: &[IdToken], ..STANDARD_CLAIMS },
-        closed_by: Some(("organizations", "organizations")),
-        open_world: true,
+        restricted_by: Some(("organizations", "organizations")),
+        public_sign_up: true,
         ending_errors: &["bad_refresh_token"],
         sign_out: &[],
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "your organization > Settings > Developer settings > OAuth Apps > your app > Authorization callback URL",
             secret: "your organization > Settings > Developer settings > OAuth Apps > your app",
             refresh: "nothing to switch on: GitHub is asked with the access token",
             roles: "nothing to switch on: groups are organisations, and teams as organisation/team",
         },
-        proof_anew: &[],
+        reauth_params: &[],
         account_prompts: &[SelectAccount],
         ..GENERIC
     },
@@ -381,7 +381,7 @@ pub(super) static PRESETS: &[Preset] = &[
         offline: Offline::NoScope,
         client_auth: ClientAuth::Post,
         claims: ClaimDefaults { groups: "groups_direct", ..STANDARD_CLAIMS },
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Settings > Applications > your application > Redirect URI",
             secret: "Settings > Applications > your application",
             refresh: "nothing to switch on",
@@ -397,7 +397,7 @@ pub(super) static PRESETS: &[Preset] = &[
         offline: Offline::Scope,
         authorize_params: &[("prompt", "consent")],
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Applications > your app > Redirect URIs",
             secret: "Applications > your app > App secrets",
             refresh: "Applications > your app > Always issue refresh token",
@@ -425,7 +425,7 @@ pub(super) static PRESETS: &[Preset] = &[
             at: SignOutAt::SignInHost("/logout"),
             form: SignOutForm::Own { client_id: Some("client_id"), return_to: "logout_uri" },
         }],
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "User pools > your pool > App clients > your client > Login pages > Allowed callback URLs",
             secret: "User pools > your pool > App clients > your client",
             refresh: "nothing to switch on",
@@ -445,7 +445,7 @@ pub(super) static PRESETS: &[Preset] = &[
             shape: ClaimShape::Keys,
             ..STANDARD_CLAIMS
         },
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Projects > your project > your application > Redirect Settings",
             secret: "Projects > your project > your application > Actions > Regenerate Client Secret",
             refresh: "your application > OIDC Configuration > Grant Types > Refresh Token",
@@ -463,8 +463,8 @@ pub(super) static PRESETS: &[Preset] = &[
         ],
         offline: Offline::Scope,
         client_auth: ClientAuth::Basic,
-        addresses_prove_nothing: true,
-        console: Console {
+        emails_unverified: true,
+        console: ConsoleLabels {
             redirect_uri: "Applications > Providers > your provider > Redirect URIs/Origins (Strict)",
             secret: "Applications > Providers > your provider",
             refresh: "Advanced protocol settings > Scopes: add offline_access",
@@ -478,7 +478,7 @@ pub(super) static PRESETS: &[Preset] = &[
         offline: Offline::Scope,
         authorize_params: &[("prompt", "consent")],
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "identity_providers.oidc.clients[].redirect_uris",
             secret: "identity_providers.oidc.clients[].client_secret",
             refresh: "clients[].scopes: offline_access, and lifespans.custom for more than 90 minutes",
@@ -498,7 +498,7 @@ pub(super) static PRESETS: &[Preset] = &[
             },
         ],
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Applications > your application > Configuration > Redirect URIs",
             secret: "Applications > your application > Overview",
             refresh: "Applications > your application > Configuration > Grant Type > Refresh Token",
@@ -512,7 +512,7 @@ pub(super) static PRESETS: &[Preset] = &[
         keys: &[IssuerKey { name: "subdomain", example: "acme", kind: KeyKind::Word }],
         scopes: &["profile", "groups"],
         offline: Offline::NoScope,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "Applications > your app > Configuration > Redirect URIs",
             secret: "Applications > your app > SSO",
             refresh: "Applications > your app > SSO > Refresh token timeout",
@@ -526,7 +526,7 @@ pub(super) static PRESETS: &[Preset] = &[
         keys: &[],
         offline: Offline::Scope,
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "SSO Applications > your app > SSO > Redirect URIs",
             secret: "shown once, when the application is activated",
             refresh: "SSO Applications > your app > SSO > Grant Types > Refresh Token",
@@ -557,7 +557,7 @@ pub(super) static PRESETS: &[Preset] = &[
         offline: Offline::Scope,
         param_keys: &["connector_id"],
         client_auth: ClientAuth::Basic,
-        console: Console {
+        console: ConsoleLabels {
             redirect_uri: "staticClients[].redirectURIs",
             secret: "staticClients[].secret",
             refresh: "nothing to switch on, if the connector supports it",

@@ -15,13 +15,13 @@ use crate::oauth::redirect_uri::{Destination, destination};
 use crate::oauth::scope::ScopeSet;
 use crate::storage::{ConnectedClient, Ended, Ending};
 use crate::telemetry::audit::Actor;
+use crate::web::browser::{PageError, see_other};
 use crate::web::console::{self, AccessError, SignedInPerson, Site};
 use crate::web::counted::{CountWords, number};
 use crate::web::in_force::{InForceWords, OfGrant};
-use crate::web::lists::{Frame, sign_in_page};
+use crate::web::list_page::{Frame, sign_in_page};
 use crate::web::pages::Message;
 use crate::web::params::Params;
-use crate::web::people::{PageError, see_other};
 use crate::web::words::{Language, words};
 
 words! {

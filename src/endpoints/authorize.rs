@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 
 use super::consent::ConsentRequest;
-use super::{remembered_consent, standing, step_up};
+use super::{client_review, remembered_consent, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -26,11 +26,11 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{new_id, random_text};
 use crate::storage::ClientReview;
 use crate::telemetry::audit::Actor;
+use crate::web::browser::{self, ClientRedirect, PageError};
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{ConsentPage, Message, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, ClientRedirect, PageError};
 use crate::web::speculative;
 
 pub(super) async fn get(
@@ -43,7 +43,7 @@ pub(super) async fn get(
     let params = Params::parse(query.as_deref().unwrap_or_default())
         .map_err(|refused| bad_request(&headers, "encoding", &refused))?;
     let client = known_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
-    let standing = standing::of_client(&app, &headers, &client).await?;
+    let standing = client_review::of_client(&app, &headers, &client).await?;
     let address = proven_address(&app, &headers, &client, &params)?;
     let state = params.get("state");
     let back = ClientRedirect {
@@ -69,7 +69,7 @@ pub(super) async fn get(
             let before = step_up::approved_before(&app, &headers, &request).await;
             Ok(ask(&app, &headers, (&client, &standing), request, resource, &before).await)
         }
-        Err(refused) => Ok(people::refuse(&app, &headers, &client, &back, &refused)),
+        Err(refused) => Ok(browser::refuse(&app, &headers, &client, &back, &refused)),
     }
 }
 
@@ -92,7 +92,7 @@ async fn known_client(
         .get("client_id")
         .map_err(|_| bad_request(headers, "client_id", &"client_id came twice"))?
         .ok_or_else(|| bad_request(headers, "client_id", &"client_id is missing"))?;
-    people::client(app, headers, client_id, from).await
+    browser::client(app, headers, client_id, from).await
 }
 
 /// Step 2: the redirect URI is one that this client registered and that is allowed now. Only then may
@@ -107,7 +107,7 @@ fn proven_address(
         let (status, message) = (StatusCode::BAD_REQUEST, Message::RedirectUriNotRegistered);
         PageError::new(headers, status, message, &"redirect_uri came twice")
     })?;
-    people::address(app, headers, client, presented)
+    browser::address(app, headers, client, presented)
 }
 
 /// Step 3: everything else; a failure is told to the client.
@@ -235,7 +235,7 @@ pub(super) async fn ask(
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
     let page = ConsentPage {
-        language: people::language(headers),
+        language: browser::language(headers),
         base: app.config().public_url.base_path(),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,

@@ -20,10 +20,10 @@ use crate::storage::{
 };
 use crate::telemetry::new_reference;
 use crate::upstream::recheck::Recheck;
+use crate::web::browser::{self, ClientRedirect, PageError};
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, WaitingPage};
 use crate::web::params::Params;
-use crate::web::people::{self, ClientRedirect, PageError};
 
 /// How long a finished sign-in waits for an administrator.
 const LIFETIME: Duration = Duration::from_hours(1);
@@ -63,7 +63,7 @@ pub(super) async fn await_approval(
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let mut response =
-        people::see_other(&app.config().public_url.join(&format!("/waiting?id={id}")));
+        browser::see_other(&app.config().public_url.join(&format!("/waiting?id={id}")));
     let cookies = Cookies::of(&app.config().public_url);
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
     for evicted in cookies.held_beyond(headers, keep) {
@@ -97,7 +97,7 @@ pub(super) async fn get(
     if ended && !standing.is_denied() {
         return Err(over("the request has ended"));
     }
-    let client = people::client(&app, &headers, &held.request.client_id, None).await?;
+    let client = browser::client(&app, &headers, &held.request.client_id, None).await?;
     let standing = standing.of_today(&client);
     let other = held.client_digest.as_ref().is_some_and(|seen| *seen != client.metadata.digest());
     if other && !standing.is_denied() {
@@ -106,7 +106,7 @@ pub(super) async fn get(
         return Err(over("the client has changed since the person approved it"));
     }
     if must_wait(&app, &client, &standing) && !standing.is_denied() {
-        let page = WaitingPage { language: people::language(&headers) };
+        let page = WaitingPage { language: browser::language(&headers) };
         return Ok(page.render());
     }
     let mut response = end(&app, &headers, &token, &held, (&client, &standing)).await?;
@@ -124,7 +124,7 @@ async fn end(
 ) -> Result<Response, PageError> {
     let storage = |error| PageError::storage(headers, &error);
     let presented = Some(held.request.redirect_uri.as_str());
-    let address = people::address(app, headers, client, presented)?;
+    let address = browser::address(app, headers, client, presented)?;
     let back = ClientRedirect { issuer: app.issuer(), address, state: held.request.state.clone() };
     if standing.is_denied() {
         app.storage().drop_awaiting_login(token, app.now()).await.map_err(storage)?;
@@ -147,7 +147,7 @@ fn shut_out_page(
     app.record_soon(event.reference(&reference).with("reason", reason)); // anybody may load it again and again
     let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
     let page = MessagePage {
-        language: people::language(headers),
+        language: browser::language(headers),
         status: StatusCode::FORBIDDEN,
         message: Message::ClientShutOut,
         reference: Some(&reference),
@@ -205,5 +205,5 @@ async fn release(
     if !released.map_err(storage)? {
         return Err(over("it went on in another tab"));
     }
-    Ok(people::see_other(&back.with_code(code.expose())))
+    Ok(browser::see_other(&back.with_code(code.expose())))
 }

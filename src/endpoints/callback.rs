@@ -11,7 +11,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::response::Response;
 
 use super::login::Start;
-use super::{authorize, awaiting_approval, remembered_consent, standing, step_up};
+use super::{authorize, awaiting_approval, client_review, remembered_consent, step_up};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -27,12 +27,12 @@ use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::log_throttle::KeyedLogThrottle;
 use crate::telemetry::new_reference;
 use crate::upstream::{CallbackParams, LoginFailed, QueryPermit};
+use crate::web::browser::{self, ClientRedirect, PageError};
 use crate::web::client_address::ClientAddress;
 use crate::web::console::passed_on;
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, ClientRedirect, PageError};
 use crate::web::speculative;
 
 static UNAVAILABLE: KeyedLogThrottle = KeyedLogThrottle::new();
@@ -49,10 +49,10 @@ pub(super) async fn get(
     let query = query.unwrap_or_default();
     let pages = params.get("state").ok().flatten().and_then(|state| passed_on(&app, state, &query));
     if let Some(pages) = pages {
-        return Ok(people::see_other(&pages));
+        return Ok(browser::see_other(&pages));
     }
     let place = match params.get("code").ok().flatten() {
-        Some(_) => Some(people::place_for_sign_in(&app, &headers).await?),
+        Some(_) => Some(browser::place_for_sign_in(&app, &headers).await?),
         None => None,
     };
     let (login_id, login) = claim(&app, &headers, &params).await?;
@@ -150,10 +150,10 @@ async fn finish(
     place: Option<QueryPermit>,
 ) -> Result<Response, PageError> {
     let request = &login.request;
-    let client = people::client(app, headers, &request.client_id, None).await?;
+    let client = browser::client(app, headers, &request.client_id, None).await?;
     let presented = Some(request.redirect_uri.as_str());
-    let address = people::address(app, headers, &client, presented)?;
-    let standing = standing::of_client(app, headers, &client).await?;
+    let address = browser::address(app, headers, &client, presented)?;
+    let standing = client_review::of_client(app, headers, &client).await?;
     let back = ClientRedirect { issuer: app.issuer(), address, state: request.state.clone() };
     let finished = app.upstream().finish_login(login, came_with(params)).await;
     drop(place);
@@ -226,7 +226,7 @@ async fn begin_again(
 ) -> Result<Response, PageError> {
     let (request, metadata) = (ended.request.clone(), ended.metadata_hash.clone());
     let start = Start::prepare(app, request, metadata, from).await;
-    let start = start.map_err(|error| people::unreachable_page(headers, &error))?;
+    let start = start.map_err(|error| browser::unreachable_page(headers, &error))?;
     let start = start.prompting(prompt);
     let expires_at = Timestamp::from_unix(ended.expires_at);
     let new = NewLogin { expires_at, ..start.new_login(app) };
@@ -306,7 +306,7 @@ async fn issue(
         .finish_login(session, &new, now, event)
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
-    Ok(people::see_other(&arrived.back.with_code(code.expose())))
+    Ok(browser::see_other(&arrived.back.with_code(code.expose())))
 }
 
 /// What is told of a code.
@@ -376,7 +376,7 @@ async fn no_access_page(
     let description = "The person has no access to this MCP server";
     let url = back.with_error(ErrorCode::AccessDenied, Some(description));
     let page = MessagePage {
-        language: people::language(headers),
+        language: browser::language(headers),
         status: StatusCode::FORBIDDEN,
         message: Message::NoAccess {
             person: name.as_deref().or(email.as_deref()),
@@ -411,7 +411,9 @@ async fn failed_page(
         LoginFailed::Refused | LoginFailed::Again { .. } => {
             app.record(event("login_refused_by_provider")).await;
             let description = "The identity provider did not sign the person in";
-            return people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description)));
+            return browser::see_other(
+                &back.with_error(ErrorCode::AccessDenied, Some(description)),
+            );
         }
         LoginFailed::ProviderCannot(reason) => {
             tracing::error!(reference, %reason, "the identity provider cannot sign people in");
@@ -443,7 +445,7 @@ async fn failed_page(
     if matches!(failed, LoginFailed::Untrusted(_)) {
         // Somebody may have planted this answer: nothing goes back to the client.
         let page = MessagePage {
-            language: people::language(headers),
+            language: browser::language(headers),
             status,
             message,
             reference: Some(&reference),
@@ -453,7 +455,7 @@ async fn failed_page(
     }
     let url = back.with_error(code, None);
     let page = MessagePage {
-        language: people::language(headers),
+        language: browser::language(headers),
         status,
         message,
         reference: Some(&reference),

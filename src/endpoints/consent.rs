@@ -12,8 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::client_review;
 use super::login::Start;
-use super::standing;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::{AccountPrompt, AuthorizationRequest};
@@ -23,12 +23,12 @@ use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::storage::{ApprovedPage, Decided, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::body;
+use crate::web::browser::{self, ClientRedirect, PageError};
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
 use crate::web::error::ApiError;
 use crate::web::pages::{Message, TooMany};
 use crate::web::params::Params;
-use crate::web::people::{self, ClientRedirect, PageError};
 
 /// A consent page, as it travels sealed inside itself.
 #[derive(Serialize, Deserialize)]
@@ -87,10 +87,10 @@ pub(super) async fn post(
 ) -> Result<Response, PageError> {
     let form = read_form(&app, &headers, query.as_deref(), body).await?;
     let consent = same_browser(&app, &headers, &form)?;
-    let client = people::client(&app, &headers, &consent.request.client_id, None).await?;
+    let client = browser::client(&app, &headers, &consent.request.client_id, None).await?;
     let presented = Some(consent.request.redirect_uri.as_str());
-    let address = people::address(&app, &headers, &client, presented)?;
-    standing::of_client(&app, &headers, &client).await?;
+    let address = browser::address(&app, &headers, &client, presented)?;
+    client_review::of_client(&app, &headers, &client).await?;
     let state = consent.request.state.clone();
     let back = ClientRedirect { issuer: app.issuer(), address, state };
     let decision = form.get("decision").ok().flatten();
@@ -220,7 +220,7 @@ async fn deny(
         return Err(forbidden(headers, Message::AlreadyDecided, "the page was decided before"));
     };
     let description = "The person did not approve the request";
-    Ok(people::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description))))
+    Ok(browser::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description))))
 }
 
 async fn approve(
@@ -233,7 +233,7 @@ async fn approve(
     // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
     let start = Start::prepare(app, request, consent.metadata_hash.clone(), address)
         .await
-        .map_err(|error| people::unreachable_page(headers, &error))?;
+        .map_err(|error| browser::unreachable_page(headers, &error))?;
 
     let page = ApprovedPage {
         consent_id: &consent.id,

@@ -13,8 +13,8 @@ use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin, StorageError};
 use crate::upstream::{LoginToStart, UpstreamError};
+use crate::web::browser;
 use crate::web::cookies::Cookies;
-use crate::web::people;
 
 /// A login that can begin once it is approved.
 pub(super) struct Start {
@@ -92,7 +92,7 @@ impl Start {
 
     /// Sends the browser to the identity provider, and binds it.
     pub(super) fn lead_on(&self, app: &App, headers: &HeaderMap, approval: &Approval) -> Response {
-        let mut response = people::see_other(self.to.url(approval, &self.state).as_str());
+        let mut response = browser::see_other(self.to.url(approval, &self.state).as_str());
         let cookies = Cookies::of(&app.config().public_url);
         let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
         for evicted in cookies.logins_beyond(headers, keep) {

@@ -4,6 +4,7 @@ mod account;
 mod authorize;
 mod awaiting_approval;
 mod callback;
+mod client_review;
 mod consent;
 mod health;
 mod introspect;
@@ -13,7 +14,6 @@ mod provider_logout;
 mod register;
 mod remembered_consent;
 mod revoke;
-mod standing;
 mod step_up;
 mod token;
 
@@ -26,9 +26,9 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
 use crate::config::paths;
+use crate::web::browser::{self, PageError};
 use crate::web::cors;
 use crate::web::pages::{self, Message};
-use crate::web::people::{self, PageError};
 use crate::web::speculative;
 
 /// All endpoints of the authorization server.
@@ -108,7 +108,7 @@ fn upstream_routes() -> Router<App> {
 /// nothing works: the answer says so.
 pub async fn not_below_our_path(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
     if wants_page(&headers, &uri) {
-        return people::message(&headers, StatusCode::NOT_FOUND, Message::NotFound);
+        return browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound);
     }
     let base = app.config().public_url.base_path();
     let description = format!(
@@ -119,14 +119,14 @@ pub async fn not_below_our_path(State(app): State<App>, headers: HeaderMap, uri:
 }
 
 async fn method_not_allowed(headers: HeaderMap) -> Response {
-    people::message(&headers, StatusCode::METHOD_NOT_ALLOWED, Message::MethodNotAllowed)
+    browser::message(&headers, StatusCode::METHOD_NOT_ALLOWED, Message::MethodNotAllowed)
 }
 
 /// Everything else: a page for browsers, plain JSON below `/.well-known/`, where clients probe and
 /// stop at anything but a 404 that is not HTML.
 pub async fn not_found(headers: HeaderMap, uri: Uri) -> Result<Response, PageError> {
     if wants_page(&headers, &uri) {
-        return Ok(people::message(&headers, StatusCode::NOT_FOUND, Message::NotFound));
+        return Ok(browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound));
     }
     let body = serde_json::json!({ "error": "not_found" });
     Ok(crate::web::error::json(StatusCode::NOT_FOUND, &body))

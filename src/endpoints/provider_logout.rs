@@ -11,7 +11,7 @@ use crate::oauth::error::Refusal;
 use crate::storage::LogoutNotice;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::upstream::notice::NoticeRefused;
+use crate::upstream::logout_token::NoticeRefused;
 use crate::web::body;
 use crate::web::error::ApiError;
 use crate::web::params::Params;

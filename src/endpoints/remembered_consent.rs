@@ -22,9 +22,9 @@ use crate::oauth::redirect_uri::{Destination, destination};
 use crate::oauth::secret::{RememberedConsent, Secret, new_id};
 use crate::storage::{ClientReview, NewRemembered, PendingLogin, StorageError};
 use crate::telemetry::audit::Actor;
+use crate::web::browser::PageError;
 use crate::web::cookies::Cookies;
 use crate::web::params::Params;
-use crate::web::people::PageError;
 
 /// An approval is asked again after this; use does not prolong it.
 const LIFETIME: Duration = Duration::from_hours(30 * 24);

@@ -19,9 +19,9 @@ use crate::policy::Decision;
 use crate::storage::Person;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
+use crate::web::browser::{self, PageError};
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, ScopeLine, Standing};
-use crate::web::people::{self, PageError};
 
 /// How long a browser is known as somebody's, for the marks on consent pages.
 const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
@@ -145,7 +145,7 @@ pub(super) async fn unsatisfiable_step_up(
         "The rules do not allow the person these scopes; what was granted before stays";
     let url = back.with_error(ErrorCode::AccessDenied, Some(description));
     let page = MessagePage {
-        language: people::language(headers),
+        language: browser::language(headers),
         status: StatusCode::FORBIDDEN,
         message: Message::NotAllowedMore {
             person: name.as_deref().or(email.as_deref()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
-use crate::rate_limits::PlaceRefused;
+use crate::rate_limits::PermitRefused;
 use crate::storage::StorageError;
 use crate::web::error;
 
@@ -66,7 +66,7 @@ pub(super) enum Refused {
     /// A header that MCP demands since 2026-07-28 is missing.
     HeaderMissing(Value, &'static str),
     /// The person, or this client of hers, has as many requests or streams open as there may be.
-    TooMany(PlaceRefused),
+    TooMany(PermitRefused),
     /// Grant liveness cannot be looked up: closed.
     Unavailable,
     /// Nor will it be: a fault of ours.
@@ -209,10 +209,10 @@ impl Refused {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
                 match whose {
-                    PlaceRefused::Person => {
+                    PermitRefused::Person => {
                         "Too many requests or event streams of this person are open at once"
                     }
-                    PlaceRefused::Client => {
+                    PermitRefused::Client => {
                         "Too many requests or event streams of this client are open at once for this person"
                     }
                 },

@@ -22,7 +22,7 @@ use super::tools_list::{Filtered, Hidden};
 use super::{cache_control, http_sse_transport, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
-use crate::rate_limits::ClientPlace;
+use crate::rate_limits::RequestPermit;
 use crate::storage::GrantState;
 
 /// Headers that pass back to the client, beside every `mcp-*`.
@@ -54,7 +54,7 @@ pub(super) async fn forward(
     resource: &ResourceConfig,
     target: &Target,
     caller: Caller,
-    place: ClientPlace,
+    place: RequestPermit,
     ended: watch::Receiver<u64>,
     authorized: Authorized,
 ) -> Result<Response, Refused> {
@@ -160,7 +160,7 @@ async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
-    place: ClientPlace,
+    place: RequestPermit,
     ended: watch::Receiver<u64>,
     reading: Reading,
     answer: axum::http::Response<hyper::body::Incoming>,

@@ -13,9 +13,9 @@ use super::authenticate::Caller;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::rate_limits::ClientPlace;
+use crate::rate_limits::RequestPermit;
 use crate::storage::{GrantState, LiveGrant, Person};
-use crate::telemetry::metrics::Held;
+use crate::telemetry::metrics::OpenStream;
 use crate::upstream::recheck::Recheck;
 
 /// How often an open stream asks whether its grant is still live. Revocations in this process cut it
@@ -56,13 +56,13 @@ impl StreamAuthorization {
 /// has ended. Most are there at once, and cost no watching.
 pub(super) struct PermitBody {
     inner: Body,
-    _place: ClientPlace,
+    _place: RequestPermit,
     authority: Option<StreamAuthorization>,
     ended: Option<Ended>,
 }
 
 impl PermitBody {
-    pub(super) fn new(inner: Body, place: ClientPlace, authority: StreamAuthorization) -> Self {
+    pub(super) fn new(inner: Body, place: RequestPermit, authority: StreamAuthorization) -> Self {
         Self { inner, _place: place, authority: Some(authority), ended: None }
     }
 }
@@ -113,7 +113,7 @@ struct AuthorityEnded;
 /// A body that ends when the future is ready, whatever the other side still has to say.
 pub(super) struct RevocableBody {
     pub(super) inner: Body,
-    pub(super) _held: (ClientPlace, Held),
+    pub(super) _held: (RequestPermit, OpenStream),
     pub(super) ended: Ended,
 }
 

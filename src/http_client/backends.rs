@@ -77,12 +77,12 @@ const ASKED_AGAIN: u8 = 2;
 struct Talk(Arc<AtomicU8>);
 
 /// A connection that notes who spoke last.
-struct Watched<T> {
+struct WatchedStream<T> {
     inner: T,
     talk: Talk,
 }
 
-impl<T> Watched<T> {
+impl<T> WatchedStream<T> {
     fn asks(&self) {
         // One task reads and writes: nobody changes it in between.
         if self.talk.0.load(Ordering::Relaxed) == HEARD {
@@ -91,7 +91,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -138,7 +138,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 }
 
-impl<T> Connection for Watched<T> {
+impl<T> Connection for WatchedStream<T> {
     fn connected(&self) -> Connected {
         Connected::new().extra(self.talk.clone())
     }
@@ -150,7 +150,7 @@ struct WatchedConnector(Connector);
 type Io = <Connector as Service<Uri>>::Response;
 
 impl Service<Uri> for WatchedConnector {
-    type Response = TokioIo<Watched<TokioIo<Io>>>;
+    type Response = TokioIo<WatchedStream<TokioIo<Io>>>;
     type Error = <Connector as Service<Uri>>::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -163,7 +163,7 @@ impl Service<Uri> for WatchedConnector {
         Box::pin(async move {
             let inner = TokioIo::new(connecting.await?);
             let talk = Talk(Arc::new(AtomicU8::new(NEW)));
-            Ok(TokioIo::new(Watched { inner, talk }))
+            Ok(TokioIo::new(WatchedStream { inner, talk }))
         })
     }
 }

@@ -22,7 +22,7 @@ struct Person {
 
 /// Why there is no further place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlaceRefused {
+pub enum PermitRefused {
     /// The person has as many as a person may.
     Person,
     /// This client has as many as one client of a person may.
@@ -30,7 +30,7 @@ pub enum PlaceRefused {
 }
 
 /// A place of a person, taken by one of her clients; given back when dropped.
-pub struct ClientPlace {
+pub struct RequestPermit {
     subject: String,
     client_id: String,
     people: Arc<Mutex<HashMap<String, Person>>>,
@@ -50,20 +50,20 @@ impl ByClient {
         &self,
         subject: &str,
         client_id: &str,
-    ) -> Result<ClientPlace, PlaceRefused> {
+    ) -> Result<RequestPermit, PermitRefused> {
         let mut people = lock(&self.people);
         if !people.contains_key(subject) {
             people.insert(subject.to_owned(), Person::default());
         }
-        let Some(person) = people.get_mut(subject) else { return Err(PlaceRefused::Person) };
+        let Some(person) = people.get_mut(subject) else { return Err(PermitRefused::Person) };
         let at = person.clients.iter().position(|(known, _)| known == client_id);
         let count = at.map_or(0, |at| person.clients[at].1);
         // A limit of none would leave an entry behind; the configuration allows no such limit.
         if person.all >= self.of_person {
-            return Err(PlaceRefused::Person);
+            return Err(PermitRefused::Person);
         }
         if count >= self.of_client {
-            return Err(PlaceRefused::Client);
+            return Err(PermitRefused::Client);
         }
         person.all += 1;
         match at {
@@ -71,11 +71,11 @@ impl ByClient {
             None => person.clients.push((client_id.to_owned(), 1)),
         }
         let people = Arc::clone(&self.people);
-        Ok(ClientPlace { subject: subject.to_owned(), client_id: client_id.to_owned(), people })
+        Ok(RequestPermit { subject: subject.to_owned(), client_id: client_id.to_owned(), people })
     }
 }
 
-impl Drop for ClientPlace {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         let mut people = lock(&self.people);
         let Some(person) = people.get_mut(&self.subject) else { return };
@@ -101,11 +101,11 @@ mod tests {
         let places = ByClient::new(4, 3);
         let mut held: Vec<_> = (0..3).map(|_| places.enter("bob", "a").ok()).collect();
         assert!(held.iter().all(Option::is_some));
-        assert_eq!(places.enter("bob", "a").err(), Some(PlaceRefused::Client));
+        assert_eq!(places.enter("bob", "a").err(), Some(PermitRefused::Client));
         let other = places.enter("bob", "b").ok();
         assert!(other.is_some());
         for client in ["a", "b", "c"] {
-            assert_eq!(places.enter("bob", client).err(), Some(PlaceRefused::Person));
+            assert_eq!(places.enter("bob", client).err(), Some(PermitRefused::Person));
         }
         assert!(places.enter("alice", "a").is_ok(), "somebody else is not touched");
         held.pop();

@@ -22,7 +22,7 @@ use crate::config::RateLimits;
 use crate::telemetry::metrics::Metrics;
 
 use by_client::ByClient;
-pub use by_client::{ClientPlace, PlaceRefused};
+pub use by_client::{PermitRefused, RequestPermit};
 
 /// More keys than this are forgotten at once when they are swept: a bound on memory, not on callers.
 const MOST_KEYS: usize = 200_000;
@@ -195,26 +195,26 @@ impl Rates {
     }
 
     /// A place for one more request of a person at the gateway, through this client.
-    pub fn request(&self, subject: &str, client_id: &str) -> Result<ClientPlace, PlaceRefused> {
+    pub fn request(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
         let place = self.0.requests.enter(subject, client_id);
         self.place_or_limited(place, ["requests_per_person", "requests_per_client"])
     }
 
     /// A place for one more event stream of a person, through this client.
-    pub fn stream(&self, subject: &str, client_id: &str) -> Result<ClientPlace, PlaceRefused> {
+    pub fn stream(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
         let place = self.0.streams.enter(subject, client_id);
         self.place_or_limited(place, ["streams_per_person", "streams_per_client"])
     }
 
     fn place_or_limited(
         &self,
-        place: Result<ClientPlace, PlaceRefused>,
+        place: Result<RequestPermit, PermitRefused>,
         [person, client]: [&str; 2],
-    ) -> Result<ClientPlace, PlaceRefused> {
+    ) -> Result<RequestPermit, PermitRefused> {
         place.inspect_err(|refused| {
             self.0.metrics.limited(match refused {
-                PlaceRefused::Person => person,
-                PlaceRefused::Client => client,
+                PermitRefused::Person => person,
+                PermitRefused::Client => client,
             });
         })
     }

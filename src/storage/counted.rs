@@ -145,7 +145,7 @@ impl Storage {
     }
 
     /// Carries an act out, if it still ends what was `counted`; without a count, whatever it ends.
-    pub async fn carry_out(
+    pub async fn apply_counted(
         &self,
         ending: &Ending,
         counted: Option<&Counted>,

@@ -295,7 +295,7 @@ impl Storage {
     /// wait behind each other share a commit.
     async fn begin(&self) -> Result<Transaction, StorageError> {
         self.refuse_on_reserve()?;
-        let mut step = self.begin_unmarked().await?;
+        let mut step = self.begin_without_marker().await?;
         if self.attached {
             attach::bump_change_marker(&mut step).await?;
         }
@@ -315,7 +315,7 @@ impl Storage {
     }
 
     async fn begin_beyond_the_limit(&self) -> Result<Transaction, StorageError> {
-        let mut step = self.begin_unmarked().await?;
+        let mut step = self.begin_without_marker().await?;
         step.use_reserve().await?;
         if self.attached {
             attach::bump_change_marker(&mut step).await?;
@@ -323,7 +323,7 @@ impl Storage {
         Ok(step)
     }
 
-    async fn begin_unmarked(&self) -> Result<Transaction, StorageError> {
+    async fn begin_without_marker(&self) -> Result<Transaction, StorageError> {
         self.refuse_gone()?;
         let asked = Instant::now();
         let work = match &self.writer {

@@ -39,7 +39,7 @@ impl Upstream {
         let mut url =
             inner.authorization_request(&provider.metadata, state, &nonce, challenge.as_str());
         if anew {
-            let asked = inner.config.preset.proof_anew;
+            let asked = inner.config.preset.reauth_params;
             let kept: Vec<(String, String)> = url
                 .query_pairs()
                 .filter(|(name, _)| !asked.iter().any(|(known, _)| known == name))
@@ -69,7 +69,7 @@ impl Upstream {
             }
             Some(at) => at.min(now),
             // GitHub and Google cannot be asked: that the person came back is all there is.
-            None if login.anew && self.0.config.preset.proof_anew.is_empty() => now,
+            None if login.anew && self.0.config.preset.reauth_params.is_empty() => now,
             // Who is asked with `max_age` must answer with `auth_time` (OIDC Core §3.1.2.1): without it
             // somebody may have taken the question out of the address.
             None if login.anew => {

@@ -15,10 +15,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::browser::{PageError, place_for_sign_in, see_other, unreachable_page};
 use super::cookies::Cookies;
 use super::pages::Message;
 use super::params::Params;
-use super::people::{PageError, place_for_sign_in, see_other, unreachable_page};
 use super::speculative::is_navigation;
 use crate::app::App;
 use crate::clock::Timestamp;

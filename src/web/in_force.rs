@@ -1,6 +1,6 @@
 //! What is approved beside what is in force now, in the words of pages and tables.
 
-use super::lists::utc;
+use super::list_page::utc;
 use super::words::{Language, words};
 use crate::clock::Timestamp;
 use crate::config::{Config, InForce};

@@ -6,10 +6,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::browser;
 use super::client_address::ClientAddress;
 use super::error::ApiError;
 use super::pages::Message;
-use super::people;
 use crate::app::App;
 use crate::rate_limits::{LimitedAction, RateLimited};
 use crate::telemetry::log_throttle::LogThrottle;
@@ -98,7 +98,7 @@ fn refuse(
         return ApiError::too_often(asked, often).into_response();
     }
     let message = Message::AskedTooOften { seconds: often.retry_after };
-    let mut page = people::message(headers, StatusCode::TOO_MANY_REQUESTS, message);
+    let mut page = browser::message(headers, StatusCode::TOO_MANY_REQUESTS, message);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page
 }

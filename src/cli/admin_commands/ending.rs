@@ -65,7 +65,7 @@ pub(super) async fn carry_out(
         confirmed = Some(&counted);
     }
     let event = desk.event(ending.event());
-    match desk.storage.carry_out(ending, confirmed, BY, desk.now(), event).await? {
+    match desk.storage.apply_counted(ending, confirmed, BY, desk.now(), event).await? {
         Ended::Done(ended) => Ok(Output::said(
             format!("{}; {} ended.\n", words.done, have(ended)),
             json!({ "changed": true, "ended": ended }),

@@ -85,7 +85,7 @@ fn escape_control_chars(text: &str) -> String {
 
 /// A moment for people: `2026-11-21 08:41 UTC`.
 pub(super) fn utc(moment: Timestamp) -> String {
-    crate::web::lists::utc(moment)
+    crate::web::list_page::utc(moment)
 }
 
 /// A moment for programs.

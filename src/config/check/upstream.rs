@@ -43,9 +43,9 @@ pub(super) fn read(
     let (preset, issuer, client_id, client_secret) = (preset?, issuer?, client_id?, client_secret?);
     let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
     let open =
-        if preset.open_world { required_claim.is_none() } else { OPEN_WORLDS.contains(&bare) };
+        if preset.public_sign_up { required_claim.is_none() } else { OPEN_WORLDS.contains(&bare) };
     if !allow_anyone && open {
-        let hint = match preset.closed_by {
+        let hint = match preset.restricted_by {
             Some((key, _)) => format!("set {key}; allow_anyone = true lets everybody in"),
             None => "use an issuer of your own organisation; allow_anyone = true lets everybody in"
                 .to_owned(),
@@ -93,7 +93,7 @@ pub(super) fn read(
 fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &ClaimPlan) {
     const KEY: &str = "upstream.trust_email";
     let trusted = r.flag(KEY, false);
-    if trusted && preset.is_some_and(|preset| preset.addresses_prove_nothing) {
+    if trusted && preset.is_some_and(|preset| preset.emails_unverified) {
         let reason = "cannot be: people of this provider choose their addresses themselves";
         let hint = "take it out, and write rules with groups, roles or subjects";
         r.problem(KEY, Some("true".to_owned()), reason, hint);
@@ -200,7 +200,7 @@ fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
 
 /// Whom the provider may vouch for, where anybody could have an account there.
 fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String>)> {
-    let (key, claim) = preset.closed_by?;
+    let (key, claim) = preset.restricted_by?;
     let at = format!("upstream.{key}");
     let is_list = key.ends_with('s');
     let values = if is_list { r.texts(&at)? } else { vec![r.text(&at)?] };

@@ -115,7 +115,7 @@ struct WriterState {
     /// The open transaction, with the steps that wait for its commit.
     batch: Option<OpenBatch>,
     /// Nobody knows what the connection holds: the next turn opens another.
-    broken: bool,
+    connection_lost: bool,
     checkpointer: Arc<Checkpointer>,
     metrics: Metrics,
 }
@@ -193,7 +193,7 @@ impl Writer {
             lock_timeout: patience,
             locked_out: false,
             batch: None,
-            broken: false,
+            connection_lost: false,
             checkpointer: Arc::clone(&folding),
             metrics,
         };
@@ -373,10 +373,10 @@ impl WriterState {
     /// Opens a savepoint for a step, and the transaction around it when none is open.
     async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
         self.steps_since += 1;
-        if self.broken {
+        if self.connection_lost {
             self.connection = connect(&self.options).await?;
             self.applied_limits = None;
-            self.broken = false;
+            self.connection_lost = false;
         }
         if matches!(&self.batch, Some(OpenBatch { pending: 0, left: SavepointState::Nothing, .. }))
         {
@@ -429,7 +429,7 @@ impl WriterState {
         match begun {
             Ok(Ok(())) => Ok(()),
             Ok(Err(cause)) => {
-                self.broken = true;
+                self.connection_lost = true;
                 Err(cause.into())
             }
             Err(_) => Err(failed("another process holds the lock of the database")),
@@ -493,9 +493,9 @@ impl WriterState {
 
     /// Takes back everything that was to share a commit, and says so to everyone.
     async fn fail(&mut self, cause: &sqlx::Error) {
-        self.broken = true;
+        self.connection_lost = true;
         if self.run(&["ROLLBACK"]).await.is_ok() {
-            self.broken = false;
+            self.connection_lost = false;
         }
         if let Some(shared) = self.batch.take() {
             shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));

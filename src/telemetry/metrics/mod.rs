@@ -376,14 +376,14 @@ impl Metrics {
 
     /// A connection, for as long as the answer is held.
     #[must_use]
-    pub fn connection(&self, listener: Listener) -> Held {
-        Held::one_more(&self.0.connections[listener as usize])
+    pub fn connection(&self, listener: Listener) -> OpenStream {
+        OpenStream::one_more(&self.0.connections[listener as usize])
     }
 
     /// An event stream, for as long as the answer is held.
     #[must_use]
-    pub fn stream(&self) -> Held {
-        Held::one_more(&self.0.streams)
+    pub fn stream(&self) -> OpenStream {
+        OpenStream::one_more(&self.0.streams)
     }
 
     /// The identity provider was asked something.
@@ -468,16 +468,16 @@ impl Calls {
 }
 
 /// Counts as one while it is there.
-pub struct Held(Gauge);
+pub struct OpenStream(Gauge);
 
-impl Held {
+impl OpenStream {
     fn one_more(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Recheck;
 use crate::storage::{Lease, StorageError, UpstreamSession};
 use crate::upstream::Inner;
-use crate::upstream::places::RECHECK_WAIT;
+use crate::upstream::person_queries::RECHECK_WAIT;
 
 /// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
 /// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of

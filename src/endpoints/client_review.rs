@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, StatusCode};
 use crate::app::App;
 use crate::oauth::client::Client;
 use crate::storage::ClientReview;
+use crate::web::browser::PageError;
 use crate::web::pages::Message;
-use crate::web::people::PageError;
 
 /// The standing of a client that is not shut out, as far as it is about the client of today.
 pub(super) async fn of_client(

@@ -4,9 +4,9 @@ use askama::Template;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
+use super::browser;
 use super::console::{SignedInPerson, Site};
 use super::pages::{Style, respond};
-use super::people;
 use super::words::{Language, words};
 use crate::app::App;
 use crate::clock::Timestamp;
@@ -63,7 +63,7 @@ pub struct Frame {
 impl Frame {
     /// The frame for a visitor.
     pub fn new(headers: &HeaderMap, visitor: &SignedInPerson, site: &Site<'_>) -> Self {
-        let language = people::language(headers);
+        let language = browser::language(headers);
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -158,7 +158,7 @@ pub fn sign_in_page(
     go_on: &str,
     anew: bool,
 ) -> Response {
-    let language = people::language(headers);
+    let language = browser::language(headers);
     let w = SignInWords::of(language);
     let (explanation, action) = match site.realm {
         Realm::Admin => (w.admin, "/sign-in"),
