@@ -4,9 +4,9 @@
 //! a flood of the one kind, or of one person, pushes out nothing of others. What is left out is counted.
 
 use std::collections::HashMap;
-use std::sync::{Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex as Lock, MutexGuard};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
@@ -104,7 +104,7 @@ impl App {
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.0.shared.notes.budget.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shared.notes.budget.lock()
     }
 
     /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.

@@ -5,9 +5,10 @@
 //! database, signing keys, connections to MCP servers, what is known of the identity provider, who was
 //! counted) is shared by all of them. A configuration with mistakes changes nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex as Lock, MutexGuard};
 use tokio::sync::{Mutex, watch};
 
 use super::{App, AppError, Parts, audit_writer, together};
@@ -77,7 +78,7 @@ impl Shared {
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
-        self.reading_of.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reading_of.lock()
     }
 }
 

@@ -6,13 +6,13 @@
 //! that is apart while another one is not says no to `/ready`.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::App;
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::secret::random_text;
 use crate::storage::{ReplicaReport, StorageError};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Seconds between the clock and the database's that are worth a warning.
 const WARN: i64 = 20;
@@ -60,7 +60,7 @@ impl Compared {
 
 impl App {
     fn compared_now(&self) -> MutexGuard<'_, Compared> {
-        self.0.shared.together.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shared.together.seen.lock()
     }
 
     /// This replica compared with the others, as of the last time they were looked at.

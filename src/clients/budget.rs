@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
@@ -76,7 +77,7 @@ impl FetchBudget {
     /// for URLs that never were good: made up, they would keep everybody else from it.
     pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
-        let mut addresses = lock(&self.addresses);
+        let mut addresses = self.addresses.lock();
         let network = customer_prefix(address);
         if !addresses.has_room_for(&network, Self::ADDRESSES, now) {
             // A bound on memory, not on callers: so many at once are held back by the other limits.
@@ -84,7 +85,7 @@ impl FetchBudget {
         }
         let mut fits = addresses.count(network, self.limits.per_address, now);
         if fits && !asker.is_known {
-            let mut shares = lock(&self.shares);
+            let mut shares = self.shares.lock();
             let share = (site_prefix(address), host.to_owned());
             if !shares.has_room_for(&share, Self::ADDRESSES, now) {
                 shares.0.clear(); // as above
@@ -110,7 +111,7 @@ impl FetchBudget {
         let all = self.limits.per_host;
         let most = if is_known { all } else { all - all.div_ceil(5) };
         let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
-        let (mut hosts, host, now) = (lock(&self.hosts), host.to_owned(), clock.now());
+        let (mut hosts, host, now) = (self.hosts.lock(), host.to_owned(), clock.now());
         let fits = hosts.has_room_for(&host, room, now) && hosts.count(host, most, now);
         self.limited_unless(fits).then_some(place)
     }
@@ -134,7 +135,7 @@ impl FetchBudget {
     }
 
     fn host_in_flight(&self, host: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut hosts = lock(&self.hosts_in_flight);
+        let mut hosts = self.hosts_in_flight.lock();
         if let Some(known) = hosts.get(host).and_then(Weak::upgrade) {
             return known;
         }
@@ -183,10 +184,6 @@ impl<K: Hash + Eq> Minutes<K> {
         minute.fetches += u32::from(fits);
         fits
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -246,8 +243,8 @@ mod tests {
             let asker = Asker { address: Some(address.into()), is_known: false };
             assert!(budget.admits_asker(asker, "a.example", now));
         }
-        assert!(lock(&budget.addresses).0.len() <= FetchBudget::ADDRESSES);
-        assert!(lock(&budget.shares).0.len() <= FetchBudget::ADDRESSES);
+        assert!(budget.addresses.lock().0.len() <= FetchBudget::ADDRESSES);
+        assert!(budget.shares.lock().0.len() <= FetchBudget::ADDRESSES);
     }
 
     /// A place that is there without waiting.

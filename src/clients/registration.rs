@@ -1,7 +1,6 @@
 //! Clients that register themselves and manage it: RFC 7591, RFC 7592.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Clients, from_stored};
@@ -13,6 +12,7 @@ use crate::oauth::secret::{
 use crate::rate_limits::site_prefix;
 use crate::storage::{ClientKind, Registered, ReviewDecision, StorageError, StoredClient};
 use crate::telemetry::audit::{Actor, AuditEvent};
+use parking_lot::{Mutex, MutexGuard};
 
 /// A registration that succeeded.
 pub struct Registration {
@@ -43,7 +43,7 @@ struct Remembered {
 
 impl Full {
     fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn most(&self, now: Timestamp) -> Option<i64> {

@@ -2,9 +2,10 @@
 //! rate, and no error is ever kept as an answer. Threats CI-05 and CI-06.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
@@ -271,8 +272,8 @@ impl<T: Clone + Send + 'static> Remote<T> {
         }
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, Entries<T>> {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> parking_lot::MutexGuard<'_, Entries<T>> {
+        self.0.entries.lock()
     }
 }
 

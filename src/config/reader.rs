@@ -102,7 +102,7 @@ impl Reader {
                         .and_then(|span| text.get(..span.start))
                         .map_or(1, |before| before.matches('\n').count() + 1);
                     let reason = format!("is not TOML: line {line}: {}", error.message());
-                    reader.problem(&path, None, reason, "hint that line");
+                    reader.problem(&path, None, reason, "fix that line");
                 }
             }
             reader.file = Some(path);

@@ -11,7 +11,7 @@ pub mod proxy;
 mod route;
 mod tls;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Extensions, Method, Request, Response, Uri};
@@ -21,6 +21,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Proxies;
@@ -197,7 +198,7 @@ impl HttpClient {
                 Ok(answer)
             }
             Err(error) if was_kept(&error) => {
-                *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                *self.lost_at.lock() = Some(Instant::now());
                 let again = again.ok_or_else(|| failed(&error))?;
                 tracing::debug!("a kept connection was closed meanwhile; asking on a new one");
                 self.opening.request(again).await.map_err(|error| failed(&error))
@@ -208,7 +209,7 @@ impl HttpClient {
 
     /// Whether a kept connection was closed lately with a request on it.
     fn is_wary(&self) -> bool {
-        let lost_at = *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost_at = *self.lost_at.lock();
         lost_at.is_some_and(|at| at.elapsed() < WARY)
     }
 }

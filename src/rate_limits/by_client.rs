@@ -2,9 +2,9 @@
 //! leave room for the others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::lock;
+use parking_lot::Mutex;
 
 /// Counts of each person.
 pub(super) struct ByClient {
@@ -51,7 +51,7 @@ impl ByClient {
         subject: &str,
         client_id: &str,
     ) -> Result<RequestPermit, PermitRefused> {
-        let mut people = lock(&self.people);
+        let mut people = self.people.lock();
         if !people.contains_key(subject) {
             people.insert(subject.to_owned(), Person::default());
         }
@@ -77,7 +77,7 @@ impl ByClient {
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        let mut people = lock(&self.people);
+        let mut people = self.people.lock();
         let Some(person) = people.get_mut(&self.subject) else { return };
         person.all = person.all.saturating_sub(1);
         if let Some(at) = person.clients.iter().position(|(known, _)| *known == self.client_id) {
@@ -111,6 +111,6 @@ mod tests {
         held.pop();
         assert!(places.enter("bob", "a").is_ok());
         drop((held, other));
-        assert!(lock(&places.people).is_empty());
+        assert!(places.people.lock().is_empty());
     }
 }

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -303,7 +304,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 
     fn check(&self, key: &K) -> Result<(), RateLimited> {
-        let governor = Arc::clone(&lock(&self.governor));
+        let governor = Arc::clone(&self.governor.lock());
         governor.check_key(key).map_err(|until| {
             let wait = until.wait_time_from(self.clock.now());
             RateLimited { retry_after: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) }
@@ -311,7 +312,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 
     fn sweep(&self) {
-        let mut governor = lock(&self.governor);
+        let mut governor = self.governor.lock();
         governor.retain_recent();
         if governor.len() > MOST_KEYS {
             *governor = Arc::new(RateLimiter::hashmap_with_clock(self.quota, self.clock.clone()));
@@ -373,7 +374,7 @@ impl<K: Hash + Eq + Clone> ConcurrencyLimiter<K> {
     }
 
     fn enter(&self, key: K) -> Option<ConcurrencyPermit<K>> {
-        let mut counts = lock(&self.counts);
+        let mut counts = self.counts.lock();
         let count = counts.entry(key.clone()).or_default();
         if *count >= self.most {
             return None;
@@ -385,7 +386,7 @@ impl<K: Hash + Eq + Clone> ConcurrencyLimiter<K> {
 
 impl<K: Hash + Eq> Drop for ConcurrencyPermit<K> {
     fn drop(&mut self) {
-        let mut counts = lock(&self.counts);
+        let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
@@ -393,10 +394,6 @@ impl<K: Hash + Eq> Drop for ConcurrencyPermit<K> {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -436,7 +433,7 @@ mod tests {
         drop(one);
         assert!(at_once.enter("a").is_some());
         drop(two);
-        assert!(lock(&at_once.counts).is_empty());
+        assert!(at_once.counts.lock().is_empty());
     }
 
     #[test]

@@ -4,12 +4,13 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::timeouts::{ConnectionActivity, InFlightRequest, LINGERING, LINGERING_OVER};
@@ -67,7 +68,7 @@ impl RequestBody {
 }
 
 fn lock(arriving: &Mutex<Arriving>) -> MutexGuard<'_, Arriving> {
-    arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    arriving.lock()
 }
 
 impl Arriving {

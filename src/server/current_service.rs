@@ -1,10 +1,11 @@
 //! The service of the present configuration: looked up at each request, so that a connection that stays
 //! open is served by the newest one.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::Service;
 use crate::app::App;
+use parking_lot::RwLock;
 
 /// Makes the service of a configuration; `None`: there is none.
 type Build = fn(App) -> Option<Service>;
@@ -34,7 +35,7 @@ impl Present {
     pub(super) fn service(&self) -> Arc<Service> {
         let present = self.app.current();
         {
-            let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
+            let made = self.made.read();
             if made.0 == present.generation() {
                 return Arc::clone(&made.1);
             }
@@ -46,7 +47,7 @@ impl Present {
     fn renewed(&self, present: App) -> Arc<Service> {
         let generation = present.generation();
         let service = (self.build)(present);
-        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.write();
         match service {
             Some(service) if made.0 < generation => *made = (generation, Arc::new(service)),
             _ => {}

@@ -3,12 +3,13 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Version, header};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -124,7 +125,7 @@ fn lines_of_headers(head: &[u8], method: &Method) -> Option<usize> {
 }
 
 fn lock(head: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    head.lock().unwrap_or_else(PoisonError::into_inner)
+    head.lock()
 }
 
 impl Drop for InFlightRequest {

@@ -39,7 +39,7 @@ pub(super) struct Keeper {
     storage: Storage,
     clock: Clock,
     /// Algorithms in use.
-    algs: std::sync::Mutex<Vec<TokenAlg>>,
+    algs: parking_lot::Mutex<Vec<TokenAlg>>,
     /// When the keys were read; one reads, the others wait for it.
     read_at: Mutex<Timestamp>,
 }
@@ -48,11 +48,11 @@ impl Keeper {
     pub(super) fn new(storage: Storage, clock: Clock, algs: Vec<TokenAlg>) -> Self {
         // At the first chance: while no server ran, a key may have come to its end.
         let read_at = Mutex::new(Timestamp::from_unix(0));
-        Self { storage, clock, algs: std::sync::Mutex::new(algs), read_at }
+        Self { storage, clock, algs: parking_lot::Mutex::new(algs), read_at }
     }
 
-    fn algs(&self) -> std::sync::MutexGuard<'_, Vec<TokenAlg>> {
-        self.algs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn algs(&self) -> parking_lot::MutexGuard<'_, Vec<TokenAlg>> {
+        self.algs.lock()
     }
 
     pub(super) fn now(&self) -> Timestamp {

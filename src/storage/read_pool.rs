@@ -4,8 +4,9 @@
 //! that asks ([`super::driver`]). A file does not hang up: a connection comes back when its look-up ended
 //! well, and is closed when it did not.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, Connection};
@@ -71,7 +72,7 @@ impl Readers {
 
 impl Inner {
     fn idle(&self) -> MutexGuard<'_, Vec<AnyConnection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 

@@ -12,8 +12,9 @@
 //! noticed here; that is what the mark of a backup is for.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool};
@@ -168,7 +169,7 @@ impl Known {
 
 impl Watch {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Gives what settling needs on PostgreSQL.
@@ -259,7 +260,7 @@ impl Watch {
     /// A standby that was promoted, and had everything, is worth a line.
     fn note_timeline(&self, timeline: Option<String>, verdict: Verdict) {
         let Some(timeline) = timeline else { return };
-        let mut known = self.timeline.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.timeline.lock();
         let before = known.replace(timeline.clone());
         if verdict == Verdict::Whole && before.is_some_and(|before| before != timeline) {
             tracing::warn!(

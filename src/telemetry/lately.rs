@@ -1,9 +1,9 @@
 //! What counts as lately: a counter that has risen is worth a word for some minutes, and not for ever.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use parking_lot::Mutex;
 
 /// For so long after it was noticed.
 const LATELY: Duration = Duration::from_mins(5);
@@ -15,7 +15,7 @@ pub(super) struct Lately(Mutex<(u64, Option<Timestamp>)>);
 impl Lately {
     /// Whether `count`, as it is now, has risen lately.
     pub(super) fn has_risen(&self, count: u64, now: Timestamp) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if count > known.0 {
             *known = (count, Some(now));
         }

@@ -3,10 +3,10 @@
 //! fill the disk, nor hide everything else (threat DS-08).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl KeyedLogThrottle {
     /// makes up kinds shares one line a second for all of them.
     pub fn admit(&self, kind: &str) -> Option<u64> {
         let thread = counted_for();
-        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.kinds.lock();
         let known = |kinds: &[Kind], name: &str| {
             kinds.iter().position(|known| known.thread == thread && known.name == name)
         };
@@ -145,7 +145,7 @@ impl LogQuota {
     /// Whether another line may be written; then how many were left out since that was last told.
     pub fn admit(&self) -> Option<u64> {
         let thread = counted_for();
-        let mut minutes = self.minutes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut minutes = self.minutes.lock();
         let known = minutes.iter().position(|minute| minute.thread == thread);
         let index = known.unwrap_or_else(|| {
             minutes.push(Minute { thread, begun: None, written: 0, suppressed: 0 });
@@ -173,7 +173,7 @@ mod tests {
         let rarely = LogThrottle::new();
         assert_eq!(rarely.admit(), Some(0));
         assert!((0..1000).all(|_| rarely.admit().is_none()));
-        rarely.0.kinds.lock().unwrap()[0].last = None; // a second later
+        rarely.0.kinds.lock()[0].last = None; // a second later
         assert_eq!(rarely.admit(), Some(1000));
         assert_eq!(rarely.admit(), None);
     }
@@ -184,10 +184,10 @@ mod tests {
         let rarely = LogThrottle::a_minute();
         assert_eq!(rarely.admit(), Some(0));
         for seconds in [1, 10, 50] {
-            rarely.0.kinds.lock().unwrap()[0].last = ago(Duration::from_secs(seconds));
+            rarely.0.kinds.lock()[0].last = ago(Duration::from_secs(seconds));
             assert_eq!(rarely.admit(), None, "{seconds}");
         }
-        rarely.0.kinds.lock().unwrap()[0].last = ago(MINUTE);
+        rarely.0.kinds.lock()[0].last = ago(MINUTE);
         assert_eq!(rarely.admit(), Some(3));
     }
 
@@ -198,8 +198,8 @@ mod tests {
         assert_eq!((each.admit("one"), each.admit("two")), (None, None));
         let told = (0..1000).filter(|n| each.admit(&format!("made up {n}")).is_some()).count();
         assert_eq!(told, KINDS - 2 + 1);
-        assert!(each.kinds.lock().unwrap().len() <= KINDS + 1);
-        for kind in each.kinds.lock().unwrap().iter_mut() {
+        assert!(each.kinds.lock().len() <= KINDS + 1);
+        for kind in each.kinds.lock().iter_mut() {
             kind.last = None; // a second later
         }
         assert_eq!(each.admit("one"), Some(1));
@@ -209,7 +209,7 @@ mod tests {
     fn a_minute_has_so_many_lines_and_the_next_one_says_how_many_were_left_out() {
         let many = LogQuota::a_minute(3);
         assert_eq!((0..10).filter(|_| many.admit().is_some()).count(), 3);
-        many.minutes.lock().unwrap()[0].begun = None; // a minute later
+        many.minutes.lock()[0].begun = None; // a minute later
         assert_eq!((many.admit(), many.admit()), (Some(7), Some(0)));
     }
 }

@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::log_throttle::LogThrottle;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Bytes of lines that wait. One line fits into an empty queue whatever its length.
 const ROOM: usize = 1 << 20;
@@ -112,7 +112,7 @@ impl Queue {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn push(&self, line: Vec<u8>) {
@@ -135,8 +135,8 @@ impl Queue {
 
     fn flush(&self, patience: Duration) -> bool {
         let is_busy = |waiting: &mut Waiting| waiting.writes || !waiting.lines.is_empty();
-        let flushed = self.written.wait_timeout_while(self.waiting(), patience, is_busy);
-        !flushed.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        let mut waiting = self.waiting();
+        !self.written.wait_while_for(&mut waiting, is_busy, patience).timed_out()
     }
 
     /// The next line; `None` when none came for a while and there are lost ones to tell of.
@@ -152,9 +152,7 @@ impl Queue {
                 waiting.writes = true;
                 return Some(line);
             }
-            let (guard, waited) =
-                self.arrived.wait_timeout(waiting, AGAIN.1).unwrap_or_else(PoisonError::into_inner);
-            waiting = guard;
+            let waited = self.arrived.wait_for(&mut waiting, AGAIN.1);
             if waited.timed_out() && self.untold.load(Ordering::Relaxed) > 0 {
                 return None;
             }

@@ -343,7 +343,7 @@ static EN: Words = Words {
     },
     provider_misconfigured: Text {
         title: "Sign-in is not set up correctly",
-        happened: "This server and the service that signs you in do not understand each other. You cannot hint this yourself.",
+        happened: "This server and the service that signs you in do not understand each other. You cannot fix this yourself.",
         hint: "Tell your administrator, and give the reference below.",
     },
     server_error: Text {

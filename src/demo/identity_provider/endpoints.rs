@@ -11,7 +11,7 @@ use url::Url;
 
 use super::people::Person;
 use super::{KeyUse, Misbehaviour, Shared, token};
-use crate::demo::http::{Recorded, json, lock};
+use crate::demo::http::{Recorded, json};
 use crate::oauth::secret::random_text;
 
 /// The single sign-on session of a browser.
@@ -20,7 +20,7 @@ const SESSION: &str = "demo-identity-provider";
 const SESSION_LIFETIME: i64 = 12 * 60 * 60;
 
 pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
-    lock(&idp.state).recorded.push(request.clone());
+    idp.state.lock().recorded.push(request.clone());
     let how = idp.misbehaviour();
     if how.silent_at == Some(request.path.as_str()) {
         std::future::pending::<()>().await;
@@ -311,7 +311,7 @@ struct LoginPage<'a> {
 }
 
 fn login_page(idp: &Shared, query: &str, problem: Option<&str>) -> Response {
-    let people = lock(&idp.state).people.clone();
+    let people = idp.state.lock().people.clone();
     page(StatusCode::OK, "Sign in", problem.unwrap_or_default(), query, &people)
 }
 

@@ -12,16 +12,17 @@ mod token;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use axum::response::IntoResponse;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use self::keys::Keys;
 pub use self::misbehaviour::{ChangeText, KeyUse, Misbehaviour};
 use self::people::Person;
-use super::http::{Gate, Recorded, Running, lock, serve};
+use super::http::{Gate, Recorded, Running, serve};
 use crate::clock::Clock;
 
 /// What a provider is started with.
@@ -99,7 +100,7 @@ impl IdentityProvider {
 
     /// Changes how it behaves.
     pub fn misbehave(&self, change: impl FnOnce(&mut Misbehaviour)) {
-        change(&mut lock(&self.shared.state).misbehaviour);
+        change(&mut self.shared.state.lock().misbehaviour);
     }
 
     /// Holds back answers of the token endpoint while closed.
@@ -114,17 +115,17 @@ impl IdentityProvider {
 
     /// Every request so far.
     pub fn recorded(&self) -> Vec<Recorded> {
-        lock(&self.shared.state).recorded.clone()
+        self.shared.state.lock().recorded.clone()
     }
 
     /// How many requests were sent to `path` so far.
     pub fn requests_to(&self, path: &str) -> usize {
-        lock(&self.shared.state).recorded.iter().filter(|request| request.path == path).count()
+        self.shared.state.lock().recorded.iter().filter(|request| request.path == path).count()
     }
 
     /// Every code and token handed out so far.
     pub fn issued(&self) -> Vec<String> {
-        lock(&self.shared.state).issued.clone()
+        self.shared.state.lock().issued.clone()
     }
 
     /// A JWT of type `typ` with exactly these claims, signed with its key, or as `alg` says: for the
@@ -135,7 +136,7 @@ impl IdentityProvider {
 
     /// Gives the client another secret.
     pub fn set_client_secret(&self, secret: &str) {
-        lock(&self.shared.state).client_secret = Some(secret.to_owned());
+        self.shared.state.lock().client_secret = Some(secret.to_owned());
     }
 
     /// Refuses a person from now on.
@@ -166,7 +167,7 @@ impl IdentityProvider {
     }
 
     fn change(&self, username: &str, change: impl FnOnce(&mut Person)) {
-        let mut state = lock(&self.shared.state);
+        let mut state = self.shared.state.lock();
         if let Some(person) = state.people.iter_mut().find(|person| person.username == username) {
             change(person);
         }
@@ -180,11 +181,11 @@ impl IdentityProvider {
 
 impl Shared {
     fn misbehaviour(&self) -> Misbehaviour {
-        lock(&self.state).misbehaviour.clone()
+        self.state.lock().misbehaviour.clone()
     }
 
     fn client_secret(&self) -> String {
-        let changed = lock(&self.state).client_secret.clone();
+        let changed = self.state.lock().client_secret.clone();
         changed.unwrap_or_else(|| self.options.client_secret.clone())
     }
 
@@ -194,10 +195,10 @@ impl Shared {
     }
 
     fn remember(&self, secret: &str) {
-        lock(&self.state).issued.push(secret.to_owned());
+        self.state.lock().issued.push(secret.to_owned());
     }
 
     fn person(&self, username: &str) -> Option<Person> {
-        lock(&self.state).people.iter().find(|person| person.username == username).cloned()
+        self.state.lock().people.iter().find(|person| person.username == username).cloned()
     }
 }

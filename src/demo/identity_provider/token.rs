@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::endpoints::Asked;
 use super::people::Person;
 use super::{KeyUse, Misbehaviour, Shared, endpoints};
-use crate::demo::http::{Recorded, broken_off, json, lock};
+use crate::demo::http::{Recorded, broken_off, json};
 use crate::oauth::secret::random_text;
 
 const CODE_LIFETIME: i64 = 60;
@@ -41,7 +41,7 @@ pub(super) fn new_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) 
         offline: asked.offline,
         expires_at,
     };
-    lock(&idp.state).codes.insert(code.clone(), handed_out);
+    idp.state.lock().codes.insert(code.clone(), handed_out);
     idp.remember(&code);
     code
 }
@@ -86,7 +86,7 @@ fn error(status: StatusCode, code: &str) -> Response {
 }
 
 fn loses_answer(idp: &Shared) -> bool {
-    let left = &mut lock(&idp.state).misbehaviour.lose_refresh_answers;
+    let left = &mut idp.state.lock().misbehaviour.lose_refresh_answers;
     let loses = *left > 0;
     *left = left.saturating_sub(1);
     loses
@@ -116,7 +116,7 @@ fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
 fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
     let code = request.form_field("code").unwrap_or_default();
     let unknown = if how.vague_about_codes { "invalid_request" } else { "invalid_grant" };
-    let code = lock(&idp.state).codes.remove(&code).ok_or(unknown)?;
+    let code = idp.state.lock().codes.remove(&code).ok_or(unknown)?;
     let verifier = request.form_field("code_verifier").unwrap_or_default();
     let challenge = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
     let fits = code.expires_at > idp.options.clock.now().unix()
@@ -125,7 +125,7 @@ fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value,
     let person = idp.person(code.person).filter(|person| fits && !person.disabled);
     let person = person.ok_or("invalid_grant")?;
     let first = Generation::first(idp.options.clock.now().unix());
-    lock(&idp.state).generations.insert(code.sid.clone(), Some(first));
+    idp.state.lock().generations.insert(code.sid.clone(), Some(first));
     let nonce = code.nonce.as_deref();
     let mut answer = tokens(idp, &person, &code.sid, nonce, how)?;
     if code.offline && !how.no_refresh_token {
@@ -188,7 +188,7 @@ fn next_generation(
     how: &Misbehaviour,
 ) -> Result<u64, &'static str> {
     let now = idp.options.clock.now().unix();
-    let mut state = lock(&idp.state);
+    let mut state = idp.state.lock();
     // Unknown after a restart of the provider: the stamp alone proves it.
     let unknown = Generation { latest: presented, ..Generation::first(now) };
     let slot = state.generations.entry(sid.to_owned()).or_insert(Some(unknown));
@@ -360,7 +360,7 @@ pub(super) fn revoke(idp: &Shared, request: &Recorded) -> Response {
     if let Some(token) = idp.keys.unstamp("refresh", &token)
         && let Some(sid) = token["sid"].as_str()
     {
-        lock(&idp.state).generations.insert(sid.to_owned(), None);
+        idp.state.lock().generations.insert(sid.to_owned(), None);
     }
     StatusCode::OK.into_response()
 }

@@ -12,17 +12,18 @@ mod tools;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 use self::refused::Refused;
 use self::tools::Todo;
-use super::http::{Gate, Recorded, Running, broken_off, lock, serve};
+use super::http::{Gate, Recorded, Running, broken_off, serve};
 use crate::clock::Clock;
 use crate::oauth::secret::new_id;
 
@@ -116,7 +117,7 @@ impl TodoServer {
 
     /// Changes how it behaves.
     pub fn misbehave(&self, change: impl FnOnce(&mut TodoMisbehaviour)) {
-        change(&mut lock(&self.shared.state).misbehaviour);
+        change(&mut self.shared.state.lock().misbehaviour);
     }
 
     /// Holds back answers while closed.
@@ -126,7 +127,7 @@ impl TodoServer {
 
     /// Every request so far.
     pub fn recorded(&self) -> Vec<Recorded> {
-        lock(&self.shared.state).recorded.clone()
+        self.shared.state.lock().recorded.clone()
     }
 
     /// How many event streams are open.
@@ -148,7 +149,7 @@ impl TodoServer {
 
 async fn handle(server: &Shared, request: Recorded) -> Response {
     let misbehaviour = {
-        let mut state = lock(&server.state);
+        let mut state = server.state.lock();
         state.recorded.push(request.clone());
         state.misbehaviour.clone()
     };
@@ -205,7 +206,7 @@ fn get(server: &Shared, request: &Recorded) -> Response {
 fn delete(server: &Shared, request: &Recorded) -> Response {
     match session_of(server, request) {
         Ok(session) => {
-            lock(&server.state).sessions.remove(&session);
+            server.state.lock().sessions.remove(&session);
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refused) => refused::answer(request, refused),
@@ -214,7 +215,7 @@ fn delete(server: &Shared, request: &Recorded) -> Response {
 
 fn session_of(server: &Shared, request: &Recorded) -> Result<String, Refused> {
     let session = request.header(SESSION_ID.as_str()).ok_or(Refused::NoSession)?;
-    let known = lock(&server.state).sessions.contains(session);
+    let known = server.state.lock().sessions.contains(session);
     if known { Ok(session.to_owned()) } else { Err(Refused::UnknownSession) }
 }
 
@@ -222,7 +223,7 @@ impl Shared {
     fn new_session(&self) -> HeaderValue {
         let session = new_id(&self.clock);
         let value = HeaderValue::from_str(&session);
-        lock(&self.state).sessions.insert(session);
+        self.state.lock().sessions.insert(session);
         value.unwrap_or_else(|_| HeaderValue::from_static("session"))
     }
 }

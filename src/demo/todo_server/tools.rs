@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{Caller, Shared};
-use crate::demo::http::lock;
 use crate::oauth::secret::new_id;
 
 /// Longest content of a to-do.
@@ -105,13 +104,15 @@ fn create(server: &Shared, caller: &Caller, content: &str) -> Value {
         owner_name: caller.name.clone(),
     };
     let json = todo.json();
-    lock(&server.state).todos.push(todo);
+    server.state.lock().todos.push(todo);
     done(&json.to_string(), &json!({ "todo": json }))
 }
 
 fn get(server: &Shared, caller: &Caller) -> Value {
     let everybodys = caller.may("read:todos");
-    let todos: Vec<Value> = lock(&server.state)
+    let todos: Vec<Value> = server
+        .state
+        .lock()
         .todos
         .iter()
         .filter(|todo| everybodys || todo.owner == caller.subject)
@@ -122,7 +123,7 @@ fn get(server: &Shared, caller: &Caller) -> Value {
 }
 
 fn delete(server: &Shared, caller: &Caller, id: &str) -> Value {
-    let mut state = lock(&server.state);
+    let mut state = server.state.lock();
     let Some(place) = state.todos.iter().position(|todo| todo.id == id) else {
         return failed("There is no to-do with this id.");
     };
@@ -137,6 +138,6 @@ fn purge(server: &Shared, caller: &Caller) -> Value {
     if !caller.may("delete:todos") {
         return failed("Deleting everything needs the scope delete:todos.");
     }
-    let removed = std::mem::take(&mut lock(&server.state).todos).len();
+    let removed = std::mem::take(&mut server.state.lock().todos).len();
     done(&format!("Deleted {removed}."), &json!({ "deleted": removed }))
 }

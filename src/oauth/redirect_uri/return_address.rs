@@ -102,6 +102,6 @@ const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 
 impl fmt::Debug for RegisteredRedirectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ReturnAddress").finish_non_exhaustive()
+        f.debug_tuple("RegisteredRedirectUri").finish_non_exhaustive()
     }
 }

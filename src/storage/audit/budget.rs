@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry::audit::{Actor, AuditEvent};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Lines a minute of anonymous callers, of each process: more than a hundred sign-ins begin in a second.
 const OF_NOBODY: u32 = 6_000;
@@ -88,7 +88,7 @@ impl LineBudget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::ConnectOptions as _;
 use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -67,7 +68,7 @@ impl Server {
     }
 
     fn refused_within(&self, time: Duration) -> Option<Refusal> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self.refused.lock();
         refused.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, refusal)| refusal.clone())
     }
 
@@ -79,8 +80,7 @@ impl Server {
         }
         let connected = self.options.connect().await;
         let refusal = connected.as_ref().err().map(refusal_of);
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
-            refusal.clone().map(|refusal| (Instant::now(), refusal));
+        *self.refused.lock() = refusal.clone().map(|refusal| (Instant::now(), refusal));
         let cause = match connected {
             Ok(connection) => return Ok(connection),
             Err(cause) => cause,
@@ -99,7 +99,7 @@ impl Server {
 }
 
 fn servers() -> MutexGuard<'static, BTreeMap<u64, Weak<Server>>> {
-    SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+    SERVERS.lock()
 }
 
 fn refusal_of(cause: &sqlx::Error) -> Refusal {

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
@@ -84,10 +85,10 @@ impl Routes {
 
     pub(super) fn of(&self, listener: Listener, template: &str) -> Arc<Route> {
         let known = &self.known[listener as usize];
-        if let Some(route) = known.read().unwrap_or_else(PoisonError::into_inner).get(template) {
+        if let Some(route) = known.read().get(template) {
             return Arc::clone(route);
         }
-        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = known.write();
         let template = if known.len() < MOST { template } else { OTHER };
         let route = known.entry(template.to_owned()).or_insert_with(|| {
             let labels: Labels<2> =
@@ -118,7 +119,7 @@ mod tests {
         for number in 0..2 * MOST {
             routes.of(Listener::Public, &format!("/{number}"));
         }
-        let known = routes.known[0].read().unwrap().len();
+        let known = routes.known[0].read().len();
         assert!(known <= MOST + 1, "{known}");
     }
 }

@@ -1,9 +1,9 @@
 //! How the provider has answered of late, and leaving it alone while it is in trouble.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Leaves a provider in trouble alone: after each failure twice as long, so that people do not wait
 /// for its silence and it is not buried in questions when it comes back.
@@ -64,7 +64,7 @@ impl Breaker {
     }
 
     fn seen(&self) -> MutexGuard<'_, Health> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     pub(super) fn failed(&self, now: Timestamp, reason: &str) {
@@ -81,6 +81,6 @@ impl Breaker {
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Failing>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failing.lock()
     }
 }
