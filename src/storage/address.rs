@@ -1,13 +1,13 @@
-//! `database_url` of a PostgreSQL, as the driver takes it.
+//! Converts the `database_url` of a PostgreSQL into options of the driver.
 
 use sqlx::postgres::PgConnectOptions;
 
-/// What PostgreSQL shows of our sessions, unless the URL says otherwise.
+/// The default `application_name` of our sessions in PostgreSQL.
 const APPLICATION: &str = "portcullis";
 
-/// Reads the URL. What it may hold is checked with the configuration.
+/// Parses the URL. The configuration has validated it.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    // PgBouncer refuses this parameter as it is installed, and we store no numbers with fractions.
+    // By default PgBouncer rejects this parameter, and we store no fractional numbers.
     let options = url.parse::<PgConnectOptions>()?.extra_float_digits(None);
     Ok(match options.get_application_name() {
         Some(_) => options,

@@ -1,9 +1,10 @@
-//! A second process for a moment: the steps of the command line, beside the one that serves.
+//! Attaches a command-line command to the database of a running server, for a few transactions.
 //!
-//! SQLite serves one process because a server keeps in memory which streams are open and which grants
-//! were live a moment ago. A command keeps nothing: it takes part in the database's own locking (write
-//! lock at once, a wait of some seconds), changes no schema and makes no key. Each of its steps leaves a
-//! mark in the very transaction, by which servers notice within [`LOOK`] that they must look again.
+//! A server on SQLite must be the only one, because it keeps in memory which streams are open and which
+//! grants were live a moment ago. A command keeps no such state. It takes part in SQLite's own locking
+//! (write lock at the start, a wait of some seconds), changes no schema and makes no key. Each of its
+//! transactions also writes a change marker; servers read it every [`LOOK`], and then check again what
+//! they remember.
 
 use std::fs::OpenOptions;
 use std::sync::Arc;
@@ -24,19 +25,21 @@ use crate::oauth::sealed::Sealer;
 use crate::oauth::secret::random_text;
 use crate::telemetry::metrics::Metrics;
 
-/// Name of the mark among the facts about the installation.
+/// Name of the change marker's row in the table `installation`.
 const MARK: &str = "changed_from_the_command_line";
-/// The server commits for many at a time: its turn may be long.
+/// Longest wait for SQLite's write lock: 20 seconds, because a server commits in batches and may hold the
+/// lock for long.
 const PATIENT: Duration = Duration::from_secs(20);
-/// How often a server looks for it: one row by its key.
+/// How often a server reads the change marker: every 400 ms, one row by its key. A longer interval delays
+/// the effect of a revocation from the command line.
 const LOOK: Duration = Duration::from_millis(400);
 
 impl Storage {
-    /// Opens the database at `url` for a few steps, whether or not a server is running on it. Nothing is
-    /// made: not the database, not its schema, not its key.
+    /// Opens the database at `url` for a few transactions, whether or not a server is running on it. It
+    /// makes neither a database nor a schema nor a key, and fails where one is missing.
     pub async fn attach(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         install_drivers();
-        let metrics = Metrics::new(); // nobody asks a command for them
+        let metrics = Metrics::new(); // a command exposes no metrics
         let (pool, writer, path, pools) = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => {
                 let path = sqlite_path(url);
@@ -77,7 +80,7 @@ impl Storage {
             engine: if writer.is_some() { Engine::Sqlite } else { Engine::Postgres },
             sealer: Sealer::new(&secret_key),
             writer,
-            readers: None, // a command asks little
+            readers: None, // a command reads little
             pools,
             grants_ended: watch::Sender::new(0),
             recent_grants: Arc::new(super::grants::RecentGrants::new()),
@@ -102,7 +105,7 @@ impl Storage {
         Ok(storage)
     }
 
-    /// Notices what commands change beside this server, until it is dropped, and wakes
+    /// Watches for changes made by commands, until it is dropped, and wakes the receivers of
     /// [`Self::grants_ended`].
     pub async fn watch_for_cli_changes(&self) {
         panic_point!("changes from the command line");
@@ -112,7 +115,7 @@ impl Storage {
             if let Some(watched) = &self.watched {
                 watched.look();
             }
-            // A database that is silent for a moment is everybody's trouble and is told elsewhere.
+            // A database that does not respond is reported by everything else that uses it.
             let Ok(mark) = self.change_marker().await else { continue };
             if last.as_ref() != Some(&mark) {
                 self.wake_streams();
@@ -129,7 +132,7 @@ impl Storage {
     }
 }
 
-/// Leaves the mark; it is there if and only if the step is.
+/// Writes the change marker in the same transaction as the change that it announces.
 pub(super) async fn bump_change_marker(step: &mut Transaction) -> Result<(), StorageError> {
     sqlx::query(
         "INSERT INTO installation (name, value) VALUES ($1, $2)
@@ -142,15 +145,15 @@ pub(super) async fn bump_change_marker(step: &mut Transaction) -> Result<(), Sto
     Ok(())
 }
 
-/// A command ends soon. A pool that lets go of old connections has a task for that, which can keep the
-/// process from ending: when a connection goes back at the wrong moment it counts for hours
-/// (sqlx 0.9, `spawn_maintenance_tasks`).
+/// Makes a pool for a command, which ends soon. Connections have no maximum age: otherwise sqlx's
+/// maintenance task, which closes old connections, can keep the process from ending for hours when a
+/// connection is returned at the wrong moment (sqlx 0.9, `spawn_maintenance_tasks`).
 fn small_pool() -> AnyPoolOptions {
     let options = AnyPoolOptions::new().max_connections(2).acquire_timeout(BUSY);
     options.idle_timeout(None).max_lifetime(None)
 }
 
-/// A command changes no schema.
+/// Fails unless the schema is the one that this program knows: a command migrates nothing.
 async fn refuse_other_schema(pool: &AnyPool) -> Result<(), OpenError> {
     let known = migrations().iter().map(|migration| migration.version).max().unwrap_or_default();
     match schema_of(pool).await? {

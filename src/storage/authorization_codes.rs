@@ -17,62 +17,61 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, made_at};
 use crate::telemetry::audit::AuditEvent;
 
-/// A code about to be issued.
+/// A code to be issued.
 pub struct NewCode<'a> {
     /// The code.
     pub code: &'a Secret<AuthorizationCode>,
-    /// What the client asked for and the person approved.
+    /// The request that the client made and the person approved.
     pub request: &'a AuthorizationRequest,
-    /// What the rules leave of it.
+    /// The scopes that the access rules leave of it.
     pub scopes: &'a ScopeSet,
     /// Our `sub` for the person.
     pub subject: &'a str,
-    /// When it expires.
+    /// When the code expires.
     pub expires_at: Timestamp,
 }
 
-/// What a redemption leads to.
+/// The outcome of a redemption.
 #[derive(Debug)]
 pub enum Redeemed {
-    /// The first and only success.
+    /// The first redemption, the only successful one.
     First(RedeemedGrant),
-    /// Refused; where the rules say so, the step revoked or counted.
+    /// Refused. Depending on the reason, the grant was revoked or a failed attempt was counted.
     Refused(TokenRefused),
 }
 
-/// The grant a code became.
+/// The grant that a code was exchanged for.
 #[derive(Clone, Debug)]
 pub struct RedeemedGrant {
     /// Row id of the grant.
     pub grant_id: String,
     /// Our `sub` for the person.
     pub subject: String,
-    /// The audience.
+    /// The audience: the URI of the protected resource.
     pub resource: String,
-    /// What the rules left of the consented scopes at login.
+    /// The scopes that the access rules left of the consented ones at login.
     pub scopes: ScopeSet,
 }
 
-/// How long a grant and its first refresh token live, beside how many others, and how often a code may
-/// be tried.
+/// Lifetimes and limits that apply to a redemption.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantTerms {
-    /// Absolute end of the grant.
+    /// Absolute lifetime of the grant.
     pub absolute: Duration,
-    /// Idle end of the refresh token.
+    /// Idle lifetime of the refresh token.
     pub idle: Duration,
-    /// Wrong attempts that burn a code.
+    /// Wrong attempts after which a code is no longer accepted.
     pub attempts: u32,
-    /// Live grants of one person to one client.
+    /// Most live grants of one person for one client. Beyond it, the least recently used ones end.
     pub per_client: u32,
-    /// Live grants of one person.
+    /// Most live grants of one person. Beyond it, the least recently used ones end.
     pub per_person: u32,
-    /// Where the request came from, when that is known.
+    /// The address from which the request came, if known.
     pub from: Option<IpAddr>,
 }
 
 impl Storage {
-    /// Ends a login: stores the upstream session and issues the code, both or neither.
+    /// Ends a login: stores the upstream session and the code in one transaction.
     pub async fn finish_login(
         &self,
         session: &SessionUpdate,
@@ -91,12 +90,12 @@ impl Storage {
         Ok(())
     }
 
-    /// Redeems a code: marks it used, creates the grant and stores its first refresh token, all or
-    /// nothing. Of concurrent attempts one is the `First`; any later one by the same holder revokes
-    /// the grant.
+    /// Redeems a code in one transaction: marks it used, creates the grant and stores its first refresh
+    /// token. Of concurrent attempts, one is the `First`; any later one by the same holder revokes the
+    /// grant.
     ///
-    /// A replay is an outcome, not an error: an error would roll the revocation back. `event` is told
-    /// under the name of the outcome.
+    /// A replay is an outcome and not an error, because an error would roll the revocation back. `event`
+    /// is recorded under the name of the outcome.
     pub async fn redeem_code(
         &self,
         code: &Secret<AuthorizationCode>,
@@ -147,8 +146,8 @@ impl Storage {
             return Ok(Redeemed::Refused(TokenRefused::BurntCode));
         }
         if let Err(refused) = issued.check_holder(attempt) {
-            // Not the holder: count it, but neither use the code up nor revoke anything, or a leaked
-            // code would be enough to log its owner out.
+            // Not the holder: the failure is counted, but the code is neither used up nor its grant
+            // revoked. Otherwise a leaked code would suffice to log its owner out.
             count_failure(&mut step, code.id()).await?;
             step.commit().await?;
             return Ok(Redeemed::Refused(refused));
@@ -161,12 +160,12 @@ impl Storage {
             || column::<String>(&row, "state")? != "active"
             || !self.still_active(&mut step, &session_id).await?
         {
-            // The person signed out, or was cut off, in this very minute.
+            // The person signed out, or was blocked, a moment ago.
             return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }
         if let Err(refused) = issued.check_use(attempt, now) {
             if refused == TokenRefused::ExpiredCode {
-                // For good: a clock that goes back must not revive it.
+                // For good: a clock that is set back must not make the code valid again.
                 burn(&mut step, code.id(), terms.attempts).await?;
                 step.commit().await?;
             }
@@ -229,8 +228,9 @@ impl Storage {
         Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
     }
 
-    /// Whether a sign-out that runs at the same time comes later. SQLite runs one step at a time; on
-    /// PostgreSQL the row is locked, so that the sign-out waits, or has come first.
+    /// Returns whether the upstream session is still active, and keeps it so until the end of this
+    /// transaction. On PostgreSQL the row is locked: a concurrent sign-out either waits or has already
+    /// won. SQLite runs one transaction at a time and needs no lock.
     async fn still_active(
         &self,
         step: &mut Transaction,
@@ -272,9 +272,9 @@ impl Storage {
     }
 }
 
-/// Stores a code in the caller's step.
+/// Inserts a code in the caller's transaction.
 ///
-/// A client that was shut out while the person was signing in gets none.
+/// Fails for a client that was blocked or rejected while the person was signing in.
 pub(super) async fn insert_code(
     step: &mut Transaction,
     new: &NewCode<'_>,
@@ -314,29 +314,29 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
-/// Which codes end.
+/// Selects the codes that end.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CodesOf<'a> {
-    /// Of a session at the identity provider.
+    /// Codes of an upstream session.
     Session(&'a str),
-    /// Of a person: our `sub`.
+    /// Codes of a person: our `sub`.
     Person(&'a str),
-    /// Of a client.
+    /// Codes of a client.
     Client(&'a str),
-    /// Of a person for a client.
+    /// Codes of a person for a client.
     Connection { subject: &'a str, client_id: &'a str },
-    /// With an id before this one: issued earlier.
+    /// Codes with a smaller id, that is, issued earlier.
     Before(&'a str),
-    /// All.
+    /// All codes.
     Everybody,
 }
 
-/// Ends codes that are on their way, in the caller's step; answers how many.
+/// Ends codes that have not been redeemed, in the caller's transaction. Returns their number.
 ///
-/// The only way in which a code ends that is not redeemed: it counts as used. A redemption that runs at the
-/// same time has the row, and has either made its grant when the grants end in this step, or finds the code
-/// used. Nothing here looks at `expires_at`: a replica whose clock is behind would still redeem what
-/// looks expired here.
+/// Every revocation of codes happens here, by marking them as used. A concurrent redemption locks the
+/// row: either it has created its grant by the time this transaction ends grants, or it finds the code
+/// used. `expires_at` is ignored on purpose: a code that looks expired here would still be redeemed by a
+/// replica whose clock is behind.
 pub(super) async fn end_codes(
     step: &mut Transaction,
     which: CodesOf<'_>,
@@ -362,8 +362,8 @@ pub(super) async fn end_codes(
     Ok(query.execute(&mut **step).await?.rows_affected())
 }
 
-/// Ends the least recently used grants of a person beyond the most that one may have, and says whether
-/// there were any. The audit trail is told of each, beside `event`.
+/// Ends the least recently used grants of a person beyond the limits, and records each of them in
+/// addition to `event`. Returns whether there were any.
 async fn end_surplus(
     step: &mut Transaction,
     subject: &str,
@@ -374,7 +374,7 @@ async fn end_surplus(
 ) -> Result<bool, StorageError> {
     const BECAUSE: &str = "more grants than a person may have";
     let mut ended = false;
-    // An empty client id means any.
+    // An empty client id matches every client.
     for (client_id, most) in [(client_id, terms.per_client), ("", terms.per_person)] {
         let rows = sqlx::query(
             "UPDATE grants SET revoked_at = $4, revoked_because = $5

@@ -1,10 +1,10 @@
-//! Backups: a whole copy beside a server that goes on, and what a restored one must not bring back.
+//! Backups: copies the database while a server is running, and invalidates what a restored copy would
+//! bring back.
 //!
-//! An old state of the database does not know what came after it: a refresh token that was rotated since
-//! looks unused, a grant that was revoked looks live, a session that was ended goes on. Nobody can tell
-//! which, so a backup carries a mark, and the first server on a database with that mark ends them all:
-//! people sign in again, once. What was decided about clients and people, the keys and the audit trail
-//! are as they were.
+//! An old state of the database lacks what happened since: a refresh token that was rotated looks unused,
+//! a revoked grant looks live, an ended session goes on. Nobody can tell which ones, so each backup
+//! carries a mark, and the first server that opens a database with that mark ends them all. People sign
+//! in again, once. Decisions about clients and people, the keys and the audit trail stay.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read};
@@ -17,20 +17,20 @@ use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::telemetry::audit::AuditEvent;
 
-/// Name of the mark among the facts about the installation; its value is when the backup was made.
+/// Name of the mark's row in the table `installation`. Its value is the time of the backup.
 const MARK: &str = "backup_taken_at";
 const BECAUSE: &str = "the database was restored from a backup";
-/// How long a consent page can be decided, less the second in which the server starts: all that were shown
-/// before have expired by then, and one that is shown now is good.
+/// Lifetime of a consent page less the second in which the server starts. All pages shown before the
+/// start expire within it, while a page shown now expires later and is valid.
 const CONSENT_PAGE: Duration = Duration::from_secs(10 * 60 - 1);
 
-/// `lock_timeout` of a session, as the list of settings has it.
+/// The `lock_timeout` in the list of session settings, in seconds.
 const LOCK_TIMEOUT_SECONDS: u64 = 4;
 
-/// Why there is no backup; nothing is left of it.
+/// Why there is no backup. No partial file remains.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is something with that name.
+    /// A file with this name exists.
     #[error("{0} exists already, and a backup overwrites nothing; choose another name")]
     Exists(PathBuf),
     /// The file or its folder cannot be used.
@@ -38,20 +38,21 @@ pub enum BackupError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: Error,
     },
-    /// The copy is not what it must be.
+    /// The copy is damaged.
     #[error("the copy is damaged ({0}); is the database itself?")]
     Damaged(String),
-    /// The database did not go along.
+    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 impl Storage {
-    /// Copies the SQLite database, as it is at one moment, into a file that its owner alone can read.
-    /// Servers go on reading and writing. The file has its name only when it is whole and on the disk.
+    /// Copies the SQLite database, as it is at one moment, into a new file with mode 0600. Returns its
+    /// size in bytes. Servers continue to read and write. The file gets its name only once it is complete
+    /// and on the disk.
     pub async fn back_up(&self, to: &Path, now: Timestamp) -> Result<u64, BackupError> {
         let failed = |cause: Error| match cause.kind() {
             ErrorKind::AlreadyExists => BackupError::Exists(to.to_owned()),
@@ -66,7 +67,7 @@ impl Storage {
         let partial = PathBuf::from(partial);
         new_private(&partial).map_err(failed)?;
         let copied = match self.copy_into(&partial, now).await {
-            // A link, unlike a rename, does not replace what got that name meanwhile.
+            // Unlike a rename, a hard link does not replace a file that got this name meanwhile.
             Ok(()) => finish(&partial, &to).map_err(failed),
             Err(error) => Err(error),
         };
@@ -105,7 +106,8 @@ impl Storage {
     }
 
     /// Ends everything in a restored database that may have ended, or been used up, since its backup was
-    /// made, and tells `event` of it. Says when that was; `None` when this is no restored database.
+    /// made, and records `event`. Returns the time of the backup; `None` if the database is not a
+    /// restored one.
     pub async fn settle_restored(
         &self,
         now: Timestamp,
@@ -152,12 +154,12 @@ impl Storage {
     }
 }
 
-/// Whether a lock was waited for as long as PostgreSQL lets a step wait (SQLSTATE `lock_not_available`).
+/// Returns whether a lock timeout of PostgreSQL ended the wait (SQLSTATE 55P03, `lock_not_available`).
 fn is_lock_timeout(cause: &sqlx::Error) -> bool {
     cause.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }
 
-/// Ends all grants, and whatever could become one or stands for somebody who has signed in.
+/// Ends all grants, everything that could become one, and every session. Returns the number of grants.
 pub(super) async fn end_everything(
     step: &mut Transaction,
     now: Timestamp,
@@ -165,7 +167,7 @@ pub(super) async fn end_everything(
 ) -> Result<u64, StorageError> {
     end_codes(step, CodesOf::Everybody, now).await?;
     sqlx::query("DELETE FROM remembered_consents").execute(&mut **step).await?;
-    // What was used after the backup was made looks unused in it: everything of before counts as used.
+    // Uses since the backup are not recorded in it, so everything issued until now counts as used.
     forgotten::mark(step, forgotten::ASSERTIONS_ISSUED, now).await?;
     forgotten::mark(step, forgotten::CONSENTS, now.plus(CONSENT_PAGE)).await?;
     for sql in [
@@ -182,8 +184,9 @@ pub(super) async fn end_everything(
     Ok(ended.rows_affected())
 }
 
-/// Refuses a restored file beside the log of the database that was there before: SQLite would write the
-/// old log into it. A backup is in no log's mode (bytes 18 and 19 of the file); a served database is.
+/// Fails if a restored file lies next to the WAL of the earlier database: SQLite would apply that WAL to
+/// it. Bytes 18 and 19 of the file tell: a backup is not in WAL mode, while a database that has been
+/// served is.
 pub(super) fn refuse_foreign_log(database: &Path) -> Result<(), OpenError> {
     let mut header = [0; 20];
     let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
@@ -205,7 +208,7 @@ fn new_private(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Gives the copy its name once it is on the disk, and answers its size.
+/// Gives the copy its name once it is on the disk. Returns its size in bytes.
 fn finish(partial: &Path, to: &Path) -> std::io::Result<u64> {
     let file = OpenOptions::new().write(true).open(partial)?;
     file.sync_all()?;

@@ -1,21 +1,22 @@
-//! Assertions of clients: each proves once.
+//! Replay protection for client assertions (RFC 7523): each is accepted once.
 
 use super::{Storage, StorageError, Transaction, Use, forgotten};
 use crate::clock::Timestamp;
 use crate::oauth::client::assertion::Proof;
 
-/// What became of a proof.
+/// Whether an assertion is used for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionUse {
-    /// It counts.
+    /// The first use.
     First,
-    /// It counted before, or may have.
+    /// It was used before, or may have been.
     Replayed,
 }
 
 impl Storage {
-    /// Uses a proof of a client up; of concurrent uses, one is the `First`. Anybody can register a client
-    /// that signs: where the database fills up, the room is kept for those that somebody has signed in for.
+    /// Uses up a client's assertion; of concurrent uses, one is the `First`. Anybody can register a
+    /// client that signs assertions, so when the database fills up, space is reserved for clients that
+    /// have a live grant.
     pub async fn consume_assertion(
         &self,
         proof: &Proof,

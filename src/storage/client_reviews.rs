@@ -1,4 +1,4 @@
-//! What administrators decided about clients, and the people who wait for such a decision.
+//! Decisions of administrators about clients, and logins that wait for such a decision.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,27 +13,28 @@ use crate::oauth::client::{Client, Origin};
 use crate::oauth::secret::{HeldLogin, Secret};
 use crate::telemetry::audit::AuditEvent;
 
-/// Who trusts what `[[client]] trusted = true` names, as stored.
+/// Stored as the source of trust for clients with `[[client]] trusted = true`.
 pub(super) const CONFIGURATION: &str = "configuration";
 
-/// Whether a client may receive anything, where an administrator decides that.
+/// The state of a client under `client_approval = "first_use"`, where an administrator decides about each
+/// client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReviewState {
-    /// Nobody was asked.
+    /// No administrator has been asked.
     #[default]
     NotReviewed,
-    /// A person waits.
+    /// A person waits for a decision.
     Waiting,
-    /// Yes.
+    /// It may receive authorizations.
     Approved,
-    /// No.
+    /// It may not.
     Rejected,
 }
 
 impl ReviewState {
     const ALL: [Self; 4] = [Self::NotReviewed, Self::Waiting, Self::Approved, Self::Rejected];
 
-    /// As stored, and as the command line writes it.
+    /// Returns the name in the database and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotReviewed => "none",
@@ -51,37 +52,37 @@ impl ReviewState {
     }
 }
 
-/// What was decided about a client.
+/// The decisions about a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientReview {
-    /// Digest of the client that was approved ([`ClientMetadata::digest`]).
+    /// Digest of the metadata that was approved ([`ClientMetadata::digest`]).
     ///
     /// [`ClientMetadata::digest`]: crate::oauth::client::ClientMetadata::digest
     pub approved_as: Option<String>,
-    /// Digest of the client that was trusted; none where the configuration trusts it.
+    /// Digest of the metadata that was trusted; `None` if the configuration trusts the client.
     pub trusted_as: Option<String>,
-    /// The configuration trusts it, whatever it looks like.
+    /// Whether the configuration trusts it, whatever its metadata.
     pub trusted_by_configuration: bool,
-    /// Whether it may receive anything, under `client_approval = "first_use"`.
+    /// Whether it may receive authorizations, under `client_approval = "first_use"`.
     pub state: ReviewState,
-    /// Whether approvals of people are remembered.
+    /// Whether people's consents to it are remembered.
     pub trusted: bool,
-    /// No authorization, no token.
+    /// Whether it is blocked: no authorization, no token.
     pub blocked: bool,
-    /// When a person first waited for it.
+    /// When a person first waited for a decision.
     pub requested_at: Option<Timestamp>,
-    /// Who that was.
+    /// Our `sub` for that person.
     pub requested_by: Option<String>,
 }
 
 impl ClientReview {
-    /// Whether nobody can connect it.
+    /// Returns whether no person can connect it.
     pub fn is_denied(&self) -> bool {
         self.blocked || self.state == ReviewState::Rejected
     }
 
-    /// What of this counts for the client as it is now: what was decided about something else does not.
-    /// A block and a refusal stay.
+    /// Drops the decisions that were made about other metadata than the client has now. A block and a
+    /// rejection stay.
     #[must_use]
     pub fn of_today(mut self, client: &Client) -> Self {
         let approved = self.state == ReviewState::Approved;
@@ -89,8 +90,9 @@ impl ClientReview {
         if !approved && (!self.trusted || trusted_here) {
             return self;
         }
-        // What registered itself loses its decisions in the step that changes it; the others change
-        // outside, and a decision that does not say what it was about was about nobody knows what.
+        // A registered client loses its decisions in the transaction that changes it. Other clients
+        // change outside of the database, so for them a decision without a digest cannot be matched to
+        // any metadata.
         let may_be_silent = matches!(client.origin, Origin::Registered | Origin::Created);
         let digest = client.metadata.digest();
         let fits = |about: &Option<String>| match about {
@@ -104,56 +106,57 @@ impl ClientReview {
         self
     }
 
-    /// Whether it was approved or trusted and is so no more because the client has changed.
+    /// Returns whether an approval or trust no longer applies because the client has changed.
     pub fn has_lapsed(&self) -> bool {
         let unapproved = matches!(self.state, ReviewState::NotReviewed | ReviewState::Waiting);
         (self.approved_as.is_some() && unapproved) || (self.trusted_as.is_some() && !self.trusted)
     }
 }
 
-/// A finished sign-in that waits for an administrator.
+/// A completed login that waits for an administrator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoginAwaitingApproval {
-    /// What the person approved.
+    /// The request that the person approved.
     pub request: AuthorizationRequest,
     /// Our `sub` for the person.
     pub subject: String,
-    /// Their session at the identity provider; when that ends, so does the waiting.
+    /// The person's session at the identity provider. When it ends, the waiting ends too.
     pub session_id: String,
-    /// Digest of the client that the person approved; none for one that began under an earlier version.
+    /// Digest of the client's metadata that the person saw; `None` for logins that an earlier version
+    /// stored.
     #[serde(default)]
     pub client_digest: Option<String>,
 }
 
-/// A finished sign-in about to wait.
+/// A completed login to be stored until a decision.
 pub struct NewLoginAwaitingApproval<'a> {
-    /// The cookie.
+    /// The value of the cookie.
     pub token: &'a Secret<HeldLogin>,
-    /// What the person approved.
+    /// The request that the person approved.
     pub request: &'a AuthorizationRequest,
-    /// The person and their tokens.
+    /// The person, with their tokens from the identity provider.
     pub session: &'a SessionUpdate,
     /// Our `sub` for the person.
     pub subject: &'a str,
-    /// Digest of the client as it is now.
+    /// Digest of the client's metadata now.
     pub client_digest: &'a str,
-    /// When it waits no longer.
+    /// When the waiting ends.
     pub expires_at: Timestamp,
 }
 
-/// What became of a sign-in that waits.
+/// The state of a waiting login.
 #[derive(Debug)]
 pub enum Waiting {
-    /// No such sign-in in this browser, or too late.
+    /// No such login in this browser, or it has expired.
     Unknown,
-    /// It has ended: with a code, or without.
+    /// It has ended, with or without a code.
     Ended(Box<LoginAwaitingApproval>),
-    /// It still waits, or may go on; what to go on with.
+    /// It still waits, or the decision has been made and it can continue.
     Held(Box<LoginAwaitingApproval>),
 }
 
 impl Storage {
-    /// What was decided about this client.
+    /// Loads the decisions about a client.
     pub async fn client_review(&self, client_id: &str) -> Result<ClientReview, StorageError> {
         let query = sqlx::query(
             "SELECT approval, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
@@ -165,8 +168,8 @@ impl Storage {
         row.as_ref().map_or_else(|| Ok(ClientReview::default()), read_client_review)
     }
 
-    /// Keeps a finished sign-in until an administrator has decided about its client. The session is
-    /// stored as after any sign-in, so that a sign-out anywhere ends the waiting as well.
+    /// Stores a completed login until an administrator has decided about its client. The upstream session
+    /// is stored as after every login, so that a sign-out also ends the waiting.
     pub async fn await_approval(
         &self,
         new: &NewLoginAwaitingApproval<'_>,
@@ -218,7 +221,7 @@ impl Storage {
         .bind(expires_at.unix())
         .execute(&mut *step)
         .await?;
-        // The clean-up must not take the client away from under a person who waits for it.
+        // Keeps retention from removing the client while a person waits for it.
         sqlx::query(
             "UPDATE clients SET last_registered_at = $2
              WHERE id = $1 AND kind = 'registered' AND last_registered_at < $2",
@@ -234,7 +237,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// The sign-in that waits in the browser with this cookie.
+    /// Loads the login that waits in the browser with this cookie.
     pub async fn login_awaiting_approval(
         &self,
         token: &Secret<HeldLogin>,
@@ -255,7 +258,8 @@ impl Storage {
         Ok(if ended { Waiting::Ended(held) } else { Waiting::Held(held) })
     }
 
-    /// Ends the waiting with a code, once: `false` when it had ended before, and then no code exists.
+    /// Ends the waiting and issues the code, once. Returns `false`, without a code, when it had ended
+    /// before.
     pub async fn release_awaiting_login(
         &self,
         token: &Secret<HeldLogin>,
@@ -274,7 +278,7 @@ impl Storage {
         Ok(true)
     }
 
-    /// Ends the waiting without anything; `false` when it had ended before.
+    /// Ends the waiting without a code. Returns `false` when it had ended before.
     pub async fn drop_awaiting_login(
         &self,
         token: &Secret<HeldLogin>,
@@ -304,10 +308,10 @@ async fn end_awaiting_login(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Ends every grant, code and waiting sign-in of a client; answers how many grants. `None`: they are not
-/// those that were counted.
+/// Ends every grant, code and login of a client, also those that wait for a decision. Returns the number
+/// of grants, or `None` if they are not the ones in `counted`.
 ///
-/// Codes end before the grants: see [`end_codes`].
+/// Codes end before grants: see [`end_codes`].
 pub(super) async fn end_all_of_client(
     step: &mut Transaction,
     client_id: &str,

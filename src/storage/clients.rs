@@ -1,4 +1,4 @@
-//! Clients that registered themselves.
+//! Clients that registered themselves (RFC 7591), and stored copies of the others.
 
 use std::time::Duration;
 
@@ -10,43 +10,44 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::destination;
 use crate::telemetry::audit::AuditEvent;
 
-/// How exactly is noted when a client was last used.
+/// How often the last use of a client is written: at most once a minute. It decides about days.
 const NOTED: Duration = Duration::from_mins(1);
-/// Clients of whom it is remembered.
+/// Most clients for which the last write is cached: 10,000.
 pub(super) const REMEMBERED: usize = 10_000;
 
-/// A client as stored; `metadata` was checked when it was registered.
+/// A client as stored. Its metadata was checked at registration.
 #[derive(Clone, Debug)]
 pub struct StoredClient {
     /// `client_id`.
     pub id: String,
-    /// Hash of a public client's metadata; `None` for confidential clients, which are never shared.
+    /// Hash of a public client's metadata, by which an identical registration gets the same client.
+    /// `None` for confidential clients, which are never shared.
     pub identity: Option<String>,
-    /// Hash of the secret of a confidential client.
+    /// Hash of a confidential client's secret.
     pub secret_hash: Option<String>,
-    /// Hash of its registration access token, when it has one.
+    /// Hash of its registration access token, if it has one.
     pub management_hash: Option<String>,
-    /// JSON.
+    /// The metadata as JSON.
     pub metadata: String,
-    /// `registered` by itself, or `created` by an administrator.
+    /// How the client came to be stored.
     pub kind: ClientKind,
     /// When it was first registered.
     pub issued_at: Timestamp,
-    /// From which part of the network, where that is known; written and never read.
+    /// The network from which it registered, if known. Written, but never read back into this struct.
     pub network: Option<String>,
 }
 
 /// Where a stored client comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientKind {
-    /// It registered itself (RFC 7591), and goes when nobody uses it.
+    /// It registered itself (RFC 7591), and is removed when it is not used.
     #[default]
     Registered,
-    /// An administrator made it; it stays.
+    /// An administrator created it. It stays.
     Created,
-    /// It stands in the configuration; the row shows it to administrators and proves nothing.
+    /// It is defined in the configuration. The row only shows it to administrators.
     Configured,
-    /// It is published at its own id; the row is the last good copy.
+    /// Its metadata document is published at the URL that is its id. The row is the last good copy.
     Document,
 }
 
@@ -70,33 +71,34 @@ impl ClientKind {
     }
 }
 
-/// A client that is not stored by itself, as it is now.
+/// The current state of a client whose original is in the configuration or at a URL.
 #[derive(Clone, Copy, Debug)]
 pub struct KeptClient<'a> {
     /// `client_id`.
     pub id: &'a str,
-    /// `configured` or `document`.
+    /// `Configured` or `Document`.
     pub kind: ClientKind,
-    /// What it is.
+    /// Its metadata.
     pub metadata: &'a ClientMetadata,
-    /// When that was read.
+    /// When the metadata was read.
     pub seen_at: Timestamp,
 }
 
-/// What became of a registration.
+/// The outcome of a registration.
 #[derive(Debug)]
 pub enum Registered {
     /// A new client.
     New,
-    /// The same public metadata was registered before: the same client.
+    /// The same public metadata was registered before: the existing client.
     Known(StoredClient),
-    /// As many clients as the quota allows.
+    /// The quota of clients is reached.
     Full,
 }
 
 impl Storage {
-    /// Registers a client, or finds the public client with the same metadata. In a full registry it pushes
-    /// out the latest of crowds that are larger than `crowd`, where that is given, in the same step.
+    /// Registers a client, or returns the public client with the same metadata. If the registry is full
+    /// and `crowd` is given, it evicts in the same transaction the newest unused clients of networks that
+    /// have more than `crowd`.
     pub async fn register_client(
         &self,
         client: &StoredClient,
@@ -155,7 +157,7 @@ impl Storage {
             return Ok(Registered::Known(known));
         }
         if client.kind == ClientKind::Registered {
-            // A number that is kept, because counting takes longer with every client.
+            // A counter, because counting rows takes longer with every client.
             let counted = sqlx::query(
                 "UPDATE counters SET value = value + 1 WHERE name = 'clients' AND value < $1",
             )
@@ -177,15 +179,15 @@ impl Storage {
         Ok(Registered::New)
     }
 
-    /// Whether a public client with this identity is registered.
+    /// Returns whether a public client with this identity is registered.
     pub async fn knows_client(&self, identity: &str) -> Result<bool, StorageError> {
         let query = sqlx::query("SELECT id FROM clients WHERE identity = $1").bind(identity);
         let known = self.read_one(query).await?;
         Ok(known.is_some())
     }
 
-    /// Notes in the caller's step that a client is in use; once in a while is enough, because it decides
-    /// about days.
+    /// Records in the caller's transaction that a client is in use, at most once per [`NOTED`]: the time
+    /// decides about days.
     pub(super) async fn client_used(
         &self,
         step: &mut Transaction,
@@ -205,8 +207,8 @@ impl Storage {
         Ok(())
     }
 
-    /// The client that is stored under this id by itself, unless it has expired: never used within `unused`, or idle for
-    /// `idle` without a live grant.
+    /// Loads a registered or created client. Returns `None` if it has expired: never used within
+    /// `unused`, or idle for `idle` without a live grant.
     pub async fn find_client(
         &self,
         id: &str,
@@ -229,7 +231,8 @@ impl Storage {
         };
         let kind: String = column(&row, "kind")?;
         if expired && kind == "registered" {
-            // Asked only now: almost no client is expired, and a popular one has many grants.
+            // A separate query, for expired clients only: they are rare, and a popular client has many
+            // grants.
             let live = sqlx::query(
                 "SELECT id FROM grants WHERE client_id = $1 AND revoked_at IS NULL
                  AND expires_at > $2 LIMIT 1",
@@ -241,8 +244,9 @@ impl Storage {
         read_client(&row).map(Some)
     }
 
-    /// Replaces the metadata of a client that manages itself (RFC 7592 §2.2); `false` when it is gone.
-    /// What administrators approved or trusted was another client: they are asked again.
+    /// Replaces the metadata of a client that manages itself (RFC 7592 §2.2). Returns `false` when the
+    /// client is gone. Approval and trust that were given to other metadata lapse, so administrators have
+    /// to decide again.
     pub async fn replace_client(
         &self,
         id: &str,
@@ -266,7 +270,7 @@ impl Storage {
         if replaced.rows_affected() == 0 {
             return Ok(false);
         }
-        // Whatever it changed: approvals of people remember all of it.
+        // Any change counts: a remembered consent covers all of the metadata.
         sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
             .bind(id)
             .execute(&mut *step)
@@ -277,10 +281,10 @@ impl Storage {
         Ok(true)
     }
 
-    /// Keeps what is known of a client that is not stored by itself, because somebody has just signed
-    /// in for it: administrators find it, and a published one outlives an outage of its publisher. A
-    /// newer copy, read by another process, is not replaced by an older one. What was decided about an
-    /// earlier copy that was another client ends in the same step; `event` tells of it.
+    /// Stores a copy of a configured or published client after a login with it. Administrators can then
+    /// find it, and a published client survives an outage of its publisher. An older copy never replaces
+    /// a newer one that another process read. If the metadata differs from what was approved or trusted,
+    /// that decision lapses in the same transaction, and `event` records it.
     pub async fn keep_client(
         &self,
         kept: &KeptClient<'_>,
@@ -317,7 +321,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// The last good copy of a published client, and when it was read.
+    /// Loads the last good copy of a published client, and when it was read.
     pub async fn published_client(
         &self,
         id: &str,
@@ -333,7 +337,8 @@ impl Storage {
     }
 }
 
-/// What administrators find a client by: its name, and where its first redirect URI leads.
+/// Returns the search keys by which administrators find a client: its name, and the host of its first
+/// redirect URI.
 pub(super) fn found_by(metadata: &str) -> (String, String) {
     let Ok(metadata) = ClientMetadata::from_stored_json(metadata) else {
         return (String::new(), String::new());

@@ -1,9 +1,9 @@
-//! The last moment that was stored, against a clock that went back (threat ST-05).
+//! Protects against a clock that was set back, by means of the last time that was stored (threat ST-05).
 //!
-//! A machine that starts with the clock of yesterday, or goes on from a snapshot, takes what is over for
-//! what lives, and would sign tokens for a time that has been. So the time is stored now and then, and while
-//! the clock shows clearly less than that, no token is minted. A clock that was ahead when the time was
-//! stored looks the same afterwards: then an administrator says that it is right now.
+//! A machine that starts with yesterday's clock, or resumes from a snapshot, would accept what has
+//! expired and sign tokens for a time that has passed. So the current time is stored regularly, and while
+//! the clock is clearly behind it, no token is minted. A clock that was ahead when the time was stored
+//! looks the same afterwards; in that case an administrator confirms that it is right now.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -12,25 +12,26 @@ use super::{Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
-/// Among the counters, which hold numbers.
+/// The counter that holds the time, in Unix seconds.
 const NAME: &str = "last_time";
-/// How far the clock may lie behind: clocks are set right by moments, and replicas are never quite equal.
+/// How far the clock may be behind: 5 minutes. Clocks get corrected by small steps, and those of replicas
+/// differ.
 const TOLERANCE: Duration = Duration::from_mins(5);
 
-/// What this process knows of it.
+/// What this process knows of the stored time.
 #[derive(Default)]
 pub(super) struct ClockGuard {
     /// Unix seconds; zero before anything was stored.
     stored: AtomicI64,
-    /// The same when this process last noted it.
+    /// The value when this process last stored the time.
     noted: AtomicI64,
-    /// Whether the log knows that the clock is behind.
+    /// Whether it has been logged that the clock is behind.
     told: AtomicBool,
 }
 
 impl Storage {
-    /// Stores the time, unless a later one is stored already. A clock that is clearly ahead of replicas that
-    /// go on storing theirs is wrong, and must not stop them.
+    /// Stores the time unless a later one is stored. Does not store it if this clock is clearly ahead of
+    /// replicas that keep storing theirs: it is wrong, and must not stop them.
     pub async fn note_time(&self, now: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         let before = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1");
@@ -62,7 +63,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The last time that was stored, by whichever process.
+    /// Loads the last time that any process stored.
     pub async fn last_time(&self) -> Result<Option<Timestamp>, StorageError> {
         let stored = sqlx::query("SELECT value FROM counters WHERE name = $1").bind(NAME);
         let stored = self.read_row(stored).await?;
@@ -74,11 +75,12 @@ impl Storage {
         Ok(stored.map(Timestamp::from_unix))
     }
 
-    /// At a start: where nothing was stored for long, this may be an old copy that nobody has marked.
+    /// Warns at a start if nothing was stored for hours: the database may be an old copy without the mark
+    /// of a backup.
     pub async fn warn_of_old_audit_trail(&self, now: Timestamp) -> Result<(), StorageError> {
         let at = "SELECT at FROM audit_events ORDER BY id DESC LIMIT 1";
         let Some(at) = sqlx::query_scalar::<_, i64>(at).fetch_optional(&self.pool).await? else {
-            return Ok(()); // a new one
+            return Ok(()); // a new database
         };
         let served = self.last_time().await?.unwrap_or(Timestamp::from_unix(0));
         let last = served.max(Timestamp::from_unix(at / 1000));
@@ -91,7 +93,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Takes the present time for right, whatever was stored before.
+    /// Stores the current time, even if a later one was stored.
     pub async fn accept_time(&self, now: Timestamp, event: AuditEvent) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(
@@ -106,12 +108,12 @@ impl Storage {
         step.commit().await
     }
 
-    /// Refuses what must not happen while the clock lies before the last time that was stored.
+    /// Fails while the clock is behind the stored time.
     pub fn ensure_clock_sane(&self, now: Timestamp) -> Result<(), StorageError> {
         if self.clock_is_behind(now) { Err(StorageError::ClockBehind) } else { Ok(()) }
     }
 
-    /// Whether the clock lies before the last time that was stored; the log hears of it once.
+    /// Returns whether the clock is behind the stored time. Logs each change once.
     pub fn clock_is_behind(&self, now: Timestamp) -> bool {
         let stored = Timestamp::from_unix(self.last_time.stored.load(Ordering::SeqCst));
         let behind = now < stored.minus(TOLERANCE);

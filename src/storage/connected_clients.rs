@@ -1,4 +1,4 @@
-//! What a person has connected, as `/account` shows it: client × MCP server, never anybody else's.
+//! The clients that a person has connected, for `/account`: one entry for each client and MCP server.
 
 use std::collections::BTreeMap;
 
@@ -10,43 +10,43 @@ use crate::oauth::scope::ScopeSet;
 use crate::policy::Facts;
 use crate::telemetry::audit::AuditEvent;
 
-/// Most grants of one person that are read for their page.
+/// Most grants of a person that are read for the page: 1000.
 const MOST: i64 = 1000;
 
-/// One client at one MCP server, for one person; connected more than once, it is still one.
+/// A client that a person has connected to an MCP server. Several grants make one entry.
 #[derive(Clone, Debug)]
 pub struct ConnectedClient {
-    /// The client.
+    /// Its `client_id`.
     pub client_id: String,
-    /// What the client registered, JSON; `None` when it is gone.
+    /// The client's metadata as JSON; `None` if the client was deleted.
     pub client_metadata: Option<String>,
-    /// Whether an administrator vouches for the client.
+    /// Whether the client is trusted, by an administrator or the configuration.
     pub trusted: bool,
     /// The MCP server.
     pub resource: String,
-    /// What the person consented to, in all.
+    /// All scopes to which the person consented.
     pub scopes: ScopeSet,
-    /// The same, one by one.
+    /// The grants one by one.
     pub approvals: Vec<Approved>,
-    /// Since when.
+    /// When it was first connected.
     pub since: Timestamp,
-    /// Last code redeemed or token refreshed.
+    /// When a code was last redeemed, or a token last refreshed.
     pub last_used_at: Timestamp,
 }
 
-/// What a person consented to once, and what is known of them since.
+/// A single consent, with what is known of the person since.
 #[derive(Clone, Debug)]
 pub struct Approved {
     /// The scopes.
     pub scopes: ScopeSet,
-    /// What the identity provider says of the person, in the session it stands on.
+    /// The person's facts from the identity provider, in the upstream session of this grant.
     pub facts: Facts,
-    /// When it last told everything that rules read.
+    /// When all facts that rules read were last read.
     pub facts_at: Timestamp,
 }
 
 impl Storage {
-    /// The living connections of a person, last used first.
+    /// Loads the live connections of a person, the last used first.
     pub async fn connected_clients(
         &self,
         subject: &str,
@@ -105,8 +105,9 @@ impl Storage {
         Ok(connections)
     }
 
-    /// Ends what this person, and nobody else, has of a client at an MCP server: grants, codes on their
-    /// way, whoever waits; and forgets what was remembered. Answers how many grants.
+    /// Ends what this person has of a client at an MCP server: grants, codes and waiting logins. Deletes
+    /// the remembered consents. Codes, waiting logins and consents end for all MCP servers. Returns the
+    /// number of grants.
     pub async fn disconnect(
         &self,
         subject: &str,
@@ -117,7 +118,7 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin_revocation().await?;
-        // Codes first: see `end_codes`.
+        // Codes end before grants: see `end_codes`.
         let codes = CodesOf::Connection { subject, client_id };
         let mut others = end_codes(&mut step, codes, now).await?;
         let held = sqlx::query(

@@ -1,4 +1,4 @@
-//! Approvals that need not be asked again, in one browser, for a client that administrators trust
+//! Remembered consents: approvals that one browser need not repeat, for clients that administrators trust
 //! (threat CD-02, requirements CON-09 to CON-13).
 
 use sqlx::{Any, Executor};
@@ -9,23 +9,23 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RememberedConsent, Secret};
 
-/// An approval about to be remembered.
+/// A consent to be remembered.
 pub struct NewRemembered<'a> {
-    /// The cookie.
+    /// The value of the cookie.
     pub token: &'a Secret<RememberedConsent>,
-    /// Who approved and then signed in: our `sub`.
+    /// The person who approved and then signed in: our `sub`.
     pub subject: &'a str,
-    /// What was approved.
+    /// The request that was approved.
     pub request: &'a AuthorizationRequest,
-    /// Of what the client had registered when the page was shown.
+    /// Hash of the client's registered metadata when the page was shown.
     pub metadata_hash: &'a str,
-    /// When it is asked again.
+    /// When the person is asked again.
     pub expires_at: Timestamp,
 }
 
 impl Storage {
-    /// Remembers an approval in place of what this browser had remembered before; `false` when the
-    /// client is not, or no longer, trusted.
+    /// Remembers a consent, and replaces the one that this browser had before. Returns `false` if the
+    /// client is not trusted, or not any more.
     pub async fn remember_consent(
         &self,
         new: &NewRemembered<'_>,
@@ -33,7 +33,8 @@ impl Storage {
         now: Timestamp,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
-        // Locks the row: whoever takes the trust away at this moment waits, and then forgets this.
+        // Locks the row: an administrator who withdraws the trust now has to wait, and then deletes this
+        // consent too.
         let trusted = sqlx::query(
             "UPDATE client_standings SET trusted = trusted
              WHERE client_id = $1 AND trusted = 1 AND blocked = 0 AND approval <> 'refused'",
@@ -73,8 +74,8 @@ impl Storage {
         Ok(true)
     }
 
-    /// Who approved exactly this before, in the browser with this cookie. A look past the writer:
-    /// what counts is [`Storage::approve_remembered`].
+    /// Returns the person who approved exactly this request before in the browser with this cookie. This
+    /// read does not wait for the writer and is only a preview: [`Storage::approve_remembered`] decides.
     pub async fn remembered_consent(
         &self,
         token: &Secret<RememberedConsent>,
@@ -86,7 +87,8 @@ impl Storage {
         find(&mut *connection, token, request, metadata_hash, now).await
     }
 
-    /// Whose remembered approval this is, unless it was forgotten or has expired meanwhile.
+    /// Returns the person of a remembered consent, unless it has been deleted, has expired, or its client
+    /// lost the trust.
     pub async fn remembered_by(
         &self,
         id: &str,
@@ -104,8 +106,8 @@ impl Storage {
     }
 }
 
-/// Who approved exactly this before: same client with the same metadata and still trusted, byte-equal
-/// redirect URI, same MCP server, no further scope.
+/// Returns the person who approved this request before: the same client with the same metadata, which is
+/// still trusted, a byte-equal redirect URI, the same MCP server, and no additional scope.
 pub(super) async fn find<'e>(
     database: impl Executor<'e, Database = Any>,
     token: &Secret<RememberedConsent>,
@@ -135,7 +137,8 @@ pub(super) async fn find<'e>(
     good.then(|| column(&row, "subject")).transpose()
 }
 
-/// Whoever ends a connection is asked before it comes back. In the caller's step.
+/// Deletes the consents behind a grant in the caller's transaction: after its end, the person is asked
+/// again.
 pub(super) async fn forget_of_grant(
     step: &mut Transaction,
     grant_id: &str,

@@ -1,4 +1,4 @@
-//! Sessions of the pages for administrators and people.
+//! Sessions at our own pages, for administrators and for people.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::secret::{ConsoleSession, Secret};
 use crate::telemetry::audit::AuditEvent;
 
-/// Which pages a session is for; one is never good for the other.
+/// The pages for which a session is valid. A session for one is never valid for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Realm {
-    /// The admin listener.
+    /// The pages of the admin listener.
     Admin,
     /// `/account`.
     Account,
 }
 
 impl Realm {
-    /// As stored.
+    /// Returns the name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -29,23 +29,23 @@ impl Realm {
     }
 }
 
-/// A session of the pages about to begin.
+/// A page session to be started.
 pub struct NewSignIn<'a> {
-    /// The cookie.
+    /// The value of the cookie.
     pub token: &'a Secret<ConsoleSession>,
-    /// Which pages.
+    /// The pages.
     pub realm: Realm,
     /// The session at the identity provider.
     pub session: &'a SessionUpdate,
     /// Our `sub`.
     pub subject: &'a str,
-    /// When the person last proved who they are.
+    /// When the person last authenticated at the identity provider.
     pub proved_at: Timestamp,
     /// Absolute end.
     pub expires_at: Timestamp,
 }
 
-/// A session of the pages.
+/// A session at our pages.
 #[derive(Clone, Debug)]
 pub struct WebSession {
     /// Row id.
@@ -54,7 +54,7 @@ pub struct WebSession {
     pub subject: String,
     /// The session at the identity provider.
     pub session_id: String,
-    /// When the identity provider last proved who this is.
+    /// When the person last authenticated at the identity provider.
     pub signed_in_at: Timestamp,
     /// Last request, to the minute.
     pub seen_at: Timestamp,
@@ -63,7 +63,7 @@ pub struct WebSession {
 }
 
 impl Storage {
-    /// Signs a person in to the pages; a session they had in this browser ends.
+    /// Signs a person in to our pages. Ends the session that this browser had before.
     pub async fn sign_in(
         &self,
         new: &NewSignIn<'_>,
@@ -71,7 +71,8 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        // Few people are administrators, and on a full database they must get in to end something.
+        // Administrators may use the reserve: they are few, and must be able to sign in to a full
+        // database to revoke access.
         let mut step = match new.realm {
             Realm::Admin => self.begin_revocation().await?,
             Realm::Account => self.begin().await?,
@@ -107,7 +108,8 @@ impl Storage {
         step.commit().await
     }
 
-    /// The session of this cookie, unless it has ended, expired, or was idle for longer than `idle`.
+    /// Loads the session of a cookie. Returns `None` if it has ended, has expired, was idle for longer
+    /// than `idle`, or its person is blocked.
     pub async fn signed_in(
         &self,
         token: &Secret<ConsoleSession>,
@@ -136,13 +138,13 @@ impl Storage {
         let good = token.hash().is(&column::<String>(&row, "token_hash")?)
             && moment_if_any(&row, "ended_at")?.is_none()
             && now < session.expires_at
-            // Seen in the future: the clock went back, and nobody knows how long ago that was.
+            // Last seen in the future: the clock was set back, so the idle time is unknown.
             && session.seen_at <= now.plus(REPLICAS_APART)
             && now.since(session.seen_at) < idle;
         Ok(good.then_some(session))
     }
 
-    /// Notes that a session is in use.
+    /// Records the use of a session.
     pub async fn seen(&self, session: &WebSession, now: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
         sqlx::query("UPDATE console_sessions SET seen_at = $2 WHERE id = $1 AND ended_at IS NULL")
@@ -153,7 +155,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// Ends a session of the pages.
+    /// Ends a session at our pages.
     pub async fn sign_out(
         &self,
         session: &WebSession,

@@ -1,5 +1,5 @@
-//! Acts of administrators that end more than one thing: counted first, and done only while the count is what
-//! was looked at.
+//! Actions of administrators that end several things at once: they are counted first, and carried out
+//! only if the count is still what the administrator saw.
 
 use super::select::SelectBuilder;
 use super::{ReviewDecision, Selection, Storage, StorageError, Transaction, column};
@@ -11,54 +11,54 @@ const SESSIONS: &str = "SELECT COUNT(*) AS number FROM console_sessions";
 const OF_CLIENT: &str = "client_id = ?";
 const OF_PERSON: &str = "subject = ?";
 
-/// An act that ends more than one thing.
+/// An action that ends several things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Ends grants, and nothing else.
+    /// Ends grants, with the codes, waiting logins and remembered consents that belong to them.
     Grants(Selection),
     /// Ends every grant and session of a person.
     SignOut(String),
-    /// The same, and no sign-in until they are unblocked.
+    /// Like [`Self::SignOut`], and blocks new logins until the person is unblocked.
     BlockPerson(String),
-    /// Ends what a client has, and lets nobody connect it.
+    /// Ends everything of a client, and blocks it.
     BlockClient(String),
-    /// The same, for a client that waits for approval.
+    /// Ends everything of a client that waits for approval, and rejects it.
     RefuseClient(String),
-    /// Ends what a client has, and removes it.
+    /// Ends everything of a client, and deletes it.
     DeleteClient(String),
 }
 
-/// What an act would end.
+/// What an action would end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Live grants.
+    /// Number of live grants.
     pub grants: u64,
-    /// Whose they are.
+    /// Number of people to whom they belong.
     pub people: u64,
-    /// What they were given to.
+    /// Number of clients that received them.
     pub clients: u64,
-    /// Sign-ins that wait for an administrator.
+    /// Number of logins that wait for an administrator.
     pub waiting: u64,
-    /// Sessions at the pages.
+    /// Number of sessions at our pages.
     pub sessions: u64,
-    /// The latest of the grants. Grants only end, and new ones are later than all: the same number and the
-    /// same latest one are the same grants.
+    /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
+    /// and the same newest id mean the same grants.
     latest: String,
 }
 
-/// What became of an act.
+/// The outcome of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Done; so many grants have ended.
+    /// Done. Contains the number of grants that ended.
     Done(u64),
     /// It had been done before.
     Unchanged,
-    /// What it would end is no longer what was counted; nothing was done.
+    /// The action would end something else than was counted. Nothing was done.
     Recounted,
 }
 
 impl Ending {
-    /// The grants that it ends.
+    /// Returns the grants that the action ends.
     pub fn selection(&self) -> Selection {
         match self {
             Self::Grants(which) => which.clone(),
@@ -71,7 +71,7 @@ impl Ending {
         }
     }
 
-    /// The audit event that tells of it.
+    /// Returns the name of its audit event.
     pub const fn event(&self) -> &'static str {
         match self {
             Self::Grants(_) => "grants_revoked",
@@ -85,14 +85,14 @@ impl Ending {
 }
 
 impl Counted {
-    /// What stands for the grants that were counted.
+    /// Returns a text that identifies the counted grants.
     pub fn mark(&self) -> String {
         format!("{} {}", self.grants, self.latest)
     }
 }
 
 impl Storage {
-    /// Counts what an act would end now.
+    /// Counts what an action would end now.
     pub async fn count_ending(
         &self,
         ending: &Ending,
@@ -144,7 +144,8 @@ impl Storage {
         Ok(u64::try_from(number.unwrap_or(0)).unwrap_or(0))
     }
 
-    /// Carries an act out, if it still ends what was `counted`; without a count, whatever it ends.
+    /// Carries out an action if it still ends what was `counted`. Without a count, carries it out in any
+    /// case.
     pub async fn apply_counted(
         &self,
         ending: &Ending,
@@ -180,8 +181,8 @@ impl Storage {
     }
 }
 
-/// Ends the grants of a selection in the caller's step; answers how many were live. `None`: they are no
-/// longer those that were counted, and the caller must let the step go.
+/// Ends the selected grants in the caller's transaction. Returns how many were live, or `None` if they
+/// are not the ones in `counted`; the caller must then roll back.
 pub(super) async fn end_grants(
     step: &mut Transaction,
     which: &Selection,
@@ -207,7 +208,7 @@ pub(super) async fn end_grants(
         }
     }
     let mut ended = 0;
-    // Those that have expired were not counted: they were no longer of use.
+    // Expired grants end as well, but were not counted, because nobody could use them any more.
     for (state, counts) in [("expires_at > $1", true), ("expires_at <= $1", false)] {
         let sql = format!(
             "UPDATE grants SET revoked_at = $1, revoked_because = $2

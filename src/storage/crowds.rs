@@ -1,14 +1,14 @@
-//! Unused clients by the part of the network they registered from: where the registry is full, a crowd
-//! makes room for newcomers from elsewhere.
+//! Evicts unused clients when the registry is full. Networks with many unused clients lose their newest
+//! ones, so that one network cannot keep everybody else from registering.
 
 use super::retention::count_clients;
 use super::{Storage, StorageError, Transaction, column};
 
-/// Clients removed at a time: the flood fills what newcomers do not take.
+/// Clients evicted at a time: 20. What newcomers do not use, a flood soon fills again.
 const AT_A_TIME: i64 = 20;
 
 impl Storage {
-    /// How many unused clients the largest crowd has.
+    /// Returns how many unused clients the network with the most of them has.
     pub async fn largest_crowd(&self) -> Result<i64, StorageError> {
         let query = sqlx::query(
             "SELECT COALESCE(MAX(number), 0) AS most FROM
@@ -20,7 +20,7 @@ impl Storage {
         row.map_or(Ok(0), |row| column(&row, "most"))
     }
 
-    /// How many of them came from `network`, counted as far as `most`.
+    /// Returns how many unused clients registered from `network`; stops counting at `most`.
     pub async fn crowd(&self, network: &str, most: i64) -> Result<i64, StorageError> {
         let query = sqlx::query(
             "SELECT COUNT(*) AS number FROM
@@ -35,8 +35,8 @@ impl Storage {
     }
 }
 
-/// Removes the latest unused clients of the largest crowds, down to `keep` of each. One that a person
-/// waits for, or that an administrator has approved, stays.
+/// Deletes up to 20 of the newest unused clients of networks that have more than `keep`, from the largest
+/// network first. A client that a person waits for, or that an administrator has approved, stays.
 pub(super) async fn evict_from_busiest_network(
     step: &mut Transaction,
     keep: i64,

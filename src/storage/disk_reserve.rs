@@ -1,5 +1,5 @@
-//! Room on the disk for the day it is full: a file beside the SQLite database, given up when the disk has no
-//! other room and something must end. Until there is room again, what is left is for that alone.
+//! Keeps disk space for revocations: a file next to the SQLite database, which is deleted when the disk
+//! is full and a grant must end. Until there is space again, only revocations are written.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Result, Write};
@@ -9,32 +9,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Storage, StorageError, file_watch};
 
-/// Thousands of ended grants.
+/// Size of the reserve: 4 MiB, enough for thousands of revocations on a full disk.
 const SIZE: usize = 4 << 20;
-/// Less room than this is none.
+/// The disk counts as full if this much cannot be written: 256 KiB.
 const LITTLE: usize = 256 << 10;
 
-/// The file, and what has become of it.
+/// The reserve file and its state.
 pub(super) struct Reserve {
     path: PathBuf,
-    /// It is on the disk.
+    /// The file exists.
     kept: AtomicBool,
-    /// The disk had no other room when somebody last looked.
+    /// The disk was full at the last check.
     needed: AtomicBool,
-    /// It was given up, and there is no room yet to make it again.
+    /// The file was deleted, and there is no space yet to create it again.
     spent: AtomicBool,
 }
 
 impl Reserve {
     pub(super) fn beside(database: &Path) -> Self {
         let path = file_watch::beside(database, ".reserve");
-        // Of an earlier start; a new one is made when somebody looks first, which no start waits for.
+        // May exist from an earlier start. A new one is created at the first check, so that the start
+        // does not wait.
         let whole = std::fs::metadata(&path).is_ok_and(|file| file.len() == SIZE as u64);
         let (needed, spent) = Default::default();
         Self { path, kept: AtomicBool::new(whole), needed, spent }
     }
 
-    /// Makes it, where there is room for it.
+    /// Creates the file if there is space for it.
     fn make(&self) {
         match write(&self.path, SIZE) {
             Ok(()) => {
@@ -46,14 +47,14 @@ impl Reserve {
             Err(cause) => {
                 let _ = std::fs::remove_file(&self.path);
                 if !is_full(&cause) {
-                    self.spent.store(false, Ordering::SeqCst); // it would be missed for ever
+                    self.spent.store(false, Ordering::SeqCst); // otherwise writes would be refused for ever
                     tracing::warn!(%cause, "no room can be kept for a full disk");
                 }
             }
         }
     }
 
-    /// Whether the disk has no room; to be asked when nothing can be written.
+    /// Checks whether the disk is full, if nothing can be written. Creates the file if it is missing.
     fn look(&self, writes: bool) {
         if writes {
             self.needed.store(false, Ordering::SeqCst);
@@ -68,7 +69,7 @@ impl Reserve {
         }
     }
 
-    /// Gives it up where there is no other room.
+    /// Deletes the file if the disk is full.
     fn use_if_needed(&self) {
         if self.needed.load(Ordering::SeqCst) && self.kept.swap(false, Ordering::SeqCst) {
             self.spent.store(true, Ordering::SeqCst);
@@ -82,7 +83,7 @@ impl Reserve {
     }
 }
 
-/// With bytes of its own: a file with holes would keep nothing.
+/// Writes real bytes, because a sparse file would reserve nothing.
 fn write(path: &Path, size: usize) -> Result<()> {
     let mut options = OpenOptions::new();
     options.create(true).write(true).truncate(true);
@@ -98,12 +99,12 @@ fn is_full(cause: &std::io::Error) -> bool {
 }
 
 impl Storage {
-    /// Makes the reserve, where it is not there yet.
+    /// Creates the reserve if it does not exist yet.
     pub async fn keep_reserve(&self) {
         self.look_at_reserve(true).await;
     }
 
-    /// Finds out about the disk, given that the database could be written or not.
+    /// Checks the disk. `writes` says whether the database could be written.
     pub(super) async fn look_at_reserve(&self, writes: bool) {
         let Some(reserve) = self.reserve.clone() else { return };
         let looked = tokio::task::spawn_blocking(move || reserve.look(writes));
@@ -112,7 +113,7 @@ impl Storage {
         }
     }
 
-    /// What is left of a full disk is for what ends grants.
+    /// Fails while the remaining disk space is for revocations only.
     pub(super) fn refuse_on_reserve(&self) -> std::result::Result<(), StorageError> {
         let spent = |reserve: &Arc<Reserve>| reserve.spent.load(Ordering::SeqCst);
         if self.reserve.as_ref().is_some_and(spent) {

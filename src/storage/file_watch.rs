@@ -1,6 +1,6 @@
-//! The files of an SQLite database, as an administrator sees them: one that is missing where a server has
-//! served before is lost, and no new one is made in its place; one that is taken away or replaced under a
-//! running server takes no more writes, which nobody would ever read again.
+//! Watches the files of an SQLite database. If a server has used a database at this path and its file is
+//! missing, no new one is created. If a file is deleted or replaced under a running server, the server
+//! stops writing, because nobody would ever read that data.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -16,18 +16,18 @@ use sqlx::error::DatabaseError;
 use super::secret_key::key_check_value;
 use super::{OpenError, Storage, StorageError};
 
-/// What stands in the file beside the database once a server has served it. The next line says which one
-/// it was.
+/// First line of the `.lock` file once a server has used the database. The next line identifies that
+/// database.
 const SERVED: &str = "a server has used the database beside this file\n";
 
-/// What is watched while the server runs.
+/// The files watched while the server runs.
 pub(super) struct DatabaseFiles {
-    /// Each file, and which one it was at the start.
+    /// Each file, with its identity at the start.
     files: Vec<(PathBuf, Identity)>,
     gone: AtomicBool,
 }
 
-/// Which file it is, whatever its name.
+/// Device and inode: the identity of a file, independent of its name.
 type Identity = (u64, u64);
 
 pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
@@ -36,7 +36,7 @@ pub(super) fn beside(database: &Path, ending: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Refuses to begin anew where there was a database.
+/// Fails if a database was used here before and is missing now.
 pub(super) fn refuse_lost(database: &Path) -> Result<(), OpenError> {
     let mark = beside(database, ".lock");
     let empty = std::fs::metadata(database).map_or(true, |file| file.len() == 0);
@@ -47,11 +47,11 @@ pub(super) fn refuse_lost(database: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Refuses a database that is not the one that was served here; a backup of that one is the same.
+/// Fails if this is not the database that was used here before. A backup of that one counts as the same.
 pub(super) async fn refuse_other(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
     let mark = beside(database, ".lock");
     let text = std::fs::read_to_string(&mark).unwrap_or_default();
-    // Marks of older servers do not say which one it was.
+    // Earlier versions did not write which database it was.
     let known = text.strip_prefix(SERVED).map(str::trim).filter(|known| !known.is_empty());
     match known {
         Some(known) if which(pool).await?.as_deref() != Some(known) => {
@@ -61,19 +61,20 @@ pub(super) async fn refuse_other(database: &Path, pool: &AnyPool) -> Result<(), 
     }
 }
 
-/// Which database this is, as it and all of its backups know: the proof of its key, which is made once.
+/// Returns the identity of a database, which its backups share: a hash of the proof of its key, which is
+/// made once.
 async fn which(pool: &AnyPool) -> Result<Option<String>, OpenError> {
     match key_check_value(pool).await {
         Ok(known) => Ok(known.map(|known| {
             let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, known.as_bytes());
             URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
         })),
-        Err(sqlx::Error::Database(_)) => Ok(None), // there is no such table
+        Err(sqlx::Error::Database(_)) => Ok(None), // the table does not exist
         Err(cause) => Err(cause.into()),
     }
 }
 
-/// Notes that from now on this database would be missed, and no other is welcome in its place.
+/// Records that a server uses this database, so that later starts notice if it is missing or another one.
 pub(super) async fn mark_served(database: &Path, pool: &AnyPool) -> Result<(), OpenError> {
     let mark = beside(database, ".lock");
     let ours = format!("{SERVED}{}\n", which(pool).await?.unwrap_or_default());
@@ -88,7 +89,7 @@ pub(super) async fn mark_served(database: &Path, pool: &AnyPool) -> Result<(), O
     noted.map_err(|cause| OpenError::File { path: mark, cause })
 }
 
-/// What an administrator has to hear of an error at the start.
+/// Converts an error at the start into one that tells the administrator what is wrong.
 pub(super) fn why(database: &Path, error: sqlx::Error) -> OpenError {
     match error.as_database_error().map(<dyn DatabaseError>::message) {
         Some(said) if said.contains("readonly") || said.contains("unable to open") => {
@@ -112,7 +113,7 @@ impl DatabaseFiles {
         Self { files: files.collect(), gone: AtomicBool::new(false) }
     }
 
-    /// Looks again, and says so once when something has changed.
+    /// Checks the files, and logs each change once.
     pub(super) fn look(&self) {
         let missing = self.files.iter().find(|(path, known)| identity(path) != Some(*known));
         let gone = missing.is_some();
@@ -136,7 +137,7 @@ impl DatabaseFiles {
 }
 
 impl Storage {
-    /// What is written into a file without a name is lost with this process.
+    /// Fails if a file is gone: data written to a deleted file is lost when this process ends.
     pub(super) fn refuse_gone(&self) -> Result<(), StorageError> {
         let gone = self.watched.as_ref().is_some_and(|watched| watched.are_gone());
         if gone { Err(StorageError::Gone) } else { Ok(()) }

@@ -1,25 +1,25 @@
-//! What the clean-up has forgotten stays used up.
+//! Replay protection for deleted rows.
 //!
-//! That a consent page was decided, an assertion or a notice came before, is remembered until it could not be
-//! used again anyway. A clock that leaps ahead makes the clean-up forget too early, and when it comes back the
-//! same thing would look new. So with what is forgotten goes a mark: whatever expires before it counts as
-//! used.
+//! A used consent page, client assertion or logout notice is remembered until it would have expired
+//! anyway. If the clock jumps ahead, retention deletes such rows too early, and after the clock is
+//! corrected the same thing would look new. So each deletion raises a watermark, and whatever expires
+//! before it counts as used.
 
 use super::{StorageError, Transaction};
 use crate::clock::Timestamp;
 
-/// Of `consents`.
+/// Watermark of `consents`.
 pub(super) const CONSENTS: &str = "consents_forgotten_until";
-/// Of `client_assertions`.
+/// Watermark of `client_assertions`.
 pub(super) const ASSERTIONS: &str = "assertions_forgotten_until";
-/// Of `client_assertions`, by when they were issued: those of before a restored backup began to serve.
+/// Assertions issued before this time count as used. Raised when a restored backup begins to serve.
 pub(super) const ASSERTIONS_ISSUED: &str = "assertions_used_if_issued_until";
-/// Of `used_once`.
+/// Watermark of `used_once`.
 pub(super) const USED_ONCE: &str = "used_once_forgotten_until";
-/// Of `upstream_notices`.
+/// Watermark of `upstream_notices`.
 pub(super) const NOTICES: &str = "notices_forgotten_until";
 
-/// Sets a mark: rows that expired at `last` or before may be gone. It never goes back.
+/// Raises a watermark to `last`: rows that expire then or earlier may have been deleted. It never falls.
 pub(super) async fn mark(
     step: &mut Transaction,
     name: &'static str,

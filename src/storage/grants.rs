@@ -1,4 +1,4 @@
-//! Grants: what the gateway asks about at every request, and how they end.
+//! Grants: the gateway checks one at every request, and a revocation ends them.
 
 use super::consents::forget_of_grant;
 use std::sync::Arc;
@@ -13,51 +13,52 @@ use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::AuditEvent;
 
-/// A grant that is live now, with what is known of its person.
+/// A live grant, with what is known of its person.
 #[derive(Clone, Debug)]
 pub struct LiveGrant {
     /// Row id.
     pub id: String,
-    /// The client it was given to.
+    /// The client that received it.
     pub client_id: String,
-    /// The session at the identity provider it came from.
+    /// The upstream session (at the identity provider) on which it is based.
     pub session_id: String,
     /// Our `sub` for the person.
     pub subject: String,
-    /// The audience.
+    /// The audience: the URI of the protected resource.
     pub resource: String,
-    /// Consented scopes.
+    /// The consented scopes, an upper bound for every token.
     pub ceiling: ScopeSet,
-    /// Absolute end.
+    /// The absolute end of the grant.
     pub expires_at: Timestamp,
-    /// When the identity provider last vouched for the person.
+    /// When the identity provider last confirmed the person.
     pub last_ok_at: Timestamp,
-    /// Name, e-mail, facts.
+    /// Name, e-mail and other facts about the person.
     pub person: Person,
 }
 
-/// Whether a grant may still be used.
+/// Whether a grant may be used now.
 #[derive(Debug)]
 pub enum GrantState {
-    /// It may.
+    /// It may be used.
     Live(Arc<LiveGrant>),
-    /// Revoked, expired, or unknown.
+    /// It is revoked, expired or unknown, its upstream session has ended, or its client or person is
+    /// denied.
     Ended,
 }
 
-/// Grants that are remembered.
+/// Most grants in the cache: 10,000.
 const REMEMBERED: usize = 10_000;
-/// How long one is taken for live without another look: bounds what a lost notice of another process
-/// can cost.
+/// How long a cached grant counts as live: 1 second. Longer saves reads; but if a notification from
+/// another process is lost, a revoked grant stays usable for this long.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// Live grants as they were a moment ago. Whenever grants may have ended, all are looked up again.
+/// Cache of live grants. Entries from before the latest notification of ended grants are not used.
 pub(super) struct RecentGrants(Cache<String, Recent>);
 
 #[derive(Clone)]
 struct Recent {
     grant: Arc<LiveGrant>,
-    /// [`Storage::grants_ended`] before it was looked up.
+    /// The value of [`Storage::grants_ended`] before the grant was read.
     before: u64,
     looked_up: Instant,
 }
@@ -69,8 +70,8 @@ impl RecentGrants {
 }
 
 impl Storage {
-    /// Whether the grant may be used at `now`, without asking the database at every request: the answer
-    /// is at most a second old, and younger than the last revocation that this process has heard of.
+    /// Returns whether the grant may be used at `now`, from a cache where possible. A cached state is at
+    /// most one second old, and newer than the last revocation that this process was notified of.
     pub async fn recent_grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
         let before = *self.grants_ended.borrow();
         if let Some(recent) = self.recent_grants.0.get(id)
@@ -96,7 +97,8 @@ impl Storage {
         Ok(state)
     }
 
-    /// Whether the grant may be used at `now`. An error means "unknown", which is never "yes".
+    /// Returns whether the grant may be used at `now`. An error means "unknown" and never counts as
+    /// "yes".
     pub async fn grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
         let query = sqlx::query(
             "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.ceiling, g.expires_at,
@@ -130,7 +132,7 @@ impl Storage {
         })))
     }
 
-    /// Ends a grant and all its tokens; repeating it changes nothing.
+    /// Ends a grant and all its tokens. Repeating it changes nothing.
     pub async fn revoke_grant(
         &self,
         id: &str,
@@ -140,7 +142,7 @@ impl Storage {
     ) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
         if !revoke(&mut step, id, because, now).await? {
-            return Ok(()); // nobody needs to look again
+            return Ok(()); // already ended: nothing to notify
         }
         step.record(event.grant(id).with("because", because)).await?;
         self.commit_and_notify(step).await?;
@@ -148,8 +150,8 @@ impl Storage {
     }
 }
 
-/// Ends a grant in the caller's step, and forgets the approval behind it; `false` when it had ended
-/// before.
+/// Ends a grant in the caller's transaction, and deletes the remembered consent behind it. Returns
+/// `false` when the grant had ended before.
 pub(super) async fn revoke(
     step: &mut Transaction,
     id: &str,

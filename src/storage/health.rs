@@ -1,5 +1,6 @@
-//! Whether the database can serve: it is there, answers and takes writes, and has room. Asked by `/ready`, which anybody
-//! may call as often as they like: it is found out every few seconds at most, by one for all.
+//! Checks for `/ready` whether the database can serve: whether it responds, accepts writes and has space.
+//! Anybody may call `/ready` at any rate, so the check runs every few seconds at most, and its result is
+//! shared.
 
 use std::time::Duration;
 
@@ -8,36 +9,37 @@ use tokio::sync::Mutex;
 use super::{Engine, Room, Storage, StorageError};
 use crate::clock::Timestamp;
 
-/// An answer is good for this long.
+/// How long a result is reused: 5 seconds.
 const FRESH: Duration = Duration::from_secs(5);
-/// Longest wait for an answer: probes are impatient.
+/// Timeout of each check: 2 seconds, because health probes do not wait long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Name of the row that is written.
 pub(super) const ROW: &str = "last_ready";
 
-/// What `/ready` says of the database.
+/// The state of the database, for `/ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// It answers and takes writes, of those that it has room for.
+    /// It responds and accepts writes, for the uses that it has space for.
     Yes(Room),
     /// It cannot be read.
     Unavailable,
-    /// It can be read and not written: the disk is full or broken, somebody holds a lock.
+    /// It can be read but not written: the disk is full or broken, or another process holds a lock.
     ReadOnly,
     /// The role lacks a privilege on a table.
     RightsMissing,
-    /// The clock lies before the last time that was stored: no token is minted.
+    /// The clock is behind the last time that was stored: no token is minted.
     ClockBehind,
-    /// A file of it was moved or deleted: nothing is written any more, which the next start would not find.
+    /// A database file was moved or deleted: nothing is written, because the next start would not find
+    /// it.
     FileGone,
 }
 
-/// The last answer, and when it was asked for.
+/// The last result, and when the check began.
 #[derive(Default)]
 pub(super) struct Readiness(Mutex<Option<(Timestamp, Ready)>>);
 
 impl Storage {
-    /// Whether the database can serve now.
+    /// Returns whether the database can serve now.
     pub async fn ready(&self, now: Timestamp) -> Ready {
         if let Some(watched) = &self.watched {
             watched.look();
@@ -80,14 +82,14 @@ impl Storage {
             return Ready::Unavailable;
         }
         match tokio::time::timeout(PATIENCE, self.write_a_row(now)).await {
-            // Too much to do is not broken: taking this process out would give the others more.
+            // Overload is not a failure: removing this process would leave more work to the others.
             Ok(Ok(room)) => Ready::Yes(room),
             Ok(Err(StorageError::Busy)) => Ready::Yes(Room::Enough),
             Ok(Err(_)) | Err(_) => Ready::ReadOnly,
         }
     }
 
-    /// Writes a row that is there already, and says what there is room for.
+    /// Updates an existing row, and returns for which uses there is space.
     async fn write_a_row(&self, now: Timestamp) -> Result<Room, StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(

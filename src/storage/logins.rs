@@ -1,4 +1,4 @@
-//! Consent decisions, and logins on their way through the identity provider.
+//! Consent decisions, and pending logins: those under way at the identity provider.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,124 +9,125 @@ use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::secret::{BrowserBinding, LoginState, RememberedConsent, Secret, SecretHash};
 use crate::telemetry::audit::AuditEvent;
 
-/// What was approved, and what the identity provider's answer is checked against.
+/// A pending login: the approved request, and the values to check the identity provider's response
+/// against.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PendingLogin {
     /// The client's request, as shown on the consent page.
     pub request: AuthorizationRequest,
-    /// The `nonce` the ID token must carry.
+    /// The `nonce` that the ID token must carry.
     pub nonce: String,
-    /// The verifier of our own PKCE challenge.
+    /// The verifier of our own PKCE challenge to the identity provider.
     pub pkce_verifier: String,
-    /// Of what the client had registered when the person approved.
+    /// Hash of the client's registered metadata when the person approved.
     #[serde(default)]
     pub metadata_hash: String,
-    /// The remembered approval this stands on; `None` when the person pressed Approve.
+    /// Id of the remembered consent that was used; `None` when the person pressed Approve.
     #[serde(default)]
     pub remembered: Option<String>,
-    /// It was begun again after the provider had ended it: that happens once.
+    /// Whether this is the second attempt, after the provider ended the first. There is no third.
     #[serde(default)]
     pub retried: bool,
-    /// How many sign-outs at the provider there had been when it began; storage fills it in.
+    /// The number of sign-outs at the provider before it began. Storage fills it in.
     #[serde(skip)]
     pub sign_outs_before: i64,
-    /// When it must be finished, in Unix seconds; storage fills it in.
+    /// When it must be finished, in Unix seconds. Storage fills it in.
     #[serde(skip)]
     pub expires_at: i64,
 }
 
-/// A consent page on which somebody presses Approve.
+/// A consent page on which somebody pressed Approve.
 #[derive(Clone, Copy, Debug)]
 pub struct ApprovedPage<'a> {
-    /// The id sealed in the page: a page decides once.
+    /// The id sealed in the page. Each page can decide only once.
     pub consent_id: &'a str,
-    /// When the page itself expires.
+    /// When the page expires.
     pub expires_at: Timestamp,
 }
 
-/// A login about to begin.
+/// A login to be started.
 pub struct NewLogin<'a> {
-    /// The row, and the id inside `state`.
+    /// Row id; also part of `state`.
     pub id: &'a str,
-    /// Proves the `state` that comes back.
+    /// Hash of the secret in `state`, to verify the callback.
     pub state: SecretHash<LoginState>,
-    /// Proves the browser that comes back.
+    /// Hash of the browser's cookie, to verify that the same browser returns.
     pub binding: SecretHash<BrowserBinding>,
-    /// What was approved.
+    /// The login, with the approved request.
     pub login: &'a PendingLogin,
-    /// The network of the person's address, where it is one customer's.
+    /// The network of the person's address, if it belongs to a single customer.
     pub network: Option<String>,
     /// When the login must be finished.
     pub expires_at: Timestamp,
 }
 
-/// How many logins may be on their way.
+/// How many logins may be pending at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginQuota {
-    /// In all.
+    /// In total.
     pub in_all: u64,
     /// From one network.
     pub per_network: u64,
 }
 
-/// Proof that a person approved and that the approval is durable. Only storage can make one, and
-/// nobody is sent to the identity provider without one (threat CD-01).
+/// Proof that a person's approval is durable. Only storage can make one, and every redirect to the
+/// identity provider requires one (threat CD-01).
 #[derive(Debug)]
 pub struct Approval(());
 
-/// What became of a decision.
+/// The outcome of a decision.
 #[derive(Debug)]
 pub enum Decided<T> {
     /// This decision is the first and counts.
     First(T),
     /// The page was decided before.
     Already,
-    /// Too many logins are on their way.
+    /// Too many logins are pending.
     Full,
 }
 
-/// The browser that comes back with a login.
+/// The browser that arrives at the callback.
 #[derive(Clone, Copy, Debug)]
 pub struct Comer<'a> {
-    /// What its cookie proves.
+    /// Secret from its cookie.
     pub binding: Option<&'a Secret<BrowserBinding>>,
-    /// The provider's code that it brings.
+    /// The identity provider's code from the callback URL.
     pub code: Option<&'a str>,
-    /// What happens if it is another browser than the one that approved.
+    /// What to do if it is not the browser that approved.
     pub if_other: OtherBrowser,
 }
 
-/// What happens when another browser comes back than the one that approved. In no case does the provider hear
-/// of its code.
+/// What to do when the callback comes from another browser than the one that approved. The code is never
+/// sent to the provider in this case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherBrowser {
-    /// The login ends: it was stolen or planted.
+    /// End the login: it was stolen or planted.
     BurnsLogin,
-    /// The code that it brings is worth nothing any more, in any browser.
+    /// Mark the code as spent, so that no browser can use it.
     SpendsCode,
-    /// Nothing.
+    /// Change nothing.
     ChangesNothing,
 }
 
-/// What became of a callback.
+/// The outcome of a callback.
 #[derive(Debug)]
 pub enum Claimed {
-    /// The first callback from the browser that approved; nobody else gets this answer.
+    /// The first callback from the browser that approved.
     First(Box<PendingLogin>),
-    /// No such login, or one that was swept.
+    /// The login does not exist, or was already cleaned up.
     Unknown,
-    /// Another browser came back.
+    /// The callback came from another browser.
     OtherBrowser,
-    /// The right browser, with a code that another browser brought before.
+    /// The right browser, with a code that another browser presented before.
     CodeCameElsewhere,
     /// A second callback.
     Already,
-    /// Too late.
+    /// The login has expired.
     Expired,
 }
 
 impl Storage {
-    /// Records Approve and the login that follows from it.
+    /// Records Approve, and the login that follows from it.
     pub async fn approve(
         &self,
         page: ApprovedPage<'_>,
@@ -151,9 +152,9 @@ impl Storage {
         Ok(Decided::First(Approval(())))
     }
 
-    /// Begins a login on a remembered approval of exactly this request; `None` when there is no such
-    /// approval, or too many logins are on their way: then the person is asked. Who comes back is
-    /// compared with who approved at the callback ([`Storage::remembered_by`]).
+    /// Begins a login on a remembered consent to exactly this request. Returns `None` if there is no such
+    /// consent or too many logins are pending; the caller then shows the consent page. The callback
+    /// checks that the person who signs in is the one who consented ([`Storage::remembered_by`]).
     pub async fn approve_remembered(
         &self,
         token: &Secret<RememberedConsent>,
@@ -175,9 +176,9 @@ impl Storage {
         Ok(Some(Approval(())))
     }
 
-    /// Begins a login again that the provider ended without saying no, once: what was approved still
-    /// counts, and so does the time by which it must be finished. `None` when too many logins are on their
-    /// way, or it was begun again before.
+    /// Begins a login once more, after the provider ended it without a refusal. The approval and the
+    /// deadline of the first attempt still apply. Returns `None` if too many logins are pending, or if
+    /// this was the second attempt.
     pub async fn begin_again(
         &self,
         ended: &PendingLogin,
@@ -220,10 +221,10 @@ impl Storage {
         Ok(if first { Decided::First(()) } else { Decided::Already })
     }
 
-    /// Uses up a login: of concurrent callbacks from the right browser, one is the `First`.
+    /// Uses up a login. Of concurrent callbacks from the right browser, one is the `First`.
     ///
-    /// What a callback with the right `state` from a wrong browser does is for the caller to say; `event`
-    /// tells of it.
+    /// `comer` says what happens when the right `state` arrives from another browser. Only in that case
+    /// `event` is used: it is recorded, or merely logged if nothing changed.
     pub async fn claim_login(
         &self,
         state: &Secret<LoginState>,
@@ -231,7 +232,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Claimed, StorageError> {
-        // A made-up state must not take a turn at the writer.
+        // Read first: a made-up `state` must not occupy the writer.
         let known = sqlx::query("SELECT state_hash FROM logins WHERE id = $1").bind(state.id());
         let Some(known) = self.read_one(known).await? else { return Ok(Claimed::Unknown) };
         if !state.hash().is(&column::<String>(&known, "state_hash")?) {
@@ -299,7 +300,7 @@ impl Storage {
     }
 }
 
-/// Whether there was room for one more login; if not, nothing is written.
+/// Inserts the login unless the quota is reached. Returns whether it was inserted.
 async fn begin_login(
     step: &mut super::Transaction,
     new: &NewLogin<'_>,
@@ -332,7 +333,7 @@ async fn begin_login(
     Ok(written.rows_affected() == 1)
 }
 
-/// Whether this is the first decision of the page.
+/// Records a decision. Returns whether it is the first one on this page.
 async fn decide(
     step: &mut super::Transaction,
     consent_id: &str,
@@ -353,7 +354,7 @@ async fn decide(
     Ok(written.rows_affected() == 1)
 }
 
-/// Whether this ended the login; `false` when it had ended before.
+/// Ends the login. Returns `false` when it had ended before.
 async fn end(
     step: &mut super::Transaction,
     id: &str,

@@ -1,4 +1,4 @@
-//! Ending sessions because the identity provider says so.
+//! Ends sessions when the identity provider says so (back-channel logout and similar messages).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,26 +9,26 @@ use super::{Storage, StorageError, Transaction, column, forgotten};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
-/// Sessions opened at a time when one is looked for by e-mail address, which rests sealed.
+/// Sessions read at a time (200) in a search through sealed columns, each of which must be opened.
 const BATCH: i64 = 200;
 
-/// Whose sessions end.
+/// The sessions that end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogoutSubject {
-    /// The session with this `sid`; of this subject, when it is named.
+    /// The session with this `sid`, and with this subject if there is one.
     Session {
         /// The provider's session id.
         sid: String,
-        /// The person.
+        /// The person's id at the provider.
         subject: Option<String>,
     },
     /// Every session of this subject.
     Subject(String),
-    /// Every session of whoever has this address.
+    /// Every session of people with this e-mail address.
     Email(String),
 }
 
-/// A message of the identity provider, verified.
+/// A verified message of the identity provider.
 #[derive(Clone, Debug)]
 pub struct LogoutNotice {
     id: String,
@@ -38,7 +38,7 @@ pub struct LogoutNotice {
 }
 
 impl LogoutNotice {
-    /// A message known by `jti`, to be remembered until `forget_at`.
+    /// Makes a notice from a message with this `jti`, for replay protection until `forget_at`.
     pub fn new(issuer: String, jti: &str, whom: LogoutSubject, forget_at: Timestamp) -> Self {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         context.update(issuer.as_bytes());
@@ -49,8 +49,8 @@ impl LogoutNotice {
 }
 
 impl Storage {
-    /// Ends the sessions a message is about, with all their grants, and answers how many. A message
-    /// that came before changes nothing.
+    /// Ends the sessions that a message is about, with all their grants. Returns their number. A repeated
+    /// message changes nothing.
     pub async fn apply_logout_notice(
         &self,
         notice: &LogoutNotice,
@@ -58,7 +58,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        // What rests sealed is looked for before the step: opening it takes its time.
+        // Before the transaction, because opening sealed columns takes time.
         let sealed = self.sessions_by_what_is_sealed(&notice.issuer, &notice.subject).await?;
         let mut step = self.begin_revocation().await?;
         let first = sqlx::query(
@@ -124,8 +124,8 @@ impl Storage {
         Ok(sessions.len() as u64)
     }
 
-    /// Living sessions of whoever signed in with this address: also the one of a login that was stored
-    /// since the look at what rests sealed.
+    /// Returns the active sessions of people with this e-mail address, by the search index. It also
+    /// contains a login that was stored since the search through the sealed columns.
     async fn sessions_lately_with(
         &self,
         step: &mut Transaction,
@@ -154,8 +154,8 @@ impl Storage {
         Ok(found)
     }
 
-    /// Living sessions that are found by what only opens under the key: the address, and the claim `sub` of
-    /// sessions that an earlier version stored.
+    /// Returns active sessions that only a search through sealed columns finds: by e-mail address, or by
+    /// the claim `sub` of sessions that an earlier version stored.
     async fn sessions_by_what_is_sealed(
         &self,
         issuer: &str,
@@ -207,14 +207,14 @@ impl Storage {
     }
 }
 
-/// The claim `sub` of an ID token that was verified when it was stored.
+/// Returns the claim `sub` of an ID token that was verified before it was stored.
 fn sub_of(id_token: &str) -> Option<String> {
     let claims = URL_SAFE_NO_PAD.decode(id_token.split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
     Some(claims.get("sub")?.as_str()?.to_owned())
 }
 
-/// Living sessions; an empty subject or sid means any.
+/// Returns the ids of active sessions. An empty subject or sid matches all.
 async fn sessions_of(
     step: &mut Transaction,
     issuer: &str,

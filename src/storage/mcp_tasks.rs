@@ -1,5 +1,5 @@
-//! Tasks of MCP servers, and the person and client that made each: MCP asks that every request about a task
-//! is authorized (SEP-2663, security considerations).
+//! Tasks of MCP servers, and the person and client that created each: MCP requires that every request
+//! about a task is authorized (SEP-2663, security considerations).
 
 use std::time::Duration;
 
@@ -7,26 +7,29 @@ use super::{Storage, StorageError, column, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 
-/// A server may keep a task a little longer than it said.
+/// Shortest time for which a task is remembered: 1 hour. A server may keep a task a little longer than it
+/// said.
 const SHORTEST: Duration = Duration::from_hours(1);
-/// Tasks without an end are remembered so long.
+/// Time for which a task without an end is remembered, and the longest for any: 30 days.
 const LONGEST: Duration = Duration::from_hours(30 * 24);
-/// Most tasks of one person; the oldest are forgotten, and are then for the MCP server alone to judge.
+/// Most tasks remembered for a person: 1000. The oldest are forgotten; then only the MCP server authorizes
+/// requests.
 const MOST: i64 = 1000;
 
-/// The maker of a task.
+/// The creator of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskMaker {
     /// The person.
     pub subject: String,
     /// The client.
     pub client_id: String,
-    /// What the call that made the task needed.
+    /// The scopes that the creating call needed.
     pub scopes: ScopeSet,
 }
 
 impl Storage {
-    /// Remembers the maker of a task for its time to live; `None`: it has no end. The first one stays.
+    /// Remembers the creator of a task for the task's lifetime; `None` means that it has no end. While an
+    /// earlier creator is remembered, it stays.
     pub async fn remember_task(
         &self,
         task_hash: &str,
@@ -68,7 +71,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// The maker of a task, if it is remembered.
+    /// Loads the creator of a task, if it is remembered.
     pub async fn task_maker(
         &self,
         task_hash: &str,

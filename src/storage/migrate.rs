@@ -1,7 +1,7 @@
-//! The schema: whether it is the one of this program, and how PostgreSQL's is brought up to date.
+//! Schema migrations: checks whether the schema is the one of this program, and updates it on PostgreSQL.
 //!
-//! What changes a table waits until nobody reads it, and whoever comes after waits behind it. So on PostgreSQL
-//! that wait is short and is tried again, and the log names the session that is waited for.
+//! A statement that changes a table waits for all readers, and later readers queue behind it. So on
+//! PostgreSQL each such wait is short and is retried, and the log names the session that is in the way.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 use super::OpenError;
 use super::open::migrations;
 
-/// Longest wait for a lock at a time.
+/// Lock timeout of each attempt: 3 seconds. Longer would block other sessions behind it.
 const LOCK: &str = "SET lock_timeout = '3s'";
-/// Pause before a lock is asked for again: those who waited behind it go first.
+/// Pause before the next attempt: 2 seconds, in which the sessions that queued behind the lock proceed.
 const PAUSE: Duration = Duration::from_secs(2);
-/// A wait of less is nothing to speak of.
+/// Waits of less than a second are not logged.
 const SILENT: Duration = Duration::from_secs(1);
-/// After so long the log says again what is waited for.
+/// After 30 seconds the log names the blocking sessions again.
 const REPEATED: Duration = Duration::from_secs(30);
 
 const APPLIED: &str =
@@ -34,27 +34,27 @@ const WAITED_FOR: &str =
                       WHERE l.pid = $1 AND NOT l.granted LIMIT 1), '') AS lock
      FROM pg_stat_activity a WHERE a.pid = ANY(pg_blocking_pids($1)) ORDER BY a.pid";
 
-/// A migration that the database remembers.
+/// A migration that the database has recorded.
 struct Applied {
     version: i64,
-    /// Whether it came to its end.
+    /// Whether it was completed.
     whole: bool,
     checksum: Vec<u8>,
 }
 
-/// How far a schema is.
+/// The state of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Schema {
-    /// There is nothing yet.
+    /// There is no schema yet.
     None,
-    /// Migrations are missing; the last one there is.
+    /// Migrations are missing. The number is the newest one that was applied.
     Older(i64),
-    /// All that this program knows.
+    /// All migrations of this program have been applied.
     Complete,
 }
 
-/// Compares what was applied with what this program knows. A schema of another version is neither changed nor
-/// guessed at.
+/// Compares the applied migrations with those of this program. A schema of another version is an error:
+/// it is left unchanged.
 fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
     let migrator = migrations();
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
@@ -87,7 +87,7 @@ fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
     Ok(if complete { Schema::Complete } else { Schema::Older(found) })
 }
 
-/// How far the schema of an open database is; there may be no table of migrations.
+/// Returns the state of an open database's schema. The table of migrations may be missing.
 pub(super) async fn schema_of(pool: &AnyPool) -> Result<Schema, OpenError> {
     let rows = match sqlx::query(APPLIED).fetch_all(pool).await {
         Ok(rows) => rows,
@@ -106,7 +106,7 @@ fn is_no_such_table(cause: &dyn sqlx::error::DatabaseError) -> bool {
     cause.code().as_deref() == Some("42P01") || cause.message().contains("no such table")
 }
 
-/// Refuses an SQLite file with a schema that is not ours to change, or with tables of another application.
+/// Rejects an SQLite file whose schema has another version, or which has tables of another application.
 pub(super) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
     if schema_of(pool).await? != Schema::None {
         return Ok(());
@@ -120,10 +120,10 @@ pub(super) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
     if tables.is_empty() { Ok(()) } else { Err(OpenError::OtherApplication(tables)) }
 }
 
-/// Brings PostgreSQL's schema up to date, however long others are in the way.
+/// Migrates PostgreSQL's schema, however long other sessions block it.
 pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), OpenError> {
     let mut connection = options.connect().await?;
-    // Before anything is asked: whatever the role is set to does not count here.
+    // First of all, so that the settings of the role do not apply.
     super::session_settings::migrate(&mut connection).await?;
     super::pooling::refuse_transaction_pooling(&mut connection, options).await?;
     refuse_other_encoding(&mut connection).await?;
@@ -144,7 +144,7 @@ pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), O
     if schema == Schema::None {
         refuse_tables_of_others(&mut connection).await?;
     }
-    // A role that may not create tables is enough for a schema that is complete.
+    // If the schema is complete, a role that may not create tables suffices.
     if schema != Schema::Complete {
         connection.execute(sqlx::raw_sql(LOCK)).await?;
         run_patiently(&mut connection, options, &migrations()).await?;
@@ -153,7 +153,7 @@ pub(super) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), O
     Ok(())
 }
 
-/// Applies what is missing; tries again while somebody else has what it needs.
+/// Applies the missing migrations, and retries while other sessions hold their locks.
 async fn run_patiently(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
@@ -191,14 +191,14 @@ async fn connect_to_watch(options: &PgConnectOptions) -> Result<PgConnection, sq
     Ok(connection)
 }
 
-/// What the log has heard of.
+/// What has been logged.
 #[derive(Default)]
 struct Waits {
     told: BTreeSet<i64>,
     told_at: Option<Instant>,
 }
 
-/// Tells the log which sessions this one waits for, for as long as it is let.
+/// Logs which sessions this one waits for, until it is dropped.
 async fn watch(
     pid: i32,
     options: &PgConnectOptions,
@@ -243,13 +243,13 @@ async fn watch(
     }
 }
 
-/// Texts are UTF-8 here; another encoding refuses some of them, or cuts them.
+/// Fails unless the encoding is UTF-8: another one rejects some texts, or cuts them.
 async fn refuse_other_encoding(connection: &mut PgConnection) -> Result<(), OpenError> {
     let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(connection).await?;
     if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding(encoding)) }
 }
 
-/// Our tables are not made among those of another application, which may have some of the same names.
+/// Fails if tables with our names exist: another application may use the same names.
 async fn refuse_tables_of_others(connection: &mut PgConnection) -> Result<(), OpenError> {
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT relname::text FROM pg_class

@@ -1,8 +1,10 @@
-//! What must survive: one concrete `Storage`, one method per atomic protocol step.
+//! Persistent state: one concrete `Storage` over SQLite or PostgreSQL, with one method per atomic
+//! protocol step.
 //!
-//! A transaction starts with `Storage::begin`, ends in the same method and never waits for the
-//! network. What may happen only once is settled by a conditional `UPDATE` whose row count decides.
-//! Only hashes and sealed texts are stored; the key that seals is not in the database.
+//! A method begins a transaction with `Storage::begin`, ends it before it returns, and never waits for
+//! the network in between. Whatever may happen only once (redeeming a code, rotating a token) is a
+//! conditional `UPDATE` whose row count decides. The database holds only hashes and sealed texts; the key
+//! that seals them is stored outside of it.
 
 mod address;
 mod attach;
@@ -111,80 +113,81 @@ use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::Metrics;
 
-/// Longest wait for a connection or a lock before the caller hears "try again".
+/// Longest wait for a connection or a lock: 5 seconds. After it, the request fails with "try again".
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Which engine serves; the SQL is the same for both.
+/// The database engine. Both run the same SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// One process, one file.
     Sqlite,
-    /// Replicas share it.
+    /// One server, shared by several replicas.
     Postgres,
 }
 
-/// The database, and the key that seals what rests in it. Cheap to clone.
+/// The database, and the key that seals its confidential columns. Cheap to clone.
 #[derive(Clone)]
 pub struct Storage {
     pool: AnyPool,
     engine: Engine,
     sealer: Sealer,
-    /// SQLite has one writer, which many steps share.
+    /// SQLite only: the one writer. Transactions share its commits; see [`group_commit`].
     writer: Option<group_commit::Writer>,
-    /// On SQLite, the look-ups of almost every request have connections of their own.
+    /// SQLite only: connections for the reads that almost every request makes.
     readers: Option<read_pool::Readers>,
-    /// On PostgreSQL, what is not a step has connections of its own.
+    /// PostgreSQL only: connections for reads outside of transactions, and for `/ready`.
     pools: Option<pools::Pools>,
     grants_ended: watch::Sender<u64>,
     recent_grants: Arc<grants::RecentGrants>,
-    /// When the use of a client was last noted.
+    /// When the last use of each client was written, so that not every request writes it.
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
-    /// With PostgreSQL there may be others.
+    /// PostgreSQL only: notifications to and from other replicas.
     replicas: Option<replicas::Replicas>,
     remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
     readiness: Arc<health::Readiness>,
     audit_size: Arc<audit::AuditSize>,
-    /// What the audit trail takes of anonymous callers, and of each person.
+    /// Limits how many audit lines anonymous callers, and each person, may cause.
     lines: Arc<audit::LineBudget>,
     last_time: Arc<clock_guard::ClockGuard>,
-    /// What was seen of the database, to notice when it goes back in time.
+    /// What was last seen of the database, to detect that it was rolled back (restored, failed over).
     watch: Arc<rollback_detection::Watch>,
-    /// In place of the database's own clock, in tests.
+    /// Replaces the database's own clock in tests.
     database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
     metrics: Metrics,
-    /// Whether this process works beside the one that serves; see [`attach`].
+    /// Whether this is a command attached to the database of a server; see [`attach`].
     attached: bool,
-    /// The files of an SQLite database that is served.
+    /// SQLite, opened by a server: the database files, watched for disappearance.
     watched: Option<Arc<file_watch::DatabaseFiles>>,
-    /// Room on the disk, beside that.
+    /// SQLite, opened by a server: disk space that is kept free for revocations.
     reserve: Option<Arc<disk_reserve::Reserve>>,
     _only_process: Option<Arc<File>>,
 }
 
-/// An atomic step: all of it, or nothing when it is dropped without [`Self::commit`].
+/// An atomic transaction. Dropped without [`Self::commit`], it changes nothing.
 struct Transaction {
     work: TransactionKind,
-    /// Told to the log once the step is durable.
+    /// Events that are logged and counted once the transaction is durable.
     events: Vec<AuditEvent>,
     metrics: Metrics,
-    /// For the MAC of each line of the audit trail.
+    /// Makes the MAC of each audit line.
     sealer: Sealer,
     lines: Arc<audit::LineBudget>,
-    /// Learns of the last line that was stored, unless that was begun before the database was settled.
+    /// Receives the id of the last audit line after the commit. The number is the generation in which the
+    /// transaction began: a line from before the database was checked is ignored.
     watch: Option<(Arc<rollback_detection::Watch>, u64)>,
-    /// The last line that was stored of those that stay until the oldest lines go.
+    /// The id of the last audit line stored here, of those that stay until the oldest lines are trimmed.
     last_line: Option<String>,
 }
 
 enum TransactionKind {
-    /// Shares its transaction with the steps of others; see [`group_commit`].
+    /// A savepoint in a transaction that other callers share; see [`group_commit`].
     Sqlite(group_commit::Step),
     /// A transaction of its own.
     Postgres(sqlx::Transaction<'static, Any>),
 }
 
 impl Transaction {
-    /// Lets the step write beyond `limits.database_size`: it turned out that it ends grants.
+    /// Lets the transaction write beyond `limits.database_size`, because it turned out to end grants.
     async fn use_reserve(&mut self) -> Result<(), StorageError> {
         match &mut self.work {
             TransactionKind::Sqlite(step) => step.use_reserve().await,
@@ -192,7 +195,7 @@ impl Transaction {
         }
     }
 
-    /// Makes the step durable; only then may anybody be told.
+    /// Commits. Only after it returns may anybody learn of the outcome.
     async fn commit(self) -> Result<(), StorageError> {
         match self.work {
             TransactionKind::Sqlite(step) => step.commit().await?,
@@ -232,7 +235,7 @@ impl std::ops::DerefMut for Transaction {
     }
 }
 
-/// Tells of ended grants when it goes, however that comes about.
+/// Wakes the open streams when dropped, even if the commit panics or its result is unknown.
 struct NotifyOnDrop<'a>(&'a Storage);
 
 impl Drop for NotifyOnDrop<'_> {
@@ -242,41 +245,43 @@ impl Drop for NotifyOnDrop<'_> {
 }
 
 impl Storage {
-    /// Which engine serves.
+    /// Returns the engine.
     pub fn engine(&self) -> Engine {
         self.engine
     }
 
-    /// The numbers of this process: whoever has the database has them.
+    /// Returns the metrics of this process. They live here because everything that measures has the
+    /// storage.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Callers that wait for the writer.
+    /// Returns how many callers wait for SQLite's writer; 0 on PostgreSQL.
     pub fn writer_waiting(&self) -> usize {
         self.writer.as_ref().map_or(0, group_commit::Writer::waiting)
     }
 
-    /// Connections of the pool: in use, and idle.
+    /// Returns how many pooled connections are in use, and how many are idle.
     pub fn pool_connections(&self) -> (u32, u32) {
         let (beside, idle) = self.pools.as_ref().map_or((0, 0), pools::Pools::count);
         let idle = u32::try_from(self.pool.num_idle() + idle).unwrap_or(u32::MAX);
         ((self.pool.size() + beside).saturating_sub(idle), idle)
     }
 
-    /// How many clients have registered themselves, as the quota counts them.
+    /// Returns the number of clients that registered themselves. The quota uses this counter.
     pub async fn registered_clients(&self) -> Result<i64, StorageError> {
         let count = sqlx::query("SELECT value FROM counters WHERE name = 'clients'");
         let row = self.read_row(count).await?;
         row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
 
-    /// Wakes whenever grants may have ended, here or in a replica; the number means nothing.
+    /// Returns a receiver that wakes whenever grants may have ended, here or in a replica. The value
+    /// itself has no meaning.
     pub fn grants_ended(&self) -> watch::Receiver<u64> {
         self.grants_ended.subscribe()
     }
 
-    /// Closes all connections; SQLite folds its log into the file.
+    /// Closes all connections. A server's SQLite also checkpoints the WAL into the database file.
     pub async fn close(&self) {
         self.pool.close().await;
         self.watch.close().await;
@@ -291,8 +296,8 @@ impl Storage {
         }
     }
 
-    /// Begins an atomic step. On SQLite it waits for its turn: there is one writer, and steps that
-    /// wait behind each other share a commit.
+    /// Begins a transaction. On SQLite it waits for its turn: there is one writer, and callers that queue
+    /// behind each other share a commit.
     async fn begin(&self) -> Result<Transaction, StorageError> {
         self.refuse_on_reserve()?;
         let mut step = self.begin_without_marker().await?;
@@ -302,13 +307,13 @@ impl Storage {
         Ok(step)
     }
 
-    /// Begins an atomic step that ends grants: neither a full database nor a full disk refuses it.
+    /// Begins a transaction that ends grants. Neither a full database nor a full disk refuses it.
     async fn begin_revocation(&self) -> Result<Transaction, StorageError> {
         self.use_reserve_if_needed();
         self.begin_beyond_the_limit().await
     }
 
-    /// Begins an atomic step that makes room: a full database does not refuse it.
+    /// Begins a transaction that frees space. A full database does not refuse it; a full disk does.
     async fn begin_cleanup(&self) -> Result<Transaction, StorageError> {
         self.refuse_on_reserve()?;
         self.begin_beyond_the_limit().await
@@ -337,14 +342,15 @@ impl Storage {
         Ok(Transaction { work, events: Vec::new(), metrics, sealer, lines, watch, last_line: None })
     }
 
-    /// Wakes whoever waits for the end of a grant, in this process, to look again.
+    /// Wakes everything in this process that waits for the end of a grant, so that it checks again.
     pub fn wake_streams(&self) {
         self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Makes a step durable by which grants end, and tells whoever must look again: here, and by the
-    /// commit itself in every replica. It is told even if the caller goes away in the middle, and even
-    /// if it is unknown whether the commit was the last thing that the database could still do.
+    /// Commits a transaction that ends grants, and notifies everything that must check them again: this
+    /// process directly, every replica through the commit itself. A task of its own does both, so that it
+    /// also happens when the caller goes away. This process is notified even if the commit fails, because
+    /// a failed commit may still have reached the database.
     async fn commit_and_notify(&self, mut step: Transaction) -> Result<(), StorageError> {
         let storage = self.clone();
         let told = tokio::spawn(async move {
@@ -357,7 +363,7 @@ impl Storage {
         told.await.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)))
     }
 
-    /// Seals a column so that it opens only in its own row.
+    /// Seals a value for one column of one row. It opens nowhere else.
     fn seal(&self, column: &str, row: &str, plaintext: &[u8]) -> String {
         self.sealer.seal(Purpose::Storage, &format!("{column}/{row}"), plaintext)
     }
@@ -383,7 +389,7 @@ impl Storage {
     }
 }
 
-/// Reads a column; the type at the call decides how.
+/// Reads a column. The type at the call decides how.
 fn column<'r, T>(row: &'r AnyRow, name: &'static str) -> Result<T, StorageError>
 where
     T: sqlx::Decode<'r, Any> + sqlx::Type<Any>,
@@ -404,7 +410,7 @@ fn moment_if_any(
     Ok(column::<Option<i64>>(row, name)?.map(crate::clock::Timestamp::from_unix))
 }
 
-/// Reads a column of scopes.
+/// Reads a column of space-separated scopes.
 fn scopes(row: &AnyRow, name: &'static str) -> Result<crate::oauth::scope::ScopeSet, StorageError> {
     crate::oauth::scope::ScopeSet::parse(&column::<String>(row, name)?)
         .map_err(|refused| StorageError::Corrupt(format!("{name}: {refused}")))

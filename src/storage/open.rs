@@ -1,4 +1,5 @@
-//! Opening the database: files, pragmas, migrations, one process for SQLite, the right secret key.
+//! Opens the database: files, pragmas, migrations, the lock that keeps SQLite to one process, the secret
+//! key.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -22,65 +23,66 @@ use super::{BUSY, Engine, Storage, StorageError, address, driver, file_watch, mi
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::metrics::Metrics;
 
-/// Before 3.51.3 a write-ahead log could be reset under a reader and corrupt the database.
+/// Before 3.51.3, SQLite could reset a WAL under a reader and corrupt the database.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
-/// Longest wait of a step, from its beginning, while another process holds the lock.
+/// How long a transaction waits, counted from when it asked, while another process holds SQLite's write
+/// lock: 2 seconds.
 const LOCKED: Duration = Duration::from_secs(2);
 
-/// Why the database could not be opened; the text is for the administrator.
+/// Why the database could not be opened. The text is for the administrator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Not an address of SQLite or PostgreSQL.
+    /// The URL is neither one of SQLite nor one of PostgreSQL.
     #[error("database_url must begin with sqlite:// or postgres://")]
     Address,
-    /// The file or folder cannot be used.
+    /// The file or its folder cannot be used.
     #[error(
         "the database file {path} cannot be used: {cause}. The server must be able to read and write it, and to make files in its folder: is the path right, who owns it, is it mounted read-only?"
     )]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
-    /// Another process holds the lock.
+    /// Another process has locked the database.
     #[error(
         "another Portcullis is using {0}. SQLite serves one process; stop the other one, or use PostgreSQL for several"
     )]
     InUse(PathBuf),
-    /// A restored backup lies beside the log of another database.
+    /// A restored backup lies next to the WAL of another database.
     #[error(
         "the database file is a restored backup, and {0} is the log of the one before it. Move that file and the -shm beside it away: they belong together"
     )]
     ForeignLog(PathBuf),
-    /// The bundled SQLite is one that can corrupt its log.
+    /// The bundled SQLite has a bug that can corrupt the database.
     #[error("SQLite {0} is too old; 3.51.3 or newer is needed")]
     SqliteTooOld(String),
-    /// A server has used the database, and now there is none.
+    /// A server has used a database at this path, and now there is none.
     #[error(
         "the database {database} is missing or empty, and a server has used it before ({mark} says so). Is its volume mounted, was it moved? Put it back or restore a backup; to begin with an empty one, delete {mark} too"
     )]
     Lost {
-        /// The database.
+        /// The path of the database.
         database: PathBuf,
-        /// What says so.
+        /// The file that proves the earlier use.
         mark: PathBuf,
     },
-    /// A server has served another database here.
+    /// A server has served another database at this path.
     #[error(
         "the database {database} is not the one that was served here before ({mark} remembers that one by its key proof). Is the right volume mounted, was a file of another installation put here? Put the right one back; a backup of it is welcome. If this one is meant, delete {mark}"
     )]
     Other {
-        /// The database.
+        /// The path of the database.
         database: PathBuf,
-        /// What remembers.
+        /// The file that identifies the earlier database.
         mark: PathBuf,
     },
     /// The file is damaged.
     #[error("the database is damaged ({0}); restore it from a backup")]
     Damaged(String),
-    /// The schema could not be brought up to date.
+    /// The schema could not be migrated.
     #[error("the database schema could not be brought up to date: {}", migration(.0))]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// The database belongs to another application.
@@ -88,55 +90,55 @@ pub enum OpenError {
         "the database has tables of another application ({}); give Portcullis a database or a schema of its own. Nothing was made", .0.join(", ")
     )]
     OtherApplication(Vec<String>),
-    /// The database does not take every text.
+    /// The database's encoding is not UTF-8, so it cannot store every text.
     #[error("the database has the encoding {0}; make it with ENCODING 'UTF8'")]
     Encoding(String),
-    /// The role may not do everything that is needed.
+    /// The role lacks privileges that are needed.
     #[error(
         "the role in database_url lacks privileges: {}. Grant them (docs/operations.md, the role), or let the role own the tables", .0.join(", ")
     )]
     Rights(Vec<String>),
-    /// Something in between gives one session to several clients.
+    /// A transaction pool between us and PostgreSQL gives one session to several clients.
     #[error(
         "the database is reached through a pool of transactions or statements (PgBouncer with pool_mode = transaction?), in which sessions are not kept apart: set pool_mode = session for this database, or let database_url lead to PostgreSQL itself"
     )]
     TransactionPooling,
-    /// The database was written with another key.
+    /// The database was written with another secret key.
     #[error(
         "the secret key does not fit this database. Start with the key it was made with (secret_key, or the .key file beside the database); with another key nobody's session and no signing key can be read"
     )]
     WrongSecretKey,
-    /// The database exists, its key does not.
+    /// The database exists, but its secret key is missing.
     #[error(
         "the database exists, but its secret key {0} is missing. Put the key file back (or set secret_key); a new key could read neither sessions nor signing keys"
     )]
     SecretKeyMissing(PathBuf),
-    /// There is nothing to work beside.
+    /// A command found no database to attach to.
     #[error(
         "there is no database at {0}; is this the right --config, and the right folder? `portcullis serve` makes it"
     )]
     NoDatabase(PathBuf),
-    /// There is something, and no server has made it what it must be.
+    /// The database exists, but no server has initialized it.
     #[error("no Portcullis has served this database yet; start `portcullis serve` on it once")]
     NeverServed,
-    /// The schema is not the one this program knows.
+    /// The schema is not the one that this program knows.
     #[error(
         "the database has the schema of {whose} Portcullis ({found}, this one knows {known}); {hint}"
     )]
     OtherSchema {
         /// `an older` or `a newer`.
         whose: &'static str,
-        /// The highest migration there is.
+        /// The newest migration that the database has.
         found: i64,
-        /// The highest one we know.
+        /// The newest migration that this program knows.
         known: i64,
-        /// What to do.
+        /// The way to resolve it.
         hint: &'static str,
     },
-    /// Everything else the database said.
+    /// Any other error of the database.
     #[error("the database cannot be reached: {}{}", told(.0), hint(.0))]
     Database(#[from] sqlx::Error),
-    /// A step of the opening failed.
+    /// A transaction that is part of opening failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -144,13 +146,14 @@ pub enum OpenError {
 impl Storage {
     /// Opens the database at `url`, brings its schema up to date, and proves the secret key.
     ///
-    /// `secret_key` is the configured key. Without one, SQLite keeps a generated key beside the
+    /// `secret_key` is the configured key. Without one, SQLite keeps a generated key next to the
     /// database (`<file>.key`, mode 0600).
     pub async fn open(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
         Self::open_with(url, secret_key, DATABASE_CONNECTIONS).await
     }
 
-    /// The same with so many connections at most, where the database is a PostgreSQL.
+    /// The same as [`Self::open`], with at most `connections` connections to PostgreSQL. SQLite ignores
+    /// the number.
     pub async fn open_with(
         url: &str,
         secret_key: Option<&[u8]>,
@@ -173,7 +176,7 @@ impl Storage {
         let lock = lock_for_this_process(&path)?;
         super::backup::refuse_foreign_log(&path)?;
         let here = driver::at(&path, BUSY)?;
-        // A pool would try for a while to open what is damaged.
+        // A direct connection: a pool would retry opening a damaged file for a while.
         let mut first = super::group_commit::connect(&here)
             .await
             .map_err(|error| file_watch::why(&path, error))?;
@@ -182,7 +185,7 @@ impl Storage {
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(BUSY)
-            .test_before_acquire(false) // a local file does not hang up
+            .test_before_acquire(false) // a local file cannot drop a connection
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(|connection, _| Box::pin(super::group_commit::set_up(connection)))
@@ -213,7 +216,7 @@ impl Storage {
         connections: u32,
     ) -> Result<Self, OpenError> {
         let options = address::options(url)?;
-        // On a connection of its own, which may take its time: bringing large tables up to date does.
+        // On a connection of its own, without a statement timeout: migrating large tables takes long.
         migrate::bring_up_to_date(&options).await?;
         let watch = Arc::<Watch>::default();
         let server = Server::new(options.clone());
@@ -279,13 +282,13 @@ impl Storage {
         Ok(storage)
     }
 
-    /// Seals and opens for the pages, under the same secret key.
+    /// Returns the sealer under the secret key, for cookies and pages.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
     }
 }
 
-/// What went wrong with a migration, and with which.
+/// Describes a failed migration, with its number.
 fn migration(cause: &MigrateError) -> String {
     match cause {
         MigrateError::Execute(cause) => told(cause).to_string(),
@@ -296,7 +299,7 @@ fn migration(cause: &MigrateError) -> String {
     }
 }
 
-/// What an administrator can do, where that is known.
+/// Returns a hint for the administrator, where there is one.
 fn hint(cause: &sqlx::Error) -> String {
     match driver::reason(cause) {
         Some(reason) => format!(". {reason}"),
@@ -304,7 +307,7 @@ fn hint(cause: &sqlx::Error) -> String {
     }
 }
 
-/// Tells sqlx which databases there are; once in a process, before anything is opened.
+/// Registers the database drivers with sqlx, once per process, before anything is opened.
 pub fn install_drivers() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -315,7 +318,7 @@ pub fn install_drivers() {
     });
 }
 
-/// The migrations folder, compiled in. A change is a new file; an old one is never edited.
+/// The migrations, compiled in. A change of the schema is a new file; an existing file is never edited.
 pub(super) fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -374,7 +377,7 @@ pub(super) fn sqlite_path(url: &str) -> PathBuf {
     PathBuf::from(rest.split('?').next().unwrap_or(rest))
 }
 
-/// Creates the file readable by its owner alone; SQLite gives its log files the same mode.
+/// Creates the file with mode 0600. SQLite gives its WAL files the same mode.
 fn create_private(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
@@ -386,7 +389,7 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// SQLite means one process: a second one would not see this one's caches and streams.
+/// Locks the database for this process: a second one would not see the caches and streams of the first.
 fn lock_for_this_process(database: &Path) -> Result<File, OpenError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
@@ -411,7 +414,8 @@ pub(super) async fn check_version(pool: &AnyPool) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Reads the whole file, on a connection that will be closed: one that stays would keep what it has read.
+/// Checks the whole file, on a connection that is closed afterwards: one that stays open would keep the
+/// pages that it has read in its cache.
 async fn check_whole(connection: &mut AnyConnection, path: &Path) -> Result<(), OpenError> {
     let verdict = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(connection).await;
     let verdict: String = verdict.map_err(|error| file_watch::why(path, error))?;

@@ -1,11 +1,11 @@
-//! Logins on their way by the network they come from: where there is no room for more, a crowd makes room for
-//! newcomers from elsewhere.
+//! Evicts pending logins when too many are under way: the network with the most of them loses its newest,
+//! so that one network cannot keep everybody else from signing in.
 
 use super::{Storage, StorageError, column, moment_if_any};
 use crate::clock::Timestamp;
 
 impl Storage {
-    /// How many logins are on their way from each network that is known.
+    /// Returns how many logins are pending from each known network.
     pub async fn pending_by_network(
         &self,
         now: Timestamp,
@@ -24,7 +24,8 @@ impl Storage {
         rows.iter().map(count).collect()
     }
 
-    /// When the first login on its way expires: of `network` where it has `most` or more, else of all.
+    /// Returns when the first pending login expires: among those of `network` if it has `most` or more,
+    /// else among all.
     pub async fn first_login_to_expire(
         &self,
         network: Option<&str>,
@@ -53,7 +54,7 @@ impl Storage {
         moment_if_any(&of_all, "first")
     }
 
-    /// Removes the latest login on its way from `network`.
+    /// Deletes the newest pending login from `network`.
     pub async fn evict_newest_login(
         &self,
         network: &str,

@@ -1,4 +1,5 @@
-//! People who have signed in: noted, blocked, signed out. What they are found by: `people_words.rs`.
+//! People who have signed in: recorded, blocked, signed out. The index to search them is in
+//! `people_words.rs`.
 
 use super::authorization_codes::{CodesOf, end_codes};
 use super::browse::{PersonRow, Selection};
@@ -8,30 +9,30 @@ use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_i
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
-/// Sessions of one kind that are listed.
+/// Most sessions of each kind in a list: 20.
 const LISTED: i64 = 20;
 
-/// A session of a person at the identity provider, in a list.
+/// A person's session at the identity provider, for lists.
 #[derive(Clone, Debug)]
 pub struct ProviderSession {
-    /// Whether the provider still vouches for it.
+    /// Whether the session is active.
     pub alive: bool,
-    /// Why not.
+    /// Why it ended.
     pub ended_because: Option<String>,
-    /// First sign-in.
+    /// First login.
     pub created_at: Timestamp,
-    /// The last definite yes.
+    /// When the provider last confirmed it.
     pub last_ok_at: Timestamp,
 }
 
-/// A session of a person at our pages, in a list.
+/// A person's session at our pages, for lists.
 #[derive(Clone, Debug)]
 pub struct WebSessionRow {
     /// `admin` or `account`.
     pub realm: String,
     /// When it began.
     pub began_at: Timestamp,
-    /// Last request.
+    /// Last request, to the minute.
     pub seen_at: Timestamp,
     /// Absolute end.
     pub expires_at: Timestamp,
@@ -40,8 +41,8 @@ pub struct WebSessionRow {
 }
 
 impl Storage {
-    /// Remembers that a person has signed in, in the caller's step; fails when an administrator has
-    /// blocked them meanwhile.
+    /// Records a login of the person in the caller's transaction. Fails if an administrator has blocked
+    /// the person meanwhile.
     pub(super) async fn note_person(
         &self,
         step: &mut Transaction,
@@ -49,7 +50,7 @@ impl Storage {
         subject: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        // The row is locked by this, so that a block that runs at the same time waits, or has come first.
+        // Locks the row, so that a concurrent block either waits or is already visible.
         let row = sqlx::query(
             "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
              VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
@@ -69,7 +70,7 @@ impl Storage {
         Ok(())
     }
 
-    /// The sessions of a person, newest first: at the identity provider, and at our pages.
+    /// Loads a person's sessions, newest first: those at the identity provider, and those at our pages.
     pub async fn sessions_of(
         &self,
         person: &PersonRow,
@@ -117,14 +118,14 @@ impl Storage {
         Ok((at_provider, at_pages))
     }
 
-    /// Whether an administrator has blocked this person.
+    /// Returns whether an administrator has blocked this person.
     pub async fn is_blocked(&self, subject: &str) -> Result<bool, StorageError> {
         let blocked =
             sqlx::query("SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL");
         Ok(self.read_one(blocked.bind(subject)).await?.is_some())
     }
 
-    /// Blocks a person and ends everything they have; `false` when nothing changed.
+    /// Blocks a person and ends everything they have. Returns `false` when they were blocked already.
     pub async fn block_person(
         &self,
         subject: &str,
@@ -136,7 +137,7 @@ impl Storage {
         Ok(ended != Ended::Unchanged)
     }
 
-    /// The same, if it still ends what was counted.
+    /// Like [`Self::block_person`], but only if it ends exactly the grants in `counted`.
     pub(super) async fn block_person_as_counted(
         &self,
         subject: &str,
@@ -167,7 +168,7 @@ impl Storage {
         Ok(Ended::Done(ended))
     }
 
-    /// Lets a person sign in again; `false` when nothing changed.
+    /// Allows a person to sign in again. Returns `false` when they were not blocked.
     pub async fn unblock_person(
         &self,
         subject: &str,
@@ -189,7 +190,7 @@ impl Storage {
         Ok(true)
     }
 
-    /// Ends every grant, session and page session of a person; answers how many grants.
+    /// Ends every grant, upstream session and page session of a person. Returns the number of grants.
     pub async fn sign_out_everywhere(
         &self,
         subject: &str,
@@ -203,7 +204,7 @@ impl Storage {
         }
     }
 
-    /// The same, if it still ends what was counted.
+    /// Like [`Self::sign_out_everywhere`], but only if it ends exactly the grants in `counted`.
     pub async fn sign_out_as_counted(
         &self,
         subject: &str,
@@ -222,7 +223,8 @@ impl Storage {
     }
 }
 
-/// Ends everything of a person; answers how many grants. `None`: they are not those that were counted.
+/// Ends everything of a person. Returns the number of grants, or `None` if they are not the ones in
+/// `counted`.
 async fn end_all_of_person(
     step: &mut Transaction,
     subject: &str,
@@ -242,7 +244,8 @@ async fn end_all_of_person(
     .bind(because)
     .execute(&mut **step)
     .await?;
-    // A sign-in of the next minute makes the session live again, but not what was asked before.
+    // Codes end explicitly: the next login makes the upstream session active again, and must not revive
+    // them.
     end_codes(step, CodesOf::Person(subject), now).await?;
     let which = Selection::Person(subject.to_owned());
     let Some(grants) = end_grants(step, &which, because, counted, now).await? else {
@@ -261,7 +264,7 @@ async fn end_all_of_person(
     Ok(Some(grants))
 }
 
-/// Ids begin with their milliseconds.
+/// Reads the time from an id, which begins with its milliseconds.
 fn began_at(id: &str) -> Timestamp {
     let millis = id.get(..12).and_then(|hex| i64::from_str_radix(hex, 16).ok());
     Timestamp::from_unix(millis.unwrap_or_default() / 1000)

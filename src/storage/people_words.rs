@@ -1,5 +1,6 @@
-//! What people are found by: whole e-mail addresses, words of names, and the beginnings of words. All rest as
-//! keyed hashes: the database alone tells neither a name nor who is called alike.
+//! The search index of people: whole e-mail addresses, words of names, and prefixes of words. Everything
+//! is stored as keyed hashes, so that the database alone reveals neither a name nor which people share
+//! one.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +8,20 @@ use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Transaction, column};
 use crate::oauth::sealed::Purpose;
 
-/// Changes when words are taken from names in another way: everybody is then indexed again.
+/// Changes with the way in which names are split, so that everybody is indexed again.
 const METHOD: &str = "beginnings of words, 1";
-/// Words of a name that are indexed.
+/// Most words of a name that are indexed: 8.
 const MAX_WORDS: usize = 8;
-/// Letters up to which every beginning of a word is indexed; beyond, only the whole word.
+/// Longest prefix that is indexed: 16 letters. A longer word is also indexed as a whole.
 const MAX_BEGINNING: usize = 16;
-/// Letters of the shortest beginning.
+/// Shortest prefix that is indexed: 3 letters.
 const SHORTEST: usize = 3;
-/// Words of a search that count.
+/// Most words of a search that count: 8.
 const MAX_SEARCHED: usize = 8;
 
 impl Storage {
-    /// Indexes a person under the words of their name, unless that is done.
+    /// Indexes a person by their e-mail address and the words of their name, unless `known` shows that it
+    /// is done.
     pub(super) async fn index_person(
         &self,
         step: &mut Transaction,
@@ -32,7 +34,7 @@ impl Storage {
         if known == Some(mark.as_str()) {
             return Ok(());
         }
-        // Whoever has another name now is no longer found by the one before.
+        // A person whose name has changed must not be found by the earlier one.
         sqlx::query("DELETE FROM people_words WHERE subject = $1")
             .bind(subject)
             .execute(&mut **step)
@@ -55,8 +57,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Indexes people whom an earlier version has stored, at most so many in one step; answers how many.
-    /// Call again while it answers more than zero.
+    /// Indexes up to `at_once` people that an earlier version stored, and returns their number. Call it
+    /// again while it returns more than zero.
     pub async fn index_people(&self, at_once: u32) -> Result<u64, StorageError> {
         let rows = sqlx::query(
             "SELECT subject, issuer, upstream_subject FROM people WHERE words_mark IS NULL
@@ -77,7 +79,7 @@ impl Storage {
         }
         let mut step = self.begin().await?;
         for (subject, person) in &people {
-            // Somebody who signed in meanwhile is indexed, and by what is newer.
+            // A person who signed in meanwhile has been indexed with newer data.
             let first: Option<i64> = sqlx::query_scalar(
                 "UPDATE people SET words_mark = '' WHERE subject = $1 AND words_mark IS NULL
                  RETURNING 1",
@@ -93,13 +95,13 @@ impl Storage {
         Ok(people.len() as u64)
     }
 
-    /// The hashes of the words that somebody types to find a person; each must fit.
+    /// Returns the hashes of the words in a search. A person must match all of them.
     pub(super) fn searched(&self, search: &str) -> Vec<String> {
         let words: BTreeSet<String> = search.split_whitespace().map(str::to_lowercase).collect();
         words.iter().take(MAX_SEARCHED).map(|word| self.word(word)).collect()
     }
 
-    /// How a word rests: whoever has the database alone can neither read it nor guess it.
+    /// Returns the hash of a word. Without the secret key it can neither be read nor guessed.
     pub(super) fn word(&self, word: &str) -> String {
         self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
     }
@@ -111,7 +113,7 @@ impl Storage {
     }
 }
 
-/// Everything that a person is found by, in lower case.
+/// Returns all words by which a person is found, in lower case.
 fn words_of(person: &Person) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     if let Some(email) = &person.email {
@@ -120,7 +122,7 @@ fn words_of(person: &Person) -> BTreeSet<String> {
     let name = person.name.as_deref().unwrap_or_default().to_lowercase();
     for word in name.split_whitespace().take(MAX_WORDS) {
         add(&mut words, word);
-        // "O'Neil-Dubois" is found by each of its parts, too.
+        // "O'Neil-Dubois" is also found by each of its parts.
         for part in word.split(|c: char| !c.is_alphanumeric()).take(MAX_WORDS) {
             add(&mut words, part);
         }
@@ -128,11 +130,11 @@ fn words_of(person: &Person) -> BTreeSet<String> {
     words
 }
 
-/// The word, and its beginnings.
+/// Adds the word and its prefixes.
 fn add(words: &mut BTreeSet<String>, word: &str) {
     let Some(first) = word.chars().next() else { return };
     words.insert(word.to_owned());
-    // One character of these scripts says what three letters do.
+    // In these scripts, one character carries as much as three letters.
     let shortest = if is_dense(first) { 1 } else { SHORTEST };
     let ends = word.char_indices().map(|(at, c)| at + c.len_utf8());
     for end in ends.take(MAX_BEGINNING).skip(shortest - 1) {
@@ -140,7 +142,7 @@ fn add(words: &mut BTreeSet<String>, word: &str) {
     }
 }
 
-/// Chinese characters, kana and hangul.
+/// Returns whether this is a Chinese character, kana or hangul.
 fn is_dense(c: char) -> bool {
     matches!(c,
         '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'

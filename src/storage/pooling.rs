@@ -1,24 +1,25 @@
-//! Whether something between us and PostgreSQL gives one session to several clients.
+//! Detects a transaction pool between us and PostgreSQL, which gives one session to several clients.
 //!
-//! PgBouncer can do so by the transaction or the statement. Then what a connection has set holds for others, a
-//! statement that one has prepared is asked of another, and nobody is told of ended grants.
+//! PgBouncer does so with `pool_mode` `transaction` or `statement`. The settings of one connection then
+//! apply to others, a statement prepared on one session is executed on another, and notifications of
+//! ended grants get lost.
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Executor, Row};
 
 use super::OpenError;
 
-/// One look is not enough: others may take the session in between.
+/// Number of attempts: one is not enough, because other clients may take the session in between.
 const LOOKS: usize = 3;
-/// A text that is sent in one piece: nothing is prepared for it.
+/// Sent as a simple query: it prepares no statement.
 const SESSION: &str = "SELECT pg_backend_pid()::text AS session";
 
-/// Refuses a pool of transactions: there, two connections that are open at once have one session.
+/// Fails behind a transaction pool: there, two connections that are open at once share a session.
 pub(super) async fn refuse_transaction_pooling(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
 ) -> Result<(), OpenError> {
-    // Where there is no room for a second one, that is told elsewhere.
+    // A server without a free connection is reported elsewhere.
     let Ok(mut other) = options.connect().await else { return Ok(()) };
     super::session_settings::migrate(&mut other).await?;
     for _ in 0..LOOKS {

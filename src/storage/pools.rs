@@ -1,8 +1,9 @@
-//! Connections to PostgreSQL, and which work waits for which.
+//! The connection pools of a replica on PostgreSQL, one for each kind of work.
 //!
-//! A row that somebody holds lets the steps that need it wait, each on a connection of its own, until none is
-//! left. So look-ups have a few of their own, and `/ready` has one: who only reads is served meanwhile, and a
-//! replica whose connections are all in use is busy, not down.
+//! While one transaction holds a row, all others that need it wait, each on a connection of its own,
+//! until none is left. Therefore reads have a few connections of their own, and `/ready` has one:
+//! requests that only read are still served, and a replica whose connections are all in use is reported
+//! as busy, not as down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,29 +17,30 @@ use super::driver::{Refusal, Server};
 use super::rollback_detection::Watch;
 use super::{BUSY, Storage, StorageError, session_settings, timeouts};
 
-/// Connections of a replica by default, all together.
+/// Default number of connections of a replica, in all pools together: 16.
 pub const DATABASE_CONNECTIONS: u32 = 16;
-/// Fewer do not suffice: one listens, one is for `/ready`, one looks whether the database went back in time, one is
-/// for look-ups and one for steps.
+/// Fewest connections that suffice: one listens for notifications, one is for `/ready`, one checks
+/// whether the database was rolled back, one is for reads and one for transactions.
 pub const FEWEST_CONNECTIONS: u32 = 5;
-/// Longest wait of a look-up for a connection while all are in use: a request has several.
+/// Longest wait of a read for a connection while all are in use: 2 seconds, because a request reads
+/// several times.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// Pause before a connection is asked for again where the server grants no further one.
+/// Pause before the next attempt when the server grants no further connection: 50 ms.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// The pools beside the one of the steps.
+/// The pools other than the one for transactions.
 #[derive(Clone)]
 pub(super) struct Pools {
-    /// Of look-ups, and of what is read in the background.
+    /// For reads of requests and of background tasks.
     look_ups: AnyPool,
-    /// Of `/ready` alone.
+    /// For `/ready` alone.
     probe: AnyPool,
     server: Arc<Server>,
 }
 
 impl Pools {
-    /// Opens the pool of the steps, and those beside it; `connections` in all, of which one is left for the
-    /// listener, and one for what looks whether the database went back in time.
+    /// Opens the pool for transactions, and the others. `connections` is the total; one of them is left
+    /// for the listener, and one for the check whether the database was rolled back.
     pub(super) async fn open(
         server: Arc<Server>,
         connections: u32,
@@ -51,12 +53,12 @@ impl Pools {
         Ok((of_steps, Self { look_ups, probe, server }))
     }
 
-    /// One pool for everything: a command asks little.
+    /// Uses one pool for everything: a command reads little.
     pub(super) fn of_one(pool: &AnyPool, server: Arc<Server>) -> Self {
         Self { look_ups: pool.clone(), probe: pool.clone(), server }
     }
 
-    /// Connections that are open, and how many of them are idle.
+    /// Returns how many connections are open, and how many of them are idle.
     pub(super) fn count(&self) -> (u32, usize) {
         let all = [&self.look_ups, &self.probe];
         (all.iter().map(|pool| pool.size()).sum(), all.iter().map(|pool| pool.num_idle()).sum())
@@ -68,14 +70,14 @@ impl Pools {
     }
 }
 
-/// Connections for look-ups and for steps, of so many in all.
+/// Divides `connections` into those for reads and those for transactions.
 fn shares(connections: u32) -> (u32, u32) {
     let rest = connections.max(FEWEST_CONNECTIONS) - 3;
     let look_ups = (rest / 4).max(1);
     (look_ups, rest - look_ups)
 }
 
-/// What a pool is for.
+/// The kind of work that a pool is for.
 #[derive(Clone, Copy)]
 enum Work {
     Step,
@@ -87,7 +89,8 @@ fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
     let watch = Arc::clone(watch);
     AnyPoolOptions::new()
         .max_connections(connections)
-        .min_connections(1) // so that each kind of work has one where others take what they may
+        // Kept open, so that each kind of work has one even if other clients use up the server's limit.
+        .min_connections(1)
         .acquire_timeout(BUSY)
         .max_lifetime(Duration::from_mins(30))
         .after_connect(move |connection, _| {
@@ -105,17 +108,17 @@ fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
 }
 
 impl Storage {
-    /// The pool of what only reads.
+    /// Returns the pool for reads.
     pub(super) fn look_ups(&self) -> &AnyPool {
         self.pools.as_ref().map_or(&self.pool, |pools| &pools.look_ups)
     }
 
-    /// The pool of `/ready`.
+    /// Returns the pool of `/ready`.
     pub(super) fn probe(&self) -> &AnyPool {
         self.pools.as_ref().map_or(&self.pool, |pools| &pools.probe)
     }
 
-    /// Begins a transaction on a connection of this pool.
+    /// Begins a transaction on a connection of `pool`.
     pub(super) async fn transaction(
         &self,
         pool: &AnyPool,
@@ -124,13 +127,14 @@ impl Storage {
         Ok(Transaction::begin(connection, None).await?)
     }
 
-    /// A connection for a look-up.
+    /// Waits for a connection for a read.
     pub(super) async fn look_up_connection(&self) -> Result<PoolConnection<Any>, StorageError> {
         self.connection(self.look_ups(), LOOK_UP).await
     }
 
-    /// Waits for a connection of this pool: so long while others use all of them, and for five seconds while the
-    /// server is away. Where it grants no further one, those that are open come back.
+    /// Waits for a connection of `pool`: up to `patience` while all are in use, and up to five seconds
+    /// while the server is unreachable. If the server grants no further connection, waits for an open one
+    /// to be returned.
     pub(super) async fn connection(
         &self,
         pool: &AnyPool,
@@ -141,7 +145,7 @@ impl Storage {
             let cause = match timeout(patience, pool.acquire()).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(cause)) => cause,
-                // A server that is away may be back soon.
+                // An unreachable server may soon be back.
                 Err(_) if Instant::now() < until && !self.is_busy(pool) => continue,
                 Err(_) => sqlx::Error::PoolTimedOut,
             };
@@ -172,7 +176,7 @@ impl Storage {
         self.pools.as_ref().and_then(|pools| pools.server.refusal())
     }
 
-    /// Whether PostgreSQL has just refused a further connection, and this process has others.
+    /// Returns whether PostgreSQL has just refused a further connection while this process has others.
     pub(super) fn goes_on_with_fewer(&self) -> bool {
         self.refusal() == Some(Refusal::Full) && self.pool.size() > 0
     }
@@ -181,7 +185,7 @@ impl Storage {
         self.pools.is_some() && pool.size() >= pool.options().get_max_connections()
     }
 
-    /// One row, of what is read outside of every step.
+    /// Reads one row, outside of any transaction.
     pub(super) async fn read_row(
         &self,
         query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
@@ -190,7 +194,7 @@ impl Storage {
         Ok(query.fetch_optional(&mut *connection).await?)
     }
 
-    /// Rows, of what is read outside of every step.
+    /// Reads rows, outside of any transaction.
     pub(super) async fn read_rows(
         &self,
         query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,

@@ -1,7 +1,8 @@
-//! Whether PostgreSQL serves, for `/ready`: read as the gateway and the token endpoint read.
+//! Checks for `/ready` whether PostgreSQL serves requests, by reading what the gateway and the token
+//! endpoint read.
 //!
-//! It has a connection of its own, so that it does not wait behind callers: a replica all of whose connections are
-//! in use is busy, and taking it away would give the others more to do.
+//! It uses a connection of its own, so that it does not wait behind callers: a replica whose connections
+//! are all in use is busy, and removing it would leave more work to the others.
 
 use tokio::time::timeout;
 
@@ -9,8 +10,8 @@ use super::health::{PATIENCE, ROW};
 use super::{Ready, Room, Storage, StorageError, errors, rights};
 use crate::clock::Timestamp;
 
-/// One look into every table that a request needs, by its key: a lock on the whole table is seen, and so is a table
-/// that is gone.
+/// Reads each table that a request needs, by its key. This notices a lock on the whole table, and a
+/// missing table.
 const READ: &str = "SELECT (SELECT COUNT(*) FROM grants WHERE id = $1)
     + (SELECT COUNT(*) FROM upstream_sessions WHERE id = $1)
     + (SELECT COUNT(*) FROM clients WHERE id = $1)
@@ -21,9 +22,9 @@ const READ: &str = "SELECT (SELECT COUNT(*) FROM grants WHERE id = $1)
     + (SELECT COUNT(*) FROM audit_events WHERE id = $1)
     + (SELECT COUNT(*) FROM counters WHERE name = $1) AS found";
 
-/// What the probe came to.
+/// The result of the probe.
 enum Probed {
-    /// There was no connection for it, and others are at work.
+    /// No connection was free for it, because others are at work.
     Busy,
     Rights(Vec<String>),
     CannotRead(StorageError),
@@ -81,7 +82,7 @@ impl Storage {
         .await;
         match written {
             Ok(_) => Probed::Serves,
-            // Somebody holds this one row or table, which no request needs.
+            // Another session has locked this row or table, which no request needs.
             Err(cause) if errors::is_lock_timeout(&cause) => Probed::Serves,
             Err(cause) => Probed::CannotWrite(cause.into()),
         }

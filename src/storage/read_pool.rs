@@ -1,8 +1,8 @@
-//! SQLite's readers: the connections of the look-ups that almost every request makes.
+//! SQLite's read pool: connections for the reads that almost every request makes.
 //!
-//! A look-up takes some microseconds, less than handing it to another thread would: it runs on the thread
-//! that asks ([`super::driver`]). A file does not hang up: a connection comes back when its look-up ended
-//! well, and is closed when it did not.
+//! Such a read takes some microseconds, less than handing it to another thread would, so it runs on the
+//! calling thread ([`super::driver`]). A local file cannot drop a connection, so idle ones are not
+//! tested. A connection returns to the pool after a successful read and is closed after a failed one.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{BUSY, Storage, StorageError, group_commit};
 
-/// Connections at most.
+/// Most connections in the pool: 8.
 const READERS: u32 = 8;
 
-/// Connections that wait for a look-up. Cheap to clone.
+/// The read pool. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Readers(Arc<Inner>);
 
@@ -27,8 +27,8 @@ struct Inner {
     idle: Mutex<Vec<AnyConnection>>,
 }
 
-/// A connection for one look-up. Dropped without [`Self::release`], it is closed: nobody knows what
-/// it is in the middle of.
+/// A connection for one read. If it is dropped without [`Self::release`], it is closed, because its state
+/// is unknown.
 struct Reader<'a> {
     readers: &'a Inner,
     connection: AnyConnection,
@@ -36,7 +36,7 @@ struct Reader<'a> {
 }
 
 impl Readers {
-    /// Readers over connections of their own, which are opened when they are needed.
+    /// Makes an empty pool. Connections are opened when they are needed.
     pub(super) fn new(options: AnyConnectOptions) -> Self {
         let (places, idle) = (Semaphore::new(READERS as usize), Mutex::default());
         Self(Arc::new(Inner { options, places, idle }))
@@ -55,9 +55,9 @@ impl Readers {
         Ok(Reader { readers, connection, _place: place })
     }
 
-    /// Closes the connections; every later look-up is refused.
+    /// Closes the connections. Every later read fails.
     pub(super) async fn close(&self) {
-        // Look-ups under way end first: a log that is being read cannot be folded into the file.
+        // Waits for running reads first: a WAL that is being read cannot be checkpointed completely.
         let all = self.0.places.acquire_many(READERS);
         let _ = tokio::time::timeout(BUSY, all).await;
         self.0.places.close();
@@ -85,7 +85,7 @@ impl Reader<'_> {
 }
 
 impl Storage {
-    /// Looks up one row, outside of every step.
+    /// Reads one row, outside of any transaction.
     pub(super) async fn read_one(
         &self,
         query: Query<'_, Any, AnyArguments>,
@@ -99,7 +99,7 @@ impl Storage {
         Ok(row)
     }
 
-    /// Looks up rows, outside of every step: as many as the query's own bound lets through.
+    /// Reads all rows of a query, outside of any transaction. The query itself must limit their number.
     pub(super) async fn read_all(
         &self,
         query: Query<'_, Any, AnyArguments>,

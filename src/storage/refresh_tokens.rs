@@ -1,5 +1,7 @@
-//! Refresh tokens: rotation, one successor ever, the same successor again within the grace window,
-//! reuse revokes the family (RFC 9700 §4.14.2; rules R1 to R10).
+//! Refresh tokens: rotation with reuse detection (RFC 9700 §4.14.2).
+//!
+//! A token has one successor ever. Within the grace window, a repeated request gets the same successor
+//! again. Any other reuse revokes the whole family, that is, the grant (rules R1 to R10).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,24 +15,25 @@ use crate::oauth::sealed;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::telemetry::audit::AuditEvent;
 
-/// A refresh token found, before anything is decided.
+/// A refresh token as it was found, before anything is decided.
 #[derive(Clone, Debug)]
 pub struct FoundRefreshToken {
-    /// The grant it belongs to.
+    /// The grant to which it belongs.
     pub grant_id: String,
-    /// The client it was issued to.
+    /// The client to which it was issued.
     pub client_id: String,
     /// The session at the identity provider.
     pub session_id: String,
     /// Our `sub` for the person.
     pub subject: String,
-    /// The audience.
+    /// The audience: the URI of the protected resource.
     pub resource: String,
-    /// Consented scopes.
+    /// The consented scopes.
     pub ceiling: ScopeSet,
-    /// Absolute end of the grant.
+    /// The absolute end of the grant.
     pub grant_expires_at: Timestamp,
-    /// Whether grant and token could be used at the moment of reading, were it not for rotation.
+    /// Whether the grant was live and the token unexpired when it was read. Rotation is not considered
+    /// here.
     pub usable: Result<(), TokenRefused>,
     /// When it was rotated, if it was.
     pub used_at: Option<Timestamp>,
@@ -39,18 +42,20 @@ pub struct FoundRefreshToken {
 /// How rotation treats a token that was used before.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
-    /// Within this time the same successor is handed out again; zero turns that off.
+    /// Grace window after the first use, in which the same successor is handed out again. Zero turns this
+    /// off.
     pub grace: Duration,
-    /// How often it is handed out again.
+    /// How many times the successor is handed out again.
     pub replays: u32,
-    /// Idle end of the successor.
+    /// Idle lifetime of the successor.
     pub idle: Duration,
-    /// Where the request came from, when that is known.
+    /// The address from which the request came, if known.
     pub from: Option<IpAddr>,
 }
 
 impl Rotation {
-    /// Whether a token used at `used_at` may have its successor again at `now`.
+    /// Returns whether a token used at `used_at` may get its successor again at `now`. A `now` shortly
+    /// before `used_at` counts as well, because the clocks of replicas differ.
     pub fn in_grace(&self, used_at: Timestamp, now: Timestamp) -> bool {
         !self.grace.is_zero()
             && now >= used_at.minus(REPLICAS_APART)
@@ -58,19 +63,19 @@ impl Rotation {
     }
 }
 
-/// What a refresh leads to.
+/// The outcome of a refresh.
 #[derive(Debug)]
 pub enum Rotated {
-    /// The first use: the successor that was just stored.
+    /// First use: the successor was stored.
     First,
-    /// A replay within the grace window: the successor of the first use.
+    /// A repeated use within the grace window: the successor of the first use.
     Replayed(Secret<RefreshToken>),
-    /// Refused; reuse has revoked the family.
+    /// Refused. In case of reuse, the family has been revoked.
     Refused(TokenRefused),
 }
 
 impl Storage {
-    /// Finds a refresh token by its id and proves it by its hash. Changes nothing.
+    /// Finds a refresh token by its id and compares its hash. Changes nothing.
     pub async fn find_refresh_token(
         &self,
         presented: &Secret<RefreshToken>,
@@ -111,10 +116,11 @@ impl Storage {
         }))
     }
 
-    /// Rotates a refresh token, or hands out the same successor again, or revokes the family.
+    /// Rotates a refresh token, hands out the same successor again, or revokes the family.
     ///
-    /// Reuse is an outcome, not an error: an error would roll the revocation back. `event` is told
-    /// under the name of the outcome. Of what was found of the token, only what never changes counts here.
+    /// Reuse is an outcome and not an error, because an error would roll the revocation back. `event` is
+    /// recorded under the name of the outcome. Of `found`, only the fields that never change are used:
+    /// the rest is read again inside the transaction.
     pub async fn rotate_refresh_token(
         &self,
         presented: &Secret<RefreshToken>,
@@ -124,7 +130,7 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
-        // What can be made before the step begins is: everybody else waits for its end.
+        // Sealed and hashed before the transaction begins, because other callers wait for its end.
         let sealed = sealed::seal_under(presented, successor);
         let hash = presented.hash();
         let from = rotation.from.map(|from| from.to_string());
@@ -146,7 +152,7 @@ impl Storage {
             return self.used_before(step, presented, rotation, now, event).await;
         }
         stop_point!("refresh: token used");
-        // Revocation wins every race: the grant must be live in this very step.
+        // A revocation wins every race: the grant must be live in this same transaction.
         let touched = sqlx::query(
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
              WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
@@ -242,7 +248,7 @@ impl Storage {
     }
 }
 
-/// Stores a refresh token in the caller's step.
+/// Inserts a refresh token in the caller's transaction.
 pub(super) async fn insert_refresh_token(
     step: &mut Transaction,
     token: &Secret<RefreshToken>,

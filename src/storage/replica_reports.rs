@@ -1,5 +1,5 @@
-//! What replicas report of themselves, so that each can compare itself with the others: the configuration that
-//! must be the same everywhere, and the clock.
+//! Reports of replicas about themselves. Each replica compares its clock, and the configuration that must
+//! be the same everywhere, with those of the others.
 
 use std::time::Duration;
 
@@ -9,38 +9,38 @@ use super::{Engine, Storage, StorageError, Transaction, column};
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::sealed::Purpose;
 
-/// A replica that has not reported for this long is not running.
+/// A replica without a report for this long is not running: 1 minute.
 const RUNNING: Duration = Duration::from_mins(1);
-/// Its row goes after this.
+/// Its report is deleted after this: 5 minutes.
 const GONE: Duration = Duration::from_mins(5);
-/// Replicas that are looked at; there are never so many.
+/// Most replicas that are compared: 200, more than there ever are.
 const MOST: i64 = 200;
-/// Until when some replica cleans up, among the counters.
+/// The counter with the end of the clean-up lease, in Unix seconds.
 const CLEAN_UP: &str = "clean_up_leased_until";
-/// A clean-up that was begun and not renewed is given up.
+/// Duration of the clean-up lease: 2 minutes. A replica that does not renew it loses it.
 const LEASE: Duration = Duration::from_mins(2);
 
-/// A replica as it reports itself.
+/// A replica's report about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaReport {
-    /// Chosen at the start of the process.
+    /// Random id, chosen at the start of the process.
     pub id: String,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// A keyed hash for each part of the configuration: `tokens=… upstream=…`.
     pub configuration: String,
-    /// Seconds that its clock is ahead of the database's; negative: behind.
+    /// Seconds by which its clock is ahead of the database's; negative if it is behind.
     pub clock_ahead: i64,
 }
 
 impl Storage {
-    /// Takes the database's time from this clock: for tests, whose time is moved by hand.
+    /// Replaces the database's time by that of a clock, for tests whose time is set manually.
     pub fn take_database_time_from(&self, clock: &Clock) {
         let _ = self.database_clock.set(clock.clone());
     }
 
-    /// The time of the database in milliseconds since the Unix epoch. `None` where it has no clock but the one of
-    /// this machine.
+    /// Returns the time of the database in milliseconds since the Unix epoch; `None` on SQLite, which has
+    /// no clock of its own.
     pub async fn database_time(&self) -> Result<Option<i64>, StorageError> {
         if let Some(clock) = self.database_clock.get() {
             return Ok(Some(clock.unix_millis()));
@@ -52,7 +52,7 @@ impl Storage {
         Ok(Some(sqlx::query_scalar(millis).fetch_one(&self.pool).await?))
     }
 
-    /// A hash of a part of the configuration that says nothing to who has no secret key.
+    /// Returns a hash of a part of the configuration. It reveals nothing without the secret key.
     pub fn hash_of_configuration(&self, part: &str, hashes: &[&[u8]]) -> String {
         let mut parts = vec![b"configuration".as_slice(), part.as_bytes()];
         parts.extend(hashes);
@@ -61,7 +61,7 @@ impl Storage {
         mac
     }
 
-    /// Stores what a replica reports, and returns the other ones that are running. `now` is the time of the
+    /// Stores a report and returns those of the other running replicas. `now` is the time of the
     /// database.
     pub async fn report_replica(
         &self,
@@ -91,15 +91,15 @@ impl Storage {
         Ok(others)
     }
 
-    /// Removes what a replica reported, which is about to end.
+    /// Deletes the report of a replica that is about to stop.
     pub async fn withdraw_replica(&self, id: &str) -> Result<(), StorageError> {
         let mut step = self.begin_cleanup().await?;
         sqlx::query("DELETE FROM replicas WHERE id = $1").bind(id).execute(&mut *step).await?;
         step.commit().await
     }
 
-    /// Takes the turn to clean up, or renews it: `until` is what the last call returned. `None` while another
-    /// replica is at it.
+    /// Acquires or renews the lease for cleaning up. `until` is the result of the previous call. Returns
+    /// `None` while another replica holds the lease.
     pub async fn take_clean_up(
         &self,
         now: Timestamp,
@@ -107,7 +107,7 @@ impl Storage {
     ) -> Result<Option<Timestamp>, StorageError> {
         let mut step = self.begin_cleanup().await?;
         let next = now.plus(LEASE);
-        // One that lies far ahead was taken by a clock that was wrong.
+        // A lease that ends far in the future was taken with a wrong clock.
         let taken = sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2
@@ -124,7 +124,7 @@ impl Storage {
         Ok((taken.rows_affected() == 1).then_some(next))
     }
 
-    /// Gives the turn to clean up back.
+    /// Releases the lease for cleaning up.
     pub async fn give_clean_up_back(&self, until: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin_cleanup().await?;
         sqlx::query("UPDATE counters SET value = 0 WHERE name = $1 AND value = $2")

@@ -1,8 +1,8 @@
-//! What replicas on one PostgreSQL tell each other: that grants may have ended.
+//! Notifications between replicas on one PostgreSQL: grants may have ended.
 //!
-//! A revocation must cut streams and requests in every process at once, and none of them asks the
-//! database at every request. Notices are hints: one that is lost costs a request a second
-//! (`grants.rs`) and an open stream its next look.
+//! A revocation must end streams and requests in every process at once, although none of them queries the
+//! database at every request. A notification is a hint: if it is lost, requests notice within a second
+//! (`grants.rs`), and open streams at their next check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +24,19 @@ static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
 static NOT_HEARD: LogThrottle = LogThrottle::a_minute();
 
 const CHANNEL: &str = "portcullis_grants_ended";
-/// How long one attempt to listen may take. The pause between the connections that it tries grows to a
-/// fifth of this, and with it what is said while PostgreSQL is back and nobody listens yet.
+/// Longest time for one attempt to listen: 2 seconds. sqlx's pause between connection attempts grows to a
+/// fifth of it, and notifications are missed for as long after PostgreSQL is back.
 const ONE_TRY: Duration = Duration::from_secs(2);
-/// Silence after which PostgreSQL is asked whether it is there.
+/// Silence after which the connection is tested: 5 seconds.
 const QUIET: Duration = Duration::from_secs(5);
-/// Pause before listening is tried again.
+/// Pause before the next attempt to listen: 500 ms.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The other processes on the same database. Cheap to clone; stops listening with the last one.
+/// The other processes on the same database. Cheap to clone. The last clone to be dropped stops the
+/// listener.
 #[derive(Clone)]
 pub(super) struct Replicas {
-    /// Tells our own notices from theirs.
+    /// Our name in notifications, to recognise our own.
     name: Arc<str>,
     _listening: Arc<Listening>,
 }
@@ -49,8 +50,8 @@ impl Drop for Listening {
 }
 
 impl Replicas {
-    /// Listens at the database, and wakes `grants_ended` whenever another process says so, or
-    /// may have said so while nobody listened.
+    /// Starts a listener that wakes `grants_ended` when another process sends a notification, or may have
+    /// sent one while nobody listened.
     pub(super) async fn listen(
         options: PgConnectOptions,
         grants_ended: watch::Sender<u64>,
@@ -68,8 +69,8 @@ impl Replicas {
     }
 }
 
-/// Wakes `grants_ended` whenever another process than `ours` says so, or may have said so while nobody
-/// listened: without a listener, at once.
+/// Wakes `grants_ended` when a process other than `ours` sends a notification, or may have sent one while
+/// nobody listened. If there is no listener, wakes at once.
 async fn heed(
     options: &PgConnectOptions,
     ours: &str,
@@ -96,7 +97,7 @@ async fn heed(
                 if name == Some(ours) {
                     continue;
                 }
-                // What ended grants elsewhere was seen here, too.
+                // A line that another replica committed counts as seen by this one.
                 if let Some(line) =
                     line.filter(|line| !line.is_empty() && schema == Some(&heard.schema))
                 {
@@ -127,8 +128,8 @@ async fn heed(
     }
 }
 
-/// Waits for the next notice. Where all is quiet, asks now and then whether somebody is there: a host that
-/// vanished is quiet, too.
+/// Waits for the next notification. After some silence it tests the connection, because a vanished host
+/// is silent too.
 async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>> {
     loop {
         if let Ok(notice) = timeout(QUIET, listener.try_recv()).await {
@@ -139,13 +140,14 @@ async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>>
     }
 }
 
-/// Tells the other processes, with the commit of this step: PostgreSQL does both or neither, whatever
-/// becomes of this process. A command that works beside the servers is none of `replicas`.
+/// Sends a notification with the commit of this transaction: PostgreSQL does both or neither, whatever
+/// happens to this process. A command that is attached to a server's database has no `replicas`.
 pub(super) async fn tell(
     step: &mut Transaction,
     replicas: Option<&Replicas>,
 ) -> Result<(), StorageError> {
-    // A channel is the database's, and another installation may be in another schema of it.
+    // The schema is included, because a channel belongs to the whole database, and other installations
+    // may use it.
     let notice = "SELECT pg_notify($1, $2 || ' ' || COALESCE(CURRENT_SCHEMA(), ''))";
     let notice = sqlx::query(notice).bind(CHANNEL);
     let name = replicas.map_or("", |replicas| &*replicas.name);
@@ -158,7 +160,7 @@ pub(super) async fn tell(
 /// A connection that listens.
 struct Listener {
     channel: PgListener,
-    /// The schema that it works in. The channel is the whole database's.
+    /// The schema that it uses. The channel belongs to the whole database.
     schema: String,
 }
 

@@ -1,27 +1,27 @@
-//! Clean-up of what has long expired. Nothing that a live step could need is touched: rows stay a
-//! day beyond their end, so that a late replay is still recognised as one.
+//! Retention: removes rows that expired long ago. A row stays for a day after its end, so that a late
+//! replay is still recognised as one.
 //!
-//! Each statement says its condition twice: where it selects a few rows, and of the row that it deletes. On
-//! PostgreSQL a row that somebody is writing is waited for, and only the second condition is asked again of
-//! what was written: without it, a client that has just been used would be deleted.
+//! Each statement states its condition twice: where it selects some rows, and on the row that it deletes.
+//! PostgreSQL waits for a row that another transaction is writing and then re-evaluates only the second
+//! condition on the new version. Without it, a client that has just been used would be deleted.
 
 use std::time::Duration;
 
 use super::{Storage, StorageError, Transaction, Use, forgotten, moment};
 use crate::clock::Timestamp;
 
-/// How long expired rows stay.
+/// How long expired rows stay: 24 hours.
 const AFTER: Duration = Duration::from_hours(24);
-/// How long a login stays after its end: a late callback reads that it came too late either way.
+/// How long a login stays after its end: 1 hour. A late callback fails with or without the row.
 const LOGINS: Duration = Duration::from_hours(1);
-/// How far the clocks of replicas may be apart, generously.
+/// Upper limit for the difference between the clocks of replicas: 5 minutes.
 const CLOCKS: Duration = Duration::from_mins(5);
-/// Refresh tokens of a grant that stay, however full the database is: a week of a busy client.
+/// Refresh tokens that each grant keeps even in a full database: 1000, a week of a busy client.
 const USED_TOKENS: i64 = 1_000;
-/// Clients removed at a time to make room for new ones.
+/// Clients removed at a time when a full registry needs space for new ones: 100.
 const ROOM: i64 = 100;
 
-/// How long things are kept that do not expire by themselves.
+/// How long to keep data that has no expiry time of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// A client that was never used.
@@ -30,16 +30,16 @@ pub struct Retention {
     pub idle_client: Duration,
     /// A line of the audit trail.
     pub audit: Duration,
-    /// Rows of a table that are removed in one step, so that nobody waits long for the writer.
+    /// Most rows of a table removed in one transaction, so that callers do not wait long for the writer.
     pub rows: u32,
 }
 
 impl Storage {
-    /// Removes expired rows and answers how many; call again while it answers more than zero.
+    /// Removes expired rows and returns how many. Call it again while it returns more than zero.
     pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
         let (gone, rows) = (now.minus(AFTER).unix(), i64::from(keep.rows));
         let mut removed = 0;
-        // Anybody can begin a login; that is why these do not stay for a day.
+        // Kept for less than a day, because anybody can begin any number of logins.
         let mut step = self.begin_cleanup().await?;
         removed += sqlx::query(
             "DELETE FROM logins WHERE expires_at < $1 AND id IN
@@ -67,7 +67,8 @@ impl Storage {
             "DELETE FROM refresh_tokens WHERE id IN
                  (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
                   WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
-            // A used token is kept until it would have expired anyway: its reuse must still be seen.
+            // A used token stays until it would have expired anyway, because its reuse must still be
+            // detected.
             "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
                  (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
                   LIMIT $2)",
@@ -96,7 +97,7 @@ impl Storage {
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;
         for (statement, mark, gone) in [
-            // Soon after they have expired: anybody can deny any number of pages.
+            // Soon after they expire, because anybody can deny any number of pages.
             (
                 "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
                      (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
@@ -124,7 +125,7 @@ impl Storage {
                 forgotten::USED_ONCE,
                 now.minus(CLOCKS),
             ),
-            // Soon after they have expired: whoever registers keys can make any number of them.
+            // Soon after they expire, because anybody who registers a key can make any number of them.
             (
                 "DELETE FROM client_assertions WHERE expires_at < $1 AND id IN
                      (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
@@ -139,9 +140,9 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Where the database has no room for sign-ins, removes the oldest used refresh tokens of the grants that
-    /// have most: one client that refreshes without a pause must not keep everybody else out. A token that was
-    /// used so long ago is refused all the same, but does not end its grant any more.
+    /// If the database has no space for logins, removes the oldest used refresh tokens of the grant that
+    /// has the most. Otherwise one client that refreshes without a pause would keep everybody else out. A
+    /// removed token is still refused, but its reuse no longer ends the grant.
     async fn thin_out_refresh_tokens(&self, rows: i64) -> Result<u64, StorageError> {
         let mut step = self.begin_cleanup().await?;
         if step.has_room(Use::SignIns).await? {
@@ -174,7 +175,7 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Removes what remembers that something was used, and leaves the mark that it may have been.
+    /// Removes rows that prevent replays, and raises the watermark below which everything counts as used.
     async fn forget(
         &self,
         statement: &'static str,
@@ -196,8 +197,8 @@ impl Storage {
         Ok(forgotten.len() as u64)
     }
 
-    /// Removes configured and published clients that nobody has signed in for within the time for idle ones; none with a
-    /// live grant, and none that administrators decided about.
+    /// Removes configured and published clients that nobody has logged in for within the idle time.
+    /// Clients with a live grant, and those that administrators decided about, stay.
     async fn sweep_kept_clients(
         &self,
         now: Timestamp,
@@ -223,13 +224,13 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Removes the oldest clients that nobody has used and that registered before `before`: a full
-    /// registry must not keep new clients out for as long as unused ones may live. One that a person
-    /// waits for, or that an administrator has approved, is no part of a flood.
+    /// Removes the oldest unused clients that registered before `before`, so that a full registry accepts
+    /// new clients before the retention of unused ones ends. A client that a person waits for, or that an
+    /// administrator has approved, is not part of a flood and stays.
     pub async fn make_room_for_clients(&self, before: Timestamp) -> Result<u64, StorageError> {
         let mut step = self.begin_cleanup().await?;
         let removed = sqlx::query(
-            // `+`: the row is found by its id, not by an index of all that are unused.
+            // `+` stops SQLite from using the index of unused clients: the row is found by its id.
             "DELETE FROM clients
              WHERE kind = 'registered' AND +last_used_at IS NULL AND +last_registered_at <= $1 AND id IN
                  (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
@@ -247,8 +248,8 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Removes clients that were never used, or idle, for too long; none with a live
-    /// grant.
+    /// Removes clients that were never used, or have been idle, for too long. Clients with a live grant
+    /// stay.
     pub async fn sweep_clients(
         &self,
         now: Timestamp,
@@ -279,7 +280,7 @@ impl Storage {
     }
 }
 
-/// Sets the number of clients right.
+/// Recounts the registered clients.
 pub(super) async fn count_clients(step: &mut Transaction) -> Result<(), StorageError> {
     sqlx::query(
         "UPDATE counters SET value = (SELECT COUNT(*) FROM clients WHERE kind = 'registered')

@@ -1,4 +1,4 @@
-//! Decisions of administrators about clients, each about the client as it was when it was made.
+//! Decisions of administrators about clients. Each applies to the client's metadata at that time.
 
 use super::client_reviews::{CONFIGURATION, end_all_of_client, read_client_review};
 use super::counted::{Counted, Ended};
@@ -20,7 +20,7 @@ pub enum ReviewDecision {
 }
 
 impl ReviewDecision {
-    /// The audit event that tells of it.
+    /// Returns the name of its audit event.
     pub const fn event(self) -> &'static str {
         match self {
             Self::Approve => "client_approved",
@@ -32,7 +32,8 @@ impl ReviewDecision {
         }
     }
 
-    /// Whether it opens something: then it is about the client as it is, and not about its id.
+    /// Returns whether the decision permits something. It then applies to the metadata as it is, and not
+    /// just to the id.
     pub const fn opens(self) -> bool {
         matches!(self, Self::Approve | Self::Trust)
     }
@@ -63,20 +64,20 @@ impl ReviewDecision {
     }
 }
 
-/// What became of a decision.
+/// The outcome of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientDecided {
-    /// It is in force.
+    /// It takes effect now.
     Changed,
-    /// It was in force before.
+    /// It was already in effect.
     Unchanged,
-    /// Nothing was decided: the client is not what was looked at.
+    /// Nothing was decided: the metadata is no longer what the administrator saw.
     OtherClient,
 }
 
 impl Storage {
-    /// Carries out a decision about the client as it is; `false` when nothing changed. Shutting a client
-    /// out ends its grants, its codes and whoever waits for it, in the same step.
+    /// Applies a decision to the client as it is. Returns `false` when nothing changed. A block or
+    /// rejection also ends the client's grants, codes and waiting logins, in the same transaction.
     pub async fn decide_client(
         &self,
         client_id: &str,
@@ -89,8 +90,8 @@ impl Storage {
         Ok(decided == ClientDecided::Changed)
     }
 
-    /// The same for an administrator who looked at the client before: nothing is decided when its digest
-    /// is another one than `seen` by now.
+    /// Like [`Self::decide_client`], for an administrator who looked at the client before: decides
+    /// nothing when its digest is no longer `seen`.
     pub async fn decide_client_as_seen(
         &self,
         client_id: &str,
@@ -105,7 +106,7 @@ impl Storage {
         Ok(decided.map_or(ClientDecided::Unchanged, |(decided, _)| decided))
     }
 
-    /// The same, if it still ends what was counted.
+    /// Like [`Self::decide_client`], but only if it ends exactly the grants in `counted`.
     pub(super) async fn decide_client_as_counted(
         &self,
         client_id: &str,
@@ -124,7 +125,8 @@ impl Storage {
         })
     }
 
-    /// Answers how many grants have ended as well; `None`: they are not those that were counted.
+    /// Applies a decision. Returns the outcome and how many grants ended, or `None` if they are not the
+    /// ones in `counted`.
     async fn decide_client_and_count(
         &self,
         client_id: &str,
@@ -136,7 +138,8 @@ impl Storage {
         let mut step = self.begin_revocation().await?;
         let mut digest = None;
         if verdict.opens() {
-            // Locks the row, so that a client that changes itself waits, or has come first.
+            // Locks the row, so that a concurrent change of the metadata either waits or is already
+            // visible.
             let metadata: Option<String> = sqlx::query_scalar(
                 "UPDATE clients SET kind = kind WHERE id = $1 RETURNING metadata",
             )
@@ -148,7 +151,7 @@ impl Storage {
                 return Ok(Some((ClientDecided::OtherClient, 0)));
             }
         }
-        // Makes the row and locks it.
+        // Creates the row if needed, and locks it.
         sqlx::query(
             "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
              VALUES ($1, 'none', 0, 0, $2, $3)
@@ -223,8 +226,8 @@ impl Storage {
         Ok(Some((ClientDecided::Changed, ended)))
     }
 
-    /// Brings trust in line with the configuration: what it trusts is trusted, and what it trusted before
-    /// and does not name any more is not, whatever has become of that client.
+    /// Aligns trust with the configuration: trusts the clients it names, and withdraws the trust that an
+    /// earlier configuration gave to others.
     pub async fn configure_trust(
         &self,
         trusted: &[&str],
@@ -269,15 +272,15 @@ impl Storage {
     }
 }
 
-/// The digest of a client as it is stored.
+/// Returns the digest of stored metadata.
 fn digest_of(metadata: &str) -> Result<String, StorageError> {
     let metadata = ClientMetadata::from_stored_json(metadata);
     let metadata = metadata.map_err(|_| StorageError::Corrupt("clients.metadata".to_owned()))?;
     Ok(metadata.digest())
 }
 
-/// Ends in the caller's step the approval and the trust that were given to a client when it was another:
-/// its digest is `digest` now. What the configuration trusts stays trusted.
+/// Withdraws, in the caller's transaction, approval and trust that were given to other metadata than that
+/// with the digest `digest`. Trust from the configuration stays.
 pub(super) async fn lapse(
     step: &mut Transaction,
     client_id: &str,

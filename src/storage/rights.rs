@@ -1,10 +1,10 @@
-//! What the role must be allowed on each table: looked at when a server starts, and by `/ready`.
+//! The privileges that the role needs on each table. Checked when a server starts, and by `/ready`.
 
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Executor, Row};
 
 use super::OpenError;
 
-/// Tables, and what is done with each: `S`elect, `I`nsert, `U`pdate, `D`elete.
+/// The tables, and the statements run on each: `S`elect, `I`nsert, `U`pdate, `D`elete.
 const NEEDED: &[(&str, &str)] = &[
     ("audit_events", "SIUD"),
     ("audit_gaps", "SID"),
@@ -42,17 +42,17 @@ fn privilege(letter: char) -> &'static str {
     }
 }
 
-/// Whether a table of this name is one of ours.
+/// Returns whether one of our tables has this name.
 pub(super) fn is_ours(table: &str) -> bool {
     NEEDED.iter().any(|(name, _)| *name == table)
 }
 
-/// The privileges that the role lacks, such as `INSERT on people`. PostgreSQL only.
+/// Returns the privileges that the role lacks, such as `INSERT on people`. PostgreSQL only.
 pub(super) async fn missing(database: &mut AnyConnection) -> Result<Vec<String>, sqlx::Error> {
     let needed = NEEDED.iter().flat_map(|(table, letters)| {
         letters.chars().map(move |letter| format!("('{table}', '{}')", privilege(letter)))
     });
-    // Every piece of it is a constant of ours.
+    // Every part of the text is a constant of this program.
     let sql = format!(
         "SELECT needed.privilege || ' on ' || needed.name AS missing
          FROM (VALUES {}) AS needed (name, privilege)
@@ -64,7 +64,7 @@ pub(super) async fn missing(database: &mut AnyConnection) -> Result<Vec<String>,
     rows.iter().map(|row| row.try_get("missing")).collect()
 }
 
-/// Refuses a start with a role that lacks something.
+/// Fails if the role lacks a privilege.
 pub(super) async fn refuse_missing(pool: &AnyPool) -> Result<(), OpenError> {
     let missing = missing(&mut *pool.acquire().await?).await?;
     if missing.is_empty() { Ok(()) } else { Err(OpenError::Rights(missing)) }

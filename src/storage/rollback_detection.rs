@@ -1,15 +1,16 @@
-//! A database that answers with less than it has answered before: it went back in time.
+//! Detects that the database was rolled back: it no longer contains data that it contained before.
 //!
-//! After a failover to a standby that was behind, or a restore under running servers, revoked grants are live
-//! again, rotated tokens look unused, and the audit trail is whole. Only a process that has seen more can
-//! tell. So each process remembers, in memory, the head of the audit chain that it saw last (place and MAC),
-//! and the lines that it committed and that were not chained yet. It compares every second, and on PostgreSQL
-//! before a new connection is used for the first time: a failover ends every connection, so no request is
-//! answered by a database that went back. Such a database is settled as a restored backup is: everything that
-//! may have ended since has ended. One replica does that; the others find it done.
+//! After a failover to a standby that lagged, or a restore under running servers, revoked grants are live
+//! again and rotated tokens look unused, while the audit chain is intact. Only a process that has seen
+//! later data can notice. So each process remembers in memory the last head of the audit chain that it
+//! saw (number and MAC), and the lines that it committed and that were not chained yet. It compares every
+//! second, and on PostgreSQL also before the first use of a new connection: a failover ends every
+//! connection, so no request is served from a database that was rolled back. Such a database is treated
+//! like a restored backup: everything that may have ended since is ended. One replica does so, and the
+//! others adopt the result.
 //!
-//! A process that starts has seen nothing. What was lost together with all processes that saw it cannot be
-//! noticed here; that is what the mark of a backup is for.
+//! A process that has just started has seen nothing. Data that was lost together with every process that
+//! saw it cannot be noticed here; the mark in a backup covers that case.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -26,12 +27,12 @@ use crate::oauth::sealed::Sealer;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Metrics;
 
-/// Lines that are remembered until they are chained, the latest ones: which commits a database loses is
-/// decided by their order.
+/// Most unchained lines remembered: the latest 8. A database that loses commits loses the latest ones
+/// first.
 const LINES: usize = 8;
-/// How often this database was settled after it went back; among the counters.
+/// Counter: how many times everything was ended because this database was rolled back or restored.
 const TIMES: &str = "times_went_back";
-/// When that was noticed last; among the counters.
+/// Counter: when a rollback was last detected, in Unix seconds.
 const AT: &str = "went_back_at";
 
 const FACTS: &str =
@@ -42,7 +43,7 @@ const FACTS: &str =
     UNION ALL SELECT 'mac', mac FROM audit_events WHERE seq = $1
     UNION ALL SELECT CASE WHEN seq IS NULL THEN 'line' ELSE 'chained' END, id FROM audit_events
               WHERE id IN ($2, $3, $4, $5, $6, $7, $8, $9)";
-/// Which line of history this is; `standby` while a standby still follows another server.
+/// The timeline of the server's history; `standby` while it still follows another server.
 const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby'
     ELSE SUBSTR(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
 
@@ -51,14 +52,14 @@ const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby'
 pub(super) struct Watch {
     known: Mutex<Known>,
     timeline: Mutex<Option<String>>,
-    /// What a replica needs to settle before it has a connection that may be used.
+    /// For ending everything on PostgreSQL while no pooled connection may be used yet.
     tools: OnceLock<Tools>,
     clock: OnceLock<Clock>,
     settling: tokio::sync::Mutex<()>,
 }
 
 pub(super) struct Tools {
-    /// Connects where the other pool does, without a look at what was seen.
+    /// Connects to the same server as the other pools, but without this check.
     pub(super) pool: AnyPool,
     pub(super) sealer: Sealer,
     pub(super) metrics: Metrics,
@@ -67,11 +68,11 @@ pub(super) struct Tools {
 
 #[derive(Clone, Debug, Default)]
 struct Known {
-    /// Rises whenever the rest begins again.
+    /// Grows whenever the remembered state is replaced.
     generation: u64,
     head: ChainHead,
     lines: VecDeque<Line>,
-    /// `None` before the first look.
+    /// The value of the counter [`TIMES`]; `None` before the first comparison.
     settled: Option<i64>,
     at: i64,
 }
@@ -79,21 +80,21 @@ struct Known {
 #[derive(Clone, Debug)]
 struct Line {
     id: String,
-    /// The head of the chain when it was committed.
+    /// The number of the chain's head when the line was committed.
     after: i64,
 }
 
-/// What the database says.
+/// The current content of the database.
 #[derive(Debug, Default)]
 struct Facts {
     head: Option<ChainHead>,
-    /// There is a head, but no server has written it.
+    /// A head exists, but no server wrote it.
     unproven: bool,
-    /// The last line that was removed from the beginning of the chain.
+    /// Number of the last line that was trimmed from the start of the chain.
     start: i64,
     settled: i64,
     at: i64,
-    /// The MAC of the line at the place of the head that was seen.
+    /// The MAC of the line that has the number of the remembered head.
     mac: Option<String>,
     lines: HashSet<String>,
     chained: HashSet<String>,
@@ -101,11 +102,11 @@ struct Facts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Everything that was seen is there.
+    /// Everything that was seen still exists.
     Whole,
-    /// Less than was seen.
+    /// Something that was seen is missing.
     Less(&'static str),
-    /// Less, and another replica has settled it.
+    /// Something is missing, and another replica has already ended everything.
     Settled,
 }
 
@@ -121,7 +122,7 @@ impl Facts {
                     facts.head = marks.head(&text);
                     facts.unproven = facts.head.is_none();
                 }
-                // What cannot be proved must not make anybody sign in again.
+                // A start without proof must not cause anybody to be signed out.
                 "start" => facts.start = marks.start(&text).map_or(i64::MAX, |start| start.seq),
                 TIMES => facts.settled = text.parse().unwrap_or_default(),
                 AT => facts.at = text.parse().unwrap_or_default(),
@@ -139,7 +140,7 @@ impl Facts {
 }
 
 impl Known {
-    /// Compares with what was known before the database was asked.
+    /// Compares the database with what was known before it was queried.
     fn judge(&self, facts: &Facts) -> Verdict {
         let Some(settled) = self.settled else { return Verdict::Whole };
         if facts.settled > settled {
@@ -172,7 +173,7 @@ impl Watch {
         self.known.lock()
     }
 
-    /// Gives what settling needs on PostgreSQL.
+    /// Sets what is needed for ending everything on PostgreSQL.
     pub(super) fn equip(&self, tools: Tools) {
         let _ = self.tools.set(tools);
     }
@@ -187,11 +188,11 @@ impl Watch {
         self.known().generation
     }
 
-    /// A line of the audit trail was committed.
+    /// Remembers a committed line of the audit trail.
     pub(super) fn committed(&self, generation: u64, id: String) {
         let mut known = self.known();
         if known.generation != generation {
-            return; // the step began before the database was settled
+            return; // the transaction began before everything was ended
         }
         let after = known.head.seq;
         known.lines.push_back(Line { id, after });
@@ -200,7 +201,7 @@ impl Watch {
         }
     }
 
-    /// Takes note of a database in which everything is that was seen before.
+    /// Updates what is remembered, from a database that contains everything seen before.
     fn saw(&self, generation: u64, facts: &Facts) {
         let mut known = self.known();
         if known.generation != generation {
@@ -214,7 +215,7 @@ impl Watch {
         known.at = facts.at;
     }
 
-    /// Begins again from what the database says now.
+    /// Replaces what is remembered by the current content.
     fn begin_again(&self, facts: &Facts) {
         let mut known = self.known();
         *known = Known {
@@ -226,14 +227,15 @@ impl Watch {
         };
     }
 
-    /// Lets a new connection to PostgreSQL be used: at a server that has everything that was seen. Settles
-    /// the database first where it has not.
+    /// Checks a new connection to PostgreSQL before its first use. If the server misses something that
+    /// was seen, ends everything in the database first.
     pub(super) async fn admit(
         self: &Arc<Self>,
         connection: &mut AnyConnection,
     ) -> Result<(), sqlx::Error> {
-        let Some(tools) = self.tools.get() else { return Ok(()) }; // the first ones, at the start
-        // Not every role may ask, and not every server that speaks PostgreSQL knows.
+        let Some(tools) = self.tools.get() else { return Ok(()) }; // the first connections, at the start
+        // The role may lack the privilege, and servers that only speak PostgreSQL's protocol may lack the
+        // functions.
         let timeline = sqlx::query_scalar::<_, String>(TIMELINE).fetch_one(&mut *connection).await;
         let timeline = timeline.ok();
         if timeline.as_deref() == Some("standby") {
@@ -246,7 +248,8 @@ impl Watch {
             Verdict::Whole => self.saw(known.generation, &facts),
             Verdict::Settled => self.adopt(&known, &facts),
             Verdict::Less(_) => {
-                // In a task of its own: whoever waits for the connection may go away.
+                // In a task of its own, because the caller that waits for the connection may be
+                // cancelled.
                 let (watch, timeline) = (Arc::clone(self), timeline.clone());
                 let settled = tokio::spawn(async move { watch.settle_first(timeline).await });
                 let settled = settled.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
@@ -257,7 +260,7 @@ impl Watch {
         Ok(())
     }
 
-    /// A standby that was promoted, and had everything, is worth a line.
+    /// Logs a failover to a standby that had everything.
     fn note_timeline(&self, timeline: Option<String>, verdict: Verdict) {
         let Some(timeline) = timeline else { return };
         let mut known = self.timeline.lock();
@@ -279,7 +282,7 @@ impl Watch {
         Facts::of(&facts(known).fetch_all(connection).await?, &Marks(sealer))
     }
 
-    /// Settles before any connection may be used.
+    /// Ends everything in the database before any pooled connection may be used.
     async fn settle_first(&self, timeline: Option<String>) -> Result<(), StorageError> {
         let (Some(tools), Some(clock)) = (self.tools.get(), self.clock.get()) else {
             return Err(StorageError::Busy);
@@ -312,10 +315,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Another replica has settled what went back.
+    /// Adopts the result of another replica that has ended everything.
     fn adopt(&self, known: &Known, facts: &Facts) {
         if self.generation() != known.generation {
-            return; // somebody else in this process has noticed
+            return; // another task of this process has noticed
         }
         tracing::error!(
             seen = known.head.seq,
@@ -325,8 +328,8 @@ impl Watch {
         self.begin_again(facts);
     }
 
-    /// Ends everything in a database that has less than was seen, in a step that is yet to be committed. The
-    /// inner error says that there is nothing to do.
+    /// Ends everything in a database that misses something, in a transaction that the caller commits. The
+    /// inner error means that there is nothing to do.
     async fn settle(
         &self,
         step: &mut Transaction,
@@ -336,13 +339,14 @@ impl Watch {
     ) -> Result<Result<Facts, Box<(Verdict, Facts)>>, StorageError> {
         let now = clock.now();
         let settled = known.settled.unwrap_or_default() + 1;
-        // Waits for another replica that is at it, and says then whether there is something left to do.
+        // Waits for another replica that is doing this. Afterwards no row is changed if that replica has
+        // ended everything.
         let claimed = sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2 WHERE counters.value < $2",
         );
         let claimed = claimed.bind(TIMES).bind(settled).execute(&mut **step).await?.rows_affected();
-        // Once more, in a transaction that only a server takes that may be written to.
+        // Queries again inside the transaction: only a server that accepts writes gets this far.
         let rows = facts(known).fetch_all(&mut **step).await?;
         let mut facts = Facts::of(&rows, &Marks(&step.sealer.clone()))?;
         if claimed == 0 {
@@ -386,7 +390,8 @@ async fn note_at(step: &mut Transaction, now: Timestamp) -> Result<(), StorageEr
     Ok(())
 }
 
-/// Counts a database that was settled for another reason: running servers that saw more need not do it again.
+/// Counts that everything was ended for another reason, so that running servers which saw more do not
+/// repeat it.
 pub(super) async fn count_as_settled(step: &mut Transaction) -> Result<(), StorageError> {
     sqlx::query(
         "INSERT INTO counters (name, value) VALUES ($1, 1)
@@ -407,19 +412,19 @@ fn facts(known: &Known) -> Query<'static, Any, AnyArguments> {
     query
 }
 
-/// For the pool, which tries again.
+/// Makes an error after which the pool retries.
 fn refused(because: &str) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::other(because.to_owned()))
 }
 
 impl Storage {
-    /// Lets a database that went back be settled by this clock.
+    /// Sets the clock for ending everything.
     pub fn settle_by(&self, clock: &Clock) {
         let _ = self.watch.clock.set(clock.clone());
     }
 
-    /// Compares the database with what was seen of it before; settles it when it went back, and says whether
-    /// it did.
+    /// Compares the database with what was seen before. Ends everything if the database was rolled back,
+    /// and returns whether it was.
     pub async fn look_back(&self, clock: &Clock) -> Result<bool, StorageError> {
         let watch = &self.watch;
         let known = watch.known().clone();
@@ -439,11 +444,11 @@ impl Storage {
             }
             Verdict::Less(_) => {}
         }
-        // First the connection: who waits for one may have to settle first.
+        // The connection first: a caller that waits for one may have to end everything itself.
         let mut step = self.begin_revocation().await?;
         let _one = watch.settling.lock().await;
         if watch.generation() != known.generation {
-            return Ok(false); // it was settled meanwhile
+            return Ok(false); // another task has ended everything meanwhile
         }
         timeouts::disable_statement_timeout(&mut step, self.engine).await?;
         match watch.settle(&mut step, &known, clock, None).await? {
@@ -462,7 +467,7 @@ impl Storage {
         }
     }
 
-    /// When the database went back in time last, as far as this process has looked.
+    /// Returns when the database was last rolled back, as far as this process has looked.
     pub fn went_back_at(&self) -> Option<Timestamp> {
         Some(self.watch.known().at).filter(|at| *at > 0).map(Timestamp::from_unix)
     }

@@ -1,4 +1,5 @@
-//! Scopes that a client was told to come back for: step-up authorization (MCP, scope challenges).
+//! Scopes for which a client was sent a challenge (`insufficient_scope`), for step-up authorization
+//! (MCP).
 
 use std::time::Duration;
 
@@ -6,20 +7,21 @@ use super::{Storage, StorageError, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 
-/// A client that comes back for a scope does so by then.
+/// How long a challenge is remembered: 15 minutes. A client that reacts at all does so within that time.
 const REMEMBERED: Duration = Duration::from_mins(15);
-/// A request that could as well be that of an installation which begins anew counts for this long: most clients come
-/// back at once.
+/// The same for a request that could also be the first one of a new installation: 2 minutes, because most
+/// clients react at once.
 const REMEMBERED_OF_A_FIRST_REQUEST: Duration = Duration::from_mins(2);
-/// The same refusal is written down again only after this: a client that insists costs reads.
+/// Pause before the same refusal is written again: 1 minute. A client that keeps calling only causes
+/// reads.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Refusals of one grant that are remembered: a client can call tools in any combination.
+/// Most refusals remembered for a grant: 32, because a client can call tools in any combination.
 const OF_A_GRANT: i64 = 32;
 
 impl Storage {
-    /// Remembers that a call under this grant was refused for want of `needed`, and that the challenge said to ask
-    /// for `asked`.
+    /// Records that a call under this grant lacked the scopes `needed`, and that the challenge named the
+    /// scopes `asked`.
     pub async fn record_scope_challenge(
         &self,
         grant_id: &str,
@@ -56,10 +58,11 @@ impl Storage {
         step.commit().await
     }
 
-    /// What calls under live grants of this person and client were lately refused for want of, call by call, where
-    /// the challenge said to ask for exactly `asked`, or that is what was needed; forgotten by being answered. One client id stands for many
-    /// installations: a request for other scopes comes from one that met no challenge. `is_first`: it asks for what a
-    /// client asks for that has nothing yet.
+    /// Takes the recorded challenges that this authorization request responds to: for each refused call
+    /// under a live grant of this person and client, the scopes it needed. A challenge matches if it
+    /// named exactly `asked`, or if exactly `asked` was needed: one client id is shared by many
+    /// installations, and a request for other scopes comes from an installation that received no
+    /// challenge. `is_first` says that `asked` is what a client without any grant asks for.
     pub async fn take_scope_challenges(
         &self,
         (subject, client_id, resource): (&str, &str, &str),
@@ -87,7 +90,8 @@ impl Storage {
         rows.iter().map(|row| scopes(row, "needed")).collect()
     }
 
-    /// Scopes that this person has approved for this client at this MCP server, under live grants.
+    /// Returns the scopes that this person has approved for this client at this MCP server, under live
+    /// grants.
     pub async fn approved_scopes(
         &self,
         subject: &str,

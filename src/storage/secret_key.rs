@@ -1,4 +1,4 @@
-//! Facts about this installation: which secret key it was made with.
+//! The secret key, and the proof that the database was made with it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,23 @@ use crate::oauth::secret::random_bytes;
 
 const CHECK: &str = "secret_key_check";
 const CONTEXT: &str = "installation.value/secret_key_check";
-/// A generated key has 44 characters; a file with fewer was cut off, and would be no secret.
+/// A generated key has 44 characters. A shorter text than 32 was truncated and would not be secret.
 const SHORTEST_KEY: usize = 32;
 const KNOWN_TEXT: &[u8] = b"this is the right key";
 
 /// How the secret key was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyProof {
-    /// The database is new; it now remembers this key.
+    /// The database is new, and now stores the proof of this key.
     FirstStart,
     /// The database was made with this key.
     Fits,
 }
 
-/// The configured key, or the one kept beside the SQLite file, which the first start generates.
+/// Returns the configured key, or the one in the file next to the SQLite database. The first start
+/// generates that file.
 ///
-/// A database that exists without its key is refused: a new key could read nothing in it.
+/// Fails for an existing database whose key is missing: a new key could read nothing in it.
 pub(super) async fn secret_key(
     pool: &AnyPool,
     configured: Option<&[u8]>,
@@ -78,7 +79,7 @@ fn write_private(path: &Path, key: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// What the database remembers of its key; `None` when it has never been served.
+/// Loads the stored proof of the key; `None` if no server has used the database yet.
 pub(super) async fn key_check_value(pool: &AnyPool) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar("SELECT value FROM installation WHERE name = $1")
         .bind(CHECK)
@@ -87,13 +88,13 @@ pub(super) async fn key_check_value(pool: &AnyPool) -> Result<Option<String>, sq
 }
 
 impl Storage {
-    /// Whether what the database remembers of its key opens under ours.
+    /// Returns whether the stored proof opens under our key.
     pub(super) fn opens_known_text(&self, stored: &str) -> bool {
         let opened = self.sealer.open(Purpose::Storage, CONTEXT, stored);
         opened.is_ok_and(|text| text.as_slice() == KNOWN_TEXT)
     }
 
-    /// Proves that the secret key is the one this database was made with.
+    /// Fails unless the secret key is the one with which this database was made.
     pub(super) async fn prove_secret_key(&self) -> Result<KeyProof, OpenError> {
         let sealed = self.sealer.seal(Purpose::Storage, CONTEXT, KNOWN_TEXT);
         let mut step = self.begin().await?;

@@ -1,12 +1,12 @@
-//! Lists that people page through: conditions are put together, values are always bound, and the next
-//! page begins after a key (never at an offset), so that the millionth row costs what the first does.
+//! Builds queries for paged lists. Values are always bound. The next page begins after a key and never at
+//! an offset, so that the last page costs no more than the first.
 
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe};
 
 use super::StorageError;
 
-/// What a condition compares with.
+/// A value to compare with.
 pub(super) enum Value {
     Text(String),
     Number(i64),
@@ -30,8 +30,8 @@ impl From<i64> for Value {
     }
 }
 
-/// A statement under construction. Every piece of text is a constant of ours; what comes from
-/// elsewhere is bound.
+/// A query under construction. Its text consists of constants in this program; every other value is
+/// bound.
 pub(super) struct SelectBuilder {
     sql: String,
     values: Vec<Value>,
@@ -44,39 +44,39 @@ impl SelectBuilder {
         Self { sql: select.to_owned(), values: Vec::new(), narrowed: false }
     }
 
-    /// Binds a value for use in the text that comes next; answers its placeholder.
+    /// Binds a value for the text that follows, and returns its placeholder.
     fn bind(&mut self, value: impl Into<Value>) -> String {
         self.values.push(value.into());
         format!("${}", self.values.len())
     }
 
-    /// A condition with one `?` for the value.
+    /// Adds a condition with one `?` for the value.
     pub(super) fn and(&mut self, condition: &'static str, value: impl Into<Value>) -> &mut Self {
         let placeholder = self.bind(value);
         let condition = condition.replace('?', &placeholder);
         self.condition(&condition)
     }
 
-    /// The rest of the condition that was begun, with one `?` for another value.
+    /// Continues the last condition with text that has one `?` for another value.
     pub(super) fn ends(&mut self, rest: &'static str, value: impl Into<Value>) -> &mut Self {
         let placeholder = self.bind(value);
         self.sql.push_str(&rest.replace('?', &placeholder));
         self
     }
 
-    /// More of the condition that was begun.
+    /// Continues the last condition.
     pub(super) fn text(&mut self, rest: &'static str) -> &mut Self {
         self.sql.push_str(rest);
         self
     }
 
-    /// A condition without a value.
+    /// Adds a condition without a value.
     pub(super) fn only(&mut self, condition: &'static str) -> &mut Self {
         self.condition(condition)
     }
 
-    /// Hexadecimal text that begins with `prefix`, as a range that an index answers: `g` follows every
-    /// hexadecimal digit in every collation.
+    /// Adds the condition that a hexadecimal text begins with `prefix`, as a range for which an index can
+    /// be used: `g` sorts after every hexadecimal digit in every collation.
     pub(super) fn begins(
         &mut self,
         from: &'static str,
@@ -94,7 +94,7 @@ impl SelectBuilder {
         self
     }
 
-    /// Ends with an order and a limit, and fetches.
+    /// Appends the order and the limit, and runs the query.
     pub(super) async fn fetch(
         mut self,
         pool: &AnyPool,
@@ -117,7 +117,8 @@ impl SelectBuilder {
     }
 }
 
-/// Lower-case letters in hexadecimal, at most 64 of them: what a `…_key` column holds.
+/// Returns what a `…_key` column holds: the first 64 characters of the text, in lower case, as
+/// hexadecimal bytes.
 pub(super) fn key(text: &str) -> String {
     use std::fmt::Write as _;
     let mut key = String::new();

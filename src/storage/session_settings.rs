@@ -1,13 +1,14 @@
-//! What every session at PostgreSQL must be set to, whatever the server, the database and the role say.
+//! The settings that every PostgreSQL session needs, regardless of the defaults of server, database and
+//! role.
 //!
-//! A role may have a default of its own for almost everything (`ALTER ROLE … SET …`), and several of these
-//! defaults would break a promise: `synchronous_commit = off` loses answered revocations in a crash, a
-//! serializable isolation level makes sign-ins fail that only compete. So every connection sets everything
-//! that this program relies on, right after it connected and before it is used. This is the only list.
+//! A role can have its own default for almost every setting (`ALTER ROLE … SET …`), and some would break
+//! guarantees: `synchronous_commit = off` loses confirmed revocations in a crash, and a serializable
+//! isolation level makes concurrent logins fail. So every new connection sets everything that this
+//! program relies on before its first use. This is the only list.
 //!
-//! The settings go in one simple query after the connection was made, not as startup parameters: a connection
-//! pooler refuses startup parameters that it does not know. `search_path` is not in the list: it says which
-//! schema is ours, and the role is a good place for that.
+//! The settings are sent in one simple query after connecting and not as startup parameters, because
+//! connection poolers reject startup parameters that they do not know. `search_path` is not in the list:
+//! it selects the schema of this installation, and the role is a good place to set it.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -21,37 +22,37 @@ use super::{Engine, Storage, StorageError};
 enum Value {
     /// This value, on every server.
     Is(&'static str),
-    /// This value, where the version of the server knows the setting.
+    /// This value, if the server's version knows the setting.
     IfKnown(&'static str),
-    /// The second value in place of one of the first; others stay as they are.
+    /// The second value instead of any of the first ones. Other values stay.
     Raised(&'static [&'static str], &'static str),
 }
 
 use Value::{IfKnown, Is, Raised};
 
-/// What steps and look-ups rely on. The bounds are explained in [`super::timeouts`].
+/// Settings for transactions and reads. [`super::timeouts`] explains the timeouts.
 const SERVING: &[(&str, Value)] = &[
-    // First, so that a bound of the role does not end the rest.
+    // First, so that a timeout of the role does not interrupt the rest.
     ("statement_timeout", Is("10s")),
     ("lock_timeout", Is("4s")),
     ("idle_in_transaction_session_timeout", Is("5s")),
-    // A bound of the role would end connections that wait in the pool, or listen.
+    // A timeout of the role would close connections that are idle in a pool, or that listen.
     ("idle_session_timeout", IfKnown("0")),
     ("transaction_timeout", IfKnown("0")),
-    // Every step settles what may happen once by a conditional UPDATE, whose row count decides. A stricter
-    // level fails such a step where two compete.
+    // Whatever may happen only once is a conditional UPDATE whose row count decides. A stricter level
+    // makes such a transaction fail where two compete.
     ("default_transaction_isolation", Is("read committed")),
     ("default_transaction_read_only", Is("off")),
     ("default_transaction_deferrable", Is("off")),
-    // What was answered must survive a crash. `remote_apply` and `remote_write` stay: they wait for a
-    // standby. `local` waits for none, and without synchronous standbys it is the same as `on`.
+    // A confirmed change must survive a crash. `remote_apply` and `remote_write` stay, because they wait
+    // for a standby. `local` waits for none, and without synchronous standbys it is the same as `on`.
     ("synchronous_commit", Raised(&["off", "local"], "on")),
     ("standard_conforming_strings", Is("on")),
-    // An error must end a step, not the connection.
+    // An error must end a transaction, not the connection.
     ("exit_on_error", Is("off")),
 ];
 
-/// What differs for migrations, which go through whole tables and wait for each other.
+/// Differences for migrations, which go through whole tables and wait for each other.
 const MIGRATING: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -61,22 +62,22 @@ const MIGRATING: &[(&str, &str)] = &[
 static TO_SERVE: LazyLock<String> = LazyLock::new(|| text(&[]));
 static TO_MIGRATE: LazyLock<String> = LazyLock::new(|| text(MIGRATING));
 
-/// Sets everything on a connection that serves.
+/// Applies the settings to a connection that serves requests.
 pub(super) async fn serve(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(TO_SERVE.as_str()))).await.map(drop)
 }
 
-/// Sets everything on a connection that brings the schema up to date.
+/// Applies the settings to a connection that migrates the schema.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(TO_MIGRATE.as_str()))).await.map(drop)
 }
 
-/// Sets everything on a connection that listens.
+/// Applies the settings to a connection that listens for notifications.
 pub(super) async fn listen(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql(AssertSqlSafe(TO_SERVE.as_str()))).await.map(drop)
 }
 
-/// The statements that set everything.
+/// Formats the statements, with the values in `instead` where they differ.
 fn text(instead: &[(&str, &str)]) -> String {
     let mut text = String::new();
     let mut by_choice = Vec::new();
@@ -109,8 +110,8 @@ fn text(instead: &[(&str, &str)]) -> String {
 }
 
 impl Storage {
-    /// A setting of PostgreSQL as the connections of this process have it; `None` on SQLite, and where the
-    /// server does not know it.
+    /// Returns a setting of PostgreSQL as it is on our connections; `None` on SQLite, and if the server
+    /// does not know it.
     pub async fn server_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
         if self.engine != Engine::Postgres {
             return Ok(None);
@@ -119,8 +120,8 @@ impl Storage {
         Ok(setting.fetch_one(&self.pool).await?)
     }
 
-    /// Warns of settings of the server itself that no session can change and under which a crash loses what
-    /// was answered, or damages the database.
+    /// Warns of server settings that no session can change and that let a crash lose confirmed changes or
+    /// damage the database.
     pub async fn warn_of_unsafe_settings(&self) -> Result<(), StorageError> {
         for (name, consequence) in [
             ("fsync", "a crash of the machine can damage the database beyond repair"),

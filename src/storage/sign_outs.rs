@@ -1,10 +1,10 @@
-//! Sign-outs at the identity provider that overtake a login.
+//! Detects sign-outs at the identity provider that overtake a login.
 //!
-//! A message that ends a session may arrive before the callback has stored that session, and then it finds
-//! nothing to end. So each message is remembered for as long as a login may take, and a login that began
-//! before the message ends when its session would be stored. Which of them came first is decided by a number
-//! that the database counts up, and not by clocks: a person who signs in again after a sign-out is let in, in
-//! the same second too.
+//! A logout message may arrive before the callback has stored the session that it should end, and then
+//! finds nothing to end. So each message is remembered for as long as a login may take, and a login that
+//! began before the message fails when its session would be stored. A counter in the database decides
+//! which came first, and not the clock: a person who signs in again after a sign-out succeeds, even
+//! within the same second.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use super::{Denied, Engine, Storage, StorageError, Transaction, column};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::sealed::Purpose;
 
-/// The longest life of a login that can be configured (`tokens.login`).
+/// The longest lifetime of a login that can be configured (`tokens.login`): 1 hour.
 const LONGEST_LOGIN: Duration = Duration::from_hours(1);
-/// Among the counters.
+/// The counter of sign-outs.
 const NUMBER: &str = "sign_outs";
 
 impl Storage {
-    /// How many sign-outs there have been: a login that begins now comes after them.
+    /// Returns the number of sign-outs so far. A login that begins now comes after all of them.
     pub async fn sign_outs_so_far(&self) -> Result<i64, StorageError> {
         let number = sqlx::query("SELECT value FROM counters WHERE name = $1").bind(NUMBER);
         let row = self.read_row(number).await?;
         row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
 
-    /// Remembers a sign-out in the caller's step, before it looks for sessions to end.
+    /// Remembers a sign-out in the caller's transaction, before the search for sessions to end.
     pub(super) async fn remember_sign_out(
         &self,
         step: &mut Transaction,
@@ -64,10 +64,12 @@ impl Storage {
         Ok(())
     }
 
-    /// Refuses a session whose login a sign-out has overtaken, in the step that would store it.
+    /// Fails if a sign-out has overtaken the login of this session, in the transaction that would store
+    /// it.
     ///
-    /// SQLite runs one step at a time. On PostgreSQL the rows that a message would write are locked by this:
-    /// a message that comes at the same time waits, and then finds the session; or it has come first.
+    /// SQLite runs one transaction at a time. On PostgreSQL the rows that a message would write are
+    /// locked here: a concurrent message either waits and then finds the session, or has already been
+    /// recorded.
     pub(super) async fn refuse_signed_out(
         &self,
         step: &mut Transaction,
@@ -97,7 +99,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Every mark that a message about this session may have left, in the order in which everybody locks them.
+    /// Returns the ids of all messages that would end this session, in the order in which all
+    /// transactions lock them.
     fn marks_of(&self, session: &SessionUpdate) -> BTreeSet<String> {
         let issuer = session.issuer.as_str();
         let mut marks = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Signing keys at rest, sealed, and the steps of their rotation.
+//! Signing keys, stored sealed, and their rotation.
 
 use zeroize::Zeroizing;
 
@@ -7,44 +7,44 @@ use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 use crate::telemetry::audit::AuditEvent;
 
-/// Retired keys that are told about.
+/// Most retired keys in a list: 20.
 const REMEMBERED: i64 = 20;
 
 /// A signing key as stored.
 pub struct StoredKey {
-    /// Key id: the JWK thumbprint.
+    /// The `kid`: the JWK thumbprint.
     pub kid: String,
     /// `ES256`, `RS256` or `EdDSA`.
     pub alg: String,
-    /// 1, 2, 3 …
+    /// Counts up from 1 for each algorithm.
     pub generation: i64,
     /// PKCS#8, DER.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// When it was made.
+    /// When it was generated.
     pub created_at: Timestamp,
-    /// It signs nothing before; of several that may sign, the highest generation does.
+    /// When it may start to sign. Of several that may, the one with the highest generation signs.
     pub signs_from: Timestamp,
-    /// From when no token of it can be alive; `None` while it has no successor.
+    /// When none of its tokens can be valid any more; `None` while it has no successor.
     pub retires_at: Option<Timestamp>,
 }
 
-/// A key that is no longer published; its private key is gone.
+/// A key that is no longer published. Its private key has been erased.
 #[derive(Clone, Debug)]
 pub struct RetiredKey {
-    /// Key id.
+    /// The `kid`.
     pub kid: String,
     /// `ES256`, `RS256` or `EdDSA`.
     pub alg: String,
-    /// 1, 2, 3 …
+    /// Counts up from 1 for each algorithm.
     pub generation: i64,
-    /// When it was made.
+    /// When it was generated.
     pub created_at: Timestamp,
     /// When it was retired.
     pub retired_at: Timestamp,
 }
 
 impl Storage {
-    /// All signing keys that are not retired, oldest first.
+    /// Loads all signing keys that are not retired, oldest first.
     pub async fn signing_keys(&self) -> Result<Vec<StoredKey>, StorageError> {
         let keys = sqlx::query(
             "SELECT kid, alg, generation, private_key, created_at, signs_from, retires_at
@@ -69,7 +69,7 @@ impl Storage {
             .collect()
     }
 
-    /// Keys that were retired, last first.
+    /// Loads retired keys, the last one first.
     pub async fn retired_keys(&self) -> Result<Vec<RetiredKey>, StorageError> {
         let rows = sqlx::query(
             "SELECT kid, alg, generation, created_at, retired_at FROM signing_keys
@@ -91,17 +91,17 @@ impl Storage {
             .collect()
     }
 
-    /// Stores a key unless that algorithm and generation is taken: of two processes that start at
-    /// once, one makes the key and both use it.
+    /// Stores a key unless its algorithm and generation exist already. Of two processes that start at the
+    /// same time, one generates the key and both use it.
     pub async fn add_signing_key(&self, key: &StoredKey) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         self.insert_key(&mut step, key).await?;
         step.commit().await
     }
 
-    /// Stores the next key of each algorithm, and says until when the ones before are needed, in one
-    /// step. `false`, and nothing changed, when another rotation was first: of many at once, one
-    /// succeeds.
+    /// In one transaction, stores the next key of each algorithm and sets until when the earlier ones are
+    /// needed. Returns `false`, without any change, when another rotation was first: of concurrent ones,
+    /// one succeeds.
     pub async fn rotate_signing_keys(
         &self,
         next: &[StoredKey],
@@ -131,8 +131,8 @@ impl Storage {
         Ok(true)
     }
 
-    /// Retires the keys whose time has come and erases what they signed with; answers how many. Of
-    /// replicas that do this at once, one tells of each key.
+    /// Retires the keys that are due and erases their private keys. Returns their number. Of replicas
+    /// that do this at the same time, one records each key.
     pub async fn retire_signing_keys(
         &self,
         now: Timestamp,
@@ -170,7 +170,7 @@ impl Storage {
         Ok(retired)
     }
 
-    /// Whether the key is now stored, and was not before.
+    /// Inserts a key. Returns `false` when its algorithm and generation existed.
     async fn insert_key(
         &self,
         step: &mut super::Transaction,

@@ -1,33 +1,34 @@
-//! How large an SQLite database and its log may grow, and which steps may use its last pages. On PostgreSQL
-//! the administrator of the database limits its size.
+//! Limits the size of an SQLite database and its WAL, and decides which transactions may use the last
+//! pages. On PostgreSQL, the size is up to the database's administrator.
 //!
-//! People who have signed in must be able to go on when strangers have filled the database: so steps of strangers
-//! are refused first, then new sign-ins, and refreshes last. What ends grants may
-//! write beyond the limit (`writer`).
+//! People who have signed in must be able to continue when strangers have filled the database. So
+//! strangers' requests are rejected first, then new logins, and refreshes last. Transactions that end
+//! grants may exceed the limit ([`super::group_commit`]).
 
 use sqlx::{AnyConnection, AssertSqlSafe};
 
 use super::group_commit::Sizes;
 use super::{Storage, StorageError, Transaction, TransactionKind};
 
-/// A file with fewer pages left than this has no room: 64 KiB, some tens of refreshes.
+/// A file with fewer pages left counts as full: 16 pages (64 KiB), some tens of refreshes.
 const LAST_PAGES: i64 = 16;
 
-/// What a step stores something for, in the order in which a full database refuses it.
+/// The kind of use for which a transaction needs space, in the order in which a full database rejects
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {
-    /// What comes to nothing: denials, refused requests.
+    /// Records of requests that led to nothing: denials, rejected requests.
     Refusals,
-    /// What is not in use yet: registrations, assertions of clients that nobody has signed in for.
+    /// Data not in use yet: registrations, and assertions of clients without a live grant.
     Newcomers,
-    /// The beginning of a sign-in.
+    /// The start of a login.
     SignIns,
-    /// People who have signed in, and the server itself.
+    /// Requests of people who have signed in, and of the server itself.
     People,
 }
 
 impl Use {
-    /// Up to where the file may be filled for it, in percent.
+    /// Returns up to what share of its limit the file may be filled for this use, in percent.
     const fn share(self) -> i64 {
         match self {
             Self::Refusals => 80,
@@ -47,22 +48,22 @@ impl Use {
     }
 }
 
-/// What the database has room for.
+/// The uses for which the database still has space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// For nothing: not even refreshes can be written.
+    /// None: not even refreshes can be written.
     None,
-    /// Not for the beginning of a sign-in.
+    /// No logins and no registrations.
     NoSignIns,
-    /// Not for registrations.
+    /// No registrations.
     NoRegistrations,
-    /// For everything.
+    /// Every use.
     #[default]
     Enough,
 }
 
 impl Room {
-    /// As `/ready` says it.
+    /// Returns the text in the response of `/ready`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -72,7 +73,7 @@ impl Room {
         }
     }
 
-    /// Of a file of `most` pages at most, of which `used` are in use.
+    /// Returns the state of a file with `used` of at most `most` pages in use.
     fn of(used: i64, most: i64) -> Self {
         let full_for = |what: Use| used >= most.saturating_mul(what.share()) / 100;
         if used + LAST_PAGES >= most {
@@ -88,9 +89,9 @@ impl Room {
 }
 
 impl Storage {
-    /// Lets the SQLite file grow to `bytes`; beyond that, whoever writes more hears "try again", and
-    /// clean-up makes room. A file that is larger already stays as it is, and may not grow. Its log is cut
-    /// back to `log` bytes when all of it is in the file.
+    /// Limits the SQLite file to `bytes`. Beyond that, writes fail with "try again" until retention frees
+    /// space. A file that is larger already stays as it is and may not grow. The WAL file is truncated to
+    /// `log` bytes once all of it is in the database file.
     pub async fn limit_size(&self, bytes: u64, log: u64) -> Result<(), StorageError> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&self.pool).await?;
@@ -103,7 +104,7 @@ impl Storage {
         writer.limit_size(Sizes { most_pages: most, log }).await
     }
 
-    /// Begins an atomic step that a full database refuses earlier than others.
+    /// Begins a transaction that a full database rejects earlier than others.
     pub(super) async fn begin_for(&self, what: Use) -> Result<Transaction, StorageError> {
         let mut step = self.begin().await?;
         step.refuse_without_room(what).await?;
@@ -112,7 +113,7 @@ impl Storage {
 }
 
 impl Transaction {
-    /// Refuses to go on where the rest of the file is kept for others.
+    /// Fails if the remaining space is reserved for other uses.
     pub(super) async fn refuse_without_room(&mut self, what: Use) -> Result<(), StorageError> {
         if what < Use::People && !self.has_room(what).await? {
             return Err(StorageError::Full(what.as_str()));
@@ -120,7 +121,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Whether there is room for this.
+    /// Returns whether there is space for this use.
     pub(super) async fn has_room(&mut self, what: Use) -> Result<bool, StorageError> {
         match &mut self.work {
             TransactionKind::Sqlite(step) => step.is_filled_less_than(what.share()).await,
@@ -128,7 +129,7 @@ impl Transaction {
         }
     }
 
-    /// What there is room for now.
+    /// Returns for which uses there is space now.
     pub(super) async fn room(&mut self) -> Result<Room, StorageError> {
         match &mut self.work {
             TransactionKind::Sqlite(step) => {
@@ -140,7 +141,7 @@ impl Transaction {
     }
 }
 
-/// Tells a connection. SQLite forgets it with the connection.
+/// Sets the limits on a connection. SQLite keeps them as long as the connection is open.
 pub(super) async fn limit(connection: &mut AnyConnection, sizes: Sizes) -> Result<(), sqlx::Error> {
     let Sizes { most_pages, log } = sizes;
     for pragma in [
@@ -152,7 +153,7 @@ pub(super) async fn limit(connection: &mut AnyConnection, sizes: Sizes) -> Resul
     Ok(())
 }
 
-/// Pages that hold something. Those that were freed are used again before the file grows.
+/// Counts the pages in use. SQLite reuses freed pages before the file grows.
 pub(super) async fn used_pages(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
     let all: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *connection).await?;
     let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(connection).await?;

@@ -1,20 +1,20 @@
-//! Which of many names are stored: lists link to what has a page.
+//! Finds out which of many people or clients are stored, so that lists link only to pages that exist.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::select::SelectBuilder;
 use super::{Storage, StorageError, column};
 
-/// Names asked about in one statement.
+/// Most names in one statement: 100.
 const AT_ONCE: usize = 100;
 
 impl Storage {
-    /// Those of `subjects` who are stored.
+    /// Returns those of `subjects` that are stored.
     pub async fn stored_people(&self, subjects: &[&str]) -> Result<HashSet<String>, StorageError> {
         self.stored("SELECT p.subject AS name FROM people p", "p.subject IN (?", subjects).await
     }
 
-    /// Those of `ids` that a stored client has.
+    /// Returns those of `ids` that belong to a stored client.
     pub async fn stored_clients(&self, ids: &[&str]) -> Result<HashSet<String>, StorageError> {
         self.stored("SELECT c.id AS name FROM clients c", "c.id IN (?", ids).await
     }

@@ -1,13 +1,13 @@
-//! How long a replica waits for PostgreSQL, and PostgreSQL for a replica.
+//! Timeouts between a replica and PostgreSQL, in both directions.
 //!
-//! A lock that somebody holds for ever must not hold up requests for ever; and a replica that was paused
-//! in the middle of a step (a frozen machine, a network that is gone) must not be that somebody. What
-//! takes longer fails, changes nothing, and is answered with "try again". SQLite has waits of its own
-//! (`writer`).
+//! A lock that is never released must not block requests for ever. Conversely, a replica that was paused
+//! inside a transaction (a frozen machine, a lost network) must not hold its locks for ever. A
+//! transaction that exceeds a timeout fails, changes nothing, and the client is told to try again. SQLite
+//! has waits of its own ([`super::group_commit`]).
 //!
-//! The bounds themselves are among the settings of each session ([`super::session_settings`]).
-//! `idle_in_transaction_session_timeout` is longer than any pause of a live process: a step computes for
-//! milliseconds between its statements.
+//! The timeouts themselves are settings of each session ([`super::session_settings`]).
+//! `idle_in_transaction_session_timeout` is longer than any pause of a live process: between two
+//! statements, a transaction computes for milliseconds.
 
 use std::time::Duration;
 
@@ -15,22 +15,24 @@ use sqlx::{AnyConnection, Executor};
 
 use super::{Engine, StorageError, Transaction};
 
-/// `statement_timeout`, for those who wait where PostgreSQL cannot be heard any more ([`super::driver`]).
+/// The `statement_timeout` of a session, for code that must give up by itself when PostgreSQL cannot be
+/// reached any more ([`super::driver`]).
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// No bound on the statements of a transaction.
+/// Switches off `statement_timeout` for the rest of a transaction.
 pub(super) const NO_STATEMENT_TIMEOUT: &str = "SET LOCAL statement_timeout = 0";
 
-/// Shortens a wait for look-ups: a request has several, and all of them together wait no longer than a step.
+/// Sets a lock timeout of 2 seconds for a read connection: a request reads several times, and all its
+/// reads together should wait no longer than a transaction.
 pub(super) async fn limit_read(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql("SET lock_timeout = '2s'")).await.map(drop)
 }
 
-/// Shortens it for `/ready`, whose wait ends with an answer.
+/// Sets a lock timeout of 800 ms for the connection of `/ready`, which has to respond quickly.
 pub(super) async fn limit_probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql("SET lock_timeout = '800ms'")).await.map(drop)
 }
 
-/// Takes the bound on statements away from a step that goes through whole tables.
+/// Switches off the statement timeout for a transaction that goes through whole tables.
 pub(super) async fn disable_statement_timeout(
     step: &mut Transaction,
     engine: Engine,

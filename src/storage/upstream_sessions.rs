@@ -1,4 +1,5 @@
-//! Sessions of people at the identity provider: their facts, their tokens, and who may ask again.
+//! Upstream sessions: sessions of people at the identity provider, with their facts, tokens and refresh
+//! leases.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,27 +15,27 @@ use crate::clock::Timestamp;
 use crate::policy::{FactSet, Facts};
 use crate::telemetry::audit::AuditEvent;
 
-/// What is known of a person: shown to MCP servers, read by rules. Rests sealed.
+/// What is known of a person, for MCP servers and access rules. Stored sealed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Person {
-    /// Display name, where the provider tells one.
+    /// Display name, if the provider gives one.
     pub name: Option<String>,
-    /// E-mail address, where the provider tells one. Never an identity.
+    /// E-mail address, if the provider gives one. Never used as an identity.
     pub email: Option<String>,
-    /// What rules read.
+    /// Facts that access rules read.
     pub facts: Facts,
 }
 
-/// Tokens of the identity provider. They never leave us except towards that provider. Rest sealed.
+/// Tokens of the identity provider. They are sent to that provider only. Stored sealed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamTokens {
     /// Access token.
     pub access_token: String,
-    /// Refresh token; without one the session cannot be asked about again.
+    /// Refresh token. Without it, the session cannot be checked again.
     pub refresh_token: Option<String>,
     /// The ID token as last received.
     pub id_token: Option<String>,
-    /// The nonce of the login: an ID token at refresh that carries a nonce must repeat it.
+    /// The nonce of the login. An ID token from a refresh that carries a nonce must repeat it.
     pub nonce: Option<String>,
 }
 
@@ -44,22 +45,22 @@ impl fmt::Debug for UpstreamTokens {
     }
 }
 
-/// A session as a login or a refresh leaves it.
+/// A session as it is after a login or refresh.
 #[derive(Clone, Debug)]
 pub struct SessionUpdate {
     /// Issuer of the identity provider.
     pub issuer: String,
-    /// The person, at that issuer.
+    /// The person's id at that issuer.
     pub subject: String,
-    /// The claim `sub`, where messages of the provider may name the person by another name than ours.
+    /// The claim `sub`, if the provider's messages may use it instead of `subject`.
     pub claim_sub: Option<String>,
-    /// Its session id, when it names one.
+    /// The provider's session id (`sid`), if it gives one.
     pub sid: Option<String>,
-    /// How many sign-outs there had been when the login began; see `sign_outs.rs`.
+    /// The number of sign-outs before the login began; see `sign_outs.rs`.
     pub sign_outs_before: i64,
     /// What is known of the person.
     pub person: Person,
-    /// Its tokens.
+    /// The person's tokens from the identity provider.
     pub tokens: UpstreamTokens,
 }
 
@@ -70,37 +71,38 @@ pub struct UpstreamSession {
     pub id: String,
     /// Issuer of the identity provider.
     pub issuer: String,
-    /// The person, at that issuer.
+    /// The person's id at that issuer.
     pub subject: String,
-    /// Whether the provider still vouches for the session.
+    /// Whether the session is active: neither the provider nor a sign-out here has ended it.
     pub alive: bool,
     /// What is known of the person.
     pub person: Person,
-    /// Its tokens.
+    /// The person's tokens from the identity provider.
     pub tokens: UpstreamTokens,
-    /// Grows with every change of tokens.
+    /// Grows with every change of the tokens.
     pub version: i64,
-    /// The last definite yes of the provider.
+    /// When the provider last confirmed the session.
     pub last_ok_at: Timestamp,
-    /// When everything that rules may read was last read, and not taken over from an earlier answer.
+    /// When all facts that rules may read were last read from the provider, without reuse of an earlier
+    /// response.
     pub facts_read_at: Timestamp,
-    /// What is taken over from an earlier answer.
+    /// Facts reused from an earlier response.
     pub taken_over: FactSet,
 }
 
-/// How fresh an answer of the identity provider is.
+/// How fresh the provider's data is.
 #[derive(Clone, Copy, Debug)]
 pub struct Renewed {
-    /// When it said yes.
+    /// When the provider last confirmed the session.
     pub last_ok: Timestamp,
-    /// When everything that rules may read was read.
+    /// When all facts that rules may read were read.
     pub facts_read: Timestamp,
-    /// What was not, and is as an earlier answer told it.
+    /// Facts that were not read and are reused from an earlier response.
     pub taken_over: FactSet,
 }
 
 impl Renewed {
-    /// The answer says nothing new.
+    /// Keeps the freshness of `session`, for a response with no new data.
     pub fn as_before(session: &UpstreamSession) -> Self {
         Self {
             last_ok: session.last_ok_at,
@@ -110,16 +112,16 @@ impl Renewed {
     }
 }
 
-/// Whether this caller may ask the identity provider.
+/// Whether this caller may contact the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// Ask, and store the answer under this lease.
+    /// It may, and stores the response under this lease.
     Won,
-    /// Another process is asking.
+    /// Another process holds the lease.
     Taken,
 }
 
-/// The row id of a session.
+/// Returns the row id of a session.
 pub fn session_id(issuer: &str, subject: &str, sid: Option<&str>) -> String {
     let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     for part in [issuer, subject, sid.unwrap_or("-")] {
@@ -130,9 +132,9 @@ pub fn session_id(issuer: &str, subject: &str, sid: Option<&str>) -> String {
 }
 
 impl Storage {
-    /// Stores the session of a fresh login in the caller's step: the newest tokens win, a dead
-    /// session lives again, and a refresh that is under way will find its version outdated. `subject` is
-    /// our `sub` for the person.
+    /// Stores the session of a new login in the caller's transaction. Its tokens replace older ones, and
+    /// an ended session becomes active again. A refresh in progress will find its version outdated.
+    /// `subject` is our `sub` for the person.
     pub(super) async fn put_session(
         &self,
         step: &mut Transaction,
@@ -141,12 +143,13 @@ impl Storage {
         now: Timestamp,
     ) -> Result<String, StorageError> {
         let id = session_id(&update.issuer, &update.subject, update.sid.as_deref());
-        // The person first, as a block does: the rows are locked in one order everywhere.
+        // The person first, as when blocking: everything locks these rows in the same order.
         self.note_person(step, update, subject, now).await?;
         self.refuse_signed_out(step, update, now).await?;
         let mut tokens = update.tokens.clone();
         if tokens.refresh_token.is_none() {
-            // Google and others hand one out at the first login only: the one at hand is still good.
+            // Google and others issue a refresh token only at the first login: the stored one is still
+            // valid.
             tokens.refresh_token = self.refresh_token_of(step, &id).await?;
         }
         let dead: Option<i64> = sqlx::query_scalar(
@@ -181,7 +184,7 @@ impl Storage {
         Ok(id)
     }
 
-    /// What was last known of a person, from whichever of their sessions is the freshest.
+    /// Loads what was last known of a person, from the session that was confirmed last.
     pub async fn latest_person(
         &self,
         issuer: &str,
@@ -216,7 +219,7 @@ impl Storage {
         Ok(tokens.refresh_token)
     }
 
-    /// The session with this id.
+    /// Loads the session with this id.
     pub async fn upstream_session(
         &self,
         id: &str,
@@ -248,7 +251,8 @@ impl Storage {
         })
     }
 
-    /// Takes the right to ask the identity provider about this version of the session, for `lease`.
+    /// Acquires the lease for contacting the identity provider about this version of the session, for the
+    /// duration `lease`.
     pub async fn lease_session(
         &self,
         session: &UpstreamSession,
@@ -267,7 +271,7 @@ impl Storage {
         .bind(owner)
         .bind(now.plus(lease).unix())
         .bind(now.unix())
-        // Nobody leases for so long: the clock went back, and the holder is long gone.
+        // No lease lasts this long: the clock was set back, so its holder no longer exists.
         .bind(now.plus(lease * 4).unix())
         .execute(&mut *step)
         .await?;
@@ -275,8 +279,8 @@ impl Storage {
         Ok(if won.rows_affected() == 1 { Lease::Won } else { Lease::Taken })
     }
 
-    /// Stores what the identity provider answered; `false` when a newer login came in between,
-    /// whose tokens are then kept.
+    /// Stores the provider's response and releases the lease. Returns `false` if a newer login replaced
+    /// the session meanwhile; its tokens are kept.
     pub async fn renew_session(
         &self,
         session: &UpstreamSession,
@@ -309,9 +313,9 @@ impl Storage {
         Ok(renewed.rows_affected() == 1)
     }
 
-    /// Stores tokens under the lease as soon as they are there, before anything else is asked: a
-    /// rotated token that is lost logs a person out. `false` when a newer login came in between;
-    /// otherwise the session's version has grown by one.
+    /// Stores new tokens under the lease as soon as they arrive, before the next call to the provider:
+    /// losing a rotated token would log the person out. Returns `false` if a newer login replaced the
+    /// session meanwhile. Otherwise the session's version has grown by one.
     pub async fn store_tokens(
         &self,
         session: &UpstreamSession,
@@ -334,7 +338,7 @@ impl Storage {
         Ok(stored.rows_affected() == 1)
     }
 
-    /// Makes the lease last until `until`; `false` when it is no longer `owner`'s.
+    /// Extends the lease to `until`. Returns `false` when `owner` no longer holds it.
     pub async fn extend_lease(
         &self,
         session_id: &str,
@@ -354,7 +358,8 @@ impl Storage {
         Ok(extended.rows_affected() == 1)
     }
 
-    /// Ends all leases: whoever held one was a process before this one, and is gone.
+    /// Releases all leases when a server on SQLite starts: their holders belonged to an earlier process
+    /// and no longer exist.
     pub(super) async fn free_leases(&self) -> Result<(), StorageError> {
         let mut step = self.begin().await?;
         sqlx::query(
@@ -366,7 +371,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// Gives the lease back after an answer that settled nothing.
+    /// Releases the lease after a response without a definite result.
     pub async fn release_session(
         &self,
         session: &UpstreamSession,
@@ -384,8 +389,8 @@ impl Storage {
         step.commit().await
     }
 
-    /// Ends the session and every grant and code that came from it; `false` when a newer login came in
-    /// between, which the refusal was not about.
+    /// Ends the session with all its grants and codes. Returns `false` if a newer login replaced the
+    /// session meanwhile: the provider's refusal was not about that one.
     pub async fn end_session(
         &self,
         session: &UpstreamSession,
@@ -428,8 +433,8 @@ impl Storage {
     }
 }
 
-/// A session that ended and begins anew takes nothing of its former life along: codes, sign-ins to the
-/// pages, whoever waits.
+/// Ends everything that depended on an ended session before the session becomes active again: codes,
+/// sessions at our pages, and logins that wait for approval.
 async fn end_what_stood_on(
     step: &mut Transaction,
     session_id: &str,

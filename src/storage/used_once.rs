@@ -1,10 +1,10 @@
-//! What may be used once and has no row of its own elsewhere.
+//! Replay protection for one-time values that have no row of their own.
 //!
-//! A sign-in to our pages travels sealed in a cookie and costs no row while it is on its way. That it came
-//! back is stored, in one conditional write, before the identity provider hears of its code.
+//! A login to our own pages is sealed in a cookie and needs no row while it is pending. Its return is
+//! recorded with one conditional insert, before its code is sent to the identity provider.
 //!
-//! A code of the provider that another browser brought is not redeemed, and not later either: whoever began
-//! the login could otherwise have it brought back by a victim, ask for the address that the victim's browser
+//! A code that arrived from another browser is never redeemed, not even later. Otherwise an attacker who
+//! began the login could make a victim's browser bring the code back, ask for the URL that this browser
 //! shows, and finish the login as the victim.
 
 use super::console::Realm;
@@ -14,8 +14,8 @@ use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
 
 impl Storage {
-    /// Uses up the sign-in to our pages with this id; of concurrent uses, one is the first. `false` as well when
-    /// another browser has brought its code.
+    /// Uses up the page login with this id; of concurrent uses, one is the first. Also returns `false`
+    /// when its code arrived from another browser.
     pub async fn use_pages_sign_in(
         &self,
         realm: Realm,
@@ -23,7 +23,8 @@ impl Storage {
         code: Option<&str>,
         expires_at: Timestamp,
     ) -> Result<bool, StorageError> {
-        // On a full database administrators must get in, to end something.
+        // Administrators may use the reserve: they must be able to sign in to a full database to revoke
+        // access.
         let mut step = match realm {
             Realm::Admin => self.begin_revocation().await?,
             Realm::Account => self.begin_for(Use::SignIns).await?,
@@ -44,7 +45,7 @@ impl Storage {
         Ok(used.rows_affected() == 1)
     }
 
-    /// Remembers that another browser brought this code of the login or sign-in with this id.
+    /// Records that the code of the login `id` arrived from another browser.
     pub async fn spend_code(
         &self,
         id: &str,
@@ -56,7 +57,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// The same in the caller's step; whether it was the first time.
+    /// The same in the caller's transaction. Returns whether it was recorded for the first time.
     pub(super) async fn spend_code_in(
         &self,
         step: &mut Transaction,
@@ -74,7 +75,7 @@ impl Storage {
         Ok(spent.rows_affected() == 1)
     }
 
-    /// Whether another browser has brought this code of the login with this id.
+    /// Returns whether this code of the login `id` has arrived from another browser.
     pub(super) async fn code_is_spent(
         &self,
         step: &mut Transaction,

@@ -1,6 +1,7 @@
-//! How many lines of the trail can be caused by steps: by anonymous callers in a minute, because a flood of them
-//! must not keep the clean-up busy; by one person in an hour, because beyond the size of the trail the oldest
-//! lines go, and nobody must push out what others did. The log has the others.
+//! Limits how many audit lines callers can cause. Anonymous callers have a limit per minute, because a
+//! flood of their lines must not keep trimming busy. Each person has a limit per hour, because the oldest
+//! lines go when the trail is full, and nobody may push out the traces of others. Lines beyond a limit
+//! are only logged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Lines a minute of anonymous callers, of each process: more than a hundred sign-ins begin in a second.
+/// Lines of anonymous callers per minute and process: 6000. Enough for a hundred logins that begin each
+/// second.
 const OF_NOBODY: u32 = 6_000;
 const MINUTE_MILLIS: i64 = 60_000;
-/// Lines an hour of one person, of each process: forty connections that are renewed every two minutes.
+/// Lines of one person per hour and process: 2000. Enough for forty connections that refresh every two
+/// minutes.
 const OF_A_PERSON: u32 = 2_000;
 const HOUR_MILLIS: i64 = 3_600_000;
-/// People counted at once; beyond that all counts start again: a bound on memory.
+/// Most people counted at a time, to bound memory. Beyond it, all counts restart.
 const PEOPLE: usize = 200_000;
-/// What people and their clients can do any number of times. What ends anything is always stored.
+/// Events that people and their clients can cause any number of times. Events that end something are not
+/// among them, so they are always stored.
 const FREQUENT: &[&str] = &[
     "access_denied",
     "code_issued",
@@ -32,9 +36,9 @@ const FREQUENT: &[&str] = &[
     "tool_refused",
 ];
 
-/// The lines of the present minute and hour.
+/// Counts the lines of the current minute and hour.
 pub(in crate::storage) struct LineBudget {
-    /// `false` for load tests, which have few people.
+    /// `false` in load tests, in which few people cause many lines.
     counts_people: AtomicBool,
     counted: Mutex<Counted>,
 }
@@ -55,7 +59,7 @@ impl Default for LineBudget {
 }
 
 impl LineBudget {
-    /// Whether the line of this event may be stored; if so, it counts.
+    /// Returns whether the line of this event may be stored, and counts it.
     pub(super) fn allows(&self, event: &AuditEvent) -> bool {
         let allows = if event.is_anonymous() {
             self.lock().takes_of_nobody(event.at)

@@ -1,10 +1,10 @@
-//! The chain of the audit trail: each line under an HMAC over itself and the HMAC of the line before it. The
-//! key is not in the database, so a changed, removed, inserted or reordered line breaks the chain.
+//! The audit chain: each line has an HMAC over itself and the HMAC of the line before it. The key is not
+//! in the database, so a changed, removed, inserted or reordered line breaks the chain.
 //!
-//! The two ends of the chain are marks in the table of facts about the installation, and runs of lines that
-//! were removed are rows of `audit_gaps`; both carry a MAC, so that only a server can shorten the chain.
-//! What the chain cannot show: a line removed before it was chained, and a whole database put back to an
-//! older state. For that, keep the head that `portcullis audit verify` prints.
+//! The two ends of the chain are rows of the table `installation`, and removed runs of lines are rows of
+//! `audit_gaps`. Both carry a MAC, so that only a server can shorten the chain. The chain cannot reveal
+//! two things: a line that was removed before it was chained, and a whole database that was reset to an
+//! older state. To notice those, keep the head that `portcullis audit verify` prints.
 
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
@@ -16,63 +16,64 @@ use crate::oauth::sealed::{Purpose, Sealer};
 use crate::storage::{Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
-/// Lines settled in one step: the more, the fewer pages for each, and the longer everybody else waits.
+/// Most lines chained in one transaction: 500. More lines share more pages, but everything else waits
+/// longer.
 pub const SETTLED_AT_ONCE: u64 = 500;
-/// Lines read at once.
+/// Lines read at a time: 200.
 pub(super) const BATCH: i64 = 200;
-/// Lines chained by one statement: a statement each would keep the writer from everybody else.
+/// Lines chained by one statement: 100. One statement for each line would occupy the writer for too long.
 const AT_ONCE: usize = 100;
 pub(super) const HEAD: &str = "audit_head";
 pub(super) const START: &str = "audit_start";
-/// In place of the MAC of a line that no server has recorded.
+/// Stored in place of the MAC of a line that no server has recorded.
 const REFUSED: &str = "refused";
-/// Attempts to walk a chain whose beginning moves meanwhile.
+/// Most attempts to verify a chain whose start is moved meanwhile: 5.
 const WALKS: u32 = 5;
 
 /// The last line of the chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainHead {
-    /// Its place; 0 when there is none.
+    /// Its number in the chain; 0 for an empty chain.
     pub seq: i64,
     /// Its MAC.
     pub mac: String,
 }
 
-/// The chain holds.
+/// The result for an intact chain.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// The first line that is still there, or could be.
+    /// Number of the first line that has not been trimmed.
     pub first: i64,
     /// The last line.
     pub head: ChainHead,
-    /// Lines that are not chained yet.
+    /// Number of lines that are not chained yet.
     pub unsettled: i64,
-    /// Lines that were removed so far, because of their age or to keep the trail at its size.
+    /// Number of lines removed so far, because of their age or the size limit.
     pub removed: i64,
-    /// Of these, how many stood between lines that are still there.
+    /// How many of these lay between lines that still exist.
     pub removed_between: i64,
-    /// What the lines take in the database, estimated.
+    /// Estimated bytes that the lines take in the database.
     pub bytes: i64,
 }
 
-/// Where the chain breaks.
+/// How the chain is broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBroken {
-    /// A line is gone.
+    /// A line is missing.
     #[error("line {0} is missing")]
     Missing(i64),
-    /// A line is not what was written, or stands in another place.
+    /// A line was changed or moved.
     #[error("line {seq} (id {id}) was changed or moved")]
     Changed {
-        /// Its place.
+        /// Its number.
         seq: i64,
         /// Its id.
         id: String,
     },
-    /// The mark of the first or the last line is not ours.
+    /// The row of the chain's start or end was not written by a server.
     #[error("the mark of the chain's {0} was changed")]
     Mark(&'static str),
-    /// A line that is not chained does not carry our MAC.
+    /// A line that is not chained yet has no valid MAC of its own.
     #[error(
         "the line with id {id} was not recorded by this server, or was changed before it was chained"
     )]
@@ -82,22 +83,22 @@ pub enum ChainBroken {
     },
 }
 
-/// An end of the chain, as it is kept.
+/// An end of the chain, as stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The line at this end: the last one, or the one before the first.
     pub(super) line: ChainHead,
-    /// At the head: what all lines took that were ever chained. At the start: what the removed ones took.
+    /// At the end: bytes of all lines that were ever chained. At the start: bytes of the removed ones.
     pub(super) bytes: i64,
-    /// The same, of lines of anonymous callers alone.
+    /// The same, for lines of anonymous callers only.
     pub(super) anonymous: i64,
     /// Lines removed.
     pub(super) removed: i64,
-    /// Written by a version that did not count, nor prove lines before they were chained.
+    /// Written by a version that neither counted bytes nor gave unchained lines a MAC.
     uncounted: bool,
 }
 
-/// What verifying and removing lines have in common: from line to line, over gaps.
+/// Walks along the chain and across gaps, for verification and for trimming.
 pub(super) struct Walk<'a> {
     storage: &'a Storage,
     pub(super) last: ChainHead,
@@ -105,7 +106,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes on to a line, which must be the next one.
+    /// Continues to `line`, which must be the next one.
     pub(super) async fn go_on(
         &mut self,
         line: &AuditLine,
@@ -123,7 +124,8 @@ impl Walk<'_> {
         Ok(Ok(()))
     }
 
-    /// Crosses the gap after the last line, as far as before `seq`.
+    /// Crosses the gaps after the last line, up to the line before `seq`. Returns whether they reach that
+    /// far.
     async fn cross_gap(&mut self, seq: i64) -> Result<bool, StorageError> {
         while self.last.seq + 1 < seq {
             match self.storage.gap_at(self.last.seq + 1).await? {
@@ -138,18 +140,18 @@ impl Walk<'_> {
     }
 }
 
-/// A run of lines that were removed.
+/// A run of removed lines.
 pub(super) struct Gap {
     pub(super) first: i64,
     pub(super) last: ChainHead,
 }
 
-/// The MAC of a line from when it is recorded until it is chained.
+/// Returns the MAC of a line until it is chained.
 pub(super) fn row_mac(sealer: &Sealer, line: &AuditLine) -> String {
     mac_of(sealer, b"row", "", line)
 }
 
-/// The MAC of a line in the chain.
+/// Returns the MAC of a chained line.
 pub(super) fn chain(sealer: &Sealer, before: &str, seq: i64, line: &AuditLine) -> String {
     mac_of(sealer, before.as_bytes(), &seq.to_string(), line)
 }
@@ -180,7 +182,7 @@ fn mac_of(sealer: &Sealer, before: &[u8], seq: &str, line: &AuditLine) -> String
     sealer.mac(Purpose::Audit, &parts)
 }
 
-/// Writes places in the chain: row id, number, link. Answers how many lines were there to be settled.
+/// Writes row id, number and MAC of chained lines. Returns how many of the lines existed.
 async fn set_links(
     step: &mut Transaction,
     links: &[(String, i64, String)],
@@ -193,14 +195,14 @@ async fn set_links(
          FROM (VALUES {}) AS link WHERE id = link.column1",
         rows.join(", ")
     );
-    let mut update = sqlx::query(AssertSqlSafe(sql)); // placeholders alone
+    let mut update = sqlx::query(AssertSqlSafe(sql)); // placeholders only
     for (id, seq, mac) in links {
         update = update.bind(id).bind(seq).bind(mac);
     }
     Ok(update.persistent(false).execute(&mut **step).await?.rows_affected())
 }
 
-/// Moves the mark of an end of the chain; `false` when somebody else has moved it since it was read.
+/// Moves a stored end of the chain. Returns `false` when it has been moved since it was read.
 pub(super) async fn advance_chain_end(
     step: &mut Transaction,
     name: &str,
@@ -221,7 +223,7 @@ pub(super) async fn advance_chain_end(
     Ok(moved.execute(&mut **step).await?.rows_affected() == 1)
 }
 
-/// Lines that the chain takes up, and those that it does not.
+/// Lines to be chained, and lines that no server recorded.
 #[derive(Default)]
 struct Sorted {
     links: Vec<(String, i64, String)>,
@@ -229,20 +231,22 @@ struct Sorted {
 }
 
 impl Storage {
-    /// Chains lines that are not chained yet, [`SETTLED_AT_ONCE`] at most, and answers how many it dealt
-    /// with. Of replicas that settle at once, one succeeds and the others find nothing to do.
+    /// Chains up to [`SETTLED_AT_ONCE`] lines that are not chained yet. Returns how many it processed. If
+    /// several replicas do this at once, one succeeds and the others find nothing to do.
     pub async fn settle_audit(&self) -> Result<u64, StorageError> {
         self.chain(None).await
     }
 
-    /// The same, and records an event when it finds lines that no server has recorded.
+    /// Like [`Self::settle_audit`], but also records an event when it finds lines that no server has
+    /// recorded.
     pub async fn settle_audit_and_tell(&self, clock: &Clock) -> Result<u64, StorageError> {
         self.chain(Some(clock)).await
     }
 
     async fn chain(&self, clock: Option<&Clock>) -> Result<u64, StorageError> {
-        // Read and chained before the step begins, which everybody else waits for. The head comes first:
-        // when it has moved since, what was read of the lines means nothing.
+        // Reads and computes before the transaction begins, because other callers wait for its end. The
+        // head is read first: if it has moved by the time of the commit, the lines read here are
+        // outdated.
         let text = self.text_of_mark(HEAD).await?;
         let head = match &text {
             None => Mark::default(),
@@ -267,8 +271,8 @@ impl Storage {
         Ok(rows.len() as u64)
     }
 
-    /// Chains lines after `head` in memory; returns them and the new head. With `proven`, lines without a
-    /// valid MAC of their own are left out.
+    /// Chains lines after `head` in memory. Returns them and the new head. With `proven`, leaves out
+    /// lines without a valid MAC of their own.
     fn link(
         &self,
         mut head: Mark,
@@ -294,7 +298,7 @@ impl Storage {
         Ok((sorted, head))
     }
 
-    /// Whether a server recorded this line, which is not chained, as it is.
+    /// Returns whether an unchained line is as a server recorded it.
     fn is_recorded(&self, row: &AnyRow, line: &AuditLine) -> Result<bool, StorageError> {
         let mac: Option<String> = column(row, "row_mac")?;
         Ok(mac.is_some_and(|mac| mac == row_mac(&self.sealer, line)))
@@ -308,7 +312,7 @@ impl Storage {
         clock: Option<&Clock>,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
-        // Locks the head: a replica that comes second waits here, and finds it moved.
+        // Locks the head: a second replica waits here, and then finds it moved.
         if !advance_chain_end(&mut step, HEAD, before, &self.mark(HEAD, head)).await? {
             return Ok(false);
         }
@@ -317,7 +321,7 @@ impl Storage {
             settled += set_links(&mut step, links).await?;
         }
         if settled != sorted.links.len() as u64 {
-            return Ok(false); // a line went away meanwhile; the next attempt chains what there is
+            return Ok(false); // a line was removed meanwhile; the next attempt chains the rest
         }
         for id in &sorted.refused {
             let refused =
@@ -340,8 +344,8 @@ impl Storage {
         Ok(true)
     }
 
-    /// Chains what a version has left that did not prove lines before they were chained, and counts what all
-    /// lines take; at the start, once. From then on no line without a MAC is chained.
+    /// Runs once, at the first start after an update from a version without MACs for unchained lines:
+    /// chains those lines and counts the bytes of all. Afterwards no line without a MAC is chained.
     pub(in crate::storage) async fn adopt_audit_trail(&self) -> Result<(), StorageError> {
         loop {
             let text = self.text_of_mark(HEAD).await?;
@@ -349,7 +353,7 @@ impl Storage {
                 None => Some(Mark { uncounted: true, ..Mark::default() }),
                 Some(text) => self.read_mark(HEAD, text),
             };
-            // Chaining and `audit verify` report a head that does not verify.
+            // Chaining and `audit verify` report a head with a wrong MAC.
             let Some(head) = head.filter(|head| head.uncounted) else { return Ok(()) };
             let sql = format!(
                 "SELECT {COLUMNS}, row_mac, {WEIGHT} AS weight FROM audit_events
@@ -366,14 +370,14 @@ impl Storage {
         }
     }
 
-    /// Walks the whole chain. The outer error is the database's; the inner one is what was found.
+    /// Verifies the whole chain. The outer error is one of the database; the inner one is the finding.
     pub async fn verify_audit(&self) -> Result<Result<Verified, ChainBroken>, StorageError> {
         let mut attempts = 0;
         loop {
             let start = self.text_of_mark(START).await?;
             let verified = self.walk_chain().await?;
             attempts += 1;
-            // Lines that went while we walked look like missing ones.
+            // Lines that were trimmed during the walk look like missing ones.
             let same = || async { Ok::<_, StorageError>(self.text_of_mark(START).await? == start) };
             if verified.is_ok() || attempts >= WALKS || same().await? {
                 return Ok(verified);
@@ -400,11 +404,11 @@ impl Storage {
                 break;
             }
         }
-        // The last lines of all may be gone as well.
+        // The very last lines may have been removed as well.
         if walk.last.seq < head.line.seq && !walk.cross_gap(head.line.seq + 1).await? {
             return Ok(Err(ChainBroken::Missing(walk.last.seq + 1)));
         }
-        // Lines that were settled while we walked are further than the head we read, and hold.
+        // Lines chained during the walk lie beyond the head that was read; they have been verified.
         if walk.last.seq == head.line.seq && walk.last.mac != head.line.mac {
             return Ok(Err(ChainBroken::Mark("end")));
         }
@@ -431,7 +435,7 @@ impl Storage {
         }))
     }
 
-    /// Whether all lines that are not chained yet were recorded by a server; how many there are.
+    /// Checks that a server recorded every line that is not chained yet. Returns their number.
     async fn check_unsettled(&self) -> Result<Result<i64, ChainBroken>, StorageError> {
         let (mut number, mut after) = (0, String::new());
         loop {
@@ -454,8 +458,8 @@ impl Storage {
         }
     }
 
-    /// Whether the line that was the head earlier is still part of a chain that holds. The outer error
-    /// is the database's; the inner one is what was found.
+    /// Checks whether `earlier`, the head at some earlier time, is part of the verified chain. The outer
+    /// error is one of the database; the inner one is the finding.
     pub async fn still_holds(
         &self,
         earlier: &ChainHead,
@@ -467,7 +471,7 @@ impl Storage {
             return Ok(Err(found));
         }
         if earlier.seq < verified.first {
-            return Ok(Ok(())); // its time was over, and whoever holds the secret key removed it
+            return Ok(Ok(())); // it was trimmed, which only a holder of the secret key can do
         }
         let mac: Option<String> = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1")
             .bind(earlier.seq)
@@ -475,7 +479,7 @@ impl Storage {
             .await?;
         let mac = match mac {
             Some(mac) => Some(mac),
-            // A server removed it. Of a run of removed lines, the MAC of the last one is still known.
+            // A server removed it. Of a removed run, only the MAC of the last line is still known.
             None => match self.gap_at(earlier.seq).await? {
                 Some(gap) if gap.last.seq == earlier.seq => Some(gap.last.mac),
                 Some(_) => return Ok(Ok(())),
@@ -488,8 +492,8 @@ impl Storage {
         Ok(Err(format!("line {} is not the one that stood there earlier", earlier.seq)))
     }
 
-    /// The place of the last chained line; 0 when there is none. Whether it is ours is for
-    /// [`Self::verify_audit`] to say.
+    /// Returns the number of the last chained line; 0 if there is none. Its MAC is not checked; see
+    /// [`Self::verify_audit`].
     pub async fn audit_head(&self) -> Result<i64, StorageError> {
         let head: Option<i64> =
             sqlx::query_scalar("SELECT MAX(seq) FROM audit_events").fetch_one(&self.pool).await?;
@@ -500,7 +504,7 @@ impl Storage {
         Walk { storage: self, last: start.line.clone(), in_gaps: 0 }
     }
 
-    /// Chained lines after this place, in order, with what they weigh.
+    /// Loads the chained lines after number `seq`, in order, with their estimated bytes.
     pub(super) async fn chained_after(
         &self,
         seq: i64,
@@ -514,7 +518,7 @@ impl Storage {
         Ok(rows.fetch_all(&self.pool).await?)
     }
 
-    /// The run of removed lines that this place is in, if a server has made it.
+    /// Loads the run of removed lines that contains `seq`, if a server wrote it.
     pub(super) async fn gap_at(&self, seq: i64) -> Result<Option<Gap>, StorageError> {
         let gap = sqlx::query(
             "SELECT first_seq, last_seq, line_mac, mac FROM audit_gaps
@@ -540,8 +544,8 @@ impl Storage {
 
     async fn stored_mark(&self, name: &str) -> Result<Option<Mark>, StorageError> {
         Ok(match self.text_of_mark(name).await? {
-            // Nothing was removed, or settled, yet. That there are lines all the same is found out
-            // by the walk.
+            // Nothing has been removed, or chained, yet. If there are chained lines all the same, the
+            // walk finds out.
             None => Some(Mark::default()),
             Some(mark) => self.read_mark(name, &mark),
         })
@@ -556,23 +560,23 @@ impl Storage {
     }
 }
 
-/// The two ends of the chain, read where there is no database to ask.
+/// Reads the two ends of the chain without access to the database.
 pub(in crate::storage) struct Marks<'a>(pub(in crate::storage) &'a Sealer);
 
 impl Marks<'_> {
-    /// The last line of the chain; `None` when no server has written that.
+    /// Returns the last line of the chain; `None` if no server wrote `text`.
     pub(in crate::storage) fn head(&self, text: &str) -> Option<ChainHead> {
         read_mark(self.0, HEAD, text).map(|mark| mark.line)
     }
 
-    /// The line before the first one.
+    /// Returns the line before the first one.
     pub(in crate::storage) fn start(&self, text: &str) -> Option<ChainHead> {
         read_mark(self.0, START, text).map(|mark| mark.line)
     }
 }
 
-/// `seq mac bytes anonymous removed proof`: only the holder of the secret key can move an end of the
-/// chain, or change what the trail is thought to take.
+/// Formats an end as `seq mac bytes anonymous removed proof`. The proof ensures that only a holder of the
+/// secret key can move an end or change the byte counts.
 fn written_mark(sealer: &Sealer, name: &str, mark: &Mark) -> String {
     let Mark { line, bytes, anonymous, removed, uncounted } = mark;
     let seq = line.seq.to_string();
@@ -604,7 +608,7 @@ fn read_mark(sealer: &Sealer, name: &str, text: &str) -> Option<Mark> {
     (written_mark(sealer, name, &mark) == text).then_some(mark)
 }
 
-/// The MAC of a chained line, as stored.
+/// Reads the MAC of a chained line.
 pub(super) fn mac(row: &AnyRow) -> Result<String, StorageError> {
     Ok(column::<Option<String>>(row, "mac")?.unwrap_or_default())
 }

@@ -1,10 +1,12 @@
-//! The audit trail: lines are added in the step they belong to, and chained within a second.
+//! The audit trail. A line is inserted in the transaction of the event that it records, and chained
+//! within a second.
 //!
-//! Chaining at once would make every writer of every replica wait for one row. So a line is stored first,
-//! under a MAC of its own, and chained soon after (`chain.rs`). The trail has a size, and beyond it lines go
-//! (`trim.rs`): first those that name neither a person nor a grant, which anybody can cause.
-//! By what lines are searched is indexed when they are chained: a step would touch a page for each index, and
-//! lines that are chained together share these pages. So every search looks twice.
+//! Chaining in the same transaction would make every transaction of every replica wait for one row. So a
+//! line is first stored with a MAC of its own, and chained soon after (`chain.rs`). The trail has a size
+//! limit; beyond it, lines are trimmed (`trim.rs`), first those that name neither a person nor a grant,
+//! because anybody can cause them. The columns used for searches are indexed only for chained lines: a
+//! transaction would touch one page for each index, while lines that are chained together share these
+//! pages. So each search runs two queries.
 
 mod budget;
 mod chain;
@@ -40,33 +42,33 @@ pub struct AuditLine {
     pub grant_id: Option<String>,
     pub reference: Option<String>,
     pub detail: String,
-    /// The place in the chain; `None` within the first second.
+    /// The number in the chain; `None` until the line is chained.
     pub seq: Option<i64>,
 }
 
-/// Which lines are wanted; empty texts and `None` want all.
+/// A filter for lines. Empty texts and `None` match every line.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Exactly this event.
+    /// Only this event.
     pub event: String,
-    /// This client.
+    /// Only this client.
     pub client_id: String,
-    /// This person.
+    /// Only this person, by `sub`.
     pub subject: String,
-    /// This grant.
+    /// Only this grant.
     pub grant_id: String,
-    /// The line of this reference.
+    /// Only the line with this reference.
     pub reference: String,
-    /// Not before.
+    /// Not before this time.
     pub since: Option<Timestamp>,
-    /// Before.
+    /// Before this time.
     pub until: Option<Timestamp>,
-    /// Older than the line with this id: the next page.
+    /// Only lines older than the one with this id: the next page.
     pub before: String,
 }
 
 impl AuditLine {
-    /// The line that an event becomes.
+    /// Converts an event into a line.
     fn of(event: &AuditEvent, detail: &str) -> Self {
         Self {
             id: event.id.clone(),
@@ -84,13 +86,13 @@ impl AuditLine {
     }
 }
 
-/// What the room is used for that these lines take.
+/// Returns for what kind of use these lines take space.
 fn use_of(events: &[AuditEvent]) -> Use {
     if events.iter().all(AuditEvent::is_anonymous) { Use::Refusals } else { Use::People }
 }
 
 impl Transaction {
-    /// Adds a line to the audit trail; the log hears of it when the step is durable.
+    /// Inserts a line into the audit trail. The event is logged after the commit.
     pub(super) async fn record(&mut self, event: AuditEvent) -> Result<(), StorageError> {
         debug_assert!(EVENTS.contains(&event.event), "{} is not in EVENTS", event.event);
         if event.log_only || !self.lines.allows(&event) {
@@ -127,7 +129,7 @@ impl Transaction {
 }
 
 impl Storage {
-    /// Adds lines that belong to no change.
+    /// Records events that belong to no other change.
     pub async fn record(&self, events: Vec<AuditEvent>) -> Result<(), StorageError> {
         let mut step = self.begin_for(use_of(&events)).await?;
         for event in events {
@@ -136,7 +138,7 @@ impl Storage {
         step.commit().await
     }
 
-    /// Adds lines that the log has already.
+    /// Stores events that have been logged already.
     pub async fn note(&self, events: &[AuditEvent]) -> Result<(), StorageError> {
         let mut step = self.begin_for(use_of(events)).await?;
         for event in events {
@@ -146,23 +148,24 @@ impl Storage {
         step.commit().await
     }
 
-    /// How many lines that steps caused the log alone has, since this was last asked.
+    /// Returns how many lines were only logged because of their limit, and resets that count.
     pub fn take_left_out(&self) -> u64 {
         self.lines.take_left_out()
     }
 
-    /// Whether what one person can cause has a bound in the trail.
+    /// Switches the limit on lines caused by one person on or off.
     pub fn bound_lines_of_people(&self, bound: bool) {
         self.lines.count_people(bound);
     }
 
-    /// Lines, newest first, at most `limit` of them.
+    /// Loads at most `limit` lines, newest first.
     pub async fn audit_lines(
         &self,
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditLine>, StorageError> {
-        // What is not settled first: a line that is settled meanwhile is found twice, never missed.
+        // Unchained lines first: a line that is chained between the queries is then found twice, but
+        // never missed.
         let mut lines = self.lines_where("seq IS NULL", filter, limit).await?;
         lines.extend(self.lines_where("seq IS NOT NULL", filter, limit).await?);
         lines.sort_by(|a, b| b.id.cmp(&a.id));
@@ -194,7 +197,7 @@ impl Storage {
                 listing.and(condition, value.as_str());
             }
         }
-        // Ids begin with their milliseconds.
+        // Ids begin with the time in milliseconds.
         if let Some(since) = filter.since {
             listing.and("id >= ?", first_id_at(since));
         }

@@ -1,7 +1,7 @@
-//! Lines that go: when their time is over, and when the trail is larger than `limits.audit_size`. Then
-//! lines that anonymous callers caused go first, wherever they stand, down to a tenth of the size; then the
-//! oldest. No line goes that the chain does not prove: otherwise write access to the database would be enough to
-//! have the server remove traces.
+//! Trims the audit trail: lines older than their retention, and lines beyond `limits.audit_size`. If the
+//! trail is too large, lines of anonymous callers go first, wherever they are, down to a tenth of the
+//! size; after that, the oldest lines go. A line that the chain does not prove is never removed:
+//! otherwise write access to the database would suffice to make the server erase traces.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,24 +14,23 @@ use crate::clock::{Clock, Timestamp};
 use crate::storage::{Engine, Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
-/// What a line takes in the database, with its places in the indexes, estimated from what is in it. It is
-/// calculated by the database and by it alone, so that what is added when a line is chained is what is
-/// subtracted when it goes.
+/// Estimated bytes of a line in the database, with its index entries. Only the database computes it, so
+/// that the bytes added when a line is chained equal those subtracted when it is removed.
 pub(super) const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(actor)
      + COALESCE(LENGTH(resource), 0) + COALESCE(48 + 2 * LENGTH(client_id), 0)
      + COALESCE(48 + 2 * LENGTH(subject), 0) + COALESCE(48 + 2 * LENGTH(grant_id), 0)
      + COALESCE(16 + 2 * LENGTH(reference), 0) AS BIGINT)";
-/// As the index says it, word for word; and [`AuditLine::is_anonymous`].
+/// The same condition as in the index, literally, and as in [`AuditLine::is_anonymous`].
 const ANONYMOUS: &str = "subject IS NULL AND grant_id IS NULL AND actor IN ('client', 'person')";
-/// Lines removed in one step, so that nobody waits long for the writer.
+/// Most lines removed in one transaction: 500. More would make callers wait for the writer.
 const AT_ONCE: i64 = 500;
-/// Steps of one call.
+/// Most transactions in one call: 20, so that a call removes at most 10,000 lines.
 const STEPS: u32 = 20;
 
-/// How large the trail may grow.
+/// The size limit of the trail.
 pub(in crate::storage) struct AuditSize {
     bytes: AtomicU64,
-    /// The log knows that lines cannot be removed.
+    /// Whether it has been logged that lines cannot be removed.
     told: AtomicBool,
 }
 
@@ -42,7 +41,8 @@ impl Default for AuditSize {
 }
 
 impl AuditLine {
-    /// Whether it names neither a person nor a grant, and a client or a person in a browser caused it.
+    /// Returns whether the line names neither a person nor a grant, and was caused by a client or by a
+    /// person in a browser.
     pub(super) fn is_anonymous(&self) -> bool {
         self.subject.is_none()
             && self.grant_id.is_none()
@@ -50,11 +50,11 @@ impl AuditLine {
     }
 }
 
-/// Lines about to go, and what becomes of the beginning of the chain.
+/// Lines to be removed, and the resulting start of the chain.
 struct Removal {
     start: Mark,
     lines: i64,
-    /// The last one.
+    /// Number of the last one.
     up_to: i64,
 }
 
@@ -75,7 +75,8 @@ impl Removal {
 }
 
 impl Storage {
-    /// Lets the trail grow to `bytes`; on SQLite to half of the file at most, which has room for `file`.
+    /// Limits the trail to `bytes`; on SQLite also to half of `file`, the size limit of the database
+    /// file.
     pub fn limit_audit(&self, bytes: u64, file: u64) {
         let bytes = match self.engine {
             Engine::Sqlite => bytes.min(file / 2),
@@ -84,11 +85,11 @@ impl Storage {
         self.audit_size.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Brings a trail that is larger than it may be back to a little less than that, and answers how many
-    /// lines went. Each step tells of itself in the trail.
+    /// Trims a trail that exceeds its limit to 95 % of it. Returns how many lines were removed. Each
+    /// transaction that removes lines records an event.
     pub async fn trim_audit(&self, clock: &Clock) -> Result<u64, StorageError> {
         let most = i64::try_from(self.audit_size.bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        // A line for each step that removes lines must not itself call for the next one.
+        // Trims to 95 %, so that the line which records a removal does not itself cause the next one.
         let (mut aim, mut removed) = (most, 0);
         for _ in 0..STEPS {
             let Some((start, text, head)) = self.ends().await? else { break };
@@ -118,7 +119,7 @@ impl Storage {
         Ok(removed)
     }
 
-    /// Removes lines older than `retention` from the beginning of the chain.
+    /// Removes lines older than `retention` from the start of the chain.
     pub(in crate::storage) async fn sweep_audit(
         &self,
         now: Timestamp,
@@ -130,7 +131,8 @@ impl Storage {
         self.remove_oldest(&start, text.as_deref(), due, None).await
     }
 
-    /// The ends of the chain, and the first one as it is kept; `None` when one of them is not ours.
+    /// Loads both ends of the chain, and the start also as stored. Returns `None` if a server did not
+    /// write one of them.
     async fn ends(&self) -> Result<Option<(Mark, Option<String>, Mark)>, StorageError> {
         let (start, head) =
             (self.text_of_mark(START).await?, self.text_of_mark(super::chain::HEAD).await?);
@@ -142,7 +144,7 @@ impl Storage {
         Ok(ends.map(|(first, last)| (first, start, last)))
     }
 
-    /// Removes lines from the beginning of the chain while they are `due`; the mark moves along.
+    /// Removes lines from the start of the chain while they are `due`, and moves the start.
     async fn remove_oldest(
         &self,
         start: &Mark,
@@ -170,7 +172,7 @@ impl Storage {
         let mut step = self.begin_cleanup().await?;
         let to = self.mark(START, &removal.start);
         if !advance_chain_end(&mut step, START, text, &to).await? {
-            return Ok(0); // another replica is at it
+            return Ok(0); // another replica is trimming
         }
         for sql in [
             "DELETE FROM audit_events WHERE seq <= $1",
@@ -185,8 +187,8 @@ impl Storage {
         Ok(removal.lines.unsigned_abs())
     }
 
-    /// Removes the oldest lines of anonymous callers that take so many bytes, wherever they stand; gaps are
-    /// left, over which the chain goes on.
+    /// Removes the oldest lines of anonymous callers, wherever they are, until `bytes` are freed. Records
+    /// the gaps, so that the chain can be verified across them.
     async fn remove_anonymous(
         &self,
         start: &Mark,
@@ -233,21 +235,21 @@ impl Storage {
         let mut step = self.begin_cleanup().await?;
         let to = self.mark(START, &removal.start);
         if !advance_chain_end(&mut step, START, text, &to).await? {
-            return Ok(0); // another replica is at it
+            return Ok(0); // another replica is trimming
         }
         let mut deleted = 0;
         for (gap, whole) in gaps.iter().zip(&joined) {
             deleted += self.leave_gap(&mut step, gap, whole).await?;
         }
         if deleted != removal.lines.unsigned_abs() {
-            return Ok(0); // a line went away meanwhile; the next attempt takes what there is
+            return Ok(0); // a line was removed meanwhile; the next attempt removes the rest
         }
         tell(&mut step, &removal, "anonymous", clock).await?;
         step.commit().await?;
         Ok(deleted)
     }
 
-    /// Removes the lines of a gap and writes it down, joined with those beside it.
+    /// Removes the lines of a gap, and stores it merged with its neighbours.
     async fn leave_gap(
         &self,
         step: &mut Transaction,
@@ -277,7 +279,7 @@ impl Storage {
         Ok(deleted)
     }
 
-    /// A gap together with those that a server has made right before and after it.
+    /// Merges a gap with the stored ones directly before and after it.
     async fn join(&self, gap: &Gap) -> Result<Gap, StorageError> {
         let before = self.gap_at(gap.first - 1).await?;
         let after = self.gap_at(gap.last.seq + 1).await?;
@@ -287,7 +289,7 @@ impl Storage {
         })
     }
 
-    /// The MAC of the line before this place, whether the line is still there or not.
+    /// Returns the MAC of the line before `seq`, whether that line still exists or not.
     async fn mac_before(&self, start: &Mark, seq: i64) -> Result<Option<String>, StorageError> {
         if seq == start.line.seq + 1 {
             return Ok(Some(start.line.mac.clone()));
@@ -301,7 +303,7 @@ impl Storage {
         Ok(gap.filter(|gap| gap.last.seq == seq - 1).map(|gap| gap.last.mac))
     }
 
-    /// What all chained lines take, and those of anonymous callers.
+    /// Returns the estimated bytes of all chained lines, and those of anonymous callers.
     pub(super) async fn weigh_audit_trail(&self) -> Result<(i64, i64), StorageError> {
         let sql = format!(
             "SELECT CAST(COALESCE(SUM({WEIGHT}), 0) AS BIGINT) AS bytes,
@@ -313,7 +315,7 @@ impl Storage {
         Ok((column(&row, "bytes")?, column(&row, "anonymous")?))
     }
 
-    /// To the log, once: a chain that is broken stays so.
+    /// Logs a broken chain once; it does not repair itself.
     fn tell_broken(&self, found: &str) {
         if !self.audit_size.told.swap(true, Ordering::Relaxed) {
             tracing::error!(

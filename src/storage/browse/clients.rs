@@ -1,4 +1,4 @@
-//! Clients, as administrators look through them.
+//! Lists of clients, for administrators.
 
 use sqlx::any::AnyRow;
 
@@ -13,14 +13,14 @@ use crate::storage::select::{SelectBuilder, key};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
 
-/// Which clients are wanted.
+/// A filter for clients.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFilter {
-    /// What the name, the host of the redirect URI, or the id begins with.
+    /// Prefix of the name or of the host of the redirect URI, or a whole `client_id`.
     pub search: String,
-    /// `waiting`, `blocked`, `trusted`, `refused`; anything else: all.
+    /// `waiting`, `blocked`, `trusted` or `refused`. Anything else matches every client.
     pub standing: String,
-    /// The next page begins after this row.
+    /// The next page begins after this row. See [`Storage::page_after_client`].
     pub after: String,
 }
 
@@ -31,19 +31,19 @@ pub struct ClientRow {
     pub id: String,
     /// `registered`, `created`, `configured` or `document`.
     pub kind: String,
-    /// What it registered, JSON.
+    /// Its metadata as JSON.
     pub metadata: String,
-    /// Of that, what decisions are about ([`ClientMetadata::digest`]).
+    /// Digest of the metadata to which decisions apply ([`ClientMetadata::digest`]).
     pub digest: String,
     /// Whether it has a secret.
     pub confidential: bool,
-    /// When it first registered.
+    /// When it was first registered.
     pub issued_at: Timestamp,
-    /// Last code redeemed or token refreshed.
+    /// When a code was last redeemed, or a token last refreshed.
     pub last_used_at: Option<Timestamp>,
-    /// What administrators decided.
+    /// The decisions of administrators.
     pub standing: ClientReview,
-    /// When they did, if ever.
+    /// When the review last changed, if ever.
     pub decided_at: Option<Timestamp>,
 }
 
@@ -58,18 +58,18 @@ const DECIDED_COLUMNS: &str =
             s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
      FROM client_standings s JOIN clients c ON c.id = s.client_id";
-/// The same, walked through from the clients' side: SQLite keeps the order of a CROSS JOIN.
+/// The same columns, driven by the clients: SQLite keeps the order of tables in a CROSS JOIN.
 const CLIENTS_DECIDED: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
             s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
      FROM clients c CROSS JOIN client_standings s";
-/// With so few decisions of a kind, all of them are looked through; with more, the search begins with
-/// the names and soon finds enough.
+/// Up to this many decisions of a kind, a search goes through all of them. Beyond, it goes through the
+/// clients in the order of names, and soon finds enough.
 const FEW: i64 = 2000;
 impl Storage {
-    /// Clients, newest first; those with a standing by the latest decision, those found by name or host
-    /// in the order of that.
+    /// Lists clients, the newest first. With a review state in the filter, the last decision comes first;
+    /// a search is ordered by what it matched, name or host.
     pub async fn list_clients(
         &self,
         filter: &ClientFilter,
@@ -100,7 +100,7 @@ impl Storage {
         rows.iter().map(read_client_row).collect()
     }
 
-    /// Whether there are many clients with this standing; counts no further than it must.
+    /// Returns whether more than [`FEW`] clients match a condition on reviews. Stops counting there.
     async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
         let mut listing = SelectBuilder::new("SELECT 1 AS one FROM client_standings s");
         listing.only(condition);
@@ -108,7 +108,7 @@ impl Storage {
         Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
     }
 
-    /// By id when it looks like one, else by name, else by host; each answered by an index.
+    /// Searches by id, then by name, then by host. Each query uses an index.
     async fn search_clients(
         &self,
         standing: Option<&'static str>,
@@ -164,7 +164,7 @@ impl Storage {
         rows.iter().map(read_client_row).collect()
     }
 
-    /// Where the page after this row begins.
+    /// Returns the position after `last` for the next page.
     pub fn page_after_client(filter: &ClientFilter, last: &ClientRow) -> String {
         if filter.search.is_empty() {
             let decided = standing_wanted(filter).and(last.decided_at);
@@ -177,7 +177,7 @@ impl Storage {
         format!("host {host} {}", last.id)
     }
 
-    /// How many clients wait for approval, as far as 100: every page of the administrators asks.
+    /// Returns how many clients wait for approval, at most 100. Every admin page runs this query.
     pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
         let waiting = "SELECT COUNT(*) FROM
                            (SELECT 1 AS one FROM client_standings s JOIN clients c ON c.id = s.client_id
@@ -185,7 +185,7 @@ impl Storage {
         Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
     }
 
-    /// One client as administrators see it.
+    /// Loads a client for administrators.
     pub async fn client_details(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
         let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
         listing.and("c.id = ?", id);
@@ -193,7 +193,7 @@ impl Storage {
         rows.first().map(read_client_row).transpose()
     }
 
-    /// Deletes a client with everything that was given to it; `false` when it was gone.
+    /// Deletes a client and ends everything that it received. Returns `false` when it did not exist.
     pub async fn delete_client(
         &self,
         id: &str,
@@ -204,7 +204,7 @@ impl Storage {
         Ok(ended != Ended::Unchanged)
     }
 
-    /// The same, if it still ends what was counted.
+    /// Like [`Self::delete_client`], but only if it ends exactly the grants in `counted`.
     pub(in crate::storage) async fn delete_client_as_counted(
         &self,
         id: &str,
@@ -235,7 +235,7 @@ impl Storage {
     }
 }
 
-/// The condition of a list of clients with a standing.
+/// Returns the SQL condition for the review state in the filter.
 fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
     Some(match filter.standing.as_str() {
         "waiting" => "s.approval = 'waiting'",

@@ -1,4 +1,4 @@
-//! Grants, as administrators look through them, and the ways to end many.
+//! Lists of grants, for administrators, and the ways to end many of them.
 
 use sqlx::any::AnyRow;
 
@@ -11,31 +11,31 @@ use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::telemetry::audit::AuditEvent;
 
-/// Which grants are wanted; empty texts want all.
+/// A filter for grants. Empty texts match every grant.
 #[derive(Clone, Debug, Default)]
 pub struct GrantFilter {
-    /// Of this client.
+    /// Only of this client.
     pub client_id: String,
-    /// Of this person.
+    /// Only of this person, by `sub`.
     pub subject: String,
-    /// For this MCP server.
+    /// Only for this MCP server.
     pub resource: String,
-    /// Ended ones as well.
+    /// Whether to include ended grants.
     pub ended: bool,
-    /// Given before this moment.
+    /// Only created before this time.
     pub before: Option<Timestamp>,
-    /// The next page begins after this row.
+    /// The next page begins after this row, by id.
     pub after: String,
 }
 
-/// A grant in a list: person × client × MCP server.
+/// A grant in a list: a person, a client and an MCP server.
 #[derive(Clone, Debug)]
 pub struct GrantRow {
     /// Row id.
     pub id: String,
     /// The client.
     pub client_id: String,
-    /// What the client registered, JSON; `None` when it is gone.
+    /// The client's metadata as JSON; `None` if the client was deleted.
     pub client_metadata: Option<String>,
     /// The person, by our `sub`.
     pub subject: String,
@@ -43,44 +43,44 @@ pub struct GrantRow {
     pub person: Person,
     /// The MCP server.
     pub resource: String,
-    /// Consented scopes.
+    /// The consented scopes.
     pub ceiling: ScopeSet,
-    /// Since when.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// Last refresh.
+    /// When a token was last refreshed.
     pub last_used_at: Timestamp,
-    /// Where the last refresh came from.
+    /// The address of the last refresh, if known.
     pub last_used_from: Option<String>,
     /// Absolute end.
     pub expires_at: Timestamp,
-    /// When and why it was ended.
+    /// When and why it was revoked.
     pub revoked: Option<(Timestamp, String)>,
-    /// When the identity provider last told everything that rules read.
+    /// When all facts that rules read were last read from the identity provider.
     pub facts_at: Timestamp,
-    /// Whether the identity provider still vouches for the session it stands on.
+    /// Whether its upstream session is active.
     pub session_alive: bool,
 }
 
 impl GrantRow {
-    /// Whether it may be used.
+    /// Returns whether it may be used.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.expires_at && self.session_alive
     }
 }
 
-/// Which grants end at once.
+/// Selects grants that end together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of a client.
     Client(String),
-    /// All of a person.
+    /// All of a person, by `sub`.
     Person(String),
-    /// All that were given before this moment.
+    /// All that were created before this time.
     Before(Timestamp),
 }
 
 impl Selection {
-    /// A condition on grants, with one `?` for the value.
+    /// Returns a condition on grants with one `?`, and its value.
     pub(in crate::storage) fn condition(&self) -> (&'static str, String) {
         match self {
             Self::Client(id) => ("g.client_id = ?", id.clone()),
@@ -89,7 +89,7 @@ impl Selection {
         }
     }
 
-    /// The same for a list.
+    /// Returns the corresponding filter for a list.
     pub fn filter(&self) -> GrantFilter {
         let mut filter = GrantFilter::default();
         match self {
@@ -101,7 +101,7 @@ impl Selection {
     }
 }
 
-/// Ids begin with their milliseconds: what every id of an earlier moment is less than.
+/// Returns the lowest id of this second: ids begin with the time in milliseconds.
 fn first_id(moment: Timestamp) -> String {
     format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
 }
@@ -112,7 +112,7 @@ const GRANT_COLUMNS: &str =
      FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
      LEFT JOIN clients c ON c.id = g.client_id";
 impl Storage {
-    /// Grants, newest first.
+    /// Lists grants, the newest first.
     pub async fn browse_grants(
         &self,
         filter: &GrantFilter,
@@ -140,7 +140,7 @@ impl Storage {
         rows.iter().map(|row| self.read_grant_row(row)).collect()
     }
 
-    /// One grant.
+    /// Loads a grant.
     pub async fn grant_row(&self, id: &str) -> Result<Option<GrantRow>, StorageError> {
         let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         listing.and("g.id = ?", id);
@@ -170,7 +170,7 @@ impl Storage {
         })
     }
 
-    /// Ends many grants in one step; answers how many.
+    /// Ends the selected grants in one transaction. Returns their number.
     pub async fn revoke_grants(
         &self,
         which: &Selection,
@@ -184,7 +184,7 @@ impl Storage {
         }
     }
 
-    /// The same, if they are still those that were counted.
+    /// Like [`Self::revoke_grants`], but only if the grants are still the ones in `counted`.
     pub(in crate::storage) async fn revoke_grants_as_counted(
         &self,
         which: &Selection,
@@ -227,7 +227,7 @@ impl Storage {
     }
 }
 
-/// Whoever's connections end is asked before they come back.
+/// Deletes remembered consents, so that people are asked before they connect again.
 async fn forget_where(
     step: &mut Transaction,
     condition: &'static str,
@@ -238,7 +238,7 @@ async fn forget_where(
     Ok(())
 }
 
-/// Sign-ins that wait for an administrator end with the grants.
+/// Ends logins that wait for an administrator together with the grants.
 async fn end_held(
     step: &mut Transaction,
     condition: &'static str,

@@ -1,5 +1,5 @@
-//! What administrators look through: clients, grants, people, and the numbers of the overview. Lists
-//! are read past the writer, a page at a time, each page from an index.
+//! Lists for administrators: clients, grants, people, and the numbers of the overview. Each page is read
+//! from an index and does not wait for the writer.
 
 mod clients;
 mod grants;
@@ -12,7 +12,7 @@ pub use overview::Overview;
 pub(in crate::storage) use overview::RememberedOverview;
 pub use people::{PersonFilter, PersonRow};
 
-/// `seconds key` of a page's beginning.
+/// Splits the `seconds key` with which the next page begins.
 fn after(text: &str) -> Option<(i64, &str)> {
     let (seconds, key) = text.split_once(' ')?;
     Some((seconds.parse().ok()?, key))

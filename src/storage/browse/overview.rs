@@ -1,46 +1,46 @@
-//! The numbers of the overview.
+//! The numbers on the overview page of administrators.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::storage::{Engine, Storage, StorageError, column};
 
-/// The numbers of the overview.
+/// The numbers on the overview page.
 #[derive(Clone, Debug, Default)]
 pub struct Overview {
     /// People who have ever signed in.
     pub people: i64,
-    /// Clients.
+    /// Clients stored, of every kind.
     pub clients: i64,
-    /// Grants that are live.
+    /// Grants that are neither revoked nor expired.
     pub live_grants: i64,
-    /// Clients that wait for approval.
+    /// Clients that wait for approval, at most 100.
     pub waiting: i64,
-    /// Sign-ins by hour of the last week, hours since the epoch.
+    /// Codes issued, by hour, in the last week. Hours count from the Unix epoch.
     pub logins: Vec<(i64, i64)>,
-    /// Refused sign-ins and accesses by hour of the last week.
+    /// Refused logins and accesses, by hour, in the last week.
     pub refusals: Vec<(i64, i64)>,
-    /// Bytes of the database.
+    /// Size of the database in bytes.
     pub database_bytes: i64,
 }
 
-/// Numbers of the overview that took long.
+/// Cached numbers, because they took long to count.
 #[derive(Debug)]
 pub(in crate::storage) struct RememberedOverview {
     numbers: Overview,
-    /// [`Storage::grants_ended`] before they were counted.
+    /// The value of [`Storage::grants_ended`] before they were counted.
     before: u64,
     until: tokio::time::Instant,
 }
 
-/// Counting that takes longer than this is not done for every visit.
+/// Numbers that take longer to count are cached: 30 ms.
 const LONG: Duration = Duration::from_millis(30);
-/// Times the time it took.
+/// They are cached for 100 times the time that counting took, but for 30 seconds at most.
 const FOR_SO_LONG: u32 = 100;
 const AT_MOST: Duration = Duration::from_secs(30);
 
 impl Storage {
-    /// The numbers of the overview. Numbers that took long to count are remembered for a while, or
+    /// Returns the numbers of the overview. Numbers that took long to count are cached for a while, or
     /// until grants end.
     pub async fn overview(&self, now: Timestamp) -> Result<Overview, StorageError> {
         let before = *self.grants_ended.borrow();
@@ -107,7 +107,7 @@ impl Storage {
         events: &[&'static str],
         now: Timestamp,
     ) -> Result<Vec<(i64, i64)>, StorageError> {
-        // Ids begin with their milliseconds.
+        // Ids begin with the time in milliseconds.
         let week = now.minus(Duration::from_hours(7 * 24)).unix().saturating_mul(1000).max(0);
         let week = format!("{week:012x}");
         let mut hours: std::collections::BTreeMap<i64, i64> = std::collections::BTreeMap::new();

@@ -1,4 +1,4 @@
-//! People, as administrators look through them.
+//! Lists of people, for administrators.
 
 use sqlx::any::AnyRow;
 
@@ -8,14 +8,14 @@ use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 
-/// Which people are wanted.
+/// A filter for people.
 #[derive(Clone, Debug, Default)]
 pub struct PersonFilter {
-    /// Words of the name or their beginnings, the whole e-mail address, or the whole `sub`.
+    /// Words of the name or their prefixes, a whole e-mail address, or a whole `sub`.
     pub search: String,
-    /// Only blocked ones.
+    /// Only blocked people.
     pub blocked: bool,
-    /// The next page begins after this row: last sign-in and `sub`.
+    /// The next page begins after this row: last login and `sub`.
     pub after: String,
 }
 
@@ -26,17 +26,17 @@ pub struct PersonRow {
     pub subject: String,
     /// Issuer of the identity provider.
     pub issuer: String,
-    /// The person there.
+    /// The person's id at that issuer.
     pub upstream_subject: String,
-    /// First sign-in.
+    /// First login.
     pub first_seen_at: Timestamp,
-    /// Last sign-in.
+    /// Last login.
     pub last_seen_at: Timestamp,
-    /// When and by whom blocked.
+    /// When they were blocked, and by whom.
     pub blocked: Option<(Timestamp, String)>,
-    /// What the freshest session knows.
+    /// What is known of the person, from the upstream session that was confirmed last.
     pub person: Option<Person>,
-    /// Grants that are live.
+    /// Grants that are not revoked. Expired ones count until retention deletes them.
     pub live_grants: i64,
 }
 
@@ -46,7 +46,7 @@ const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.
      FROM people p";
 
 impl Storage {
-    /// People, last sign-in first.
+    /// Lists people, the last login first.
     pub async fn browse_people(
         &self,
         filter: &PersonFilter,
@@ -83,7 +83,7 @@ impl Storage {
         Ok(people)
     }
 
-    /// One person.
+    /// Loads a person.
     pub async fn person_row(&self, subject: &str) -> Result<Option<PersonRow>, StorageError> {
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         listing.and("p.subject = ?", subject);

@@ -1,9 +1,10 @@
-//! PostgreSQL, with an end to every wait.
+//! PostgreSQL with a timeout on every wait.
 //!
-//! A host that vanishes (a cable, a failed machine, a firewall that forgot) closes no connection: what was
-//! asked would be waited for as long as the system repeats itself, a quarter of an hour, and its connection
-//! would stay taken. PostgreSQL's own bounds (`patience`) are of no use then. What is not answered in time
-//! fails here, and its connection is given up: nobody knows what it is in the middle of.
+//! A host that vanishes (a cable, a failed machine, a firewall that dropped its state) closes no
+//! connection. A statement would wait until the operating system stops retransmitting, a quarter of an
+//! hour, and its connection would stay in use. PostgreSQL's own timeouts ([`super::super::timeouts`]) do
+//! not help then. A call without a response in time fails here, and its connection is given up, because
+//! its state is unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,19 +21,19 @@ use tokio::time::timeout;
 use super::check_texts;
 use crate::storage::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
 
-/// Beyond PostgreSQL's own bound, so that it speaks first where it can.
+/// Added to PostgreSQL's own timeout, so that PostgreSQL reports the timeout itself if it is reachable.
 const BEYOND: Duration = Duration::from_secs(2);
-/// A connection that does not answer this soon whether it is there, is not.
+/// Longest wait for a ping: 2 seconds. After it, the connection counts as lost.
 const PING: Duration = Duration::from_secs(2);
-/// A step that goes through whole tables.
+/// Timeout of a statement in a transaction that goes through whole tables: 1 hour.
 const WHOLE_TABLES: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub(super) struct TimeoutConnection {
     postgres: PgConnection,
-    /// Something was not answered.
+    /// A call timed out: the connection is unusable.
     lost: Arc<AtomicBool>,
-    /// Of a statement.
+    /// Timeout of a statement.
     bound: Duration,
 }
 
@@ -41,14 +42,14 @@ impl TimeoutConnection {
         Self { postgres, lost: Arc::default(), bound: STATEMENT_TIMEOUT + BEYOND }
     }
 
-    /// The bound of what ends the transaction; with it ends what was said of the bound.
+    /// Returns the timeout for the end of the transaction, and resets it to the default.
     fn last_bound(&mut self) -> Duration {
         std::mem::replace(&mut self.bound, STATEMENT_TIMEOUT + BEYOND)
     }
 
     fn note_timeout(&mut self, sql: &SqlStr) {
         if sql.as_str() == NO_STATEMENT_TIMEOUT {
-            self.bound = WHOLE_TABLES; // until the transaction ends, as there
+            self.bound = WHOLE_TABLES; // until the transaction ends, as in PostgreSQL
         }
     }
 }

@@ -1,14 +1,16 @@
-//! SQLite in the caller's thread, behind sqlx's `Any` interface.
+//! A driver for sqlx's `Any` interface that runs SQLite on the calling thread.
 //!
-//! sqlx gives every SQLite connection a thread of its own, so that each statement costs two switches
-//! between threads: more than the statement itself, where pages are in memory. Steps and look-ups of
-//! almost every request run here instead: rusqlite on the thread that asks. What takes long stays on
-//! connections of sqlx's own: migrations, administrators' lists, backups. And what waits for the disk,
-//! a commit or a folding of the log, runs on a thread for work that blocks.
+//! sqlx's own SQLite driver gives every connection a thread. Each statement then costs two thread
+//! switches, which is more than the statement itself while its pages are in memory. Therefore the
+//! transactions and reads of almost every request use rusqlite directly on the calling thread. Slow work
+//! stays on connections of sqlx's own driver: migrations, administrators' lists, backups. Operations that
+//! wait for the disk, a commit or a checkpoint, run on a blocking thread.
 //!
-//! The other one here is PostgreSQL with an end to every wait ([`bounded`]). For sqlx both are one driver.
+//! The same driver also serves PostgreSQL with a timeout on every wait ([`bounded`]); to sqlx, both are
+//! one driver.
 //!
-//! One text is one statement. The lock of another process is waited for without holding up a thread.
+//! Each query text must be a single statement. Waiting for the lock of another process does not block a
+//! thread.
 
 mod bounded;
 mod server;
@@ -43,44 +45,45 @@ use bounded::TimeoutConnection;
 pub(super) use server::{Refusal, Server, reason};
 pub(super) use sqlx_types::InThread;
 
-/// How sqlx finds this driver.
+/// The driver, to be registered with sqlx.
 pub(super) const DRIVER: AnyDriver = AnyDriver::without_migrate::<InThread>();
 
-/// Folds the log into the file as far as nobody is in the way; answers with no row here.
+/// Checkpoints as much of the WAL as readers and writers allow. Through this driver it returns no row.
 pub(super) const FOLD: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 
-/// Scheme of [`at`].
+/// URL scheme of [`at`].
 const SCHEME: &str = "sqlite-in-thread";
-/// Scheme of [`Server::options`].
+/// URL scheme of [`Server::options`].
 const BOUNDED: &str = "postgres-within-bounds";
-/// Statements that stay prepared, in each connection.
+/// Most prepared statements that a connection keeps: 128.
 const PREPARED: usize = 128;
-/// Texts whose shape is remembered; ours are fewer, except where lists make theirs.
+/// Most statements whose shape a connection keeps: 256. Our own are fewer; only lists compose theirs.
 const KNOWN: usize = 256;
-/// A statement that takes longer is worth a line in the log.
+/// Statements that take longer are logged: 1 second.
 const SLOW: Duration = Duration::from_secs(1);
-/// First and longest pause between two attempts while another process holds the lock.
+/// First and longest pause between two attempts while another process holds the lock: 1 ms and 25 ms.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
-/// Where a database is, and how long its connections wait while another process holds its lock.
+/// Returns options for the database at `path`. `patience` is how long its connections wait while another
+/// process holds the lock.
 pub(super) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, sqlx::Error> {
-    // A path may hold anything; in this form it is the path again after it was a URL.
+    // Base64, because a path may contain bytes that a URL would change.
     let path = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
     format!("{SCHEME}:{path}?{}", patience.as_millis()).parse()
 }
 
-/// What [`at`] or [`Server::options`] says.
+/// A parsed URL of [`at`] or [`Server::options`].
 #[derive(Clone, Debug)]
 pub(super) enum DatabaseLocation {
     File {
         path: PathBuf,
         patience: Duration,
     },
-    /// PostgreSQL, every wait for which has an end.
+    /// PostgreSQL, with a timeout on every wait.
     Server(Arc<Server>),
 }
 
-/// A connection of this driver.
+/// A connection of this driver, to either database.
 #[derive(Debug)]
 pub(super) struct OneOfTwo(Box<dyn AnyConnectionBackend>);
 
@@ -111,7 +114,7 @@ impl InThreadConnection {
     fn open(path: &Path, patience: Duration) -> Result<Self, sqlx::Error> {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
             | rusqlite::OpenFlags::SQLITE_OPEN_CREATE
-            | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX; // one caller at a time, by `&mut`
+            | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX; // `&mut` ensures one caller at a time
         let sqlite = rusqlite::Connection::open_with_flags(path, flags).map_err(told)?;
         sqlite.busy_timeout(Duration::ZERO).map_err(told)?;
         sqlite.set_prepared_statement_cache_capacity(PREPARED);
@@ -120,20 +123,20 @@ impl InThreadConnection {
     }
 }
 
-/// A connection whose statements run where they are asked for.
+/// A connection whose statements run on the calling thread.
 #[derive(Debug)]
 pub(super) struct InThreadConnection {
-    /// Not there while a commit or a folding runs elsewhere, nor after its caller went away.
+    /// `None` while a commit or checkpoint runs on another thread, and after its caller was cancelled.
     sqlite: Option<rusqlite::Connection>,
     patience: Duration,
-    /// By the text of the statement.
+    /// Shapes by statement text.
     known: HashMap<String, Arc<Shape>>,
 }
 
-/// What does not change from one use of a statement to the next.
+/// The parts of a statement that are the same at each use.
 #[derive(Debug)]
 struct Shape {
-    /// For each parameter of SQLite, which of ours it is: `$2` may come first.
+    /// For each of SQLite's parameters, the index of our argument: `$2` may appear before `$1`.
     parameters: Vec<usize>,
     names: Arc<ColumnNames<UStr, usize>>,
     columns: Vec<AnyColumn>,
@@ -147,7 +150,7 @@ struct Answer {
 }
 
 impl InThreadConnection {
-    /// Runs a statement; at most `limit` rows are read.
+    /// Runs a statement and returns at most `limit` rows.
     async fn run(
         &mut self,
         sql: SqlStr,
@@ -163,7 +166,7 @@ impl InThreadConnection {
         let mut pause = PAUSES.0;
         loop {
             match self.run_here(sql.as_str(), &values, limit) {
-                // In a transaction it would wait for ever, or for itself.
+                // Only outside of a transaction: inside one, it could wait for ever, or for itself.
                 Err(cause) if is_busy(&cause) && self.is_idle() => {
                     if begun.elapsed() >= self.patience {
                         return Err(told(cause));
@@ -182,7 +185,7 @@ impl InThreadConnection {
         }
     }
 
-    /// Waits for the disk on a thread for that.
+    /// Runs a statement that waits for the disk, on a blocking thread.
     async fn run_blocking(&mut self, sql: SqlStr) -> Result<Answer, sqlx::Error> {
         let sqlite = self.sqlite.take().ok_or_else(gone)?;
         let run = move || {
@@ -244,7 +247,7 @@ impl Shape {
             let numbered = statement.parameter_name(place).and_then(|name| name.get(1..));
             numbered.and_then(|number| number.parse().ok()).unwrap_or(place) - 1
         });
-        let kind = AnyTypeInfoKind::Null; // of a column, unknown; every value says its own
+        let kind = AnyTypeInfoKind::Null; // columns have no known type; each value carries its own
         let columns = statement.column_names().into_iter().enumerate().map(|(ordinal, name)| {
             AnyColumn { ordinal, name: UStr::new(name), type_info: AnyTypeInfo { kind } }
         });
@@ -294,7 +297,7 @@ fn bound(value: &AnyValueKind) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
         AnyValueKind::Text(text) => ValueRef::Text(text.as_bytes()),
         AnyValueKind::TextSlice(text) => ValueRef::Text(text.as_bytes()),
         AnyValueKind::Blob(bytes) => ValueRef::Blob(bytes),
-        _ => return Err(rusqlite::Error::InvalidQuery), // a kind that sqlx came to know later
+        _ => return Err(rusqlite::Error::InvalidQuery), // a kind that a later sqlx added
     }))
 }
 
@@ -464,7 +467,7 @@ impl AnyConnectionBackend for OneOfTwo {
     }
 }
 
-/// Refuses a text with a NUL before it is sent: PostgreSQL takes none, and both engines must answer alike.
+/// Rejects texts that contain NUL. PostgreSQL rejects them, and both engines must behave alike.
 fn check_texts(arguments: Option<&AnyArguments>) -> Result<(), sqlx::Error> {
     let values = arguments.map_or(&[][..], |arguments| &arguments.values.0);
     let has_nul = values.iter().any(|value| match value {
@@ -480,7 +483,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
-/// What SQLite said, in sqlx's words.
+/// Converts an error of SQLite into one of sqlx.
 fn told(error: rusqlite::Error) -> sqlx::Error {
     if matches!(error, rusqlite::Error::Utf8Error(..)) {
         return sqlx::Error::Decode(error.into()); // waiting does not help
@@ -495,7 +498,7 @@ fn gone() -> sqlx::Error {
     sqlx::Error::Protocol("the connection was given up while it waited for the disk".into())
 }
 
-/// Steps open theirs themselves, to share them: see `writer`.
+/// Transactions are opened by statements, so that they can be shared: see [`super::group_commit`].
 fn no_transactions() -> sqlx::Error {
     sqlx::Error::Protocol("transactions of this driver are opened by statements".into())
 }

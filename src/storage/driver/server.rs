@@ -1,4 +1,4 @@
-//! Where PostgreSQL is, and why it last refused a connection.
+//! The address of the PostgreSQL server, and why it last refused a connection.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,14 @@ use super::BOUNDED;
 use crate::storage::errors::told;
 use crate::telemetry::log_throttle::KeyedLogThrottle;
 
-/// A refusal of longer ago says nothing of now.
+/// How long a refusal counts as current: 6 seconds.
 const FRESH: Duration = Duration::from_secs(6);
-/// A server that grants no further connection is asked again only after this, however many callers wait.
+/// Pause of 500 ms before a server that grants no further connection is asked again, however many callers
+/// wait.
 const HOLD_OFF: Duration = Duration::from_millis(500);
 
 static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
-/// Servers by the number that stands in the URL: sqlx passes nothing but a URL on to a driver.
+/// Servers by the number in their URL, because sqlx passes only a URL to a driver.
 static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -33,12 +34,12 @@ pub(in crate::storage) struct Server {
     refused: Mutex<Option<(Instant, Refusal)>>,
 }
 
-/// Why there is no connection.
+/// Why no connection could be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum Refusal {
-    /// It has as many as it, the database or the role may have.
+    /// The server, the database or the role has reached its limit of connections.
     Full,
-    /// It is not there, or does not let us in.
+    /// The server is unreachable, or rejects us.
     Down(String),
 }
 
@@ -52,17 +53,17 @@ impl Server {
         server
     }
 
-    /// What a pool connects with.
+    /// Returns the options with which pools connect.
     pub(in crate::storage) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         format!("{BOUNDED}:{}", self.number).parse()
     }
 
-    /// The one with this number, while it is in use.
+    /// Returns the server with this number, while it is in use.
     pub(super) fn numbered(number: &str) -> Option<Arc<Self>> {
         servers().get(&number.parse().ok()?)?.upgrade()
     }
 
-    /// Why the last attempt failed, a moment ago.
+    /// Returns why the last attempt failed, if that was a moment ago.
     pub(in crate::storage) fn refusal(&self) -> Option<Refusal> {
         self.refused_within(FRESH)
     }
@@ -72,7 +73,7 @@ impl Server {
         refused.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, refusal)| refusal.clone())
     }
 
-    /// Opens a connection. The pools try again in silence when one is refused: the log hears here why.
+    /// Opens a connection, and logs why it was refused. The pools retry without logging anything.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         if self.refused_within(HOLD_OFF) == Some(Refusal::Full) {
             let told = "PostgreSQL has just refused a further connection (SQLSTATE 53300)";
@@ -91,7 +92,8 @@ impl Server {
             tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
         }
         if refusal == Some(Refusal::Full) {
-            // Of another kind, so that sqlx does not go on trying while open connections come back.
+            // An I/O error, so that sqlx does not keep retrying while open connections are returned to
+            // the pool.
             return Err(sqlx::Error::Io(std::io::Error::other(text)));
         }
         Err(cause)
@@ -114,7 +116,7 @@ fn code(cause: &sqlx::Error) -> Option<String> {
     code.map(std::borrow::Cow::into_owned)
 }
 
-/// What an administrator can do about it, by SQLSTATE.
+/// Returns a hint for the administrator, by SQLSTATE.
 pub(in crate::storage) fn reason(cause: &sqlx::Error) -> Option<&'static str> {
     let code = code(cause).unwrap_or_default();
     Some(match code.as_str() {

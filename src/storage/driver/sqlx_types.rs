@@ -1,5 +1,5 @@
-//! What sqlx asks of a driver by type. Rows, values and statements of this driver are sqlx's `Any` ones
-//! from the beginning; the types that sqlx wants instead cannot be made.
+//! The types that sqlx requires of a driver. Rows, values and statements of this driver are those of
+//! sqlx's `Any`; the driver's own types cannot be constructed.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -28,7 +28,7 @@ use url::Url;
 
 use super::{DatabaseLocation, OneOfTwo, no_transactions};
 
-/// The driver, among types.
+/// The driver as a type.
 #[derive(Debug)]
 pub(in crate::storage) struct InThread;
 
@@ -115,7 +115,7 @@ impl TryFrom<&AnyConnectOptions> for DatabaseLocation {
     }
 }
 
-/// What SQLite said.
+/// An error of SQLite.
 #[derive(Debug)]
 pub(super) struct Told {
     error: rusqlite::Error,
@@ -177,7 +177,7 @@ impl DatabaseError for Told {
     }
 }
 
-/// Steps open their transactions themselves; see `writer`.
+/// Transactions are opened by statements; see [`super::super::group_commit`].
 pub(in crate::storage) struct NoTransactions;
 
 impl TransactionManager for NoTransactions {
@@ -202,7 +202,7 @@ impl TransactionManager for NoTransactions {
     }
 }
 
-/// Takes no argument: they come as `Any`'s.
+/// Accepts no argument: arguments arrive as those of `Any`.
 #[derive(Default)]
 pub(in crate::storage) struct NoArguments;
 
@@ -229,7 +229,7 @@ impl IntoArguments<InThread> for NoArguments {
     }
 }
 
-/// What this driver never makes.
+/// The type of everything that this driver never creates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::storage) enum Never {}
 

@@ -54,7 +54,7 @@ fn any_path_is_the_same_path_afterwards() {
 async fn values_come_back_as_they_went() {
     let fixture = Fixture::new();
     let mut connection = fixture.connect().await;
-    // The second parameter stands first: numbers count, not places.
+    // The second parameter appears first: parameters are matched by number, not by position.
     let inserted = sqlx::query("INSERT INTO notes (text, id, bytes, size) VALUES ($2, $1, $3, $4)")
         .bind(7_i64)
         .bind("it's ‘quoted’; DROP TABLE notes")
@@ -103,7 +103,7 @@ async fn a_limit_reads_no_more_and_leaves_no_statement_open() {
         .await
         .unwrap();
     assert_eq!(first, Some(1));
-    // A reader that was left open would keep the log from being folded.
+    // A statement that is still open would prevent the checkpoint.
     let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await;
     assert_eq!(folded.unwrap().get::<i64, _>(0), 0, "busy");
     let all = sqlx::query("UPDATE notes SET size = 1 RETURNING id").fetch_optional(&mut connection);
@@ -137,7 +137,7 @@ async fn the_lock_of_another_is_waited_for_without_holding_up_the_thread() {
         sqlx::query("COMMIT").execute(&mut other).await.unwrap();
     });
     for _ in 0..100 {
-        tokio::task::yield_now().await; // on the same thread: it would stand still otherwise
+        tokio::task::yield_now().await; // on the same thread, which a blocking wait would stop
     }
     assert!(!waiting.is_finished());
     sqlx::query("COMMIT").execute(&mut one).await.unwrap();
@@ -192,7 +192,7 @@ async fn a_text_that_is_none_is_damage_and_not_an_outage() {
     let read = sqlx::query("SELECT text FROM notes").fetch_one(&mut connection).await;
 
     assert!(matches!(read, Err(sqlx::Error::Decode(_))));
-    // A NUL inside is refused, because PostgreSQL refuses it; and long is long.
+    // A NUL is rejected, because PostgreSQL rejects it. A long text is accepted.
     let insert = sqlx::query("INSERT INTO notes (id, text) VALUES (9, $1)").bind("a\0b");
     let refused = insert.execute(&mut connection).await;
     assert!(matches!(refused, Err(sqlx::Error::Encode(_))));

@@ -1,9 +1,10 @@
-//! Folding the log into the database file, beside the writer.
+//! Runs WAL checkpoints in the background, on a connection of their own.
 //!
-//! SQLite does it inside a commit, when the log has grown long: it copies every page that changed and
-//! waits for the disk twice more, while everybody waits for that commit. Here most of it is done on
-//! another connection while steps go on, and the commit that begins the log anew finds little left.
-//! What is folded has reached the disk in the log before: SQLite sees to that on every connection.
+//! By itself SQLite checkpoints inside a commit once the WAL is long: it copies every changed page and
+//! waits for the disk twice more, while every caller waits for that commit. Here most of that work
+//! happens on another connection while transactions go on, so that the commit which restarts the WAL
+//! finds little left to copy. The copied pages have reached the disk in the WAL before: SQLite ensures
+//! that on every connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,28 +15,29 @@ use tokio::sync::Mutex;
 
 use crate::storage::driver::FOLD;
 
-/// Steps between two foldings: some megabytes of log.
+/// Transactions between two checkpoints: 1024, some megabytes of WAL.
 const EVERY: usize = 1024;
 
-/// The connection that folds, and how many steps have been committed since it last did.
+/// The checkpoint connection, and how many transactions have been committed since its last run.
 pub(super) struct Checkpointer {
     connection: Mutex<Option<AnyConnection>>,
     steps: AtomicUsize,
 }
 
 impl Checkpointer {
-    /// Opens the connection, with the writer's own and never later: by its path, a database that was put in
-    /// the place of this one would be given the log of this one.
+    /// Opens the connection at the same time as the writer's, and never later. If another database file
+    /// were put at this path meanwhile, a connection opened by path would copy this database's WAL into
+    /// that file.
     pub(super) async fn open(options: &AnyConnectOptions) -> Result<Arc<Self>, sqlx::Error> {
         let mut connection = options.connect().await?;
-        // Opens the log too. What other connections are told first would make this one read the schema,
-        // and it never does anything but fold: syncing is what it does by itself.
+        // Also opens the WAL. The usual pragmas are left out: they would make this connection read the
+        // schema, and it only ever runs checkpoints, which sync without any setting.
         sqlx::query("PRAGMA data_version").execute(&mut connection).await?;
         let connection = Mutex::new(Some(connection));
         Ok(Arc::new(Self { connection, steps: AtomicUsize::new(0) }))
     }
 
-    /// Counts what was committed, and folds, without waiting for it, when there is enough.
+    /// Counts committed transactions, and starts a checkpoint in the background when there are enough.
     pub(super) fn committed(self: &Arc<Self>, steps: usize) {
         if self.steps.fetch_add(steps, Ordering::Relaxed) + steps < EVERY {
             return;
@@ -44,7 +46,7 @@ impl Checkpointer {
         let folding = Arc::clone(self);
         tokio::spawn(async move {
             let Ok(mut connection) = folding.connection.try_lock() else {
-                return; // still at it
+                return; // the previous checkpoint is still running
             };
             let Some(connection) = connection.as_mut() else { return };
             if let Err(cause) = sqlx::query(FOLD).execute(connection).await {
@@ -53,7 +55,7 @@ impl Checkpointer {
         });
     }
 
-    /// Ends what is under way, and folds no more.
+    /// Waits for a running checkpoint and prevents further ones.
     pub(super) async fn close(&self) {
         let Some(connection) = self.connection.lock().await.take() else { return };
         if let Err(cause) = connection.close().await {

@@ -1,15 +1,16 @@
-//! Group commit: SQLite's one writer, shared by many steps.
+//! Group commit: many transactions share SQLite's one writer and one commit.
 //!
-//! A commit with `synchronous = FULL` waits for the disk, and the disk does not care how much it is
-//! given. So callers take turns at one connection, in the order they came; each runs its step in a
-//! savepoint of its own, and while others wait, hands the turn on instead of committing. The last one
-//! without followers, or the one that fills the transaction, commits once for all, and only then does
-//! any of them return. Nobody waits for company: alone, a step commits at once.
+//! A commit with `synchronous = FULL` waits for the disk, and that wait hardly grows with the amount of
+//! data. So callers take turns at one connection, in the order in which they asked. Each runs its
+//! statements in a savepoint of its own. While others are waiting, it passes the turn on instead of
+//! committing. The last caller in the queue, or the one that fills the batch, commits once for all of
+//! them, and only then does any of them return. Nobody waits for followers: a single caller commits at
+//! once.
 //!
-//! The log that commits go to is folded into the file beside all this: `folding.rs`.
+//! The WAL is checkpointed in the background: `checkpoint.rs`.
 //!
-//! Nothing here may be left half-done by a caller that goes away: what must happen after a step, happens
-//! in the next turn or in a task of its own.
+//! A caller that is cancelled must not leave anything half-done. Therefore the work that has to follow a
+//! transaction happens in the next turn, or in a task of its own.
 
 mod checkpoint;
 
@@ -26,29 +27,33 @@ use checkpoint::Checkpointer;
 use super::{StorageError, size_limit};
 use crate::telemetry::metrics::Metrics;
 
-/// Steps that share a commit at most: a bound on how long the first one waits for the last.
+/// Most transactions in one batch: 256. A larger batch makes the first caller wait longer for the shared
+/// commit; a smaller one waits for the disk more often.
 const SHARED_BY: usize = 256;
-/// Callers that may wait for their turn; the next one is told to come back.
+/// Most callers that may wait for their turn: 4096. The next one fails with [`StorageError::Busy`].
 const QUEUE: usize = 4096;
-/// Longest wait for the turn.
+/// Longest wait for the turn: 5 seconds.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Whoever had to wait long for the turn still waits so long for a lock of another process, unless it is
-/// known already that it is not let go.
+/// Minimum wait for SQLite's write lock while another process holds it: 500 ms, even for a caller whose
+/// time was used up in our own queue. It is skipped when the previous attempt has just timed out on the
+/// same lock.
 const AT_LEAST: Duration = Duration::from_millis(500);
-/// Pages that one step adds at most, generously: until so many may be filled, nothing is measured.
+/// Upper estimate of the pages that one transaction adds: 64. Pages in use are counted only when this
+/// estimate says that the limit may have been reached.
 const PAGES_OF_A_STEP: i64 = 64;
-/// Pages beyond the limit (16 MiB), for steps that end grants or make room: a full database must not keep
-/// anybody from cutting an access off.
+/// Pages beyond the size limit (16 MiB) for transactions that end grants or free space: an administrator
+/// must be able to revoke access while the database is full.
 const RESERVE: i64 = 4096;
 
-/// Pages of the database that the writer and each reader keep: up to 16 MiB. There are few of these
-/// connections, and a page that is not there is read from the system and copied.
+/// Page cache of the writer and of each reader: up to 16 MiB (the negative value counts KiB). There are
+/// few of these connections, and a page that is not cached is read from the operating system and copied.
 const CACHE: &str = "PRAGMA cache_size = -16384";
 
-/// Pages in the log, 32 MiB, from which on a commit begins it anew as soon as all of it is in the file.
+/// Automatic checkpoint from 8192 WAL pages (32 MiB). A commit then copies what the background checkpoint
+/// has left, and once all of it is in the database file, the WAL starts again at its beginning.
 const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 8192";
 
-/// Opens a connection as all of this database are.
+/// Opens a connection with the settings of the writer and the readers.
 pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
     set_up(&mut connection).await?;
@@ -58,11 +63,11 @@ pub(super) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection
     Ok(connection)
 }
 
-/// What every connection of ours is told first.
+/// Sets the pragmas that every connection to the database needs.
 pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     for pragma in [
         "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL", // NORMAL forgets commits at power loss
+        "PRAGMA synchronous = FULL", // NORMAL loses commits at power loss
         "PRAGMA foreign_keys = ON",
         "PRAGMA trusted_schema = OFF",
         "PRAGMA temp_store = MEMORY", // savepoints need no file
@@ -70,23 +75,23 @@ pub(super) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::E
     ] {
         sqlx::query(pragma).execute(&mut *connection).await?;
     }
-    #[cfg(debug_assertions)] // by this a test proves that FULL is needed; not in release builds
+    #[cfg(debug_assertions)] // lets a test prove that FULL is needed; not in release builds
     if std::env::var_os("TEST_FORGETFUL").is_some() {
         sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-/// How large the file and its log may be.
+/// How large the database file and its WAL may be.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Sizes {
-    /// Pages of the file.
+    /// Pages of the database file.
     pub(super) most_pages: i64,
-    /// Bytes that the log is cut back to.
+    /// Bytes to which the WAL file is truncated (`journal_size_limit`).
     pub(super) log: i64,
 }
 
-/// The writer of an SQLite database, and the queue before it. Cheap to clone.
+/// The writer of an SQLite database, with its queue. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer(Arc<Queue>);
 
@@ -96,32 +101,32 @@ struct Queue {
     checkpointer: Arc<Checkpointer>,
 }
 
-/// What the caller whose turn it is has to itself.
+/// Everything that belongs to the caller whose turn it is.
 struct WriterState {
     connection: AnyConnection,
     options: AnyConnectOptions,
-    /// How large the file may grow.
+    /// The configured size limits.
     sizes: Option<Sizes>,
-    /// What the connection has been told of that.
+    /// The limits that the connection has now; they differ while a transaction may use the reserve.
     applied_limits: Option<Sizes>,
     /// Pages in use when they were last counted.
     used_pages: i64,
-    /// Steps since then.
+    /// Transactions begun since then.
     steps_since: i64,
-    /// How long a step waits, from its beginning, while another process holds the lock.
+    /// How long a caller waits, counted from when it asked, while another process holds the lock.
     lock_timeout: Duration,
-    /// The last step that waited for that lock did not get it.
+    /// The last attempt to get that lock timed out.
     locked_out: bool,
-    /// The open transaction, with the steps that wait for its commit.
+    /// The open transaction, with the callers that wait for its commit.
     batch: Option<OpenBatch>,
-    /// Nobody knows what the connection holds: the next turn opens another.
+    /// The state of the connection is unknown: the next turn opens a new one.
     connection_lost: bool,
     checkpointer: Arc<Checkpointer>,
     metrics: Metrics,
 }
 
 struct OpenBatch {
-    /// Steps that ended well and wait.
+    /// Callers that called `commit` and wait for the shared commit.
     pending: usize,
     /// Turns taken, however they ended.
     turns: usize,
@@ -129,14 +134,14 @@ struct OpenBatch {
     outcome: watch::Sender<Outcome>,
 }
 
-/// What the last turn left in the transaction.
+/// What the last turn left in the open transaction.
 #[derive(Clone, Copy)]
 enum SavepointState {
-    /// A step that ended well.
+    /// A finished step, whose savepoint can be released.
     Released,
-    /// Changes of a step that was given up, after its savepoint: they must go.
+    /// Changes after the savepoint of a step that was given up. They must be rolled back.
     Abandoned,
-    /// Nothing, but whether its savepoint is there is unknown.
+    /// No changes. Whether the savepoint exists is unknown.
     Nothing,
 }
 
@@ -147,7 +152,7 @@ enum Outcome {
     Failed(Arc<str>),
 }
 
-/// A step whose turn it is. Dropped without [`Self::commit`], it has changed nothing.
+/// A transaction whose turn it is. Dropped without [`Self::commit`], it changes nothing.
 pub(super) struct Step {
     queue: Writer,
     state: OwnedMutexGuard<WriterState>,
@@ -175,8 +180,8 @@ impl std::ops::DerefMut for Step {
 }
 
 impl Writer {
-    /// The writer over a connection of its own; its steps wait for `patience` while another process holds
-    /// the lock.
+    /// Opens the writer on a connection of its own. `patience` is how long a caller waits while another
+    /// process holds the lock.
     pub(super) async fn open(
         options: AnyConnectOptions,
         patience: Duration,
@@ -201,14 +206,14 @@ impl Writer {
         Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer: folding })))
     }
 
-    /// Lets the file grow so far.
+    /// Limits the size of the database file and its WAL.
     pub(super) async fn limit_size(&self, sizes: Sizes) -> Result<(), StorageError> {
         let mut desk = self.0.state.lock().await;
         desk.sizes = Some(sizes);
         Ok(desk.limit(0).await?)
     }
 
-    /// Waits for the turn and begins a step.
+    /// Waits for the turn and begins a transaction.
     pub(super) async fn begin(&self) -> Result<Step, StorageError> {
         let asked = Instant::now();
         let place = QueueTicket::take(self)?;
@@ -225,7 +230,8 @@ impl Writer {
         Ok(step)
     }
 
-    /// Ends what is open; with `fold`, folds the log into the file.
+    /// Commits what is open and stops the checkpointer; with `fold`, also checkpoints the WAL into the
+    /// file.
     pub(super) async fn close(&self, fold: bool) {
         let mut desk = self.0.state.lock().await;
         desk.finish().await;
@@ -239,7 +245,7 @@ impl Writer {
         }
     }
 
-    /// Callers that wait for their turn.
+    /// Returns how many callers wait for their turn.
     pub(super) fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
     }
@@ -248,10 +254,10 @@ impl Writer {
         self.0.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Sees to it that the steps that wait for a commit get one, from a place that cannot wait itself.
+    /// Schedules the commit that waiting callers need, for `Drop` implementations, which cannot wait.
     fn commit_soon(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return; // the process ends; nobody was told anything
+            return; // the process ends; no caller was told of a success
         };
         let queue = self.clone();
         runtime.spawn(async move {
@@ -264,7 +270,7 @@ impl Writer {
     }
 }
 
-/// A place in the queue. Whoever hands the turn on counts on those who have one.
+/// A position in the queue. A caller that passes its turn on relies on the holders of these to commit.
 struct QueueTicket<'a> {
     queue: &'a Writer,
     had_its_turn: bool,
@@ -288,7 +294,7 @@ impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         let others = self.queue.0.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
         if !self.had_its_turn && !others {
-            self.queue.commit_soon(); // somebody may have counted on this one
+            self.queue.commit_soon(); // an earlier caller may have left the commit to this one
         }
     }
 }
@@ -300,24 +306,24 @@ impl OpenBatch {
 }
 
 impl Step {
-    /// Lets this step write beyond the limit of the file.
+    /// Lets this transaction use the reserve beyond the size limit.
     pub(super) async fn use_reserve(&mut self) -> Result<(), StorageError> {
         Ok(self.state.limit(RESERVE).await?)
     }
 
-    /// Whether less than this share of the file, in percent, is in use.
+    /// Returns whether less than `percent` of the allowed pages are in use.
     pub(super) async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, StorageError> {
         Ok(self.state.is_filled_less_than(percent).await?)
     }
 
-    /// Pages in use now, and how many there may be; `None` without a limit.
+    /// Returns the pages in use and the pages allowed; `None` without a limit.
     pub(super) async fn pages(&mut self) -> Result<Option<(i64, i64)>, StorageError> {
         let Some(sizes) = self.state.sizes else { return Ok(None) };
         self.state.count_pages().await?;
         Ok(Some((self.state.used_pages, sizes.most_pages)))
     }
 
-    /// Ends the step and returns when it is durable: with the commit that it shares.
+    /// Ends the transaction, and returns once the commit that it shares is durable.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         let Some(shared) = &mut self.state.batch else {
             return Err(failed("the transaction is gone"));
@@ -328,7 +334,7 @@ impl Step {
         let mut outcome = shared.outcome.subscribe();
         self.phase = Phase::Ended;
         if full || !self.queue.somebody_waits() {
-            // In a task of its own: a caller that goes away must not leave a commit half-way.
+            // A task of its own: a cancelled caller must not leave a commit half-done.
             tokio::spawn(async move { self.state.finish().await });
         } else {
             drop(self);
@@ -341,7 +347,7 @@ impl Step {
         }
     }
 
-    /// Commits what is open and keeps the turn.
+    /// Commits the full batch and keeps the turn.
     async fn finish_first(mut self) -> Result<Self, StorageError> {
         let finished = tokio::spawn(async move {
             self.state.finish().await;
@@ -370,7 +376,7 @@ impl Drop for Step {
 }
 
 impl WriterState {
-    /// Opens a savepoint for a step, and the transaction around it when none is open.
+    /// Opens a savepoint for a caller, and the transaction around it when none is open.
     async fn open(&mut self, asked: Instant) -> Result<(), StorageError> {
         self.steps_since += 1;
         if self.connection_lost {
@@ -380,7 +386,7 @@ impl WriterState {
         }
         if matches!(&self.batch, Some(OpenBatch { pending: 0, left: SavepointState::Nothing, .. }))
         {
-            // Whether it was ever begun is unknown, and nothing is in it.
+            // Empty, and maybe never begun: a failure of this ROLLBACK means nothing.
             let _ = self.run(&["ROLLBACK"]).await;
             self.batch = None;
         }
@@ -417,8 +423,8 @@ impl WriterState {
         Ok(())
     }
 
-    /// Begins a transaction. While another process holds the lock, those who wait behind each other wait
-    /// side by side: everybody's time began when they asked.
+    /// Begins a transaction. While another process holds the lock, the waits of queued callers overlap
+    /// instead of adding up: each caller's time counts from when it asked.
     async fn begin_immediate(&mut self, asked: Instant) -> Result<(), StorageError> {
         let mut until = asked + self.lock_timeout;
         if !self.locked_out {
@@ -436,7 +442,7 @@ impl WriterState {
         }
     }
 
-    /// Sees to it that the file grows to its limit and `beyond` it, and no further.
+    /// Limits the file to its configured size plus `beyond` pages.
     async fn limit(&mut self, beyond: i64) -> Result<(), sqlx::Error> {
         let Some(Sizes { most_pages, log }) = self.sizes else { return Ok(()) };
         let sizes = Sizes { most_pages: most_pages.saturating_add(beyond), log };
@@ -448,8 +454,8 @@ impl WriterState {
         Ok(())
     }
 
-    /// Whether less than this share of the file, in percent, is in use. Pages are counted only where the
-    /// steps since the last time could have filled it.
+    /// Returns whether less than `percent` of the allowed pages are in use. Counts the pages only if the
+    /// transactions since the last count could have filled that share.
     async fn is_filled_less_than(&mut self, percent: i64) -> Result<bool, sqlx::Error> {
         let Some(sizes) = self.sizes else { return Ok(true) };
         let most = sizes.most_pages.saturating_mul(percent) / 100;
@@ -467,7 +473,7 @@ impl WriterState {
         Ok(())
     }
 
-    /// Commits the open transaction and tells every step in it.
+    /// Commits the open transaction and informs every caller in it.
     async fn finish(&mut self) {
         let Some(shared) = &self.batch else { return };
         let (begun, steps) = (Instant::now(), shared.pending);
@@ -491,7 +497,7 @@ impl WriterState {
         }
     }
 
-    /// Takes back everything that was to share a commit, and says so to everyone.
+    /// Rolls back the whole batch and informs every caller in it of the failure.
     async fn fail(&mut self, cause: &sqlx::Error) {
         self.connection_lost = true;
         if self.run(&["ROLLBACK"]).await.is_ok() {
@@ -510,8 +516,8 @@ impl WriterState {
     }
 }
 
-/// SQLite rolls back by itself when the disk is full or fails. A savepoint would then begin another
-/// transaction, without the steps that were to share this one.
+/// SQLite itself rolls back when the disk is full or fails. A savepoint would then begin another
+/// transaction, without the other callers' changes that belong to this one.
 fn vanished() -> sqlx::Error {
     sqlx::Error::Protocol("the transaction was rolled back".to_owned())
 }

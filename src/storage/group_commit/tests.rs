@@ -34,7 +34,7 @@ impl Fixture {
         fixture
     }
 
-    /// Asks past the writer: sees only what is committed.
+    /// Reads on another connection, which sees only committed data.
     async fn number(&self, sql: &'static str) -> i64 {
         let mut reader = connect(&self.options).await.unwrap();
         let number = sqlx::query_scalar(sql).fetch_one(&mut reader).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_step_that_is_given_up_takes_only_its_own_changes_along() {
             match n % 3 {
                 0 => drop(step),
                 1 => {
-                    // A statement that fails takes nobody else along either.
+                    // A statement that fails does not affect the other callers' changes either.
                     let again = sqlx::query("INSERT INTO notes (text) VALUES ($1)");
                     again.bind(format!("{n} a")).execute(&mut *step).await.unwrap_err();
                 }
@@ -154,7 +154,7 @@ async fn when_the_shared_commit_fails_nobody_is_told_success_and_nothing_is_kept
     let orphan = tokio::spawn(async move {
         let mut step = writer.begin().await?;
         let sql = "INSERT INTO children (parent) VALUES ('nobody')";
-        sqlx::query(sql).execute(&mut *step).await?; // the constraint speaks at the commit
+        sqlx::query(sql).execute(&mut *step).await?; // the deferred constraint fails at the commit
         step.commit().await
     });
     fixture.wait_until_waiting(11).await;
@@ -170,7 +170,8 @@ async fn when_the_shared_commit_fails_nobody_is_told_success_and_nothing_is_kept
     assert_eq!(fixture.number(NOTES).await, 1);
 }
 
-/// SQLite rolls back by itself when the disk is full: the steps before must not be taken for kept.
+/// SQLite itself rolls back when the disk is full. The earlier callers' changes must not count as
+/// committed.
 #[tokio::test]
 async fn a_transaction_that_vanished_is_nobodys_success() {
     let fixture = Fixture::new().await;
@@ -179,7 +180,7 @@ async fn a_transaction_that_vanished_is_nobodys_success() {
     let writer = fixture.writer.clone();
     let second = tokio::spawn(async move {
         let mut step = writer.begin().await?;
-        sqlx::query("ROLLBACK").execute(&mut *step).await?; // as the engine does
+        sqlx::query("ROLLBACK").execute(&mut *step).await?; // as SQLite does
         step.commit().await
     });
     fixture.wait_until_waiting(1).await;
@@ -195,7 +196,7 @@ async fn a_transaction_that_vanished_is_nobodys_success() {
     note(&fixture.writer, "later").await.unwrap();
 }
 
-/// Every await point, by cancelling after a growing number of polls, alone and among others.
+/// Cancels at every await point, after a growing number of polls, alone and among other callers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_caller_may_go_away_at_any_moment() {
     let fixture = Fixture::new().await;
@@ -314,10 +315,10 @@ async fn a_flood_of_given_up_steps_keeps_no_commit_waiting() {
     }
 }
 
-/// Pages in the log, and how many of them are in the file too.
+/// Returns the number of pages in the WAL, and how many of them are checkpointed.
 fn log_of(fixture: &Fixture) -> (i64, i64) {
     let here = rusqlite::Connection::open(fixture.folder.join("test.db")).unwrap();
-    // NOOP looks, and changes nothing.
+    // NOOP only reads the state.
     here.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| Ok((row.get(1)?, row.get(2)?))).unwrap()
 }
 
