@@ -1,11 +1,11 @@
-//! Time, passed in: the only place that reads the system clock.
+//! The clock. This is the only module that reads the system time; other code gets the time passed in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How far the clocks of replicas may be apart: what another one stored or signed a moment ago may lie so far
-/// in the future.
+/// How far the clocks of replicas may differ: a minute. So a record that another replica has just stored or
+/// signed may be dated up to this far in the future.
 pub const REPLICAS_APART: Duration = Duration::from_mins(1);
 
 /// A moment in whole seconds since the Unix epoch, UTC.
@@ -23,7 +23,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Time gone by since `earlier`; zero when `earlier` lies ahead.
+    /// Returns the time since `earlier`; zero if `earlier` is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -41,18 +41,18 @@ impl Timestamp {
     }
 }
 
-/// Where the time comes from: the system, or a hand that tests move.
+/// The source of time: the system, or a clock that tests move.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     /// The system's wall clock.
     #[default]
     System,
-    /// A clock that stands still until it is moved.
+    /// A clock for tests, which moves only when it is told to.
     Manual(ManualClock),
 }
 
 impl Clock {
-    /// The present moment.
+    /// Returns the current time in whole seconds.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.unix_millis() / 1000)
     }
@@ -70,22 +70,22 @@ impl Clock {
     }
 }
 
-/// A clock moved by hand; clones share the same hand.
+/// A clock that tests move. Clones share the same time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// Creates a clock that shows `start`.
     pub fn at(start: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(start.unix())))
     }
 
-    /// The moment the hand points at.
+    /// Returns the time that the clock shows.
     pub fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
 
-    /// Moves the hand by `seconds`, backwards when negative.
+    /// Moves the clock by `seconds`, backwards if negative.
     pub fn advance(&self, seconds: i64) {
         self.0.fetch_add(seconds, Ordering::SeqCst);
     }

@@ -2,51 +2,52 @@
 //!
 //! # The map
 //!
-//! A client's way, step by step, and the file of each step:
+//! The steps of an MCP client, and the file that handles each step:
 //!
-//! 1. It calls the MCP server without a token and is told where to get one:
+//! 1. It calls the MCP server without a token, and the challenge says where to get one:
 //!    [`gateway`] (`challenge.rs`).
-//! 2. It reads what there is: `endpoints/metadata.rs`. Where `public_url` has a path, `config/public_url.rs`
-//!    alone knows it: [`server`] takes it off each request, and links and URLs get it back on their way out.
-//!    All paths of ours are listed in [`config::paths`].
-//! 3. It registers itself: `endpoints/register.rs`, rules in [`oauth::client`] and
-//!    [`oauth::redirect_uri`]. Or it is published at its own id, or written down: [`clients`] finds it,
-//!    however it came to us, and [`http_client::guarded`] fetches what a stranger names.
+//! 2. It reads the metadata documents: `endpoints/metadata.rs`. If `public_url` has a path, only
+//!    `config/public_url.rs` knows that path: [`server`] strips it from each request, and links and URLs
+//!    get it back when they are sent. [`config::paths`] lists all our paths.
+//! 3. It registers itself: `endpoints/register.rs`, with the rules in [`oauth::client`] and
+//!    [`oauth::redirect_uri`]. Or its client id is the URL of its metadata document, or the configuration
+//!    lists it. [`clients`] finds a client of each kind, and [`http_client::guarded`] fetches URLs that
+//!    strangers name.
 //! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
-//!    consent page ([`web::pages`]). Nothing is stored yet: the request travels sealed
-//!    ([`oauth::sealed`]). Somebody whose approval of a trusted client is remembered goes on at once:
+//!    consent page ([`web::pages`]). Nothing is stored yet: the browser carries the sealed request
+//!    ([`oauth::sealed`]). A person whose consent for a trusted client is remembered skips the page:
 //!    `endpoints/remembered_consent.rs`.
-//! 5. The person decides: `endpoints/consent.rs`. Approve binds the browser and leads to the identity
-//!    provider ([`upstream`]): `endpoints/login.rs`.
-//! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides what this person may get,
-//!    and the client receives a code. Where an administrator has to approve the client first, the
+//! 5. The person decides: `endpoints/consent.rs`. Approve binds the request to the browser and redirects
+//!    to the identity provider ([`upstream`]): `endpoints/login.rs`.
+//! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides which scopes this person gets,
+//!    and the client receives a code. If an administrator has to approve the client first, the
 //!    person waits: `endpoints/awaiting_approval.rs`.
-//! 7. The client proves itself (`web/client_auth.rs`), redeems the code, and later refreshes:
-//!    `endpoints/token/`; what is single-use is in [`storage`], one method per atomic step. [`signing`]
-//!    mints the access token, and rotates its keys.
+//! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
+//!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each
+//!    atomic step. [`signing`] mints the access token, and rotates its keys.
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
-//!    `forward.rs`). A tool may need more than it has; it comes back for that:
-//!    `endpoints/step_up.rs`. A server that the gateway does not front asks about tokens:
+//!    `forward.rs`). If a tool needs more scopes than the token has, the client asks for them:
+//!    `endpoints/step_up.rs`. A server that the gateway does not front checks tokens with
 //!    `endpoints/introspect.rs`.
-//! 9. It gives the grant back: `endpoints/revoke.rs`; or the person ends it: `endpoints/account.rs`.
+//! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.
 //!
-//! The people who run the server have pages of their own, on a listener of their own: [`admin`]. What
-//! happened is in the audit trail ([`telemetry::audit`], [`storage`]).
+//! Administrators have pages of their own, on a listener of their own: [`admin`]. The audit trail
+//! ([`telemetry::audit`], [`storage`]) records what happened.
 //!
 //! Comments and tests name threats and requirements by id, such as CD-01: `docs/threats.md` explains
-//! each. Why the large things are as they are stands in `docs/decisions/`.
+//! each. `docs/decisions/` explains the large design decisions.
 //!
-//! [`config`] is read at start, and again when it has changed (`app/reload.rs`: the next application takes the
-//! place of the present one, whole); [`app::App`] is everything a handler may reach, [`server`] accepts
-//! connections and keeps their times (`server/`), [`rate_limits`] holds floods back, [`cli`] is what an administrator types. Where a crash would
-//! matter most, tests stop the process (`stop_points.rs`) and kill it. What is measured
-//! stands beside: `benches/`, and `load/`, a crate of its own. So do the fuzz targets, `fuzz/`, whose corpus
-//! `cargo test` runs too.
+//! [`config`] is read at start, and again when it has changed (`app/reload.rs` replaces the current
+//! application as a whole). [`app::App`] is everything that a handler may reach. [`server`] accepts
+//! connections and enforces their timeouts (`server/`), [`rate_limits`] limits floods, and [`cli`] holds
+//! the commands of administrators. Where a crash would do the most harm, tests stop the process
+//! (`stop_points.rs`) and kill it. Benchmarks are in `benches/`, and load tests in `load/`, a crate of its
+//! own. Fuzz targets are in `fuzz/`; `cargo test` runs their corpus too.
 //!
 //! # The import rule
 //!
 //! Imports point downwards only, and modules of one line do not import each other
-//! (`tests/it/architecture.rs` holds it):
+//! (`tests/it/architecture.rs` checks it):
 //!
 //! ```text
 //! cli
@@ -62,7 +63,7 @@
 //! clock · stop_points
 //! ```
 //!
-//! [`demo`] stands beside: it uses `oauth` and `clock` only, and only `cli` and the tests use it.
+//! [`demo`] is outside this order: it uses `oauth` and `clock` only, and only `cli` and the tests use it.
 
 pub mod clock;
 #[macro_use]

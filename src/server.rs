@@ -1,4 +1,5 @@
-//! The listener: an accept loop of our own with time limits, the middleware, shutdown, clean-up.
+//! The HTTP server: the accept loop with connection limits, the checks that every request passes, graceful
+//! shutdown, and the periodic clean-up of storage.
 
 mod bodies;
 mod connection;
@@ -48,57 +49,63 @@ use crate::web::{error, limits};
 use crate::{admin, endpoints};
 use connection::{LengthTwice, Protocols};
 
-/// Requests under way get this long to finish at shutdown; open streams are then cut.
+/// How long requests in flight may take to finish at shutdown. After that, streams that are still open are
+/// cut.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Connections that come in while the listener closes are taken for this long.
+/// The listeners keep accepting for at least this long after the shutdown signal, because the kernel may
+/// already have completed the handshakes of connections that we have not accepted yet. A longer
+/// `limits.shutdown_delay` takes precedence.
 const ACCEPT_GRACE: Duration = Duration::from_millis(20);
-/// Time to read the first bytes of the last of them.
+/// Time to read the first bytes of the connections that were accepted last. A connection of which nothing was
+/// read by then is closed without a response.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
-/// A client that vanished closes nothing. A connection on which nothing is said is asked about after the first
-/// time, and again after each second one.
+/// TCP keep-alive: the first probe after 10 s of silence, and another every 4 s. A client that vanished does
+/// not close its connection, so only unanswered probes reveal it.
 const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
-/// It is given up when it has confirmed nothing for so long: neither that it is there, nor what it was sent. A
-/// client that takes nothing of an answer looks the same, so an administrator who gives it more time than usual
-/// (`limits.body_time`) gives it to both.
+/// `TCP_USER_TIMEOUT`: the kernel drops a connection if the peer has acknowledged neither data nor probes for
+/// 18 s. A client that reads nothing of a response looks the same. So if an administrator raises
+/// `limits.body_time` above [`USUAL_BODY_TIME`], that longer time is used for both cases.
 const GIVEN_UP: Duration = Duration::from_secs(18);
+/// The default of `limits.body_time`.
 const USUAL_BODY_TIME: Duration = Duration::from_secs(30);
-/// Time for the audit trail to store what it has.
+/// How long the audit trail may take at shutdown to store its queued events.
 const LAST_NOTES: Duration = Duration::from_secs(10);
-/// Time for the last answers when the listeners are closed.
+/// How long the last responses may take after the listeners have closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Connections to the admin listener.
+/// Most open connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 100;
-/// The clock may differ by this much from the time that has passed.
+/// The wall clock leapt if it differs by more than this from the time that really passed.
 const LEAP: Duration = Duration::from_mins(5);
-/// Time to set a clock right that leapt, before anything is deleted by it.
+/// Clean-up pauses for this long after the clock leapt, so that an administrator can correct it before rows
+/// are deleted according to it.
 const AFTER_LEAP: Duration = Duration::from_hours(1);
-/// How often expired rows are removed.
+/// Interval between two clean-ups of expired rows.
 const SWEEP: Duration = Duration::from_mins(1);
 
 static TOO_MANY_CONNECTIONS: LogThrottle = LogThrottle::new();
 static TOO_MANY_OF_ONE: LogThrottle = LogThrottle::new();
 static NOT_ACCEPTED: LogThrottle = LogThrottle::a_minute();
 
-/// What a service answers for.
+/// The listener that a [`Service`] belongs to.
 struct ListenerContext {
     app: App,
     side: Listener,
-    /// The URL that browsers know it by.
+    /// The URL that browsers use for this listener.
     url: PublicUrl,
     listen: SocketAddr,
 }
 
-/// All that one listener serves.
+/// Everything that one listener serves.
 pub struct Service {
     doorway: Arc<ListenerContext>,
     passages: Option<GatewayRoutes>,
     router: Router,
-    /// What is not below our path.
+    /// Responds to requests outside the path of `public_url`.
     elsewhere: Router,
 }
 
 impl Service {
-    /// The public one.
+    /// The service of the public listener: the OAuth endpoints and the MCP gateway.
     pub fn public(app: App) -> Self {
         let routes = endpoints::routes(&app).fallback(endpoints::not_found);
         let passages = Some(GatewayRoutes::of(&app));
@@ -106,7 +113,7 @@ impl Service {
         Self::new(routes, passages, ListenerContext { app, side: Listener::Public, url, listen })
     }
 
-    /// That of the admin listener, where there is one.
+    /// The service of the admin listener; `None` if none is configured.
     fn admin(app: App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
         let (url, listen) = (admin.url.clone(), admin.listen);
@@ -127,10 +134,11 @@ impl Service {
         Self { doorway, passages, router, elsewhere }
     }
 
-    /// Answers a request. Calls of MCP servers are most of all requests, and each layer of the route table
-    /// would wrap them once more: they pass the same guard without it.
+    /// Returns the response to a request. Calls of MCP servers are by far the most frequent requests. They
+    /// bypass the route table, because each of its layers would wrap them once more, but they pass the same
+    /// guard.
     ///
-    /// The path of `public_url` is taken off here; nothing further in knows of it.
+    /// This is the only place that strips the path of `public_url`; the routes do not know it.
     pub async fn answer(&self, mut request: Request) -> Response {
         if !self.doorway.url.base_path().is_empty() {
             let Some(uri) = below_our_path(&self.doorway.url, request.uri()) else {
@@ -151,7 +159,7 @@ impl Service {
     }
 }
 
-/// What is asked for, as our routes know it; `None` when it is not for a path of ours.
+/// Returns the URI without the path of `public_url`; `None` if the request is not below that path.
 fn below_our_path(url: &PublicUrl, asked: &Uri) -> Option<Uri> {
     let path = url.within(asked.path())?;
     let target = match asked.query() {
@@ -163,8 +171,8 @@ fn below_our_path(url: &PublicUrl, asked: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Serves until `shutdown` is ready, then drains. The admin pages, where there are any, are served on
-/// `admin`.
+/// Serves until `shutdown` is ready, then drains. `admin` is the listener of the admin pages, if there are
+/// any.
 pub async fn serve(
     app: App,
     listener: TcpListener,
@@ -178,11 +186,12 @@ pub async fn serve(
     let limit = app.config().limits.connections;
     let public = Present::new(&app, |app| Some(Service::public(app)));
     let pages = Present::new(&app, Service::admin);
-    // Both listeners, for ever.
+    // Serves both listeners; never returns.
     let serving = async |graceful: &GracefulShutdown, work: AcceptMode| {
         let accept_at = async |listener, present, side, limit| match (listener, present) {
             (Some(listener), Some(present)) => {
-                // Outside: a loop that is started again counts those that the one before has let in.
+                // The semaphore is created outside the loop: an accept loop that is restarted after a panic
+                // still counts the connections that the loop before it accepted.
                 let places = Arc::new(Semaphore::new(limit));
                 let accept = || accept(present, listener, graceful, side, &places, work);
                 supervise(app.metrics(), accepting(side), accept).await;
@@ -202,11 +211,12 @@ pub async fn serve(
         if !delay.is_zero() {
             tracing::info!(?delay, "told to end: /ready says no, everything is still served");
         }
-        // Whom the system has let in by now, on our behalf, is answered as well.
+        // Serve connections too that the kernel has already accepted for us.
         let delay = delay.max(ACCEPT_GRACE);
         tokio::select! { () = &mut serving => {}, () = tokio::time::sleep(delay) => {} }
     }
-    // Each connection has been looked at by then: what was not read from is closed unanswered.
+    // After this pause each connection has been read once. A connection of which nothing was read is closed
+    // without a response.
     tokio::time::sleep(FIRST_LOOK).await;
     drop(tasks);
     app.drain();
@@ -221,13 +231,15 @@ pub async fn serve(
             tracing::error!("the last audit events could not be stored in time");
         }
         storage.close().await;
-        // The system tells of newcomers and of this at once, and newcomers come first.
+        // The kernel reports new connections together with the end of this pause, and the `select!` below
+        // polls new connections first.
         tokio::time::sleep(FIRST_LOOK).await;
     };
     tokio::select! {
         biased;
-        // Whoever balances the load still asks, and must not take silence for an answer: to the very end,
-        // because who is let in by the system and not by us cannot know that nothing was done.
+        // Load balancers still send health probes and must not run into silence. Keep accepting to the very
+        // end: a client whose connection only the kernel accepted cannot know that its request was not
+        // processed.
         () = serving(&probes, AcceptMode::Drain) => {}
         () = ending => {}
     }
@@ -236,16 +248,16 @@ pub async fn serve(
     app.retire();
 }
 
-/// What becomes of requests on a connection.
+/// What happens to requests on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptMode {
-    /// They are served.
+    /// Requests are served.
     Serve,
-    /// The process ends: only probes are answered.
+    /// The process is shutting down: only health probes are served, other requests get a 503.
     Drain,
 }
 
-/// What runs beside the listeners as long as they do, until this is dropped.
+/// Background tasks that run as long as the listeners. Dropping this aborts them.
 struct Tasks([AbortHandle; 3]);
 
 impl Tasks {
@@ -280,7 +292,7 @@ where
     tokio::spawn(async move { supervise(&metrics, task, run).await }).abort_handle()
 }
 
-/// Keeps the audit trail until it is told to stop, and has stored what there was.
+/// Writes the audit trail until `stopped` changes, and then stores the events that are still queued.
 async fn keep_audit_trail(app: App, stopped: watch::Receiver<bool>) {
     let keep = || {
         let mut stopped = stopped.clone();
@@ -302,7 +314,7 @@ const fn accepting(side: Listener) -> Task {
     }
 }
 
-/// Accepts connections for ever, each in one of `connections`.
+/// Accepts connections for ever. Each holds one permit of `connections`.
 async fn accept(
     present: &Arc<Present>,
     listener: &TcpListener,
@@ -311,13 +323,13 @@ async fn accept(
     connections: &Arc<Semaphore>,
     work: AcceptMode,
 ) {
-    // What a connection may take is as it was at the start: see `config/changes.rs`.
+    // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
     let (protocols, body_time) = {
         let app = present.app();
         let http2 = side == Listener::Public && app.config().http2;
         (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
     };
-    // What is accepted inherits it.
+    // Accepted sockets inherit these options from the listening socket.
     let (time, interval) = TCP_KEEPALIVE;
     let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(2);
     let socket = SockRef::from(listener);
@@ -334,7 +346,7 @@ async fn accept(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(cause) => {
-                // Out of file descriptors, mostly: give open connections a moment to end.
+                // Usually the process is out of file descriptors: give open connections a moment to end.
                 if let Some(left_out) = NOT_ACCEPTED.admit() {
                     tracing::error!(%cause, left_out, "accepting a connection failed");
                 }
@@ -368,10 +380,11 @@ async fn accept(
     }
 }
 
-/// One address has as many connections as it may.
+/// The address has reached its limit of open connections.
 struct TooMany;
 
-/// A place among the connections of one address, where the address is one customer's.
+/// Takes a permit from the connection limit of the peer's address. Returns `None` if the address may belong
+/// to many clients: it is a trusted proxy's, or it is private.
 fn place_of(app: &App, peer: IpAddr) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooMany> {
     match ClientAddress::find(peer, &HeaderMap::new(), &app.config().trusted_proxies).0 {
         Some(address) => app.rates().connection(address).map(Some).ok_or(TooMany),
@@ -379,19 +392,21 @@ fn place_of(app: &App, peer: IpAddr) -> Result<Option<ConcurrencyPermit<IpAddr>>
     }
 }
 
-/// What every request must have, whatever it is for: one `Host` that is ours, and a target of
-/// bearable length.
+/// Middleware that checks what every request needs: exactly one `Host` that is ours, and a request target and
+/// headers within the limits.
 async fn guard(
     State(doorway): State<Arc<ListenerContext>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // As the route table has it: what a caller writes names no series.
+    // The metric is labelled with the pattern of the route, so that no caller can create a time series by
+    // requesting a new path.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     pass_guard(&doorway, route, request, |request| next.run(request)).await
 }
 
+/// Checks a request, passes it on to `next`, and counts it and its duration under the label `route`.
 async fn pass_guard<F: Future<Output = Response>>(
     doorway: &ListenerContext,
     route: &str,
@@ -405,6 +420,8 @@ async fn pass_guard<F: Future<Output = Response>>(
     response
 }
 
+/// Refuses requests that no route may see, passes the others on to `next`, and records an audit event if the
+/// response is a page with a reference.
 async fn check<F: Future<Output = Response>>(
     doorway: &ListenerContext,
     mut request: Request,
@@ -430,7 +447,7 @@ async fn check<F: Future<Output = Response>>(
         let told = "No transfer coding but chunked is supported";
         return answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told);
     }
-    // Orchestrators probe by address.
+    // Orchestrators send health probes to an IP address, so probes skip the host check.
     let probe = matches!(request.uri().path(), "/health" | "/ready");
     if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
         let mut response = answer(
@@ -441,7 +458,7 @@ async fn check<F: Future<Output = Response>>(
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     }
-    // A scraper knows an address. Only a name can be rebound, and a name is refused as ever.
+    // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
     let scrape = doorway.side == Listener::Admin
         && request.uri().path() == "/metrics"
         && names_an_address(&request);
@@ -476,18 +493,20 @@ fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
     let length = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     let all: usize = headers.iter().map(length).sum();
     if headers.len() > limits.header_count {
-        return true; // HTTP/2 does not count them
+        return true; // hyper limits their number in HTTP/1.1 only
     }
-    // A bearer token has a limit of its own, and a challenge for an answer.
+    // A bearer token has a limit of its own (`signing::MAX_TOKEN`): the gateway refuses a longer one with a
+    // challenge.
     let others = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION);
     all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
 }
 
-/// The beginning of headers that carry parameters of tools; MCP lets a server name them by any token (SEP-2243).
+/// Prefix of headers that carry parameters of tools. MCP lets a server name them by any token (SEP-2243).
 const PARAMETER: &str = "mcp-param-";
 
-/// Whether the body is coded otherwise than in chunks: nobody here would decode it (RFC 9112 §6.1). Where chunks
-/// are not the last coding, nobody knows where the body ends, and hyper has refused it.
+/// Whether the body has a transfer coding other than `chunked`, which nothing here would decode (RFC 9112
+/// §6.1). hyper refuses requests in which `chunked` is not the last coding, because the end of their body is
+/// unknown.
 fn is_coded(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let is_chunked =
@@ -495,7 +514,8 @@ fn is_coded(headers: &HeaderMap) -> bool {
     codings.next().is_some_and(|first| !is_chunked(first) || codings.next().is_some())
 }
 
-/// Two hosts, or a name that many servers read as another one: the next hop could read another request.
+/// Whether the next hop could read the headers as another request: there are two hosts, or a name that many
+/// servers treat as equal to another name.
 fn ambiguous(headers: &HeaderMap) -> bool {
     let names = || headers.keys().map(HeaderName::as_str);
     headers.get_all(header::HOST).iter().count() > 1
@@ -504,15 +524,16 @@ fn ambiguous(headers: &HeaderMap) -> bool {
             && two_parameters_in_one(names())
 }
 
-/// Servers that hand headers on as variables (CGI, WSGI, Rack) write everything but letters and digits as `_`.
+/// Whether two `mcp-param-*` headers become the same variable in servers that pass headers on as variables
+/// (CGI, WSGI, Rack): these replace every character except letters and digits with `_`.
 fn two_parameters_in_one<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     let variable = |name: &str| name.replace(|char: char| !char.is_ascii_alphanumeric(), "_");
     let mut seen = HashSet::new();
     !names.filter(|name| name.starts_with(PARAMETER)).all(|name| seen.insert(variable(name)))
 }
 
-/// Our public host, or an address of this machine as an unconfigured proxy in front sends it. A
-/// rebound DNS name is neither.
+/// Whether the host is ours: that of the listener's URL, or an address of this machine, which a proxy in
+/// front sends if nobody configured it to keep the `Host`. A DNS name that an attacker rebound is neither.
 fn host_is_ours(doorway: &ListenerContext, request: &Request) -> bool {
     let authority = match (request.uri().authority(), request.headers().get(header::HOST)) {
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
@@ -530,7 +551,7 @@ fn host_is_ours(doorway: &ListenerContext, request: &Request) -> bool {
         || is_loopback(host_of(authority))
 }
 
-/// Whether the one host that is asked for is written as an IP address.
+/// Whether the request names its host once, as an IP address.
 fn names_an_address(request: &Request) -> bool {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     request.uri().authority().is_none()
@@ -551,20 +572,21 @@ fn answer(status: StatusCode, code: &str, description: &str) -> Response {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-/// A panic is a fault of ours: the caller hears no more than that, the log has the message.
+/// Responds with a bare 500 after a panic; only the log has the panic message.
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     tracing::error!(panic = telemetry::message_of(&*panic), "a request panicked");
     answer(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "Something broke on our side")
         .into_response()
 }
 
-/// Whether a clock that showed `before` must have been set, to show `now` after this time.
+/// Whether the clock was set between two readings: it showed `before`, `passed` went by, and it shows `now`.
 fn leapt(before: Timestamp, now: Timestamp, passed: Duration) -> bool {
     let expected = before.plus(passed);
     now > expected.plus(LEAP) || now.plus(LEAP) < expected
 }
 
-/// Makes people findable whom an earlier version has stored, in steps that leave room for others.
+/// Indexes people that an earlier version stored, so that a search finds them. Works in small steps, so that
+/// other writes get through in between.
 async fn index_people(app: &App) {
     const AT_ONCE: u32 = 50;
     let mut indexed = 0;
@@ -586,7 +608,7 @@ async fn index_people(app: &App) {
     }
 }
 
-/// Removes expired rows now and then.
+/// Removes expired rows once a [`SWEEP`]. Also sweeps the rate limits and fills the disk reserve.
 async fn sweep(app: App) {
     panic_point!("clean-up");
     app.storage().keep_reserve().await;
@@ -597,7 +619,8 @@ async fn sweep(app: App) {
         tokio::time::sleep(SWEEP).await;
         let app = app.current();
         app.rates().sweep();
-        // A clock that leaps is wrong before or after: what it says has expired is not deleted at once.
+        // A clock that leapt was wrong before or is wrong now, so rows that expire according to it are not
+        // deleted at once.
         let (now, passed) = (app.now(), steady.elapsed());
         if leapt(wall, now, passed) {
             tracing::warn!("the clock leapt: nothing is cleaned up for an hour");
@@ -607,7 +630,7 @@ async fn sweep(app: App) {
         if paused_until.is_some_and(|until| Instant::now() < until) {
             continue;
         }
-        app.storage().ready(now).await; // also where nobody asks
+        app.storage().ready(now).await; // runs even if nobody requests `/ready`
         if let Err(cause) = app.storage().note_time(now).await {
             tracing::warn!(%cause, "the time could not be stored");
         }
@@ -618,7 +641,7 @@ async fn sweep(app: App) {
             audit: app.config().audit_retention,
             rows: limits.sweep_rows,
         };
-        // One replica at a time: what several remove at once they wait for, row by row.
+        // Only one replica cleans up at a time: several would wait for each other's row locks.
         let mut turn = None;
         loop {
             match app.storage().take_clean_up(app.now(), turn).await {
@@ -642,7 +665,7 @@ async fn sweep(app: App) {
             }
         }
         if let Some(until) = turn {
-            // A turn that is not given back ends by itself.
+            // If the release fails, the turn expires by itself.
             let _ = app.storage().give_clean_up_back(until).await;
         }
     }

@@ -1,12 +1,12 @@
-//! Places at which a test stops the process for good, to kill it there; and at which it panics.
+//! Named points in the code at which tests stop the process, to kill it there, or make it panic.
 //!
-//! Only builds for tests have any of this: in a release build there is nothing at these places.
+//! The points exist only in debug builds; release builds contain none of this.
 
-/// Names the place to stop at.
+/// Environment variable with the name of the point to stop at.
 #[cfg(debug_assertions)]
 const VARIABLE: &str = "TEST_STOP_AT";
 
-/// Says that the place was reached and never returns, if this is the place to stop at.
+/// Logs and never returns if this is the point to stop at.
 #[cfg(debug_assertions)]
 pub(crate) async fn reach(place: &'static str) {
     static STOP_AT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
@@ -17,7 +17,7 @@ pub(crate) async fn reach(place: &'static str) {
     }
 }
 
-/// A place to stop at, in async code.
+/// A point to stop at, in async code.
 macro_rules! stop_point {
     ($place:literal) => {
         #[cfg(debug_assertions)]
@@ -25,11 +25,12 @@ macro_rules! stop_point {
     };
 }
 
-/// Names the places to panic at, with commas between; `*3` behind one: so often, else once.
+/// Environment variable with the points to panic at, separated by commas. `name*3` panics three times, `name`
+/// once.
 #[cfg(debug_assertions)]
 const PANIC_VARIABLE: &str = "TEST_PANIC_AT";
 
-/// Panics, if this is a place to panic at and it has not panicked often enough.
+/// Panics if this is a point to panic at and it has not panicked often enough yet.
 #[cfg(debug_assertions)]
 pub(crate) fn panic_at(place: &'static str) {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +49,7 @@ pub(crate) fn panic_at(place: &'static str) {
     assert!(!panics, "panicked at {place}");
 }
 
-/// A place to panic at.
+/// A point to panic at.
 macro_rules! panic_point {
     ($place:expr) => {
         #[cfg(debug_assertions)]

@@ -1,7 +1,7 @@
-//! Logs and audit events.
+//! Logs, metrics and audit events.
 //!
-//! Allow-list logging: route templates, status codes, ids and reasons. Never a query, a body, a
-//! cookie, a `Location`, a token. Other crates speak only when something is wrong with them.
+//! Log lines are built from an allow-list: route templates, status codes, ids and reasons. They never contain
+//! a query, a body, a cookie, a `Location` or a token. Other crates log warnings and errors only.
 
 pub mod audit;
 mod lately;
@@ -22,53 +22,53 @@ pub use queue::flush;
 
 use crate::oauth::secret::random_bytes;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Changes the level of the subscriber that is installed.
+/// Changes the level of the installed subscriber.
 type ChangeLevel = Box<dyn Fn(Level) + Send + Sync>;
 
 static CHANGE_LEVEL: OnceLock<ChangeLevel> = OnceLock::new();
 
-/// Libraries are held at `warn`, because their finer levels may quote what they carry.
+/// Libraries log at `warn` only, because their finer levels may quote request data.
 fn filter(level: Level) -> EnvFilter {
     EnvFilter::new(format!("warn,portcullis={level}"))
 }
 
-/// From now on, our own lines are of this level.
+/// Sets the level of our own log lines.
 pub fn set_level(level: Level) {
     if let Some(change) = CHANGE_LEVEL.get() {
         change(level);
     }
 }
 
-/// Says something on standard error that is no line of the log, behind all lines that are under way. Like
-/// these, it is dropped where standard error takes nothing.
+/// Writes text to standard error that is no log line. It is queued behind all log lines, and like these
+/// dropped if standard error accepts no data.
 pub fn say(text: &str) {
     queue::push(text.as_bytes().to_vec());
 }
 
-/// Logs panics, as everything else is logged: the standard library would write to standard error itself, and
-/// wait for whoever reads it.
+/// Installs a panic hook that logs panics. The hook of the standard library would write to standard error
+/// itself, and block if nothing reads it.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string);
         let message = message_of(panic.payload());
-        let backtrace = std::backtrace::Backtrace::capture(); // where RUST_BACKTRACE asks for it
+        let backtrace = std::backtrace::Backtrace::capture(); // only if RUST_BACKTRACE asks for it
         let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
         let backtrace = captured.then(|| backtrace.to_string());
         tracing::error!(at, panic = message, backtrace, "a thread panicked");
     }));
 }
 
-/// What a panic says.
+/// Returns the message of a panic.
 pub fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
@@ -77,14 +77,14 @@ pub fn message_of(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Sends log lines to standard error. `level` is for our own lines (`info` when absent or
-/// unreadable).
+/// Installs the subscriber that writes log lines to standard error. `level` applies to our own lines; `info`
+/// if it is absent or cannot be parsed.
 pub fn install(level: Option<&str>, format: LogFormat) {
     let level = level.and_then(|text| text.parse().ok()).unwrap_or(Level::INFO);
     queue::start();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
-        .log_internal_errors(false) // they would go to standard error past the queue
+        .log_internal_errors(false) // they would bypass the queue
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(lines::Lines);
     // A second call, as in tests, keeps the first subscriber.
@@ -105,8 +105,8 @@ pub fn install(level: Option<&str>, format: LogFormat) {
     }
 }
 
-/// A short reference that an error page shows and the log repeats: what the person reads out, the
-/// administrator finds.
+/// Creates a short reference for an error page. The log contains it too, so the administrator finds the line
+/// when a person reads the reference out.
 pub fn new_reference() -> String {
     const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"; // no I, L, O, U to misread
     let text: String = random_bytes::<8>()

@@ -1,7 +1,7 @@
-//! Audit events that change nothing and that anybody can cause: refused requests, pages with a
-//! reference. They are stored soon after, so many a minute and no more: a flood must not fill the
-//! database or hold up anybody who waits. Events that name nobody have one budget, and each person has one:
-//! a flood of the one kind, or of one person, pushes out nothing of others. What is left out is counted.
+//! Writes audit events that accompany no change and that anybody can cause: refused requests, and error pages
+//! with a reference. They are queued and stored soon after, at a limited rate, so that a flood neither fills
+//! the database nor delays a request. Events without a person share one budget, and each person has a budget
+//! of their own: so a flood of either kind displaces no events of others. Dropped events are counted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::storage::SETTLED_AT_ONCE;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// Waiting to be stored: some minutes of them, while the database is away.
+/// Most events that wait to be stored. The queue lasts for some minutes of database outage.
 const QUEUE: usize = 4096;
-/// Stored within a minute, of events that name nobody: anybody can cause them.
+/// Most events without a person that are stored per minute. Anybody can cause them.
 const OF_NOBODY: usize = 300;
-/// Stored within a minute, of one person: nobody pushes out what others did.
+/// Most events of one person that are stored per minute, so that nobody displaces the events of others.
 const OF_A_PERSON: usize = 60;
-/// Stored within a minute, of all people.
+/// Most events of all people together that are stored per minute.
 const OF_PEOPLE: usize = 3000;
-/// Stored in one step.
+/// Most events that are stored in one transaction.
 const BATCH: usize = 100;
-/// How long lines wait to be chained.
+/// Interval between two runs that add stored lines to the hash chain.
 const SETTLE: Duration = Duration::from_secs(1);
 
 static NOT_STORED: LogThrottle = LogThrottle::new();
@@ -45,19 +45,19 @@ impl Default for Notes {
     }
 }
 
-/// What the trail takes within the present minute.
+/// The budgets of the current minute.
 #[derive(Default)]
 struct Budget {
     minute: i64,
     of_nobody: usize,
     of_people: usize,
     of_a_person: HashMap<String, usize>,
-    /// Events left out since the last `audit_left_out`.
+    /// Events dropped since the last `audit_left_out`.
     left_out: usize,
 }
 
 impl Budget {
-    /// Whether the trail takes this event; if so, it counts.
+    /// Returns whether the budgets allow this event; if so, counts it.
     fn takes(&mut self, event: &AuditEvent, minute: i64) -> bool {
         if self.minute != minute {
             *self = Self { minute, left_out: self.left_out, ..Self::default() };
@@ -82,7 +82,7 @@ impl Budget {
     }
 }
 
-/// Takes one of so many, where there is one left.
+/// Takes one unit of a budget, if one is left.
 fn take(taken: &mut usize, most: usize) -> bool {
     let room = *taken < most;
     *taken += usize::from(room);
@@ -90,8 +90,8 @@ fn take(taken: &mut usize, most: usize) -> bool {
 }
 
 impl App {
-    /// Tells of something that changed nothing: to the log at once, to the audit trail soon and within
-    /// bounds. Costs the caller nothing.
+    /// Logs an event that accompanies no change, and queues it for the audit trail if the budgets allow.
+    /// Never waits.
     pub fn record_soon(&self, event: AuditEvent) {
         self.log_event(&event);
         let mut budget = self.budget();
@@ -107,7 +107,8 @@ impl App {
         self.0.shared.notes.budget.lock()
     }
 
-    /// Stores notes and chains the audit trail until `stop` is ready; then what still waits, and ends.
+    /// Stores queued events and adds stored lines to the hash chain until `stop` is ready. Then stores what
+    /// is still queued, and returns. Also compares this replica with the others.
     pub async fn keep_audit_trail(&self, stop: impl Future<Output = ()>) {
         panic_point!("audit trail");
         let mut stop = std::pin::pin!(stop);
@@ -132,7 +133,8 @@ impl App {
             }
             if settled.elapsed() >= SETTLE {
                 settled = Instant::now();
-                // Before lines are added to the chain of a database that went back.
+                // Checked before anything is added to the chain, because the database may have gone back in
+                // time.
                 if let Err(cause) = self.storage().look_back(self.clock()).await {
                     tracing::debug!(%cause, "what was seen of the database is not compared");
                 }
@@ -155,8 +157,9 @@ impl App {
         self.withdraw().await;
     }
 
-    /// Chains the lines that are stored by now, until there are fewer than `worth_it` at once: while
-    /// many write there is always another one, and it is cheapest in company.
+    /// Adds the stored lines to the hash chain until a run finds fewer than `worth_it` lines. Under steady
+    /// writes there are always more lines, and large runs are cheaper. Then trims the trail to its size
+    /// limit.
     async fn settle_audit_trail(&self, worth_it: u64) {
         loop {
             match self.storage().settle_audit_and_tell(self.clock()).await {
@@ -185,7 +188,8 @@ impl App {
         }
     }
 
-    /// A full database refuses what names nobody before it refuses what people do: they go apart.
+    /// Stores events in two transactions: when the database is nearly full, it refuses events without a
+    /// person earlier than those of people.
     async fn store_notes(&self, notes: Vec<AuditEvent>) {
         let (of_nobody, of_people): (Vec<_>, Vec<_>) =
             notes.into_iter().partition(AuditEvent::is_anonymous);
@@ -199,7 +203,7 @@ impl App {
         }
     }
 
-    /// Tells the trail how many events it has not.
+    /// Records in the audit trail how many events it lacks.
     async fn tell_left_out(&self) {
         let left_out = std::mem::take(&mut self.budget().left_out);
         let anonymous = usize::try_from(self.storage().take_left_out()).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! Everything a handler may reach.
+//! The application: everything that a handler may reach.
 
 mod audit_writer;
 mod reload;
@@ -29,7 +29,7 @@ pub use together::Compared;
 
 static NOT_STORED: LogThrottle = LogThrottle::new();
 
-/// The application: configuration and the parts made from it. Cheap to clone.
+/// One configuration and the parts built from it. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
@@ -47,19 +47,20 @@ struct Parts {
     rates: Rates,
 }
 
-/// The application could not be put together.
+/// Why the application could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// Signing keys could not be made or read.
+    /// Signing keys could not be created or loaded.
     #[error("signing keys: {0}")]
     Signing(#[from] SigningError),
-    /// The database.
+    /// The database failed, or refused an operation.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 impl App {
-    /// Puts the application together over an open database.
+    /// Builds the application over an open database. Ends everything that a restored backup may have brought
+    /// back, and loads the signing keys.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
         limit_storage(&config, &storage).await?;
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
@@ -109,7 +110,7 @@ impl App {
         &self.0.config
     }
 
-    /// Our issuer identifier, byte for byte.
+    /// Our issuer identifier (RFC 8414). Clients compare it byte for byte.
     pub fn issuer(&self) -> &str {
         self.0.config.public_url.as_str()
     }
@@ -119,7 +120,7 @@ impl App {
         &self.0.clock
     }
 
-    /// The present moment.
+    /// Returns the current time of [`App::clock`].
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
@@ -129,33 +130,34 @@ impl App {
         &self.0.storage
     }
 
-    /// From now on `/ready` says no: the process is about to end.
+    /// Marks the process as shutting down: `/ready` fails from now on.
     pub fn leave(&self) {
         self.0.shared.leaving.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the process is about to end.
+    /// Whether the process is shutting down.
     pub fn is_leaving(&self) -> bool {
         self.0.shared.leaving.load(Ordering::SeqCst)
     }
 
-    /// From now on only what is under way is waited for: event streams that carry no answer end.
+    /// Starts draining: requests in flight may finish, and event streams that carry no response to a request
+    /// are closed.
     pub fn drain(&self) {
         self.0.shared.draining.store(true, Ordering::SeqCst);
         self.0.storage.wake_streams();
     }
 
-    /// Whether only what is under way is waited for.
+    /// Whether the process is draining.
     pub fn is_draining(&self) -> bool {
         self.0.shared.draining.load(Ordering::SeqCst)
     }
 
-    /// What this process counts and measures.
+    /// The metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         self.0.storage.metrics()
     }
 
-    /// Seals what travels through pages.
+    /// The sealer for data that travels through browsers and clients.
     pub fn sealer(&self) -> &Sealer {
         self.0.storage.sealer()
     }
@@ -175,12 +177,12 @@ impl App {
         &self.0.upstream
     }
 
-    /// HTTP towards MCP servers.
+    /// The HTTP clients for MCP servers.
     pub fn backends(&self) -> &Backends {
         &self.0.backends
     }
 
-    /// How often, and how much at once.
+    /// Rate limits and concurrency limits.
     pub fn rates(&self) -> &Rates {
         &self.0.rates
     }
@@ -190,28 +192,29 @@ impl App {
         &self.0.redirect_policy
     }
 
-    /// Bounds of a registration.
+    /// The limits of a client registration.
     pub fn registration_limits(&self) -> RegistrationLimits {
         RegistrationLimits { redirect_uris: self.0.config.limits.redirect_uris }
     }
 
-    /// The resource with exactly this identifier, as it stands in our tokens.
+    /// Returns the resource with exactly this identifier, as our tokens carry it.
     pub fn resource(&self, id: &str) -> Option<&ResourceConfig> {
         self.0.config.resources.iter().find(|resource| resource.id == id)
     }
 
-    /// The resource that a client names, in any spelling that can mean only one of ours.
+    /// Returns the resource that a client names. Accepts other spellings that can mean only one of our
+    /// resources.
     pub fn resource_named(&self, presented: &str) -> Option<&ResourceConfig> {
         let ids = self.0.config.resources.iter().map(|resource| resource.id.as_str());
         self.resource(resource::meant(ids, self.issuer(), presented)?)
     }
 
-    /// How we spell what a client names; what names none of our resources stays as it is.
+    /// Returns our spelling of the resource that a client names; returns an unknown name unchanged.
     pub fn our_spelling<'a>(&'a self, presented: &'a str) -> &'a str {
         self.resource_named(presented).map_or(presented, |resource| resource.id.as_str())
     }
 
-    /// The resource meant by a request that names none: the only one, or the default.
+    /// Returns the resource for requests that name none: the only one, or the configured default.
     pub fn default_resource(&self) -> Option<&ResourceConfig> {
         match self.0.config.resources.as_slice() {
             [only] => Some(only),
@@ -219,24 +222,24 @@ impl App {
         }
     }
 
-    /// Our `sub` for a person of the identity provider: stable, and never an e-mail address.
+    /// Returns our `sub` for a person of the identity provider: stable, and never an e-mail address.
     pub fn subject(&self, upstream_subject: &str) -> String {
         self.0.config.upstream.preset.our_subject(upstream_subject)
     }
 
-    /// An audit event that happens now.
+    /// Creates an audit event with the current time.
     pub fn event(&self, event: &'static str, actor: Actor) -> AuditEvent {
         AuditEvent::new(event, actor, &self.0.clock)
     }
 
-    /// Tells the log alone.
+    /// Writes an audit event to the log and the metrics, but not to the audit trail.
     pub fn log_event(&self, event: &AuditEvent) {
         self.metrics().event(event.event);
         event.log();
     }
 
-    /// Stores an audit event that belongs to no change. When the database cannot serve, the log alone
-    /// has it: what it tells of has happened all the same.
+    /// Stores an audit event that accompanies no change. If the database fails, the event goes to the log
+    /// only: what it reports has happened all the same.
     pub async fn record(&self, event: AuditEvent) {
         if let Err(cause) = self.0.storage.record(vec![event.clone()]).await {
             if let Some(left_out) = NOT_STORED.admit() {
@@ -248,7 +251,7 @@ impl App {
     }
 }
 
-/// Tells the database how large it may grow.
+/// Sets the size limits of the database and of its audit trail.
 async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), StorageError> {
     let limits = &config.limits;
     storage.limit_audit(limits.audit_size, limits.database_size);
@@ -256,7 +259,7 @@ async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), Storage
     storage.limit_size(limits.database_size, limits.database_log).await
 }
 
-/// Tells the database which clients the configuration vouches for.
+/// Stores which clients the configuration trusts.
 async fn tell_trust(config: &Config, storage: &Storage, clock: &Clock) -> Result<(), StorageError> {
     let trusted = config.clients.iter().filter(|client| client.trusted);
     let trusted: Vec<&str> = trusted.map(|client| client.client_id.as_str()).collect();

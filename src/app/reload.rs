@@ -1,9 +1,9 @@
-//! Another configuration while the server runs.
+//! Reloads the configuration while the server runs.
 //!
-//! The next [`App`] is put together beside the present one, whole, and takes its place in one step: a
-//! request sees one configuration from its first line to its last. What has a state of its own (the
-//! database, signing keys, connections to MCP servers, what is known of the identity provider, who was
-//! counted) is shared by all of them. A configuration with mistakes changes nothing.
+//! A reload builds a complete new [`App`] and replaces the current one in one step, so a request sees one
+//! configuration from start to end. All generations share the parts with a state of their own: the database,
+//! the signing keys, the connections to MCP servers, what is known about the identity provider, and the
+//! concurrency limits. A configuration with mistakes changes nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,47 +19,48 @@ use crate::telemetry::audit::Actor;
 use crate::upstream::PersonQueries;
 use crate::upstream::recheck::RecheckPolicy;
 
-/// What all configurations of this process have in common.
+/// State that all generations of the application share.
 pub(super) struct Shared {
     pub(super) notes: audit_writer::Notes,
     pub(super) together: together::Together,
-    /// The application of the newest configuration; `None` while it is the first one.
+    /// The current application; `None` until the first reload.
     current: watch::Sender<Option<App>>,
-    /// One after the other.
+    /// Serialises reloads.
     reading: Mutex<()>,
     reading_of: Lock<Reading>,
-    /// Unix seconds.
+    /// When the configuration in use was read, in Unix seconds.
     read_at: AtomicI64,
     pub(super) leaving: AtomicBool,
     pub(super) draining: AtomicBool,
 }
 
-/// What is known of the configuration as it is written now.
+/// The state of the configuration file compared with the configuration in use.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// What is wrong with it, by key; the one before is in use.
+    /// Mistakes in the file, by key. If there are any, the previous configuration stays in use.
     pub problems: Vec<String>,
-    /// Keys that changed and wait for a restart.
+    /// Keys that changed but take effect only after a restart.
     pub waiting: Vec<String>,
 }
 
-/// What came of reading the configuration again.
+/// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reloaded {
     /// Nothing has changed.
     Unchanged,
-    /// It is in use, but for the keys that wait for a restart.
+    /// The new configuration is in use, except for keys that need a restart.
     Applied {
         /// Keys that changed.
         changed: Vec<String>,
-        /// Of these, those that wait for a restart.
+        /// Those of them that need a restart.
         waiting: Vec<String>,
     },
-    /// Keys changed that everything else stands on: nothing is taken over before a restart.
+    /// Keys changed that everything else depends on: nothing is applied before a restart.
     NeedsRestart(Vec<String>),
-    /// It has mistakes; the one before stays.
+    /// The configuration has mistakes; the previous one stays in use.
     Invalid,
-    /// It could not be put in use now, and may be later; the one before stays.
+    /// The configuration could not be applied now, because of the database or the signing keys. A later
+    /// attempt may succeed; the previous one stays in use.
     Failed,
 }
 
@@ -83,34 +84,35 @@ impl Shared {
 }
 
 impl App {
-    /// The application of the newest configuration.
+    /// Returns the application of the newest configuration.
     #[must_use]
     pub fn current(&self) -> Self {
         self.0.shared.current.borrow().as_ref().unwrap_or(self).clone()
     }
 
-    /// Which configuration this is; each has a higher number than the one before.
+    /// The generation of this application: 0 at start, one more with each applied reload.
     pub fn generation(&self) -> u64 {
         self.0.generation
     }
 
-    /// When the configuration in use was read.
+    /// Returns when the configuration in use was read.
     pub fn configured_at(&self) -> Timestamp {
         Timestamp::from_unix(self.0.shared.read_at.load(Ordering::Relaxed))
     }
 
-    /// Whether what is written now is what is in use.
+    /// Returns how the configuration file, as last read, differs from the configuration in use.
     pub fn reading(&self) -> Reading {
         self.0.shared.reading().clone()
     }
 
-    /// Lets go of the newest configuration at the end: it holds what holds it.
+    /// Drops the current application at shutdown. It is stored in state that it owns itself: without this,
+    /// the cycle of `Arc`s would never be freed.
     pub fn retire(&self) {
         self.0.shared.current.send_replace(None);
     }
 
-    /// Puts what was read in the place of the present configuration, if that can be; the log and the audit
-    /// trail say what became of it. `because` is why it was read.
+    /// Replaces the current configuration by the one that was read, if possible. Logs the outcome and records
+    /// it in the audit trail. `because` says why the configuration was read.
     pub async fn reload(&self, read: Result<Loaded, Problems>, because: &str) -> Reloaded {
         let _alone = self.0.shared.reading.lock().await;
         let present = self.current();
@@ -151,7 +153,7 @@ impl App {
         self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
         *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
         self.0.shared.current.send_replace(Some(next.clone()));
-        // Open streams look at once whether what they carry may still be carried.
+        // Wakes open streams, which check at once whether they may continue under the new configuration.
         next.storage().wake_streams();
         tracing::info!(because, changed = changed.join(", "), "the configuration was read again");
         for key in &waiting {
@@ -184,7 +186,7 @@ impl App {
         Reloaded::NeedsRestart(waiting)
     }
 
-    /// The same application with another configuration.
+    /// Builds the application with another configuration; it shares all state with this one.
     async fn reconfigured(&self, config: Config) -> Result<Self, AppError> {
         let parts = &self.0;
         let (storage, clock) = (parts.storage.clone(), parts.clock.clone());

@@ -1,9 +1,9 @@
-//! This replica beside the others: whether its clock and its configuration are as theirs.
+//! Compares this replica's clock and configuration with those of the other replicas.
 //!
-//! What lives and what is over is decided by the clock of the replica that is asked. So each compares its clock
-//! with the one of the database, which all of them can read. The clock of the database may be the wrong one:
-//! then all replicas are apart from it, and none of them must be taken out of service for that. Only a replica
-//! that is apart while another one is not says no to `/ready`.
+//! Each replica decides by its own clock whether something has expired. So each compares its clock with that
+//! of the database, which all can read. If the database's clock is the wrong one, all replicas differ from
+//! it, and none of them must be taken out of service for that. So `/ready` fails only on a replica whose
+//! clock is off while the clock of another replica is not.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,17 +14,18 @@ use crate::oauth::secret::random_text;
 use crate::storage::{ReplicaReport, StorageError};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Seconds between the clock and the database's that are worth a warning.
+/// A warning is logged if the clock differs from the database's by more than this many seconds.
 const WARN: i64 = 20;
-/// Two replicas this far from the database, to both sides, are as far apart as replicas may be.
+/// Most seconds that the clock may differ from the database's: half of [`REPLICAS_APART`], because two
+/// replicas may be off in opposite directions.
 #[expect(clippy::cast_possible_wrap, reason = "half a minute")]
 const TOLERANCE: i64 = (REPLICAS_APART.as_secs() / 2) as i64;
-/// An answer of the database that took longer says too little about its clock.
+/// If the database takes longer than this to respond, its time is not used for the comparison.
 const QUICK: Duration = Duration::from_secs(5);
-/// How often replicas report themselves.
+/// Interval between two reports of a replica.
 pub(super) const REPORT: Duration = Duration::from_secs(15);
 
-/// What this process knows of the others.
+/// What this process knows about the other replicas.
 pub(super) struct Together {
     id: String,
     seen: Mutex<Compared>,
@@ -36,23 +37,23 @@ impl Default for Together {
     }
 }
 
-/// This replica compared with the database and with the other replicas.
+/// The result of comparing this replica with the database and the other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Seconds that the clock is ahead of the database's; negative: behind. `None` where that is not known.
+    /// Seconds that the clock is ahead of the database's; negative if behind. `None` if it was not compared.
     pub clock_ahead: Option<i64>,
-    /// The clock is further from the database's than it may be, and the one of another replica is not.
+    /// The clock is off by more than it may be, and that of at least one other replica is not.
     pub clock_apart: bool,
-    /// Other replicas that are running.
+    /// The number of other running replicas.
     pub others: usize,
-    /// Of these, how many of the same version have another configuration.
+    /// How many of them have the same version and another configuration.
     pub configured_differently: usize,
     /// The parts of the configuration that differ, by name.
     pub differing: Vec<String>,
 }
 
 impl Compared {
-    /// Seconds that the clock is ahead, where that is worth saying.
+    /// Returns by how many seconds the clock is ahead, if that deserves a warning.
     pub fn clock_off(&self) -> Option<i64> {
         self.clock_ahead.filter(|ahead| ahead.abs() > WARN)
     }
@@ -63,20 +64,20 @@ impl App {
         self.0.shared.together.seen.lock()
     }
 
-    /// This replica compared with the others, as of the last time they were looked at.
+    /// Returns the latest comparison with the other replicas.
     pub fn compared(&self) -> Compared {
         self.compared_now().clone()
     }
 
-    /// Reports this replica, and compares it with the database's time and with the other replicas. The log
-    /// has a line when something changes.
+    /// Stores a report of this replica, and compares it with the database's time and the other replicas. Logs
+    /// changes only.
     pub async fn compare_with_replicas(&self) -> Result<(), StorageError> {
         let before = self.clock().unix_millis();
         let Some(theirs) = self.storage().database_time().await? else { return Ok(()) };
         let after = self.clock().unix_millis();
         let took = Duration::from_millis(u64::try_from(after - before).unwrap_or_default());
         let ahead = seconds(before + (after - before) / 2 - theirs);
-        // What a slow answer says of the clock is not worth keeping; the last one is.
+        // A slow response says little about the clock, so the previous result is kept.
         let ahead = if took > QUICK { self.compared().clock_ahead.unwrap_or(0) } else { ahead };
         let own = ReplicaReport {
             id: self.0.shared.together.id.clone(),
@@ -92,17 +93,18 @@ impl App {
         Ok(())
     }
 
-    /// Says that this replica is not running any more.
+    /// Removes the report of this replica, at shutdown.
     pub(super) async fn withdraw(&self) {
         let together = &self.0.shared.together;
         if self.compared().clock_ahead.is_some() {
-            // A row that stays is forgotten within minutes; nobody waits for a database that is away.
+            // A row that remains expires within minutes, so shutdown does not wait long for an unreachable
+            // database.
             let withdrawn = self.storage().withdraw_replica(&together.id);
             let _ = tokio::time::timeout(Duration::from_secs(1), withdrawn).await;
         }
     }
 
-    /// Each part of the configuration with a hash, but for what may differ from replica to replica.
+    /// Returns a hash of each part of the configuration, without the keys that may differ between replicas.
     fn hashes_of_configuration(&self) -> String {
         let parts = self.config().written.parts();
         let text = parts.iter().map(|(part, hashes)| {
@@ -113,7 +115,7 @@ impl App {
     }
 }
 
-/// Milliseconds as seconds, rounded.
+/// Converts milliseconds to seconds, rounded.
 const fn seconds(millis: i64) -> i64 {
     (millis + 500).div_euclid(1000)
 }
@@ -122,7 +124,7 @@ fn compare(own: &ReplicaReport, others: &[ReplicaReport]) -> Compared {
     let fits = |ahead: i64| ahead.abs() <= TOLERANCE;
     let mut differing: Vec<String> = Vec::new();
     let mut configured_differently = 0;
-    // Another version may know other keys.
+    // Replicas of other versions are skipped: they may know other keys.
     for other in others.iter().filter(|other| other.version == own.version) {
         if other.configuration != own.configuration {
             configured_differently += 1;
@@ -140,7 +142,7 @@ fn compare(own: &ReplicaReport, others: &[ReplicaReport]) -> Compared {
     }
 }
 
-/// Names of the parts that are not the same.
+/// Returns the names of the parts that differ.
 fn differences(one: &str, other: &str) -> Vec<String> {
     let parts = |text: &str| -> BTreeMap<String, String> {
         let parts = text.split(' ').filter_map(|part| part.split_once('='));

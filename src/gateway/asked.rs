@@ -1,5 +1,5 @@
-//! The body of a request that may be refused: a refusal names the JSON-RPC id of what it refuses, so that the
-//! client's library can tell which call has failed.
+//! Keeps the body of a request until it is known whether the request is refused. A refusal carries the
+//! JSON-RPC id of the request, so that the client's library can tell which call failed.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use serde_json::Value;
 
 use crate::web::body;
 
-/// A body that nobody has read is read for its id only if it says that it is so short. Strangers are refused
-/// before their bodies are read.
+/// An unread body is read for its id only if it declares at most 8 KiB. Unauthenticated requests are refused
+/// before their bodies are read, so this bounds what a stranger can make us read.
 const LONGEST: u64 = 8 * 1024;
-/// It must be here by then: most come together with the head.
+/// How long to wait for such a body. Most arrive together with the headers.
 const WAIT: Duration = Duration::from_millis(250);
-/// Longest id that is repeated.
+/// Longest string id that a refusal repeats, in bytes.
 const LONGEST_ID: usize = 256;
 
-/// The body of a request, as far as it has come.
+/// How much of the request body has been read.
 pub(super) enum Asked {
-    /// Nobody has read any of it.
+    /// Nothing has been read.
     Unread(Body),
-    /// All of it.
+    /// The whole body has been read.
     Whole(Bytes),
-    /// It is passed on as it comes.
+    /// The body was taken, to be streamed to the MCP server.
     Gone,
 }
 
 impl Asked {
-    /// The body; what is read whole of it is to be put back.
+    /// Takes the body. A caller that reads all of it must put it back as [`Asked::Whole`].
     pub(super) fn take(&mut self) -> Body {
         match std::mem::replace(self, Self::Gone) {
             Self::Unread(body) => body,
@@ -40,7 +40,8 @@ impl Asked {
         }
     }
 
-    /// The id of the one request that it is; `None` for notifications, batches, and what cannot be had cheaply.
+    /// Returns the id of the JSON-RPC request. Returns `None` for notifications, batches, and bodies that
+    /// cannot be read cheaply.
     pub(super) async fn id(self) -> Option<Value> {
         let bytes = match self {
             Self::Whole(bytes) => bytes,
@@ -58,7 +59,8 @@ fn is_short(length: u64) -> bool {
     (1..=LONGEST).contains(&length)
 }
 
-/// Whether the body may be read for a refusal. A client that asks before it sends one is not told to.
+/// Whether the body may be read for a refusal. To read the body of a client that sent `Expect: 100-continue`
+/// would make hyper ask for it, so such a body is left unread.
 pub(super) fn may_be_read(parts: &Parts) -> bool {
     parts.method == Method::POST && !parts.headers.contains_key(header::EXPECT)
 }
@@ -72,7 +74,7 @@ struct Named {
 
 fn id_in(json: &[u8]) -> Option<Value> {
     if !json.trim_ascii_start().starts_with(b"{") {
-        return None; // a batch has several
+        return None; // a batch has several ids
     }
     let Named { id, .. } = serde_json::from_slice(json).ok()?;
     let fits = match &id {

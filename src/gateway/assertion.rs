@@ -1,5 +1,5 @@
-//! A signed word to the MCP server on who is calling (`assertion = true`), for backends that do not
-//! want to trust plain headers alone: RFC 7519, with a type and an audience of its own.
+//! Signs a JWT for the MCP server that says who is calling (`assertion = true`), for backends that do not
+//! want to trust plain headers: RFC 7519, with its own type and audience.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::config::ResourceConfig;
 use crate::oauth::secret::new_id;
 use crate::signing::TokenType;
 
-/// The header it travels in.
+/// The header that carries the assertion.
 pub(super) const ASSERTION: &str = "x-portcullis-assertion";
-/// How long it may be believed: long enough for clocks that differ a little.
+/// Lifetime of an assertion: one minute, enough for clocks that differ a little.
 const LIFETIME: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
-    /// The backend, as it is configured: nobody else is meant.
+    /// The configured audience of this backend; other backends must refuse the assertion.
     aud: &'a str,
     sub: &'a str,
     client_id: &'a str,
-    /// What the caller may do: scopes of the token and all that they imply.
+    /// The caller's effective scopes: those of the token and all that they imply.
     scope: String,
     jti: String,
     iat: i64,
@@ -38,7 +38,7 @@ struct Claims<'a> {
     email_verified: Option<bool>,
 }
 
-/// The value of the header; `None` where assertions are off.
+/// Returns the value of the header; `None` if assertions are off.
 pub(super) fn header(
     app: &App,
     resource: &ResourceConfig,

@@ -1,4 +1,5 @@
-//! From a bearer token to a caller: RFC 6750 §2.1, RFC 9068 §4. On every request, whatever the method.
+//! Authenticates the caller by its bearer token: RFC 6750 §2.1, RFC 9068 §4. Runs for every method except
+//! `OPTIONS` (CORS preflight).
 
 use std::sync::Arc;
 
@@ -15,19 +16,19 @@ use crate::web::live_token;
 
 static UNKNOWN: LogThrottle = LogThrottle::new();
 
-/// Who is calling, proven.
+/// An authenticated caller.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) grant: Arc<LiveGrant>,
-    /// Scopes of the token.
+    /// The scopes of the token.
     pub(super) scopes: ScopeSet,
-    /// What they amount to: with everything that they imply.
+    /// The effective scopes: those of the token and all that they imply.
     pub(super) may: ScopeSet,
     /// When the token expires.
     pub(super) token_expires_at: Timestamp,
 }
 
-/// Reads and verifies the bearer token, and asks whether its grant is still live.
+/// Verifies the bearer token and checks that its grant is live.
 pub(super) async fn authenticate(
     app: &App,
     resource: &ResourceConfig,
@@ -49,7 +50,8 @@ pub(super) async fn authenticate(
     })
 }
 
-/// The token of exactly one `Authorization: Bearer` header. Tokens in queries and bodies are not read.
+/// Returns the token of the only `Authorization: Bearer` header. Tokens in query strings and bodies are
+/// ignored.
 fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or(Refused::NoToken)?;
@@ -59,10 +61,10 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
     let value = value.to_str().map_err(|_| Refused::MalformedAuthorization)?;
     let (scheme, token) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refused::NoToken); // another scheme is not ours to judge
+        return Err(Refused::NoToken); // another scheme counts as no token
     }
     let token = token.trim();
-    // To the end in any case: without a way out the processor looks at many bytes at once.
+    // No early exit: without a branch in the loop the compiler can check many bytes at once.
     let parted = token.bytes().fold(false, |any, byte| any | matches!(byte, b' ' | b',' | b'\t'));
     if token.is_empty() || parted {
         return Err(Refused::MalformedAuthorization);

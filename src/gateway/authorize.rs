@@ -1,7 +1,8 @@
-//! Per-tool scopes: what `[resource.tools]` demands is decided from the JSON-RPC body itself.
+//! Per-tool scopes: reads the JSON-RPC body and checks the scopes that `[resource.tools]` demands.
 //!
-//! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it, so it does
-//! not matter which of them the MCP server reads. A resource without tool rules is not read, and streams.
+//! Headers that repeat the body (`Mcp-Method`, `Mcp-Name`, MCP 2026-07-28) must agree with it, so it does not
+//! matter which of them the MCP server reads. If a resource has no tool rules, its request bodies are not
+//! parsed; large ones are streamed.
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -24,29 +25,30 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::web::body;
 use crate::web::error::ApiError;
 
-/// A body of at most so many bytes is read before it is sent on, so that it can be sent again.
+/// A body of up to 64 KiB is read completely before it is forwarded, so that it can be sent again. A larger
+/// one is streamed.
 const REPEATABLE: usize = 64 * 1024;
 
-/// A request that may be sent on.
+/// A request that may be forwarded.
 pub(super) struct Authorized {
     pub(super) parts: Parts,
     pub(super) body: Payload,
-    /// It asks for the list of tools.
+    /// The request asks for the list of tools.
     pub(super) lists_tools: bool,
-    /// The answer may say that the call has become a task, which needs these scopes from then on.
+    /// The response may turn the call into a task. Requests about that task need these scopes.
     pub(super) may_become_a_task: Option<ScopeSet>,
 }
 
-/// What is sent to the MCP server.
+/// The body that is sent to the MCP server.
 pub(super) enum Payload {
-    /// Here as a whole: it can be sent more than once.
+    /// The complete body; it can be sent more than once.
     Whole(Bytes),
-    /// On its way from the client; gone once it has been sent.
+    /// A body that is still arriving from the client; `None` once it has been sent.
     Streamed(Option<Body>),
 }
 
 impl Payload {
-    /// The body to send; `None` when it is gone.
+    /// Returns the body to send; `None` if it has already been consumed.
     pub(super) fn next(&mut self) -> Option<Body> {
         match self {
             Self::Whole(bytes) if bytes.is_empty() => Some(Body::empty()),
@@ -55,13 +57,13 @@ impl Payload {
         }
     }
 
-    /// Whether it can be sent again.
+    /// Whether the body can be sent again.
     pub(super) const fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
     }
 }
 
-/// Passes the request when the caller may do what its body asks.
+/// Authorizes the request if the caller may do everything that its body asks for.
 pub(super) async fn authorize(
     app: &App,
     resource: &ResourceConfig,
@@ -76,7 +78,8 @@ pub(super) async fn authorize(
     let passes =
         |parts, body| Ok(Authorized { parts, body, lists_tools: false, may_become_a_task: None });
     if parts.method != Method::POST {
-        // Messages come with POST alone; a server that looked at others would read what nobody has.
+        // Only POST carries messages. The body of another method is discarded: a server that read it would
+        // read messages that nobody checked.
         return passes(parts, Payload::Whole(Bytes::new()));
     }
     if !resource.tools.is_empty() {
@@ -93,7 +96,7 @@ pub(super) async fn authorize(
         return passes(parts, body);
     }
     let body = whole(body, limit, asked).await?;
-    // Duplicate members would let us and the MCP server read different tools.
+    // With duplicate members, we and the MCP server could read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
     let messages = match &message {
         Value::Array(batch) if batch.is_empty() => return Err(Refused::NotJsonRpc),
@@ -133,8 +136,9 @@ async fn whole(body: Body, limit: usize, asked: &mut Asked) -> Result<Bytes, Ref
     Ok(read)
 }
 
-/// What a client has to come back with: that, and what it holds. Remembers that it was refused: when the rules
-/// do not allow it, the person reads so in place of being sent round in circles.
+/// Returns the scopes that a client should ask for: the needed ones and those it holds. Stores the scope
+/// challenge: if the rules do not allow these scopes, the person is then shown so instead of being sent in a
+/// loop.
 pub(super) async fn step_up(
     app: &App,
     resource: &ResourceConfig,
@@ -160,8 +164,8 @@ pub(super) async fn step_up(
     asked
 }
 
-/// The MCP server must read the bytes as we do: UTF-8 JSON, not packed. What it is told about them is
-/// ours, not the client's.
+/// Makes sure that the MCP server reads the bytes as we do: as uncompressed UTF-8 JSON. Replaces the client's
+/// `Content-Type` with our own.
 fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Refused::NotJsonRpc);
@@ -180,8 +184,8 @@ fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What calling this tool takes. Some servers read names without case, or `_` as `-`: a name that differs
-/// from a guarded one in nothing else is guarded as that one is.
+/// Returns the scopes that a call of this tool needs. Some servers compare names without case, or read `_` as
+/// `-`: so a name that differs from a guarded tool only in such ways needs the scopes of that tool.
 fn scopes_for(resource: &ResourceConfig, tool: &str) -> ScopeSet {
     if let Some(scopes) = resource.tools.get(tool) {
         return scopes.clone();

@@ -1,12 +1,12 @@
-//! Every answer is one person's: no cache that others use may keep it (RFC 9111 §3.5: `public`, `s-maxage` and
-//! `must-revalidate` without `private` would let it). What a private cache may do stays for the MCP server
-//! to say.
+//! Limits `Cache-Control`: every response is for one person, so shared caches must not store it (RFC 9111
+//! §3.5: `public`, `s-maxage` and `must-revalidate` without `private` would allow that). The MCP server still
+//! decides what private caches may do.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Limits what the MCP server allows to caches.
+/// Reduces the MCP server's `Cache-Control` to at most `private`.
 pub(super) fn at_most_private(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CACHE_CONTROL).iter();
     let (first, others) = (values.next(), values.next().is_some());
@@ -14,7 +14,7 @@ pub(super) fn at_most_private(headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         return;
     };
-    // What most servers say needs no reading.
+    // The values of most servers need no parsing.
     if !others && matches!(first.as_bytes(), b"no-store" | b"private") {
         return;
     }
@@ -26,7 +26,8 @@ pub(super) fn at_most_private(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, limited.unwrap_or(NO_STORE));
 }
 
-/// The directives that say less than `private`; `None` when they contradict each other.
+/// Returns `private` and the directives that restrict it further; `None` if `no-store` is among them or two
+/// values of `max-age` contradict each other.
 fn limited(said: &str) -> Option<String> {
     let (mut kept, mut max_age) = (vec!["private".to_owned()], None);
     let mut store = true;
@@ -34,7 +35,7 @@ fn limited(said: &str) -> Option<String> {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         match name.trim().to_ascii_lowercase().as_str() {
             "no-store" => store = false,
-            // With a list of fields it would be about these alone.
+            // With a list of fields, `no-cache` would apply to those alone.
             "no-cache" => kept.push("no-cache".to_owned()),
             name @ ("must-revalidate" | "no-transform") => kept.push(name.to_owned()),
             "max-age" => {
@@ -52,7 +53,7 @@ fn limited(said: &str) -> Option<String> {
     store.then(|| kept.join(", "))
 }
 
-/// The parts between commas that stand in no quotes.
+/// Splits at commas outside quotes.
 fn directives(said: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     said.split(move |char: char| {

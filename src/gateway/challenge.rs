@@ -1,5 +1,5 @@
-//! Refusals of the gateway, and the challenges that tell a client how to go on: RFC 6750 §3,
-//! RFC 9728 §5.1.
+//! Refusals of the gateway, and the challenges that tell a client how to get access: RFC 6750 §3, RFC 9728
+//! §5.1.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -12,34 +12,34 @@ use crate::rate_limits::PermitRefused;
 use crate::storage::StorageError;
 use crate::web::error;
 
-/// The code of refusals that JSON-RPC and MCP have none for, of those that are left to servers. What was refused is in
-/// `error.data`.
+/// JSON-RPC error code for refusals that neither JSON-RPC nor MCP has a code for. It lies in the range that
+/// JSON-RPC leaves to servers. `error.data` says what was refused.
 const REFUSED: i32 = -32010;
 
-/// Why the gateway did not pass a request on.
+/// Why the gateway did not forward a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// No token at all: a challenge without an error code.
+    /// The request has no token. The challenge carries no error code (RFC 6750 §3.1).
     NoToken,
-    /// A token, but not one that is good here and now.
+    /// The token is invalid, expired, revoked, or not valid for this resource.
     InvalidToken,
-    /// The Authorization header makes no sense.
+    /// The `Authorization` header is malformed.
     MalformedAuthorization,
     /// The operation needs scopes that the token lacks.
     InsufficientScope {
-        /// All that the operation needs.
+        /// All scopes that the operation needs.
         needed: ScopeSet,
-        /// What to ask for: that, and what the token has already. A client that asks for exactly what it
-        /// is told must not lose anything.
+        /// The scopes to ask for: those needed and those that the token has already. A client that asks for
+        /// exactly these must not lose any.
         ask: ScopeSet,
     },
-    /// The rules do not allow the tool: the result that says so.
+    /// The rules do not allow this person the tool. Holds the JSON-RPC result that says so.
     DeniedTool(Value),
-    /// A web page of an origin that is not listed.
+    /// The `Origin` is not allowed.
     Origin,
     /// Not GET, POST or DELETE.
     Method,
-    /// WebSocket is not offered: behind it, nobody would see what passes.
+    /// The client wants a WebSocket, which is not offered because the gateway could not check its messages.
     Upgrade,
     /// The body is larger than the gateway reads.
     TooLarge,
@@ -47,38 +47,39 @@ pub(super) enum Refused {
     TooSlow,
     /// The body is not JSON-RPC, and tool rules need to read it.
     NotJsonRpc,
-    /// A method that some servers would read as another one.
+    /// Some servers would read the method as another one. Holds the id of the request.
     Misspelled(Value),
-    /// A method, tool or member whose name has control characters, where some servers end it.
+    /// The name of a method, tool or member has control characters, where some servers end it. Holds the id
+    /// of the request.
     Unclear(Value),
-    /// The client broke off its own body, or framed it wrongly.
+    /// The client broke off its request body, or framed it wrongly.
     BrokenBody,
-    /// No session of this caller: a client then starts a new one.
+    /// The session id was not issued to this caller. A client then starts a new session.
     UnknownSession,
-    /// No event that this caller was sent.
+    /// The event id was not issued to this caller.
     UnknownEvent,
-    /// No task of this caller.
+    /// The task is not this caller's.
     UnknownTask(Value),
-    /// A message to a server of the HTTP+SSE transport that belongs to no event stream.
+    /// A message to a server of the HTTP+SSE transport names no event stream.
     NoEventStream,
     /// Headers of the request contradict its body (MCP 2026-07-28).
     HeaderMismatch(Value),
     /// A header that MCP demands since 2026-07-28 is missing.
     HeaderMissing(Value, &'static str),
-    /// The person, or this client of hers, has as many requests or streams open as there may be.
+    /// This person, or this client of this person, has too many requests or streams open.
     TooMany(PermitRefused),
-    /// Grant liveness cannot be looked up: closed.
+    /// The database cannot be reached, so the grant cannot be checked. Fails closed.
     Unavailable,
-    /// Nor will it be: a fault of ours.
+    /// The grant cannot be checked because of a fault of ours; retrying does not help.
     Broken,
-    /// The MCP server cannot be reached, or its answer cannot be passed on.
+    /// The MCP server cannot be reached, or its response cannot be passed on.
     BadGateway(&'static str),
-    /// The MCP server does not answer in time.
+    /// The MCP server does not respond in time.
     GatewayTimeout,
 }
 
 impl Refused {
-    /// What the caller hears when the database did not say what it was asked.
+    /// Returns the refusal for a failed database lookup.
     pub(super) fn not_looked_up(cause: &StorageError) -> Self {
         match cause {
             StorageError::Refused(_) => Self::Broken,
@@ -86,8 +87,8 @@ impl Refused {
         }
     }
 
-    /// The answer. Where the request was one of JSON-RPC with this id, it is an error of JSON-RPC, which
-    /// carries what OAuth says in `error.data`.
+    /// Builds the response. If the request was a JSON-RPC request with an id, the response is a JSON-RPC
+    /// error, whose `error.data` carries the OAuth error.
     pub(super) fn into_response(
         self,
         resource: &ResourceConfig,
@@ -135,7 +136,7 @@ impl Refused {
                     "upgrade_not_supported",
                     "WebSocket is not supported: MCP is spoken over HTTP here",
                 );
-                // What the answer demands in its place (RFC 9110 §15.5.22).
+                // A 426 must name the protocol to use instead (RFC 9110 §15.5.22).
                 let headers = response.headers_mut();
                 headers.insert(header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -177,7 +178,8 @@ impl Refused {
                 -32600,
                 "Last-Event-ID names no event that this person and client were sent",
             ),
-            // As the extension wants it for a task that does not exist: no more is to be learned.
+            // The same error as the tasks extension prescribes for a task that does not exist, so that the
+            // caller cannot tell the two apart.
             Self::UnknownTask(id) => {
                 json_rpc(StatusCode::BAD_REQUEST, &id, -32602, "Task not found")
             }
@@ -235,8 +237,8 @@ impl Refused {
     }
 }
 
-/// The challenge to put beside a 403 that the MCP server gives itself, for want of `needed`; `None`: it does not
-/// say of what.
+/// Returns the challenge to add to a 403 that the MCP server sends for missing scopes. `scopes` holds the
+/// needed scopes and those to ask for; `None` if the server does not say which scopes it needs.
 pub(super) fn beside_a_refusal(
     resource: &ResourceConfig,
     app: &App,
@@ -266,7 +268,7 @@ fn retry_soon(mut response: Response) -> Response {
 struct Challenge<'a> {
     resource: &'a ResourceConfig,
     app: &'a App,
-    /// Of the request.
+    /// The JSON-RPC id of the request.
     id: Option<Value>,
 }
 
@@ -278,7 +280,7 @@ impl Challenge<'_> {
         error::json(status, &json!({ "jsonrpc": "2.0", "id": id, "error": error }))
     }
 
-    /// 401. Names the full useful set of scopes, because several clients cannot step up later.
+    /// Returns a 401. It names all default scopes, because several clients cannot step up later.
     fn unauthorized(&self, error: Option<&str>, description: &str) -> Response {
         let code = error.unwrap_or("unauthorized");
         let mut response = self.refusal(StatusCode::UNAUTHORIZED, code, description);
@@ -295,7 +297,7 @@ impl Challenge<'_> {
         response
     }
 
-    /// 403 with everything to ask for.
+    /// Returns a 403 that names every scope to ask for.
     fn insufficient(&self, needed: &ScopeSet, ask: &ScopeSet) -> Response {
         let description = describe(needed);
         let mut response = self.refusal(StatusCode::FORBIDDEN, "insufficient_scope", &description);
@@ -323,7 +325,7 @@ impl Challenge<'_> {
         let metadata = self.app.config().public_url.well_known("oauth-protected-resource", path);
         let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
         for (name, text) in params {
-            // Scopes and our own texts hold neither `"` nor `\` (RFC 6749 §3.3).
+            // Neither scopes (RFC 6749 §3.3) nor our own texts contain `"` or `\`.
             value.extend([", ", name, "=\"", text, "\""]);
         }
         HeaderValue::from_str(&value).ok()

@@ -1,5 +1,6 @@
-//! A call of a tool that the rules do not allow the person. A challenge would send them to sign in again, and the token
-//! that they come back with would be no better: the answer is a result that says so (MCP, tool execution errors).
+//! Responds to a call of a tool that the rules do not allow this person. A challenge would make them sign in
+//! again and come back with a token that allows no more. So the response is a result that says so (MCP, tool
+//! execution errors).
 
 use serde_json::{Value, json};
 
@@ -11,8 +12,9 @@ use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
 
-/// The result for a call that needs `needed`, and its audit event; `None` where a challenge is the answer: the rules
-/// allow the scopes, what they allow is not known, or the request cannot have such a result.
+/// Returns the result for a call that needs `needed`, and records an audit event. Returns `None` if a
+/// challenge is the right response: the rules allow the scopes, some facts about the person are unknown, or
+/// the request cannot have such a result.
 pub(super) fn result(
     app: &App,
     resource: &ResourceConfig,
@@ -21,7 +23,7 @@ pub(super) fn result(
     needed: &ScopeSet,
 ) -> Option<Value> {
     if resource.on_denied_tool == OnDeniedTool::Challenge
-        // Answers go to the event stream there, which is the MCP server's.
+        // In that transport, responses go to the event stream, which the MCP server writes.
         || resource.transport == Transport::HttpSse
         || method(message) != Some("tools/call")
     {
@@ -60,7 +62,7 @@ pub(super) fn result(
         "jsonrpc": "2.0",
         "id": id,
         "result": {
-            // MCP 2026-07-28 wants it, and earlier versions ignore it.
+            // MCP 2026-07-28 requires it, earlier revisions ignore it.
             "resultType": "complete",
             "content": [{ "type": "text", "text": text }],
             "isError": true,

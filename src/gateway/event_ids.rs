@@ -1,5 +1,5 @@
-//! Ids of events on their way to the client: each is sealed for its holder (`session.rs`). Everything else passes
-//! as it is, and at once; what holds no id is not copied.
+//! Seals the event ids of a stream for their holder (`session.rs`). Everything else passes unchanged and
+//! without delay, and chunks without an id are not copied.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,25 +11,26 @@ use super::authenticate::Caller;
 use super::session::context_of_events;
 use crate::oauth::sealed::Sealer;
 
-/// Longest id of an event that a client can bring back.
+/// Longest event id that is sealed, in bytes: its sealed form has to fit into what `session.rs` accepts when
+/// the client sends it back. A longer id is left out.
 const LONGEST: usize = 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Where in a stream we are (HTML Standard §9.2.5).
+/// Position in the stream (HTML Standard §9.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// At the beginning, where a byte order mark may stand; so much of it has been read.
+    /// At the start, where a byte order mark may be. Holds how many of its bytes have been read.
     Beginning(usize),
     LineStart,
-    /// In a line that holds no id.
+    /// In a line without an id.
     Line,
-    /// In a line that may hold an id: it is held back.
+    /// In a line that may have an id; it is held back.
     Id,
-    /// In the rest of an id that is too long.
+    /// In the rest of an id that is too long and left out.
     LeftOut,
 }
 
-/// Where ids stand in a stream, and what takes their place.
+/// Finds the ids in a stream and replaces each with its sealed form.
 struct Ids {
     at: At,
     held: Vec<u8>,
@@ -38,10 +39,10 @@ struct Ids {
 }
 
 impl Ids {
-    /// What passes of a piece of the stream.
+    /// Processes one chunk of the stream and returns what may pass already.
     fn pass(&mut self, piece: Bytes) -> Bytes {
         let mut passed: Option<Vec<u8>> = None;
-        // What has been looked at and passes as it is begins here.
+        // Bytes between `from` and `here` have been scanned and pass unchanged.
         let (mut from, mut here) = (0, 0);
         let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         while let Some(rest) = piece.get(here..).filter(|rest| !rest.is_empty()) {
@@ -94,20 +95,20 @@ impl Ids {
         }
     }
 
-    /// The line that was held back, with its id sealed.
+    /// Releases the line that was held back, with its id sealed.
     fn let_go(&mut self) -> Vec<u8> {
         let line = std::mem::take(&mut self.held);
         let Some(value) = line.strip_prefix(b"id:") else { return line };
         let id = value.strip_prefix(b" ").unwrap_or(value);
         if id.is_empty() || id.contains(&0) {
-            return line; // none, and one that clients ignore
+            return line; // an empty id, or one with a NUL, which clients ignore
         }
         let (field, _) = line.split_at(line.len() - id.len());
         [field, self.sealer.seal_alike(&self.context, id).as_bytes()].concat()
     }
 }
 
-/// Whether a line that begins so may be one with an id.
+/// Whether a line that begins with these bytes may be an `id` field.
 fn may_be_id(line: &[u8]) -> bool {
     match line {
         [b'i'] | [b'i', b'd'] => true,
@@ -147,7 +148,7 @@ impl HttpBody for SealedIds {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.ids.pass(data),
-                    Err(_) => continue, // trailers say nothing to a client of events
+                    Err(_) => continue, // trailers mean nothing in an event stream
                 },
                 Poll::Ready(Some(Err(error))) => {
                     self.ended = true;

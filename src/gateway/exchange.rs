@@ -1,4 +1,4 @@
-//! The request to the MCP server: rebuilt from allow-lists, sent, and sent once more where that is safe.
+//! Builds the request to the MCP server from allow-lists and sends it. Repeats it once where that is safe.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use crate::config::ResourceConfig;
 use crate::http_client::{InterimAnswers, was_lost_unanswered};
 use crate::web::body;
 
-/// Headers that pass to the MCP server, beside every `mcp-*` and those that the configuration lists.
+/// Request headers that pass to the MCP server. Every `mcp-*` header and the configured `forward_headers` do
+/// too.
 pub(super) const TO_BACKEND: [HeaderName; 7] = [
     header::ACCEPT,
     header::ACCEPT_LANGUAGE,
@@ -35,7 +36,8 @@ pub(super) const TO_BACKEND: [HeaderName; 7] = [
     HeaderName::from_static("tracestate"),
 ];
 
-/// Who is calling: subject, client, scopes, name, e-mail address, whether that is verified.
+/// Headers that identify the caller: subject, client, scopes, name, e-mail address, and whether that is
+/// verified.
 const CALLER: [HeaderName; 6] = [
     HeaderName::from_static("x-portcullis-subject"),
     HeaderName::from_static("x-portcullis-client"),
@@ -45,7 +47,8 @@ const CALLER: [HeaderName; 6] = [
     HeaderName::from_static("x-portcullis-email-verified"),
 ];
 
-/// Headers that every request has, and that are ours to say.
+/// Headers that most requests have and that we always set or drop ourselves. The debug log of headers that
+/// were left out does not list them.
 const OF_THE_CONNECTION: [HeaderName; 6] = [
     header::HOST,
     header::AUTHORIZATION,
@@ -55,32 +58,35 @@ const OF_THE_CONNECTION: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
 ];
 
-/// Headers that we add, about: room for them is made once.
+/// About how many headers we add. The header map is allocated once with room for them.
 const OURS: usize = 10;
 
-/// What a header value may hold as it is; the rest, and `%` itself, is percent-encoded UTF-8.
+/// Characters to percent-encode in header values: control characters and `%`; UTF-8 bytes outside ASCII are
+/// encoded too.
 const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 
-/// A connection that was closed while it was idle says so as soon as something is sent on it. What breaks later may
-/// have been at work.
+/// A request is sent again only if it failed within this time. A pooled connection that the server had closed
+/// while idle fails as soon as we write to it; if a request fails later, the server may already have acted on
+/// it.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// All that a request is built from, as often as it is sent.
+/// Everything that the request is built from. A repetition is built from it again.
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) resource: &'a ResourceConfig,
     pub(super) target: &'a Target,
     pub(super) caller: &'a Caller,
-    /// What the client sent.
+    /// The head of the client's request.
     pub(super) parts: &'a Parts,
-    /// The MCP server's own ids of session and event.
+    /// The session id and event id that the MCP server itself issued, already unsealed.
     pub(super) session: Option<HeaderValue>,
     pub(super) last_event: Option<HeaderValue>,
 }
 
 impl Exchange<'_> {
-    /// Sends the request to `address`, and once more to where the server says that it is, if a slash is all that
-    /// differs: method and body stay (RFC 9110 §15.4.8).
+    /// Sends the request to `address`. If the server redirects to the same URL with or without a trailing
+    /// slash, and the body is complete, sends it once more there, with the same method and body (307 and 308,
+    /// RFC 9110 §15.4.8).
     pub(super) async fn send(
         &self,
         address: Uri,
@@ -130,8 +136,8 @@ impl Exchange<'_> {
         Refused::BadGateway("The MCP server redirects, which is not followed")
     }
 
-    /// Sends the request, once more on a connection of its own when the one that was used turns out to have been
-    /// closed meanwhile.
+    /// Sends the request. If the pooled connection turns out to have been closed, sends it once more on a new
+    /// connection.
     async fn send_to(
         &self,
         address: &Uri,
@@ -159,7 +165,7 @@ impl Exchange<'_> {
         answer.map_err(|error| self.failed(&error))
     }
 
-    /// Waits for the answer to a request, and not for ever for what comes before it.
+    /// Waits for the response, and gives up after too many interim responses (1xx).
     async fn answer(
         &self,
         mut request: Request,
@@ -211,7 +217,7 @@ impl Exchange<'_> {
         let values = [subject, client, Some(scopes.as_str()), name, email, verified];
         for (header, value) in CALLER.into_iter().zip(values) {
             if let Some(value) = value {
-                let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly as it is
+                let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly borrowed unchanged
                 headers.insert(header, HeaderValue::from_str(&value).map_err(unfit)?);
             }
         }
@@ -227,7 +233,7 @@ impl Exchange<'_> {
         Ok(rebuilt)
     }
 
-    /// Names headers that were left out, for an administrator who misses one.
+    /// Logs which headers were left out, for an administrator who misses one.
     pub(super) fn name_what_is_left_out(&self) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -254,8 +260,9 @@ impl Exchange<'_> {
     }
 }
 
-/// Copies listed headers and `mcp-*`; ids of sessions and events are translated elsewhere. Building from a list
-/// cannot forget what must not pass: `Authorization`, cookies, forwarded and identity headers of the client never do.
+/// Copies listed, configured and `mcp-*` headers; session and event ids are translated elsewhere. An
+/// allow-list cannot forget to remove a header: `Authorization`, cookies, and the client's forwarded and
+/// identity headers never pass.
 pub(super) fn copy(
     from: &HeaderMap,
     to: &mut HeaderMap,
@@ -270,8 +277,9 @@ pub(super) fn copy(
     }
 }
 
-/// Many servers read every other sign as `-`, as `_` or `.`: `mcp-session.id` would be the session id that is
-/// translated. Parameters of tools are of no meaning to us, and may be called anything.
+/// Whether this is an MCP header that passes. Many servers treat other characters as equal to `-`, such as
+/// `_` or `.`: they could read `mcp-session.id` as the session id, which must be translated. Headers with
+/// parameters of tools mean nothing to us and may have any name.
 fn is_mcp(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     name.starts_with("mcp-param-") || (name.starts_with("mcp-") && name.bytes().all(is_plain))

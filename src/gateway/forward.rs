@@ -1,4 +1,4 @@
-//! A request on its way to the MCP server, and its answer: rebuilt from a list, and streamed.
+//! Forwards a request to the MCP server and streams its response back, with headers copied from allow-lists.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -25,7 +25,7 @@ use crate::config::{ResourceConfig, Transport};
 use crate::rate_limits::RequestPermit;
 use crate::storage::GrantState;
 
-/// Headers that pass back to the client, beside every `mcp-*`.
+/// Response headers that pass to the client. Every `mcp-*` header does too.
 const TO_CLIENT: [HeaderName; 8] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -37,18 +37,18 @@ const TO_CLIENT: [HeaderName; 8] = [
     HeaderName::from_static("last-modified"),
 ];
 
-/// Tells nginx, and others, whether an answer may be held back.
+/// Tells nginx and other proxies whether they may buffer a response.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What is looked for in an answer, and what is taken out.
+/// What to read in a response, and what to remove from it.
 struct Reading {
     hidden: Option<Hidden>,
     remembers: Option<Remembers>,
-    /// A stream carries what the server has to say by itself, and no answer to a request.
+    /// The stream carries only messages that the server sends on its own, and no response to a request.
     only_listens: bool,
 }
 
-/// Sends the request on and passes the answer back.
+/// Sends the request to the MCP server and returns its response for the client.
 pub(super) async fn forward(
     app: &App,
     resource: &ResourceConfig,
@@ -72,7 +72,7 @@ pub(super) async fn forward(
     exchange.name_what_is_left_out();
     let address = address(app, resource, &caller, target, &parts.method, parts.uri.query())?;
     let answer = {
-        // Pinned where it is: a timeout and a select would each move it, some kilobytes.
+        // Pinned here because `timeout` and `select!` would each move the future, which is some kilobytes.
         let sending = std::pin::pin!(exchange.send(address, &mut body));
         let answer = tokio::time::timeout(app.config().limits.gateway_response, sending);
         tokio::select! {
@@ -81,12 +81,12 @@ pub(super) async fn forward(
         }
     };
     let answer = answer.map_err(|_| Refused::GatewayTimeout)??;
-    // Lists of tools come in answers that asked for them, and on streams, where anything may come.
+    // A list of tools comes in the response to `tools/list`, or on a GET stream, which may carry any message.
     let listed = lists_tools || parts.method == Method::GET;
     let hidden = if listed { Hidden::from(resource, &caller) } else { None };
     let remembers = may_become_a_task.map(|scopes| Remembers::of(app, &caller, scopes));
-    // An event id asks for the rest of a stream that broke off, which may be the answer to a call. In the older
-    // transport all answers come on the one stream.
+    // `Last-Event-ID` resumes a stream that broke off, which may carry the response to a call. In the
+    // HTTP+SSE transport, the one stream carries all responses.
     let only_listens = parts.method == Method::GET
         && resource.transport == Transport::StreamableHttp
         && !parts.headers.contains_key(session::LAST_EVENT_ID);
@@ -94,7 +94,8 @@ pub(super) async fn forward(
     pass_back(app, resource, caller, place, ended, reading, answer).await
 }
 
-/// Ready when the grant has ended: a body may take long to arrive, and an answer to come.
+/// Ready when the grant has ended. Runs while a request body or a response is still arriving, which may take
+/// long.
 async fn has_ended(app: &App, caller: &Caller, mut ended: watch::Receiver<u64>) {
     loop {
         if ended.changed().await.is_err() {
@@ -107,8 +108,8 @@ async fn has_ended(app: &App, caller: &Caller, mut ended: watch::Receiver<u64>) 
     }
 }
 
-/// Where the request goes: to the target, with the client's query; or to the one address of the target
-/// that the event stream has named.
+/// Returns the URI to send the request to: the target with the client's query, or, in the HTTP+SSE transport,
+/// the message address that the target's event stream named.
 fn address(
     app: &App,
     resource: &ResourceConfig,
@@ -127,8 +128,9 @@ fn address(
     }
 }
 
-/// The query without `access_token`, which would hand a token on (RFC 6750 §2.3 is not offered). Some servers
-/// also end a parameter at `;`. What is kept stays as it was.
+/// Returns the query without `access_token` parameters, which could hand a token on to the MCP server (RFC
+/// 6750 §2.3 is not offered). Parameters end at `;` too, because some servers split there. The rest stays
+/// unchanged.
 fn safe_query(query: &str) -> Option<String> {
     let mut kept = String::new();
     let mut rest = query;
@@ -141,13 +143,13 @@ fn safe_query(query: &str) -> Option<String> {
         rest = after;
     }
     if !query.ends_with(['&', ';']) && kept.ends_with(['&', ';']) {
-        kept.pop(); // it stood before what was left out
+        kept.pop(); // it preceded a parameter that was removed
     }
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Whether a parameter would be read as `access_token`: in any case, with other signs for `_` (PHP), as the
-/// beginning of a list (`[]`), or up to a NUL.
+/// Whether some server would read this parameter as `access_token`: in any case, with other characters for
+/// `_` (PHP), as the start of a list (`[]`), or cut at a NUL.
 fn is_token(pair: &str) -> bool {
     let name = pair.split(['=', '&', ';']).next().unwrap_or_default();
     let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
@@ -156,6 +158,8 @@ fn is_token(pair: &str) -> bool {
     folds_to(name, "access_token")
 }
 
+/// Builds the response for the client: seals ids, rebuilds challenges, filters the body, and cuts it when the
+/// grant ends.
 async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
@@ -167,7 +171,7 @@ async fn pass_back(
 ) -> Result<Response, Refused> {
     let status = answer.status();
     if status == StatusCode::UNAUTHORIZED {
-        // Passed on, it would send the client to sign in with us again, for ever.
+        // If we passed the 401 on, the client would sign in with us again, for ever.
         tracing::error!(resource = resource.id, "the MCP server asks for a sign-in of its own");
         return Err(Refused::BadGateway(
             "The MCP server asks for a sign-in of its own; behind this gateway it must not",
@@ -201,7 +205,8 @@ async fn pass_back(
             }
             None => body,
         };
-        // Ids that are packed cannot be sealed, and open nothing when they come back.
+        // Event ids inside a compressed body cannot be sealed. The client gets them as they are, and they are
+        // refused when it sends one back.
         let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
         let inner = if is_packed {
             body
@@ -244,7 +249,7 @@ async fn pass_back(
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_stream {
-        // Proxies would otherwise gather events, or pack them, before they pass them on.
+        // Otherwise proxies could buffer or compress the events before they pass them on.
         headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
         let whole = HeaderValue::from_static("no-store, no-transform");
         headers.insert(header::CACHE_CONTROL, whole);
@@ -254,8 +259,8 @@ async fn pass_back(
     Ok(response)
 }
 
-/// The challenge that goes with a 403 of the MCP server, where it wants scopes that the caller lacks. To ask again
-/// for what the caller has would go round in circles.
+/// Returns the challenge for a 403 of the MCP server that wants scopes which the caller lacks. Returns `None`
+/// if the caller has them all: asking for the same scopes again would be an endless loop.
 async fn challenge_of(
     app: &App,
     resource: &ResourceConfig,
@@ -273,7 +278,7 @@ async fn challenge_of(
     beside_a_refusal(resource, app, Some((&needed, &ask)))
 }
 
-/// What has to be decided event by event, if anything.
+/// Builds the filter for the events of a stream; `None` if every event passes unchanged.
 fn judge(
     app: &App,
     resource: &ResourceConfig,
@@ -309,8 +314,9 @@ fn judge(
     }))
 }
 
-/// A body in chunks is as long as its chunks: a length that is said beside would end it elsewhere, and one that
-/// was cut would look whole (RFC 9112 §6.3). Another coding was not asked for.
+/// Removes `Content-Length` from a chunked response: readers could otherwise see the body end at another
+/// place, and a truncated one would look complete (RFC 9112 §6.3). Refuses other transfer codings, which we
+/// did not ask for.
 fn one_length(headers: &mut HeaderMap) -> Result<(), Refused> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -324,7 +330,7 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
-/// An answer that we read must not be packed, and its length may change.
+/// Prepares a response whose body we read: it must not be compressed, and its length may change.
 fn readable(headers: &mut HeaderMap) -> Result<(), Refused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Refused::BadGateway(
@@ -335,6 +341,7 @@ fn readable(headers: &mut HeaderMap) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Reads a whole list of tools, up to `limits.gateway_body`, and removes the hidden ones.
 async fn without_hidden(
     app: &App,
     resource: &ResourceConfig,

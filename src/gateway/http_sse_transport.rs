@@ -1,8 +1,8 @@
-//! MCP servers on the HTTP+SSE transport of 2024-11-05, behind the same checks (requirement GW-40).
+//! Supports MCP servers on the HTTP+SSE transport of 2024-11-05, with the same checks (requirement GW-40).
 //!
-//! GET opens the event stream; its `endpoint` event names the address that messages are posted to. The
-//! client learns a sealed form of it at our own path: only what this server told this very caller can
-//! be posted to, nothing has to be stored, and whose stream it is cannot be got wrong.
+//! GET opens the event stream, and its `endpoint` event names the address to post messages to. We replace
+//! that address by our own path with the address sealed in its query. So a client can post only to an address
+//! that the server sent to this very caller, nothing is stored, and streams cannot be mixed up.
 
 use url::Url;
 
@@ -12,9 +12,9 @@ use super::session::context;
 use super::sse::{Event, FilterAction};
 use crate::oauth::sealed::{Purpose, Sealer};
 
-/// The parameter that carries the sealed address.
+/// The query parameter with the sealed address.
 const PARAMETER: &str = "message";
-/// Longest sealed address read.
+/// Longest sealed address that is accepted, in bytes.
 const MAX: usize = 4096;
 
 /// Rewrites the `endpoint` event; an address of another origin ends the stream.
@@ -37,7 +37,7 @@ pub(super) fn rewrite(
     FilterAction::Data(format!("{path}?{PARAMETER}={sealed}"))
 }
 
-/// The address that a message goes to.
+/// Returns the address to post a message to, unsealed from the query.
 pub(super) fn address(
     sealer: &Sealer,
     caller: &Caller,
@@ -56,7 +56,7 @@ pub(super) fn address(
         .open(Purpose::Session, &sealed_for(caller), sealed)
         .map_err(|_| Refused::UnknownSession)?;
     let below = std::str::from_utf8(&opened).map_err(|_| Refused::UnknownSession)?;
-    // The origin is the configured one, whatever it was when the stream began.
+    // The origin is always the currently configured one, even if it has changed since the stream began.
     let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
     let mut address = target.clone();
     address.set_path(path);
@@ -64,13 +64,14 @@ pub(super) fn address(
     Ok(address)
 }
 
-/// Path and query.
+/// Returns path and query, without the origin.
 fn below(url: &Url) -> String {
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
     format!("{}{query}", url.path())
 }
 
-/// Session ids are sealed for the same holder; neither opens as the other.
+/// The context that addresses are sealed for. It differs from that of session ids, so neither can be opened
+/// as the other.
 fn sealed_for(caller: &Caller) -> String {
     format!("message\n{}", context(caller))
 }

@@ -1,5 +1,5 @@
-//! An event stream on which nothing comes for long is closed: behind it there may be nobody any more. The
-//! client opens another when it wants one.
+//! Idle timeout for event streams: closes a stream on which the server has sent nothing for too long, because
+//! its client may be gone. A client that still needs a stream opens another.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A body that ends when its server has been silent for too long.
+/// A body that ends if the server sends nothing for `patience`.
 pub(super) struct IdleTimeoutBody {
     inner: Body,
     patience: Duration,

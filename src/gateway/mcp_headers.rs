@@ -1,5 +1,5 @@
-//! Headers that repeat the body (MCP 2026-07-28) must agree with it: it must not matter which of them a server
-//! reads. Who reads the body checks them (SEP-2243).
+//! Checks the headers that repeat the body (MCP 2026-07-28). They must agree with it, so that it does not
+//! matter which of them a server reads. SEP-2243 demands this check of everything that processes the body.
 
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -9,18 +9,18 @@ use serde_json::Value;
 use super::challenge::Refused;
 use super::messages::{id, method};
 
-/// The revision that brought them.
+/// The first revision with these headers.
 const FIRST: &str = "2026-07-28";
 
-/// Requests that must say in `Mcp-Name` what they act on.
+/// Requests that must name in `Mcp-Name` what they act on.
 const NEED_A_NAME: [&str; 6] =
     ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
 
-/// What a header says.
+/// The value of a header.
 enum Stated {
     Nothing,
     Text(String),
-    /// It is there, and no text: it contradicts every body.
+    /// The header is present but cannot be decoded to text, so it contradicts every body.
     Undecodable,
 }
 
@@ -39,10 +39,12 @@ impl Stated {
     }
 }
 
-/// Refuses headers that contradict the body, or are missing though its revision demands them.
+/// Refuses headers that contradict the body, or that are missing although the message's revision demands
+/// them.
 pub(super) fn check(headers: &HeaderMap, message: &Value) -> Result<(), Refused> {
     let mismatch = || Refused::HeaderMismatch(id(message));
-    // Of two values, the MCP server may read the other one; a batch has no one method and name.
+    // If a header is repeated, the MCP server may read the other value. A batch has no single method and
+    // name.
     let several = |name: &str| {
         let values = headers.get_all(name).iter().count();
         values > 1 || (values == 1 && message.is_array() && name != "mcp-protocol-version")
@@ -82,7 +84,7 @@ pub(super) fn check(headers: &HeaderMap, message: &Value) -> Result<(), Refused>
     Ok(())
 }
 
-/// Whether this is a revision that demands these headers: revisions are dates.
+/// Whether this revision demands the headers. Revisions are dates, so they are compared as dates.
 fn demands_headers(version: &str) -> bool {
     let is_date = version.len() == FIRST.len()
         && version
@@ -92,7 +94,7 @@ fn demands_headers(version: &str) -> bool {
     is_date && version >= FIRST
 }
 
-/// The parameter that `Mcp-Name` repeats, where MCP says which one it is.
+/// Returns the parameter that `Mcp-Name` repeats for this method, if MCP defines one.
 fn names(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),
@@ -102,7 +104,7 @@ fn names(method: &str) -> Option<&'static str> {
     }
 }
 
-/// What the message acts on, as `Mcp-Name` has to say it.
+/// Returns what the message acts on, which `Mcp-Name` has to repeat.
 fn named(message: &Value) -> Option<&str> {
     let params = message.get("params")?;
     match names(method(message)?) {
@@ -111,7 +113,7 @@ fn named(message: &Value) -> Option<&str> {
     }
 }
 
-/// Undoes the Base64 form that header values with other characters travel in.
+/// Decodes a header value, which is Base64 if it contains characters that headers cannot carry.
 fn plain_text(value: &str) -> Option<String> {
     match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
         Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok(),

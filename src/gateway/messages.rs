@@ -1,17 +1,18 @@
-//! JSON-RPC messages that every reader reads alike; others do not pass where tools have rules.
+//! Checks JSON-RPC messages. Where tools have rules, only messages pass that every parser reads alike.
 
 use serde_json::{Map, Value};
 
 use super::challenge::Refused;
 use super::spelling::{folds_to, has_control, is_misspelled};
 
-/// Members of a message, spelled exactly. Some libraries compare names without case (CVE-2026-27896).
+/// The members that a message may have, spelled exactly. Some libraries compare member names without case
+/// (CVE-2026-27896).
 const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
-/// Requests about one task: the extension's, and `tasks/result` of 2025-11-25.
+/// Requests about one task: those of the tasks extension, and `tasks/result` of revision 2025-11-25.
 const ABOUT_A_TASK: [&str; 4] = ["tasks/get", "tasks/update", "tasks/cancel", "tasks/result"];
 
-/// Subscribes to tasks, among others.
+/// Subscribes to notifications, those of tasks included.
 const LISTEN: &str = "subscriptions/listen";
 
 /// Refuses a message that two readers could read differently.
@@ -24,7 +25,7 @@ pub(super) fn check(message: &Value) -> Result<(), Refused> {
         return Err(Refused::Misspelled(id(message)));
     }
     let params = message.get("params");
-    // A server in C ends a text at NUL, and others at a line break.
+    // Servers in C end a string at NUL, and others end it at a line break.
     let unclear = has_control(method)
         || called_tool(message).is_some_and(has_control)
         || params.is_some_and(names_have_control);
@@ -37,7 +38,8 @@ pub(super) fn check(message: &Value) -> Result<(), Refused> {
     if has_one_reading(method, params) { Ok(()) } else { Err(Refused::NotJsonRpc) }
 }
 
-/// JSON-RPC 2.0: a request or notification has a method, an answer exactly one of result and error.
+/// Whether the message follows JSON-RPC 2.0: a request or notification has a method, a response has exactly
+/// one of result and error.
 fn is_json_rpc(message: &Value) -> bool {
     let Some(members) = message.as_object() else { return false };
     let (answers, fails) = (members.contains_key("result"), members.contains_key("error"));
@@ -53,8 +55,8 @@ fn is_json_rpc(message: &Value) -> bool {
         && members.get("error").is_none_or(Value::is_object)
 }
 
-/// Whether a name of a member has control characters. The arguments of a tool are the tool's own: no rule
-/// depends on them.
+/// Whether the name of any member has control characters. Members of a tool's `arguments` are not checked,
+/// because no rule depends on them.
 fn names_have_control(value: &Value) -> bool {
     match value {
         Value::Object(members) => members.iter().any(|(name, value)| {
@@ -65,8 +67,8 @@ fn names_have_control(value: &Value) -> bool {
     }
 }
 
-/// Whether every server finds the same values in the parameters that decide here: a server may compare the
-/// names of members as loosely as the names of tools.
+/// Whether every server finds the same values in the parameters that we base decisions on. A server may
+/// compare member names as loosely as tool names.
 fn has_one_reading(method: &str, params: Option<&Value>) -> bool {
     let params = params.and_then(Value::as_object);
     let once = |member: &str| {
@@ -74,7 +76,7 @@ fn has_one_reading(method: &str, params: Option<&Value>) -> bool {
             && is_alone(params, member)
     };
     match method {
-        // A call that may become a task is remembered as one.
+        // We decide from these members whether the call may become a task, which is then remembered.
         "tools/call" => {
             once("name") && is_alone(params, "task") && !has_object_like(params, "_meta")
         }
@@ -91,7 +93,7 @@ fn has_one_reading(method: &str, params: Option<&Value>) -> bool {
                 && is_alone(fields, "taskIds")
                 && ids.is_none_or(|ids| ids.is_null() || ids.as_array().is_some_and(texts))
         }
-        // What `Mcp-Name` is compared with.
+        // `mcp_headers` compares these members with `Mcp-Name`.
         "prompts/get" => is_alone(params, "name"),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             is_alone(params, "uri")
@@ -100,13 +102,14 @@ fn has_one_reading(method: &str, params: Option<&Value>) -> bool {
     }
 }
 
-/// Whether no other member might be read as this one.
+/// Whether no other member has a name that a lenient server would read as this one.
 fn is_alone(members: Option<&Map<String, Value>>, member: &str) -> bool {
     let others = members.into_iter().flat_map(Map::keys).filter(|name| *name != member);
     !others.into_iter().any(|name| folds_to(name, member))
 }
 
-/// Whether another member that might be read as this one is an object: `meta` is also a name of its own.
+/// Whether a member that a lenient server would read as this one is an object. Other types are allowed,
+/// because `meta` is also an ordinary parameter name.
 fn has_object_like(members: Option<&Map<String, Value>>, member: &str) -> bool {
     let like = |(name, value): (&String, &Value)| {
         name != member && value.is_object() && folds_to(name, member)
@@ -114,7 +117,7 @@ fn has_object_like(members: Option<&Map<String, Value>>, member: &str) -> bool {
     members.into_iter().flatten().any(like)
 }
 
-/// The id to answer with.
+/// The id for the response; null if the message has none.
 pub(super) fn id(message: &Value) -> Value {
     message.get("id").cloned().unwrap_or(Value::Null)
 }
@@ -128,7 +131,7 @@ pub(super) fn called_tool(message: &Value) -> Option<&str> {
     (method(message)? == "tools/call").then(|| message.pointer("/params/name")?.as_str())?
 }
 
-/// The tasks that a message is about.
+/// The ids of the tasks that a message is about.
 pub(super) fn tasks(message: &Value) -> Vec<&str> {
     let listed = match method(message) {
         Some(method) if ABOUT_A_TASK.contains(&method) => message.pointer("/params/taskId"),
@@ -142,8 +145,8 @@ pub(super) fn tasks(message: &Value) -> Vec<&str> {
     }
 }
 
-/// Whether the answer to a tool call may be a task: MCP 2026-07-28 makes the client say so with each request,
-/// 2025-11-25 makes it ask.
+/// Whether the response to a tool call may be a task. In MCP 2026-07-28 the client declares with each request
+/// that it supports tasks; in 2025-11-25 it asks for a task.
 pub(super) fn may_become_a_task(message: &Value) -> bool {
     const DECLARED: &str = "/params/_meta/io.modelcontextprotocol~1clientCapabilities/extensions/io.modelcontextprotocol~1tasks";
     called_tool(message).is_some()
@@ -157,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// What stands in messages, and what nearly does.
+    /// Values that occur in messages, and near misses of them.
     fn value() -> impl Strategy<Value = Value> {
         let text = prop::sample::select(vec![
             "tools/call",
@@ -233,7 +236,7 @@ mod tests {
         ]
     }
 
-    /// JSON-RPC 2.0 as its specification has it, rule by rule.
+    /// The rules of the JSON-RPC 2.0 specification, one by one.
     fn is_well_formed(message: &Value) -> bool {
         let Value::Object(members) = message else { return false };
         for (name, value) in members {
@@ -258,12 +261,13 @@ mod tests {
         }
     }
 
-    /// A text as the most careless server reads it: up to a control character, without case, width and signs.
+    /// A string as the most careless server reads it: cut at a control character, without case, width and
+    /// punctuation.
     fn loose(text: &str) -> String {
         super::super::spelling::folded(text.split(char::is_control).next().unwrap_or_default())
     }
 
-    /// The tools that some server might find called.
+    /// The tools that some server might call for this message.
     fn might_call(message: &Value) -> Vec<String> {
         let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
         let texts = |value: &Value, member: &str| {

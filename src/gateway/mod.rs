@@ -1,7 +1,9 @@
-//! The gateway: authorised MCP requests pass, everything else gets a challenge. Fails closed.
+//! The gateway: forwards authorised MCP requests to the MCP servers, and refuses all others with a challenge.
+//! Fails closed.
 //!
-//! Who is it (authenticate) → may this tool be called (authorize) → rebuild the request for the MCP
-//! server and stream the answer (forward). The MCP server never sees a client's token.
+//! `authenticate` verifies the token, `authorize` checks whether the caller may use the tools that the body
+//! calls, and `forward` rebuilds the request for the MCP server and streams the response. The MCP server
+//! never sees a client's token.
 
 mod asked;
 mod assertion;
@@ -44,20 +46,20 @@ use authenticate::authenticate;
 use challenge::Refused;
 use target::Target;
 
-/// The ways to the MCP servers of one configuration.
+/// The gateway's routes, one for each MCP server of one configuration.
 pub struct GatewayRoutes(Vec<GatewayRoute>);
 
-/// The way to one MCP server.
+/// The route to one MCP server.
 pub struct GatewayRoute {
     path: String,
-    /// Of its resource.
+    /// Index of its resource in `Config::resources`.
     index: usize,
     target: Target,
     calls: Calls,
 }
 
 impl GatewayRoutes {
-    /// One for each resource that has a target.
+    /// Creates a route for each resource that has a path and a target.
     pub fn of(app: &App) -> Self {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
             let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
@@ -67,8 +69,9 @@ impl GatewayRoutes {
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
 
-    /// The one at this path. People type a slash at the end, which is the only other spelling that is found
-    /// (threat GW-02): where a request goes is configured, and nothing of its path goes on.
+    /// Returns the route for this path. A trailing slash, which people type, is the only other spelling that
+    /// matches (threat GW-02). The target is configured, so nothing of the requested path reaches the MCP
+    /// server.
     pub fn at(&self, path: &str) -> Option<&GatewayRoute> {
         let exactly = |path: &str| self.0.iter().find(|passage| passage.path == path);
         exactly(path).or_else(|| exactly(path.strip_suffix('/')?))
@@ -76,17 +79,20 @@ impl GatewayRoutes {
 }
 
 impl GatewayRoute {
-    /// Its path.
+    /// The path without the path of `public_url`; also the route's label in metrics.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Passes a request on, or answers with a challenge; `app` is the one it was made for.
+    /// Forwards a request, or refuses it with a challenge. `app` must be the application that this route was
+    /// created from.
     pub async fn pass(&self, app: &App, request: Request) -> Response {
         pass(app, &app.config().resources[self.index], self, request).await
     }
 }
 
+/// Responds to preflights, checks the `Origin`, and turns a refusal into a response that carries the JSON-RPC
+/// id of the request.
 async fn pass(
     app: &App,
     resource: &ResourceConfig,
@@ -123,6 +129,7 @@ async fn pass(
     response
 }
 
+/// Authenticates, authorizes and forwards one request.
 async fn serve(
     app: &App,
     resource: &ResourceConfig,
@@ -130,9 +137,9 @@ async fn serve(
     parts: Parts,
     asked: &mut Asked,
 ) -> Result<Response, Refused> {
-    // From here on nothing that ends the grant is missed.
+    // Subscribe before the grant is looked up, so that a revocation in between is not missed.
     let ended = app.storage().grants_ended();
-    // The token first: an unauthenticated request gets its challenge whatever else is wrong with it.
+    // Check the token first: an unauthenticated request gets its challenge even if it has other faults.
     let caller = authenticate(app, resource, &parts.headers).await?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(Refused::Method);
@@ -150,8 +157,8 @@ async fn serve(
     answer
 }
 
-/// Whether the client wants to speak WebSocket, and would make nothing of another answer. Every other offer to
-/// change the protocol is ignored, as RFC 9110 §7.8 allows: Java's HTTP client offers `h2c` with each request.
+/// Whether the client wants a WebSocket, and so could not use any other response. Other offers to upgrade the
+/// protocol are ignored, as RFC 9110 §7.8 allows: Java's HTTP client offers `h2c` with each request.
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(header::UPGRADE).iter();
     let mut protocols = offers.flat_map(|offer| offer.as_bytes().split(|byte| *byte == b','));
@@ -161,7 +168,8 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What came of a call, as an administrator asks: was it the MCP server?
+/// Classifies the outcome of a call for the metrics, so that an administrator sees whether the MCP server
+/// failed.
 fn outcome(answer: &Result<Response, Refused>) -> Passed {
     match answer {
         Ok(answer) if answer.status().is_server_error() => Passed::Failed,
@@ -172,7 +180,7 @@ fn outcome(answer: &Result<Response, Refused>) -> Passed {
     }
 }
 
-/// Preflights carry no token, by design of CORS; whether the origin may speak is decided with the
+/// Responds to a CORS preflight. Preflights carry no token, by design of CORS. The origin is checked with the
 /// request itself.
 fn preflight(request: &Request) -> Response {
     let mut response = (StatusCode::NO_CONTENT, Body::empty()).into_response();
@@ -182,7 +190,7 @@ fn preflight(request: &Request) -> Response {
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
     );
-    // Each asked name is echoed: `Mcp-Param-*` has no fixed list.
+    // Every requested header is allowed: `Mcp-Param-*` has no fixed list of names.
     let asked: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
     if let Some(names) = request.headers().get(asked) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());

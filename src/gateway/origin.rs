@@ -1,4 +1,5 @@
-//! Which web pages may speak to MCP servers: DNS rebinding and curious pages (MCP transport).
+//! Checks the `Origin`: which web pages may call MCP servers. Protects against DNS rebinding and foreign
+//! pages (MCP transport).
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use url::Url;
@@ -10,8 +11,8 @@ use crate::telemetry::log_throttle::LogThrottle;
 
 static REFUSED: LogThrottle = LogThrottle::new();
 
-/// The origin to answer to; `None` when no page is asking. A page's origin must be ours, listed in
-/// `allowed_origins`, or on this machine's loopback, as MCP Inspector is.
+/// Returns the origin to allow in the CORS response; `None` if no page sent the request. An origin must be
+/// ours, be listed in `allowed_origins`, or be on a loopback host, as MCP Inspector is.
 pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else {

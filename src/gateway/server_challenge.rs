@@ -1,23 +1,24 @@
-//! What an MCP server says with a 403 that it gives itself: `WWW-Authenticate: Bearer error="insufficient_scope",
-//! scope="…"` (RFC 6750 §3). Its words are read, and told in our own: where to sign in is not its to say.
+//! Parses the challenge that an MCP server sends with its own 403: `WWW-Authenticate: Bearer
+//! error="insufficient_scope", scope="…"` (RFC 6750 §3). We build a challenge of our own from it, because the
+//! MCP server must not decide where the client signs in.
 
 use axum::http::{HeaderMap, header};
 
 use crate::config::ResourceConfig;
 use crate::oauth::scope::{Scope, ScopeSet};
 
-/// A refusal for want of scopes.
+/// What the MCP server's challenge asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// These, all of this resource.
+    /// These scopes, all declared by this resource.
     Scopes(ScopeSet),
-    /// It does not say which.
+    /// More scopes, but it does not say which.
     More,
 }
 
-/// What the server wants; `None` when it says nothing that a client could come back with.
+/// Returns what the server asks for; `None` if a client could not satisfy it with more scopes.
 ///
-/// `invalid_token` counts as nothing: the token that the client holds is ours, and the server never saw it.
+/// `invalid_token` returns `None`: the client's token is ours, and the server never saw it.
 pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<Wanted> {
     let mut values = headers.get_all(header::WWW_AUTHENTICATE).iter();
     let parameters = values.find_map(|value| bearer(value.to_str().ok()?))?;
@@ -36,7 +37,7 @@ pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<Wan
     (!scopes.is_empty()).then_some(Wanted::Scopes(scopes))
 }
 
-/// The parameters of the Bearer challenge in a list of challenges (RFC 9110 §11.6.1).
+/// Returns the parameters of the first Bearer challenge in a list of challenges (RFC 9110 §11.6.1).
 fn bearer(list: &str) -> Option<Vec<(String, String)>> {
     let mut found: Option<Vec<(String, String)>> = None;
     let mut here = false;
@@ -45,7 +46,7 @@ fn bearer(list: &str) -> Option<Vec<(String, String)>> {
         let parameter = if first.contains('=') || rest.trim_start().starts_with('=') {
             item
         } else {
-            // A scheme begins another challenge.
+            // A scheme name starts a new challenge.
             here = found.is_none() && first.eq_ignore_ascii_case("bearer");
             if here {
                 found = Some(Vec::new());
@@ -61,7 +62,7 @@ fn bearer(list: &str) -> Option<Vec<(String, String)>> {
     found
 }
 
-/// The items between commas that stand in no quotes; `None` when a quote does not end.
+/// Splits at commas outside quotes; `None` if a quote is not closed.
 fn items(list: &str) -> Option<Vec<&str>> {
     let (mut items, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, char) in list.char_indices() {
@@ -81,7 +82,7 @@ fn items(list: &str) -> Option<Vec<&str>> {
     (!quoted).then_some(items)
 }
 
-/// A token, or the text in a quoted string.
+/// Returns the value of a token or quoted string; `None` if it is malformed.
 fn unquoted(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix('"') else {
         return (!value.contains('"')).then(|| value.to_owned());

@@ -1,9 +1,9 @@
-//! MCP session ids and event ids (revisions before 2026-07-28), bound to one person and client: threat
-//! GW-06, requirement GW-22.
+//! MCP session ids and event ids (revisions before 2026-07-28), bound to one person and client: threat GW-06,
+//! requirement GW-22.
 //!
-//! The client gets the MCP server's id sealed for its person and client; the server gets its own id
-//! back. Somebody else's id opens nothing, and nothing has to be stored. The same id is sealed alike each time
-//! and in every replica: clients compare them.
+//! The client gets the MCP server's id sealed for this person, client and resource; the server gets its own
+//! id back. An id that was sealed for somebody else cannot be opened, and nothing is stored. Sealing the same
+//! id gives the same text each time and in every replica, because clients compare ids.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -13,31 +13,32 @@ use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The header of the session id, in both directions.
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The header in which a client says which event it has seen last.
+/// The header with the last event id that a client has seen.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Longest sealed id read.
+/// Longest sealed id that is accepted, in bytes.
 const MAX: usize = 2048;
 
-/// Who holds a session.
+/// The context that session ids are sealed for.
 pub(super) fn context(caller: &Caller) -> String {
     let grant = &caller.grant;
-    // None of the three can hold a line break.
+    // None of the three can contain a line break.
     format!("{}\n{}\n{}", grant.subject, grant.client_id, grant.resource)
 }
 
-/// Who holds the events of a stream. Neither id opens as the other.
+/// The context that event ids are sealed for. A sealed session id cannot be opened as an event id, nor the
+/// reverse.
 pub(super) fn context_of_events(caller: &Caller) -> String {
     format!("event\n{}", context(caller))
 }
 
-/// The session id as the client may know it.
+/// Seals a session id for the client.
 pub(super) fn seal(sealer: &Sealer, caller: &Caller, id: &HeaderValue) -> Option<HeaderValue> {
     let sealed = sealer.seal_alike(&context(caller), id.as_bytes());
     HeaderValue::from_str(&sealed).ok()
 }
 
-/// The MCP server's own id of the session that the request names, if it names one.
+/// Returns the MCP server's own session id, unsealed from the request; `None` if the request has none.
 pub(super) fn open(
     sealer: &Sealer,
     caller: &Caller,
@@ -50,7 +51,8 @@ pub(super) fn open(
     id.map(Some).ok_or(Refused::UnknownSession)
 }
 
-/// The MCP server's own id of the event that the client has seen last, if it names one.
+/// Returns the MCP server's own id of the last event that the client has seen; `None` if the request has
+/// none.
 pub(super) fn open_event(
     sealer: &Sealer,
     caller: &Caller,
@@ -58,7 +60,7 @@ pub(super) fn open_event(
 ) -> Result<Option<HeaderValue>, Refused> {
     let named = headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
     if !named && headers.get_all(LAST_EVENT_ID).iter().count() <= 1 {
-        return Ok(None); // an empty one says that there is none
+        return Ok(None); // an empty id means that there is none
     }
     let id = opened(sealer, &context_of_events(caller), headers, &LAST_EVENT_ID);
     id.map(Some).ok_or(Refused::UnknownEvent)

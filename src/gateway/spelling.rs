@@ -1,8 +1,8 @@
-//! Names that some servers read as others: without case or width, `_` as `-`.
+//! Compares names as lenient servers do: without case and width, and with `_` equal to `-`.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Every method that MCP has defined for clients, of all revisions, and of its extension for tasks.
+/// Every method that MCP defines, in all revisions and in its tasks extension.
 const METHODS: [&str; 31] = [
     "initialize",
     "ping",
@@ -37,12 +37,12 @@ const METHODS: [&str; 31] = [
     "notifications/elicitation/complete",
 ];
 
-/// Letters and digits alone, without case and width.
+/// Returns only the letters and digits of a name, without case and width.
 pub(super) fn folded(name: &str) -> String {
     letters(name).collect()
 }
 
-/// Whether two names differ in nothing that a lenient server would see.
+/// Whether a lenient server would read two names as equal.
 pub(super) fn folds_to(name: &str, other: &str) -> bool {
     letters(name).eq(letters(other))
 }
@@ -54,19 +54,19 @@ fn letters(name: &str) -> impl Iterator<Item = char> {
         .flat_map(char::to_lowercase)
 }
 
-/// Whether a text has control characters: some servers end it there.
+/// Whether a string has control characters, where some servers end it.
 pub(super) fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// Whether a method differs from one of MCP in nothing that a lenient server would see.
+/// Whether a lenient server would read this method as one of MCP, although it is spelled differently.
 pub(super) fn is_misspelled(method: &str) -> bool {
     if METHODS.contains(&method) {
         return false;
     }
     let method = folded(method);
     METHODS.iter().any(|known| {
-        // Of the known ones, only letters matter: they have no digits, and are ASCII.
+        // Known methods are ASCII and have no digits, so comparing their letters is enough.
         let letters = known.bytes().filter(u8::is_ascii_alphabetic);
         letters.map(|byte| byte.to_ascii_lowercase()).eq(method.bytes())
     })

@@ -1,5 +1,5 @@
-//! Server-sent events on their way through: whole events, one at a time, each passed on, changed or
-//! dropped. Bounded, and nothing waits longer than for the end of its own event.
+//! Filters server-sent events: splits a stream into whole events and passes, changes or drops each. Memory is
+//! bounded, and an event is held back only until its own end has arrived.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-/// An event is longer than the gateway holds.
+/// The event is longer than the configured limit.
 #[derive(Debug, PartialEq, Eq)]
 struct TooLong;
 
-/// Cuts a stream into events, each with the empty line that ends it.
+/// Splits a stream into events, each with the empty line that ends it.
 struct SseSplitter {
     held: Vec<u8>,
-    /// How far `held` was looked at, and where the line under way began.
+    /// Offset in `held` up to which bytes were scanned, and where the current line begins.
     scanned: usize,
     line: usize,
-    /// The last line ended with a carriage return: a line feed right behind belongs to it.
+    /// The last line ended with a carriage return; a line feed right after it belongs to the same line end.
     after_return: bool,
     limit: usize,
 }
@@ -27,8 +27,9 @@ impl SseSplitter {
         Self { held: Vec::new(), scanned: 0, line: 0, after_return: false, limit }
     }
 
-    /// Takes bytes in and gives out the events that are whole now. What is given out is taken away once,
-    /// at the end: a piece of ten thousand empty lines must not cost ten thousand copies of the rest.
+    /// Appends bytes and returns the events that are complete now. The returned bytes are removed from the
+    /// buffer once, at the end: otherwise a chunk of ten thousand empty lines would copy the rest ten
+    /// thousand times.
     fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
         self.held.extend_from_slice(bytes);
         let mut events = Vec::new();
@@ -43,7 +44,7 @@ impl SseSplitter {
                 self.after_return = byte == b'\r';
                 self.line = self.scanned;
                 if empty {
-                    // A line feed that belongs to this end may already be here.
+                    // The line feed of this line end may already be here.
                     if self.after_return && self.held.get(self.scanned) == Some(&b'\n') {
                         self.scanned += 1;
                         self.after_return = false;
@@ -59,17 +60,17 @@ impl SseSplitter {
         if self.held.len() > self.limit { Err(TooLong) } else { Ok(events) }
     }
 
-    /// What came without an end.
+    /// Takes the bytes of an event that has not ended.
     fn rest(&mut self) -> Option<Vec<u8>> {
         (self.scanned, self.line) = (0, 0);
         Some(std::mem::take(&mut self.held)).filter(|rest| !rest.is_empty())
     }
 }
 
-/// One event, as a client reads it (HTML Standard §9.2.6).
+/// An event, parsed as clients do (HTML Standard §9.2.6).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
-    /// What kind it is; `message` when it does not say.
+    /// The event type; `message` if the event names none.
     pub(super) kind: String,
     /// Its data; `None` in comments and other events without any.
     pub(super) data: Option<String>,
@@ -96,13 +97,13 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split("\r\n").flat_map(|part| part.split(['\r', '\n']))
 }
 
-/// Name and value of a line; a comment has the empty name.
+/// Splits a line into field name and value. The name of a comment is empty.
 fn field(line: &str) -> (&str, &str) {
     let (name, value) = line.split_once(':').unwrap_or((line, ""));
     (name, value.strip_prefix(' ').unwrap_or(value))
 }
 
-/// The event with other data; everything else of it stays.
+/// Returns the event with its data replaced; its other fields stay. Line ends become line feeds.
 fn with_data(raw: &[u8], data: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(raw);
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -117,37 +118,37 @@ fn with_data(raw: &[u8], data: &str) -> Vec<u8> {
     changed.into_bytes()
 }
 
-/// What becomes of an event.
+/// What to do with an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FilterAction {
-    /// It passes as it is.
+    /// Pass it unchanged.
     Pass,
-    /// It passes with this data.
+    /// Pass it with this data.
     Data(String),
-    /// It does not pass; the stream goes on.
+    /// Drop it; the stream continues.
     Drop,
-    /// The stream ends here.
+    /// End the stream before this event.
     End,
 }
 
-/// What has to be done before an event passes.
+/// Work to finish before an event is passed.
 pub(super) type First = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Decides on each event.
+/// Decides what to do with each event.
 pub(super) type EventFilter = Box<dyn FnMut(&Event) -> (FilterAction, Option<First>) + Send>;
 
-/// A stream whose events are judged one by one.
+/// An event stream that a filter is applied to.
 pub(super) struct FilteredStream {
     inner: Body,
     cutter: SseSplitter,
     judge: EventFilter,
     ended: bool,
-    /// What passes next, and what has to be done before.
+    /// Bytes to pass next, and the work to finish before.
     waiting: Option<(First, Vec<u8>)>,
 }
 
 impl FilteredStream {
-    /// Events of `inner`, of at most `limit` bytes each.
+    /// Filters the events of `inner`. A longer event than `limit` bytes ends the stream.
     pub(super) fn new(inner: Body, limit: usize, judge: EventFilter) -> Self {
         Self { inner, cutter: SseSplitter::new(limit), judge, ended: false, waiting: None }
     }
@@ -202,7 +203,7 @@ impl HttpBody for FilteredStream {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.cutter.push(&data),
-                    Err(_) => continue, // trailers say nothing to a client of events
+                    Err(_) => continue, // trailers mean nothing in an event stream
                 },
                 Poll::Ready(Some(Err(error))) => {
                     self.ended = true;
@@ -235,7 +236,7 @@ impl HttpBody for FilteredStream {
 mod tests {
     use super::*;
 
-    /// The events of a stream that arrives in pieces of `size` bytes.
+    /// Splits a stream that arrives in chunks of `size` bytes.
     fn cut(stream: &str, size: usize) -> Vec<String> {
         let mut cutter = SseSplitter::new(1000);
         let mut events: Vec<Vec<u8>> =

@@ -1,4 +1,4 @@
-//! Ends answers that are under way when their grant, rules or configuration end (threat GW-07).
+//! Cuts responses in flight when their grant, rules or configuration end (threat GW-07).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,42 +18,44 @@ use crate::storage::{GrantState, LiveGrant, Person};
 use crate::telemetry::metrics::OpenStream;
 use crate::upstream::recheck::Recheck;
 
-/// How often an open stream asks whether its grant is still live. Revocations in this process cut it
-/// at once; this bounds those of other processes, and expiry.
+/// How often an open stream checks whether its grant is still live: every 15 s. A revocation in this process
+/// cuts the stream at once; this interval is the delay for revocations in other processes and for expiry.
 const STREAM_CHECK: Duration = Duration::from_secs(15);
-/// A database that cannot answer for a moment cuts no stream; one that stays silent does, within a minute.
+/// Two failed checks in a row are tolerated, so that a short database outage cuts no stream. The third one,
+/// within a minute, cuts it.
 const UNANSWERED: u32 = 2;
 
 type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Under whose authority an answer is passed back.
+/// The grant that authorises an open response.
 pub(super) struct StreamAuthorization {
     app: App,
     grant: Arc<LiveGrant>,
-    /// What the MCP server was told that the caller may do.
+    /// The scopes that the caller had when the request was forwarded.
     scopes: ScopeSet,
     token_expires_at: Timestamp,
     ended: watch::Receiver<u64>,
-    /// The answer is to no request: nobody loses anything when it ends with the process.
+    /// The stream carries no response to a request, so the client loses nothing if shutdown ends it.
     only_listens: bool,
 }
 
 impl StreamAuthorization {
-    /// That of this caller; `ended` was there before the grant was looked up.
+    /// The authorization of this caller. `ended` must have been created before the grant was looked up.
     pub(super) fn of(app: &App, caller: Caller, ended: watch::Receiver<u64>) -> Self {
         let Caller { grant, scopes, token_expires_at, .. } = caller;
         let only_listens = false;
         Self { app: app.clone(), grant, scopes, token_expires_at, ended, only_listens }
     }
 
-    /// The same, of a stream that carries no answer to a request, if it is one.
+    /// Sets whether the stream carries no response to a request.
     pub(super) fn that_only_listens(self, only_listens: bool) -> Self {
         Self { only_listens, ..self }
     }
 }
 
-/// A plain body: it holds the person's place until it has passed, and breaks off when its authority
-/// has ended. Most are there at once, and cost no watching.
+/// A response body that is no event stream. It holds the person's permit until it has been sent, and breaks
+/// off when its grant ends. Most bodies are complete at the first poll; only the others start a revocation
+/// watcher.
 pub(super) struct PermitBody {
     inner: Body,
     _place: RequestPermit,
@@ -76,7 +78,7 @@ impl HttpBody for PermitBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Some(ended) = &mut self.ended {
-            // Before the body: one that never rests is cut as well.
+            // Polled before the body, so that a body that always has data is cut as well.
             if ended.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Some(Err(axum::Error::new(AuthorityEnded))));
             }
@@ -105,12 +107,12 @@ impl HttpBody for PermitBody {
     }
 }
 
-/// An answer broke off because nobody vouches for it any more.
+/// A response broke off because its grant has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the grant has ended")]
 struct AuthorityEnded;
 
-/// A body that ends when the future is ready, whatever the other side still has to say.
+/// A body that ends as soon as `ended` is ready, even if the other side has more to send.
 pub(super) struct RevocableBody {
     pub(super) inner: Body,
     pub(super) _held: (RequestPermit, OpenStream),
@@ -132,15 +134,15 @@ impl HttpBody for RevocableBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::default() // the end is not the inner body's alone to say
+        SizeHint::default() // `ended` may cut the inner body short
     }
 }
 
-/// Ready when the grant of an open stream has ended, nobody vouches for the person any more, or the rules
-/// allow less than it began with.
+/// Ready when the grant of an open stream has ended, the identity provider no longer confirms the person, or
+/// the rules allow fewer scopes than at the start.
 ///
-/// A stream may outlive its access token, or a long tool call would be cut in the middle. From then
-/// on the stream itself asks the identity provider again whenever it is time.
+/// A stream may outlive its access token; otherwise a long tool call would be cut in the middle. After the
+/// token has expired, the stream itself asks the identity provider again whenever that is due.
 pub(super) async fn until_ended(mut authority: StreamAuthorization) {
     let mut unanswered = 0;
     loop {
@@ -163,7 +165,7 @@ pub(super) async fn until_ended(mut authority: StreamAuthorization) {
             }
             authority.app = present;
         }
-        // In a box of its own: what asking takes is held only while asking, not by every idle stream.
+        // Boxed, so that an idle stream does not reserve the memory that the check needs only while it runs.
         match Box::pin(vouched_for(&authority)).await {
             Some(true) => unanswered = 0,
             None if unanswered < UNANSWERED => unanswered += 1,
@@ -175,8 +177,8 @@ pub(super) async fn until_ended(mut authority: StreamAuthorization) {
     }
 }
 
-/// Whether a stream that was opened under `before` may go on under `now`. A client whose stream was cut
-/// opens another, under the new rules.
+/// Whether a stream that was opened under `before` may continue under `now`. A client whose stream was cut
+/// opens another under the new configuration.
 fn still_carried(before: &App, now: &App, resource: &str) -> bool {
     match (before.resource(resource), now.resource(resource)) {
         (Some(before), Some(now)) => now.carries_the_same_as(before),
@@ -184,8 +186,8 @@ fn still_carried(before: &App, now: &App, resource: &str) -> bool {
     }
 }
 
-/// Whether the grant is live, the person vouched for, and all of it still allowed; `None` when that
-/// cannot be told now.
+/// Whether the grant is live, the identity provider confirms the person, and all scopes are still allowed.
+/// `None` if that cannot be determined now.
 async fn vouched_for(authority: &StreamAuthorization) -> Option<bool> {
     let StreamAuthorization { app, grant, scopes, token_expires_at, .. } = authority;
     let now = app.now();
@@ -203,8 +205,8 @@ async fn vouched_for(authority: &StreamAuthorization) -> Option<bool> {
     }
 }
 
-/// Whether the rules as they are now leave everything that the MCP server was told at the beginning:
-/// when they leave less, it has to be told so, with a new request.
+/// Whether the current rules still allow every scope that the MCP server was told at the start. If they allow
+/// fewer, the client has to make a new request, with which the MCP server learns the new scopes.
 fn still_allowed(app: &App, grant: &LiveGrant, scopes: &ScopeSet, person: &Person) -> Option<bool> {
     let Some(resource) = app.resource(&grant.resource) else { return Some(false) };
     let policy = &resource.policy;
@@ -213,6 +215,6 @@ fn still_allowed(app: &App, grant: &LiveGrant, scopes: &ScopeSet, person: &Perso
     if !refused && scopes.is_subset(&granted) {
         return Some(true);
     }
-    // What cannot be read now may be allowed all the same.
+    // Facts that are unknown now might still allow it.
     (!person.facts.any_unknown()).then_some(false)
 }

@@ -1,5 +1,5 @@
-//! JSON in which no object names a member twice, of bounded size: a value takes many times the memory of its
-//! text.
+//! Parses JSON in which no object repeats a member, and limits the number of values: a parsed value takes
+//! many times the memory of its text.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Most values in one body: arguments of tools are smaller, and files travel as one text.
+/// Most JSON values in one body. Arguments of tools have fewer, and a file is sent as one string.
 const VALUES: usize = 100_000;
 
-/// Reads JSON; an error where a member is repeated, or there is too much of it.
+/// Parses JSON. Fails if a member is repeated or there are more than [`VALUES`] values.
 pub(super) fn parse(text: &[u8]) -> Result<Value, ()> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let left = Cell::new(VALUES);
@@ -98,7 +98,7 @@ mod tests {
         assert!(parse(br#"{"a":[1,-1,1.5,null,true,"x"]}"#).is_ok());
     }
 
-    /// JSON as text, each object with its first member written once more where `doubled` says so.
+    /// JSON text; `true` if one of its objects repeats its first member.
     fn json() -> impl Strategy<Value = (String, bool)> {
         let leaf = prop_oneof![
             prop::sample::select(vec![

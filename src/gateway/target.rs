@@ -1,4 +1,4 @@
-//! Where an MCP server is, and where it says that it is.
+//! The address of an MCP server, and redirects that change it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,20 +7,20 @@ use url::Url;
 
 use super::challenge::Refused;
 
-/// Where an MCP server is, as a request says it.
+/// The address of an MCP server, in the form that requests need.
 pub(super) struct Target {
-    /// As it is configured.
+    /// The configured URL, without its query.
     configured: Address,
-    /// With a slash at the end where that has none, and the other way round.
+    /// The configured URL with its trailing slash added or removed; `None` if its path has no other form.
     other: Option<Address>,
-    /// The server redirected from the one to the other.
+    /// The server redirected from the configured URL to the other one, so requests go there.
     is_other: AtomicBool,
     pub(super) host: HeaderValue,
 }
 
 struct Address {
     url: Url,
-    /// The same, without a query.
+    /// The URL as a [`Uri`].
     uri: Uri,
 }
 
@@ -31,7 +31,7 @@ impl Address {
 }
 
 impl Target {
-    /// `None` when HTTP cannot say it.
+    /// Returns `None` if the URL cannot be used in an HTTP request.
     pub(super) fn of(url: &Url) -> Option<Self> {
         let mut url = url.clone();
         url.set_query(None);
@@ -54,12 +54,12 @@ impl Target {
         })
     }
 
-    /// As it is configured.
+    /// The configured URL, without its query.
     pub(super) const fn url(&self) -> &Url {
         &self.configured.url
     }
 
-    /// Where requests go: with this query, if any.
+    /// Returns the URI for requests, with this query, if any.
     pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, Refused> {
         let is_other = self.is_other.load(Ordering::Relaxed);
         let address = self.other.as_ref().filter(|_| is_other).unwrap_or(&self.configured);
@@ -69,7 +69,8 @@ impl Target {
         url.as_str().parse().map_err(|_| Refused::BadGateway("target"))
     }
 
-    /// Remembers where a redirect led: the next request goes there at once, and a large one can.
+    /// Remembers where a redirect led. Later requests go there directly, including those with streamed
+    /// bodies, which could not be sent a second time.
     pub(super) fn remember(&self, address: &Uri) {
         let leads_to =
             |known: &Address| known.uri.path() == address.path() && address.query().is_none();
@@ -81,7 +82,7 @@ impl Target {
     }
 }
 
-/// Where a redirect leads; `None` when it does not say that once.
+/// Returns the target of a redirect; `None` unless there is exactly one valid `Location`.
 pub(super) fn location(asked: &Uri, headers: &HeaderMap) -> Option<Url> {
     let mut values = headers.get_all(header::LOCATION).iter();
     let location = values.next()?.to_str().ok()?;
@@ -91,7 +92,7 @@ pub(super) fn location(asked: &Uri, headers: &HeaderMap) -> Option<Url> {
     Url::parse(&asked.to_string()).ok()?.join(location).ok()
 }
 
-/// Whether a redirect leads to the same address, with a slash at the end or without it.
+/// Whether a redirect leads to the same URL with the trailing slash added or removed.
 pub(super) fn differs_by_the_slash(asked: &Uri, to: &Url) -> bool {
     let Ok(asked) = Url::parse(&asked.to_string()) else { return false };
     let (short, long) = if asked.path().len() < to.path().len() {

@@ -1,10 +1,10 @@
-//! Tasks of MCP servers, where tool rules apply: a task is for the person and client that made it, and needs what
-//! the call needed that made it.
+//! Access to tasks of MCP servers, where tool rules apply: only the person and client that created a task may
+//! use it, and they need the scopes of the call that created it.
 //!
-//! The maker is stored when the answer to a call names a task. Sealed ids, as sessions have them, would need no
-//! storage; but the ids of tasks stand in many places of bodies, in both directions and of two eras, and
-//! whoever rewrites a body has to understand all of it. A task that is not known is passed on: the MCP
-//! server has to check the person too.
+//! The creator is stored when the response to a call names a task. Sealed ids, as sessions have them, would
+//! need no storage. But task ids appear in many members of messages, in both directions and in two revisions
+//! of MCP, and to rewrite a message the gateway would have to understand all of it. A request about an
+//! unknown task is forwarded: the MCP server has to check the person too.
 
 use std::time::Duration;
 
@@ -26,12 +26,13 @@ use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
 use crate::storage::TaskMaker;
 
-/// An answer of at most so many bytes is looked at for a task: one that names a task has little else.
+/// A response of at most 64 KiB is read for a task id: one that names a task contains little else.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// Longest id of a task that is remembered.
+/// Longest task id that is remembered, in bytes.
 const LONGEST_ID: usize = 1024;
 
-/// What requests about tasks need. Refused where a task is somebody else's, as one that does not exist.
+/// Returns the scopes that these requests need for the tasks they are about. Refuses a request about a task
+/// of another person or client, with the error for a task that does not exist.
 pub(super) async fn needed(
     app: &App,
     resource: &ResourceConfig,
@@ -66,7 +67,7 @@ pub(super) async fn needed(
     Ok(needed)
 }
 
-/// Remembers the tasks that answers name.
+/// Stores who created the tasks that responses name.
 #[derive(Clone)]
 pub(super) struct Remembers {
     app: App,
@@ -75,14 +76,14 @@ pub(super) struct Remembers {
 }
 
 impl Remembers {
-    /// For a call of this caller that needed `scopes`.
+    /// For a call by this caller that needed `scopes`.
     pub(super) fn of(app: &App, caller: &Caller, scopes: ScopeSet) -> Self {
         let (subject, client_id) = (caller.grant.subject.clone(), caller.grant.client_id.clone());
         let maker = TaskMaker { subject, client_id, scopes };
         Self { app: app.clone(), resource: caller.grant.resource.clone(), maker }
     }
 
-    /// The tasks that an answer names, and how long they live.
+    /// Returns the tasks that a response names, with their lifetimes.
     fn named(json: &[u8]) -> Vec<(String, Option<Duration>)> {
         let mentions = json.windows(8).any(|eight| eight == b"\"taskId\"");
         let answer = mentions.then(|| serde_json::from_slice::<Value>(json).ok()).flatten();
@@ -94,24 +95,26 @@ impl Remembers {
         answers.iter().filter_map(named).collect()
     }
 
-    /// Whether an event names a task.
+    /// Whether the data of an event names a task.
     pub(super) fn concerns(data: &str) -> bool {
         data.contains("\"taskId\"")
     }
 
-    /// Stores the tasks that an answer names, before it passes: nobody asks about a task before.
+    /// Stores the tasks that a response names. Must finish before the response is sent, because the client
+    /// may ask about a task as soon as it knows the id.
     pub(super) async fn remember(self, json: Vec<u8>) {
         for (task, lives) in Self::named(&json) {
             let hash = hash_in(&self.resource, &task);
             let (storage, now) = (self.app.storage(), self.app.now());
             if let Err(cause) = storage.remember_task(&hash, &self.maker, lives, now).await {
-                // The call has been made. Without its answer, the person could not even end the task.
+                // The response is sent all the same: the call has been made, and without the id the person
+                // could not even cancel the task.
                 tracing::error!(%cause, "the maker of a task could not be stored");
             }
         }
     }
 
-    /// Looks at an answer that is no event stream; it passes as it is.
+    /// Reads a response that is no event stream, stores the tasks that it names, and returns it unchanged.
     pub(super) async fn look_at(self, mut body: Body) -> Body {
         if body.size_hint().lower() > LONGEST_ANSWER as u64 {
             return body;
@@ -120,7 +123,7 @@ impl Remembers {
         while let Some(frame) = body.frame().await {
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => read.extend_from_slice(&data),
-                Ok(Err(_)) => {} // trailers are left out
+                Ok(Err(_)) => {} // trailers are dropped
                 Err(error) => {
                     let broken = stream::iter([Err::<Bytes, axum::Error>(error)]);
                     return joined(read, Body::from_stream(broken));
@@ -135,13 +138,14 @@ impl Remembers {
     }
 }
 
-/// What was read of a body, and the rest.
+/// Joins the bytes already read from a body and the rest of it.
 fn joined(read: Vec<u8>, rest: Body) -> Body {
     let first = stream::iter([Ok(Bytes::from(read))]);
     Body::from_stream(first.chain(rest.into_data_stream()))
 }
 
-/// The task that a message names: as the extension does, or as 2025-11-25.
+/// Returns the task that a message names, in the form of the tasks extension or of revision 2025-11-25, with
+/// its lifetime.
 fn named(message: &Value) -> Option<(String, Option<Duration>)> {
     let result = message.get("result")?;
     let task = result.get("task").filter(|task| task.is_object()).unwrap_or(result);
@@ -157,8 +161,8 @@ fn hash(resource: &ResourceConfig, task: &str) -> String {
     hash_in(&resource.id, task)
 }
 
-/// Servers that read identifiers loosely (UUIDs in any spelling) must not be talked around: what differs in case
-/// and signs alone is one task.
+/// Ids that differ only in case and punctuation count as one task: some servers accept a UUID in any
+/// spelling, and another spelling must not bypass the check.
 fn hash_in(resource: &str, task: &str) -> String {
     let letters = folded(task);
     let letters = letters.strip_prefix("urnuuid").unwrap_or(&letters);

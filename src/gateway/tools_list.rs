@@ -1,7 +1,7 @@
-//! Lists of tools show each caller what it may call (`hide_forbidden_tools`).
+//! Filters lists of tools, so that each caller sees only the tools that it may call (`hide_forbidden_tools`).
 //!
-//! For comfort only: whoever guesses a hidden name is still refused. A page of the list may become
-//! empty; its cursor stays, so paging goes on.
+//! This is a convenience only: a call of a hidden tool is refused anyway. A page of the list may become
+//! empty; it keeps its cursor, so paging continues.
 
 use std::collections::BTreeSet;
 
@@ -11,22 +11,22 @@ use super::authenticate::Caller;
 use super::sse::{Event, FilterAction};
 use crate::config::ResourceConfig;
 
-/// What one caller may not see.
+/// The tools that are hidden from one caller.
 pub(super) struct Hidden(BTreeSet<String>);
 
-/// What filtering an answer came to.
+/// The result of filtering a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filtered {
-    /// No list of tools, or nothing in it to hide.
+    /// It is no list of tools, or there is nothing to hide in it.
     Unchanged,
-    /// The answer without the hidden tools.
+    /// The response without the hidden tools.
     Changed(String),
-    /// Looks like JSON and is not: what a client would make of it cannot be told.
+    /// It looks like JSON but cannot be parsed, so a client might still read a list of tools from it.
     Unreadable,
 }
 
 impl Hidden {
-    /// `None` where nothing is ever hidden.
+    /// Returns the tools to hide from this caller; `None` if the resource hides no tools.
     pub(super) fn from(resource: &ResourceConfig, caller: &Caller) -> Option<Self> {
         let forbidden = |needed: &crate::oauth::scope::ScopeSet| !needed.is_subset(&caller.may);
         let names = resource.tools.iter().filter(|(_, needed)| forbidden(needed));
@@ -45,13 +45,14 @@ impl Hidden {
             Value::Array(batch) => batch.as_mut_slice(),
             single => std::slice::from_mut(single),
         };
-        // Every message: `|` does not stop at the first change.
+        // `|` and not `||`: filter every message, not only up to the first change.
         let changed =
             messages.iter_mut().fold(false, |changed, one| self.filter_one(one) | changed);
         if changed { Filtered::Changed(answer.to_string()) } else { Filtered::Unchanged }
     }
 
-    /// Whether the message was changed. Only the answer to `tools/list` has `tools` in its result.
+    /// Filters a message and returns whether it changed. Only responses to `tools/list` have `tools` in their
+    /// result.
     fn filter_one(&self, message: &mut Value) -> bool {
         let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else {
             return false;
@@ -64,7 +65,8 @@ impl Hidden {
             tool.get("name").and_then(Value::as_str).is_none_or(|name| !self.0.contains(name))
         });
         let mut changed = tools.len() < before;
-        // The list is this caller's own now, whatever it was before (MCP 2026-07-28, caching).
+        // The filtered list is for this caller only, even if the server declared it public (MCP 2026-07-28,
+        // caching).
         if let Some(scope) = result.get_mut("cacheScope").filter(|scope| *scope == "public") {
             *scope = "private".into();
             changed = true;

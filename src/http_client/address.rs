@@ -1,14 +1,14 @@
-//! Which addresses a URL of a stranger may lead to: RFC 6890, the IANA registries of special-purpose
+//! Decides which addresses a stranger's URL may lead to: RFC 6890, the IANA registries of special-purpose
 //! addresses, threat CI-01.
 //!
-//! A connection for a stranger is opened to a [`PublicAddress`] and to nothing else, and there is one
-//! way to get one. IPv6 is an allow-list (global unicast, `2000::/3`) with holes, so that what is
-//! assigned in future is closed until somebody looks.
+//! Connections for a stranger are opened to a [`PublicAddress`] only, and only [`PublicAddress::check`]
+//! creates one. IPv6 is an allow-list (global unicast, `2000::/3`) with exceptions, so that blocks that IANA
+//! assigns in future are refused until somebody reviews them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Blocks of IPv4 that are no place of the public internet, or that mean one host to everybody:
-/// network and prefix length.
+/// IPv4 blocks that are refused: those outside the public internet, and those that lead to a special host
+/// from everywhere. Network and prefix length.
 const CLOSED_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::UNSPECIFIED, 8),            // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
@@ -33,8 +33,8 @@ const CLOSED_V4: &[(Ipv4Addr, u32)] = &[
 /// The only IPv6 addresses of the public internet.
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// Holes in it. Addresses that carry an IPv4 address inside (6to4, Teredo) are closed whatever they
-/// carry; mapped, compatible and NAT64 addresses lie outside of `2000::/3`.
+/// Blocks within it that are refused. Addresses that embed an IPv4 address (6to4, Teredo) are refused
+/// whichever address they embed; mapped, compatible and NAT64 addresses lie outside `2000::/3`.
 const CLOSED_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo among them
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -43,7 +43,7 @@ const CLOSED_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Whether an address is a place of the public internet.
+/// Whether an address belongs to the public internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(u32::from(address)),
@@ -59,23 +59,23 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let bits = u128::from(address);
     let within =
         |(network, length): &(Ipv6Addr, u32)| (bits ^ u128::from(*network)) >> (128 - length) == 0;
-    // ISATAP hides an IPv4 address behind any prefix (RFC 5214 §6.1).
+    // ISATAP embeds an IPv4 address below any prefix (RFC 5214 §6.1).
     let segments = address.segments();
     let isatap = segments[5] == 0x5efe && segments[4] & !0x0200 == 0;
     within(&GLOBAL_UNICAST) && !CLOSED_V6.iter().any(within) && !isatap
 }
 
-/// An address that was looked at and is public. What is dialled is this, never a name.
+/// An address that was checked and is public. The client connects to this, never to a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicAddress(SocketAddr);
 
 impl PublicAddress {
-    /// `None` when the address is not public.
+    /// Returns `None` if the address is not public.
     pub fn check(address: SocketAddr) -> Option<Self> {
         is_public(address.ip()).then_some(Self(address))
     }
 
-    /// The address to dial.
+    /// The address to connect to.
     pub fn socket(self) -> SocketAddr {
         self.0
     }
@@ -111,9 +111,9 @@ mod tests {
         text.parse::<Ipv4Addr>().unwrap().into()
     }
 
-    /// All 2³² addresses, exactly. The verdict can change only where a block of the code's own table
-    /// begins or ends, and must change only where a range of the registry does: cut at all of these
-    /// points, every piece has one verdict, and each piece is asked at both ends.
+    /// Covers all 2³² addresses. The result of the code can change only at the edges of its own table, and it
+    /// must change only at the edges of the registry. Cut at all these edges, every piece has a single
+    /// result, so testing both ends of each piece is enough.
     #[test]
     fn ci_01_each_of_the_4294967296_ipv4_addresses_is_classified_as_the_registry_says() {
         let mut cuts: Vec<u64> = vec![0, 1 << 32];
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(public, PUBLIC);
     }
 
-    /// Of 2³²: less 3 × 2²⁴ (0, 10, 127), 2²² (100.64), 2²⁰ (172.16), 2 × 2¹⁶ (169.254, 192.168),
-    /// 2¹⁷ (198.18), 8 × 2⁸, 1, and 2²⁹ (224 and up).
+    /// How many of the 2³² addresses are public. Subtracted: 3 × 2²⁴ (0, 10, 127), 2²² (100.64), 2²⁰
+    /// (172.16), 2 × 2¹⁶ (169.254, 192.168), 2¹⁷ (198.18), 8 × 2⁸, 1, and 2²⁹ (224 and up).
     const PUBLIC: u64 = (1 << 32)
         - 3 * (1 << 24)
         - (1 << 22)
@@ -157,7 +157,7 @@ mod tests {
         - 1
         - (1 << 29);
 
-    /// The same without any trust in the table: every address, one by one. Minutes without
+    /// The same test without relying on the table's edges: every address, one by one. Takes minutes without
     /// optimisation, seconds with it: `cargo test --release --lib -- --ignored one_by_one`.
     #[test]
     #[ignore = "for an optimised build"]
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// Each hole of IPv6, at its first and last address, and one step outside of each.
+    /// Each refused IPv6 block: its first and last address, and the addresses just outside.
     #[test]
     fn ci_01_the_holes_of_ipv6_have_exact_edges() {
         for (network, length) in CLOSED_V6 {

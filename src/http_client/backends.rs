@@ -1,8 +1,10 @@
-//! Connections to MCP servers, and what happened on one that broke: whether a request may be sent again.
+//! The HTTP clients for MCP servers. They detect whether a request was lost on a closed connection and may be
+//! sent again.
 //!
-//! A server closes a connection that is idle when it likes, often after five seconds. A request that is sent
-//! at that moment is lost, and nobody has seen it. HTTP lets a client send it again when nothing came back on a
-//! connection that had served before (RFC 9112 §9.3.1); on any other the server may have acted.
+//! A server closes idle connections whenever it likes, often after five seconds. A request that is sent at
+//! that moment is lost before the server has seen it. HTTP lets a client send it again if the connection had
+//! served other requests and no byte of a response came (RFC 9112 §9.3.1). On a new connection, the server
+//! may already have acted.
 
 use std::io;
 use std::pin::Pin;
@@ -21,21 +23,22 @@ use tower_service::Service;
 
 use super::{Connector, connector};
 
-/// Shorter than what common servers allow (uvicorn and Node: five seconds).
+/// Idle timeout of pooled connections. Shorter than that of common servers (uvicorn and Node: five seconds).
 const IDLE: Duration = Duration::from_secs(4);
+/// Longest wait for a TCP connection to an MCP server.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// The clients of the gateway. Cheap to clone.
+/// The HTTP clients for MCP servers. Cheap to clone.
 #[derive(Clone)]
 pub struct Backends {
-    /// Uses connections again.
+    /// Reuses connections.
     kept: Client<WatchedConnector, Body>,
-    /// Makes a connection for each request.
+    /// Opens a connection for each request.
     new: Client<WatchedConnector, Body>,
 }
 
 impl Backends {
-    /// Clients without any connection yet.
+    /// Creates the clients; they open connections when needed.
     pub(crate) fn new() -> Self {
         let watched = WatchedConnector(connector(CONNECT));
         let mut builder = Client::builder(TokioExecutor::new());
@@ -50,13 +53,13 @@ impl Backends {
         self.kept.request(request)
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request on a new connection.
     pub fn request_on_a_new_connection(&self, request: Request<Body>) -> ResponseFuture {
         self.new.request(request)
     }
 }
 
-/// Whether a connection that had served other requests broke before anything of an answer came.
+/// Whether the request failed on a connection that had served others, before any byte of its response came.
 pub fn was_lost_unanswered(error: &Error) -> bool {
     let mut extras = Extensions::new();
     if let Some(connected) = error.connect_info() {
@@ -65,18 +68,18 @@ pub fn was_lost_unanswered(error: &Error) -> bool {
     extras.get::<Talk>().is_some_and(|talk| talk.0.load(Ordering::Relaxed) == ASKED_AGAIN)
 }
 
-/// Nothing has come from the server.
+/// Nothing has come from the server yet.
 const NEW: u8 = 0;
 /// The server spoke last.
 const HEARD: u8 = 1;
 /// The server has spoken, and has been sent something since.
 const ASKED_AGAIN: u8 = 2;
 
-/// Who spoke last on a connection.
+/// Which side sent last on a connection: [`NEW`], [`HEARD`] or [`ASKED_AGAIN`].
 #[derive(Clone)]
 struct Talk(Arc<AtomicU8>);
 
-/// A connection that notes who spoke last.
+/// A connection that records which side sent last.
 struct WatchedStream<T> {
     inner: T,
     talk: Talk,
@@ -84,7 +87,7 @@ struct WatchedStream<T> {
 
 impl<T> WatchedStream<T> {
     fn asks(&self) {
-        // One task reads and writes: nobody changes it in between.
+        // Only the task of the connection reads and writes, so the value cannot change in between.
         if self.talk.0.load(Ordering::Relaxed) == HEARD {
             self.talk.0.store(ASKED_AGAIN, Ordering::Relaxed);
         }

@@ -1,10 +1,10 @@
-//! How long an answer may be kept: RFC 9111 §4.2, as far as a small cache needs it.
+//! Computes how long a response may be cached: RFC 9111 §4.2, as far as a small cache needs it.
 
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 
-/// How long the headers let an answer be kept; `None` when they say nothing that can be understood.
+/// Returns how long the headers allow a response to be cached; `None` if they say nothing that can be parsed.
 pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let directives: Vec<String> = headers
         .get_all(header::CACHE_CONTROL)
@@ -31,7 +31,7 @@ pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
 fn expires(headers: &HeaderMap) -> Option<Duration> {
     let expires = text(headers, &header::EXPIRES)?;
     let date = httpdate::parse_http_date(text(headers, &header::DATE)?).ok()?;
-    // An `Expires` that is no date, such as `0`, lies in the past (§5.3).
+    // An invalid `Expires`, such as `0`, counts as a time in the past (RFC 9111 §5.3).
     Some(
         httpdate::parse_http_date(expires)
             .ok()

@@ -1,12 +1,12 @@
-//! Fetching what a stranger names: threats CI-01 to CI-03.
+//! Fetches URLs that a stranger names: threats CI-01 to CI-03.
 //!
-//! We resolve the name ourselves, look at every address, and open the connection to the address that
-//! was looked at: a name that resolves differently a moment later changes nothing. TLS is verified
-//! for the name. No redirects, no cookies, no reuse of connections, and bounds on time and size.
+//! The client resolves the name itself, checks every address, and connects to an address that it checked: so
+//! DNS rebinding has no effect. It verifies TLS for the name. It follows no redirects, sends no cookies,
+//! reuses no connections, and limits time and size.
 //!
-//! Through a proxy, where an administrator asks for that, the proxy resolves the name, and the addresses
-//! are its business: what is left of the guard is the name itself ([`WebUrl`]: no addresses, no local
-//! names, port 443), TLS for the name, and the bounds.
+//! If an administrator configured a proxy for these fetches, the proxy resolves the name and chooses the
+//! address. Then the only checks left are those of the name ([`WebUrl`]: no IP addresses, no local names,
+//! port 443), TLS for that name, and the limits.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -29,54 +29,55 @@ use super::{freshness, tls};
 use crate::config::{LoopbackHosts, Proxies};
 use crate::oauth::web_url::WebUrl;
 
-/// Most addresses of one name that are tried.
+/// Most addresses of one name that are tried. They are tried one after the other.
 const MAX_ADDRESSES: usize = 4;
-/// Largest header section of an answer, and most headers in it.
+/// Largest header section of a response in bytes, and most headers in it.
 const MAX_HEADERS: (usize, usize) = (16 * 1024, 64);
 
-/// How long a fetch may take.
+/// The timeouts of a fetch.
 #[derive(Clone, Copy, Debug)]
 struct Times {
-    /// To a connection, for each address.
+    /// For connecting to one address.
     connect: Duration,
-    /// From the name to the last byte.
+    /// For the whole fetch, from name resolution to the last byte.
     total: Duration,
 }
 
-/// The longest time of a fetch.
+/// Timeout of a whole fetch.
 pub const LONGEST_FETCH: Duration = Duration::from_secs(5);
 
+/// The timeouts of every fetch outside tests.
 const TIMES: Times = Times { connect: Duration::from_secs(2), total: LONGEST_FETCH };
 
-/// Why a fetch brought nothing.
+/// Why a fetch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// One of its addresses is not public; nothing was opened.
+    /// One of the host's addresses is not public. Nothing was connected to.
     #[error("its host has an address that is not public")]
     ForbiddenAddress,
-    /// No such name, or the resolver does not answer.
+    /// The name does not exist, or the resolver failed.
     #[error("its host has no address")]
     NoAddress,
-    /// No connection, no TLS, or it broke.
+    /// TCP or TLS could not connect, or the connection broke.
     #[error("there was no connection: {0}")]
     Connection(String),
-    /// Not done in time.
+    /// The fetch did not finish in time.
     #[error("it was not answered in time")]
     Timeout,
-    /// Another status than 200; a redirect is one.
+    /// The status is not 200; redirects count too.
     #[error("it was answered with status {0}")]
     Status(u16),
-    /// Not JSON, or compressed.
+    /// The response is not JSON, or it is compressed.
     #[error("it was not answered with plain JSON")]
     NotJson,
-    /// Larger than allowed.
+    /// The response is larger than allowed.
     #[error("the answer is too large")]
     TooLarge,
 }
 
 impl FetchError {
-    /// Whether no server has answered. Why not says something of our network: a stranger must not be able to
-    /// tell a name that leads inside from one that nobody has.
+    /// Whether no HTTP response came. The reason would reveal something about our network: a stranger must
+    /// not be able to tell a name that resolves to an internal address from one that does not exist.
     pub fn is_silence(&self) -> bool {
         match self {
             Self::ForbiddenAddress | Self::NoAddress | Self::Connection(_) | Self::Timeout => true,
@@ -85,12 +86,12 @@ impl FetchError {
     }
 }
 
-/// What was fetched.
+/// A fetched document.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// The whole body, within the limit.
     pub body: Vec<u8>,
-    /// How long its headers let it be kept; `None` when they do not say.
+    /// How long its headers allow it to be cached; `None` if they do not say.
     pub lifetime: Option<Duration>,
 }
 
@@ -104,8 +105,8 @@ pub struct GuardedClient {
 }
 
 impl GuardedClient {
-    /// A client of the public internet, through these proxies if there are any, and of `loopback` where a
-    /// test asks for it.
+    /// Creates a client for public addresses. It uses `proxies`, if given. Tests can reach `loopback` hosts
+    /// too.
     pub fn new(loopback: &LoopbackHosts, proxies: Option<&Proxies>) -> Self {
         let network = Network::System { named: loopback.hosts.clone() };
         Self {
@@ -116,7 +117,7 @@ impl GuardedClient {
         }
     }
 
-    /// Gets the JSON at `url`, at most `limit` bytes of it.
+    /// Fetches the JSON document at `url`. Fails if it is larger than `limit` bytes.
     pub async fn get_json(&self, url: &WebUrl, limit: usize) -> Result<Fetched, FetchError> {
         tokio::time::timeout(self.times.total, self.exchange(url, limit))
             .await
@@ -143,8 +144,8 @@ impl GuardedClient {
         converse(stream, url, limit).await
     }
 
-    /// A connection to an address that was looked at. One closed address among several is enough to
-    /// refuse them all: whoever mixes them is trying something.
+    /// Connects to a checked address. If any address of the name is not public, all are refused: a name that
+    /// mixes them is an attack.
     async fn connect(&self, host: &str) -> Result<TcpStream, FetchError> {
         if let Some(address) = self.network.loopback(host) {
             return self.within(TcpStream::connect(address)).await;
@@ -176,8 +177,8 @@ impl GuardedClient {
     }
 }
 
-/// Asks for `url` over a connection that stands, and reads at most `limit` bytes of the answer. Open for the
-/// fuzz targets alone: behind TLS, a tenth of a percent of their time would be left for the answer.
+/// Requests `url` over an open connection, and reads at most `limit` bytes of the response. Public for the
+/// fuzz targets only: through TLS they would spend all but 0.1 % of their time on encryption.
 #[doc(hidden)]
 pub async fn converse<S>(stream: S, url: &WebUrl, limit: usize) -> Result<Fetched, FetchError>
 where
@@ -189,7 +190,7 @@ where
         .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    // Dropped at the end of this function, and the connection with it.
+    // The task is aborted at the end of this function, which closes the connection.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let request = Request::get(url.target())
@@ -219,15 +220,15 @@ where
     Ok(Fetched { body: body.to_bytes().to_vec(), lifetime })
 }
 
-/// The way to other machines.
+/// Resolves names and connects.
 enum Network {
     /// The system's resolver and sockets.
     System {
-        /// What names mean, before the resolver is asked; empty but in tests. One on loopback is dialled
-        /// as it is; any other is what the name resolves to, and is looked at like any address.
+        /// Addresses of names, used before the resolver is asked; empty except in tests. A loopback address
+        /// is connected to directly. Any other one is checked as if the resolver had returned it.
         named: BTreeMap<String, SocketAddr>,
     },
-    /// A stage: names resolve as a test says, and every address dialled is written down.
+    /// For tests: names resolve as the test says, and every address that is connected to is recorded.
     #[cfg(test)]
     Staged(Arc<tests::Stage>),
 }
@@ -275,7 +276,8 @@ fn broken(error: impl std::error::Error + 'static) -> FetchError {
     FetchError::Connection(super::innermost(&error))
 }
 
-/// `application/json` or `…+json`, and not compressed: what is counted is what is read.
+/// Whether the response is `application/json` or `…+json`, and not compressed: decompression could exceed the
+/// size limit.
 fn is_plain_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let media_type = text(header::CONTENT_TYPE).unwrap_or_default();

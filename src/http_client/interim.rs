@@ -1,5 +1,5 @@
-//! Interim answers (1xx): a server may send any number of them before its answer, and one that sends nothing else
-//! keeps a connection and a processor busy for as long as an answer is waited for.
+//! Limits interim responses (1xx). A server may send any number of them before its final response. One that
+//! sends nothing else would keep a connection and a processor busy until the response timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::http::Request;
 use tokio::sync::Notify;
 
-/// Interim answers to one request. `102` every few seconds, for as long as an answer may take, is less.
+/// Most interim responses to one request. A server that sends `102` every few seconds until the response
+/// timeout stays below this.
 const MOST: usize = 1_000;
 
-/// The interim answers to one request.
+/// A counter of the interim responses to one request.
 #[derive(Clone, Default)]
 pub struct InterimAnswers(Arc<Counted>);
 
@@ -21,7 +22,7 @@ struct Counted {
 }
 
 impl InterimAnswers {
-    /// Counts those to this request.
+    /// Counts the interim responses to this request.
     pub fn of<B>(request: &mut Request<B>) -> Self {
         let answers = Self::default();
         let counted = Arc::clone(&answers.0);
@@ -33,7 +34,7 @@ impl InterimAnswers {
         answers
     }
 
-    /// Returns when there were too many.
+    /// Returns once there were too many; otherwise never.
     pub async fn are_too_many(&self) {
         self.0.too_many.notified().await;
     }

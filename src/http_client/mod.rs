@@ -1,6 +1,6 @@
-//! Guarded outgoing HTTP, for everything that is not the gateway: bounded in time and size, no
-//! redirects, no cookies, and through a proxy where the environment names one ([`proxy`]). What a stranger
-//! names is fetched by [`guarded`], from public addresses alone.
+//! The HTTP client for all outgoing requests except those to MCP servers: limited in time and size, without
+//! redirects and cookies, and through a proxy if the environment names one ([`proxy`]). URLs that a stranger
+//! names are fetched by [`guarded`], from public addresses only.
 
 pub mod address;
 mod backends;
@@ -32,33 +32,33 @@ use route::{Route, Used};
 pub use backends::{Backends, was_lost_unanswered};
 pub use interim::InterimAnswers;
 
-/// Largest answer read.
+/// Largest response body that is read: 1 MiB.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// Why a request brought no answer. Says nothing of the request: it may hold secrets.
+/// Why a request failed. Contains nothing of the request, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Plain HTTP beyond this machine.
+    /// The URL is not HTTPS and its host is not this machine.
     #[error("http:// is allowed on loopback only, or with allow_http in [upstream]")]
     NotHttps,
-    /// The proxy on the way let nothing through.
+    /// The proxy did not open a tunnel.
     #[error(transparent)]
     Proxy(#[from] ProxyFailed),
-    /// No connection, no TLS, or it broke.
+    /// TCP or TLS could not connect, or the connection broke.
     #[error("no connection: {0}")]
     Connection(String),
-    /// No answer in time.
+    /// No complete response in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    /// The answer is larger than `MAX_ANSWER`.
+    /// The response body is larger than 1 MiB.
     #[error("the answer is too large")]
     TooLarge,
 }
 
-/// The connector that speaks TLS with the system's roots, and plain HTTP to loopback.
+/// A connector for HTTPS, with the system's root certificates, and for plain HTTP.
 pub type Connector = HttpsConnector<HttpConnector>;
 
-/// Makes a connector. A system without root certificates can still speak to loopback.
+/// Makes a connector. On a system without root certificates, HTTPS fails, and plain HTTP still works.
 pub fn connector(connect_timeout: Duration) -> Connector {
     with_tls(tcp(connect_timeout))
 }
@@ -79,26 +79,26 @@ fn with_tls<T>(inner: T) -> HttpsConnector<T> {
         .wrap_connector(inner)
 }
 
-/// A connection to wait for, by itself or within the time of a whole request.
+/// Longest wait for a TCP connection, which also counts towards the timeout of the whole request.
 const LONGEST_CONNECT: Duration = Duration::from_secs(5);
 
-/// A kept connection is used again within this time, and closed after it: servers wait longer before they close an
-/// idle connection (gunicorn 2 s; Apache, Node and uvicorn 5 s).
+/// Idle timeout of pooled connections: 1 s. It must be shorter than that of servers, which would otherwise
+/// close a connection while we send on it (gunicorn 2 s; Apache, Node and uvicorn 5 s).
 const IDLE: Duration = Duration::from_secs(1);
-/// After a kept connection was closed all the same, requests that must not be sent twice go on new connections for
-/// this time.
+/// If a pooled connection was closed all the same while we sent on it, requests that must not be sent twice
+/// use new connections for this time.
 const WARY: Duration = Duration::from_mins(10);
 
 type Sender = Client<HttpsConnector<Route>, Full<Bytes>>;
 
-/// The client. Cheap to clone.
+/// The HTTP client. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
-    /// Keeps its connections for [`IDLE`].
+    /// Pools its connections for [`IDLE`].
     keeping: Sender,
-    /// Opens one for each request.
+    /// Opens a connection for each request.
     opening: Sender,
-    /// When a kept connection was last closed with a request on it.
+    /// When a pooled connection was last closed while a request was sent on it.
     lost_at: Arc<Mutex<Option<Instant>>>,
     ways: Ways,
     allow_http: bool,
@@ -107,7 +107,7 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client whose every request ends within `timeout`, and takes the way that `proxies` leave.
+    /// Creates a client whose requests each end within `timeout` and go through `proxies` where these apply.
     pub fn new(timeout: Duration, proxies: &Proxies) -> Self {
         let (connect, ways) = (timeout.min(LONGEST_CONNECT), Ways::of(proxies));
         let route = with_tls(Route {
@@ -124,30 +124,31 @@ impl HttpClient {
         Self { keeping, opening, lost_at, ways, allow_http, timeout, metrics }
     }
 
-    /// With `allow`, requests may go over plain HTTP beyond this machine.
+    /// With `allow`, requests may use plain HTTP to other machines too.
     #[must_use]
     pub fn allowing_http(self, allow: bool) -> Self {
         Self { allow_http: allow, ..self }
     }
 
-    /// What may be said of the proxy that requests to `url` go through; `None`: they go directly.
+    /// Returns the proxy that requests to `url` go through, without its credentials; `None` if they go
+    /// directly.
     pub fn proxy_for(&self, url: &str) -> Option<String> {
         self.ways.shown(&url.parse().ok()?)
     }
 
-    /// The same connections, and another time within which every request ends.
+    /// Returns a client with the same connections and another timeout for each request.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
     }
 
-    /// Counts every request as one to the identity provider.
+    /// Counts every request of this client in the metrics, as one to the identity provider.
     #[must_use]
     pub fn counting_in(self, metrics: Metrics) -> Self {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Sends `request` and reads the whole answer. Redirects are answers like any other.
+    /// Sends `request` and reads the whole response. Returns redirects like any other response.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, HttpError> {
         let begun = Instant::now();
         let answer = self.exchange(request, begun + self.timeout).await;
@@ -182,11 +183,12 @@ impl HttpClient {
             .map_err(|_| HttpError::Timeout(self.timeout))?
     }
 
-    /// The answer, up to its body.
+    /// Sends a request and returns the head of the response.
     ///
-    /// The other side may close a kept connection in the moment it is used again, and then nobody knows
-    /// whether the request was read. A GET is sent once more, on a new connection. Nothing else is (codes and
-    /// refresh tokens count once): it fails, and those that follow go on new connections for a while.
+    /// The server may close a pooled connection just when it is used again, and then nobody knows whether it
+    /// read the request. A GET is sent once more, on a new connection. Other requests fail, because
+    /// authorization codes and refresh tokens can be used only once; those that follow use new connections
+    /// for [`WARY`].
     async fn head(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, HttpError> {
         let again = (request.method() == Method::GET).then(|| request.clone());
         let sender = if again.is_none() && self.is_wary() { &self.opening } else { &self.keeping };
@@ -207,14 +209,14 @@ impl HttpClient {
         }
     }
 
-    /// Whether a kept connection was closed lately with a request on it.
+    /// Whether a pooled connection was closed recently while a request was sent on it.
     fn is_wary(&self) -> bool {
         let lost_at = *self.lost_at.lock();
         lost_at.is_some_and(|at| at.elapsed() < WARY)
     }
 }
 
-/// Whether a request failed on a connection that had carried an answer before.
+/// Whether a request failed on a connection that had carried a response before.
 fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
     let mut known = Extensions::new();
     if let Some(connection) = error.connect_info() {
@@ -259,14 +261,14 @@ fn check_scheme(uri: &Uri) -> Result<(), HttpError> {
     }
 }
 
-/// Whether a URL host is this machine.
+/// Whether the host of a URL is this machine: `localhost` or a loopback address.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The cause at the bottom: "connection refused" says more than "client error (Connect)".
+/// Returns the innermost cause of an error: "connection refused" says more than "client error (Connect)".
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,7 +1,7 @@
-//! Forward proxies: which requests go through one, and the tunnel to the other side of it.
+//! Forward proxies: decides which requests use one, and opens tunnels through it.
 //!
-//! Everything goes through by CONNECT (RFC 9110 §9.3.6), plain `http://` too: the proxy sees host and
-//! port, and nothing of what is said. This machine itself is never asked for through a proxy.
+//! All requests use CONNECT (RFC 9110 §9.3.6), `http://` ones too. With `https://`, the proxy sees only host
+//! and port. Requests to this machine never use a proxy.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,18 +21,18 @@ use tower_service::Service;
 use super::{innermost, is_loopback};
 use crate::config::Proxies;
 
-/// Largest header section of a proxy's answer, and most headers in it.
+/// Largest header section of a proxy's response in bytes, and most headers in it.
 const MAX_HEADERS: (usize, usize) = (16 * 1024, 64);
 
-/// Which requests go through which proxy. Cheap to clone.
+/// Decides which requests go through which proxy. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Ways(Option<Arc<Rules>>);
 
 struct Rules {
     proxies: Proxies,
-    /// For ports that no entry of `NO_PROXY` names.
+    /// For ports that no `NO_PROXY` entry names.
     usual: Matcher,
-    /// For the others.
+    /// For each port that an entry names.
     by_port: BTreeMap<u16, Matcher>,
 }
 
@@ -40,13 +40,13 @@ struct Rules {
 pub(super) struct Hop {
     proxy: Uri,
     authorization: Option<HeaderValue>,
-    /// Its address without user name and password, and the variable that names it.
+    /// Its address without credentials, and the variable that names it.
     shown: ProxyView,
-    /// `host:port` of the other side.
+    /// `host:port` of the server.
     target: String,
 }
 
-/// What may be said of a proxy.
+/// What logs and pages may show of a proxy.
 #[derive(Clone, Debug)]
 struct ProxyView {
     address: String,
@@ -59,7 +59,7 @@ impl fmt::Display for ProxyView {
     }
 }
 
-/// Why a proxy let nothing through.
+/// Why a proxy did not open a tunnel.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the proxy {proxy} {fault}")]
 pub struct ProxyFailed {
@@ -83,7 +83,7 @@ enum Fault {
 }
 
 impl ProxyFailed {
-    /// What an administrator can do.
+    /// Returns what an administrator can do about it.
     pub fn hint(&self) -> String {
         let (variable, target) = (self.proxy.variable, &self.target);
         match &self.fault {
@@ -101,7 +101,7 @@ impl ProxyFailed {
 }
 
 impl Ways {
-    /// The ways that these proxies leave.
+    /// Compiles the rules of these proxies and their `NO_PROXY` exceptions.
     pub fn of(proxies: &Proxies) -> Self {
         if proxies.http.is_none() && proxies.https.is_none() {
             return Self(None);
@@ -126,12 +126,13 @@ impl Ways {
         Self(Some(Arc::new(Rules { proxies: proxies.clone(), usual, by_port })))
     }
 
-    /// What may be said of the proxy that a request to `uri` goes through; `None`: it goes directly.
+    /// Returns the proxy for a request to `uri`, without its credentials; `None` if the request goes
+    /// directly.
     pub fn shown(&self, uri: &Uri) -> Option<String> {
         self.through(uri).map(|hop| hop.shown.to_string())
     }
 
-    /// The proxy that a request to `uri` goes through; `None`: it goes directly.
+    /// Returns the proxy for a request to `uri`; `None` if the request goes directly.
     pub(super) fn through(&self, uri: &Uri) -> Option<Hop> {
         let rules = self.0.as_ref()?;
         let (scheme, host) = (uri.scheme_str()?, uri.host()?.trim_end_matches('.'));
@@ -154,8 +155,8 @@ impl Ways {
     }
 }
 
-/// An entry of `NO_PROXY` as the matcher reads it, and the one port that it is about. `*.example.com` is
-/// `.example.com`, as Go has it; a port, and an IPv6 address in brackets, are Go's too.
+/// Parses a `NO_PROXY` entry into the host as the matcher expects it, and the port that it is limited to.
+/// `*.example.com` becomes `.example.com`, as in Go. Ports and bracketed IPv6 addresses are Go's syntax too.
 fn exception(entry: &str) -> (String, Option<u16>) {
     let (host, port) = if let Some(rest) = entry.strip_prefix('[') {
         let (address, rest) = rest.split_once(']').unwrap_or((rest, ""));
@@ -171,12 +172,12 @@ fn exception(entry: &str) -> (String, Option<u16>) {
     match port.map(str::parse) {
         None => (host, None),
         Some(Ok(port)) => (host, Some(port)),
-        Some(Err(_)) => (String::new(), None), // no port, so it names nothing
+        Some(Err(_)) => (String::new(), None), // an invalid port: the entry matches nothing
     }
 }
 
 impl Hop {
-    /// A connection to the other side.
+    /// Opens a tunnel to the server.
     pub(super) async fn open(
         self,
         to_proxy: HttpsConnector<HttpConnector>,
@@ -202,7 +203,8 @@ impl Hop {
             .handshake::<_, Empty<Bytes>>(stream)
             .await
             .map_err(broke_off)?;
-        // Ends with this function; a connection that has become a tunnel has left it by then.
+        // The task is aborted at the end of this function. By then, an upgraded connection has become the
+        // tunnel and left the task.
         let mut driver = JoinSet::new();
         driver.spawn(connection.with_upgrades());
         let mut request = Request::connect(self.target.as_str())
@@ -263,7 +265,7 @@ mod tests {
         );
     }
 
-    /// NO_PROXY as curl and Go read it.
+    /// `NO_PROXY` as curl and Go interpret it.
     #[test]
     fn the_table_of_exceptions() {
         for (entry, direct, through) in [

@@ -1,4 +1,4 @@
-//! Connections to servers that an administrator named: directly, or through a proxy.
+//! Opens connections to servers that an administrator configured: directly, or through a proxy.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -17,13 +17,14 @@ use super::proxy::Ways;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Chooses the way of each connection. TLS to the other side is not its business.
+/// Connector that decides for each connection whether to use a proxy. TLS to the server is layered on top of
+/// it.
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) ways: Ways,
     pub(super) direct: HttpConnector,
     pub(super) to_proxy: HttpsConnector<HttpConnector>,
-    /// Longest wait for a tunnel.
+    /// Longest wait for a proxy to open a tunnel.
     pub(super) within: Duration,
 }
 
@@ -46,7 +47,7 @@ impl Service<Uri> for Route {
     }
 }
 
-/// Whether a connection has carried an answer already.
+/// Whether a connection has carried a response already.
 #[derive(Clone, Default)]
 pub(super) struct Used(Arc<AtomicBool>);
 
@@ -64,7 +65,7 @@ trait Duplex: Read + Write + Unpin + Send {}
 
 impl<T: Read + Write + Unpin + Send> Duplex for T {}
 
-/// A connection, whichever way it goes.
+/// A connection to the server, direct or through a tunnel.
 pub(super) struct Stream {
     io: Box<dyn Duplex>,
     used: Used,

@@ -1,26 +1,26 @@
-//! Requests on connections that are kept.
+//! Tests of requests on pooled connections.
 
 use std::sync::Arc;
 
 use super::*;
 
-/// A server that answers one request on each connection, and does what it does when another comes.
+/// A server that responds to one request on each connection, and then does as it was told with a second one.
 struct Closing {
     url: String,
-    /// Requests of each connection.
+    /// How many requests each connection has carried.
     connections: Arc<std::sync::Mutex<Vec<usize>>>,
 }
 
-/// What happens to a second request.
+/// What the server does with a second request on a connection.
 #[derive(Clone, Copy, Debug)]
 enum Second {
-    /// Closed without a word.
+    /// It closes the connection without a response.
     Closed,
-    /// Closed with a reset.
+    /// It resets the connection.
     Reset,
-    /// Half a status line.
+    /// It sends half a status line.
     Half,
-    /// Answered.
+    /// It responds.
     Answered,
 }
 
@@ -79,14 +79,14 @@ impl Closing {
     }
 }
 
-/// What is sent twice, and what never is.
+/// Which requests are sent twice, and which never are.
 #[tokio::test]
 async fn a_request_that_a_kept_connection_swallowed_is_sent_once_more_only_when_that_is_safe() {
     for (method, second, is_answered, requests) in [
         ("GET", Second::Closed, true, vec![2, 1]),
         ("GET", Second::Reset, true, vec![2, 1]),
         ("GET", Second::Answered, true, vec![2]),
-        // Half an answer does no harm either: a GET may be sent twice.
+        // Half a response does no harm either: a GET may be sent twice.
         ("GET", Second::Half, true, vec![2, 1]),
         ("POST", Second::Closed, false, vec![2]),
         ("POST", Second::Reset, false, vec![2]),
@@ -103,7 +103,7 @@ async fn a_request_that_a_kept_connection_swallowed_is_sent_once_more_only_when_
     }
 }
 
-/// After a loss, what must not be sent twice takes no such risk.
+/// After a loss, requests that must not be sent twice use new connections.
 #[tokio::test]
 async fn after_a_kept_connection_swallowed_a_request_codes_go_on_new_connections() {
     for lost in ["GET", "POST"] {
@@ -128,12 +128,12 @@ async fn ask(
     let request = Request::builder().method(method).uri(&server.url).body(Vec::new());
     let answer = client.send(request.unwrap()).await;
     for _ in 0..100 {
-        tokio::task::yield_now().await; // until the connection is kept
+        tokio::task::yield_now().await; // until the pool has the connection
     }
     answer
 }
 
-/// A new connection that fails is no kept one: that is an outage, and asked about once.
+/// A failure on a new connection is an outage, so the request is not repeated.
 #[tokio::test]
 async fn what_fails_on_a_new_connection_is_not_sent_again() {
     for method in ["GET", "POST"] {

@@ -1,4 +1,5 @@
-//! Whom connections trust: the roots of this system, which are read once, or those that a test names.
+//! TLS configurations: which certificate authorities connections trust. Either those of the system, read
+//! once, or those that a test names.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,9 +9,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
-/// Trusts the system's roots. Hundreds of files are read and parsed for that: every client shares what
-/// came of it. A system without any trusts nobody; every https request then fails, and the log has said
-/// why.
+/// Trusts the system's root certificates. They are read from up to hundreds of files, so all clients share
+/// one result. On a system without any, every HTTPS request fails; the log has a warning that says why.
 pub(super) fn of_the_system() -> ClientConfig {
     static ROOTS: OnceLock<ClientConfig> = OnceLock::new();
     let read = || {
@@ -23,11 +23,11 @@ pub(super) fn of_the_system() -> ClientConfig {
     ROOTS.get_or_init(read).clone()
 }
 
-/// Trusts the certificates in `authority` (PEM) and nobody else.
+/// Trusts only the certificates in `authority` (PEM).
 pub(super) fn of(authority: &[u8]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(authority).flatten() {
-        let _ = roots.add(certificate); // a certificate that is none vouches for nobody
+        let _ = roots.add(certificate); // an invalid certificate is ignored
     }
     builder().with_root_certificates(roots).with_no_client_auth()
 }
@@ -39,7 +39,7 @@ fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
         .expect("aws-lc-rs speaks TLS 1.2 and 1.3")
 }
 
-/// The one provider of cryptography.
+/// The crypto provider, the same for all connections.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

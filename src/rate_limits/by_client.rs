@@ -1,35 +1,35 @@
-//! What a person has at once, and of that each client of hers: one client that takes all it can get must
-//! leave room for the others.
+//! Concurrency limits for each person, and for each client of a person. The second keeps one client from
+//! using up all permits of its person.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Counts of each person.
+/// The number of permits in use, for each person and client.
 pub(super) struct ByClient {
     of_person: u32,
     of_client: u32,
     people: Arc<Mutex<HashMap<String, Person>>>,
 }
 
-/// Few clients are in use at a time: a list is looked through faster than a map.
+/// A list of clients: a person uses only a few at a time, and a short list is searched faster than a map.
 #[derive(Default)]
 struct Person {
     all: u32,
     clients: Vec<(String, u32)>,
 }
 
-/// Why there is no further place.
+/// Which limit has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitRefused {
-    /// The person has as many as a person may.
+    /// The limit of the person.
     Person,
-    /// This client has as many as one client of a person may.
+    /// The limit of this client of the person.
     Client,
 }
 
-/// A place of a person, taken by one of her clients; given back when dropped.
+/// A permit taken by a client of a person. Dropping it releases it.
 pub struct RequestPermit {
     subject: String,
     client_id: String,
@@ -41,7 +41,7 @@ impl ByClient {
         Self { of_person, of_client, people: Arc::default() }
     }
 
-    /// The same places, other numbers of them.
+    /// The same permits in use, with other limits.
     pub(super) fn with(&self, of_person: u32, of_client: u32) -> Self {
         Self { of_person, of_client, people: Arc::clone(&self.people) }
     }
@@ -58,7 +58,7 @@ impl ByClient {
         let Some(person) = people.get_mut(subject) else { return Err(PermitRefused::Person) };
         let at = person.clients.iter().position(|(known, _)| known == client_id);
         let count = at.map_or(0, |at| person.clients[at].1);
-        // A limit of none would leave an entry behind; the configuration allows no such limit.
+        // A limit of zero would leave an empty entry behind; the configuration does not allow one.
         if person.all >= self.of_person {
             return Err(PermitRefused::Person);
         }

@@ -1,6 +1,6 @@
-//! How often somebody may ask, and how much at once: the limits that are counted in memory (threats
-//! DS-01, DS-02). Per address where the address is known, per grant and per person where one is proven: hosted
-//! clients share addresses, and must not pay for each other.
+//! Rate limits and concurrency limits, counted in memory (threats DS-01, DS-02). Callers are counted by
+//! address where the address is known, and by grant or person where these are proven: hosted clients share
+//! addresses, and must not use up each other's limits.
 
 mod by_client;
 
@@ -25,37 +25,38 @@ use crate::telemetry::metrics::Metrics;
 use by_client::ByClient;
 pub use by_client::{PermitRefused, RequestPermit};
 
-/// More keys than this are forgotten at once when they are swept: a bound on memory, not on callers.
+/// If a limiter has more keys than this at a sweep, it drops all of them, including those over their limit.
+/// This bounds memory; it does not limit how many callers there may be.
 const MOST_KEYS: usize = 200_000;
 
-/// What is asked for, where the address decides.
+/// An action that is limited by the caller's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedAction {
     /// The consent page.
     Authorize,
-    /// A decision.
+    /// The decision on the consent page.
     Consent,
-    /// A step of a sign-in to our pages.
+    /// A step of a sign-in to `/account` or the admin pages.
     SignIn,
-    /// `/account` and `/waiting`.
+    /// The pages `/account` and `/waiting`.
     Pages,
-    /// The token endpoint, whatever comes of it.
+    /// A request to the token endpoint, whatever its outcome.
     Token,
-    /// A failure at the token endpoint.
+    /// A failed request to the token endpoint.
     TokenFailure,
-    /// A sign-in to the admin pages that failed.
+    /// A failed sign-in to the admin pages.
     AdminSignInFailure,
-    /// A new client.
+    /// A client registration.
     Registration,
-    /// Metadata and keys.
+    /// A request for metadata or keys.
     Discovery,
 }
 
 impl LimitedAction {
-    /// How many there are.
+    /// The number of actions.
     pub const KINDS: usize = Self::Discovery as usize + 1;
 
-    /// The key of its limit, in `[limits]`.
+    /// Returns the key of this action's limit in `[limits]`.
     pub const fn limit(self) -> &'static str {
         match self {
             Self::Authorize => "authorize_per_minute",
@@ -71,10 +72,10 @@ impl LimitedAction {
     }
 }
 
-/// Asked too often; again after so many seconds.
+/// The caller exceeded a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
-    /// Seconds, rounded up.
+    /// When to try again: value for `Retry-After`, in seconds, rounded up.
     pub retry_after: u64,
 }
 
@@ -102,7 +103,8 @@ struct Inner {
 }
 
 impl Rates {
-    /// Limits as configured; `on` is `limits.request_rates`.
+    /// Creates the limits as configured. `on` is `limits.request_rates`; if `false`, rates are not limited,
+    /// but concurrency still is.
     pub fn new(limits: &RateLimits, on: bool, clock: &Clock, metrics: Metrics) -> Self {
         const MINUTE: Duration = Duration::from_mins(1);
         let per_minute = |most| Limiter::new(most, most, MINUTE, clock);
@@ -142,8 +144,8 @@ impl Rates {
         }))
     }
 
-    /// The same with other limits. Who has how much at once stays counted; where the limits are the same,
-    /// so does who asked how often.
+    /// Returns these limits with other numbers. Permits in use stay counted. Request counts are kept only if
+    /// the numbers have not changed.
     #[must_use]
     pub fn with(&self, limits: &RateLimits, on: bool, clock: &Clock) -> Self {
         let now = &self.0;
@@ -151,7 +153,7 @@ impl Rates {
             return self.clone();
         }
         let new = Self::new(limits, on, clock, now.metrics.clone());
-        let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // nobody else has it yet
+        let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // never: it has one owner
         Self(Arc::new(Inner {
             connections: now.connections.with(limits.connections_per_address),
             requests: now.requests.with(limits.requests_per_person, limits.requests_per_client),
@@ -160,7 +162,7 @@ impl Rates {
         }))
     }
 
-    /// Counts a request from `address`. Nobody is judged by an address that is not known.
+    /// Counts a request from `address`. A caller whose address is unknown is not limited.
     pub fn check(&self, what: LimitedAction, address: Option<IpAddr>) -> Result<(), RateLimited> {
         let inner = &self.0;
         let Some(address) = address.filter(|_| inner.on) else { return Ok(()) };
@@ -180,7 +182,7 @@ impl Rates {
             .inspect_err(|_| inner.metrics.limited(what.limit()))
     }
 
-    /// Counts a refresh of a grant, whose token was proven.
+    /// Counts a refresh of a grant. Call it only after the refresh token was verified.
     pub fn refreshed(&self, grant_id: &str) -> Result<(), RateLimited> {
         if !self.0.on {
             return Ok(());
@@ -189,19 +191,19 @@ impl Rates {
         checked.inspect_err(|_| self.0.metrics.limited("refreshes_per_minute"))
     }
 
-    /// A place for one more connection from `address`; `None` when it has as many as it may.
+    /// Takes a permit for a connection from `address`; `None` if the address has reached its limit.
     pub fn connection(&self, address: IpAddr) -> Option<ConcurrencyPermit<IpAddr>> {
         let place = self.0.connections.enter(customer_prefix(address));
         self.or_limited(place, "connections_per_address")
     }
 
-    /// A place for one more request of a person at the gateway, through this client.
+    /// Takes a permit for a gateway request of this person through this client.
     pub fn request(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
         let place = self.0.requests.enter(subject, client_id);
         self.place_or_limited(place, ["requests_per_person", "requests_per_client"])
     }
 
-    /// A place for one more event stream of a person, through this client.
+    /// Takes a permit for an event stream of this person through this client.
     pub fn stream(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
         let place = self.0.streams.enter(subject, client_id);
         self.place_or_limited(place, ["streams_per_person", "streams_per_client"])
@@ -227,7 +229,7 @@ impl Rates {
         place
     }
 
-    /// Forgets who has not asked for a while.
+    /// Drops keys whose limits have recovered completely.
     pub fn sweep(&self) {
         let inner = &self.0;
         for limiter in [
@@ -247,7 +249,8 @@ impl Rates {
     }
 }
 
-/// Who is behind a translator into IPv6 (RFC 6052 §2.1) has an IPv4 address; in one /64 they would all be one.
+/// Replaces an address of an IPv6 translator (RFC 6052 §2.1) by the IPv4 address in it; otherwise everybody
+/// behind the translator would count as one /64.
 fn untranslated(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => match v6.segments() {
@@ -260,7 +263,8 @@ fn untranslated(address: IpAddr) -> IpAddr {
     }
 }
 
-/// One customer's network: who has an IPv6 address has 2⁶⁴ of them.
+/// Returns the network of one customer: the whole address in IPv4, the /64 in IPv6, where one customer has
+/// 2⁶⁴ addresses.
 pub fn customer_prefix(address: IpAddr) -> IpAddr {
     match untranslated(address) {
         IpAddr::V6(v6) => {
@@ -271,7 +275,7 @@ pub fn customer_prefix(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The part of the network that an address belongs to: who has many addresses often has all of these.
+/// Returns the network prefix of a site (/24 or /48): a caller with many addresses often has all of these.
 pub fn site_prefix(address: IpAddr) -> String {
     match untranslated(address) {
         IpAddr::V6(v6) => {
@@ -296,7 +300,7 @@ struct Limiter<K: Hash + Eq + Clone> {
 impl<K: Hash + Eq + Clone> Limiter<K> {
     fn new(most: NonZeroU32, at_once: NonZeroU32, within: Duration, clock: &Clock) -> Self {
         let quota = Quota::with_period(within / most.get())
-            .unwrap_or_else(|| Quota::per_second(most)) // never: the period is not zero
+            .unwrap_or_else(|| Quota::per_second(most)) // never used: the period is not zero
             .allow_burst(at_once);
         let clock = RateClock::new(clock);
         let governor = Mutex::new(Arc::new(RateLimiter::hashmap_with_clock(quota, clock.clone())));
@@ -322,7 +326,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     }
 }
 
-/// Time that never goes back, or the hand that tests move.
+/// A monotonic clock, or the manual clock of tests.
 #[derive(Clone)]
 enum RateClock {
     Monotonic(Instant),
@@ -351,13 +355,13 @@ impl governor::clock::Clock for RateClock {
     }
 }
 
-/// Counts what each has at once.
+/// Limits how many permits each key may hold at a time.
 struct ConcurrencyLimiter<K> {
     most: u32,
     counts: Arc<Mutex<HashMap<K, u32>>>,
 }
 
-/// One of the places that somebody may have at once; given back when dropped.
+/// A permit of a concurrency limit. Dropping it releases it.
 pub struct ConcurrencyPermit<K: Hash + Eq> {
     key: K,
     counts: Arc<Mutex<HashMap<K, u32>>>,
@@ -368,7 +372,7 @@ impl<K: Hash + Eq + Clone> ConcurrencyLimiter<K> {
         Self { most, counts: Arc::default() }
     }
 
-    /// The same places, another number of them.
+    /// The same permits in use, with another limit.
     fn with(&self, most: u32) -> Self {
         Self { most, counts: Arc::clone(&self.counts) }
     }

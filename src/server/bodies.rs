@@ -1,5 +1,5 @@
-//! The bodies of requests and answers, as a connection sees them: one must have arrived in time, the other
-//! must be taken away in time.
+//! Timeouts for bodies on a connection: a request body must arrive in time, and the client must read a
+//! response in time.
 
 use std::cell::Cell;
 use std::io;
@@ -16,32 +16,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::timeouts::{ConnectionActivity, InFlightRequest, LINGERING, LINGERING_OVER};
 use crate::web::body::Broken;
 
-/// How much is read of a body that nobody wants, and for how long.
+/// How many bytes of a body that no handler read are still read, so that an HTTP/1.1 connection can be
+/// reused. The connection of a larger body is closed.
 const SKIPPED: u64 = 64 * 1024;
+/// How long such a body is read for.
 const SKIPPING: Duration = Duration::from_secs(1);
-/// HTTP/2 takes an answer in pieces of this size: so much must be taken away in time.
+/// HTTP/2 responses are passed to hyper in pieces of 16 KiB. The client must read each piece before the
+/// timeout.
 const PIECE: usize = 16 * 1024;
 
 thread_local! {
-    /// What came of the stream that is being polled.
+    /// The progress of the stream that this thread is polling.
     static STREAM: Cell<Step> = const { Cell::new(Step::Stuck) };
 }
 
-/// How far a stream of HTTP/2 came while it was polled.
+/// The progress that an HTTP/2 stream made in one poll.
 #[derive(Clone, Copy)]
 enum Step {
-    /// Nowhere: it waits for the client.
+    /// None: it waits for the client.
     Stuck,
-    /// The client has made room for another piece of the answer.
+    /// The client opened its window for another piece of the response.
     Moved,
-    /// It waits for a handler, or for a server behind us.
+    /// It waits for a handler, or for an upstream server.
     WaitsForUs,
 }
 
-/// The body of a request, while somebody reads it and afterwards.
+/// The body of a request, as a handler reads it.
 pub(super) struct RequestBody(Arc<Mutex<Arriving>>);
 
-/// What is left of the body of a request when its answer is there.
+/// The same body, for use after the response is ready.
 pub(super) struct Rest(Arc<Mutex<Arriving>>);
 
 struct Arriving {
@@ -53,7 +56,7 @@ struct Arriving {
 }
 
 impl RequestBody {
-    /// A body that must have arrived `within` that time.
+    /// Wraps a body that must arrive completely `within` that time.
     pub(super) fn new(
         incoming: Incoming,
         within: Duration,
@@ -121,9 +124,9 @@ impl HttpBody for RequestBody {
 }
 
 impl Rest {
-    /// Reads what nobody wanted, within bounds, and tells whether the body has been read whole. An answer
-    /// to a request that was not ends the connection, and the client, still writing, could lose it. A body
-    /// that somebody is still reading is left to them.
+    /// Reads a small rest of a body that no handler read. Returns whether the body has been read completely.
+    /// If not, the connection has to be closed after the response, and a client that is still writing could
+    /// lose that response. A body that something still reads is left alone.
     pub(super) async fn skip(self, asks_first: bool) -> bool {
         if Arc::strong_count(&self.0) > 1 {
             return true;
@@ -132,14 +135,15 @@ impl Rest {
             let arriving = lock(&self.0);
             (arriving.ended, arriving.incoming.size_hint().lower())
         };
-        // Who asks whether to send a body does not send it after another answer.
+        // A client that sent `Expect: 100-continue` does not send the body after a final status.
         if ended || declared > SKIPPED || asks_first {
             return ended;
         }
         tokio::time::timeout(SKIPPING, self.read_away(SKIPPED)).await.unwrap_or(false)
     }
 
-    /// In HTTP/2 the answer goes out meanwhile: reset at once, the stream would take it back at some proxies.
+    /// Reads the rest of an HTTP/2 body in the background while the response is sent. If the stream were
+    /// reset at once, some proxies would discard the response.
     pub(super) fn linger(self, asks_first: bool) {
         if Arc::strong_count(&self.0) > 1 || lock(&self.0).ended || asks_first {
             return;
@@ -149,7 +153,7 @@ impl Rest {
         });
     }
 
-    /// Reads to the end, or beyond so many bytes; tells whether that was the end.
+    /// Reads to the end, or until `most` bytes have been read. Returns whether the end was reached.
     async fn read_away(&self, most: u64) -> bool {
         let mut left = most;
         std::future::poll_fn(|context| {
@@ -171,10 +175,10 @@ impl Rest {
     }
 }
 
-/// The body of an answer; its request is under way until it has been handed over.
+/// The body of a response. Its request counts as in flight until this is dropped.
 pub(super) struct AnswerBody {
     inner: Body,
-    /// What of the last frame has not been handed over yet, in HTTP/2.
+    /// In HTTP/2, the part of the last frame that was not passed to hyper yet.
     rest: Option<Bytes>,
     _under_way: InFlightRequest,
 }
@@ -207,7 +211,7 @@ impl HttpBody for AnswerBody {
             },
         };
         STREAM.set(Step::Moved);
-        // What follows a body has passed by no list of what may pass.
+        // Trailers end the body here: no allow-list has checked them.
         let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
         if let Some(rest) = &mut this.rest {
             *rest = if data.len() > PIECE { data.split_off(PIECE) } else { Bytes::new() };
@@ -231,13 +235,13 @@ impl HttpBody for AnswerBody {
     }
 }
 
-/// What is being polled waits for us: for a handler, or for a server behind us.
+/// Records that the stream being polled waits for us: for a handler, or for an upstream server.
 pub(super) fn waits_for_us() {
     STREAM.set(Step::WaitsForUs);
 }
 
-/// Runs the streams of HTTP/2 connections. A client that opens no window for an answer, or never takes it,
-/// loses that stream after `patience`; others of the connection are not touched.
+/// Runs the streams of HTTP/2 connections. A stream is reset if its client does not open a window for the
+/// response, or does not read it, for `patience`; other streams of the connection continue.
 #[derive(Clone, Copy)]
 pub(super) struct Streams {
     pub(super) patience: Duration,
@@ -281,6 +285,6 @@ impl<F: Future<Output = ()>> Future for Taken<F> {
             this.late.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
         ready!(late.as_mut().poll(context));
         tracing::debug!("a stream was not taken away in time");
-        Poll::Ready(()) // dropped, it is reset
+        Poll::Ready(()) // dropping the stream resets it
     }
 }

@@ -1,5 +1,5 @@
-//! One connection, from its first byte to its last: HTTP/1.1, or HTTP/2 by prior knowledge, as a proxy in
-//! front speaks it. Both are held to the same times.
+//! Serves one connection: HTTP/1.1, or HTTP/2 with prior knowledge, as a proxy in front may speak it. Both
+//! have the same timeouts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,23 +22,26 @@ use super::{AcceptMode, Service};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
-/// Of what a client sends on one stream, before we have read it. A connection has room for that of all its
-/// streams: behind a proxy they are different people's, and one whom an MCP server does not read from must
-/// not take it from the others.
+/// HTTP/2 flow-control window of one stream: how many unread bytes a client may send on it. The window of a
+/// connection is as large as those of all its streams together. Behind a proxy the streams belong to
+/// different people, so a stream that an MCP server does not read must not use up the window of the others.
 const STREAM_WINDOW: u32 = 64 * 1024;
+/// The largest window that HTTP/2 allows, in bytes (RFC 9113 §6.9.1).
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
-/// Of an answer, before the client has taken it.
+/// Most bytes of a response that are buffered for a stream before the client reads them.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How often we ask whether the other side is still there while streams are open, and how long we wait.
+/// HTTP/2 keep-alive: interval between pings while streams are open, and how long to wait for each reply.
 const HTTP2_KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// How HTTP/2 begins (RFC 9113 §3.4), as far as it takes to tell: no request of HTTP/1.1 does.
+/// The first bytes of the HTTP/2 preface (RFC 9113 §3.4), enough to recognise it: no HTTP/1.1 request begins
+/// so.
 const PREFACE: &[u8; 4] = b"PRI ";
-/// First and longest pause before another look at a beginning that could still be either.
+/// First and longest pause before peeking again, while the bytes could still begin either protocol.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(256));
 
-/// How connections are served. Which of both it is, is read without taking anything from the stream: a
-/// connection that began in another buffer would keep one of twice the size.
+/// Serves connections with the protocol that the client speaks. The protocol is recognised by peeking: if the
+/// bytes were read into a buffer instead, hyper would keep a buffer of twice the size for the whole
+/// connection.
 pub(super) struct Protocols {
     http1: Builder<Streams>,
     http2: Option<Builder<Streams>>,
@@ -52,9 +55,9 @@ impl Protocols {
         let mut builder = Builder::new(Streams { patience: limits.body_time });
         builder
             .http1()
-            .header_read_timeout(None) // `Patient` keeps the time
+            .header_read_timeout(None) // `TimeoutStream` enforces this timeout
             .max_headers(limits.header_count)
-            .max_buf_size((limits.request_target + limits.headers).max(8192)); // hyper takes no less
+            .max_buf_size((limits.request_target + limits.headers).max(8192)); // hyper's minimum
         let connection_window = STREAM_WINDOW.saturating_mul(limits.http2_streams);
         builder
             .http2()
@@ -72,7 +75,7 @@ impl Protocols {
         Self { http1: builder.http1_only(), http2, first_byte, times }
     }
 
-    /// Serves `stream` to its end.
+    /// Serves `stream` until it ends.
     pub(super) async fn serve(
         &self,
         stream: TcpStream,
@@ -87,7 +90,7 @@ impl Protocols {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(work);
-            // In a box: hyper keeps room for it as long as the connection is open.
+            // Boxed, because hyper reserves memory for this future as long as the connection is open.
             Box::pin(answer(present.service(), Arc::clone(&traffic), within, request))
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -98,7 +101,7 @@ impl Protocols {
 }
 
 impl Protocols {
-    /// What the other side speaks, if it says anything in time.
+    /// Recognises the protocol of the client; `None` if it sends nothing in time.
     async fn spoken(&self, stream: &TcpStream) -> Option<&Builder<Streams>> {
         let until = Instant::now() + self.first_byte;
         let mut pause = LOOKS.0;
@@ -122,7 +125,7 @@ fn times(limits: &Limits) -> Times {
     Times { headers: limits.header_time, idle: limits.idle_time, body: limits.body_time }
 }
 
-/// The headers of a request said twice how long its body is.
+/// Marks a request whose headers may have declared the length of its body twice.
 #[derive(Clone, Copy)]
 pub(super) struct LengthTwice;
 

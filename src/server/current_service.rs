@@ -1,5 +1,5 @@
-//! The service of the present configuration: looked up at each request, so that a connection that stays
-//! open is served by the newest one.
+//! Provides the service of the current configuration. It is looked up for each request, so that open
+//! connections use a reloaded configuration too.
 
 use std::sync::Arc;
 
@@ -7,31 +7,31 @@ use super::Service;
 use crate::app::App;
 use parking_lot::RwLock;
 
-/// Makes the service of a configuration; `None`: there is none.
+/// Builds the service of a configuration; `None` if that configuration has none for this listener.
 type Build = fn(App) -> Option<Service>;
 
-/// What one listener serves.
+/// The current service of one listener.
 pub(super) struct Present {
     app: App,
     build: Build,
-    /// Made for this generation.
+    /// The generation of the application that the service was built for, and the service.
     made: RwLock<(u64, Arc<Service>)>,
 }
 
 impl Present {
-    /// `None` when the listener has nothing to serve.
+    /// Returns `None` if the listener has nothing to serve.
     pub(super) fn new(app: &App, build: Build) -> Option<Arc<Self>> {
         let present = app.current();
         let made = RwLock::new((present.generation(), Arc::new(build(present)?)));
         Some(Arc::new(Self { app: app.clone(), build, made }))
     }
 
-    /// The application of the newest configuration.
+    /// Returns the application of the newest configuration.
     pub(super) fn app(&self) -> App {
         self.app.current()
     }
 
-    /// Its service. Made by whoever first asks for it.
+    /// Returns the service of the newest configuration. The first request after a reload builds it.
     pub(super) fn service(&self) -> Arc<Service> {
         let present = self.app.current();
         {

@@ -1,5 +1,5 @@
-//! A connection whose other side has to keep going: to say its headers, to come back, to read what it is
-//! sent. What hyper does not time is timed here, for HTTP/1.1 and HTTP/2 alike.
+//! Timeouts of a connection that hyper does not have, for HTTP/1.1 and HTTP/2 alike: for request headers, for
+//! idle keep-alive connections, and for writes that the peer does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -14,47 +14,50 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// After an answer to a request that was not read whole, what the client still sends is thrown away for
-/// so long, and so much of it: closed at once, the system would take the answer back with a reset.
+/// Lingering close after a response to a request whose body was not read completely: the bytes that the
+/// client still sends are read and discarded for up to 2 s. If we closed at once, the kernel would send a
+/// reset, and the client could lose the response.
 pub(super) const LINGERING: Duration = Duration::from_secs(2);
+/// Most bytes that are discarded meanwhile: 16 MiB.
 pub(super) const LINGERING_OVER: u64 = 16 * 1024 * 1024;
 
-/// How often it is looked at whether a client has closed that is not being read from.
+/// How often a connection that hyper is not reading from is checked for a close by the peer.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Most that may wait unread behind a request until that is answered.
+/// Most unread bytes that may queue up behind a request in flight. If there are more, the peer counts as
+/// gone: its FIN might be stuck behind them.
 const MOST_BEHIND: usize = 32 * 1024;
 
-/// More than hyper reads of headers is not kept.
+/// Most header bytes to keep for comparison, more than hyper accepts.
 const LONGEST_HEAD: usize = 512 * 1024;
 
-/// How long the other side may take.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// For the headers of a request, from their first byte.
     pub(super) headers: Duration,
-    /// Between requests.
+    /// Idle time between requests.
     pub(super) idle: Duration,
-    /// To take a little of what it is sent, and for the whole body of a request.
+    /// For the peer to read some of what we send, and for the whole body of a request to arrive.
     pub(super) body: Duration,
 }
 
-/// What goes on on a connection.
+/// What happens on a connection; shared by its stream and its requests.
 pub(super) struct ConnectionActivity {
     opened: Instant,
     under_way: AtomicUsize,
     begun: AtomicU64,
-    /// Milliseconds after `opened`.
+    /// When the last request ended, in milliseconds after `opened`.
     quiet_since: AtomicU64,
     unread: AtomicBool,
     http2: AtomicBool,
-    /// The body of the last request is still arriving, also when its answer has been handed over.
+    /// The body of the last request is still arriving. May outlast the response.
     body: AtomicBool,
-    /// Headers as they came, until their request begins.
+    /// The raw bytes of request headers, kept until their request begins.
     head: Mutex<Vec<u8>>,
 }
 
-/// A request that is under way until its answer has been handed over.
+/// A request in flight. It ends when its response has been passed to hyper completely.
 pub(super) struct InFlightRequest(Arc<ConnectionActivity>);
 
 impl ConnectionActivity {
@@ -71,41 +74,42 @@ impl ConnectionActivity {
         }
     }
 
-    /// A request has been read as far as its headers.
+    /// Records that the headers of a request have been read.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> InFlightRequest {
         self.http2.store(version == Version::HTTP_2, Ordering::Release);
-        self.body.store(false, Ordering::Release); // whatever became of the one before
+        self.body.store(false, Ordering::Release); // the body before it no longer matters
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
         InFlightRequest(Arc::clone(self))
     }
 
-    /// Whether the headers of the request that begins now may have said twice how long its body is: hyper
-    /// forgets `Content-Length` where there is `Transfer-Encoding`, and a proxy in front may not. So the head
-    /// as it came must be this very request, with as many lines as hyper tells of. What came while another
-    /// request was under way, or its body, was not looked at, and counts as yes.
+    /// Whether the headers of this request may have declared the length of its body twice. hyper drops
+    /// `Content-Length` if there is a `Transfer-Encoding`, but a proxy in front may not. So for a request
+    /// with `Transfer-Encoding`, the raw header bytes must be those of this very request, with as many lines
+    /// as hyper reports headers. Bytes that arrived during another request, or with its body, were not
+    /// recorded; such a request counts as ambiguous.
     pub(super) fn has_conflicting_length(&self, method: &Method, headers: &HeaderMap) -> bool {
         let head = std::mem::take(&mut *lock(&self.head));
         headers.contains_key(header::TRANSFER_ENCODING)
             && lines_of_headers(&head, method) != Some(headers.len())
     }
 
-    /// The request that has begun has a body.
+    /// Records that the current request has a body.
     pub(super) fn body_begins(&self) {
         self.body.store(true, Ordering::Release);
     }
 
-    /// All of that body has arrived.
+    /// Records that this body has arrived completely.
     pub(super) fn body_ends(&self) {
         self.body.store(false, Ordering::Release);
     }
 
-    /// Whether what comes now can only be the head of a request.
+    /// Whether the next bytes can only be the headers of a request.
     fn is_between_requests(&self) -> bool {
         self.is_quiet() && !self.body.load(Ordering::Acquire)
     }
 
-    /// A body was not read to its end: the connection cannot go on.
+    /// Records that a body was not read completely, so the connection cannot be reused.
     pub(super) fn leave_unread(&self) {
         self.unread.store(true, Ordering::Release);
     }
@@ -115,8 +119,8 @@ impl ConnectionActivity {
     }
 }
 
-/// How many lines follow the request line; `None` when this is not the head of such a request from its
-/// beginning to its end. Empty lines before it are skipped, as hyper does.
+/// Returns the number of lines after the request line. Returns `None` unless `head` is the complete head of a
+/// request with this method. Skips empty lines before it, as hyper does.
 fn lines_of_headers(head: &[u8], method: &Method) -> Option<usize> {
     let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let head = head[begin..].strip_prefix(method.as_str().as_bytes())?.strip_prefix(b" ")?;
@@ -136,14 +140,14 @@ impl Drop for InFlightRequest {
     }
 }
 
-/// Headers that have begun to arrive.
+/// Request headers that are arriving.
 struct Head {
     since: Instant,
-    /// Requests before this one.
+    /// How many requests had begun before this one.
     begun: u64,
 }
 
-/// The connection.
+/// A TCP stream with timeouts.
 pub(super) struct TimeoutStream {
     stream: TcpStream,
     times: Times,
@@ -151,16 +155,16 @@ pub(super) struct TimeoutStream {
     head: Option<Head>,
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
-    /// What may still be thrown away; `None`: not shut down yet.
+    /// How many bytes may still be discarded while lingering; `None` before shutdown.
     lingering: Option<u64>,
-    /// Whoever reads is woken when something comes, and so when the other side closes.
+    /// hyper has a pending read, so it notices by itself when data arrives or the peer closes.
     is_being_read: bool,
-    /// The other side had closed when it was looked at last.
+    /// The peer had closed at the last check.
     had_closed: bool,
 }
 
 impl TimeoutStream {
-    /// A connection on which something has been said.
+    /// Wraps a connection on which the first byte has arrived.
     pub(super) fn new(stream: TcpStream, times: Times) -> (Self, Arc<ConnectionActivity>) {
         let traffic = Arc::new(ConnectionActivity::new());
         let patient = Self {
@@ -177,16 +181,16 @@ impl TimeoutStream {
         (patient, traffic)
     }
 
-    /// Whether headers are on their way, as far as can be told from outside.
+    /// Returns the headers that are arriving, as far as this can be seen below hyper.
     fn in_head(&self) -> Option<&Head> {
         let begun = self.traffic.begun.load(Ordering::Acquire);
         self.head.as_ref().filter(|head| head.begun == begun && self.traffic.is_quiet())
     }
 
-    /// Something came between requests.
+    /// Records bytes that arrived between requests.
     fn hear(&mut self, bytes: &[u8]) {
         if self.traffic.http2.load(Ordering::Acquire) {
-            return; // HTTP/2 says other things between requests; that counts as idle
+            return; // HTTP/2 sends other frames between requests; these count as idle time
         }
         let begins = self.in_head().is_none();
         if begins {
@@ -202,20 +206,20 @@ impl TimeoutStream {
         }
     }
 
-    /// When the other side has been waited for long enough.
+    /// Returns the time at which the read timeout expires.
     fn due(&self) -> Instant {
         if let Some(head) = self.in_head() {
             return head.since + self.times.headers;
         }
         if !self.traffic.is_quiet() {
-            return Instant::now() + self.times.idle; // looked at again then
+            return Instant::now() + self.times.idle; // checked again at that time
         }
         let since = Duration::from_millis(self.traffic.quiet_since.load(Ordering::Acquire));
         self.traffic.opened + since + self.times.idle
     }
 
-    /// Ready when nothing has come in time. A deadline that moves on costs nothing: the clock is looked
-    /// at when the old one has come.
+    /// Ready when the read timeout has expired. A deadline that moves back costs nothing: the timer is not
+    /// reset but compared with the new deadline when it fires.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             let due = self.due();
@@ -234,7 +238,7 @@ impl TimeoutStream {
         }
     }
 
-    /// Passes on what a write came to, unless the other side has taken nothing for too long.
+    /// Returns the outcome of a write, or an error if the peer has read nothing for too long.
     fn written<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -250,9 +254,10 @@ impl TimeoutStream {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")))
     }
 
-    /// Ready when the other side has closed while nobody reads: hyper does not, while it has something that it
-    /// cannot take yet, such as an empty line behind a request. Looked at twice: a client that closes behind the
-    /// last of several requests still gets answers as long as they come.
+    /// Ready when the peer has closed while hyper does not read. hyper stops reading while it holds bytes
+    /// that it cannot process yet, such as an empty line after a request. Two checks in a row must find the
+    /// connection closed: a client that half-closes after its last pipelined request still gets its responses
+    /// as long as they come.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.is_being_read || self.traffic.http2.load(Ordering::Acquire) {
             return Poll::Pending;
@@ -274,8 +279,9 @@ impl TimeoutStream {
         }
     }
 
-    /// Whether so much stands behind the request under way that the end could not arrive: it comes behind all that
-    /// was sent, and the window is full. More of a body is another matter: somebody will read it.
+    /// Whether so many bytes wait behind the request in flight that a FIN could not arrive: it comes after
+    /// all data, and the receive window is full. Bytes of a body do not count, because something will read
+    /// them.
     fn hides_its_end(&self, context: &mut Context<'_>) -> bool {
         if self.traffic.body.load(Ordering::Acquire) {
             return false;
@@ -305,7 +311,7 @@ impl TimeoutStream {
     }
 }
 
-/// Whether the other side has closed, whatever of what it sent has not been read.
+/// Whether the peer has closed, even if unread data is left.
 fn has_closed(stream: &TcpStream) -> bool {
     let ready = std::pin::pin!(stream.ready(Interest::READABLE));
     match ready.poll(&mut Context::from_waker(Waker::noop())) {
@@ -335,7 +341,7 @@ impl AsyncRead for TimeoutStream {
         this.is_being_read = true;
         ready!(this.poll_late(context));
         tracing::debug!("a connection said too little for too long");
-        Poll::Ready(Ok(())) // for whoever reads, the other side has gone
+        Poll::Ready(Ok(())) // to hyper this looks as if the peer had closed
     }
 }
 

@@ -1,7 +1,8 @@
-//! Audit events: what happened, to whom, by whom. Ids and reasons, never secrets, names or addresses.
+//! Audit events: what happened, to whom, by whom. They contain ids and reasons, never secrets, names or
+//! network addresses.
 //!
-//! An event that belongs to a change is stored in the very step that makes the change
-//! (`storage/audit.rs`); every event is also one log line with the target `portcullis::audit`.
+//! An event that accompanies a change is stored in the transaction that makes the change
+//! (`storage/audit.rs`). Events are also written to the log, with the target `portcullis::audit`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,10 +12,11 @@ use super::log_throttle::LogQuota;
 use crate::clock::Clock;
 use crate::oauth::secret::random_bytes;
 
-/// Log lines of events that anybody can cause.
+/// Limit for the log lines of anonymous events: 6,000 a minute, because anybody can cause them.
 static ANONYMOUS: LogQuota = LogQuota::a_minute(6_000);
 
-/// Every event there is, in the order of a connection's life; `docs/operations.md` explains each.
+/// The names of all events, roughly in the order of a client's connection; `docs/operations.md` explains
+/// each.
 pub const EVENTS: &[&str] = &[
     "client_registered",
     "client_created",
@@ -78,7 +80,7 @@ pub const EVENTS: &[&str] = &[
     "database_went_back",
 ];
 
-/// Who did it.
+/// Who caused an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// A client, at an endpoint for clients.
@@ -91,7 +93,7 @@ pub enum Actor {
     Provider,
     /// The server itself.
     Server,
-    /// Somebody at a shell of this machine.
+    /// An administrator who ran a command on this machine.
     Shell,
 }
 
@@ -108,16 +110,16 @@ impl std::fmt::Display for Actor {
     }
 }
 
-/// Something that happened.
+/// An audit event.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
-    /// Sorts by time, and within this process by order.
+    /// Id that sorts by time, and within one millisecond of this process by order of creation.
     pub id: String,
-    /// Unix milliseconds.
+    /// When it happened, in Unix milliseconds.
     pub at: i64,
-    /// What happened; documented in `docs/operations.md`.
+    /// The event's name, one of [`EVENTS`].
     pub event: &'static str,
-    /// Who did it.
+    /// Who caused an event.
     pub actor: Actor,
     /// The client concerned.
     pub client_id: Option<String>,
@@ -127,11 +129,11 @@ pub struct AuditEvent {
     pub resource: Option<String>,
     /// The grant concerned.
     pub grant_id: Option<String>,
-    /// The number that a page showed.
+    /// The reference that a page showed to the person.
     pub reference: Option<String>,
-    /// Everything else.
+    /// Further details, by name.
     pub detail: Map<String, Value>,
-    /// One of a flood: the trail would fill the database.
+    /// Part of a flood: only the log gets this event, because the trail would fill the database.
     pub log_only: bool,
 }
 
@@ -143,7 +145,7 @@ fn new_event_id(at: i64) -> String {
 }
 
 impl AuditEvent {
-    /// An event that happens now.
+    /// Creates an event with the current time of `clock`.
     pub fn new(event: &'static str, actor: Actor, clock: &Clock) -> Self {
         let at = clock.unix_millis();
         Self {
@@ -161,14 +163,14 @@ impl AuditEvent {
         }
     }
 
-    /// The same under another name: what came of it is known only inside a step.
+    /// Renames the event, if only the transaction shows what happened.
     #[must_use]
     pub fn named(mut self, event: &'static str) -> Self {
         self.event = event;
         self
     }
 
-    /// Another event about the same, right after this one.
+    /// Creates a second event about the same subject, ordered right after this one.
     #[must_use]
     pub fn again(mut self, event: &'static str) -> Self {
         self.id = new_event_id(self.at);
@@ -204,29 +206,29 @@ impl AuditEvent {
         self
     }
 
-    /// The number that a page showed.
+    /// The reference that a page showed to the person.
     #[must_use]
     pub fn reference(mut self, reference: &str) -> Self {
         self.reference = Some(reference.to_owned());
         self
     }
 
-    /// Anything else worth knowing.
+    /// Adds a detail.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.detail.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Whether it names neither a person nor a grant, and a client or a person in a browser caused it:
-    /// anybody can do that any number of times.
+    /// Whether the event names neither a person nor a grant, and was caused by a client or a person in a
+    /// browser: anybody can cause any number of those.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_none()
             && self.grant_id.is_none()
             && matches!(self.actor, Actor::Client | Actor::Person)
     }
 
-    /// The line for log collectors. Of those that anybody can cause, so many a minute.
+    /// Writes the event to the log. Anonymous events are limited to 6,000 lines a minute.
     pub fn log(&self) {
         debug_assert!(EVENTS.contains(&self.event), "{} is not in EVENTS", self.event);
         if self.is_anonymous() {

@@ -1,19 +1,20 @@
-//! What counts as lately: a counter that has risen is worth a word for some minutes, and not for ever.
+//! Reports whether a counter has risen recently: a problem is reported for some minutes after it was noticed,
+//! and not for ever.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use parking_lot::Mutex;
 
-/// For so long after it was noticed.
+/// How long a rise counts as recent.
 const LATELY: Duration = Duration::from_mins(5);
 
-/// The count that was last seen, and when it had risen.
+/// The last known count, and when its latest rise was noticed.
 #[derive(Default)]
 pub(super) struct Lately(Mutex<(u64, Option<Timestamp>)>);
 
 impl Lately {
-    /// Whether `count`, as it is now, has risen lately.
+    /// Returns whether `count` has risen recently, and stores it.
     pub(super) fn has_risen(&self, count: u64, now: Timestamp) -> bool {
         let mut known = self.0.lock();
         if count > known.0 {

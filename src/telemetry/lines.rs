@@ -1,5 +1,5 @@
-//! Lines of the log never grow beyond their limit, whatever somebody sends: what is too long is cut, and
-//! stays a line, or a JSON object.
+//! Limits the length of log lines, because callers influence their content. A line that is too long is cut,
+//! and stays one line or a valid JSON object.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,15 +9,15 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::queue;
 
-/// The limit until the configuration has been read.
+/// The limit in bytes. 4096 until the configuration has been read.
 static MOST: AtomicUsize = AtomicUsize::new(4096);
 
-/// Cuts what follows a line's first `bytes`.
+/// Sets the longest log line, in bytes.
 pub fn limit_lines(bytes: usize) {
     MOST.store(bytes, Ordering::Relaxed);
 }
 
-/// The queue to standard error, line by line.
+/// Writes lines to the queue for standard error.
 pub(super) struct Lines;
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -28,7 +28,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One line: a subscriber writes each with one call.
+/// Writer for one line. The subscriber writes each line with a single call.
 pub(super) struct Line;
 
 impl Write for Line {
@@ -43,14 +43,15 @@ impl Write for Line {
     }
 }
 
-/// The line in at most `most` bytes; `None`: it is short enough.
+/// Returns the line cut to at most `most` bytes; `None` if it is short enough.
 fn cut(line: &[u8], most: usize) -> Option<Vec<u8>> {
     if line.len() <= most {
         return None;
     }
     let text = String::from_utf8_lossy(line);
     if let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) {
-        // All of its texts get shorter until it fits: a collector reads it, and sees what it is about.
+        // Shortens all strings until the line fits, so that a collector can still parse it and see what it is
+        // about.
         let mut each = most;
         while each > 8 {
             each /= 2;

@@ -1,6 +1,6 @@
-//! Log lines about what anybody can bring about any number of times: one a second, with how many were left
-//! out; and about what fails over and over while something is broken: one a minute. A flood must not
-//! fill the disk, nor hide everything else (threat DS-08).
+//! Rate limits for log lines. Events that anybody can cause are logged once a second, with the number of
+//! lines left out. Failures that repeat while something is broken are logged once a minute. A flood must
+//! neither fill the disk nor hide all other lines (threat DS-08).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
@@ -9,42 +9,45 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+/// Pause between two lines of one kind, for events that anybody can cause.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two lines about a failure that repeats.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Kinds that are told apart; the others share one.
+/// Most kinds of lines that are limited separately, so that invented kinds take no memory; further kinds
+/// share one limit.
 const KINDS: usize = 20;
 
 /// Whether each thread has rate limits of its own.
 static PER_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// Gives each thread rate limits of its own, for a process in which each thread runs a server: a test process. There,
-/// what one server logs must not depend on what the others log in the same second.
+/// Gives each thread rate limits of its own, for test processes, in which each thread runs a server. What one
+/// server logs there must not depend on what the others log in the same second.
 pub fn limit_per_thread() {
     PER_THREAD.store(true, Ordering::Relaxed);
 }
 
-/// The thread that a line counts for; none is the whole process.
+/// Returns the thread that a line counts for; `None` for the whole process.
 fn counted_for() -> Option<ThreadId> {
     PER_THREAD.load(Ordering::Relaxed).then(|| std::thread::current().id())
 }
 
-/// One kind of line.
+/// A rate limit for one kind of line.
 pub struct LogThrottle(KeyedLogThrottle);
 
 impl LogThrottle {
-    /// None was written yet.
+    /// Creates a limit of one line a second.
     #[must_use]
     pub const fn new() -> Self {
         Self(KeyedLogThrottle::new())
     }
 
-    /// For lines that one a minute is enough of: the same thing fails again and again until somebody repairs it.
+    /// Creates a limit of one line a minute, for a failure that repeats until somebody repairs its cause.
     #[must_use]
     pub const fn a_minute() -> Self {
         Self(KeyedLogThrottle { kinds: Mutex::new(Vec::new()), pause: MINUTE })
     }
 
-    /// How many were left out since the last one, when it is time for another.
+    /// Returns `Some` if a line may be written now, with the number of lines left out since the last one.
     pub fn admit(&self) -> Option<u64> {
         self.0.admit("")
     }
@@ -56,7 +59,7 @@ impl Default for LogThrottle {
     }
 }
 
-/// Lines of many kinds, told apart by a word or a reason: one a second of each kind.
+/// A rate limit for lines of many kinds: one a second for each kind.
 pub struct KeyedLogThrottle {
     kinds: Mutex<Vec<Kind>>,
     pause: Duration,
@@ -85,14 +88,15 @@ impl Kind {
 }
 
 impl KeyedLogThrottle {
-    /// None was written yet.
+    /// Creates a limit of one line a second for each kind.
     #[must_use]
     pub const fn new() -> Self {
         Self { kinds: Mutex::new(Vec::new()), pause: PAUSE }
     }
 
-    /// How many of this kind were left out since the last one, when it is time for another. A caller who
-    /// makes up kinds shares one line a second for all of them.
+    /// Returns `Some` if a line of this kind may be written now, with the number of lines of that kind left
+    /// out since the last one. If a caller invents kinds, those beyond the first ones share one line a
+    /// second.
     pub fn admit(&self, kind: &str) -> Option<u64> {
         let thread = counted_for();
         let mut kinds = self.kinds.lock();
@@ -102,7 +106,7 @@ impl KeyedLogThrottle {
         let place = known(&kinds, kind).unwrap_or_else(|| {
             let count = |kinds: &[Kind]| kinds.iter().filter(|kind| kind.thread == thread).count();
             if count(&kinds) >= KINDS {
-                // Evicts kinds that were quiet for a second, with their counts.
+                // Evicts kinds of which no line was written for the pause, with their counts.
                 kinds.retain(|kind| kind.thread != thread || !kind.is_quiet(self.pause));
             }
             let name = if count(&kinds) < KINDS { kind } else { "" };
@@ -121,10 +125,10 @@ impl Default for KeyedLogThrottle {
     }
 }
 
-/// So many lines a minute.
+/// A rate limit of a number of lines per minute.
 pub struct LogQuota {
     most: u32,
-    /// One; in a test process one for each thread.
+    /// One entry; in a test process one per thread.
     minutes: Mutex<Vec<Minute>>,
 }
 
@@ -136,13 +140,13 @@ struct Minute {
 }
 
 impl LogQuota {
-    /// At most `most` a minute.
+    /// Creates a limit of `most` lines a minute.
     #[must_use]
     pub const fn a_minute(most: u32) -> Self {
         Self { most, minutes: Mutex::new(Vec::new()) }
     }
 
-    /// Whether another line may be written; then how many were left out since that was last told.
+    /// Returns `Some` if another line may be written, with the number of lines left out since the last one.
     pub fn admit(&self) -> Option<u64> {
         let thread = counted_for();
         let mut minutes = self.minutes.lock();

@@ -1,9 +1,9 @@
-//! Lines on their way to standard error: a queue with a bound, and one thread that writes.
+//! A bounded queue of lines for standard error, and the thread that writes them.
 //!
-//! Standard error is a pipe, a file or a socket that somebody else is responsible for: the disk is full, the
-//! reader has gone, or stands still. None of that is a reason to keep a request waiting or to end the process.
-//! A line that has no room in the queue, or that cannot be written, is counted and dropped; as soon as a line
-//! can be written again, one says how many were lost.
+//! Standard error is a pipe, a file or a socket that other programs control: the disk may be full, the reader
+//! gone or blocked. None of that may delay a request or end the process. A line that does not fit into the
+//! queue, or that cannot be written, is dropped and counted. As soon as lines can be written again, one says
+//! how many were lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,12 +15,12 @@ use std::time::Duration;
 use super::log_throttle::LogThrottle;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// Bytes of lines that wait. One line fits into an empty queue whatever its length.
+/// Most bytes of lines in the queue: 1 MiB. An empty queue accepts a line of any length.
 const ROOM: usize = 1 << 20;
-/// How long to wait before something is written again to an output that takes nothing right now, or before it is
-/// said again that lines were lost.
+/// How long to wait before writing again to an output that would block, and how often to try to report lost
+/// lines.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How long the end of the process waits for lines in the queue.
+/// How long shutdown waits for the lines in the queue.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
@@ -28,13 +28,13 @@ static WRITING: AtomicBool = AtomicBool::new(false);
 static TOLD: LogThrottle = LogThrottle::new();
 
 thread_local! {
-    /// Whether this is the thread that writes.
+    /// Whether this thread is the writer thread.
     static WRITES: Cell<bool> = const { Cell::new(false) };
-    /// What that thread itself has to say. It does not go through the queue, which may be full.
+    /// Lines that the writer thread itself logs. They bypass the queue, which may be full.
     static OWN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Starts the thread that writes to standard error.
+/// Starts the writer thread.
 pub(super) fn start() {
     if WRITING.swap(true, Ordering::SeqCst) {
         return;
@@ -43,16 +43,17 @@ pub(super) fn start() {
     let writing = move || {
         WRITES.set(true);
         loop {
-            // The log must outlive whatever is wrong with a line.
+            // A panic while writing one line must not end the log.
             let _ = catch_unwind(AssertUnwindSafe(|| QUEUE.write_to(&mut *out)));
         }
     };
     if std::thread::Builder::new().name("log".to_owned()).spawn(writing).is_err() {
-        WRITING.store(false, Ordering::SeqCst); // lines are written by those who have something to say
+        WRITING.store(false, Ordering::SeqCst); // each thread writes its own lines
     }
 }
 
-/// Hands a line over. Never waits, never fails.
+/// Queues a line without waiting, or drops it if the queue is full. Without a writer thread, writes it
+/// directly.
 pub(super) fn push(line: Vec<u8>) {
     if WRITES.get() {
         OWN.with_borrow_mut(|own| own.extend_from_slice(&line));
@@ -63,18 +64,19 @@ pub(super) fn push(line: Vec<u8>) {
     }
 }
 
-/// Waits a moment until all lines are written; `false` when they are not.
+/// Waits up to a second until all lines are written; returns `false` if some are not.
 pub fn flush() -> bool {
     !WRITING.load(Ordering::Relaxed) || QUEUE.flush(AT_THE_END)
 }
 
-/// How many lines were lost so far, because the queue was full and because they could not be written.
+/// Returns how many lines were lost so far: because the queue was full, and because they could not be
+/// written.
 pub(super) fn lost() -> (u64, u64) {
     (QUEUE.full.load(Ordering::Relaxed), QUEUE.failed.load(Ordering::Relaxed))
 }
 
-/// Standard error without the lock of the standard library: while one thread waits for a reader with that lock,
-/// whoever else wants to say something would wait too.
+/// Returns standard error without the lock of the standard library: if the writer thread blocked while it
+/// held that lock, other code that writes to standard error would block too.
 fn standard_error() -> Box<dyn Write + Send> {
     #[cfg(unix)]
     {
@@ -92,14 +94,14 @@ struct Queue {
     written: Condvar,
     full: AtomicU64,
     failed: AtomicU64,
-    /// Lost lines that no line has told of.
+    /// Lost lines that were not reported yet.
     untold: AtomicU64,
 }
 
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// One was taken out and is being written.
+    /// A line was taken out and is being written.
     writes: bool,
 }
 
@@ -139,7 +141,7 @@ impl Queue {
         !self.written.wait_while_for(&mut waiting, is_busy, patience).timed_out()
     }
 
-    /// The next line; `None` when none came for a while and there are lost ones to tell of.
+    /// Waits for the next line. Returns `None` if none came for a second and lost lines are to be reported.
     fn next(&self) -> Option<Vec<u8>> {
         let mut waiting = self.waiting();
         waiting.writes = false;
@@ -159,13 +161,13 @@ impl Queue {
         }
     }
 
-    /// Writes lines for ever.
+    /// Writes lines; never returns.
     fn write_to(&self, out: &mut dyn Write) {
         let mut torn = false;
         loop {
             let wrote = match self.next() {
                 Some(line) => self.write(out, &line, &mut torn),
-                None => true, // nobody knows before it is tried
+                None => true, // try to write the report
             };
             if wrote && self.untold.load(Ordering::Relaxed) > 0 && TOLD.admit().is_some() {
                 self.tell(out, &mut torn);
@@ -181,7 +183,7 @@ impl Queue {
         written.is_ok()
     }
 
-    /// Says how many lines were lost.
+    /// Reports how many lines were lost.
     fn tell(&self, out: &mut dyn Write, torn: &mut bool) {
         let lost = self.untold.swap(0, Ordering::Relaxed);
         tracing::error!(
@@ -195,7 +197,8 @@ impl Queue {
     }
 }
 
-/// Writes a line to its end. `torn`: an earlier one has no end.
+/// Writes a whole line. `torn` is set while the output ends in an incomplete line; a line feed then comes
+/// first.
 fn write_whole(out: &mut dyn Write, line: &[u8], torn: &mut bool) -> io::Result<()> {
     let ended = if *torn { &b"\n"[..] } else { &[] };
     for piece in [ended, line] {
@@ -208,8 +211,8 @@ fn write_whole(out: &mut dyn Write, line: &[u8], torn: &mut bool) -> io::Result<
                     *torn = true;
                 }
                 Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-                // Another program made it non-blocking: it is full and not broken. The standard library
-                // cannot wait for room.
+                // Another program that shares the output made it non-blocking: it is full, not broken. The
+                // standard library cannot wait until it is writable.
                 Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
                     std::thread::park_timeout(AGAIN.0);
                 }
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!((queue.waiting().lines.len(), queue.full.load(Ordering::Relaxed)), (1, 1));
     }
 
-    /// Takes so many bytes, then fails, as often as told.
+    /// Accepts `room` bytes, then fails once with `kind`, then accepts everything.
     struct Fails {
         taken: Vec<u8>,
         room: usize,

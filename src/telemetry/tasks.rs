@@ -1,5 +1,6 @@
-//! Tasks that live as long as the process. One that panics is started again, and that is logged, counted and told
-//! by `/ready`: an accept loop or a clean-up that has silently ended is an outage of later.
+//! Supervises background tasks that run as long as the process. A task that panics is restarted, and the
+//! panic is logged, counted and shown by `/ready`: an accept loop or a clean-up that ended unnoticed would
+//! become an outage later.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,32 +15,33 @@ use super::lately::Lately;
 use super::metrics::{Counters, Metrics, one};
 use crate::clock::Timestamp;
 
-/// The first pause before a task is started again; each further one is twice as long.
+/// Back-off before a task is restarted for the first time. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest. Nobody can connect while a listener pauses, and its panics are of single connections.
+/// The longest back-off. That of a listener is shorter: nobody can connect meanwhile, and a panic in its
+/// accept loop was caused by a single connection.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE_OF_A_LISTENER: Duration = Duration::from_secs(1);
-/// A task that ran for so long has recovered.
+/// The back-off starts over after a task ran for this long without a panic.
 const RECOVERED: Duration = Duration::from_mins(1);
 
-/// A task that lives as long as the process.
+/// A background task that runs as long as the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Accepts connections on the public listener.
     Connections,
     /// Accepts connections on the admin listener.
     AdminConnections,
-    /// Reads the configuration again.
+    /// Reloads the configuration.
     Reload,
-    /// Removes what has expired.
+    /// Removes expired rows.
     CleanUp,
-    /// Reads and retires signing keys.
+    /// Loads, rotates and retires signing keys.
     SigningKeys,
-    /// Stores notes and chains the audit trail.
+    /// Stores queued audit events and chains the audit trail.
     AuditTrail,
-    /// Notices what commands change.
+    /// Notices changes that commands of administrators make in the database.
     CommandLine,
-    /// Hears what other replicas say.
+    /// Receives the notifications of other replicas.
     Replicas,
 }
 
@@ -55,7 +57,7 @@ impl Task {
         Self::Replicas,
     ];
 
-    /// Its name, in the log, in numbers and in `/ready`.
+    /// Returns its name in logs, metrics and `/ready`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,12 +80,12 @@ impl Task {
     }
 }
 
-/// What became of all tasks so far.
+/// The state of all tasks.
 pub(super) struct Tasks([State; Task::ALL.len()]);
 
 struct State {
     panics: Counter,
-    /// It has panicked and does not run.
+    /// It panicked and waits to be restarted.
     waits: AtomicBool,
     lately: Lately,
 }
@@ -103,7 +105,7 @@ impl Tasks {
         &self.0[task as usize]
     }
 
-    /// The tasks that panicked lately or do not run, by name, and what became of them.
+    /// Returns the name and state of each task that panicked recently or is not running.
     pub(super) fn in_trouble(&self, now: Timestamp) -> Vec<(&'static str, &'static str)> {
         let told = |task: &Task| {
             let state = self.of(*task);
@@ -117,7 +119,7 @@ impl Tasks {
     }
 }
 
-/// Pauses before a task is started again.
+/// The back-off of one task.
 struct Pauses {
     next: Duration,
     longest: Duration,
@@ -128,7 +130,7 @@ impl Pauses {
         Self { next: FIRST_PAUSE, longest: task.longest_pause() }
     }
 
-    /// The pause after a panic of a task that ran for so long.
+    /// Returns the pause after a panic of a task that had run for `ran`.
     fn after(&mut self, ran: Duration) -> Duration {
         if ran >= RECOVERED {
             self.next = FIRST_PAUSE;
@@ -139,7 +141,7 @@ impl Pauses {
     }
 }
 
-/// Runs a task until it ends by itself, and starts it again whenever it panics.
+/// Runs a task until it returns, and restarts it after each panic.
 pub async fn supervise<F: Future<Output = ()>>(
     metrics: &Metrics,
     task: Task,

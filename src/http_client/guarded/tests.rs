@@ -1,5 +1,5 @@
-//! The vectors of threats CI-01 to CI-03, on a stage: names resolve as the test says, every address
-//! that is dialled is written down, and behind each of them stands one scripted TLS server.
+//! The test vectors of threats CI-01 to CI-03. Names resolve as the test says, every address that is
+//! connected to is recorded, and each leads to one scripted TLS server.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ const HOST: &str = "client.example";
 const PUBLIC: &str = "8.8.8.8";
 
 pub(super) struct Stage {
-    /// Answers of the resolver, in order; the last one stays.
+    /// Results of the resolver, in order; the last one is repeated.
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: Mutex<Vec<String>>,
     dialled: Mutex<Vec<SocketAddr>>,
@@ -39,7 +39,7 @@ impl Stage {
     }
 }
 
-/// What the server says after the request, piece by piece; `None` holds the connection open.
+/// What the server sends after the request, piece by piece; `None` keeps the connection open.
 type Script = &'static [Option<&'static str>];
 
 struct Play {
@@ -124,7 +124,7 @@ impl Play {
         self.client.get_json(&WebUrl::parse("https://client.example/doc").unwrap(), 5 * 1024).await
     }
 
-    /// Refused, and nothing was opened to anywhere.
+    /// Asserts that the fetch is refused and that nothing was connected to.
     async fn assert_nothing_is_opened(&self) {
         assert_eq!(self.get().await.unwrap_err(), FetchError::ForbiddenAddress);
         assert_eq!(self.stage.dialled(), []);
@@ -145,7 +145,7 @@ async fn a_public_address_is_dialled_on_443_and_answers() {
     assert_eq!(play.stage.dialled(), ["[2606:4700::1111]:443".parse().unwrap()]);
 }
 
-/// Vectors 1 to 4: addresses of our own networks, in every disguise.
+/// Vectors 1 to 4: addresses of our own networks, in every notation.
 #[tokio::test]
 async fn ci_01_no_connection_is_opened_to_any_address_that_is_not_public() {
     for address in [
@@ -206,7 +206,7 @@ async fn ci_02_a_public_address_beside_a_private_one_is_refused_outright() {
     }
 }
 
-/// Vector 6: the name resolves to another address a moment later.
+/// Vector 6, DNS rebinding: the name resolves to another address a moment later.
 #[tokio::test]
 async fn ci_02_a_name_is_resolved_once_and_only_the_address_that_was_looked_at_is_dialled() {
     let play = Play::resolving(&[&[PUBLIC], &["127.0.0.1"]]).await;
@@ -215,7 +215,7 @@ async fn ci_02_a_name_is_resolved_once_and_only_the_address_that_was_looked_at_i
 
     assert_eq!(play.stage.dialled(), [format!("{PUBLIC}:443").parse().unwrap()]);
     assert_eq!(*play.stage.asked.lock().unwrap(), [HOST]);
-    // The next fetch looks again, and sees what it has become.
+    // The next fetch resolves the name again and gets the new address.
     assert_eq!(play.get().await.unwrap_err(), FetchError::ForbiddenAddress);
     assert_eq!(play.stage.dialled().len(), 1);
 }
@@ -241,7 +241,7 @@ async fn ci_03_a_redirect_is_followed_nowhere() {
     }
 }
 
-/// Vector 8: somebody else's server, or none that speaks TLS for this name.
+/// Vector 8: a certificate for another name, and a name without addresses.
 #[tokio::test]
 async fn ci_02_the_certificate_must_be_for_the_name() {
     let play = Play::start(&[&[PUBLIC]], "other.example", &[Some(GOOD)]).await;

@@ -1,9 +1,9 @@
-//! What this process counts and measures, for `/metrics` on the admin listener.
+//! The metrics of this process, for `/metrics` on the admin listener.
 //!
-//! Labels are words of ours: routes as they are written in the route table, paths of configured MCP
-//! servers, statuses, outcomes. Never what a caller chose, never a client or a person (threat DS-12), so
-//! the number of series does not grow with who calls. On the way of a request it is a look-up of the
-//! route, and additions to atomic numbers.
+//! Label values are our own: routes as the route table writes them, paths of configured MCP servers,
+//! statuses, outcomes. No label contains a caller's input, a client or a person (threat DS-12), so the number
+//! of time series does not grow with the callers. A request costs one lookup of its route, and additions to
+//! atomic counters.
 
 mod process;
 mod routes;
@@ -37,28 +37,29 @@ pub(super) type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
-/// Answers of people's and clients' endpoints: from a cached document to a slow identity provider.
+/// Buckets of response times in seconds, from a cached document to a slow identity provider.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
-/// Steps that can share a commit.
+/// Buckets for the number of transactions that share a commit.
 const STEPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// What came of a call that the gateway passed on.
+/// The outcome of a call that the gateway forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// The MCP server answered, and not with a fault of its own.
+    /// The MCP server responded with another status than 5xx.
     Answered,
-    /// The MCP server answered 5xx.
+    /// The MCP server responded with 5xx.
     Failed,
-    /// It did not answer in time.
+    /// The MCP server did not respond in time.
     TimedOut,
-    /// There was no answer, or none that may be passed on.
+    /// No response came, or none that may be passed on.
     Broken,
-    /// It was not passed on after all: too large, of another session, or the grant ended meanwhile.
+    /// The gateway itself refused the call or its response: the body was too large, the session another
+    /// caller's, or the grant ended meanwhile.
     Withheld,
 }
 
@@ -77,18 +78,18 @@ impl Passed {
     }
 }
 
-/// What came of asking whether the identity provider still vouches for a person.
+/// The outcome of a recheck: whether the identity provider still confirms a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rechecked {
-    /// Its last yes is young enough; nobody was asked.
+    /// The last confirmation is recent enough; the provider was not asked.
     Remembered,
-    /// It was asked and said yes.
+    /// The provider confirmed the person.
     Confirmed,
-    /// It cannot be asked; its last yes holds.
+    /// The provider cannot be reached; its last confirmation still counts.
     Bridged,
-    /// It said no, or the session has ended.
+    /// The provider refused, or the session has ended.
     Ended,
-    /// It cannot be asked, and its last yes is too old.
+    /// The provider cannot be reached, and its last confirmation is too old.
     Unknown,
 }
 
@@ -107,18 +108,18 @@ impl Rechecked {
     }
 }
 
-/// What came of a request to the identity provider.
+/// The outcome of a request to the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answered {
     /// 2xx or 3xx.
     Ok,
-    /// 4xx: it refuses a person, a token or us.
+    /// 4xx: it refuses a person, a token or this client.
     Refused,
     /// 5xx.
     Failed,
-    /// No answer in time.
+    /// No response in time.
     TimedOut,
-    /// No connection, no TLS, an answer that is too large.
+    /// No connection, no TLS, a failed proxy, or a response that is too large.
     Unreachable,
 }
 
@@ -137,7 +138,7 @@ impl Answered {
     }
 }
 
-/// Limits that a request or a connection can meet, by their keys in `[limits]`.
+/// The keys in `[limits]` of all limits that a request or a connection can exceed.
 pub const LIMITS: [&str; 22] = [
     "authorize_per_minute",
     "consent_per_minute",
@@ -163,7 +164,7 @@ pub const LIMITS: [&str; 22] = [
     "client_fetches",
 ];
 
-/// All numbers of this process. Cheap to clone.
+/// All metrics of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Numbers>);
 
@@ -172,7 +173,7 @@ struct Numbers {
     routes: Routes,
     events: BTreeMap<&'static str, Counter>,
     audit_failures: Counter,
-    /// Lines of the log that had no room, and that could not be written.
+    /// Lost log lines: those that the full queue refused, and those that could not be written.
     lines_lost: [Counter; 2],
     lines_lost_lately: Lately,
     tasks: Tasks,
@@ -190,7 +191,7 @@ struct Numbers {
     now: Now,
 }
 
-/// Numbers that are looked up when somebody asks for them.
+/// Gauges that are set from a [`Snapshot`] at each scrape.
 struct Now {
     ready: Gauge,
     database_room: Gauge,
@@ -211,38 +212,38 @@ struct Now {
     process: process::Process,
 }
 
-/// What [`Metrics::text`] is told by those who know.
+/// Values that other modules supply for [`Metrics::text`].
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// `/ready` says yes.
+    /// Whether `/ready` succeeds.
     pub ready: bool,
-    /// What the database has room for: 0 nothing, 1 no sign-ins, 2 no registrations, 3 everything.
+    /// What the database still accepts: 0 nothing, 1 no sign-ins, 2 no registrations, 3 everything.
     pub database_room: u8,
-    /// The identity provider is left alone for a moment after failures.
+    /// Whether requests to the identity provider pause after failures.
     pub upstream_paused: bool,
-    /// Registered clients; `None` when the database cannot tell.
+    /// The number of registered clients; `None` if the database cannot be read.
     pub clients: Option<i64>,
-    /// And how many there may be.
+    /// The most registered clients that are allowed.
     pub clients_limit: u64,
-    /// Callers that wait for the writer.
+    /// Callers that wait for the writer (SQLite).
     pub writer_waiting: usize,
     /// Connections to the database, in use and idle.
     pub database_connections: (u32, u32),
     /// When the configuration in use was read, Unix seconds.
     pub configured_at: i64,
-    /// Mistakes in the configuration as it is written now.
+    /// The number of mistakes in the configuration file as last read.
     pub problems: usize,
-    /// Keys that changed and wait for a restart.
+    /// The number of keys that changed and need a restart.
     pub waiting: usize,
-    /// Seconds that the clock is ahead of the database's.
+    /// Seconds that the clock is ahead of the database's; negative if behind.
     pub clock_ahead: i64,
-    /// Replicas that are running, with this one.
+    /// The number of running replicas, including this one.
     pub replicas: usize,
-    /// Of these, how many have another configuration than this one.
+    /// How many of them have another configuration than this one.
     pub configured_differently: usize,
-    /// When it was noticed that the database went back in time, Unix seconds; 0 never.
+    /// When it was last noticed that the database went back in time, in Unix seconds; 0 if never.
     pub went_back_at: i64,
-    /// Signing keys: algorithm, state, made at, signs from.
+    /// Signing keys: algorithm, state, creation time, and time of first use, both in Unix seconds.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
 
@@ -261,7 +262,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Numbers that all are zero.
+    /// Creates metrics that are all zero.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let process = process::Process::register(&mut registry);
@@ -349,24 +350,24 @@ impl Metrics {
         }))
     }
 
-    /// The numbers of one route; `template` is as the route table has it.
+    /// Returns the metrics of one route. `template` is its pattern in the route table.
     pub fn route(&self, listener: Listener, template: &str) -> Arc<Route> {
         self.0.routes.of(listener, template)
     }
 
-    /// An audit event happened.
+    /// Counts an audit event.
     pub fn event(&self, name: &str) {
         if let Some(counter) = self.0.events.get(name) {
             counter.inc();
         }
     }
 
-    /// So many audit events are in the log only.
+    /// Counts audit events that could not be stored, so that at most the log has them.
     pub fn audit_failed(&self, events: usize) {
         self.0.audit_failures.inc_by(events as u64);
     }
 
-    /// Somebody met a limit; `name` is one of [`LIMITS`].
+    /// Counts a refusal because of a limit. `name` is one of [`LIMITS`].
     pub fn limited(&self, name: &str) {
         debug_assert!(LIMITS.contains(&name), "{name} is not in LIMITS");
         if let Some(counter) = self.0.limits.get(name) {
@@ -374,30 +375,30 @@ impl Metrics {
         }
     }
 
-    /// A connection, for as long as the answer is held.
+    /// Counts an open connection until the returned value is dropped.
     #[must_use]
     pub fn connection(&self, listener: Listener) -> OpenStream {
         OpenStream::one_more(&self.0.connections[listener as usize])
     }
 
-    /// An event stream, for as long as the answer is held.
+    /// Counts an open event stream until the returned value is dropped.
     #[must_use]
     pub fn stream(&self) -> OpenStream {
         OpenStream::one_more(&self.0.streams)
     }
 
-    /// The identity provider was asked something.
+    /// Records a request to the identity provider.
     pub fn upstream(&self, outcome: Answered, took: Duration) {
         self.0.upstream[outcome as usize].inc();
         self.0.upstream_seconds.observe(took.as_secs_f64());
     }
 
-    /// Somebody wanted to know whether the identity provider vouches for a person.
+    /// Records the outcome of a recheck.
     pub fn rechecked(&self, outcome: Rechecked) {
         self.0.rechecks[outcome as usize].inc();
     }
 
-    /// The numbers of calls to an MCP server, by the path that is configured for it.
+    /// Returns the metrics of calls to the MCP server at this configured path.
     pub fn calls(&self, path: &str) -> Calls {
         let path: Cow<'static, str> = Cow::Owned(path.to_owned());
         let outcome = |outcome: Passed| {
@@ -408,12 +409,12 @@ impl Metrics {
         Calls { outcomes: Passed::ALL.map(outcome), seconds }
     }
 
-    /// A step has waited for its turn.
+    /// Records how long a transaction waited for the writer (SQLite) or a connection (PostgreSQL).
     pub fn step_waited(&self, since: Instant) {
         self.0.step_wait.observe(since.elapsed().as_secs_f64());
     }
 
-    /// A commit is on the disk.
+    /// Records a commit, and how many transactions shared it (SQLite).
     pub fn committed(&self, steps: Option<usize>, since: Instant) {
         self.0.commit_seconds.observe(since.elapsed().as_secs_f64());
         if let Some(steps) = steps.and_then(|steps| u32::try_from(steps).ok()) {
@@ -425,19 +426,18 @@ impl Metrics {
         &self.0.tasks
     }
 
-    /// The tasks that live as long as the process and panicked lately or do not run, by name, and what became
-    /// of each.
+    /// Returns the name and state of each background task that panicked recently or is not running.
     pub fn tasks_in_trouble(&self, now: Timestamp) -> Vec<(&'static str, &'static str)> {
         self.0.tasks.in_trouble(now)
     }
 
-    /// Whether lines of the log were lost lately.
+    /// Whether log lines were lost recently.
     pub fn loses_lines(&self, now: Timestamp) -> bool {
         let (full, failed) = queue::lost();
         self.0.lines_lost_lately.has_risen(full + failed, now)
     }
 
-    /// Everything, as `OpenMetrics` text.
+    /// Returns all metrics as `OpenMetrics` text.
     pub fn text(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         self.0.now.set(snapshot);
         let (full, failed) = queue::lost();
@@ -450,24 +450,24 @@ impl Metrics {
     }
 }
 
-/// The type of what [`Metrics::text`] gives.
+/// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Numbers of calls to one MCP server.
+/// The metrics of calls to one MCP server.
 pub struct Calls {
     outcomes: [Counter; Passed::ALL.len()],
     seconds: Histogram,
 }
 
 impl Calls {
-    /// A call was passed on.
+    /// Records a forwarded call and its duration.
     pub fn passed(&self, outcome: Passed, since: Instant) {
         self.outcomes[outcome as usize].inc();
         self.seconds.observe(since.elapsed().as_secs_f64());
     }
 }
 
-/// Counts as one while it is there.
+/// Increments a gauge until it is dropped.
 pub struct OpenStream(Gauge);
 
 impl OpenStream {
@@ -563,7 +563,7 @@ impl Now {
             let gauge = self.database_connections.get_or_create(&one("state", state));
             gauge.set(i64::from(connections));
         }
-        // A retired key is no longer told of.
+        // Retired keys disappear from the metrics.
         self.key_created.clear();
         self.key_signs_from.clear();
         for (alg, state, created_at, signs_from) in &snapshot.keys {

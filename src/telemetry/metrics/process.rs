@@ -1,4 +1,4 @@
-//! The process itself, under the names that every exporter uses.
+//! Metrics of the process itself, with the names that all Prometheus exporters use.
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -27,7 +27,7 @@ impl Process {
         }
     }
 
-    /// Systems without `/proc` say nothing.
+    /// Updates the metrics. Without `/proc`, memory and open files stay unknown.
     pub(super) fn set(&self) {
         const KIB: i64 = 1024;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

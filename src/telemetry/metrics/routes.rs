@@ -12,22 +12,23 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Counters, Histograms, Labels, seconds};
 
-/// Statuses that are told apart; an MCP server's more unusual ones are `other`.
+/// Statuses with a time series of their own. Others, which an MCP server may send, count as `other`.
 const STATUSES: [u16; 29] = [
     200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 410,
     413, 414, 415, 421, 429, 431, 500, 502, 503, 504,
 ];
-/// More routes than any configuration has: what would come after them counts as one.
+/// Most routes with time series of their own, more than any configuration has. Further ones count as
+/// [`OTHER`].
 const MOST: usize = 500;
-/// What no route is for.
+/// The label of everything else.
 const OTHER: &str = "other";
 
-/// Which door a request came through.
+/// The listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Listener {
-    /// For clients and people.
+    /// The listener for clients and people.
     Public,
-    /// For administrators.
+    /// The listener for administrators.
     Admin,
 }
 
@@ -40,7 +41,7 @@ impl Listener {
     }
 }
 
-/// The numbers of one route.
+/// The metrics of one route.
 pub struct Route {
     labels: Labels<2>,
     requests: Counters<3>,
@@ -49,7 +50,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A request was answered.
+    /// Counts a response, and the time until its headers were ready.
     pub fn answered(&self, status: u16, took: Duration) {
         let place = STATUSES.binary_search(&status).unwrap_or(STATUSES.len());
         if let Some(counter) = self.statuses.get(place) {
@@ -65,11 +66,11 @@ impl Route {
     }
 }
 
-/// All routes that were asked for.
+/// The metrics of all routes that were requested so far.
 pub(super) struct Routes {
     requests: Counters<3>,
     seconds: Histograms<2>,
-    /// By listener.
+    /// One map for each listener.
     known: [RwLock<HashMap<String, Arc<Route>>>; 2],
 }
 
