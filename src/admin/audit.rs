@@ -1,4 +1,4 @@
-//! `/audit`: what happened, searched and filtered, a page at a time; and whether the chain holds.
+//! `/audit`: the audit trail, searchable and page by page, and the verification of its chain.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -14,7 +14,7 @@ use crate::telemetry::audit::EVENTS;
 use crate::web::list_page::{Frame, utc_seconds};
 use crate::web::words::words;
 
-/// Rows of a page.
+/// Rows per page.
 const ROWS: i64 = 50;
 
 words! {
@@ -61,19 +61,19 @@ words! {
     }
 }
 
-/// A line, made fit to be shown.
+/// An audit line, prepared for display.
 pub(super) struct Line {
     pub(super) row: AuditLine,
     pub(super) moment: Timestamp,
-    /// Where the links of the line lead.
+    /// Targets of the links in the line.
     pub(super) person_path: String,
     pub(super) client_path: String,
     actor_path: Option<String>,
 }
 
 impl Line {
-    /// The lines of a list. Who is stored has a page; who is not (refused at the first sign-in, deleted) is
-    /// in the trail alone.
+    /// Prepares the lines of a list. A stored person or client is linked to its page. Others (refused at the
+    /// first sign-in, deleted) have no page, so the link searches the trail.
     pub(super) async fn of_all(
         storage: &Storage,
         rows: Vec<AuditLine>,
@@ -104,7 +104,7 @@ impl Line {
         Ok(rows.into_iter().map(line).collect())
     }
 
-    /// What else is known: `name: value`, one after the other.
+    /// Returns the details as `name: value`, separated by semicolons.
     pub(super) fn detail_text(&self) -> String {
         let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&self.row.detail) else {
             return self.row.detail.clone();
@@ -119,18 +119,18 @@ impl Line {
         pairs.collect::<Vec<_>>().join("; ")
     }
 
-    /// Who did it; an administrator has a page.
+    /// Returns the actor, and a link if the actor is an administrator.
     fn actor(&self) -> (&str, Option<&str>) {
         (&self.row.actor, self.actor_path.as_deref())
     }
 }
 
-/// The administrator who did it.
+/// Returns the subject of the acting administrator.
 fn admin(row: &AuditLine) -> Option<&str> {
     row.actor.strip_prefix("admin ")
 }
 
-/// A value as people read it.
+/// Formats a JSON value for people.
 fn plain(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
@@ -140,7 +140,7 @@ fn plain(value: &serde_json::Value) -> String {
     }
 }
 
-/// What the form asks for.
+/// The input of the search form.
 pub(super) struct Search {
     pub(super) filter: AuditFilter,
     since: String,
@@ -163,7 +163,8 @@ impl Search {
                 client_id: text("client"),
                 subject: text("sub"),
                 grant_id: text("grant"),
-                // As people read it aloud, or paste it out of a mail.
+                // In upper case, because people may type the reference from hearing, or paste it from a
+                // mail.
                 reference: text("ref").to_uppercase(),
                 since: first.and_then(midnight),
                 until: last.and_then(|day| day.succ_opt()).and_then(midnight),
@@ -176,7 +177,7 @@ impl Search {
         }
     }
 
-    /// The same search as a query; what is left open is left out.
+    /// Returns a URL with the same search and `further` parameters. Empty fields are omitted.
     fn query(&self, path: &str, further: &[(&str, &str)]) -> String {
         let filter = &self.filter;
         let mut query = form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1);
@@ -195,7 +196,7 @@ impl Search {
         query.extend_pairs(further).finish()
     }
 
-    /// What was searched for, for the line that tells of an export.
+    /// Returns the search as text, for the audit event of an export.
     pub(super) fn told(&self) -> String {
         self.query("", &[]).trim_start_matches('?').to_owned()
     }
@@ -226,7 +227,8 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         None
     } else {
         let verified = storage.verify_audit().await.map_err(|e| visit.storage(&e))?;
-        // Lines that went by age while we walked look like missing ones; the second walk tells.
+        // A sweep that removes old lines during the first walk makes them look missing. Only a second
+        // failure counts.
         Some(match verified {
             Ok(verified) => Ok(verified),
             Err(_) => storage.verify_audit().await.map_err(|e| visit.storage(&e))?,

@@ -1,4 +1,4 @@
-//! `/clients` and `/client`: which programs there are, who connected them, and what they may do.
+//! `/clients` and `/client`: the known clients, who connected them, and the decisions about them.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -19,7 +19,7 @@ use crate::web::list_page::Frame;
 use crate::web::params::Params;
 use crate::web::words::words;
 
-/// Rows of a page.
+/// Rows per page.
 const ROWS: i64 = 50;
 
 words! {
@@ -98,7 +98,7 @@ words! {
     }
 }
 
-/// A client, made fit to be shown.
+/// A client, prepared for display.
 struct ClientPage {
     row: ClientRow,
     name: Option<String>,
@@ -149,7 +149,7 @@ impl ClientPage {
     }
 }
 
-/// The page of a client.
+/// Returns the path of a client's page.
 pub(super) fn path_of(id: &str) -> String {
     let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
     format!("/client?id={id}")
@@ -205,7 +205,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// Takes the row too many away and answers where the next page begins.
+/// Removes the surplus row, if there is one, and returns the link to the next page.
 pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Option<String> {
     let wanted = usize::try_from(ROWS).unwrap_or(usize::MAX);
     if rows.len() <= wanted {
@@ -247,7 +247,7 @@ impl OneTemplate<'_> {
     }
 }
 
-/// Whether every answer goes to a website: only then can a client be told from another.
+/// Returns whether all redirect URIs are websites. Only then can a client be told apart from another.
 pub(crate) fn trustable(metadata: &ClientMetadata) -> bool {
     metadata
         .redirect_uris
@@ -324,7 +324,7 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
         }
         _ => return Err(visit.missing()),
     };
-    // Letting a person go on who waits is the one thing that cuts nobody off and opens nothing old.
+    // Approving a client that people wait for needs no recent sign-in: it ends nothing and reopens nothing.
     let lets_somebody_go_on =
         verdict == ReviewDecision::Approve && row.standing.state == ReviewState::Waiting;
     if !lets_somebody_go_on {
@@ -336,7 +336,8 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
             return Ok(visit.go(&path_of(id)));
         }
     }
-    // What opens something is decided about what the administrator has read, and nothing newer.
+    // A decision that grants something applies only to the metadata that the administrator has seen, not to
+    // newer ones.
     let (by, read) = (visit.by(), Some(action.field("seen")));
     let event = visit.event(verdict.event());
     let decided =
@@ -414,7 +415,7 @@ pub(super) async fn create(action: AdminForm) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// The same checks as for a client that registers itself.
+/// Checks the form like a dynamic registration.
 fn from_form(visit: &AdminPage, form: &Params) -> Result<ClientMetadata, String> {
     let field = |name| form.get(name).ok().flatten().unwrap_or_default();
     let uris: Vec<&str> = field("redirect_uris").split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! `/confirm`: the page between a button that ends more than one thing and what it does. It says how many
-//! connections end, and whose; what is then sent holds for exactly these.
+//! `/confirm`: the confirmation page for buttons that end more than one thing. It shows how many connections
+//! end, and whose. The confirmation is valid only for exactly these numbers.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use crate::web::counted::{CountWords, besides, number, rest};
 use crate::web::list_page::{Frame, utc};
 use crate::web::words::words;
 
-/// Connections that the page lists.
+/// Connections listed on the page.
 const ROWS: i64 = 50;
 
 words! {
@@ -53,20 +53,20 @@ words! {
     }
 }
 
-/// An act that asks once more: how it is called in the address, and the form that carries it out.
+/// An act that needs confirmation: its name in the URL, and the form that carries it out.
 struct Question {
     act: &'static str,
     ending: Ending,
-    /// Where the form goes, and the field that says about what.
+    /// Target of the form, and the field that names the object of the act.
     form: &'static str,
     field: (&'static str, String),
     action: &'static str,
-    /// Where it came from.
+    /// The page that the person came from.
     back: String,
 }
 
 impl Question {
-    /// The question of an address.
+    /// Returns the question that the query asks for, if it is valid.
     fn asked(visit: &AdminPage) -> Option<Self> {
         let (id, subject) = (visit.param("id"), visit.param("sub"));
         match visit.param("act") {
@@ -111,13 +111,13 @@ impl Question {
         Some(Self { act: "before", ending, form, field, action: "before", back })
     }
 
-    /// The address of the page.
+    /// Returns the path of the confirmation page.
     fn path(&self) -> String {
         let mut query = super::query("/confirm");
         query.append_pair("act", self.act).append_pair(self.field.0, &self.field.1).finish()
     }
 
-    /// What is confirmed: the act, and about what.
+    /// Returns the text that the confirmation is bound to: the act and its object.
     fn key(&self) -> String {
         format!("{} {}", self.act, self.field.1)
     }
@@ -136,7 +136,7 @@ impl Question {
     }
 }
 
-/// The beginning of a day, UTC.
+/// Parses a day and returns its first second in UTC.
 pub(super) fn midnight(day: &str) -> Option<Timestamp> {
     let day = chrono::NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
     Some(Timestamp::from_unix(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp()))
@@ -159,12 +159,12 @@ struct ConfirmTemplate<'a> {
     besides: Vec<String>,
     grants: Vec<ShownGrant>,
     token: String,
-    /// There is nothing to do at all.
+    /// True if the act would change nothing.
     pointless: bool,
 }
 
 impl ConfirmTemplate<'_> {
-    /// How many connections are not listed.
+    /// Returns how many connections are not listed.
     fn not_shown(&self) -> u64 {
         self.counted.grants.saturating_sub(self.grants.len() as u64)
     }
@@ -188,8 +188,8 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         frame.notice = Some(c.changed.to_owned());
     }
     let (storage, now) = (visit.app.storage(), visit.app.now());
-    // Counted before it is listed: what is connected in between is listed and not counted, and then the form
-    // asks again.
+    // Counted before the list is read. A connection made in between is then listed but not counted, so the
+    // form asks again.
     let filter = question.ending.selection().filter();
     let counted = storage.count_ending(&question.ending, now).await;
     let counted = counted.map_err(|error| visit.storage(&error))?;
@@ -216,7 +216,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// Who or what it is about; `None` when that is not there.
+/// Returns the name of the object of the act, or `None` if it does not exist.
 async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>, Rejection> {
     let storage = visit.app.storage();
     let value = question.field.1.as_str();
@@ -230,7 +230,7 @@ async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>,
             }))
         }
         "/person" => {
-            // Who blocks themselves cannot let themselves in again.
+            // A person who blocked themselves could not sign in again to undo it.
             if question.act == "block_person" && value == visit.by() {
                 return Ok(None);
             }
@@ -241,7 +241,8 @@ async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>,
     }
 }
 
-/// What a button on the page of a client does that ends more than one thing. `Some`: it asks first.
+/// Handles a button on a client's page that ends more than one thing. `Some`: redirect to the confirmation
+/// page.
 pub(super) async fn act_on_client(
     action: &AdminForm,
     what: &str,
@@ -250,7 +251,7 @@ pub(super) async fn act_on_client(
     Ok(settle(action, &Question::of_client(what, id)).await?.err())
 }
 
-/// The same on the page of a person.
+/// The same for a button on a person's page.
 pub(super) async fn act_on_person(
     action: &AdminForm,
     what: &str,
@@ -259,8 +260,8 @@ pub(super) async fn act_on_person(
     Ok(settle(action, &Question::of_person(what, subject)).await?.err())
 }
 
-/// Ends everything given before a day; answers how many, or the page that asks first. `None`: that is no
-/// day.
+/// Ends every connection granted before a day. Returns their number, or a redirect to the confirmation page.
+/// `None`: `day` is not a valid date.
 pub(super) async fn act_before(
     action: &AdminForm,
     day: &str,
@@ -271,8 +272,8 @@ pub(super) async fn act_before(
     }
 }
 
-/// Does what was confirmed, and answers how many connections have ended; leads to the page that asks where
-/// nothing was confirmed, or something else.
+/// Carries out the act if its confirmation is valid, and returns how many connections ended. Otherwise
+/// redirects to the confirmation page.
 async fn settle(
     action: &AdminForm,
     question: &Question,

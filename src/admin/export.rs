@@ -1,5 +1,5 @@
-//! `/audit/export`: the lines that fit a search, newest first, as a file. They are read and sent a page
-//! at a time; a spreadsheet that opens the file must find no formula in it (threat AD-02).
+//! `/audit/export`: the audit lines that match a search, as a file, newest first. They are read and sent
+//! page by page. A spreadsheet that opens the file must find no formula in it (threat AD-02).
 
 use std::fmt::Write as _;
 
@@ -13,10 +13,10 @@ use super::audit::Search;
 use super::visit::{AdminPage, Rejection};
 use crate::storage::{AuditFilter, AuditLine, Storage, StorageError};
 
-/// Lines in memory at a time.
+/// Lines per page. More cost memory, fewer cost more queries.
 const PAGE: i64 = 500;
 
-/// What the file is made of.
+/// Format of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     JsonLines,
@@ -60,7 +60,7 @@ impl Format {
         })
     }
 
-    /// What stands before the first line.
+    /// Returns the text before the first line.
     fn heading(self) -> String {
         match self {
             Self::JsonLines => String::new(),
@@ -109,14 +109,14 @@ impl Format {
     }
 }
 
-/// RFC 3339 with milliseconds.
+/// Formats milliseconds since 1970 as RFC 3339 with milliseconds.
 fn time(at: i64) -> String {
     chrono::DateTime::from_timestamp_millis(at)
         .map(|time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
         .unwrap_or_default()
 }
 
-/// A line of CSV (RFC 4180), every cell in quotes.
+/// Formats a line of CSV (RFC 4180), with every cell in quotes.
 fn csv<const N: usize>(cells: [&str; N]) -> String {
     let mut line = String::new();
     for (position, cell) in cells.into_iter().enumerate() {
@@ -128,8 +128,9 @@ fn csv<const N: usize>(cells: [&str; N]) -> String {
     line
 }
 
-/// Whether a spreadsheet may compute this cell: by its first letter, in full width as well (Japanese
-/// editions read those alike), and whatever blank space stands before it, which some take away.
+/// Returns whether a spreadsheet may evaluate this cell as a formula. That depends on the first character,
+/// also in full width, because Japanese editions treat it alike. Leading white space is skipped, because
+/// some programs strip it.
 fn is_formula(cell: &str) -> bool {
     let begins = |text: &str| text.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']);
     cell.starts_with(['\t', '\r', '\n']) || begins(cell.trim_start())
@@ -139,10 +140,10 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let Some(format) = Format::parse(visit.param("format")) else { return Err(visit.missing()) };
     let search = Search::of(&visit);
     if search.not_a_day {
-        return Err(visit.missing()); // more than was asked for must not leave
+        return Err(visit.missing()); // without that day, too many lines would be sent
     }
     let storage = visit.app.storage().clone();
-    // Told before the first line leaves; whoever breaks off has taken some of it.
+    // Recorded before the first line is sent: a client that aborts the download has still received a part.
     let event = visit.event("audit_exported").with("format", format.extension());
     let event = event.with("search", search.told());
     storage.record(vec![event]).await.map_err(|error| visit.storage(&error))?;
@@ -170,7 +171,8 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
             Ok(Some(page)) => Some((Ok(Bytes::from(page)), Some(rest))),
             Ok(None) => None,
             Err(cause) => {
-                // The connection breaks off, so that nobody takes the part for the whole.
+                // The error aborts the connection, so that an incomplete file is not taken for a complete
+                // one.
                 tracing::error!(%cause, "an export of the audit trail broke off");
                 Some((Err(cause), None))
             }
@@ -179,7 +181,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     Ok((headers, Body::from_stream(pages)).into_response())
 }
 
-/// What is still to be sent.
+/// The part of the export that is still to be sent.
 struct Rest {
     storage: Storage,
     filter: AuditFilter,
@@ -188,7 +190,7 @@ struct Rest {
 }
 
 impl Rest {
-    /// The next page, or that there is none.
+    /// Returns the next page, or `None` at the end.
     async fn page(&mut self) -> Result<Option<String>, StorageError> {
         let lines = self.storage.audit_lines(&self.filter, PAGE).await?;
         let heading = self.heading.take();

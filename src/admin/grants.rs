@@ -1,5 +1,5 @@
-//! `/grants`: who connected what with which rights, and the way to end it. What ends here is refused
-//! by the gateway at once, open streams included.
+//! `/grants`: who connected which client with which scopes, and how to end a connection. The gateway refuses
+//! an ended grant at once, and open streams end.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ use crate::web::in_force::{InForceWords, OfGrant};
 use crate::web::list_page::Frame;
 use crate::web::words::words;
 
-/// Rows of a page.
+/// Rows per page.
 const ROWS: i64 = 50;
 
 words! {
@@ -52,12 +52,12 @@ words! {
     }
 }
 
-/// A grant, made fit to be shown.
+/// A grant, prepared for display.
 pub(super) struct GrantView {
     pub(super) row: GrantRow,
     pub(super) client: Option<String>,
     pub(super) ended: bool,
-    /// What is in force of it, and how old the facts are where they are old.
+    /// The scopes in force, and a note on the age of the facts if they are old.
     pub(super) in_force: String,
     pub(super) facts_note: Option<String>,
 }
@@ -148,7 +148,7 @@ fn link(filter: &GrantFilter, after: &str) -> String {
     query.append_pair("after", after).finish()
 }
 
-/// `POST /grant`: ends one, or all that are older than a day.
+/// `POST /grant`: ends one grant, or all that were granted before a day.
 pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     if action.field("action") == "before" {

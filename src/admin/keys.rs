@@ -1,4 +1,4 @@
-//! `/keys`: what signs now, what signs next, what is still published, and the way to rotate.
+//! `/keys`: the current, next and formerly used signing keys, and how to rotate them.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -88,7 +88,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// `POST /keys`: begins a rotation.
+/// `POST /keys`: starts a key rotation.
 pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let visit = &action.visit;
     if action.field("action") != "rotate" {

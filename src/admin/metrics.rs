@@ -1,8 +1,8 @@
-//! `GET /metrics`: the numbers of this process, for Prometheus and whatever reads its text.
+//! `GET /metrics`: the metrics of this process in Prometheus' text format.
 //!
-//! A scraper is a program and cannot sign in, so it is let in by the listener's own address, which is
-//! loopback unless an administrator opens it; where `admin.metrics_token` is set, by that token as well. There
-//! is nothing in it that names a person, a client or a secret.
+//! A scraper is a program and cannot sign in. Access is limited by the address of the admin listener, which
+//! is loopback unless an administrator opens it, and by `admin.metrics_token` if that is set. The metrics
+//! name no person, client or secret.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -36,7 +36,7 @@ pub(super) async fn get(State(app): State<App>, headers: HeaderMap) -> Response 
     }
 }
 
-/// Compares hashes: how long that takes tells nothing of the token.
+/// Compares hashes, so that the timing reveals nothing about the token.
 fn proves(headers: &HeaderMap, token: &SecretText) -> bool {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let presented = values.next().and_then(|value| value.to_str().ok()?.split_once(' '));
@@ -48,9 +48,10 @@ fn proves(headers: &HeaderMap, token: &SecretText) -> bool {
         })
 }
 
-/// What others know. A database that is silent must not keep the other numbers back: they are what an
-/// administrator wants to see then.
+/// Collects the values that other parts hold. Waits at most one second for the number of clients, because an
+/// administrator needs the other metrics most when the database is silent.
 async fn snapshot(app: &App) -> Snapshot {
+    // 1 second: longest wait for the number of clients.
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
     let clients = tokio::time::timeout(PATIENCE, app.storage().registered_clients()).await;
     let keys = app.keys().describe();

@@ -1,9 +1,9 @@
 //! The admin listener: pages for the people who run this server (threats AD-01 to AD-05).
 //!
-//! Never on the public listener. Everybody signs in through the identity provider and needs one of the
-//! roles, groups or subjects of `[admin]`; those of `[admin.read_only]` see everything and change
-//! nothing. A change must come from a form of the very session, and what cuts somebody off wants a
-//! proof that is younger than ten minutes. `/metrics` is for programs, which cannot sign in: `metrics.rs`.
+//! Never served on the public listener. Everybody signs in through the identity provider and needs one of
+//! the roles, groups or subjects in `[admin]`. Those in `[admin.read_only]` see everything and change
+//! nothing. A change requires a form of the same web session, and a destructive change also a sign-in
+//! younger than ten minutes. `/metrics` is for programs, which cannot sign in (`metrics.rs`).
 
 mod audit;
 mod clients;
@@ -30,7 +30,7 @@ use crate::web::browser::message;
 use crate::web::pages::{self, Message};
 use crate::web::speculative;
 
-/// All pages of the admin listener.
+/// Returns the routes of all pages of the admin listener.
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/", get(overview::get))
@@ -57,12 +57,12 @@ pub fn routes() -> Router<App> {
         .layer(middleware::map_response(pages::isolate_window))
 }
 
-/// The address of a page with a query, to be completed.
+/// Begins a URL with `path` and a query, to which the caller appends parameters.
 fn query(path: &str) -> form_urlencoded::Serializer<'static, String> {
     form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1)
 }
 
-/// The page of a person.
+/// Returns the path of a person's page.
 fn people_path(subject: &str) -> String {
     let subject: String = form_urlencoded::byte_serialize(subject.as_bytes()).collect();
     format!("/person?sub={subject}")

@@ -1,4 +1,4 @@
-//! `GET /`: the numbers, the state of the parts, and what needs a hand.
+//! `GET /`: key numbers, the state of the parts, and everything that needs attention.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -79,15 +79,15 @@ struct OverviewTemplate<'a> {
     compared: Compared,
 }
 
-/// A week, day by day, each of the same width.
+/// The last week as a bar chart. All days are equally wide.
 struct Chart {
     bars: Vec<Bar>,
-    /// What the highest bar stands for.
+    /// The value of the highest bar.
     most: i64,
     days: Vec<String>,
 }
 
-/// A bar of the chart, in its coordinates.
+/// A bar, in the coordinates of the chart.
 struct Bar {
     x: i64,
     logins: (i64, i64),
@@ -95,11 +95,11 @@ struct Bar {
     label: String,
 }
 
-/// Hours that one bar stands for.
+/// Hours covered by one bar.
 const HOURS: i64 = 6;
-/// Bars of a day.
+/// Bars per day.
 const A_DAY: i64 = 24 / HOURS;
-/// Height of the chart's bars.
+/// Height of the highest bar, in chart units.
 const HEIGHT: i64 = 90;
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
@@ -139,7 +139,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
 }
 
 impl Chart {
-    /// The last seven days of UTC, up to the end of today.
+    /// Charts the last seven days in UTC, including all of today.
     fn of(numbers: &Overview, hour: i64) -> Self {
         let today = hour / 24;
         let slots = (today - 6) * A_DAY..(today + 1) * A_DAY;
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(chart.bars[24].label, "2026-11-21 00:00 UTC: 1000 / 0");
         assert_eq!(chart.bars[24].logins.1, HEIGHT);
         assert!(chart.bars[23].logins.1 >= 2);
-        // Each day is as wide as its label: four bars of a seventh.
+        // Each day is as wide as its label: four bars, a seventh of the chart.
         assert!(
             chart
                 .bars

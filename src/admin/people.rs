@@ -1,4 +1,4 @@
-//! `/people` and `/person`: who has signed in, what they may do and why, and the ways to cut them off.
+//! `/people` and `/person`: who has signed in, what they may do and why, and how to end their access.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -18,11 +18,11 @@ use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
 use crate::web::words::words;
 
-/// Rows of a page.
+/// Rows per page.
 const ROWS: i64 = 50;
 
 words! {
-    /// Words for a person's facts; the page of MCP servers has the same.
+    /// Words for a person's facts. The page of MCP servers uses them too.
     pub(super) struct FactWords {
         groups: "Groups", "グループ";
         roles: "Roles", "ロール";
@@ -110,7 +110,7 @@ words! {
     }
 }
 
-/// What is known of one kind, in words.
+/// Describes one kind of facts in words.
 pub(super) fn fact(w: &'static FactWords, fact: &Fact) -> String {
     match fact {
         Fact::Known(values) if values.is_empty() => w.none.to_owned(),
@@ -120,7 +120,7 @@ pub(super) fn fact(w: &'static FactWords, fact: &Fact) -> String {
     }
 }
 
-/// A person's name, or else what they are known by.
+/// Returns a person's name, or their subject if no name is known.
 fn name_of(row: &PersonRow) -> &str {
     let name = row.person.as_ref().and_then(|person| person.name.as_deref());
     name.filter(|name| !name.trim().is_empty()).unwrap_or(&row.subject)
@@ -165,7 +165,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// What a person may do at one MCP server.
+/// The scopes that a person gets at one MCP server, prepared for display.
 struct Effective<'a> {
     name: &'a str,
     id: &'a str,
@@ -179,7 +179,7 @@ struct Effective<'a> {
 impl<'a> Effective<'a> {
     fn of(resource: &'a ResourceConfig, facts: &Facts) -> Self {
         let policy = &resource.policy;
-        // Declared scopes are never too many.
+        // Cannot fail: the declared scopes of a resource are never in excess of it.
         let explained = policy.explain(facts, "", &policy.declared).ok();
         let text = |scopes: Option<&ScopeSet>| scopes.map(ToString::to_string).unwrap_or_default();
         let decision = explained.as_ref().map(|explained| &explained.decision);
@@ -216,7 +216,7 @@ struct OneTemplate<'a> {
     grants: Vec<ShownGrant>,
     sessions: (Vec<ProviderSession>, Vec<WebSessionRow>),
     yourself: bool,
-    /// Whether the one who blocked this person has a page; the command line has none.
+    /// Whether the blocker has a page. False for the command line.
     blocker_stored: bool,
     now: Timestamp,
 }
@@ -310,7 +310,7 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     if !matches!(what, "end" | "sign_out" | "block" | "unblock") {
         return Err(visit.missing());
     }
-    // Who shuts themselves out cannot let themselves in again.
+    // A person who blocked themselves could not sign in again to undo it.
     if what == "block" && subject == visit.by() {
         action.needs_fresh_proof(&path)?;
         return Ok(visit.go(&format!("{path}&done=not_yourself")));

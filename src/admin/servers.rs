@@ -1,5 +1,5 @@
-//! `/servers`: the MCP servers as configured, their rules in words, whom they turned down, and a form
-//! that says what somebody may do there with some client.
+//! `/servers`: the configured MCP servers, their rules in words, the recent refusals, and a form that shows
+//! what a person may do on a server with a given client.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -16,11 +16,12 @@ use crate::storage::{AuditFilter, AuditLine};
 use crate::web::list_page::Frame;
 use crate::web::words::words;
 
-/// Refusals shown of each server.
+/// Refusals shown per server.
 const SHOWN: usize = 10;
-/// Refusals of each kind that are looked through for those.
+/// Audit lines of each kind that are searched for these refusals. With too few, the refusals of one server
+/// can hide those of another.
 const LOOKED_AT: i64 = 200;
-/// Events by which a server turned somebody down.
+/// Audit events that record a refusal at a server.
 const REFUSALS: [&str; 3] = ["access_denied", "access_lost", "tool_refused"];
 
 words! {
@@ -145,7 +146,7 @@ fn conditions(w: &'static ServerWords, conditions: &Conditions) -> Vec<(String, 
     names.chain(lists).chain(claims).collect()
 }
 
-/// An MCP server, made fit to be shown.
+/// An MCP server, prepared for display.
 struct ServerView<'a> {
     resource: &'a ResourceConfig,
     rules: Vec<RuleText>,
@@ -157,7 +158,7 @@ impl ServerView<'_> {
         self.resource.name.as_deref().unwrap_or(&self.resource.id)
     }
 
-    /// What a scope implies, parted by commas.
+    /// Returns the scopes that `scope` implies, separated by commas.
     fn implied(&self, scope: &Scope) -> String {
         let implied = self.resource.policy.hierarchy.implied_by(scope);
         implied.map(Scope::as_str).collect::<Vec<_>>().join(", ")
@@ -172,7 +173,7 @@ impl ServerView<'_> {
     }
 }
 
-/// What the form asks.
+/// The input of the form.
 struct Attempt<'a> {
     servers: Vec<(&'a str, bool)>,
     subject: &'a str,
@@ -180,12 +181,12 @@ struct Attempt<'a> {
     requested: &'a str,
 }
 
-/// What it is answered.
+/// The result of the form.
 #[derive(Default)]
 struct Answer {
     /// Why there is no decision.
     problem: Option<&'static str>,
-    /// What stands above the rules.
+    /// Facts that override the rules, such as a blocked person.
     warnings: Vec<&'static str>,
     person: Option<(String, String)>,
     facts: Vec<(&'static str, String)>,
@@ -235,7 +236,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// The latest refusals of all servers, newest first.
+/// Loads the latest refusals of all servers, newest first.
 async fn refusals(visit: &AdminPage) -> Result<Vec<AuditLine>, Rejection> {
     let mut lines = Vec::new();
     for event in REFUSALS {

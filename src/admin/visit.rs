@@ -1,4 +1,4 @@
-//! Who is at the door: every page begins with a [`AdminPage`], every change with an [`AdminForm`].
+//! Extractors for admin handlers: every page takes an [`AdminPage`], every change an [`AdminForm`].
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request, State};
@@ -29,7 +29,7 @@ words! {
     }
 }
 
-/// The answer to somebody who does not get what they asked for.
+/// The response to a request that is not served: the sign-in page or an error page.
 pub(super) struct Rejection(Box<Response>);
 
 impl IntoResponse for Rejection {
@@ -50,16 +50,16 @@ impl From<PageError> for Rejection {
     }
 }
 
-/// An administrator looks at a page.
+/// A signed-in administrator or viewer requests a page.
 pub(super) struct AdminPage {
     pub(super) app: App,
     pub(super) headers: HeaderMap,
-    /// The query.
+    /// The query parameters.
     pub(super) params: Params,
     pub(super) visitor: SignedInPerson,
 }
 
-/// An administrator changes something; origin, form and rights are checked.
+/// An administrator submits a form. Origin, CSRF token and the right to change are checked.
 pub(super) struct AdminForm {
     pub(super) visit: AdminPage,
     pub(super) form: Params,
@@ -99,8 +99,8 @@ impl FromRequest<App> for AdminForm {
 }
 
 impl AdminForm {
-    /// Turns down what cuts somebody off when the last proof is too old; `back` is the page to go on
-    /// with after a new one.
+    /// Requires a recent sign-in for a destructive change; otherwise returns the sign-in page. `back` is the
+    /// page shown after the new sign-in.
     pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), Rejection> {
         if self.visit.visitor.fresh {
             return Ok(());
@@ -110,19 +110,19 @@ impl AdminForm {
         Err(sign_in_page(app, &site, headers, back, true).into())
     }
 
-    /// A field of the form; empty when it is left out or repeated.
+    /// Returns a form field, empty if it is absent or repeated.
     pub(super) fn field(&self, name: &str) -> &str {
         self.form.get(name).ok().flatten().unwrap_or_default()
     }
 }
 
 impl AdminPage {
-    /// A parameter of the query; empty when it is left out or repeated.
+    /// Returns a query parameter, empty if it is absent or repeated.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).ok().flatten().unwrap_or_default()
     }
 
-    /// The frame of the page at `path`.
+    /// Builds the frame of the page at `path`.
     pub(super) async fn frame(&self, path: &str) -> Result<Frame, Rejection> {
         let waiting = self.app.storage().clients_waiting().await.map_err(|e| self.storage(&e))?;
         let mut frame = Frame::new(&self.headers, &self.visitor, &site(&self.app, &self.headers)?);
@@ -146,40 +146,40 @@ impl AdminPage {
         Ok(frame)
     }
 
-    /// The page for a fault of the database.
+    /// Returns the page for a storage error.
     pub(super) fn storage(&self, error: &StorageError) -> Rejection {
         PageError::storage(&self.headers, error).into()
     }
 
-    /// The page for another fault of ours.
+    /// Returns the page for another internal error.
     pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Rejection {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         PageError::new(&self.headers, status, Message::ServerError, error).into()
     }
 
-    /// The page for something that is not there.
+    /// Returns the 404 page for something that does not exist.
     pub(super) fn missing(&self) -> Rejection {
         let status = StatusCode::NOT_FOUND;
         PageError::new(&self.headers, status, Message::NoSuchAdminPage, &"no such row").into()
     }
 
-    /// The page for somebody who may look and not change.
+    /// Returns the 403 page for a viewer who tries to change something.
     pub(super) fn read_only(&self) -> Rejection {
         let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
         PageError::new(&self.headers, status, message, &"read only").into()
     }
 
-    /// An audit event by this administrator.
+    /// Creates an audit event with this administrator as the actor.
     pub(super) fn event(&self, event: &'static str) -> AuditEvent {
         self.app.event(event, Actor::Admin(self.visitor.session.subject.clone()))
     }
 
-    /// Who decides, as stored beside the decision.
+    /// Returns the administrator's subject, which is stored with their decisions.
     pub(super) fn by(&self) -> &str {
         &self.visitor.session.subject
     }
 
-    /// Leads on to a page of ours.
+    /// Redirects to a page of the admin site.
     pub(super) fn go(&self, path: &str) -> Response {
         let url = Site::admin(&self.app).map(|site| site.url.join(path));
         see_other(url.as_deref().unwrap_or(path))
@@ -193,8 +193,8 @@ fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Rejection> {
     })
 }
 
-/// The page of ours that a form stands on: after a new sign-in the visitor is back there. What forms are
-/// sent to is no page.
+/// Returns the page that contained the form, by `Referer`: after a new sign-in the browser returns to that
+/// page, because the form's own target may not be a page.
 fn page_of_the_form<'h>(site: &Site<'_>, headers: &'h HeaderMap) -> &'h str {
     let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
     referer
@@ -233,7 +233,7 @@ pub(super) async fn sign_in(
     Ok(console::begin_sign_in(&app, &site, &headers, go_on, anew).await?)
 }
 
-/// `GET /signed-in`: back from the identity provider.
+/// `GET /signed-in`: finishes the sign-in when the browser comes back from the identity provider.
 pub(super) async fn signed_in(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -243,7 +243,7 @@ pub(super) async fn signed_in(
     Ok(console::finish_sign_in(&app, &site, &headers, query.as_deref()).await?)
 }
 
-/// `POST /sign-out`. A viewer may do that, too.
+/// `POST /sign-out`. Viewers may do this too.
 pub(super) async fn sign_out(
     State(app): State<App>,
     RawQuery(query): RawQuery,

@@ -1,7 +1,7 @@
-//! How much strangers can make us fetch: in all, of one host, and for one address. Threat CI-06.
+//! Limits on fetches that strangers cause: in total, per host, and per address (threat CI-06).
 //!
-//! Some of everything is kept for what was good before, so that made-up URLs do not push out the clients
-//! that people use.
+//! A part of each limit is reserved for URLs that were valid before, so that made-up URLs cannot displace
+//! the clients that people use.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,41 +17,42 @@ use crate::config::FetchLimits;
 use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::telemetry::metrics::Metrics;
 
-/// Who makes us fetch something.
+/// The cause of a fetch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asker {
-    /// Its address, where it is one customer's.
+    /// The address of the request, if it belongs to one customer.
     pub(super) address: Option<IpAddr>,
-    /// It asks for what was good before, or for what an administrator named.
+    /// The URL was valid before, or an administrator configured it.
     pub(super) is_known: bool,
 }
 
-/// How much is fetched at most, shared by all caches.
+/// The limits on fetches, shared by all caches.
 pub(super) struct FetchBudget {
     limits: FetchLimits,
     metrics: Metrics,
     all: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
-    /// Held by the one fetch of a stranger's URL at each host.
+    /// A lock per host: it allows one fetch of an unknown URL at a time.
     hosts_in_flight: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     hosts: Mutex<Minutes<String>>,
     addresses: Mutex<Minutes<IpAddr>>,
-    /// URLs that never were good, by host and by the part of the network that asks for them.
+    /// Fetches of URLs that were never valid, by the requester's site prefix and the host.
     shares: Mutex<Minutes<(String, String)>>,
 }
 
-/// A place for one fetch; given back when dropped.
+/// A permit for one fetch, released when dropped.
 pub(super) struct FetchPermit {
     _all: OwnedSemaphorePermit,
     _strangers: Option<(OwnedMutexGuard<()>, OwnedSemaphorePermit)>,
 }
 
 impl FetchBudget {
-    /// Longest wait for a place.
+    /// 2 seconds: longest wait for a permit.
     const QUEUE: Duration = Duration::from_secs(2);
-    /// Hosts a minute; as many more for what was good before.
+    /// Most hosts fetched from within a minute for unknown URLs. For URLs that were valid before, twice as
+    /// many.
     const HOSTS: usize = 500;
-    /// Addresses remembered within a minute.
+    /// Most addresses (and most pairs of site prefix and host) remembered within a minute. Bounds memory.
     const ADDRESSES: usize = 10_000;
 
     pub(super) fn new(limits: FetchLimits, metrics: Metrics) -> Self {
@@ -67,20 +68,20 @@ impl FetchBudget {
         }
     }
 
-    /// Of the places at a time, URLs that never were good get these.
+    /// Returns how many of the concurrent fetches unknown URLs may take: all except a quarter.
     const fn of_strangers(at_once: usize) -> usize {
         at_once - at_once.div_ceil(4)
     }
 
-    /// Whether another fetch from `host` for this asker fits into this minute; it is counted. Nobody is
-    /// judged by an address that is not known. Of a host one part of the network gets a quarter at most
-    /// for URLs that never were good: made up, they would keep everybody else from it.
+    /// Counts a fetch from `host` and returns whether this minute's limit allows it. A requester without a
+    /// known address is not limited here. For URLs that were never valid, one site prefix gets at most a
+    /// quarter of the host's limit, so that made-up URLs cannot lock everybody else out of that host.
     pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
         let mut addresses = self.addresses.lock();
         let network = customer_prefix(address);
         if !addresses.has_room_for(&network, Self::ADDRESSES, now) {
-            // A bound on memory, not on callers: so many at once are held back by the other limits.
+            // This bounds memory, not callers: the other limits hold back so many addresses at once.
             addresses.0.clear();
         }
         let mut fits = addresses.count(network, self.limits.per_address, now);
@@ -95,7 +96,8 @@ impl FetchBudget {
         self.limited_unless(fits)
     }
 
-    /// A place for a fetch from `host`, after a short wait; `None` when too much is being fetched.
+    /// Returns a permit for a fetch from `host`, after waiting for at most [`Self::QUEUE`]. `None` if a
+    /// limit is reached.
     pub(super) async fn enter(
         &self,
         host: &str,
@@ -107,7 +109,7 @@ impl FetchBudget {
             self.limited_unless(false);
             return None;
         };
-        // Here too some are kept for what was good before.
+        // A fifth of the host's limit is reserved for URLs that were valid before.
         let all = self.limits.per_host;
         let most = if is_known { all } else { all - all.div_ceil(5) };
         let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
@@ -146,7 +148,7 @@ impl FetchBudget {
     }
 }
 
-/// What was counted within a minute of each one's own.
+/// Counters per key. The minute of each begins at its first fetch.
 struct Minutes<K>(HashMap<K, Minute>);
 
 struct Minute {
@@ -174,7 +176,7 @@ impl<K: Hash + Eq> Minutes<K> {
         self.0.len() < most || self.0.contains_key(key)
     }
 
-    /// Counts one more, unless there are as many as there may be.
+    /// Counts one more fetch, unless the limit is reached.
     fn count(&mut self, key: K, most: u32, now: Timestamp) -> bool {
         let minute = self.0.entry(key).or_insert(Minute { since: now, fetches: 0 });
         if minute.is_over(now) {
@@ -239,7 +241,7 @@ mod tests {
         let budget = budget();
         let now = Timestamp::from_unix(0);
         for n in 0..25_000_u32 {
-            let address = std::net::Ipv4Addr::from(0x0b00_0000 + (n << 8)); // each in a part of its own
+            let address = std::net::Ipv4Addr::from(0x0b00_0000 + (n << 8)); // each in its own site prefix
             let asker = Asker { address: Some(address.into()), is_known: false };
             assert!(budget.admits_asker(asker, "a.example", now));
         }
@@ -247,7 +249,7 @@ mod tests {
         assert!(budget.shares.lock().0.len() <= FetchBudget::ADDRESSES);
     }
 
-    /// A place that is there without waiting.
+    /// Returns a permit that is available without waiting.
     fn enter(budget: &FetchBudget, host: &str, is_known: bool) -> Option<FetchPermit> {
         let clock = Clock::Manual(ManualClock::at(Timestamp::from_unix(0)));
         budget.enter(host, is_known, &clock).now_or_never().flatten()

@@ -1,5 +1,6 @@
-//! Clients whose id is the URL of their metadata: found in the cache, fetched, or, when their publisher
-//! does not answer, remembered from the last sign-in. Requirements CIMD-01 to CIMD-32.
+//! Clients whose id is the URL of their metadata document (CIMD). The document comes from the cache or is
+//! fetched; if the publisher does not respond, the copy stored at the last sign-in is used. Requirements
+//! CIMD-01 to CIMD-32.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,9 +20,12 @@ use crate::oauth::web_url::ClientIdUrl;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// The reason is for the log alone: an answer would tell a stranger which names exist inside.
+/// Throttles the log. The reason appears only there: in a response it would tell a stranger which internal
+/// names exist.
 static NOT_READ: LogThrottle = LogThrottle::new();
 
+/// Documents are cached as their response headers say, but for at least 1 minute and at most 24 hours, and
+/// for 10 minutes if the headers say nothing.
 const BOUNDS: Bounds = Bounds {
     body: MAX_DOCUMENT,
     floor: Duration::from_mins(1),
@@ -29,7 +33,7 @@ const BOUNDS: Bounds = Bounds {
     usual: Duration::from_mins(10),
 };
 
-/// The published clients. Cheap to clone.
+/// Clients with metadata documents. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Documents {
     remote: Remote<ClientMetadata>,
@@ -37,19 +41,19 @@ pub(super) struct Documents {
     clock: Clock,
     storage: Storage,
     rules: Arc<Rules>,
-    /// `None`: offered as long as they are switched on.
+    /// Whether metadata documents are offered now. `None`: always, as long as they are enabled.
     pub(super) offer: Option<Arc<Offer>>,
 }
 
 struct Rules {
     redirects: RedirectPolicy,
     limits: RegistrationLimits,
-    /// The only hosts, where the administrator names some.
+    /// The only hosts allowed, if the configuration lists any.
     hosts: Option<Vec<String>>,
 }
 
 impl Documents {
-    /// `None` when the configuration turns them off.
+    /// Returns `None` if the configuration disables metadata documents.
     pub(super) fn new(
         config: &Config,
         http: GuardedClient,
@@ -72,8 +76,8 @@ impl Documents {
         })
     }
 
-    /// The client published at `id`. When it cannot be read now, the last good copy says so itself
-    /// ([`DocumentState`]); without one, an error.
+    /// Returns the client published at `id`. If the document cannot be read now, returns the last good copy,
+    /// marked by its [`DocumentState`]; without a copy, an error.
     pub(super) async fn find(&self, id: &str, from: Option<IpAddr>) -> Result<Client, FindError> {
         let url = ClientIdUrl::parse(id).map_err(|refused| {
             FindError::Document(format!("the client_id is refused: {refused}"))
@@ -131,12 +135,12 @@ impl Documents {
         })
     }
 
-    /// Whether clients are told that they may publish.
+    /// Returns whether the server metadata offers metadata documents.
     pub(super) fn are_offered(&self) -> bool {
         self.offer.as_ref().is_none_or(|offer| offer.stands())
     }
 
-    /// Whether the administrator lets its host publish.
+    /// Returns whether the configuration allows the host of this id.
     pub(super) fn may_be_read(&self, id: &str) -> bool {
         ClientIdUrl::parse(id).is_ok_and(|id| self.rules.admits(id.url().host()))
     }

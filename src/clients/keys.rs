@@ -1,5 +1,5 @@
-//! The keys a client signs with: those it registered, or those it publishes. Requirement PKJ-07,
-//! threat JW-03.
+//! The public keys of clients that sign assertions: registered inline, or published at `jwks_uri`.
+//! Requirement PKJ-07, threat JW-03.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,16 +14,18 @@ use crate::oauth::client::assertion::Assertion;
 use crate::oauth::client::keys::{KeySet, MAX_KEY_SET};
 use crate::oauth::client::{Client, Origin};
 
+/// Key sets are cached as their response headers say, but for at least 1 minute and at most 1 hour, and for
+/// 10 minutes if the headers say nothing.
 const BOUNDS: Bounds = Bounds {
     body: MAX_KEY_SET,
     floor: Duration::from_mins(1),
     ceiling: Duration::from_hours(1),
     usual: Duration::from_mins(10),
 };
-/// For a key that is not there, a set is fetched anew at most this often.
+/// 1 minute: a key set is refetched at most this often because of an unknown key.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Key sets that clients publish. Cheap to clone.
+/// The key sets that clients publish. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PublishedKeys {
     remote: Remote<KeySet>,
@@ -35,7 +37,8 @@ impl PublishedKeys {
         Self { remote: Remote::new(http, clock.clone(), budget, BOUNDS), clock }
     }
 
-    /// The keys of `client` that may have made `assertion`; `None` when it has no keys at all.
+    /// Returns the keys of `client`, refetched if none of them could have made `assertion`. `None` if it has
+    /// no keys at all.
     pub(super) async fn find(
         &self,
         client: &Client,
@@ -58,7 +61,7 @@ impl PublishedKeys {
         }
         match read {
             Ok(known) => Ok(Some(known.value)),
-            // Its last keys are good over an outage, no longer than they may be kept at all.
+            // During an outage the last keys stay valid, but no longer than the cache's maximum.
             Err(failed) => match failed.last {
                 Some(last) if self.clock.now().since(last.seen_at) < BOUNDS.ceiling => {
                     Ok(Some(last.value))

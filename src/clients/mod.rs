@@ -1,5 +1,5 @@
-//! Finding a client, however it came to us: written into the configuration, published at its own id, or
-//! registered. In this order, so that nobody can register or publish over the administrator's word.
+//! Finds a client: in the configuration, at the URL that is its id, or among the registered ones. The order
+//! matters: nobody can override a configured client by registering or publishing one.
 
 mod budget;
 mod documents;
@@ -30,37 +30,37 @@ use registration::Full;
 pub use registration::Registration;
 pub use trial::{TrialFailed, Tried};
 
-/// Longest id of a client that registered itself.
+/// Bytes: longest id of a stored client that has no metadata document. Longer ids are not looked up.
 const MAX_ID: usize = 64;
 
-/// How long clients that nobody uses are kept, and how many there may be.
+/// How long unused clients are kept, and the maximum number of clients.
 #[derive(Clone, Copy, Debug)]
 struct ClientQuota {
     clients: u64,
     keep: Retention,
 }
 
-/// Why it is not known whether there is such a client.
+/// Why a client could not be found or ruled out.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// Our database.
+    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// What is published at the client's id makes no client.
+    /// The metadata document at the client's id is invalid.
     #[error("{0}")]
     Document(String),
-    /// What is published cannot be read now, and was never read before.
+    /// The document cannot be read now, and no earlier copy exists.
     #[error("{0}")]
     Later(String),
-    /// The same, and this machine reaches no website at all.
+    /// As [`Self::Later`], and this machine reaches no website at all.
     #[error("no website is reached from here: {0}")]
     NoNetwork(String),
-    /// It is published, and such clients are switched off.
+    /// The id is a document's URL, and metadata documents are disabled.
     #[error("{0}")]
     Off(String),
 }
 
-/// The clients this server knows. Cheap to clone.
+/// All clients that this server knows. Cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
     storage: Storage,
@@ -73,7 +73,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients of this configuration, and those in `storage`.
+    /// Creates the clients of this configuration and of `storage`.
     pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
         let documents = &config.client_documents;
         let http = GuardedClient::new(&documents.loopback, documents.proxies.as_ref());
@@ -118,8 +118,8 @@ impl Clients {
         }
     }
 
-    /// The client with this id, compared byte for byte; `None` when there is none, or it has expired.
-    /// What has to be fetched for it counts towards the limit of the address that asks.
+    /// Returns the client with this id, compared byte for byte. `None` if there is none, or if it has
+    /// expired. Fetches count towards the rate limit of the address `from`.
     pub async fn find(&self, id: &str, from: Option<IpAddr>) -> Result<Option<Client>, FindError> {
         if let Some(configured) = self.configured.get(id) {
             return Ok(Some(configured.clone()));
@@ -133,19 +133,21 @@ impl Clients {
         Ok(self.stored(id).await?.map(|stored| from_stored(&stored)).transpose()?)
     }
 
-    /// Whether clients are told that they may publish their metadata.
+    /// Returns whether the server metadata offers metadata documents.
     pub fn offers_documents(&self) -> bool {
         self.documents.as_ref().is_some_and(Documents::are_offered)
     }
 
-    /// On a server that offers documents only while it reaches websites: looks whether it does.
+    /// On a server that offers metadata documents only with a network: checks whether websites can be
+    /// reached.
     pub async fn look_for_network(&self) {
         if let Some(documents) = &self.documents {
             documents.look_for_network().await;
         }
     }
 
-    /// Tries to read what a well-known client publishes; `None` when documents are switched off.
+    /// Fetches the metadata documents of well-known clients as a test. `None` if metadata documents are
+    /// disabled.
     pub async fn try_documents(&self) -> Option<Vec<Tried>> {
         match &self.documents {
             Some(documents) => Some(documents.try_well_known().await),
@@ -153,7 +155,8 @@ impl Clients {
         }
     }
 
-    /// The keys of `client` that may have made `assertion`; `None` when it has no keys.
+    /// Returns the keys of `client`, refetched if none of them could have made `assertion`. `None` if it has
+    /// no keys.
     pub async fn keys_for(
         &self,
         client: &Client,
@@ -163,8 +166,8 @@ impl Clients {
         self.published_keys.find(client, assertion, from).await
     }
 
-    /// Keeps what is known of a client that is not stored by itself, because somebody has just signed in
-    /// for it: administrators see it, and a published one outlives an outage of its publisher.
+    /// Stores a configured or published client after a person has signed in for it, so that administrators
+    /// see it and a published client survives an outage of its publisher.
     pub async fn remember(&self, client: &Client) -> Result<(), StorageError> {
         let now = self.clock.now();
         let (kind, seen_at) = match &client.origin {
@@ -178,7 +181,7 @@ impl Clients {
     }
 
     async fn stored(&self, id: &str) -> Result<Option<StoredClient>, StorageError> {
-        // PostgreSQL holds no NUL in a text, and would not even look.
+        // PostgreSQL refuses a NUL in text.
         if id.len() > MAX_ID || id.contains('\0') {
             return Ok(None);
         }
@@ -189,7 +192,7 @@ impl Clients {
 
 fn documents_are_off(id: &str) -> FindError {
     let named = ClientIdUrl::parse(id).map(|id| format!("`{}`", id.url()));
-    let named = named.unwrap_or_else(|_| "the client_id".to_owned()); // as it is, it may be hostile
+    let named = named.unwrap_or_else(|_| "the client_id".to_owned()); // it may be hostile, so it is not repeated
     FindError::Off(format!(
         "{named} would have to be fetched, and that is switched off; an administrator can switch it on with `client_documents.enabled`"
     ))

@@ -1,4 +1,4 @@
-//! Clients that register themselves and manage it: RFC 7591, RFC 7592.
+//! Dynamic registration and its management: RFC 7591, RFC 7592.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,23 +14,24 @@ use crate::storage::{ClientKind, Registered, ReviewDecision, StorageError, Store
 use crate::telemetry::audit::{Actor, AuditEvent};
 use parking_lot::{Mutex, MutexGuard};
 
-/// A registration that succeeded.
+/// A successful registration.
 pub struct Registration {
     /// The client as registered.
     pub client: Client,
-    /// The secret of a confidential client: told once, stored as a hash.
+    /// The secret of a confidential client. Returned once, stored as a hash.
     pub secret: Option<String>,
-    /// By which a client that is no other's manages itself: told once, stored as a hash.
+    /// The registration access token. Returned once, stored as a hash. `None` for a public client that
+    /// others may share.
     pub token: Option<Secret<RegistrationToken>>,
-    /// Whether it is new, or the public client that registered the same before.
+    /// Whether the client is new. False: an identical public client was registered before.
     pub is_new: bool,
 }
 
-/// Registrations a minute that the stored audit trail tells of.
+/// Registrations per minute that the stored audit trail records. With more, a flood would fill the database.
 const TOLD_A_MINUTE: u32 = 60;
 
-/// What is remembered of a full registry, for a second: a flood of refused registrations must not cost
-/// as much as one of accepted ones.
+/// Caches for one second that the registry is full, so that a flood of refused registrations costs less than
+/// one of accepted ones. Also counts the registrations that the stored audit trail recorded in this minute.
 #[derive(Default)]
 pub(super) struct Full(Mutex<Remembered>);
 
@@ -50,8 +51,8 @@ impl Full {
         self.lock().most.filter(|(at, _)| *at == now).map(|(_, most)| most)
     }
 
-    /// Whether one more registration goes to the stored audit trail: of a flood, the log tells the rest,
-    /// or the trail would fill the database.
+    /// Returns whether the stored audit trail records one more registration. During a flood the others
+    /// appear only in the log, or the trail would fill the database.
     fn is_told(&self, now: Timestamp) -> bool {
         let (minute, told) = self.lock().told;
         minute != now.unix() / 60 || told < TOLD_A_MINUTE
@@ -79,14 +80,15 @@ impl Full {
     }
 }
 
-/// A new client has this long to be approved before a flood of registrations can push it out; as long
-/// as a consent page lives.
+/// 10 minutes, the lifetime of a consent page: a new client cannot be evicted earlier, so that a person has
+/// time to approve it while a flood of registrations arrives.
 const SETTLING: Duration = Duration::from_mins(10);
-/// What our ids begin with: never what a URL begins with.
+/// Prefix of the ids that we assign. It differs from the beginning of every URL.
 const ID_PREFIX: &str = "client_";
 
 impl Clients {
-    /// Whether a public client registered the same before.
+    /// Returns whether a public client with the same metadata is registered. Always false for a client with
+    /// a secret.
     pub async fn knows(&self, metadata: &ClientMetadata) -> Result<bool, StorageError> {
         if metadata.token_endpoint_auth_method.needs_secret() {
             return Ok(false);
@@ -94,8 +96,8 @@ impl Clients {
         self.storage.knows_client(&metadata.identity()).await
     }
 
-    /// Registers a client. Identical public metadata is the same client and costs no row, and for
-    /// that reason cannot be managed by whoever registered it. `None` when the quota is reached.
+    /// Registers a client. Public clients with identical metadata share one registration and one row, so
+    /// none of them gets a token to manage it. Returns `None` if the quota is reached.
     pub async fn register(
         &self,
         metadata: ClientMetadata,
@@ -130,13 +132,14 @@ impl Clients {
             Registered::Known(known) => (known, false),
             Registered::Full => return Ok(None),
         };
-        // A known client has the ports of whoever registered it first; the answer has those that were sent.
+        // The stored client has the loopback ports of its first registration. The response must show the
+        // ports that were sent.
         let client = Client { metadata, ..from_stored(&stored)? };
         Ok(Some(Registration { client, secret, token, is_new }))
     }
 
-    /// Whether a full registry has room again, because some client that nobody has used is old enough to
-    /// go; that is looked at once a second.
+    /// Deletes unused clients that are old enough from a full registry, and returns whether any were
+    /// deleted. After a failed attempt it tries again in the next second at the earliest.
     async fn make_room(&self, now: Timestamp) -> Result<bool, StorageError> {
         if self.full.was_looked_at(now) {
             return Ok(false);
@@ -151,8 +154,9 @@ impl Clients {
         Ok(removed > 0)
     }
 
-    /// How many clients its part of the network has with `new`, where another one has more: whoever has
-    /// less in a full registry pushes out the latest of whoever has most, and a flood pushes itself out.
+    /// Returns the number of clients of this site prefix including `new`, if another prefix has more. In a
+    /// full registry a prefix with fewer clients evicts the newest of the prefix with most, so a flood
+    /// evicts its own clients.
     async fn smaller_crowd(&self, new: &StoredClient) -> Result<Option<i64>, StorageError> {
         let Some(network) = &new.network else { return Ok(None) };
         let most = if let Some(most) = self.full.most(new.issued_at) {
@@ -169,8 +173,8 @@ impl Clients {
         Ok((with_new < most).then_some(with_new))
     }
 
-    /// Whether the registry was full a moment ago, and this client is not one for whom there is room: a
-    /// flood of such takes no turn at the writer of the database.
+    /// Returns whether the registry was just found full and cannot take this client either. Such a request
+    /// is refused without waiting for the database's writer.
     async fn is_turned_away(&self, new: &StoredClient) -> Result<bool, StorageError> {
         if !self.full.was_looked_at(new.issued_at) || self.smaller_crowd(new).await?.is_some() {
             return Ok(false);
@@ -181,7 +185,7 @@ impl Clients {
         }
     }
 
-    /// Makes a client for an administrator: it counts towards no quota and does not expire.
+    /// Creates a client for an administrator. It is approved, counts towards no quota and does not expire.
     pub async fn create(
         &self,
         metadata: ClientMetadata,
@@ -221,7 +225,7 @@ impl Clients {
         (stored, secret, token)
     }
 
-    /// The client that `token` manages, when it is `client_id`.
+    /// Returns the client `client_id` if `token` is its registration access token.
     pub async fn managed(
         &self,
         client_id: &str,
@@ -235,7 +239,7 @@ impl Clients {
         proven.then(|| from_stored(&stored)).transpose()
     }
 
-    /// Replaces what a client registered; `None` when it is gone.
+    /// Replaces a client's registration. Returns `None` if the client no longer exists.
     pub async fn replace(
         &self,
         client: &Client,

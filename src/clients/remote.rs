@@ -1,5 +1,5 @@
-//! A small cache of what strangers publish: one fetch at a time for each URL, bounded in number and in
-//! rate, and no error is ever kept as an answer. Threats CI-05 and CI-06.
+//! A small cache of documents that strangers publish. One fetch at a time per URL, limited in number and
+//! rate; an error is never cached as a value (threats CI-05 and CI-06).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use crate::clock::{Clock, Timestamp};
 use crate::http_client::guarded::{FetchError, GuardedClient, LONGEST_FETCH};
 use crate::oauth::web_url::WebUrl;
 
-/// Most URLs remembered.
+/// Most URLs in the cache. Beyond that the least recently used is evicted.
 const MAX_ENTRIES: usize = 500;
-/// Most callers who wait for one fetch, and their longest wait: for a place, and for the answer.
+/// Most callers that wait for the fetch of one URL.
 const MAX_WAITING: usize = 1024;
+/// 8 seconds: longest wait for another caller's fetch of the same URL.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// A URL that failed is left alone for this long, doubled each time …
+/// 10 seconds: back-off after a failed fetch of a URL. It doubles with each further failure …
 const FIRST_COOLDOWN: Duration = Duration::from_secs(10);
-/// … up to this.
+/// … up to 5 minutes.
 const LONGEST_COOLDOWN: Duration = Duration::from_mins(5);
-/// A fetch that no server answered fails after this time, whatever the reason, and after the longest time of
-/// a fetch when it took more: the time must not tell a stranger which names exist inside.
+/// A fetch without any response fails after exactly this time, or, if it took longer, after
+/// [`LONGEST_FETCH`]. Otherwise the duration would tell a stranger which internal names exist.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What was read from a URL.
+/// A value read from a URL.
 #[derive(Clone, Debug)]
 pub(super) struct Known<T> {
     pub(super) value: T,
@@ -41,18 +42,18 @@ pub(super) struct Known<T> {
 pub(super) enum Trouble {
     #[error("{0}")]
     Fetch(#[from] FetchError),
-    /// It was read, and is not what it must be.
+    /// The body was read, but it is invalid.
     #[error("{0}")]
     Refused(String),
-    /// Too much is being fetched.
+    /// A limit on fetches is reached.
     #[error("too many documents are being fetched")]
     Busy,
 }
 
 impl Trouble {
-    /// Whether the publisher has spoken, so that what it said before no longer counts. An outage, an
-    /// error page or a broken connection says nothing; nor does an address that is not public, which must
-    /// look to strangers as if there were none.
+    /// Returns whether the publisher itself has given a final response, so that its earlier document no
+    /// longer counts. An outage, an error page or a broken connection is not final; nor is a non-public
+    /// address, which must look to strangers like a host that does not exist.
     pub(super) fn is_final(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Fetch(FetchError::TooLarge) => true,
@@ -61,13 +62,13 @@ impl Trouble {
         }
     }
 
-    /// Whether no server has answered.
+    /// Returns whether no server responded.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::Fetch(error) if error.is_silence())
     }
 }
 
-/// A fetch that failed, and what was known before.
+/// A failed fetch, and the last good value.
 #[derive(Debug)]
 pub(super) struct Failed<T> {
     pub(super) trouble: Trouble,
@@ -78,9 +79,9 @@ struct Entry<T> {
     known: Option<Known<T>>,
     trouble: Option<Trouble>,
     failures: u32,
-    /// After a failure: not before.
+    /// End of the back-off after a failure.
     again_at: Timestamp,
-    /// Held by whoever fetches.
+    /// Held by the caller that fetches.
     flight: Arc<tokio::sync::Mutex<()>>,
     used: u64,
 }
@@ -90,20 +91,20 @@ struct Entries<T> {
     uses: u64,
 }
 
-/// Bounds of one cache.
+/// Limits of one cache.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Largest body, in bytes.
     pub(super) body: usize,
-    /// Kept at least this long, whatever its headers say …
+    /// Shortest caching time, whatever the response headers say …
     pub(super) floor: Duration,
-    /// … at most this long …
+    /// … the longest …
     pub(super) ceiling: Duration,
-    /// … and this long when they say nothing.
+    /// … and the one used if the headers say nothing.
     pub(super) usual: Duration,
 }
 
-/// A cache of one kind of thing. Cheap to clone.
+/// A cache for one kind of document. Cheap to clone.
 pub(super) struct Remote<T>(Arc<Parts<T>>);
 
 struct Parts<T> {
@@ -137,8 +138,9 @@ impl<T: Clone + Send + 'static> Remote<T> {
         Self(Arc::new(Parts { http, clock, budget, bounds, entries }))
     }
 
-    /// What is at `url`: from the cache while it is fresh and was not seen before `not_before`, else
-    /// fetched and read by `parse`. Of concurrent callers one fetches, and goes on when it is gone.
+    /// Returns the value at `url`: from the cache if it is fresh and was fetched no earlier than
+    /// `not_before`, otherwise fetched and parsed by `parse`. Of concurrent callers only one fetches. The
+    /// fetch continues if that caller goes away.
     pub(super) async fn get(
         &self,
         url: &WebUrl,
@@ -151,7 +153,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
             Look::CoolingDown(failed) => return Err(failed),
             Look::Fetch(flight) => flight,
         };
-        // The entry holds one, and so does whoever fetches or waits.
+        // The entry holds one reference, and so does each caller that fetches or waits.
         if Arc::strong_count(&flight) > 1 + MAX_WAITING {
             return Err(self.busy(url));
         }
@@ -161,7 +163,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
         match self.look(url, not_before) {
             Look::Fresh(known) => Ok(known),
             Look::CoolingDown(failed) => Err(failed),
-            // Who asks too much pays for it alone: whoever waits behind asks in a name of their own.
+            // Only this caller's limit is charged: a caller that waits behind it retries with its own.
             Look::Fetch(_) => {
                 let is_known = asker.is_known || self.knows(url);
                 let asker = Asker { is_known, ..asker };
@@ -176,12 +178,12 @@ impl<T: Clone + Send + 'static> Remote<T> {
         }
     }
 
-    /// Whether something good was read there before.
+    /// Returns whether a valid value was read from this URL before.
     pub(super) fn knows(&self, url: &WebUrl) -> bool {
         self.entries().by_url.get(url.as_str()).is_some_and(|entry| entry.known.is_some())
     }
 
-    /// Nothing was asked, so nothing is held against the URL.
+    /// Returns [`Trouble::Busy`]. Nothing was fetched, so the URL gets no back-off.
     fn busy(&self, url: &WebUrl) -> Failed<T> {
         let entries = self.entries();
         let last = entries.by_url.get(url.as_str()).and_then(|entry| entry.known.clone());
@@ -240,8 +242,8 @@ impl<T: Clone + Send + 'static> Remote<T> {
             Err(error) => Err(error.into()),
         };
         drop(place);
-        // Other requests for the same URL wait for this fetch. What was good before is no exception: its
-        // owner can make the name lead inside at any time.
+        // Other requests for this URL wait too. URLs that were valid before are no exception, because their
+        // owner can make the name resolve to an internal address at any time.
         if read.as_ref().is_err_and(Trouble::is_silence) {
             let slow = begun.elapsed() > SILENCE;
             tokio::time::sleep_until(begun + if slow { LONGEST_FETCH } else { SILENCE }).await;
@@ -278,8 +280,8 @@ impl<T: Clone + Send + 'static> Remote<T> {
 }
 
 impl<T> Entries<T> {
-    /// Forgets what holds nothing first, then what was not used for longest; never what is being
-    /// fetched.
+    /// Evicts entries without a value first, then the least recently used. Never evicts an entry that is
+    /// being fetched.
     fn make_room(&mut self) {
         while self.by_url.len() >= MAX_ENTRIES {
             let oldest = self
@@ -290,7 +292,7 @@ impl<T> Entries<T> {
                 .map(|(url, _)| url.clone());
             match oldest {
                 Some(url) => self.by_url.remove(&url),
-                None => return, // all are being fetched: as many as the budget lets, and their waiters
+                None => return, // all are being fetched: the limits on fetches bound their number
             };
         }
     }

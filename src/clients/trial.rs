@@ -1,6 +1,6 @@
-//! Reading what well-known clients publish, to learn whether documents can be read from here at all.
+//! Test fetches of well-known metadata documents, to learn whether documents can be read from here at all.
 //!
-//! Nothing of it is cached or stored, and nobody outside can cause it but on the demo.
+//! Nothing is cached or stored. Outsiders can cause such a fetch only on the demo.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,39 +15,39 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::client::document::MAX_DOCUMENT;
 use crate::oauth::web_url::ClientIdUrl;
 
-/// Documents of clients in wide use. Their publishers have nothing to do with each other: when neither answers, it is
-/// our network and not their website.
+/// Metadata documents of widely used clients. Their publishers are independent: if neither responds, our
+/// network is at fault.
 const WELL_KNOWN: [&str; 2] = [
     "https://claude.ai/oauth/claude-code-client-metadata",
     "https://vscode.dev/oauth/client-metadata.json",
 ];
 
-/// A machine without a network is looked at again after this.
+/// 30 seconds: a machine without a network is tested again after this time.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// A document that was tried, and the name of the client in it, or why there is none.
+/// The result of one test fetch: the client's name, or why it failed.
 #[derive(Debug)]
 pub struct Tried {
-    /// Where it is published.
+    /// URL of the document.
     pub url: &'static str,
-    /// What came of it.
+    /// The name in the document, or the failure.
     pub outcome: Result<Option<String>, TrialFailed>,
 }
 
-/// Why a document brought no client.
+/// Why a document could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct TrialFailed {
     reason: String,
-    /// Nobody has answered.
+    /// Whether no server responded.
     pub silent: bool,
 }
 
-/// Whether documents are offered, on a server that offers them only while it reaches websites.
+/// Whether metadata documents are offered, on a server that offers them only while it reaches websites.
 #[derive(Debug, Default)]
 pub(super) struct Offer {
-    /// Not before one could be read: whoever reads too early that they are offered has no way back, and whoever reads
-    /// that they are not registers, which always works.
+    /// Starts as false, until one document could be read. A client that wrongly reads that documents are
+    /// offered has no fallback; a client that reads that they are not registers itself, which always works.
     offered: AtomicBool,
     looked_at: Mutex<Option<Timestamp>>,
 }
@@ -57,7 +57,7 @@ impl Offer {
         self.offered.load(Ordering::Relaxed)
     }
 
-    /// A website was reached, or none; the log says what has changed.
+    /// Sets whether a website was reached. Logs the first success after a failure, and every failure.
     pub(super) fn set(&self, reached: bool, reason: &str) {
         let before = self.offered.swap(reached, Ordering::Relaxed);
         if reached && !before {
@@ -72,8 +72,8 @@ impl Offer {
 }
 
 impl Documents {
-    /// Tries one well-known document, and another only if that fails: then it shows whether it is the first website or
-    /// the network. Empty where the administrator lets no well-known host publish.
+    /// Fetches one well-known document, and another only if the first fails, to find out whether that
+    /// website or the network is at fault. Empty if the configuration allows none of their hosts.
     pub(super) async fn try_well_known(&self) -> Vec<Tried> {
         let mut all = Vec::new();
         for url in WELL_KNOWN.into_iter().filter(|url| self.may_be_read(url)) {
@@ -87,7 +87,8 @@ impl Documents {
         all
     }
 
-    /// Looks whether any well-known website answers, and offers documents or no longer does. One caller looks for all.
+    /// Tests whether any well-known website responds, and starts or stops offering documents accordingly.
+    /// Concurrent callers share one test.
     pub(super) async fn look_for_network(&self) {
         let Some(offer) = &self.offer else { return };
         let mut looked_at = offer.looked_at.lock().await;

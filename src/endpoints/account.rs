@@ -1,5 +1,5 @@
-//! `/account`: a signed-in person's own connected applications. Everything here is found by who is
-//! signed in, never by what a form says (threat AD-03).
+//! `/account`: lists a signed-in person's own connected applications. The handlers take the person from the
+//! web session only, never from a form field (threat AD-03).
 
 use askama::Template;
 use axum::body::Body;
@@ -60,10 +60,10 @@ words! {
     }
 }
 
-/// What is confirmed before a person is signed out everywhere.
+/// The act that a confirmation is bound to, see [`console::confirmation`].
 const EVERYWHERE: &str = "sign out everywhere";
 
-/// A connection, made fit to be shown.
+/// A connected client, prepared for display.
 struct AccountPage {
     row: ConnectedClient,
     name: String,
@@ -71,9 +71,9 @@ struct AccountPage {
     verified: bool,
     goes_to: Vec<(String, bool)>,
     resource_name: Option<String>,
-    /// Each scope that was approved, and what it means in words.
+    /// Each approved scope, with its configured description.
     scopes: Vec<(String, Option<String>)>,
-    /// The same of what is in force now; or why nothing is.
+    /// The scopes in force now, in the same form. When there are none, `nothing` says why.
     in_force: Vec<(String, Option<String>)>,
     nothing: Option<&'static str>,
     facts_note: Option<String>,
@@ -108,7 +108,8 @@ impl AccountPage {
         let now = in_force_now(app, &row);
         Self {
             suspicious: name.suspicious,
-            // As on the consent page: nobody can vouch for a program on a device.
+            // A program on a device is never "verified", as on the consent page: any other program can take
+            // its redirect URI.
             verified: row.trusted && goes_to.iter().all(|(_, on_device)| !on_device),
             goes_to,
             resource_name: resource.and_then(|resource| resource.name.clone()),
@@ -127,7 +128,8 @@ impl AccountPage {
     }
 }
 
-/// What all approvals of a connection come to. Of facts of several ages, the oldest are named.
+/// Combines all approvals of a connection. When the facts behind them differ in age, the oldest time is
+/// shown.
 fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
     let mut now = OfGrant { in_force: InForce::Nothing, old_facts: None };
     for one in &row.approvals {
@@ -164,7 +166,7 @@ struct AccountTemplate<'a> {
     connections: Vec<AccountPage>,
 }
 
-/// Somebody who is signed in, or the page that asks to.
+/// Returns the signed-in person, or a response: the sign-in page or an error page.
 async fn enter(app: &App, headers: &HeaderMap) -> Result<SignedInPerson, Response> {
     let site = Site::account(app);
     console::visitor(app, &site, headers).await.map_err(|why| match why {
@@ -181,7 +183,7 @@ async fn enter(app: &App, headers: &HeaderMap) -> Result<SignedInPerson, Respons
     })
 }
 
-/// A form of a page of ours, of this very session.
+/// Reads a form that one of our pages sent in this web session.
 async fn read_form(
     app: &App,
     headers: &HeaderMap,
@@ -234,7 +236,7 @@ pub(super) async fn sign_in(
     console::begin_sign_in(&app, &site, &headers, site.home, false).await
 }
 
-/// `GET /account/signed-in`: back from the identity provider.
+/// `GET /account/signed-in`: finishes the sign-in when the browser comes back from the identity provider.
 pub(super) async fn signed_in(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -243,7 +245,7 @@ pub(super) async fn signed_in(
     console::finish_sign_in(&app, &Site::account(&app), &headers, query.as_deref()).await
 }
 
-/// `POST /account/disconnect`: one application at one MCP server.
+/// `POST /account/disconnect`: disconnects one application from one MCP server.
 pub(super) async fn disconnect(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -263,7 +265,8 @@ pub(super) async fn disconnect(
     Ok(see_other(&format!("{}?done={done}", home(&app))))
 }
 
-/// `POST /account/sign-out`: this browser's visit ends, and at the provider too where it has a way.
+/// `POST /account/sign-out`: ends this browser's web session, and the provider's session too if the provider
+/// has a logout page.
 pub(super) async fn sign_out(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -276,7 +279,7 @@ pub(super) async fn sign_out(
     Ok(on_to_provider(&app, &visitor, response).await)
 }
 
-/// `GET /account/confirm`: what signing out everywhere ends, before it does.
+/// `GET /account/confirm`: shows what signing out everywhere would end.
 pub(super) async fn confirm(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -310,7 +313,7 @@ pub(super) async fn confirm(
     Ok(frame.answer(StatusCode::OK, template.render()))
 }
 
-/// `POST /account/sign-out-everywhere`: every grant, session and visit of this person ends.
+/// `POST /account/sign-out-everywhere`: ends every grant and every session of this person.
 pub(super) async fn sign_out_everywhere(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -342,8 +345,9 @@ pub(super) async fn sign_out_everywhere(
     Ok(on_to_provider(&app, &visitor, response).await)
 }
 
-/// What there was to end here has ended. Where the provider can end its own session with this browser,
-/// it is sent there, and comes back if our address is registered there for that.
+/// Redirects the browser to the provider's logout page if the provider has one. Our own sessions have ended
+/// before. The provider sends the browser back to us if our address is registered there as a logout
+/// redirect.
 async fn on_to_provider(app: &App, visitor: &SignedInPerson, mut response: Response) -> Response {
     let url = app.upstream().end_session_url(&visitor.session.session_id, &home(app)).await;
     match url {

@@ -1,8 +1,8 @@
 //! `GET /authorize`: RFC 6749 §4.1.1. Checks the request in a fixed order and shows the consent page.
 //!
-//! Repeatable and without side effects: clients probe it, pages fire it twice. Nothing is stored; the
-//! request travels sealed in the page until somebody presses Approve. Only somebody whose approval is
-//! remembered (`remembered.rs`) is sent on at once, and that may be repeated as well.
+//! The request may be repeated and has no side effects, because clients probe it and pages send it twice.
+//! Nothing is stored: the page carries the sealed request until the person presses Approve. A person with a
+//! remembered approval (`remembered_consent.rs`) is redirected at once, and that may be repeated too.
 
 use std::net::IpAddr;
 
@@ -60,7 +60,7 @@ pub(super) async fn get(
                 )
                 .await?
             } else {
-                None // whatever this browser remembers; the page changes nothing, and going on would
+                None // Show the page even to a browser with an approval: a guess must change nothing.
             };
             if let Some(led_on) = remembered {
                 return Ok(led_on);
@@ -81,7 +81,7 @@ fn bad_request(
     PageError::new(headers, StatusCode::BAD_REQUEST, Message::InvalidRequest { what }, reason)
 }
 
-/// Step 1: the client exists. Otherwise a page and never a redirect.
+/// Step 1: finds the client. A failure shows a page and never redirects.
 async fn known_client(
     app: &App,
     headers: &HeaderMap,
@@ -95,8 +95,8 @@ async fn known_client(
     browser::client(app, headers, client_id, from).await
 }
 
-/// Step 2: the redirect URI is one that this client registered and that is allowed now. Only then may
-/// anything be redirected.
+/// Step 2: checks that this client registered the redirect URI and that the policy allows it now. Nothing
+/// may be redirected before this check.
 fn proven_address(
     app: &App,
     headers: &HeaderMap,
@@ -110,7 +110,7 @@ fn proven_address(
     browser::address(app, headers, client, presented)
 }
 
-/// Step 3: everything else; a failure is told to the client.
+/// Step 3: checks everything else. The caller reports a failure to the client by a redirect.
 fn check<'a>(
     app: &'a App,
     client: &Client,
@@ -156,7 +156,7 @@ fn check<'a>(
     Ok((request, resource))
 }
 
-/// The first of the scopes that the resource does not declare.
+/// Returns the first requested scope that the resource does not declare, cut to 100 characters.
 fn beyond(resource: &ResourceConfig, requested: &ScopeSet) -> String {
     let beyond = requested.difference(&resource.policy.declared);
     let first = beyond.iter().find(|scope| scope.as_str() != "offline_access");
@@ -173,17 +173,17 @@ fn asked_resource<'a>(
     }
 }
 
-/// Scopes that are no scopes of ours, for the log; the client's own words, so not too many.
+/// Returns the unknown scopes for the log. The client chose this text, so its length is limited.
 fn shown(unknown: &ScopeSet) -> String {
-    const MOST: usize = 120; // characters: a line or two
+    const MOST: usize = 120; // characters: one or two log lines
     let text = unknown.to_string();
     let cut: String = text.chars().take(MOST).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("{cut}{more}")
 }
 
-/// A client that sends the person here again and again, until Approve is pressed to be rid of it, is held
-/// back (threat PH-02). Only the browser knows how often it was asked: nothing is stored.
+/// Rate limit for consent pages: stops a client that sends the person here again and again until they press
+/// Approve to be rid of it (threat PH-02). Only the browser's cookies count the pages; nothing is stored.
 fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), PageError> {
     let cookies = Cookies::of(&app.config().public_url);
     let shown = cookies.consents_for(headers, &ConsentRequest::client_tag(&client.id));
@@ -192,7 +192,7 @@ fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), 
     let mut recent: Vec<Timestamp> =
         shown.iter().filter_map(|id| shown_at(id)).filter(|at| *at > since).collect();
     recent.sort_unstable();
-    // The one whose end leaves fewer than that.
+    // Once this page expires, fewer than `most` pages are left.
     let Some(first) = recent.len().checked_sub(most).and_then(|place| recent.get(place)) else {
         return Ok(());
     };
@@ -206,13 +206,14 @@ fn not_too_often(app: &App, headers: &HeaderMap, client: &Client) -> Result<(), 
     Err(PageError::new(headers, StatusCode::TOO_MANY_REQUESTS, message, &reason))
 }
 
-/// When the page with this id was shown.
+/// Returns when the page with this id was shown: the first 12 hex digits of an id are its time in
+/// milliseconds.
 fn shown_at(id: &str) -> Option<Timestamp> {
     let millis = i64::from_str_radix(id.get(..12)?, 16).ok()?;
     Some(Timestamp::from_unix(millis / 1000))
 }
 
-/// Step 4: ask the person. The page carries the whole request, sealed and bound to this browser.
+/// Step 4: shows the consent page. It carries the whole request, sealed and bound to this browser.
 pub(super) async fn ask(
     app: &App,
     headers: &HeaderMap,
@@ -255,7 +256,8 @@ pub(super) async fn ask(
         identity_provider: &app.config().upstream.name,
         request: &sealed,
     };
-    // To the log alone: nothing anonymous costs a row. The decision's line says when it was shown.
+    // Only in the log: an anonymous request must not add a row to the database. The audit event of the
+    // decision repeats when the page was shown.
     app.log_event(
         &app.event("consent_shown", Actor::Person)
             .client(&client.id)

@@ -1,5 +1,5 @@
-//! `GET /waiting`: a person has signed in, and an administrator has to approve the client
-//! (`client_approval = "first_use"`). The page asks again every few seconds and goes on by itself.
+//! `GET /waiting`: shown after a person has signed in while an administrator still has to approve the client
+//! (`client_approval = "first_use"`). The page reloads every few seconds and continues by itself.
 
 use std::time::Duration;
 
@@ -25,18 +25,19 @@ use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, WaitingPage};
 use crate::web::params::Params;
 
-/// How long a finished sign-in waits for an administrator.
+/// 1 hour: how long a finished sign-in waits for an administrator. Afterwards the person has to sign in
+/// again.
 const LIFETIME: Duration = Duration::from_hours(1);
 
-/// Whether somebody must wait for an administrator before this client receives anything.
+/// Returns whether an administrator must approve this client before it receives a code.
 pub(super) fn must_wait(app: &App, client: &Client, standing: &ClientReview) -> bool {
     app.config().client_approval == ClientApproval::FirstUse
-        // Who wrote it down has approved it.
+        // The operator approved a configured client by writing it into the configuration.
         && !matches!(client.origin, Origin::Configured { .. })
         && standing.state != ReviewState::Approved
 }
 
-/// Keeps the finished sign-in and leads the browser to the page that waits.
+/// Stores the finished sign-in and redirects the browser to the waiting page.
 pub(super) async fn await_approval(
     app: &App,
     headers: &HeaderMap,
@@ -101,7 +102,8 @@ pub(super) async fn get(
     let standing = standing.of_today(&client);
     let other = held.client_digest.as_ref().is_some_and(|seen| *seen != client.metadata.digest());
     if other && !standing.is_denied() {
-        // The administrator decides about what it is now, and the person approved something else.
+        // The client has changed: the administrator decides about its new metadata, but the person approved
+        // what it was before.
         app.storage().drop_awaiting_login(&token, app.now()).await.map_err(storage)?;
         return Err(over("the client has changed since the person approved it"));
     }
@@ -114,7 +116,7 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// The administrator has decided.
+/// Continues after the administrator's decision: redirects with a code, or shows that the client was denied.
 async fn end(
     app: &App,
     headers: &HeaderMap,
@@ -133,7 +135,7 @@ async fn end(
     release(app, headers, token, held, &back).await
 }
 
-/// The administrator said no, and the client is told, too.
+/// Shows that the administrator denied the client, and reports `access_denied` to the client.
 fn shut_out_page(
     app: &App,
     headers: &HeaderMap,
@@ -144,7 +146,8 @@ fn shut_out_page(
     let reference = new_reference();
     let reason = if standing.blocked { "the client is blocked" } else { "the client is refused" };
     let event = callback::about(app, "access_denied", &held.request, Some(&held.subject));
-    app.record_soon(event.reference(&reference).with("reason", reason)); // anybody may load it again and again
+    // `record_soon` limits how many events are stored: anybody can reload this page repeatedly.
+    app.record_soon(event.reference(&reference).with("reason", reason));
     let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
     let page = MessagePage {
         language: browser::language(headers),
@@ -156,8 +159,8 @@ fn shut_out_page(
     page.render()
 }
 
-/// Who the person is by now, and the code. Time has gone by: a session that has ended meanwhile ends
-/// the waiting, and the rules are read anew.
+/// Issues the code. Time has passed since the sign-in, so the person is checked again: an upstream session
+/// that has ended also ends the waiting, and the rules are evaluated with today's facts.
 async fn release(
     app: &App,
     headers: &HeaderMap,
@@ -177,7 +180,7 @@ async fn release(
             return Err(over("the session at the identity provider has ended"));
         }
         Recheck::Unknown => {
-            // Nothing is used up: the same page goes on when the provider answers again.
+            // Nothing is consumed: the same page continues when the provider responds again.
             let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
             return Err(PageError::new(headers, status, message, &"who it is cannot be told now"));
         }

@@ -1,8 +1,8 @@
-//! `GET /auth/callback`: back from the identity provider.
+//! `GET /auth/callback`: the identity provider redirects the browser back to here.
 //!
-//! The binding of the browser is checked before anything else, on success and error alike; then the
-//! login is used up; only then does the identity provider hear of its code. A place to ask the provider is had
-//! before that: who gets none can come back.
+//! Order of the checks: first the browser binding, on success and on error; then the login is consumed; only
+//! then is the code redeemed at the identity provider. The permit to query the provider is taken before all
+//! of them, so that a person who gets none can load the page again.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,8 @@ pub(super) async fn get(
     extensions: Extensions,
 ) -> Result<Response, PageError> {
     let params = read(&headers, query.as_deref())?;
-    // A sign-in to our own pages began in the browser that has its cookie, and goes on there.
+    // A sign-in to our own pages: the browser that began it holds its cookie for the other URL and continues
+    // there.
     let query = query.unwrap_or_default();
     let pages = params.get("state").ok().flatten().and_then(|state| passed_on(&app, state, &query));
     if let Some(pages) = pages {
@@ -75,7 +76,7 @@ fn read(headers: &HeaderMap, query: Option<&str>) -> Result<Params, PageError> {
     Ok(params)
 }
 
-/// Which login this is, proven to be this browser's, and used up.
+/// Consumes the pending login, once the cookie proves that it belongs to this browser.
 async fn claim(
     app: &App,
     headers: &HeaderMap,
@@ -113,13 +114,15 @@ async fn claim(
     }
 }
 
-/// What it does to a login when another browser than the right one comes back.
+/// Returns how a login changes when a browser other than the one that began it comes back.
 ///
-/// A browser that has a login of its own under way belongs to a person who was led into somebody else's: that
-/// login is a trap, and ends. A tab without any may be such a person as well, or a scanner that follows the
-/// links of a mail in a real browser; so the code that it brings is spent, and the right browser can come back with
-/// another one. Whatever is no tab (a scanner, a preview) changes nothing, and neither does an
-/// error, which anybody can make up.
+/// - The browser has a login of its own under way: its person was led into another person's login. That
+///   login is a trap and ends.
+/// - The browser has no login, but the request is a navigation in a tab: this may also be a person who was
+///   led here, or a mail scanner that follows links in a real browser. The code that it brings is spent; the
+///   right browser can come back with another code.
+/// - The request is no navigation (a scanner, a preview) or brings an error, which anybody can make up:
+///   nothing changes.
 fn if_other_browser(headers: &HeaderMap, params: &Params, cookies: Cookies<'_>) -> OtherBrowser {
     let is_error = params.get("error").ok().flatten().is_some();
     if is_error {
@@ -133,7 +136,7 @@ fn if_other_browser(headers: &HeaderMap, params: &Params, cookies: Cookies<'_>) 
     }
 }
 
-/// Somebody who has come back from the identity provider, proven.
+/// A person who has come back from the identity provider and is authenticated.
 pub(super) struct AuthenticatedLogin<'a> {
     pub(super) request: &'a AuthorizationRequest,
     /// Our `sub`.
@@ -142,6 +145,9 @@ pub(super) struct AuthenticatedLogin<'a> {
     pub(super) back: &'a ClientRedirect<'a>,
 }
 
+/// Finishes a login that [`claim`] has consumed: checks the client again, redeems the provider's code,
+/// applies the rules, and redirects to the client with our code. Otherwise shows a page that explains why
+/// not, or repeats an earlier step.
 async fn finish(
     app: &App,
     headers: &HeaderMap,
@@ -197,14 +203,14 @@ async fn finish(
     let mut response = issue(app, headers, &arrived, &session, &decision).await?;
     let known = step_up::remember_person(app, &subject);
     response.headers_mut().append(header::SET_COOKIE, known);
-    // Only now is it sure that the person who approved can sign in here at all.
+    // Only now is it certain that the person who approved can sign in here at all.
     for cookie in remembered_consent::remember(app, headers, &standing, login, &subject).await {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
-/// What the identity provider brings back.
+/// Collects the identity provider's parameters.
 fn came_with(params: &Params) -> CallbackParams<'_> {
     let get = |name| params.get(name).ok().flatten();
     CallbackParams {
@@ -215,8 +221,8 @@ fn came_with(params: &Params) -> CallbackParams<'_> {
     }
 }
 
-/// The provider ended the sign-in without saying no, for example because its page was open for too long. The
-/// person is sent there again, once, under the same approval and within the same time.
+/// Restarts a login that the provider ended without a refusal, for example because its page was open for too
+/// long. The browser is sent there once more, under the same approval and with the same expiry.
 async fn begin_again(
     app: &App,
     headers: &HeaderMap,
@@ -246,7 +252,7 @@ async fn begin_again(
     Ok(start.lead_on(app, headers, &approval))
 }
 
-/// A person whom an administrator has blocked is told so; the client hears nothing.
+/// Shows an error page to a person that an administrator has blocked. The client is not informed.
 async fn not_blocked(
     app: &App,
     headers: &HeaderMap,
@@ -264,7 +270,8 @@ async fn not_blocked(
     Ok(())
 }
 
-/// The MCP server of a request; it may have gone while the person was signing in.
+/// Returns the MCP server of a request. The configuration may have dropped it while the person was signing
+/// in.
 pub(super) fn known_resource<'a>(
     app: &'a App,
     headers: &HeaderMap,
@@ -276,7 +283,7 @@ pub(super) fn known_resource<'a>(
     })
 }
 
-/// What the rules leave this person.
+/// Applies the rules: which of the requested scopes this person gets.
 pub(super) fn decide(
     resource: &ResourceConfig,
     request: &AuthorizationRequest,
@@ -285,6 +292,7 @@ pub(super) fn decide(
     resource.policy.decide(&person.facts, &request.client_id, &request.scopes)
 }
 
+/// Stores our authorization code and redirects to the client with it.
 async fn issue(
     app: &App,
     headers: &HeaderMap,
@@ -309,7 +317,7 @@ async fn issue(
     Ok(browser::see_other(&arrived.back.with_code(code.expose())))
 }
 
-/// What is told of a code.
+/// Builds the audit event of an issued code.
 pub(super) fn issued(
     app: &App,
     request: &AuthorizationRequest,
@@ -337,7 +345,7 @@ pub(super) fn about(
     }
 }
 
-/// The page for somebody whom the rules leave nothing; `None` for everybody else.
+/// Returns an error page if the rules leave this person no scope, otherwise `None`.
 pub(super) async fn no_access(
     app: &App,
     headers: &HeaderMap,
@@ -353,7 +361,8 @@ pub(super) async fn no_access(
     None
 }
 
-/// Signed in, but no rule lets this person in: told in words, and the client is told too.
+/// Explains to the signed-in person that no rule gives them access, and reports `access_denied` to the
+/// client.
 async fn no_access_page(
     app: &App,
     headers: &HeaderMap,
@@ -389,7 +398,7 @@ async fn no_access_page(
     page.render()
 }
 
-/// The identity provider said no, or what it said cannot be trusted or understood.
+/// Handles a refusal of the identity provider, or a response that cannot be trusted or understood.
 async fn failed_page(
     app: &App,
     headers: &HeaderMap,
@@ -443,7 +452,7 @@ async fn failed_page(
         }
     };
     if matches!(failed, LoginFailed::Untrusted(_)) {
-        // Somebody may have planted this answer: nothing goes back to the client.
+        // Another party may have planted this response, so nothing is sent back to the client.
         let page = MessagePage {
             language: browser::language(headers),
             status,

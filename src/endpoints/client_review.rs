@@ -1,4 +1,4 @@
-//! Whether administrators let a client, or a person, in at all; asked at every step of the way.
+//! Checks at every step of a login whether administrators have denied the client.
 
 use axum::http::{HeaderMap, StatusCode};
 
@@ -8,7 +8,7 @@ use crate::storage::ClientReview;
 use crate::web::browser::PageError;
 use crate::web::pages::Message;
 
-/// The standing of a client that is not shut out, as far as it is about the client of today.
+/// Returns the review of a client that is not denied, reduced to what applies to its current metadata.
 pub(super) async fn of_client(
     app: &App,
     headers: &HeaderMap,

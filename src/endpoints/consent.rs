@@ -1,5 +1,5 @@
-//! `POST /consent`: the person's decision. Approve is the moment at which anything becomes durable,
-//! the browser is bound, and the identity provider may be reached.
+//! `POST /consent`: the person's decision. Unless an earlier approval is remembered, Approve is the first
+//! step that stores anything, binds the browser to a login and redirects it to the identity provider.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -30,28 +30,29 @@ use crate::web::error::ApiError;
 use crate::web::pages::{Message, TooMany};
 use crate::web::params::Params;
 
-/// A consent page, as it travels sealed inside itself.
+/// The contents of a consent page, sealed into a field of its own form.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConsentRequest {
-    /// A page decides once.
+    /// Makes the decision one-time.
     pub(super) id: String,
-    /// Hash of the cookie of the browser the page was shown to.
+    /// Hash of the cookie of the browser that the page was shown to.
     pub(super) browser: String,
     /// Unix seconds.
     pub(super) expires_at: i64,
-    /// Of what the client had registered when the page was shown.
+    /// Identity of the client's metadata when the page was shown.
     #[serde(default)]
-    // a page that an earlier version showed is still good; it is not remembered
+    // Absent in pages of an earlier version: they can still be decided, but the approval is not remembered.
     pub(super) metadata_hash: String,
-    /// What is asked.
+    /// The authorization request.
     pub(super) request: AuthorizationRequest,
 }
 
 impl ConsentRequest {
-    /// How long a consent page can be decided.
+    /// 10 minutes: how long a consent page can be decided.
     pub(super) const LIFETIME: Duration = Duration::from_mins(10);
 
-    /// What the page remembers of the browser's cookie; the cookie itself is not in the page.
+    /// Returns the hash that the page stores of the browser's cookie. The page never contains the cookie
+    /// itself.
     pub(super) fn browser_mark(cookie: &str) -> String {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         context.update(b"portcullis consent browser ");
@@ -59,7 +60,7 @@ impl ConsentRequest {
         URL_SAFE_NO_PAD.encode(context.finish())
     }
 
-    /// What the browser's cookies remember of the client that asked.
+    /// Returns the short hash that the browser's cookies store of the requesting client.
     pub(super) fn client_tag(client_id: &str) -> String {
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         context.update(b"portcullis consent client ");
@@ -114,11 +115,11 @@ pub(super) async fn post(
     };
     let mut response = decided?;
     let cookies = Cookies::of(&app.config().public_url);
-    // What was denied still counts among the pages that this browser was shown for the client.
+    // A denied page still counts towards the limit of pages shown for this client.
     if approved {
         let tag = ConsentRequest::client_tag(&client.id);
         let mut others = cookies.consents_for(&headers, &tag);
-        // This one too: when it is answered once more, that it was answered is what is said.
+        // This page too: if it is submitted again, the message must be "already decided" and not "too many".
         if !others.contains(&consent.id) {
             others.push(consent.id.clone());
         }
@@ -158,8 +159,8 @@ async fn read_form(
     })
 }
 
-/// Three checks, all required (threat CD-05): the page was shown to this very browser, the form was
-/// sent from our own origin, and where the browser says so, by a same-origin page.
+/// Makes three checks, all required (threat CD-05): `Origin` is ours, `Sec-Fetch-Site` is same-origin if the
+/// browser sends it, and the page was shown to this very browser.
 fn same_browser(
     app: &App,
     headers: &HeaderMap,
@@ -178,7 +179,8 @@ fn same_browser(
     let sealed = form.get("request").ok().flatten().unwrap_or_default();
     let consent = ConsentRequest::open(sealed, app.sealer())
         .map_err(|_| elsewhere("the request in the form is not ours"))?;
-    // First, and whatever the cookie: it may have gone with the page, and is not what is wrong.
+    // Checked before the cookie: the cookie may have expired with the page, and its absence would hide the
+    // real reason.
     if app.now() >= Timestamp::from_unix(consent.expires_at) {
         return Err(forbidden(headers, Message::ConsentExpired, "the consent page has expired"));
     }
@@ -191,7 +193,8 @@ fn same_browser(
     Ok(consent)
 }
 
-/// What is told of a decision; showing the page cost no row, so that is told here as well.
+/// Builds the audit event of a decision. It includes when the page was shown, because showing it was not
+/// recorded.
 fn about(app: &App, consent: &ConsentRequest, event: &'static str) -> AuditEvent {
     let request = &consent.request;
     let shown_at = Timestamp::from_unix(consent.expires_at).minus(ConsentRequest::LIFETIME);
@@ -204,6 +207,7 @@ fn about(app: &App, consent: &ConsentRequest, event: &'static str) -> AuditEvent
         .with("answer_goes_to", destination(&request.redirect_uri).to_string())
 }
 
+/// Records the denial and redirects to the client with `access_denied`.
 async fn deny(
     app: &App,
     headers: &HeaderMap,
@@ -223,6 +227,8 @@ async fn deny(
     Ok(browser::see_other(&back.with_error(ErrorCode::AccessDenied, Some(description))))
 }
 
+/// Stores the approval with a pending login and redirects to the identity provider. If all slots for pending
+/// logins are taken, it tries once to evict one, and otherwise returns a 429 page.
 async fn approve(
     app: &App,
     headers: &HeaderMap,
@@ -230,7 +236,8 @@ async fn approve(
     request: AuthorizationRequest,
     address: Option<IpAddr>,
 ) -> Result<Response, PageError> {
-    // Before anything is consumed: can the person be sent on at all? If not, the page stays good.
+    // Nothing has been consumed yet. If the person cannot be redirected to the provider, the page stays
+    // valid.
     let start = Start::prepare(app, request, consent.metadata_hash.clone(), address)
         .await
         .map_err(|error| browser::unreachable_page(headers, &error))?;

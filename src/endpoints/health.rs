@@ -1,4 +1,4 @@
-//! For orchestrators: alive, and able to serve.
+//! Health checks for orchestrators: liveness and readiness.
 
 use axum::Router;
 use axum::extract::State;
@@ -16,16 +16,18 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route(paths::HEALTH, get(health)).route(paths::READY, get(ready))
 }
 
-/// The process answers. Says nothing else.
+/// Liveness: returns 200 while the process can serve requests, and reveals nothing else.
 async fn health() -> Response {
     error::json(StatusCode::OK, &json!({ "status": "alive" }))
 }
 
-/// The database is there, answers and takes writes; keys are loaded; and nobody has told the process to
-/// end. Where the database has no room for sign-ins or refreshes, that is said, and no reason to take the
-/// process away: it still ends grants, and passes on calls with a token. Neither is a task that panicked and was
-/// started again, nor a log that loses lines. The identity provider is shown but
-/// not required: people who are signed in can be served without it.
+/// Readiness. Returns 503 if the database is missing, silent or takes no writes, if this replica's clock is
+/// off while that of another one is right, or if the process is shutting down.
+///
+/// Other trouble only changes the status to "degraded", because taking the process out of service would not
+/// help: a database without space for sign-ins or refreshes still revokes grants and serves calls with a
+/// token; a task may have panicked and been restarted; the log may lose lines. The state of the identity
+/// provider is shown but not required: people who are signed in can be served without it.
 async fn ready(State(app): State<App>) -> Response {
     let database = app.storage().ready(app.now()).await;
     let room = match database {
@@ -79,7 +81,7 @@ async fn ready(State(app): State<App>) -> Response {
     error::json(status, &body)
 }
 
-/// The clock beside the database's.
+/// Describes how our clock compares with the database's.
 fn clock(compared: &Compared) -> String {
     match (compared.clock_ahead, compared.clock_off()) {
         (None, _) => "not compared".to_owned(),

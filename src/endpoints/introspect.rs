@@ -1,8 +1,8 @@
-//! `POST /introspect`: RFC 7662, and signed answers by RFC 9701. For MCP servers that ask about each
-//! token: a revoked grant is inactive at once.
+//! `POST /introspect`: RFC 7662, with signed responses (RFC 9701). MCP servers that check each token here
+//! see a revoked grant as inactive at once.
 //!
-//! An MCP server learns about tokens for itself only. Whatever else it asks about is inactive, and
-//! nothing tells a foreign token from a dead or an invented one.
+//! An MCP server learns only about tokens for itself. For every other token the response is `active: false`,
+//! the same for a foreign, an expired and an invented token.
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -19,7 +19,7 @@ use crate::web::live_token;
 use crate::web::params::Params;
 use crate::web::{body, resource_auth};
 
-/// The media type of a signed answer (RFC 9701 §4).
+/// Media type of a signed response (RFC 9701 §4).
 const SIGNED: &str = "application/token-introspection+jwt";
 
 pub(super) async fn post(
@@ -31,7 +31,8 @@ pub(super) async fn post(
     let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
     let params = Params::from_post(&headers, query.as_deref(), &body)?;
     let resource = resource_auth::authenticate_resource(&app, &headers, &params)?;
-    // `token_type_hint` is only a hint (§2.1); refresh tokens are none of an MCP server's business.
+    // `token_type_hint` is only a hint (RFC 7662 §2.1). An MCP server never holds refresh tokens, so they
+    // are not looked up.
     let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
     let answer = introspect(&app, resource, token).await?;
     if wants_signed(&headers) {
@@ -59,7 +60,7 @@ async fn introspect(app: &App, resource: &ResourceConfig, token: &str) -> Result
     }))
 }
 
-/// Whether `Accept` asks for a signed answer.
+/// Returns whether `Accept` asks for a signed response.
 fn wants_signed(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
@@ -72,7 +73,8 @@ fn wants_signed(headers: &HeaderMap) -> bool {
     })
 }
 
-/// RFC 9701 §5: the answer about the token stands apart from the claims about the answer itself.
+/// Signs the response (RFC 9701 §5): its claims about the token are nested, apart from the claims about the
+/// response.
 fn signed(app: &App, resource: &ResourceConfig, answer: &Value) -> Result<Response, ApiError> {
     let claims = json!({
         "iss": app.issuer(),

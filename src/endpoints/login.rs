@@ -1,4 +1,5 @@
-//! The start of a login: what is stored when a person has approved, and how the browser is sent on.
+//! Starts a login: prepares the row that is stored on approval, and redirects the browser to the identity
+//! provider.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +17,7 @@ use crate::upstream::{LoginToStart, UpstreamError};
 use crate::web::browser;
 use crate::web::cookies::Cookies;
 
-/// A login that can begin once it is approved.
+/// A prepared login. It begins once it is approved and stored.
 pub(super) struct Start {
     pub(super) id: String,
     state: Secret<LoginState>,
@@ -27,7 +28,8 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Makes everything ready; nothing is stored. Fails when the person cannot be sent on at all.
+    /// Prepares a login and stores nothing. Fails when the browser cannot be redirected to the provider at
+    /// all.
     pub(super) async fn prepare(
         app: &App,
         request: AuthorizationRequest,
@@ -46,20 +48,21 @@ impl Start {
         })
     }
 
-    /// The same, asking the provider for this `prompt`.
+    /// Returns this login with another `prompt` for the provider.
     pub(super) fn prompting(self, prompt: Option<&'static str>) -> Self {
         Self { to: self.to.prompting(prompt), ..self }
     }
 
-    /// How many may be on their way.
+    /// Returns the limits on the number of pending logins.
     pub(super) fn quota(app: &App) -> LoginQuota {
         let limits = &app.config().limits;
         LoginQuota { in_all: limits.pending_logins, per_network: limits.pending_logins_per_address }
     }
 
-    /// Whether there is room after all: a flood must not keep everybody else from signing in. Who comes from
-    /// a part of the network with fewer logins on their way than another pushes out the latest of that
-    /// other one. Nobody makes room where the address is not known, or has as many as it may.
+    /// Evicts a login in favour of this one when all slots are taken, so that a flood from one network
+    /// cannot keep everybody else from signing in. Evicts the newest login of the busiest network, if this
+    /// login's part of the network has fewer pending logins. Returns false if nothing was evicted: also if
+    /// our address is unknown or our network is at its own limit.
     pub(super) async fn try_evict(&self, app: &App) -> Result<bool, StorageError> {
         let Some(ours) = &self.network else { return Ok(false) };
         let pending = app.storage().pending_by_network(app.now()).await?;
@@ -70,7 +73,7 @@ impl Start {
         Ok(true)
     }
 
-    /// When there is room again at the latest, if nothing ends before it expires.
+    /// Returns the latest time at which a slot becomes free, assuming that no login ends before it expires.
     pub(super) async fn free_at(&self, app: &App) -> Result<Timestamp, StorageError> {
         let (network, now) = (self.network.as_deref(), app.now());
         let most = Self::quota(app).per_network;
@@ -78,7 +81,7 @@ impl Start {
         Ok(first.unwrap_or_else(|| now.plus(app.config().tokens.login)))
     }
 
-    /// What is to be stored with the approval.
+    /// Returns the login as it is stored together with the approval.
     pub(super) fn new_login(&self, app: &App) -> NewLogin<'_> {
         NewLogin {
             id: &self.id,
@@ -90,7 +93,8 @@ impl Start {
         }
     }
 
-    /// Sends the browser to the identity provider, and binds it.
+    /// Redirects the browser to the identity provider, and sets the cookie that binds the browser to the
+    /// login.
     pub(super) fn lead_on(&self, app: &App, headers: &HeaderMap, approval: &Approval) -> Response {
         let mut response = browser::see_other(self.to.url(approval, &self.state).as_str());
         let cookies = Cookies::of(&app.config().public_url);
@@ -105,7 +109,8 @@ impl Start {
     }
 }
 
-/// The network whose latest login makes room for one from `ours`: the one with most, in the part with most.
+/// Returns the network that loses its newest login for one from `ours`: the busiest network within the
+/// busiest site prefix.
 fn pushed_out<'a>(ours: &str, pending: &'a [(String, u64)], per_network: u64) -> Option<&'a str> {
     let part_of = |network: &str| network.parse().map(site_prefix).ok();
     if pending.iter().any(|(network, number)| network == ours && *number >= per_network) {

@@ -1,7 +1,7 @@
-//! Discovery: RFC 8414, OpenID Connect Discovery, RFC 9728, and the public keys.
+//! Discovery: RFC 8414, OpenID Connect Discovery, RFC 9728, and the public keys (JWKS).
 //!
-//! Every document but the keys is made once, at start, from the configuration alone: no header of a
-//! request can change a byte of it (threat HH-01).
+//! Every document except the keys is built once, at start, from the configuration alone. No request header
+//! can change a byte of it (threat HH-01).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
@@ -19,10 +19,10 @@ use crate::config::{Config, ResourceConfig};
 use crate::oauth::client::keys::SigningAlg;
 use crate::oauth::scope::ScopeSet;
 
-/// The documents stay fresh this long.
+/// Cache lifetime of the documents: 300 seconds.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// Routes of all documents, at every place where a client of any MCP revision looks.
+/// Returns the routes of all documents, at each path where a client of any MCP revision looks.
 pub(super) fn routes(app: &App) -> Router<App> {
     let config = app.config();
     let server = Server::of(server_metadata, config);
@@ -32,7 +32,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
         .route("/.well-known/openid-configuration", openid.serve())
         .route("/.well-known/jwks.json", get(jwks));
     for resource in &config.resources {
-        // A resource that lives elsewhere publishes its own metadata.
+        // A resource without a path here is hosted elsewhere and publishes its own metadata.
         let Some(path) = &resource.path else { continue };
         let metadata = document(&resource_metadata(config, resource));
         router = router
@@ -40,7 +40,8 @@ pub(super) fn routes(app: &App) -> Router<App> {
             .route(&format!("/.well-known/oauth-protected-resource{path}/"), serve(&metadata))
             .route(&format!("{path}/.well-known/oauth-protected-resource"), serve(&metadata))
             .route(&format!("/.well-known/oauth-authorization-server{path}"), server.serve())
-            // RFC 8414 puts the path behind; some clients put it in front, as OpenID Connect does.
+            // RFC 8414 inserts the well-known part before the path. Some clients append it, as OpenID
+            // Connect does.
             .route(&format!("{path}/.well-known/oauth-authorization-server"), server.serve())
             .route(&format!("/.well-known/openid-configuration{path}"), openid.serve())
             .route(&format!("{path}/.well-known/openid-configuration"), openid.serve());
@@ -52,7 +53,7 @@ pub(super) fn routes(app: &App) -> Router<App> {
     router
 }
 
-/// A document as it goes out, made once.
+/// A serialized document with its `ETag`.
 #[derive(Clone)]
 struct Document {
     body: Bytes,
@@ -71,7 +72,7 @@ impl Document {
         Self { body: Bytes::copy_from_slice(json.as_bytes()), etag }
     }
 
-    /// The document, or that the one at hand is still the same (RFC 9110 §13.1.2).
+    /// Returns the document, or 304 if the client already has this version (RFC 9110 §13.1.2).
     fn answer(&self, request: &HeaderMap) -> Response {
         let known = request.get_all(header::IF_NONE_MATCH).iter().any(|known| {
             let known = known.to_str().unwrap_or_default();
@@ -99,8 +100,8 @@ fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
     get(move |headers: HeaderMap| async move { document.answer(&headers) })
 }
 
-/// A document about this server, with the offer of client documents and without it: the demo makes it only while it
-/// reaches the network.
+/// Metadata about this server in two versions: with and without support for client ID metadata documents. In
+/// the demo the support depends on whether it reaches the network.
 #[derive(Clone)]
 struct Server {
     offering: Document,
@@ -128,7 +129,7 @@ async fn jwks(State(app): State<App>, headers: HeaderMap) -> Response {
     Document::new(&app.keys().published().await).answer(&headers)
 }
 
-/// RFC 8414 §2. Says what is true and nothing more; empty lists are left out.
+/// RFC 8414 §2. States only what is true, and leaves out empty lists.
 fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     let at = |path: &str| config.public_url.join(path);
     let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
@@ -167,7 +168,7 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     document
 }
 
-/// How tokens of these resources are signed, each way once.
+/// Returns the signing algorithms of these resources' tokens, without duplicates.
 fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static str> {
     let mut algs: Vec<&str> = resources.map(|resource| resource.token_alg.as_str()).collect();
     algs.sort_unstable();
@@ -175,9 +176,9 @@ fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static
     algs
 }
 
-/// The same document for clients that only know OpenID Connect Discovery, with the members that it
-/// requires: RS256 is one of them (OpenID Connect Discovery §3), and validators refuse a document without it. No
-/// `openid` scope and no userinfo: no ID tokens are issued, in whatever algorithm.
+/// Returns the same document for clients that only know OpenID Connect Discovery, with the members that it
+/// requires. RS256 must be listed (OpenID Connect Discovery §3), or validators refuse the document. There is
+/// no `openid` scope and no userinfo endpoint, because no ID tokens are issued in any algorithm.
 fn openid_configuration(config: &Config, offers_documents: bool) -> Value {
     let mut document = server_metadata(config, offers_documents);
     document["subject_types_supported"] = json!(["public"]);
@@ -189,7 +190,8 @@ fn openid_configuration(config: &Config, offers_documents: bool) -> Value {
     document
 }
 
-/// Every scope of every resource, and `offline_access`, by which some clients ask to stay connected.
+/// Returns every scope of every resource, and `offline_access`, which some clients request for a refresh
+/// token.
 fn scopes_supported(config: &Config) -> Vec<String> {
     let mut scopes: Vec<String> = Vec::new();
     for (scope, _) in config.resources.iter().flat_map(|resource| &resource.scope_texts) {
@@ -201,8 +203,7 @@ fn scopes_supported(config: &Config) -> Vec<String> {
     scopes
 }
 
-/// Every scope of every resource, as one text and in the order of the resources' metadata: what each client may ask
-/// for.
+/// Returns every declared scope of every resource as one string: the scopes that any client may request.
 pub(super) fn every_scope(config: &Config) -> String {
     let declared = config.resources.iter().map(|resource| &resource.policy.declared);
     declared.fold(ScopeSet::default(), |all, declared| all.union(declared)).to_string()

@@ -1,4 +1,4 @@
-//! The route table, in the order a client meets it.
+//! The routes of the authorization server, in the order in which a client uses them.
 
 mod account;
 mod authorize;
@@ -31,7 +31,7 @@ use crate::web::cors;
 use crate::web::pages::{self, Message};
 use crate::web::speculative;
 
-/// All endpoints of the authorization server.
+/// Returns the routes of all endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
     people_routes()
         .merge(client_routes(app))
@@ -40,24 +40,24 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(health::routes())
 }
 
-/// For programs: any origin may read them, none is trusted with cookies.
+/// For clients. Scripts of any origin may read the responses, because no cookie is accepted here.
 fn client_routes(app: &App) -> Router<App> {
-    // Discover …
+    // Discovery …
     metadata::routes(app)
-        // … register …
+        // … registration …
         .route(paths::REGISTER, post(register::post))
         .route(
             paths::REGISTERED,
             get(register::read).put(register::replace).delete(register::delete),
         )
-        // … redeem, refresh …
+        // … redemption and refresh …
         .route(paths::TOKEN, post(token::post))
-        // … and give back.
+        // … revocation.
         .route(paths::REVOKE, post(revoke::post))
         .layer(cors::any_origin())
 }
 
-/// For MCP servers that ask about tokens; there only when one may.
+/// For MCP servers that introspect tokens. Present only if the configuration lets a server do so.
 fn resource_routes(app: &App) -> Router<App> {
     if app.config().offers_introspection() {
         Router::new().route(paths::INTROSPECT, post(introspect::post))
@@ -66,7 +66,7 @@ fn resource_routes(app: &App) -> Router<App> {
     }
 }
 
-/// For people: ask, approve, come back; later see what is connected. No other origin may read them.
+/// For people: request, consent, callback, and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
     Router::new()
         .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
@@ -76,7 +76,7 @@ fn people_routes() -> Router<App> {
         .merge(account_routes())
 }
 
-/// What somebody has connected.
+/// The pages on which people see and disconnect their applications.
 fn account_routes() -> Router<App> {
     Router::new()
         .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
@@ -92,20 +92,20 @@ fn account_routes() -> Router<App> {
         .layer(middleware::map_response(pages::isolate_window))
 }
 
-/// A step that can be taken once: guesses of browsers, and programs that look at links, do not take it.
+/// Protects a step that can be taken only once from prefetching browsers and link scanners.
 fn once(step: MethodRouter<App>) -> MethodRouter<App> {
     step.fallback(method_not_allowed).layer(middleware::from_fn(speculative::keep_out))
 }
 
-/// For the identity provider, which proves itself with a signed token.
+/// For the identity provider, which authenticates with a signed token.
 fn upstream_routes() -> Router<App> {
     Router::new()
         .route(paths::BACKCHANNEL_LOGOUT, post(provider_logout::backchannel_logout))
         .route(paths::GLOBAL_TOKEN_REVOCATION, post(provider_logout::global_token_revocation))
 }
 
-/// What is not below the path of `public_url`. Most often a proxy in front has taken the path off, and then
-/// nothing works: the answer says so.
+/// Fallback for paths outside the path of `public_url`. Usually a proxy in front strips that path, and then
+/// nothing works, so the response explains it.
 pub async fn not_below_our_path(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
     if wants_page(&headers, &uri) {
         return browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound);
@@ -122,8 +122,8 @@ async fn method_not_allowed(headers: HeaderMap) -> Response {
     browser::message(&headers, StatusCode::METHOD_NOT_ALLOWED, Message::MethodNotAllowed)
 }
 
-/// Everything else: a page for browsers, plain JSON below `/.well-known/`, where clients probe and
-/// stop at anything but a 404 that is not HTML.
+/// Fallback for all other paths: a page for browsers, otherwise JSON. Below `/.well-known/` it is always
+/// JSON, because probing clients give up on anything except a 404 that is not HTML.
 pub async fn not_found(headers: HeaderMap, uri: Uri) -> Result<Response, PageError> {
     if wants_page(&headers, &uri) {
         return Ok(browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound));

@@ -1,4 +1,5 @@
-//! `POST /backchannel-logout` and `POST /global-token-revocation`: the identity provider speaks first.
+//! `POST /backchannel-logout` and `POST /global-token-revocation`: the identity provider ends sessions and
+//! access.
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -16,12 +17,12 @@ use crate::web::body;
 use crate::web::error::ApiError;
 use crate::web::params::Params;
 
-/// Largest body read.
+/// 64 KiB: largest body that is read.
 const MAX_BODY: usize = 64 * 1024;
 
 static NOT_VERIFIED: LogThrottle = LogThrottle::new();
 
-/// Not a message that we act upon.
+/// The message is invalid and has no effect.
 #[derive(Debug, thiserror::Error)]
 #[error("the message is not accepted: {0}")]
 struct NotAccepted(String);
@@ -47,7 +48,7 @@ impl From<NoticeRefused> for ApiError {
     }
 }
 
-/// OpenID Connect Back-Channel Logout §2.5 to §2.8.
+/// OpenID Connect Back-Channel Logout 1.0, §2.5 to §2.8.
 pub(super) async fn backchannel_logout(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -67,7 +68,7 @@ pub(super) async fn backchannel_logout(
     Ok(done(StatusCode::OK))
 }
 
-/// Global Token Revocation: cuts a person off whatever `on_upstream_logout` says.
+/// Global Token Revocation: ends a person's access regardless of `on_upstream_logout`.
 pub(super) async fn global_token_revocation(
     State(app): State<App>,
     headers: HeaderMap,

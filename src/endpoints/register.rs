@@ -1,5 +1,5 @@
-//! `POST /register`: dynamic client registration (RFC 7591), and `/register/{client_id}`, where a
-//! client that is no other's reads, replaces and deletes what it registered (RFC 7592).
+//! `POST /register`: dynamic client registration (RFC 7591). `/register/{client_id}`: the client reads,
+//! replaces and deletes its registration with its registration access token (RFC 7592).
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -20,7 +20,7 @@ use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::error::{self, ApiError};
 
-/// Retry after this many seconds when the quota of clients is reached: unused ones expire.
+/// Seconds (1 hour): `Retry-After` when the quota of clients is reached. Unused clients expire meanwhile.
 const QUOTA_RETRY: u64 = 3600;
 
 static FULL: LogThrottle = LogThrottle::new();
@@ -41,7 +41,7 @@ pub(super) async fn post(
     panic_point!("registration");
     let address = ClientAddress::of(&extensions);
     if address.is_some() && !app.clients().knows(&metadata).await? {
-        // Who registers the same again is free.
+        // Registering the same metadata again does not count against the rate limit.
         let asked = app.rates().check(LimitedAction::Registration, address);
         asked.map_err(|often| ApiError::too_often(LimitedAction::Registration, often))?;
     }
@@ -75,8 +75,8 @@ pub(super) async fn read(
     Ok(present(&app, &client, &token))
 }
 
-/// Replaces everything that was registered; what is left out goes back to its default (RFC 7592 §2.2).
-/// The id, the secret and the way the client proves itself stay.
+/// Replaces the whole registration. An omitted member goes back to its default (RFC 7592 §2.2). The id, the
+/// secret and the authentication method stay.
 pub(super) async fn replace(
     State(app): State<App>,
     Path(client_id): Path<String>,
@@ -108,7 +108,8 @@ pub(super) async fn delete(
     Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response())
 }
 
-/// The client, when the bearer token is the one that manages it. Whatever is wrong looks the same.
+/// Returns the client if the bearer token is its registration access token. Every failure returns the same
+/// error.
 async fn managed(
     app: &App,
     client_id: &str,
@@ -132,7 +133,7 @@ fn present(app: &App, client: &Client, token: &Secret<RegistrationToken>) -> Res
     error::json(StatusCode::OK, &answer)
 }
 
-/// RFC 7592 §3.
+/// Adds the management URI and token (RFC 7592 §3).
 fn add_management(
     app: &App,
     answer: &mut Value,

@@ -1,9 +1,10 @@
-//! Approvals that are not asked again (threat CD-02, requirements CON-09 to CON-13 and CON-22): only for
-//! clients that an administrator trusts, only when the answer goes to a website, only when the person
-//! came by themselves, only in the browser that approved, and only for exactly what was approved.
+//! Remembered consent (threat CD-02, requirements CON-09 to CON-13 and CON-22). The consent page is skipped
+//! only if all of this is true: an administrator trusts the client, the response goes to a website, the
+//! person opened the address themselves, this browser holds the approval, and the request is exactly what
+//! was approved.
 //!
-//! A login that stands on a remembered approval goes straight to the identity provider. Whoever comes
-//! back from there and is not who approved is asked like anybody else.
+//! A login under a remembered approval goes straight to the identity provider. If the person who signs in
+//! there is not the one who approved, they see the consent page after all.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -26,12 +27,14 @@ use crate::web::browser::PageError;
 use crate::web::cookies::Cookies;
 use crate::web::params::Params;
 
-/// An approval is asked again after this; use does not prolong it.
+/// 30 days: afterwards the consent page is shown again. Use does not prolong it.
 const LIFETIME: Duration = Duration::from_hours(30 * 24);
-/// Most approvals that one browser holds: its cookies must not outgrow a request.
+/// Most approvals that one browser holds. With more, its cookies could outgrow the limit for request
+/// headers.
 const PER_BROWSER: usize = 10;
 
-/// The way to the identity provider for somebody who has approved exactly this before; `None`: ask.
+/// Redirects to the identity provider if this browser has approved exactly this before. `None`: show the
+/// consent page.
 pub(super) async fn skip_consent(
     app: &App,
     headers: &HeaderMap,
@@ -52,7 +55,7 @@ pub(super) async fn skip_consent(
     if known.map_err(storage)?.is_none() {
         return Ok(None);
     }
-    // While the provider is away the page can be read; pressing Approve there says what is wrong.
+    // While the provider is away the page can still be read; pressing Approve there explains the problem.
     let start = Start::prepare(app, request.clone(), metadata, address).await;
     let Ok(start) = start else { return Ok(None) };
     let event = app
@@ -68,16 +71,17 @@ pub(super) async fn skip_consent(
     Ok(approved.map_err(storage)?.map(|approval| start.lead_on(app, headers, &approval)))
 }
 
-/// Whether a person opened this address themselves, or from a page of ours. Another website may have
-/// put itself between the person and the client (threat CD-02); a browser that does not say is
-/// taken for that.
+/// Returns whether a person opened this address themselves, or came from one of our pages. Another website
+/// may have come between the person and the client (threat CD-02); a browser that sends no `Sec-Fetch-Site`
+/// is treated as such a case.
 fn comes_directly(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter();
     let site = sites.next().map(HeaderValue::as_bytes);
     matches!(site, Some(b"none" | b"same-origin")) && sites.next().is_none()
 }
 
-/// Nobody can tell a program on a device from another (RFC 8252 §8.6).
+/// Returns whether the response goes to a website. Programs on a device cannot be told apart (RFC 8252
+/// §8.6).
 pub(super) fn answers_to_website(request: &AuthorizationRequest) -> bool {
     let host = url::Url::parse(&request.redirect_uri).ok();
     let host = host.as_ref().and_then(url::Url::host_str);
@@ -85,7 +89,7 @@ pub(super) fn answers_to_website(request: &AuthorizationRequest) -> bool {
         && host.is_some_and(|host| !is_loopback(host))
 }
 
-/// One cookie per client and MCP server: the name of it.
+/// Returns the cookie name: one cookie per client and MCP server.
 fn cookie_name(request: &AuthorizationRequest) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in [&request.client_id, &request.resource] {
@@ -98,8 +102,9 @@ fn cookie_name(request: &AuthorizationRequest) -> String {
     })
 }
 
-/// Whether somebody has to read the page after all: the login stands on a remembered approval, and
-/// that is somebody else's, was forgotten meanwhile, or was about a client that is another one now.
+/// Returns whether the person must see the consent page after all. That is the case if the login relies on a
+/// remembered approval of another person, on one that was forgotten meanwhile, or on one for a client that
+/// has changed or is no longer trusted.
 pub(super) async fn needs_consent(
     app: &App,
     (client, standing): (&Client, &ClientReview),
@@ -114,8 +119,9 @@ pub(super) async fn needs_consent(
     Ok(approved_by.as_deref() != Some(subject))
 }
 
-/// Remembers, where that is allowed, what this person approved before they signed in; answers the
-/// cookies. An approval that was itself remembered is not remembered anew: it ends when it ends.
+/// Remembers, where that is allowed, what this person approved before they signed in, and returns the
+/// cookies to set. A login under a remembered approval does not renew it, so that use never prolongs its
+/// lifetime.
 pub(super) async fn remember(
     app: &App,
     headers: &HeaderMap,
@@ -149,7 +155,7 @@ pub(super) async fn remember(
         }
         Ok(false) => Vec::new(),
         Err(cause) => {
-            // The code is on its way, and the next time is merely asked again.
+            // The code is already issued; the consent page will simply be shown next time.
             tracing::error!(%cause, "an approval could not be remembered");
             Vec::new()
         }

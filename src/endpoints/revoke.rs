@@ -1,4 +1,5 @@
-//! `POST /revoke`: RFC 7009. Revoking either token ends the grant, at the gateway at once.
+//! `POST /revoke`: RFC 7009. Revoking an access token or a refresh token ends the grant, at the gateway at
+//! once.
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -28,7 +29,7 @@ pub(super) async fn post(
     let client =
         authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
     let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
-    // `token_type_hint` is only a hint (§2.1); our tokens tell themselves apart.
+    // `token_type_hint` is only a hint (RFC 7009 §2.1), and the format of our tokens shows their type.
     if let Some((grant_id, client_id)) = owner(&app, token).await? {
         if client_id != client.id {
             return Err(TokenRefused::OtherClient.into());
@@ -36,12 +37,13 @@ pub(super) async fn post(
         let event = app.event("grant_revoked", Actor::Client).client(&client_id);
         app.storage().revoke_grant(&grant_id, "revoked by the client", app.now(), event).await?;
     }
-    // Unknown, expired or revoked before: the client has what it wanted (§2.2).
-    // RFC 7009 ignores the body; some clients read every answer as JSON.
+    // An unknown, expired or revoked token is a success, because the client has what it wanted (RFC 7009
+    // §2.2). Clients ignore the body by that RFC, but some parse every response as JSON, so it is an empty
+    // object.
     Ok(error::json(StatusCode::OK, &serde_json::json!({})))
 }
 
-/// Grant and client of a token of ours, whether or not it is still good.
+/// Returns the grant id and the client id of one of our tokens, even if the token is no longer valid.
 async fn owner(app: &App, token: &str) -> Result<Option<(String, String)>, ApiError> {
     if let Some(refresh_token) = Secret::<RefreshToken>::parse(token) {
         let found = app.storage().find_refresh_token(&refresh_token, app.now()).await?;

@@ -1,7 +1,7 @@
-//! Step-up authorization (MCP, scope challenge handling): a client comes back for more than it has.
+//! Step-up authorization (MCP, scope challenge handling): a client comes back for more scopes than it has.
 //!
-//! The consent page marks what is new beside what was approved before; where the rules do not allow what
-//! the client was refused for, the person is told, and the client is not sent round in circles.
+//! The consent page marks which scopes are new and which were approved before. If the rules do not allow the
+//! scopes that the gateway demanded, the person sees an explanation, so that the client does not loop.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use crate::web::browser::{self, PageError};
 use crate::web::cookies::Cookies;
 use crate::web::pages::{Message, MessagePage, ReturnLink, ScopeLine, Standing};
 
-/// How long a browser is known as somebody's, for the marks on consent pages.
+/// 30 days: how long the cookie names the last person, for the marks on consent pages.
 const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
-/// What the cookie is sealed for.
+/// Context of the seal around that cookie's value.
 const PERSON: &str = "person";
 
-/// What whoever signed in with this browser last has approved for this client before, under grants that
-/// still live. For the page alone: nothing is decided by it.
+/// Returns what the last person to sign in with this browser has approved for this client, under grants that
+/// are still live. Only the page uses this; nothing is decided by it.
 pub(super) async fn approved_before(
     app: &App,
     headers: &HeaderMap,
@@ -48,8 +48,8 @@ pub(super) async fn approved_before(
     })
 }
 
-/// The scopes as the page lists them: what is new, what was approved before, and what comes with a
-/// broader one.
+/// Lists the scopes for the page: new ones first, then those that a broader scope includes, then those that
+/// were approved before.
 pub(super) fn scope_lines<'a>(
     resource: &'a ResourceConfig,
     asked: &'a ScopeSet,
@@ -81,22 +81,22 @@ pub(super) fn scope_lines<'a>(
     lines
 }
 
-/// `Set-Cookie` that tells the next consent page who signed in here last.
+/// Returns the `Set-Cookie` that names this person to the next consent page.
 pub(super) fn remember_person(app: &App, subject: &str) -> HeaderValue {
     let sealed = app.sealer().seal(Purpose::Consent, PERSON, subject.as_bytes());
     let cookies = Cookies::of(&app.config().public_url);
     cookies.set_person(&sealed, PERSON_KNOWN.as_secs())
 }
 
-/// The subject that [`remember_person`] sealed.
+/// Returns the subject that [`remember_person`] sealed.
 fn known_person(app: &App, sealed: &str) -> Option<String> {
     let opened = app.sealer().open(Purpose::Consent, PERSON, sealed).ok()?;
     std::str::from_utf8(&opened).ok().map(str::to_owned)
 }
 
-/// The page for a client that came back for scopes after a refusal at the gateway, when the rules do not
-/// allow them. With another token that can do no more than the last, it would be refused again, and
-/// come back again.
+/// Returns an error page if the gateway refused this client for scopes, the client now requests them, and
+/// the rules do not allow them. Another token with the same scopes would be refused again, and the client
+/// would come back again.
 pub(super) async fn unsatisfiable_step_up(
     app: &App,
     headers: &HeaderMap,

@@ -1,41 +1,41 @@
-//! The authorization request: what a client may ask for and how it is turned down.
-//! RFC 6749 §4.1.1 and §4.1.2.1, RFC 7636 §4.3, RFC 8707 §2.
+//! The authorization request: which parameters a client may send, and how a bad request is refused. RFC 6749
+//! §4.1.1 and §4.1.2.1, RFC 7636 §4.3, RFC 8707 §2.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{ErrorCode, Refusal};
 use super::scope::ScopeSet;
 
-/// Longest `state` accepted from a client, in bytes; it is echoed byte for byte.
+/// Longest accepted `state`, in bytes. It is returned unchanged.
 pub const MAX_STATE: usize = 4096;
 
-/// A request that passed every check: the client exists, the redirect URI is its own, the resource is
+/// A request that passed every check: the client exists, the redirect URI is registered, the resource is
 /// ours, the challenge is S256. It travels sealed through the consent page and the login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationRequest {
-    /// Who asks.
+    /// The requesting client.
     pub client_id: String,
-    /// Where the answer goes: as presented, the loopback port included.
+    /// The redirect URI as presented, including the port of a loopback URI.
     pub redirect_uri: String,
-    /// The client's `state`, echoed in every answer.
+    /// The client's `state`, returned with every response.
     pub state: Option<String>,
     /// The S256 challenge.
     pub code_challenge: String,
-    /// The resource, in our own spelling: the audience of the tokens.
+    /// The resource in our own spelling. It becomes the audience of the tokens.
     pub resource: String,
     /// The scopes shown on the consent page: requested (or default) and declared by the resource.
     pub scopes: ScopeSet,
-    /// What was asked for and is no scope of the resource, as the log shows it; mostly nothing. The page says that there
-    /// was something. An earlier version stored none.
+    /// The requested scopes that the resource does not have, shortened for the log. Usually empty. The page
+    /// only mentions that there are some. Absent in requests that an earlier version sealed.
     #[serde(default)]
     pub unknown_scopes: String,
-    /// The choice of an account that the provider is asked for.
+    /// The `prompt` that is passed on to the identity provider.
     #[serde(default)]
     pub account: Option<AccountPrompt>,
 }
 
-/// What makes the identity provider ask who somebody is, in spite of a session that it has: the two values of
-/// `prompt` (OpenID Connect Core §3.1.2.1) that a client may have passed on.
+/// A prompt that makes the identity provider ask for the account despite an existing session: the two values
+/// of `prompt` (OpenID Connect Core §3.1.2.1) that are passed on for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountPrompt {
@@ -46,7 +46,7 @@ pub enum AccountPrompt {
 }
 
 impl AccountPrompt {
-    /// As it is spelled in `prompt`.
+    /// Returns the value as spelled in `prompt`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -54,18 +54,19 @@ impl AccountPrompt {
         }
     }
 
-    /// What a client's `prompt` asks for. Of both, `login`: not every provider takes two values, and whoever
-    /// signs in again may do so with another account. Other values are not the client's to decide, or unknown.
+    /// Returns the prompt that a client's `prompt` parameter asks for. If it has both, returns `login`: not
+    /// every provider accepts two values, and a person who signs in again can use another account. All other
+    /// values are ignored.
     pub fn asked_by(prompt: &str) -> Option<Self> {
         let asks = |wanted: Self| prompt.split(' ').any(|value| value == wanted.as_str());
         [Self::Login, Self::SelectAccount].into_iter().find(|wanted| asks(*wanted))
     }
 }
 
-/// Why an authorization request was turned down after client and redirect URI were proven.
+/// Why an authorization request was refused, after the client and the redirect URI were checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorizeRefused {
-    /// A parameter came twice.
+    /// A parameter occurs more than once.
     #[error("a parameter was sent more than once")]
     RepeatedParameter,
     /// A required parameter is absent or empty.
@@ -98,7 +99,8 @@ pub enum AuthorizeRefused {
     /// The scope parameter is malformed.
     #[error("scope is malformed")]
     Scope,
-    /// The resource is set to refuse, not narrow, a scope it does not know.
+    /// A requested scope is unknown, and the resource is configured to refuse such a request rather than
+    /// narrow it.
     #[error(
         "`{0}` is not offered; an administrator can add it to the `scopes` of this MCP server, or set its `on_excess` to narrow"
     )]
@@ -112,7 +114,7 @@ pub enum AuthorizeRefused {
     /// The client is not registered for the code flow.
     #[error("this client is not registered for the authorization_code grant")]
     GrantType,
-    /// `prompt=none` cannot be met: a person is always asked.
+    /// `prompt=none` cannot be satisfied, because a person is always asked.
     #[error("a person has to be asked")]
     InteractionRequired,
 }

@@ -1,19 +1,19 @@
-//! What a client calls itself, made fit to be shown: threat PH-01, requirement REG-22.
+//! Prepares the name that a client gives itself for display: threat PH-01, requirement REG-22.
 //!
-//! A name is a claim of whoever registered. It can hide characters, imitate a brand with letters of
-//! another script, or speak in the voice of our own page. What is shown is plain text of bounded
-//! length; what imitates is marked.
+//! The registrant chooses the name freely. It can contain invisible characters, imitate a brand with letters
+//! of another script, or pose as text of our own page. The displayed name is plain text of limited length,
+//! and an imitation is marked.
 
 use std::sync::LazyLock;
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
 
-/// Longest name shown, in characters.
+/// Longest displayed name, in characters.
 const MAX_SHOWN: usize = 64;
 
-/// Names that people trust. A client that is spelled like one is only told apart by where its answer
-/// goes; one that merely looks like one is an imitation.
+/// Names that people trust. A client with exactly such a name is accepted, and only its redirect URI tells
+/// who it is; a client with a name that merely looks like one is an imitation.
 const BRANDS: &[&str] = &[
     "Claude",
     "Claude Code",
@@ -38,17 +38,17 @@ const BRANDS: &[&str] = &[
     "Windsurf",
 ];
 
-/// A client's name as it may be shown.
+/// A client's name, safe to display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayName {
-    /// `None` when nothing showable is left.
+    /// `None` if no displayable character is left.
     pub text: Option<String>,
-    /// It imitates a brand, mixes scripts, or held characters that deceive.
+    /// Whether the name imitates a brand, mixes scripts, or contained deceptive characters.
     pub suspicious: bool,
 }
 
 impl DisplayName {
-    /// Cleans what a client calls itself.
+    /// Cleans the name that a client gives itself.
     pub fn of(raw: Option<&str>) -> Self {
         let Some(raw) = raw else {
             return Self { text: None, suspicious: false };
@@ -59,7 +59,7 @@ impl DisplayName {
             .chars()
             .map(|c| if c.is_whitespace() { ' ' } else { c })
             .filter(|c| is_shown(*c))
-            .nfc() // once more: what stood between two characters may be gone
+            .nfc() // again, because characters that stood between two others may have been removed
             .collect();
         let mut text =
             kept.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -77,14 +77,15 @@ impl DisplayName {
     }
 }
 
-/// Letters, digits and a little punctuation: enough for a name, too little for a second page.
+/// Allows letters, digits and a little punctuation: enough for a name, too little to imitate a page.
 fn is_shown(c: char) -> bool {
     c.is_alphanumeric()
         || matches!(c, ' ' | '.' | '_' | '-' | '(' | ')' | '&' | '\'')
         || unicode_normalization::char::is_combining_mark(c)
 }
 
-/// Characters that nobody types into a name: controls, direction overrides, invisible ones, tags.
+/// Returns whether nobody would type this character into a name: controls, direction overrides, invisible
+/// characters, tags.
 fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -94,7 +95,7 @@ fn is_deceptive(c: char) -> bool {
             | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}' | '\u{e000}'..='\u{f8ff}')
 }
 
-/// A brand in small letters, how it looks, and how many words it has.
+/// For each brand: the lower-case name, its visual skeleton, and its number of words.
 static LOOKS: LazyLock<Vec<(String, String, usize)>> = LazyLock::new(|| {
     let brands = BRANDS.iter().map(|brand| brand.to_lowercase());
     brands
@@ -105,13 +106,13 @@ static LOOKS: LazyLock<Vec<(String, String, usize)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What is left of a text for somebody who only glances at it.
+/// Returns the visual skeleton of a text, which is equal for texts that look alike.
 fn looks(text: &str) -> String {
     let compact: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
     skeleton(&compact).collect::<String>().to_lowercase()
 }
 
-/// Looks like a brand without being spelled like it.
+/// Returns whether the text looks like a brand without being spelled like it.
 fn imitates_brand(text: &str) -> bool {
     let plain = text.to_lowercase();
     let words: Vec<&str> = plain.split(' ').collect();

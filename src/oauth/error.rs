@@ -1,14 +1,14 @@
-//! Error codes of the OAuth family and what every refusal must be able to say.
-//! RFC 6749 §4.1.2.1 and §5.2, RFC 7591 §3.2.2, RFC 8707 §2, RFC 6750 §3.1.
+//! Error codes of OAuth, and the trait of every refusal. RFC 6749 §4.1.2.1 and §5.2, RFC 7591 §3.2.2,
+//! RFC 8707 §2, RFC 6750 §3.1.
 
-/// An `error` code that a client may read.
+/// An `error` code in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// The request is malformed.
     InvalidRequest,
     /// The client could not be authenticated, or is unknown.
     InvalidClient,
-    /// The code or refresh token is of no use to this client.
+    /// The code or refresh token is not valid for this client.
     InvalidGrant,
     /// The client may not use this grant type or response type.
     UnauthorizedClient,
@@ -20,17 +20,17 @@ pub enum ErrorCode {
     InvalidScope,
     /// The resource is unknown or exceeds the grant (RFC 8707).
     InvalidTarget,
-    /// The person or the rules said no.
+    /// The person or the rules denied the request.
     AccessDenied,
-    /// Something broke on our side.
+    /// The server failed.
     ServerError,
-    /// Try again later.
+    /// The server cannot serve this now; the client may try again later.
     TemporarilyUnavailable,
-    /// A redirect URI cannot be registered (RFC 7591).
+    /// A redirect URI is not accepted (RFC 7591).
     InvalidRedirectUri,
-    /// Some other member cannot be registered (RFC 7591).
+    /// Another member of the metadata is not accepted (RFC 7591).
     InvalidClientMetadata,
-    /// The access token is missing something, expired, revoked or foreign (RFC 6750).
+    /// The access token is malformed, expired, revoked or for another server (RFC 6750).
     InvalidToken,
     /// The access token lacks a scope (RFC 6750).
     InsufficientScope,
@@ -43,7 +43,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The code as it stands on the wire.
+    /// Returns the code as it appears in responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -68,15 +68,15 @@ impl ErrorCode {
     }
 }
 
-/// Why a request was turned down, in words for the caller.
+/// Why a request was refused, for the caller.
 ///
-/// `Display` becomes the `error_description`; it never holds a secret or input that was not checked.
+/// `Display` becomes the `error_description`. It never contains a secret, or input that was not checked.
 pub trait Refusal: std::error::Error + Send + Sync + 'static {
-    /// The code the caller reads.
+    /// Returns the error code of the response.
     fn code(&self) -> ErrorCode;
 }
 
-/// `Ok` when `condition` holds, otherwise the refusal: a rule reads as one line.
+/// Returns `Ok` if `condition` is true, otherwise the refusal. Lets a rule fit on one line.
 pub fn ensure<R>(condition: bool, refusal: R) -> Result<(), R> {
     if condition { Ok(()) } else { Err(refusal) }
 }

@@ -1,5 +1,5 @@
-//! Codes, refresh tokens and grants: the rules of the token endpoint.
-//! RFC 6749 §4.1.3, §5.2 and §6, RFC 7636 §4.6, RFC 8707 §2.2, RFC 9700 §4.14.
+//! The rules of the token endpoint for codes, refresh tokens and grants. RFC 6749 §4.1.3, §5.2 and §6,
+//! RFC 7636 §4.6, RFC 8707 §2.2, RFC 9700 §4.14.
 
 use super::error::{ErrorCode, Refusal, ensure};
 use super::pkce::CodeChallenge;
@@ -7,16 +7,16 @@ use super::redirect_uri::{RedirectPolicy, RedirectUriRefused};
 use super::scope::ScopeSet;
 use crate::clock::{REPLICAS_APART, Timestamp};
 
-/// A code as it was issued: everything a redemption must agree with.
+/// An issued code: everything that a redemption must match.
 #[derive(Clone, Debug)]
 pub struct IssuedCode {
     /// The client it was issued to.
     pub client_id: String,
-    /// Where it was sent.
+    /// The redirect URI that it was sent to.
     pub redirect_uri: String,
-    /// The challenge the verifier must meet.
+    /// The PKCE challenge that the verifier must meet.
     pub code_challenge: CodeChallenge,
-    /// The audience.
+    /// The resource: the audience of the tokens.
     pub resource: String,
     /// When it expires.
     pub expires_at: Timestamp,
@@ -24,23 +24,24 @@ pub struct IssuedCode {
     pub issued_at: Timestamp,
 }
 
-/// What a client presents to redeem a code.
+/// The parameters with which a client redeems a code.
 #[derive(Clone, Copy, Debug)]
 pub struct Redemption<'a> {
     /// The authenticated client.
     pub client_id: &'a str,
-    /// `redirect_uri`, when sent.
+    /// `redirect_uri`, if sent.
     pub redirect_uri: Option<&'a str>,
-    /// `code_verifier`, when sent.
+    /// `code_verifier`, if sent.
     pub code_verifier: Option<&'a str>,
-    /// `resource`, when sent, in our own spelling.
+    /// `resource`, if sent, in our own spelling.
     pub resource: Option<&'a str>,
-    /// What the client's redirect URIs are held to now.
+    /// The policy that the client's redirect URIs must satisfy now, if any.
     pub policy: Option<&'a RedirectPolicy>,
 }
 
 impl IssuedCode {
-    /// Checks that whoever redeems is whoever asked. A failure here says nothing about the code's age.
+    /// Checks that the redeeming client is the one that requested the code. Says nothing about the code's
+    /// age.
     pub fn check_holder(&self, attempt: &Redemption<'_>) -> Result<(), TokenRefused> {
         ensure(attempt.client_id == self.client_id, TokenRefused::OtherClient)?;
         let redirect_uri_agrees =
@@ -50,10 +51,11 @@ impl IssuedCode {
         ensure(self.code_challenge.is_met_by(verifier), TokenRefused::WrongVerifier)
     }
 
-    /// Checks that the code is still good for what is asked.
+    /// Checks that the code is unexpired, and that its redirect URI and resource are still allowed.
     pub fn check_use(&self, attempt: &Redemption<'_>, now: Timestamp) -> Result<(), TokenRefused> {
         ensure(now < self.expires_at, TokenRefused::ExpiredCode)?;
-        // A clock that went back must not give an old code another minute.
+        // A clock that was set back must not extend the life of an old code. The tolerance allows for
+        // replicas with different clocks.
         ensure(self.issued_at <= now.plus(REPLICAS_APART), TokenRefused::CodeOfTheFuture)?;
         if let Some(policy) = attempt.policy {
             policy.admits(&self.redirect_uri).map_err(TokenRefused::RedirectUriNotAllowed)?;
@@ -62,16 +64,17 @@ impl IssuedCode {
     }
 }
 
-/// Checks a `resource` at the token endpoint, in our own spelling: absent means the grant's own.
+/// Checks the `resource` of a token request, in our own spelling. If absent, it means the grant's own.
 pub fn check_resource(granted: &str, presented: Option<&str>) -> Result<(), TokenRefused> {
     let agrees = presented.is_none_or(|presented| presented == granted);
     ensure(agrees, TokenRefused::OtherResource)
 }
 
-/// Checks a `scope` at refresh: it may only narrow (RFC 6749 §6). Absent means all of the grant.
+/// Returns the scopes that a refresh asks for. They may only narrow the grant (RFC 6749 §6); if absent, all
+/// of the grant.
 ///
-/// Scopes that were never part of the grant are refused only when `ceiling` lacks them; a scope that
-/// the rules have taken away meanwhile is simply not granted.
+/// A scope outside `ceiling` is refused. A scope inside it that the rules have taken away meanwhile is no
+/// error; it is simply not granted.
 pub fn narrowed(ceiling: &ScopeSet, presented: Option<&str>) -> Result<ScopeSet, TokenRefused> {
     let Some(presented) = presented else {
         return Ok(ceiling.clone());
@@ -86,9 +89,9 @@ pub fn narrowed(ceiling: &ScopeSet, presented: Option<&str>) -> Result<ScopeSet,
     Ok(asked)
 }
 
-/// Why the token endpoint turned a request down.
+/// Why the token endpoint refused a request.
 ///
-/// All causes of `invalid_grant` look the same on the wire; the log knows which it was.
+/// All causes of `invalid_grant` look the same to the client; the log has the cause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefused {
     /// The grant type is not offered.
@@ -97,24 +100,24 @@ pub enum TokenRefused {
     /// A required parameter is absent or empty.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A parameter came twice.
+    /// A parameter occurs more than once.
     #[error("a parameter was sent more than once")]
     RepeatedParameter,
-    /// Never issued, or gone.
+    /// Never issued, or already deleted.
     #[error("the authorization code is not known")]
     UnknownCode,
-    /// Its minute is over.
+    /// Its lifetime is over.
     #[error("the authorization code has expired")]
     ExpiredCode,
-    /// Made by a replica whose clock is ahead, or before the clock went back.
+    /// Issued by a replica whose clock is ahead, or before this clock was set back.
     #[error(
         "the authorization code was made in the future: the clocks of the replicas differ, or this one went back"
     )]
     CodeOfTheFuture,
-    /// Redeemed before: the grant it became is revoked.
+    /// Redeemed before. The grant from the first redemption is revoked.
     #[error("the authorization code was redeemed before")]
     ReplayedCode,
-    /// Too many wrong attempts.
+    /// Too many wrong attempts have invalidated it.
     #[error("the authorization code was burnt by wrong attempts")]
     BurntCode,
     /// Issued to another client.
@@ -123,37 +126,37 @@ pub enum TokenRefused {
     /// Issued for another redirect URI.
     #[error("issued for another redirect_uri")]
     OtherRedirectUri,
-    /// The configuration has changed since it was issued.
+    /// The configuration no longer allows its redirect URI.
     #[error("the redirect_uri of the code is not allowed any more: {0}")]
     RedirectUriNotAllowed(RedirectUriRefused),
-    /// PKCE cannot be left out.
+    /// PKCE is required.
     #[error("code_verifier is missing")]
     NoVerifier,
     /// The verifier does not meet the challenge.
     #[error("code_verifier does not meet the challenge")]
     WrongVerifier,
-    /// Never issued, or gone.
+    /// Never issued, or already deleted.
     #[error("the refresh token is not known")]
     UnknownRefreshToken,
-    /// Idle too long, or past the grant's absolute end.
+    /// Not used for too long, or past the absolute end of the grant.
     #[error("the refresh token has expired")]
     ExpiredRefreshToken,
     /// The grant was revoked.
     #[error("the grant has ended")]
     EndedGrant,
-    /// Used again after its successor was in use or the grace was over: the family is revoked.
+    /// Used again after its successor was used, or after the grace period. The grant is revoked.
     #[error("the refresh token was used before")]
     ReusedRefreshToken,
     /// The identity provider no longer vouches for the person.
     #[error("the identity provider ended the session")]
     UpstreamEnded,
-    /// The rules leave the person nothing.
+    /// The rules leave the person no scope.
     #[error("the person has no access any more")]
     NoAccess,
-    /// Handed out again too often within the grace window.
+    /// Replayed too often within the grace period.
     #[error("the refresh token was replayed too often")]
     TooManyReplays,
-    /// The resource is not the grant's.
+    /// The resource is not that of the grant.
     #[error("resource is not the one this grant is for")]
     OtherResource,
     /// The scope is malformed.

@@ -1,4 +1,4 @@
-//! Values and rules of OAuth, pure: no I/O, no axum, no sqlx.
+//! Types and rules of OAuth. Pure: no I/O, no axum, no sqlx.
 
 pub mod authorization_request;
 pub mod client;

@@ -1,20 +1,20 @@
-//! PKCE with S256, for every client: RFC 7636.
+//! PKCE with S256, required for every client: RFC 7636.
 
 use aws_lc_rs::{constant_time, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The text is not a SHA-256 hash in base64url.
+/// The challenge is not a SHA-256 hash in base64url.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code_challenge must be 43 base64url characters")]
 pub struct ChallengeRefused;
 
-/// An S256 challenge. There is no other method: what is not S256 is not a challenge.
+/// An S256 challenge. No other method is supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeChallenge(String);
 
 impl CodeChallenge {
-    /// Reads a challenge: exactly 43 base64url characters that decode to 32 bytes.
+    /// Parses a challenge: exactly 43 base64url characters that decode to 32 bytes.
     pub fn parse(text: &str) -> Result<Self, ChallengeRefused> {
         match URL_SAFE_NO_PAD.decode(text) {
             Ok(hash) if hash.len() == 32 => Ok(Self(text.to_owned())),
@@ -22,12 +22,13 @@ impl CodeChallenge {
         }
     }
 
-    /// The challenge as it was sent.
+    /// Returns the challenge as it was sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether `verifier` is well formed (RFC 7636 §4.1) and hashes to this challenge.
+    /// Returns whether `verifier` is well formed (RFC 7636 §4.1) and its hash is this challenge. Compares in
+    /// constant time.
     pub fn is_met_by(&self, verifier: &str) -> bool {
         let well_formed = (43..=128).contains(&verifier.len())
             && verifier

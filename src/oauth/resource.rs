@@ -1,17 +1,17 @@
-//! Resource indicators: RFC 8707, and the canonical form of MCP.
+//! Resource indicators: RFC 8707, and the canonical URI of an MCP server.
 
-/// Longest `resource` parameter accepted, in bytes.
+/// Longest accepted `resource` parameter, in bytes.
 pub const MAX_RESOURCE: usize = 2048;
 
-/// Which of our resources `presented` means, where exactly one can be meant.
+/// Returns which of our resources `presented` means, or `None` if it means none or is ambiguous.
 ///
-/// Clients send what a person typed, what they cut off it, and what a library made of it: a slash at the end,
-/// a query, the default port, a host in upper case, or our bare URL. The path is compared byte for byte: a
-/// path in upper case, with encoded characters or with dot segments is another path. A fragment is forbidden
-/// (RFC 8707 §2). What goes into a token is always our own spelling.
+/// Clients send URLs that people typed and libraries changed, so these differences are ignored: a trailing
+/// slash, a query, the default port, upper case in the host. The path is compared byte for byte: a path in
+/// upper case, with encoded characters or with dot segments is another path. A fragment is forbidden
+/// (RFC 8707 §2). Tokens always contain our own spelling.
 ///
-/// `ours` is `public_url`: alone, it means our only resource below it. The bare host does not where
-/// `public_url` has a path: another server may live there, and would receive a token for ours.
+/// `ours` is `public_url`. Alone, it means our only resource below it. If `public_url` has a path, the bare
+/// host does not mean that resource: another server may use the host, and would receive a token for ours.
 pub fn meant<'a>(
     ids: impl Iterator<Item = &'a str> + Clone,
     ours: &str,
@@ -35,13 +35,13 @@ pub fn meant<'a>(
     below_ours.next().is_none().then_some(only)
 }
 
-/// What tells one server from another in a URL.
+/// The parts of a URL that identify a server.
 #[derive(PartialEq, Eq)]
 struct Parts<'a> {
     scheme: String,
     /// In lower case, without the default port.
     authority: String,
-    /// Without one slash at the end.
+    /// Without a trailing slash.
     path: &'a str,
 }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(of_two("https://mcp.example.com/two/"), Some(two[1]));
         assert_eq!(of_two("https://mcp.example.com"), None);
         assert_eq!(of_two("https://mcp.example.com/?x"), None);
-        // Two servers elsewhere that differ in the slash alone.
+        // Two servers elsewhere whose URLs differ only in the trailing slash.
         let alike = ["https://x.example/mcp", "https://x.example/mcp/"];
         let of_alike = |presented| meant(alike.into_iter(), OURS, presented);
         assert_eq!(of_alike(alike[0]), Some(alike[0]));

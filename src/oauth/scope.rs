@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest `scope` parameter accepted, in bytes.
+/// Longest accepted `scope` parameter, in bytes.
 pub const MAX_SCOPE_PARAMETER: usize = 1000;
-/// Most scope tokens accepted in one parameter.
+/// Most scopes accepted in one parameter.
 pub const MAX_SCOPES: usize = 50;
 
-/// One scope token: printable ASCII without space, `"` and `\`.
+/// One scope: printable ASCII without space, `"` and `\` (RFC 6749 §3.3).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope(String);
 
@@ -28,7 +28,7 @@ pub enum ScopeRefused {
 }
 
 impl Scope {
-    /// The token as text.
+    /// Returns the scope as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,9 +60,9 @@ impl fmt::Display for Scope {
 pub struct ScopeSet(Arc<BTreeSet<Scope>>);
 
 impl ScopeSet {
-    /// Reads a `scope` parameter: tokens parted by spaces.
+    /// Parses a `scope` parameter: scopes separated by spaces.
     ///
-    /// Leading, trailing and doubled spaces are forgiven, because shipped clients send them.
+    /// Leading, trailing and repeated spaces are accepted, because existing clients send them.
     pub fn parse(parameter: &str) -> Result<Self, ScopeRefused> {
         if parameter.len() > MAX_SCOPE_PARAMETER {
             return Err(ScopeRefused::TooLong);
@@ -78,45 +78,45 @@ impl ScopeSet {
         Ok(Self(Arc::new(scopes)))
     }
 
-    /// Whether no scope is in the set.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many scopes are in the set.
+    /// Returns the number of scopes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether `scope` is in the set.
+    /// Returns whether `scope` is in the set.
     pub fn contains(&self, scope: &Scope) -> bool {
         self.0.contains(scope)
     }
 
-    /// Whether every scope of `self` is also in `other`.
+    /// Returns whether every scope of `self` is also in `other`.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.0.is_subset(&other.0)
     }
 
-    /// Scopes in both sets.
+    /// Returns the scopes in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.0.intersection(&other.0).cloned().collect()
     }
 
-    /// Scopes in either set.
+    /// Returns the scopes in either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         self.0.union(&other.0).cloned().collect()
     }
 
-    /// Scopes of `self` that are not in `other`.
+    /// Returns the scopes of `self` that are not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         self.0.difference(&other.0).cloned().collect()
     }
 
-    /// The scopes in order.
+    /// Iterates over the scopes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
     }
@@ -140,7 +140,7 @@ impl fmt::Display for ScopeSet {
     }
 }
 
-/// A set is stored and sent as a `scope` parameter: tokens parted by one space.
+/// Serialized like a `scope` parameter: scopes separated by one space.
 impl Serialize for ScopeSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

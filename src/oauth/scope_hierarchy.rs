@@ -1,23 +1,24 @@
-//! Broad scopes that imply narrow ones: MCP 2026-07-28, step-up authorization.
+//! Broad scopes that imply narrower ones: MCP 2026-07-28, step-up authorization.
 //!
-//! Whoever holds `admin:todos` may do what needs `read:todos`, without holding that too. Implication is
-//! transitive, and a circle is refused: two scopes that imply each other are one scope with two names.
+//! If `admin:todos` implies `read:todos`, a token with `admin:todos` may do what needs `read:todos`.
+//! Implication is transitive. A cycle is refused, because two scopes that imply each other are one scope
+//! with two names.
 
 use std::collections::BTreeMap;
 
 use super::scope::{Scope, ScopeSet};
 
-/// Which scopes imply which; followed to the end once, when it is made.
+/// Which scopes imply which. The transitive closure is computed once, on creation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeHierarchy(BTreeMap<Scope, ScopeSet>);
 
-/// A scope implies itself, directly or by way of others.
+/// A scope implies itself, directly or through others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} implies itself")]
 pub struct Circular(pub Scope);
 
 impl ScopeHierarchy {
-    /// Follows what is written scope by scope to its end.
+    /// Computes the transitive closure of the direct implications. Fails on a cycle.
     pub fn new(direct: &BTreeMap<Scope, ScopeSet>) -> Result<Self, Circular> {
         let mut implied = BTreeMap::new();
         for scope in direct.keys() {
@@ -39,12 +40,12 @@ impl ScopeHierarchy {
         Ok(Self(implied))
     }
 
-    /// What `scope` implies, itself not among it.
+    /// Returns the scopes that `scope` implies, without itself.
     pub fn implied_by(&self, scope: &Scope) -> impl Iterator<Item = &Scope> {
         self.0.get(scope).into_iter().flat_map(ScopeSet::iter)
     }
 
-    /// `scopes` and all that they imply.
+    /// Returns `scopes` and all that they imply.
     #[must_use]
     pub fn with_implied(&self, scopes: &ScopeSet) -> ScopeSet {
         scopes
@@ -53,7 +54,7 @@ impl ScopeHierarchy {
             .fold(scopes.clone(), |all, implied| all.union(implied))
     }
 
-    /// `scopes` and all that imply one of them: what must go when they go.
+    /// Returns `scopes` and all that imply one of them. These must be taken away together.
     #[must_use]
     pub fn with_implying(&self, scopes: &ScopeSet) -> ScopeSet {
         let implying = self

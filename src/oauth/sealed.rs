@@ -1,8 +1,9 @@
-//! Authenticated encryption of what travels or rests outside our hands.
+//! Authenticated encryption of data that others hold or store for us.
 //!
-//! AES-256-GCM with a random nonce, or one made of the message where it has to be sealed alike each time. The installation's secret key never encrypts anything itself:
-//! each [`Purpose`] has a key of its own, derived with HKDF-SHA-256, and each sealed text is bound to
-//! its context (table, column and row, or the page it travels in), so that it cannot be moved.
+//! AES-256-GCM with a random nonce, or with one derived from the message if equal messages must give equal
+//! texts. The installation's secret key never encrypts anything itself: each [`Purpose`] has a key of its
+//! own, derived with HKDF-SHA-256. Each sealed text is bound to its context (table, column and row, or the
+//! page that carries it), so that it cannot be moved elsewhere.
 
 use std::fmt;
 
@@ -15,31 +16,31 @@ use zeroize::Zeroizing;
 
 use super::secret::{Kind, Secret, random_bytes};
 
-/// The sealed text is not ours, was changed, was moved, or was sealed under another key.
+/// The text was not sealed by us, was changed or moved, or was sealed with another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sealed text cannot be opened")]
 pub struct CannotOpen;
 
-/// What is sealed; each purpose has its own key.
+/// The purpose of a sealed text or MAC. Each has its own key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Columns of the database.
     Storage,
-    /// The authorization request while it travels through the consent page.
+    /// Data that browsers hold for us, such as the request in the consent page.
     Consent,
-    /// Session ids of MCP servers, while clients hold them.
+    /// Session ids of MCP servers, which clients hold.
     Session,
-    /// The chain of the audit trail.
+    /// The hash chain of the audit trail.
     Audit,
-    /// Words that people are found by.
+    /// The search index of people.
     Search,
-    /// Our own word that a sign-in to our pages began here.
+    /// Proof that a sign-in to our pages began here.
     SignIn,
-    /// What somebody was shown before they confirmed it.
+    /// Proof of what a confirmation page showed.
     Confirmation,
 }
 
-/// Keys for every purpose, derived from the installation's secret key.
+/// The keys for every purpose, derived from the installation's secret key.
 #[derive(Clone)]
 pub struct Sealer {
     storage: Key,
@@ -53,7 +54,7 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Derives the keys from the installation's secret key, of any length.
+    /// Derives the keys from the installation's secret key, which may have any length.
     pub fn new(secret_key: &[u8]) -> Self {
         Self {
             storage: Key::derive(secret_key, b"portcullis storage v1"),
@@ -67,16 +68,16 @@ impl Sealer {
         }
     }
 
-    /// Seals `plaintext` so that it opens only in the same `context`.
+    /// Seals `plaintext`. It opens only with the same purpose and `context`.
     pub fn seal(&self, purpose: Purpose, context: &str, plaintext: &[u8]) -> String {
         self.key(purpose).seal(context, plaintext)
     }
 
-    /// Seals what clients hold of an MCP server's sessions ([`Purpose::Session`]) so that the same text in the
-    /// same context is sealed alike each time, in every replica: clients compare session ids.
+    /// Seals a session id of an MCP server ([`Purpose::Session`]) deterministically: the same text in the
+    /// same context gives the same result in every replica, because clients compare session ids.
     ///
-    /// The nonce is an HMAC of context and text under a key of its own (RFC 5297 has the idea): it repeats for
-    /// the same message alone, of which it tells no more than that it is the same.
+    /// The nonce is an HMAC of context and text under its own key (the idea of RFC 5297). It repeats only
+    /// for the same message, and reveals only that the message is the same.
     pub fn seal_alike(&self, context: &str, plaintext: &[u8]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.session_nonce.0.as_ref());
         let mut mac = hmac::Context::with_key(&key);
@@ -90,7 +91,7 @@ impl Sealer {
         self.session.seal_with(nonce, context, plaintext)
     }
 
-    /// Opens what [`Self::seal`] and [`Self::seal_alike`] made for the same purpose and context.
+    /// Opens a text from [`Self::seal`] or [`Self::seal_alike`] with the same purpose and context.
     pub fn open(
         &self,
         purpose: Purpose,
@@ -112,8 +113,8 @@ impl Sealer {
         }
     }
 
-    /// HMAC-SHA-256 over `parts`, each with its length before it, so that no two lists of parts are
-    /// the same text. Only the holder of the secret key can make one.
+    /// Returns an HMAC-SHA-256 over `parts`. The length of each part is included, so that different lists
+    /// never give the same input. Only a holder of the secret key can compute it.
     pub fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key(purpose).0.as_ref());
         let mut context = hmac::Context::with_key(&key);
@@ -131,14 +132,14 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database
-/// alone, even with the installation's secret key, yields nothing.
+/// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database does not
+/// suffice, not even together with the installation's secret key.
 pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
     Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
         .seal(presented.id(), successor.expose().as_bytes())
 }
 
-/// Opens what [`seal_under`] sealed under the same presented secret.
+/// Opens a secret that [`seal_under`] sealed with the same presented secret.
 pub fn open_under<K: Kind>(presented: &Secret<K>, sealed: &str) -> Result<Secret<K>, CannotOpen> {
     let opened = Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
         .open(presented.id(), sealed)?;

@@ -1,7 +1,7 @@
-//! Secrets: made in one place, hashed per kind, never printed.
+//! Secrets: generated in one place, hashed by kind, never printed.
 //!
-//! A secret reads `<kind>_<id>.<secret>`. The row is found by the time-ordered id and proved by the
-//! hash of the whole text. The kind is part of the hash, so that a code can never pass for a refresh
+//! A secret has the form `<kind>_<id>.<secret>`. The time-ordered id finds the row, and the hash of the
+//! whole text proves the secret. The kind is part of the hash, so that a code can never be used as a refresh
 //! token (threat AC-04).
 
 use std::fmt;
@@ -16,10 +16,11 @@ use zeroize::Zeroizing;
 use super::sealed::{Purpose, Sealer};
 use crate::clock::{Clock, Timestamp};
 
-/// Bytes from the operating system's generator: the only source of randomness in the house.
+/// Returns random bytes from the operating system. All secrets and ids come from here; signing keys come
+/// from the cryptographic library's own generator.
 ///
 /// # Panics
-/// When the operating system has no randomness to give; nothing safe can be done without it.
+/// If the operating system has no randomness. Nothing safe can be done without it.
 #[expect(clippy::expect_used, reason = "without randomness no answer is a safe one")]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -27,28 +28,28 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// 256 random bits as 43 characters of `[A-Za-z0-9_-]`.
+/// Returns 256 random bits as 43 characters of `[A-Za-z0-9_-]`.
 pub fn random_text() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<32>())
 }
 
-/// A new row id: 48 bits of time in milliseconds, then 80 random bits, as 32 lower-case hex digits.
+/// Returns a new row id: 48 bits of time in milliseconds, then 80 random bits, as 32 lower-case hex digits.
 ///
-/// Ids made later sort later: random keys cost the database half its durable write rate.
+/// Newer ids sort later. Random keys would halve the database's durable write rate.
 pub fn new_id(clock: &Clock) -> String {
     let random = u128::from_be_bytes(random_bytes::<16>()) >> 48;
     format!("{:012x}{random:020x}", clock.unix_millis())
 }
 
-/// When a row id was made, in whole seconds; the far future when it is no id.
+/// Returns when a row id was made, in whole seconds. Returns the far future if it is no id.
 pub fn made_at(id: &str) -> Timestamp {
     let millis = id.get(..12).and_then(|time| i64::from_str_radix(time, 16).ok());
     Timestamp::from_unix(millis.map_or(i64::MAX, |millis| millis / 1000))
 }
 
-/// What a secret is for. Kinds cannot be swapped: each has its own prefix and its own hash domain.
+/// The purpose of a secret. Kinds cannot be swapped: each has its own prefix and its own hash domain.
 pub trait Kind: fmt::Debug + Clone + Copy + Send + Sync + 'static {
-    /// What stands before the underscore.
+    /// The part before the underscore.
     const PREFIX: &'static str;
 }
 
@@ -72,7 +73,7 @@ kinds! {
     RefreshToken = "rt";
     /// The secret of a confidential client.
     ClientSecret = "cs";
-    /// By which a client manages its own registration (RFC 7592).
+    /// The token with which a client manages its own registration (RFC 7592).
     RegistrationToken = "ra";
     /// The `state` that travels through the identity provider.
     LoginState = "ls";
@@ -82,42 +83,42 @@ kinds! {
     AdminState = "ca";
     /// The `state` of a sign-in to `/account`.
     AccountState = "cp";
-    /// The cookie of somebody who is signed in to the pages.
+    /// The session cookie of a person who is signed in to our pages.
     ConsoleSession = "cn";
-    /// The cookie of a browser whose approval is remembered.
+    /// The cookie of a remembered approval.
     RememberedConsent = "rc";
-    /// The cookie of a browser that waits for an administrator.
+    /// The cookie of a login that waits for an administrator.
     HeldLogin = "hl";
-    /// What a scraper proves itself with; administrators write it.
+    /// The token of a metrics scraper, chosen by the administrator.
     MetricsToken = "mt";
 }
 
-/// A secret in the hands of its holder. Never stored, never printed, wiped when dropped.
+/// A secret in clear text. Never stored, never printed, erased from memory when dropped.
 pub struct Secret<K: Kind> {
     text: Zeroizing<String>,
     kind: PhantomData<K>,
 }
 
 impl<K: Kind> Secret<K> {
-    /// A new secret for the row `id`; see [`new_id`].
+    /// Generates a new secret for the row `id`, see [`new_id`].
     pub fn generate(id: &str) -> Self {
         Self::from_text(format!("{}_{id}.{}", K::PREFIX, random_text()))
     }
 
-    /// The secret of the row `id` that only we can make: nothing has to be stored to know it again.
+    /// Derives the secret for `id` from the installation's key. It can be recognized without a stored hash.
     pub fn made_by(sealer: &Sealer, id: &str) -> Self {
         let mac = sealer.mac(Purpose::SignIn, &[K::PREFIX.as_bytes(), id.as_bytes()]);
         Self::from_text(format!("{}_{id}.{mac}", K::PREFIX))
     }
 
-    /// Whether [`Self::made_by`] made it, in constant time.
+    /// Returns whether [`Self::made_by`] made this secret, in constant time.
     pub fn is_made_by(&self, sealer: &Sealer) -> bool {
         let ours = Self::made_by(sealer, self.id());
         let (ours, presented) = (ours.expose().as_bytes(), self.expose().as_bytes());
         aws_lc_rs::constant_time::verify_slices_are_equal(ours, presented).is_ok()
     }
 
-    /// Reads what a caller presents. `None` when it cannot be a secret of this kind.
+    /// Parses a presented secret. `None` if it does not have the form of this kind.
     pub fn parse(presented: &str) -> Option<Self> {
         let rest = presented.strip_prefix(K::PREFIX)?.strip_prefix('_')?;
         let (id, secret) = rest.split_once('.')?;
@@ -131,18 +132,18 @@ impl<K: Kind> Secret<K> {
         Self { text: Zeroizing::new(text), kind: PhantomData }
     }
 
-    /// The id of the row this secret belongs to.
+    /// Returns the id of the row that this secret belongs to.
     pub fn id(&self) -> &str {
         let start = K::PREFIX.len() + 1;
         self.text.get(start..start + 32).unwrap_or_default()
     }
 
-    /// The text to hand to its holder, and to nobody else.
+    /// Returns the text, for its holder only.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// What storage may keep.
+    /// Returns the hash, the only form that is stored.
     pub fn hash(&self) -> SecretHash<K> {
         SecretHash::of(&self.text)
     }
@@ -160,9 +161,9 @@ impl<K: Kind> fmt::Debug for Secret<K> {
     }
 }
 
-/// SHA-256 of a secret under its kind, as base64url: all that storage ever sees.
+/// SHA-256 of a secret and its kind, in base64url. Storage sees nothing else.
 ///
-/// The secrets are 256 random bits, so a fast hash is enough: there is nothing to guess.
+/// A fast hash is enough, because 256 random bits cannot be guessed.
 #[derive(Clone)]
 pub struct SecretHash<K: Kind> {
     text: String,
@@ -180,12 +181,12 @@ impl<K: Kind> SecretHash<K> {
         Self { text: URL_SAFE_NO_PAD.encode(context.finish()), kind: PhantomData }
     }
 
-    /// The hash as it is stored.
+    /// Returns the hash as it is stored.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether `stored` is this hash, in constant time.
+    /// Returns whether `stored` is this hash, in constant time.
     pub fn is(&self, stored: &str) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(self.text.as_bytes(), stored.as_bytes())
             .is_ok()

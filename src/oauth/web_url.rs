@@ -1,7 +1,7 @@
-//! URLs that a stranger names and we are to fetch: Client ID Metadata Documents §3, threat CI-01.
+//! URLs that strangers name and we fetch: Client ID Metadata Documents §3, threat CI-01.
 //!
-//! Only canonical texts pass: what every parser reads the same way. What a name resolves to is the
-//! business of the guarded client; here is what can be refused without asking anybody.
+//! Only canonical URLs are accepted, which every parser reads the same way. This module refuses what can be
+//! refused without DNS; the guarded HTTP client checks the addresses that a name resolves to.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use url::{Host, Url};
 
 use super::error::ensure;
 
-/// Longest URL fetched, in bytes.
+/// Longest URL that is fetched, in bytes.
 const MAX_URL: usize = 512;
-/// Names that never belong to the public DNS (RFC 6761, RFC 6762, RFC 7686, RFC 8375, RFC 9476).
+/// Top-level names outside the public DNS (RFC 6761, RFC 6762, RFC 7686, RFC 8375, RFC 9476).
 const CLOSED_SUFFIXES: &[&str] = &["localhost", "local", "internal", "onion", "arpa", "alt"];
 
-/// Why a URL will not be fetched. Never repeats it: it may be hostile.
+/// Why a URL is not fetched. Never contains the URL, because it may be hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebUrlRefused {
     /// Longer than `MAX_URL`.
@@ -24,30 +24,30 @@ pub enum WebUrlRefused {
     /// Not a URL, or one that parsers read differently.
     #[error("it is not a URL in its canonical form")]
     NotCanonical,
-    /// Another scheme.
+    /// A scheme other than `https`.
     #[error("it is not https")]
     NotHttps,
-    /// `user@`.
+    /// A user name or password (`user@`).
     #[error("it holds a user name or password")]
     UserInfo,
-    /// `#`.
+    /// A fragment (`#`).
     #[error("it holds a fragment")]
     Fragment,
-    /// `?`, in a client id.
+    /// A query (`?`) in a client id.
     #[error("it holds a query")]
     Query,
-    /// Another port.
+    /// An explicit port.
     #[error("it names a port; only 443 is used, and left out")]
     Port,
-    /// An address, a single label, a trailing dot, a name of a local network.
+    /// An IP address, a single label, a trailing dot, or a name outside the public DNS.
     #[error("its host is not a name of the public DNS")]
     Host,
-    /// None, or one with dot segments or encoded separators.
+    /// No path, or one with doubled slashes, or with encoded dots, separators or control characters.
     #[error("its path is missing, or holds dot segments or encoded characters")]
     Path,
 }
 
-/// An https URL on the standard port of a named host.
+/// An https URL with a public host name, on port 443.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WebUrl {
@@ -58,7 +58,7 @@ pub struct WebUrl {
 const SCHEME: &str = "https://";
 
 impl WebUrl {
-    /// Checks `text`; byte for byte it stays what it was.
+    /// Checks `text`, which is kept byte for byte.
     pub fn parse(text: &str) -> Result<Self, WebUrlRefused> {
         ensure(text.len() <= MAX_URL, WebUrlRefused::TooLong)?;
         ensure(text.starts_with(SCHEME), WebUrlRefused::NotHttps)?;
@@ -73,17 +73,17 @@ impl WebUrl {
         Ok(Self { text: text.to_owned(), host_end: SCHEME.len() + authority.len() })
     }
 
-    /// The URL, byte for byte as it was given.
+    /// Returns the URL, byte for byte as it was given.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The host, in lower case.
+    /// Returns the host, in lower case.
     pub fn host(&self) -> &str {
         &self.text[SCHEME.len()..self.host_end]
     }
 
-    /// Path and query: what a request line carries.
+    /// Returns path and query, as in a request line.
     pub fn target(&self) -> &str {
         &self.text[self.host_end..]
     }
@@ -130,8 +130,9 @@ fn check_path(url: &Url) -> Result<(), WebUrlRefused> {
     ensure(fits, WebUrlRefused::Path)
 }
 
-/// Whether nothing is encoded that needs no encoding, and everything else in capitals (RFC 3986 §6.2.2):
-/// a server may take two spellings for one document, and decisions are about one id.
+/// Returns whether the path is percent-encoded in the one normal form: no unreserved character is encoded,
+/// and the hex digits are in upper case (RFC 3986 §6.2.2). Otherwise a server could serve one document under
+/// two ids, while decisions apply to one id.
 fn has_one_spelling(path: &str) -> bool {
     path.split('%').skip(1).all(|rest| {
         let digits = rest.get(..2).unwrap_or_default();
@@ -146,7 +147,7 @@ fn has_one_spelling(path: &str) -> bool {
 pub struct ClientIdUrl(WebUrl);
 
 impl ClientIdUrl {
-    /// Whether a client id asks to be read as a URL: `https` alone, and never `http`.
+    /// Returns whether a client id is to be read as a URL. Only `https://` counts, never `http://`.
     pub fn is_meant_by(client_id: &str) -> bool {
         client_id.starts_with(SCHEME)
     }
@@ -160,7 +161,7 @@ impl ClientIdUrl {
         Ok(Self(url))
     }
 
-    /// The URL.
+    /// Returns the URL.
     pub fn url(&self) -> &WebUrl {
         &self.0
     }

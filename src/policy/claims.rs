@@ -1,4 +1,4 @@
-//! Reading facts out of claims.
+//! Reads facts about a person from claims.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,23 +7,23 @@ use serde_json::Value;
 
 use super::Fact;
 
-/// Where a claim is: a leading `/` is a JSON Pointer (RFC 6901), anything else one top-level name.
-/// Dots and colons part nothing: providers use them inside names.
+/// The path of a claim: with a leading `/` a JSON Pointer (RFC 6901), otherwise one top-level name. Dots and
+/// colons do not separate anything, because providers use them inside names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimPath(String);
 
 impl ClaimPath {
-    /// A path as the administrator writes it.
+    /// Creates a path as written in the configuration.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The path as written.
+    /// Returns the path as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of the claim that this path leads into.
+    /// Returns the name of the top-level claim that this path leads into.
     pub fn top_level_name(&self) -> Cow<'_, str> {
         match self.0.strip_prefix('/') {
             None => Cow::Borrowed(&self.0),
@@ -38,12 +38,12 @@ impl ClaimPath {
         }
     }
 
-    /// Whether this is the claim `email` of OpenID Connect, which `email_verified` is about.
+    /// Returns whether this is the claim `email` of OpenID Connect, which `email_verified` belongs to.
     pub fn is_the_standards_email(&self) -> bool {
         matches!(self.0.as_str(), "email" | "/email")
     }
 
-    /// The claim at this path.
+    /// Returns the claim at this path.
     pub fn find<'a>(&self, claims: &'a Value) -> Option<&'a Value> {
         if self.0.starts_with('/') { claims.pointer(&self.0) } else { claims.get(&self.0) }
     }
@@ -55,24 +55,24 @@ impl fmt::Display for ClaimPath {
     }
 }
 
-/// How values stand in a claim.
+/// The format of the values in a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClaimShape {
-    /// A list of texts, or one text.
+    /// A list of strings, or one string.
     #[default]
     Auto,
-    /// A list of texts.
+    /// A list of strings.
     List,
-    /// One text, parted by spaces.
+    /// One string, separated by spaces.
     Space,
-    /// One text, parted by commas.
+    /// One string, separated by commas.
     Comma,
     /// An object whose member names are the values.
     Keys,
 }
 
-/// Reads a claim. A shape that does not fit is unknown, not empty: a provider that changes its mind
-/// must not turn a deny off.
+/// Reads a claim. A claim in another format is unknown, not empty: a provider that changes the format must
+/// not disable a deny.
 pub fn read_fact(claim: Option<&Value>, shape: ClaimShape) -> Fact {
     let parted = |text: &str, by: char| {
         let parts = text.split(by).map(str::trim).filter(|part| !part.is_empty());

@@ -1,6 +1,6 @@
-//! Which kinds of facts about a person: those that rules read, or those that an answer left out.
+//! A set of kinds of facts about a person, such as those that rules read or that a response omitted.
 
-/// Kinds of facts.
+/// A set of kinds of facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a set with named members")]
 pub struct FactSet {
@@ -17,6 +17,7 @@ pub struct FactSet {
 }
 
 impl FactSet {
+    /// The names in the text form, in the order of [`Self::members`].
     const NAMES: [&str; 5] = ["groups", "roles", "permissions", "email", "claims"];
 
     const fn members(self) -> [bool; 5] {
@@ -27,26 +28,26 @@ impl FactSet {
         Self { groups, roles, permissions, email, claims }
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    /// Everything that is in one of both.
+    /// Returns the kinds in either set.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         let (ours, theirs) = (self.members(), other.members());
         Self::of(std::array::from_fn(|at| ours[at] || theirs[at]))
     }
 
-    /// Everything that is in both.
+    /// Returns the kinds in both sets.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         let (ours, theirs) = (self.members(), other.members());
         Self::of(std::array::from_fn(|at| ours[at] && theirs[at]))
     }
 
-    /// Reads what [`std::fmt::Display`] writes; what it does not know is left out.
+    /// Parses the output of [`std::fmt::Display`]. Ignores unknown names.
     pub fn parse(text: &str) -> Self {
         let members = Self::NAMES.map(|name| text.split(' ').any(|word| word == name));
         Self::of(members)

@@ -1,9 +1,10 @@
-//! Who may do what: facts about a person + rules + request → scopes, and why. Pure.
+//! Authorization rules: facts about a person, rules and a request give scopes, with the reasons. Pure.
 //!
-//! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`, where the
-//! ceiling is what was asked, declared and consented. Deny beats allow, whatever the order. What is
-//! not known satisfies no allow and every deny, for every kind of condition. Where scopes imply others, an allow allows what it
-//! implies, and a deny takes away what implies it: otherwise the broad scope would bring it back.
+//! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`. The ceiling is
+//! the set of scopes that were requested, declared and consented to. Without any rules, all of it is
+//! allowed. A deny wins over an allow in any order. An unknown fact satisfies no allow and every deny, for
+//! every kind of condition. If scopes imply others, an allow includes what it implies, and a deny includes
+//! what implies it; otherwise the broad scope would bring the denied one back.
 
 mod claims;
 mod fact_set;
@@ -25,20 +26,19 @@ pub use fact_set::FactSet;
 pub use pattern::Wanted;
 pub use rule::{Conditions, Rule};
 
-/// What to say of a fact that is unknown, whatever the reason.
+/// Text for an unknown fact, whatever the reason.
 pub const NOT_KNOWN: &str = "not known now, because it cannot be read or was not answered: \
      rules that allow do not match, rules that deny do";
 
-/// Values of one kind, as far as the identity provider told them.
+/// The values of one kind of fact, as the identity provider delivered them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact {
-    /// Told: exactly these.
+    /// Exactly these values.
     Known(Vec<String>),
-    /// Not told: the person has none.
+    /// The provider delivered none, so the person has none.
     #[default]
     Absent,
-    /// Told in a way that cannot be read, cut short by the provider, or not told because a source of claims
-    /// did not answer.
+    /// The values could not be read, the provider truncated them, or a source of claims did not respond.
     Unknown,
 }
 
@@ -58,7 +58,7 @@ impl std::fmt::Display for Fact {
 pub struct Email {
     /// The address.
     pub address: String,
-    /// `email_verified` was JSON `true`; nothing else counts.
+    /// True only if `email_verified` was JSON `true`.
     pub verified: bool,
 }
 
@@ -73,36 +73,36 @@ impl std::fmt::Display for Email {
     }
 }
 
-/// What is known of a person when rules are read.
+/// The facts about a person that rules are evaluated with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
-    /// The person at the identity provider.
+    /// The person's subject at the identity provider.
     pub subject: String,
     /// Groups.
     #[serde(default)]
     pub groups: Fact,
-    /// Roles; another namespace than groups.
+    /// Roles, a namespace separate from groups.
     #[serde(default)]
     pub roles: Fact,
     /// Permissions.
     #[serde(default)]
     pub permissions: Fact,
-    /// E-mail; `None` when the person has none, or `email_unknown` is set.
+    /// E-mail address. `None` if the person has none, or if `email_unknown` is set.
     #[serde(default)]
     pub email: Option<Email>,
-    /// The address could not be read, or nobody answered who could have told it.
+    /// The address could not be read, or its source did not respond.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub email_unknown: bool,
-    /// Other claims that rules name, by the path they are named with.
+    /// Other claims that rules name, by the path in the rule.
     #[serde(default)]
     pub claims: serde_json::Map<String, Value>,
-    /// Paths of claims that are cut short, or that nobody answered who could have told them.
+    /// Paths of claims that were truncated, or whose source did not respond.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub unknown_claims: BTreeSet<String>,
 }
 
 impl Facts {
-    /// What is known of the address, for an administrator.
+    /// Describes the address for an administrator.
     pub fn shown_email(&self) -> String {
         match &self.email {
             _ if self.email_unknown => NOT_KNOWN.to_owned(),
@@ -111,8 +111,8 @@ impl Facts {
         }
     }
 
-    /// Whether something that rules read could not be read. An address that the provider has not verified
-    /// is none of it: it can be read, and proves nothing.
+    /// Returns whether any fact that rules read is unknown. An unverified address does not count: it was
+    /// delivered, but it proves nothing.
     pub fn any_unknown(&self) -> bool {
         let lists = [&self.groups, &self.roles, &self.permissions];
         lists.into_iter().any(|fact| *fact == Fact::Unknown)
@@ -121,7 +121,7 @@ impl Facts {
     }
 }
 
-/// What happens when more is asked than is declared.
+/// How to treat requested scopes that are not declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExcess {
     /// The unknown scopes are dropped.
@@ -131,10 +131,11 @@ pub enum OnExcess {
     Reject,
 }
 
-/// The scopes of OpenID Connect (Core §5.4 and §11): about who somebody is, which is not for MCP clients to learn here.
+/// The scopes of OpenID Connect (Core §5.4 and §11). They concern the person's identity, which MCP clients
+/// do not learn here.
 const HABITUAL: [&str; 6] = ["openid", "profile", "email", "address", "phone", "offline_access"];
 
-/// A scope was asked for that the resource does not declare, and it is set to refuse that.
+/// A requested scope is not declared, and the resource refuses such requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a requested scope is not declared")]
 pub struct NotDeclared;
@@ -144,43 +145,44 @@ pub struct NotDeclared;
 pub struct Policy {
     /// Every scope the resource has.
     pub declared: ScopeSet,
-    /// What a client gets that asks for none.
+    /// Scopes for a client that requests none.
     pub default_scopes: ScopeSet,
-    /// What everybody gets who can sign in.
+    /// Scopes for everybody who can sign in.
     pub baseline: ScopeSet,
-    /// In any order; none at all means everybody gets what was asked.
+    /// The rules, in any order. Without rules everybody gets what was requested.
     pub rules: Vec<Rule>,
-    /// What happens when more is asked than is declared.
+    /// How to treat requested scopes that are not declared.
     pub on_excess: OnExcess,
     /// Which scopes imply which.
     pub hierarchy: ScopeHierarchy,
 }
 
-/// A decision, and why.
+/// A decision, with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What the person may do with this client.
+    /// The scopes that the person gets with this client.
     pub granted: ScopeSet,
-    /// Asked, but not granted.
+    /// Requested, but not granted.
     pub missing: ScopeSet,
-    /// The rules that matched, by name or position.
+    /// The matching rules, by name or position.
     pub matched: Vec<String>,
 }
 
-/// A decision with what was asked.
+/// A decision, with the scopes it was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// What the request comes to: declared scopes, or the default ones.
+    /// The scopes that the request amounts to: declared ones, or the defaults.
     pub asked: ScopeSet,
-    /// What the rules make of it.
+    /// The decision of the rules.
     pub decision: Decision,
-    /// Nothing is left, so nobody is let in.
+    /// Whether access is refused because no scope is left.
     pub refused: bool,
 }
 
 impl Policy {
-    /// What a request asks for, as far as the resource declares it. `offline_access` is no scope of
-    /// a resource; nothing (left) means the default.
+    /// Returns the requested scopes that the resource declares, or the default scopes if there are none.
+    /// `offline_access` is not a scope of a resource and is ignored. Fails if [`OnExcess::Reject`] is set
+    /// and a scope is unknown.
     pub fn requested_ceiling(&self, requested: &ScopeSet) -> Result<ScopeSet, NotDeclared> {
         let asked: ScopeSet =
             requested.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
@@ -191,21 +193,21 @@ impl Policy {
         Ok(if known.is_empty() { self.default_scopes.clone() } else { known })
     }
 
-    /// What was asked for and is no scope of the resource. Clients send `openid` and its companions by habit: they
-    /// mean the sign-in and no permission, so that nothing is missing when they are dropped.
+    /// Returns the requested scopes that the resource does not have. Leaves out `openid` and its companions:
+    /// clients send them by habit and mean the sign-in, so nothing is missing when they are dropped.
     pub fn unknown_scopes(&self, requested: &ScopeSet) -> ScopeSet {
         let unknown = requested.difference(&self.declared);
         unknown.iter().filter(|scope| !HABITUAL.contains(&scope.as_str())).cloned().collect()
     }
 
-    /// Whether somebody who is granted nothing of `ceiling` has no access at all. Where neither rules
-    /// nor scopes say who may come in, everybody may.
+    /// Returns whether a person who is granted nothing of `ceiling` has no access at all. Without rules and
+    /// without requested scopes, everybody has access.
     pub fn refuses(&self, ceiling: &ScopeSet) -> bool {
         !self.rules.is_empty() || !ceiling.is_empty()
     }
 
-    /// What a person would get who asks for `requested` through this client, and why: the decision of a
-    /// sign-in, as `portcullis explain` and the admin pages show it.
+    /// Decides what a person would get who requests `requested` through this client, with the reasons. This
+    /// is the decision of a sign-in, as `portcullis explain` and the admin pages show it.
     pub fn explain(
         &self,
         facts: &Facts,
@@ -218,7 +220,7 @@ impl Policy {
         Ok(Explanation { asked, decision, refused })
     }
 
-    /// What the rules leave of `ceiling` for this person and client.
+    /// Returns the scopes within `ceiling` that the rules grant this person with this client.
     pub fn decide(&self, facts: &Facts, client_id: &str, ceiling: &ScopeSet) -> Decision {
         let ceiling = ceiling.intersection(&self.declared);
         let mut matched = Vec::new();
@@ -243,7 +245,7 @@ impl Policy {
     }
 }
 
-/// Scopes of `names` that are legal; used by rules that pass provider permissions through.
+/// Returns the valid scopes among `names`. Used by rules that pass permissions of the provider through.
 fn scopes_of(names: &[String]) -> ScopeSet {
     names.iter().filter_map(|name| name.parse::<Scope>().ok()).collect()
 }
@@ -275,7 +277,7 @@ mod tests {
         }
     }
 
-    /// The to-do example: Admin all, User create, contractors never delete.
+    /// The to-do example: admins get everything, users may create, contractors may never delete.
     fn todo() -> Policy {
         let roles = |role: &str| Conditions { roles: list(&[role]), ..Conditions::default() };
         let contractors = Conditions { groups: list(&["/contractors"]), ..Conditions::default() };
@@ -313,7 +315,7 @@ mod tests {
             // Unknown groups satisfy the deny; unknown roles satisfy no allow.
             (known(&["Admin"]), Fact::Unknown, all, "create:todos read:todos"),
             (Fact::Unknown, Fact::Absent, all, ""),
-            // None asked, or nothing known: the default, still filtered.
+            // No scope requested, or none known: the defaults, still filtered.
             (known(&["User"]), Fact::Absent, "", "create:todos"),
             (known(&["User"]), Fact::Absent, "openid offline_access", "create:todos"),
             (known(&["User"]), Fact::Absent, "delete:todos", ""),

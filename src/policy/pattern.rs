@@ -1,18 +1,18 @@
-//! What a rule wants of a name: the name itself, or a pattern that says so. Patterns hold for the whole
-//! name and take time in proportion to its length, whoever wrote them.
+//! The names in rules: an exact name, or a pattern. Patterns match the whole name, in time linear to its
+//! length, even if the pattern is malicious.
 
 use regex::{Regex, RegexBuilder};
 
 const GLOB: &str = "glob:";
 const REGEX: &str = "regex:";
-/// Longest pattern.
+/// Longest pattern, in bytes.
 const MAX_PATTERN: usize = 512;
 /// Largest compiled pattern, in bytes.
 const MAX_COMPILED: usize = 256 * 1024;
 /// Deepest nesting of groups.
 const MAX_DEPTH: u32 = 32;
 
-/// A role, group or permission as a rule names it.
+/// A role, group or permission, as a rule names it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     written: String,
@@ -33,8 +33,8 @@ impl PartialEq for Wanted {
 }
 
 impl Wanted {
-    /// Reads `name`, `glob:team-*` (a star stands for any text) or `regex:team-[0-9]+`. An error says
-    /// what is wrong with the pattern.
+    /// Parses an exact name, `glob:team-*` (a star matches any text) or `regex:team-[0-9]+`. The error
+    /// describes the mistake in the pattern.
     pub fn parse(written: &str) -> Result<Self, String> {
         let too_long = |pattern: &str| {
             (pattern.len() > MAX_PATTERN).then(|| format!("is longer than {MAX_PATTERN} bytes"))
@@ -50,17 +50,17 @@ impl Wanted {
         Ok(Self { written: written.to_owned(), kind })
     }
 
-    /// As the administrator wrote it.
+    /// Returns the text as the administrator wrote it.
     pub fn as_str(&self) -> &str {
         &self.written
     }
 
-    /// Whether a text would be read as a pattern.
+    /// Returns whether a text is read as a pattern.
     pub fn is_pattern(text: &str) -> bool {
         text.starts_with(GLOB) || text.starts_with(REGEX)
     }
 
-    /// Whether `name` is what is wanted; upper and lower case count.
+    /// Returns whether `name` matches. Case-sensitive.
     pub(super) fn is(&self, name: &str) -> bool {
         match &self.kind {
             Kind::Exact => self.written == name,
@@ -79,7 +79,8 @@ fn anchored(pattern: &str) -> Result<Regex, String> {
             .build()
             .map_err(|error| match error {
                 regex::Error::CompiledTooBig(_) => "takes too much memory".to_owned(),
-                // The crate's text has several lines and points at a column; the last line says what is wrong.
+                // The error text of `regex` has several lines and marks a column; the last line has the
+                // reason.
                 other => {
                     let text = other.to_string();
                     let last = text.lines().last().unwrap_or_default();
@@ -88,7 +89,7 @@ fn anchored(pattern: &str) -> Result<Regex, String> {
                 }
             })
     };
-    // By itself first: `a)|(b` is none, and would undo the anchors around it.
+    // First without the anchors: `a)|(b` is invalid by itself, but would escape them.
     compile(pattern)?;
     compile(&format!(r"\A(?:{pattern})\z"))
 }
@@ -164,7 +165,7 @@ mod tests {
         assert!(Wanted::parse(&format!("glob:{}", "*".repeat(600))).is_err());
     }
 
-    /// Patterns that take other engines for ever: the test ends.
+    /// Patterns that make back-tracking engines run forever. Here the test ends.
     #[test]
     fn a_pattern_takes_time_in_proportion_to_the_name() {
         let name = "a".repeat(100_000) + "!";
@@ -173,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Whether a pattern with stars holds, by trying every length of each.
+    /// Reference implementation: matches a pattern with stars by trying every length of each.
     fn by_trying(pattern: &[char], name: &[char]) -> bool {
         match pattern {
             [] => name.is_empty(),

@@ -1,4 +1,4 @@
-//! One rule: conditions that must all hold, and what then is allowed or denied.
+//! One rule: its conditions, which must all be true, and the scopes that it then allows or denies.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde_json::Value;
 use super::{Fact, FactSet, Facts, Wanted, scopes_of};
 use crate::oauth::scope::ScopeSet;
 
-/// Floating-point numbers are whole and exact below this (2^53).
+/// 2^53: below this, floating-point numbers represent every integer exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A rule of a resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
-    /// For audit events and `explain`.
+    /// Name for audit events and `explain`.
     pub name: Option<String>,
-    /// All must hold.
+    /// The conditions, which must all be true.
     pub conditions: Conditions,
-    /// Scopes allowed to whom it matches.
+    /// Scopes allowed where the rule matches.
     pub allow: ScopeSet,
-    /// Scopes denied to whom it matches.
+    /// Scopes denied where the rule matches.
     pub deny: ScopeSet,
-    /// Permissions of the provider that are named like declared scopes are allowed as they are.
+    /// Also allows the permissions of the provider that have the name of a declared scope.
     pub passthrough: bool,
 }
 
-/// Conditions: lists are any-of, the conditions themselves all-of. `None` is no condition.
-/// Matching is case-sensitive, and exact where no pattern stands.
+/// The conditions of a rule. All of them must be true; within a list one match is enough. `None` is no
+/// condition. Matching is case-sensitive, and exact unless the entry is a pattern.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
-    /// In one of these roles.
+    /// Has one of these roles.
     pub roles: Option<Vec<Wanted>>,
-    /// In one of these groups.
+    /// Is in one of these groups.
     pub groups: Option<Vec<Wanted>>,
-    /// With one of these permissions.
+    /// Has one of these permissions.
     pub permissions: Option<Vec<Wanted>>,
-    /// In none of these roles.
+    /// Has none of these roles.
     pub not_roles: Option<Vec<Wanted>>,
-    /// In none of these groups.
+    /// Is in none of these groups.
     pub not_groups: Option<Vec<Wanted>>,
-    /// One of these subjects at the identity provider.
+    /// Has one of these subjects at the identity provider.
     pub subjects: Option<Vec<String>>,
-    /// A verified e-mail address in one of these domains; the domain of an address that is not verified is
-    /// not known.
+    /// Has a verified e-mail address in one of these domains. The domain of an unverified address is
+    /// unknown.
     pub email_domains: Option<Vec<String>>,
-    /// Through one of these clients.
+    /// Uses one of these clients.
     pub clients: Option<Vec<String>>,
-    /// For each claim path, one of these values.
+    /// For each claim path, the claim has one of these values.
     pub claims: BTreeMap<String, Vec<String>>,
 }
 
-/// Whether something holds, as far as is known.
+/// Three-valued result of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holds {
     Yes,
@@ -83,8 +83,8 @@ impl From<bool> for Holds {
 }
 
 impl Rule {
-    /// What the rule allows and denies this person; `None` where it does not match. Unknown
-    /// conditions match for denying and not for allowing.
+    /// Returns the scopes that the rule allows and denies this person, each `None` if nothing. A rule with
+    /// an unknown result denies, but does not allow.
     pub(super) fn effect(
         &self,
         facts: &Facts,
@@ -104,7 +104,7 @@ impl Rule {
 }
 
 impl Conditions {
-    /// What they read of what the provider tells of the person, beside who it is.
+    /// Returns the kinds of facts that the conditions read, apart from the subject.
     pub fn reads(&self) -> FactSet {
         let Self {
             roles,
@@ -175,7 +175,7 @@ fn any_of(wanted: &[Wanted], fact: &Fact) -> Holds {
 
 fn in_domain(domains: &[String], facts: &Facts) -> Holds {
     let Some(email) = facts.email.as_ref().filter(|email| email.verified) else {
-        // An address that nobody has verified may stand for any other.
+        // An unverified address may belong to another person.
         return if facts.email_unknown || facts.email.is_some() {
             Holds::Unknown
         } else {
@@ -186,7 +186,8 @@ fn in_domain(domains: &[String], facts: &Facts) -> Holds {
     if domains.iter().any(|known| known.eq_ignore_ascii_case(domain)) {
         return Holds::Yes;
     }
-    // The same domain can be written in several ways: with a dot at the end, or in letters of its own.
+    // A domain can be written in several ways: with a trailing dot, or with non-ASCII letters. Such a domain
+    // may still be one of the list, so the result is unknown.
     let plain = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
@@ -197,7 +198,7 @@ fn in_domain(domains: &[String], facts: &Facts) -> Holds {
 fn claim_is(claim: Option<&Value>, values: &[String]) -> Holds {
     match claim {
         None | Some(Value::Null) => Holds::No,
-        // Any of its items, each compared as if it stood alone.
+        // One matching item of the array is enough. Each is compared like a single value.
         Some(Value::Array(items)) => {
             items.iter().map(|item| is_one_of(item, values)).fold(Holds::No, |any, item| {
                 match (any, item) {
@@ -308,7 +309,7 @@ mod tests {
         }
     }
 
-    /// It satisfies no allow, as before, and every deny: whose address it is, nobody knows.
+    /// An unverified address satisfies no allow and every deny, because it may belong to anybody.
     #[test]
     fn up_02_the_domain_of_an_address_that_is_not_verified_is_not_known() {
         let domain = Conditions { email_domains: list(&["example.com"]), ..Conditions::default() };

@@ -1,5 +1,5 @@
-//! What is not known satisfies no allow and every deny: for every kind of condition, and for rules with
-//! several of them.
+//! Tests that an unknown fact satisfies no allow and every deny: for every kind of condition, and for rules
+//! with several conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use crate::oauth::scope::ScopeSet;
 
 const CLIENT: &str = "client";
 
-/// What is known of one thing that rules read.
+/// The state of one fact that rules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    /// It is what the rule names.
+    /// The value that the rule names.
     Fits,
-    /// It is something else.
+    /// Another value.
     Other,
-    /// There is none.
+    /// No value.
     Absent,
-    /// It cannot be read, was cut short, or nobody answered.
+    /// Unreadable, truncated, or its source did not respond.
     Unknown,
 }
 
@@ -28,7 +28,7 @@ fn known() -> impl Strategy<Value = Known> {
     prop_oneof![Just(Known::Fits), Just(Known::Other), Just(Known::Absent), Just(Known::Unknown),]
 }
 
-/// Everything that rules can read, each in one of its states.
+/// Everything that rules can read, each in one of the states.
 #[derive(Clone, Copy, Debug)]
 struct World {
     roles: Known,
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// The same person, with everything marked forgotten.
+    /// Returns the same person, with the marked facts unknown.
     fn forgetting(self, what: [bool; 6]) -> Self {
         let forget = |known, forgotten| if forgotten { Known::Unknown } else { known };
         Self {
@@ -109,8 +109,8 @@ impl World {
         }
     }
 
-    /// Of each kind of condition, in the order of [`conditions`]: whether it holds; `None` where that is not
-    /// known.
+    /// Returns for each kind of condition, in the order of [`conditions`], whether it is true. `None` if
+    /// that is unknown.
     fn holds(self) -> [Option<bool>; 12] {
         let of = |known| match known {
             Known::Fits => Some(true),
@@ -134,7 +134,8 @@ impl World {
     }
 }
 
-/// One condition of each kind that is marked; those about subject and client hold, and do not hold.
+/// Returns the conditions that `which` marks. Those about subject and client exist twice: once true, once
+/// false.
 fn conditions(which: [bool; 12]) -> Conditions {
     let names = |on: bool| on.then(|| vec![Wanted::parse("fits").unwrap()]);
     let one = |yes: bool, no: bool, right: &str| match (yes, no) {
@@ -207,7 +208,7 @@ proptest! {
         which in prop::array::uniform12(any::<bool>()),
         forgotten in prop::array::uniform6(any::<bool>()),
     ) {
-        // An absent value is known, too: that nobody told it does not make it allowed.
+        // An absent value is known. Making it unknown must not allow anything.
         let (allows, denies) = effect(world, which);
         let (allows_less, denies_more) = effect(world.forgetting(forgotten), which);
         prop_assert!(allows || !allows_less);

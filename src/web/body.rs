@@ -1,4 +1,4 @@
-//! Reading bodies, never more than an endpoint wants.
+//! Reads request bodies with a size limit for each endpoint.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -9,9 +9,11 @@ use hyper::body::Body as _;
 
 use super::error::{ApiError, RequestRefused};
 
-/// Reads a whole body of at most `limit` bytes. The connection sees to it that it arrives in time.
+/// Reads a whole body of at most `limit` bytes. The time limit is enforced by the connection. Errors:
+/// [`ApiError::TooLarge`], [`ApiError::TooSlow`], or a refusal if the body is incomplete.
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    // Looked at before a client that asks whether to send it is told to.
+    // The declared length is checked before the first read, because that read sends `100 Continue` to a
+    // client that waits for it.
     if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
         return Err(ApiError::TooLarge);
     }
@@ -23,7 +25,8 @@ pub async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
 }
 
-/// The same for an endpoint whose limit is the key `limit` of `[limits]`: a refusal names both.
+/// Like [`read`], for an endpoint whose limit is the key `limit` of `[limits]`. The error names the key and
+/// its value.
 pub async fn read_within(body: Body, limit: &'static str, most: usize) -> Result<Bytes, ApiError> {
     read(body, most).await.map_err(|error| match error {
         ApiError::TooLarge => ApiError::LargerThan { limit, most },
@@ -31,17 +34,17 @@ pub async fn read_within(body: Body, limit: &'static str, most: usize) -> Result
     })
 }
 
-/// A client broke off its body, or framed it wrongly.
+/// The client aborted its body, or framed it wrongly.
 #[derive(Debug, thiserror::Error)]
 #[error("the body did not arrive whole")]
 pub struct Broken(#[source] pub hyper::Error);
 
-/// Whether a client broke off its body: nobody else is to blame.
+/// Returns whether the client aborted its body, so that neither we nor the upstream are at fault.
 pub fn is_broken(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<Broken>)
 }
 
-/// Whether a body was given up because it took too long to arrive.
+/// Returns whether a body was abandoned because it took too long to arrive.
 pub fn is_late(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|error| {
         let io = error.downcast_ref::<std::io::Error>();

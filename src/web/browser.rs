@@ -1,4 +1,4 @@
-//! Answers for people: pages in their language, and the way back to the client.
+//! Responses for people: pages in their language, and redirects back to the client.
 
 use std::net::IpAddr;
 
@@ -20,14 +20,14 @@ use crate::upstream::{QueryPermit, UpstreamError};
 static SHOWN: KeyedLogThrottle = KeyedLogThrottle::new();
 static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 
-/// The language a person reads.
+/// Returns the person's language, by `Accept-Language`.
 pub fn language(headers: &HeaderMap) -> Language {
     Language::from_accept_language(
         headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()),
     )
 }
 
-/// A page that needs no reference: what happened is for the person to fix.
+/// Returns a page without a reference, for problems that the person can solve without the log.
 pub fn message(headers: &HeaderMap, status: StatusCode, message: Message<'_>) -> Response {
     let page = MessagePage {
         language: language(headers),
@@ -39,8 +39,7 @@ pub fn message(headers: &HeaderMap, status: StatusCode, message: Message<'_>) ->
     page.render()
 }
 
-/// Something ends on a page. `Display` of the cause goes to the log under the reference that the
-/// page shows.
+/// An error that ends on a page. The reason goes to the log, under the reference that the page shows.
 #[derive(Debug)]
 pub struct PageError {
     status: StatusCode,
@@ -50,17 +49,17 @@ pub struct PageError {
     language: Language,
 }
 
-/// Travels with an answer that shows a reference, for the audit trail.
+/// Attached to a response that shows a reference, so that the audit trail can record it.
 #[derive(Clone, Debug)]
 pub struct ShownReference {
-    /// The number on the page.
+    /// The reference on the page.
     pub reference: String,
-    /// What the log says.
+    /// The reason in the log.
     pub reason: String,
 }
 
 impl PageError {
-    /// A page with a reference; `reason` is for the log.
+    /// Creates a page with a new reference, and logs `reason` under it.
     pub fn new(
         headers: &HeaderMap,
         status: StatusCode,
@@ -69,7 +68,7 @@ impl PageError {
     ) -> Self {
         let reference = new_reference();
         let reason = reason.to_string();
-        // The audit event of the page has the reference as well.
+        // Throttled: the audit event of the page contains the reference too.
         if let Some(left_out) = SHOWN.admit(&reason) {
             let status_code = status.as_u16();
             if status.is_server_error() {
@@ -81,12 +80,13 @@ impl PageError {
         Self { status, message, reference, reason, language: language(headers) }
     }
 
-    /// The number on the page.
+    /// Returns the reference on the page.
     pub fn reference(&self) -> &str {
         &self.reference
     }
 
-    /// Our database could not serve, or a fault of ours.
+    /// Returns the page for a storage error: 503 if it is temporary, 403 if access was denied meanwhile,
+    /// otherwise 500.
     pub fn storage(headers: &HeaderMap, error: &StorageError) -> Self {
         match error {
             StorageError::Unavailable(_)
@@ -115,8 +115,9 @@ impl PageError {
     }
 }
 
-/// The client of a request that a person's browser brings: known, and recently enough to go on with.
-/// Otherwise a page, and never a redirect. What has to be fetched counts towards the limit of `from`.
+/// Finds the client of a request that comes through a person's browser. Its metadata must be recent enough.
+/// A failure shows a page and never redirects. Fetching a metadata document counts towards the rate limit of
+/// `from`.
 pub async fn client(
     app: &App,
     headers: &HeaderMap,
@@ -149,8 +150,8 @@ pub async fn client(
     }
 }
 
-/// The address that `presented` means, when the client registered or publishes it and the present
-/// configuration allows it. Otherwise a page, and never a redirect.
+/// Resolves `presented` to a redirect URI that the client registered and that the current configuration
+/// allows. A failure shows a page and never redirects.
 pub fn address(
     app: &App,
     headers: &HeaderMap,
@@ -195,8 +196,8 @@ impl IntoResponse for PageError {
     }
 }
 
-/// A place to finish a sign-in with; a page that says to come back when there is none. To be had before anything is
-/// used up.
+/// Takes a permit to query the identity provider for a sign-in, or returns a 503 page if none is free. To be
+/// called before anything is consumed.
 pub async fn place_for_sign_in(app: &App, headers: &HeaderMap) -> Result<QueryPermit, PageError> {
     app.upstream().place_for_sign_in().await.map_err(|no_place| {
         let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::TemporarilyUnavailable);
@@ -204,7 +205,7 @@ pub async fn place_for_sign_in(app: &App, headers: &HeaderMap) -> Result<QueryPe
     })
 }
 
-/// The identity provider cannot be reached, or says something that makes no sense.
+/// Returns the page for an identity provider that is unreachable or misconfigured.
 pub fn unreachable_page(headers: &HeaderMap, error: &UpstreamError) -> PageError {
     let (status, message) = match error {
         UpstreamError::Unreachable(_) => {
@@ -217,11 +218,11 @@ pub fn unreachable_page(headers: &HeaderMap, error: &UpstreamError) -> PageError
     PageError::new(headers, status, message, error)
 }
 
-/// Leads the browser on. 303, so that a POST is never repeated elsewhere (RFC 9700 §4.12).
+/// Redirects the browser with 303, so that a POST is never repeated at the new location (RFC 9700 §4.12).
 pub fn see_other(location: &str) -> Response {
     let location = HeaderValue::from_str(location);
     let Ok(location) = location else {
-        // Registered URIs and our own parameters are ASCII; nothing else gets here.
+        // Unreachable: registered URIs and our own parameters are ASCII.
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let headers = [
@@ -232,7 +233,7 @@ pub fn see_other(location: &str) -> Response {
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
-/// The way back to a client: a proven address, its `state`, and our `iss` on every answer.
+/// A redirect back to the client: a registered redirect URI, the client's `state`, and our `iss`.
 pub struct ClientRedirect<'a> {
     /// Our issuer (RFC 9207).
     pub issuer: &'a str,
@@ -243,12 +244,12 @@ pub struct ClientRedirect<'a> {
 }
 
 impl ClientRedirect<'_> {
-    /// The URL that brings a code.
+    /// Returns the URL with an authorization code.
     pub fn with_code(&self, code: &str) -> String {
         self.with(&[("code", code)])
     }
 
-    /// The URL that brings an error.
+    /// Returns the URL with an error.
     pub fn with_error(&self, code: ErrorCode, description: Option<&str>) -> String {
         let mut params = vec![("error", code.as_str())];
         params.extend(description.map(|description| ("error_description", description)));
@@ -262,18 +263,18 @@ impl ClientRedirect<'_> {
         self.address.with_params(&params)
     }
 
-    /// The host, or the kind of program, for the label of a link.
+    /// Returns the host, or the kind of program, as the text of a link.
     pub fn label(&self) -> String {
         destination(self.address.as_str()).to_string()
     }
 }
 
-/// Tells the client that its request is refused, before any person has approved anything.
+/// Reports to the client that its request is refused, before any person has approved anything.
 ///
-/// A program that listens on the person's own device is told directly, and so is a website that the
-/// operator listed or wrote down. Any other website registered itself, and would make us its open
-/// redirector; and an app is opened by nothing but a person's decision, because a link can make it act.
-/// There the person reads a page and decides to go on (OAuth 2.1 §7.13.2, requirement AZ-28).
+/// Redirects at once to a loopback address, and to a website that the operator listed or configured. Any
+/// other website registered itself, and an automatic redirect would make us its open redirector. An app is
+/// never opened without a person's decision, because a link can make it act. For these two the person reads
+/// a page and decides whether to continue (OAuth 2.1 §7.13.2, requirement AZ-28).
 pub fn refuse(
     app: &App,
     headers: &HeaderMap,

@@ -1,32 +1,34 @@
-//! Who is asking, by address: the other end of the connection, or what a configured proxy says of it.
+//! The client's IP address: the peer of the connection, or the address that a trusted proxy reports.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
 
-/// The other end of the connection; the listener puts it into every request.
+/// The peer address of the connection. The listener adds it to every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// The address to judge a request by; `None` where it cannot be known.
+/// The address that rate limits use. `None` if it cannot be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub Option<IpAddr>);
 
 impl ClientAddress {
-    /// What the listener found out about the request.
+    /// Returns the address that the listener determined for the request.
     pub fn of(extensions: &Extensions) -> Option<IpAddr> {
         extensions.get::<Self>().and_then(|address| address.0)
     }
 
-    /// The same for people to read: where it is nobody's in particular, the other end of the connection.
+    /// Returns the address for display. Where [`Self::of`] returns `None`, this is the peer of the
+    /// connection.
     pub fn shown(extensions: &Extensions) -> Option<IpAddr> {
         Self::of(extensions).or_else(|| extensions.get::<Peer>().map(|peer| peer.0.ip()))
     }
 
-    /// Reads `X-Forwarded-For` from the right, past the proxies we know: what stands further left anybody
-    /// may have written. Without a known proxy a private or loopback address is nobody's in particular:
-    /// it may be a proxy that was not configured, with the whole world behind it.
+    /// Determines the client's address. If the peer is a trusted proxy, reads `X-Forwarded-For` from the
+    /// right and skips further trusted proxies; the next value to the left is the client, and anything left
+    /// of that may be forged. If the peer is no trusted proxy, a private or loopback peer gives `None`: it
+    /// may be a proxy that was not configured and forwards requests of the whole world.
     pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
         let peer = peer.to_canonical();
@@ -38,7 +40,7 @@ impl ClientAddress {
             values.extend(value.as_bytes().split(|byte| *byte == b','));
         }
         for value in values.iter().rev() {
-            // What stands further left may be anything, and must not hide what the proxy wrote.
+            // Not UTF-8: values further left may contain anything, and must not hide what the proxy wrote.
             let value = std::str::from_utf8(value).unwrap_or_default();
             let Some(address) = parse(value.trim()) else { return Self(None) };
             if !is_trusted(&address) {
@@ -49,19 +51,20 @@ impl ClientAddress {
     }
 }
 
-/// With or without a port, as proxies write it.
+/// Parses an address with or without a port, because proxies write both.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let address = bare.parse::<IpAddr>().ok();
     address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|ip| ip.to_canonical())
 }
 
-/// Whether only one customer can have this address.
+/// Returns whether the address is public: not loopback, private, link-local, unspecified, or shared by the
+/// customers of a carrier (RFC 6598). A non-public address may be used by many customers at once.
 pub fn is_public(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
-            let shared = a == 100 && (64..128).contains(&b); // RFC 6598
+            let shared = a == 100 && (64..128).contains(&b); // RFC 6598, 100.64.0.0/10
             let local = v4.is_loopback() || v4.is_private() || v4.is_link_local();
             !(local || shared || v4.is_unspecified())
         }

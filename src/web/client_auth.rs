@@ -1,8 +1,8 @@
-//! Who calls the token and revocation endpoints: RFC 6749 §2.3, §3.2.1, RFC 7523.
+//! Client authentication at the token and revocation endpoints: RFC 6749 §2.3 and §3.2.1, RFC 7523.
 //!
-//! `none`, `client_secret_basic`, `client_secret_post` and `private_key_jwt`. A client with a secret may
-//! use either secret method whatever it registered, because shipped clients choose by the server's list;
-//! a client that signs may do nothing else.
+//! Supports `none`, `client_secret_basic`, `client_secret_post` and `private_key_jwt`. A client with a
+//! secret may use either secret method whatever it registered, because existing clients choose by the
+//! server's list. A client with `private_key_jwt` may use nothing else.
 
 use std::net::IpAddr;
 
@@ -23,14 +23,15 @@ use crate::telemetry::log_throttle::{KeyedLogThrottle, LogThrottle};
 static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 static OLD_AUDIENCE: LogThrottle = LogThrottle::new();
 
-/// Anybody can be refused any number of times.
+/// Logs a failed authentication. Throttled, because anybody can cause any number of failures.
 fn tell_refused(client_id: Option<&str>, reason: &str) {
     if let Some(left_out) = REFUSED.admit(reason) {
         tracing::info!(client_id, reason, left_out, "client refused");
     }
 }
 
-/// Authenticates the client of a request to any endpoint for clients, sent by the address `from`.
+/// Authenticates the client of a request to a client endpoint. `from` is the address of the request: what
+/// must be fetched for the client counts towards that address's rate limit.
 pub async fn authenticate_client(
     app: &App,
     headers: &HeaderMap,
@@ -41,7 +42,7 @@ pub async fn authenticate_client(
     let refused = || ApiError::Client { basic: presented.basic, reason: None };
     let found = match app.clients().find(&presented.client_id, from).await? {
         Some(found) => Some(found),
-        // A client that percent-encodes its id, and one that does not, both mean the same id.
+        // Some clients percent-encode their id in the header and some do not. Both mean the same id.
         None if presented.basic => app.clients().find(&decoded(&presented.client_id), from).await?,
         None => None,
     };
@@ -57,8 +58,8 @@ pub async fn authenticate_client(
         (Some(_), PresentedCredentials::Secret(secret)) => {
             client.secret_is(secret) || (presented.basic && client.secret_is(&decoded(secret)))
         }
-        // A secret where none was issued, none where one was, or a signature of a client without keys:
-        // not the client it claims to be.
+        // The credentials do not match the registration: a secret where none was issued, no secret where one
+        // was, or an assertion from a client without keys.
         (None, PresentedCredentials::Secret(_))
         | (Some(_), PresentedCredentials::Nothing)
         | (_, PresentedCredentials::Assertion(_)) => false,
@@ -70,7 +71,8 @@ pub async fn authenticate_client(
     Ok(client)
 }
 
-/// A client that signs: nothing but a signature by one of its keys will do, and each counts once.
+/// Authenticates a `private_key_jwt` client: only an assertion signed by one of its keys is accepted, and
+/// each assertion only once.
 async fn signed_by(
     app: &App,
     client: Client,
@@ -91,7 +93,8 @@ async fn signed_by(
     };
     match client.currency(app.now()) {
         Currency::Good => {}
-        // Its keys stand in a document that may have changed: neither yes nor no.
+        // Its metadata document may have changed, and with it the keys. The credentials can be neither
+        // accepted nor refused.
         Currency::Stale => return Err(ApiError::Unavailable),
         Currency::Gone => return Err(refused(&"its document is gone")),
     }
@@ -125,7 +128,7 @@ async fn signed_by(
     Ok(client)
 }
 
-/// What a client shows to prove itself.
+/// The credentials of a request.
 enum PresentedCredentials {
     Nothing,
     Secret(String),
@@ -174,7 +177,7 @@ impl Presented {
             )
             .into());
         }
-        // `id:` without a secret identifies a public client.
+        // Basic credentials `id:` without a secret identify a public client.
         let proof = if secret.is_empty() {
             PresentedCredentials::Nothing
         } else {
@@ -183,8 +186,8 @@ impl Presented {
         Ok(Self { client_id, proof, basic: true })
     }
 
-    /// RFC 7521 §4.2: `client_id` may be left out, for the assertion names the client; if it is there,
-    /// it must be the same.
+    /// Reads the client from the assertion. `client_id` may be omitted, because the assertion names the
+    /// client; if it is present, it must match (RFC 7521 §4.2).
     fn with_assertion(
         in_body: Option<&str>,
         assertion: &str,

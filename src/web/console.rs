@@ -1,9 +1,9 @@
-//! Sign-in to our own pages, for administrators and for people: sessions of their own, cookies of
-//! their own, and forms that only the page that was shown can send (threat AD-01).
+//! Sign-in to our own pages: the admin pages and `/account`. Each has its own sessions and cookies, and
+//! accepts a form only from the page that was shown (threat AD-01).
 //!
-//! A sign-in on its way costs no row: it travels sealed in a cookie of the browser that began it. The
-//! identity provider brings the browser back to `/auth/callback`, whose address is the one registered
-//! there, and from where the answer is passed on to the pages it is for.
+//! A sign-in in progress takes no database row: it travels sealed in a cookie of the browser that began it.
+//! The identity provider redirects the browser to `/auth/callback`, the only redirect URI registered there,
+//! and from there the response is passed on to the pages that began the sign-in.
 
 use std::time::Duration;
 
@@ -33,34 +33,34 @@ use crate::upstream::recheck::Recheck;
 use crate::upstream::{CallbackParams, LoginFailed};
 use crate::web::body;
 
-/// A session that nobody uses ends after this.
+/// 15 minutes: a session ends after this time without a request.
 const IDLE: Duration = Duration::from_mins(15);
-/// A session ends after this, whatever happens.
+/// 8 hours: a session ends after this time in any case.
 const ABSOLUTE: Duration = Duration::from_hours(8);
-/// Destructive actions want a proof that is younger than this.
+/// 10 minutes: a destructive action requires a sign-in that is younger than this.
 const FRESH: Duration = Duration::from_mins(10);
-/// Largest form read.
+/// 64 KiB: largest form that is read.
 const MAX_FORM: usize = 64 * 1024;
 
-/// One of the two sets of pages.
+/// One of the two sets of pages with a sign-in of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
-    /// Which.
+    /// Which of the two.
     pub realm: Realm,
-    /// The URL that browsers know it by.
+    /// The URL under which browsers reach it.
     pub url: &'a PublicUrl,
-    /// Its first page; all others lie below.
+    /// Path of its first page. All other pages are below it.
     pub home: &'static str,
 }
 
 impl<'a> Site<'a> {
-    /// The admin pages, where there are any.
+    /// Returns the admin pages, if they are configured.
     pub fn admin(app: &'a App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
         Some(Self { realm: Realm::Admin, url: &admin.url, home: "/" })
     }
 
-    /// `/account`.
+    /// Returns the pages below `/account`.
     pub fn account(app: &'a App) -> Self {
         Self { realm: Realm::Account, url: &app.config().public_url, home: "/account" }
     }
@@ -69,7 +69,8 @@ impl<'a> Site<'a> {
         Cookies::of(self.url)
     }
 
-    /// A path of these pages, and of nobody else's.
+    /// Returns `path` if it is a plain path within these pages, and `None` otherwise, so that it cannot
+    /// redirect to another site.
     fn own_path<'p>(&self, path: &'p str) -> Option<&'p str> {
         let plain = path.starts_with(self.home)
             && !path.starts_with("//")
@@ -79,8 +80,9 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Where the answer to a sign-in of our pages is to be passed on; `None` when it is not one. Only for a
-/// state that we made: a made-up one must not tell where the admin pages are.
+/// Returns the URL to which the response to a sign-in of our pages is passed on. `None` if `state` does not
+/// belong to such a sign-in. Only a state that we issued is accepted, because a forged one must not reveal
+/// where the admin pages are.
 pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
     if Secret::<AccountState>::parse(state).is_some_and(|state| state.is_made_by(app.sealer())) {
         return Some(app.config().public_url.join(&format!("/account/signed-in?{query}")));
@@ -89,31 +91,31 @@ pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
     Some(Site::admin(app)?.url.join(&format!("/signed-in?{query}")))
 }
 
-/// Somebody who is signed in.
+/// A person with a valid web session.
 #[derive(Clone, Debug)]
 pub struct SignedInPerson {
-    /// The session.
+    /// The web session.
     pub session: WebSession,
-    /// Who it is, as the identity provider last said.
+    /// The person, as the identity provider last described them.
     pub person: Person,
-    /// What a form of theirs must carry.
+    /// The CSRF token that their forms must carry.
     pub csrf: String,
-    /// Whether they may change anything.
+    /// Whether they may change anything, or only view.
     pub may_change: bool,
-    /// Whether their proof is young enough for destructive actions.
+    /// Whether their last sign-in is recent enough for destructive actions.
     pub fresh: bool,
 }
 
-/// Why somebody cannot see a page.
+/// Why a person cannot see a page.
 #[derive(Debug)]
 pub enum AccessError {
-    /// Not signed in, or no longer.
+    /// The person is not signed in, or no longer.
     SignedOut,
-    /// Signed in, and none of those the pages are for.
+    /// The person is signed in, but not among those that the pages are for.
     NotAllowed,
-    /// Whether they still may cannot be told now.
+    /// The person's rights cannot be determined now.
     Unavailable(&'static str),
-    /// Our database.
+    /// The database failed.
     Storage(StorageError),
 }
 
@@ -123,8 +125,11 @@ impl From<StorageError> for AccessError {
     }
 }
 
-/// Who sends this request. Asks the identity provider again when its last answer is old, so that
-/// somebody who lost the role is out.
+/// Returns the person who sends this request. Asks the identity provider again if its last answer is old, so
+/// that a person who lost the role loses access.
+///
+/// For the admin pages it returns [`AccessError::Unavailable`] if the provider did not deliver roles or
+/// groups and the person's rights depend on them.
 pub async fn visitor(
     app: &App,
     site: &Site<'_>,
@@ -135,7 +140,7 @@ pub async fn visitor(
     let found = app.storage().signed_in(&token, site.realm, IDLE, now).await?;
     let session = found.ok_or(AccessError::SignedOut)?;
     let person = match app.upstream().recheck(&session.session_id).await? {
-        // During an outage administrators are needed most.
+        // An old answer is accepted during an outage, when administrators are needed most.
         Recheck::Fresh(person) | Recheck::Stale(person) => person,
         Recheck::Ended => return Err(AccessError::SignedOut),
         Recheck::Unknown => {
@@ -163,7 +168,7 @@ pub async fn visitor(
     }
     Ok(SignedInPerson {
         csrf: csrf_of(&token),
-        // A proof from the future is of before the clock went back: nobody knows how old it is.
+        // A sign-in time in the future dates from before the clock was set back, so its age is unknown.
         fresh: session.signed_in_at <= now && now.since(session.signed_in_at) < FRESH,
         session,
         person,
@@ -171,7 +176,7 @@ pub async fn visitor(
     })
 }
 
-/// The person without facts of these kinds.
+/// Returns the person with facts of these kinds marked unknown.
 fn without(person: &Person, kinds: FactSet) -> Person {
     let mut person = person.clone();
     if kinds.roles {
@@ -183,7 +188,7 @@ fn without(person: &Person, kinds: FactSet) -> Person {
     person
 }
 
-/// Whether these pages are for this person, and whether they may change anything there.
+/// Returns `None` if these pages are not for this person, otherwise whether they may change anything there.
 fn rights(app: &App, realm: Realm, subject: &str, person: &Person) -> Option<bool> {
     match realm {
         Realm::Account => Some(true),
@@ -197,7 +202,7 @@ fn rights(app: &App, realm: Realm, subject: &str, person: &Person) -> Option<boo
     }
 }
 
-/// What a form must carry: tied to the session's cookie, and nothing that leads back to it.
+/// Returns the CSRF token of a session: a hash of its cookie, from which the cookie cannot be derived.
 fn csrf_of(token: &Secret<ConsoleSession>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"portcullis form ");
@@ -205,8 +210,8 @@ fn csrf_of(token: &Secret<ConsoleSession>) -> String {
     URL_SAFE_NO_PAD.encode(context.finish())
 }
 
-/// Whether a form was sent by a page of this origin: `Origin` must say so, and `Sec-Fetch-Site` where
-/// the browser sends it.
+/// Returns whether a page of this origin sent the form: `Origin` must be ours, and `Sec-Fetch-Site` must be
+/// same-origin if the browser sends it.
 pub fn same_origin(site: &Site<'_>, headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let origin = origins.next().and_then(|origin| origin.to_str().ok());
@@ -220,7 +225,7 @@ fn elsewhere(headers: &HeaderMap, reason: &str) -> PageError {
     PageError::new(headers, StatusCode::FORBIDDEN, Message::FormFromElsewhere, &reason)
 }
 
-/// Reads a form that must come from a page of ours.
+/// Reads a form that one of our pages sent. Refuses other origins and bodies over 64 KiB.
 pub async fn read_form(
     site: &Site<'_>,
     headers: &HeaderMap,
@@ -240,7 +245,7 @@ pub async fn read_form(
     })
 }
 
-/// Checks that the form was made for this very session.
+/// Checks the CSRF token: the form must have been made for this very session.
 pub fn check_csrf(
     headers: &HeaderMap,
     visitor: &SignedInPerson,
@@ -252,15 +257,15 @@ pub fn check_csrf(
     same.map_err(|_| elsewhere(headers, "the form was made for another session"))
 }
 
-/// What the form of a page in between carries: this visitor was shown this act with this count. With
-/// another count, act or session it is another text.
+/// Returns the token of a confirmation page: a MAC over the session, the act and the numbers that the page
+/// shows. Any change of these gives another token.
 pub fn confirmation(app: &App, visitor: &SignedInPerson, act: &str, counted: &Counted) -> String {
     let mark = counted.mark();
     let parts = [visitor.csrf.as_bytes(), act.as_bytes(), mark.as_bytes()];
     app.sealer().mac(Purpose::Confirmation, &parts)
 }
 
-/// Whether the form was sent by a page that showed just that.
+/// Returns whether the form comes from a confirmation page that showed this act with these numbers.
 pub fn is_confirmed(
     app: &App,
     visitor: &SignedInPerson,
@@ -272,25 +277,25 @@ pub fn is_confirmed(
     aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_bytes(), sent.as_bytes()).is_ok()
 }
 
-/// A sign-in on its way, sealed in the browser's cookie.
+/// A sign-in in progress, sealed into the browser's cookie.
 #[derive(Serialize, Deserialize)]
 struct Underway {
     state: String,
     login: PagesLogin,
     go_on: String,
     expires_at: i64,
-    /// How many sign-outs at the provider there had been when it began.
+    /// Number of sign-outs at the provider when this sign-in began.
     #[serde(default)]
     sign_outs: i64,
-    /// Whether a new proof is asked for.
+    /// Whether the provider is asked to authenticate the person again.
     #[serde(default)]
     anew: bool,
-    /// It was begun again after the provider had ended it: that happens once.
+    /// Whether the provider ended the sign-in once already. It is restarted only once.
     #[serde(default)]
     retried: bool,
 }
 
-/// Sends the browser to the identity provider; `anew` asks for a new proof.
+/// Redirects the browser to the identity provider. `anew` asks it to authenticate the person again.
 pub async fn begin_sign_in(
     app: &App,
     site: &Site<'_>,
@@ -303,13 +308,13 @@ pub async fn begin_sign_in(
     begin(app, site, headers, &beginning).await
 }
 
-/// A sign-in about to begin.
+/// The parameters of a sign-in that is about to begin.
 struct Beginning<'a> {
     go_on: &'a str,
     anew: bool,
     expires_at: Timestamp,
     retried: bool,
-    /// What the provider is asked for, when it is not a new proof.
+    /// The `prompt` for the provider, when `anew` is false.
     prompt: Option<&'static str>,
 }
 
@@ -356,7 +361,7 @@ fn context(realm: Realm) -> &'static str {
     }
 }
 
-/// Back from the identity provider: the session begins.
+/// Finishes a sign-in when the identity provider sends the browser back, and begins the session.
 pub async fn finish_sign_in(
     app: &App,
     site: &Site<'_>,
@@ -417,7 +422,7 @@ pub async fn finish_sign_in(
     Ok(response)
 }
 
-/// The id in a state of these pages.
+/// Returns the id within a `state` of these pages.
 fn id_of_state(realm: Realm, state: &str) -> Option<String> {
     match realm {
         Realm::Admin => Secret::<AdminState>::parse(state).map(|state| state.id().to_owned()),
@@ -425,8 +430,9 @@ fn id_of_state(realm: Realm, state: &str) -> Option<String> {
     }
 }
 
-/// Somebody comes back in a tab where this sign-in was not begun, as when an administrator was led into somebody
-/// else's sign-in. The code must not be of use to whoever began it, who may ask for the address in that tab.
+/// Spends the code that arrived in a browser where this sign-in was not begun, for example when an
+/// administrator was led into another person's sign-in. The person who began that sign-in may ask for the
+/// address in this tab, which contains the code, and must not be able to use it.
 async fn spend_code(app: &App, site: &Site<'_>, headers: &HeaderMap, params: &Params) {
     let get = |name| params.get(name).ok().flatten();
     let (Some(state), Some(code)) = (get("state"), get("code")) else { return };
@@ -451,7 +457,7 @@ fn underway(app: &App, site: &Site<'_>, headers: &HeaderMap) -> Option<Underway>
     serde_json::from_slice(&json).ok()
 }
 
-/// Somebody who has come back from the identity provider.
+/// A sign-in that the identity provider has authenticated.
 struct CompletedLogin<'a> {
     session: &'a SessionUpdate,
     proved_at: Timestamp,
@@ -521,7 +527,7 @@ fn failed_page(headers: &HeaderMap, failed: &LoginFailed) -> PageError {
     PageError::new(headers, status, message, failed)
 }
 
-/// Ends the session of this visitor, and takes the cookie away.
+/// Ends the session of this person and removes its cookie.
 pub async fn sign_out(
     app: &App,
     site: &Site<'_>,
@@ -537,7 +543,7 @@ pub async fn sign_out(
     Ok(signed_out(site))
 }
 
-/// The answer to somebody whose session has ended: the first page, without the cookie.
+/// Redirects to the first page and removes the cookie of a session that has ended.
 pub fn signed_out(site: &Site<'_>) -> Response {
     let mut response = see_other(&site.url.join(site.home));
     let clear = site.cookies().clear_console(site.realm);

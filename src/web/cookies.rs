@@ -1,20 +1,26 @@
-//! The cookies of the pages. All are HttpOnly, SameSite=Lax, Path=/.
+//! The cookies of our pages. All are HttpOnly, SameSite=Lax, Path=/.
 //!
-//! - *consent*: one per page, marks a browser before anything is approved, so that the Approve form of one browser
-//!   cannot be pressed by another (CSRF). It proves nothing else.
-//! - *login*: made at Approve, one per login, proves at the callback that the same browser came back.
-//! - *admin*, *account*: somebody who is signed in to these pages; beside it, a sign-in on its way.
-//! - *held*: a sign-in that waits for an administrator. *remembered*: an approval that need not be asked again.
-//! - *person*: made after a sign-in, sealed, tells the next consent page who it probably was, so that it can mark
-//!   what was approved before. It proves nothing and lets nobody skip anything.
+//! - *consent*: one per page. Marks a browser before anything is approved, so that another browser cannot
+//!   submit the Approve form (CSRF). It proves nothing else.
+//! - *login*: one per login, set at Approve. Proves at the callback that the same browser came back.
+//! - *admin*, *account*: the session of a person who is signed in to these pages. A second cookie holds a
+//!   sign-in in progress.
+//! - *held*: a sign-in that waits for an administrator.
+//! - *remembered*: an approval that need not be asked again.
+//! - *person*: set after a sign-in, sealed. Tells the next consent page who the person probably is, so that
+//!   it can mark what was approved before. It proves nothing and skips no check.
 //!
-//! On https they carry the `__Host-` prefix and nothing without it is ever read (threat BR-03). The prefix
-//! demands `Path=/`, also where we live below a path. `__Secure-` with our path would keep the cookies from
-//! neighbours on the host, but any other host of the domain could then plant a cookie that we would read, such
-//! as the mark of its own consent page. A neighbour on our host is of our origin and can press our buttons
-//! whatever the path is, so the path would protect nothing. Names carry a tag of the path: two installations
-//! on one host never read, count or overwrite each other's.
-//! On loopback http, browsers other than Chromium drop `Secure` cookies, so they are left out there.
+//! On https the names have the prefix `__Host-`, and a cookie without it is never read (threat BR-03). The
+//! prefix demands `Path=/`, also if we are served below a path. `__Secure-` with our own path would hide the
+//! cookies from other applications on the host, but then any other host of the domain could plant a cookie
+//! that we would read, such as the mark of its own consent page. An application on our host shares our
+//! origin and can submit our forms whatever the path is, so the path would protect nothing.
+//!
+//! The names contain a tag of the path, so that two installations on one host never read, count or overwrite
+//! each other's cookies.
+//!
+//! On loopback http, browsers other than Chromium drop `Secure` cookies, so there they are set without
+//! `Secure` and without the prefix.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
@@ -23,14 +29,14 @@ use crate::config::PublicUrl;
 use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret};
 use crate::storage::Realm;
 
-/// Names and attributes of our cookies, by the URL that browsers know the pages by.
+/// Builds and reads our cookies. The names depend on the URL under which browsers reach the pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Cookies<'a> {
     url: &'a PublicUrl,
 }
 
-/// A cookie outlives what it stands for by so many seconds: a browser that comes too late is told so, and
-/// not that it is another browser.
+/// Seconds (1 hour) that a cookie outlives its page or login. A browser that comes too late still sends the
+/// cookie, so the error says "expired" and not "another browser".
 const AFTERWARDS: u64 = 3600;
 
 const CONSENT: &str = "consent-";
@@ -40,46 +46,47 @@ const REMEMBERED: &str = "remembered-";
 const PAGES: &str = "pages-";
 const UNDERWAY: &str = "signing-in-";
 const PERSON: &str = "person";
-/// Longest sealed value read.
+/// Bytes: longest value of the *person* cookie that is read.
 const MAX_PERSON: usize = 1024;
 
 impl<'a> Cookies<'a> {
-    /// Cookies of the pages at `url`.
+    /// Returns the cookies of the pages at `url`.
     pub fn of(url: &'a PublicUrl) -> Self {
         Self { url }
     }
 
-    /// What the names of all cookies of one kind begin with.
+    /// Returns the common prefix of the names of one kind of cookie.
     fn prefix(self, kind: &str) -> String {
         let host = if self.url.is_https() { "__Host-" } else { "" };
         format!("{host}portcullis-{}{kind}", self.url.cookie_tag())
     }
 
-    /// The value that marks this browser for the consent page `id`, when it has a well-formed one.
+    /// Returns the value that marks this browser for the consent page `id`, if it is well-formed.
     pub fn consent(self, headers: &HeaderMap, id: &str) -> Option<String> {
         let value = only(headers, &self.name(CONSENT, id))?;
-        // What follows the dot says which client asked.
+        // The part after the dot is the tag of the client that asked.
         let value = value.split_once('.').map_or(value.as_str(), |(mark, _)| mark).to_owned();
         let fits = value.len() == 43
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
         fits.then_some(value)
     }
 
-    /// `Set-Cookie` for the mark of the consent page `id`, for longer than the page lives. One per page:
-    /// of two pages opened at once, neither may take the other's mark away.
-    /// `tag` says for which client.
+    /// Returns the `Set-Cookie` that marks the browser for the consent page `id`. It outlives the page,
+    /// whose lifetime is `max_age` seconds. There is one cookie per page, so that two pages opened at once
+    /// do not overwrite each other's mark. `tag` identifies the client.
     pub fn set_consent(self, id: &str, value: &str, tag: &str, max_age: u64) -> HeaderValue {
         self.build(self.name(CONSENT, id), &format!("{value}.{tag}"), Some(max_age + AFTERWARDS))
     }
 
-    /// `Set-Cookie` that leaves the mark of a consent page as it is, and no longer counts it.
+    /// Returns the `Set-Cookie` that keeps the mark of a consent page but removes its tag, so that the page
+    /// no longer counts towards the rate limit.
     pub fn count_no_more(self, headers: &HeaderMap, id: &str, max_age: u64) -> Option<HeaderValue> {
         let value = self.consent(headers, id)?;
         Some(self.build(self.name(CONSENT, id), &value, Some(max_age + AFTERWARDS)))
     }
 
-    /// Pages that this browser was shown for the client that `tag` stands for and has not approved,
-    /// oldest first.
+    /// Returns the ids of the pages that this browser was shown for the client with this `tag` and has not
+    /// approved, oldest first.
     pub fn consents_for(self, headers: &HeaderMap, tag: &str) -> Vec<String> {
         let prefix = self.prefix(CONSENT);
         let jar = CookieJar::from_headers(headers);
@@ -93,22 +100,22 @@ impl<'a> Cookies<'a> {
         pages
     }
 
-    /// `Set-Cookie` that removes the mark of a consent page.
+    /// Returns the `Set-Cookie` that removes the mark of a consent page.
     pub fn clear_consent(self, id: &str) -> HeaderValue {
         self.build(self.name(CONSENT, id), "", Some(0))
     }
 
-    /// Consent pages of this browser beyond `keep`, oldest first.
+    /// Returns the oldest consent pages of this browser, all except the newest `keep`, for eviction.
     pub fn consents_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
         self.beyond(CONSENT, headers, keep)
     }
 
-    /// The binding of the login `id`, when this browser has it.
+    /// Returns the binding of the login `id`, if this browser has it.
     pub fn login(self, headers: &HeaderMap, id: &str) -> Option<Secret<BrowserBinding>> {
         Secret::parse(&only(headers, &self.name(LOGIN, id))?)
     }
 
-    /// `Set-Cookie` for the binding of a login that must end within `max_age` seconds.
+    /// Returns the `Set-Cookie` for the binding of a login that must end within `max_age` seconds.
     pub fn set_login(
         self,
         id: &str,
@@ -118,37 +125,37 @@ impl<'a> Cookies<'a> {
         self.build(self.name(LOGIN, id), binding.expose(), Some(max_age + AFTERWARDS))
     }
 
-    /// `Set-Cookie` that removes the binding of a login.
+    /// Returns the `Set-Cookie` that removes the binding of a login.
     pub fn clear_login(self, id: &str) -> HeaderValue {
         self.build(self.name(LOGIN, id), "", Some(0))
     }
 
-    /// The proof that this browser waits with the held login `id`.
+    /// Returns the secret that proves that this browser waits with the login `id`.
     pub fn held(self, headers: &HeaderMap, id: &str) -> Option<Secret<HeldLogin>> {
         Secret::parse(&only(headers, &self.name(HELD, id))?)
     }
 
-    /// `Set-Cookie` for a held login.
+    /// Returns the `Set-Cookie` for a login that waits for approval; `max_age` in seconds.
     pub fn set_held(self, id: &str, token: &Secret<HeldLogin>, max_age: u64) -> HeaderValue {
         self.build(self.name(HELD, id), token.expose(), Some(max_age + AFTERWARDS))
     }
 
-    /// `Set-Cookie` that removes a held login.
+    /// Returns the `Set-Cookie` that removes a login that waits for approval.
     pub fn clear_held(self, id: &str) -> HeaderValue {
         self.build(self.name(HELD, id), "", Some(0))
     }
 
-    /// Held logins of this browser beyond `keep`, oldest first.
+    /// Returns the oldest waiting logins of this browser, all except the newest `keep`, for eviction.
     pub fn held_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
         self.beyond(HELD, headers, keep)
     }
 
-    /// The proof that an approval is remembered in this browser, under the name `slot`.
+    /// Returns the secret of the approval that this browser remembers under the name `slot`.
     pub fn remembered(self, headers: &HeaderMap, slot: &str) -> Option<Secret<RememberedConsent>> {
         Secret::parse(&only(headers, &self.name(REMEMBERED, slot))?)
     }
 
-    /// `Set-Cookie` for a remembered approval.
+    /// Returns the `Set-Cookie` for a remembered approval; `max_age` in seconds.
     pub fn set_remembered(
         self,
         slot: &str,
@@ -158,12 +165,13 @@ impl<'a> Cookies<'a> {
         self.build(self.name(REMEMBERED, slot), token.expose(), Some(max_age))
     }
 
-    /// `Set-Cookie` that removes a remembered approval.
+    /// Returns the `Set-Cookie` that removes a remembered approval.
     pub fn clear_remembered(self, slot: &str) -> HeaderValue {
         self.build(self.name(REMEMBERED, slot), "", Some(0))
     }
 
-    /// Remembered approvals of this browser beside `slot` and beyond `keep`, oldest first.
+    /// Returns the oldest remembered approvals of this browser apart from `slot`, all except the newest
+    /// `keep`, for eviction.
     pub fn remembered_beyond(self, headers: &HeaderMap, slot: &str, keep: usize) -> Vec<String> {
         let prefix = self.prefix(REMEMBERED);
         let mut held: Vec<(String, String)> = CookieJar::from_headers(headers)
@@ -171,7 +179,7 @@ impl<'a> Cookies<'a> {
             .filter_map(|cookie| {
                 let name = cookie.name().strip_prefix(&prefix)?;
                 let ours = name != slot && is_id(name);
-                // Their names are hashes; the secrets begin with their time.
+                // Sorted by the ids inside the secrets, which begin with their time. The names are hashes.
                 let token = Secret::<RememberedConsent>::parse(cookie.value());
                 let age = token.map(|token| token.id().to_owned()).unwrap_or_default();
                 ours.then(|| (age, name.to_owned()))
@@ -182,12 +190,12 @@ impl<'a> Cookies<'a> {
         held.into_iter().map(|(_, slot)| slot).collect()
     }
 
-    /// The session of these pages.
+    /// Returns the session secret of these pages.
     pub fn console(self, headers: &HeaderMap, realm: Realm) -> Option<Secret<ConsoleSession>> {
         Secret::parse(&only(headers, &self.name(PAGES, realm.as_str()))?)
     }
 
-    /// `Set-Cookie` for the session of these pages.
+    /// Returns the `Set-Cookie` for a session of these pages; `max_age` in seconds.
     pub fn set_console(
         self,
         realm: Realm,
@@ -197,43 +205,43 @@ impl<'a> Cookies<'a> {
         self.build(self.name(PAGES, realm.as_str()), token.expose(), Some(max_age))
     }
 
-    /// `Set-Cookie` that removes the session of these pages.
+    /// Returns the `Set-Cookie` that removes the session of these pages.
     pub fn clear_console(self, realm: Realm) -> HeaderValue {
         self.build(self.name(PAGES, realm.as_str()), "", Some(0))
     }
 
-    /// A sign-in to these pages on its way, sealed.
+    /// Returns the sealed sign-in in progress of these pages.
     pub fn underway(self, headers: &HeaderMap, realm: Realm) -> Option<String> {
         only(headers, &self.name(UNDERWAY, realm.as_str()))
     }
 
-    /// `Set-Cookie` for a sign-in to these pages on its way; the newest counts.
+    /// Returns the `Set-Cookie` for a sign-in in progress. A newer one replaces it.
     pub fn set_underway(self, realm: Realm, sealed: &str, max_age: u64) -> HeaderValue {
         self.build(self.name(UNDERWAY, realm.as_str()), sealed, Some(max_age + AFTERWARDS))
     }
 
-    /// `Set-Cookie` that removes a sign-in on its way.
+    /// Returns the `Set-Cookie` that removes a sign-in in progress.
     pub fn clear_underway(self, realm: Realm) -> HeaderValue {
         self.build(self.name(UNDERWAY, realm.as_str()), "", Some(0))
     }
 
-    /// The ids of logins this browser has under way beyond `keep` of them, oldest first: their
-    /// cookies are evicted, so that cookies never outgrow a request's headers.
+    /// Returns the oldest pending logins of this browser, all except the newest `keep`. Their cookies are
+    /// evicted, so that cookies never outgrow the limit for request headers.
     pub fn logins_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
         self.beyond(LOGIN, headers, keep)
     }
 
-    /// Whether this browser has any login under way.
+    /// Returns whether this browser has any login in progress.
     pub fn has_a_login(self, headers: &HeaderMap) -> bool {
         !self.beyond(LOGIN, headers, 0).is_empty()
     }
 
-    /// The sealed name of whoever signed in with this browser last.
+    /// Returns the sealed subject of the last person who signed in with this browser.
     pub fn person(self, headers: &HeaderMap) -> Option<String> {
         only(headers, &self.name(PERSON, "")).filter(|sealed| sealed.len() <= MAX_PERSON)
     }
 
-    /// `Set-Cookie` for the sealed name of whoever signed in.
+    /// Returns the `Set-Cookie` for the sealed subject of a person; `max_age` in seconds.
     pub fn set_person(self, sealed: &str, max_age: u64) -> HeaderValue {
         self.build(self.name(PERSON, ""), sealed, Some(max_age))
     }
@@ -276,7 +284,8 @@ fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// The value of a cookie that must come exactly once: of two, one was tossed in by a neighbour.
+/// Returns the value of a cookie that must occur exactly once: if there are two, a neighbouring host may
+/// have planted one.
 fn only(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut values = headers
         .get_all(header::COOKIE)

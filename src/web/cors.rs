@@ -1,19 +1,19 @@
-//! Cross-origin reads: for programs in browsers, such as MCP Inspector. Any origin, no credentials.
+//! CORS for clients that run in browsers, such as MCP Inspector: any origin, without credentials.
 
 use std::time::Duration;
 
 use axum::http::{HeaderName, Method};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
-/// What a script may read of an answer, beyond the safelisted headers.
+/// Response headers that a script may read, in addition to the CORS-safelisted ones.
 const EXPOSED: [HeaderName; 3] = [
     HeaderName::from_static("www-authenticate"),
     HeaderName::from_static("mcp-session-id"),
     HeaderName::from_static("retry-after"),
 ];
 
-/// Any origin may call and read; requested headers are allowed by name, since `Mcp-Param-*` has no
-/// fixed list. Without credentials there is nothing a foreign page could borrow.
+/// Lets any origin call and read. Requested headers are mirrored, because `Mcp-Param-*` has no fixed list.
+/// Without credentials a foreign page cannot act with a person's rights.
 pub fn any_origin() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)

@@ -1,10 +1,10 @@
-//! How many connections an act ends, and of what, in words.
+//! Phrases for confirmation pages: how many connections an act ends, and whose.
 
 use super::words::{Language, words};
 use crate::storage::Counted;
 
 words! {
-    /// Words of pages that say what would end.
+    /// Words of confirmation pages.
     pub struct CountWords {
         connection: "connection", "件の接続";
         connections: "connections", "件の接続";
@@ -26,7 +26,7 @@ words! {
     }
 }
 
-/// How many connections.
+/// Returns the number of connections as a phrase.
 pub fn number(language: Language, counted: &Counted) -> String {
     let w = CountWords::of(language);
     match (language, counted.grants) {
@@ -36,7 +36,7 @@ pub fn number(language: Language, counted: &Counted) -> String {
     }
 }
 
-/// The rest of the sentence: whose they are, and that they end.
+/// Returns the rest of the sentence: whose connections they are, and that they end.
 pub fn rest(language: Language, counted: &Counted) -> String {
     let w = CountWords::of(language);
     let Counted { people, clients, .. } = counted;
@@ -49,7 +49,7 @@ pub fn rest(language: Language, counted: &Counted) -> String {
     format!("{}{people}{}{clients}{}", w.of, w.with, w.will_end)
 }
 
-/// What ends besides, a sentence each.
+/// Returns one sentence for each other thing that ends: waiting sign-ins and sessions.
 pub fn besides(language: Language, counted: &Counted) -> Vec<String> {
     let w = CountWords::of(language);
     let told = |number: u64, one: &str, many: &str| match number {

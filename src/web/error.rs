@@ -1,5 +1,4 @@
-//! From a refusal or an error to an HTTP answer: the only place that knows status codes of the
-//! endpoints for clients.
+//! Maps refusals and errors to HTTP responses. The only place with the status codes of the client endpoints.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +12,7 @@ use crate::signing::SigningError;
 use crate::storage::StorageError;
 use crate::telemetry::log_throttle::{KeyedLogThrottle, LogThrottle};
 
-/// How long a client should wait when we cannot serve, in seconds.
+/// Seconds: `Retry-After` when the server cannot serve a request now.
 const RETRY_AFTER: u64 = 2;
 
 static NO_CLIENT: LogThrottle = LogThrottle::new();
@@ -22,42 +21,42 @@ static CANNOT_SERVE: KeyedLogThrottle = KeyedLogThrottle::new();
 static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 static INTERNAL: KeyedLogThrottle = KeyedLogThrottle::new();
 
-/// What a client reads with `invalid_grant`, whatever the cause.
+/// The description of every `invalid_grant`, whatever the cause.
 const INVALID_GRANT: &str = "the authorization code or refresh token is invalid, expired, revoked or was issued to another client; sign in again";
 
-/// Why an endpoint for clients did not do what it was asked.
+/// Why an endpoint for clients refused or failed.
 #[derive(Debug)]
 pub enum ApiError {
-    /// The caller's mistake: the caller reads code and description.
+    /// The caller made a mistake. The response has its code and description.
     Refused(Box<dyn Refusal>),
-    /// The client could not be authenticated; `basic` when it tried the Authorization header.
+    /// The client could not be authenticated (401).
     Client {
-        /// Whether to answer with a `Basic` challenge.
+        /// Whether the client used the Authorization header; then the response has a `Basic` challenge.
         basic: bool,
-        /// What is wrong, for a client that has proven who it is.
+        /// The mistake. Disclosed only to a client that has proven its identity.
         reason: Option<String>,
     },
-    /// A quota is reached.
+    /// A rate limit or quota is reached (429).
     Quota {
-        /// Seconds until trying again makes sense.
+        /// `Retry-After` in seconds.
         retry_after: u64,
-        /// Its key in `[limits]`, with its value where the caller knows it.
+        /// Its key in `[limits]`, with the value if the caller knows it.
         limit: String,
     },
-    /// The body is larger than the endpoint reads.
+    /// The body is larger than the endpoint reads (413).
     TooLarge,
-    /// The same, where an administrator decides how much that is.
+    /// The same, if the limit is configurable.
     LargerThan {
         /// Key in `[limits]`.
         limit: &'static str,
-        /// Bytes.
+        /// The limit in bytes.
         most: usize,
     },
-    /// The body did not arrive in time.
+    /// The body did not arrive in time (408).
     TooSlow,
-    /// A passing fault of ours or of the identity provider; nothing was consumed.
+    /// A temporary failure, of ours or of the identity provider (503). Nothing was consumed.
     Unavailable,
-    /// A fault of ours. Only the log reads it.
+    /// A bug or corruption on our side (500). The cause appears only in the log.
     Internal(Box<dyn std::error::Error + Send + Sync + 'static>),
 }
 
@@ -134,7 +133,7 @@ impl From<Repeated> for ApiError {
     }
 }
 
-/// The request itself is malformed.
+/// The request is malformed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RequestRefused(pub String);
@@ -167,7 +166,7 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// A JSON answer that nothing may cache.
+/// Returns a JSON response that must not be cached.
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     (
         status,
@@ -204,7 +203,7 @@ impl IntoResponse for ApiError {
                     tracing::info!(code = code.as_str(), reason, left_out, "refused");
                 }
                 let answer = match code {
-                    // Every cause looks the same: nothing to learn from probing codes and tokens.
+                    // All causes look the same, so that probing codes and tokens reveals nothing.
                     ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
                     _ => error(status(code), code, Some(&reason)),
                 };

@@ -1,4 +1,4 @@
-//! What is approved beside what is in force now, in the words of pages and tables.
+//! Describes which scopes are approved and which are in force now, for pages and tables.
 
 use super::list_page::utc;
 use super::words::{Language, words};
@@ -9,7 +9,7 @@ use crate::policy::Facts;
 use crate::storage::GrantRow;
 
 words! {
-    /// Words for what is approved, and what is in force.
+    /// Words for approved scopes and scopes in force.
     pub struct InForceWords {
         approved: "Approved", "承認した範囲";
         in_force: "In force now", "現在有効な範囲";
@@ -21,17 +21,18 @@ words! {
     }
 }
 
-/// What is in force of a grant, and how old the facts behind it are, where they are old.
+/// The scopes of a grant that are in force, and the age of the facts behind them if they are old.
 #[derive(Clone, Debug)]
 pub struct OfGrant {
-    /// What it comes to.
+    /// The result of the rules.
     pub in_force: InForce,
-    /// When the identity provider last told the facts, if that is longer ago than it should be.
+    /// When the identity provider last delivered the facts, if that is longer ago than the recheck interval.
     pub old_facts: Option<Timestamp>,
 }
 
 impl OfGrant {
-    /// By the present rules, and the facts that the identity provider told last.
+    /// Evaluates the current rules with the facts that the identity provider last delivered. A grant that
+    /// has ended gives nothing.
     pub fn of(config: &Config, row: &GrantRow, now: Timestamp) -> Self {
         if !row.is_live(now) {
             return Self { in_force: InForce::Nothing, old_facts: None };
@@ -40,7 +41,7 @@ impl OfGrant {
         Self::by(config, &row.resource, &row.client_id, facts, &row.ceiling, now)
     }
 
-    /// The same for what is no row of a list.
+    /// The same for an approval that is not a row of a list.
     pub fn by(
         config: &Config,
         resource: &str,
@@ -54,7 +55,7 @@ impl OfGrant {
         Self { in_force, old_facts: old.then_some(known_at) }
     }
 
-    /// In words.
+    /// Returns the scopes in force as text.
     pub fn text(&self, w: &'static InForceWords) -> String {
         match &self.in_force {
             InForce::Scopes(scopes) if scopes.is_empty() => w.access.to_owned(),
@@ -64,13 +65,13 @@ impl OfGrant {
         }
     }
 
-    /// How old the facts are, where that needs to be said.
+    /// Returns a note on the age of the facts, if they are old.
     pub fn note(&self, w: &'static InForceWords) -> Option<String> {
         let at = self.old_facts?;
         Some(format!("{}{}{}", w.as_of_before, utc(at), w.as_of_after))
     }
 
-    /// Both in one line of English, for the command line.
+    /// Returns both in one English line, for the command line.
     pub fn line(&self) -> String {
         let w = InForceWords::of(Language::English);
         match self.old_facts {

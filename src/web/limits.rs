@@ -1,4 +1,4 @@
-//! Limits on how often an address may ask, by what it asks for.
+//! Rate limits for each address, by path.
 
 use std::net::IpAddr;
 
@@ -14,20 +14,22 @@ use crate::app::App;
 use crate::rate_limits::{LimitedAction, RateLimited};
 use crate::telemetry::log_throttle::LogThrottle;
 
-/// By what was asked.
+/// One throttle for each kind of limited action.
 static TOO_OFTEN: [LogThrottle; LimitedAction::KINDS] =
     [const { LogThrottle::new() }; LimitedAction::KINDS];
 
 impl ApiError {
-    /// The answer to an address that asks too often.
+    /// Returns the error for an address over its rate limit.
     pub fn too_often(asked: LimitedAction, often: RateLimited) -> Self {
         let limit = format!("`limits.{}`", asked.limit());
         Self::Quota { retry_after: often.retry_after, limit }
     }
 }
 
-/// Lets a request pass, or says when to come back. Failures at the token endpoint, and of sign-ins to the
-/// admin pages, count by themselves: beyond their number an address learns nothing more from them.
+/// Enforces the rate limits of an address: passes the request on, or returns 429 with `Retry-After`. A
+/// request without a known address passes. Failures at the token and introspection endpoints, and of admin
+/// sign-ins, have a limit of their own; above it the 429 replaces the response, so that the address learns
+/// nothing more.
 pub async fn enforce<F: Future<Output = Response>>(
     app: &App,
     request: Request,
@@ -43,9 +45,10 @@ pub async fn enforce<F: Future<Output = Response>>(
         "/waiting" | "/account" => (Some(LimitedAction::Pages), None),
         path if path.starts_with("/account/") => (Some(LimitedAction::Pages), None),
         "/token" | "/revoke" => (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure)),
-        // An MCP server may ask at every request, all from one address.
+        // An MCP server may introspect at each request, and all its requests come from one address, so only
+        // failures are limited.
         "/introspect" => (None, Some(LimitedAction::TokenFailure)),
-        // On the admin listener; elsewhere there is nothing to begin or to fail at.
+        // Paths of the admin listener. On the main listener they do not exist.
         "/sign-in" => (Some(LimitedAction::SignIn), None),
         "/signed-in" => (Some(LimitedAction::SignIn), Some(LimitedAction::AdminSignInFailure)),
         path if path.contains("/.well-known/") => (Some(LimitedAction::Discovery), None),
@@ -57,7 +60,7 @@ pub async fn enforce<F: Future<Output = Response>>(
         return refuse(asked, request.headers(), address, often);
     }
     let headers = match failure {
-        Some(LimitedAction::AdminSignInFailure) => request.headers().clone(), // a page is in somebody's language
+        Some(LimitedAction::AdminSignInFailure) => request.headers().clone(), // for the page's language
         _ => HeaderMap::new(),
     };
     let response = next(request).await;

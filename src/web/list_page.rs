@@ -1,4 +1,4 @@
-//! The frame of pages with lists: for administrators, and for people at `/account`.
+//! The frame of pages with lists: the admin pages and `/account`.
 
 use askama::Template;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::storage::Realm;
 
 words! {
-    /// Words around every page.
+    /// Words of the frame.
     pub struct FrameWords {
         skip: "Skip to the content", "本文へ移動";
         read_only: "read only", "閲覧のみ";
@@ -22,46 +22,46 @@ words! {
     }
 }
 
-/// One entry of the navigation.
+/// An entry of the navigation.
 #[derive(Debug)]
 pub struct Section {
-    /// Where it leads.
+    /// Path of the link.
     pub path: &'static str,
-    /// How it is called.
+    /// Text of the link.
     pub label: &'static str,
-    /// Whether this is the page.
+    /// Whether it is the current page.
     pub current: bool,
-    /// Things that need a hand there.
+    /// Number of items there that need attention.
     pub count: i64,
 }
 
-/// What surrounds a page.
+/// The parts that surround the content of a page.
 #[derive(Debug)]
 pub struct Frame {
-    /// What the visitor reads.
+    /// The person's language.
     pub language: Language,
     /// Words of the frame.
     pub w: &'static FrameWords,
-    /// Who is signed in.
+    /// Display name of the signed-in person.
     pub name: String,
-    /// What forms carry.
+    /// The CSRF token for forms.
     pub csrf: String,
-    /// Whether forms are shown at all.
+    /// Whether forms are shown.
     pub may_change: bool,
-    /// Where the button for signing out posts to.
+    /// URL path of the sign-out form.
     pub sign_out: String,
-    /// What stands before every path of ours on the page.
+    /// Base path, placed before every path of ours on the page.
     pub base: String,
     /// The navigation.
     pub sections: Vec<Section>,
-    /// What the last form did.
+    /// Confirms what the last form did.
     pub notice: Option<String>,
-    /// The last line.
+    /// Text of the footer.
     pub footer: String,
 }
 
 impl Frame {
-    /// The frame for a visitor.
+    /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(headers: &HeaderMap, visitor: &SignedInPerson, site: &Site<'_>) -> Self {
         let language = browser::language(headers);
         let person = &visitor.person;
@@ -83,38 +83,38 @@ impl Frame {
         }
     }
 
-    /// A moment for people: `2026-11-21 08:41 UTC`.
+    /// Formats a time for people: `2026-11-21 08:41 UTC`.
     pub fn utc(&self, moment: &Timestamp) -> String {
         utc(*moment)
     }
 
-    /// The same with seconds.
+    /// The same, with seconds.
     pub fn utc_seconds(&self, moment: &Timestamp) -> String {
         utc_seconds(*moment)
     }
 
-    /// The same for `<time datetime>`.
+    /// The same, for `<time datetime>`.
     pub fn iso(&self, moment: &Timestamp) -> String {
         format(*moment, "%Y-%m-%dT%H:%M:%SZ")
     }
 
-    /// A moment that may not have come.
+    /// Formats an optional time; returns `never` if there is none.
     pub fn utc_or(&self, moment: &Option<Timestamp>, never: &str) -> String {
         moment.map_or_else(|| never.to_owned(), utc)
     }
 
-    /// The answer with this page.
+    /// Builds the response with this page.
     pub fn answer(&self, status: StatusCode, html: askama::Result<String>) -> Response {
         respond(status, self.language, Style::Lists, html)
     }
 }
 
-/// A moment for people: `2026-11-21 08:41 UTC`. The zone is part of it: whoever reads it may be anywhere.
+/// Formats a time for people: `2026-11-21 08:41 UTC`. Always with the zone, because readers may be in any.
 pub fn utc(moment: Timestamp) -> String {
     format(moment, "%Y-%m-%d %H:%M UTC")
 }
 
-/// The same with seconds.
+/// The same, with seconds.
 pub fn utc_seconds(moment: Timestamp) -> String {
     format(moment, "%Y-%m-%d %H:%M:%S UTC")
 }
@@ -126,7 +126,7 @@ fn format(moment: Timestamp, how: &str) -> String {
 }
 
 words! {
-    /// Words of the page that asks to sign in.
+    /// Words of the sign-in page.
     struct SignInWords {
         lang: "en", "ja";
         title: "Sign in", "サインイン";
@@ -149,8 +149,8 @@ struct SignInTemplate<'a> {
     identity_provider: &'a str,
 }
 
-/// The page that asks to sign in, `401`. `anew`: somebody is signed in, and must show again that it is
-/// them.
+/// Returns the sign-in page, with status 401. `anew`: the person is signed in, but must authenticate again
+/// before a destructive action.
 pub fn sign_in_page(
     app: &App,
     site: &Site<'_>,

@@ -1,5 +1,5 @@
-//! Whether an access token is good here and now: the one meaning that the gateway and the introspection
-//! endpoint share.
+//! Decides whether an access token is valid now. The gateway and the introspection endpoint share this one
+//! definition.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::telemetry::log_throttle::KeyedLogThrottle;
 
 static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
 
-/// An access token that is signed by us, for this resource, unexpired, and of a live grant.
+/// An access token that we signed, for this resource, unexpired, and with a live grant.
 pub struct LiveToken {
-    /// What the token says.
+    /// The claims of the token.
     pub claims: Arc<AccessToken>,
-    /// The grant it came from.
+    /// The grant that it was issued under.
     pub grant: Arc<LiveGrant>,
-    /// Its scopes and all that they imply.
+    /// The token's scopes and all that they imply.
     pub may: ScopeSet,
 }
 
-/// Verifies a token for `resource`. `None` when it is no good; the log knows why. An error means
-/// "unknown", which is never "yes".
+/// Verifies a token for `resource`. Returns `None` if it is invalid, and logs why. An error means "unknown",
+/// and must never be treated as valid.
 pub async fn verify(
     app: &App,
     resource: &ResourceConfig,
@@ -39,7 +39,7 @@ pub async fn verify(
         Ok(claims) => claims,
         Err(reason) => {
             if let Some(left_out) = REFUSED.admit(&reason.to_string()) {
-                // A clock that is wrong takes what lives for expired.
+                // Logged because a wrong clock makes valid tokens look expired.
                 let clock_ahead = app.compared().clock_off();
                 tracing::info!(%reason, resource = resource.id, clock_ahead, left_out, "access token refused");
             }

@@ -1,5 +1,5 @@
-//! The people's pages: plain data in, a finished answer out. No JavaScript, nothing from elsewhere,
-//! nothing unescaped (threat XS-01).
+//! Pages for people: plain data in, a complete response out. No JavaScript, no external resources, all
+//! values escaped (threat XS-01).
 
 use std::sync::OnceLock;
 
@@ -13,45 +13,45 @@ use base64::engine::general_purpose::STANDARD;
 use super::words::{Language, Text, Words};
 use crate::oauth::redirect_uri::Destination;
 
-/// The page that asks the person. The order of its fields is the order of the page (contract, "The
-/// people's pages").
+/// The consent page. Its fields are in the order in which the page shows them.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each shows or hides something of its own")]
 pub struct ConsentPage<'a> {
-    /// What the person reads.
+    /// The person's language.
     pub language: Language,
-    /// What stands before every path of ours on the page.
+    /// Base path, placed before every path of ours on the page.
     pub base: &'a str,
-    /// Where the answer will go.
+    /// The kind and host of the redirect URI.
     pub destination: &'a Destination,
-    /// The whole address, as it is registered.
+    /// The whole redirect URI, as presented.
     pub redirect_uri: &'a str,
-    /// Whether an administrator vouches for the client; one that registered itself is not verified.
+    /// Whether an administrator vouches for the client. A client that registered itself is not verified by
+    /// that.
     pub verified: bool,
-    /// The host that publishes the client's metadata, for a client that is known by it.
+    /// The host that publishes the client's metadata, if the client id is the URL of a metadata document.
     pub publisher: Option<&'a str>,
-    /// Whether it came to us by registering itself.
+    /// Whether the client used dynamic registration.
     pub registered_itself: bool,
-    /// What the client calls itself, already fit to be shown.
+    /// The client's own name, already made safe for display.
     pub client_name: Option<&'a str>,
-    /// The name could be taken for another.
+    /// Whether the name could be mistaken for another.
     pub name_suspicious: bool,
-    /// The client's identifier.
+    /// The client id.
     pub client_id: &'a str,
-    /// What the operator calls the MCP server.
+    /// The operator's name for the MCP server.
     pub resource_name: Option<&'a str>,
     /// The MCP server's URL.
     pub resource: &'a str,
-    /// What is asked for, new things first.
+    /// The requested scopes, new ones first.
     pub scopes: &'a [ScopeLine<'a>],
-    /// Whether scopes were asked for that are none of the MCP server's. Their names are the client's own words, and
-    /// stand in the log.
+    /// Whether the client requested scopes that the MCP server does not have. The client chose their names,
+    /// so they appear only in the log.
     pub asked_for_unknown: bool,
-    /// Whether the provider can be asked to let the person choose another account.
+    /// Whether the provider can let the person choose another account.
     pub offers_another_account: bool,
-    /// Who signs the person in.
+    /// Display name of the identity provider.
     pub identity_provider: &'a str,
-    /// The sealed request that comes back with the decision.
+    /// The sealed request, which the form sends back with the decision.
     pub request: &'a str,
 }
 
@@ -60,39 +60,39 @@ pub struct ConsentPage<'a> {
 pub struct ScopeLine<'a> {
     /// The scope.
     pub scope: &'a str,
-    /// What it means in words.
+    /// The operator's description.
     pub text: Option<&'a str>,
-    /// How it got onto the page.
+    /// Why the scope is on the page.
     pub standing: Standing<'a>,
 }
 
-/// How a scope got onto the consent page.
+/// Why a scope is on the consent page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing<'a> {
-    /// It is asked for.
+    /// It is requested.
     Asked,
-    /// It is asked for beside others that were approved before.
+    /// It is requested together with scopes that were approved before.
     New,
-    /// It was approved before, by whoever signed in with this browser last.
+    /// The last person to sign in with this browser approved it before.
     ApprovedBefore,
-    /// It comes with a broader scope.
+    /// A broader scope, named here, includes it.
     IncludedIn(&'a str),
 }
 
-/// What happened, for a person to read.
+/// An event that a page explains to a person.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "the English words of each say what it means")]
 pub enum Message<'a> {
     UnknownClient,
     ClientDocumentRefused,
     ClientDocumentUnavailable,
-    /// Documents are switched off.
+    /// Client ID metadata documents are disabled.
     ClientDocumentsOff,
-    /// No website is reached from here, so that no document can be read.
+    /// No website can be reached from here, so no document can be fetched.
     NoNetwork,
     RedirectUriNotRegistered,
     RedirectUriNotAllowed,
-    /// `what` is the parameter, or the error code, that is wrong.
+    /// `what` is the wrong parameter, or the error code.
     InvalidRequest {
         what: &'a str,
     },
@@ -104,86 +104,87 @@ pub enum Message<'a> {
     LoginExpired,
     LoginUsed,
     LoginNotTrusted,
-    /// A sign-out at the identity provider has overtaken the login.
+    /// A sign-out at the identity provider happened during the login.
     SignedOutMeanwhile,
-    /// Signed in, and not let in by any rule.
+    /// The person is signed in, but no rule gives them access.
     NoAccess {
         person: Option<&'a str>,
         resource: &'a str,
         missing: &'a [&'a str],
     },
-    /// Signed in, but not allowed the further scopes that an application came back for.
+    /// The person is signed in, but the rules do not allow the additional scopes that a client came back
+    /// for.
     NotAllowedMore {
         person: Option<&'a str>,
         missing: &'a [&'a str],
     },
     ProviderUnavailable,
-    /// The identity provider answers that it cannot sign anybody in now.
+    /// The identity provider reports that it cannot sign anybody in now.
     ProviderCannot,
-    /// The identity provider ended the sign-in, and beginning it again did not help.
+    /// The identity provider ended the sign-in, and restarting it did not help.
     ProviderEndedSignIn,
     ProviderMisconfigured,
     ServerError,
     TemporarilyUnavailable,
     NotFound,
-    /// An admin page that is not there, or is about something that is not.
+    /// An admin page that does not exist, or whose subject does not exist.
     NoSuchAdminPage,
     MethodNotAllowed,
-    /// From this address; again after so many seconds.
+    /// The person's address reached a rate limit; `seconds` until the next attempt.
     AskedTooOften {
         seconds: u64,
     },
-    /// Too many of something; `seconds` until it is worth another try.
+    /// Too many of something; `seconds` until the next attempt makes sense.
     TooMany {
         what: TooMany,
         seconds: u64,
     },
     RequestTooLarge,
-    /// An administrator has blocked or refused the client.
+    /// An administrator has blocked or rejected the client.
     ClientShutOut,
     /// An administrator has blocked the person.
     PersonBlocked,
-    /// A form of our pages that a page of ours did not send.
+    /// A form of our pages that came from another origin or session.
     FormFromElsewhere,
     NotAnAdministrator,
-    /// The identity provider said no at a sign-in to our pages.
+    /// The identity provider refused a sign-in to our pages.
     LoginRefused,
-    /// A sign-in that waited for an administrator, and waits no longer.
+    /// A sign-in waited for an administrator and waits no longer.
     WaitingOver,
 }
 
-/// What there was too much of.
+/// The thing that there are too many of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMany {
-    /// Consent pages of one application in one browser.
+    /// Consent pages for one client in one browser.
     ConsentPages,
-    /// Sign-ins that have begun and not ended.
+    /// Pending sign-ins.
     SignIns,
 }
 
-/// A way back to the client.
+/// A link back to the client.
 #[derive(Clone, Copy, Debug)]
 pub struct ReturnLink<'a> {
-    /// A proven address.
+    /// The URL, based on a redirect URI that the client registered.
     pub url: &'a str,
-    /// How the address is called on the page.
+    /// Text of the link: the host, or the kind of program.
     pub host_label: &'a str,
-    /// Whether the browser goes there by itself after ten seconds.
+    /// Whether the browser follows it by itself after ten seconds.
     pub automatic: bool,
 }
 
-/// A page that says what happened and what to do.
+/// A page that explains an event and what the person can do.
 #[derive(Clone, Copy, Debug)]
 pub struct MessagePage<'a> {
-    /// What the person reads.
+    /// The person's language.
     pub language: Language,
-    /// The answer's status.
+    /// Status of the response.
     pub status: StatusCode,
-    /// What happened.
+    /// The event.
     pub message: Message<'a>,
-    /// The number under which the log has more.
+    /// Number under which the log has details.
     pub reference: Option<&'a str>,
-    /// A way back to the client.
+    /// A link back to the client.
     pub return_to: Option<ReturnLink<'a>>,
 }
 
@@ -203,18 +204,18 @@ struct MessageTemplate<'a> {
 }
 
 impl ConsentPage<'_> {
-    /// What is said of it when nobody vouches for it.
+    /// Returns the warning for a client that nobody vouches for.
     fn not_verified(&self, w: &'static Words) -> &'static str {
         if self.registered_itself { w.unverified } else { w.not_verified }
     }
 
-    /// Whether the publisher's name may imitate another.
+    /// Returns whether the publisher's host name has a punycode label, which may imitate another name.
     fn publisher_is_punycode(&self) -> bool {
         let labels = self.publisher.unwrap_or_default().split('.');
         labels.into_iter().any(|label| label.starts_with("xn--"))
     }
 
-    /// The answer, `200`.
+    /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
         let template = ConsentTemplate { page: self, w: self.language.words() };
         respond(StatusCode::OK, self.language, Style::People, template.render())
@@ -222,7 +223,7 @@ impl ConsentPage<'_> {
 }
 
 impl Message<'_> {
-    /// How long to wait before the same is worth another try.
+    /// Returns the seconds until the next attempt makes sense, for [`Message::TooMany`].
     pub fn seconds_to_wait(&self) -> Option<u64> {
         match self {
             Self::TooMany { seconds, .. } => Some(*seconds),
@@ -230,14 +231,14 @@ impl Message<'_> {
         }
     }
 
-    /// The same in minutes, rounded up.
+    /// Returns the same in minutes, rounded up.
     fn minutes_to_wait(&self) -> Option<u64> {
         self.seconds_to_wait().map(|seconds| seconds.div_ceil(60).max(1))
     }
 }
 
 impl MessagePage<'_> {
-    /// The answer.
+    /// Builds the response.
     pub fn render(&self) -> Response {
         let w = self.language.words();
         let template = MessageTemplate { page: self, text: text(&self.message, w), w };
@@ -245,10 +246,10 @@ impl MessagePage<'_> {
     }
 }
 
-/// The page of somebody who waits for an administrator; it asks again by itself.
+/// The page for a person who waits for an administrator. It reloads by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingPage {
-    /// What the person reads.
+    /// The person's language.
     pub language: Language,
 }
 
@@ -259,7 +260,7 @@ struct WaitingTemplate {
 }
 
 impl WaitingPage {
-    /// The answer, `200`.
+    /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
         let template = WaitingTemplate { w: self.language.words() };
         respond(StatusCode::OK, self.language, Style::People, template.render())
@@ -312,17 +313,18 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
 const STYLE_START: &str = "<style>";
 const STYLE_END: &str = "</style>";
 
-/// Which style sheet a page carries; the policy names its hash.
+/// The style sheet of a page. The Content-Security-Policy contains its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Pages with one message or question.
+    /// For pages with one message or question.
     People,
-    /// Pages with lists: for administrators, and `/account`.
+    /// For pages with lists: the admin pages and `/account`.
     Lists,
 }
 
-/// The policy of every page. There is no `form-action`: Chromium applies it to every redirect that
-/// follows the form, so it would block the identity provider and the way back to the client.
+/// Returns the Content-Security-Policy of every page. It has no `form-action`, because Chromium applies that
+/// to every redirect after the form, and so would block the identity provider and the redirect back to the
+/// client.
 fn content_security_policy(style: Style, html: &str) -> HeaderValue {
     static PEOPLE: OnceLock<HeaderValue> = OnceLock::new();
     static LISTS: OnceLock<HeaderValue> = OnceLock::new();
@@ -344,16 +346,16 @@ fn content_security_policy(style: Style, html: &str) -> HeaderValue {
         .clone()
 }
 
-/// Cuts the ties between our pages and the window that opened them, on the pages that show and change what somebody
-/// has. The pages of the authorization flow keep them: clients that open one in a popup learn from the window when
-/// it is over, and `same-origin` would make them wait for ever.
+/// Sets `Cross-Origin-Opener-Policy: same-origin`, which separates the account and admin pages from the
+/// window that opened them. The pages of the authorization flow do not get it: a client that opens them in a
+/// popup watches that window to learn when the flow is over, and would wait forever.
 pub async fn isolate_window(mut response: Response) -> Response {
     let policy = HeaderName::from_static("cross-origin-opener-policy");
     response.headers_mut().insert(policy, HeaderValue::from_static("same-origin"));
     response
 }
 
-/// The answer with a page: every header that a page must have.
+/// Builds the response for a rendered page, with all headers that a page must have.
 pub fn respond(
     status: StatusCode,
     language: Language,
@@ -367,8 +369,8 @@ pub fn respond(
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };
-    // `same-origin` and not `no-referrer`, which would make the browser send `Origin: null` with
-    // the form, and the form would be refused.
+    // `same-origin`, because with `no-referrer` the browser would send `Origin: null` with the form, and the
+    // form would be refused.
     let headers: [(HeaderName, HeaderValue); 9] = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -1,43 +1,44 @@
-//! Parameters of a query or a form, read strictly: RFC 6749 §3.1 and §3.2, threat PP-01.
+//! Strict parsing of query and form parameters: RFC 6749 §3.1 and §3.2, threat PP-01.
 //!
-//! Repeated parameters are refused, an empty value counts as left out, bytes that are not UTF-8 are
-//! refused (a lossy reader makes two different inputs equal), unknown parameters are ignored.
+//! A repeated parameter is an error for the caller that reads it. An empty value counts as absent. Bytes
+//! that are not UTF-8 are refused, because lossy decoding makes two different inputs equal. Unknown
+//! parameters are ignored.
 
 use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
-/// Most parameters read from one request.
+/// Most parameters that are read from one request. More are refused.
 const MAX_PARAMS: usize = 50;
 
-/// Why parameters could not be read.
+/// Why parameters were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParamsRefused {
-    /// Not UTF-8, or a NUL inside.
+    /// Not UTF-8, or with a NUL.
     #[error("a parameter is not valid UTF-8")]
     Encoding,
     /// More than `MAX_PARAMS`.
     #[error("too many parameters")]
     TooMany,
-    /// Not a form.
+    /// The `Content-Type` is not that of a form in UTF-8.
     #[error("the body must be application/x-www-form-urlencoded")]
     NotAForm,
-    /// Parameters in the URL of a POST.
+    /// The URL of a POST has parameters.
     #[error("parameters belong into the body, not into the URL")]
     InUrl,
 }
 
-/// The parameters of one request, in the order they came.
+/// The parameters of one request, in their original order.
 #[derive(Clone, Debug, Default)]
 pub struct Params(Vec<(String, String)>);
 
-/// A parameter came more than once.
+/// A parameter occurs more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeated;
 
 impl Params {
-    /// Reads a query string or a form body.
+    /// Parses a query string or a form body.
     pub fn parse(encoded: &str) -> Result<Self, ParamsRefused> {
         let mut params = Vec::new();
         for pair in encoded.split('&').filter(|pair| !pair.is_empty()) {
@@ -50,7 +51,7 @@ impl Params {
         Ok(Self(params))
     }
 
-    /// Reads the form of a POST whose URL must carry no parameters (RFC 6749 §3.2).
+    /// Parses the form of a POST. Its URL must have no parameters (RFC 6749 §3.2).
     pub fn from_post(
         headers: &HeaderMap,
         query: Option<&str>,
@@ -74,7 +75,7 @@ impl Params {
         Self::parse(std::str::from_utf8(body).map_err(|_| ParamsRefused::Encoding)?)
     }
 
-    /// The value of a parameter; `None` when left out or empty.
+    /// Returns the value of a parameter, or `None` if it is absent or empty.
     pub fn get(&self, name: &str) -> Result<Option<&str>, Repeated> {
         let mut values = self.0.iter().filter(|(known, _)| known == name);
         let first = values.next();
@@ -84,8 +85,8 @@ impl Params {
         Ok(first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()))
     }
 
-    /// The value of a parameter that may repeat when all its values are equal, as `resource` may
-    /// (RFC 8707 §2). `Repeated` when they differ.
+    /// Returns the value of a parameter that may be repeated with equal values, as `resource` may (RFC 8707
+    /// §2). [`Repeated`] if the values differ.
     pub fn get_agreeing(&self, name: &str) -> Result<Option<&str>, Repeated> {
         let mut values = self
             .0
@@ -96,7 +97,7 @@ impl Params {
         if values.any(|other| Some(other) != first) { Err(Repeated) } else { Ok(first) }
     }
 
-    /// Whether any of `names` came more than once.
+    /// Returns whether any of `names` occurs more than once.
     pub fn repeats_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.get(name).is_err())
     }

@@ -1,8 +1,8 @@
-//! Which MCP server calls the introspection endpoint: RFC 7662 §2.1, §4.
+//! Authentication of MCP servers at the introspection endpoint: RFC 7662 §2.1, §4.
 //!
-//! It proves itself with its resource identifier and `introspection_secret`, by Basic or in the form. An
-//! identifier is a URL and holds a colon; libraries that percent-encode it in Basic and libraries that
-//! do not both mean the same.
+//! An MCP server authenticates with its resource identifier and `introspection_secret`, in the Authorization
+//! header (Basic) or in the form. The identifier is a URL and so contains a colon. Some libraries
+//! percent-encode it for Basic and some do not; both are accepted.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
@@ -18,10 +18,10 @@ use crate::telemetry::log_throttle::LogThrottle;
 
 static REFUSED: LogThrottle = LogThrottle::new();
 
-/// Longest credentials read.
+/// Longest Basic credentials that are read, in bytes of base64.
 const MAX: usize = 4096;
 
-/// The resource that the request proves to come from.
+/// Returns the resource that the request authenticates as.
 pub fn authenticate_resource<'a>(
     app: &'a App,
     headers: &HeaderMap,
@@ -60,7 +60,7 @@ fn basic(value: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()
 }
 
-/// `id:secret`, as it is or with both halves percent-encoded.
+/// Finds the resource for the pair `id:secret`, either plain or with both halves percent-encoded.
 fn by_pair<'a>(app: &'a App, pair: &str) -> Option<&'a ResourceConfig> {
     let plain = app.config().resources.iter().find(|resource| {
         let secret = pair.strip_prefix(&resource.id).and_then(|rest| rest.strip_prefix(':'));
@@ -78,7 +78,7 @@ fn decoded(encoded: &str) -> Option<String> {
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-/// Hashes are compared, in constant time: neither length nor common beginning shows.
+/// Compares hashes in constant time, so that the timing reveals neither the length nor a common prefix.
 fn proves(resource: &ResourceConfig, presented: &str) -> bool {
     resource.introspection_secret.as_ref().is_some_and(|secret| {
         let ours = SecretHash::<ClientSecret>::of(secret.expose());

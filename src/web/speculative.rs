@@ -1,18 +1,18 @@
-//! Requests that nobody makes on purpose: a browser that guesses where somebody may go next, a page that embeds an
-//! address, a program that looks whether there is something behind a link. They change nothing (RFC 9110
-//! §9.2.1; threats BR-01, BR-04).
+//! Speculative requests: no person made them on purpose. Browsers prefetch addresses, pages embed them, and
+//! scanners check what is behind a link. Such requests change nothing (RFC 9110 §9.2.1; threats BR-01,
+//! BR-04).
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// By which browsers say that they only guess, past and present ones.
+/// Headers by which current and older browsers mark speculative requests.
 const GUESSES: [&str; 4] = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
-/// What they say; `preview` is for pictures of pages.
+/// Their values. `preview` marks requests for a thumbnail of a page.
 const WORDS: [&str; 3] = ["prefetch", "prerender", "preview"];
 
-/// Whether nobody has decided to go here: the browser guesses, or something else than a person's tab asks.
+/// Returns whether no person decided to go here: `HEAD`, a prefetch, or a request for a part of a page.
 pub fn is_guess(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::HEAD || says_guess(headers) || is_part_of_a_page(headers)
 }
@@ -24,23 +24,25 @@ fn says_guess(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a page asks for its image, script, frame or data. Browsers that do not tell are believed, and so are
-/// programs that are none and send `Sec-Fetch-Mode` alone, as Node does.
+/// Returns whether a page requests this as an image, script, frame or data. False without `Sec-Fetch-Dest`:
+/// old browsers do not send it, and some programs, such as Node, send `Sec-Fetch-Mode` alone.
 fn is_part_of_a_page(headers: &HeaderMap) -> bool {
     headers.get_all("sec-fetch-dest").iter().any(|value| value.as_bytes() != b"document")
 }
 
-/// Whether a browser says that somebody goes here in a tab.
+/// Returns whether a browser marks this request as a navigation in a tab.
 pub fn is_navigation(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() == b"navigate")
         && !is_part_of_a_page(headers)
         && !says_guess(headers)
 }
 
-/// Answers guesses before a step of a sign-in, which can be taken once, sees them.
+/// Middleware that responds to speculative requests itself, so that they do not use up a step of a sign-in
+/// that can be taken only once.
 ///
-/// 503 and no 2xx: a browser that prefetched would show a success in place of the page when somebody really goes
-/// there. After an error it asks again, and that request counts.
+/// A `GET` gets 503 and not a 2xx: a browser that prefetched a success would show it instead of the page
+/// when the person really navigates. After an error it requests the page again, and that request counts. A
+/// `HEAD` gets an empty 200.
 pub async fn keep_out(request: Request, next: Next) -> Response {
     let (method, headers) = (request.method(), request.headers());
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

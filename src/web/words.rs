@@ -1,7 +1,6 @@
-//! Every word a person reads, in every language. A language is complete because it would not compile
-//! otherwise.
+//! All text that people read, in every language. A missing translation does not compile.
 
-/// Words in every language, side by side: a page cannot lack one of them.
+/// Declares a struct of texts with one value for each language, so that a page cannot lack one.
 macro_rules! words {
     ($(#[$doc:meta])* $vis:vis struct $name:ident { $($field:ident: $en:literal, $ja:literal;)* }) => {
         $(#[$doc])*
@@ -9,7 +8,7 @@ macro_rules! words {
         $vis struct $name { $(pub(crate) $field: &'static str,)* }
 
         impl $name {
-            /// The words of `language`.
+            /// Returns the texts in `language`.
             $vis fn of(language: $crate::web::words::Language) -> &'static Self {
                 static EN: $name = $name { $($field: $en,)* };
                 static JA: $name = $name { $($field: $ja,)* };
@@ -26,14 +25,14 @@ pub(crate) use words;
 /// A language of the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// English, also when nothing fits.
+    /// English, also the default when no language matches.
     English,
     /// Japanese.
     Japanese,
 }
 
 impl Language {
-    /// The language that an `Accept-Language` header prefers (RFC 9110 §12.5.4).
+    /// Returns the language that an `Accept-Language` header prefers (RFC 9110 §12.5.4).
     pub fn from_accept_language(header: Option<&str>) -> Self {
         let mut best = (0, Self::English);
         for range in header.unwrap_or_default().split(',') {
@@ -52,7 +51,7 @@ impl Language {
         best.1
     }
 
-    /// Its words.
+    /// Returns the texts of this language.
     pub fn words(self) -> &'static Words {
         match self {
             Self::English => &EN,
@@ -61,7 +60,7 @@ impl Language {
     }
 }
 
-/// `q=0.8` as 800; nothing as 1000; anything unreadable as 0.
+/// Parses a quality value in thousandths: `q=0.8` is 800, an absent one is 1000, and an unreadable one is 0.
 fn thousandths(parameter: &str) -> u16 {
     let parameter = parameter.trim();
     if parameter.is_empty() {
@@ -75,7 +74,7 @@ fn thousandths(parameter: &str) -> u16 {
     }
 }
 
-/// A message: its heading, what happened, what to do.
+/// A message: its heading, what happened, and what the person can do.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the words say it")]
 pub struct Text {
@@ -84,7 +83,7 @@ pub struct Text {
     pub hint: &'static str,
 }
 
-/// The words of one language. Pairs stand before and after what is put between them.
+/// The texts of one language. Fields in pairs enclose a value that is inserted between them.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the words say it")]
 pub struct Words {

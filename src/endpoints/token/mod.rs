@@ -54,7 +54,7 @@ pub(super) async fn post(
     }
 }
 
-/// What both grants end in.
+/// The result of both grant types.
 struct Tokens<'a> {
     grant_id: &'a str,
     subject: &'a str,
@@ -65,7 +65,8 @@ struct Tokens<'a> {
     expires_at: Timestamp,
 }
 
-/// RFC 6749 §5.1. The scope is always stated: several clients read its absence as "none".
+/// Builds the token response (RFC 6749 §5.1). It always has `scope`, because several clients read its
+/// absence as "none".
 fn answer(app: &App, tokens: &Tokens<'_>) -> Result<Response, ApiError> {
     let alg = app.resource(tokens.resource).map(|resource: &ResourceConfig| resource.token_alg);
     let access_token = app.keys().mint(

@@ -1,7 +1,7 @@
 //! `grant_type=refresh_token`: RFC 6749 §6, RFC 9700 §4.14.
 //!
-//! Read and check → ask the identity provider again when its last answer is old → decide the scopes
-//! anew → rotate in one step. Nothing is consumed before everything else has succeeded.
+//! Order: read and check the token; ask the identity provider again if its last answer is old; evaluate the
+//! rules; rotate in one transaction. Nothing is consumed before everything else has succeeded.
 
 use std::net::IpAddr;
 
@@ -103,11 +103,12 @@ fn about(app: &App, client: &Client, found: &FoundRefreshToken) -> AuditEvent {
 
 struct Granted {
     scopes: ScopeSet,
-    /// The identity provider could not be asked; its last answer is still good enough.
+    /// The identity provider could not be asked, and its last answer is still recent enough.
     stale: bool,
 }
 
-/// What the rules leave of the asked scopes today, after asking the identity provider if it is time.
+/// Returns the requested scopes that the rules allow today. Asks the identity provider again first, if that
+/// is due.
 async fn scopes_now(
     app: &App,
     client: &Client,

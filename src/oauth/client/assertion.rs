@@ -1,8 +1,9 @@
-//! `private_key_jwt`: a client proves itself with a signature. RFC 7523 §3, with the audience rule of
+//! `private_key_jwt`: a client authenticates with a signed assertion. RFC 7523 §3, with the audience rule of
 //! RFC 10070; RFC 8725; threats JW-02, JW-05, JW-06.
 //!
-//! Two steps, two types: an [`Assertion`] is read and not believed; what [`Assertion::prove`] answers
-//! was signed by the client, for us, now. That it was not used before is for the database to say.
+//! Two steps with two types: a parsed [`Assertion`] is not trusted yet. [`Assertion::prove`] returns a
+//! [`Proof`] that the client signed it, for us, within its lifetime. Only the database can tell whether it
+//! was used before.
 
 use std::time::Duration;
 
@@ -16,44 +17,46 @@ use super::keys::{KeySet, SigningAlg};
 use crate::clock::Timestamp;
 use crate::oauth::error::ensure;
 
-/// The only `client_assertion_type`.
+/// The only supported `client_assertion_type`.
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// Longest assertion read, in bytes.
+/// Longest assertion that is read, in bytes.
 const MAX_ASSERTION: usize = 8 * 1024;
 /// Longest `jti`, in bytes.
 const MAX_JTI: usize = 256;
-/// An assertion may live this long, counted from now: libraries that let nobody choose (Authlib) write an hour.
+/// 1 hour: longest remaining lifetime of an assertion. Less would exclude libraries with a fixed lifetime of
+/// one hour (Authlib).
 const MAX_LIFETIME: Duration = Duration::from_hours(1);
-/// How far the client's clock may be off.
+/// 30 seconds: tolerance for the client's clock.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// Header members that would tell us where to find a key, or to read the token differently.
+/// Header members that name a key source or change how the token is read. Refused.
 const CLOSED_HEADERS: &[&str] = &["crit", "b64", "zip", "jku", "jwk", "x5u", "x5c", "enc", "epk"];
-/// What `typ` may be: what RFC 10070 names, what many libraries write, or nothing.
+/// Accepted values of `typ`: the one of RFC 10070, and the one that many libraries send. It may also be
+/// absent.
 const TYPES: &[&str] = &["client-authentication+jwt", "jwt"];
 
-/// Why an assertion proves nothing. The log has it; the caller reads it once the signature has verified, and
-/// `invalid_client` alone before.
+/// Why an assertion is refused. The reason is always logged. The caller sees it only if the signature was
+/// valid, and otherwise just `invalid_client`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionRefused {
-    /// Too long, not three parts, not JSON, a claim missing or mistyped.
+    /// Too long, not three parts, a header that is no JSON, or a claim that is missing or mistyped.
     #[error("the assertion is malformed, or a required claim is missing or mistyped")]
     Malformed,
-    /// A number or text in its claims that nobody can hold.
+    /// The claims are not JSON, or contain a number that cannot be represented.
     #[error("the claims of the assertion cannot be read")]
     Unreadable,
-    /// A header that we do not take.
+    /// A header member that is not accepted.
     #[error("the header of the assertion is not acceptable")]
     Header,
-    /// An algorithm that we do not take.
+    /// An algorithm that is not supported.
     #[error("the algorithm of the assertion is not offered")]
     Algorithm,
-    /// iss, sub and the client do not agree.
+    /// `iss`, `sub` and the client id differ.
     #[error("iss and sub must both be the client_id")]
     Issuer,
-    /// For somebody else, or for several.
+    /// For another audience, or for several.
     #[error("aud must be our issuer and nothing else")]
     Audience,
-    /// Expired, from the future, or for too long.
+    /// Expired, from the future, or valid for too long.
     #[error(
         "{0} is out of bounds: exp must be in the future and at most an hour ahead, iat at most an hour old, and nbf and iat not in the future"
     )]
@@ -81,7 +84,7 @@ enum Audiences {
     List(Vec<String>),
 }
 
-/// An assertion as it was sent: nothing in it is to be believed.
+/// A parsed assertion. Nothing in it is verified yet.
 pub struct Assertion<'a> {
     alg: SigningAlg,
     kid: Option<String>,
@@ -90,38 +93,38 @@ pub struct Assertion<'a> {
     signature: Vec<u8>,
 }
 
-/// Who the assertion must be for.
+/// The audience that an assertion must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Audience<'a> {
     /// Our issuer.
     pub issuer: &'a str,
-    /// Our token endpoint, where the administrator admits it for clients of the older rule.
+    /// Our token endpoint, if the configuration accepts it for clients of the older audience rule.
     pub token_endpoint: Option<&'a str>,
 }
 
-/// A client proved itself; good for one use.
+/// Proof that a client authenticated. Valid for one use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// Stands for client and `jti` in the database.
+    /// Identifies the client and `jti` in the database.
     pub id: String,
-    /// When the assertion is too old to be accepted, and the id may be forgotten.
+    /// When the assertion is no longer accepted, so that the id can be deleted.
     pub forget_at: Timestamp,
-    /// It was not issued before this moment, as far as it tells: the client's clock may be ahead of ours, and
-    /// an assertion that does not say when it was issued is taken to be as old as it may be.
+    /// Earliest possible time of issue. The client's clock may be ahead of ours, and without `iat` the
+    /// assertion is assumed to be as old as its lifetime allows.
     pub issued_after: Timestamp,
-    /// It was made for the token endpoint, as clients of the older rule do.
+    /// Whether the audience is that of the older rule, such as the token endpoint.
     pub old_audience: bool,
 }
 
 impl AssertionRefused {
-    /// Whether the client has proven who it is, and may read what is wrong.
+    /// Returns whether the signature was valid before this check, so that the client may see the reason.
     pub const fn is_after_the_signature(self) -> bool {
         matches!(self, Self::Audience | Self::Time(_))
     }
 }
 
 impl<'a> Assertion<'a> {
-    /// Reads an assertion without believing it.
+    /// Parses an assertion without trusting it.
     pub fn parse(text: &'a str) -> Result<Self, AssertionRefused> {
         ensure(text.len() <= MAX_ASSERTION && text.is_ascii(), AssertionRefused::Malformed)?;
         let (signed, signature) = text.rsplit_once('.').ok_or(AssertionRefused::Malformed)?;
@@ -139,17 +142,18 @@ impl<'a> Assertion<'a> {
         Ok(Self { alg, kid, claims, signed, signature: decode(signature)? })
     }
 
-    /// The client it claims to come from.
+    /// Returns the client that the assertion claims to come from.
     pub fn claimed_client(&self) -> &str {
         &self.claims.sub
     }
 
-    /// Whether `keys` hold one that could have made it; if not, newer ones may be worth asking for.
+    /// Returns whether `keys` contains a key that could have made the signature. If not, a newer key set
+    /// may.
     pub fn has_key_in(&self, keys: &KeySet) -> bool {
         keys.has(self.kid.as_deref(), self.alg)
     }
 
-    /// Checks everything but whether it was used before.
+    /// Checks everything except replay.
     pub fn prove(
         &self,
         client_id: &str,
@@ -186,7 +190,7 @@ impl<'a> Assertion<'a> {
 }
 
 impl Audience<'_> {
-    /// Whether it is for us alone; `true` when only the older rule admits it.
+    /// Checks that we are the only audience. Returns whether it matches only by the older rule.
     fn admits(&self, audiences: &Audiences) -> Result<bool, AssertionRefused> {
         let only = match audiences {
             Audiences::One(only) => only,

@@ -1,5 +1,5 @@
-//! What a decision about a client is about: everything that makes it this client for whoever decides,
-//! and nothing that it may change as it likes.
+//! The part of a client's metadata that an administrator decides about: everything that identifies the
+//! client, and nothing that it may change freely.
 
 use aws_lc_rs::digest;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::ClientMetadata;
 
 impl ClientMetadata {
-    /// A digest of what an administrator decides about, in hexadecimal: the name, the home page, where
-    /// answers may go, how the client proves itself, and its keys (or where it publishes them: keys at
-    /// an address of their own rotate without a change here). However it is written: the order of
-    /// members, of addresses and of keys, and white space, change nothing.
+    /// Returns a SHA-256 digest of what an administrator decides about, in hexadecimal: the name, the home
+    /// page, the redirect URIs, the authentication method, and the keys or their URL. Keys behind a URL may
+    /// rotate without changing the digest. The order of members, URIs and keys, and white space, do not
+    /// matter.
     pub fn digest(&self) -> String {
         let mut redirect_uris: Vec<&str> =
             self.redirect_uris.iter().map(super::RedirectUri::as_str).collect();
@@ -35,7 +35,7 @@ impl ClientMetadata {
     }
 }
 
-/// The keys of a set as texts, in one order.
+/// Returns the keys of a set as sorted texts.
 fn keys(set: &Value) -> Vec<String> {
     let keys = set.get("keys").and_then(Value::as_array);
     let mut keys: Vec<String> = keys.into_iter().flatten().map(canonical).collect();
@@ -43,7 +43,7 @@ fn keys(set: &Value) -> Vec<String> {
     keys
 }
 
-/// JSON with sorted members, whatever order they are kept in.
+/// Serializes JSON with sorted members.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Object(members) => {

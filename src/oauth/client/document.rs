@@ -1,4 +1,4 @@
-//! Client ID Metadata Documents: a client whose id is the URL of its own metadata.
+//! Client ID Metadata Documents: the id of a client is the URL of its metadata.
 //! draft-ietf-oauth-client-id-metadata-document §4, MCP 2025-11-25, threat CI-04.
 
 use super::members::Members;
@@ -7,29 +7,30 @@ use crate::oauth::error::ensure;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::web_url::ClientIdUrl;
 
-/// Largest document read, in bytes: what the draft recommends.
+/// Largest document that is read, in bytes, as the draft recommends.
 pub const MAX_DOCUMENT: usize = 5 * 1024;
 
-/// Why a document makes no client. The log reads it, and the person as far as it helps.
+/// Why a document is refused. The reason is logged, and shown to the person where it helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentRefused {
-    /// It is about somebody else, or about nobody.
+    /// `client_id` is absent or is not the document's URL.
     #[error("client_id in the document is not, byte for byte, the URL it was fetched from")]
     OtherClient,
-    /// MCP requires one.
+    /// `client_name` is absent. MCP requires it.
     #[error("client_name is missing")]
     NoName,
-    /// Everybody can read the document: a secret in it is none, and one with us cannot exist.
+    /// The document contains or asks for a shared secret. Everybody can read the document, so nothing in it
+    /// is secret.
     #[error("the document holds or asks for a shared secret")]
     SharedSecret,
-    /// Some other member.
+    /// Another member is invalid.
     #[error(transparent)]
     Metadata(#[from] RegistrationRefused),
 }
 
 impl ClientMetadata {
-    /// Reads the document that `client_id` published, all of it: the operator's list of redirect URIs is
-    /// applied when one is used, and changes nothing about what the client is.
+    /// Parses the document published at `client_id`. The operator's list of redirect URIs is not applied
+    /// here but when a URI is used, so that it does not change the client's identity.
     pub fn parse_document(
         body: &[u8],
         client_id: &ClientIdUrl,
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(client.token_endpoint_auth_method, AuthMethod::None);
         assert_eq!(client.client_name.as_deref(), Some("Claude"));
 
-        // CIMD-12: grants and members that nobody here knows, localised names.
+        // CIMD-12: unknown grants and members, localized names.
         let client = with(&json!({
             "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer",
                             "urn:ietf:params:oauth:grant-type:device_code"],
@@ -120,7 +121,7 @@ mod tests {
             (json!({ "client_name": "  " }), DocumentRefused::NoName),
             (json!({ "client_name": 7 }), RegistrationRefused::Malformed("client_name").into()),
             (json!({ "client_name": null }), DocumentRefused::NoName),
-            // CIMD-09: nothing shared.
+            // CIMD-09: no shared secrets.
             (json!({ "client_secret": "x" }), DocumentRefused::SharedSecret),
             (json!({ "client_secret_expires_at": 0 }), DocumentRefused::SharedSecret),
             (
@@ -176,7 +177,7 @@ mod tests {
         }
     }
 
-    /// The list is applied when an address is used: the document says the same whatever is listed.
+    /// The operator's list is applied when a URI is used, so the parsed document does not depend on it.
     #[test]
     fn the_administrators_list_changes_nothing_about_a_document() {
         let both = json!({

@@ -1,5 +1,5 @@
-//! Public keys of clients that sign: RFC 7517, RFC 7518 §6, RFC 8037. A key fits one algorithm family,
-//! and nothing in a token can change which.
+//! Public keys of clients that sign: RFC 7517, RFC 7518 §6, RFC 8037. The key determines the algorithm
+//! family; nothing in a token can change it.
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::oauth::error::ensure;
 
-/// Most keys in a set, and the largest set read in bytes.
+/// Most keys in a set.
 const MAX_KEYS: usize = 16;
-/// Largest key set fetched, in bytes.
+/// Largest key set that is fetched, in bytes.
 pub const MAX_KEY_SET: usize = 64 * 1024;
-/// Members that only a private or a symmetric key has.
+/// Members of private or symmetric keys.
 const PRIVATE: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k", "r", "t"];
-/// Longest modulus, in bytes: 4096 bits. Longer ones cost more time than they are worth.
+/// Longest RSA modulus, in bytes (4096 bits). Longer ones would take too much time to verify.
 const MAX_MODULUS: usize = 512;
 
 /// An algorithm that a client may sign with.
@@ -35,10 +35,10 @@ pub enum SigningAlg {
 }
 
 impl SigningAlg {
-    /// All of them, in the order of our metadata.
+    /// All algorithms, in the order of our metadata.
     pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Rs256, Self::Ps256];
 
-    /// As in a JWT header.
+    /// Returns the name as in a JWT header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -48,7 +48,7 @@ impl SigningAlg {
         }
     }
 
-    /// Reads the `alg` of a header, exactly.
+    /// Parses the `alg` of a header. Case-sensitive.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alg| alg.as_str() == text)
     }
@@ -82,7 +82,7 @@ enum Material {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClientKey {
     kid: Option<String>,
-    /// Where the key itself says which one.
+    /// The algorithm, if the key names one.
     alg: Option<SigningAlg>,
     material: Material,
 }
@@ -92,7 +92,8 @@ struct ClientKey {
 pub struct KeySet(Vec<ClientKey>);
 
 impl KeySet {
-    /// Reads a set. Keys for other purposes or of other kinds are left out; private ones refuse it all.
+    /// Parses a key set. Ignores keys of other types or for other uses. A private or symmetric key makes the
+    /// whole set invalid.
     pub fn parse(set: &Value) -> Result<Self, KeysRefused> {
         let keys = set.get("keys").and_then(Value::as_array).ok_or(KeysRefused::NotASet)?;
         ensure(keys.len() <= MAX_KEYS, KeysRefused::TooMany)?;
@@ -105,23 +106,23 @@ impl KeySet {
         Ok(Self(keys.iter().filter_map(ClientKey::read).collect()))
     }
 
-    /// Reads a fetched set.
+    /// Parses a fetched key set.
     pub fn parse_text(text: &[u8]) -> Result<Self, KeysRefused> {
         let set: Value = serde_json::from_slice(text).map_err(|_| KeysRefused::NotASet)?;
         Self::parse(&set)
     }
 
-    /// Whether no key is usable.
+    /// Returns whether no key is usable.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a key fits what a header names.
+    /// Returns whether a key matches the `kid` and `alg` of a header.
     pub fn has(&self, kid: Option<&str>, alg: SigningAlg) -> bool {
         self.fitting(kid, alg).next().is_some()
     }
 
-    /// Whether one of the fitting keys made this signature.
+    /// Returns whether one of the matching keys made this signature.
     pub fn verify(
         &self,
         kid: Option<&str>,
@@ -152,7 +153,7 @@ impl Material {
 }
 
 impl ClientKey {
-    /// `None` for a key of another kind or for another purpose.
+    /// Parses a key. `None` if it has another type or use.
     fn read(key: &Value) -> Option<Self> {
         let text = |name: &str| key[name].as_str();
         if text("use").is_some_and(|purpose| purpose != "sig") {
@@ -169,7 +170,7 @@ impl ClientKey {
             ("OKP", Some("Ed25519")) => Material::Ed25519(of("x", 32)?),
             ("RSA", _) => {
                 let modulus = bytes("n")?;
-                // Under 2048 bits the library refuses to verify.
+                // The library refuses to verify with less than 2048 bits.
                 if modulus.len() > MAX_MODULUS {
                     return None;
                 }

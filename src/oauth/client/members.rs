@@ -1,4 +1,4 @@
-//! The members of a JSON object that a client sends or publishes, each read once and with its bounds.
+//! The members of a registration or metadata document, each read with its type and limits.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::oauth::error::ensure;
 use crate::oauth::redirect_uri::{RedirectPolicy, RedirectUri, RedirectUriRefused};
 use crate::oauth::web_url::WebUrl;
 
-/// The members of a registration, of which none is named twice.
+/// The members of a JSON object without repeated names.
 pub(super) struct Members(serde_json::Map<String, Value>);
 
 impl Members {
@@ -70,7 +70,8 @@ impl Members {
         Ok(name.map(str::to_owned))
     }
 
-    /// The offered ones of a list; left out, the default; none of them, a refusal.
+    /// Returns the members of a list that this server offers, or `required` if the list is absent or empty.
+    /// Refuses a list without `required`.
     pub(super) fn offered(
         &self,
         name: &'static str,
@@ -118,8 +119,9 @@ impl Members {
         }
     }
 
-    /// The redirect URIs, all within the rules. `of_document`: those that only the administrator's
-    /// schemes keep out are left out, because a published document cannot adapt to us.
+    /// Parses the redirect URIs and checks all of them. `of_document`: URIs that only the app-scheme policy
+    /// refuses are dropped as long as others are left, because a published document cannot adapt to this
+    /// server.
     pub(super) fn redirect_uris(
         &self,
         policy: &RedirectPolicy,
@@ -149,8 +151,9 @@ impl Members {
         }
     }
 
-    /// The keys of a client that signs: exactly one of `jwks` and `jwks_uri`. Any other client's are
-    /// looked at, for a private key is a mistake that must be told, and left out.
+    /// Returns the keys of a client that signs: exactly one of `jwks` and `jwks_uri`. For other clients the
+    /// keys are dropped, but `jwks` is still checked, because publishing a private key is a mistake that
+    /// must be reported.
     pub(super) fn keys(
         &self,
         method: AuthMethod,
@@ -175,7 +178,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// An object that names no member twice: the last of two would win, silently.
+/// An object without repeated members. Otherwise the last one would silently win.
 struct UniqueMembers(serde_json::Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueMembers {

@@ -1,4 +1,4 @@
-//! Clients and what they register or publish: RFC 7591, Client ID Metadata Documents.
+//! Clients and their metadata, registered or published: RFC 7591, Client ID Metadata Documents.
 
 pub mod assertion;
 mod digest;
@@ -26,32 +26,33 @@ use crate::clock::Timestamp;
 
 pub use self::refused::{ManagementRefused, RegistrationRefused};
 
-/// Longest `client_name` stored, in characters.
+/// Longest stored `client_name`, in characters.
 const MAX_NAME: usize = 128;
 /// Longest other text or URI, in bytes.
 const MAX_TEXT: usize = 1024;
 /// Most `contacts`, and the longest of them in bytes.
 const MAX_CONTACTS: (usize, usize) = (5, 254);
-/// Most members of a registration, and how deep they may nest.
+/// Most members of a registration.
 const MAX_MEMBERS: usize = 64;
+/// Arrays and objects in a member must nest less deeply than this.
 const MAX_DEPTH: usize = 8;
 
-/// How a client proves itself at the token endpoint.
+/// How a client authenticates at the token endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
-    /// It cannot: a public client.
+    /// Not at all: a public client.
     None,
-    /// Secret in the Authorization header.
+    /// A secret in the Authorization header.
     ClientSecretBasic,
-    /// Secret in the body.
+    /// A secret in the body.
     ClientSecretPost,
-    /// A signature by its own key (RFC 7523).
+    /// An assertion signed with its own key (RFC 7523).
     PrivateKeyJwt,
 }
 
 impl AuthMethod {
-    /// As in metadata (RFC 7591 §2).
+    /// Returns the name as in metadata (RFC 7591 §2).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -61,18 +62,19 @@ impl AuthMethod {
         }
     }
 
-    /// Whether the client gets a secret.
+    /// Returns whether the client gets a secret.
     pub fn needs_secret(self) -> bool {
         matches!(self, Self::ClientSecretBasic | Self::ClientSecretPost)
     }
 
-    /// Whether the client can prove itself: then it is no other's, and shares its id with none.
+    /// Returns whether the client can authenticate. Such a client never shares its registration with others.
     pub fn is_confidential(self) -> bool {
         self != Self::None
     }
 }
 
-/// OIDC Registration §2. Stored and echoed; it changes no rule, because shipped clients get it wrong.
+/// OIDC Registration §2. Stored and returned, but without effect, because existing clients send the wrong
+/// value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApplicationType {
@@ -82,34 +84,34 @@ pub enum ApplicationType {
     Native,
 }
 
-/// Bounds of a registration that the operator may change.
+/// Configurable limits of a registration.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistrationLimits {
     /// Most redirect URIs.
     pub redirect_uris: usize,
 }
 
-/// What a client registered, checked. The order of members is the order they are hashed in.
+/// The checked metadata of a client. [`Self::identity`] hashes the members in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientMetadata {
-    /// Where answers may go.
+    /// The registered redirect URIs.
     pub redirect_uris: Vec<RedirectUri>,
-    /// What it calls itself: a claim, shown only as [`DisplayName`].
+    /// The name it gives itself. Unverified, so it is displayed only as a [`DisplayName`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_name: Option<String>,
-    /// How it proves itself.
+    /// How it authenticates.
     pub token_endpoint_auth_method: AuthMethod,
-    /// `authorization_code`, and `refresh_token` where asked.
+    /// `authorization_code`, and `refresh_token` if requested.
     pub grant_types: Vec<String>,
-    /// `code`.
+    /// Always `code`.
     pub response_types: Vec<String>,
-    /// The scope it asked for. It binds nothing: later requests may ask for others.
+    /// The scope it registered. Without effect: requests may ask for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// `web` or `native`, as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application_type: Option<ApplicationType>,
-    /// Its home page: never shown as a link, never fetched.
+    /// Its home page. Never shown as a link, never fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_uri: Option<String>,
     /// Never shown, never fetched.
@@ -130,21 +132,21 @@ pub struct ClientMetadata {
     /// As sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software_version: Option<String>,
-    /// The public keys of a client that signs, as sent; no private member is among them.
+    /// The public keys of a client that signs, as sent. Contains no private member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<Value>,
-    /// Where such a client publishes its keys; fetched by the guarded client alone.
+    /// The URL of the keys of such a client. Only the guarded HTTP client fetches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<WebUrl>,
 }
 
 impl ClientMetadata {
-    /// Reads a registration. Unknown members are ignored, `null` and `""` count as left out,
-    /// unsupported grant and response types are dropped as long as a usable one is left.
+    /// Parses a registration. Unknown members are ignored, and `null` and `""` count as absent. Unsupported
+    /// grant and response types are dropped as long as a usable one is left.
     ///
-    /// RFC 7591 §2 makes `client_secret_basic` of a missing `token_endpoint_auth_method`. Shipped
-    /// clients on the person's own device leave it out and then send no secret; a program that only
-    /// listens on loopback or a private scheme cannot keep one anyway, and is registered as `none`.
+    /// By RFC 7591 §2 an absent `token_endpoint_auth_method` means `client_secret_basic`. But existing
+    /// clients on the person's own device omit it and then send no secret. A program that only listens on
+    /// loopback or a private scheme cannot keep a secret anyway, so it is registered as `none`.
     pub fn parse(
         body: &[u8],
         policy: &RedirectPolicy,
@@ -202,18 +204,19 @@ impl ClientMetadata {
         })
     }
 
-    /// As it is stored.
+    /// Serializes the metadata for storage.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads what [`Self::to_json`] wrote.
+    /// Parses metadata from [`Self::to_json`].
     pub fn from_stored_json(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
-    /// A hash of everything registered, order included: the same metadata is the same public client. The ports of
-    /// loopback redirect URIs do not count: a program listens on another one each time it runs (RFC 8252 §7.3).
+    /// Returns a hash of all the metadata, including their order: equal metadata mean the same public
+    /// client. The ports of loopback redirect URIs do not count, because a program listens on another port
+    /// each time it runs (RFC 8252 §7.3).
     pub fn identity(&self) -> String {
         let redirect_uris =
             self.redirect_uris.iter().map(RedirectUri::without_loopback_port).collect();
@@ -221,83 +224,83 @@ impl ClientMetadata {
         URL_SAFE_NO_PAD.encode(hash::digest(&hash::SHA256, compared.to_json().as_bytes()))
     }
 
-    /// Whether the code flow was registered (it always is; nothing else is offered).
+    /// Returns whether the code flow was registered. Always true, because nothing else is offered.
     pub fn may_use_authorization_code(&self) -> bool {
         self.grant_types.iter().any(|grant| grant == "authorization_code")
     }
 }
 
-/// Where what we know of a client comes from.
+/// The source of a client's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It registered itself (RFC 7591).
+    /// Dynamic registration (RFC 7591).
     Registered,
-    /// An administrator made it.
+    /// Created by an administrator.
     Created,
-    /// The administrator wrote it into the configuration.
+    /// The configuration.
     Configured {
-        /// The administrator vouches for it.
+        /// Whether the administrator vouches for it.
         trusted: bool,
     },
-    /// It publishes its metadata at the URL that is its id (Client ID Metadata Document).
+    /// A metadata document at the URL that is the client's id (Client ID Metadata Document).
     Document {
-        /// Who publishes: the host of that URL.
+        /// The publisher: the host of that URL.
         host: String,
-        /// When the document was last seen there.
+        /// When the document was last read there.
         seen_at: Timestamp,
-        /// What is known of it now.
+        /// The current state of the document.
         state: DocumentState,
     },
 }
 
-/// What is known of a published document now.
+/// The current state of a metadata document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DocumentState {
-    /// It was read, and is fresh.
+    /// It was read and is fresh.
     Current,
-    /// It cannot be read now; this is the last good copy.
+    /// It cannot be read now. The metadata are the last good copy.
     Unconfirmed,
-    /// It is gone or makes no client any more; this is the last good copy.
+    /// It is gone or has become invalid. The metadata are the last good copy.
     Withdrawn,
 }
 
-/// A copy that cannot be confirmed is good for this long.
+/// 24 hours: a copy that cannot be confirmed is valid for this long.
 const LONGEST_UNCONFIRMED: Duration = Duration::from_hours(24);
 
-/// What a client may be trusted with, as far as its document goes.
+/// Whether a client may be used, as far as its document is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Currency {
-    /// It may begin something new, and prove itself.
+    /// The client may start logins and authenticate.
     Good,
-    /// Its document could not be read for too long; later it may.
+    /// The document could not be read for too long. It may become readable later.
     Stale,
-    /// Its document is gone.
+    /// The document is gone.
     Gone,
 }
 
-/// A client, however it came to us.
+/// A client from any source.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// `client_id`.
     pub id: String,
-    /// Where what follows comes from.
+    /// The source of the metadata.
     pub origin: Origin,
-    /// What it registered or publishes.
+    /// The registered or published metadata.
     pub metadata: ClientMetadata,
-    /// Hash of its secret, when it has one.
+    /// Hash of its secret, if it has one.
     pub secret_hash: Option<String>,
-    /// When it was registered, or first known.
+    /// When it was registered or first seen.
     pub issued_at: Timestamp,
 }
 
 impl Client {
-    /// What it calls itself, fit to be shown.
+    /// Returns the client's own name, safe to display.
     pub fn display_name(&self) -> DisplayName {
         DisplayName::of(self.metadata.client_name.as_deref())
     }
 
-    /// What its redirect URIs are held to: the policy, except for clients of the configuration, whose
-    /// addresses the administrator wrote down beside it.
+    /// Returns the policy that its redirect URIs must satisfy. `None` for a configured client, whose
+    /// redirect URIs the administrator chose.
     pub fn held_to<'a>(&self, policy: &'a RedirectPolicy) -> Option<&'a RedirectPolicy> {
         match self.origin {
             Origin::Configured { .. } => None,
@@ -305,8 +308,8 @@ impl Client {
         }
     }
 
-    /// Whether what we know of it is recent enough to begin something new with it. A grant that lives
-    /// goes on whatever becomes of the document.
+    /// Returns whether the document is recent enough to start something new. A live grant continues whatever
+    /// happens to the document.
     pub fn currency(&self, now: Timestamp) -> Currency {
         match &self.origin {
             Origin::Registered | Origin::Created | Origin::Configured { .. } => Currency::Good,
@@ -324,7 +327,7 @@ impl Client {
         }
     }
 
-    /// Who publishes it, for a client that is known by its own website.
+    /// Returns the host that publishes the client's metadata document, if it has one.
     pub fn publisher(&self) -> Option<&str> {
         match &self.origin {
             Origin::Document { host, .. } => Some(host),
@@ -332,15 +335,16 @@ impl Client {
         }
     }
 
-    /// Whether `presented` is its secret, in constant time.
+    /// Returns whether `presented` is the client's secret, in constant time.
     pub fn secret_is(&self, presented: &str) -> bool {
         self.secret_hash
             .as_deref()
             .is_some_and(|hash| SecretHash::<ClientSecret>::of(presented).is(hash))
     }
 
-    /// Reads what is to replace its registration (RFC 7592 §2.2). It names the client and, if it likes,
-    /// its secret; it chooses neither, and cannot change how the client proves itself.
+    /// Parses a replacement of its registration (RFC 7592 §2.2). It must contain the client's own id, and
+    /// may contain its current secret. It cannot change these, nor switch between secret, key and no
+    /// authentication.
     pub fn replacement(
         &self,
         body: &[u8],
@@ -363,12 +367,13 @@ impl Client {
         Ok(metadata)
     }
 
-    /// The answer to its registration (RFC 7591 §3.2.1): everything as stored, nothing empty, no
-    /// `null`; a secret and its expiry, or neither. `every_scope` is what it may ask for.
+    /// Returns the response to its registration (RFC 7591 §3.2.1): the stored metadata without empty members
+    /// or `null`, and a secret with its expiry if there is one. `every_scope` lists the scopes it may
+    /// request.
     pub fn registration_response(&self, secret: Option<&str>, every_scope: &str) -> Value {
         let mut answer = serde_json::to_value(&self.metadata).unwrap_or_default();
-        // What the client gets, whatever it asked for (RFC 7591 §3.2.1): refresh tokens come with every grant, and
-        // the scope that it registered with binds nothing.
+        // The response states what the client gets, not what it asked for (RFC 7591 §3.2.1): refresh tokens
+        // come with every grant, and the registered scope has no effect.
         answer["grant_types"] = json!(["authorization_code", "refresh_token"]);
         if self.metadata.scope.is_some() {
             answer["scope"] = json!(every_scope);

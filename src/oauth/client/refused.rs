@@ -1,12 +1,12 @@
-//! Why a client is not registered, replaced or managed: RFC 7591 §3.2.2, RFC 7592 §2.
+//! Why a registration, replacement or management request is refused: RFC 7591 §3.2.2, RFC 7592 §2.
 
 use super::keys::KeysRefused;
 use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::RedirectUriRefused;
 use crate::oauth::web_url::WebUrlRefused;
 
-/// Why a registration was turned down: which member, and what is wrong with it. Where a key of the
-/// configuration decides, it names the value and that key.
+/// Why a registration was refused: the member, and its mistake. If a configuration key decides, the text
+/// names the value and that key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrationRefused {
     /// Not JSON, or not an object.
@@ -29,44 +29,44 @@ pub enum RegistrationRefused {
         "redirect_uris holds {found} URIs and may hold {most}; an administrator can raise `limits.redirect_uris`"
     )]
     TooManyRedirectUris {
-        /// How many there are.
+        /// Number of URIs sent.
         found: usize,
-        /// How many there may be.
+        /// Number of URIs allowed.
         most: usize,
     },
     /// A redirect URI breaks a rule.
     #[error("{0}")]
     RedirectUri(#[from] RedirectUriRefused),
-    /// A method that we do not know.
+    /// An unknown authentication method.
     #[error(
         "token_endpoint_auth_method must be none, client_secret_basic, client_secret_post or private_key_jwt"
     )]
     AuthMethod,
-    /// Nothing usable is left.
+    /// A list contains nothing that this server offers.
     #[error("{0} holds nothing that this server offers")]
     NothingOffered(&'static str),
     /// Neither `web` nor `native`.
     #[error("application_type must be web or native")]
     ApplicationType,
-    /// RFC 7591 §2: not both.
+    /// RFC 7591 §2 forbids both.
     #[error("jwks and jwks_uri must not both be present")]
     TwoKeySets,
-    /// A client that signs, and no key to check it with.
+    /// A client that signs has no usable key.
     #[error("private_key_jwt needs jwks with a usable public key, or jwks_uri")]
     NoKeys,
     /// The keys break a rule.
     #[error("jwks: {0}")]
     Keys(#[from] KeysRefused),
-    /// The address of the keys breaks a rule.
+    /// The URL of the keys breaks a rule.
     #[error("jwks_uri: {0}")]
     JwksUri(#[from] WebUrlRefused),
     /// The scope is malformed.
     #[error("scope is malformed")]
     Scope,
-    /// A replacement for somebody else.
+    /// The replacement names another client or a wrong secret.
     #[error("client_id and client_secret must be those of the client itself")]
     OtherClient,
-    /// A replacement would change how the client proves itself.
+    /// The replacement would change how the client authenticates.
     #[error("token_endpoint_auth_method cannot change between secrets, keys and none")]
     OtherProof,
 }
@@ -95,7 +95,7 @@ impl Refusal for RegistrationRefused {
     }
 }
 
-/// The registration access token is missing or wrong, or there is no such client: RFC 7592 §2.
+/// The registration access token is missing or wrong, or the client does not exist (RFC 7592 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the registration access token is missing or wrong")]
 pub struct ManagementRefused;

@@ -1,20 +1,20 @@
-//! The addresses at which known apps take answers.
+//! The callback addresses of known apps.
 //!
-//! An editor acts on links with its scheme: it installs what a link names, clones it, or opens it. For
-//! the schemes of these apps a redirect URI must be one of the callbacks below, byte for byte; an
-//! administrator can add others, whole, to `redirect_schemes`.
+//! An editor acts on links with its scheme: it installs, clones or opens what the link names. For the
+//! schemes of these apps a redirect URI must be one of the callbacks below, byte for byte. An administrator
+//! can allow further complete addresses in `redirect_schemes`.
 
-/// Editors that run extensions of Visual Studio Code, each with a scheme of its own.
+/// Editors that run extensions of Visual Studio Code, each with its own scheme.
 const EDITORS: &[&str] = &["vscode", "vscode-insiders", "cursor", "windsurf"];
 const VS_CODE: &[&str] = &["vscode", "vscode-insiders"];
 
-/// Schemes of apps that are known; `zed` listens on loopback instead, and has no callback here.
+/// Schemes of known apps. `zed` has no callback here, because it listens on loopback instead.
 const APPS: &[&str] = &["vscode", "vscode-insiders", "cursor", "windsurf", "claude", "zed"];
 
-/// Schemes, and what follows the colon; `*` stands for one segment that is not empty.
+/// Schemes, and the callback after the colon. `*` matches one segment that is not empty.
 const CALLBACKS: &[(&[&str], &str)] = &[
     (&["cursor"], "//anysphere.cursor-mcp/oauth/callback"),
-    // Cursor until 2025: the segment names the server as the person wrote it.
+    // Cursor until 2025: the segment is the server's name as the person typed it.
     (&["cursor"], "//anysphere.cursor-retrieval/oauth/*/callback"),
     (&["claude"], "//claude.ai/mcp-auth-callback/sdk"),
     (&["claude"], "//claude.ai/mcp-auth-callback"),
@@ -23,12 +23,12 @@ const CALLBACKS: &[(&[&str], &str)] = &[
     (EDITORS, "//saoudrizwan.claude-dev/mcp-auth/callback/*"),
 ];
 
-/// Whether the scheme belongs to an app of the table.
+/// Returns whether the scheme belongs to a known app.
 pub(super) fn is_known_app(scheme: &str) -> bool {
     APPS.contains(&scheme)
 }
 
-/// Whether `text` is a callback of the app with this scheme.
+/// Returns whether `text` is a known callback of the app with this scheme.
 pub(super) fn is_known(scheme: &str, text: &str) -> bool {
     let Some((_, rest)) = text.split_once(':') else { return false };
     CALLBACKS.iter().any(|(schemes, pattern)| schemes.contains(&scheme) && fits(pattern, rest))

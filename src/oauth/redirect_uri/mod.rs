@@ -1,8 +1,8 @@
-//! Redirect URIs: what may be registered, what matches, where an answer may go.
-//! OAuth 2.1 §2.3.1, RFC 8252 §7 and §8, threats RU-01 to RU-11.
+//! Redirect URIs: which may be registered, which match, and where a response may be sent. OAuth 2.1 §2.3.1,
+//! RFC 8252 §7 and §8, threats RU-01 to RU-11.
 //!
-//! Only canonical fixpoints are registered: a text that every URL parser reads the same way. From
-//! then on bytes are compared; nothing is ever parsed and written again.
+//! Only canonical texts are registered, which every URL parser reads the same way. From then on bytes are
+//! compared; no URI is ever parsed and serialized again.
 
 mod app_callbacks;
 mod policy;
@@ -22,7 +22,7 @@ pub use self::return_address::{RegisteredRedirectUri, ReturnRefused};
 /// Longest redirect URI, in bytes.
 pub const MAX_REDIRECT_URI: usize = 1024;
 
-/// Schemes that programs, pages or the system act on; refused whatever a policy lists.
+/// Schemes that browsers or the operating system act on. Refused even if the policy lists them.
 const DANGEROUS_SCHEMES: &[&str] = &[
     "about",
     "blob",
@@ -52,7 +52,7 @@ const DANGEROUS_SCHEMES: &[&str] = &[
     "wss",
 ];
 
-/// Names that our own answer uses: a registered query that holds one would double it (RU-07).
+/// Parameters of our own response. A registered query with one of them would make it occur twice (RU-07).
 const RESPONSE_PARAMETERS: &[&str] = &[
     "code",
     "state",
@@ -69,59 +69,60 @@ const RESPONSE_PARAMETERS: &[&str] = &[
     "session_state",
 ];
 
-/// Why a redirect URI cannot be registered, or not be used any more. What it repeats of the URI has
-/// passed every other rule: printable ASCII without quotes, in one spelling.
+/// Why a redirect URI cannot be registered or used. Any part of the URI in the text has passed all other
+/// rules: printable ASCII without quotes, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectUriRefused {
     /// Longer than [`MAX_REDIRECT_URI`].
     #[error("a redirect URI is longer than 1024 bytes")]
     TooLong,
-    /// Characters that no URI may hold (RFC 3986 §2) and parsers disagree on.
+    /// Characters that RFC 3986 §2 forbids and parsers treat differently.
     #[error("a redirect URI holds characters that must be percent-encoded in a URI")]
     Characters,
-    /// No URL.
+    /// Not an absolute URL.
     #[error("a redirect URI is not an absolute URL")]
     NotAUrl,
-    /// A parser would write it differently.
+    /// A parser would serialize it differently.
     #[error("a redirect URI is not in its canonical form")]
     NotCanonical,
-    /// `user@`.
+    /// A user name or password (`user@`).
     #[error("a redirect URI must not hold a user name or password")]
     UserInfo,
-    /// `#`.
+    /// A fragment (`#`).
     #[error("a redirect URI must not hold a fragment")]
     Fragment,
-    /// `..`, `%2e`, `%2f`, `%5c`, control characters.
+    /// Dot segments, doubled slashes, or encoded separators and control characters (`..`, `%2e`, `%2f`,
+    /// `%5c`).
     #[error("the path of a redirect URI holds dot segments or encoded separators")]
     Path,
-    /// A trailing dot, an address, no host.
+    /// An IP address, a trailing dot, or no host.
     #[error("the host of a redirect URI must be a plain DNS name")]
     Host,
     /// Port 0.
     #[error("a redirect URI holds port 0")]
     Port,
-    /// `http` beyond loopback.
+    /// `http` to a host other than loopback.
     #[error("http is allowed for 127.0.0.1, [::1] and localhost only")]
     PlainHttp,
-    /// A scheme that no policy can allow.
+    /// A scheme that is never allowed.
     #[error("a redirect URI has a scheme that is never allowed")]
     Scheme,
-    /// A private-use scheme that the policy does not name.
+    /// A private-use scheme that the policy does not list.
     #[error(
         "the scheme `{0}` is not allowed here; an administrator can add it to `redirect_schemes`"
     )]
     SchemeNotListed(String),
-    /// The scheme of a known app, and not the address at which that app takes answers.
+    /// The scheme of a known app, but not one of its callbacks.
     #[error(
         "`{0}` is not a known callback of this app; an administrator can add the whole address to `redirect_schemes`"
     )]
     UnknownCallback(String),
-    /// An app's address with a query: such links make apps act.
+    /// An app's address with a query, because such links make apps act.
     #[error(
         "`{0}` leads to an app and holds a query; an administrator can add the whole address to `redirect_schemes`"
     )]
     AppQuery(String),
-    /// A parameter name of the answer.
+    /// The query contains a parameter of our response.
     #[error("the query of a redirect URI holds a parameter that the answer itself uses")]
     ResponseParameter,
     /// Not on the operator's list.
@@ -137,7 +138,7 @@ pub enum RedirectUriRefused {
 pub struct RedirectUri(String);
 
 impl RedirectUri {
-    /// Checks `text` against the rules; the only way in from outside.
+    /// Checks `text` against all rules. Every redirect URI from outside passes through here.
     pub fn register(text: &str, policy: &RedirectPolicy) -> Result<Self, RedirectUriRefused> {
         if text.len() > MAX_REDIRECT_URI {
             return Err(RedirectUriRefused::TooLong);
@@ -172,13 +173,13 @@ impl RedirectUri {
         Ok(Self(text.to_owned()))
     }
 
-    /// The registered text.
+    /// Returns the registered text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether an authorization request may name `presented`: byte for byte, except that the port is
-    /// free when both are `http` on the same loopback host (RFC 8252 §7.3).
+    /// Returns whether an authorization request may use `presented`: byte for byte equal, except that the
+    /// port may differ if both are `http` on the same loopback host (RFC 8252 §7.3).
     pub fn admits(&self, presented: &str) -> bool {
         if self.0 == presented {
             return true;
@@ -189,8 +190,8 @@ impl RedirectUri {
         ours.host == theirs.host && ours.rest == theirs.rest
     }
 
-    /// The same without the port of a loopback URI, which is another one each time the program runs (RFC 8252
-    /// §7.3).
+    /// Returns the URI without the port of a loopback URI, because a program listens on another port each
+    /// time it runs (RFC 8252 §7.3).
     #[must_use]
     pub fn without_loopback_port(&self) -> Self {
         match Loopback::of(&self.0) {
@@ -199,13 +200,13 @@ impl RedirectUri {
         }
     }
 
-    /// Whether the answer stays on the person's device.
+    /// Returns whether the response stays on the person's device.
     pub fn is_native(&self) -> bool {
         !self.0.starts_with("https:")
     }
 }
 
-/// The characters of RFC 3986 §2, and every `%` with its two digits.
+/// Returns whether the text has only characters of RFC 3986 §2, and two hex digits after every `%`.
 fn is_uri_text(text: &str) -> bool {
     let legal = |b: u8| matches!(b, 0x21..=0x7e) && !b"\"<>\\^`{|}".contains(&b);
     let encoded = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
@@ -241,7 +242,8 @@ fn check_host(url: &Url) -> Result<(), RedirectUriRefused> {
     }
 }
 
-/// Labels of letters, digits, `-` and `_`: a URL parser lets more through than a name can hold.
+/// Returns whether each label consists of letters, digits, `-` and `_`. URL parsers accept more than a host
+/// name may contain.
 fn is_plain_name(host: &str) -> bool {
     let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
     host.split('.').all(|label| !label.is_empty() && label.bytes().all(plain))
@@ -264,7 +266,7 @@ fn check_query(url: &Url) -> Result<(), RedirectUriRefused> {
     if clash { Err(RedirectUriRefused::ResponseParameter) } else { Ok(()) }
 }
 
-/// `http://<loopback host>[:port]<rest>`, cut by hand so that no parser repairs anything.
+/// `http://<loopback host>[:port]<rest>`, split by hand because a URL parser would normalize the text.
 struct Loopback<'a> {
     host: &'a str,
     port: Option<&'a str>,
@@ -295,14 +297,14 @@ impl<'a> Loopback<'a> {
     }
 }
 
-/// Where an answer goes, for the person who decides.
+/// Where a response goes, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A website.
     Https {
-        /// Host, and port where it is not 443.
+        /// The host, with the port unless it is 443.
         host: String,
-        /// The name is written in ASCII for characters that may look like others.
+        /// Whether the name is in punycode, so that it may look like another.
         punycode: bool,
     },
     /// A program on this computer.
@@ -312,12 +314,12 @@ pub enum Destination {
     },
     /// An app that handles a private scheme.
     App {
-        /// Without the colon.
+        /// The scheme without the colon.
         scheme: String,
     },
 }
 
-/// The host, or the kind of program: short enough for a label.
+/// Formats the host, or the scheme with a colon: short enough for a label.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -328,7 +330,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Where a registered or admitted redirect URI leads.
+/// Returns where a registered or admitted redirect URI leads.
 pub fn destination(uri: &str) -> Destination {
     if let Some(loopback) = Loopback::of(uri) {
         let port = loopback.port.map(|port| format!(":{port}")).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! What the administrator allows: private-use schemes, whole callbacks of apps, and a list of addresses.
+//! The administrator's policy: private-use schemes, whole callbacks of apps, and a list of redirect URIs.
 
 use url::Url;
 
 use super::{Loopback, RedirectUri, RedirectUriRefused, app_callbacks};
 
-/// Longest part of a URI that a refusal repeats.
+/// Longest part of a URI that a refusal repeats, in bytes.
 const SHOWN: usize = 200;
 
 /// Which redirect URIs may be registered and used.
@@ -12,27 +12,28 @@ const SHOWN: usize = 200;
 pub struct RedirectPolicy {
     /// Private-use schemes without the colon, or whole callbacks of apps.
     pub private_schemes: Vec<String>,
-    /// The operator's exact list; `None` leaves it to the general rules.
+    /// The operator's exact list. `None`: only the general rules apply.
     pub allowed: Option<Vec<String>>,
 }
 
 impl RedirectPolicy {
-    /// The same without the operator's list.
+    /// Returns the policy without the operator's list.
     #[must_use]
     pub fn without_list(&self) -> Self {
         Self { allowed: None, ..self.clone() }
     }
 
-    /// Whether a URI that was registered at some time, or that such a one admits, may be used under this
-    /// policy: every rule of today is applied to it.
+    /// Checks that a registered URI, or one that it admits, may be used under the current policy. All rules
+    /// are applied again.
     pub fn admits(&self, text: &str) -> Result<(), RedirectUriRefused> {
         if Loopback::of(text).is_some() {
-            return self.check_list(text); // as presented, a port need not be in its canonical form
+            return self.check_list(text); // only the list: the port need not be canonical
         }
         RedirectUri::register(text, self).map(|_| ())
     }
 
-    /// Whether the operator listed this very address; the port is free where it is free for clients.
+    /// Returns whether the operator listed this address. The port of a loopback URI may differ, as for
+    /// clients.
     pub fn lists(&self, text: &str) -> bool {
         let admits = |entry: &String| entry == text || RedirectUri(entry.clone()).admits(text);
         self.allowed.as_ref().is_some_and(|allowed| allowed.iter().any(admits))
@@ -45,8 +46,8 @@ impl RedirectPolicy {
         Err(RedirectUriRefused::NotListed(shown(text)))
     }
 
-    /// Whether answers may go to an app: its scheme is allowed, and the address is one at which it takes
-    /// answers. Many addresses of an app make it do something, such as install what the link says.
+    /// Checks that a response may go to an app: the scheme is allowed, and the address is a callback. Other
+    /// addresses of an app may make it act, for example install what the link names.
     pub(super) fn check_private_scheme(
         &self,
         url: &Url,
@@ -55,9 +56,9 @@ impl RedirectPolicy {
         let (scheme, names) =
             (url.scheme(), |entry: &str| self.private_schemes.iter().any(|known| known == entry));
         if names(text) {
-            return Ok(()); // the administrator wrote the whole address
+            return Ok(()); // the administrator listed the whole address
         }
-        // A reverse domain name belongs to somebody (RFC 8252 §7.1); a bare word to anybody.
+        // A reverse domain name has an owner (RFC 8252 §7.1); any app can claim a bare word.
         if !names(scheme) && !scheme.contains('.') {
             return Err(RedirectUriRefused::SchemeNotListed(shown(scheme)));
         }
@@ -74,7 +75,7 @@ impl RedirectPolicy {
     }
 }
 
-/// The beginning of a text that is ASCII.
+/// Returns the beginning of an ASCII text, at most [`SHOWN`] bytes.
 fn shown(text: &str) -> String {
     match text.get(..SHOWN) {
         Some(beginning) if text.len() > SHOWN => format!("{beginning}..."),

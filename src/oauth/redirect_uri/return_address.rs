@@ -1,5 +1,5 @@
-//! The only way an answer can leave us: an address that the client registered and the present policy
-//! allows.
+//! The address of a response: one that the client registered and that the current policy allows. Responses
+//! are never sent elsewhere.
 
 use std::fmt;
 
@@ -7,26 +7,28 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Loopback, RedirectPolicy, RedirectUri, RedirectUriRefused};
 
-/// Why no return address can be had.
+/// Why a request has no usable redirect URI.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReturnRefused {
-    /// Several are registered, or a loopback one, whose port changes: which is meant must be said.
+    /// The request must name one, because the client registered several, or a loopback URI, whose port
+    /// changes.
     #[error("redirect_uri is required for this client")]
     Required,
     /// Not registered.
     #[error("redirect_uri is not registered for this client")]
     NotRegistered,
-    /// Registered, and not allowed by the present configuration.
+    /// Registered, but not allowed by the current configuration.
     #[error("the present configuration does not allow redirect_uri: {0}")]
     NotAllowed(RedirectUriRefused),
 }
 
-/// An address that the client registered: the only way an answer can leave us.
+/// A redirect URI that the client registered. Responses are sent only to values of this type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegisteredRedirectUri(String);
 
 impl RegisteredRedirectUri {
-    /// The address a request means. Left out, it is the only registered one, unless that is on loopback.
+    /// Returns the redirect URI that a request means. If absent, it is the only registered one, unless that
+    /// is on loopback.
     pub fn resolve(
         registered: &[RedirectUri],
         presented: Option<&str>,
@@ -46,8 +48,8 @@ impl RegisteredRedirectUri {
         }
     }
 
-    /// The same, for a client that is held to `policy`: what was registered before counts only as far as
-    /// the policy of today allows it.
+    /// Like [`Self::resolve`], for a client that is subject to `policy`. Registered URIs count only if the
+    /// current policy allows them.
     pub fn resolve_under(
         policy: &RedirectPolicy,
         registered: &[RedirectUri],
@@ -74,12 +76,12 @@ impl RegisteredRedirectUri {
         }
     }
 
-    /// The address as presented.
+    /// Returns the address as presented.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address with parameters appended to the text as it stands: nothing is written anew.
+    /// Appends parameters to the address. The existing text is not changed.
     pub fn with_params(&self, params: &[(&str, &str)]) -> String {
         let mut uri = self.0.clone();
         for (name, value) in params {
@@ -97,7 +99,8 @@ impl RegisteredRedirectUri {
     }
 }
 
-/// What stays as it is in a value; everything else is percent-encoded, a space as `%20`.
+/// The characters that are percent-encoded in a value: all except letters, digits and `-._~`. A space
+/// becomes `%20`.
 const FORM_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl fmt::Debug for RegisteredRedirectUri {

@@ -1,5 +1,5 @@
-//! Golden tables: what may be registered, what matches, what leaves. Every row is an attack
-//! (threats RU-01 to RU-11) or a URI that a shipped client registers.
+//! Test tables: which redirect URIs may be registered, which match, and what is sent. Every row is an attack
+//! (threats RU-01 to RU-11) or a URI of an existing client.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn register(text: &str) -> Result<RedirectUri, RedirectUriRefused> {
 fn ru_02_the_table_of_registrations() {
     use RedirectUriRefused as No;
     let table: &[(&str, Result<(), No>)] = &[
-        // What shipped clients register.
+        // URIs of existing clients.
         ("https://claude.ai/api/mcp/auth_callback", Ok(())),
         ("https://claude.com/api/mcp/auth_callback", Ok(())),
         ("https://chatgpt.com/connector_platform_oauth_redirect", Ok(())),
@@ -41,7 +41,7 @@ fn ru_02_the_table_of_registrations() {
         ("https://good.example", Ok(())),
         ("https://good.example:8443/cb", Ok(())),
         ("https://xn--laude-eze.ai/cb", Ok(())),
-        // Texts that parsers repair into a good-looking host.
+        // Texts that parsers repair into a legitimate host.
         (r"https:\\good.example\cb", Err(No::Characters)),
         ("https:good.example/cb", Err(No::NotCanonical)),
         ("https:///good.example/cb", Err(No::Path)),
@@ -52,7 +52,7 @@ fn ru_02_the_table_of_registrations() {
         ("https://good。example/cb", Err(No::Characters)),
         ("https://ｇood.example/cb", Err(No::Characters)),
         ("https://сlaude.ai/cb", Err(No::Characters)),
-        // Found by fuzzing: hosts and queries that one parser takes and others do not.
+        // Found by fuzzing: hosts and queries that one parser accepts and others refuse.
         ("https://good`.example/cb", Err(No::Characters)),
         ("https://good\".example/cb", Err(No::Characters)),
         ("https://good.example;evil/cb", Err(No::Host)),
@@ -79,7 +79,7 @@ fn ru_02_the_table_of_registrations() {
         ("https://good.example:443/cb", Err(No::NotCanonical)),
         ("https://good.example:00080/cb", Err(No::NotCanonical)),
         ("https://good.example:0/cb", Err(No::Port)),
-        // Texts that survive a parser and still deceive.
+        // Texts that parsers leave unchanged but that still deceive.
         ("https://good.example@evil.example/cb", Err(No::UserInfo)),
         ("https://@evil.example/cb", Err(No::UserInfo)),
         ("https://user:pass@good.example/cb", Err(No::UserInfo)),
@@ -93,7 +93,7 @@ fn ru_02_the_table_of_registrations() {
         ("https://good.example/a%5cb", Err(No::Path)),
         ("https://good.example/a%252fb", Err(No::Path)),
         (r"https://good.example/\evil.example", Err(No::Characters)),
-        // Parameters of the answer (RU-07).
+        // Parameters of the response (RU-07).
         ("https://good.example/cb?code=evil", Err(No::ResponseParameter)),
         ("https://good.example/cb?a=1&STATE=evil", Err(No::ResponseParameter)),
         ("https://good.example/cb?%63ode=evil", Err(No::ResponseParameter)),
@@ -124,7 +124,7 @@ fn ru_02_the_table_of_registrations() {
         ("http://[::ffff:127.0.0.1]/cb", Err(No::NotCanonical)),
         ("https://192.0.2.1/cb", Err(No::Host)),
         ("https://[2001:db8::1]/cb", Err(No::Host)),
-        // No URL at all.
+        // Not absolute URLs.
         ("", Err(No::NotAUrl)),
         ("/cb", Err(No::NotAUrl)),
         ("//good.example/cb", Err(No::NotAUrl)),
@@ -135,7 +135,7 @@ fn ru_02_the_table_of_registrations() {
     assert!(table.len() >= 57);
     for (text, expected) in table {
         let verdict = register(text).map(drop);
-        // Of several faults any may be named; that it is refused is what counts.
+        // If there are several faults, any may be reported; only the refusal counts.
         assert_eq!(verdict.is_ok(), expected.is_ok(), "{text:?}: {verdict:?}");
     }
     let long = format!("https://good.example/{}", "a".repeat(MAX_REDIRECT_URI));

@@ -3,7 +3,7 @@ use http_body_util::BodyExt;
 
 use super::*;
 
-/// What hostile clients put into names, scopes and addresses.
+/// Inputs that a hostile client may send as names, scopes and addresses.
 const HOSTILE: &[&str] = &[
     "<script>alert(1)</script>",
     "\"onmouseover=\"alert(1)",
@@ -113,7 +113,7 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
     pages
 }
 
-/// The page without its texts and attribute values: what the browser would build.
+/// Returns the page without its texts and attribute values: the structure that the browser would build.
 fn skeleton(html: &str) -> String {
     let mut out = String::new();
     let (mut tag, mut quoted) = (false, false);

@@ -67,7 +67,7 @@ impl Signer {
             "RS256" => rsa(&RSA_PKCS1_SHA256),
             "PS256" => rsa(&RSA_PSS_SHA256),
             "HS256" => {
-                // The classic: the public key, taken for a shared one.
+                // The classic attack: the RSA public key, used as the shared secret of an HMAC.
                 let public: aws_lc_rs::encoding::PublicKeyX509Der<'_> =
                     self.rsa.public_key().as_der().unwrap();
                 let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, public.as_ref());
