@@ -1,9 +1,9 @@
-//! The key ring: mints and verifies access tokens (RFC 9068), and publishes the keys (RFC 7517).
+//! The key ring: issues and verifies access tokens (RFC 9068) and publishes the public keys (RFC 7517).
 //!
-//! A token has type `at+jwt`, exactly one audience, and names the grant it came from, so that a
-//! revoked grant is refused at once. Keys are parsed once: parsing costs as much as signing. A token
-//! that was verified is remembered by its hash, and its times are looked at on every use. `rotation.rs`
-//! replaces the keys.
+//! A token has the type `at+jwt`, exactly one audience, and the id of its grant, so that tokens of a revoked
+//! grant are rejected immediately. Keys are parsed once, because parsing costs as much as signing. A verified
+//! token is cached by its hash; `exp` and `iat` are still checked on every use. `rotation.rs` rotates the
+//! keys.
 
 mod key;
 mod rotation;
@@ -30,63 +30,66 @@ use crate::storage::{Storage, StorageError, StoredKey};
 
 /// The `typ` of our access tokens (RFC 9068 §2.1).
 const ACCESS_TOKEN_TYPE: &str = "at+jwt";
-/// A longer bearer token is not one of ours.
+/// Longest bearer token that we parse, in bytes. Our own tokens are shorter; the limit bounds the work that
+/// strangers can cause.
 pub const MAX_TOKEN: usize = 8 * 1024;
-/// Verified tokens that are remembered, claims and all.
+/// Number of verified tokens in the cache, with their claims. A larger cache costs memory; a smaller one
+/// repeats signature checks.
 const REMEMBERED: usize = 16 * 1024;
 
-/// Claims of an access token (RFC 9068 §2.2). Strict types: a missing or mistyped claim is no token.
+/// Claims of an access token (RFC 9068 §2.2). A token with a missing or mistyped claim is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessToken {
-    /// Our issuer, byte for byte.
+    /// Our issuer, `public_url` byte for byte.
     pub iss: String,
-    /// The person.
+    /// Our identifier of the person.
     pub sub: String,
-    /// The one MCP server this token is for.
+    /// The only MCP server that accepts this token.
     pub aud: String,
     /// The client it was issued to.
     pub client_id: String,
-    /// Granted scopes, parted by spaces; may be empty.
+    /// Granted scopes, separated by spaces; may be empty.
     pub scope: ScopeSet,
-    /// Unique id.
+    /// Unique id of the token.
     pub jti: String,
-    /// Issued at, Unix seconds.
+    /// Time of issue, in Unix seconds.
     pub iat: i64,
-    /// Expires at, Unix seconds.
+    /// Expiry, in Unix seconds.
     pub exp: i64,
-    /// The grant; a token of a revoked grant is refused whatever its `exp`.
+    /// The grant. Tokens of a revoked grant are rejected regardless of `exp`.
     pub grant_id: String,
 }
 
-/// What goes into a new access token.
+/// Input for a new access token.
 pub struct NewToken<'a> {
-    /// The grant it belongs to.
+    /// The grant that the token belongs to.
     pub grant_id: &'a str,
-    /// Our `sub` for the person.
+    /// Our identifier of the person, for `sub`.
     pub subject: &'a str,
-    /// The one audience.
+    /// The only audience.
     pub resource: &'a str,
-    /// The client.
+    /// The id of the client.
     pub client_id: &'a str,
     /// Granted scopes.
     pub scopes: &'a ScopeSet,
-    /// How it is signed.
+    /// The signature algorithm.
     pub alg: TokenAlg,
-    /// When it expires.
+    /// When the token expires.
     pub expires_at: Timestamp,
 }
 
-/// What we sign beside access tokens, each under a type of its own (RFC 8725 §3.11).
+/// Types of JWT that we sign besides access tokens. Each has its own `typ`, so that none is accepted in place
+/// of another (RFC 8725 §3.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
-    /// Who is calling, for the MCP server behind the gateway.
+    /// Assertion about the caller, for the MCP server behind the gateway.
     Assertion,
-    /// An introspection answer (RFC 9701 §5).
+    /// An introspection response (RFC 9701 §5).
     Introspection,
 }
 
 impl TokenType {
-    /// The `typ` of its header.
+    /// Returns the `typ` of the JWT header.
     pub const fn typ(self) -> &'static str {
         match self {
             Self::Assertion => "portcullis-assertion+jwt",
@@ -95,47 +98,48 @@ impl TokenType {
     }
 }
 
-/// Why a bearer token is not a valid access token of ours. The log reads it; the caller does not.
+/// Reasons why a bearer token is not one of our valid access tokens. They are for the log; the caller does
+/// not learn them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenInvalid {
-    /// Too long, not three parts, not JSON.
+    /// Too long, not three parts, or not base64url.
     #[error("the token is malformed")]
     Malformed,
-    /// Wrong `typ`, or a header we do not use.
+    /// Wrong `typ` or `alg`, or a header with members that we do not use.
     #[error("the token header is not one of ours")]
     Header,
-    /// A key that is not, or no longer, one of ours.
+    /// The `kid` names a key that is not, or no longer, ours.
     #[error("the token names an unknown key")]
     UnknownKey,
-    /// The signature does not fit.
+    /// The signature is wrong.
     #[error("the signature does not fit")]
     Signature,
     /// A claim is missing, mistyped or wrong.
     #[error("a claim is missing or wrong")]
     Claims,
-    /// For another MCP server.
+    /// The token is for another MCP server.
     #[error("the token is for another audience")]
     Audience,
-    /// Too old.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// Made by a replica whose clock is ahead, or before the clock went back.
+    /// Issued by a replica whose clock is ahead, or before the clock was set back.
     #[error(
         "the token was made in the future: the clocks of the replicas differ, or this one went back"
     )]
     OfTheFuture,
 }
 
-/// The keys could not be made or read.
+/// Errors of generating, loading or using keys.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The cryptographic library.
+    /// The cryptographic library failed.
     #[error("a signing key could not be made or read")]
     Key,
-    /// Serialisation of the claims.
+    /// The claims could not be serialized.
     #[error("the claims could not be written")]
     Claims(#[from] serde_json::Error),
 }
@@ -152,50 +156,50 @@ impl From<aws_lc_rs::error::KeyRejected> for SigningError {
     }
 }
 
-/// A key, as administrators see it.
+/// A key as administrators see it.
 #[derive(Clone, Debug)]
 pub struct KeyDescription {
-    /// Key id.
+    /// Key id: the JWK thumbprint (RFC 7638).
     pub kid: String,
     /// `ES256`, `RS256` or `EdDSA`.
     pub alg: &'static str,
-    /// 1, 2, 3 …
+    /// Generation of the key within its algorithm: 1, 2, 3 …
     pub generation: i64,
-    /// When it was made.
+    /// When the key was generated.
     pub created_at: Timestamp,
-    /// It signs nothing before.
+    /// The key signs from this time on.
     pub signs_from: Timestamp,
-    /// From when no token of it can be alive; `None` while it has no successor.
+    /// The time from which no token of this key can be valid; `None` while it has no successor.
     pub retires_at: Option<Timestamp>,
-    /// What it is for at present.
+    /// Current use of the key.
     pub state: KeyState,
 }
 
-/// What a published key is for.
+/// Current use of a published key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Published, and signs soon.
+    /// Published, and will sign soon.
     Next,
     /// Signs new tokens.
     Current,
-    /// Published for tokens that it signed before.
+    /// Published only to verify tokens that it signed before.
     Former,
 }
 
 /// All signing keys that are not retired, parsed. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
-    /// Replaced as a whole: a request sees the keys before a change or those after it.
+    /// Replaced as a whole, so that a request sees either all keys before a change or all keys after it.
     keys: Arc<watch::Sender<Arc<Keys>>>,
     issuer: Arc<str>,
     keeper: Arc<rotation::Keeper>,
 }
 
-/// The keys of one moment.
+/// An immutable set of keys.
 struct Keys {
     by_kid: BTreeMap<String, Key>,
     jwks: Arc<str>,
-    /// Tokens that these keys have proved.
+    /// Cache of the tokens that these keys have verified.
     verified: Cache<[u8; 32], Arc<AccessToken>>,
 }
 
@@ -211,8 +215,8 @@ impl Keys {
         Ok(Self { by_kid, jwks, verified: Cache::new(REMEMBERED) })
     }
 
-    /// The key that signs: the newest whose time has come. When no time has come, a clock went
-    /// backwards, and the oldest signs.
+    /// Returns the signing key: the newest whose `signs_from` has passed. If none has passed, the clock was
+    /// set back, and the oldest key signs.
     fn current(&self, alg: TokenAlg, now: Timestamp) -> Option<&Key> {
         let of_alg = || self.by_kid.values().filter(|key| key.alg == alg);
         of_alg()
@@ -222,7 +226,7 @@ impl Keys {
     }
 }
 
-/// The header of a token of ours; any other member makes it somebody else's.
+/// The header of our tokens. A token with any other member is not ours.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -232,7 +236,7 @@ struct Header {
 }
 
 impl KeyRing {
-    /// Loads the keys of every algorithm in `algs`, and makes the ones that do not exist yet.
+    /// Loads the keys and generates the first key of every algorithm in `algs` that has none.
     pub async fn load(
         storage: &Storage,
         clock: &Clock,
@@ -240,23 +244,23 @@ impl KeyRing {
         algs: &[TokenAlg],
     ) -> Result<Self, SigningError> {
         add_missing(storage, algs, clock.now()).await?;
-        let stored = storage.signing_keys().await?; // another process may have been first
+        let stored = storage.signing_keys().await?; // another process may have added one first
         let keys = watch::Sender::new(Arc::new(Keys::parse(&stored)?));
         let keeper = rotation::Keeper::new(storage.clone(), clock.clone(), algs.to_vec());
         Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), keeper: Arc::new(keeper) })
     }
 
-    /// The keys of this moment.
+    /// Returns the current set of keys.
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.borrow())
     }
 
-    /// The public keys as a JWK Set.
+    /// Returns the public keys as a JWK set.
     pub fn jwks(&self) -> Arc<str> {
         Arc::clone(&self.keys().jwks)
     }
 
-    /// All keys, newest first within an algorithm.
+    /// Returns all keys, newest first within each algorithm.
     pub fn describe(&self) -> Vec<KeyDescription> {
         let (ring, now) = (self.keys(), self.keeper.now());
         let state = |key: &Key| match ring.current(key.alg, now) {
@@ -297,7 +301,7 @@ impl KeyRing {
         self.sign(new.alg, ACCESS_TOKEN_TYPE, &claims)
     }
 
-    /// Signs a statement to an MCP server. Its type keeps it from passing for an access token.
+    /// Signs claims for an MCP server. Their `typ` prevents use as an access token.
     pub fn sign_claims(
         &self,
         alg: TokenAlg,
@@ -326,9 +330,10 @@ impl KeyRing {
         Ok(token)
     }
 
-    /// Verifies an access token of ours for one audience.
+    /// Verifies one of our access tokens for one audience.
     ///
-    /// Every check is required by type, not by the presence of what it checks (RFC 8725, threat JW-01).
+    /// Every claim is mandatory by its type, so that no check is skipped because a claim is missing (RFC
+    /// 8725, threat JW-01).
     pub fn verify(
         &self,
         token: &str,
@@ -339,8 +344,8 @@ impl KeyRing {
         if claims.aud == audience { Ok(claims) } else { Err(TokenInvalid::Audience) }
     }
 
-    /// Verifies everything but the audience: for the revocation endpoint, where a token only names
-    /// the grant to end.
+    /// Verifies everything except the audience. For the revocation endpoint, where a token only names the
+    /// grant to end.
     pub fn verify_any_audience(
         &self,
         token: &str,
@@ -371,7 +376,7 @@ impl KeyRing {
         Ok(claims)
     }
 
-    /// Reads a token and proves all that time does not change.
+    /// Parses a token and makes all checks that do not depend on the time.
     fn prove(&self, keys: &Keys, token: &str) -> Result<AccessToken, TokenInvalid> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenInvalid::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenInvalid::Malformed)?;
@@ -394,7 +399,7 @@ impl KeyRing {
     }
 }
 
-/// Makes the first key of every algorithm that has none, and answers whether any was missing.
+/// Generates the first key of every algorithm that has none. Returns whether any was missing.
 async fn add_missing(
     storage: &Storage,
     algs: &[TokenAlg],

@@ -1,4 +1,4 @@
-//! `portcullis check`: is sign-in set up right, and if not, where to fix it.
+//! `portcullis check`: checks whether sign-in is set up correctly, and where to fix it if not.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -64,7 +64,7 @@ fn finding(probe: &'static str, severity: Severity, found: String) -> Finding {
     Finding { probe, severity, found, hint: None }
 }
 
-/// An application over a database of its own: the real one may be in use, and is none of our business.
+/// Builds an application with a temporary database, because the real one may be in use and must not change.
 async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Result<(), String> {
     let folder = std::env::temp_dir().join(crate::oauth::secret::random_text());
     let database = format!("sqlite://{}", folder.join("check.db").display());
@@ -84,7 +84,7 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
     outcome
 }
 
-/// What can be said of the rules without a person.
+/// Checks the rules as far as possible without a person.
 fn rules(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for resource in &config.resources {
@@ -142,7 +142,7 @@ fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
     output::print(&text)
 }
 
-/// 0 all is well, 1 warnings, 2 something failed, 3 something could not be told.
+/// Exit code: 0 everything is fine, 1 warnings, 2 a failure, 3 something was inconclusive.
 pub(super) fn exit_code(findings: &[Finding]) -> ExitCode {
     let has = |severity| findings.iter().any(|finding| finding.severity == severity);
     if has(Severity::Failed) {

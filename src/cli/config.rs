@@ -1,4 +1,4 @@
-//! `portcullis config show`, and loading for the other commands.
+//! `portcullis config show`, and loading the configuration for the other commands.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::process::ExitCode;
 use super::{ConfigFile, fail, output};
 use crate::config::{Config, Loaded, Problem, Problems, Unread, text_of};
 
-/// Bytes of a configuration file.
+/// Largest configuration file, in bytes: 4 MiB.
 const LARGEST: u64 = 4 << 20;
-/// The file that is read when none is named.
+/// File that is read if none is named.
 const DEFAULT_FILE: &str = "portcullis.toml";
 
-/// Loads the configuration from the named file, or the default one if it exists, and the environment.
+/// Loads the configuration from the environment and the named file, or the default file if it exists.
 pub(super) fn load(file: &ConfigFile) -> Result<Loaded, String> {
     read(path(file).as_deref()).map_err(|problems| problems.to_string())
 }
 
-/// The file that is read: the named one, or the default one if it exists.
+/// Returns the path to read: the named file, or the default one if it exists.
 pub(super) fn path(file: &ConfigFile) -> Option<PathBuf> {
     file.config
         .clone()
         .or_else(|| Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE)))
 }
 
-/// Reads this very file, if there is to be one, and the environment.
+/// Reads exactly this file, if any, and the environment.
 pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
     let text = path.map(|path| text_of(path, LARGEST)).transpose().map_err(|unread| {
         let (reason, hint) = match unread {

@@ -1,4 +1,4 @@
-//! `portcullis demo`: the identity provider, the MCP server, and Portcullis in front, on loopback.
+//! `portcullis demo`: an identity provider, an MCP server, and Portcullis in front of it, on loopback.
 
 mod populated;
 
@@ -15,7 +15,7 @@ use crate::config::{Config, Loaded};
 use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
 use crate::server;
 
-/// Portcullis' identity at the demo identity provider.
+/// Client id of Portcullis at the demo identity provider.
 const CLIENT_ID: &str = "portcullis";
 const CLIENT_SECRET: &str = "demo-only";
 
@@ -81,7 +81,7 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
         .map_err(|cause| cause.to_string())?;
 
-    // The port next to ours; when it is taken, any other will do.
+    // Prefers the port after ours; any free port if it is taken.
     let usual = SocketAddr::new(listen.ip(), listen.port().checked_add(1).unwrap_or(0));
     let admin_listener = match bind(usual).await {
         Ok(listener) => listener,
@@ -98,11 +98,12 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     let app = serve::open(loaded.config, Clock::System).await?;
     if arguments.populated {
         populated::populate(&app).await.map_err(|error| error.to_string())?;
-        serve::install_log(); // only now: two thousand made-up lines would push the addresses away
+        serve::install_log(); // only now: two thousand made-up lines would scroll the URLs away
     }
     serve::tell_start(&app, digest).await;
     announce(&places, idp.issuer(), documents);
-    // In the background: without a network a look may take seconds, and until it is over clients register.
+    // In the background, because the check may take seconds without a network. Until it ends, clients
+    // register themselves.
     let clients = app.clients().clone();
     tokio::spawn(async move { clients.look_for_network().await });
     server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
@@ -111,8 +112,9 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads the configuration of the demo. Of the environment it takes the proxies alone: they may be the only way to what
-/// clients publish. What makes no proxy is left out, because the demo runs without any.
+/// Loads the configuration of the demo. Of the environment it uses only the proxies, which may be the only
+/// path to documents that clients publish. If the proxies are invalid, it ignores them, because the demo also
+/// runs without.
 fn load(text: &str) -> Result<Loaded, String> {
     let proxy = |name: &str| {
         ["HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"].contains(&name.to_ascii_uppercase().as_str())
@@ -132,8 +134,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// The provider sits two ports further (the next is the admin pages'), so that its issuer, and with
-/// it everybody's sign-in, is the same at the next start. When that port is taken, any other will do.
+/// Starts the identity provider two ports after ours (the admin pages use the next one), so that its issuer
+/// stays the same at the next start and nobody has to sign in again. Uses any free port if that one is taken.
 async fn identity_provider(
     arguments: &Arguments,
     listen: SocketAddr,
@@ -155,7 +157,7 @@ async fn identity_provider(
     IdentityProvider::start(listener, options).map_err(|cause| cause.to_string())
 }
 
-/// Where things are.
+/// Addresses and folder of the demo.
 struct Places<'a> {
     public_url: &'a str,
     listen: SocketAddr,

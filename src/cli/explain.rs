@@ -90,7 +90,7 @@ fn from_file(config: &Config, file: &std::path::Path) -> Result<Facts, String> {
     let id_token: Value = serde_json::from_str(&text).map_err(|cause| cannot(&cause))?;
     let subject = id_token["sub"].as_str().unwrap_or("(no sub)").to_owned();
     let plan = &config.upstream.claims;
-    // The file stands for all sources: whatever an access token or userinfo says can be put in.
+    // The file is used for all sources, so that it may also contain claims of an access token or of userinfo.
     let person = claims::read(plan, &subject, &id_token, Some(&id_token), &Userinfo::NotAsked);
     Ok(person.facts)
 }

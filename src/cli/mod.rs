@@ -1,4 +1,4 @@
-//! The command line: what an administrator types.
+//! The command line.
 
 mod admin_commands;
 mod check;
@@ -103,7 +103,7 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-/// Runs the command of this process's arguments.
+/// Runs the command that the arguments of this process name.
 pub fn main() -> ExitCode {
     let ended = run(Arguments::parse().command);
     telemetry::flush();
@@ -128,14 +128,14 @@ fn run(command: Command) -> ExitCode {
     }
 }
 
-/// Says what is wrong, on standard error, and how the process ends.
+/// Prints an error to standard error and returns the exit code.
 fn fail(message: &dyn std::fmt::Display) -> ExitCode {
     telemetry::say(&format!("portcullis: {message}\n"));
     ExitCode::FAILURE
 }
 
-/// Lets this process open as many files as the system allows: each connection is one, and a stream
-/// through the gateway is two. Most systems give a process 1,024 until it asks.
+/// Raises the limit of open files to the maximum. Each connection needs one, a stream through the gateway
+/// two; most systems allow only 1,024 by default.
 fn allow_open_files() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(open_files) => tracing::debug!(open_files, "limit of open files"),
@@ -143,8 +143,7 @@ fn allow_open_files() {
     }
 }
 
-/// How long the end of the process waits for work that blocks a thread, such as reading a file from a disk that
-/// does not answer.
+/// Longest wait at exit, 2 s, for blocking work such as reading a file from a disk that does not respond.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Runs a long-running command to its end.
@@ -155,7 +154,7 @@ fn run_to_the_end(command: impl Future<Output = Result<(), String>>) -> Result<(
     ended
 }
 
-/// The runtime of the commands that work with others over the network.
+/// Builds the runtime for commands that use the network or the database.
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

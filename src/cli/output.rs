@@ -1,9 +1,9 @@
-//! Standard output of commands.
+//! Standard output of the commands.
 
 use std::io::{ErrorKind, Write as _};
 
-/// Prints `text`. A reader that has gone away, such as `head`, is no error; a full disk is: whatever reads the
-/// file would take it for whole.
+/// Prints `text`. A closed pipe, for example to `head`, is not an error. A full disk is one, because the
+/// reader of the file would take incomplete output for complete.
 pub(super) fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -1,4 +1,4 @@
-//! Reads the configuration again on SIGHUP, and when its file has changed.
+//! Reloads the configuration on SIGHUP and when one of its files changes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,21 +9,21 @@ use crate::app::{App, Reloaded};
 use crate::config::{Loaded, Problems};
 use crate::telemetry::tasks::{Task, supervise};
 
-/// How often the files are looked at. A look is a few system calls, and also sees what watching a file
-/// does not: a link that leads elsewhere, as Kubernetes swaps configuration.
+/// Interval of the check for changed files: 2 s. A check costs a few system calls. It also notices changed
+/// symbolic links, by which Kubernetes replaces configuration and which file watchers miss.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How often it is read anew when a file changes meanwhile.
+/// Maximum number of reads if a file changes during reading.
 const ATTEMPTS: usize = 3;
 
-/// What the files looked like when they were read.
+/// The files of the configuration, and their stamps when they were read.
 pub(super) struct Seen {
     files: Vec<PathBuf>,
     stamps: Vec<Option<Stamp>>,
 }
 
-/// Reads the configuration, and notes what its files looked like: what changes while it is read, or before
-/// somebody looks again, is read later.
+/// Reads the configuration and records the stamps of its files, so that the next check notices changes during
+/// or after the read.
 pub(super) fn read(file: Option<&Path>) -> (Result<Loaded, Problems>, Seen) {
     read_by(|| config::read(file), file, Vec::new())
 }
@@ -37,7 +37,7 @@ fn read_by(
     loop {
         let before = stamps(&files);
         let read = read();
-        // A file with mistakes does not say which others there are.
+        // A file with errors does not tell which secret files it names, so the earlier list is kept.
         let named = read.as_ref().map_or_else(|_| files.clone(), |loaded| loaded.files.clone());
         let named: Vec<PathBuf> = match file {
             Some(file) if !named.iter().any(|named| named == file) => {
@@ -48,20 +48,20 @@ fn read_by(
         let settled = named == files && stamps(&named) == before;
         files = named;
         if settled || attempt == ATTEMPTS {
-            // Stamps that fit nothing have it read again at the next look.
+            // An empty list matches no files, so the next check reads again.
             return (read, Seen { files, stamps: if settled { before } else { Vec::new() } });
         }
         attempt += 1;
     }
 }
 
-/// Until the process ends; started again whenever it panics.
+/// Runs the reload task until the process ends, and restarts it after a panic.
 pub(super) async fn keep_heeding(app: App, file: Option<PathBuf>, start: (Seen, Hangup)) {
     let files = start.0.files.clone();
     let mut start = Some(start);
     let heed = || {
-        // What was seen is lost with the task: stamps that fit nothing have everything read again, also what
-        // a signal in between was about.
+        // A panic loses the stamps. Without stamps everything is read again, which also covers a signal that
+        // arrived in between.
         let unknown = || (Seen { files: files.clone(), stamps: Vec::new() }, Hangup::new());
         let (seen, hangup) = start.take().unwrap_or_else(unknown);
         heed(&app, file.as_deref(), seen, hangup)
@@ -77,7 +77,8 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
             () = hangup.received() => "SIGHUP",
             () = tokio::time::sleep(LOOK) => {
                 let now = look(&seen.files).await;
-                // Twice the same: half a file, read while it is written, could lack its rules.
+                // The stamps must be the same in two checks: a file that is still being written could lack
+                // its rules.
                 let settled = now == last;
                 last = now;
                 if !settled || last == seen.stamps {
@@ -95,30 +96,30 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
         .await;
         last = look(&seen.files).await;
         if app.reload(read, because).await == Reloaded::Failed {
-            seen.stamps.clear(); // it is tried again until the database goes along
+            seen.stamps.clear(); // retried until the database responds
         }
         log_as(app.current().config());
     }
 }
 
-/// Does what may take long on a thread that serves nobody: a file can be large, and a disk slow.
+/// Runs blocking work outside the async threads, because a file can be large and a disk slow.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic), // as if it had been done here
-            Err(_) => std::future::pending().await,        // the process ends
+            Ok(panic) => std::panic::resume_unwind(panic), // as if the work had run on this thread
+            Err(_) => std::future::pending().await,        // the process is shutting down
         },
     }
 }
 
-/// What the files look like now.
+/// Returns the current stamps of the files.
 async fn look(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let files = files.to_vec();
     aside(move || stamps(&files)).await
 }
 
-/// What changes when somebody writes a file, or puts another one in its place.
+/// File metadata that changes when the file is written or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     length: u64,
@@ -141,7 +142,7 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     files.iter().map(stamp).collect()
 }
 
-/// The signal by which services are told to read their configuration again.
+/// Receives SIGHUP, the usual signal to reload the configuration.
 pub(super) struct Hangup {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
@@ -188,7 +189,7 @@ mod tests {
                 let text = std::fs::read_to_string(&path).unwrap();
                 reads += 1;
                 if reads == 2 {
-                    write("listen = 23"); // after it was read, before anybody looked
+                    write("listen = 23"); // changed after the read, before the next check
                 }
                 Config::load(Some((&path, text)), &std::collections::BTreeMap::new())
             },
@@ -202,7 +203,7 @@ mod tests {
         let (_, seen) = read_by(
             || {
                 length += 1;
-                write(&"#".repeat(length)); // and again and again
+                write(&"#".repeat(length)); // changes during every read
                 Config::load(Some((&path, String::new())), &std::collections::BTreeMap::new())
             },
             Some(&path),

@@ -1,4 +1,4 @@
-//! `portcullis serve`.
+//! `portcullis serve`: runs the server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     }
 }
 
-/// Sends log lines as `PORTCULLIS_LOG` (level) and `PORTCULLIS_LOG_FORMAT` (text, json) say.
+/// Sets up logging as `PORTCULLIS_LOG` (level) and `PORTCULLIS_LOG_FORMAT` (text, json) say.
 pub(super) fn install_log() {
     let format = match std::env::var("PORTCULLIS_LOG_FORMAT").as_deref() {
         Ok("json") => LogFormat::Json,
@@ -46,7 +46,7 @@ pub(super) fn install_log() {
     telemetry::log_panics();
 }
 
-/// Sets the level that is configured, unless the environment names one.
+/// Sets the configured log level, unless `PORTCULLIS_LOG` sets one.
 pub(super) fn log_as(config: &Config) {
     let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
     telemetry::set_level(level.unwrap_or(config.log));
@@ -58,7 +58,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     let listen = config.listen;
     let public_url = config.public_url.as_str().to_owned();
     let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
-    // From here on: bringing a database up to date can take long.
+    // Listens for SIGHUP from now on, because a database migration may take long.
     let hangup = Hangup::new();
     stop_point!("start: before the database");
     let app = open(config, Clock::System).await?;
@@ -88,14 +88,13 @@ async fn bind(key: &str, listen: SocketAddr) -> Result<TcpListener, String> {
         .map_err(|cause| format!("{key} = \"{listen}\": nothing can listen there: {cause}"))
 }
 
-/// The audit trail says which version started with which configuration; secrets are masked in what
-/// is hashed.
+/// Records version and configuration digest in the audit trail. Secrets are masked in the hashed text.
 pub(super) async fn tell_start(app: &App, digest: String) {
     let event = app.event("configuration_loaded", Actor::Server);
     app.record(event.with("version", env!("CARGO_PKG_VERSION")).with("digest", digest)).await;
 }
 
-/// Opens the database and puts the application together.
+/// Opens the database and builds the application.
 pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
     let secret_key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
     let (url, connections) = (config.database_url.expose(), config.limits.database_connections);
@@ -105,8 +104,8 @@ pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
     App::new(config, clock, storage).await.map_err(|error| error.to_string())
 }
 
-/// Asks the identity provider for its metadata in the background: the first person does not wait for
-/// it, and the log says early when it cannot be had.
+/// Fetches the identity provider's metadata in the background. The first person then does not wait for it,
+/// and the log reports early if it cannot be fetched.
 fn warm_up(app: &App) {
     let app = app.clone();
     tokio::spawn(async move {
@@ -123,8 +122,7 @@ fn warm_up(app: &App) {
     });
 }
 
-/// Ready on Ctrl-C or SIGTERM. From then on, another one ends the process at once: whoever sends it has waited
-/// long enough.
+/// Completes on Ctrl-C or SIGTERM. A second signal then ends the process immediately.
 pub(super) async fn shutdown() {
     let mut signals = Signals::new();
     signals.next().await;
@@ -132,11 +130,11 @@ pub(super) async fn shutdown() {
         let number = signals.next().await;
         tracing::warn!("told to end a second time: what is under way is cut");
         telemetry::flush();
-        std::process::exit(128 + number); // as shells name the end by a signal
+        std::process::exit(128 + number); // exit code of a process that a signal ended, as shells report it
     });
 }
 
-/// The signals that tell a process to end.
+/// Receives the signals that end a process.
 struct Signals {
     #[cfg(unix)]
     terminate: Option<tokio::signal::unix::Signal>,
@@ -154,7 +152,7 @@ impl Signals {
         }
     }
 
-    /// Returns the number of the next one.
+    /// Waits for the next signal and returns its number.
     async fn next(&mut self) -> i32 {
         async fn come(signal: &mut Option<tokio::signal::unix::Signal>) {
             if let Some(signal) = signal

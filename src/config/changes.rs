@@ -1,4 +1,4 @@
-//! Another configuration in place of the one that runs: what changed, and what only a restart can change.
+//! Comparing configurations for a reload: which keys changed, and which of them need a restart.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::{Config, SecretText};
 
-/// Keys in which replicas may differ without anybody noticing.
+/// Keys that may differ between replicas, because they concern one machine only.
 const OF_ONE_MACHINE: [&str; 22] = [
     "listen",
     "admin.listen",
@@ -33,22 +33,24 @@ const OF_ONE_MACHINE: [&str; 22] = [
     "limits.request_rates",
 ];
 
-/// What was written, by key, as hashes: enough to tell what changed, and no secret.
+/// Hashes of the configured values by key: enough to detect changes, and without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFingerprint(BTreeMap<String, [u8; 32]>);
 
 impl ConfigFingerprint {
-    /// Notes a value.
+    /// Records a value.
     pub(super) fn note(&mut self, key: String, value: &Value) {
         self.0.insert(key, hash(value.to_string().as_bytes()));
     }
 
-    /// Notes a secret that stands elsewhere: under the same key, another secret is a change.
+    /// Records a secret that is stored outside the configuration, so that a new secret under the same key
+    /// counts as a change.
     pub(super) fn note_secret(&mut self, key: &str, secret: &SecretText) {
         self.0.insert(format!("{key} (secret)"), hash(secret.expose().as_bytes()));
     }
 
-    /// What must be the same on all replicas: keys and hashes of each part, by its name.
+    /// Returns the keys and hashes that must be the same on all replicas, grouped by the first name of the
+    /// key.
     pub fn parts(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
         let mut parts: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
         for (key, hash) in self.0.iter().filter(|(key, _)| !self.may_differ(key)) {
@@ -60,7 +62,8 @@ impl ConfigFingerprint {
         parts
     }
 
-    /// Whether replicas may differ in this: what belongs to a machine, and where a secret is kept.
+    /// Returns whether replicas may differ in this key: settings of one machine, and the place where a secret
+    /// is stored.
     fn may_differ(&self, key: &str) -> bool {
         let local = |own: &str| {
             let rest = key.strip_prefix(own);
@@ -71,7 +74,7 @@ impl ConfigFingerprint {
             || kept.is_some_and(|secret| self.0.contains_key(&format!("{secret} (secret)")))
     }
 
-    /// Keys that are there on one side only, or with another value, in order.
+    /// Returns the keys that exist on one side only or differ in value, sorted.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut keys: Vec<String> = self
             .0
@@ -82,7 +85,7 @@ impl ConfigFingerprint {
             .map(|key| key.trim_end_matches(" (secret)").to_owned())
             .collect();
         keys.sort();
-        // A secret that moves is told of once, by its own key.
+        // A secret that moved to another place is reported once, under its own key.
         keys.dedup_by(|next, before| next == before || next.starts_with(&format!("{before}.")));
         keys
     }
@@ -94,20 +97,21 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-/// A configuration that may take the place of the running one.
+/// The configuration that results from a reload.
 #[derive(Debug)]
 pub struct ReloadPlan {
-    /// With everything that only a restart can change as it is now.
+    /// The new configuration, with the running values of all keys that need a restart.
     pub config: Config,
-    /// Keys that changed and wait for a restart.
+    /// Keys that changed and need a restart.
     pub waiting: Vec<&'static str>,
 }
 
 impl Config {
-    /// This configuration in place of `running`.
+    /// Builds the configuration that replaces `running` on a reload.
     ///
-    /// An error names keys that everything else stands on: tokens, rules and sessions are about this
-    /// issuer and these people. With another one, nothing is taken over before a restart.
+    /// Returns the names of the changed keys as an error if the identity of the service changed: stored
+    /// tokens, rules and sessions refer to this issuer and this provider. In that case nothing is applied
+    /// before a restart.
     pub fn in_place_of(mut self, running: &Self) -> Result<ReloadPlan, Vec<&'static str>> {
         let (new, old) = (&self.upstream, &running.upstream);
         let ground: Vec<&'static str> = [

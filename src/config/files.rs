@@ -1,20 +1,20 @@
-//! Files that are read whole: a configuration, a secret. One that is larger than such a file can be is not read to
-//! its end, which may be nowhere.
+//! Reading whole files (a configuration, a secret) with a size limit, because the path may name a file that
+//! never ends.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Why there is no text.
+/// Reasons why a file could not be read.
 #[derive(Debug)]
 pub enum Unread {
-    /// The system says why.
+    /// An error of the operating system, or text that is not UTF-8.
     Failed(io::Error),
-    /// The file is larger than it may be.
+    /// The file exceeds the size limit.
     TooLarge,
 }
 
-/// The text of a file of at most so many bytes.
+/// Returns the text of a file of at most `most` bytes.
 pub fn text_of(path: &Path, most: u64) -> Result<String, Unread> {
     let file = File::open(path).map_err(Unread::Failed)?;
     let mut text = Vec::new();

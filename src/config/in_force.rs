@@ -1,23 +1,23 @@
-//! What is in force of an approval: what somebody approved is the most that a client can have, and the rules
-//! decide what it has.
+//! What remains of a consent under the current rules. A consent is an upper bound; the rules decide what the
+//! client gets of it.
 
 use super::Config;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::Facts;
 
-/// What the rules leave of an approval now.
+/// What the current rules leave of a consent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InForce {
-    /// Access with these scopes; without any where a server has none.
+    /// Access with these scopes; an empty set is normal for a server without scopes.
     Scopes(ScopeSet),
     /// No access.
     Nothing,
-    /// The MCP server is not configured any more.
+    /// The MCP server is no longer configured.
     ServerGone,
 }
 
 impl InForce {
-    /// The scopes, if any.
+    /// Returns the scopes, or an empty set.
     pub fn scopes(&self) -> ScopeSet {
         match self {
             Self::Scopes(scopes) => scopes.clone(),
@@ -25,7 +25,7 @@ impl InForce {
         }
     }
 
-    /// What two approvals of the same client at the same server come to.
+    /// Combines two consents to the same client for the same server.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         match (self, other) {
@@ -37,7 +37,8 @@ impl InForce {
 }
 
 impl Config {
-    /// What is in force of `approved`, by the present rules and these facts: what the next token would carry.
+    /// Applies the current rules and these facts to `approved`. The result is what the next token would
+    /// contain.
     pub fn in_force(
         &self,
         resource: &str,

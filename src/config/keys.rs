@@ -1,4 +1,4 @@
-//! Names of keys such as `resource[0].rule[1].allow`: taken apart, compared, collected.
+//! Configuration keys such as `resource[0].rule[1].allow`: parsing, comparing, collecting.
 
 use toml::Value;
 
@@ -20,7 +20,7 @@ pub(super) fn without_indexes(key: &str) -> String {
     text
 }
 
-/// The known key most like `key`; `None` when none is like it.
+/// Returns the known key that is most similar to `key`; `None` if none is similar enough.
 pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|known| (strsim::jaro_winkler(&without_indexes(key), &without_indexes(known)), known))
@@ -29,7 +29,7 @@ pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Op
         .map(|(_, known)| known.to_owned())
 }
 
-/// Collects every value that is no table, with its key.
+/// Collects every value that is not a table, with its key.
 pub(super) fn walk<'v>(value: &'v Value, key: String, leaves: &mut Vec<(String, &'v Value)>) {
     match value {
         Value::Table(table) => {
@@ -52,7 +52,7 @@ pub(super) enum Part {
     Index(usize),
 }
 
-/// Parts of a key such as `resource[0].rule[1].allow`.
+/// Splits a key such as `resource[0].rule[1].allow` into names and indexes.
 pub(super) fn split(key: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     for piece in key.split('.') {

@@ -1,8 +1,8 @@
-//! File + environment → a checked [`Config`]. Every problem is reported at once, with its key, its
-//! value, the reason and the hint.
+//! Builds a checked [`Config`] from file and environment. All problems are reported at once, each with key,
+//! value, reason and hint.
 //!
-//! Environment beats file beats preset beats default. Each key is read exactly once, in
-//! `check/`; a key that nobody reads is a problem of its own, with "did you mean".
+//! Precedence: environment, file, preset, default. The code in `check/` reads the keys; a key that it does
+//! not read is reported as unknown, with a "did you mean" hint.
 
 mod changes;
 mod check;
@@ -48,97 +48,99 @@ pub use public_url::PublicUrl;
 pub use reader::{Problem, Problems};
 pub use values::SecretText;
 
-/// Everything an administrator can set.
+/// The complete configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Our issuer; it may have a path.
+    /// The issuer; it may have a path.
     pub public_url: PublicUrl,
-    /// Where we listen; a proxy in front speaks TLS.
+    /// Address of the public listener. A proxy in front of it terminates TLS.
     pub listen: SocketAddr,
-    /// Whether proxies may speak HTTP/2 to us (prior knowledge, without TLS).
+    /// Whether the public listener accepts HTTP/2 with prior knowledge, without TLS.
     pub http2: bool,
-    /// `sqlite://…` or `postgres://…`; may hold a password.
+    /// `sqlite://…` or `postgres://…`; may contain a password.
     pub database_url: SecretText,
-    /// Seals what rests in the database; generated beside an SQLite file when absent.
+    /// Key that seals the secrets in the database. If absent, one is generated in a file next to the SQLite
+    /// database.
     pub secret_key: Option<SecretText>,
-    /// The exact redirect URIs that may be registered; `None`: the general rules alone.
+    /// The exact redirect URIs that may be registered; `None`: only the general rules apply.
     pub allowed_redirect_uris: Option<Vec<String>>,
-    /// Private-use schemes of known programs.
+    /// Private-use URI schemes that are allowed in redirect URIs.
     pub redirect_schemes: Vec<String>,
-    /// Web origins that may use the gateway, beside our own and loopback.
+    /// Web origins that may use the gateway, in addition to our own and loopback.
     pub allowed_origins: Vec<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// The identity provider.
     pub upstream: UpstreamConfig,
     /// The MCP servers.
     pub resources: Vec<ResourceConfig>,
-    /// Clients that the administrator wrote down.
+    /// Clients that are listed in the configuration.
     pub clients: Vec<ClientConfig>,
-    /// Clients that publish their metadata.
+    /// Clients that publish their own metadata (client ID metadata documents).
     pub client_documents: ClientDocuments,
-    /// Whether an assertion of a client may also be made for our token endpoint, as before RFC 10070.
+    /// Whether client assertions may have our token endpoint as audience, as was usual before RFC 10070.
     pub accept_token_endpoint_audience: bool,
-    /// The admin listener.
+    /// The admin listener; `None`: no admin pages.
     pub admin: Option<AdminConfig>,
-    /// Whether an administrator approves clients.
+    /// Whether an administrator must approve clients.
     pub client_approval: ClientApproval,
-    /// Of the log, unless `PORTCULLIS_LOG` says another one.
+    /// Log level, unless `PORTCULLIS_LOG` sets another one.
     pub log: tracing::Level,
-    /// How long lines of the audit trail are kept: 1 day to 10 years.
+    /// Retention of the audit trail: 1 day to 10 years.
     pub audit_retention: Duration,
-    /// Lifetimes.
+    /// Lifetimes of tokens, codes and grants.
     pub tokens: TokenLifetimes,
-    /// Quotas.
+    /// Limits and quotas.
     pub limits: Limits,
-    /// What was written, to tell one configuration from the next.
+    /// Hashes of the configured values, to detect changes.
     pub written: ConfigFingerprint,
 }
 
-/// The identity provider, where we are one confidential client.
+/// The identity provider. We are one confidential client of it.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
-    /// What is known of this kind of provider.
+    /// Built-in knowledge about this kind of provider.
     pub preset: &'static Preset,
     /// Its issuer, byte for byte.
     pub issuer: String,
-    /// Where its discovery document is, when that is not below its issuer: a provider inside a cluster.
+    /// URL of the discovery document if it is not below the issuer, for example for a provider inside a
+    /// cluster.
     pub discovery_url: Option<Url>,
-    /// Whether Portcullis may speak plain http with it beyond this machine.
+    /// Whether plain http to the provider is allowed beyond loopback.
     pub allow_http: bool,
-    /// The proxies on the way to it.
+    /// Forward proxies for requests to the provider.
     pub proxies: Proxies,
     /// Our client id there.
     pub client_id: String,
     /// Our client secret there.
     pub client_secret: SecretText,
-    /// Scopes we ask for.
+    /// Scopes to request.
     pub scopes: Vec<String>,
-    /// How a refresh token is asked for; nothing is added when `scopes` is set.
+    /// How to request a refresh token; [`Offline::NoScope`] if `scopes` is configured.
     pub offline: Offline,
-    /// Parameters added to the authorization request.
+    /// Additional parameters of the authorization request.
     pub authorize_params: Vec<(String, String)>,
-    /// Where facts about a person are found.
+    /// Where to find facts about a person.
     pub claims: ClaimPlan,
-    /// How we prove ourselves there.
+    /// Client authentication method at the token endpoint.
     pub client_auth: ClientAuth,
-    /// A yes of the provider is good for this long: 1 minute to 24 hours.
+    /// A confirmation of the provider counts for this long: 1 minute to 24 hours.
     pub recheck: Duration,
-    /// During an outage the last yes is good for this long: 0 to 24 hours.
+    /// During an outage the last confirmation counts for this long: 0 to 24 hours.
     pub outage_grace: Duration,
-    /// A session without refresh token lives this long.
+    /// Lifetime of a session without refresh token.
     pub max_without_refresh: Duration,
-    /// Whether a sign-out at the provider ends the grants that came from that session.
+    /// Whether a sign-out at the provider ends the grants of that session.
     pub end_on_logout: bool,
-    /// Longest wait for an answer: 1 to 60 seconds.
+    /// Longest wait for a response: 1 to 60 seconds.
     pub timeout: Duration,
-    /// A claim that ID tokens must have with one of these values: whom the provider may vouch for.
+    /// A claim that must have one of these values, so that only people of the own organisation can sign in.
     pub required_claim: Option<(String, Vec<String>)>,
-    /// What people read: "sign in with …".
+    /// Display name for people: "sign in with …".
     pub name: String,
 }
 
-/// Where facts are found, and in which order sources are asked.
+/// Where to find facts about a person, and the order of the sources.
 #[derive(Clone, Debug)]
 pub struct ClaimPlan {
     /// Display name.
@@ -151,31 +153,31 @@ pub struct ClaimPlan {
     pub roles: ClaimPath,
     /// Permissions.
     pub permissions: ClaimPath,
-    /// What rules read of what is told of a person.
+    /// The facts that rules read.
     pub read_by_rules: FactSet,
-    /// How values stand in these claims.
+    /// How values are represented in these claims.
     pub shape: ClaimShape,
     /// The first source that has a claim wins.
     pub sources: Vec<ClaimSource>,
-    /// Further claims that rules name.
+    /// Further claims that rules read.
     pub extra: Vec<ClaimPath>,
 }
 
-/// Where claims come from.
+/// Source of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimSource {
     /// The ID token.
     IdToken,
     /// The userinfo endpoint.
     Userinfo,
-    /// The provider's access token, where it is a JWT.
+    /// The provider's access token, if it is a JWT.
     AccessToken,
 }
 
-/// How we prove ourselves at the provider's token endpoint.
+/// Client authentication method at the provider's token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// As the provider's metadata says; Basic when it offers both.
+    /// The method that the provider's metadata lists; Basic if it lists both.
     #[default]
     Auto,
     /// `client_secret_basic`.
@@ -187,40 +189,41 @@ pub enum ClientAuth {
 /// An MCP server: a protected resource.
 #[derive(Clone, Debug)]
 pub struct ResourceConfig {
-    /// Its identifier: the one audience of its tokens.
+    /// Resource identifier: the only audience of its tokens.
     pub id: String,
-    /// Its path below `public_url`; `None` when it lives elsewhere.
+    /// Its path below `public_url`; `None` if it is hosted elsewhere.
     pub path: Option<String>,
-    /// Where the gateway forwards to; `None`: authorization server only.
+    /// URL that the gateway forwards to; `None`: authorization server only, no gateway.
     pub target: Option<Url>,
-    /// What people read.
+    /// Display name for people.
     pub name: Option<String>,
-    /// Its scopes in the order written, with the words of the consent page.
+    /// Its scopes in the configured order, with their texts for the consent page.
     pub scope_texts: Vec<(Scope, Option<String>)>,
-    /// Who may do what.
+    /// The access rules.
     pub policy: Policy,
-    /// How its tokens are signed.
+    /// Signature algorithm of its tokens.
     pub token_alg: TokenAlg,
-    /// Scopes that single tools need.
+    /// Scopes that individual tools need.
     pub tools: BTreeMap<String, ScopeSet>,
-    /// Whether lists of tools leave out what the caller may not call.
+    /// Whether tool lists omit the tools that the caller may not call.
     pub hide_forbidden_tools: bool,
-    /// What a client hears that calls a tool which the rules do not allow its person.
+    /// Response to a call of a tool that the rules deny to the person.
     pub on_denied_tool: OnDeniedTool,
-    /// Headers of clients that pass to the server behind, beside those of MCP.
+    /// Request headers that the gateway forwards, in addition to those of MCP.
     pub forward_headers: Vec<HeaderName>,
-    /// How the server behind speaks.
+    /// Transport of the MCP server.
     pub transport: Transport,
-    /// The audience of signed assertions of who is calling; `None`: none are made.
+    /// Audience of signed assertions about the caller; `None`: no assertions are sent.
     pub assertion_audience: Option<String>,
-    /// What the MCP server proves itself with at the introspection endpoint.
+    /// Secret of the MCP server for the introspection endpoint.
     pub introspection_secret: Option<SecretText>,
-    /// Meant by requests that name no resource.
+    /// Whether requests without `resource` mean this MCP server.
     pub is_default: bool,
 }
 
 impl ResourceConfig {
-    /// Whether a stream that was opened under `other` may go on: what it may carry is the same.
+    /// Returns whether a stream that was opened under `other` may continue, because the same messages may
+    /// pass.
     pub fn carries_the_same_as(&self, other: &Self) -> bool {
         self.path == other.path
             && self.target == other.target
@@ -231,79 +234,80 @@ impl ResourceConfig {
     }
 }
 
-/// What a client hears that calls a tool which the rules do not allow its person. Where they allow it and the token
-/// alone lacks the scope, the answer is a challenge in any case.
+/// Response to a call of a tool that the rules deny to the person. If the rules allow the tool and only the
+/// token lacks the scope, the response is always a challenge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDeniedTool {
-    /// A result of the tool that says so, with `isError`: the person reads it, and is not sent to sign in again.
+    /// A tool result with `isError` that explains the denial. The person reads it and is not sent to sign in
+    /// again.
     #[default]
     Result,
     /// A challenge with `insufficient_scope`, as for every other missing scope.
     Challenge,
 }
 
-/// How an MCP server behind the gateway speaks.
+/// Transport of an MCP server behind the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// Streamable HTTP (2025-03-26 and later), with or without sessions.
     #[default]
     StreamableHttp,
-    /// HTTP+SSE (2024-11-05): the event stream names the address that messages are sent to.
+    /// HTTP+SSE (2024-11-05): the event stream names the URL for messages.
     HttpSse,
 }
 
-/// A client that the administrator wrote down: nobody else can change it.
+/// A client that is listed in the configuration. Only the administrator can change it.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// `client_id`.
     pub client_id: String,
-    /// Held to the rules for clients that register themselves.
+    /// Its metadata, subject to the same rules as that of clients that register themselves.
     pub metadata: ClientMetadata,
-    /// Its secret, when it has one.
+    /// Its secret, if it has one.
     pub secret: Option<SecretText>,
-    /// The administrator vouches for it.
+    /// Whether the administrator vouches for it.
     pub trusted: bool,
 }
 
-/// Clients whose id is the URL of their metadata.
+/// Clients whose `client_id` is the URL of their metadata document.
 #[derive(Clone, Debug)]
 pub struct ClientDocuments {
-    /// Whether there may be any.
+    /// Whether such clients are allowed.
     pub enabled: bool,
-    /// The only hosts that may publish them, exactly; `None`: any.
+    /// The only hosts that may publish such documents, compared exactly; `None`: any host.
     pub allowed_hosts: Option<Vec<String>>,
-    /// For tests: hosts on this machine.
+    /// Hosts on this machine, for tests.
     pub loopback: LoopbackHosts,
-    /// The proxies that they are fetched through; `None`: directly.
+    /// Forward proxies for fetching the documents; `None`: requests go directly.
     pub proxies: Option<Proxies>,
-    /// They are offered only while this machine reaches websites. For the demo, which may run without a network; no
-    /// file can say it, because what a server of others reaches is no matter of strangers.
+    /// Offer such clients only while this machine reaches websites. For the demo, which may run without a
+    /// network. No file can set it, because strangers must not learn what a production server can reach.
     pub only_with_network: bool,
 }
 
-/// Names that lead to this machine, for tests alone: refused unless our own public URL is on loopback.
+/// Host names that resolve to this machine, for tests only. Rejected unless `public_url` is on loopback.
 #[derive(Clone, Debug, Default)]
 pub struct LoopbackHosts {
-    /// Where each name leads; loopback addresses only.
+    /// Address of each name; loopback only.
     pub hosts: BTreeMap<String, SocketAddr>,
-    /// The certificate authority that vouches for them, as PEM, in place of the system's.
+    /// Certificate authority for these hosts, as PEM, in place of the system's.
     pub authority: Vec<u8>,
 }
 
 /// Signature algorithm of access tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TokenAlg {
-    /// ECDSA P-256: small and fast.
+    /// ECDSA P-256: short signatures, fast.
     #[default]
     Es256,
-    /// RSA: for MCP servers whose library knows nothing else; 1.7 ms a token.
+    /// RSA, for MCP servers whose library supports nothing else. Signing takes 1.7 ms per token.
     Rs256,
     /// Ed25519.
     EdDsa,
 }
 
 impl TokenAlg {
-    /// As in a JWT header.
+    /// Returns the name as in a JWT header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -312,28 +316,28 @@ impl TokenAlg {
         }
     }
 
-    /// Reads what [`Self::as_str`] writes.
+    /// Parses a name as returned by [`Self::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Es256, Self::Rs256, Self::EdDsa].into_iter().find(|alg| alg.as_str() == text)
     }
 }
 
-/// Who may use the admin pages.
+/// The admin pages and who may use them.
 #[derive(Clone, Debug)]
 pub struct AdminConfig {
-    /// Where they listen; loopback by default.
+    /// Address of the admin listener; loopback by default.
     pub listen: SocketAddr,
-    /// The address administrators type; never the public one.
+    /// URL that administrators open; never the public one.
     pub url: PublicUrl,
-    /// Who may see and change everything.
+    /// People who may see and change everything.
     pub administrators: Members,
-    /// Who may see everything and change nothing.
+    /// People who may see everything and change nothing.
     pub viewers: Members,
-    /// What a scraper proves itself with; `None`: whoever reaches the listener may read the numbers.
+    /// Bearer token for metrics; `None`: anybody who reaches the listener may read them.
     pub metrics_token: Option<SecretText>,
 }
 
-/// People, by any of three marks.
+/// A set of people, by role, group or subject.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     /// One of these roles …
@@ -345,12 +349,12 @@ pub struct Members {
 }
 
 impl Members {
-    /// Whether nobody can be one of them.
+    /// Returns whether the set can contain nobody.
     pub fn is_empty(&self) -> bool {
         self.roles.is_empty() && self.groups.is_empty() && self.subjects.is_empty()
     }
 
-    /// Whether this person is one of them. What is not known counts as no.
+    /// Returns whether the set contains this person. Unknown facts count as no match.
     pub fn include(&self, facts: &Facts, our_subject: &str) -> bool {
         let has = |fact: &Fact, wanted: &[String]| match fact {
             Fact::Known(values) => values.iter().any(|value| wanted.contains(value)),
@@ -362,189 +366,193 @@ impl Members {
     }
 }
 
-/// Whether a client needs an administrator's approval before it receives anything.
+/// Whether an administrator must approve a client before it receives tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientApproval {
-    /// The person's approval is enough.
+    /// The person's consent is enough.
     #[default]
     None,
-    /// The first person who signs in for a client waits until an administrator has approved it.
+    /// The first sign-in through a client waits until an administrator approves the client.
     FirstUse,
 }
 
-/// How long things live.
+/// Lifetimes.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenLifetimes {
     /// Access token: 1 to 60 minutes.
     pub access: Duration,
     /// Authorization code: 10 seconds to 10 minutes.
     pub code: Duration,
-    /// Unused refresh token: 1 hour to 90 days.
+    /// Refresh token without use: 1 hour to 90 days.
     pub refresh_idle: Duration,
-    /// Grant, from consent to the next: 1 hour to 1 year.
+    /// Grant, from consent until the next consent is needed: 1 hour to 1 year.
     pub refresh_absolute: Duration,
-    /// The same successor is handed out again within: 0 to 300 seconds.
+    /// Period in which a repeated refresh returns the same successor: 0 to 300 seconds.
     pub refresh_grace: Duration,
-    /// From Approve to the callback: 1 to 60 minutes.
+    /// Login, from the Approve button to the callback: 1 to 60 minutes.
     pub login: Duration,
 }
 
-/// Quotas, by name.
+/// Limits and quotas, in the order of the keys in `[limits]`. Sizes are in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Request-rate limits; `false` on loopback only, for load tests.
+    /// Whether request rates are limited; `false` is possible on loopback only, for load tests.
     pub request_rates: bool,
-    /// How often, and how much at once.
+    /// Rate limits and limits for concurrency.
     pub rates: RateLimits,
-    /// Bytes of a request target.
+    /// Maximum size of a request target, in bytes.
     pub request_target: usize,
-    /// Bytes of all headers of a request.
+    /// Maximum size of all headers of a request, in bytes.
     pub headers: usize,
-    /// Bytes of one header.
+    /// Maximum size of one header, in bytes.
     pub header: usize,
-    /// Headers of a request.
+    /// Maximum number of headers of a request.
     pub header_count: usize,
-    /// A connection that says nothing is closed after this.
+    /// A connection must send its first byte within this time.
     pub first_byte: Duration,
-    /// A request's headers must have arrived by then.
+    /// The headers of a request must arrive within this time.
     pub header_time: Duration,
-    /// The body of a request must have arrived by then, and what is sent must be taken away in time.
+    /// The body of a request must arrive within this time, and the peer must accept what we send within this
+    /// time.
     pub body_time: Duration,
-    /// A connection without a request is closed after this.
+    /// Keep-alive timeout: a connection without a request is closed after this time.
     pub idle_time: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub http2_streams: u32,
-    /// Requests that an HTTP/2 client takes back before they were looked at.
+    /// Maximum number of streams that an HTTP/2 client may reset before we accept them (protection against
+    /// rapid reset).
     pub http2_resets: usize,
-    /// Live grants of one person to one client; the one least recently used goes.
+    /// Maximum number of live grants of one person to one client; beyond it the least recently used one ends.
     pub grants_per_client: u32,
-    /// Live grants of one person; the one least recently used goes.
+    /// Maximum number of live grants of one person; beyond it the least recently used one ends.
     pub grants_per_person: u32,
-    /// Registered clients.
+    /// Maximum number of registered clients.
     pub clients: u64,
-    /// A client that was never used goes after this.
+    /// A client that was never used is removed after this time.
     pub unused_client_expiry: Duration,
-    /// A client without live grant goes after this.
+    /// A client without a live grant is removed after this time.
     pub idle_client_expiry: Duration,
-    /// Bytes of a registration.
+    /// Maximum size of a registration request, in bytes.
     pub register_body: usize,
-    /// Bytes of a token or revocation request.
+    /// Maximum size of a token or revocation request, in bytes.
     pub token_body: usize,
-    /// Bytes of a decision on the consent page.
+    /// Maximum size of a form from the consent page, in bytes.
     pub consent_body: usize,
-    /// Consent pages that one browser is shown for one client in ten minutes, those that were approved aside.
+    /// Maximum number of consent pages per browser and client in ten minutes; pages that were approved do not
+    /// count.
     pub consent_pages: usize,
-    /// Bytes of an MCP request.
+    /// Maximum size of an MCP request, in bytes.
     pub gateway_body: usize,
-    /// Messages of an MCP request.
+    /// Maximum number of messages in an MCP batch request.
     pub gateway_batch: usize,
-    /// An event stream on which nothing comes is closed after this.
+    /// An event stream without data is closed after this time.
     pub stream_idle: Duration,
-    /// Longest wait for the first byte of an MCP server's answer.
+    /// Longest wait for the first byte of an MCP server's response.
     pub gateway_response: Duration,
-    /// From the order to end until no more work is taken: 0 to 60 seconds.
+    /// After the signal to stop, everything is still served for this long while `/ready` already fails, so
+    /// that load balancers notice: 0 to 60 seconds.
     pub shutdown_delay: Duration,
-    /// Redirect URIs of one client.
+    /// Maximum number of redirect URIs of one client.
     pub redirect_uris: usize,
-    /// Logins on their way, in all.
+    /// Maximum number of pending logins in total.
     pub pending_logins: u64,
-    /// Logins on their way, from one address.
+    /// Maximum number of pending logins per client address.
     pub pending_logins_per_address: u64,
-    /// Logins on their way, of one browser.
+    /// Maximum number of pending logins per browser.
     pub pending_logins_per_browser: usize,
-    /// Open connections.
+    /// Maximum number of open connections.
     pub connections: usize,
-    /// Connections to PostgreSQL.
+    /// Maximum number of connections to PostgreSQL.
     pub database_connections: u32,
-    /// Wrong attempts that burn a code.
+    /// Number of failed redemptions after which an authorization code is invalid.
     pub code_attempts: u32,
-    /// How often a successor is handed out again.
+    /// How often a repeated refresh returns the same successor.
     pub grace_replays: u32,
-    /// Bytes of an SQLite database.
+    /// Maximum size of an SQLite database, in bytes.
     pub database_size: u64,
-    /// Bytes of the audit trail; of an SQLite database half at most.
+    /// Maximum size of the audit trail, in bytes; at most half of an SQLite database.
     pub audit_size: u64,
-    /// Bytes that its log is cut back to.
+    /// Size to which the WAL of an SQLite database is truncated, in bytes.
     pub database_log: u64,
-    /// Rows of a table that clean-up removes in one step.
+    /// Maximum number of rows that clean-up removes from a table in one transaction.
     pub sweep_rows: u32,
-    /// People about whom the identity provider is asked again, at once.
+    /// Maximum number of concurrent re-checks at the identity provider.
     pub upstream_requests: usize,
-    /// Sign-ins that are being finished at the identity provider, at once.
+    /// Maximum number of sign-ins that are completed at the identity provider at the same time.
     pub upstream_sign_ins: usize,
-    /// Fetches of what clients publish.
+    /// Limits for fetching documents that clients publish.
     pub client_fetches: FetchLimits,
-    /// Bytes of a line of the log.
+    /// Maximum length of a log line, in bytes.
     pub log_line: usize,
 }
 
-/// How much of what clients publish is fetched.
+/// Limits for fetching documents that clients publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchLimits {
-    /// At once.
+    /// Maximum number of concurrent fetches.
     pub at_once: usize,
-    /// Of one host in a minute.
+    /// Maximum number of fetches per host and minute.
     pub per_host: u32,
-    /// For one address in a minute.
+    /// Maximum number of fetches per client address and minute.
     pub per_address: u32,
 }
 
-/// How often somebody may ask, and how much at once.
+/// Rate limits, and limits for concurrency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Consent pages, per address.
+    /// Consent pages per client address.
     pub authorize_per_minute: NonZeroU32,
-    /// Decisions, per address.
+    /// Decisions on the consent page per client address.
     pub consent_per_minute: NonZeroU32,
-    /// Sign-ins to our pages, both their steps, per address.
+    /// Requests of sign-ins to our own pages (start and callback) per client address.
     pub sign_ins_per_minute: NonZeroU32,
-    /// `/account` and `/waiting`, per address.
+    /// Requests to `/account` and `/waiting` per client address.
     pub pages_per_minute: NonZeroU32,
-    /// Token requests, per address.
+    /// Token requests per client address.
     pub token_per_minute: NonZeroU32,
-    /// Failed token requests, per address.
+    /// Failed token requests per client address.
     pub token_failures_per_minute: NonZeroU32,
-    /// Failed sign-ins to the admin pages in 15 minutes, per address.
+    /// Failed sign-ins to the admin pages per client address in 15 minutes.
     pub admin_sign_in_failures: NonZeroU32,
-    /// New clients, per address.
+    /// Client registrations per client address.
     pub registrations_per_hour: NonZeroU32,
-    /// New clients in a row, per address.
+    /// Burst of client registrations per client address.
     pub registrations_at_once: NonZeroU32,
-    /// Metadata and keys, per address.
+    /// Requests for metadata and keys per client address.
     pub discovery_per_minute: NonZeroU32,
-    /// Refreshes, per grant.
+    /// Refreshes per grant.
     pub refreshes_per_minute: NonZeroU32,
-    /// Open connections, per address.
+    /// Open connections per client address.
     pub connections_per_address: u32,
-    /// Requests at the gateway at once, per person.
+    /// Concurrent gateway requests per person.
     pub requests_per_person: u32,
-    /// Of these, those of one client.
+    /// Share of these that one client may use.
     pub requests_per_client: u32,
-    /// Open event streams, per person.
+    /// Open event streams per person.
     pub streams_per_person: u32,
-    /// Of these, those of one client.
+    /// Share of these that one client may use.
     pub streams_per_client: u32,
 }
 
-/// A configuration that passed every check.
+/// A configuration that passed all checks.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What is allowed but deserves a look.
+    /// Settings that are allowed but deserve attention.
     pub warnings: Vec<String>,
     /// Files that secrets were read from.
     pub files: Vec<PathBuf>,
     shown: Vec<show::Line>,
 }
 
-/// All kinds of provider that this version knows.
+/// Returns all presets of this version.
 pub fn presets() -> &'static [Preset] {
     presets::PRESETS
 }
 
 impl Config {
-    /// The algorithms that tokens are signed with.
+    /// Returns the algorithms that tokens are signed with, each once.
     pub fn token_algs(&self) -> Vec<TokenAlg> {
         let mut algs: Vec<_> = self.resources.iter().map(|resource| resource.token_alg).collect();
         algs.sort_unstable();
@@ -552,7 +560,7 @@ impl Config {
         algs
     }
 
-    /// Reads `file` (its path and text) and `env`, checks everything, and reports all problems.
+    /// Reads `file` (its path and text) and `env`, and checks everything. Returns all problems at once.
     pub fn load(
         file: Option<(&Path, String)>,
         env: &BTreeMap<String, String>,
@@ -560,12 +568,12 @@ impl Config {
         check::load(file, env)
     }
 
-    /// Whether any MCP server may ask about tokens.
+    /// Returns whether any MCP server may use the introspection endpoint.
     pub fn offers_introspection(&self) -> bool {
         self.resources.iter().any(|resource| resource.introspection_secret.is_some())
     }
 
-    /// Which redirect URIs may be registered or published.
+    /// Returns the rules for redirect URIs that may be registered or published.
     pub fn redirect_policy(&self) -> RedirectPolicy {
         RedirectPolicy {
             private_schemes: self.redirect_schemes.clone(),
@@ -575,14 +583,14 @@ impl Config {
 }
 
 impl Loaded {
-    /// SHA-256 of the merged configuration with secrets masked, as base64url: two starts with the same
-    /// digest were configured alike.
+    /// Returns the SHA-256 of the merged configuration with secrets masked, as base64url. Two starts with the
+    /// same digest had the same configuration, secrets aside.
     pub fn digest(&self) -> String {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.show().as_bytes());
         URL_SAFE_NO_PAD.encode(digest)
     }
 
-    /// The merged configuration with the origin of each value, secrets masked.
+    /// Returns the merged configuration with the origin of each value and with secrets masked.
     pub fn show(&self) -> String {
         show::render(&self.shown)
     }

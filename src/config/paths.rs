@@ -1,33 +1,33 @@
-//! The paths that are ours. The routes are made from this list (`endpoints/`), and no MCP server may be
-//! configured at or below any of them: it would hide the page or endpoint there.
+//! The paths of our own pages and endpoints. `endpoints/` builds the routes from this list. No MCP server may
+//! be configured at or below these paths, because it would hide the page or endpoint there.
 //!
-//! All lie below the path of `public_url`, where it has one.
+//! All paths are relative to the path of `public_url`.
 
 /// The authorization endpoint.
 pub const AUTHORIZE: &str = "/authorize";
-/// The decision of the consent page.
+/// Receives the decision of the consent page.
 pub const CONSENT: &str = "/consent";
-/// Back from the identity provider; what is registered there.
+/// Redirect URI that is registered at the identity provider.
 pub const CALLBACK: &str = "/auth/callback";
-/// Where somebody waits for an administrator.
+/// Page of a person who waits for an administrator's approval.
 pub const WAITING: &str = "/waiting";
-/// A person's connected applications.
+/// Page with a person's connected applications.
 pub const ACCOUNT: &str = "/account";
-/// The button of the sign-in page.
+/// Button of the sign-in page for `/account`.
 pub const ACCOUNT_SIGN_IN: &str = "/account/sign-in";
-/// Back from signing in there.
+/// Callback of the sign-in to `/account`.
 pub const ACCOUNT_SIGNED_IN: &str = "/account/signed-in";
-/// What signing out everywhere would end.
+/// Page that shows what signing out everywhere would end.
 pub const ACCOUNT_CONFIRM: &str = "/account/confirm";
-/// The button that disconnects an application.
+/// Button that disconnects an application.
 pub const ACCOUNT_DISCONNECT: &str = "/account/disconnect";
-/// The button that ends this visit.
+/// Button that ends this web session.
 pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
-/// The button that ends everything.
+/// Button that signs the person out everywhere.
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
 /// Dynamic client registration.
 pub const REGISTER: &str = "/register";
-/// Its management.
+/// Management of a registered client.
 pub const REGISTERED: &str = "/register/{client_id}";
 /// The token endpoint.
 pub const TOKEN: &str = "/token";
@@ -35,18 +35,18 @@ pub const TOKEN: &str = "/token";
 pub const REVOKE: &str = "/revoke";
 /// The introspection endpoint.
 pub const INTROSPECT: &str = "/introspect";
-/// Where the identity provider says that somebody signed out.
+/// Receives logout tokens of the identity provider (OpenID Connect Back-Channel Logout).
 pub const BACKCHANNEL_LOGOUT: &str = "/backchannel-logout";
-/// Where the identity provider says that somebody is to be signed out everywhere.
+/// Receives requests of the identity provider to end all access of a person (Global Token Revocation).
 pub const GLOBAL_TOKEN_REVOCATION: &str = "/global-token-revocation";
-/// Whether the process lives.
+/// Liveness probe.
 pub const HEALTH: &str = "/health";
-/// Whether it can serve.
+/// Readiness probe.
 pub const READY: &str = "/ready";
-/// Metadata documents and keys.
+/// Metadata documents and the JWK set.
 pub const WELL_KNOWN: &str = "/.well-known";
 
-/// All of them.
+/// All paths of this list.
 pub const ALL: &[&str] = &[
     AUTHORIZE,
     CONSENT,
@@ -71,14 +71,14 @@ pub const ALL: &[&str] = &[
     WELL_KNOWN,
 ];
 
-/// Paths of ours that no route has, and that are kept free.
+/// Paths without a route that are reserved.
 const RESERVED: &[&str] = &["/assets"];
 
-/// The path of ours that a resource at `path` would hide, or come so near to that a proxy in front could take
-/// one for the other: the whole first segment is ours, in upper case too.
+/// Returns our path that a resource at `path` would hide or resemble so closely that a proxy could confuse
+/// them. Our whole first path segment is reserved, regardless of case.
 pub(super) fn hidden_by(path: &str) -> Option<&'static str> {
     let mut segments = path.split('/').skip(1);
-    // Metadata about a resource stands below that resource as well.
+    // The metadata of a resource is below that resource too.
     if segments.clone().any(|segment| segment.eq_ignore_ascii_case(&WELL_KNOWN[1..])) {
         return Some(WELL_KNOWN);
     }

@@ -1,8 +1,8 @@
-//! What is known of each kind of identity provider, as plain data. `docs/identity-providers/`
-//! says the same to administrators.
+//! Built-in knowledge about each kind of identity provider, as plain data. `docs/identity-providers/`
+//! describes the same for administrators.
 //!
-//! A preset decides nothing by itself: it says how the issuer is put together, what is asked for, where
-//! facts about a person stand, and what the provider's console calls things.
+//! A preset contains no logic. It defines how the issuer is built, what we request, which claims describe a
+//! person, and the terms of the provider's console.
 
 use super::ClaimSource::{self, AccessToken, IdToken, Userinfo};
 use super::ClientAuth;
@@ -12,85 +12,86 @@ use crate::policy::ClaimShape;
 /// A kind of identity provider.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// As in `provider = "…"`; also the first part of every `sub` we issue.
+    /// Value of `provider = "…"`, and the first part of every `sub` that we issue.
     pub name: &'static str,
-    /// What it speaks.
+    /// Protocol of the provider.
     pub protocol: Protocol,
-    /// The issuer, with the keys it is made of in braces.
+    /// The issuer, with placeholders in braces for the keys.
     pub issuer: &'static str,
-    /// The keys in `issuer`.
+    /// The keys of the placeholders in `issuer`.
     pub keys: &'static [IssuerKey],
-    /// Other spellings of the issuer in ID tokens.
+    /// Other spellings of the issuer that ID tokens may contain.
     pub issuer_aliases: &'static [&'static str],
-    /// Scopes asked for when none are configured, beside `openid`.
+    /// Default scopes, in addition to `openid`.
     pub scopes: &'static [&'static str],
-    /// How a refresh token is asked for.
+    /// How to request a refresh token.
     pub offline: Offline,
-    /// Sent with every authorization request.
+    /// Parameters of every authorization request.
     pub authorize_params: &'static [(&'static str, &'static str)],
-    /// Optional keys that are sent as authorization parameters of the same name.
+    /// Optional configuration keys that become authorization parameters of the same name.
     pub param_keys: &'static [&'static str],
-    /// How we prove ourselves when nothing else is configured.
+    /// Default client authentication method.
     pub client_auth: ClientAuth,
-    /// Where facts about a person are.
+    /// Where to find facts about a person.
     pub claims: ClaimDefaults,
-    /// What identifies a person.
+    /// The claims that identify a person.
     pub subject: SubjectForm,
-    /// A key whose values a claim of the ID token must have: `(key, claim)`.
+    /// Configuration key that restricts who can sign in, and the claim that must have one of its values:
+    /// `(key, claim)`.
     pub restricted_by: Option<(&'static str, &'static str)>,
-    /// Anybody in the world can have an account there.
+    /// Whether anybody in the world can have an account there.
     pub public_sign_up: bool,
-    /// The addresses it tells are whatever somebody typed in: rules must not read them.
+    /// Whether email addresses are unverified input of users, so that rules must not read them.
     pub emails_unverified: bool,
-    /// Whether a refresh must name the scopes for an ID token to come back.
+    /// Whether a refresh must name the scopes so that the response contains an ID token.
     pub refresh_names_scopes: bool,
-    /// Errors at a refresh that end the session, beside those of the standards.
+    /// Error codes of a refresh that end the session, in addition to the standard ones.
     pub ending_errors: &'static [&'static str],
-    /// How a browser is signed out there as well; the first that the provider has counts.
+    /// Methods to sign a browser out at the provider. The first one that the provider supports is used.
     pub sign_out: &'static [SignOut],
-    /// What the console calls things.
+    /// Terms of the provider's console.
     pub console: ConsoleLabels,
-    /// Parameters that make the provider ask for a proof anew; empty where it knows none.
+    /// Parameters that make the provider authenticate the person again; empty if it supports none.
     pub reauth_params: &'static [(&'static str, &'static str)],
-    /// The choices of an account that it can be asked for, where its metadata does not say.
+    /// Supported `prompt` values for choosing an account, used if the provider's metadata does not list them.
     pub account_prompts: &'static [AccountPrompt],
 }
 
 impl Preset {
-    /// Our `sub` for a person of this kind of provider: stable, and never an e-mail address.
+    /// Returns our `sub` for a person of this provider: stable, and never an email address.
     pub fn our_subject(&self, upstream_subject: &str) -> String {
         format!("{}:{upstream_subject}", self.name)
     }
 }
 
-/// A way to sign a browser out at the provider (RP-initiated logout, or the provider's own kind).
+/// A method to sign a browser out at the provider: RP-initiated logout, or the provider's own equivalent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignOut {
-    /// Where.
+    /// The sign-out endpoint.
     pub at: SignOutAt,
-    /// What is sent along.
+    /// Its parameters.
     pub form: SignOutForm,
 }
 
-/// Where a browser is signed out.
+/// Location of the sign-out endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignOutAt {
-    /// At the URL that this member of the provider's metadata names.
+    /// The URL in this member of the provider's metadata.
     Metadata(&'static str),
-    /// At this path of the host that people sign in at.
+    /// This path on the host of the authorization endpoint.
     SignInHost(&'static str),
 }
 
-/// What is sent along when a browser is signed out.
+/// Parameters of a sign-out request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignOutForm {
     /// `id_token_hint`, `client_id`, `post_logout_redirect_uri` (OpenID Connect RP-Initiated Logout 1.0).
     OpenId,
-    /// Parameters under names of the provider's own.
+    /// Parameters with the provider's own names.
     Own {
-        /// Our client id.
+        /// Name of the parameter with our client id, if there is one.
         client_id: Option<&'static str>,
-        /// Where to go afterwards.
+        /// Name of the parameter with the URL to return to.
         return_to: &'static str,
     },
 }
@@ -98,38 +99,38 @@ pub enum SignOutForm {
 const OPENID_SIGN_OUT: SignOut =
     SignOut { at: SignOutAt::Metadata("end_session_endpoint"), form: SignOutForm::OpenId };
 
-/// PingFederate had one of its own before it had that of the standard.
+/// PingFederate's own endpoint, from before it supported the standard one.
 const PING_SIGN_OUT: SignOut = SignOut {
     at: SignOutAt::Metadata("ping_end_session_endpoint"),
     form: SignOutForm::Own { client_id: None, return_to: "TargetResource" },
 };
 
-/// What a provider speaks.
+/// Protocol of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// OpenID Connect.
     Oidc,
-    /// OAuth, and an API of its own that says who somebody is.
+    /// OAuth, with GitHub's own API for the identity of the person.
     GitHub,
 }
 
-/// A key that an issuer is made of.
+/// A configuration key that is part of an issuer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IssuerKey {
-    /// Below `[upstream]`.
+    /// Name of the key in `[upstream]`.
     pub name: &'static str,
-    /// What a value looks like.
+    /// Example of a value.
     pub example: &'static str,
-    /// What a value may be.
+    /// Format of a value.
     pub kind: KeyKind,
 }
 
-/// What the value of a [`IssuerKey`] may be.
+/// Format of the value of an [`IssuerKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
-    /// A host name, perhaps with a port.
+    /// A host name, optionally with a port.
     Host,
-    /// An https URL without a slash at the end.
+    /// An https URL without a trailing slash.
     Url,
     /// Letters, digits, `.`, `_`, `-`.
     Word,
@@ -139,32 +140,33 @@ pub enum KeyKind {
     Issuer,
 }
 
-/// How a provider is asked for a refresh token.
+/// How to request a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offline {
-    /// By the scope `offline_access`.
+    /// With the scope `offline_access`.
     Scope,
-    /// By the scope `offline_access`, where the provider lists it.
+    /// With the scope `offline_access`, if the provider lists it.
     ScopeWhenListed,
-    /// It comes by itself or by `authorize_params`; the scope would be refused.
+    /// Without the scope, which the provider would reject. It issues refresh tokens by itself or because of
+    /// `authorize_params`.
     NoScope,
 }
 
-/// What identifies a person.
+/// The claims that identify a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectForm {
     /// The claim `sub`.
     Sub,
-    /// The claims `tid` and `oid`, joined by a dot: Entra's `sub` differs from application to application.
+    /// The claims `tid` and `oid`, joined by a dot, because Entra's `sub` differs between applications.
     TidOid,
 }
 
-/// Where facts about a person usually are, and how.
+/// Default locations of facts about a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimDefaults {
-    /// Display name.
+    /// Name of the claim with the display name, or a JSON pointer to it; likewise below.
     pub name: &'static str,
-    /// E-mail.
+    /// Email address.
     pub email: &'static str,
     /// Groups.
     pub groups: &'static str,
@@ -172,22 +174,22 @@ pub struct ClaimDefaults {
     pub roles: &'static str,
     /// Permissions.
     pub permissions: &'static str,
-    /// How values stand in them.
+    /// How values are represented in these claims.
     pub shape: ClaimShape,
     /// The first source that has a claim wins.
     pub sources: &'static [ClaimSource],
 }
 
-/// The provider's own words, for findings that say where to fix something.
+/// Terms of the provider's console, for hints that say where to fix something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConsoleLabels {
     /// Where our redirect URI is registered.
     pub redirect_uri: &'static str,
-    /// Where the client secret is.
+    /// Where the client secret is found.
     pub secret: &'static str,
-    /// Where refresh tokens are switched on.
+    /// Where refresh tokens are enabled.
     pub refresh: &'static str,
-    /// Where groups or roles are put into tokens.
+    /// Where groups or roles are added to tokens.
     pub roles: &'static str,
 }
 
@@ -232,12 +234,12 @@ const GENERIC: Preset = Preset {
         roles: "put groups or roles into the ID token, and name the claim in [upstream.claims]",
     },
     reauth_params: &[("prompt", "login"), ("max_age", "0")],
-    // Every provider must know `login` (OpenID Connect Core §15.1). GitLab and Logto refuse a sign-in for
-    // `select_account`, and Keycloak knows one account in a browser.
+    // Every provider must support `login` (OpenID Connect Core §15.1). `select_account` is left out: GitLab
+    // and Logto reject a sign-in with it, and Keycloak has only one account per browser.
     account_prompts: &[Login],
 };
 
-/// Presets of this version; the last one is the generic provider.
+/// The presets of this version; the last one is for other OpenID providers.
 pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "okta",
@@ -265,7 +267,7 @@ pub(super) static PRESETS: &[Preset] = &[
         claims: ClaimDefaults { sources: &[IdToken, AccessToken, Userinfo], ..STANDARD_CLAIMS },
         restricted_by: Some(("organization", "org_id")),
         ending_errors: &["unauthorized"],
-        // The endpoint of the standard is a switch of the tenant.
+        // The standard endpoint must be enabled in the tenant.
         sign_out: &[
             OPENID_SIGN_OUT,
             SignOut {
@@ -295,7 +297,7 @@ pub(super) static PRESETS: &[Preset] = &[
             sources: &[IdToken, AccessToken, Userinfo],
             ..STANDARD_CLAIMS
         },
-        // "Client no longer has requested consent from user"
+        // Keycloak's description: "Client no longer has requested consent from user"
         ending_errors: &["invalid_scope"],
         console: ConsoleLabels {
             redirect_uri: "Clients > your client > Settings > Valid redirect URIs",
@@ -354,7 +356,7 @@ pub(super) static PRESETS: &[Preset] = &[
     Preset {
         name: "github",
         protocol: Protocol::GitHub,
-        issuer: "https://github.com", // or the `url` of an own server
+        issuer: "https://github.com", // or the `url` of a GitHub Enterprise Server
         keys: &[],
         scopes: &["read:user", "user:email", "read:org"],
         offline: Offline::NoScope,
@@ -420,7 +422,7 @@ pub(super) static PRESETS: &[Preset] = &[
         param_keys: &["identity_provider"],
         client_auth: ClientAuth::Basic,
         claims: ClaimDefaults { groups: "cognito:groups", ..STANDARD_CLAIMS },
-        // Its parameters are its own, whatever its metadata says.
+        // The endpoint expects Cognito's own parameters, even if the metadata lists the standard one.
         sign_out: &[SignOut {
             at: SignOutAt::SignInHost("/logout"),
             form: SignOutForm::Own { client_id: Some("client_id"), return_to: "logout_uri" },
@@ -563,13 +565,13 @@ pub(super) static PRESETS: &[Preset] = &[
             refresh: "nothing to switch on, if the connector supports it",
             roles: "the connector's own settings",
         },
-        account_prompts: &[], // it has no sessions, and asks its connector each time
+        account_prompts: &[], // Dex has no sessions; it asks its connector at every sign-in
         ..GENERIC
     },
     GENERIC,
 ];
 
-/// Other issuers at which anybody in the world can have an account.
+/// Further issuers at which anybody in the world can have an account.
 pub(super) const OPEN_WORLDS: &[&str] = &[
     "https://accounts.google.com", // with provider = "oidc"
     "https://gitlab.com",

@@ -1,4 +1,4 @@
-//! `public_url`: where people and clients reach us, at the root of a host or below a path of it.
+//! `public_url`: the public URL of the service, with or without a path.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,27 +9,28 @@ use url::Url;
 use super::paths::{HEALTH, READY};
 use super::values::is_loopback;
 
-/// Where people and clients reach us: `https://host[:port]` and perhaps a path, or the same with `http://`
-/// on loopback. No trailing slash: it is the issuer, and everybody compares it byte for byte.
+/// The public URL: `https://host[:port]` with an optional path, or the same with `http://` on loopback. It
+/// has no trailing slash, because it is the issuer, and clients compare issuers byte for byte.
 ///
-/// This is the one place that knows the path. Routes, rate limits and metrics know only what follows it:
-/// [`Self::within`] takes it off a request before anything else looks at the request, and [`Self::join`] and
-/// [`Self::base_path`] put it before every URL, link and form that leaves the server.
+/// Only this type knows the path. Routes, rate limits and metrics see paths without it: [`Self::within`]
+/// removes it from a request before other code sees the request, and [`Self::join`] and [`Self::base_path`]
+/// add it to every URL, link and form that leaves the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     text: String,
-    /// Bytes of scheme, host and port.
+    /// Length of scheme, host and port, in bytes.
     origin: usize,
-    /// Tells our cookies from those of another installation on the same host; empty without a path.
+    /// Prefix that distinguishes our cookies from those of another installation on the same host; empty
+    /// without a path.
     cookie_tag: String,
 }
 
-/// How a path of `public_url` is written.
+/// Hint for the path of `public_url`.
 const PLAIN_PATH: &str =
     "write it like https://example.com/auth: letters, digits, . _ ~ - between single slashes";
 
 impl PublicUrl {
-    /// Checks a URL; an error is the reason and the hint.
+    /// Parses and checks a URL. An error consists of reason and hint.
     pub fn parse(text: &str) -> Result<Self, (String, String)> {
         let hint = |to: &str| format!("write {to}");
         let url = Url::parse(text)
@@ -63,7 +64,7 @@ impl PublicUrl {
         Ok(Self { text: text.to_owned(), origin: origin.len(), cookie_tag })
     }
 
-    /// Checks a URL that must have no path.
+    /// Parses and checks a URL that must not have a path.
     pub fn parse_origin(text: &str) -> Result<Self, (String, String)> {
         let url = Self::parse(text)?;
         if url.base_path().is_empty() {
@@ -73,48 +74,50 @@ impl PublicUrl {
         Err((reason, format!("write {}", url.origin())))
     }
 
-    /// The URL, byte for byte.
+    /// Returns the URL, byte for byte as configured.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Scheme, host and port, as browsers send them in `Origin`.
+    /// Returns scheme, host and port, as browsers send them in `Origin`.
     pub fn origin(&self) -> &str {
         &self.text[..self.origin]
     }
 
-    /// What stands before every path of ours: empty, or such as `/auth`.
+    /// Returns the prefix of all our paths: empty, or such as `/auth`.
     pub fn base_path(&self) -> &str {
         &self.text[self.origin..]
     }
 
-    /// What tells our cookies from those of another installation on this host; empty without a path.
+    /// Returns the prefix that distinguishes our cookies from those of another installation on this host;
+    /// empty without a path.
     pub fn cookie_tag(&self) -> &str {
         &self.cookie_tag
     }
 
-    /// Whether browsers reach us over TLS.
+    /// Returns whether browsers reach us over TLS.
     pub fn is_https(&self) -> bool {
         self.text.starts_with("https:")
     }
 
-    /// Whether only this machine reaches us.
+    /// Returns whether the host is a loopback address.
     pub fn is_loopback(&self) -> bool {
         Url::parse(&self.text).is_ok_and(|url| is_loopback(&url))
     }
 
-    /// The URL of a path of ours; `path` begins with `/`.
+    /// Returns the URL of one of our paths; `path` starts with `/`.
     pub fn join(&self, path: &str) -> String {
         format!("{}{path}", self.text)
     }
 
-    /// The URL of a metadata document about `path`: the well-known part stands between host and path
-    /// (RFC 8414 §3.1, RFC 9728 §3.1).
+    /// Returns the URL of a metadata document about `path`. The well-known part is between host and path (RFC
+    /// 8414 §3.1, RFC 9728 §3.1).
     pub fn well_known(&self, document: &str, path: &str) -> String {
         format!("{}/.well-known/{document}{}{path}", self.origin(), self.base_path())
     }
 
-    /// The path of a request as our routes know it; `None` when it does not lie below ours.
+    /// Returns the path of a request without our base path, as the routes know it; `None` if it is not below
+    /// our base path.
     pub fn within<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
         let base = self.base_path();
         if base.is_empty() {
@@ -126,27 +129,27 @@ impl PublicUrl {
         let document = DOCUMENTS.into_iter().find(|document| path.starts_with(document));
         if let Some(document) = document {
             let about = &path[document.len()..];
-            // Clients of 2025-03-26 look at the root of the host, whatever the path.
+            // Clients of MCP 2025-03-26 request metadata at the root of the host, regardless of the path.
             if about.is_empty() {
                 return Some(Cow::Borrowed(document));
             }
             return below(base, about).map(|rest| Cow::Owned(format!("{document}{rest}")));
         }
-        // Orchestrators ask the process itself, and may not know the path.
+        // Orchestrators probe the process itself and may not know the path.
         PROBES.contains(&path).then_some(Cow::Borrowed(path))
     }
 }
 
-/// Documents whose place begins at the root of the host.
+/// Well-known documents whose URL starts at the root of the host.
 const DOCUMENTS: [&str; 3] = [
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
     "/.well-known/oauth-protected-resource",
 ];
-/// What is also answered at the root.
+/// Paths that are also served at the root of the host.
 const PROBES: [&str; 2] = [HEALTH, READY];
 
-/// What follows `base`, when `path` is at or below it.
+/// Returns the rest of `path` after `base` if `path` is at or below it.
 fn below<'p>(base: &str, path: &'p str) -> Option<&'p str> {
     path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -172,7 +175,7 @@ fn check_base_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether every proxy and client writes and reads this part of a path alike.
+/// Returns whether all proxies and clients write and read this path segment in the same way.
 pub(super) fn is_plain_segment(segment: &str) -> bool {
     !segment.is_empty()
         && !matches!(segment, "." | "..")

@@ -1,5 +1,5 @@
-//! A tree of values from file and environment that remembers where each came from, which keys were
-//! read, and everything that was wrong.
+//! A tree of values from file and environment. It records the origin of each value, the keys that were read,
+//! and all problems.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -16,12 +16,12 @@ use super::service_links::nearest_link;
 use super::show::Line;
 use super::values::{SecretText, parse_duration};
 
-/// Something wrong with one key.
+/// A problem with one key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
-    /// Where: `resource[0].rule[1].allow`.
+    /// The key: `resource[0].rule[1].allow`.
     pub key: String,
-    /// What stands there; secrets are masked; `None` when nothing does.
+    /// The configured value, with secrets masked; `None` if there is none.
     pub value: Option<String>,
     /// What is wrong.
     pub reason: String,
@@ -29,7 +29,7 @@ pub struct Problem {
     pub hint: String,
 }
 
-/// Everything that is wrong, at once.
+/// All problems of a configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -50,19 +50,19 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Bytes of a file with a secret.
+/// Largest file with a secret, in bytes: 64 KiB.
 const LARGEST_SECRET: u64 = 64 << 10;
-/// What is shown of a secret.
+/// Shown in place of a secret.
 const MASK: &str = "********";
 
-/// The tree and its history.
+/// The values and the record of how they were read.
 pub(super) struct Reader {
     root: Value,
     /// Environment variable by key.
     from_env: BTreeMap<String, String>,
     file: Option<String>,
     read: HashSet<String>,
-    /// The same without indexes, each once, as they were first read.
+    /// The keys that were read, without indexes, each once, in the order of reading.
     kinds_read: Vec<String>,
     known_kinds: HashSet<String>,
     pub(super) problems: Vec<Problem>,
@@ -96,7 +96,7 @@ impl Reader {
             match text.parse::<toml::Table>() {
                 Ok(table) => reader.root = Value::Table(table),
                 Err(error) => {
-                    // The library's message quotes the line, which may hold a secret.
+                    // The library's message quotes the line, which may contain a secret.
                     let line = error
                         .span()
                         .and_then(|span| text.get(..span.start))
@@ -119,13 +119,13 @@ impl Reader {
     ) {
         let (key, reason, hint) = (key.to_owned(), reason.into(), hint.into());
         let problem = Problem { key, value, reason, hint };
-        // A key that serves two purposes is read twice, and wrong once.
+        // A key that serves two purposes is read twice, but its problem is reported once.
         if self.known_problems.insert(problem.clone()) {
             self.problems.push(problem);
         }
     }
 
-    /// Puts a value of the environment over the file.
+    /// Sets a value from the environment, which overrides the file.
     pub(super) fn overlay(&mut self, key: &str, variable: &str, value: Value) {
         self.from_env.insert(key.to_owned(), variable.to_owned());
         let mut place = &mut self.root;
@@ -153,7 +153,7 @@ impl Reader {
         *place = value;
     }
 
-    /// The raw value at a key, marked as read.
+    /// Returns the raw value of a key and marks the key as read.
     pub(super) fn value(&mut self, key: &str) -> Option<Value> {
         if self.read.insert(key.to_owned()) {
             let kind = without_indexes(key);
@@ -171,7 +171,7 @@ impl Reader {
         Some(place.clone())
     }
 
-    /// Everything that was written, in file and environment.
+    /// Returns the fingerprint of all values in file and environment.
     pub(super) fn written(&self) -> ConfigFingerprint {
         let mut written = self.secrets.clone();
         let mut leaves = Vec::new();
@@ -186,7 +186,7 @@ impl Reader {
         self.value(key).is_some()
     }
 
-    /// How many items a list of tables has.
+    /// Returns the number of items in a list of tables.
     pub(super) fn count(&mut self, key: &str) -> usize {
         match self.value(key) {
             None => 0,
@@ -219,7 +219,7 @@ impl Reader {
         }
     }
 
-    /// Shows a variable of the environment that is not a key of the configuration.
+    /// Shows an environment variable that is not a configuration key.
     pub(super) fn show_variable(&mut self, variable: &str, value: String) {
         if self.shown_keys.insert(variable.to_owned()) {
             let origin = "environment".to_owned();
@@ -289,7 +289,7 @@ impl Reader {
         number
     }
 
-    /// A duration: `"90s"`, `"15m"`, `"8h"`, `"14d"`, or whole seconds.
+    /// Reads a duration: `"90s"`, `"15m"`, `"8h"`, `"14d"`, or whole seconds.
     pub(super) fn duration(
         &mut self,
         key: &str,
@@ -324,7 +324,8 @@ impl Reader {
         duration
     }
 
-    /// A list of texts; one text counts as a list parted by commas or spaces, as in the environment.
+    /// Reads a list of texts. A value from the environment may be one text, which is split at commas and
+    /// spaces.
     pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
         let value = self.value(key)?;
         let list = match &value {
@@ -346,7 +347,7 @@ impl Reader {
         Some(list)
     }
 
-    /// The texts of a table, by name.
+    /// Returns the names of the members of a table.
     pub(super) fn names(&mut self, key: &str) -> Vec<String> {
         match self.value(key) {
             Some(Value::Table(table)) => table.keys().cloned().collect(),
@@ -354,7 +355,7 @@ impl Reader {
         }
     }
 
-    /// A secret: `{ env = "NAME" }`, `{ file = "path" }`, or a text, which is warned about unless it
+    /// Reads a secret: `{ env = "NAME" }`, `{ file = "path" }`, or a text. A text causes a warning unless it
     /// came from the environment.
     pub(super) fn secret(
         &mut self,
@@ -449,11 +450,11 @@ impl Reader {
         self.problem(key, shown, format!("is not {wanted}"), hint);
     }
 
-    /// Keys that nobody read, each with the nearest known one.
+    /// Reports the keys that were not read, each with the most similar known key.
     pub(super) fn report_unknown_keys(&mut self) {
         let mut leaves = Vec::new();
         walk(&self.root, String::new(), &mut leaves);
-        // Tables that are read whole: scopes, tools, claims, parameters, secrets, hosts.
+        // Tables that are read as a whole: scopes, tools, claims, parameters, secrets, hosts.
         let is_whole = |table: &str| WHOLE.contains(&last_name(table)) && self.read.contains(table);
         let known = |leaf: &str| {
             self.read.contains(leaf)
@@ -485,7 +486,7 @@ impl Reader {
     }
 }
 
-/// Tables whose members are names of the administrator's choice.
+/// Tables whose members have names of the administrator's choice, or are secrets.
 const WHOLE: &[&str] = &[
     "scopes",
     "tools",

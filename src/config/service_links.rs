@@ -1,18 +1,19 @@
-//! Variables that Kubernetes and Docker make by themselves for a service called `portcullis`, or
-//! `portcullis-admin`: they have our prefix and are no keys of the configuration.
+//! Environment variables that Kubernetes and Docker set for a service called `portcullis` or
+//! `portcullis-admin`. They have our prefix but are not configuration keys.
 //!
-//! Name and value must both fit, so that what a person wrote is still read, or reported as a mistake.
+//! The variable is ignored only if both name and value match, so that a variable that a person set is still
+//! read or reported as a problem.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// Whether a value can stand there.
+/// Returns whether a value has the expected format.
 type Fits = fn(&str) -> bool;
 
-/// Ends of names, with what stands there.
+/// Suffixes of variable names with the format of their value.
 const ENDS: &[(&str, Fits)] =
     &[("SERVICE_HOST", is_host), ("SERVICE_PORT", is_port), ("PORT", is_address)];
-/// What may follow the number and protocol of a port: Kubernetes, then ranges of Docker.
+/// Suffixes after port number and protocol: first those of Kubernetes, then Docker's port ranges.
 const OF_A_PORT: &[(&str, Fits)] = &[
     ("", is_address),
     ("_PROTO", is_protocol),
@@ -24,10 +25,10 @@ const OF_A_PORT: &[(&str, Fits)] = &[
     ("_PORT_END", is_port),
 ];
 
-/// Whether a variable belongs to a service; `name` is what follows `PORTCULLIS_`.
+/// Returns whether a variable is a service link; `name` is the part after `PORTCULLIS_`.
 pub(super) fn is_service_link(name: &str, value: &str, env: &BTreeMap<String, String>) -> bool {
     if !name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
-        // What another container's environment brings may be spelt in any way.
+        // Variables that Docker copies from a linked container may have any spelling.
         return is_of_linked_container(name, env);
     }
     ENDS.iter().any(|(end, fits)| strip_end(name, end).is_some() && fits(value))
@@ -37,7 +38,7 @@ pub(super) fn is_service_link(name: &str, value: &str, env: &BTreeMap<String, St
         || is_of_linked_container(name, env)
 }
 
-/// The variable that a misspelt one was meant to be.
+/// Returns the service link that a misspelt variable was probably meant to be.
 pub(super) fn nearest_link(name: &str) -> Option<String> {
     let name = name.to_ascii_uppercase();
     ["SERVICE_HOST", "SERVICE_PORT"].into_iter().find_map(|end| {
@@ -48,7 +49,7 @@ pub(super) fn nearest_link(name: &str) -> Option<String> {
     })
 }
 
-/// `8000_TCP_ADDR`, and so on.
+/// Matches `8000_TCP_ADDR`, and so on.
 fn is_of_port(port: &str, value: &str) -> bool {
     let Some((number, rest)) = port.split_once('_') else { return false };
     let protocol = ["TCP", "UDP", "SCTP"].into_iter().find_map(|name| rest.strip_prefix(name));
@@ -57,7 +58,7 @@ fn is_of_port(port: &str, value: &str) -> bool {
             .is_some_and(|rest| OF_A_PORT.iter().any(|(end, fits)| rest == *end && fits(value)))
 }
 
-/// `NAME_ENV_…`: Docker adds it where there is `NAME_NAME=/this/other`.
+/// Matches `NAME_ENV_…`, which Docker sets together with `NAME_NAME=/this/other`.
 fn is_of_linked_container(name: &str, env: &BTreeMap<String, String>) -> bool {
     let mut aliases = name.match_indices("ENV_").filter_map(|(at, _)| {
         let alias = &name[..at];
@@ -68,12 +69,13 @@ fn is_of_linked_container(name: &str, env: &BTreeMap<String, String>) -> bool {
     })
 }
 
-/// What stands before `end`, where that begins a word: nothing, or the rest of the service's name.
+/// Returns the part before `end` if `end` starts at a word boundary: empty, or the rest of the service's
+/// name.
 fn strip_end<'a>(name: &'a str, end: &str) -> Option<&'a str> {
     name.strip_suffix(end).filter(|before| before.is_empty() || before.ends_with('_'))
 }
 
-/// What follows each `word` that begins a word.
+/// Returns the text after each `word` that starts at a word boundary.
 fn after<'a>(name: &'a str, word: &'static str) -> impl Iterator<Item = &'a str> {
     let begins = move |at: usize| at == 0 || name[..at].ends_with('_');
     let found = name.match_indices(word).filter(move |(at, _)| begins(*at));
@@ -92,14 +94,14 @@ fn is_host(value: &str) -> bool {
     value.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// `tcp://10.0.0.1:8000`; an IPv6 address has brackets, and had none in old releases.
+/// Matches `tcp://10.0.0.1:8000`. IPv6 addresses have brackets, except in old releases.
 fn is_address(value: &str) -> bool {
     let Some((protocol, rest)) = value.split_once("://") else { return false };
     is_protocol(protocol)
         && rest.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
 }
 
-/// `/this-container/its-alias`.
+/// Matches `/this-container/its-alias`.
 fn is_container(value: &str) -> bool {
     value.starts_with('/')
 }

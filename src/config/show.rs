@@ -1,5 +1,5 @@
-//! `portcullis config show`: the merged configuration as TOML, each value with a comment that says where it
-//! came from.
+//! `portcullis config show`: prints the merged configuration as TOML. A comment after each value names its
+//! origin.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::keys::{Part, split};
 
-/// One value and where it came from.
+/// One value and its origin.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) key: String,
@@ -15,7 +15,7 @@ pub(super) struct Line {
     pub(super) origin: String,
 }
 
-/// A table of the document: its own values, then the tables within it.
+/// A table of the document: its own values, then the tables in it.
 #[derive(Default)]
 struct Table<'a> {
     values: Vec<(String, &'a Line)>,
@@ -54,7 +54,7 @@ impl<'a> Table<'a> {
     fn write(&self, path: &str, text: &mut String) {
         let width = self.values.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, line) in &self.values {
-            // A path is the administrator's choice, and a comment ends with its line.
+            // The origin may be a path with a line break, which would end the TOML comment.
             let origin = line.origin.replace(char::is_control, " ");
             let _ = writeln!(text, "{name:width$} = {}  # {origin}", line.value);
         }
@@ -64,7 +64,8 @@ impl<'a> Table<'a> {
         };
         for (name, table) in &self.tables {
             let path = within(name);
-            // Where it has no values of its own, the tables within it say that it is there.
+            // A table without values of its own needs no header, because the headers of its subtables imply
+            // it.
             if !table.values.is_empty() {
                 let _ = writeln!(text, "\n[{path}]");
             }
@@ -80,7 +81,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// The entry with this name, made when it is new.
+/// Returns the entry with this name; inserts it if it is missing.
 fn entry<'e, T: Default>(entries: &'e mut Vec<(String, T)>, name: &str) -> &'e mut T {
     let place = entries.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
         entries.push((name.to_owned(), T::default()));
@@ -89,7 +90,7 @@ fn entry<'e, T: Default>(entries: &'e mut Vec<(String, T)>, name: &str) -> &'e m
     &mut entries[place].1
 }
 
-/// The name as a key of TOML.
+/// Returns the name as a TOML key, quoted if necessary.
 fn quoted(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !name.is_empty() && name.chars().all(bare) {

@@ -33,7 +33,7 @@ fn problems(text: &str) -> Vec<Problem> {
     load_with(text, &[]).err().unwrap_or_else(|| panic!("was accepted:\n{text}")).0
 }
 
-/// The only problem of a configuration that is fine but for `line` at the top.
+/// Returns the only problem of a valid configuration with `line` added at the top.
 #[track_caller]
 fn problem_of_top(line: &str) -> Problem {
     let mut found = problems(&format!("{line}\n{OK}"));
@@ -99,7 +99,7 @@ fn the_example_file_is_a_configuration() {
     let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.warnings, Vec::<String>::new());
 
-    // What it shows as default is the default.
+    // The defaults that `show` prints are the real defaults.
     let bare = load(OK);
     assert_eq!(format!("{:?}", loaded.config.tokens), format!("{:?}", bare.tokens));
     assert_eq!(format!("{:?}", loaded.config.limits), format!("{:?}", bare.limits));
@@ -332,7 +332,7 @@ fn gw_07_scopes_imply_declared_scopes_and_never_themselves() {
     }
 }
 
-/// Claude Code refreshes a token that is good for five minutes or less before every request.
+/// Claude Code refreshes a token with at most five minutes left before every request.
 #[test]
 fn short_access_tokens_are_warned_about_and_may_be_refreshed_as_often_as_they_make_necessary() {
     for (access, is_warned, most) in [
@@ -446,7 +446,7 @@ fn rules_about_domains_need_trust_in_the_providers_addresses() {
     let provider = "issuer = \"https://id.example.com\"";
     load(&format!("{}\n{rule}", OK.replace(provider, &format!("{provider}\ntrust_email = true"))));
 
-    // `email_verified` says something of the claim `email`, and of no other.
+    // `email_verified` concerns only the claim `email`.
     for (claim, trusted) in [
         ("email", true),
         ("/email", true),
@@ -473,8 +473,8 @@ fn rules_about_domains_need_trust_in_the_providers_addresses() {
     assert_eq!((found.len(), found[0].key.as_str()), (1, "upstream.trust_email"), "{found:#?}");
 }
 
-/// 5,000 of anything that can stand in a file are read in a moment: nothing is looked for in everything else. The
-/// time is a guard: what is quadratic takes minutes here.
+/// Loads 5,000 of everything that a file may contain. The time limit detects quadratic algorithms, which take
+/// minutes here.
 #[test]
 fn large_configurations_are_read_in_time_that_grows_with_their_size() {
     fn many(of: impl Fn(usize) -> String) -> String {

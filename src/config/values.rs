@@ -1,4 +1,4 @@
-//! Values with rules of their own.
+//! Types of values with rules of their own.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-/// A secret of the configuration: never printed, wiped when dropped.
+/// A secret of the configuration. Never printed, and zeroed when dropped.
 #[derive(Clone)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// Takes a secret in.
+    /// Wraps a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text, for its one use.
+    /// Returns the secret as text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -28,7 +28,7 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// Whether a URL names this machine.
+/// Returns whether a URL is on loopback.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -38,7 +38,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Reads `90s`, `15m`, `8h`, `14d`, or plain seconds.
+/// Parses `90s`, `15m`, `8h`, `14d`, or plain seconds.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {

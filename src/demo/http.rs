@@ -1,4 +1,4 @@
-//! What both demo servers share: serving on loopback, remembering requests, waiting on command.
+//! Shared by both demo servers: serving on loopback, recording requests, and delaying responses on command.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// Largest body read.
+/// Largest request body that is read, in bytes: 1 MiB.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// A request as it arrived.
@@ -22,13 +22,13 @@ const MAX_BODY: usize = 1024 * 1024;
 pub struct Recorded {
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path as sent.
+    /// Path as received.
     pub path: String,
-    /// Query as sent, without the question mark.
+    /// Query as received, without the question mark.
     pub query: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The whole body.
+    /// The complete body.
     pub body: Bytes,
 }
 
@@ -49,22 +49,22 @@ impl Recorded {
         })
     }
 
-    /// A parameter of the query.
+    /// Returns a query parameter.
     pub fn query_param(&self, name: &str) -> Option<String> {
         param(self.query.as_bytes(), name)
     }
 
-    /// A field of the form in the body.
+    /// Returns a field of the form in the body.
     pub fn form_field(&self, name: &str) -> Option<String> {
         param(&self.body, name)
     }
 
-    /// A header, when it is text.
+    /// Returns a header if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// A cookie.
+    /// Returns a cookie.
     pub(super) fn cookie(&self, name: &str) -> Option<&str> {
         self.headers
             .get_all(header::COOKIE)
@@ -81,7 +81,7 @@ fn param(encoded: &[u8], name: &str) -> Option<String> {
         .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
 }
 
-/// Requests that use the server wait while the gate is closed: slowness on command.
+/// A gate that delays requests while it is closed, so that tests can simulate a slow server.
 #[derive(Debug)]
 pub struct Gate {
     open: watch::Sender<bool>,
@@ -100,12 +100,12 @@ impl Gate {
         self.open.send_replace(false);
     }
 
-    /// Lets all through.
+    /// Releases all waiting requests and lets later ones pass.
     pub fn open(&self) {
         self.open.send_replace(true);
     }
 
-    /// Returns when at least `count` requests wait.
+    /// Waits until at least `count` requests wait.
     pub async fn until_waiting(&self, count: usize) {
         let _ = self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await;
     }
@@ -129,7 +129,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// A server's task, ended when its last handle goes away.
+/// The task of a server. It ends when its last handle is dropped.
 #[derive(Clone)]
 pub(super) struct Running(Arc<watch::Sender<bool>>);
 
@@ -147,7 +147,7 @@ impl Drop for Running {
     }
 }
 
-/// Serves every request with `handle`, and those that are too large with `unread`.
+/// Serves requests with `handle`, and requests with a body that is too large with `unread`.
 pub(super) fn serve<S, H, F>(
     listener: TcpListener,
     state: S,
@@ -183,7 +183,7 @@ where
     Ok(Running(stop))
 }
 
-/// A JSON answer.
+/// Builds a JSON response.
 pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
@@ -192,7 +192,7 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Response {
     (status, headers, body.to_string()).into_response()
 }
 
-/// An answer that breaks off before it is whole.
+/// Builds a response whose body fails before it is complete.
 pub(super) fn broken_off() -> Response {
     let failure: Result<Bytes, io::Error> = Err(io::Error::other("broken off on purpose"));
     Response::new(Body::from_stream(futures_util::stream::iter([failure])))

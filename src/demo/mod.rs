@@ -1,8 +1,8 @@
-//! Everybody around Portcullis, for one machine: an OpenID provider with three people, and a to-do
-//! MCP server that trusts the gateway in front of it.
+//! Demo servers for one machine: an OpenID provider with three people, and a to-do MCP server that trusts the
+//! gateway in front of it.
 //!
-//! Both speak the real protocols and listen on loopback only. `portcullis demo` starts them, and the
-//! tests; `serve` cannot.
+//! Both use the real protocols and listen on loopback only. `portcullis demo` and the tests start them;
+//! `portcullis serve` cannot.
 
 mod http;
 mod identity_provider;

@@ -1,4 +1,4 @@
-//! One signing key: made, read, and used.
+//! One signing key: generating, parsing and signing.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsDer;
@@ -25,7 +25,7 @@ enum Signer {
     EdDsa(Ed25519KeyPair),
 }
 
-/// A key, parsed.
+/// A parsed key.
 pub(super) struct Key {
     pub(super) created_at: Timestamp,
     pub(super) signs_from: Timestamp,
@@ -39,7 +39,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// Signs, in the form of JWS.
+    /// Returns a signature in the format of JWS.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         let random = SystemRandom::new();
         Ok(match &self.signer {
@@ -54,7 +54,7 @@ impl Key {
     }
 }
 
-/// A new key, not yet stored.
+/// Generates a key without storing it.
 pub(super) fn generate(
     alg: TokenAlg,
     generation: i64,
@@ -88,11 +88,12 @@ pub(super) fn generate(
     Ok(key)
 }
 
-/// Parses a stored key. The key id is the JWK thumbprint (RFC 7638), so it cannot disagree.
+/// Parses a stored key. Computes the key id as the JWK thumbprint (RFC 7638), so that it always matches the
+/// key.
 pub(super) fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     let alg = TokenAlg::parse(&stored.alg).ok_or(SigningError::Key)?;
     let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    // Members in the order of RFC 7638 §3: alphabetical, required ones only.
+    // RFC 7638 §3: only the required members, in alphabetical order.
     let (signer, verifier, required) = match alg {
         TokenAlg::Es256 => {
             let pair =

@@ -1,8 +1,8 @@
-//! Rotation: a new key is published before it signs, and an old one for as long as a token of it can
-//! be alive, so that nobody who verifies our tokens ever meets a key they could not have known.
+//! Key rotation. A new key is published before it signs, and an old one stays published as long as its tokens
+//! can be valid. Verifiers therefore never meet a key that they could not have fetched.
 //!
-//! What is published, what signs and what is over is in the database, with times; every replica reads
-//! it once a minute and switches by its clock, without a word to the others.
+//! The database stores when each key signs and retires. Every replica reads it once a minute and switches by
+//! its own clock; replicas do not communicate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,34 +19,35 @@ use crate::telemetry::log_throttle::LogThrottle;
 
 static NOT_READ: LogThrottle = LogThrottle::a_minute();
 
-/// A key is published for this long before it signs: twice what `Cache-Control` of the JWK Set
-/// allows, and ten times what a replica takes to see it.
+/// A key is published 10 minutes before it signs: twice the `max-age` of the JWK set, and ten times the
+/// interval at which replicas read the keys. With less, verifiers meet unknown keys; with more, a rotation
+/// takes longer.
 pub const PUBLISHED_BEFORE: Duration = Duration::from_mins(10);
-/// A key is kept for this long after the next one signs: the longest life that an access token can be
-/// given (one hour), and what clocks may be wrong by.
+/// A key stays published for 65 minutes after its successor signs: the longest lifetime of an access token (1
+/// hour), plus 5 minutes for clock differences. With less, valid tokens are rejected.
 const KEPT_AFTER: Duration = Duration::from_mins(65);
-/// How old the keys in memory may be.
+/// Maximum age of the keys in memory: 1 minute.
 const STALE: Duration = Duration::from_mins(1);
-/// Longest wait of who asks for the published keys: those at hand are good.
+/// Longest wait of a request for the published keys, 1 s. After that the keys in memory are returned.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a token with an unknown key can make us look again.
+/// Tokens with an unknown key cause at most one read of the keys per 10 s.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How often the keys are looked after when nobody asks.
+/// Interval of the background check, 20 s. The check reads the keys only if they are older than `STALE`.
 const ROUND: Duration = Duration::from_secs(20);
 
-/// What it takes to read the keys anew.
+/// State for reading the keys from the database again.
 pub(super) struct Keeper {
     storage: Storage,
     clock: Clock,
     /// Algorithms in use.
     algs: parking_lot::Mutex<Vec<TokenAlg>>,
-    /// When the keys were read; one reads, the others wait for it.
+    /// When the keys were last read. The lock lets one task read while the others wait for it.
     read_at: Mutex<Timestamp>,
 }
 
 impl Keeper {
     pub(super) fn new(storage: Storage, clock: Clock, algs: Vec<TokenAlg>) -> Self {
-        // At the first chance: while no server ran, a key may have come to its end.
+        // Zero makes the first call read immediately: a key may have expired while no server ran.
         let read_at = Mutex::new(Timestamp::from_unix(0));
         Self { storage, clock, algs: parking_lot::Mutex::new(algs), read_at }
     }
@@ -60,17 +61,16 @@ impl Keeper {
     }
 }
 
-/// What became of a rotation.
+/// Result of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotated {
     /// The next keys are stored.
     Begun,
-    /// Before the last rotation is through, there is no other.
+    /// A rotation is already in progress; another one can start only after it.
     UnderWay,
 }
 
-/// Makes the next key of every algorithm in `algs`. A server that runs on this database takes it from
-/// there.
+/// Stores the next key of every algorithm in `algs`. Running servers load it from the database.
 pub async fn rotate(
     storage: &Storage,
     algs: &[TokenAlg],
@@ -98,7 +98,7 @@ pub async fn rotate(
 }
 
 impl KeyRing {
-    /// Makes the next keys, publishes them here at once, and at other replicas within a minute.
+    /// Stores the next keys. This process publishes them immediately, other replicas within a minute.
     pub async fn rotate(&self, event: AuditEvent) -> Result<Rotated, SigningError> {
         let keeper = &self.keeper;
         let algs = keeper.algs().clone();
@@ -107,7 +107,7 @@ impl KeyRing {
         Ok(rotated)
     }
 
-    /// Signs with these algorithms from now on; makes the keys that do not exist yet.
+    /// Signs with these algorithms from now on. Generates the first key of each algorithm that has none.
     pub async fn sign_with(&self, algs: &[TokenAlg]) -> Result<(), SigningError> {
         let keeper = &self.keeper;
         if *keeper.algs() == algs {
@@ -120,10 +120,11 @@ impl KeyRing {
         Ok(())
     }
 
-    /// The public keys as a JWK Set, at most a minute old; older while the database hangs.
+    /// Returns the public keys as a JWK set, at most a minute old, or older while the database does not
+    /// respond.
     pub async fn published(&self) -> Arc<str> {
-        // Read in a task of its own, which goes on when nobody waits for it any more; only one reads at a time, and
-        // nobody waits for what somebody else has been waiting for.
+        // The separate task finishes the read even if its caller disconnects. Only one task reads at a time;
+        // other callers do not wait for it and get the keys in memory.
         if let Ok(read_at) = self.keeper.read_at.try_lock() {
             let is_new = self.is_newer_than(*read_at, STALE);
             drop(read_at);
@@ -136,19 +137,19 @@ impl KeyRing {
         self.jwks()
     }
 
-    /// Keys that were retired, last first.
+    /// Returns the retired keys, newest first.
     pub async fn retired(&self) -> Result<Vec<RetiredKey>, SigningError> {
         self.read_unless_newer_than(STALE).await;
         Ok(self.keeper.storage.retired_keys().await?)
     }
 
-    /// Reads the keys again because a token names one that is not here; not when that was done a moment
-    /// ago, so that made-up tokens cost nothing.
+    /// Reads the keys again because a token names an unknown key. Skipped if the last read was less than 10 s
+    /// ago, so that forged tokens cause no load.
     pub async fn refresh_keys(&self) {
         self.read_unless_newer_than(LOOK_AGAIN).await;
     }
 
-    /// Reads the keys now and then and retires those whose time is over, until it is dropped.
+    /// Reads the keys at intervals and retires expired ones, until the future is dropped.
     pub async fn run_rotation(&self) {
         panic_point!("signing keys");
         loop {
@@ -162,7 +163,8 @@ impl KeyRing {
         now >= read_at && now.since(read_at) < age
     }
 
-    /// When the keys cannot be read, those at hand stay in use.
+    /// Reads the keys unless the last read is younger than `age`. If reading fails, the keys in memory stay
+    /// in use.
     async fn read_unless_newer_than(&self, age: Duration) {
         let mut read_at = self.keeper.read_at.lock().await;
         let now = self.keeper.now();
@@ -170,8 +172,8 @@ impl KeyRing {
             return;
         }
         let read = self.read(now).await;
-        // Only now: a caller who goes away in the middle has not put off the others' reading. And
-        // whatever came of it: a failing database is not asked more often.
+        // The time is set only after the read, so that a cancelled caller does not delay the others' read. It
+        // is set after a failure too, so that a failing database is not queried more often.
         *read_at = now;
         match read {
             Ok(keys) => {

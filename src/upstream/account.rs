@@ -1,8 +1,8 @@
-//! Letting a person choose the account: `prompt` (OpenID Connect Core §3.1.2.1).
+//! Account choice at the provider with `prompt` (OpenID Connect Core §3.1.2.1).
 //!
-//! Of all that a client may write into `prompt`, its wish for `login` or `select_account` alone goes on to the provider,
-//! and that where the provider knows it: some refuse a sign-in for a value that they do not know. `none` and `consent`
-//! are between the provider and us.
+//! Of the values that a client may send in `prompt`, we forward only `login` and `select_account`, and only
+//! if the provider knows the value: some providers reject a sign-in with an unknown value. `none` and
+//! `consent` are a matter between the provider and us.
 
 use url::Url;
 
@@ -11,8 +11,8 @@ use super::{Inner, Upstream};
 use crate::oauth::authorization_request::AccountPrompt;
 
 impl Upstream {
-    /// Whether the provider can be asked to let a person choose, as far as that is known: nobody is asked, because a
-    /// page must not wait for the provider.
+    /// Returns whether the provider can let a person choose the account, as far as we know. Uses only cached
+    /// metadata, because a page must not wait for the provider.
     pub async fn lets_choose_account(&self) -> bool {
         let provider = self.0.known_metadata().await;
         let metadata = provider.as_ref().map(|provider| &provider.metadata);
@@ -21,8 +21,9 @@ impl Upstream {
 }
 
 impl Inner {
-    /// What the provider is asked for somebody who wants to choose: what was wanted, where the provider knows it, else
-    /// the other one. Either lets a person change accounts, and nobody relies on more: clients hear nothing of it.
+    /// Returns the `prompt` value to send for a person who wants to choose: the wanted value if the provider
+    /// knows it, otherwise the other one. Both let a person change accounts, and no client relies on the
+    /// difference, because clients do not learn which value was sent.
     pub(super) fn account_prompt(
         &self,
         wanted: AccountPrompt,
@@ -42,8 +43,8 @@ impl Inner {
     }
 }
 
-/// The authorization request with this choice beside what is configured: a provider that must be asked for `consent` to
-/// issue a refresh token is asked for both. `none` stands alone or not at all.
+/// Adds the choice to the `prompt` of the authorization request. The configured values stay: a provider that
+/// needs `consent` to issue a refresh token receives both. `none` must not be combined, so it is removed.
 pub(super) fn with_choice(url: Url, choice: Option<AccountPrompt>) -> Url {
     let Some(choice) = choice.map(AccountPrompt::as_str) else { return url };
     let configured = url.query_pairs().find(|(name, _)| name == "prompt");

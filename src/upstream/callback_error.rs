@@ -1,4 +1,4 @@
-//! What the provider says at the callback when it brings no code (OIDC Core §3.1.2.6, threat UP-04).
+//! Error responses of the provider at the callback (OIDC Core §3.1.2.6, threat UP-04).
 
 use super::LoginFailed;
 use super::token_response::shown_code;
@@ -6,26 +6,27 @@ use crate::telemetry::log_throttle::KeyedLogThrottle;
 
 static ANSWERED_ERROR: KeyedLogThrottle = KeyedLogThrottle::new();
 
-/// What the provider brings back through the browser; anybody may have written any of it.
+/// Parameters of the callback. They arrive through the browser, so anybody may have written them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CallbackParams<'a> {
-    /// `iss` (RFC 9207).
+    /// The issuer (RFC 9207).
     pub iss: Option<&'a str>,
-    /// Its code.
+    /// The authorization code.
     pub code: Option<&'a str>,
-    /// Or its error.
+    /// The error code, in place of `code`.
     pub error: Option<&'a str>,
-    /// And what it says about that. Neither shown nor logged, except for `KNOWN_DESCRIPTIONS`.
+    /// Description of the error. Neither shown nor logged, except for `KNOWN_DESCRIPTIONS`.
     pub error_description: Option<&'a str>,
 }
 
-/// Descriptions that decide something, word for word. Keycloak says the first when its login page was open for
-/// too long, or the person signed in meanwhile in another tab: nothing is wrong with it then.
+/// Exact descriptions that change how an error is classified. Keycloak sends `authentication_expired` when
+/// its login page was open for too long, or when the person signed in meanwhile in another tab. Neither is
+/// a fault of the provider.
 const KNOWN_DESCRIPTIONS: [&str; 1] = [AUTHENTICATION_EXPIRED];
 const AUTHENTICATION_EXPIRED: &str = "authentication_expired";
 
-/// What an error means for the login. Only what is about the person is told as a refusal; what is about us must
-/// alarm the administrator.
+/// Classifies an error of the callback. Only errors about the person count as a rejection; errors about our
+/// client must alarm the administrator.
 pub(super) fn classify(error: &str, description: Option<&str>) -> LoginFailed {
     let error = shown_code(error);
     let known = |said: &str| KNOWN_DESCRIPTIONS.into_iter().find(|known| *known == said);
@@ -37,7 +38,8 @@ pub(super) fn classify(error: &str, description: Option<&str>) -> LoginFailed {
     let again = |prompt| LoginFailed::Again { reason: error.to_owned(), prompt };
     match (error, description) {
         ("temporarily_unavailable", Some(AUTHENTICATION_EXPIRED)) => again(None),
-        // Something would have to be asked, and the provider believes that it must not: it is told to.
+        // The provider needs to ask the person but believes that it must not. The next attempt asks for that
+        // explicitly.
         ("login_required" | "interaction_required", _) => again(Some("login")),
         ("account_selection_required", _) => again(Some("select_account")),
         ("consent_required", _) => again(Some("consent")),

@@ -1,4 +1,4 @@
-//! From claims to a person: pure.
+//! Builds a person from claims. Pure: no input or output.
 
 use std::collections::BTreeSet;
 
@@ -8,31 +8,32 @@ use crate::config::{ClaimPlan, ClaimSource};
 use crate::policy::{ClaimPath, Email, Fact, FactSet, Facts, read_fact};
 use crate::storage::Person;
 
-/// Longest name or address kept.
+/// Longest name or email address that we store, in bytes. A longer name is left out, and a longer address
+/// counts as unknown.
 const MAX_TEXT: usize = 256;
 
-/// What the userinfo endpoint said.
+/// Result of the userinfo request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Userinfo {
-    /// It was not needed, or there is none.
+    /// Not requested: it was not needed, or the provider has no userinfo endpoint.
     NotAsked,
-    /// Its claims, about the right person.
+    /// The claims, with the expected `sub`.
     Claims(Value),
-    /// It could not be had: what only it could tell is unknown.
+    /// The request failed. Claims that only userinfo can supply are unknown.
     Failed,
-    /// It answers, and tells nothing of the person: what only it could tell is unknown, and that is no
-    /// outage.
+    /// The endpoint responded without claims about the person. Claims that only userinfo can supply are
+    /// unknown, but this is no outage.
     TellsNothing,
 }
 
 impl Userinfo {
-    /// Whether it was asked and told nothing.
+    /// Returns whether userinfo was requested and supplied nothing.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Failed | Self::TellsNothing)
     }
 }
 
-/// Whether something the plan names is missing from the ID token and userinfo may have it.
+/// Returns whether the ID token lacks a claim of the plan that userinfo may supply.
 pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
     let reads_id_token = plan.sources.contains(&ClaimSource::IdToken);
     let has_no_flag = || plan.read_by_rules.email && flag_of(plan, id_token).is_none();
@@ -45,8 +46,8 @@ pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
             || has_no_flag())
 }
 
-/// What [`with_facts_of`] takes over from `before`: what was known, if only that the person has none, and is not
-/// told now.
+/// Returns the facts that [`with_facts_of`] takes from `before`: those that are unknown now and were known
+/// then. "The person has none" also counts as known.
 pub fn taken_over(person: &Person, before: &Person) -> FactSet {
     let (new, old) = (&person.facts, &before.facts);
     let taken = |new: &Fact, old: &Fact| *new == Fact::Unknown && *old != Fact::Unknown;
@@ -59,7 +60,7 @@ pub fn taken_over(person: &Person, before: &Person) -> FactSet {
     }
 }
 
-/// The person with what `before` knew wherever it cannot be known now.
+/// Returns the person, with facts of `before` in place of those that are unknown now.
 pub fn with_facts_of(mut person: Person, before: &Person) -> Person {
     let old = &before.facts;
     let now = &mut person.facts;
@@ -92,17 +93,17 @@ pub fn with_facts_of(mut person: Person, before: &Person) -> Person {
     person
 }
 
-/// What the sources say of one claim.
+/// The value of one claim across all sources.
 enum Told<'a> {
-    /// This.
+    /// A source supplies this value.
     Value(&'a Value),
-    /// Nothing: the person has none.
+    /// All sources responded, and the person does not have this claim.
     Absent,
-    /// Less than there is, or nothing because a source did not answer.
+    /// A source supplies only a part of the value, or a source did not respond.
     Unknown,
 }
 
-/// Reads a person out of the sources, the first that has a claim wins.
+/// Builds a person from the sources. The first source that has a claim wins.
 pub fn read(
     plan: &ClaimPlan,
     subject: &str,
@@ -125,7 +126,7 @@ pub fn read(
         match found {
             Some((_, claims)) if is_cut_short(claims, path) => Told::Unknown,
             Some((value, _)) => Told::Value(value),
-            // Whoever could have told did not answer: that is not the same as "none".
+            // A source that could supply the claim did not respond, so the claim is unknown, not absent.
             None if userinfo.is_silent() => Told::Unknown,
             None if is_cut_short(id_token, path) => Told::Unknown,
             None if sources.iter().any(|claims| is_cut_short(claims, path)) => Told::Unknown,
@@ -148,7 +149,8 @@ pub fn read(
         Told::Value(_) | Told::Unknown => (None, true),
     };
     let email = address.map(|address| {
-        // Of the sources that tell this very address, the first that says whether it is verified.
+        // Takes `email_verified` from the first source that has it, among the sources with exactly this
+        // address.
         let mut vouching = sources.iter().filter(|claims| {
             plan.email.find(claims).and_then(Value::as_str).map(str::trim) == Some(address)
         });
@@ -184,21 +186,22 @@ pub fn read(
     }
 }
 
-/// A text that is short enough to keep.
+/// Returns the trimmed text if it is not empty and not longer than `MAX_TEXT`.
 fn kept_text(text: &str) -> Option<&str> {
     let text = text.trim();
     (!text.is_empty() && text.len() <= MAX_TEXT).then_some(text)
 }
 
-/// What `claims` say of the address that they tell: `email_verified` is about the claim `email` beside it,
-/// and about no other (OpenID Connect Core §5.1). Only the JSON `true` verifies.
+/// Returns whether `claims` mark their email address as verified; `None` if they do not say. `email_verified`
+/// concerns only the claim `email` in the same object (OpenID Connect Core §5.1). Only the JSON value `true`
+/// counts as verified.
 fn flag_of(plan: &ClaimPlan, claims: &Value) -> Option<bool> {
     let flag = claims.get("email_verified").filter(|flag| !flag.is_null())?;
     plan.email.is_the_standards_email().then(|| *flag == Value::Bool(true))
 }
 
-/// The person when the provider vouches for them without a new ID token: what it tells now counts, and
-/// only what it tells nowhere else is still as the last ID token has it.
+/// Builds a person after a refresh without a new ID token. Current sources win; the last ID token supplies
+/// only claims that no current source has.
 pub fn read_again(
     plan: &ClaimPlan,
     subject: &str,
@@ -211,7 +214,7 @@ pub fn read_again(
     read(&plan, subject, last_id_token, access_token, userinfo)
 }
 
-/// Whether something that rules may read was told by the last ID token and is told nowhere now.
+/// Returns whether a claim that rules may read is in the last ID token and in no current source.
 pub fn rests_on(
     last_id_token: &Value,
     plan: &ClaimPlan,
@@ -234,8 +237,8 @@ pub fn rests_on(
             .any(|path| path.find(last_id_token).is_some() && !told_now(path))
 }
 
-/// Whether these claims say that there is more than they tell: an aggregated or distributed claim (OpenID
-/// Connect Core §5.6.2), which is Entra's overage too, and how our reader of GitHub says it.
+/// Returns whether `claims` mark this claim as incomplete: an aggregated or distributed claim (OpenID Connect
+/// Core §5.6.2). Entra marks group overage in the same way, and so does our GitHub reader.
 fn is_cut_short(claims: &Value, path: &ClaimPath) -> bool {
     let name = path.top_level_name();
     let says_so = |flag: &Value| *flag == Value::Bool(true) || flag == "true";
@@ -243,7 +246,7 @@ fn is_cut_short(claims: &Value, path: &ClaimPath) -> bool {
         || (name == "groups" && claims.get("hasgroups").is_some_and(says_so))
 }
 
-/// Whether these claims say that the claim `name` is told elsewhere.
+/// Returns whether `claims` refer to another source for the claim `name`.
 pub(super) fn is_incomplete(claims: &Value, name: &str) -> bool {
     claims.get("_claim_names").and_then(|names| names.get(name)).is_some()
 }
@@ -320,7 +323,7 @@ mod tests {
             assert_eq!(unknown(&told, &silent), (false, false, false));
         }
         assert_eq!(unknown(&json!({}), &Userinfo::NotAsked), (false, false, false));
-        // What is cut short is not known, though a part of it is told.
+        // A claim that is cut short is unknown, although a part of it is present.
         let cut = json!({
             "groups": ["a"], "email": "a@b.example", "org_id": ["o"],
             "_claim_names": { "groups": "s", "email": "s", "org_id": "s" },
@@ -405,7 +408,7 @@ mod tests {
         });
         assert!(!needs_userinfo(&plan(), &complete));
         assert!(needs_userinfo(&plan(), &json!({ "name": "n" })));
-        // An address of which nobody has said whether it is verified, and a rule that wants to know.
+        // An address without `email_verified`, and a rule that reads it.
         let read_by_rules = FactSet { email: true, ..FactSet::default() };
         let plan = ClaimPlan { read_by_rules, ..plan() };
         assert!(needs_userinfo(&plan, &complete));

@@ -1,11 +1,11 @@
-//! Where a provider's endpoints may be: https, or this machine; with `allow_http` plain http too, for those
-//! that Portcullis asks itself. People's browsers never sign in over http.
+//! Rules for the provider's endpoint URLs: https, or http on a loopback address. With `allow_http` plain http
+//! is also allowed for endpoints that only Portcullis calls, never for those that a person's browser opens.
 
 use url::Url;
 
 use crate::http_client::is_loopback;
 
-/// Who goes to an endpoint.
+/// Who sends requests to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// A person's browser.
@@ -14,7 +14,7 @@ pub(super) enum Asker {
     Server,
 }
 
-/// Members of a discovery document that name an endpoint which sign-ins need, and who goes there.
+/// Members of a discovery document with endpoints that sign-ins need, and who sends requests there.
 pub(super) const ENDPOINTS: [(&str, Asker); 4] = [
     ("authorization_endpoint", Asker::Browser),
     ("token_endpoint", Asker::Server),
@@ -22,18 +22,18 @@ pub(super) const ENDPOINTS: [(&str, Asker); 4] = [
     ("userinfo_endpoint", Asker::Server),
 ];
 
-/// How a request to an endpoint travels.
+/// How a request to an endpoint is transported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carriage {
     /// Over TLS.
     Https,
-    /// In the clear, on this machine.
+    /// Plain http on a loopback address.
     Loopback,
-    /// In the clear, over a network.
+    /// Plain http over a network.
     Http,
 }
 
-/// How a request to `url` travels; `None` where it must not, or cannot.
+/// Returns how a request to `url` is transported; `None` if the URL is not allowed or not usable.
 pub(super) fn carriage(url: &Url, asker: Asker, allow_http: bool) -> Option<Carriage> {
     match url.scheme() {
         "https" => Some(Carriage::Https),
@@ -43,7 +43,7 @@ pub(super) fn carriage(url: &Url, asker: Asker, allow_http: bool) -> Option<Carr
     }
 }
 
-/// What can be done about an endpoint that is not admitted.
+/// Returns the hint for an endpoint URL that is not allowed.
 pub(super) fn hint(url: &Url, asker: Asker) -> &'static str {
     match (url.scheme(), asker) {
         ("http", Asker::Server) => {

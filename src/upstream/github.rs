@@ -1,5 +1,5 @@
-//! GitHub speaks OAuth and has no ID token: who somebody is, and where they belong, is asked of its API
-//! with the access token that our own code was redeemed for.
+//! GitHub as a provider. GitHub offers OAuth without ID tokens, so we read the identity and the memberships
+//! from its API, with the access token that we got for our own code.
 
 use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -9,14 +9,17 @@ use super::oidc::Identity;
 use super::token_response::TokenFailure;
 use super::{Inner, UpstreamError};
 
-/// Most entries read of a list.
+/// At most about 1000 entries of a list are read (a page that was begun is read to its end). More entries
+/// would cost more requests per re-check; fewer would cut off the memberships of more people.
 const MAX_ENTRIES: usize = 1000;
-/// Most pages read of a list: some are shorter than was asked for.
+/// At most 20 pages of a list are read. This is more than `MAX_ENTRIES` needs, because GitHub returns some
+/// pages with fewer entries than requested.
 const MAX_PAGES: u32 = 20;
+/// Entries per page; GitHub returns at most 100.
 const PER_PAGE: usize = 100;
 
 impl Inner {
-    /// What a discovery document would say, if GitHub had one.
+    /// Returns the metadata that a discovery document of GitHub would contain, if it had one.
     pub(super) fn github_metadata(&self) -> Result<Metadata, UpstreamError> {
         let at = &self.config.issuer;
         let at_path = |path: &str| format!("{at}{path}").into();
@@ -31,8 +34,8 @@ impl Inner {
             .map_err(|member| UpstreamError::Misconfigured(member.to_string()))
     }
 
-    /// Who the access token belongs to, as claims: number, name, address, organisations, and teams as
-    /// `organisation/team`.
+    /// Returns the user of the access token as claims: numeric id, name, email address, organisations, and
+    /// teams as `organisation/team`.
     pub(super) async fn github_identity(
         &self,
         access_token: &str,
@@ -72,7 +75,8 @@ impl Inner {
             "organizations": organizations,
             "groups": groups,
         });
-        // As OpenID Connect says that a claim is not told whole (Core §5.6.2): the reader of claims knows it.
+        // Marks incomplete lists as OpenID Connect Core §5.6.2 does, so that the reader of claims treats them
+        // as unknown.
         for (claim, whole) in [
             ("email", all_emails),
             ("organizations", all_organizations),
@@ -86,7 +90,7 @@ impl Inner {
         Ok(Identity { sub: subject.clone(), subject, sid: None, claims })
     }
 
-    /// Where the API is: of github.com, or of an own GitHub Enterprise Server.
+    /// Returns the base URL of the API: of github.com, or of a GitHub Enterprise Server.
     pub(super) fn github_api(&self) -> String {
         match self.config.issuer.as_str() {
             "https://github.com" => "https://api.github.com".to_owned(),
@@ -94,7 +98,7 @@ impl Inner {
         }
     }
 
-    /// A list, and whether it is whole: of a very long one only the beginning is read.
+    /// Returns a list, and whether it is complete. Very long lists are read only up to `MAX_ENTRIES`.
     async fn github_list(
         &self,
         token: &str,
@@ -120,7 +124,8 @@ impl Inner {
         Ok(self.github_ask(token, path).await?.0)
     }
 
-    /// An answer, and whether `Link` names a next page; `None` where there is no `Link`.
+    /// Returns the response body, and whether the `Link` header names a next page; `None` without a `Link`
+    /// header.
     async fn github_ask(
         &self,
         token: &str,
@@ -146,7 +151,7 @@ impl Inner {
                 })?;
                 Ok((answer, more))
             }
-            // The person, or their organisation, has withdrawn what they allowed.
+            // The person or their organisation revoked the authorization.
             StatusCode::UNAUTHORIZED => {
                 Err(TokenFailure::Refused("the token is revoked".to_owned()))
             }

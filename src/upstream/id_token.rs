@@ -1,5 +1,5 @@
-//! The claims of an ID token (OpenID Connect Core §3.1.3.7, §12.2): strict in what protects somebody, and
-//! without opinion about the rest.
+//! Checks of ID token claims (OpenID Connect Core §3.1.3.7, §12.2). Claims that protect people are checked
+//! strictly; all others are ignored.
 
 use std::time::Duration;
 
@@ -12,24 +12,27 @@ use serde_json::Value;
 use super::values::Claims;
 use crate::clock::Timestamp;
 
-/// Clocks of provider and server may differ by this much.
+/// Tolerated difference between the clocks of provider and server, for `iat`, `exp` and `nbf`. A smaller
+/// value rejects tokens of providers whose clock is slightly off; a larger one accepts expired tokens for
+/// longer.
 pub(super) const SKEW: Duration = Duration::from_mins(1);
-/// An ID token of a login is not older than this.
+/// Maximum age of an ID token at login, by its `iat`: 10 minutes. We have just redeemed the code, so an
+/// older token does not belong to it, or the clocks differ.
 const FRESH_LOGIN: Duration = Duration::from_mins(10);
 
-/// What an ID token must fit.
+/// Expected values of an ID token.
 pub(super) struct Expected<'a> {
     pub(super) client_id: &'a str,
-    /// The nonce of a login; `None`: a refresh, where one inside is not required.
+    /// The nonce of a login; `None` for a refresh, whose ID token need not contain one.
     pub(super) nonce: Option<&'a str>,
-    /// The access token that came with it.
+    /// The access token of the same response, for `at_hash`.
     pub(super) access_token: &'a str,
-    /// How it is signed: `at_hash` is made with the same hash.
+    /// The signature algorithm, which also determines the hash of `at_hash`.
     pub(super) alg: &'a Alg,
     pub(super) now: Timestamp,
 }
 
-/// Checks everything but the issuer. The error names the claim.
+/// Checks all claims except the issuer. The error names the claim.
 pub(super) fn check(claims: &Claims, expected: &Expected<'_>) -> Result<(), String> {
     check_audience(claims, expected.client_id)?;
     check_times(claims, expected.now)?;
@@ -52,7 +55,7 @@ pub(super) fn check(claims: &Claims, expected: &Expected<'_>) -> Result<(), Stri
     Ok(())
 }
 
-/// It is for us: alone, or for others beside us when `azp` says that it was issued to us.
+/// Checks the audience: only us, or us and others if `azp` says that the token was issued to us.
 fn check_audience(claims: &Claims, client_id: &str) -> Result<(), String> {
     let audiences = claims.audiences()?;
     if !audiences.contains(&client_id) {
@@ -67,7 +70,7 @@ fn check_audience(claims: &Claims, client_id: &str) -> Result<(), String> {
     }
 }
 
-/// `exp` and `nbf`, where they are (RFC 7519 §4.1).
+/// Checks `exp` and `nbf` if they are present (RFC 7519 §4.1).
 pub(super) fn check_lifetime(claims: &Claims, now: Timestamp) -> Result<(), String> {
     if claims.time("exp")?.is_some_and(|at| Timestamp::from_unix(at) <= now.minus(SKEW)) {
         return Err("exp: expired, by our clock".to_owned());
@@ -83,14 +86,16 @@ fn check_times(claims: &Claims, now: Timestamp) -> Result<(), String> {
     check_lifetime(claims, now)
 }
 
-/// The left half of the hash of the access token (OpenID Connect Core §3.1.3.6).
+/// Returns the expected `at_hash`: the left half of the hash of the access token (OpenID Connect Core
+/// §3.1.3.6).
 fn hash_of(access_token: &str, alg: &Alg) -> Option<String> {
     let hash = super::provider_key::hash_of(alg)?;
     let digest = digest::digest(hash, access_token.as_bytes());
     Some(URL_SAFE_NO_PAD.encode(&digest.as_ref()[..hash.output_len() / 2]))
 }
 
-/// When the person proved themselves, where the provider says so in a way that can be read.
+/// Returns when the person authenticated (`auth_time`, Unix seconds), if the provider states it in a readable
+/// form.
 pub(super) fn proved_at(claims: &Value) -> Option<i64> {
     claims.get("auth_time").and_then(super::values::time_of)
 }

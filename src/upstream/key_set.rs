@@ -1,4 +1,4 @@
-//! The provider's keys as it publishes them (RFC 7517 §5): keys of a kind that we do not know are left out.
+//! The provider's JWK set (RFC 7517 §5). Keys of an unknown kind are skipped.
 
 use axum::http::Response;
 use serde_json::Value;
@@ -6,15 +6,15 @@ use serde_json::Value;
 use super::provider_key::ProviderKey;
 use super::values::{object_of, other_than_json};
 
-/// A set of keys.
+/// The keys of a JWK set.
 pub(super) struct KeySet {
     pub(super) keys: Vec<ProviderKey>,
-    /// What is not as it should be, and does no harm.
+    /// Harmless deviations from the standard.
     pub(super) tolerated: Vec<String>,
 }
 
 impl KeySet {
-    /// Reads an answer. The error completes a sentence about the keys.
+    /// Reads the response of the `jwks_uri`. The error text completes a sentence about the keys.
     pub(super) fn read(response: &Response<Vec<u8>>) -> Result<Self, String> {
         let set = object_of(response.body())?;
         let listed = match set.get("keys") {
@@ -22,7 +22,7 @@ impl KeySet {
             None | Some(Value::Null) => return Err("keys is missing".to_owned()),
             Some(_) => return Err("keys is not a list".to_owned()),
         };
-        // Keys for encryption are not for us, and nothing is odd about them: Keycloak lists one.
+        // Encryption keys are not for us and no deviation: Keycloak lists one.
         let listed: Vec<&Value> = listed.iter().filter(|key| key["use"] != "enc").collect();
         let keys: Vec<ProviderKey> =
             listed.iter().filter_map(|key| serde_json::from_value((*key).clone()).ok()).collect();

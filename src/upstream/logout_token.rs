@@ -1,6 +1,6 @@
-//! What the identity provider tells us by itself: somebody has signed out (OpenID Connect Back-Channel
-//! Logout 1.0), or must be cut off everywhere (Global Token Revocation, as Okta's Universal Logout
-//! sends it).
+//! Logout messages that the identity provider sends on its own: a person has signed out (OpenID Connect
+//! Back-Channel Logout 1.0), or must lose all access (Global Token Revocation, which Okta sends as Universal
+//! Logout).
 
 use std::time::Duration;
 
@@ -16,28 +16,30 @@ use crate::clock::Timestamp;
 use crate::config::SubjectForm;
 use crate::storage::{LogoutNotice, LogoutSubject};
 
-/// A message is at most this old.
+/// Maximum age of a message, 5 minutes (plus the clock skew). Replay protection stores each message for about
+/// that long.
 const FRESH: Duration = Duration::from_mins(5);
-/// Longest message read.
+/// Longest token that is read, in bytes. Limits the work that strangers can cause.
 const MAX: usize = 16 * 1024;
-/// Longest e-mail address, in bytes; no longer one is kept.
+/// Longest email address that is accepted, in bytes. We store no longer one, so a longer one can match
+/// nobody.
 const MAX_EMAIL: usize = 256;
 
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const REVOCATION_TYPE: &str = "global-token-revocation+jwt";
 
-/// Why a message was not acted upon.
+/// Reasons why a message was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeRefused {
-    /// Not a message of our provider to us.
+    /// Not a valid message of our provider for us.
     #[error("{0}")]
     Invalid(String),
-    /// Its keys cannot be had now.
+    /// The provider's signing keys cannot be fetched now.
     #[error("the provider's keys cannot be had: {0}")]
     Unavailable(String),
 }
 
-/// Whom a revocation request is about (RFC 9493).
+/// The subject of a revocation request (RFC 9493).
 #[derive(Deserialize)]
 #[serde(tag = "format", rename_all = "snake_case")]
 enum SubjectId {
@@ -68,8 +70,8 @@ impl From<String> for NoticeRefused {
 }
 
 impl Upstream {
-    /// Reads a logout token (§2.6): whose session ends. Others may be named as audiences beside us: it ends
-    /// sessions, and lets nobody in.
+    /// Verifies a logout token (Back-Channel Logout §2.6) and returns whose sessions end. Other audiences
+    /// besides us are allowed, because a logout token only ends sessions and grants no access.
     pub async fn read_logout_token(&self, token: &str) -> Result<LogoutNotice, NoticeRefused> {
         let inner = &self.0;
         let (claims, _) = inner.verify(token, &inner.config.client_id).await?;
@@ -84,7 +86,8 @@ impl Upstream {
         };
         let (subject, sid) = (named("sub", MAX_SUBJECT)?, named("sid", MAX_SID)?);
         let jti = claims.required_text("jti")?;
-        // Where people are known by more than sub (Entra), as they are stored.
+        // Some presets identify people by other claims than `sub` (Entra). The result must match the stored
+        // subject.
         let form = inner.config.preset.subject;
         let claims = claims.into_value();
         let stored = (form != SubjectForm::Sub).then(|| subject_of(form, &claims)).flatten();
@@ -99,8 +102,8 @@ impl Upstream {
         Ok(inner.notice(&jti, issued, whom))
     }
 
-    /// Reads a request for global token revocation: the bearer token proves the provider, the body
-    /// says whom. `endpoint` is our URL that was called.
+    /// Verifies a Global Token Revocation request. The bearer token authenticates the provider; the body
+    /// names the person. `endpoint` is our URL that received the request and must be the token's audience.
     pub async fn read_revocation(
         &self,
         token: &str,
@@ -137,14 +140,14 @@ fn require(holds: bool, otherwise: &str) -> Result<(), NoticeRefused> {
 }
 
 impl Inner {
-    /// Forgotten when it would be too old anyway, counted from when it was made: the same message has the
-    /// same end whenever it comes.
+    /// Builds the notice. It expires when the message would be too old anyway, measured from its `iat`, so
+    /// that every delivery of the same message has the same expiry.
     fn notice(&self, jti: &str, issued: Timestamp, whom: LogoutSubject) -> LogoutNotice {
         let issuer = self.config.issuer.clone();
         LogoutNotice::new(issuer, jti, whom, issued.plus(FRESH + SKEW + SKEW))
     }
 
-    /// When it was issued: a moment ago.
+    /// Checks `iat` and `exp`, and returns the time of issue.
     fn check_times(&self, claims: &Claims) -> Result<Timestamp, NoticeRefused> {
         let now = self.clock.now();
         let issued = Timestamp::from_unix(claims.required_time("iat")?);
@@ -156,7 +159,7 @@ impl Inner {
         Ok(issued)
     }
 
-    /// Verifies signature, issuer and audience; answers the claims and the header's `typ`.
+    /// Verifies signature, issuer and audience. Returns the claims and the header's `typ`.
     async fn verify(
         &self,
         token: &str,

@@ -1,12 +1,12 @@
-//! What the provider says of itself (OpenID Connect Discovery §3): what is read is checked, and named when
-//! it is wrong; the rest may be anything.
+//! The provider's metadata (OpenID Connect Discovery §3). Members that we use are checked, and errors name
+//! the member; all other members are ignored.
 
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::endpoints::{Asker, ENDPOINTS, carriage, hint};
 
-/// The members that are read.
+/// The metadata members that we use.
 #[derive(Clone, Debug)]
 pub(super) struct Metadata {
     pub(super) issuer: String,
@@ -17,17 +17,18 @@ pub(super) struct Metadata {
     pub(super) revocation_endpoint: Option<Url>,
     pub(super) scopes_supported: Vec<String>,
     pub(super) token_endpoint_auth_methods_supported: Vec<String>,
-    /// Callbacks carry `iss` (RFC 9207 §3).
+    /// The provider sends `iss` at the callback (RFC 9207 §3).
     pub(super) sends_iss: bool,
     pub(super) end_session_endpoint: Option<String>,
     pub(super) ping_end_session_endpoint: Option<String>,
-    /// Values of `prompt` that it knows (OpenID Connect Prompt Create §4.2); empty: it does not say.
+    /// Supported `prompt` values (OpenID Connect Prompt Create §4.2); empty if the provider does not list
+    /// them.
     pub(super) prompt_values_supported: Vec<String>,
-    /// What is not as it should be, and does no harm.
+    /// Harmless deviations from the standard.
     pub(super) tolerated: Vec<String>,
 }
 
-/// Members that the standard requires and nobody here reads.
+/// Members that the standard requires and we do not use. If they are missing, `check` reports it.
 const UNREAD: [&str; 3] = [
     "response_types_supported",
     "subject_types_supported",
@@ -40,7 +41,7 @@ const UNREAD: [&str; 3] = [
 pub(super) struct Odd {
     pub(super) member: &'static str,
     what: &'static str,
-    /// What an administrator can do, where there is something.
+    /// How an administrator can fix it, if they can.
     pub(super) hint: Option<&'static str>,
 }
 
@@ -49,12 +50,12 @@ fn odd(member: &'static str, what: &'static str) -> Odd {
 }
 
 impl Odd {
-    /// Whether it is a place that sign-ins need.
+    /// Returns whether the member names an endpoint that sign-ins need.
     pub(super) fn is_endpoint(&self) -> bool {
         ENDPOINTS.iter().any(|(name, _)| *name == self.member)
     }
 
-    /// What is wrong, and what can be done.
+    /// Returns the error text followed by the hint.
     pub(super) fn with_hint(&self) -> String {
         let hint = self.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         format!("{self}{hint}")
@@ -62,7 +63,8 @@ impl Odd {
 }
 
 impl Metadata {
-    /// Reads a document; `reads_userinfo` says whether anything is asked there.
+    /// Reads a discovery document. `reads_userinfo` says whether we use the userinfo endpoint; only then is
+    /// an unusable URL of it an error.
     pub(super) fn read(
         document: &Map<String, Value>,
         reads_userinfo: bool,
@@ -94,7 +96,7 @@ impl Metadata {
                 reader.tolerated.push(format!("{iss} is a text"));
                 text == "true"
             }
-            // Whether a callback without `iss` is a forgery hangs on it.
+            // This member decides whether a callback without `iss` is rejected, so its value must be certain.
             Some(_) => return Err(odd(iss, "is neither true nor false")),
         };
         let scopes_supported = reader.texts("scopes_supported");
@@ -127,7 +129,7 @@ impl Metadata {
         })
     }
 
-    /// The endpoint that this member names, of those that sign-ins need.
+    /// Returns the URL of a member of [`ENDPOINTS`].
     pub(super) fn endpoint(&self, member: &str) -> Option<&Url> {
         match member {
             "authorization_endpoint" => Some(&self.authorization_endpoint),
@@ -138,7 +140,7 @@ impl Metadata {
         }
     }
 
-    /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
+    /// Checks `iss` of a callback. It must be present if the provider announces it, and correct if present.
     pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), &'static str> {
         match iss {
             Some(iss) if iss == self.issuer => Ok(()),
@@ -156,12 +158,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A member; null is none.
+    /// Returns a member; `null` counts as missing.
     fn member(&self, name: &str) -> Option<&'a Value> {
         self.document.get(name).filter(|value| !value.is_null())
     }
 
-    /// A place that we may go to; an empty text is none.
+    /// Reads a URL that our rules allow; an empty text counts as missing.
     fn optional(&mut self, name: &'static str) -> Result<Option<Url>, Odd> {
         match self.member(name) {
             None => Ok(None),
@@ -171,7 +173,7 @@ impl<'a> Reader<'a> {
             }
             Some(Value::String(text)) => {
                 let url = Url::parse(text).map_err(|_| odd(name, "is not a URL"))?;
-                // Where people are signed out, their browsers go too.
+                // Browsers open the sign-out endpoints too.
                 let known = ENDPOINTS.iter().find(|(known, _)| *known == name);
                 let asker = known.map_or(
                     if name.ends_with("end_session_endpoint") {
@@ -195,7 +197,7 @@ impl<'a> Reader<'a> {
         self.optional(name)?.ok_or_else(|| odd(name, "is missing"))
     }
 
-    /// A place that we can do without.
+    /// Reads a URL that we can do without: a bad one is recorded as tolerated.
     fn lenient(&mut self, name: &'static str) -> Option<Url> {
         match self.optional(name) {
             Ok(url) => url,
@@ -206,7 +208,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list of texts; one text is a list of its words.
+    /// Reads a list of texts. A single text is split at whitespace.
     fn texts(&mut self, name: &str) -> Vec<String> {
         match self.member(name) {
             None => Vec::new(),

@@ -1,8 +1,8 @@
-//! The identity provider: discovery, login, and asking again.
+//! The OAuth and OpenID Connect client of the identity provider: discovery, login, and re-checks of people.
 //!
-//! We are one ordinary confidential client of it. Every login carries PKCE S256, `nonce` and a state
-//! of our own. Nothing a client sends (`login_hint`, `resource` …) is ever passed on, but for its wish that the
-//! person chooses an account (`account.rs`).
+//! Portcullis is one ordinary confidential client of the provider. Every login sends PKCE S256, a `nonce` and
+//! a `state` that we generate. We forward nothing that a client sends (`login_hint`, `resource` …), with one
+//! exception: the client's wish that the person chooses an account (`account.rs`).
 
 mod account;
 mod callback_error;
@@ -47,46 +47,47 @@ use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
 
-/// The identity provider cannot be used now. Reasons are for the log.
+/// Errors of discovery and of requests to the provider. The texts are for the log, not for people.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No usable answer: network, time, 5xx.
+    /// The provider sent no usable response: network error, timeout or 5xx.
     #[error("the identity provider cannot be reached: {0}")]
     Unreachable(String),
-    /// It answers, but not as configured.
+    /// The provider responds, but its response does not match our configuration.
     #[error("the identity provider does not fit the configuration: {0}")]
     Misconfigured(String),
 }
 
-/// Why a login did not end in a person.
+/// Reasons why a login failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailed {
-    /// The provider said no to this person, or the person cancelled.
+    /// The provider rejected this person, or the person cancelled.
     #[error("the identity provider refused the person")]
     Refused,
-    /// The provider ended the sign-in without saying no: it may be begun again, with this `prompt`.
+    /// The provider ended the sign-in without rejecting the person. The login can be started again, with this
+    /// `prompt`.
     #[error("the identity provider ended the sign-in: {reason}")]
     Again {
-        /// Its error.
+        /// The provider's `error`, for the log.
         reason: String,
-        /// What it has to be asked for to go on.
+        /// The `prompt` value that the next attempt has to send; `None`: none is needed.
         prompt: Option<&'static str>,
     },
-    /// The provider answers that it cannot sign anybody in now.
+    /// The provider reports that it cannot sign anybody in now.
     #[error("the identity provider answers that it cannot: {0}")]
     ProviderCannot(String),
-    /// An outage.
+    /// The provider cannot be reached.
     #[error("the identity provider is unavailable: {0}")]
     Unavailable(String),
-    /// The provider refuses us, not the person.
+    /// The provider rejects our client, not the person.
     #[error("sign-in is misconfigured: {0}")]
     Misconfigured(String),
-    /// The answer fails a check that protects the person.
+    /// The provider's response fails a check that protects the person.
     #[error("the answer cannot be trusted: {0}")]
     Untrusted(String),
 }
 
-/// The identity provider. Cheap to clone.
+/// Client of the identity provider. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream(Arc<Inner>);
 
@@ -104,8 +105,9 @@ struct Inner {
 }
 
 impl Upstream {
-    /// The provider of `config`, asked so much `at_once`; nothing is fetched before it is needed, so that an
-    /// outage of the provider does not keep us from starting.
+    /// Creates a client of the provider that `config` names, with at most `at_once` concurrent queries.
+    /// Fetches metadata only when it is first needed, so that an outage of the provider does not prevent our
+    /// start.
     pub fn new(
         config: UpstreamConfig,
         redirect_uri: String,
@@ -131,8 +133,8 @@ impl Upstream {
         }))
     }
 
-    /// The same provider, dealt with as `config` says. What is known of it, and who is being asked about,
-    /// stays: an outage is not the moment to forget its metadata.
+    /// Returns a client of the same provider with the new `config`. Keeps cached metadata, running re-checks
+    /// and the state of the circuit breaker, because a reload during an outage must not lose the metadata.
     #[must_use]
     pub fn with_config(
         &self,
@@ -142,7 +144,7 @@ impl Upstream {
     ) -> Self {
         let inner = &self.0;
         let (new, old) = (&config, &inner.config);
-        // Asked at another place, or no longer over http: what it said before does not count.
+        // Metadata from another discovery address, or metadata that may have come over http, is not reused.
         let same = new.discovery_url == old.discovery_url && new.allow_http == old.allow_http;
         let http = inner.http.with_timeout(config.timeout);
         Self(Arc::new(Inner {
@@ -159,27 +161,29 @@ impl Upstream {
         }))
     }
 
-    /// What may be said of the proxy that the provider is asked through; `None`: it is asked directly.
+    /// Returns the address of the proxy for requests to the provider, fit for display; `None`: requests go
+    /// directly.
     pub fn proxy(&self) -> Option<String> {
         self.0.http.proxy_for(&self.0.first_address())
     }
 
-    /// Whether the provider's metadata is at hand. Asks nobody: a probe must not wait for the provider.
+    /// Returns whether metadata is cached. Sends no request, because a readiness probe must not wait for the
+    /// provider.
     pub async fn is_known(&self) -> bool {
         self.0.is_known().await
     }
 
-    /// How the provider has answered since the start.
+    /// Returns the provider's health as observed since the start.
     pub fn health(&self) -> Health {
         self.0.breaker.health(self.0.clock.now())
     }
 
-    /// Whether the provider's metadata is at hand or can be had.
+    /// Returns whether metadata is cached or can be fetched now.
     pub async fn is_reachable(&self) -> bool {
         self.provider().await.is_ok()
     }
 
-    /// The provider's metadata; the overview shows whether it could be had.
+    /// Returns the provider's metadata and records success or failure for the admin overview.
     async fn provider(&self) -> Result<Arc<Provider>, UpstreamError> {
         let provider = self.0.provider().await;
         let now = self.0.clock.now();
@@ -190,8 +194,8 @@ impl Upstream {
         provider
     }
 
-    /// Makes ready to send a person to the provider, who may have to choose an account there; fails before anything
-    /// is consumed.
+    /// Prepares a login at the provider, optionally with the request that the person chooses an account
+    /// there. Fails before anything in the database is consumed.
     pub async fn prepare_login(
         &self,
         account: Option<AccountPrompt>,
@@ -211,9 +215,9 @@ impl Upstream {
         })
     }
 
-    /// Turns the provider's answer into a person and tokens.
+    /// Exchanges the authorization code of the callback and returns the person and the tokens.
     ///
-    /// `iss` is checked first, on errors too (RFC 9207 §2.4).
+    /// Checks `iss` first, for error responses too (RFC 9207 §2.4).
     pub async fn finish_login(
         &self,
         login: &PendingLogin,
@@ -224,7 +228,7 @@ impl Upstream {
         Ok(SessionUpdate { sign_outs_before: login.sign_outs_before, ..session })
     }
 
-    /// Reads the answer of the provider to a sign-in, whatever it is for.
+    /// Handles the provider's callback, for real logins and for test logins.
     async fn finish(
         &self,
         nonce: &str,
@@ -256,7 +260,8 @@ impl Upstream {
         }
         let preset = inner.config.preset;
         if preset.protocol == Protocol::Oidc && tokens.refresh_token.is_none() {
-            // It works, and hides that nobody can be asked about again: an administrator should know.
+            // The login works without a refresh token, but we cannot re-check the person later.
+            // Administrators should know.
             tracing::warn!(
                 good_for = ?inner.config.max_without_refresh,
                 hint = preset.console.refresh,
@@ -279,38 +284,39 @@ impl Upstream {
     }
 }
 
-/// What came of a sign-in.
+/// Result of a completed sign-in.
 struct SignedIn {
     session: SessionUpdate,
-    /// When the provider says that the person proved themselves (Unix seconds).
+    /// Time at which the person authenticated, as the provider states it (Unix seconds).
     proved_at: Option<i64>,
-    /// Details of the token answer that do no harm.
+    /// Harmless deviations from the standard in the token response.
     tolerated: Vec<String>,
-    /// Why something of the person is not known.
+    /// Why some facts about the person are unknown.
     trouble: Option<String>,
 }
 
-/// A login that can start as soon as a person has approved it.
+/// A prepared login that starts as soon as a person approves it.
 pub struct LoginToStart {
     inner: Arc<Inner>,
     provider: Arc<Provider>,
     nonce: String,
     challenge: PkceCodeChallenge,
     verifier: PkceCodeVerifier,
-    /// In place of a configured `prompt`.
+    /// Replaces a configured `prompt`.
     prompt: Option<&'static str>,
-    /// Beside it.
+    /// Adds to `prompt` that the person chooses an account.
     account: Option<AccountPrompt>,
 }
 
 impl LoginToStart {
-    /// The same, asking the provider for this `prompt` in place of a configured one.
+    /// Sets a `prompt` that replaces a configured one.
     #[must_use]
     pub fn prompting(self, prompt: Option<&'static str>) -> Self {
         Self { prompt, ..self }
     }
 
-    /// What must be remembered until the person comes back; `metadata_hash` is that of the client.
+    /// Returns the login state that must be stored until the callback; `metadata_hash` is the hash of the
+    /// client's metadata.
     pub fn pending(&self, request: AuthorizationRequest, metadata_hash: String) -> PendingLogin {
         PendingLogin {
             request,
@@ -324,9 +330,9 @@ impl LoginToStart {
         }
     }
 
-    /// Where to send the browser. Beside the trial of `check --login`, which leads nowhere, the only
-    /// function that names the provider's authorization endpoint; the [`Approval`] is the proof that
-    /// a person approved.
+    /// Returns the URL of the provider's authorization endpoint for the browser. The [`Approval`] proves that a
+    /// person approved the client, and no other function produces this URL for a client's login. Sign-ins to
+    /// our own pages, test logins and probes involve no client, so they build their URLs without it.
     pub fn url(&self, _: &Approval, state: &Secret<LoginState>) -> Url {
         let (nonce, challenge) = (&self.nonce, self.challenge.as_str());
         let metadata = &self.provider.metadata;
@@ -335,7 +341,7 @@ impl LoginToStart {
     }
 }
 
-/// The authorization request with this `prompt` in place of a configured one.
+/// Replaces a configured `prompt` in the authorization request.
 fn with_prompt(mut url: Url, prompt: Option<&str>) -> Url {
     let Some(prompt) = prompt else { return url };
     let others = url.query_pairs().filter(|(name, _)| name != "prompt");

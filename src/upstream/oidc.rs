@@ -1,4 +1,4 @@
-//! OpenID Connect with the provider: what we ask, and who the answer is about.
+//! OpenID Connect requests to the provider, and verification of its ID tokens.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
 use crate::policy::FactSet;
 use crate::storage::Person;
 
-/// Who an ID token is about.
+/// The person that an ID token identifies.
 pub(super) struct Identity {
-    /// Who it is to us: by the preset's rule.
+    /// Our identifier of the person, built by the preset's rule.
     pub(super) subject: String,
     /// The claim `sub`.
     pub(super) sub: String,
@@ -32,19 +32,20 @@ pub(super) struct Identity {
     pub(super) claims: Value,
 }
 
-/// What an answer tells of a person.
+/// The person as read from a response.
 pub(super) struct ReadPerson {
     pub(super) person: Person,
-    /// What is as an earlier answer told it.
+    /// The facts that were carried over from an earlier response.
     pub(super) taken_over: FactSet,
-    /// Whether every source answered, if only to say that it tells nothing.
+    /// Whether every source responded, even if without claims about the person.
     pub(super) answered: bool,
-    /// Why something is not known, for the administrator.
+    /// Why some facts are unknown, for the administrator.
     pub(super) trouble: Option<String>,
 }
 
 impl Inner {
-    /// How we prove ourselves at the token endpoint: as configured, or by what the provider lists.
+    /// Returns our authentication method at the token endpoint: the configured one, or one that the provider
+    /// lists.
     pub(super) fn client_auth(&self, metadata: &Metadata) -> ClientAuth {
         if self.config.client_auth != ClientAuth::Auto {
             return self.config.client_auth;
@@ -59,8 +60,8 @@ impl Inner {
         }
     }
 
-    /// The configured scopes without `openid`; `offline_access` when the provider lists it, because without
-    /// a refresh token nobody can be asked about again.
+    /// Returns the configured scopes without `openid`. Adds `offline_access` if the preset wants it or the
+    /// provider lists it, because without a refresh token we cannot re-check people.
     pub(super) fn scopes(&self, metadata: &Metadata) -> Vec<String> {
         let mut scopes: Vec<String> =
             self.config.scopes.iter().filter(|scope| *scope != "openid").cloned().collect();
@@ -77,13 +78,13 @@ impl Inner {
         scopes
     }
 
-    /// All scopes that people are sent to the provider with.
+    /// Returns all scopes of the authorization request.
     pub(super) fn scopes_asked(&self, metadata: &Metadata) -> Vec<String> {
         let openid = self.config.preset.protocol == Protocol::Oidc;
         openid.then(|| "openid".to_owned()).into_iter().chain(self.scopes(metadata)).collect()
     }
 
-    /// The authorization request: ours alone, nothing of the client's passes.
+    /// Builds the authorization request. It contains nothing that the client sent.
     pub(super) fn authorization_request(
         &self,
         metadata: &Metadata,
@@ -105,7 +106,7 @@ impl Inner {
         url
     }
 
-    /// A form to an endpoint that wants to know who asks (RFC 6749 §2.3.1).
+    /// Builds a form request with client authentication (RFC 6749 §2.3.1).
     pub(super) fn form_as_client(
         &self,
         endpoint: &str,
@@ -122,7 +123,7 @@ impl Inner {
         if method == ClientAuth::Post {
             body.append_pair("client_id", client_id).append_pair("client_secret", client_secret);
         } else {
-            // Both are form-encoded before they are joined.
+            // RFC 6749 §2.3.1: both are form-encoded before they are joined.
             let encode =
                 |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let pair = STANDARD.encode(format!("{}:{}", encode(client_id), encode(client_secret)));
@@ -154,7 +155,7 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Redeems the provider's code.
+    /// Redeems an authorization code of the provider.
     pub(super) async fn redeem(
         &self,
         provider: &Provider,
@@ -170,7 +171,7 @@ impl Inner {
         Ok(self.ask_for_tokens(provider, &form).await?)
     }
 
-    /// Uses the provider's refresh token.
+    /// Uses a refresh token of the provider.
     pub(super) async fn refresh(
         &self,
         provider: &Provider,
@@ -186,8 +187,8 @@ impl Inner {
         self.ask_for_tokens(provider, &form).await
     }
 
-    /// Verifies the ID token of an answer (OIDC Core §3.1.3.7). With a nonce it is that of a login;
-    /// without, a refresh: then a nonce inside is not required.
+    /// Verifies the ID token of a token response (OIDC Core §3.1.3.7). With `nonce` it must be the ID token
+    /// of that login; without, it comes from a refresh and need not contain a nonce.
     pub(super) async fn verify_id_token(
         &self,
         provider: &Arc<Provider>,
@@ -208,7 +209,7 @@ impl Inner {
             }
         };
         let signed = Signed::parse(id_token).map_err(refused)?;
-        // Access tokens and messages of the same provider are no ID tokens.
+        // Access tokens and logout tokens of the same provider must not pass as ID tokens.
         if let Some(typ) = signed.typ.as_deref()
             && !matches!(typ.to_ascii_lowercase().as_str(), "jwt" | "application/jwt")
         {
@@ -241,7 +242,7 @@ impl Inner {
         Ok(Identity { subject, sub, sid, claims })
     }
 
-    /// Whether the provider vouches for somebody we let in: of our domain, tenant or organisation.
+    /// Returns whether the person belongs to the required domain, tenant or organisation.
     pub(super) fn is_one_of_ours(&self, identity: &Identity) -> bool {
         self.config.required_claim.as_ref().is_none_or(|(claim, values)| {
             let is_known = |value: &Value| values.iter().any(|known| value == known);
@@ -252,10 +253,10 @@ impl Inner {
         })
     }
 
-    /// Name, e-mail and facts, from the sources that the claim plan names. A source that cannot be
-    /// read makes its facts unknown; it does not stop the login, because unknown facts can only
-    /// take away. At a re-check what was known `before` stays: an outage there takes nothing away, and
-    /// what is taken over is named.
+    /// Reads name, email and facts from the sources of the claim plan. A source that cannot be read makes its
+    /// facts unknown but does not stop the login, because unknown facts can only reduce access. A re-check
+    /// passes the person as known `before`: their facts replace unknown ones, so that an outage takes nothing
+    /// away, and the result names the facts that were carried over.
     pub(super) async fn read_person(
         &self,
         provider: &Arc<Provider>,
@@ -290,7 +291,8 @@ impl Inner {
     }
 }
 
-/// Who somebody is to us, by the preset's rule. Entra's stable name of a person: tenant and object.
+/// Returns our identifier of a person by the preset's rule. For Entra it consists of tenant and object id,
+/// which are stable across applications.
 pub(super) fn subject_of(form: SubjectForm, claims: &Value) -> Option<String> {
     let text = |name: &str| claims.get(name)?.as_str().filter(|text| !text.is_empty());
     match form {
@@ -299,8 +301,8 @@ pub(super) fn subject_of(form: SubjectForm, claims: &Value) -> Option<String> {
     }
 }
 
-/// The payload of a JWT, unverified: of an ID token that was verified before, or of an access token
-/// that the provider itself just handed us over TLS.
+/// Returns the payload of a JWT without verifying it. Use it only for an ID token that was verified before,
+/// or for an access token that the provider has just sent to us over TLS.
 pub(super) fn payload(jwt: &str) -> Option<Value> {
     let payload = jwt.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()

@@ -1,5 +1,5 @@
-//! Sign-ins to our own pages: for administrators, and for people at `/account`. No client is involved
-//! and no code comes of it; the session it leaves is asked about again like any other.
+//! Sign-ins to our own pages, for administrators and for people at `/account`. No client is involved and no
+//! code is issued. The resulting session is re-checked like any other.
 
 use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
@@ -10,21 +10,22 @@ use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::storage::SessionUpdate;
 
-/// How old a proof may be when a new one was asked for: the time a person needs to type.
+/// Maximum age of an authentication that we requested, in seconds: 10 minutes for the person to type.
 const NEW_PROOF: i64 = 10 * 60;
 
-/// What must be remembered of a sign-in until the person comes back.
+/// Login state that must be stored until the callback.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PagesLogin {
     nonce: String,
     pkce_verifier: String,
-    /// Whether the person must prove themselves anew.
+    /// Whether the person must authenticate again.
     anew: bool,
 }
 
 impl Upstream {
-    /// Makes ready a sign-in to our pages: where to send the browser, and what to remember. With
-    /// `anew` the provider is asked for a proof even when it knows the browser; else for this `prompt`.
+    /// Prepares a sign-in to our pages. Returns the URL for the browser and the state to store. With `anew`,
+    /// the provider must authenticate the person even if it knows the browser; otherwise `prompt` is sent, if
+    /// any.
     pub async fn prepare_pages_login(
         &self,
         state: &str,
@@ -52,8 +53,8 @@ impl Upstream {
         Ok((url, PagesLogin { nonce, pkce_verifier: verifier.secret().clone(), anew }))
     }
 
-    /// Turns the provider's answer into a person and tokens, and says when the person last proved who
-    /// they are: long ago, when the provider does not tell.
+    /// Handles the callback. Returns the person with tokens, and when the person last authenticated. If the
+    /// provider does not say when, that time is the Unix epoch, which counts as long ago.
     pub async fn finish_pages_login(
         &self,
         login: &PagesLogin,
@@ -68,10 +69,11 @@ impl Upstream {
                 return Err(LoginFailed::Untrusted(reason.to_owned()));
             }
             Some(at) => at.min(now),
-            // GitHub and Google cannot be asked: that the person came back is all there is.
+            // GitHub and Google cannot be asked to authenticate the person again. The completed sign-in is
+            // the only evidence.
             None if login.anew && self.0.config.preset.reauth_params.is_empty() => now,
-            // Who is asked with `max_age` must answer with `auth_time` (OIDC Core §3.1.2.1): without it
-            // somebody may have taken the question out of the address.
+            // A provider that receives `max_age` must return `auth_time` (OIDC Core §3.1.2.1). If it is
+            // missing, somebody may have removed the parameter from the URL.
             None if login.anew => {
                 let reason = "a new proof was asked for, and the provider does not say when it was";
                 return Err(LoginFailed::Untrusted(reason.to_owned()));

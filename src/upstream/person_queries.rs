@@ -1,8 +1,8 @@
-//! How much the identity provider is asked at once. Sign-ins and re-checks have places of their own: a flood of
-//! sign-ins, which strangers can cause, delays nobody who is in.
+//! Limits for concurrent queries at the identity provider. Sign-ins and re-checks have separate limits,
+//! because strangers can cause a flood of sign-ins and must not delay people who are signed in.
 //!
-//! Waiting for a place is our own doing. It says nothing about the provider, so it is neither an outage nor a
-//! reason to leave the provider alone.
+//! Waiting for a permit is our own limit and says nothing about the provider. It therefore neither counts as
+//! an outage nor opens the circuit breaker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Inner, Upstream};
 
-/// Longest wait of a re-check: with the wait for the provider it must end before clients give up, after ten
-/// seconds.
+/// Longest wait of a re-check for a permit. Together with the wait for the provider (at most 7 s) it must end
+/// before clients give up, after 10 s.
 pub(super) const RECHECK_WAIT: Duration = Duration::from_secs(2);
 
-/// How much at once.
+/// Limits for concurrent queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PersonQueries {
-    /// Sign-ins that are being finished.
+    /// Maximum number of sign-ins whose callback is being handled at the same time.
     pub sign_ins: usize,
-    /// People who are asked about again.
+    /// Maximum number of concurrent re-checks.
     pub rechecks: usize,
 }
 
-/// The places.
+/// The semaphores of the two limits.
 pub(super) struct Places {
     number: PersonQueries,
     sign_ins: Arc<Semaphore>,
     rechecks: Arc<Semaphore>,
 }
 
-/// A place, given back when dropped.
+/// Permit for one query; dropping it releases the permit.
 #[derive(Debug)]
 pub struct QueryPermit(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// All places are taken, and none was given back in time. Nothing was sent to the provider.
+/// No permit became free in time. Nothing was sent to the provider.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("as many sign-ins as may be are being finished; the identity provider was not asked")]
 pub struct NoPlace;
@@ -46,7 +46,7 @@ impl Places {
         Self { number, sign_ins: places(number.sign_ins), rechecks: places(number.rechecks) }
     }
 
-    /// The same places, where the number is the same.
+    /// Returns the same semaphores if the limits are unchanged, otherwise new ones.
     pub(super) fn with(self: &Arc<Self>, number: PersonQueries) -> Arc<Self> {
         if self.number == number { Arc::clone(self) } else { Arc::new(Self::new(number)) }
     }
@@ -58,7 +58,8 @@ async fn wait_for(places: &Arc<Semaphore>, at_most: Duration) -> Option<QueryPer
 }
 
 impl Upstream {
-    /// A place to finish a sign-in with, to be had before anything is used up.
+    /// Acquires a permit for a sign-in, waiting at most for the configured timeout. Call it before anything
+    /// is consumed.
     pub async fn place_for_sign_in(&self) -> Result<QueryPermit, NoPlace> {
         let inner = &self.0;
         let place = wait_for(&inner.places.sign_ins, inner.config.timeout).await;
@@ -70,7 +71,7 @@ impl Upstream {
 }
 
 impl Inner {
-    /// A place to ask about somebody again.
+    /// Acquires a permit for a re-check; `None` if none became free within `RECHECK_WAIT`.
     pub(super) async fn place_for_recheck(&self) -> Option<QueryPermit> {
         let place = wait_for(&self.places.rechecks, RECHECK_WAIT).await;
         if place.is_none() {

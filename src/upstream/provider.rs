@@ -1,5 +1,5 @@
-//! What the provider says of itself: discovered when first needed, kept for an hour, used for a day
-//! when the provider cannot be reached, so that its outage is not ours.
+//! Cache of the provider's metadata and keys. They are fetched when first needed, fresh for an hour, and
+//! usable for a day while the provider cannot be reached, so that its outage does not stop us.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::clock::Timestamp;
 use crate::config::{ClaimSource, Protocol};
 use crate::http_client::HttpError;
 
-/// Metadata is asked for anew after this.
+/// Metadata is fetched again after 1 hour.
 const FRESH: Duration = Duration::from_hours(1);
-/// Metadata is used this long when the provider cannot be reached.
+/// Metadata is used for up to 24 hours while the provider cannot be reached.
 const USABLE: Duration = Duration::from_hours(24);
-/// After a failure the provider is left alone this long.
+/// After a failure no new attempt is made for 5 s.
 const COOL_DOWN: Duration = Duration::from_secs(5);
-/// Keys are asked for anew at most this often when an unknown one turns up (threat JW-03).
+/// An unknown key causes at most one fetch of the keys per minute (threat JW-03).
 const KEYS_AT_MOST_EVERY: Duration = Duration::from_mins(1);
 
-/// The provider as discovered.
+/// The provider's metadata and keys.
 #[derive(Clone)]
 pub(super) struct Provider {
     pub(super) metadata: Metadata,
@@ -36,45 +36,45 @@ pub(super) struct Provider {
 }
 
 impl Provider {
-    /// A provider with this metadata, as if it had just been discovered.
+    /// Builds a provider with this metadata, as if it had just been discovered.
     #[cfg(test)]
     pub(super) fn of(metadata: Metadata, now: Timestamp) -> Self {
         Self { metadata, keys: Vec::new(), fetched_at: now, keys_fetched_at: now }
     }
 
-    /// `iss` of a callback: required when the provider says it sends it, and never a wrong one.
+    /// Checks `iss` of a callback. It must be present if the provider announces it, and correct if present.
     pub(super) fn check_iss(&self, iss: Option<&str>) -> Result<(), LoginFailed> {
         self.metadata.check_iss(iss).map_err(|reason| LoginFailed::Untrusted(reason.to_owned()))
     }
 }
 
-/// The provider at hand, and one asker at a time.
+/// The cached provider, and the lock that lets one task fetch at a time.
 #[derive(Default)]
 pub(super) struct ProviderCache {
     known: RwLock<Option<Arc<Provider>>>,
     asking: Mutex<Failures>,
 }
 
-/// When the provider last failed us, and how: it is left alone for a moment.
+/// Time and reason of the last failures, so that no attempt follows immediately.
 #[derive(Default)]
 struct Failures {
     discovery: Option<(Timestamp, String)>,
     keys: Option<(Timestamp, String)>,
 }
 
-/// The failure that is too recent to try again.
+/// Returns the reason of a failure that is less than `COOL_DOWN` ago.
 fn recent(failure: Option<&(Timestamp, String)>, now: Timestamp) -> Option<String> {
     let recent = |(when, _): &&(Timestamp, String)| now.since(*when) < COOL_DOWN && now >= *when;
     failure.filter(recent).map(|(_, reason)| reason.clone())
 }
 
 impl Inner {
-    /// The provider: from memory while fresh, else discovered by one caller for all.
+    /// Returns the cached provider while it is fresh; otherwise one task discovers it for all.
     pub(super) async fn provider(&self) -> Result<Arc<Provider>, UpstreamError> {
         if let Some(known) = self.known_provider(FRESH).await {
             return Ok(known);
         }
-        // Somebody is asking already: what is at hand, though not fresh, is good enough meanwhile.
+        // Another task is fetching. A usable entry is good enough meanwhile, even if it is not fresh.
         let mut failures = match self.provider.asking.try_lock() {
             Ok(place) => place,
             Err(_) => match self.known_provider(USABLE).await {
@@ -83,7 +83,7 @@ impl Inner {
             },
         };
         if let Some(known) = self.known_provider(FRESH).await {
-            return Ok(known); // somebody else asked while we waited
+            return Ok(known); // another task fetched it while we waited
         }
         let now = self.clock.now();
         let failure = match recent(failures.discovery.as_ref(), now) {
@@ -108,12 +108,12 @@ impl Inner {
         self.known_provider(USABLE).await.ok_or(failure)
     }
 
-    /// Whether there is usable metadata, fresh or not.
+    /// Returns whether usable metadata is cached, fresh or not.
     pub(super) async fn is_known(&self) -> bool {
         self.known_metadata().await.is_some()
     }
 
-    /// Usable metadata that is at hand, fresh or not.
+    /// Returns usable metadata from the cache, fresh or not.
     pub(super) async fn known_metadata(&self) -> Option<Arc<Provider>> {
         self.known_provider(USABLE).await
     }
@@ -123,7 +123,7 @@ impl Inner {
         let now = self.clock.now();
         known
             .as_ref()
-            // What was fetched in the future is usable, and not fresh: the clock went back.
+            // An entry with a fetch time in the future is usable but not fresh: the clock was set back.
             .filter(|provider| at_most > FRESH || provider.fetched_at <= now)
             .filter(|provider| now.since(provider.fetched_at) < at_most)
             .map(Arc::clone)
@@ -147,7 +147,7 @@ impl Inner {
         Ok(Provider { metadata, keys: keys.keys, fetched_at: now, keys_fetched_at: now })
     }
 
-    /// Where the discovery document is.
+    /// Returns the URL of the discovery document.
     pub(super) fn discovery_address(&self) -> String {
         match &self.config.discovery_url {
             Some(url) => url.to_string(),
@@ -155,7 +155,7 @@ impl Inner {
         }
     }
 
-    /// Where the provider is asked first.
+    /// Returns the URL of the first request to the provider.
     pub(super) fn first_address(&self) -> String {
         match self.config.preset.protocol {
             Protocol::Oidc => self.discovery_address(),
@@ -171,7 +171,7 @@ impl Inner {
         self.http.send(request).await
     }
 
-    /// Reads the discovery document; it must be about the configured issuer.
+    /// Reads the discovery document and checks that it names the configured issuer.
     fn read_document(&self, response: &Response<Vec<u8>>) -> Result<Metadata, UpstreamError> {
         if response.status() != StatusCode::OK {
             let reason = format!("discovery answered {}", response.status());
@@ -180,7 +180,7 @@ impl Inner {
         let odd = |reason: String| UpstreamError::Misconfigured(format!("discovery: {reason}"));
         let other = other_than_json(response.headers());
         let document = object_of(response.body()).map_err(|reason| match &other {
-            // A page of something in between, while the provider is away.
+            // A proxy or load balancer sends its own page while the provider is down.
             Some(other) => UpstreamError::Unreachable(format!("discovery answered with {other}")),
             None => odd(reason),
         })?;
@@ -205,7 +205,7 @@ impl Inner {
         Ok(metadata)
     }
 
-    /// Fetches the provider's keys.
+    /// Fetches the provider's JWK set.
     pub(super) async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, KeysFailed> {
         let response = self.get_json(metadata.jwks_uri.as_str()).await;
         let response = response.map_err(KeysFailed::Unreachable)?;
@@ -215,9 +215,9 @@ impl Inner {
         KeySet::read(&response).map_err(KeysFailed::Odd)
     }
 
-    /// Asks for the keys again after a signature by an unknown one; at most once a minute, and not at
-    /// once after a failure: anybody can make up a message that names an unknown key. `None`: the keys
-    /// at hand are the newest there are.
+    /// Fetches the keys again after a signature by an unknown key, at most once a minute and not immediately
+    /// after a failure, because anybody can send a message that names an unknown key. `None`: the cached keys
+    /// are recent enough.
     pub(super) async fn with_new_keys(
         &self,
         old: &Arc<Provider>,
@@ -225,7 +225,7 @@ impl Inner {
         let mut failures = self.provider.asking.lock().await;
         let Some(known) = self.provider.known.read().await.clone() else { return Ok(None) };
         if known.keys_fetched_at != old.keys_fetched_at {
-            return Ok(Some(known)); // somebody else fetched them
+            return Ok(Some(known)); // another task fetched them
         }
         let now = self.clock.now();
         if known.keys_fetched_at <= now && now.since(known.keys_fetched_at) < KEYS_AT_MOST_EVERY {
@@ -254,14 +254,14 @@ impl Inner {
     }
 }
 
-/// Why the keys are not to be had.
+/// Reasons why the keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeysFailed {
     #[error("{0}")]
     Unreachable(HttpError),
     #[error("the keys are answered with {0}")]
     Status(StatusCode),
-    /// They are no set of keys.
+    /// The response is not a JWK set.
     #[error("the keys at jwks_uri: {0}")]
     Odd(String),
 }
@@ -270,7 +270,7 @@ fn unreachable(error: &HttpError) -> UpstreamError {
     UpstreamError::Unreachable(error.to_string())
 }
 
-/// Where the document of an issuer is (OpenID Connect Discovery §4).
+/// Returns the URL of an issuer's discovery document (OpenID Connect Discovery §4).
 fn discovery_of(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'))
 }

@@ -1,6 +1,5 @@
-//! A public key of the identity provider (RFC 7517, RFC 7518 §6, RFC 8037), read once and used for every
-//! ID token: the library chooses the key and makes all its checks, the signature itself is verified by
-//! the cryptography that the rest of the house uses.
+//! A public key of the identity provider (RFC 7517, RFC 7518 §6, RFC 8037). It is parsed once and used for
+//! all signatures of the provider, which aws-lc-rs verifies.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -29,7 +28,7 @@ use openidconnect::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// Algorithms that everything of a provider may be signed with. None of them has a shared secret.
+/// Signature algorithms that we accept from a provider. None of them uses a shared secret.
 pub(super) const ACCEPTED: [Alg; 10] = [
     Alg::RsaSsaPkcs1V15Sha256,
     Alg::RsaSsaPkcs1V15Sha384,
@@ -43,10 +42,11 @@ pub(super) const ACCEPTED: [Alg; 10] = [
     Alg::EdDsa,
 ];
 
-/// Lengths of a modulus, in bytes: 2048 to 4096 bits.
+/// Accepted RSA modulus lengths in bytes: 2048 to 4096 bits. Shorter keys are too weak; longer ones make each
+/// verification expensive.
 const MODULUS: RangeInclusive<usize> = 256..=512;
 
-/// Some write bits that mean nothing at the end, and some write padding.
+/// Lenient base64url: some providers set unused trailing bits, and some add padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     NO_PAD
@@ -54,7 +54,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The key as it stands in the set.
+/// The key as it appears in the JWK set.
 #[derive(Deserialize, Serialize)]
 struct Jwk {
     kty: CoreJsonWebKeyType,
@@ -76,7 +76,7 @@ struct Jwk {
     y: Value,
 }
 
-/// What a key says of itself that it is for.
+/// The `alg` member of a key.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum OwnAlg {
@@ -86,7 +86,7 @@ enum OwnAlg {
 
 struct Inner {
     jwk: Jwk,
-    /// Ready to verify, one for each algorithm that fits.
+    /// The parsed key for each algorithm that fits it.
     parsed: Vec<(Alg, ParsedPublicKey)>,
 }
 
@@ -119,13 +119,13 @@ impl ProviderKey {
         Self(Arc::new(Inner { jwk, parsed }))
     }
 
-    /// The algorithms that the key can verify, by name.
+    /// Returns the names of the algorithms that the key can verify.
     pub(super) fn algorithms(&self) -> Vec<String> {
         let usable = self.0.parsed.iter().filter(|(alg, _)| self.check(alg).is_ok());
         usable.filter_map(|(alg, _)| name_of(alg)).collect()
     }
 
-    /// Whether the key may be used with `alg`: by its use, its kind, and what it says itself.
+    /// Returns an error if the key must not be used with `alg`, according to its `use`, `kty` or `alg`.
     pub(super) fn check(&self, alg: &Alg) -> Result<(), &'static str> {
         let jwk = &self.0.jwk;
         if jwk.use_.as_ref().is_some_and(|use_| !use_.allows_signature()) {
@@ -143,7 +143,7 @@ impl ProviderKey {
 }
 
 impl Jwk {
-    /// The key, ready to verify `alg`; `None` where kind, curve or size do not fit.
+    /// Parses the key for `alg`; `None` if its kind, curve or size does not fit.
     fn parse(&self, alg: &Alg) -> Option<ParsedPublicKey> {
         let crv = self.crv.as_str();
         match (alg, &self.kty) {
@@ -168,7 +168,7 @@ impl Jwk {
     }
 
     fn rsa(&self) -> Option<PublicKeyComponents<Vec<u8>>> {
-        // Some write a zero in front, as in DER.
+        // Some providers put a zero byte in front, as in DER.
         let number = |value| {
             let bytes: Vec<u8> = bytes(value)?;
             Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
@@ -177,7 +177,7 @@ impl Jwk {
         Some(PublicKeyComponents { n, e: number(&self.e)? })
     }
 
-    /// The point in its uncompressed form.
+    /// Returns the point in its uncompressed form.
     fn point(&self, size: usize) -> Option<Vec<u8>> {
         let coordinate = |value| bytes(value).filter(|bytes: &Vec<u8>| bytes.len() == size);
         let mut point = vec![4];
@@ -199,7 +199,7 @@ fn rsa_parameters(alg: &Alg) -> Option<&'static RsaParameters> {
     })
 }
 
-/// The hash that goes with an algorithm. Of the keys for `EdDSA`, Ed25519 alone is accepted.
+/// Returns the hash of an algorithm. For `EdDSA` it is that of Ed25519, the only such curve that we accept.
 pub(super) fn hash_of(alg: &Alg) -> Option<&'static digest::Algorithm> {
     Some(match alg {
         Alg::RsaSsaPkcs1V15Sha256 | Alg::RsaSsaPssSha256 | Alg::EcdsaP256Sha256 => &digest::SHA256,
@@ -211,7 +211,7 @@ pub(super) fn hash_of(alg: &Alg) -> Option<&'static digest::Algorithm> {
     })
 }
 
-/// An algorithm as headers name it.
+/// Returns the name of an algorithm as in a JOSE header.
 pub(super) fn name_of(alg: &Alg) -> Option<String> {
     serde_json::to_value(alg).ok()?.as_str().map(str::to_owned)
 }
@@ -244,7 +244,7 @@ impl JsonWebKey for ProviderKey {
         }
     }
 
-    /// A shared secret verifies nothing here: the key that this makes fits no algorithm.
+    /// Shared secrets are not supported: the resulting key fits no algorithm.
     fn new_symmetric(_: Vec<u8>) -> Self {
         Self::new(Jwk {
             kty: CoreJsonWebKeyType::Symmetric,

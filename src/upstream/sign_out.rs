@@ -1,5 +1,5 @@
-//! Signing a browser out at the provider as well: OpenID Connect RP-Initiated Logout 1.0, or what the
-//! provider has in its place. How is said by the preset.
+//! Sign-out of the browser at the provider: OpenID Connect RP-Initiated Logout 1.0, or the provider's own
+//! equivalent, as the preset defines it.
 
 use url::Url;
 
@@ -9,16 +9,16 @@ use crate::config::{SignOut, SignOutAt, SignOutForm};
 use crate::http_client::is_loopback;
 use crate::storage::StorageError;
 
-/// Longest ID token that is sent along: with more, the URL is too long for many servers.
+/// Longest ID token that is sent as a hint, in bytes. A longer one makes the URL too long for many servers.
 const MAX_HINT: usize = 4 * 1024;
 
 impl Upstream {
-    /// Where to send the browser so that it is signed out at the provider too, and then led to
-    /// `return_to`, which must be registered there. `None` where the provider has no such place, where
-    /// it cannot be asked now, and for sessions of another provider than the configured one.
+    /// Returns the URL that signs the browser out at the provider and then redirects it to `return_to`, which
+    /// must be registered there. Returns `None` if the provider has no such endpoint, if its metadata cannot
+    /// be had now, and for sessions of another provider than the configured one.
     ///
-    /// It ends nothing here: the grants of the session are the caller's to end, and it must do so first,
-    /// because whether the browser ever arrives there is not known.
+    /// This function ends nothing here. The caller must end the grants of the session first, because the
+    /// browser may never arrive at the provider.
     pub async fn end_session_url(
         &self,
         session_id: &str,
@@ -38,7 +38,7 @@ impl Upstream {
 }
 
 impl Inner {
-    /// The URL, by the first way of the preset that the provider has.
+    /// Returns the URL of the first sign-out method of the preset that the provider supports.
     pub(super) fn sign_out_url(
         &self,
         provider: &Provider,

@@ -1,5 +1,5 @@
-//! A JWT that the provider has signed (RFC 7515 §3.1): ID tokens, userinfo, and the messages it sends by
-//! itself are read by the same reader, with the same keys and the same algorithms.
+//! JWTs that the provider signed (RFC 7515 §3.1). ID tokens, userinfo and logout messages all use this
+//! reader, with the same keys and algorithms.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::provider::Provider;
 use super::provider_key::{ACCEPTED, ProviderKey};
 use super::values::{Claims, without_place};
 
-/// A JWT in its parts. Nothing is verified yet.
+/// A parsed JWT whose signature is not verified yet.
 pub(super) struct Signed<'a> {
     pub(super) alg: Alg,
     /// The header's `typ`.
@@ -25,22 +25,22 @@ pub(super) struct Signed<'a> {
     signature: Vec<u8>,
 }
 
-/// Why the claims of a JWT are not to be had.
+/// Reasons why the claims of a JWT cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignedRefused {
-    /// It is not one that we read.
+    /// We cannot parse it.
     #[error("{0}")]
     Unreadable(String),
-    /// No key of the provider has signed it.
+    /// Its signature, algorithm or header is not acceptable.
     #[error("{0}")]
     Forged(String),
-    /// The provider's newest keys cannot be had now.
+    /// The provider's newest keys cannot be fetched now.
     #[error("the provider's keys cannot be had: {0}")]
     KeysUnavailable(String),
 }
 
 impl<'a> Signed<'a> {
-    /// Takes a JWT apart.
+    /// Parses a JWT in compact serialization.
     pub(super) fn parse(jwt: &'a str) -> Result<Self, SignedRefused> {
         let unreadable = |reason: &str| SignedRefused::Unreadable(reason.to_owned());
         let parts: Vec<&str> = jwt.split('.').collect();
@@ -67,7 +67,7 @@ impl<'a> Signed<'a> {
             Some(_) => Err(unreadable(&format!("{name} in its header is not a text"))),
         };
         let alg = algorithm(&text("alg")?.unwrap_or_default())?;
-        // RFC 7515 §4.1.11: what we do not know, and must, is a reason to refuse.
+        // RFC 7515 §4.1.11: an unknown critical extension is a reason to reject. We know none.
         if header.contains_key("crit") {
             let reason = "its header has crit, which names extensions that we do not know";
             return Err(SignedRefused::Forged(reason.to_owned()));
@@ -89,14 +89,14 @@ impl<'a> Signed<'a> {
         })
     }
 
-    /// The claims; to be believed after the signature was verified.
+    /// Returns the claims. Verify the signature before you trust them.
     pub(super) fn claims(&self) -> Result<Claims, String> {
         let payload = URL_SAFE_NO_PAD.decode(self.payload);
         let payload = payload.map_err(|_| "its claims are not base64url".to_owned())?;
         Claims::parse(&payload)
     }
 
-    /// The one key of the provider that fits.
+    /// Returns the only key of the provider that fits.
     fn key<'p>(&self, provider: &'p Provider) -> Result<&'p ProviderKey, String> {
         let named: Vec<&ProviderKey> = provider
             .keys
@@ -125,7 +125,7 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// An algorithm by its name in a header; one of those that prove something.
+/// Returns the algorithm with this header name, if we accept it.
 fn algorithm(name: &str) -> Result<Alg, SignedRefused> {
     let alg = serde_json::from_value::<Alg>(name.into()).ok();
     alg.filter(|alg| ACCEPTED.contains(alg)).ok_or_else(|| {
@@ -138,7 +138,7 @@ fn algorithm(name: &str) -> Result<Alg, SignedRefused> {
 }
 
 impl Inner {
-    /// The claims of a JWT that the provider has signed; asks for its keys again when none at hand fits.
+    /// Returns the verified claims of a JWT. Fetches the provider's keys again if no cached key verifies it.
     pub(super) async fn signed_claims(
         &self,
         provider: &Arc<Provider>,
@@ -154,13 +154,13 @@ impl Inner {
         signed.claims().map_err(SignedRefused::Unreadable)
     }
 
-    /// Whether `iss` names our provider.
+    /// Returns an error unless `iss` names our provider.
     pub(super) fn check_issuer(&self, claims: &Claims) -> Result<(), String> {
         let known = self.is_our_issuer(&claims.required_text("iss")?);
         if known { Ok(()) } else { Err("iss is another issuer".to_owned()) }
     }
 
-    /// Whether this is our provider's issuer, in one of its spellings.
+    /// Returns whether `issuer` is our provider's issuer, in one of its spellings.
     pub(super) fn is_our_issuer(&self, issuer: &str) -> bool {
         issuer == self.config.issuer || self.config.preset.issuer_aliases.contains(&issuer)
     }

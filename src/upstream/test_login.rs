@@ -1,4 +1,4 @@
-//! A sign-in that leads nowhere: for `check --login`, where an administrator watches their own.
+//! Test logins that give nobody access, for `check --login`, where administrators test their own sign-in.
 
 use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use url::Url;
@@ -9,7 +9,7 @@ use crate::oauth::secret::random_text;
 use crate::policy::FactSet;
 use crate::storage::{SessionUpdate, UpstreamSession, UpstreamTokens};
 
-/// A trial sign-in on its way. It has no approval and makes no code: nothing of ours can come of it.
+/// A test login in progress. It has no approval and issues no code, so nobody gains access by it.
 pub struct TrialLogin {
     url: Url,
     state: String,
@@ -18,14 +18,14 @@ pub struct TrialLogin {
 }
 
 impl TrialLogin {
-    /// Where to send the browser.
+    /// Returns the URL for the browser.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
 }
 
 impl Upstream {
-    /// Makes ready a trial sign-in.
+    /// Prepares a test login.
     pub async fn trial_login(&self) -> Result<TrialLogin, UpstreamError> {
         let inner = &self.0;
         let provider = inner.provider().await?;
@@ -37,7 +37,7 @@ impl Upstream {
         Ok(TrialLogin { url, state, nonce, verifier: verifier.secret().clone() })
     }
 
-    /// Turns the query of the callback into a person, by the code that a real login runs.
+    /// Handles the query of the callback with the same code as a real login.
     pub async fn finish_trial(
         &self,
         trial: &TrialLogin,
@@ -64,7 +64,7 @@ impl Upstream {
         Ok(TrialSession { session, tolerated, trouble })
     }
 
-    /// Refreshes once, and reads the answer as a re-check does. The error is for the administrator.
+    /// Refreshes once and reads the response as a re-check does. The error is for the administrator.
     pub async fn trial_refresh(&self, trial: &TrialSession) -> Result<TrialRefresh, String> {
         let inner = &self.0;
         let now = inner.clock.now();
@@ -98,22 +98,22 @@ impl Upstream {
     }
 }
 
-/// What came of a trial sign-in.
+/// Result of a test login.
 pub struct TrialSession {
-    /// What a real one would store.
+    /// The session that a real login would store.
     pub session: SessionUpdate,
-    /// Details of the token answer that the server tolerates.
+    /// Details of the token response that the server tolerates.
     pub tolerated: Vec<String>,
-    /// Why something of the person is not known.
+    /// Why some facts about the person are unknown.
     pub trouble: Option<String>,
 }
 
-/// What came of a refresh.
+/// Result of a test refresh.
 pub struct TrialRefresh {
-    /// The tokens afterwards.
+    /// The tokens after the refresh.
     pub tokens: UpstreamTokens,
-    /// Whether an ID token came with them.
+    /// Whether the response contained an ID token.
     pub has_id_token: bool,
-    /// Details of the token answer that the server tolerates.
+    /// Details of the token response that the server tolerates.
     pub tolerated: Vec<String>,
 }

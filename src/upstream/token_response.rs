@@ -1,5 +1,5 @@
-//! Answers of the provider's token endpoint: read with patience, because a rotated refresh token must not
-//! be lost to a detail; and failures told apart.
+//! Responses of the provider's token endpoint. They are read leniently, so that a rotated refresh token is
+//! not lost because of a detail. Failures are classified.
 
 use axum::http::{Response, header};
 use serde_json::{Map, Value};
@@ -9,13 +9,13 @@ use super::values::{object_of, other_than_json, shown};
 use crate::config::Preset;
 use crate::storage::UpstreamTokens;
 
-/// The provider's answer at its token endpoint: at least one token.
+/// A token response with at least one token.
 #[derive(Debug, Default)]
 pub(super) struct TokenResponse {
     access_token: Option<String>,
     pub(super) refresh_token: Option<String>,
     id_token: IdToken,
-    /// What is not as it should be, and does no harm.
+    /// Harmless deviations from the standard.
     pub(super) tolerated: Vec<String>,
 }
 
@@ -24,19 +24,19 @@ enum IdToken {
     #[default]
     None,
     Text(String),
-    /// Something else.
+    /// The member is present but not a text.
     Odd,
 }
 
 impl TokenResponse {
-    /// The access token. The error is for the administrator.
+    /// Returns the access token. The error is for the administrator.
     pub(super) fn access_token(&self) -> Result<&str, String> {
         self.access_token.as_deref().ok_or_else(|| {
             "access_token is missing in the token answer, or is not a text".to_owned()
         })
     }
 
-    /// The ID token. The error is for the administrator.
+    /// Returns the ID token. The error is for the administrator.
     pub(super) fn id_token(&self) -> Result<&str, String> {
         match &self.id_token {
             IdToken::Text(text) => Ok(text),
@@ -49,7 +49,7 @@ impl TokenResponse {
         !matches!(self.id_token, IdToken::None)
     }
 
-    /// The tokens; `None` without an access token.
+    /// Returns the tokens; `None` without an access token.
     pub(super) fn tokens(&self) -> Option<UpstreamTokens> {
         Some(UpstreamTokens {
             access_token: self.access_token.clone()?,
@@ -59,7 +59,7 @@ impl TokenResponse {
         })
     }
 
-    /// What was there, and of this answer what is in it.
+    /// Returns the tokens after a refresh: those of this response, and those of `before` where it has none.
     pub(super) fn tokens_after(&self, before: &UpstreamTokens) -> UpstreamTokens {
         UpstreamTokens {
             access_token: self.access_token.clone().unwrap_or_else(|| before.access_token.clone()),
@@ -70,17 +70,17 @@ impl TokenResponse {
     }
 }
 
-/// How a request to the token endpoint failed. The JSON `error` decides before the status: providers
-/// send the same `error` with different statuses.
+/// Failure of a request to the token endpoint. The JSON `error` takes precedence over the status, because
+/// providers send the same `error` with different statuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenFailure {
-    /// A definite no to this code or refresh token.
+    /// The provider definitely rejects this code or refresh token.
     #[error("refused: {0}")]
     Refused(String),
-    /// It refuses us: wrong secret, wrong client.
+    /// The provider rejects our client: wrong secret or wrong client id.
     #[error("our client is refused: {0}")]
     Ours(String),
-    /// An outage.
+    /// An outage: no usable response.
     #[error("no usable answer: {0}")]
     Transient(String),
 }
@@ -88,7 +88,7 @@ pub(super) enum TokenFailure {
 impl From<TokenFailure> for LoginFailed {
     fn from(failure: TokenFailure) -> Self {
         match failure {
-            // A code that the provider does not accept was not meant for this login.
+            // The provider rejects a code that was not issued for this login.
             TokenFailure::Refused(reason) => Self::Untrusted(reason),
             TokenFailure::Ours(reason) => Self::Misconfigured(reason),
             TokenFailure::Transient(reason) => Self::Unavailable(reason),
@@ -96,7 +96,7 @@ impl From<TokenFailure> for LoginFailed {
     }
 }
 
-/// Reads an answer of the token endpoint.
+/// Reads a response of the token endpoint.
 pub(super) fn read(
     response: &Response<Vec<u8>>,
     preset: &Preset,
@@ -128,7 +128,7 @@ pub(super) fn read(
     }
 }
 
-/// The members of an answer: JSON, or a form, as from the time before RFC 6749.
+/// Returns the members of a response: JSON, or a form, as servers sent it before RFC 6749.
 fn object_in(response: &Response<Vec<u8>>) -> Result<Map<String, Value>, String> {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let is_form = content_type
@@ -168,7 +168,7 @@ fn tokens_in(members: &Map<String, Value>) -> TokenResponse {
         Some(Value::String(token)) => IdToken::Text(token.clone()),
         Some(_) => IdToken::Odd,
     };
-    // Nobody reads these; an administrator may want to know.
+    // We do not use these members, but an administrator may want to know about deviations.
     match member("token_type") {
         None => tolerated.push("token_type is missing".to_owned()),
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
@@ -184,8 +184,8 @@ fn tokens_in(members: &Map<String, Value>) -> TokenResponse {
     TokenResponse { access_token, refresh_token, id_token, tolerated }
 }
 
-/// An error code as it may be logged: anybody can write into a callback, and a broken provider anything
-/// into an answer. Only what looks like a code (RFC 6749 §5.2) is worth a line.
+/// Returns the error code if it looks like one (RFC 6749 §5.2), otherwise a placeholder for the log. Anybody
+/// can write into a callback, and a broken provider may send anything.
 pub(super) fn shown_code(code: &str) -> &str {
     let is_code = code.len() <= 64
         && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');

@@ -1,4 +1,4 @@
-//! The userinfo endpoint (OpenID Connect Core §5.3): JSON, or a JWT that the provider has signed.
+//! The userinfo endpoint (OpenID Connect Core §5.3): JSON, or a JWT that the provider signed.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
 use super::values::{Claims, UNREADABLE, object_of};
 
-/// What userinfo said, and if it said nothing, why.
+/// Result of a userinfo request, and why it supplied nothing.
 pub(super) struct Asked {
     pub(super) userinfo: Userinfo,
-    /// For the administrator.
+    /// The reason, for the administrator.
     pub(super) trouble: Option<String>,
 }
 
@@ -25,16 +25,16 @@ impl Asked {
     }
 }
 
-/// Why userinfo said nothing.
+/// Reasons why userinfo supplied nothing.
 enum Silence {
     /// An outage.
     Failed(String),
-    /// It answers, and tells nothing of the person.
+    /// The endpoint responded without usable claims about the person.
     TellsNothing(String),
 }
 
 impl Inner {
-    /// Asks userinfo about the person whom the ID token calls `subject`.
+    /// Requests userinfo about the person whose `sub` in the ID token is `subject`.
     pub(super) async fn userinfo(
         &self,
         provider: &Arc<Provider>,
@@ -81,17 +81,17 @@ impl Inner {
             Ok(claims) => Claims::from(claims),
             Err(reason) => match jwt_in(response.body()) {
                 Some(jwt) => self.signed_userinfo(provider, &jwt).await?,
-                // It has answered, if not so that anybody can read it.
+                // The endpoint itself responded, but with something that we cannot read.
                 None if serde_json::from_slice::<Value>(response.body()).is_ok()
                     || reason.starts_with(UNREADABLE) =>
                 {
                     return Err(Silence::TellsNothing(reason));
                 }
-                // A page of somebody in between, while the provider is away.
+                // A proxy or load balancer sends its own page while the provider is down.
                 None => return Err(Silence::Failed(reason)),
             },
         };
-        // OpenID Connect Core §5.3.2: another subject is another person.
+        // OpenID Connect Core §5.3.2: claims with another `sub` must not be used.
         match claims.required_text("sub") {
             Ok(sub) if sub == subject => Ok(claims.into_value()),
             Ok(_) => Err(Silence::TellsNothing("sub is another person's".to_owned())),
@@ -99,7 +99,8 @@ impl Inner {
         }
     }
 
-    /// The claims of signed userinfo: by the provider's keys, from it, and for us (§5.3.2).
+    /// Verifies signed userinfo and returns its claims: our provider's keys, its issuer, our audience
+    /// (§5.3.2).
     async fn signed_userinfo(
         &self,
         provider: &Arc<Provider>,
@@ -125,7 +126,7 @@ impl Inner {
     }
 }
 
-/// The JWT that a body is: as it is, or as a text of JSON.
+/// Returns the JWT in a body, which may be bare or a JSON string.
 fn jwt_in(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?.trim();
     let jwt = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());

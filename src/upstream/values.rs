@@ -1,5 +1,5 @@
-//! Values in what a provider sends: strict in their meaning, patient in their form. An error names the
-//! member that it is about.
+//! Readers of values in the provider's responses: strict about meaning, lenient about form. An error names
+//! the member that it concerns.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// Longest piece of an answer that is shown to an administrator.
+/// Longest part of a response, in characters, that is logged or shown to an administrator.
 const MAX_SHOWN: usize = 256;
 
-/// How the reason begins why an object cannot be read that has come as a whole.
+/// Start of the error text for a JSON object that arrived complete but cannot be read.
 pub(super) const UNREADABLE: &str = "it cannot be read: ";
-/// Longest subject, in bytes (OpenID Connect Core §2).
+/// Longest subject that we accept, in bytes: the limit of OpenID Connect Core §2.
 pub(super) const MAX_SUBJECT: usize = 255;
-/// Longest session id, in bytes.
+/// Longest session id (`sid`) that we accept, in bytes.
 pub(super) const MAX_SID: usize = 1024;
 
-/// Refuses an identifier that cannot be kept as it is: too long, or with control characters, which a database or
-/// a log may cut or change. The error names the member.
+/// Rejects an identifier that cannot be stored unchanged: too long, or with control characters, which a
+/// database or a log may cut or change. The error names the member.
 pub(super) fn check_identifier(name: &str, text: &str, longest: usize) -> Result<(), String> {
     if text.len() > longest {
         return Err(format!("{name} is longer than {longest} bytes"));
@@ -30,25 +30,28 @@ pub(super) fn check_identifier(name: &str, text: &str, longest: usize) -> Result
     Ok(())
 }
 
-/// A text of the provider as it may be shown or logged.
+/// Returns a text of the provider that is safe to show or log: no control characters, at most `MAX_SHOWN`
+/// characters.
 pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }
 
-/// What is wrong with JSON, without the line and the column.
+/// Returns the reason of a JSON error without line and column.
 pub(super) fn without_place(error: &serde_json::Error) -> String {
     let reason = error.to_string();
     let at = reason.find(" at line ").unwrap_or(reason.len());
     reason[..at].to_owned()
 }
 
-/// The JSON object of an answer, whatever its content type says; some begin with a byte order mark.
+/// Parses the JSON object of a response. Ignores its content type, and a byte order mark that some servers
+/// send.
 pub(super) fn object_of(body: &[u8]) -> Result<Map<String, Value>, String> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("it is not a JSON object".to_owned()),
-        // A text or a number that nobody can hold, in an object that is there as a whole.
+        // The object is complete but contains a value that we cannot represent, such as a number that is too
+        // large.
         Err(error) if body.trim_ascii().starts_with(b"{") && body.trim_ascii().ends_with(b"}") => {
             Err(format!("{UNREADABLE}{}", without_place(&error)))
         }
@@ -56,7 +59,7 @@ pub(super) fn object_of(body: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// The media type of an answer, where it is another than JSON.
+/// Returns the media type of a response if it is not JSON.
 pub(super) fn other_than_json(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
     let bare = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -69,19 +72,20 @@ pub(super) fn other_than_json(headers: &HeaderMap) -> Option<String> {
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Reads a payload. What cannot even be held, such as a number beyond all bounds, is named.
+    /// Parses a payload. The error names the member that cannot be represented, such as a number that is too
+    /// large.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
         serde_json::from_slice::<Members>(payload)
             .map(|members| Self(members.0))
             .map_err(|error| format!("its claims cannot be read: {}", without_place(&error)))
     }
 
-    /// All of them.
+    /// Returns all claims as a JSON value.
     pub(super) fn into_value(self) -> Value {
         Value::Object(self.0)
     }
 
-    /// A claim; null is none.
+    /// Returns a claim; `null` counts as missing.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
@@ -98,7 +102,7 @@ impl Claims {
         self.text(name)?.ok_or_else(|| format!("{name} is missing"))
     }
 
-    /// A time in Unix seconds. Some providers write fractions, or texts as in RFC 3339.
+    /// Returns a time in Unix seconds. Some providers write fractions, or texts as in RFC 3339.
     pub(super) fn time(&self, name: &str) -> Result<Option<i64>, String> {
         match self.get(name) {
             None => Ok(None),
@@ -113,7 +117,7 @@ impl Claims {
         self.time(name)?.ok_or_else(|| format!("{name} is missing"))
     }
 
-    /// Whom it is for.
+    /// Returns the audiences (`aud`).
     pub(super) fn audiences(&self) -> Result<Vec<&str>, String> {
         let odd = || "aud is neither a text nor a list of texts".to_owned();
         match self.get("aud") {
@@ -131,7 +135,7 @@ impl From<Map<String, Value>> for Claims {
     }
 }
 
-/// A time in Unix seconds; what lies beyond 64 bits is as late, or as early, as can be.
+/// Reads a time in Unix seconds. Values beyond 64 bits become the smallest or largest `i64`.
 pub(super) fn time_of(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number.as_i64().or_else(|| {
@@ -145,7 +149,7 @@ pub(super) fn time_of(value: &Value) -> Option<i64> {
     }
 }
 
-/// An object whose reading fails with the name of the member that it fails at.
+/// A JSON object; its parse errors name the member that failed.
 struct Members(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Members {

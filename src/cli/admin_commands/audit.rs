@@ -1,4 +1,4 @@
-//! `portcullis audit`: looked through, taken out, and proved.
+//! `portcullis audit`: lists, exports and verifies the audit trail.
 
 use std::process::ExitCode;
 
@@ -10,14 +10,14 @@ use super::{CommandContext, CommandError, Common, Output, Page, moment, run, tel
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainHead};
 
-/// Exit code when the chain is broken.
+/// Exit code for a broken chain.
 const BROKEN: u8 = 2;
-/// Exit code when it could not be looked at.
+/// Exit code if the chain could not be verified.
 const UNTOLD: u8 = 3;
-/// First line of CSV.
+/// Header line of the CSV export.
 const COLUMNS: &str =
     "id,at,event,actor,client_id,subject,resource,grant_id,reference,detail,seq\r\n";
-/// Lines read at a time.
+/// Lines per read of the database.
 const BATCH: i64 = 1000;
 
 #[derive(Subcommand)]
@@ -180,7 +180,7 @@ fn as_json(line: &AuditLine) -> Value {
     })
 }
 
-/// To the millisecond.
+/// Formats the time with milliseconds.
 fn at(line: &AuditLine) -> String {
     chrono::DateTime::from_timestamp_millis(line.at)
         .map(|time| time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
@@ -229,8 +229,8 @@ fn as_csv(line: &AuditLine) -> String {
     format!("{}\r\n", cells.map(|text| cell(&text)).join(","))
 }
 
-/// A cell that a spreadsheet shows and does not calculate: what begins like a formula gets an
-/// apostrophe before it, and quotes keep separators and quotes inside.
+/// Formats a CSV cell so that a spreadsheet shows it as text. A value that looks like a formula gets a
+/// leading apostrophe; quotes protect separators and quotes inside.
 fn cell(text: &str) -> String {
     let text = output::plain(text);
     let formula = text
@@ -246,7 +246,7 @@ async fn verify(desk: &CommandContext, expect: Option<&ChainHead>) -> Result<Out
         text: format!("The chain is broken: {text}.\n"),
         code: BROKEN,
     };
-    // What is not chained yet is chained first: the head that is printed covers everything.
+    // Chains all pending lines first, so that the printed head covers everything.
     while desk.storage.settle_audit_and_tell(&desk.clock).await? > 0 {}
     let verified = match desk.storage.verify_audit().await? {
         Ok(verified) => verified,

@@ -1,4 +1,4 @@
-//! `portcullis backup`: a copy of the SQLite database, beside the server that goes on.
+//! `portcullis backup`: copies the SQLite database while the server runs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `portcullis clients`.
+//! `portcullis clients`: lists, reviews, blocks, deletes and creates clients.
 
 use std::process::ExitCode;
 
@@ -275,7 +275,8 @@ async fn decide(
     Ok(Output::changed(changed, format!("{id} is {done}.\n"), &format!("{id} was {before}.\n")))
 }
 
-/// A decision that opens something: it says what it is about, and is about nothing else.
+/// Approves or trusts a client. Prints the client that the decision concerns, and decides nothing if the
+/// client has changed.
 async fn open(
     desk: &CommandContext,
     a: &Opening,
@@ -310,7 +311,7 @@ async fn open(
     Ok(Output::said(text, json!({ "changed": changed, "digest": digest })))
 }
 
-/// What a decision is about.
+/// Returns the facts about a client that a decision depends on.
 fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
     let mut facts = vec![
         ("client ID", row.id.clone()),
@@ -328,7 +329,7 @@ fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
     output::facts(&facts)
 }
 
-/// What is said of a decision, and of one that was in force before.
+/// Returns the texts for a decision that was made now, and for one that was in force before.
 const fn told(verdict: ReviewDecision) -> (&'static str, &'static str) {
     match verdict {
         ReviewDecision::Approve => ("approved; whoever waits goes on", "approved before"),
@@ -337,7 +338,7 @@ const fn told(verdict: ReviewDecision) -> (&'static str, &'static str) {
         ReviewDecision::Unblock => {
             ("no longer blocked; people can connect it again", "not blocked before")
         }
-        // These end what a client has, and ask first.
+        // These decisions end grants and go through `ending.rs`, so the texts are not used.
         ReviewDecision::Refuse | ReviewDecision::Block => ("decided", "decided before"),
     }
 }

@@ -1,4 +1,4 @@
-//! `portcullis clock`: the clock, and the last time that the server stored.
+//! `portcullis clock`: the system clock, and the last time that the server stored.
 
 use std::process::ExitCode;
 

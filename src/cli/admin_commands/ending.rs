@@ -1,4 +1,4 @@
-//! Acts that end more than one thing: how many and which is said first, and a terminal is asked.
+//! Commands that may end several grants: count them first, then ask on the terminal.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, IsTerminal, Write};
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::{BY, CommandContext, CommandError, Output, grants, output};
 use crate::storage::{Counted, Ended, Ending, GrantRow};
 
-/// Exit code when a yes is needed, and nobody can be asked.
+/// Exit code if confirmation is needed and there is no terminal.
 const NEEDS_YES: u8 = 2;
-/// Grants read at a time.
+/// Grants per read of the database.
 const BATCH: i64 = 1000;
-/// Grants that are listed before a question.
+/// Maximum number of grants that are listed before the question.
 const LISTED: i64 = 20;
 
 /// What every command takes that ends more than one thing.
@@ -26,17 +26,17 @@ pub(super) struct Confirm {
     yes: bool,
 }
 
-/// What a command does, in its own words.
+/// Texts of a command.
 pub(super) struct Words<'a> {
-    /// What is asked on a terminal, such as `Block client_1?`.
+    /// The question on the terminal, such as `Block client_1?`.
     pub question: String,
-    /// What is said when it is done, before the number.
+    /// Text after success, printed before the number of ended grants.
     pub done: String,
-    /// What is said when it had been done before.
+    /// Text if there was nothing to change.
     pub before: &'a str,
 }
 
-/// Counts, asks where it must, and carries the act out.
+/// Counts what would end, asks for confirmation unless `--yes` is given, and ends it.
 pub(super) async fn carry_out(
     desk: &CommandContext,
     confirm: &Confirm,
@@ -88,7 +88,7 @@ fn several(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// How many, of what.
+/// Describes in one sentence what would end.
 fn sentence(counted: &Counted) -> String {
     let grants = several(counted.grants, "grant", "grants");
     let people = several(counted.people, "person", "people");
@@ -103,7 +103,7 @@ fn sentence(counted: &Counted) -> String {
     format!("It ends {}.", parts.join(", "))
 }
 
-/// The grants that would end, at most so many.
+/// Returns the grants that would end; with `most`, only the first ones.
 async fn concerned(
     desk: &CommandContext,
     ending: &Ending,
@@ -148,7 +148,7 @@ async fn dry_run(
     Ok(Output::said(text, json))
 }
 
-/// Asks on the terminal. Only `y` and `yes` are a yes.
+/// Asks on the terminal. Only `y` and `yes` confirm.
 async fn ask(
     desk: &CommandContext,
     ending: &Ending,
@@ -167,7 +167,7 @@ async fn ask(
     text.push_str(question);
     text.push_str(" [y/N] ");
     let failed = |cause: std::io::Error| format!("the terminal could not be asked: {cause}");
-    // Standard output is for the answer.
+    // Standard output is reserved for the command's result.
     let mut terminal = std::io::stderr().lock();
     terminal.write_all(output::plain(&text).as_bytes()).map_err(failed)?;
     terminal.flush().map_err(failed)?;

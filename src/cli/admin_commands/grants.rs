@@ -1,4 +1,4 @@
-//! `portcullis grants`: who connected what, and the way to end it.
+//! `portcullis grants`: lists and revokes grants.
 
 use std::process::ExitCode;
 
@@ -115,7 +115,7 @@ async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
     Ok(Output::list("grants", &table, listed, next))
 }
 
-/// Grants for people to read.
+/// Formats grants as a table.
 pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
     let now = desk.now();
     let headings = ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER"];
@@ -146,7 +146,7 @@ pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
     table
 }
 
-/// A grant for programs.
+/// Formats a grant as JSON.
 pub(super) fn as_json(desk: &CommandContext, row: &GrantRow) -> Value {
     let in_force = match OfGrant::of(&desk.config, row, desk.now()).in_force {
         InForce::Scopes(scopes) => Value::String(scopes.to_string()),

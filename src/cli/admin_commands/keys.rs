@@ -35,7 +35,7 @@ impl Command {
 }
 
 async fn list(desk: &CommandContext) -> Result<Output, CommandError> {
-    // No algorithm is asked for, so that no key is made.
+    // Requests no algorithm, so that no key is generated.
     let issuer = desk.config.public_url.as_str();
     let ring = KeyRing::load(&desk.storage, &desk.clock, issuer, &[]).await;
     let ring = ring.map_err(|error| error.to_string())?;

@@ -1,5 +1,5 @@
-//! `portcullis clients|grants|people|keys|audit|clock`: what the admin pages do, from the shell, whether or
-//! not a server is running ([`Storage::attach`]).
+//! `portcullis clients|grants|people|keys|audit|clock|backup`: the functions of the admin pages on the
+//! command line. They work whether or not a server is running ([`Storage::attach`]).
 
 mod audit;
 mod backup;
@@ -30,7 +30,7 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::{self, LogFormat};
 
-/// Who decided, as stored beside a decision.
+/// Name of the deciding party, as stored with a decision.
 const BY: &str = "shell";
 
 /// What every command of these takes.
@@ -55,12 +55,12 @@ struct Page {
 }
 
 impl Page {
-    /// One more than is shown tells whether there is another page.
+    /// Returns the number of rows to read: one more than shown, to detect whether there is another page.
     fn ask(&self) -> i64 {
         self.limit + 1
     }
 
-    /// Takes the one too many away; answers where the next page begins.
+    /// Removes the extra row and returns where the next page starts.
     fn next<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
         let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
         if rows.len() <= wanted {
@@ -71,7 +71,7 @@ impl Page {
     }
 }
 
-/// What a command works with.
+/// Storage, configuration and clock for a command.
 struct CommandContext {
     storage: Storage,
     config: Config,
@@ -88,7 +88,7 @@ impl CommandContext {
     }
 }
 
-/// What a command says when it has done its work.
+/// Result of a command: text for people, JSON for programs, and the exit code.
 struct Output {
     text: String,
     json: Value,
@@ -96,18 +96,18 @@ struct Output {
 }
 
 impl Output {
-    /// A sentence, and the same for programs.
+    /// A text and its equivalent in JSON.
     fn said(text: String, json: Value) -> Self {
         Self { text, json, code: 0 }
     }
 
-    /// A change: whether it changed anything.
+    /// The result of a change that may have had no effect.
     fn changed(changed: bool, done: String, before: &str) -> Self {
         let text = if changed { done } else { before.to_owned() };
         Self::said(text, json!({ "changed": changed }))
     }
 
-    /// A list, with the place where its next page begins.
+    /// A list, with the position of the next page.
     fn list(name: &str, table: &output::Table, rows: Vec<Value>, next: Option<String>) -> Self {
         let more = next
             .as_deref()
@@ -118,7 +118,7 @@ impl Output {
     }
 }
 
-/// Why a command did not do its work; the text says what to do about it.
+/// Failure of a command. The text says what to do about it.
 struct CommandError {
     text: String,
     code: u8,
@@ -147,7 +147,7 @@ impl From<StorageError> for CommandError {
     }
 }
 
-/// Opens the database beside a server that may be running, works, and says what came of it.
+/// Attaches to the database of a server that may be running, runs the command, and prints its result.
 fn run<F>(common: &Common, work: F) -> ExitCode
 where
     F: AsyncFnOnce(&CommandContext) -> Result<Output, CommandError>,
@@ -177,7 +177,7 @@ fn with_storage<F>(common: &Common, work: F) -> Result<Output, CommandError>
 where
     F: AsyncFnOnce(&CommandContext) -> Result<Output, CommandError>,
 {
-    // Its lines of the audit trail are for those who ask for them: PORTCULLIS_LOG=info.
+    // Log lines of this command, including its audit events, appear only with PORTCULLIS_LOG=info.
     let level = std::env::var("PORTCULLIS_LOG").unwrap_or_else(|_| "error".to_owned());
     let format = match std::env::var("PORTCULLIS_LOG_FORMAT").as_deref() {
         Ok("json") => LogFormat::Json,
@@ -190,7 +190,7 @@ where
         let storage = open_beside(&config).await?;
         let desk = CommandContext { storage, config, clock: Clock::System };
         let answer = work(&desk).await;
-        // With no server running, nobody else chains what this wrote.
+        // If no server runs, only this process can chain the audit lines that it wrote.
         let settle = || desk.storage.settle_audit_and_tell(&desk.clock);
         while settle().await.is_ok_and(|settled| settled > 0) {}
         desk.storage.close().await;
@@ -198,7 +198,7 @@ where
     })
 }
 
-/// Opens the configured database for a few steps.
+/// Attaches to the configured database for a short command.
 pub(super) async fn open_beside(config: &Config) -> Result<Storage, String> {
     let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
     Storage::attach(config.database_url.expose(), key.as_deref())
@@ -206,7 +206,7 @@ pub(super) async fn open_beside(config: &Config) -> Result<Storage, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Midnight, UTC, of a day, or the very moment.
+/// Parses a day (midnight UTC) or an exact time.
 fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = chrono::DateTime::parse_from_rfc3339(text) {
         return Ok(Timestamp::from_unix(moment.timestamp()));

@@ -1,5 +1,5 @@
-//! What commands print: tables for people, JSON for programs. Names come from strangers, so nothing
-//! that a terminal would obey leaves this file as it is.
+//! Output of the commands: tables for people, JSON for programs. Names may come from strangers, so control
+//! characters are replaced before printing.
 
 use std::fmt::{self, Write as _};
 
@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 
-/// Columns under their headings.
+/// A table with column headings.
 pub(super) struct Table {
     headings: Vec<&'static str>,
     rows: Vec<Vec<String>>,
@@ -48,14 +48,14 @@ impl fmt::Display for Table {
     }
 }
 
-/// Names and values, one a line.
+/// Formats names and values, one pair per line.
 pub(super) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let line = |(name, value): &(&str, String)| format!("{name:width$}  {}\n", plain(value));
     facts.iter().map(line).collect()
 }
 
-/// Text without anything that a terminal obeys or that turns its direction.
+/// Replaces characters that control a terminal or change the text direction.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
 }
@@ -65,12 +65,12 @@ fn obeyed(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Prints to standard output, made safe for a terminal.
+/// Prints to standard output, with control characters escaped.
 pub(super) fn print(text: &str) -> Result<(), String> {
     print_as_is(&escape_control_chars(text))
 }
 
-/// JSON escapes most by itself; what is left is replaced by the escape that means the same.
+/// Escapes control characters that are left. JSON already escapes most; the others get the equivalent escape.
 fn escape_control_chars(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -83,23 +83,23 @@ fn escape_control_chars(text: &str) -> String {
     safe
 }
 
-/// A moment for people: `2026-11-21 08:41 UTC`.
+/// Formats a time for people: `2026-11-21 08:41 UTC`.
 pub(super) fn utc(moment: Timestamp) -> String {
     crate::web::list_page::utc(moment)
 }
 
-/// A moment for programs.
+/// Formats a time for programs (RFC 3339, UTC).
 pub(super) fn iso(moment: Timestamp) -> Value {
     chrono::DateTime::from_timestamp(moment.unix(), 0)
         .map_or(Value::Null, |time| json!(time.format("%Y-%m-%dT%H:%M:%SZ").to_string()))
 }
 
-/// A moment that may not have come.
+/// Formats an optional time for programs.
 pub(super) fn iso_or_null(moment: Option<Timestamp>) -> Value {
     moment.map_or(Value::Null, iso)
 }
 
-/// What a client calls itself, fit to be shown; marked when it imitates another name.
+/// Returns a client's display name, safe to print, and marked with `(!)` if it imitates another name.
 pub(super) fn client_name(metadata: Option<&str>) -> String {
     let metadata = metadata.and_then(|text| ClientMetadata::from_stored_json(text).ok());
     let name = DisplayName::of(metadata.as_ref().and_then(|m| m.client_name.as_deref()));

@@ -1,4 +1,4 @@
-//! `portcullis people`.
+//! `portcullis people`: lists, blocks and signs out people.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Whether what clients publish can be read from here: tries what a well-known one does.
+//! Checks whether this machine can fetch client metadata documents, with those of well-known clients.
 
 use super::{Finding, Severity, finding};
 use crate::app::App;
@@ -6,7 +6,7 @@ use crate::clients::Tried;
 
 const PROBE: &str = "client_documents";
 
-/// Tries one document; nothing is said where they are switched off.
+/// Fetches documents of known clients; `None` if such clients are disabled.
 pub(super) async fn run(app: &App) -> Option<Finding> {
     let tried = app.clients().try_documents().await?;
     let Some((last, failed)) = tried.split_last() else {
@@ -34,7 +34,7 @@ pub(super) async fn run(app: &App) -> Option<Finding> {
     })
 }
 
-/// What came of one.
+/// Describes the result of one fetch.
 fn said(tried: &Tried) -> String {
     match &tried.outcome {
         Ok(Some(name)) => format!("{} was read, and is the client {name:?}", tried.url),

@@ -1,4 +1,4 @@
-//! `check --login`: one real sign-in, what it tells, what the rules make of it, one refresh.
+//! `check --login`: a real sign-in, the received claims, the decisions of the rules, and one refresh.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::storage::SessionUpdate;
 use crate::telemetry;
 use crate::upstream::test_login::TrialSession;
 
-/// Signs in through the browser of whoever runs the command; answers findings.
+/// Signs in with the browser of the administrator, and adds findings.
 pub(super) async fn run(
     app: &App,
     listen: SocketAddr,
@@ -60,7 +60,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Details of a token answer that the server lets pass.
+/// Adds a warning for each deviation of the token response that the server tolerates.
 fn tolerated(probe: &'static str, details: &[String], findings: &mut Vec<Finding>) {
     findings.extend(details.iter().map(|detail| {
         let found = format!("the token answer: {detail}; the server tolerates it");

@@ -1,6 +1,6 @@
-//! `portcullis demo --populated`: 50 clients, 200 people and two weeks of what happened, so that the admin
-//! pages have something to show. The same each time, counted back from now; only ids and secrets differ.
-//! Everything is written through the steps that the server takes itself.
+//! `portcullis demo --populated`: creates 50 clients, 200 people and two weeks of activity for the admin
+//! pages. The data is the same each time, relative to the current time; only ids and secrets differ. All of
+//! it is written through the storage methods that the server uses.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -23,7 +23,7 @@ use crate::telemetry::audit::{Actor, AuditEvent};
 
 const PEOPLE: usize = 200;
 const CLIENTS: usize = 50;
-/// The last clients of the list wait for an administrator.
+/// The last clients of the list wait for an administrator's approval.
 const WAITING: usize = 4;
 const DAY: i64 = 24 * 3600;
 const DAYS: i64 = 14;
@@ -37,7 +37,7 @@ const FIRST_NAMES: &[&str] = &[
 ];
 const LAST_NAMES: &[&str] =
     &["Andersson", "Bauer", "Costa", "Dubois", "Garcia", "Ito", "Kowalska", "Okafor"];
-/// Name, and where answers go.
+/// Name and redirect URI.
 const PROGRAMS: &[(&str, &str)] = &[
     ("Claude", "https://claude.ai/api/mcp/auth_callback"),
     ("ChatGPT", "https://chatgpt.com/connector_platform_oauth_redirect"),
@@ -51,7 +51,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("Research desk", "https://research.example.com/oauth"),
 ];
 
-/// The same numbers each time.
+/// A pseudo-random generator with a fixed seed, so that the data is the same each time.
 struct Dice(u64);
 
 impl Dice {
@@ -61,7 +61,7 @@ impl Dice {
         usize::try_from(self.0 >> 33).unwrap_or(0) % sides.max(1)
     }
 
-    /// A moment of the last two weeks, mostly of a working day.
+    /// Returns a time in the last two weeks, mostly on a working day.
     fn moment(&mut self, now: Timestamp) -> Timestamp {
         let midnight = now.unix() / DAY * DAY;
         let mut days = self.below(14);
@@ -82,7 +82,7 @@ struct Someone {
     scopes: ScopeSet,
 }
 
-/// Populates the demo's database, once.
+/// Fills the demo's database, unless that was done before.
 pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     let people = everybody(app);
     if app.storage().person_row(&people[0].subject).await?.is_some() {
@@ -95,17 +95,17 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
         clients.push(client(app, place, now).await?);
     }
     let (used, waiting) = clients.split_at(CLIENTS - WAITING);
-    // Each person has a favourite, and some have more.
+    // Each person uses one to three clients.
     let mut visits = Vec::new();
     for person in &people {
         for _ in 0..=dice.below(3) {
-            // The first of the list are everybody's favourites.
+            // The minimum of two numbers makes the first clients of the list the most popular.
             let client = dice.below(CLIENTS - WAITING).min(dice.below(CLIENTS - WAITING));
             visits.push((dice.moment(now), person, &used[client]));
         }
     }
     for (place, client) in used.iter().enumerate() {
-        visits.push((dice.moment(now), &people[place * 3], client)); // nobody is left alone
+        visits.push((dice.moment(now), &people[place * 3], client)); // every client has at least one user
     }
     visits.sort_by_key(|(at, ..)| *at);
     let mut events = Vec::new();
@@ -181,7 +181,7 @@ async fn client(app: &App, place: usize, now: Timestamp) -> Result<Program, Stor
     let round = place / PROGRAMS.len();
     let name = if round == 0 { name.to_owned() } else { format!("{name} {}", round + 1) };
     let count = i64::try_from(place).unwrap_or(0);
-    // Clients that nobody uses go after a day: those that wait are of today.
+    // Unused clients are removed after a day, so those that wait for approval are from today.
     let age = if place >= CLIENTS - WAITING {
         3600 * (count % 10 + 1)
     } else {
@@ -232,7 +232,7 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
     }
 }
 
-/// Consent, sign-in, code and grant; answers the events that belong to no change.
+/// Simulates consent, sign-in, code and grant. Returns the audit events that no storage method records.
 async fn connect(
     app: &App,
     at: Timestamp,
@@ -297,7 +297,7 @@ async fn connect(
     Ok(events)
 }
 
-/// What went wrong in two weeks.
+/// Returns audit events of failures and refusals.
 fn refusals(
     app: &App,
     people: &[Someone],
@@ -341,7 +341,7 @@ fn refusals(
         .collect()
 }
 
-/// What the administrator decided.
+/// Makes the administrator's decisions.
 async fn decisions(
     app: &App,
     clients: &[Program],
@@ -374,7 +374,7 @@ async fn decisions(
     Ok(())
 }
 
-/// A person who waits until the administrator has looked at the client.
+/// Simulates a person who waits for the administrator's approval of a client.
 async fn wait(
     app: &App,
     client: &Program,

@@ -1,21 +1,21 @@
-//! What each known client sends and minds, as observed: one row a client. A new client, or a new habit of
-//! one, is a change here and nowhere else.
+//! Observed behaviour of each known client, one entry per client. Support for a new client, or a changed
+//! behaviour, needs a change only here.
 
 use url::Url;
 
-/// A place where a client looks for a document.
+/// A location where a client looks for a metadata document.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MetadataLocation {
     /// `/.well-known/{name}` before the path (RFC 8414 §3.1, RFC 9728 §3.1).
     Inserted(&'static str),
-    /// `/.well-known/{name}` behind the path (OpenID Connect Discovery §4).
+    /// `/.well-known/{name}` after the path (OpenID Connect Discovery §4).
     Appended(&'static str),
     /// `/.well-known/{name}` at the origin.
     Root(&'static str),
 }
 
 impl MetadataLocation {
-    /// The URL of this place for what stands at `base`.
+    /// Returns the URL of this location for the issuer or resource `base`.
     pub(super) fn of(self, base: &Url) -> String {
         let origin = base.origin().ascii_serialization();
         let path = base.path().trim_end_matches('/');
@@ -27,55 +27,55 @@ impl MetadataLocation {
     }
 }
 
-/// How a client knocks without a token.
+/// First request of a client, without a token.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum First {
-    /// GET, whatever the transport.
+    /// GET, regardless of the transport.
     Get,
-    /// POST of `initialize` in this revision.
+    /// POST of `initialize` with this protocol revision.
     Initialize(&'static str),
     /// POST of `server/discover` (2026-07-28).
     Discover,
 }
 
-/// Which difference of `issuer` and `authorization_servers` a client bears.
+/// Difference between `issuer` and `authorization_servers` that a client tolerates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Issuer {
     /// None.
     Exact,
-    /// A slash at the end of what the resource names.
+    /// A trailing slash in the value that the resource names.
     SlashAtResource,
-    /// A slash at the end of either.
+    /// A trailing slash in either value.
     Slash,
-    /// It does not compare.
+    /// The client does not compare the values.
     Anything,
 }
 
-/// Which `resource` a client takes for its MCP URL.
+/// Values of `resource` that a client accepts for its MCP URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource {
-    /// That URL only.
+    /// Only the MCP URL.
     Exact,
-    /// That URL or its origin.
+    /// The MCP URL or its origin.
     Prefix,
-    /// Those, with or without a slash at the end.
+    /// The MCP URL or its origin, with or without a trailing slash.
     PrefixOrSlash,
 }
 
-/// How a client becomes known.
+/// How a client becomes known to the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registration {
-    /// Its metadata document, used where the server advertises that.
+    /// URL of its metadata document, used if the server supports such documents.
     pub(super) document: Option<&'static str>,
-    /// It uses its document only where `none` is among the authentication methods.
+    /// Whether it uses the document only if the server lists the authentication method `none`.
     pub(super) document_needs_none: bool,
-    /// What it registers; the scope is added.
+    /// Its registration request; the scope is added.
     pub(super) body: &'static str,
-    /// It asks for a secret and refuses to go on without.
+    /// Whether it requests a secret and fails without one.
     pub(super) wants_secret: bool,
 }
 
-/// A client.
+/// A client and its behaviour.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a table: each is a habit of its own")]
 pub(super) struct Client {
@@ -83,33 +83,34 @@ pub(super) struct Client {
     pub(super) first: First,
     pub(super) resource_metadata: &'static [MetadataLocation],
     pub(super) server_metadata: &'static [MetadataLocation],
-    /// Where it looks when there is no resource metadata.
+    /// Locations of server metadata if there is no resource metadata.
     pub(super) legacy: &'static [MetadataLocation],
-    /// Without any metadata it takes `/authorize`, `/token`, `/register` at the origin.
+    /// Without any metadata, it uses `/authorize`, `/token` and `/register` at the origin.
     pub(super) default_endpoints: bool,
-    /// Whatever metadata says, it may take those names at the origin.
+    /// It may use these paths at the origin even if the metadata names others.
     pub(super) root_endpoints: bool,
-    /// A page of HTML in place of a document ends its search.
+    /// An HTML page in place of a document ends its search.
     pub(super) dies_of_html: bool,
-    /// A 5xx in place of a document ends its search.
+    /// A 5xx response in place of a document ends its search.
     pub(super) dies_of_5xx: bool,
     pub(super) issuer: Issuer,
     pub(super) resource: Resource,
-    /// It refuses a server that does not list S256.
+    /// It rejects servers that do not list S256.
     pub(super) needs_s256: bool,
-    /// It aborts when `iss` is advertised and does not come.
+    /// It aborts if the server announces `iss` but does not send it.
     pub(super) checks_iss: bool,
-    /// It refuses registration answers with nulls, empty URLs or without `redirect_uris`.
+    /// It rejects registration responses with nulls, empty URLs or without `redirect_uris`.
     pub(super) strict_registration: bool,
-    /// It adds `prompt=consent` when it asks for `offline_access`.
+    /// It adds `prompt=consent` when it requests `offline_access`.
     pub(super) prompts: bool,
-    /// It wants `offline_access` among the server's scopes to stay connected.
+    /// It requests a refresh token only if the server lists the scope `offline_access`.
     pub(super) wants_offline_access: bool,
-    /// It asks for an unknown client first, to see whether it must register again.
+    /// It requests the authorization endpoint before it opens a browser, to see whether it must register
+    /// again.
     pub(super) preflights: bool,
     /// It runs in a web page of this origin.
     pub(super) page: Option<&'static str>,
-    /// It calls from its maker's data centre.
+    /// It runs in its vendor's data centre.
     pub(super) hosted: bool,
     pub(super) registration: Registration,
 }
@@ -124,7 +125,7 @@ const fn registers(body: &'static str) -> Registration {
     Registration { document: None, document_needs_none: false, body, wants_secret: false }
 }
 
-/// TypeScript SDK 1.x, on which many are built.
+/// TypeScript SDK 1.x, the base of many clients.
 const TS_1: Client = Client {
     name: "TypeScript SDK 1.x",
     first: First::Initialize("2025-11-25"),
@@ -204,7 +205,7 @@ const INSPECTOR_2: Client = Client {
     ..TS_2
 };
 
-/// Every client that is known, the ones that people use first.
+/// All known clients, the most used ones first, then the SDKs.
 pub(super) const CLIENTS: &[Client] = &[
     Client {
         name: "Claude (web, desktop, phone)",

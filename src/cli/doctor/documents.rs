@@ -1,4 +1,4 @@
-//! How a client finds documents: where it looks, in which order, and what ends its search.
+//! Search for metadata documents: the locations, their order, and the responses that end the search.
 
 use serde_json::Value;
 use url::Url;
@@ -6,7 +6,7 @@ use url::Url;
 use super::clients::{MetadataLocation, Resource};
 use super::walk::Visit;
 
-/// What a search for a document came to.
+/// Result of a search for a document.
 pub(super) enum Search {
     Found(String, Value),
     Nothing,
@@ -15,7 +15,8 @@ pub(super) enum Search {
 }
 
 impl Visit<'_> {
-    /// Resource metadata: where the challenge says, or else where this client guesses.
+    /// Searches the resource metadata, at the URL of the challenge or else at the client's own list of
+    /// locations.
     pub(super) async fn search_resource(&mut self, named: Option<&str>, version: &str) -> Search {
         const PROBE: &str = "resource metadata";
         let Some(url) = named else {
@@ -59,7 +60,7 @@ impl Visit<'_> {
         Search::Nothing
     }
 
-    /// One document, with what this client makes of its absence.
+    /// Reads one document. The client's behaviour decides what a missing one means.
     async fn read(&mut self, url: &str, version: &str) -> Search {
         let Ok(reply) = self.wire.document(url, version).await else { return Search::Ended };
         match reply.status {
@@ -73,7 +74,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Checks resource metadata; answers the issuer.
+    /// Checks resource metadata and returns the issuer.
     pub(super) fn resource_metadata(&mut self, url: &str, document: &Value) -> Option<String> {
         let resource = document["resource"].as_str().unwrap_or_default();
         if !fits(self.client.resource, resource, self.mcp) {
@@ -107,7 +108,8 @@ impl Visit<'_> {
         Some(issuer.to_owned())
     }
 
-    /// Server metadata and where it was; `Some(None)` where the client takes the default endpoints.
+    /// Searches server metadata and returns it with its URL. `None` means that the client cannot go on,
+    /// `Some(None)` that it uses the default endpoints.
     pub(super) async fn server_metadata(
         &mut self,
         issuer: Option<&str>,

@@ -1,6 +1,7 @@
-//! `portcullis doctor`: walks an MCP URL as each known client would, and says what works and what does not.
+//! `portcullis doctor`: tests an MCP URL as each known client would use it, and reports what works and what
+//! does not.
 //!
-//! Works with any MCP server, not with ours alone. What clients do is data (`clients.rs`).
+//! It works with any MCP server. The behaviour of clients is data (`clients.rs`).
 
 mod clients;
 mod documents;
@@ -23,7 +24,7 @@ use crate::http_client::is_loopback;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
 
-/// Longest quotation printed; `--json` has all.
+/// Maximum length of a printed finding, in characters; `--json` prints it in full.
 const LONGEST: usize = 500;
 
 /// What to walk, and how far.
@@ -46,17 +47,17 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What one client meets.
+/// Findings for one client.
 #[derive(Debug)]
 pub struct Report {
-    /// Its name.
+    /// Name of the client.
     pub client: &'static str,
-    /// Step by step.
+    /// Findings in the order of the steps.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether anything is this bad.
+    /// Returns whether any finding has this severity.
     pub fn has(&self, severity: Severity) -> bool {
         self.findings.iter().any(|finding| finding.severity == severity)
     }
@@ -95,7 +96,7 @@ fn parse(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Walks `url` as every known client, one after the other; registers only when told.
+/// Tests `url` as every known client, one after the other. Registers only if `register` is set.
 pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
     let mut wire = Wire::new();
     let mut reports = Vec::new();
@@ -153,7 +154,8 @@ fn as_text(reports: &[Report], arguments: &Arguments) -> String {
     text
 }
 
-/// Text that may quote what the server said, which must not steer the terminal.
+/// Replaces control characters and limits the length, because the text may quote the server and must not
+/// control the terminal.
 fn printable(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
     let mut clean: String = clean.take(LONGEST).collect();

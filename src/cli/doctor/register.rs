@@ -1,17 +1,16 @@
-//! From the endpoints to the person's page: registration, and what the authorization and token endpoints
-//! say to a client that cannot go further without a person.
+//! Tests of registration, and of the authorization and token endpoints as far as possible without a person.
 
 use serde_json::Value;
 
 use super::walk::{Found, Visit};
 use super::wire::Ask;
 
-/// An S256 challenge of a verifier that nobody knows.
+/// The example challenge of RFC 7636, Appendix B. The doctor redeems no code, so it needs no verifier.
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-/// A client that no server knows.
+/// A client id that no server knows.
 const NOBODY: &str = "portcullis-doctor-unknown-client";
 
-/// A registration that went through.
+/// A successful registration.
 struct Registered {
     client_id: String,
     redirect_uri: String,
@@ -19,7 +18,8 @@ struct Registered {
 }
 
 impl Visit<'_> {
-    /// What can be seen without changing anything, and with `register`, what a registration brings.
+    /// Tests everything that changes nothing, and with `register` also the registration and the steps after
+    /// it.
     pub(super) async fn authorize(&mut self, found: &Found, register: bool) {
         self.token_endpoint(found).await;
         if self.client.preflights {
@@ -37,7 +37,7 @@ impl Visit<'_> {
         }
     }
 
-    /// A code that nobody issued: the answer shows whether the endpoint is there and speaks OAuth.
+    /// Sends a code that nobody issued. The response shows whether the endpoint exists and implements OAuth.
     async fn token_endpoint(&mut self, found: &Found) {
         const MEND: &str = "answer errors as JSON with an error code, 400 or 401 (RFC 6749 §5.2)";
         let body = format!(
@@ -70,7 +70,8 @@ impl Visit<'_> {
         }
     }
 
-    /// The client asks whether it is still known before it opens a browser.
+    /// Sends an authorization request with an unknown client id, as some clients do before they open a
+    /// browser.
     async fn unknown_client(&mut self, found: &Found) {
         let url = authorize_url(found, NOBODY, "http://localhost:13038/callback", &[]);
         match self.wire.ask(&Ask::get(&url)).await {
@@ -134,7 +135,8 @@ impl Visit<'_> {
     async fn register(&mut self, found: &Found, endpoint: &str) -> Option<Registered> {
         let mut body: Value =
             serde_json::from_str(self.client.registration.body).unwrap_or_default();
-        // A server may know identical registrations as one client, and that one is somebody's.
+        // Changes the name, because a server may treat identical registrations as one client, which may
+        // belong to somebody.
         let name = body["client_name"].as_str().unwrap_or_default();
         body["client_name"] = format!("{name} (portcullis doctor)").into();
         if let Some(scope) = &found.scope {
@@ -171,7 +173,7 @@ impl Visit<'_> {
         Some(Registered { client_id, redirect_uri, answer })
     }
 
-    /// Whether this client takes the answer to its registration.
+    /// Returns whether this client accepts the response to its registration.
     fn accepts(&mut self, registered: &Registered) -> bool {
         let answer = &registered.answer;
         let empty: Vec<&str> = answer
@@ -214,7 +216,7 @@ impl Visit<'_> {
         true
     }
 
-    /// Takes the registration back where the server lets clients do that (RFC 7592).
+    /// Deletes the registration if the server supports that (RFC 7592).
     async fn unregister(&mut self, registered: &Registered) {
         let answer = &registered.answer;
         let (Some(uri), Some(token)) = (
@@ -237,7 +239,7 @@ impl Visit<'_> {
         }
     }
 
-    /// The page that the person would see, and how errors come back.
+    /// Requests the page that the person would see, and checks `iss` in error responses.
     async fn authorization_page(&mut self, found: &Found, registered: &Registered) {
         const MEND: &str = "accept the request as this client builds it";
         let Registered { client_id, redirect_uri, .. } = registered;
@@ -271,7 +273,7 @@ impl Visit<'_> {
         self.error_iss(found, client_id, redirect_uri).await;
     }
 
-    /// An error that is sure to come back by redirect shows whether `iss` comes with it.
+    /// Provokes an error that is returned by redirect, to see whether it carries `iss`.
     async fn error_iss(&mut self, found: &Found, client_id: &str, redirect_uri: &str) {
         if found.server["authorization_response_iss_parameter_supported"] != true {
             return;
@@ -282,7 +284,7 @@ impl Visit<'_> {
             return;
         };
         let Some(to) = reply.header("location").filter(|to| to.starts_with(redirect_uri)) else {
-            return; // a page: nothing to see
+            return; // an error page without a redirect shows nothing about `iss`
         };
         let iss = url::Url::parse(to).ok().and_then(|to| {
             to.query_pairs().find(|(name, _)| name == "iss").map(|(_, value)| value.into_owned())
@@ -300,7 +302,7 @@ impl Visit<'_> {
         }
     }
 
-    /// What a web page needs: preflights and readable answers.
+    /// Checks CORS for clients that run in a web page: preflights and readable responses.
     async fn page(&mut self, found: &Found, origin: &str) {
         const MEND: &str = "answer OPTIONS without a token, with Access-Control-Allow-Origin and the asked headers, on the MCP endpoint, metadata, registration and token endpoints";
         let mcp = self.mcp.to_string();
@@ -355,7 +357,7 @@ impl Visit<'_> {
     }
 }
 
-/// The URL that the client opens in the browser.
+/// Builds the URL that the client opens in the browser.
 fn authorize_url(
     found: &Found,
     client_id: &str,

@@ -1,4 +1,4 @@
-//! One client's way from the MCP URL to the authorization endpoint, as that client goes it.
+//! Discovery as one client performs it, from the MCP URL to the endpoints.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -8,22 +8,22 @@ use super::documents::Search;
 use super::wire::{Ask, Reply, Wire};
 use crate::upstream::probe::{Finding, Severity};
 
-/// What discovery came to.
+/// Result of discovery.
 pub(super) struct Found {
-    /// Scopes that the client would ask for.
+    /// Scopes that the client would request.
     pub(super) scope: Option<String>,
-    /// The `resource` it would name.
+    /// The `resource` that the client would send.
     pub(super) resource: Option<String>,
-    /// Server metadata; empty where it takes the default endpoints.
+    /// Server metadata; null if the client uses the default endpoints.
     pub(super) server: Value,
     pub(super) authorization_endpoint: String,
     pub(super) token_endpoint: String,
     pub(super) registration_endpoint: Option<String>,
-    /// Documents it read, for clients in web pages.
+    /// URLs of the documents that it read, for clients in web pages.
     pub(super) documents: Vec<String>,
 }
 
-/// A visit of one client.
+/// The test of one client.
 pub(super) struct Visit<'a> {
     pub(super) client: &'static Client,
     pub(super) mcp: &'a Url,
@@ -61,7 +61,7 @@ impl Visit<'_> {
         });
     }
 
-    /// From the MCP URL to the endpoints; `None` when the client does not get there.
+    /// Performs discovery from the MCP URL to the endpoints; `None` if the client fails before.
     pub(super) async fn discover(&mut self) -> Option<Found> {
         let challenge = self.knock().await?;
         let version = self.version();
@@ -93,7 +93,7 @@ impl Visit<'_> {
         }
     }
 
-    /// The first request, without a token.
+    /// Sends the first request, without a token.
     async fn knock(&mut self) -> Option<Challenge> {
         let url = self.mcp.to_string();
         let ask = match self.client.first {
@@ -158,7 +158,7 @@ impl Visit<'_> {
         challenge
     }
 
-    /// Whether metadata is of the issuer that the resource names, in the eyes of this client.
+    /// Checks whether this client accepts the metadata's issuer as the one that the resource names.
     fn issuer(&mut self, named: &str, server: &Value) -> Option<()> {
         const MEND: &str = "write the issuer the same in authorization_servers, in metadata and in iss, byte for byte";
         if server.is_null() {
@@ -265,13 +265,13 @@ impl Visit<'_> {
     }
 }
 
-/// What a 401 says.
+/// The relevant parameters of the challenge in a 401 response.
 struct Challenge {
     metadata: Option<String>,
     scope: Option<String>,
 }
 
-/// A quoted parameter of a challenge.
+/// Returns a quoted parameter of a challenge.
 fn parameter(challenge: &str, name: &str) -> Option<String> {
     let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
     rest.split_once('"').map(|(value, _)| value.to_owned())

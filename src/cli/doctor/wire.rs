@@ -1,4 +1,4 @@
-//! Requests of the doctor: each sent once, whoever of the clients would send it.
+//! Requests of the doctor. Identical requests of several clients are sent only once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use url::Url;
 use crate::config::Proxies;
 use crate::http_client::HttpClient;
 
-/// A server that takes longer loses clients.
+/// Longest wait for a response, 10 s: clients give up on slower servers.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Redirects followed on documents, on the same origin.
+/// Maximum number of redirects for a document, on the same origin.
 const REDIRECTS: usize = 3;
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -24,24 +24,24 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// A header, when it is text.
+    /// Returns a header if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as a JSON object.
+    /// Returns the body as a JSON object.
     pub(super) fn object(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok().filter(Value::is_object)
     }
 
-    /// All values of a header, parted by commas, in lower case.
+    /// Returns all values of a header, separated by commas, in lower case.
     pub(super) fn list(&self, name: &str) -> String {
         let values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.collect::<Vec<_>>().join(",").to_ascii_lowercase()
     }
 }
 
-/// What to send.
+/// A request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask<'a> {
     pub(super) method: &'static str,
@@ -66,7 +66,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The other side of the wire.
+/// The HTTP client, with a cache of responses.
 pub(super) struct Wire {
     http: HttpClient,
     known: HashMap<String, Result<Reply, String>>,
@@ -74,12 +74,12 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new() -> Self {
-        // As clients elsewhere would: through no proxy of this machine.
+        // Uses no proxy, because clients elsewhere do not use the proxy of this machine.
         let http = HttpClient::new(TIMEOUT, &Proxies::default());
         Self { http, known: HashMap::new() }
     }
 
-    /// Sends what was not sent before. An error is the lack of an answer.
+    /// Sends a request, or returns the cached response. An error means that no response arrived.
     pub(super) async fn ask(&mut self, ask: &Ask<'_>) -> Result<Reply, String> {
         let key = format!("{ask:?}");
         if let Some(known) = self.known.get(&key) {
@@ -90,7 +90,7 @@ impl Wire {
         reply
     }
 
-    /// A document; redirects on the same origin are followed, as all clients do.
+    /// Fetches a document and follows redirects on the same origin, as all clients do.
     pub(super) async fn document(&mut self, url: &str, version: &str) -> Result<Reply, String> {
         let mut at = url.to_owned();
         for _ in 0..REDIRECTS {

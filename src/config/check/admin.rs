@@ -1,4 +1,4 @@
-//! `[admin]` and `[audit]`: who may use the admin pages, and how long the audit trail is kept.
+//! Reads `[admin]` and `[audit]`: people who may use the admin pages, and the metrics token.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -50,7 +50,7 @@ pub(super) fn read(
     Some(AdminConfig { listen, url: url?, administrators, viewers, metrics_token })
 }
 
-/// What a scraper proves itself with.
+/// Reads the bearer token for metrics.
 fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<SecretText> {
     const KEY: &str = "admin.metrics_token";
     let token = r.has(KEY).then(|| r.secret(KEY, env)).flatten()?;
@@ -63,7 +63,7 @@ fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<Secre
     Some(token)
 }
 
-/// The address administrators type. On loopback it is where we listen.
+/// Reads the URL that administrators open. On loopback it defaults to the listener's address.
 fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
     const KEY: &str = "admin.url";
     let Some(text) = r.text(KEY) else {

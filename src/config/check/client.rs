@@ -1,5 +1,5 @@
-//! `[[client]]`, `[client_documents]` and `[client_assertions]`: clients that the administrator writes
-//! down, and the terms for those that publish or sign.
+//! Reads `[[client]]`, `[client_documents]` and `[client_assertions]`: clients that the administrator
+//! configures, and rules for clients that publish documents or sign assertions.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::oauth::client::{ClientMetadata, RegistrationLimits};
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::web_url::{ClientIdUrl, WebUrl};
 
-/// Longest `client_id` of the administrator's choice.
+/// Longest configured `client_id`, in bytes.
 const MAX_ID: usize = 255;
 
 pub(super) fn all(
@@ -90,8 +90,8 @@ fn one(
     if let Some(jwks_uri) = jwks_uri {
         metadata["jwks_uri"] = jwks_uri.into();
     }
-    // The rules for clients that register themselves, all but the list of addresses: what the
-    // administrator writes here is as good as listed.
+    // The rules for clients that register themselves, except for the list of allowed redirect URIs: an
+    // administrator who configures a redirect URI here has thereby allowed it.
     let policy = RedirectPolicy { allowed: Some(listed), ..policy.clone() };
     match ClientMetadata::parse(metadata.to_string().as_bytes(), &policy, &limits) {
         Ok(metadata) => Some(ClientConfig { client_id, metadata, secret, trusted }),
@@ -104,8 +104,8 @@ fn one(
     }
 }
 
-/// Characters that every way of client authentication leaves as they are, or the URL of a metadata
-/// document, which is then pinned to what stands here.
+/// Checks that the id consists of characters that no client authentication method encodes, or is the URL of a
+/// metadata document. In the latter case the metadata is pinned to what the configuration says.
 fn check_id(r: &mut Reader, key: &str, id: &str, has_secret: bool) {
     let plain = id.len() <= MAX_ID
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
@@ -129,7 +129,7 @@ fn secret(r: &mut Reader, env: &BTreeMap<String, String>, key: &str) -> Option<S
     Some(secret)
 }
 
-/// A key set as JSON text, or in a file.
+/// Reads a JWK set, as JSON text or in a file.
 fn jwks(r: &mut Reader, key: &str) -> Option<Json> {
     let value = r.value(key)?;
     let text = match &value {
@@ -176,8 +176,8 @@ pub(super) fn documents(
     ClientDocuments { enabled, allowed_hosts, loopback, proxies, only_with_network: false }
 }
 
-/// The proxies that documents are fetched through, when the administrator says so: then the proxy resolves
-/// the names, and nobody here sees where they lead.
+/// Returns the proxies for fetching documents if the administrator enabled them. The proxy then resolves host
+/// names, so we cannot check the addresses.
 fn through_proxy(r: &mut Reader, proxies: &Proxies) -> Option<Proxies> {
     const KEY: &str = "client_documents.through_proxy";
     let through = r.flag(KEY, false);
@@ -189,7 +189,8 @@ fn through_proxy(r: &mut Reader, proxies: &Proxies) -> Option<Proxies> {
     through.then(|| proxies.clone())
 }
 
-/// For tests alone: names that lead to this machine. A server that others can reach refuses them.
+/// Reads host names that resolve to this machine, for tests only. Rejected unless `public_url` is on
+/// loopback.
 fn loopback_hosts(r: &mut Reader, public_url: Option<&PublicUrl>) -> LoopbackHosts {
     const HOSTS: &str = "client_documents.unsafe_loopback_hosts";
     const AUTHORITY: &str = "client_documents.unsafe_loopback_authority";

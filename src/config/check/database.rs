@@ -1,4 +1,4 @@
-//! `database_url`: what it may hold, and how it is shown.
+//! Reads `database_url`: checks its options, and masks it for display.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ const KEY: &str = "database_url";
 const DEFAULT: &str = "sqlite://portcullis.db";
 const MASK: &str = "********";
 
-/// Options of a PostgreSQL URL that the driver reads.
+/// Options of a PostgreSQL URL that the driver supports.
 const OPTIONS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -36,7 +36,7 @@ const OPTIONS: &[&str] = &[
     "application_name",
     "options",
 ];
-/// Options whose values are no secrets; everything else is masked.
+/// Options whose values are shown; all other values are masked.
 const HARMLESS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -51,7 +51,7 @@ const HARMLESS: &[&str] = &[
     "user",
     "application_name",
 ];
-/// What is written as `%..` in a shown option.
+/// Characters that are percent-encoded in the shown options.
 const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
 const MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
@@ -155,7 +155,7 @@ fn check(r: &mut Reader, text: &str) {
     }
 }
 
-/// Why the file cannot be used; `None` when it can, or the text itself is the PEM.
+/// Returns why the file cannot be used; `None` if it can, or if the value itself is PEM.
 fn unreadable(value: &str, what: &str) -> Option<String> {
     let begins = format!("{what}-----");
     if value.contains("-----BEGIN") {
@@ -168,7 +168,7 @@ fn unreadable(value: &str, what: &str) -> Option<String> {
     }
 }
 
-/// The URL without what may be secret: the password, and every option but those that are known to be harmless.
+/// Returns the URL with the password and all options masked, except those in `HARMLESS`.
 pub(super) fn shown(text: &str) -> String {
     let Ok(mut url) = Url::parse(text) else { return MASK.to_owned() };
     if url.password().is_some() {

@@ -1,4 +1,4 @@
-//! `[[resource]]`: how the gateway enforces scopes, and how an MCP server may check for itself.
+//! Reads the keys of `[[resource]]` about scope enforcement in the gateway and in the MCP server.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::{one_of, resource};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
-/// A shorter secret could be guessed.
+/// Minimum length of an introspection secret, in characters. Shorter secrets could be guessed.
 const SHORTEST_SECRET: usize = 32;
 
-/// `[resource.implies]`: broad scope = the narrow ones that it implies.
+/// Reads `[resource.implies]`: each broad scope with the narrower scopes that it implies.
 pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHierarchy {
     let mut direct: BTreeMap<Scope, ScopeSet> = BTreeMap::new();
     for (name, implied) in resource::tools(r, key, declared) {
@@ -52,7 +52,7 @@ pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transpor
     transport
 }
 
-/// The audience is the target as it is forwarded to: the one thing that only this backend is.
+/// Returns the audience of assertions: the URL of the target, which is specific to this MCP server.
 pub(super) fn assertion(r: &mut Reader, key: &str, target: Option<&Url>) -> Option<String> {
     if !r.flag(key, false) {
         return None;

@@ -1,14 +1,14 @@
-//! `forward_headers` of a resource: which further headers of clients the MCP server behind receives, and which it
-//! never does.
+//! Reads `forward_headers` of a resource: further request headers that the gateway forwards to the MCP
+//! server. Some headers are never forwarded.
 
 use axum::http::HeaderName;
 
 use super::super::reader::Reader;
 
-/// More would hardly be meant, and each is looked for in every request.
+/// Maximum number of names. A longer list is probably a mistake, and each name costs a look-up per request.
 const MOST: usize = 32;
 
-/// Why a header never passes; names are whole, or end with a star.
+/// Headers that are never forwarded, with the reason. A name may end with a star.
 const REFUSED: &[(&str, &[&str])] = &[
     (
         "carries what the client proves itself with, which is not for the MCP server",
@@ -126,7 +126,7 @@ pub(super) fn read(r: &mut Reader, key: &str, has_target: bool) -> Vec<HeaderNam
     read
 }
 
-/// The header of this name; or why it never passes, and what to do.
+/// Parses a header name. An error consists of reason and hint.
 fn header_name(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
     let take_out = "take it out";
     if name.contains('*') {
@@ -135,7 +135,7 @@ fn header_name(name: &str) -> Result<HeaderName, (&'static str, &'static str)> {
     let header: HeaderName = name
         .parse()
         .map_err(|_| ("is no name of a header", "write one such as \"x-tenant-id\""))?;
-    // As a lenient server reads it, so that no spelling gets past the list.
+    // Normalizes the name as lenient servers do, so that no spelling evades the list.
     let spelled = header.as_str().replace(['_', '.'], "-");
     let matches = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => spelled.starts_with(beginning),

@@ -1,5 +1,5 @@
-//! `discovery_url` and `allow_http` of `[upstream]`: a provider inside a cluster, which calls itself by its
-//! public address and is asked at another one.
+//! Reads `discovery_url` and `allow_http` of `[upstream]`, for a provider inside a cluster, whose issuer is
+//! its public address but which we reach at another one.
 
 use url::Url;
 

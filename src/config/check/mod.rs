@@ -1,4 +1,4 @@
-//! Every key, read once and checked; in the order of `portcullis.example.toml`.
+//! Reads and checks all keys, in the order of `portcullis.example.toml`.
 
 mod admin;
 mod client;
@@ -25,9 +25,9 @@ use super::service_links::is_service_link;
 use super::values::SecretText;
 use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 
-/// Variables with our prefix that are not keys of the configuration.
+/// Environment variables with our prefix that are not configuration keys.
 const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
-/// Keys that may be given as `…_FILE`.
+/// Keys that may be set with a `…_FILE` variable.
 const SECRETS: &[&str] = &[
     "secret_key",
     "database_url",
@@ -35,7 +35,7 @@ const SECRETS: &[&str] = &[
     "resource[0].introspection_secret",
     "admin.metrics_token",
 ];
-/// A shorter secret key could be guessed.
+/// Minimum length of secrets, in bytes. Shorter ones could be guessed.
 const SHORTEST_KEY: usize = 32;
 
 pub(super) fn load(
@@ -45,7 +45,7 @@ pub(super) fn load(
     let file = file.map(|(path, text)| (path.display().to_string(), text));
     let mut r = Reader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
     if !r.problems.is_empty() {
-        return Err(Problems(r.problems)); // not TOML: nothing else can be said
+        return Err(Problems(r.problems)); // not TOML, so no key can be checked
     }
     overlay_environment(&mut r, env);
 
@@ -122,7 +122,8 @@ fn log(r: &mut Reader) -> tracing::Level {
     })
 }
 
-/// `PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE` → `upstream.client_secret = { file = … }`.
+/// Applies the environment. `PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE` sets `upstream.client_secret = { file =
+/// … }`.
 fn overlay_environment(r: &mut Reader, env: &BTreeMap<String, String>) {
     for (variable, text) in env {
         let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
@@ -195,7 +196,7 @@ fn secret_key(
     Some(key)
 }
 
-/// Whether an administrator approves clients.
+/// Reads whether an administrator must approve clients.
 fn client_approval(r: &mut Reader) -> ClientApproval {
     const KEY: &str = "client_approval";
     let text = r.text(KEY);
@@ -298,7 +299,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
     }
 }
 
-/// Shared by the sections: a value that must be one of a few words.
+/// Reads a value that must be one of a few words.
 fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&str, T)) -> T {
     let Some(text) = r.text(key) else {
         if !r.has(key) {

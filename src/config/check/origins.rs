@@ -1,16 +1,16 @@
-//! `allowed_origins`: exact origins of any scheme, as browsers and browser engines write them.
+//! Reads `allowed_origins`: exact origins of any scheme, as browsers send them.
 
 use url::Url;
 
 use super::super::reader::Reader;
 
 const KEY: &str = "allowed_origins";
-/// Schemes whose pages have no origin (it is sent as `null`), or that no page is loaded by.
+/// Schemes whose pages have the origin `null`, or that pages cannot have.
 const WITHOUT_ORIGIN: &[&str] =
     &["file", "data", "blob", "about", "javascript", "filesystem", "ftp", "ws", "wss"];
 const TAKE_IT_OUT: &str = "take it out";
 
-/// Reads the list. What could never match a request is refused with the reason.
+/// Reads the list. Rejects entries that could never match a request, with the reason.
 pub(super) fn read(r: &mut Reader) -> Vec<String> {
     let origins = r.texts(KEY).unwrap_or_default();
     for origin in &origins {
@@ -75,8 +75,8 @@ fn is_scheme(scheme: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
 }
 
-/// The origin as browsers send it; `None` where there is no such host. Only http and https hosts are written
-/// in lower case, with the default port left out: for other schemes a host is a name as it stands.
+/// Returns the origin as browsers send it; `None` if the host is invalid. Browsers write http and https hosts
+/// in lower case and omit the default port; hosts of other schemes stay unchanged.
 fn canonical(scheme: &str, host: &str) -> Option<String> {
     if matches!(scheme, "http" | "https") {
         let url = Url::parse(&format!("{scheme}://{host}/")).ok()?;

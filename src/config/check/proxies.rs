@@ -1,4 +1,5 @@
-//! The variables that name proxies. They have no `PORTCULLIS_` prefix: every program reads them.
+//! Reads the proxy environment variables. They have no `PORTCULLIS_` prefix, because most programs share
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +10,10 @@ use super::super::proxies::{Proxies, Proxy};
 use super::super::reader::Reader;
 use super::super::values::SecretText;
 
-/// In this order; an empty variable counts as none.
+/// In order of precedence; an empty variable counts as unset.
 const HTTPS: &[&str] = &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const HTTP: &[&str] = &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
-/// In a CGI program `HTTP_PROXY` is the header `Proxy` of the request, which anybody can send.
+/// In a CGI program `HTTP_PROXY` holds the request header `Proxy`, which anybody can send.
 const HTTP_OF_CGI: &[&str] = &["http_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: &[&str] = &["NO_PROXY", "no_proxy"];
 
@@ -78,7 +79,7 @@ fn usable(text: &str) -> Option<Url> {
         && url.path() == "/"
         && url.query().is_none()
         && url.fragment().is_none()
-        // What reads it later is another parser.
+        // The HTTP client parses the URL with another parser, so that one must accept it too.
         && url.as_str().parse::<Uri>().is_ok();
     fits.then_some(url)
 }

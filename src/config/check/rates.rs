@@ -1,4 +1,4 @@
-//! `[limits]`: how often and how much at once; and which proxies may say who is asking.
+//! Reads rate limits, limits for concurrency, and `trusted_proxies`.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -35,12 +35,12 @@ pub(super) fn rates(r: &mut Reader) -> RateLimits {
     }
 }
 
-/// Shipped clients refresh an access token that is good for five minutes or less (Claude Code at each request); a token
-/// that lives shorter than this is always such a one.
+/// Clients refresh an access token with at most five minutes left (Claude Code before each request). A token
+/// with a lifetime below six minutes is almost always in that state.
 pub(super) const REFRESHED_AT_EACH_REQUEST: Duration = Duration::from_mins(6);
 
-/// How often a grant may be refreshed a minute, where access tokens live for `lifetime`: a lifetime below
-/// [`REFRESHED_AT_EACH_REQUEST`] makes more refreshes necessary, in inverse proportion.
+/// Returns the refreshes per grant and minute for this token `lifetime`. A lifetime below
+/// [`REFRESHED_AT_EACH_REQUEST`] needs more refreshes, in inverse proportion.
 pub(super) fn refreshes_that_become_necessary(
     configured: NonZeroU32,
     lifetime: Duration,
@@ -50,8 +50,8 @@ pub(super) fn refreshes_that_become_necessary(
     configured.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN))
 }
 
-/// What a person may have at once, and of that one client of hers: three quarters, so that there is room
-/// for the others.
+/// Reads the limit per person, and the share of it for one client. The share defaults to three quarters, so
+/// that one client cannot use up the limit of the others.
 fn of_person(r: &mut Reader, what: &str) -> (u32, u32) {
     let (person, client) =
         (format!("limits.{what}_per_person"), format!("limits.{what}_per_client"));
@@ -64,7 +64,7 @@ fn of_person(r: &mut Reader, what: &str) -> (u32, u32) {
     (all, of_client)
 }
 
-/// How much of what clients publish is fetched.
+/// Reads the limits for fetching documents that clients publish.
 pub(super) fn fetches(r: &mut Reader) -> FetchLimits {
     FetchLimits {
         at_once: r.number("limits.client_fetches", 16, 2, 1_000),
@@ -73,7 +73,7 @@ pub(super) fn fetches(r: &mut Reader) -> FetchLimits {
     }
 }
 
-/// Addresses and networks whose `X-Forwarded-For` is believed.
+/// Reads the addresses and networks whose `X-Forwarded-For` is trusted.
 pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     const KEY: &str = "trusted_proxies";
     let mut proxies = Vec::new();
@@ -96,7 +96,7 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     proxies
 }
 
-/// IPv4 written as IPv6 is IPv4: so are the addresses that it is compared with.
+/// Converts IPv4-mapped IPv6 networks to IPv4, as is done with the addresses that they are compared with.
 fn canonical(net: IpNet) -> IpNet {
     if let IpNet::V6(v6) = net
         && let Some(v4) = v6.addr().to_ipv4_mapped()

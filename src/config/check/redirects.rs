@@ -1,9 +1,9 @@
-//! `redirect_schemes`: the apps to which answers may go.
+//! Reads `redirect_schemes`: the apps that may receive authorization responses.
 
 use super::super::reader::Reader;
 use crate::oauth::redirect_uri::{Destination, RedirectPolicy, RedirectUri, destination};
 
-/// Private-use schemes of programs that are widely used with MCP.
+/// Private-use schemes of widely used MCP clients.
 const KNOWN_SCHEMES: &[&str] =
     &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
 
@@ -38,7 +38,8 @@ pub(super) fn schemes(r: &mut Reader) -> Vec<String> {
     schemes
 }
 
-/// A callback of an app, written whole: for one whose scheme is too broad, or whose link is not known.
+/// Checks a complete redirect URI of an app. It is for apps whose scheme would allow too much, or whose link
+/// is not built in.
 fn whole_callback(r: &mut Reader, key: &str, text: &str) {
     let itself = RedirectPolicy { private_schemes: vec![text.to_owned()], allowed: None };
     let refused = RedirectUri::register(text, &itself).err().map(|refused| refused.to_string());

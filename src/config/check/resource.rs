@@ -1,4 +1,4 @@
-//! `[[resource]]`: MCP servers, their scopes and rules.
+//! Reads `[[resource]]`: MCP servers with their scopes and rules.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -204,7 +204,7 @@ fn target(r: &mut Reader, key: &str, has_path: bool) -> Option<Url> {
     }
 }
 
-/// A table of scope = words, or a list.
+/// Reads the scopes: a table of scope and consent text, or a list.
 fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
     let value = r.value(key);
     if let Some(Value::Table(table)) = &value {
@@ -241,7 +241,7 @@ fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
         .ok()
 }
 
-/// A list of scopes that the resource declares.
+/// Reads a list of scopes, which the resource must declare.
 fn declared_scopes(r: &mut Reader, key: &str, declared: &ScopeSet) -> Option<ScopeSet> {
     let names = r.texts(key)?;
     Some(names.iter().filter_map(|name| declared_scope(r, key, name, declared)).collect())
@@ -266,7 +266,7 @@ pub(super) fn declared_scope(
     None
 }
 
-/// A table of name = list of scopes that the resource declares.
+/// Reads a table of names with lists of scopes, which the resource must declare.
 pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
     let mut tools = BTreeMap::new();
     let Some(Value::Table(table)) = r.value(key) else { return tools };

@@ -1,4 +1,4 @@
-//! `[upstream]`: the identity provider.
+//! Reads `[upstream]`: the identity provider.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ pub(super) fn read(
     let mut scopes = configured_scopes
         .unwrap_or_else(|| preset.scopes.iter().map(|&scope| scope.to_owned()).collect());
     if offline != Offline::NoScope && preset.name == "okta" && !issuer.contains("/oauth2/") {
-        scopes.push("groups".to_owned()); // custom authorization servers refuse it
+        scopes.push("groups".to_owned()); // custom authorization servers reject this scope
     }
     scopes.extend(extra_scopes);
     let host = Url::parse(&issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -88,8 +88,8 @@ pub(super) fn read(
     })
 }
 
-/// Rules about e-mail domains need a word: that a provider has verified an address does not mean that
-/// it hands addresses of a domain to nobody but that domain's people.
+/// Requires `trust_email` for rules that read email domains. A provider that verifies addresses may still
+/// give addresses of a domain to people outside the organisation that owns it.
 fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &ClaimPlan) {
     const KEY: &str = "upstream.trust_email";
     let trusted = r.flag(KEY, false);
@@ -166,7 +166,7 @@ fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
     Some(issuer)
 }
 
-/// The value of a key that an issuer is made of.
+/// Reads the value of a key that is part of an issuer.
 fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
     let at = format!("upstream.{}", key.name);
     let value = r.required_text(&at, &format!("such as {:?}", key.example))?;
@@ -181,7 +181,7 @@ fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
                     _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
                 })
         }
-        KeyKind::Url | KeyKind::Issuer => true, // the issuer as a whole is checked
+        KeyKind::Url | KeyKind::Issuer => true, // the complete issuer is checked below
     };
     if !fits {
         let what = match key.kind {
@@ -198,7 +198,7 @@ fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
     })
 }
 
-/// Whom the provider may vouch for, where anybody could have an account there.
+/// Reads the restriction of who can sign in, for providers at which anybody could have an account.
 fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String>)> {
     let (key, claim) = preset.restricted_by?;
     let at = format!("upstream.{key}");
@@ -235,7 +235,7 @@ fn client_secret(
     r.secret(KEY, env)
 }
 
-/// Parameters that the flow itself sets, or that would change whom it is about.
+/// Parameters that Portcullis sets itself, or that would change the meaning of the request.
 const OUR_PARAMS: &[&str] = &[
     "client_id",
     "redirect_uri",

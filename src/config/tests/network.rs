@@ -1,8 +1,8 @@
-//! What a network around us brings: paths that are ours, variables that Kubernetes makes, origins.
+//! Tests for the network environment: reserved paths, service links of Kubernetes and Docker, origins.
 
 use super::*;
 
-/// What is wrong when the resource stands at this path.
+/// Returns the problem of a resource at this path.
 fn problem_of_path(public_url: &str, path: &str) -> Option<Problem> {
     let text = OK.replace("https://mcp.example.com", public_url);
     let text = text.replace("\"/mcp\"", &format!("{path:?}"));
@@ -41,7 +41,7 @@ fn a_resource_at_or_below_a_path_of_ours_is_refused_and_that_path_is_named() {
             ("/.well-known", "/.well-known"),
             ("/.well-known/mcp", "/.well-known"),
             ("/.Well-Known/mcp", "/.well-known"),
-            // Metadata about a resource also stands below that resource.
+            // The metadata of a resource is below that resource too.
             ("/mcp/.well-known", "/.well-known"),
             ("/mcp/.well-known/openid-configuration", "/.well-known"),
         ] {
@@ -52,9 +52,9 @@ fn a_resource_at_or_below_a_path_of_ours_is_refused_and_that_path_is_named() {
         for path in ["/waiting-room", "/mcp", "/tokens", "/mcp/token", "/authorization", "/wait"] {
             assert_eq!(problem_of_path(public_url, path), None, "{path}");
         }
-        // The same written with a slash at the end is no plain path at all.
+        // With a slash at the end, the path is not plain.
         assert!(problem_of_path(public_url, "/waiting/").is_some());
-        // An MCP server elsewhere is not elsewhere when it is at one of our URLs.
+        // An MCP server elsewhere must not have one of our own URLs as its id.
         for (id, fits) in [
             (format!("{public_url}/waiting"), false),
             (format!("{public_url}/token/mcp"), false),
@@ -72,7 +72,7 @@ fn a_resource_at_or_below_a_path_of_ours_is_refused_and_that_path_is_named() {
 #[test]
 fn variables_that_kubernetes_and_docker_make_for_a_service_are_ignored() {
     let links: &[&[(&str, &str)]] = &[
-        // A Service called portcullis, as Kubernetes writes it.
+        // A Service called `portcullis`, as Kubernetes writes it.
         &[
             ("PORTCULLIS_SERVICE_HOST", "10.96.13.7"),
             ("PORTCULLIS_SERVICE_PORT", "8000"),
@@ -83,7 +83,7 @@ fn variables_that_kubernetes_and_docker_make_for_a_service_are_ignored() {
             ("PORTCULLIS_PORT_8000_TCP_PORT", "8000"),
             ("PORTCULLIS_PORT_8000_TCP_ADDR", "10.96.13.7"),
         ],
-        // One for the admin listener, beside it.
+        // A second Service for the admin listener.
         &[
             ("PORTCULLIS_ADMIN_SERVICE_HOST", "10.96.13.8"),
             ("PORTCULLIS_ADMIN_SERVICE_PORT", "8001"),
@@ -92,17 +92,17 @@ fn variables_that_kubernetes_and_docker_make_for_a_service_are_ignored() {
             ("PORTCULLIS_ADMIN_PORT_8001_TCP", "tcp://10.96.13.8:8001"),
             ("PORTCULLIS_ADMIN_PORT_8001_TCP_ADDR", "10.96.13.8"),
         ],
-        // Names of its database, of a chart's release, with a digit, and with two dashes.
+        // Services of its database and of a chart's release; names with a digit and with two dashes.
         &[("PORTCULLIS_POSTGRES_SERVICE_HOST", "10.96.13.9")],
         &[("PORTCULLIS_POSTGRES_RW_PORT_5432_TCP", "tcp://10.96.13.9:5432")],
         &[("PORTCULLIS_2_SERVICE_PORT", "80")],
         &[("PORTCULLIS__BLUE_SERVICE_PORT_HTTP_ALT", "8080")],
-        // Other protocols, IPv6 as Kubernetes writes it with and without brackets.
+        // Other protocols, and IPv6 as Kubernetes writes it, with and without brackets.
         &[("PORTCULLIS_PORT_443_UDP", "udp://10.96.13.7:443")],
         &[("PORTCULLIS_PORT_9999_SCTP_PROTO", "sctp")],
         &[("PORTCULLIS_PORT", "tcp://[fd00:10:96::7]:8000")],
         &[("PORTCULLIS_SERVICE_HOST", "fd00:10:96::7")],
-        // Links of Docker, with the variables of the other container, and a host name in place of an address.
+        // Docker links, with the variables of the other container, and a host name in place of an address.
         &[
             ("PORTCULLIS_NAME", "/web/portcullis"),
             ("PORTCULLIS_PORT", "tcp://172.17.0.5:8000"),
@@ -130,7 +130,7 @@ fn variables_that_only_look_like_those_of_a_service_are_still_mistakes() {
         ("PORTCULLIS_SERVICE_HOSTS", "10.96.13.7", Some("PORTCULLIS_SERVICE_HOST")),
         ("PORTCULLIS_SERVICE_PORTS", "8000", Some("PORTCULLIS_SERVICE_PORT")),
         ("PORTCULLIS_ADMIN_SERVICE_HOSTT", "10.96.13.7", Some("PORTCULLIS_ADMIN_SERVICE_HOST")),
-        // The name is right, and the value says that a person wrote it.
+        // The name matches, but the value shows that a person set the variable.
         ("PORTCULLIS_PORT", "8000", None),
         ("PORTCULLIS_PORT", "http://10.96.13.7:8000", None),
         ("PORTCULLIS_PORT", "tcp://10.96.13.7", None),
@@ -143,7 +143,7 @@ fn variables_that_only_look_like_those_of_a_service_are_still_mistakes() {
         ("PORTCULLIS_SERVICE_HOST", "", None),
         ("PORTCULLIS_service_HOST", "10.96.13.7", None),
         ("PORTCULLIS_NAME", "portcullis", None),
-        // Only a link of Docker has these, and there is none.
+        // Only a Docker link sets these, and there is no link.
         ("PORTCULLIS_ENV_LISTEN", "127.0.0.1:1", None),
     ] {
         let found = load_with(OK, &[(variable, value)]).map(|_| ()).unwrap_err().0;
@@ -166,7 +166,7 @@ fn an_allowed_origin_is_exact_and_what_could_never_match_is_refused_with_the_rea
         "https://[2001:db8::1]:8443",
         "chrome-extension://aaaabbbbccccddddeeeeffffgggghhhh",
         "moz-extension://1b2c3d4e-5f60-4718-8293-a4b5c6d7e8f9",
-        // The host of a scheme that is not http keeps its case.
+        // Hosts of schemes other than http and https keep their case.
         "safari-web-extension://E6A1C5F0-1111-4222-8333-444455556666",
         "app://obsidian.md",
         "vscode-webview://1a2b3c4d5e6f",

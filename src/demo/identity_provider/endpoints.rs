@@ -1,4 +1,4 @@
-//! The provider's endpoints for browsers, and the dispatch of all.
+//! The provider's endpoints for browsers, and the dispatch of all requests.
 
 use askama::Template;
 use aws_lc_rs::digest;
@@ -14,9 +14,9 @@ use super::{KeyUse, Misbehaviour, Shared, token};
 use crate::demo::http::{Recorded, json};
 use crate::oauth::secret::random_text;
 
-/// The single sign-on session of a browser.
+/// Cookie of the browser's single sign-on session.
 const SESSION: &str = "demo-identity-provider";
-/// How long it lasts, in seconds.
+/// Lifetime of the session in seconds: 12 hours.
 const SESSION_LIFETIME: i64 = 12 * 60 * 60;
 
 pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
@@ -25,7 +25,7 @@ pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
     if how.silent_at == Some(request.path.as_str()) {
         std::future::pending::<()>().await;
     }
-    // Everything is to be had below /moved as well, for a provider whose endpoints move.
+    // All paths also work below `/moved`, to simulate a provider whose endpoints move.
     let path = request.path.strip_prefix("/moved").unwrap_or(&request.path);
     let answer = match (request.method.as_str(), path) {
         ("GET", "/.well-known/openid-configuration") => discovery(idp),
@@ -41,7 +41,7 @@ pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
     disguised(&how, path, answer).await
 }
 
-/// The answer with another text or content type, where a test wants it so.
+/// Replaces the text or content type of a response if a test wants it.
 async fn disguised(how: &Misbehaviour, path: &str, answer: Response) -> Response {
     let mut answer = match how.change_text.filter(|(at, _)| *at == path) {
         None => answer,
@@ -99,7 +99,7 @@ fn discovery(idp: &Shared) -> Response {
     json(StatusCode::OK, &document)
 }
 
-/// An answer that is what a test wants it to be; its body is where a redirect leads.
+/// Builds a response as a test defines it. For a redirect, the body is the `Location`.
 pub(super) fn forced((status, body): &(u16, String)) -> Response {
     let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_redirection() {
@@ -130,18 +130,18 @@ fn jwks(idp: &Shared) -> Response {
     json(StatusCode::OK, &keys)
 }
 
-/// What Portcullis asks for, as far as it matters here.
+/// The parts of an authorization request that the demo uses.
 pub(super) struct Asked {
     pub(super) redirect_uri: String,
     pub(super) state: Option<String>,
     pub(super) nonce: Option<String>,
     pub(super) code_challenge: String,
-    /// Whether a refresh token was asked for, in the way this provider wants it.
+    /// Whether the request asks for a refresh token in the way that this provider needs.
     pub(super) offline: bool,
     prompt: String,
 }
 
-/// Reads an authorization request; a page for what must not be redirected.
+/// Reads an authorization request. Errors that must not be redirected return an error page.
 fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
     let param = |name: &str| {
         form_urlencoded::parse(query.as_bytes())
@@ -274,7 +274,7 @@ fn see_other(location: &str) -> Response {
     }
 }
 
-/// RP-initiated logout: ends the browser's session, asks nothing.
+/// RP-initiated logout: ends the browser's session without asking the person.
 fn end_session(idp: &Shared, request: &Recorded) -> Response {
     let to = request.query_param("post_logout_redirect_uri");
     let known = to.filter(|to| idp.options.redirect_uris.iter().any(|uri| same_origin(uri, to)));

@@ -1,5 +1,6 @@
-//! The provider's keys: one RSA key for ID tokens, or one of another kind where a test wants it; one MAC key for everything it hands out and takes
-//! back. Kept in a folder when there is one, so that a restart of the demo logs nobody out.
+//! The provider's keys: an RSA key for ID tokens (or a key of another kind if a test wants it), and a MAC key
+//! for its sessions and tokens. They are stored in a folder if one is given, so that a restart of the demo
+//! signs nobody out.
 
 use std::io;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub(super) struct Keys(Arc<Inner>);
 struct Inner {
     rsa: RsaKeyPair,
     kid: String,
-    /// Made when they are first needed.
+    /// Generated at first use.
     p256: OnceLock<EcdsaKeyPair>,
     p384: OnceLock<EcdsaKeyPair>,
     p521: OnceLock<EcdsaKeyPair>,
@@ -36,13 +37,13 @@ struct Inner {
 }
 
 impl Keys {
-    /// Keys of this process: made once, because making an RSA key is slow.
+    /// Returns the keys of this process, generated once because RSA key generation is slow.
     pub(super) fn of_process() -> io::Result<Self> {
         static KEYS: OnceLock<Keys> = OnceLock::new();
         Self::made_once(&KEYS)
     }
 
-    /// Keys to rotate to.
+    /// Returns the keys after a rotation.
     pub(super) fn next_of_process() -> io::Result<Self> {
         static KEYS: OnceLock<Keys> = OnceLock::new();
         Self::made_once(&KEYS)
@@ -56,7 +57,7 @@ impl Keys {
         Ok(keys.get_or_init(|| made).clone())
     }
 
-    /// Keys kept in `folder`.
+    /// Returns the keys stored in `folder`; generates missing ones.
     pub(super) fn kept_in(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let rsa = read_or_make(&folder.join("identity-provider-rsa.pk8"), new_rsa)?;
@@ -76,7 +77,7 @@ impl Keys {
         Ok(Self(Arc::new(Inner { rsa, kid, p256, p384, p521, ed25519, mac })))
     }
 
-    /// The public key, of the kind that signs `alg`.
+    /// Returns the public key for `alg` as a JWK.
     pub(super) fn jwk(&self, alg: Option<&str>) -> io::Result<Value> {
         let alg = alg.unwrap_or("RS256");
         let crv = match alg {
@@ -137,8 +138,8 @@ impl Keys {
         Ok(signature)
     }
 
-    /// A JWT with `claims`: RS256, or what `alg` says, to see what others make of it. Members of
-    /// `header` are put in beside the usual ones, or in their place; null takes one out.
+    /// Signs a JWT with RS256 or with `alg`, so that tests see how others handle it. Members of `header` are
+    /// added to the usual ones or replace them; `null` removes a member.
     pub(super) fn jwt(
         &self,
         header: &Value,
@@ -174,14 +175,14 @@ impl Keys {
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// `value` as a text that only this provider can have made, for one `purpose`.
+    /// Encodes and authenticates `value` for one `purpose`, so that only this provider can have made it.
     pub(super) fn stamp(&self, purpose: &str, value: &Value) -> String {
         let payload = encode(value);
         let tag = hmac::sign(&self.0.mac, format!("{purpose}.{payload}").as_bytes());
         format!("{payload}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// Reads back what [`Keys::stamp`] made for the same purpose.
+    /// Verifies and decodes the result of [`Keys::stamp`] for the same purpose.
     pub(super) fn unstamp(&self, purpose: &str, text: &str) -> Option<Value> {
         let (payload, tag) = text.split_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;

@@ -1,66 +1,66 @@
-//! Ways to behave badly, or as some provider out there really does: all of them data.
+//! Switches that make the provider misbehave or behave like a specific real provider. All of them are data.
 
 use serde_json::{Map, Value};
 
-/// Makes another text of an answer.
+/// Changes the text of a response.
 pub type ChangeText = fn(&str) -> String;
 
-/// Ways to behave badly; the default is to behave well.
+/// Switches for misbehaviour; by default all are off.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of a test")]
 pub struct Misbehaviour {
     // Discovery and keys.
-    /// Discovery answers 503.
+    /// Discovery responds with 503.
     pub discovery_down: bool,
-    /// Discovery answers this status and body.
+    /// Discovery responds with this status and body.
     pub discovery_answer: Option<(u16, String)>,
-    /// Changes what discovery says.
+    /// Changes the discovery document.
     pub change_discovery: Option<fn(&mut Value)>,
-    /// The metadata lists HS256 alone.
+    /// The metadata lists only HS256.
     pub only_hs256: bool,
-    /// The keys answer 503.
+    /// The JWK set responds with 503.
     pub jwks_down: bool,
-    /// Changes the published keys.
+    /// Changes the JWK set.
     pub change_keys: Option<fn(&mut Value)>,
-    /// Which keys are published, and which one signs.
+    /// Which keys are published, and which key signs.
     pub keys: KeyUse,
-    /// Answers at this path have this content type.
+    /// Responses at this path have this content type.
     pub content_type: Option<(&'static str, &'static str)>,
-    /// Changes the text of answers at this path.
+    /// Changes the text of responses at this path.
     pub change_text: Option<(&'static str, ChangeText)>,
-    /// Requests to this path are never answered.
+    /// Requests to this path never get a response.
     pub silent_at: Option<&'static str>,
 
-    // The way through the browser.
-    /// The browser comes back with this `error` at once.
+    // The browser's redirects.
+    /// The authorization endpoint immediately redirects back with this `error`.
     pub authorize_error: Option<String>,
     /// … and with this `error_description`.
     pub authorize_error_description: Option<String>,
-    /// The login page comes whatever `prompt` says.
+    /// The login page is shown even with `prompt=none`.
     pub ignores_prompt: bool,
-    /// `iss` on the way back.
+    /// `iss` at the callback.
     pub callback_iss: Option<String>,
-    /// No `iss` on the way back.
+    /// No `iss` at the callback.
     pub no_callback_iss: bool,
-    /// The browser comes back with `invalid_scope` when this scope is asked for.
+    /// The authorization endpoint redirects back with `invalid_scope` if this scope is requested.
     pub refused_scope: Option<&'static str>,
-    /// The browser comes back with `invalid_request` when this parameter is sent.
+    /// The authorization endpoint redirects back with `invalid_request` if this parameter is sent.
     pub refused_param: Option<&'static str>,
 
     // ID tokens.
-    /// ID tokens carry another nonce.
+    /// ID tokens contain another nonce.
     pub wrong_nonce: bool,
-    /// ID tokens carry no nonce.
+    /// ID tokens contain no nonce.
     pub no_nonce: bool,
     /// `iss` of ID tokens.
     pub id_token_issuer: Option<String>,
     /// `aud` of ID tokens.
     pub id_token_audience: Option<Value>,
-    /// `alg` of ID tokens: `none`, `HS256` with the client secret, or any of a public key.
+    /// `alg` of ID tokens: `none`, `HS256` with the client secret, or one with a public key.
     pub algorithm: Option<String>,
-    /// Merged into the header of ID tokens; null takes a member out.
+    /// Merged into the header of ID tokens; `null` removes a member.
     pub id_token_header: Map<String, Value>,
-    /// ID tokens have expired an hour ago.
+    /// ID tokens expired an hour ago.
     pub expired_id_token: bool,
     /// Merged into ID tokens.
     pub extra_claims: Map<String, Value>,
@@ -68,61 +68,62 @@ pub struct Misbehaviour {
     pub change_id_token: Option<fn(&mut Value)>,
 
     // The other sources of claims.
-    /// Access tokens are JWTs with what this makes of the claims about the person.
+    /// Access tokens are JWTs. Their claims are the result of this function, which receives the claims about
+    /// the person.
     pub access_token: Option<fn(&Value) -> Value>,
-    /// Userinfo answers 503.
+    /// Userinfo responds with 503.
     pub userinfo_down: bool,
-    /// Userinfo answers this status and body.
+    /// Userinfo responds with this status and body.
     pub userinfo_answer: Option<(u16, String)>,
-    /// Changes what userinfo says.
+    /// Changes the claims of userinfo.
     pub change_userinfo: Option<fn(&mut Value)>,
-    /// Userinfo is a signed JWT, with `iss` and `aud` beside the claims and what this makes of them.
+    /// Userinfo is a signed JWT. This function changes its claims, to which `iss` and `aud` were added.
     pub signed_userinfo: Option<fn(&mut Value)>,
 
     // The token endpoint.
-    /// `/token` answers this status and body.
+    /// `/token` responds with this status and body.
     pub token_answer: Option<(u16, String)>,
-    /// `/token` answers so for refreshes only.
+    /// `/token` responds with this status and body to refreshes only.
     pub refresh_answer: Option<(u16, String)>,
-    /// Changes answers with tokens.
+    /// Changes token responses.
     pub change_token_answer: Option<fn(&mut Value)>,
-    /// `/token` says `invalid_request` for a code that it does not know, as Dex does.
+    /// `/token` responds with `invalid_request` to an unknown code, as Dex does.
     pub vague_about_codes: bool,
-    /// The client is accepted with this method only: `client_secret_basic` or `client_secret_post`.
+    /// The only accepted client authentication method: `client_secret_basic` or `client_secret_post`.
     pub only_client_auth: Option<&'static str>,
 
     // Refresh tokens.
-    /// A refresh answers with somebody else's ID token.
+    /// The ID token of a refresh names another person.
     pub other_subject_on_refresh: bool,
-    /// A refresh answers without an ID token.
+    /// Responses to a refresh contain no ID token.
     pub no_id_token_on_refresh: bool,
     /// No refresh token is issued.
     pub no_refresh_token: bool,
-    /// A refresh token needs these authorization parameters, whatever scopes are asked for; one needs
-    /// nothing when the list is empty.
+    /// A refresh token is issued if the authorization request has these parameters, regardless of its scopes.
+    /// With an empty list it is always issued.
     pub refresh_token_needs: Option<&'static [(&'static str, &'static str)]>,
-    /// A refresh answers without a refresh token: the one at hand stays.
+    /// Responses to a refresh contain no refresh token: the current one stays valid.
     pub keeps_refresh_token: bool,
-    /// Refresh tokens are single use; a second use kills the session.
+    /// Refresh tokens are single use; a second use ends the session.
     pub strict_rotation: bool,
-    /// With strict rotation, the previous token may come again for so many seconds.
+    /// With strict rotation, the previous token is accepted again for this many seconds.
     pub rotation_grace: i64,
-    /// A session whose refresh tokens rest for so many seconds is over.
+    /// A session ends if its refresh tokens are not used for this many seconds.
     pub refresh_idle: Option<i64>,
-    /// The answer to a refresh breaks off after the token was rotated; that many times.
+    /// This many responses to refreshes break off after the token was rotated.
     pub lose_refresh_answers: u32,
 }
 
-/// Which keys are published, and which one signs.
+/// Which keys are published, and which key signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyUse {
-    /// The first alone.
+    /// Only the first key is published, and it signs.
     #[default]
     First,
-    /// Both; the first still signs.
+    /// Both keys are published; the first one still signs.
     NextAnnounced,
-    /// Both; the next signs.
+    /// Both keys are published; the next one signs.
     Next,
-    /// The first is published, and the next signs.
+    /// Only the first key is published, but the next one signs.
     NextUnpublished,
 }

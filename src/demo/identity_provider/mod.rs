@@ -1,7 +1,7 @@
 //! A small OpenID provider: discovery, login page, codes with PKCE, refresh tokens, userinfo, logout.
 //!
-//! It behaves well unless told otherwise: [`Misbehaviour`] makes it the broken or hostile provider
-//! that a test needs.
+//! It behaves correctly by default. [`Misbehaviour`] turns it into the broken or hostile provider that a test
+//! needs.
 
 mod endpoints;
 mod keys;
@@ -25,20 +25,20 @@ use self::people::Person;
 use super::http::{Gate, Recorded, Running, serve};
 use crate::clock::Clock;
 
-/// What a provider is started with.
+/// Start options of the provider.
 #[derive(Clone, Debug)]
 pub struct IdentityProviderOptions {
-    /// The clock of its codes and tokens.
+    /// Clock for its codes and tokens.
     pub clock: Clock,
-    /// The only client.
+    /// Id of its only client.
     pub client_id: String,
-    /// Its secret.
+    /// Secret of that client.
     pub client_secret: String,
-    /// Where it may send people back to; exact.
+    /// Redirect URIs of the client, compared exactly.
     pub redirect_uris: Vec<String>,
-    /// Its issuer; `http://` and the listener's address when left out.
+    /// The issuer; by default `http://` and the listener's address.
     pub issuer: Option<String>,
-    /// Where keys are kept, so that sessions survive a restart; in memory when left out.
+    /// Folder for keys, so that sessions survive a restart; by default keys stay in memory.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -66,9 +66,9 @@ struct State {
     recorded: Vec<Recorded>,
     codes: BTreeMap<String, token::Code>,
     issued: Vec<String>,
-    /// The refresh tokens of each session; `None` when the session is dead.
+    /// The refresh tokens of each session; `None` once the session has ended.
     generations: BTreeMap<String, Option<token::Generation>>,
-    /// In place of the secret it was started with.
+    /// Replaces the client secret of the options.
     client_secret: Option<String>,
 }
 
@@ -93,74 +93,74 @@ impl IdentityProvider {
         Ok(Self { shared, running })
     }
 
-    /// Its issuer.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &str {
         &self.shared.issuer
     }
 
-    /// Changes how it behaves.
+    /// Changes the switches for misbehaviour.
     pub fn misbehave(&self, change: impl FnOnce(&mut Misbehaviour)) {
         change(&mut self.shared.state.lock().misbehaviour);
     }
 
-    /// Holds back answers of the token endpoint while closed.
+    /// Returns the gate that delays the token endpoint while it is closed.
     pub fn token_gate(&self) -> &Gate {
         &self.shared.gate
     }
 
-    /// Holds back answers to refreshes while closed, after the token was rotated.
+    /// Returns the gate that delays responses to refreshes after the token was rotated.
     pub fn refresh_answers(&self) -> &Gate {
         &self.shared.refresh_answers
     }
 
-    /// Every request so far.
+    /// Returns all requests so far.
     pub fn recorded(&self) -> Vec<Recorded> {
         self.shared.state.lock().recorded.clone()
     }
 
-    /// How many requests were sent to `path` so far.
+    /// Returns the number of requests to `path` so far.
     pub fn requests_to(&self, path: &str) -> usize {
         self.shared.state.lock().recorded.iter().filter(|request| request.path == path).count()
     }
 
-    /// Every code and token handed out so far.
+    /// Returns all codes and tokens issued so far.
     pub fn issued(&self) -> Vec<String> {
         self.shared.state.lock().issued.clone()
     }
 
-    /// A JWT of type `typ` with exactly these claims, signed with its key, or as `alg` says: for the
-    /// messages that a provider sends by itself.
+    /// Signs a JWT of type `typ` with exactly these claims, with RS256 or with `alg`. For messages that a
+    /// provider sends on its own, such as logout tokens.
     pub fn sign(&self, typ: &str, claims: &Value, alg: Option<&str>) -> io::Result<String> {
         self.shared.keys.jwt(&json!({ "typ": typ }), claims, alg, &self.shared.client_secret())
     }
 
-    /// Gives the client another secret.
+    /// Changes the client secret.
     pub fn set_client_secret(&self, secret: &str) {
         self.shared.state.lock().client_secret = Some(secret.to_owned());
     }
 
-    /// Refuses a person from now on.
+    /// Disables a person, so that sign-ins and refreshes fail.
     pub fn disable(&self, username: &str) {
         self.change(username, |person| person.disabled = true);
     }
 
-    /// Lets a person in again.
+    /// Enables a disabled person.
     pub fn enable(&self, username: &str) {
         self.change(username, |person| person.disabled = false);
     }
 
-    /// Puts a person into other groups.
+    /// Sets the groups of a person.
     pub fn set_groups(&self, username: &str, groups: &[&str]) {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
         self.change(username, |person| person.groups = groups);
     }
 
-    /// Gives a person another name, whatever it is.
+    /// Sets the name of a person, without any check.
     pub fn set_name(&self, username: &str, name: &str) {
         self.change(username, |person| name.clone_into(&mut person.name));
     }
 
-    /// Gives a person other roles.
+    /// Sets the roles of a person.
     pub fn set_roles(&self, username: &str, roles: &[&str]) {
         let roles = roles.iter().map(|&role| role.to_owned()).collect();
         self.change(username, |person| person.roles = roles);
@@ -173,7 +173,7 @@ impl IdentityProvider {
         }
     }
 
-    /// Stops serving; open connections end.
+    /// Stops serving and closes open connections.
     pub fn shutdown(&self) {
         self.running.stop();
     }
@@ -189,7 +189,7 @@ impl Shared {
         changed.unwrap_or_else(|| self.options.client_secret.clone())
     }
 
-    /// The keys after a rotation.
+    /// Returns the keys after a rotation.
     fn next_keys(&self) -> &Keys {
         self.next_keys.get_or_init(|| Keys::next_of_process().unwrap_or_else(|_| self.keys.clone()))
     }

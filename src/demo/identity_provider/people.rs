@@ -1,6 +1,6 @@
-//! The three people.
+//! The three people of the demo.
 
-/// A person who can sign in; the password is the name.
+/// A person who can sign in; the password equals the user name.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
     pub(super) username: &'static str,
@@ -8,7 +8,7 @@ pub(super) struct Person {
     pub(super) about: &'static str,
     pub(super) roles: Vec<String>,
     pub(super) groups: Vec<String>,
-    /// Cannot sign in, and refreshes are refused.
+    /// Sign-ins and refreshes fail.
     pub(super) disabled: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The provider's endpoints for its client: token, userinfo, revocation.
+//! The provider's endpoints for its client: token, userinfo and revocation.
 
 use aws_lc_rs::digest;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -13,12 +13,13 @@ use super::{KeyUse, Misbehaviour, Shared, endpoints};
 use crate::demo::http::{Recorded, broken_off, json};
 use crate::oauth::secret::random_text;
 
+// Lifetimes in seconds.
 const CODE_LIFETIME: i64 = 60;
 const ACCESS_TOKEN_LIFETIME: i64 = 5 * 60;
 const ID_TOKEN_LIFETIME: i64 = 5 * 60;
 const REFRESH_TOKEN_LIFETIME: i64 = 30 * 24 * 60 * 60;
 
-/// A code that was handed out.
+/// An authorization code that was issued.
 pub(super) struct Code {
     person: &'static str,
     sid: String,
@@ -158,15 +159,15 @@ fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value
     {
         answer.remove("id_token");
     }
-    // A new one at each use, so that a session in use does not expire; the old one goes on working
-    // unless rotation is strict.
+    // Every use returns a new refresh token, so that an active session does not expire. The old one stays
+    // valid unless rotation is strict.
     if !how.keeps_refresh_token {
         answer["refresh_token"] = new_refresh_token(idp, &person, sid, next).into();
     }
     Ok(answer)
 }
 
-/// Where the refresh tokens of a session are.
+/// State of a session's refresh tokens.
 pub(super) struct Generation {
     latest: u64,
     rotated_at: i64,
@@ -179,7 +180,7 @@ impl Generation {
     }
 }
 
-/// With strict rotation each token works once, the previous one again within the grace, and any other
+/// With strict rotation each token works once, and the previous one again within the grace period. Any other
 /// use ends the session.
 fn next_generation(
     idp: &Shared,
@@ -189,7 +190,7 @@ fn next_generation(
 ) -> Result<u64, &'static str> {
     let now = idp.options.clock.now().unix();
     let mut state = idp.state.lock();
-    // Unknown after a restart of the provider: the stamp alone proves it.
+    // Sessions are unknown after a restart of the provider; then the token's own MAC is enough.
     let unknown = Generation { latest: presented, ..Generation::first(now) };
     let slot = state.generations.entry(sid.to_owned()).or_insert(Some(unknown));
     let generation = slot.as_mut().ok_or("invalid_grant")?;
@@ -343,7 +344,7 @@ pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
     }
 }
 
-/// What makes an access token ours: the token itself, or a claim of it where it is a JWT.
+/// Returns the authenticated part of an access token: the token itself, or its `stamp` claim if it is a JWT.
 fn stamp_in(access_token: &str) -> Option<String> {
     let parts: Vec<&str> = access_token.split('.').collect();
     let [_, payload, _] = parts.as_slice() else { return Some(access_token.to_owned()) };
@@ -351,7 +352,7 @@ fn stamp_in(access_token: &str) -> Option<String> {
     claims["stamp"].as_str().map(str::to_owned)
 }
 
-/// RFC 7009: a refresh token ends its session; anything else is accepted and means nothing.
+/// RFC 7009: revoking a refresh token ends its session; other tokens are accepted without effect.
 pub(super) fn revoke(idp: &Shared, request: &Recorded) -> Response {
     if !is_our_client(idp, request) {
         return error(StatusCode::UNAUTHORIZED, "invalid_client");

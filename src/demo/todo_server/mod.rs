@@ -1,7 +1,7 @@
-//! A to-do MCP server that stands behind Portcullis: it has no token code at all, and believes the
-//! `X-Portcullis-*` headers.
+//! A to-do MCP server for use behind Portcullis. It contains no token code and trusts the `X-Portcullis-*`
+//! headers.
 //!
-//! It speaks MCP over streamable HTTP in both eras: with sessions, an event stream and `initialize`
+//! It supports MCP over streamable HTTP in both generations: with sessions, an event stream and `initialize`
 //! (2025-03-26 to 2025-11-25), and stateless (2026-07-28).
 
 mod refused;
@@ -27,25 +27,25 @@ use super::http::{Gate, Recorded, Running, broken_off, serve};
 use crate::clock::Clock;
 use crate::oauth::secret::new_id;
 
-/// Where MCP is served.
+/// Path of the MCP endpoint.
 const PATH: &str = "/mcp";
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// What a to-do server is started with.
+/// Start options of the to-do server.
 #[derive(Clone, Debug)]
 pub struct TodoServerOptions {
-    /// The clock of its ids.
+    /// Clock for its ids.
     pub clock: Clock,
 }
 
-/// Ways to behave badly; the default is to behave well.
+/// Switches for misbehaviour; by default all are off.
 #[derive(Clone, Debug, Default)]
 pub struct TodoMisbehaviour {
-    /// Every request is answered with this status and these headers.
+    /// Every request gets this status and these headers.
     pub answer: Option<(u16, Vec<(&'static str, String)>)>,
-    /// Every answer breaks off.
+    /// Every response breaks off.
     pub break_off: bool,
-    /// Event streams go by this media type.
+    /// Event streams have this content type.
     pub stream_type: Option<&'static str>,
 }
 
@@ -72,7 +72,7 @@ struct State {
     recorded: Vec<Recorded>,
 }
 
-/// Who calls, as the gateway says.
+/// The caller, as named by the gateway's headers.
 struct Caller {
     subject: String,
     name: String,
@@ -110,38 +110,38 @@ impl TodoServer {
         Ok(Self { shared, address, running })
     }
 
-    /// Where MCP is served.
+    /// Returns the URL of the MCP endpoint.
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
     }
 
-    /// Changes how it behaves.
+    /// Changes the switches for misbehaviour.
     pub fn misbehave(&self, change: impl FnOnce(&mut TodoMisbehaviour)) {
         change(&mut self.shared.state.lock().misbehaviour);
     }
 
-    /// Holds back answers while closed.
+    /// Returns the gate that delays responses while it is closed.
     pub fn gate(&self) -> &Gate {
         &self.shared.gate
     }
 
-    /// Every request so far.
+    /// Returns all requests so far.
     pub fn recorded(&self) -> Vec<Recorded> {
         self.shared.state.lock().recorded.clone()
     }
 
-    /// How many event streams are open.
+    /// Returns the number of open event streams.
     pub fn open_streams(&self) -> usize {
         self.shared.events.receiver_count()
     }
 
     /// Sends a message on every open event stream.
     pub fn send_event(&self, message: &Value) {
-        // Nobody listening is no fault.
+        // An error means only that no stream is open.
         let _ = self.shared.events.send(format!("event: message\ndata: {message}\n\n"));
     }
 
-    /// Stops serving; open connections end.
+    /// Stops serving and closes open connections.
     pub fn shutdown(&self) {
         self.running.stop();
     }
@@ -191,7 +191,7 @@ fn forced(status: u16, headers: &[(&'static str, String)]) -> Response {
     response
 }
 
-/// The event stream of a session.
+/// Opens the event stream of a session.
 fn get(server: &Shared, request: &Recorded) -> Response {
     let accepts = request.header("accept").is_some_and(|a| a.contains("text/event-stream"));
     if !accepts {

@@ -1,5 +1,5 @@
-//! Refusals as JSON-RPC errors: MCP lets a refused request have such a body, and a client shows its text. One without a
-//! body is a mere number to whoever reads it.
+//! Rejections as JSON-RPC errors. MCP permits such a body for a rejected request, and clients show its text.
+//! Without a body, people would see only a status code.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 
 use crate::demo::http::{Recorded, json as json_answer};
 
-/// Why a request is refused before any of its messages is answered.
+/// Reasons to reject a request before its messages are handled.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
-    /// It names no session.
+    /// The session id is missing.
     NoSession,
-    /// It names one that has ended, or never was.
+    /// The session has ended or never existed.
     UnknownSession,
-    /// It wants the event stream, and does not take one.
+    /// The request is for the event stream but does not accept one.
     TakesNoStream,
-    /// Its method is none of MCP's.
+    /// MCP does not use this HTTP method.
     Method,
-    /// It is for another path.
+    /// The path is not that of the MCP endpoint.
     NotHere,
-    /// It did not come through Portcullis.
+    /// The request did not come through Portcullis.
     NamesNobody,
 }
 
@@ -35,7 +35,8 @@ impl Refused {
         }
     }
 
-    /// As the official SDKs number it: `-32001` is the session that is not found, `-32000` everything else.
+    /// Returns the error code that the official SDKs use: `-32001` for an unknown session, `-32000` for
+    /// everything else.
     fn code(self) -> i64 {
         match self {
             Self::UnknownSession => -32001,
@@ -63,7 +64,7 @@ impl Refused {
     }
 }
 
-/// The answer; it has the id of a single call.
+/// Builds the response, with the id of the request if it is a single call.
 pub(super) fn answer(request: &Recorded, refused: Refused) -> Response {
     let message = serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
@@ -76,7 +77,7 @@ pub(super) fn answer(request: &Recorded, refused: Refused) -> Response {
     response
 }
 
-/// The answer to a request that was not read to its end.
+/// Builds the response to a request whose body is too large to be read.
 pub(super) fn unread(status: StatusCode) -> Response {
     let error = json!({ "code": -32000, "message": "The request is larger than 1 MiB" });
     json_answer(status, &json!({ "jsonrpc": "2.0", "id": null, "error": error }))

@@ -1,4 +1,4 @@
-//! JSON-RPC over HTTP, of both eras.
+//! JSON-RPC over HTTP, for MCP revisions with and without handshake.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::{Caller, SESSION_ID, Shared, refused, session_of, stream, tools};
 use crate::demo::http::{Recorded, json as json_answer};
 
-/// The stateless era.
+/// The stateless MCP revision.
 const STATELESS: &str = "2026-07-28";
-/// The eras with a handshake, newest first.
+/// MCP revisions with a handshake, newest first.
 const WITH_HANDSHAKE: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see or delete other people's is decided by scopes.";
@@ -54,7 +54,7 @@ fn wants_stream(request: &Recorded, message: &Value) -> bool {
         || (accept.contains("text/event-stream") && !accept.contains("application/json"))
 }
 
-/// The answer to one message; notifications and responses have none.
+/// Handles one message and returns the response; notifications and responses have none.
 fn answer(server: &Shared, caller: &Caller, message: &Value, stateless: bool) -> Option<Value> {
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
     let Some(method) = message.get("method").and_then(Value::as_str) else {

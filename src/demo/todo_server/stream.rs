@@ -10,10 +10,10 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::event_stream_headers;
 
-/// A comment is sent this often, so that nobody in between takes the stream for dead.
+/// Keep-alive: a comment is sent every 15 s, so that proxies do not close an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A stream that stays open and carries what is sent to all.
+/// Returns an event stream that stays open and delivers every broadcast message.
 pub(super) fn events(events: broadcast::Receiver<String>) -> Response {
     let first = Some(": connected\n\n".to_owned());
     let stream = stream::unfold((first, events), |(first, mut events)| async move {
@@ -30,7 +30,7 @@ pub(super) fn events(events: broadcast::Receiver<String>) -> Response {
     (event_stream_headers(), Body::from_stream(stream)).into_response()
 }
 
-/// One answer as a stream that then ends.
+/// Returns the messages as an event stream that then ends.
 pub(super) fn single(messages: &[String]) -> Response {
     let events: Vec<String> =
         messages.iter().map(|message| format!("event: message\ndata: {message}\n\n")).collect();

@@ -1,14 +1,14 @@
-//! The four tools.
+//! The four tools of the to-do server.
 
 use serde_json::{Value, json};
 
 use super::{Caller, Shared};
 use crate::oauth::secret::new_id;
 
-/// Longest content of a to-do.
+/// Longest text of a to-do, in bytes.
 const MAX_CONTENT: usize = 1000;
 
-/// Something to do.
+/// An entry of the to-do list.
 pub(super) struct Todo {
     id: String,
     content: String,
@@ -22,7 +22,7 @@ impl Todo {
     }
 }
 
-/// The call itself is wrong: unknown tool, or arguments that do not fit.
+/// The call itself is invalid: unknown tool, or invalid arguments.
 pub(super) struct BadCall(pub(super) &'static str);
 
 pub(super) fn list() -> Value {

@@ -24,34 +24,34 @@ use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
 use network::hint_for;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// As it should be.
+    /// The probe passed.
     Ok,
-    /// It works, but deserves a look.
+    /// Sign-in works, but an administrator should look at this.
     Warning,
     /// Sign-in will not work.
     Failed,
-    /// The provider's answer tells neither.
+    /// The provider's response does not show whether this is right.
     Inconclusive,
 }
 
-/// What one probe found.
+/// Result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which probe: `discovery`, `secret`, …
+    /// Name of the probe: `discovery`, `secret`, …
     pub probe: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// What was found, in a sentence.
+    /// The finding, in one sentence.
     pub found: String,
-    /// How to fix it, in the provider's own words.
+    /// How to fix it, in the terms of the provider's console.
     pub hint: Option<String>,
 }
 
-/// Clocks that differ by more make tokens look too old or too young.
+/// Clocks that differ by more than 30 s make tokens look expired or not yet valid.
 const CLOCK: Duration = Duration::from_secs(30);
 
 struct Findings(Vec<Finding>);
@@ -61,7 +61,7 @@ impl Findings {
         self.0.push(Finding { probe, severity, found: found.into(), hint: None });
     }
 
-    /// Details that the server lets pass.
+    /// Adds a warning for each deviation that the server tolerates.
     fn tolerated(&mut self, probe: &'static str, of: &str, details: &[String]) {
         for detail in details {
             self.add(probe, Severity::Warning, format!("{of}{detail}; the server tolerates it"));
@@ -80,11 +80,11 @@ impl Findings {
     }
 }
 
-/// What to do about something that the server refuses.
+/// Hint for a deviation in the metadata that the server rejects.
 const SERVER_REFUSES: &str = "every sign-in is refused for it; let the provider publish this member as OpenID Connect Discovery says";
 
 impl Upstream {
-    /// Probes the provider; the findings stand in the order of the probes.
+    /// Runs all probes and returns the findings in the order of the probes.
     pub async fn probe(&self) -> Vec<Finding> {
         let mut findings = Findings(Vec::new());
         if self.0.config.preset.protocol == Protocol::GitHub {
@@ -102,7 +102,8 @@ impl Upstream {
         findings.0
     }
 
-    /// GitHub tells its client about a token of its own; first it wants to know who asks.
+    /// Checks the secret with GitHub's token check API, which authenticates the client before it looks at the
+    /// token.
     async fn probe_github(&self, findings: &mut Findings) {
         const PROBE: &str = "secret";
         let config = &self.0.config;
@@ -176,7 +177,7 @@ impl Upstream {
             findings.hint(PROBE, Severity::Failed, found, hint);
             return None;
         }
-        // From here on as the server reads it.
+        // From here the probe reads the document as the server does.
         let exactly = format!("{issuer}, exactly as configured");
         let metadata = match self.0.read_members(&document, response.headers()) {
             Ok(metadata) => metadata,
@@ -202,7 +203,7 @@ impl Upstream {
     fn check_clock(&self, response: &Response<Vec<u8>>, findings: &mut Findings) {
         let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let Some(there) = date.and_then(|d| chrono::DateTime::parse_from_rfc2822(d).ok()) else {
-            // Keycloak never does. A clock that is wrong shows at the first sign-in, and the log says so.
+            // Keycloak never sends `Date`. A wrong clock shows at the first sign-in, and the log reports it.
             let found = "the provider does not tell its time; check --login compares the clocks";
             findings.add("clock", Severity::Ok, found);
             return;
@@ -266,9 +267,9 @@ impl Upstream {
         findings.tolerated(PROBE, "the keys: ", &keys.tolerated);
     }
 
-    /// The revocation endpoint authenticates its caller before it looks at the token (RFC 7009 §2.1);
-    /// the token endpoint with a code that cannot exist does as well. Asked in the way in which the server
-    /// proves itself.
+    /// Checks the client secret, with the authentication method that the server uses. The revocation endpoint
+    /// authenticates the client before it looks at the token (RFC 7009 §2.1). The token endpoint does the
+    /// same, so we send it a code that cannot exist.
     async fn probe_secret(&self, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "secret";
         let console = self.0.config.preset.console;
@@ -298,7 +299,7 @@ impl Upstream {
         }
     }
 
-    /// Whether the provider accepts our secret; `None` when its answers do not tell.
+    /// Returns whether the provider accepts our secret; `None` when its responses do not show it.
     async fn accepts_secret(&self, metadata: &Metadata, method: ClientAuth) -> Option<bool> {
         let secret = self.0.config.client_secret.expose();
         if let Some(url) = &metadata.revocation_endpoint {
@@ -321,13 +322,15 @@ impl Upstream {
         if told.is_some() {
             return told;
         }
-        // The answer to the right secret does not tell: the answer to a wrong one may.
+        // The response to the right secret was inconclusive. If a wrong secret is rejected, the right one was
+        // accepted.
         let refuses_another =
             self.accepts_us(url, method, &random_text(), &form).await == Some(false);
         refuses_another.then_some(true)
     }
 
-    /// Whether the endpoint accepts our client with this secret; `None` when its answer does not tell.
+    /// Returns whether the endpoint accepts our client with this secret; `None` when the response does not
+    /// show it.
     async fn accepts_us(
         &self,
         url: &str,

@@ -1,4 +1,4 @@
-//! The way to the provider: at which address, through which proxy, over what.
+//! Findings about the network path to the provider: address, proxy, http or https.
 
 use axum::http::Response;
 use serde_json::Value;
@@ -12,8 +12,8 @@ use crate::http_client::HttpError;
 type Answer = Result<Response<Vec<u8>>, HttpError>;
 
 impl Upstream {
-    /// Asks the provider for the first time. `Err(None)`: a proxy on the way let nothing through, and the
-    /// findings say so.
+    /// Sends the first request to the provider. `Err(None)`: a proxy on the way failed, and the findings
+    /// already say so.
     pub(super) async fn first_answer(
         &self,
         url: &str,
@@ -23,8 +23,8 @@ impl Upstream {
         self.tell_network(answer, url, findings).map_err(|()| None)?.map_err(Some)
     }
 
-    /// Adds a finding: which way requests go, or how the proxy on the way failed. `Err`: it failed, and the
-    /// provider was not asked.
+    /// Adds a finding: the path that requests take, or how the proxy failed. Returns `Err` if the proxy
+    /// failed, so that the request did not reach the provider.
     pub(super) fn tell_network(
         &self,
         answer: Answer,
@@ -49,7 +49,7 @@ impl Upstream {
         Ok(answer)
     }
 
-    /// What to write when the document names another issuer.
+    /// Returns the hint for a discovery document that names another issuer.
     pub(super) fn hint_for_another_issuer(&self, stated: &str, asked_at: &str) -> String {
         let config = &self.0.config;
         if stated.trim_end_matches('/') == config.issuer.trim_end_matches('/') {
@@ -74,7 +74,8 @@ impl Upstream {
         )
     }
 
-    /// Over what the endpoints are asked; that they are there was read with the document.
+    /// Reports which endpoints use https and which http. Whether they exist was checked when the document was
+    /// read.
     pub(super) fn probe_endpoints(
         &self,
         document: &Value,
@@ -110,7 +111,7 @@ impl Upstream {
     }
 }
 
-/// What an administrator can do about a request that brought nothing.
+/// Returns the hint for an administrator about a request that failed.
 pub(super) fn hint_for(error: &HttpError) -> String {
     match error {
         HttpError::Proxy(failed) => failed.hint(),

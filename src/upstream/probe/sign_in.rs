@@ -1,4 +1,4 @@
-//! Would the provider send people back to us? Asked at its authorization endpoint, without a person.
+//! Probes whether the provider accepts our redirect URI, at its authorization endpoint and without a person.
 
 use axum::http::{Response, header};
 use base64::Engine;
@@ -13,9 +13,9 @@ use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
 
 impl Upstream {
-    /// Asks for a sign-in without a person: a provider that knows client and redirect URI sends an
-    /// error back there, and one that does not shows a page. Where it shows a page either way, a redirect
-    /// URI that is certainly not registered tells the two apart.
+    /// Sends an authorization request with `prompt=none`. A provider that knows the client and the redirect
+    /// URI redirects there with an error; one that does not shows an error page. If the provider shows a page
+    /// in either case, a second request with a redirect URI that nobody registered tells the cases apart.
     pub(super) async fn probe_authorize(&self, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "redirect_uri";
         let redirect_uri = self.0.redirect_uri.as_str();
@@ -24,7 +24,7 @@ impl Upstream {
         let url = self.sign_in_without_a_person(metadata, redirect_uri);
         let response = match self.knock(url).await {
             Ok(response) => response,
-            // Browsers go to the public address, which a machine inside the cluster need not reach.
+            // Browsers use the provider's public address, which a machine inside the cluster may not reach.
             Err(error) if self.0.config.discovery_url.is_some() => {
                 let found = format!("this machine cannot ask where people sign in: {error}");
                 let register = format!("{}:\n{redirect_uri}", console.redirect_uri);
@@ -68,15 +68,15 @@ impl Upstream {
         }
     }
 
-    /// Whether the provider refuses outright a redirect URI that nobody registered.
+    /// Returns whether the provider rejects a redirect URI that nobody registered with a 4xx status.
     async fn refuses_another(&self, metadata: &Metadata) -> bool {
         let another = format!("{}/{}", self.0.redirect_uri, random_text());
         let url = self.sign_in_without_a_person(metadata, &another);
         self.knock(url).await.is_ok_and(|response| response.status().is_client_error())
     }
 
-    /// Asks, and follows where the provider leads on at its own place, as Dex does to its one connector
-    /// before it looks at the request.
+    /// Sends the request and follows up to three redirects within the provider's own origin. Dex, for
+    /// example, redirects to its only connector before it looks at the request.
     async fn knock(&self, mut url: Url) -> Result<Response<Vec<u8>>, HttpError> {
         const HOPS: u32 = 3;
         let mut response = self.get(url.as_str()).await?;
@@ -98,7 +98,7 @@ impl Upstream {
         url.as_str().starts_with(&self.0.redirect_uri)
     }
 
-    /// The request of a sign-in, for nobody.
+    /// Builds the authorization request of a sign-in with `prompt=none` and random values.
     fn sign_in_without_a_person(&self, metadata: &Metadata, redirect_uri: &str) -> Url {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, random_text().as_bytes());
         let challenge = URL_SAFE_NO_PAD.encode(hash);
@@ -118,13 +118,14 @@ impl Upstream {
     }
 }
 
-/// A parameter of an answer at our redirect URI.
+/// Returns a query parameter of a redirect to our redirect URI.
 fn param_of(location: &str, wanted: &str) -> Option<String> {
     let url = Url::parse(location).ok()?;
     url.query_pairs().find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
 }
 
-/// Errors carry `iss` as codes do (RFC 9207 §2): what the server makes of this one.
+/// Adds a finding about `iss` in the error response, if the server would reject it. Errors carry `iss` as
+/// codes do (RFC 9207 §2).
 fn iss_finding(metadata: &Metadata, iss: Option<&str>, findings: &mut Findings) {
     const PROBE: &str = "redirect_uri";
     match (metadata.check_iss(iss), iss) {

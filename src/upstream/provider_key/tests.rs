@@ -1,5 +1,5 @@
-//! Every algorithm with its own kind of key, and every mismatch; beside the library's own verification,
-//! which must never be stricter than ours.
+//! Tests every algorithm with its own kind of key, and every mismatch. Compares with the library's own
+//! verification, which must accept everything that ours accepts.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -40,7 +40,7 @@ impl Signers {
         }
     }
 
-    /// A public key for each algorithm, and a signature by it.
+    /// Returns a public key for each algorithm, and a signature by it.
     fn cases(&self) -> Vec<(Alg, Value, Vec<u8>)> {
         let ec = |crv: &str, key: &EcdsaKeyPair| {
             let (x, y) =
@@ -93,7 +93,7 @@ fn verifies(jwk: &Value, alg: &Alg, signature: &[u8]) -> bool {
     let ours = key(jwk).verify_signature(alg, MESSAGE, signature).is_ok();
     let theirs: CoreJsonWebKey = serde_json::from_value(jwk.clone()).unwrap();
     let theirs = theirs.verify_signature(alg, MESSAGE, signature).is_ok();
-    let beyond_theirs = *alg == Alg::EcdsaP521Sha512; // which it does not know how to verify
+    let beyond_theirs = *alg == Alg::EcdsaP521Sha512; // the library cannot verify ES512
     assert!(theirs || !ours || beyond_theirs, "the library refuses what we accept: {jwk} {alg:?}");
     ours
 }

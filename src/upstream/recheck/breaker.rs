@@ -1,28 +1,28 @@
-//! How the provider has answered of late, and leaving it alone while it is in trouble.
+//! Circuit breaker for the identity provider, and the provider's health as observed since the start.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 
-/// Leaves a provider in trouble alone: after each failure twice as long, so that people do not wait
-/// for its silence and it is not buried in questions when it comes back.
+/// Circuit breaker with exponential back-off: the pause doubles after each failure. During a pause people do
+/// not wait for timeouts, and a recovering provider does not receive all questions at once.
 #[derive(Default)]
 pub(in crate::upstream) struct Breaker {
     failing: Mutex<Option<Failing>>,
     seen: Mutex<Health>,
 }
 
-/// How the provider has answered since the start.
+/// The provider's health as observed since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// It is left alone for a moment after failures.
+    /// The circuit breaker is open after failures: no re-checks are sent.
     pub paused: bool,
-    /// Its last usable answer.
+    /// Time of the last usable response.
     pub last_success: Option<Timestamp>,
-    /// Its last failure, and what it was.
+    /// Time and reason of the last failure.
     pub last_error: Option<(Timestamp, String)>,
-    /// Its last login brought no refresh token.
+    /// The last login brought no refresh token.
     pub without_refresh: bool,
 }
 
@@ -33,32 +33,36 @@ struct Failing {
 }
 
 impl Breaker {
+    /// Pause after the first failure: 1 s.
     const FIRST_PAUSE: Duration = Duration::from_secs(1);
+    /// Longest pause, 1 minute: a longer one would delay re-checks after the provider has recovered.
     const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
     pub(super) fn is_open(&self, now: Timestamp) -> bool {
-        // A pause that is longer than it was made is one of before the clock went back.
+        // After the system clock was set back, a pause can seem longer than it was set. Such a pause is
+        // ignored.
         self.state()
             .is_some_and(|failing| now < failing.until && failing.until.since(now) <= failing.pause)
     }
 
-    /// How the provider has answered.
+    /// Returns the provider's health at `now`.
     pub(in crate::upstream) fn health(&self, now: Timestamp) -> Health {
         Health { paused: self.is_open(now), ..self.seen().clone() }
     }
 
-    /// Notes a usable answer that is no re-check: discovery, a login.
+    /// Records a usable response to something other than a re-check, such as discovery. Does not close the
+    /// breaker.
     pub(in crate::upstream) fn succeeded(&self, now: Timestamp) {
         self.seen().last_success = Some(now);
     }
 
-    /// Notes whether a login brought a refresh token.
+    /// Records a login, and whether it brought a refresh token. Closes the breaker.
     pub(in crate::upstream) fn login(&self, now: Timestamp, without_refresh: bool) {
         self.answered(now);
         self.seen().without_refresh = without_refresh;
     }
 
-    /// Notes a failure that does not pause anything.
+    /// Records a failure without opening the breaker.
     pub(in crate::upstream) fn troubled(&self, now: Timestamp, reason: &str) {
         self.seen().last_error = Some((now, reason.to_owned()));
     }

@@ -1,4 +1,5 @@
-//! One asker per session: a lock in this process, a lease in the database across processes.
+//! Ensures one re-check per session at a time: a mutex within this process, a lease in the database between
+//! processes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,22 +13,22 @@ use crate::storage::{Lease, StorageError, UpstreamSession};
 use crate::upstream::Inner;
 use crate::upstream::person_queries::RECHECK_WAIT;
 
-/// The right to ask lasts this long without being extended. After a crash nobody can ask before it has
-/// run out: shorter than the grace of providers that rotate (Okta: 30 s), and long enough for clocks of
-/// replicas that differ.
+/// A lease lasts 15 s unless it is extended. After a crash nobody can re-check the session before the lease
+/// has expired, so it must be shorter than the grace period of providers that rotate refresh tokens (Okta:
+/// 30 s). It must be longer than the clocks of replicas differ.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// Whoever asks extends its right this often.
+/// The holder extends the lease every 4 s, so that two extensions in a row may fail.
 const LEASE_EXTENDED_EVERY: Duration = Duration::from_secs(4);
 
-/// What came of waiting for another process.
+/// Outcome of waiting for the process that holds the lease.
 #[expect(clippy::large_enum_variant, reason = "it lives for one step")]
 pub(super) enum Waited {
     Answered(Recheck),
-    /// It gave up or is gone: now it is ours to ask, about the session as it is.
+    /// The holder released the lease or crashed. We hold it now and re-check the session as loaded just now.
     TakenOver(Box<UpstreamSession>),
 }
 
-/// Extends a lease until it is dropped.
+/// Extends a lease in the background until it is dropped.
 pub(super) struct LeaseKept(tokio::task::JoinHandle<()>);
 
 impl Drop for LeaseKept {
@@ -36,7 +37,7 @@ impl Drop for LeaseKept {
     }
 }
 
-/// Sessions that are being asked about in this process.
+/// The sessions that this process re-checks now.
 #[derive(Default)]
 pub(in crate::upstream) struct InFlight(Mutex<HashMap<String, Weak<Asking>>>);
 
@@ -53,25 +54,25 @@ impl InFlight {
     }
 }
 
-/// One question at a time about a session, and whether it has gone out.
+/// Serializes the re-checks of one session and records whether a request has been sent.
 #[derive(Default)]
 pub(super) struct Asking {
     pub(super) alone: Mutex<()>,
-    /// Since when the provider has been asked and has not answered.
+    /// When the pending request to the provider was sent; `None`: no request is pending.
     sent: watch::Sender<Option<Instant>>,
 }
 
 impl Asking {
-    /// Notes that the provider is asked from now on, until this is dropped.
+    /// Records that a request to the provider is sent now. Dropping the returned value clears the record.
     pub(super) fn begins(self: &Arc<Self>) -> Sent {
         let since = Instant::now();
         self.sent.send_replace(Some(since));
         Sent(Arc::clone(self), since)
     }
 
-    /// Returns when the provider has been silent for so long, counted from now or from when the question goes out
-    /// (a question of before may still be on its way): `true`; or when the question has not even gone out
-    /// in the time that it may wait for that: `false`, and the provider has nothing to do with it.
+    /// Waits until the provider has been silent for `patience` and returns `true`. The time counts from now,
+    /// or from when the request is sent if that is later (an earlier request may still be pending). Returns
+    /// `false` if no request is sent within `RECHECK_WAIT`: then the delay is ours, not the provider's.
     pub(super) async fn is_silent_for(&self, patience: Duration) -> bool {
         let (mut sent, now) = (self.sent.subscribe(), Instant::now());
         let since = tokio::time::timeout(RECHECK_WAIT, sent.wait_for(Option::is_some)).await;
@@ -82,12 +83,12 @@ impl Asking {
     }
 }
 
-/// A question that has gone out, and when.
+/// A pending request, and when it was sent.
 pub(super) struct Sent(Arc<Asking>, Instant);
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        // A later one may have gone out meanwhile.
+        // A later request may have been sent meanwhile; its record stays.
         self.0.sent.send_if_modified(|sent| {
             let is_ours = *sent == Some(self.1);
             if is_ours {
@@ -99,12 +100,14 @@ impl Drop for Sent {
 }
 
 impl Inner {
-    /// Another process is asking: wait for its answer, a little, and ask in its place when it is gone.
+    /// Waits up to 5 s for the result of the process that holds the lease, and takes the lease over when that
+    /// process is gone.
     pub(super) async fn wait_for_the_other_asker(
         &self,
         session: &UpstreamSession,
         owner: &str,
     ) -> Result<Waited, StorageError> {
+        // 50 steps of 100 ms are 5 s, within the 7 s that a caller waits at most.
         const STEP: Duration = Duration::from_millis(100);
         const STEPS: u32 = 50;
         for step in 1..=STEPS {
@@ -126,7 +129,7 @@ impl Inner {
         Ok(Waited::Answered(self.use_last_answer(session, reason)))
     }
 
-    /// Extends the lease for as long as the answer is held.
+    /// Starts extending the lease in the background, for as long as the returned value lives.
     pub(super) fn keep_lease(&self, session_id: &str, owner: &str) -> LeaseKept {
         let (storage, clock) = (self.storage.clone(), self.clock.clone());
         let (session_id, owner) = (session_id.to_owned(), owner.to_owned());

@@ -1,8 +1,8 @@
-//! Asking the provider again whether it still vouches for a person (threats RT-07, RT-08).
+//! Re-checks: asks the provider again whether it still vouches for a person (threats RT-07, RT-08).
 //!
-//! One asker per session: a lock in this process, a lease in the database across processes, and no
-//! transaction across the network. A rotated token is stored before anybody is answered. A definite
-//! no ends the grants; an outage, or a fault of ours, does not.
+//! One request per session at a time: a mutex within this process, a lease in the database between processes.
+//! No transaction stays open during a request. A rotated refresh token is stored before any caller gets the
+//! result. A definite rejection ends the grants; an outage, or an error in our own configuration, does not.
 
 mod breaker;
 mod lease;
@@ -26,43 +26,44 @@ pub(super) use lease::InFlight;
 use lease::{Asking, LEASE, Waited};
 pub(super) use person::About;
 
-/// Facts that the provider did not tell are asked for again after this; meanwhile the earlier ones are
-/// believed, within the outage grace.
+/// If the provider did not supply some facts, we ask again after 1 minute. Meanwhile the earlier facts count,
+/// within the outage grace. A longer interval prolongs the use of old facts; a shorter one sends more
+/// requests to a provider that has trouble.
 const ASK_FOR_FACTS_AGAIN: Duration = Duration::from_mins(1);
 
-/// Longest wait of whoever wants to know: clients give up after ten seconds.
+/// Longest wait of a caller for a re-check, in front of clients that give up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(7);
 
-/// Access tokens handed out on a stale answer live at most this long.
+/// Access tokens issued on a stale result live at most 5 minutes.
 pub const STALE_ACCESS_TOKEN: Duration = Duration::from_mins(5);
 
-/// How often the provider is asked, and how long its silence is bridged.
+/// How often people are re-checked, and how long an outage of the provider is bridged.
 #[derive(Clone, Copy, Debug)]
 pub struct RecheckPolicy {
-    /// A yes is good for this long.
+    /// A confirmation counts for this long.
     pub recheck: Duration,
-    /// During an outage, the last yes is good for this long; counted from that yes.
+    /// During an outage the last confirmation counts for this long, measured from that confirmation.
     pub outage_grace: Duration,
-    /// A session that cannot be asked about lives this long.
+    /// Lifetime of a session that cannot be re-checked.
     pub max_without_refresh: Duration,
 }
 
-/// What is known of the person now.
+/// Result of a re-check.
 #[derive(Debug)]
 pub enum Recheck {
     /// The provider vouches for the person.
     Fresh(Person),
-    /// The provider cannot be asked; its last yes is young enough.
+    /// The provider cannot be asked, and its last confirmation is within the outage grace.
     Stale(Person),
-    /// The provider said no: the grants of this session have ended.
+    /// The provider rejected the person, or the session has ended. The grants of this session have ended.
     Ended,
-    /// The provider cannot be asked, and its last yes is too old: try again later.
+    /// The provider cannot be asked, and its last confirmation is too old. The caller should try again later.
     Unknown,
 }
 
 impl Upstream {
-    /// What is known of the person of a session; asks the provider when its last yes is older than
-    /// the re-check time.
+    /// Returns the state of the person of a session. Asks the provider if its last confirmation is older than
+    /// [`RecheckPolicy::recheck`].
     pub async fn recheck(&self, session_id: &str) -> Result<Recheck, StorageError> {
         let known = self.recheck_uncounted(session_id).await?;
         self.0.storage.metrics().rechecked(match known {
@@ -75,8 +76,7 @@ impl Upstream {
         Ok(known.0)
     }
 
-    /// What is known of the person of a session only because an earlier answer told it, and that longer ago than
-    /// an outage may be bridged.
+    /// Returns the facts that were carried over from an earlier response and are older than the outage grace.
     pub async fn outdated_facts(&self, session_id: &str) -> Result<FactSet, StorageError> {
         let inner = &self.0;
         let session = inner.storage.upstream_session(session_id).await?;
@@ -85,7 +85,7 @@ impl Upstream {
         Ok(outdated.map(|session| session.taken_over).unwrap_or_default())
     }
 
-    /// What is known, and whether it took a question to know it.
+    /// Performs the re-check, and returns whether it had to ask the provider.
     async fn recheck_uncounted(&self, session_id: &str) -> Result<(Recheck, bool), StorageError> {
         let inner = &self.0;
         let Some(session) = inner.storage.upstream_session(session_id).await? else {
@@ -94,7 +94,7 @@ impl Upstream {
         if let Some(known) = inner.settled(&session) {
             return Ok((known, false));
         }
-        // Some clients give up on us after ten seconds; the question itself goes on without them.
+        // Some clients give up after ten seconds. The request to the provider continues without the caller.
         let patience = inner.config.timeout.min(PATIENCE);
         let asking = inner.in_flight.of(session_id).await;
         let known = tokio::select! {
@@ -104,7 +104,8 @@ impl Upstream {
                 if asked {
                     inner.use_last_answer(&session, "it has not answered in time")
                 } else {
-                    // Nobody was asked, so nobody was silent: an old answer must not be believed for that.
+                    // No request was sent, so this is no outage of the provider, and the earlier result must
+                    // not be used.
                     tracing::warn!(session_id, "the question did not go out in time");
                     Recheck::Unknown
                 }
@@ -113,7 +114,7 @@ impl Upstream {
         Ok((known, true))
     }
 
-    /// Asks the provider, one at a time for each session.
+    /// Asks the provider; calls for the same session wait for each other.
     async fn ask_alone(
         &self,
         session_id: &str,
@@ -128,7 +129,8 @@ impl Upstream {
         if let Some(known) = inner.settled(&session) {
             return Ok(known);
         }
-        // The asker must not stop half-way when its client hangs up: the provider may have rotated.
+        // The task must finish even if the client disconnects, because the provider may have rotated the
+        // refresh token.
         let (inner, asking) = (Arc::clone(inner), Arc::clone(asking));
         let asked = tokio::spawn(async move { inner.ask(session, &asking).await });
         asked.await.unwrap_or(Ok(Recheck::Unknown))
@@ -136,9 +138,9 @@ impl Upstream {
 }
 
 impl Inner {
-    /// What needs no asking.
+    /// Returns the result if it is known without a request.
     fn settled(&self, session: &UpstreamSession) -> Option<Recheck> {
-        // A session with another provider than the configured one is nobody's to vouch for.
+        // The configured provider cannot vouch for a session of another provider.
         if !session.alive || session.issuer != self.config.issuer {
             return Some(Recheck::Ended);
         }
@@ -155,13 +157,13 @@ impl Inner {
         believed.then(|| Recheck::Stale(session.person.clone()))
     }
 
-    /// Whether rules read something that is as an earlier answer told it.
+    /// Returns whether rules read facts that were carried over from an earlier response.
     fn lacks_facts(&self, session: &UpstreamSession) -> bool {
         !session.taken_over.intersection(self.config.claims.read_by_rules).is_empty()
     }
 
-    /// Whether this is less than `age` ago. What lies in the future is of before the clock went back: nobody
-    /// knows how old it is.
+    /// Returns whether `moment` is less than `age` ago. A moment in the future was recorded before the clock
+    /// was set back: its age is unknown, so it does not count as recent.
     fn is_younger(&self, moment: Timestamp, age: Duration) -> bool {
         let now = self.clock.now();
         moment <= now.plus(REPLICAS_APART) && now.since(moment) < age
@@ -229,7 +231,8 @@ impl Inner {
                         return self.end(&session, because, event).await;
                     }
                     About::CannotTell(reason) => {
-                        // Not a yes; but the provider may have rotated, so its token is kept.
+                        // This is no confirmation, but the provider may have rotated the token, so the new
+                        // one is stored.
                         tracing::error!(
                             session_id = session.id,
                             reason,
@@ -252,7 +255,7 @@ impl Inner {
                     }
                     return Ok(Recheck::Fresh(known.person));
                 }
-                // A newer login came in between; what it brought is fresher than our answer.
+                // A newer login replaced the session meanwhile; its data is newer than our response.
                 self.reread(&session.id).await
             }
             Err(TokenFailure::Refused(reason)) => {
@@ -274,8 +277,9 @@ impl Inner {
         }
     }
 
-    /// Asks once, and once more at once when the answer may have been lost on its way after a rotation:
-    /// the same token again is what providers' grace windows are for.
+    /// Sends the refresh request, and once more immediately after a transient failure: the response may have
+    /// been lost after the provider rotated the token. The grace period of providers is for such a repetition
+    /// of the old token.
     async fn question(
         &self,
         provider: &Arc<super::provider::Provider>,
@@ -302,7 +306,7 @@ impl Inner {
             Protocol::Oidc => self.read_answer(provider, session, &answer).await,
             Protocol::GitHub => match self.github_person(session, &tokens.access_token).await {
                 Ok(about) => about,
-                // The tokens are new and must be kept, whatever the API says.
+                // The tokens are new and must be stored, whatever the API returns.
                 Err(TokenFailure::Refused(reason)) => return Err(TokenFailure::Refused(reason)),
                 Err(failure) => About::CannotTell(failure.to_string()),
             },
@@ -310,8 +314,8 @@ impl Inner {
         Ok((tokens, about))
     }
 
-    /// Stores a rotated token before its answer is read any further; tries again when the database is
-    /// busy, because the provider will not hand it out twice.
+    /// Stores a rotated token before the rest of the response is read. Tries up to three times if the
+    /// database fails, because the provider does not issue the token twice.
     async fn keep_rotated(
         &self,
         session: &mut UpstreamSession,
@@ -357,7 +361,8 @@ impl Inner {
         })
     }
 
-    /// Without a refresh token nobody can be asked; the login itself is good for a while.
+    /// Applies `max_without_refresh`: without a refresh token the provider cannot be asked, so the login
+    /// itself counts for that long.
     async fn without_refresh_token(
         &self,
         session: UpstreamSession,
@@ -371,7 +376,7 @@ impl Inner {
         self.end(&session, because, event).await
     }
 
-    /// The provider cannot be asked: the last yes holds within the outage grace.
+    /// Returns the last confirmation if it is within the outage grace.
     fn use_last_answer(&self, session: &UpstreamSession, reason: &str) -> Recheck {
         let grace = self.recheck.outage_grace;
         let facts_are_young =

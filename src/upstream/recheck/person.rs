@@ -1,4 +1,4 @@
-//! From the provider's answer to what is now known of the person.
+//! Reads the current state of a person from the provider's response to a refresh.
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::upstream::provider::Provider;
 use crate::upstream::token_response::{TokenFailure, TokenResponse};
 use crate::upstream::values::time_of;
 
-/// Whom the answer to a refresh is about.
+/// The person in the response to a refresh.
 pub(in crate::upstream) enum About {
     SamePerson(Person),
-    /// The same person, with facts that are as an earlier answer told them.
+    /// The same person, with some facts carried over from an earlier response.
     PartlyKnown(PartlyKnown),
     SomebodyElse(&'static str),
-    /// The provider tells nothing new, and what it told last is too old for rules to rest on.
+    /// The provider supplies nothing new, and its last facts are too old for rules to rely on.
     TooOld,
-    /// The ID token fails a check that says nothing about the person: keys, clocks, algorithms.
+    /// The response fails a check that says nothing about the person: keys, clocks, algorithms.
     CannotTell(String),
 }
 
-/// Somebody whom the provider vouches for without telling everything.
+/// A person, confirmed by the provider without all facts.
 pub(in crate::upstream) struct PartlyKnown {
     pub(super) person: Person,
-    /// What is as an earlier answer told it.
+    /// The facts that were carried over from an earlier response.
     pub(super) taken_over: FactSet,
-    /// Whether whoever could have told is silent: then it is an outage.
+    /// Whether a source of facts did not respond: then this counts as an outage.
     pub(super) is_outage: bool,
 }
 
@@ -47,7 +47,7 @@ impl Inner {
             return Ok(About::SomebodyElse("another user"));
         }
         if !self.is_one_of_ours(&identity) {
-            // Membership may stand beyond the end of the list: that is no reason to end anything.
+            // The membership may be further down a list that we read only in part, so nothing is ended.
             if claims::is_incomplete(&identity.claims, "organizations") {
                 let reason = "the person is in more organisations than are read";
                 return Ok(About::CannotTell(reason.to_owned()));
@@ -59,7 +59,7 @@ impl Inner {
         Ok(About::SamePerson(person))
     }
 
-    /// Reads the person of a refresh.
+    /// Reads the person from the response to a refresh.
     pub(in crate::upstream) async fn read_answer(
         &self,
         provider: &Arc<Provider>,
@@ -102,9 +102,9 @@ impl Inner {
         })
     }
 
-    /// Some providers send no ID token at a refresh (OIDC Core §12.2 lets them). They vouch for the person
-    /// all the same; what the person may do is asked at the userinfo endpoint, and what nobody tells
-    /// again is good for as long as a sign-in that nobody can be asked about.
+    /// Handles a refresh response without an ID token, which OIDC Core §12.2 permits. Such a response still
+    /// confirms the person. The facts come from the userinfo endpoint; facts that no source repeats count for
+    /// `max_without_refresh`, like a login without a refresh token.
     async fn read_without_id_token(
         &self,
         provider: &Arc<Provider>,
@@ -124,7 +124,7 @@ impl Inner {
             Userinfo::NotAsked
         };
         if userinfo == Userinfo::Failed {
-            // An outage is no reason to end anything.
+            // An outage is no reason to end the session.
             let mut untold = session.person.clone();
             untold.facts = Facts {
                 groups: Fact::Unknown,

@@ -136,7 +136,7 @@ fn hosts_of_published_clients_are_names_and_nothing_else() {
     }
 }
 
-/// CIMD-24: nothing on this machine is read for a server that others can reach.
+/// CIMD-24: a server that others can reach must not read anything from its own machine.
 #[test]
 fn ci_01_loopback_hosts_are_refused_unless_we_are_on_loopback_ourselves() {
     const KEY: &str = "client_documents.unsafe_loopback_hosts";
