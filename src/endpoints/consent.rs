@@ -22,11 +22,9 @@ use crate::oauth::redirect_uri::destination;
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::storage::{ApprovedPage, Decided, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
-use crate::web::body;
 use crate::web::browser::{self, ClientRedirect, PageError};
 use crate::web::client_address::ClientAddress;
 use crate::web::cookies::Cookies;
-use crate::web::error::ApiError;
 use crate::web::pages::{Message, TooMany};
 use crate::web::params::Params;
 
@@ -143,20 +141,7 @@ async fn read_form(
     body: Body,
 ) -> Result<Params, PageError> {
     let limit = app.config().limits.consent_body;
-    let body = body::read(body, limit).await.map_err(|error| {
-        let (status, message, reason) = if matches!(error, ApiError::TooLarge) {
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            (status, Message::RequestTooLarge, "the form is too large")
-        } else {
-            let message = Message::InvalidRequest { what: "form" };
-            (StatusCode::BAD_REQUEST, message, "the form did not arrive whole")
-        };
-        PageError::new(headers, status, message, &reason)
-    })?;
-    Params::from_post(headers, query, &body).map_err(|refused| {
-        let message = Message::InvalidRequest { what: "form" };
-        PageError::new(headers, StatusCode::BAD_REQUEST, message, &refused)
-    })
+    browser::read_form(headers, query, body, limit).await
 }
 
 /// Makes three checks, all required (threat CD-05): `Origin` is ours, `Sec-Fetch-Site` is same-origin if the

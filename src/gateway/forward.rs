@@ -227,12 +227,17 @@ async fn pass_back(
             () = has_ended(app, &caller, ended) => return Err(Refused::InvalidToken),
         }
     } else {
-        let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
-        let body = match reading.remembers.filter(|_| !is_packed) {
-            Some(remembers) => tokio::select! {
-                body = Box::pin(remembers.look_at(body)) => body,
-                () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
-            },
+        let body = match reading.remembers {
+            Some(remembers) => {
+                // A task that cannot be read could be used by everybody.
+                readable(&mut parts.headers)?;
+                let limit = app.config().limits.gateway_response;
+                let read = Box::pin(tokio::time::timeout(limit, remembers.look_at(body)));
+                tokio::select! {
+                    body = read => body.map_err(|_| Refused::GatewayTimeout)?,
+                    () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+                }
+            }
             None => body,
         };
         Body::new(PermitBody::new(body, place, StreamAuthorization::of(app, caller, ended)))

@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::body;
+use super::error::ApiError;
 use super::pages::{Message, MessagePage, ReturnLink};
+use super::params::Params;
 use super::words::Language;
 use crate::app::App;
 use crate::clients::FindError;
@@ -312,4 +316,25 @@ pub fn refuse(
     let mut response = page.render();
     response.extensions_mut().insert(ShownReference { reference, reason });
     response
+}
+/// Reads a form of at most `limit` bytes. One that is longer is 413; one that breaks off, is too slow or cannot be
+/// parsed is 400.
+pub async fn read_form(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    body: Body,
+    limit: usize,
+) -> Result<Params, PageError> {
+    let unreadable = |reason: &dyn std::fmt::Display| {
+        let message = Message::InvalidRequest { what: "form" };
+        PageError::new(headers, StatusCode::BAD_REQUEST, message, reason)
+    };
+    let body = body::read(body, limit).await.map_err(|error| match error {
+        ApiError::TooLarge => {
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            PageError::new(headers, status, Message::RequestTooLarge, &"the form is too large")
+        }
+        _ => unreadable(&"the form did not arrive whole"),
+    })?;
+    Params::from_post(headers, query, &body).map_err(|refused| unreadable(&refused))
 }

@@ -31,7 +31,6 @@ use crate::telemetry::audit::Actor;
 use crate::upstream::pages::PagesLogin;
 use crate::upstream::recheck::Recheck;
 use crate::upstream::{CallbackParams, LoginFailed};
-use crate::web::body;
 
 /// 15 minutes: a session ends after this time without a request.
 const IDLE: Duration = Duration::from_mins(15);
@@ -235,14 +234,7 @@ pub async fn read_form(
     if !same_origin(site, headers) {
         return Err(elsewhere(headers, "the form was not sent from our origin"));
     }
-    let body = body::read(body, MAX_FORM).await.map_err(|_| {
-        let status = StatusCode::PAYLOAD_TOO_LARGE;
-        PageError::new(headers, status, Message::RequestTooLarge, &"the form is too large")
-    })?;
-    Params::from_post(headers, query, &body).map_err(|refused| {
-        let message = Message::InvalidRequest { what: "form" };
-        PageError::new(headers, StatusCode::BAD_REQUEST, message, &refused)
-    })
+    super::browser::read_form(headers, query, body, MAX_FORM).await
 }
 
 /// Checks the CSRF token: the form must have been made for this very session.

@@ -1,13 +1,17 @@
 //! Tasks (MCP extension `io.modelcontextprotocol/tasks`, and tasks of 2025-11-25) behind tool rules.
 
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::harness::TestApp;
 use crate::harness::backend::{
-    Backend, PURGE, answer_events, answer_json, post, request, tokens, tokens_for,
+    Backend, PURGE, answer, answer_events, answer_json, post, request, tokens, tokens_for,
 };
 use crate::harness::client::{McpClient, Tokens};
 use crate::harness::http::Answer;
+use crate::harness::{Setup, TestApp};
 
 /// How a server tells that a call has become a task.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +212,6 @@ async fn answers_that_name_no_task_pass_as_they_are() {
         for chunked in [false, true] {
             let sent = body.to_owned();
             backend.answers(move |_| {
-                use crate::harness::backend::answer;
                 let json = [("content-type", "application/json")];
                 if !chunked {
                     return answer(200, &json, sent.clone());
@@ -224,5 +227,34 @@ async fn answers_that_name_no_task_pass_as_they_are() {
             let heard = call(&app, &bobs, "look", Way::Json).await;
             assert_eq!(heard.assert_status(200).text(), body);
         }
+    }
+}
+
+/// A response that may name a task is read before it is passed on: one that cannot be read is refused, and one that
+/// does not come to its end is waited for as long as any other.
+#[tokio::test]
+async fn gw_20_a_response_that_may_name_a_task_and_cannot_be_read_is_refused() {
+    let backend = Backend::start().await;
+    let tables = "[limits]\ngateway_response = \"1s\"".to_owned();
+    let resources = format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"read\", \"write\"]\n{PURGE}",
+        backend.url
+    );
+    let app = TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await;
+    let (_, bobs) = tokens(&app, "bob").await;
+    for coding in ["gzip", "br", "zstd", "x-unknown"] {
+        backend.answers(move |_| {
+            let headers = [("content-type", "application/json"), ("content-encoding", coding)];
+            answer(200, &headers, "packed")
+        });
+        call(&app, &bobs, "look", Way::Json).await.assert_status(502);
+    }
+    for before in ["", "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"taskId\":\"t-1\""] {
+        backend.answers(move |_| {
+            let begun = (!before.is_empty()).then(|| Ok(Bytes::from(before)));
+            let stalls = stream::iter(begun).chain(stream::pending::<Result<_, Infallible>>());
+            answer(200, &[("content-type", "application/json")], Body::from_stream(stalls))
+        });
+        call(&app, &bobs, "look", Way::Json).await.assert_status(504);
     }
 }

@@ -39,7 +39,7 @@ impl Visit<'_> {
 
     /// Sends a code that nobody issued. The response shows whether the endpoint exists and implements OAuth.
     async fn token_endpoint(&mut self, found: &Found) {
-        const MEND: &str = "answer errors as JSON with an error code, 400 or 401 (RFC 6749 §5.2)";
+        const HINT: &str = "answer errors as JSON with an error code, 400 or 401 (RFC 6749 §5.2)";
         let body = format!(
             "grant_type=authorization_code&code=portcullis-doctor&client_id={NOBODY}&code_verifier={}",
             "a".repeat(43)
@@ -63,7 +63,7 @@ impl Visit<'_> {
                     (status, code) => {
                         let code = code.unwrap_or_else(|| "no error code".to_owned());
                         let what = format!("an unknown code is answered {status} with {code}");
-                        self.fail("token", format!("{}: {what}", found.token_endpoint), MEND);
+                        self.fail("token", format!("{}: {what}", found.token_endpoint), HINT);
                     }
                 }
             }
@@ -241,7 +241,7 @@ impl Visit<'_> {
 
     /// Requests the page that the person would see, and checks `iss` in error responses.
     async fn authorization_page(&mut self, found: &Found, registered: &Registered) {
-        const MEND: &str = "accept the request as this client builds it";
+        const HINT: &str = "accept the request as this client builds it";
         let Registered { client_id, redirect_uri, .. } = registered;
         let offline = found.server["scopes_supported"].to_string().contains("\"offline_access\"");
         let scope = match (&found.scope, self.client.prompts && offline) {
@@ -255,13 +255,13 @@ impl Visit<'_> {
         }
         let url = authorize_url(found, client_id, redirect_uri, &extra);
         match self.wire.ask(&Ask::get(&url).with("accept", "text/html")).await {
-            Err(cause) => self.fail("authorize", cause, MEND),
+            Err(cause) => self.fail("authorize", cause, HINT),
             Ok(reply) => {
                 let to = reply.header("location").unwrap_or_default();
                 if !(200..400).contains(&reply.status)
                     || (to.starts_with(redirect_uri.as_str()) && to.contains("error="))
                 {
-                    self.fail("authorize", format!("{url} answered {} {to}", reply.status), MEND);
+                    self.fail("authorize", format!("{url} answered {} {to}", reply.status), HINT);
                 } else {
                     self.ok(
                         "authorize",
@@ -304,7 +304,7 @@ impl Visit<'_> {
 
     /// Checks CORS for clients that run in a web page: preflights and readable responses.
     async fn page(&mut self, found: &Found, origin: &str) {
-        const MEND: &str = "answer OPTIONS without a token, with Access-Control-Allow-Origin and the asked headers, on the MCP endpoint, metadata, registration and token endpoints";
+        const HINT: &str = "answer OPTIONS without a token, with Access-Control-Allow-Origin and the asked headers, on the MCP endpoint, metadata, registration and token endpoints";
         let mcp = self.mcp.to_string();
         let mut asked: Vec<(&str, &'static str, &str)> =
             vec![(&mcp, "POST", "authorization,content-type,mcp-protocol-version")];
@@ -351,7 +351,7 @@ impl Visit<'_> {
             self.fail(
                 "cors",
                 format!("browsers do not let a page of {origin} use {}", blocked.join(", ")),
-                MEND,
+                HINT,
             );
         }
     }

@@ -160,7 +160,7 @@ impl Visit<'_> {
 
     /// Checks whether this client accepts the metadata's issuer as the one that the resource names.
     fn issuer(&mut self, named: &str, server: &Value) -> Option<()> {
-        const MEND: &str = "write the issuer the same in authorization_servers, in metadata and in iss, byte for byte";
+        const HINT: &str = "write the issuer the same in authorization_servers, in metadata and in iss, byte for byte";
         if server.is_null() {
             return Some(());
         }
@@ -174,13 +174,13 @@ impl Visit<'_> {
         };
         let found = format!("metadata says {issuer:?}, the resource names {named:?}");
         if !accepts {
-            self.fail("issuer", found, MEND);
+            self.fail("issuer", found, HINT);
             return None;
         }
         if issuer == named {
             self.ok("issuer", issuer);
         } else {
-            self.warn("issuer", found, MEND);
+            self.warn("issuer", found, HINT);
         }
         Some(())
     }
@@ -248,7 +248,7 @@ impl Visit<'_> {
     }
 
     fn s256(&mut self, server: &Value) -> Option<()> {
-        const MEND: &str = "list S256 in code_challenge_methods_supported";
+        const HINT: &str = "list S256 in code_challenge_methods_supported";
         const FOUND: &str = "metadata does not list S256";
         let listed = server["code_challenge_methods_supported"]
             .as_array()
@@ -256,10 +256,10 @@ impl Visit<'_> {
         if listed || server.is_null() {
             self.ok("pkce", "S256");
         } else if self.client.needs_s256 {
-            self.fail("pkce", format!("{FOUND}, and this client refuses such a server"), MEND);
+            self.fail("pkce", format!("{FOUND}, and this client refuses such a server"), HINT);
             return None;
         } else {
-            self.warn("pkce", format!("{FOUND}; MCP tells clients to refuse such a server"), MEND);
+            self.warn("pkce", format!("{FOUND}; MCP tells clients to refuse such a server"), HINT);
         }
         Some(())
     }
