@@ -305,6 +305,33 @@ async fn bodies_hold_at_their_numbers() {
     assert_eq!(post("/register", "application/json", registration(1025)).await, 413);
 }
 
+/// A form that breaks off is not too large, wherever a person sends one.
+#[tokio::test]
+async fn a_form_that_breaks_off_is_told_so_on_every_page() {
+    let app = TestApp::start().await;
+    for path in ["/consent", "/account/sign-in"] {
+        let head = format!(
+            "POST {}{path} HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\nSec-Fetch-Site: same-origin\r\n\
+             Accept: text/html\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+            raw::path(&app.url),
+            raw::host(&app.url),
+            app.origin
+        );
+        for (body, status) in [
+            ("3\r\nx=y\r\nzz\r\n".to_owned(), 400),
+            ("zz\r\n".to_owned(), 400),
+            (format!("40000\r\n{}\r\n0\r\n\r\n", "y".repeat(0x40000)), 413),
+        ] {
+            let answer = raw::exchange(&app.url, &format!("{head}{body}")).await;
+            assert_eq!(raw::status(&answer), status, "{path}: {answer}");
+            assert!(
+                answer.contains("<!doctype html>") || answer.contains("<!DOCTYPE html>"),
+                "{answer}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn decisions_and_mcp_requests_hold_at_their_sizes() {
     let app = TestApp::with(limits(
