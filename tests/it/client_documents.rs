@@ -225,10 +225,14 @@ async fn cimd_13_a_document_is_kept_as_its_headers_say_between_a_minute_and_a_da
 async fn ci_06_a_thousand_at_once_are_one_fetch() {
     let (app, publisher, client) = published().await;
     let all = join_all((0..1000).map(|_| ask(&client))).await;
-    // PostgreSQL has a few connections for so many look-ups: the last ones may read that it is busy.
-    let busy = |status: u16| status == 503 && app.database.is_postgres();
-    assert!(all.iter().all(|status| *status == 200 || busy(*status)), "{all:?}");
-    assert!(all.contains(&200));
+    // PostgreSQL has few connections for so many reads: on a slow machine the last callers wait for more than the
+    // two seconds of a read and are told to try again. Then they get the page, and still nothing is fetched.
+    let busy = all.iter().filter(|status| **status == 503).count();
+    assert!(busy == 0 || app.database.is_postgres(), "{all:?}");
+    assert!(all.contains(&200) && all.iter().all(|status| matches!(status, 200 | 503)), "{all:?}");
+    for _ in 0..busy {
+        assert_eq!(ask(&client).await, 200);
+    }
     assert_eq!(publisher.requests_to(ID), 1);
 }
 

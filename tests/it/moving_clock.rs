@@ -1,7 +1,7 @@
 //! P11: the clock goes where it likes, and nothing dead lives again. What was used up, replayed, rotated away
 //! or ended stays so at any reading of the clock. What expired is dead at every later reading, and a code,
-//! which lives a minute, is dead for good once it was refused in or after that minute. Stored ends never move, and no token
-//! outlives its grant.
+//! which lives a minute, is dead for good once it was refused in or after that minute. Stored ends never move, and
+//! no token outlives its grant.
 
 use std::collections::BTreeMap;
 
