@@ -13,21 +13,21 @@
 //!    [`oauth::redirect_uri`]. Or its client id is the URL of its metadata document, or the configuration
 //!    lists it. [`clients`] finds a client of each kind, and [`http_client::guarded`] fetches URLs that
 //!    strangers name.
-//! 4. It sends the person's browser here: `endpoints/authorize.rs` checks the request and shows the
-//!    consent page ([`web::pages`]). Nothing is stored yet: the browser carries the sealed request
-//!    ([`oauth::sealed`]). A person whose consent for a trusted client is remembered skips the page:
-//!    `endpoints/remembered_consent.rs`.
-//! 5. The person decides: `endpoints/consent.rs`. Approve binds the request to the browser and redirects
-//!    to the identity provider ([`upstream`]): `endpoints/login.rs`.
-//! 6. The browser comes back: `endpoints/callback.rs`. [`policy`] decides which scopes this person gets,
-//!    and the client receives a code. If an administrator has to approve the client first, the
-//!    person waits: `endpoints/awaiting_approval.rs`.
+//! 4. It sends the person's browser here. `endpoints/sign_in/mod.rs` tells the whole login in order.
+//!    `authorize.rs` checks the request and shows the consent page ([`web::pages`]). Nothing is stored yet:
+//!    the browser carries the sealed request ([`oauth::sealed`]). A person whose consent for a trusted client
+//!    is remembered skips the page: `remembered_consent.rs`.
+//! 5. The person decides: `consent.rs`. Approve binds the request to the browser and redirects to the
+//!    identity provider ([`upstream`]): `login.rs`.
+//! 6. The browser comes back: `callback.rs`. [`policy`] decides which scopes this person gets, and the client
+//!    receives a code. If an administrator has to approve the client first, the person waits:
+//!    `awaiting_approval.rs`.
 //! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
 //!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each
 //!    atomic step. [`signing`] mints the access token, and rotates its keys.
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
 //!    `forward.rs`). If a tool needs more scopes than the token has, the client asks for them:
-//!    `endpoints/step_up.rs`. A server that the gateway does not front checks tokens with
+//!    `endpoints/sign_in/step_up.rs`. A server that the gateway does not front checks tokens with
 //!    `endpoints/introspect.rs`.
 //! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.
 //!

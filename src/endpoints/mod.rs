@@ -1,20 +1,13 @@
 //! The routes of the authorization server, in the order in which a client uses them.
 
 mod account;
-mod authorize;
-mod awaiting_approval;
-mod callback;
-mod client_review;
-mod consent;
 mod health;
 mod introspect;
-mod login;
 mod metadata;
 mod provider_logout;
 mod register;
-mod remembered_consent;
 mod revoke;
-mod step_up;
+mod sign_in;
 mod token;
 
 use axum::Router;
@@ -66,14 +59,9 @@ fn resource_routes(app: &App) -> Router<App> {
     }
 }
 
-/// For people: request, consent, callback, and the account pages. No other origin may read the responses.
+/// For people: the login and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
-    Router::new()
-        .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
-        .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
-        .route(paths::CALLBACK, once(get(callback::get)))
-        .route(paths::WAITING, once(get(awaiting_approval::get)))
-        .merge(account_routes())
+    sign_in::routes().merge(account_routes())
 }
 
 /// The pages on which people see and disconnect their applications.

@@ -1,0 +1,46 @@
+//! The login of a person, from the authorization request of a client to its authorization code.
+//!
+//! The steps, in the order in which a browser takes them:
+//!
+//! 1. `GET /authorize` ([`authorize`]) finds the client, proves its redirect URI, and checks everything else.
+//!    Administrators may have denied the client ([`client_review`]); steps 3 and 5 check that again.
+//! 2. It shows the consent page. Nothing is stored: the page carries the sealed request. If a trusted client
+//!    comes back for something that this browser has approved before, the page is skipped
+//!    ([`remembered_consent`]), and step 4 follows at once. The page marks scopes that were approved before
+//!    ([`step_up`]).
+//! 3. `POST /consent` ([`consent`]) receives the decision. Deny redirects to the client with `access_denied`.
+//! 4. Approve begins a login ([`login`]): it stores the approval and the pending login, binds the login to
+//!    this browser by a cookie, and redirects the browser to the identity provider.
+//! 5. `GET /auth/callback` ([`callback`]): the provider has sent the browser back. The handler proves that it
+//!    is the same browser, consumes the login, redeems the provider's code, and applies the rules. If the
+//!    rules allow the person nothing, or not what the gateway demanded of the client ([`step_up`]), the
+//!    person sees why.
+//! 6. If an administrator has to approve the client first, the person waits at `GET /waiting`
+//!    ([`awaiting_approval`]).
+//! 7. The browser is redirected to the client with an authorization code, which the client redeems at
+//!    `endpoints/token/`. What a trusted client was allowed is remembered for step 2.
+
+mod authorize;
+mod awaiting_approval;
+mod callback;
+mod client_review;
+mod consent;
+mod login;
+mod remembered_consent;
+mod step_up;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::{method_not_allowed, once};
+use crate::app::App;
+use crate::config::paths;
+
+/// Returns the routes of the login.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
+        .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
+        .route(paths::CALLBACK, once(get(callback::get)))
+        .route(paths::WAITING, once(get(awaiting_approval::get)))
+}
