@@ -22,7 +22,7 @@ test:
 postgres:
     scripts/test-postgres
 
-# Every race of tests/it/races.rs, 200 rounds, on SQLite and PostgreSQL; `just races 20` for fewer
+# Every race of tests/it/laws/races.rs, 200 rounds, on SQLite and PostgreSQL; `just races 20` for fewer
 races rounds="200":
     scripts/test-races {{rounds}}
 

@@ -47,7 +47,7 @@
 //! # The import rule
 //!
 //! Imports point downwards only, and modules of one line do not import each other
-//! (`tests/it/architecture.rs` checks it):
+//! (`tests/it/repository/architecture.rs` checks it):
 //!
 //! ```text
 //! cli

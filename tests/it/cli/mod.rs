@@ -1,0 +1,7 @@
+//! The command line, as an administrator uses it.
+
+mod admin_commands;
+pub(crate) mod check;
+mod command_line;
+mod doctor;
+mod no_network;

@@ -1,0 +1,5 @@
+//! Clients that publish their metadata, and clients of the configuration.
+
+mod configured;
+mod decisions;
+mod published;

@@ -1,0 +1,3 @@
+//! `portcullis demo`.
+
+mod mcp_server;

@@ -1,0 +1,6 @@
+//! `POST /token`: client authentication, codes, refresh tokens.
+
+mod client_assertions;
+mod codes;
+mod refresh;
+mod requests;

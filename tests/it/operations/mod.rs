@@ -1,0 +1,13 @@
+//! Running it: limits, reload, restart, shutdown, replicas, crashes, clocks.
+
+mod clock_jumps;
+pub(crate) mod crashes;
+mod limits;
+mod outages;
+mod quotas;
+mod reload;
+mod replica_agreement;
+mod replicas;
+mod restart;
+mod shutdown;
+mod slow_clocks;

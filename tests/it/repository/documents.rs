@@ -1,0 +1,223 @@
+//! What the documents promise is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use portcullis::config::Config;
+
+use crate::repository::architecture::rust_files;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Reads all Rust files of the product and its tests: path and text.
+fn code() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    rust_files(&root().join("src"), &mut files);
+    rust_files(&root().join("tests"), &mut files);
+    let named = files.into_iter().map(|file| {
+        let text = fs::read_to_string(&file).unwrap();
+        (file.strip_prefix(root()).unwrap().display().to_string(), text)
+    });
+    named.collect()
+}
+
+/// Returns those of `names` that are no function of ours.
+fn not_there<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let code: String = code().into_iter().map(|(_, text)| text).collect();
+    names.iter().filter(|name| !code.contains(&format!("fn {name}("))).copied().collect()
+}
+
+/// Returns what a document sets in code style.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_that_threats_md_or_security_md_names_exists() {
+    for (document, fewest) in [("docs/threats.md", 700), ("SECURITY.md", 0)] {
+        let text = read(document);
+        let names: Vec<&str> = code_spans(&text)
+            .filter(|name| name.matches('_').count() >= 3 && !name.contains(['.', '/', ' ']))
+            .collect();
+        assert!(names.len() >= fewest, "{document} names only {} tests", names.len());
+        let missing = not_there(&names);
+        assert!(missing.is_empty(), "named in {document} and not there: {missing:#?}");
+    }
+}
+
+/// Returns the ids that `docs/threats.md` explains: `### CD-01 …` is a threat, `- **C7** …` a rule or requirement.
+/// `docs/fuzzing.md` explains those of the fuzz targets.
+fn explained_ids() -> BTreeSet<String> {
+    let heading = regex_lite::Regex::new(r"(?m)^### ([A-Z]{2,4}-\d{2}) ").unwrap();
+    let bold = regex_lite::Regex::new(r"(?m)^- \*\*([A-Z]+-?\d{1,2})\*\* ").unwrap();
+    let row = regex_lite::Regex::new(r"(?m)^\| (F\d{1,2}) \|").unwrap();
+    let (threats, fuzzing) = (read("docs/threats.md"), read("docs/fuzzing.md"));
+    let ids = heading.captures_iter(&threats).chain(bold.captures_iter(&threats));
+    ids.chain(row.captures_iter(&fuzzing)).map(|found| found[1].to_owned()).collect()
+}
+
+/// Returns the ids that names of tests begin with (`cd_02_…`, `c7_…`) and that comments name ("CD-02", "C7").
+fn used_ids(text: &str) -> BTreeSet<String> {
+    let name = regex_lite::Regex::new(r"fn ((?:[a-z]{2,4}_\d{2}_)+|[cfkpt]\d{1,2}_)").unwrap();
+    let part = regex_lite::Regex::new(r"([a-z]+)_?(\d{1,2})_").unwrap();
+    let comment = regex_lite::Regex::new(r"\b(?:[A-Z]{2,4}-\d{2}|[CKMPRT]\d{1,2})\b").unwrap();
+    let mut ids = BTreeSet::new();
+    for line in text.lines() {
+        for found in name.captures_iter(line) {
+            for part in part.captures_iter(&found[1]) {
+                let dash = if part[1].len() > 1 { "-" } else { "" };
+                ids.insert(format!("{}{dash}{}", part[1].to_uppercase(), &part[2]));
+            }
+        }
+        if let Some((_, said)) = line.split_once("//") {
+            ids.extend(comment.find_iter(said).map(|found| found.as_str().to_owned()));
+        }
+    }
+    ids.remove("CRC-32"); // a checksum
+    ids
+}
+
+#[test]
+fn every_id_in_code_and_tests_is_explained_in_threats_md() {
+    let explained = explained_ids();
+    assert!(explained.len() > 250, "only {} ids are explained", explained.len());
+    let mut unknown = Vec::new();
+    for (file, text) in code() {
+        let ids = used_ids(&text);
+        unknown.extend(ids.difference(&explained).map(|id| format!("{id} in {file}")));
+    }
+    assert!(unknown.is_empty(), "not in docs/threats.md: {unknown:#?}");
+}
+
+/// A reader of a comment has this repository and the standards, and nothing else.
+#[test]
+fn no_comment_refers_to_documents_outside_the_repository() {
+    let outside = regex_lite::Regex::new(
+        "(?i)checklist|guide §|house plan|style guide|threat catalogue|threats page|product page|threats §",
+    )
+    .unwrap();
+    let mut found = Vec::new();
+    for (file, text) in code() {
+        if file.ends_with("repository/documents.rs") {
+            continue;
+        }
+        let lines = text.lines().enumerate();
+        let lines = lines.filter(|(_, line)| outside.is_match(line));
+        found.extend(lines.map(|(at, line)| format!("{file}:{}: {}", at + 1, line.trim())));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_test_in_the_table_of_provider_behaviours_exists() {
+    let table = read("tests/it/upstream/identity_provider/mod.rs");
+    let rows = table.lines().filter(|line| line.starts_with("//! | "));
+    let names: Vec<&str> =
+        rows.flat_map(code_spans).filter(|name| !name.contains(['.', '/'])).collect();
+    assert!(names.len() > 60, "only {} tests are named", names.len());
+    let missing = not_there(&names);
+    assert!(missing.is_empty(), "named in the table and not there: {missing:#?}");
+}
+
+/// The blocks of TOML in a document.
+fn toml_blocks(text: &str) -> Vec<&str> {
+    text.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn every_whole_configuration_in_the_documents_loads() {
+    let secret = std::env::temp_dir().join("portcullis-documents-secret");
+    fs::write(&secret, "secret").unwrap();
+    let file = regex_lite::Regex::new(r#"\{ file = "[^"]*" \}"#).unwrap();
+    let variable = regex_lite::Regex::new(r#"\{ env = "([^"]*)" \}"#).unwrap();
+    let mut documents = vec![root().join("README.md")];
+    let guides = fs::read_dir(root().join("docs/identity-providers")).unwrap();
+    documents.extend(guides.map(|entry| entry.unwrap().path()));
+    let mut loaded_blocks = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        let in_place = format!("{{ file = {:?} }}", secret.to_str().unwrap());
+        let text = file.replace_all(&text, in_place.as_str());
+        // Without public_url it is a fragment that shows one thing.
+        for block in toml_blocks(&text).into_iter().filter(|block| block.contains("public_url")) {
+            let env: BTreeMap<String, String> = variable
+                .captures_iter(block)
+                .map(|captures| (captures[1].to_owned(), "x".to_owned()))
+                .collect();
+            let name = document.file_name().unwrap().to_str().unwrap();
+            let loaded = Config::load(Some((Path::new(name), block.to_owned())), &env);
+            let loaded = loaded.unwrap_or_else(|problems| panic!("{name}: {problems}\n{block}"));
+            assert_eq!(loaded.warnings, Vec::<String>::new(), "{name}");
+            loaded_blocks += 1;
+        }
+    }
+    assert!(loaded_blocks >= 6, "only {loaded_blocks} configurations found");
+}
+
+#[test]
+fn the_fragments_of_the_guide_to_clients_load_in_a_whole_configuration() {
+    let whole = read("README.md");
+    let whole = toml_blocks(&whole).into_iter().find(|block| block.contains("okta")).unwrap();
+    let guide = read("docs/clients.md");
+    let long = "x".repeat(32);
+    let env = ["OKTA_CLIENT_SECRET", "INTRANET_SECRET"].map(|name| (name.to_owned(), long.clone()));
+    for block in toml_blocks(&guide) {
+        let text = format!("{whole}\n{block}");
+        let loaded =
+            Config::load(Some((Path::new("clients.md"), text)), &BTreeMap::from(env.clone()));
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}\n{block}"));
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn every_audit_event_is_explained() {
+    let operations = read("docs/operations.md");
+    for event in portcullis::telemetry::audit::EVENTS {
+        assert!(operations.contains(&format!("`{event}`")), "{event} is not in docs/operations.md");
+    }
+}
+
+#[test]
+fn the_table_of_limits_has_every_limit_with_its_default() {
+    let whole = read("README.md");
+    let whole = toml_blocks(&whole).into_iter().find(|block| block.contains("okta")).unwrap();
+    let env = [("OKTA_CLIENT_SECRET".to_owned(), "x".repeat(32))];
+    let loaded =
+        Config::load(Some((Path::new("README.md"), whole.to_owned())), &BTreeMap::from(env));
+    let shown = loaded.unwrap_or_else(|problems| panic!("{problems}")).show();
+    let table: toml::Table = shown.parse().unwrap();
+    let limits: BTreeMap<String, String> = table["limits"]
+        .as_table()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| (key.clone(), value.to_string().trim_matches('"').to_owned()))
+        .collect();
+    assert!(limits.len() > 40, "only {} limits: {shown}", limits.len());
+
+    let operations = read("docs/operations.md");
+    let section = operations.split("## Limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: BTreeMap<String, String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
+        .map(|(key, rest)| (key.to_owned(), rest.split('`').next().unwrap().to_owned()))
+        .collect();
+    assert_eq!(rows, limits);
+
+    let example = read("portcullis.example.toml");
+    let example: toml::Table = example.parse().unwrap();
+    let example: BTreeMap<String, String> = example["limits"]
+        .as_table()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| (key.clone(), value.to_string().trim_matches('"').to_owned()))
+        .collect();
+    assert_eq!(example, limits);
+}

@@ -1,0 +1,5 @@
+//! The repository itself: the import rule, the documents, the conformance table.
+
+pub(crate) mod architecture;
+mod conformance;
+mod documents;

@@ -1,0 +1,3 @@
+//! What all pages have in common.
+
+mod true_pages;
