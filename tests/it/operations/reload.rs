@@ -124,7 +124,7 @@ async fn an_added_mcp_server_is_served_and_a_removed_one_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_what_it_carries_is_configured_anew_and_not_before() {
+async fn a_stream_ends_when_what_it_carries_is_reconfigured_and_not_before() {
     let mut app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;
     let mut stream = open_stream(&app, &client, &tokens).await.into_body();
