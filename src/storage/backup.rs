@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::{OpenError, Storage, StorageError, Transaction, forgotten, rollback_detection};
+use super::{OpenError, Storage, StorageError, Transaction, replay_guard, rollback_detection};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
 use crate::telemetry::audit::AuditEvent;
@@ -168,8 +168,8 @@ pub(super) async fn end_everything(
     end_codes(step, CodesOf::Everybody, now).await?;
     sqlx::query("DELETE FROM remembered_consents").execute(&mut **step).await?;
     // Uses since the backup are not recorded in it, so everything issued until now counts as used.
-    forgotten::mark(step, forgotten::ASSERTIONS_ISSUED, now).await?;
-    forgotten::mark(step, forgotten::CONSENTS, now.plus(CONSENT_PAGE)).await?;
+    replay_guard::mark(step, replay_guard::ASSERTIONS_ISSUED, now).await?;
+    replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
     for sql in [
         "UPDATE logins SET ended_at = $1 WHERE ended_at IS NULL",
         "UPDATE held_logins SET ended_at = $1 WHERE ended_at IS NULL",

@@ -6,59 +6,32 @@
 //! conditional `UPDATE` whose row count decides. The database holds only hashes and sealed texts; the key
 //! that seals them is stored outside of it.
 
-mod address;
-mod attach;
 mod audit;
 mod authorization_codes;
 mod backup;
-mod browse;
-mod client_assertions;
 mod client_reviews;
 mod clients;
 mod clock_guard;
 mod connected_clients;
 mod consents;
-mod console;
 mod counted;
-mod crowds;
-mod disk_reserve;
-mod driver;
-mod errors;
-mod file_watch;
-mod forgotten;
+mod database;
 mod grants;
-mod group_commit;
-mod health;
 mod logins;
 mod logout_notices;
 mod mcp_tasks;
-mod migrate;
-mod open;
-mod pending;
+mod overview;
 mod people;
-mod people_words;
-mod pooling;
-mod pools;
-mod probe;
-mod read_pool;
 mod refresh_tokens;
+mod replay_guard;
 mod replica_reports;
-mod replicas;
 mod retention;
-mod review_decisions;
-mod rights;
 mod rollback_detection;
 mod scope_challenges;
-mod secret_key;
-mod select;
-mod session_settings;
-mod sign_outs;
 mod signing_keys;
-mod size_limit;
 mod stored;
-mod timeouts;
 mod upstream_sessions;
-mod used_once;
+mod web_sessions;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -72,42 +45,44 @@ use tokio::time::Instant;
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use backup::BackupError;
-pub use browse::{
-    ClientFilter, ClientRow, GrantFilter, GrantRow, Overview, PersonFilter, PersonRow, Selection,
-};
-pub use client_assertions::AssertionUse;
 pub use client_reviews::{
-    ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewState, Waiting,
+    ClientDecided, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewDecision,
+    ReviewState, Waiting,
 };
-pub use clients::{ClientKind, KeptClient, Registered, StoredClient};
+pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, StoredClient};
 pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;
-pub use console::{NewSignIn, Realm, WebSession};
 pub use counted::{Counted, Ended, Ending};
-pub use errors::{Denied, StorageError};
-pub use grants::{GrantState, LiveGrant};
-pub use health::Ready;
+pub use database::errors::{Denied, StorageError};
+pub use database::health::Ready;
+pub use database::open::{OpenError, install_drivers};
+pub use database::postgres::pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
+pub use database::secret_key::KeyProof;
+pub use database::sqlite::size_limit::Room;
+pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant, Selection};
 pub use logins::{
     Approval, ApprovedPage, Claimed, Comer, Decided, LoginQuota, NewLogin, OtherBrowser,
     PendingLogin,
 };
 pub use logout_notices::{LogoutNotice, LogoutSubject};
 pub use mcp_tasks::TaskMaker;
-pub use open::{OpenError, install_drivers};
-pub use people::{ProviderSession, WebSessionRow};
-pub use pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
+pub use overview::Overview;
+pub use people::{PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
+pub use replay_guard::AssertionUse;
 pub use replica_reports::ReplicaReport;
 pub use retention::Retention;
-pub use review_decisions::{ClientDecided, ReviewDecision};
-pub use secret_key::KeyProof;
 pub use signing_keys::{RetiredKey, StoredKey};
-pub use size_limit::Room;
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
 
-use size_limit::Use;
+pub use web_sessions::{NewSignIn, Realm, WebSession};
+
+use database::postgres::{notify, pools, timeouts};
+use database::sqlite::size_limit::Use;
+use database::sqlite::{disk_reserve, file_watch, group_commit, read_pool, size_limit};
+use database::{attach, health, select};
 
 use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::audit::AuditEvent;
@@ -142,8 +117,8 @@ pub struct Storage {
     /// When the last use of each client was written, so that not every request writes it.
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
     /// PostgreSQL only: notifications to and from other replicas.
-    replicas: Option<replicas::Replicas>,
-    remembered_overview: Arc<Mutex<Option<browse::RememberedOverview>>>,
+    replicas: Option<notify::Replicas>,
+    remembered_overview: Arc<Mutex<Option<overview::RememberedOverview>>>,
     readiness: Arc<health::Readiness>,
     audit_size: Arc<audit::AuditSize>,
     /// Limits how many audit lines anonymous callers, and each person, may cause.
@@ -164,7 +139,7 @@ pub struct Storage {
 }
 
 /// An atomic transaction. Dropped without [`Self::commit`], it changes nothing.
-struct Transaction {
+pub(crate) struct Transaction {
     work: TransactionKind,
     /// Events that are logged and counted once the transaction is durable.
     events: Vec<AuditEvent>,
@@ -179,7 +154,7 @@ struct Transaction {
     last_line: Option<String>,
 }
 
-enum TransactionKind {
+pub(crate) enum TransactionKind {
     /// A savepoint in a transaction that other callers share; see [`group_commit`].
     Sqlite(group_commit::Step),
     /// A transaction of its own.
@@ -355,7 +330,7 @@ impl Storage {
         let storage = self.clone();
         let told = tokio::spawn(async move {
             if storage.engine == Engine::Postgres {
-                replicas::tell(&mut step, storage.replicas.as_ref()).await?;
+                notify::tell(&mut step, storage.replicas.as_ref()).await?;
             }
             let _told = NotifyOnDrop(&storage);
             step.commit().await

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Storage, StorageError, Transaction, Use, forgotten, moment};
+use super::{Storage, StorageError, Transaction, Use, moment, replay_guard};
 use crate::clock::Timestamp;
 
 /// How long expired rows stay: 24 hours.
@@ -102,27 +102,27 @@ impl Storage {
                 "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
                      (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
                  RETURNING expires_at",
-                forgotten::CONSENTS,
+                replay_guard::CONSENTS,
                 now.minus(CLOCKS),
             ),
             (
                 "DELETE FROM consents WHERE expires_at < $1 AND id IN
                      (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
-                forgotten::CONSENTS,
+                replay_guard::CONSENTS,
                 now.minus(AFTER),
             ),
             (
                 "DELETE FROM upstream_notices WHERE expires_at < $1 AND id IN
                      (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
-                forgotten::NOTICES,
+                replay_guard::NOTICES,
                 now.minus(AFTER),
             ),
             (
                 "DELETE FROM used_once WHERE expires_at < $1 AND id IN
                      (SELECT id FROM used_once WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
-                forgotten::USED_ONCE,
+                replay_guard::USED_ONCE,
                 now.minus(CLOCKS),
             ),
             // Soon after they expire, because anybody who registers a key can make any number of them.
@@ -130,7 +130,7 @@ impl Storage {
                 "DELETE FROM client_assertions WHERE expires_at < $1 AND id IN
                      (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
                  RETURNING expires_at",
-                forgotten::ASSERTIONS,
+                replay_guard::ASSERTIONS,
                 now.minus(CLOCKS),
             ),
         ] {
@@ -191,7 +191,7 @@ impl Storage {
             last = last.max(Some(moment(row, "expires_at")?));
         }
         if let Some(last) = last {
-            forgotten::mark(&mut step, mark, last).await?;
+            replay_guard::mark(&mut step, mark, last).await?;
         }
         step.commit().await?;
         Ok(forgotten.len() as u64)

@@ -21,7 +21,7 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool};
 
 use super::audit::{ChainHead, LineBudget, Marks};
-use super::{Storage, StorageError, Transaction, TransactionKind, column, replicas, timeouts};
+use super::{Storage, StorageError, Transaction, TransactionKind, column, notify, timeouts};
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::audit::{Actor, AuditEvent};
@@ -309,7 +309,7 @@ impl Watch {
                 return Ok(());
             }
         };
-        replicas::tell(&mut step, None).await?;
+        notify::tell(&mut step, None).await?;
         step.commit().await?;
         self.begin_again(&facts);
         Ok(())

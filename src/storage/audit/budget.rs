@@ -37,7 +37,7 @@ const FREQUENT: &[&str] = &[
 ];
 
 /// Counts the lines of the current minute and hour.
-pub(in crate::storage) struct LineBudget {
+pub(crate) struct LineBudget {
     /// `false` in load tests, in which few people cause many lines.
     counts_people: AtomicBool,
     counted: Mutex<Counted>,

@@ -346,7 +346,7 @@ impl Storage {
 
     /// Runs once, at the first start after an update from a version without MACs for unchained lines:
     /// chains those lines and counts the bytes of all. Afterwards no line without a MAC is chained.
-    pub(in crate::storage) async fn adopt_audit_trail(&self) -> Result<(), StorageError> {
+    pub(crate) async fn adopt_audit_trail(&self) -> Result<(), StorageError> {
         loop {
             let text = self.text_of_mark(HEAD).await?;
             let head = match &text {
@@ -561,16 +561,16 @@ impl Storage {
 }
 
 /// Reads the two ends of the chain without access to the database.
-pub(in crate::storage) struct Marks<'a>(pub(in crate::storage) &'a Sealer);
+pub(crate) struct Marks<'a>(pub(crate) &'a Sealer);
 
 impl Marks<'_> {
     /// Returns the last line of the chain; `None` if no server wrote `text`.
-    pub(in crate::storage) fn head(&self, text: &str) -> Option<ChainHead> {
+    pub(crate) fn head(&self, text: &str) -> Option<ChainHead> {
         read_mark(self.0, HEAD, text).map(|mark| mark.line)
     }
 
     /// Returns the line before the first one.
-    pub(in crate::storage) fn start(&self, text: &str) -> Option<ChainHead> {
+    pub(crate) fn start(&self, text: &str) -> Option<ChainHead> {
         read_mark(self.0, START, text).map(|mark| mark.line)
     }
 }

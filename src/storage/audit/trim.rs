@@ -28,7 +28,7 @@ const AT_ONCE: i64 = 500;
 const STEPS: u32 = 20;
 
 /// The size limit of the trail.
-pub(in crate::storage) struct AuditSize {
+pub(crate) struct AuditSize {
     bytes: AtomicU64,
     /// Whether it has been logged that lines cannot be removed.
     told: AtomicBool,
@@ -120,7 +120,7 @@ impl Storage {
     }
 
     /// Removes lines older than `retention` from the start of the chain.
-    pub(in crate::storage) async fn sweep_audit(
+    pub(crate) async fn sweep_audit(
         &self,
         now: Timestamp,
         retention: Duration,

@@ -147,8 +147,12 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
         1,
         "one repair after a rollback, and its caller waits for it",
     ),
-    ("storage/group_commit/checkpoint.rs", 1, "one checkpoint; the next commit does what it left"),
-    ("storage/group_commit/mod.rs", 3, "one commit"),
+    (
+        "storage/database/sqlite/group_commit/checkpoint.rs",
+        1,
+        "one checkpoint; the next commit does what it left",
+    ),
+    ("storage/database/sqlite/group_commit/mod.rs", 3, "one commit"),
     ("upstream/recheck/lease.rs", 1, "as long as one question to the provider"),
     ("upstream/recheck/mod.rs", 1, "one question to the provider, and somebody waits for it"),
 ];

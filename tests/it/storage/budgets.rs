@@ -2,7 +2,7 @@
 //! people who are in, and nobody's events push out anybody else's.
 //!
 //! Every table that rows are inserted into, who can cause them, and what bounds them. (Shares are of
-//! `limits.database_size`; see `src/storage/size_limit.rs`.)
+//! `limits.database_size`; see `src/storage/database/sqlite/size_limit.rs`.)
 //!
 //! | table | who can cause rows | what bounds them |
 //! |---|---|---|

@@ -1,0 +1,12 @@
+//! PostgreSQL: one server, shared by several replicas.
+
+pub(crate) mod address;
+pub(crate) mod notify;
+pub(crate) mod pools;
+pub(crate) mod privileges;
+pub(crate) mod probe;
+pub(crate) mod server;
+pub(crate) mod session_settings;
+pub(crate) mod timeout_connection;
+pub(crate) mod timeouts;
+pub(crate) mod transaction_pooling;

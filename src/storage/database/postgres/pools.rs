@@ -1,0 +1,220 @@
+//! The connection pools of a replica on PostgreSQL, one for each kind of work.
+//!
+//! While one transaction holds a row, all others that need it wait, each on a connection of its own,
+//! until none is left. Therefore reads have a few connections of their own, and `/ready` has one:
+//! requests that only read are still served, and a replica whose connections are all in use is reported
+//! as busy, not as down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::any::{AnyPoolOptions, AnyRow};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool, Transaction};
+use tokio::time::{Instant, timeout};
+
+use crate::storage::database::postgres::server::{Refusal, Server};
+use crate::storage::database::postgres::{session_settings, timeouts};
+use crate::storage::rollback_detection::Watch;
+use crate::storage::{BUSY, Storage, StorageError};
+
+/// Default number of connections of a replica, in all pools together: 16.
+pub const DATABASE_CONNECTIONS: u32 = 16;
+/// Fewest connections that suffice: one listens for notifications, one is for `/ready`, one checks
+/// whether the database was rolled back, one is for reads and one for transactions.
+pub const FEWEST_CONNECTIONS: u32 = 5;
+/// Longest wait of a read for a connection while all are in use: 2 seconds, because a request reads
+/// several times.
+const LOOK_UP: Duration = Duration::from_secs(2);
+/// Pause before the next attempt when the server grants no further connection: 50 ms.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The pools other than the one for transactions.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    /// For reads of requests and of background tasks.
+    look_ups: AnyPool,
+    /// For `/ready` alone.
+    probe: AnyPool,
+    server: Arc<Server>,
+}
+
+impl Pools {
+    /// Opens the pool for transactions, and the others. `connections` is the total; one of them is left
+    /// for the listener, and one for the check whether the database was rolled back.
+    pub(crate) async fn open(
+        server: Arc<Server>,
+        connections: u32,
+        watch: &Arc<Watch>,
+    ) -> Result<(AnyPool, Self), sqlx::Error> {
+        let (look_ups, steps) = shares(connections);
+        let of_steps = pool(steps, Work::Step, watch).connect_with(server.options()?).await?;
+        let look_ups = pool(look_ups, Work::LookUp, watch).connect_with(server.options()?).await?;
+        let probe = pool(1, Work::Probe, watch).connect_with(server.options()?).await?;
+        Ok((of_steps, Self { look_ups, probe, server }))
+    }
+
+    /// Uses one pool for everything: a command reads little.
+    pub(crate) fn of_one(pool: &AnyPool, server: Arc<Server>) -> Self {
+        Self { look_ups: pool.clone(), probe: pool.clone(), server }
+    }
+
+    /// Returns how many connections are open, and how many of them are idle.
+    pub(crate) fn count(&self) -> (u32, usize) {
+        let all = [&self.look_ups, &self.probe];
+        (all.iter().map(|pool| pool.size()).sum(), all.iter().map(|pool| pool.num_idle()).sum())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.look_ups.close().await;
+        self.probe.close().await;
+    }
+}
+
+/// Divides `connections` into those for reads and those for transactions.
+fn shares(connections: u32) -> (u32, u32) {
+    let rest = connections.max(FEWEST_CONNECTIONS) - 3;
+    let look_ups = (rest / 4).max(1);
+    (look_ups, rest - look_ups)
+}
+
+/// The kind of work that a pool is for.
+#[derive(Clone, Copy)]
+enum Work {
+    Step,
+    LookUp,
+    Probe,
+}
+
+fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
+    let watch = Arc::clone(watch);
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        // Kept open, so that each kind of work has one even if other clients use up the server's limit.
+        .min_connections(1)
+        .acquire_timeout(BUSY)
+        .max_lifetime(Duration::from_mins(30))
+        .after_connect(move |connection, _| {
+            let watch = Arc::clone(&watch);
+            Box::pin(async move {
+                session_settings::serve(connection).await?;
+                watch.admit(connection).await?;
+                match work {
+                    Work::Step => Ok(()),
+                    Work::LookUp => timeouts::limit_read(connection).await,
+                    Work::Probe => timeouts::limit_probe(connection).await,
+                }
+            })
+        })
+}
+
+impl Storage {
+    /// Returns the pool for reads.
+    pub(crate) fn look_ups(&self) -> &AnyPool {
+        self.pools.as_ref().map_or(&self.pool, |pools| &pools.look_ups)
+    }
+
+    /// Returns the pool of `/ready`.
+    pub(crate) fn probe(&self) -> &AnyPool {
+        self.pools.as_ref().map_or(&self.pool, |pools| &pools.probe)
+    }
+
+    /// Begins a transaction on a connection of `pool`.
+    pub(crate) async fn transaction(
+        &self,
+        pool: &AnyPool,
+    ) -> Result<Transaction<'static, Any>, StorageError> {
+        let connection = self.connection(pool, BUSY).await?;
+        Ok(Transaction::begin(connection, None).await?)
+    }
+
+    /// Waits for a connection for a read.
+    pub(crate) async fn look_up_connection(&self) -> Result<PoolConnection<Any>, StorageError> {
+        self.connection(self.look_ups(), LOOK_UP).await
+    }
+
+    /// Waits for a connection of `pool`: up to `patience` while all are in use, and up to five seconds
+    /// while the server is unreachable. If the server grants no further connection, waits for an open one
+    /// to be returned.
+    pub(crate) async fn connection(
+        &self,
+        pool: &AnyPool,
+        patience: Duration,
+    ) -> Result<PoolConnection<Any>, StorageError> {
+        let until = Instant::now() + BUSY;
+        loop {
+            let cause = match timeout(patience, pool.acquire()).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(cause)) => cause,
+                // An unreachable server may soon be back.
+                Err(_) if Instant::now() < until && !self.is_busy(pool) => continue,
+                Err(_) => sqlx::Error::PoolTimedOut,
+            };
+            let refusal = self.refusal();
+            let others = pool.size() + self.pool.size() > 0;
+            if refusal == Some(Refusal::Full) && others && Instant::now() < until {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            return Err(match (refusal, &cause) {
+                (Some(Refusal::Full), _) if others => StorageError::NoConnection(pool.size()),
+                (None, sqlx::Error::PoolTimedOut) if self.all_in_use(pool) => {
+                    StorageError::NoConnection(pool.size())
+                }
+                (Some(Refusal::Down(told)), sqlx::Error::PoolTimedOut) => {
+                    StorageError::Unavailable(sqlx::Error::Io(std::io::Error::other(told)))
+                }
+                _ => cause.into(),
+            });
+        }
+    }
+
+    fn is_busy(&self, pool: &AnyPool) -> bool {
+        self.all_in_use(pool) && !matches!(self.refusal(), Some(Refusal::Down(_)))
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        self.pools.as_ref().and_then(|pools| pools.server.refusal())
+    }
+
+    /// Returns whether PostgreSQL has just refused a further connection while this process has others.
+    pub(crate) fn goes_on_with_fewer(&self) -> bool {
+        self.refusal() == Some(Refusal::Full) && self.pool.size() > 0
+    }
+
+    fn all_in_use(&self, pool: &AnyPool) -> bool {
+        self.pools.is_some() && pool.size() >= pool.options().get_max_connections()
+    }
+
+    /// Reads one row, outside of any transaction.
+    pub(crate) async fn read_row(
+        &self,
+        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
+    ) -> Result<Option<AnyRow>, StorageError> {
+        let mut connection = self.look_up_connection().await?;
+        Ok(query.fetch_optional(&mut *connection).await?)
+    }
+
+    /// Reads rows, outside of any transaction.
+    pub(crate) async fn read_rows(
+        &self,
+        query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        let mut connection = self.look_up_connection().await?;
+        Ok(query.fetch_all(&mut *connection).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_work_has_a_connection_of_its_own() {
+        for (connections, expected) in
+            [(1, (1, 1)), (5, (1, 1)), (6, (1, 2)), (11, (2, 6)), (16, (3, 10)), (100, (24, 73))]
+        {
+            assert_eq!(shares(connections), expected, "{connections}");
+        }
+    }
+}

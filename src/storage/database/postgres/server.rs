@@ -1,0 +1,140 @@
+//! The address of the PostgreSQL server, and why it last refused a connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use sqlx::ConnectOptions as _;
+use sqlx::any::AnyConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::time::Instant;
+
+use crate::storage::database::driver::BOUNDED;
+use crate::storage::database::errors::told;
+use crate::telemetry::log_throttle::KeyedLogThrottle;
+
+/// How long a refusal counts as current: 6 seconds.
+const FRESH: Duration = Duration::from_secs(6);
+/// Pause of 500 ms before a server that grants no further connection is asked again, however many callers
+/// wait.
+const HOLD_OFF: Duration = Duration::from_millis(500);
+
+static REFUSED: KeyedLogThrottle = KeyedLogThrottle::new();
+/// Servers by the number in their URL, because sqlx passes only a URL to a driver.
+static SERVERS: Mutex<BTreeMap<u64, Weak<Server>>> = Mutex::new(BTreeMap::new());
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    number: u64,
+    options: PgConnectOptions,
+    refused: Mutex<Option<(Instant, Refusal)>>,
+}
+
+/// Why no connection could be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The server, the database or the role has reached its limit of connections.
+    Full,
+    /// The server is unreachable, or rejects us.
+    Down(String),
+}
+
+impl Server {
+    pub(crate) fn new(options: PgConnectOptions) -> Arc<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let server = Arc::new(Self { number, options, refused: Mutex::default() });
+        let mut servers = servers();
+        servers.retain(|_, server| server.strong_count() > 0);
+        servers.insert(number, Arc::downgrade(&server));
+        server
+    }
+
+    /// Returns the options with which pools connect.
+    pub(crate) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
+        format!("{BOUNDED}:{}", self.number).parse()
+    }
+
+    /// Returns the server with this number, while it is in use.
+    pub(crate) fn numbered(number: &str) -> Option<Arc<Self>> {
+        servers().get(&number.parse().ok()?)?.upgrade()
+    }
+
+    /// Returns why the last attempt failed, if that was a moment ago.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refused_within(FRESH)
+    }
+
+    fn refused_within(&self, time: Duration) -> Option<Refusal> {
+        let refused = self.refused.lock();
+        refused.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, refusal)| refusal.clone())
+    }
+
+    /// Opens a connection, and logs why it was refused. The pools retry without logging anything.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        if self.refused_within(HOLD_OFF) == Some(Refusal::Full) {
+            let told = "PostgreSQL has just refused a further connection (SQLSTATE 53300)";
+            return Err(sqlx::Error::Io(std::io::Error::other(told)));
+        }
+        let connected = self.options.connect().await;
+        let refusal = connected.as_ref().err().map(refusal_of);
+        *self.refused.lock() = refusal.clone().map(|refusal| (Instant::now(), refusal));
+        let cause = match connected {
+            Ok(connection) => return Ok(connection),
+            Err(cause) => cause,
+        };
+        let text = told(&cause).to_string();
+        if let Some(left_out) = REFUSED.admit(&text) {
+            let why = reason(&cause).unwrap_or_default();
+            tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
+        }
+        if refusal == Some(Refusal::Full) {
+            // An I/O error, so that sqlx does not keep retrying while open connections are returned to
+            // the pool.
+            return Err(sqlx::Error::Io(std::io::Error::other(text)));
+        }
+        Err(cause)
+    }
+}
+
+fn servers() -> MutexGuard<'static, BTreeMap<u64, Weak<Server>>> {
+    SERVERS.lock()
+}
+
+fn refusal_of(cause: &sqlx::Error) -> Refusal {
+    if code(cause).is_some_and(|code| code.starts_with("53")) {
+        return Refusal::Full;
+    }
+    Refusal::Down(told(cause).to_string())
+}
+
+fn code(cause: &sqlx::Error) -> Option<String> {
+    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.map(std::borrow::Cow::into_owned)
+}
+
+/// Returns a hint for the administrator, by SQLSTATE.
+pub(crate) fn reason(cause: &sqlx::Error) -> Option<&'static str> {
+    let code = code(cause).unwrap_or_default();
+    Some(match code.as_str() {
+        "53300" => {
+            "the server, the database or the role has no connection left for us: lower limits.database_connections, or raise max_connections or the CONNECTION LIMIT"
+        }
+        "57P01" | "57P02" | "57P03" => "the server is starting, stopping or recovering",
+        "3D000" => "the database in database_url does not exist",
+        "28P01" => "the password in database_url is not the role's",
+        "42501" => "the role lacks a privilege on the database",
+        "42P05" | "26000" => {
+            "something in between gives a statement to another session than the one that prepared it: let it pool sessions, not transactions"
+        }
+        _ if code.starts_with("28") => {
+            "the role in database_url may not connect from here (pg_hba.conf, LOGIN, the password)"
+        }
+        _ if code.starts_with("53") => "the server has no room, memory or connections left",
+        _ if code.starts_with("08") => "the connection broke, or something in between refuses it",
+        _ => return None,
+    })
+}

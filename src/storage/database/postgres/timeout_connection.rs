@@ -1,0 +1,185 @@
+//! PostgreSQL with a timeout on every wait.
+//!
+//! A host that vanishes (a cable, a failed machine, a firewall that dropped its state) closes no
+//! connection. A statement would wait until the operating system stops retransmitting, a quarter of an
+//! hour, and its connection would stay in use. PostgreSQL's own timeouts ([`crate::storage::database::postgres::timeouts`]) do
+//! not help then. A call without a response in time fails here, and its connection is given up, because
+//! its state is unknown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
+use sqlx::postgres::PgConnection;
+use sqlx::{Either, SqlStr};
+use sqlx_core::any::AnyConnectionBackend;
+use tokio::time::timeout;
+
+use crate::storage::database::driver::check_texts;
+use crate::storage::database::postgres::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
+
+/// Added to PostgreSQL's own timeout, so that PostgreSQL reports the timeout itself if it is reachable.
+const BEYOND: Duration = Duration::from_secs(2);
+/// Longest wait for a ping: 2 seconds. After it, the connection counts as lost.
+const PING: Duration = Duration::from_secs(2);
+/// Timeout of a statement in a transaction that goes through whole tables: 1 hour.
+const WHOLE_TABLES: Duration = Duration::from_hours(1);
+
+#[derive(Debug)]
+pub(crate) struct TimeoutConnection {
+    postgres: PgConnection,
+    /// A call timed out: the connection is unusable.
+    lost: Arc<AtomicBool>,
+    /// Timeout of a statement.
+    bound: Duration,
+}
+
+impl TimeoutConnection {
+    pub(crate) fn new(postgres: PgConnection) -> Self {
+        Self { postgres, lost: Arc::default(), bound: STATEMENT_TIMEOUT + BEYOND }
+    }
+
+    /// Returns the timeout for the end of the transaction, and resets it to the default.
+    fn last_bound(&mut self) -> Duration {
+        std::mem::replace(&mut self.bound, STATEMENT_TIMEOUT + BEYOND)
+    }
+
+    fn note_timeout(&mut self, sql: &SqlStr) {
+        if sql.as_str() == NO_STATEMENT_TIMEOUT {
+            self.bound = WHOLE_TABLES; // until the transaction ends, as in PostgreSQL
+        }
+    }
+}
+
+async fn within<T>(
+    lost: Arc<AtomicBool>,
+    bound: Duration,
+    answer: BoxFuture<'_, sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    if lost.load(Ordering::SeqCst) {
+        return Err(silent());
+    }
+    timeout(bound, answer).await.unwrap_or_else(|_| {
+        lost.store(true, Ordering::SeqCst);
+        Err(silent())
+    })
+}
+
+fn silent() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        "PostgreSQL did not answer in time; the connection is given up",
+    ))
+}
+
+impl AnyConnectionBackend for TimeoutConnection {
+    fn name(&self) -> &str {
+        AnyConnectionBackend::name(&self.postgres)
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        let lost = Arc::clone(&self.lost);
+        Box::pin(within(lost, PING, AnyConnectionBackend::close(Box::new(self.postgres))))
+    }
+
+    fn close_hard(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
+        let lost = Arc::clone(&self.lost);
+        Box::pin(within(lost, PING, AnyConnectionBackend::close_hard(Box::new(self.postgres))))
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        let lost = Arc::clone(&self.lost);
+        Box::pin(within(lost, PING, AnyConnectionBackend::ping(&mut self.postgres)))
+    }
+
+    fn begin(&mut self, statement: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
+        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        Box::pin(within(lost, bound, AnyConnectionBackend::begin(&mut self.postgres, statement)))
+    }
+
+    fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
+        Box::pin(within(lost, bound, AnyConnectionBackend::commit(&mut self.postgres)))
+    }
+
+    fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        let (lost, bound) = (Arc::clone(&self.lost), self.last_bound());
+        Box::pin(within(lost, bound, AnyConnectionBackend::rollback(&mut self.postgres)))
+    }
+
+    fn start_rollback(&mut self) {
+        self.last_bound();
+        AnyConnectionBackend::start_rollback(&mut self.postgres);
+    }
+
+    fn get_transaction_depth(&self) -> usize {
+        AnyConnectionBackend::get_transaction_depth(&self.postgres)
+    }
+
+    fn shrink_buffers(&mut self) {
+        AnyConnectionBackend::shrink_buffers(&mut self.postgres);
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
+        let lost = Arc::clone(&self.lost);
+        Box::pin(within(lost, PING, AnyConnectionBackend::flush(&mut self.postgres)))
+    }
+
+    fn should_flush(&self) -> bool {
+        AnyConnectionBackend::should_flush(&self.postgres)
+    }
+
+    fn fetch_many(
+        &mut self,
+        query: SqlStr,
+        persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxStream<'_, sqlx::Result<Either<AnyQueryResult, AnyRow>>> {
+        if let Err(cause) = check_texts(arguments.as_ref()) {
+            return stream::once(async { Err(cause) }).boxed();
+        }
+        self.note_timeout(&query);
+        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let rows =
+            AnyConnectionBackend::fetch_many(&mut self.postgres, query, persistent, arguments);
+        stream::unfold((Some(rows), lost), move |(rows, lost)| async move {
+            let mut rows = rows?;
+            let next = async { rows.next().await.transpose() };
+            match within(Arc::clone(&lost), bound, Box::pin(next)).await {
+                Ok(None) => None,
+                Ok(Some(row)) => Some((Ok(row), (Some(rows), lost))),
+                Err(cause) => Some((Err(cause), (None, lost))),
+            }
+        })
+        .boxed()
+    }
+
+    fn fetch_optional(
+        &mut self,
+        query: SqlStr,
+        persistent: bool,
+        arguments: Option<AnyArguments>,
+    ) -> BoxFuture<'_, sqlx::Result<Option<AnyRow>>> {
+        if let Err(cause) = check_texts(arguments.as_ref()) {
+            return Box::pin(async { Err(cause) });
+        }
+        self.note_timeout(&query);
+        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let row =
+            AnyConnectionBackend::fetch_optional(&mut self.postgres, query, persistent, arguments);
+        Box::pin(within(lost, bound, row))
+    }
+
+    fn prepare_with<'c, 'q: 'c>(
+        &'c mut self,
+        sql: SqlStr,
+        parameters: &[AnyTypeInfo],
+    ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
+        let (lost, bound) = (Arc::clone(&self.lost), self.bound);
+        let prepared = AnyConnectionBackend::prepare_with(&mut self.postgres, sql, parameters);
+        Box::pin(within(lost, bound, prepared))
+    }
+}

@@ -1,0 +1,147 @@
+//! Builds queries for paged lists. Values are always bound. The next page begins after a key and never at
+//! an offset, so that the last page costs no more than the first.
+
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, AssertSqlSafe};
+
+use crate::storage::StorageError;
+
+/// A value to compare with.
+pub(crate) enum Value {
+    Text(String),
+    Number(i64),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// A query under construction. Its text consists of constants in this program; every other value is
+/// bound.
+pub(crate) struct SelectBuilder {
+    sql: String,
+    values: Vec<Value>,
+    narrowed: bool,
+}
+
+impl SelectBuilder {
+    /// Begins with `SELECT … FROM …`, without conditions.
+    pub(crate) fn new(select: &'static str) -> Self {
+        Self { sql: select.to_owned(), values: Vec::new(), narrowed: false }
+    }
+
+    /// Binds a value for the text that follows, and returns its placeholder.
+    fn bind(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("${}", self.values.len())
+    }
+
+    /// Adds a condition with one `?` for the value.
+    pub(crate) fn and(&mut self, condition: &'static str, value: impl Into<Value>) -> &mut Self {
+        let placeholder = self.bind(value);
+        let condition = condition.replace('?', &placeholder);
+        self.condition(&condition)
+    }
+
+    /// Continues the last condition with text that has one `?` for another value.
+    pub(crate) fn ends(&mut self, rest: &'static str, value: impl Into<Value>) -> &mut Self {
+        let placeholder = self.bind(value);
+        self.sql.push_str(&rest.replace('?', &placeholder));
+        self
+    }
+
+    /// Continues the last condition.
+    pub(crate) fn text(&mut self, rest: &'static str) -> &mut Self {
+        self.sql.push_str(rest);
+        self
+    }
+
+    /// Adds a condition without a value.
+    pub(crate) fn only(&mut self, condition: &'static str) -> &mut Self {
+        self.condition(condition)
+    }
+
+    /// Adds the condition that a hexadecimal text begins with `prefix`, as a range for which an index can
+    /// be used: `g` sorts after every hexadecimal digit in every collation.
+    pub(crate) fn begins(
+        &mut self,
+        from: &'static str,
+        below: &'static str,
+        prefix: &str,
+    ) -> &mut Self {
+        self.and(from, prefix);
+        self.and(below, format!("{prefix}g"))
+    }
+
+    fn condition(&mut self, condition: &str) -> &mut Self {
+        self.sql.push_str(if self.narrowed { " AND " } else { " WHERE " });
+        self.sql.push_str(condition);
+        self.narrowed = true;
+        self
+    }
+
+    /// Appends the order and the limit, and runs the query.
+    pub(crate) async fn fetch(
+        mut self,
+        pool: &AnyPool,
+        order: &'static str,
+        limit: i64,
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        let placeholder = self.bind(limit);
+        self.sql.push(' ');
+        self.sql.push_str(order);
+        self.sql.push_str(" LIMIT ");
+        self.sql.push_str(&placeholder);
+        let mut query = sqlx::query(AssertSqlSafe(self.sql));
+        for value in self.values {
+            query = match value {
+                Value::Text(text) => query.bind(text),
+                Value::Number(number) => query.bind(number),
+            };
+        }
+        Ok(query.fetch_all(pool).await?)
+    }
+}
+
+/// Splits the `seconds key` with which the next page begins.
+pub(crate) fn after(text: &str) -> Option<(i64, &str)> {
+    let (seconds, key) = text.split_once(' ')?;
+    Some((seconds.parse().ok()?, key))
+}
+
+/// Returns what a `…_key` column holds: the first 64 characters of the text, in lower case, as
+/// hexadecimal bytes.
+pub(crate) fn key(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut key = String::new();
+    for byte in text.to_lowercase().chars().take(64).collect::<String>().bytes() {
+        let _ = write!(key, "{byte:02x}");
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_keep_the_order_of_beginnings() {
+        assert_eq!(key("Claude"), "636c61756465");
+        assert!(key("Claude Code").starts_with(&key("cLAU")));
+        assert_eq!(key(&"é".repeat(100)).len(), 64 * 4);
+    }
+}

@@ -1,0 +1,252 @@
+//! Lists of grants, for administrators, and the ways to end many of them.
+
+use sqlx::any::AnyRow;
+
+use crate::clock::Timestamp;
+use crate::oauth::scope::ScopeSet;
+use crate::storage::authorization_codes::{CodesOf, end_codes};
+use crate::storage::counted::{Counted, Ended, end_grants};
+use crate::storage::select::SelectBuilder;
+use crate::storage::upstream_sessions::Person;
+use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
+use crate::telemetry::audit::AuditEvent;
+
+/// A filter for grants. Empty texts match every grant.
+#[derive(Clone, Debug, Default)]
+pub struct GrantFilter {
+    /// Only of this client.
+    pub client_id: String,
+    /// Only of this person, by `sub`.
+    pub subject: String,
+    /// Only for this MCP server.
+    pub resource: String,
+    /// Whether to include ended grants.
+    pub ended: bool,
+    /// Only created before this time.
+    pub before: Option<Timestamp>,
+    /// The next page begins after this row, by id.
+    pub after: String,
+}
+
+/// A grant in a list: a person, a client and an MCP server.
+#[derive(Clone, Debug)]
+pub struct GrantRow {
+    /// Row id.
+    pub id: String,
+    /// The client.
+    pub client_id: String,
+    /// The client's metadata as JSON; `None` if the client was deleted.
+    pub client_metadata: Option<String>,
+    /// The person, by our `sub`.
+    pub subject: String,
+    /// The person's name and facts.
+    pub person: Person,
+    /// The MCP server.
+    pub resource: String,
+    /// The consented scopes.
+    pub ceiling: ScopeSet,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When a token was last refreshed.
+    pub last_used_at: Timestamp,
+    /// The address of the last refresh, if known.
+    pub last_used_from: Option<String>,
+    /// Absolute end.
+    pub expires_at: Timestamp,
+    /// When and why it was revoked.
+    pub revoked: Option<(Timestamp, String)>,
+    /// When all facts that rules read were last read from the identity provider.
+    pub facts_at: Timestamp,
+    /// Whether its upstream session is active.
+    pub session_alive: bool,
+}
+
+impl GrantRow {
+    /// Returns whether it may be used.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked.is_none() && now < self.expires_at && self.session_alive
+    }
+}
+
+/// Selects grants that end together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of a client.
+    Client(String),
+    /// All of a person, by `sub`.
+    Person(String),
+    /// All that were created before this time.
+    Before(Timestamp),
+}
+
+impl Selection {
+    /// Returns a condition on grants with one `?`, and its value.
+    pub(crate) fn condition(&self) -> (&'static str, String) {
+        match self {
+            Self::Client(id) => ("g.client_id = ?", id.clone()),
+            Self::Person(subject) => ("g.subject = ?", subject.clone()),
+            Self::Before(moment) => ("g.id < ?", first_id(*moment)),
+        }
+    }
+
+    /// Returns the corresponding filter for a list.
+    pub fn filter(&self) -> GrantFilter {
+        let mut filter = GrantFilter::default();
+        match self {
+            Self::Client(id) => filter.client_id.clone_from(id),
+            Self::Person(subject) => filter.subject.clone_from(subject),
+            Self::Before(moment) => filter.before = Some(*moment),
+        }
+        filter
+    }
+}
+
+/// Returns the lowest id of this second: ids begin with the time in milliseconds.
+fn first_id(moment: Timestamp) -> String {
+    format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
+}
+
+const GRANT_COLUMNS: &str =
+    "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, s.facts_read_at, s.state, g.resource,
+            g.ceiling, g.created_at, g.last_used_at, g.last_used_from, g.expires_at, g.revoked_at, g.revoked_because
+     FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
+     LEFT JOIN clients c ON c.id = g.client_id";
+impl Storage {
+    /// Lists grants, the newest first.
+    pub async fn browse_grants(
+        &self,
+        filter: &GrantFilter,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<GrantRow>, StorageError> {
+        let mut listing = SelectBuilder::new(GRANT_COLUMNS);
+        for (condition, value) in [
+            ("g.client_id = ?", &filter.client_id),
+            ("g.subject = ?", &filter.subject),
+            ("g.resource = ?", &filter.resource),
+            ("g.id < ?", &filter.after),
+        ] {
+            if !value.is_empty() {
+                listing.and(condition, value.as_str());
+            }
+        }
+        if let Some(moment) = filter.before {
+            listing.and("g.id < ?", first_id(moment));
+        }
+        if !filter.ended {
+            listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
+        }
+        let rows = listing.fetch(&self.pool, "ORDER BY g.id DESC", limit).await?;
+        rows.iter().map(|row| self.read_grant_row(row)).collect()
+    }
+
+    /// Loads a grant.
+    pub async fn grant_row(&self, id: &str) -> Result<Option<GrantRow>, StorageError> {
+        let mut listing = SelectBuilder::new(GRANT_COLUMNS);
+        listing.and("g.id = ?", id);
+        let rows = listing.fetch(&self.pool, "", 1).await?;
+        rows.first().map(|row| self.read_grant_row(row)).transpose()
+    }
+
+    fn read_grant_row(&self, row: &AnyRow) -> Result<GrantRow, StorageError> {
+        let session_id: String = column(row, "session_id")?;
+        let sealed: String = column(row, "person")?;
+        let because: Option<String> = column(row, "revoked_because")?;
+        Ok(GrantRow {
+            id: column(row, "id")?,
+            client_id: column(row, "client_id")?,
+            client_metadata: column(row, "metadata")?,
+            subject: column(row, "subject")?,
+            person: self.open_json("upstream_sessions.person", &session_id, &sealed)?,
+            resource: column(row, "resource")?,
+            ceiling: scopes(row, "ceiling")?,
+            created_at: moment(row, "created_at")?,
+            last_used_at: moment(row, "last_used_at")?,
+            last_used_from: column(row, "last_used_from")?,
+            expires_at: moment(row, "expires_at")?,
+            revoked: moment_if_any(row, "revoked_at")?.map(|at| (at, because.unwrap_or_default())),
+            facts_at: moment(row, "facts_read_at")?,
+            session_alive: column::<String>(row, "state")? == "active",
+        })
+    }
+
+    /// Ends the selected grants in one transaction. Returns their number.
+    pub async fn revoke_grants(
+        &self,
+        which: &Selection,
+        because: &str,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<u64, StorageError> {
+        match self.revoke_grants_as_counted(which, because, None, now, event).await? {
+            Ended::Done(ended) => Ok(ended),
+            Ended::Unchanged | Ended::Recounted => Ok(0),
+        }
+    }
+
+    /// Like [`Self::revoke_grants`], but only if the grants are still the ones in `counted`.
+    pub(crate) async fn revoke_grants_as_counted(
+        &self,
+        which: &Selection,
+        because: &str,
+        counted: Option<&Counted>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<Ended, StorageError> {
+        let mut step = self.begin_revocation().await?;
+        match which {
+            Selection::Client(id) => {
+                forget_where(&mut step, "client_id = $1", id).await?;
+                end_codes(&mut step, CodesOf::Client(id), now).await?;
+                end_held(&mut step, "client_id = $1", id, now).await?;
+            }
+            Selection::Person(subject) => {
+                forget_where(&mut step, "subject = $1", subject).await?;
+                end_codes(&mut step, CodesOf::Person(subject), now).await?;
+                end_held(&mut step, "subject = $1", subject, now).await?;
+            }
+            Selection::Before(moment) => {
+                let first = first_id(*moment);
+                forget_where(&mut step, "id < $1", &first).await?;
+                end_codes(&mut step, CodesOf::Before(&first), now).await?;
+                end_held(&mut step, "id < $1", &first, now).await?;
+            }
+        }
+        let Some(ended) = end_grants(&mut step, which, because, counted, now).await? else {
+            return Ok(Ended::Recounted);
+        };
+        let event = match which {
+            Selection::Client(id) => event.client(id),
+            Selection::Person(subject) => event.subject(subject),
+            Selection::Before(moment) => event.with("before", moment.unix()),
+        };
+        step.record(event.named("grants_revoked").with("because", because).with("ended", ended))
+            .await?;
+        self.commit_and_notify(step).await?;
+        Ok(Ended::Done(ended))
+    }
+}
+
+/// Deletes remembered consents, so that people are asked before they connect again.
+async fn forget_where(
+    step: &mut Transaction,
+    condition: &'static str,
+    value: &str,
+) -> Result<(), StorageError> {
+    let sql = format!("DELETE FROM remembered_consents WHERE {condition}");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).execute(&mut **step).await?;
+    Ok(())
+}
+
+/// Ends logins that wait for an administrator together with the grants.
+async fn end_held(
+    step: &mut Transaction,
+    condition: &'static str,
+    value: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let sql =
+        format!("UPDATE held_logins SET ended_at = $2 WHERE {condition} AND ended_at IS NULL");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(now.unix()).execute(&mut **step).await?;
+    Ok(())
+}

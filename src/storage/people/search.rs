@@ -1,0 +1,181 @@
+//! The search index of people: whole e-mail addresses, words of names, and prefixes of words. Everything
+//! is stored as keyed hashes, so that the database alone reveals neither a name nor which people share
+//! one.
+
+use std::collections::BTreeSet;
+
+use crate::oauth::sealed::Purpose;
+use crate::storage::upstream_sessions::Person;
+use crate::storage::{Storage, StorageError, Transaction, column};
+
+/// Changes with the way in which names are split, so that everybody is indexed again.
+const METHOD: &str = "beginnings of words, 1";
+/// Most words of a name that are indexed: 8.
+const MAX_WORDS: usize = 8;
+/// Longest prefix that is indexed: 16 letters. A longer word is also indexed as a whole.
+const MAX_BEGINNING: usize = 16;
+/// Shortest prefix that is indexed: 3 letters.
+const SHORTEST: usize = 3;
+/// Most words of a search that count: 8.
+const MAX_SEARCHED: usize = 8;
+
+impl Storage {
+    /// Indexes a person by their e-mail address and the words of their name, unless `known` shows that it
+    /// is done.
+    pub(crate) async fn index_person(
+        &self,
+        step: &mut Transaction,
+        subject: &str,
+        person: Option<&Person>,
+        known: Option<&str>,
+    ) -> Result<(), StorageError> {
+        let words = person.map(words_of).unwrap_or_default();
+        let mark = self.words_mark(&words);
+        if known == Some(mark.as_str()) {
+            return Ok(());
+        }
+        // A person whose name has changed must not be found by the earlier one.
+        sqlx::query("DELETE FROM people_words WHERE subject = $1")
+            .bind(subject)
+            .execute(&mut **step)
+            .await?;
+        for word in &words {
+            sqlx::query(
+                "INSERT INTO people_words (word, subject) VALUES ($1, $2)
+                 ON CONFLICT (word, subject) DO NOTHING",
+            )
+            .bind(self.word(word))
+            .bind(subject)
+            .execute(&mut **step)
+            .await?;
+        }
+        sqlx::query("UPDATE people SET words_mark = $2 WHERE subject = $1")
+            .bind(subject)
+            .bind(mark)
+            .execute(&mut **step)
+            .await?;
+        Ok(())
+    }
+
+    /// Indexes up to `at_once` people that an earlier version stored, and returns their number. Call it
+    /// again while it returns more than zero.
+    pub async fn index_people(&self, at_once: u32) -> Result<u64, StorageError> {
+        let rows = sqlx::query(
+            "SELECT subject, issuer, upstream_subject FROM people WHERE words_mark IS NULL
+             ORDER BY subject LIMIT $1",
+        )
+        .bind(i64::from(at_once))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut people = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (issuer, upstream): (String, String) =
+                (column(row, "issuer")?, column(row, "upstream_subject")?);
+            let person = self.latest_person(&issuer, &upstream).await?;
+            people.push((column::<String>(row, "subject")?, person));
+        }
+        if people.is_empty() {
+            return Ok(0);
+        }
+        let mut step = self.begin().await?;
+        for (subject, person) in &people {
+            // A person who signed in meanwhile has been indexed with newer data.
+            let first: Option<i64> = sqlx::query_scalar(
+                "UPDATE people SET words_mark = '' WHERE subject = $1 AND words_mark IS NULL
+                 RETURNING 1",
+            )
+            .bind(subject)
+            .fetch_optional(&mut *step)
+            .await?;
+            if first.is_some() {
+                self.index_person(&mut step, subject, person.as_ref(), None).await?;
+            }
+        }
+        step.commit().await?;
+        Ok(people.len() as u64)
+    }
+
+    /// Returns the hashes of the words in a search. A person must match all of them.
+    pub(crate) fn searched(&self, search: &str) -> Vec<String> {
+        let words: BTreeSet<String> = search.split_whitespace().map(str::to_lowercase).collect();
+        words.iter().take(MAX_SEARCHED).map(|word| self.word(word)).collect()
+    }
+
+    /// Returns the hash of a word. Without the secret key it can neither be read nor guessed.
+    pub(crate) fn word(&self, word: &str) -> String {
+        self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
+    }
+
+    fn words_mark(&self, words: &BTreeSet<String>) -> String {
+        let mut parts = vec![METHOD.as_bytes()];
+        parts.extend(words.iter().map(String::as_bytes));
+        self.sealer.mac(Purpose::Search, &parts)
+    }
+}
+
+/// Returns all words by which a person is found, in lower case.
+fn words_of(person: &Person) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    if let Some(email) = &person.email {
+        words.insert(email.trim().to_lowercase());
+    }
+    let name = person.name.as_deref().unwrap_or_default().to_lowercase();
+    for word in name.split_whitespace().take(MAX_WORDS) {
+        add(&mut words, word);
+        // "O'Neil-Dubois" is also found by each of its parts.
+        for part in word.split(|c: char| !c.is_alphanumeric()).take(MAX_WORDS) {
+            add(&mut words, part);
+        }
+    }
+    words
+}
+
+/// Adds the word and its prefixes.
+fn add(words: &mut BTreeSet<String>, word: &str) {
+    let Some(first) = word.chars().next() else { return };
+    words.insert(word.to_owned());
+    // In these scripts, one character carries as much as three letters.
+    let shortest = if is_dense(first) { 1 } else { SHORTEST };
+    let ends = word.char_indices().map(|(at, c)| at + c.len_utf8());
+    for end in ends.take(MAX_BEGINNING).skip(shortest - 1) {
+        words.insert(word[..end].to_owned());
+    }
+}
+
+/// Returns whether this is a Chinese character, kana or hangul.
+fn is_dense(c: char) -> bool {
+    matches!(c,
+        '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3134f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Facts;
+
+    fn words(name: &str) -> Vec<String> {
+        let person = Person { name: Some(name.to_owned()), email: None, facts: Facts::default() };
+        words_of(&person).into_iter().collect()
+    }
+
+    #[test]
+    fn beginnings_have_three_letters_or_one_character_of_a_dense_script() {
+        assert_eq!(words("Hana"), ["han", "hana"]);
+        assert_eq!(words("Li Wu"), ["li", "wu"]);
+        assert_eq!(words("山田"), ["山", "山田"]);
+        assert_eq!(words("O'Neil"), ["nei", "neil", "o", "o'n", "o'ne", "o'nei", "o'neil"]);
+        assert_eq!(words(" \t "), Vec::<String>::new());
+        assert_eq!(words("ÉMILE"), ["émi", "émil", "émile"]);
+    }
+
+    #[test]
+    fn a_name_has_so_many_words_and_no_more() {
+        let long = "x".repeat(1000);
+        assert_eq!(words(&long).len(), 15, "beginnings of 3 to 16 letters, and the whole");
+        let many = vec![long.as_str(); 50].join(" ");
+        assert_eq!(words(&many).len(), 15);
+        let many = (0..1000).map(|n| format!("word{n:04}-part")).collect::<Vec<_>>().join(" ");
+        assert!(words(&many).len() < 200, "{}", words(&many).len());
+    }
+}
