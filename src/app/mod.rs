@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, ResourceConfig};
+use crate::config::{Config, ResourceConfig, paths};
 use crate::http_client::Backends;
 use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
@@ -76,7 +76,7 @@ impl App {
         tell_trust(&config, &storage, &clock).await?;
         let upstream = Upstream::new(
             config.upstream.clone(),
-            config.public_url.join("/auth/callback"),
+            config.public_url.join(paths::CALLBACK),
             recheck_policy(&config),
             clock.clone(),
             storage.clone(),
@@ -256,7 +256,7 @@ async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), Storage
     let limits = &config.limits;
     storage.limit_audit(limits.audit_size, limits.database_size);
     storage.bound_lines_of_people(limits.request_rates);
-    storage.limit_size(limits.database_size, limits.database_log).await
+    storage.limit_size(limits.database_size, limits.wal_size).await
 }
 
 /// Stores which clients the configuration trusts.

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use parking_lot::{Mutex as Lock, MutexGuard};
-use tokio::sync::{Mutex, watch};
+use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
+use tokio::sync::Mutex;
 
 use super::{App, AppError, Parts, audit_writer, together};
 use crate::clients::Clients;
@@ -24,7 +24,7 @@ pub(super) struct Shared {
     pub(super) notes: audit_writer::Notes,
     pub(super) together: together::Together,
     /// The current application; `None` until the first reload.
-    current: watch::Sender<Option<App>>,
+    current: RwLock<Option<App>>,
     /// Serialises reloads.
     reading: Mutex<()>,
     reading_of: Lock<Reading>,
@@ -69,7 +69,7 @@ impl Shared {
         Self {
             notes: audit_writer::Notes::default(),
             together: together::Together::default(),
-            current: watch::Sender::new(None),
+            current: RwLock::default(),
             reading: Mutex::default(),
             reading_of: Lock::default(),
             read_at: AtomicI64::new(clock.now().unix()),
@@ -87,7 +87,7 @@ impl App {
     /// Returns the application of the newest configuration.
     #[must_use]
     pub fn current(&self) -> Self {
-        self.0.shared.current.borrow().as_ref().unwrap_or(self).clone()
+        self.0.shared.current.read().as_ref().unwrap_or(self).clone()
     }
 
     /// The generation of this application: 0 at start, one more with each applied reload.
@@ -108,7 +108,8 @@ impl App {
     /// Drops the current application at shutdown. It is stored in state that it owns itself: without this,
     /// the cycle of `Arc`s would never be freed.
     pub fn retire(&self) {
-        self.0.shared.current.send_replace(None);
+        let last = self.0.shared.current.write().take();
+        drop(last); // after the lock: dropping an application takes time
     }
 
     /// Replaces the current configuration by the one that was read, if possible. Logs the outcome and records
@@ -141,7 +142,7 @@ impl App {
             Ok(next) => next,
             Err(cause) => {
                 tracing::error!(%cause, because, "the configuration cannot be put in use; the one before stays");
-                self.0.shared.reading().problems = vec![cause.to_string()];
+                *self.0.shared.reading() = Reading { problems: vec![cause.to_string()], waiting };
                 return Reloaded::Failed;
             }
         };
@@ -152,7 +153,8 @@ impl App {
         }
         self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
         *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
-        self.0.shared.current.send_replace(Some(next.clone()));
+        let before = self.0.shared.current.write().replace(next.clone());
+        drop(before); // after the lock: dropping an application takes time
         // Wakes open streams, which check at once whether they may continue under the new configuration.
         next.storage().wake_streams();
         tracing::info!(because, changed = changed.join(", "), "the configuration was read again");

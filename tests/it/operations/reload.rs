@@ -192,6 +192,28 @@ async fn what_only_a_restart_can_change_is_named_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_reload_that_fails_names_what_needs_a_restart_in_the_file_as_it_is_now() {
+    let mut app = TestApp::start().await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    app.change_config("[upstream]", "[limits]\nconnections = 77\n[upstream]");
+    let Reloaded::Applied { waiting, .. } = app.reload().await else { panic!() };
+    assert_eq!(waiting, ["limits.connections"]);
+
+    // A key for the other algorithm cannot be stored.
+    app.database.execute("ALTER TABLE signing_keys RENAME TO signing_keys_away").await;
+    app.change_config("connections = 77", "idle_time = \"50s\"");
+    app.change_config("on_denied_tool", "token_alg = \"EdDSA\"\non_denied_tool");
+    assert_eq!(app.reload().await, Reloaded::Failed);
+    app.database.execute("ALTER TABLE signing_keys_away RENAME TO signing_keys").await;
+
+    let page = alice.page("/").await;
+    assert!(page.contains("limits.idle_time"), "{page}");
+    assert!(!page.contains("limits.connections"), "{page}");
+    let Reloaded::Applied { waiting, .. } = app.reload().await else { panic!() };
+    assert_eq!(waiting, ["limits.idle_time"]);
+}
+
+#[tokio::test]
 async fn another_identity_provider_or_issuer_waits_with_everything_else() {
     let mut app = TestApp::start().await;
     let (client, tokens) = app.tokens_of("bob").await;
