@@ -33,7 +33,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::config::{Limits, PublicUrl};
+use crate::config::{Limits, PublicUrl, paths};
 use crate::gateway::GatewayRoutes;
 use crate::http_client::is_loopback;
 use crate::rate_limits::ConcurrencyPermit;
@@ -448,7 +448,7 @@ async fn check<F: Future<Output = Response>>(
         return answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told);
     }
     // Orchestrators send health probes to an IP address, so probes skip the host check.
-    let probe = matches!(request.uri().path(), "/health" | "/ready");
+    let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
     if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
         let mut response = answer(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@ use axum::response::Response;
 
 use super::visit::{AdminForm, AdminPage, Rejection};
 use crate::clock::Timestamp;
+use crate::config::paths;
 use crate::signing::{KeyDescription, KeyState, Rotated, SigningError};
 use crate::storage::RetiredKey;
 use crate::web::list_page::Frame;
@@ -80,7 +81,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     let template = KeysTemplate {
         frame: &frame,
         w,
-        jwks: visit.app.config().public_url.join("/.well-known/jwks.json"),
+        jwks: visit.app.config().public_url.join(paths::JWKS),
         keys: keys.describe(),
         retired,
         now: visit.app.now(),

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{fail, output, run_to_the_end, serve};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, paths};
 use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
 use crate::server;
 
@@ -150,7 +150,7 @@ async fn identity_provider(
         clock: Clock::System,
         client_id: CLIENT_ID.to_owned(),
         client_secret: CLIENT_SECRET.to_owned(),
-        redirect_uris: vec![format!("{public_url}/auth/callback")],
+        redirect_uris: vec![format!("{public_url}{}", paths::CALLBACK)],
         issuer: None,
         state_dir: Some(arguments.data.clone()),
     };

@@ -43,8 +43,16 @@ pub const GLOBAL_TOKEN_REVOCATION: &str = "/global-token-revocation";
 pub const HEALTH: &str = "/health";
 /// Readiness probe.
 pub const READY: &str = "/ready";
-/// Metadata documents and the JWK set.
+/// Metadata documents and the JWK set are below this path.
 pub const WELL_KNOWN: &str = "/.well-known";
+/// Metadata of the authorization server (RFC 8414).
+pub const SERVER_METADATA: &str = "/.well-known/oauth-authorization-server";
+/// The same metadata for OpenID Connect clients.
+pub const OPENID_CONFIGURATION: &str = "/.well-known/openid-configuration";
+/// Metadata of a protected resource (RFC 9728).
+pub const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
+/// The JWK set.
+pub const JWKS: &str = "/.well-known/jwks.json";
 
 /// All paths of this list.
 pub const ALL: &[&str] = &[
@@ -69,6 +77,10 @@ pub const ALL: &[&str] = &[
     HEALTH,
     READY,
     WELL_KNOWN,
+    SERVER_METADATA,
+    OPENID_CONFIGURATION,
+    RESOURCE_METADATA,
+    JWKS,
 ];
 
 /// Paths without a route that are reserved.

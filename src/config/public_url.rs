@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use url::Url;
 
-use super::paths::{HEALTH, READY};
+use super::paths::{HEALTH, OPENID_CONFIGURATION, READY, RESOURCE_METADATA, SERVER_METADATA};
 use super::values::is_loopback;
 
 /// The public URL: `https://host[:port]` with an optional path, or the same with `http://` on loopback. It
@@ -141,11 +141,7 @@ impl PublicUrl {
 }
 
 /// Well-known documents whose URL starts at the root of the host.
-const DOCUMENTS: [&str; 3] = [
-    "/.well-known/oauth-authorization-server",
-    "/.well-known/openid-configuration",
-    "/.well-known/oauth-protected-resource",
-];
+const DOCUMENTS: [&str; 3] = [SERVER_METADATA, OPENID_CONFIGURATION, RESOURCE_METADATA];
 /// Paths that are also served at the root of the host.
 const PROBES: [&str; 2] = [HEALTH, READY];
 

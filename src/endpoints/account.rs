@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
-use crate::config::InForce;
+use crate::config::{InForce, paths};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
@@ -198,7 +198,7 @@ async fn read_form(
 }
 
 fn home(app: &App) -> String {
-    app.config().public_url.join("/account")
+    app.config().public_url.join(paths::ACCOUNT)
 }
 
 /// `GET /account`.
@@ -323,7 +323,7 @@ pub(super) async fn sign_out_everywhere(
     let (visitor, form) = read_form(&app, &headers, query.as_deref(), body).await?;
     let storage = |error| PageError::storage(&headers, &error).into_response();
     let subject = &visitor.session.subject;
-    let asks_first = app.config().public_url.join("/account/confirm");
+    let asks_first = app.config().public_url.join(paths::ACCOUNT_CONFIRM);
     let sent = form.get("counted").ok().flatten().unwrap_or_default();
     if sent.is_empty() {
         return Ok(see_other(&asks_first));

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::config::{Config, ResourceConfig};
+use crate::config::{Config, ResourceConfig, paths};
 use crate::oauth::client::keys::SigningAlg;
 use crate::oauth::scope::ScopeSet;
 
@@ -28,27 +28,27 @@ pub(super) fn routes(app: &App) -> Router<App> {
     let server = Server::of(server_metadata, config);
     let openid = Server::of(openid_configuration, config);
     let mut router = Router::new()
-        .route("/.well-known/oauth-authorization-server", server.serve())
-        .route("/.well-known/openid-configuration", openid.serve())
-        .route("/.well-known/jwks.json", get(jwks));
+        .route(paths::SERVER_METADATA, server.serve())
+        .route(paths::OPENID_CONFIGURATION, openid.serve())
+        .route(paths::JWKS, get(jwks));
     for resource in &config.resources {
         // A resource without a path here is hosted elsewhere and publishes its own metadata.
         let Some(path) = &resource.path else { continue };
         let metadata = document(&resource_metadata(config, resource));
         router = router
-            .route(&format!("/.well-known/oauth-protected-resource{path}"), serve(&metadata))
-            .route(&format!("/.well-known/oauth-protected-resource{path}/"), serve(&metadata))
-            .route(&format!("{path}/.well-known/oauth-protected-resource"), serve(&metadata))
-            .route(&format!("/.well-known/oauth-authorization-server{path}"), server.serve())
+            .route(&format!("{}{path}", paths::RESOURCE_METADATA), serve(&metadata))
+            .route(&format!("{}{path}/", paths::RESOURCE_METADATA), serve(&metadata))
+            .route(&format!("{path}{}", paths::RESOURCE_METADATA), serve(&metadata))
+            .route(&format!("{}{path}", paths::SERVER_METADATA), server.serve())
             // RFC 8414 inserts the well-known part before the path. Some clients append it, as OpenID
             // Connect does.
-            .route(&format!("{path}/.well-known/oauth-authorization-server"), server.serve())
-            .route(&format!("/.well-known/openid-configuration{path}"), openid.serve())
-            .route(&format!("{path}/.well-known/openid-configuration"), openid.serve());
+            .route(&format!("{path}{}", paths::SERVER_METADATA), server.serve())
+            .route(&format!("{}{path}", paths::OPENID_CONFIGURATION), openid.serve())
+            .route(&format!("{path}{}", paths::OPENID_CONFIGURATION), openid.serve());
     }
     if let Some(default) = app.default_resource().filter(|resource| resource.path.is_some()) {
         let metadata = document(&resource_metadata(config, default));
-        router = router.route("/.well-known/oauth-protected-resource", serve(&metadata));
+        router = router.route(paths::RESOURCE_METADATA, serve(&metadata));
     }
     router
 }
@@ -137,11 +137,11 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     let signing_algs = SigningAlg::ALL.map(SigningAlg::as_str);
     let mut document = json!({
         "issuer": config.public_url.as_str(),
-        "authorization_endpoint": at("/authorize"),
-        "token_endpoint": at("/token"),
-        "registration_endpoint": at("/register"),
-        "revocation_endpoint": at("/revoke"),
-        "jwks_uri": at("/.well-known/jwks.json"),
+        "authorization_endpoint": at(paths::AUTHORIZE),
+        "token_endpoint": at(paths::TOKEN),
+        "registration_endpoint": at(paths::REGISTER),
+        "revocation_endpoint": at(paths::REVOKE),
+        "jwks_uri": at(paths::JWKS),
         "scopes_supported": scopes_supported(config),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
@@ -157,7 +157,7 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     });
     if config.offers_introspection() {
         let asking = config.resources.iter().filter(|r| r.introspection_secret.is_some());
-        document["introspection_endpoint"] = json!(at("/introspect"));
+        document["introspection_endpoint"] = json!(at(paths::INTROSPECT));
         document["introspection_endpoint_auth_methods_supported"] =
             json!(["client_secret_basic", "client_secret_post"]);
         document["introspection_signing_alg_values_supported"] = json!(algs(asking));

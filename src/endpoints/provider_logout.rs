@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
+use crate::config::paths;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::error::Refusal;
 use crate::storage::LogoutNotice;
@@ -79,7 +80,7 @@ pub(super) async fn global_token_revocation(
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
         .ok_or_else(|| NotAccepted("the bearer token is missing".to_owned()))?;
-    let endpoint = app.config().public_url.join("/global-token-revocation");
+    let endpoint = app.config().public_url.join(paths::GLOBAL_TOKEN_REVOCATION);
     let notice = app.upstream().read_revocation(token, &body, &endpoint).await?;
     end(&app, &notice, "revoked by the identity provider").await?;
     Ok(done(StatusCode::NO_CONTENT))

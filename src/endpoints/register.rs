@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::metadata::every_scope;
 use crate::app::App;
+use crate::config::paths;
 use crate::oauth::client::{
     Client, ClientMetadata, ManagementRefused, RegistrationLimits, RegistrationRefused,
 };
@@ -140,7 +141,7 @@ fn add_management(
     client: &Client,
     token: &Secret<RegistrationToken>,
 ) {
-    let uri = app.config().public_url.join(&format!("/register/{}", client.id));
+    let uri = app.config().public_url.join(&format!("{}/{}", paths::REGISTER, client.id));
     answer["registration_client_uri"] = uri.into();
     answer["registration_access_token"] = token.expose().into();
 }

@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::error::{ApiError, RequestRefused};
 use super::params::Params;
 use crate::app::App;
+use crate::config::paths;
 use crate::oauth::client::assertion::{ASSERTION_TYPE, Assertion, Audience};
 use crate::oauth::client::{AuthMethod, Client, Currency};
 use crate::storage::AssertionUse;
@@ -101,7 +102,7 @@ async fn signed_by(
     let assertion = Assertion::parse(assertion).map_err(|reason| refused(&reason))?;
     let keys = app.clients().keys_for(&client, &assertion, from).await?;
     let keys = keys.ok_or_else(|| refused(&"it has no keys"))?;
-    let token_endpoint = app.config().public_url.join("/token");
+    let token_endpoint = app.config().public_url.join(paths::TOKEN);
     let accepted = app.config().accept_token_endpoint_audience;
     let audience = Audience {
         issuer: app.issuer(),

@@ -22,7 +22,7 @@ use super::params::Params;
 use super::speculative::is_navigation;
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::config::PublicUrl;
+use crate::config::{PublicUrl, paths};
 use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
 use crate::policy::{Fact, FactSet};
@@ -61,7 +61,7 @@ impl<'a> Site<'a> {
 
     /// Returns the pages below `/account`.
     pub fn account(app: &'a App) -> Self {
-        Self { realm: Realm::Account, url: &app.config().public_url, home: "/account" }
+        Self { realm: Realm::Account, url: &app.config().public_url, home: paths::ACCOUNT }
     }
 
     fn cookies(&self) -> Cookies<'a> {
@@ -84,7 +84,9 @@ impl<'a> Site<'a> {
 /// where the admin pages are.
 pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
     if Secret::<AccountState>::parse(state).is_some_and(|state| state.is_made_by(app.sealer())) {
-        return Some(app.config().public_url.join(&format!("/account/signed-in?{query}")));
+        return Some(
+            app.config().public_url.join(&format!("{}?{query}", paths::ACCOUNT_SIGNED_IN)),
+        );
     }
     Secret::<AdminState>::parse(state).filter(|state| state.is_made_by(app.sealer()))?;
     Some(Site::admin(app)?.url.join(&format!("/signed-in?{query}")))

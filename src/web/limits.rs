@@ -11,6 +11,7 @@ use super::client_address::ClientAddress;
 use super::error::ApiError;
 use super::pages::Message;
 use crate::app::App;
+use crate::config::paths;
 use crate::rate_limits::{LimitedAction, RateLimited};
 use crate::telemetry::log_throttle::LogThrottle;
 
@@ -39,15 +40,19 @@ pub async fn enforce<F: Future<Output = Response>>(
         return next(request).await;
     };
     let (asked, failure) = match request.uri().path() {
-        "/authorize" | "/auth/callback" => (Some(LimitedAction::Authorize), None),
-        "/consent" => (Some(LimitedAction::Consent), None),
-        "/account/sign-in" | "/account/signed-in" => (Some(LimitedAction::SignIn), None),
-        "/waiting" | "/account" => (Some(LimitedAction::Pages), None),
-        path if path.starts_with("/account/") => (Some(LimitedAction::Pages), None),
-        "/token" | "/revoke" => (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure)),
+        paths::AUTHORIZE | paths::CALLBACK => (Some(LimitedAction::Authorize), None),
+        paths::CONSENT => (Some(LimitedAction::Consent), None),
+        paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => (Some(LimitedAction::SignIn), None),
+        paths::WAITING | paths::ACCOUNT => (Some(LimitedAction::Pages), None),
+        path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
+            (Some(LimitedAction::Pages), None)
+        }
+        paths::TOKEN | paths::REVOKE => {
+            (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure))
+        }
         // An MCP server may introspect at each request, and all its requests come from one address, so only
         // failures are limited.
-        "/introspect" => (None, Some(LimitedAction::TokenFailure)),
+        paths::INTROSPECT => (None, Some(LimitedAction::TokenFailure)),
         // Paths of the admin listener. On the main listener they do not exist.
         "/sign-in" => (Some(LimitedAction::SignIn), None),
         "/signed-in" => (Some(LimitedAction::SignIn), Some(LimitedAction::AdminSignInFailure)),

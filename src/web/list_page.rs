@@ -10,6 +10,7 @@ use super::pages::{Style, respond};
 use super::words::{Language, words};
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::config::paths;
 use crate::storage::Realm;
 
 words! {
@@ -74,7 +75,7 @@ impl Frame {
             may_change: visitor.may_change,
             sign_out: match site.realm {
                 Realm::Admin => format!("{}/sign-out", site.url.base_path()),
-                Realm::Account => format!("{}/account/sign-out", site.url.base_path()),
+                Realm::Account => format!("{}{}", site.url.base_path(), paths::ACCOUNT_SIGN_OUT),
             },
             base: site.url.base_path().to_owned(),
             sections: Vec::new(),
@@ -162,7 +163,7 @@ pub fn sign_in_page(
     let w = SignInWords::of(language);
     let (explanation, action) = match site.realm {
         Realm::Admin => (w.admin, "/sign-in"),
-        Realm::Account => (w.account, "/account/sign-in"),
+        Realm::Account => (w.account, paths::ACCOUNT_SIGN_IN),
     };
     let template = SignInTemplate {
         w,

@@ -49,6 +49,15 @@ fn a_resource_at_or_below_a_path_of_ours_is_refused_and_that_path_is_named() {
             assert_eq!(problem.key, "resource[0].path");
             assert!(problem.reason.contains(ours), "{path}: {}", problem.reason);
         }
+        for ours in super::super::paths::ALL {
+            for path in [(*ours).to_owned(), ours.to_uppercase(), format!("{ours}/mcp")] {
+                let path = path.replace("{client_id}", "x").replace("{CLIENT_ID}", "x");
+                let problem = problem_of_path(public_url, &path);
+                let problem = problem.unwrap_or_else(|| panic!("{path}"));
+                assert_eq!(problem.key, "resource[0].path");
+                assert!(problem.reason.contains("a path of Portcullis itself"), "{problem:?}");
+            }
+        }
         for path in ["/waiting-room", "/mcp", "/tokens", "/mcp/token", "/authorization", "/wait"] {
             assert_eq!(problem_of_path(public_url, path), None, "{path}");
         }

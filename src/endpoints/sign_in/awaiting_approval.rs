@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::callback::{self, AuthenticatedLogin};
 use crate::app::App;
-use crate::config::ClientApproval;
+use crate::config::{ClientApproval, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ErrorCode;
@@ -64,7 +64,7 @@ pub(super) async fn await_approval(
         .await
         .map_err(|error| PageError::storage(headers, &error))?;
     let mut response =
-        browser::see_other(&app.config().public_url.join(&format!("/waiting?id={id}")));
+        browser::see_other(&app.config().public_url.join(&format!("{}?id={id}", paths::WAITING)));
     let cookies = Cookies::of(&app.config().public_url);
     let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
     for evicted in cookies.held_beyond(headers, keep) {

@@ -19,7 +19,7 @@ use super::metadata::Metadata;
 use super::provider::KeysFailed;
 use super::provider_key::{ACCEPTED, name_of};
 use super::values::{object_of, shown};
-use crate::config::{ClientAuth, Offline, Protocol};
+use crate::config::{ClientAuth, Offline, Protocol, paths};
 use crate::http_client::HttpError;
 use crate::oauth::secret::random_text;
 use network::hint_for;
@@ -372,8 +372,8 @@ impl Upstream {
 
     fn probe_logout(&self, document: &Value, findings: &mut Findings) {
         let callback = self.0.redirect_uri.as_str();
-        let home = callback.strip_suffix("/auth/callback").unwrap_or(callback);
-        let url = format!("{home}/backchannel-logout");
+        let home = callback.strip_suffix(paths::CALLBACK).unwrap_or(callback);
+        let url = format!("{home}{}", paths::BACKCHANNEL_LOGOUT);
         let found = if document["backchannel_logout_supported"] == true {
             format!("the provider can tell us when somebody signs out; register {url}")
         } else {
