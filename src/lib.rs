@@ -57,7 +57,8 @@
 //! app
 //! clients · upstream · signing
 //! storage · http_client · rate_limits
-//! telemetry · config
+//! telemetry
+//! config
 //! policy
 //! oauth
 //! clock · stop_points

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::FetchLimits;
 use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +23,17 @@ pub(super) struct Asker {
     pub(super) address: Option<IpAddr>,
     /// The URL was valid before, or an administrator configured it.
     pub(super) is_known: bool,
+}
+
+/// The limits in numbers, as configured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FetchLimits {
+    /// Maximum number of concurrent fetches.
+    pub(super) at_once: usize,
+    /// Maximum number of fetches per host and minute.
+    pub(super) per_host: u32,
+    /// Maximum number of fetches per client address and minute.
+    pub(super) per_address: u32,
 }
 
 /// The limits on fetches, shared by all caches.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use self::budget::FetchBudget;
+use self::budget::{FetchBudget, FetchLimits};
 use self::documents::Documents;
 use self::keys::PublishedKeys;
 use crate::clock::{Clock, Timestamp};
@@ -77,8 +77,13 @@ impl Clients {
     pub fn new(config: &Config, storage: Storage, clock: Clock) -> Self {
         let documents = &config.client_documents;
         let http = GuardedClient::new(&documents.loopback, documents.proxies.as_ref());
-        let budget =
-            Arc::new(FetchBudget::new(config.limits.client_fetches, storage.metrics().clone()));
+        let limits = &config.limits;
+        let fetches = FetchLimits {
+            at_once: limits.client_fetches,
+            per_host: limits.client_fetches_per_host,
+            per_address: limits.client_fetches_per_address,
+        };
+        let budget = Arc::new(FetchBudget::new(fetches, storage.metrics().clone()));
         let configured = config.clients.iter().map(|client| {
             let secret_hash = client
                 .secret

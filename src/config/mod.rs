@@ -7,8 +7,10 @@
 mod changes;
 mod check;
 mod files;
+mod fingerprint;
 mod in_force;
 mod keys;
+mod limits;
 pub mod paths;
 mod presets;
 mod proxies;
@@ -21,7 +23,6 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,9 +37,11 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
-pub use changes::{ConfigFingerprint, ReloadPlan};
+pub use changes::ReloadPlan;
 pub use files::{Unread, text_of};
+pub use fingerprint::ConfigFingerprint;
 pub use in_force::InForce;
+pub use limits::{Limit, LimitTrait, Limits, RateLimits, limits};
 pub use presets::{
     ClaimDefaults, ConsoleLabels, IssuerKey, KeyKind, Offline, Preset, Protocol, SignOut,
     SignOutAt, SignOutForm, SubjectForm,
@@ -391,147 +394,6 @@ pub struct TokenLifetimes {
     pub refresh_grace: Duration,
     /// Login, from the Approve button to the callback: 1 to 60 minutes.
     pub login: Duration,
-}
-
-/// Limits and quotas, in the order of the keys in `[limits]`. Sizes are in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Whether request rates are limited; `false` is possible on loopback only, for load tests.
-    pub request_rates: bool,
-    /// Rate limits and limits for concurrency.
-    pub rates: RateLimits,
-    /// Maximum size of a request target, in bytes.
-    pub request_target: usize,
-    /// Maximum size of all headers of a request, in bytes.
-    pub headers: usize,
-    /// Maximum size of one header, in bytes.
-    pub header: usize,
-    /// Maximum number of headers of a request.
-    pub header_count: usize,
-    /// A connection must send its first byte within this time.
-    pub first_byte: Duration,
-    /// The headers of a request must arrive within this time.
-    pub header_time: Duration,
-    /// The body of a request must arrive within this time, and the peer must accept what we send within this
-    /// time.
-    pub body_time: Duration,
-    /// Keep-alive timeout: a connection without a request is closed after this time.
-    pub idle_time: Duration,
-    /// Maximum number of concurrent requests on one HTTP/2 connection.
-    pub http2_streams: u32,
-    /// Maximum number of streams that an HTTP/2 client may reset before we accept them (protection against
-    /// rapid reset).
-    pub http2_resets: usize,
-    /// Maximum number of live grants of one person to one client; beyond it the least recently used one ends.
-    pub grants_per_client: u32,
-    /// Maximum number of live grants of one person; beyond it the least recently used one ends.
-    pub grants_per_person: u32,
-    /// Maximum number of registered clients.
-    pub clients: u64,
-    /// A client that was never used is removed after this time.
-    pub unused_client_expiry: Duration,
-    /// A client without a live grant is removed after this time.
-    pub idle_client_expiry: Duration,
-    /// Maximum size of a registration request, in bytes.
-    pub register_body: usize,
-    /// Maximum size of a token or revocation request, in bytes.
-    pub token_body: usize,
-    /// Maximum size of a form from the consent page, in bytes.
-    pub consent_body: usize,
-    /// Maximum number of consent pages per browser and client in ten minutes; pages that were approved do not
-    /// count.
-    pub consent_pages: usize,
-    /// Maximum size of an MCP request, in bytes.
-    pub gateway_body: usize,
-    /// Maximum number of messages in an MCP batch request.
-    pub gateway_batch: usize,
-    /// An event stream without data is closed after this time.
-    pub stream_idle: Duration,
-    /// Longest wait for the first byte of an MCP server's response.
-    pub gateway_response: Duration,
-    /// After the signal to stop, everything is still served for this long while `/ready` already fails, so
-    /// that load balancers notice: 0 to 60 seconds.
-    pub shutdown_delay: Duration,
-    /// Maximum number of redirect URIs of one client.
-    pub redirect_uris: usize,
-    /// Maximum number of pending logins in total.
-    pub pending_logins: u64,
-    /// Maximum number of pending logins per client address.
-    pub pending_logins_per_address: u64,
-    /// Maximum number of pending logins per browser.
-    pub pending_logins_per_browser: usize,
-    /// Maximum number of open connections.
-    pub connections: usize,
-    /// Maximum number of connections to PostgreSQL.
-    pub database_connections: u32,
-    /// Number of failed redemptions after which an authorization code is invalid.
-    pub code_attempts: u32,
-    /// How often a repeated refresh returns the same successor.
-    pub grace_replays: u32,
-    /// Maximum size of an SQLite database, in bytes.
-    pub database_size: u64,
-    /// Maximum size of the audit trail, in bytes; at most half of an SQLite database.
-    pub audit_size: u64,
-    /// Size to which the WAL of an SQLite database is truncated, in bytes.
-    pub database_log: u64,
-    /// Maximum number of rows that clean-up removes from a table in one transaction.
-    pub sweep_rows: u32,
-    /// Maximum number of concurrent re-checks at the identity provider.
-    pub upstream_requests: usize,
-    /// Maximum number of sign-ins that are completed at the identity provider at the same time.
-    pub upstream_sign_ins: usize,
-    /// Limits for fetching documents that clients publish.
-    pub client_fetches: FetchLimits,
-    /// Maximum length of a log line, in bytes.
-    pub log_line: usize,
-}
-
-/// Limits for fetching documents that clients publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FetchLimits {
-    /// Maximum number of concurrent fetches.
-    pub at_once: usize,
-    /// Maximum number of fetches per host and minute.
-    pub per_host: u32,
-    /// Maximum number of fetches per client address and minute.
-    pub per_address: u32,
-}
-
-/// Rate limits, and limits for concurrency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimits {
-    /// Consent pages per client address.
-    pub authorize_per_minute: NonZeroU32,
-    /// Decisions on the consent page per client address.
-    pub consent_per_minute: NonZeroU32,
-    /// Requests of sign-ins to our own pages (start and callback) per client address.
-    pub sign_ins_per_minute: NonZeroU32,
-    /// Requests to `/account` and `/waiting` per client address.
-    pub pages_per_minute: NonZeroU32,
-    /// Token requests per client address.
-    pub token_per_minute: NonZeroU32,
-    /// Failed token requests per client address.
-    pub token_failures_per_minute: NonZeroU32,
-    /// Failed sign-ins to the admin pages per client address in 15 minutes.
-    pub admin_sign_in_failures: NonZeroU32,
-    /// Client registrations per client address.
-    pub registrations_per_hour: NonZeroU32,
-    /// Burst of client registrations per client address.
-    pub registrations_at_once: NonZeroU32,
-    /// Requests for metadata and keys per client address.
-    pub discovery_per_minute: NonZeroU32,
-    /// Refreshes per grant.
-    pub refreshes_per_minute: NonZeroU32,
-    /// Open connections per client address.
-    pub connections_per_address: u32,
-    /// Concurrent gateway requests per person.
-    pub requests_per_person: u32,
-    /// Share of these that one client may use.
-    pub requests_per_client: u32,
-    /// Open event streams per person.
-    pub streams_per_person: u32,
-    /// Share of these that one client may use.
-    pub streams_per_client: u32,
 }
 
 /// A configuration that passed all checks.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::changes::ConfigFingerprint;
 use super::files::{Unread, text_of};
+use super::fingerprint::ConfigFingerprint;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
 use super::show::Line;
@@ -466,6 +466,14 @@ impl Reader {
         let unknown: Vec<String> = keys.filter(|leaf| !known(leaf)).collect();
         for key in unknown {
             let variable = self.from_env.get(&key).cloned();
+            if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
+                let hint = match &variable {
+                    Some(variable) => format!("set {} in place of {variable}", variable_of(new)),
+                    None => format!("write {new} in its place"),
+                };
+                self.problem(&key, None, format!("was renamed to {new}"), hint);
+                continue;
+            }
             let link = variable.as_deref().and_then(|name| name.strip_prefix("PORTCULLIS_"));
             let nearest = nearest(&key, self.kinds_read.iter().map(String::as_str));
             let hint = match (link.and_then(nearest_link), nearest) {
@@ -484,6 +492,14 @@ impl Reader {
             self.problem(&key, None, reason, hint);
         }
     }
+}
+
+/// Keys of earlier versions, with their names of today.
+const RENAMED: &[(&str, &str)] = &[("limits.database_log", "limits.wal_size")];
+
+/// Returns the environment variable that sets a key.
+fn variable_of(key: &str) -> String {
+    format!("PORTCULLIS_{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
 /// Tables whose members have names of the administrator's choice, or are secrets.

@@ -52,6 +52,23 @@ fn hh_01_nobody_trusts_the_whole_world_however_it_is_written() {
 }
 
 #[test]
+fn a_key_of_an_earlier_version_is_refused_and_its_new_name_is_given() {
+    let file = problems(&format!("{OK}\n[limits]\ndatabase_log = 65536"));
+    let variable = [("PORTCULLIS_LIMITS__DATABASE_LOG", "65536")];
+    let variable = load_with(OK, &variable).err().unwrap_or_else(|| panic!("was accepted")).0;
+    for (found, hint) in [
+        (file, "write limits.wal_size in its place"),
+        (variable, "set PORTCULLIS_LIMITS__WAL_SIZE in place of PORTCULLIS_LIMITS__DATABASE_LOG"),
+    ] {
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].key, "limits.database_log");
+        assert_eq!(found[0].reason, "was renamed to limits.wal_size");
+        assert_eq!(found[0].hint, hint);
+    }
+    assert_eq!(load(&format!("{OK}\n[limits]\nwal_size = 65536")).limits.wal_size, 65_536);
+}
+
+#[test]
 fn ten_lines_are_enough_for_okta() {
     let config = load(
         r#"

@@ -238,9 +238,9 @@ fn tokens(r: &mut Reader) -> TokenLifetimes {
 }
 
 fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) -> Limits {
-    let request_rates = r.flag("limits.request_rates", true);
+    let limits = Limits::read(r);
     let on_loopback = listen.ip().is_loopback() && public_url.is_none_or(PublicUrl::is_loopback);
-    if !request_rates && !on_loopback {
+    if !limits.request_rates && !on_loopback {
         r.problem(
             "limits.request_rates",
             Some("false".to_owned()),
@@ -248,55 +248,11 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
             "take it out; it is for load tests on loopback",
         );
     }
-    Limits {
-        request_rates,
-        rates: rates::rates(r),
-        request_target: r.number("limits.request_target", 8_192, 1_024, 65_536),
-        headers: r.number("limits.headers", 16_384, 4_096, 262_144),
-        header: r.number("limits.header", 8_192, 1_024, 65_536),
-        header_count: r.number("limits.header_count", 64, 16, 1_000),
-        first_byte: r.duration("limits.first_byte", "5s", "1s", "60s"),
-        header_time: r.duration("limits.header_time", "10s", "1s", "60s"),
-        body_time: r.duration("limits.body_time", "30s", "1s", "10m"),
-        idle_time: r.duration("limits.idle_time", "60s", "1s", "1h"),
-        http2_streams: r.number("limits.http2_streams", 64, 1, 1_000),
-        http2_resets: r.number("limits.http2_resets", 20, 1, 1_000),
-        grants_per_client: r.number("limits.grants_per_client", 20, 1, 10_000),
-        grants_per_person: r.number("limits.grants_per_person", 100, 1, 100_000),
-        clients: r.number("limits.clients", 10_000, 1, 100_000_000),
-        unused_client_expiry: r.duration("limits.unused_client_expiry", "24h", "10m", "366d"),
-        idle_client_expiry: r.duration("limits.idle_client_expiry", "90d", "1h", "3660d"),
-        register_body: r.number("limits.register_body", 32_768, 1_024, 1_048_576),
-        token_body: r.number("limits.token_body", 16_384, 1_024, 1_048_576),
-        consent_body: r.number("limits.consent_body", 16_384, 8_192, 1_048_576),
-        consent_pages: r.number("limits.consent_pages", 6, 1, 50),
-        gateway_body: r.number("limits.gateway_body", 4_194_304, 1_024, 67_108_864),
-        gateway_batch: r.number("limits.gateway_batch", 100, 1, 10_000),
-        stream_idle: r.duration("limits.stream_idle", "1h", "1s", "24h"),
-        gateway_response: r.duration("limits.gateway_response", "5m", "1s", "1h"),
-        shutdown_delay: r.duration("limits.shutdown_delay", "0s", "0s", "60s"),
-        redirect_uris: r.number("limits.redirect_uris", 16, 1, 256),
-        pending_logins: r.number("limits.pending_logins", 10_000, 1, 10_000_000),
-        pending_logins_per_address: r.number(
-            "limits.pending_logins_per_address",
-            50,
-            1,
-            10_000_000,
-        ),
-        pending_logins_per_browser: r.number("limits.pending_logins_per_browser", 10, 1, 50),
-        connections: r.number("limits.connections", 10_000, 1, 1_000_000),
-        database_connections: r.number("limits.database_connections", 16, 5, 1_000),
-        code_attempts: r.number("limits.code_attempts", 5, 1, 100),
-        grace_replays: r.number("limits.grace_replays", 10, 0, 1_000),
-        database_size: r.number("limits.database_size", 2_147_483_648, 1_048_576, 1 << 46),
-        audit_size: r.number("limits.audit_size", 1_073_741_824, 65_536, 1 << 46),
-        database_log: r.number("limits.database_log", 67_108_864, 0, 1 << 46),
-        sweep_rows: r.number("limits.sweep_rows", 500, 1, 100_000),
-        upstream_requests: r.number("limits.upstream_requests", 32, 1, 10_000),
-        upstream_sign_ins: r.number("limits.upstream_sign_ins", 32, 1, 10_000),
-        client_fetches: rates::fetches(r),
-        log_line: r.number("limits.log_line", 4_096, 512, 1_048_576),
-    }
+    let rates = &limits.rates;
+    let (requests, streams) = (rates.requests_per_person, rates.streams_per_person);
+    rates::check_share(r, "requests", rates.requests_per_client, requests);
+    rates::check_share(r, "streams", rates.streams_per_client, streams);
+    limits
 }
 
 /// Reads a value that must be one of a few words.

@@ -29,6 +29,7 @@ use super::lately::Lately;
 use super::queue;
 use super::tasks::Tasks;
 use crate::clock::Timestamp;
+use crate::config::{self, Limit, LimitTrait};
 use routes::Routes;
 
 pub(super) type Label = (&'static str, Cow<'static, str>);
@@ -137,32 +138,6 @@ impl Answered {
         }
     }
 }
-
-/// The keys in `[limits]` of all limits that a request or a connection can exceed.
-pub const LIMITS: [&str; 22] = [
-    "authorize_per_minute",
-    "consent_per_minute",
-    "token_per_minute",
-    "token_failures_per_minute",
-    "admin_sign_in_failures",
-    "registrations_per_hour",
-    "discovery_per_minute",
-    "refreshes_per_minute",
-    "connections",
-    "connections_per_address",
-    "requests_per_person",
-    "requests_per_client",
-    "streams_per_person",
-    "streams_per_client",
-    "clients",
-    "pending_logins",
-    "grace_replays",
-    "upstream_requests",
-    "upstream_sign_ins",
-    "sign_ins_per_minute",
-    "pages_per_minute",
-    "client_fetches",
-];
 
 /// All metrics of this process. Cheap to clone.
 #[derive(Clone)]
@@ -286,8 +261,9 @@ impl Metrics {
         let tasks = Tasks::register(r);
         let limits = Counters::<1>::default();
         r.register("limited", "Refusals because of a limit, by its key", limits.clone());
-        let limits =
-            LIMITS.iter().map(|name| (*name, limits.get_or_create_owned(&one("limit", name))));
+        let limits = config::limits()
+            .filter(|limit| limit.is(LimitTrait::Counted))
+            .map(|Limit { name, .. }| (*name, limits.get_or_create_owned(&one("limit", name))));
 
         let connections = Gauges::<1>::default();
         r.register("connections", "Open connections", connections.clone());
@@ -367,9 +343,10 @@ impl Metrics {
         self.0.audit_failures.inc_by(events as u64);
     }
 
-    /// Counts a refusal because of a limit. `name` is one of [`LIMITS`].
+    /// Counts a refusal because of a limit. `name` is its key in `[limits]`; the table of limits marks it as
+    /// [`LimitTrait::Counted`].
     pub fn limited(&self, name: &str) {
-        debug_assert!(LIMITS.contains(&name), "{name} is not in LIMITS");
+        debug_assert!(self.0.limits.contains_key(name), "the limit {name} is not counted");
         if let Some(counter) = self.0.limits.get(name) {
             counter.inc();
         }

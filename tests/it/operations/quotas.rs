@@ -159,7 +159,7 @@ async fn ci_06_what_strangers_make_us_fetch_holds_at_its_numbers() {
 
 #[tokio::test]
 async fn the_log_of_the_database_is_cut_back_to_its_number() {
-    let tables = "[limits]\ndatabase_log = 65536".to_owned();
+    let tables = "[limits]\nwal_size = 65536".to_owned();
     let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
     if app.database.is_postgres() {
         return; // PostgreSQL has an administrator for that

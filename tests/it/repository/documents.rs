@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use portcullis::config::Config;
+use portcullis::config::{Config, LimitTrait, limits as limits_of_config};
 
 use crate::repository::architecture::rust_files;
 
@@ -210,6 +210,15 @@ fn the_table_of_limits_has_every_limit_with_its_default() {
         .map(|(key, rest)| (key.to_owned(), rest.split('`').next().unwrap().to_owned()))
         .collect();
     assert_eq!(rows, limits);
+
+    let names: BTreeSet<&str> = limits_of_config().map(|limit| limit.name).collect();
+    assert_eq!(rows.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
+    let waits = operations.split("What waits for a restart").nth(1).unwrap();
+    let listed: BTreeSet<&str> = code_spans(waits.lines().next().unwrap())
+        .filter(|key| key.starts_with("limits."))
+        .collect();
+    let restart = limits_of_config().filter(|limit| limit.is(LimitTrait::Restart));
+    assert_eq!(listed, restart.map(|limit| limit.key).collect());
 
     let example = read("portcullis.example.toml");
     let example: toml::Table = example.parse().unwrap();
