@@ -4,6 +4,9 @@
 //! gone or blocked. None of that may delay a request or end the process. A line that does not fit into the
 //! queue, or that cannot be written, is dropped and counted. As soon as lines can be written again, one says
 //! how many were lost.
+//!
+//! Waking a thread costs a request more than everything else about its line. So after writing, the thread
+//! pauses for 5 milliseconds, and then writes what has come meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,6 +20,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Most bytes of lines in the queue: 1 MiB. An empty queue accepts a line of any length.
 const ROOM: usize = 1 << 20;
+/// Most bytes that are written with one call, unless a single line is longer: 4096. A pipe takes as many at
+/// once, so that lines of several writers do not mix.
+const TOGETHER: usize = 4096;
+/// How long lines gather after others were written: 5 ms.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long to wait before writing again to an output that would block, and how often to try to report lost
 /// lines.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -101,8 +109,27 @@ struct Queue {
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// A line was taken out and is being written.
+    /// Lines were taken out and are being written.
     writes: bool,
+}
+
+/// Lines that are written with one call.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    fn add(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn has_room_for(&self, line: &[u8]) -> bool {
+        self.ends.is_empty() || self.bytes.len() + line.len() <= TOGETHER
+    }
 }
 
 impl Queue {
@@ -141,18 +168,22 @@ impl Queue {
         !self.written.wait_while_for(&mut waiting, is_busy, patience).timed_out()
     }
 
-    /// Waits for the next line. Returns `None` if none came for a second and lost lines are to be reported.
-    fn next(&self) -> Option<Vec<u8>> {
+    /// Waits for the next lines. Returns `None` if none came for a second and lost lines are to be reported.
+    fn next(&self) -> Option<Batch> {
         let mut waiting = self.waiting();
         waiting.writes = false;
         if waiting.lines.is_empty() {
             self.written.notify_all();
         }
         loop {
-            if let Some(line) = waiting.lines.pop_front() {
+            let mut batch = Batch::default();
+            while let Some(line) = waiting.lines.pop_front_if(|line| batch.has_room_for(line)) {
                 waiting.bytes -= line.len();
+                batch.add(&line);
+            }
+            if !batch.ends.is_empty() {
                 waiting.writes = true;
-                return Some(line);
+                return Some(batch);
             }
             let waited = self.arrived.wait_for(&mut waiting, AGAIN.1);
             if waited.timed_out() && self.untold.load(Ordering::Relaxed) > 0 {
@@ -161,26 +192,47 @@ impl Queue {
         }
     }
 
+    /// Pauses if all lines are written. While this thread does not wait for lines, a line that comes wakes
+    /// nobody.
+    fn gather(&self) {
+        let mut waiting = self.waiting();
+        waiting.writes = false;
+        if waiting.lines.is_empty() {
+            self.written.notify_all();
+            drop(waiting);
+            std::thread::park_timeout(GATHER);
+        }
+    }
+
     /// Writes lines; never returns.
     fn write_to(&self, out: &mut dyn Write) {
         let mut torn = false;
         loop {
             let wrote = match self.next() {
-                Some(line) => self.write(out, &line, &mut torn),
+                Some(batch) => self.write(out, &batch, &mut torn),
                 None => true, // try to write the report
             };
             if wrote && self.untold.load(Ordering::Relaxed) > 0 && TOLD.admit().is_some() {
                 self.tell(out, &mut torn);
             }
+            self.gather();
         }
     }
 
-    fn write(&self, out: &mut dyn Write, line: &[u8], torn: &mut bool) -> bool {
-        let written = write_whole(out, line, torn);
-        if written.is_err() {
+    /// Writes lines. Loses each line that breaks off, and goes on with the one after it. Returns whether
+    /// the last one was written.
+    fn write(&self, out: &mut dyn Write, batch: &Batch, torn: &mut bool) -> bool {
+        let mut start = 0;
+        while let Some(rest) = batch.bytes.get(start..).filter(|rest| !rest.is_empty()) {
+            let Err(written) = write_whole(out, rest, torn) else { return true };
             self.lose(&self.failed, 1);
+            let at = start + written;
+            if written > 0 {
+                *torn = !batch.ends.contains(&at);
+            }
+            start = batch.ends.iter().copied().find(|end| *end > at).unwrap_or(batch.bytes.len());
         }
-        written.is_ok()
+        false
     }
 
     /// Reports how many lines were lost.
@@ -197,17 +249,18 @@ impl Queue {
     }
 }
 
-/// Writes a whole line. `torn` is set while the output ends in an incomplete line; a line feed then comes
-/// first.
-fn write_whole(out: &mut dyn Write, line: &[u8], torn: &mut bool) -> io::Result<()> {
+/// Writes whole lines. `torn` is set while the output ends in an incomplete line; a line feed then comes
+/// first. If the output fails, returns how many bytes of the lines it took.
+fn write_whole(out: &mut dyn Write, lines: &[u8], torn: &mut bool) -> Result<(), usize> {
     let ended = if *torn { &b"\n"[..] } else { &[] };
-    for piece in [ended, line] {
-        let mut rest = piece;
+    for piece in [ended, lines] {
+        let (mut rest, mut written) = (piece, 0);
         while !rest.is_empty() {
             match out.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(0) => return Err(written),
                 Ok(length) => {
                     rest = rest.get(length..).unwrap_or_default();
+                    written += length;
                     *torn = true;
                 }
                 Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
@@ -216,7 +269,7 @@ fn write_whole(out: &mut dyn Write, line: &[u8], torn: &mut bool) -> io::Result<
                 Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
                     std::thread::park_timeout(AGAIN.0);
                 }
-                Err(cause) => return Err(cause),
+                Err(_) => return Err(written),
             }
         }
     }
@@ -275,16 +328,54 @@ mod tests {
         }
     }
 
+    fn batch(lines: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for text in lines {
+            batch.add(&line(text));
+        }
+        batch
+    }
+
     #[test]
     fn a_line_that_broke_off_ends_before_the_next_one() {
+        let written_at_once: [&[&[&str]]; 4] = [
+            &[&["first"], &["second"], &["third"]],
+            &[&["first", "second", "third"]],
+            &[&["first", "second"], &["third"]],
+            &[&["first"], &["second", "third"]],
+        ];
+        for batches in written_at_once {
+            let (queue, mut torn) = (Queue::new(), false);
+            let kind = ErrorKind::StorageFull;
+            let mut out = Fails { taken: Vec::new(), room: 8, kind };
+            for lines in batches {
+                let broke_off = lines.last() == Some(&"second");
+                assert_eq!(queue.write(&mut out, &batch(lines), &mut torn), !broke_off);
+            }
+            assert_eq!(String::from_utf8(out.taken).unwrap(), "first\nse\nthird\n");
+            assert_eq!(queue.failed.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_not_begun_is_lost_without_a_trace() {
         let (queue, mut torn) = (Queue::new(), false);
-        let kind = ErrorKind::StorageFull;
-        let mut out = Fails { taken: Vec::new(), room: 8, kind };
-        assert!(queue.write(&mut out, b"first\n", &mut torn));
-        assert!(!queue.write(&mut out, b"second\n", &mut torn));
-        assert!(queue.write(&mut out, b"third\n", &mut torn));
-        assert_eq!(String::from_utf8(out.taken).unwrap(), "first\nse\nthird\n");
+        let mut out = Fails { taken: Vec::new(), room: 6, kind: ErrorKind::StorageFull };
+        assert!(queue.write(&mut out, &batch(&["first", "second", "third"]), &mut torn));
+        assert_eq!(String::from_utf8(out.taken).unwrap(), "first\nthird\n");
         assert_eq!(queue.failed.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn lines_are_written_together_up_to_what_a_pipe_takes_at_once() {
+        let queue = Queue::new();
+        let lengths = [1000, 2000, 1000, 97, 1, 5000, 1, 4096];
+        for length in lengths {
+            queue.push(line(&"x".repeat(length - 1)));
+        }
+        let batches: Vec<usize> = (0..5).map(|_| queue.next().unwrap().bytes.len()).collect();
+        assert_eq!(batches, [4000, 98, 5000, 1, 4096]);
+        assert_eq!(queue.waiting().bytes, 0);
     }
 
     #[test]
@@ -292,8 +383,8 @@ mod tests {
         for kind in [ErrorKind::WouldBlock, ErrorKind::Interrupted] {
             let (queue, mut torn) = (Queue::new(), false);
             let mut out = Fails { taken: Vec::new(), room: 3, kind };
-            assert!(queue.write(&mut out, b"whole\n", &mut torn));
-            assert_eq!(out.taken, b"whole\n");
+            assert!(queue.write(&mut out, &batch(&["whole", "too"]), &mut torn));
+            assert_eq!(out.taken, b"whole\ntoo\n");
         }
     }
 
