@@ -6,6 +6,7 @@
 //! page that carries it), so that it cannot be moved elsewhere.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -40,9 +41,12 @@ pub enum Purpose {
     Confirmation,
 }
 
-/// The keys for every purpose, derived from the installation's secret key.
+/// The keys for every purpose, derived from the installation's secret key. Cheap to clone: every transaction
+/// has it.
 #[derive(Clone)]
-pub struct Sealer {
+pub struct Sealer(Arc<Keys>);
+
+struct Keys {
     storage: Key,
     consent: Key,
     session: Key,
@@ -53,24 +57,51 @@ pub struct Sealer {
     confirmation: Key,
 }
 
+/// The input of a MAC: a list of parts. The length of each part is included, so that different lists never
+/// give the same input.
+#[derive(Default)]
+pub struct MacInput(Vec<u8>);
+
+impl MacInput {
+    /// Makes an empty list with room for `bytes`.
+    pub fn with_room(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Adds a part.
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(part);
+    }
+
+    /// Adds a part for a text that may be absent, which is not the same as empty.
+    pub fn add_optional(&mut self, text: Option<&str>) {
+        let Some(text) = text else { return self.add(&[0]) };
+        self.0.extend_from_slice(&(text.len() as u64 + 1).to_be_bytes());
+        self.0.push(1);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
 impl Sealer {
     /// Derives the keys from the installation's secret key, which may have any length.
     pub fn new(secret_key: &[u8]) -> Self {
-        Self {
-            storage: Key::derive(secret_key, b"portcullis storage v1"),
-            consent: Key::derive(secret_key, b"portcullis consent v1"),
-            session: Key::derive(secret_key, b"portcullis session v1"),
-            session_nonce: Key::derive(secret_key, b"portcullis session nonce v1"),
-            audit: Key::derive(secret_key, b"portcullis audit v1"),
-            search: Key::derive(secret_key, b"portcullis search v1"),
-            sign_in: Key::derive(secret_key, b"portcullis sign-in v1"),
-            confirmation: Key::derive(secret_key, b"portcullis confirmation v1"),
-        }
+        let key = |info: &[u8]| Key::new(&derive(secret_key, info));
+        Self(Arc::new(Keys {
+            storage: key(b"portcullis storage v1"),
+            consent: key(b"portcullis consent v1"),
+            session: key(b"portcullis session v1"),
+            session_nonce: key(b"portcullis session nonce v1"),
+            audit: key(b"portcullis audit v1"),
+            search: key(b"portcullis search v1"),
+            sign_in: key(b"portcullis sign-in v1"),
+            confirmation: key(b"portcullis confirmation v1"),
+        }))
     }
 
     /// Seals `plaintext`. It opens only with the same purpose and `context`.
     pub fn seal(&self, purpose: Purpose, context: &str, plaintext: &[u8]) -> String {
-        self.key(purpose).seal(context, plaintext)
+        seal(&self.key(purpose).cipher, context, plaintext)
     }
 
     /// Seals a session id of an MCP server ([`Purpose::Session`]) deterministically: the same text in the
@@ -79,8 +110,7 @@ impl Sealer {
     /// The nonce is an HMAC of context and text under its own key (the idea of RFC 5297). It repeats only
     /// for the same message, and reveals only that the message is the same.
     pub fn seal_alike(&self, context: &str, plaintext: &[u8]) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.session_nonce.0.as_ref());
-        let mut mac = hmac::Context::with_key(&key);
+        let mut mac = hmac::Context::with_key(&self.0.session_nonce.mac);
         mac.update(&(context.len() as u64).to_be_bytes());
         mac.update(context.as_bytes());
         mac.update(plaintext);
@@ -88,7 +118,7 @@ impl Sealer {
         for (to, from) in nonce.iter_mut().zip(mac.sign().as_ref()) {
             *to = *from;
         }
-        self.session.seal_with(nonce, context, plaintext)
+        seal_with(&self.0.session.cipher, nonce, context, plaintext)
     }
 
     /// Opens a text from [`Self::seal`] or [`Self::seal_alike`] with the same purpose and context.
@@ -98,31 +128,33 @@ impl Sealer {
         context: &str,
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
-        self.key(purpose).open(context, sealed)
+        open(&self.key(purpose).cipher, context, sealed)
     }
 
     fn key(&self, purpose: Purpose) -> &Key {
         match purpose {
-            Purpose::Storage => &self.storage,
-            Purpose::Consent => &self.consent,
-            Purpose::Session => &self.session,
-            Purpose::Audit => &self.audit,
-            Purpose::Search => &self.search,
-            Purpose::SignIn => &self.sign_in,
-            Purpose::Confirmation => &self.confirmation,
+            Purpose::Storage => &self.0.storage,
+            Purpose::Consent => &self.0.consent,
+            Purpose::Session => &self.0.session,
+            Purpose::Audit => &self.0.audit,
+            Purpose::Search => &self.0.search,
+            Purpose::SignIn => &self.0.sign_in,
+            Purpose::Confirmation => &self.0.confirmation,
         }
     }
 
-    /// Returns an HMAC-SHA-256 over `parts`. The length of each part is included, so that different lists
-    /// never give the same input. Only a holder of the secret key can compute it.
+    /// Returns an HMAC-SHA-256 over `parts`. Only a holder of the secret key can compute it.
     pub fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key(purpose).0.as_ref());
-        let mut context = hmac::Context::with_key(&key);
+        let mut input = MacInput::with_room(parts.iter().map(|part| 8 + part.len()).sum());
         for part in parts {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
+            input.add(part);
         }
-        URL_SAFE_NO_PAD.encode(context.sign())
+        self.mac_of(purpose, &input)
+    }
+
+    /// Returns the HMAC-SHA-256 of `input`. Only a holder of the secret key can compute it.
+    pub fn mac_of(&self, purpose: Purpose, input: &MacInput) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key(purpose).mac, &input.0))
     }
 }
 
@@ -135,19 +167,31 @@ impl fmt::Debug for Sealer {
 /// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database does not
 /// suffice, not even together with the installation's secret key.
 pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
-    Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
-        .seal(presented.id(), successor.expose().as_bytes())
+    seal(&cipher_of_successor(presented), presented.id(), successor.expose().as_bytes())
 }
 
 /// Opens a secret that [`seal_under`] sealed with the same presented secret.
 pub fn open_under<K: Kind>(presented: &Secret<K>, sealed: &str) -> Result<Secret<K>, CannotOpen> {
-    let opened = Key::derive(presented.expose().as_bytes(), b"portcullis successor v1")
-        .open(presented.id(), sealed)?;
+    let opened = open(&cipher_of_successor(presented), presented.id(), sealed)?;
     std::str::from_utf8(&opened).ok().and_then(Secret::parse).ok_or(CannotOpen)
 }
 
-#[derive(Clone)]
-struct Key(Zeroizing<[u8; 32]>);
+fn cipher_of_successor<K: Kind>(presented: &Secret<K>) -> LessSafeKey {
+    cipher(&derive(presented.expose().as_bytes(), b"portcullis successor v1"))
+}
+
+/// The key of one purpose, prepared for both of its uses. Preparing it costs more than using it. The
+/// cryptographic library erases it from memory.
+struct Key {
+    cipher: LessSafeKey,
+    mac: hmac::Key,
+}
+
+impl Key {
+    fn new(bytes: &[u8; 32]) -> Self {
+        Self { cipher: cipher(bytes), mac: hmac::Key::new(hmac::HMAC_SHA256, bytes) }
+    }
+}
 
 struct KeyLength;
 
@@ -157,55 +201,63 @@ impl KeyType for KeyLength {
     }
 }
 
-impl Key {
-    #[expect(clippy::expect_used, reason = "HKDF only fails for more than 8,160 bytes; we ask 32")]
-    fn derive(secret: &[u8], info: &[u8]) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        Salt::new(HKDF_SHA256, b"portcullis")
-            .extract(secret)
-            .expand(&[info], KeyLength)
-            .and_then(|okm| okm.fill(key.as_mut()))
-            .expect("32 bytes are within HKDF's bound");
-        Self(key)
-    }
+#[expect(clippy::expect_used, reason = "HKDF only fails for more than 8,160 bytes; we ask 32")]
+fn derive(secret: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    Salt::new(HKDF_SHA256, b"portcullis")
+        .extract(secret)
+        .expand(&[info], KeyLength)
+        .and_then(|okm| okm.fill(key.as_mut()))
+        .expect("32 bytes are within HKDF's bound");
+    key
+}
 
-    #[expect(clippy::expect_used, reason = "the key has the length that AES-256 wants")]
-    fn cipher(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, self.0.as_ref()).expect("32 bytes"))
-    }
+#[expect(clippy::expect_used, reason = "the key has the length that AES-256 wants")]
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
+}
 
-    fn seal(&self, context: &str, plaintext: &[u8]) -> String {
-        self.seal_with(random_bytes::<NONCE_LEN>(), context, plaintext)
-    }
+fn seal(cipher: &LessSafeKey, context: &str, plaintext: &[u8]) -> String {
+    seal_with(cipher, random_bytes::<NONCE_LEN>(), context, plaintext)
+}
 
-    #[expect(clippy::expect_used, reason = "AES-GCM only fails beyond 64 GiB")]
-    fn seal_with(&self, nonce: [u8; NONCE_LEN], context: &str, plaintext: &[u8]) -> String {
-        let mut sealed = plaintext.to_vec();
-        self.cipher()
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(context.as_bytes()),
-                &mut sealed,
-            )
-            .expect("the text is far below 64 GiB");
-        let mut framed = nonce.to_vec();
-        framed.append(&mut sealed);
-        URL_SAFE_NO_PAD.encode(framed)
-    }
+#[expect(clippy::expect_used, reason = "AES-GCM only fails beyond 64 GiB")]
+fn seal_with(
+    cipher: &LessSafeKey,
+    nonce: [u8; NONCE_LEN],
+    context: &str,
+    plaintext: &[u8],
+) -> String {
+    // In one buffer with its final size: a buffer that grows leaves copies of the plaintext in memory.
+    let mut framed = Vec::with_capacity(NONCE_LEN + plaintext.len() + AES_256_GCM.tag_len());
+    framed.extend_from_slice(&nonce);
+    framed.extend_from_slice(plaintext);
+    let tag = cipher
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context.as_bytes()),
+            framed.get_mut(NONCE_LEN..).unwrap_or_default(),
+        )
+        .expect("the text is far below 64 GiB");
+    framed.extend_from_slice(tag.as_ref());
+    URL_SAFE_NO_PAD.encode(framed)
+}
 
-    fn open(&self, context: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
-        let framed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| CannotOpen)?;
-        let (nonce, body) = framed.split_at_checked(NONCE_LEN).ok_or(CannotOpen)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CannotOpen)?;
-        let mut body = Zeroizing::new(body.to_vec());
-        let length = self
-            .cipher()
-            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut body)
-            .map_err(|_| CannotOpen)?
-            .len();
-        body.truncate(length);
-        Ok(body)
-    }
+fn open(
+    cipher: &LessSafeKey,
+    context: &str,
+    sealed: &str,
+) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+    let framed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| CannotOpen)?;
+    let (nonce, body) = framed.split_at_checked(NONCE_LEN).ok_or(CannotOpen)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| CannotOpen)?;
+    let mut body = Zeroizing::new(body.to_vec());
+    let length = cipher
+        .open_in_place(nonce, Aad::from(context.as_bytes()), &mut body)
+        .map_err(|_| CannotOpen)?
+        .len();
+    body.truncate(length);
+    Ok(body)
 }
 
 #[cfg(test)]
@@ -261,6 +313,31 @@ mod tests {
         assert_eq!(sealer.open(Purpose::Session, "bob", &sealed).unwrap().as_slice(), b"session");
         assert!(sealer.open(Purpose::Session, "alice", &sealed).is_err());
         assert!(sealer.open(Purpose::Storage, "bob", &sealed).is_err());
+    }
+
+    #[test]
+    fn keys_texts_and_macs_stay_the_same_in_every_version() {
+        let sealer = Sealer::new(b"one key");
+        let parts: [&[u8]; 3] = [b"a", b"", b"bc"];
+        let mut input = MacInput::default();
+        input.add(b"a");
+        input.add(b"");
+        input.add(b"bc");
+        assert_eq!(sealer.mac_of(Purpose::Audit, &input), sealer.mac(Purpose::Audit, &parts));
+        assert_eq!(
+            sealer.mac(Purpose::Audit, &parts),
+            "KAUmnafQfOq3C7l2H4dJGXzC3RMhSYBaJQwe_g7VAew"
+        );
+        input.add_optional(None);
+        input.add_optional(Some(""));
+        input.add_optional(Some("d"));
+        let parts: [&[u8]; 6] = [b"a", b"", b"bc", b"\0", b"\x01", b"\x01d"];
+        assert_eq!(sealer.mac_of(Purpose::Search, &input), sealer.mac(Purpose::Search, &parts));
+        let alike = sealer.seal_alike("bob", b"session");
+        assert_eq!(alike, "7xN9Q62ECulNBzQCE4c8ykskgmw-S1ki_jKdLjGwWQl7FdA");
+        let stored = "AAECAwQFBgcICQoLXIRCmXbgn6pUWZMPl0LqVpJACy2Z";
+        let opened = sealer.open(Purpose::Storage, "logins.request.1", stored).unwrap();
+        assert_eq!(opened.as_slice(), b"hello");
     }
 
     #[test]

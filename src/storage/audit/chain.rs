@@ -12,7 +12,7 @@ use sqlx::any::AnyRow;
 use super::trim::WEIGHT;
 use super::{AuditLine, COLUMNS, read_line};
 use crate::clock::Clock;
-use crate::oauth::sealed::{Purpose, Sealer};
+use crate::oauth::sealed::{MacInput, Purpose, Sealer};
 use crate::storage::{Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -21,12 +21,16 @@ use crate::telemetry::audit::{Actor, AuditEvent};
 pub const SETTLED_AT_ONCE: u64 = 500;
 /// Lines read at a time: 200.
 pub(super) const BATCH: i64 = 200;
-/// Lines chained by one statement: 100. One statement for each line would occupy the writer for too long.
-const AT_ONCE: usize = 100;
+/// Lines chained by one statement: 100, or fewer for the last ones. One statement for each line would occupy
+/// the writer for too long. The numbers are few, because each is a statement of its own: to prepare one costs
+/// as much as to run it several times.
+const AT_ONCE: [usize; 3] = [100, 10, 1];
 pub(super) const HEAD: &str = "audit_head";
 pub(super) const START: &str = "audit_start";
 /// Stored in place of the MAC of a line that no server has recorded.
 const REFUSED: &str = "refused";
+/// Bytes that the input of most MACs needs at most: 1024.
+const MAC_INPUT: usize = 1024;
 /// Most attempts to verify a chain whose start is moved meanwhile: 5.
 const WALKS: u32 = 5;
 
@@ -146,40 +150,61 @@ pub(super) struct Gap {
     pub(super) last: ChainHead,
 }
 
+/// The parts of a line that its MACs cover.
+pub(super) struct Content<'a> {
+    pub(super) id: &'a str,
+    pub(super) at: i64,
+    pub(super) event: &'a str,
+    pub(super) actor: &'a str,
+    pub(super) client_id: Option<&'a str>,
+    pub(super) subject: Option<&'a str>,
+    pub(super) resource: Option<&'a str>,
+    pub(super) grant_id: Option<&'a str>,
+    pub(super) reference: Option<&'a str>,
+    pub(super) detail: &'a str,
+}
+
+impl<'a> From<&'a AuditLine> for Content<'a> {
+    fn from(line: &'a AuditLine) -> Self {
+        Self {
+            id: &line.id,
+            at: line.at,
+            event: &line.event,
+            actor: &line.actor,
+            client_id: line.client_id.as_deref(),
+            subject: line.subject.as_deref(),
+            resource: line.resource.as_deref(),
+            grant_id: line.grant_id.as_deref(),
+            reference: line.reference.as_deref(),
+            detail: &line.detail,
+        }
+    }
+}
+
 /// Returns the MAC of a line until it is chained.
-pub(super) fn row_mac(sealer: &Sealer, line: &AuditLine) -> String {
+pub(super) fn row_mac(sealer: &Sealer, line: &Content<'_>) -> String {
     mac_of(sealer, b"row", "", line)
 }
 
 /// Returns the MAC of a chained line.
 pub(super) fn chain(sealer: &Sealer, before: &str, seq: i64, line: &AuditLine) -> String {
-    mac_of(sealer, before.as_bytes(), &seq.to_string(), line)
+    mac_of(sealer, before.as_bytes(), &seq.to_string(), &line.into())
 }
 
-fn mac_of(sealer: &Sealer, before: &[u8], seq: &str, line: &AuditLine) -> String {
-    let at = line.at.to_string();
-    let optional = |text: &Option<String>| match text {
-        None => vec![0],
-        Some(text) => [&[1], text.as_bytes()].concat(),
-    };
-    let (client_id, subject) = (optional(&line.client_id), optional(&line.subject));
-    let (resource, grant_id) = (optional(&line.resource), optional(&line.grant_id));
-    let reference = optional(&line.reference);
-    let parts: [&[u8]; 12] = [
-        before,
-        seq.as_bytes(),
-        line.id.as_bytes(),
-        at.as_bytes(),
-        line.event.as_bytes(),
-        line.actor.as_bytes(),
-        &client_id,
-        &subject,
-        &resource,
-        &grant_id,
-        &reference,
-        line.detail.as_bytes(),
-    ];
-    sealer.mac(Purpose::Audit, &parts)
+fn mac_of(sealer: &Sealer, before: &[u8], seq: &str, line: &Content<'_>) -> String {
+    let mut input = MacInput::with_room(MAC_INPUT);
+    input.add(before);
+    input.add(seq.as_bytes());
+    input.add(line.id.as_bytes());
+    input.add(line.at.to_string().as_bytes());
+    input.add(line.event.as_bytes());
+    input.add(line.actor.as_bytes());
+    let optional = [line.client_id, line.subject, line.resource, line.grant_id, line.reference];
+    for text in optional {
+        input.add_optional(text);
+    }
+    input.add(line.detail.as_bytes());
+    sealer.mac_of(Purpose::Audit, &input)
 }
 
 /// Writes row id, number and MAC of chained lines. Returns how many of the lines existed.
@@ -199,7 +224,7 @@ async fn set_links(
     for (id, seq, mac) in links {
         update = update.bind(id).bind(seq).bind(mac);
     }
-    Ok(update.persistent(false).execute(&mut **step).await?.rows_affected())
+    Ok(update.execute(&mut **step).await?.rows_affected())
 }
 
 /// Moves a stored end of the chain. Returns `false` when it has been moved since it was read.
@@ -301,7 +326,7 @@ impl Storage {
     /// Returns whether an unchained line is as a server recorded it.
     fn is_recorded(&self, row: &AnyRow, line: &AuditLine) -> Result<bool, StorageError> {
         let mac: Option<String> = column(row, "row_mac")?;
-        Ok(mac.is_some_and(|mac| mac == row_mac(&self.sealer, line)))
+        Ok(mac.is_some_and(|mac| mac == row_mac(&self.sealer, &line.into())))
     }
 
     async fn store_links(
@@ -317,8 +342,11 @@ impl Storage {
             return Ok(false);
         }
         let mut settled = 0;
-        for links in sorted.links.chunks(AT_ONCE) {
+        let mut rest = sorted.links.as_slice();
+        while let Some(lines) = AT_ONCE.into_iter().find(|lines| *lines <= rest.len()) {
+            let (links, later) = rest.split_at(lines);
             settled += set_links(&mut step, links).await?;
+            rest = later;
         }
         if settled != sorted.links.len() as u64 {
             return Ok(false); // a line was removed meanwhile; the next attempt chains the rest

@@ -67,25 +67,6 @@ pub struct AuditFilter {
     pub before: String,
 }
 
-impl AuditLine {
-    /// Converts an event into a line.
-    fn of(event: &AuditEvent, detail: &str) -> Self {
-        Self {
-            id: event.id.clone(),
-            at: event.at,
-            event: event.event.to_owned(),
-            actor: event.actor.to_string(),
-            client_id: event.client_id.clone(),
-            subject: event.subject.clone(),
-            resource: event.resource.clone(),
-            grant_id: event.grant_id.clone(),
-            reference: event.reference.clone(),
-            detail: detail.to_owned(),
-            seq: None,
-        }
-    }
-}
-
 /// Returns for what kind of use these lines take space.
 fn use_of(events: &[AuditEvent]) -> Use {
     if events.iter().all(AuditEvent::is_anonymous) { Use::Refusals } else { Use::People }
@@ -100,7 +81,20 @@ impl Transaction {
             return Ok(());
         }
         let detail = serde_json::to_string(&event.detail)?;
-        let row_mac = chain::row_mac(&self.sealer, &AuditLine::of(&event, &detail));
+        let actor = event.actor.to_string();
+        let line = chain::Content {
+            id: &event.id,
+            at: event.at,
+            event: event.event,
+            actor: &actor,
+            client_id: event.client_id.as_deref(),
+            subject: event.subject.as_deref(),
+            resource: event.resource.as_deref(),
+            grant_id: event.grant_id.as_deref(),
+            reference: event.reference.as_deref(),
+            detail: &detail,
+        };
+        let row_mac = chain::row_mac(&self.sealer, &line);
         sqlx::query(
             "INSERT INTO audit_events
                  (id, at, event, actor, client_id, subject, resource, grant_id, reference, detail,
@@ -110,7 +104,7 @@ impl Transaction {
         .bind(event.id.as_str())
         .bind(event.at)
         .bind(event.event)
-        .bind(event.actor.to_string())
+        .bind(actor)
         .bind(event.client_id.as_deref())
         .bind(event.subject.as_deref())
         .bind(event.resource.as_deref())
