@@ -55,23 +55,42 @@ impl Storage {
         subject: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
+        let words = self.words_of(Some(&session.person));
         // Locks the row, so that a concurrent block either waits or is already visible.
-        let row = sqlx::query(
-            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at)
-             VALUES ($1, $2, $3, $4, $4) ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
+        let known = sqlx::query(
+            "UPDATE people SET last_seen_at = $2 WHERE subject = $1
              RETURNING blocked_at, words_mark",
-        )
-        .bind(subject)
-        .bind(&session.issuer)
-        .bind(&session.subject)
-        .bind(now.unix())
-        .fetch_one(&mut **step)
-        .await?;
+        );
+        let known = known.bind(subject).bind(now.unix()).fetch_optional(&mut **step).await?;
+        let is_new = known.is_none();
+        let row = match known {
+            Some(row) => row,
+            None => {
+                sqlx::query(
+                    "INSERT INTO people
+                         (subject, issuer, upstream_subject, first_seen_at, last_seen_at, words_mark)
+                     VALUES ($1, $2, $3, $4, $4, $5)
+                     ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
+                     RETURNING blocked_at, words_mark",
+                )
+                .bind(subject)
+                .bind(&session.issuer)
+                .bind(&session.subject)
+                .bind(now.unix())
+                .bind(words.mark())
+                .fetch_one(&mut **step)
+                .await?
+            }
+        };
         if column::<Option<i64>>(&row, "blocked_at")?.is_some() {
             return Err(StorageError::ShutOut(Denied::Person));
         }
-        let known: Option<String> = column(&row, "words_mark")?;
-        self.index_person(step, subject, Some(&session.person), known.as_deref()).await?;
+        let stored: Option<String> = column(&row, "words_mark")?;
+        if stored.as_deref() != Some(words.mark()) {
+            self.index_again(step, subject, &words).await?;
+        } else if is_new {
+            self.insert_words(step, subject, &words).await?;
+        }
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use sqlx::AssertSqlSafe;
+
 use crate::oauth::sealed::Purpose;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, Transaction, column};
@@ -18,42 +20,74 @@ const MAX_BEGINNING: usize = 16;
 const SHORTEST: usize = 3;
 /// Most words of a search that count: 8.
 const MAX_SEARCHED: usize = 8;
+/// Words inserted by one statement: 8. Each number of words is a statement of its own, which is prepared
+/// once.
+const AT_ONCE: usize = 8;
+
+/// The words by which a person is found, in lower case.
+pub(super) struct Words {
+    words: BTreeSet<String>,
+    mark: String,
+}
+
+impl Words {
+    /// Returns the keyed hash of all words. A person who has this mark is indexed by these words.
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
+    }
+}
 
 impl Storage {
-    /// Indexes a person by their e-mail address and the words of their name, unless `known` shows that it
-    /// is done.
-    pub(crate) async fn index_person(
+    /// Returns the words by which a person is found: their e-mail address and the words of their name.
+    pub(super) fn words_of(&self, person: Option<&Person>) -> Words {
+        let words = person.map(words_of).unwrap_or_default();
+        let mut parts = vec![METHOD.as_bytes()];
+        parts.extend(words.iter().map(String::as_bytes));
+        Words { mark: self.sealer.mac(Purpose::Search, &parts), words }
+    }
+
+    /// Indexes a person by these words, and no longer by those of an earlier name.
+    pub(super) async fn index_again(
         &self,
         step: &mut Transaction,
         subject: &str,
-        person: Option<&Person>,
-        known: Option<&str>,
+        words: &Words,
     ) -> Result<(), StorageError> {
-        let words = person.map(words_of).unwrap_or_default();
-        let mark = self.words_mark(&words);
-        if known == Some(mark.as_str()) {
-            return Ok(());
-        }
-        // A person whose name has changed must not be found by the earlier one.
         sqlx::query("DELETE FROM people_words WHERE subject = $1")
             .bind(subject)
             .execute(&mut **step)
             .await?;
-        for word in &words {
-            sqlx::query(
-                "INSERT INTO people_words (word, subject) VALUES ($1, $2)
-                 ON CONFLICT (word, subject) DO NOTHING",
-            )
-            .bind(self.word(word))
-            .bind(subject)
-            .execute(&mut **step)
-            .await?;
-        }
+        self.insert_words(step, subject, words).await?;
         sqlx::query("UPDATE people SET words_mark = $2 WHERE subject = $1")
             .bind(subject)
-            .bind(mark)
+            .bind(words.mark())
             .execute(&mut **step)
             .await?;
+        Ok(())
+    }
+
+    /// Indexes a person who was not indexed before, except for their mark.
+    pub(super) async fn insert_words(
+        &self,
+        step: &mut Transaction,
+        subject: &str,
+        words: &Words,
+    ) -> Result<(), StorageError> {
+        let hashes: Vec<String> = words.words.iter().map(|word| self.word(word)).collect();
+        for hashes in hashes.chunks(AT_ONCE) {
+            let rows: Vec<String> =
+                (0..hashes.len()).map(|row| format!("(${}, $1)", row + 2)).collect();
+            let sql = format!(
+                "INSERT INTO people_words (word, subject) VALUES {}
+                 ON CONFLICT (word, subject) DO NOTHING",
+                rows.join(", ")
+            );
+            let mut insert = sqlx::query(AssertSqlSafe(sql)).bind(subject); // placeholders only
+            for hash in hashes {
+                insert = insert.bind(hash);
+            }
+            insert.execute(&mut **step).await?;
+        }
         Ok(())
     }
 
@@ -88,7 +122,8 @@ impl Storage {
             .fetch_optional(&mut *step)
             .await?;
             if first.is_some() {
-                self.index_person(&mut step, subject, person.as_ref(), None).await?;
+                let words = self.words_of(person.as_ref());
+                self.index_again(&mut step, subject, &words).await?;
             }
         }
         step.commit().await?;
@@ -104,12 +139,6 @@ impl Storage {
     /// Returns the hash of a word. Without the secret key it can neither be read nor guessed.
     pub(crate) fn word(&self, word: &str) -> String {
         self.sealer.mac(Purpose::Search, &[word.trim().to_lowercase().as_bytes()])
-    }
-
-    fn words_mark(&self, words: &BTreeSet<String>) -> String {
-        let mut parts = vec![METHOD.as_bytes()];
-        parts.extend(words.iter().map(String::as_bytes));
-        self.sealer.mac(Purpose::Search, &parts)
     }
 }
 
