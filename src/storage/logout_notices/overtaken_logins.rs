@@ -76,6 +76,11 @@ impl Storage {
         session: &SessionUpdate,
         now: Timestamp,
     ) -> Result<(), StorageError> {
+        // Transactions of SQLite run one after the other: if no sign-out has been counted since the login
+        // began, none concerns it.
+        if self.engine == Engine::Sqlite && sign_outs_now(step).await? <= session.sign_outs_before {
+            return Ok(());
+        }
         for mark in self.marks_of(session) {
             let number: Option<i64> = match self.engine {
                 Engine::Sqlite => {
@@ -124,4 +129,13 @@ impl Storage {
         parts.extend(names.iter().map(|name| name.as_bytes()));
         self.sealer.mac(Purpose::Search, &parts)
     }
+}
+
+/// Returns the number of sign-outs so far, in the caller's transaction.
+async fn sign_outs_now(step: &mut Transaction) -> Result<i64, StorageError> {
+    let number: Option<i64> = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1")
+        .bind(NUMBER)
+        .fetch_optional(&mut **step)
+        .await?;
+    Ok(number.unwrap_or_default())
 }
