@@ -14,7 +14,6 @@
 
 mod sqlx_types;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +30,7 @@ use sqlx::any::{
     AnyTypeInfoKind,
 };
 use sqlx::{Either, SqlStr};
-use sqlx_core::HashMap as ColumnNames;
+use sqlx_core::HashMap;
 use sqlx_core::any::driver::AnyDriver;
 use sqlx_core::any::{AnyColumn, AnyConnectionBackend, AnyValue, AnyValueKind};
 use sqlx_core::ext::ustr::UStr;
@@ -116,7 +115,7 @@ impl InThreadConnection {
         let sqlite = rusqlite::Connection::open_with_flags(path, flags).map_err(told)?;
         sqlite.busy_timeout(Duration::ZERO).map_err(told)?;
         sqlite.set_prepared_statement_cache_capacity(PREPARED);
-        let known = HashMap::new();
+        let known = HashMap::default();
         Ok(Self { sqlite: Some(sqlite), patience, known })
     }
 }
@@ -136,7 +135,7 @@ pub(crate) struct InThreadConnection {
 struct Shape {
     /// For each of SQLite's parameters, the index of our argument: `$2` may appear before `$1`.
     parameters: Vec<usize>,
-    names: Arc<ColumnNames<UStr, usize>>,
+    names: Arc<HashMap<UStr, usize>>,
     columns: Vec<AnyColumn>,
     reads_only: bool,
 }
