@@ -47,6 +47,9 @@ impl Inner {
 /// needs `consent` to issue a refresh token receives both. `none` must not be combined, so it is removed.
 pub(super) fn with_choice(url: Url, choice: Option<AccountPrompt>) -> Url {
     let Some(choice) = choice.map(AccountPrompt::as_str) else { return url };
+    if !super::may_have_prompt(&url) {
+        return super::with_prompt(url, Some(choice));
+    }
     let configured = url.query_pairs().find(|(name, _)| name == "prompt");
     let configured = configured.map(|(_, value)| value.into_owned()).unwrap_or_default();
     let others = configured.split(' ').filter(|value| !["", "none", choice].contains(value));

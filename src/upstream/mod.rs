@@ -341,9 +341,23 @@ impl LoginToStart {
     }
 }
 
+/// Returns `false` if the URL certainly has no `prompt`: then nothing has to be decoded and encoded again.
+fn may_have_prompt(url: &Url) -> bool {
+    let mut names =
+        url.query().unwrap_or_default().split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) => name,
+            None => pair,
+        });
+    names.any(|name| name == "prompt" || name.contains('%'))
+}
+
 /// Replaces a configured `prompt` in the authorization request.
 fn with_prompt(mut url: Url, prompt: Option<&str>) -> Url {
     let Some(prompt) = prompt else { return url };
+    if !may_have_prompt(&url) {
+        url.query_pairs_mut().append_pair("prompt", prompt);
+        return url;
+    }
     let others = url.query_pairs().filter(|(name, _)| name != "prompt");
     let others: Vec<(String, String)> =
         others.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
