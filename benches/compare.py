@@ -221,12 +221,12 @@ def seed(path, rows):
             ((f"client_{i}", i, '{"redirect_uris":["http://127.0.0.1:1/c"]}' + " " * 250, now, now, now) for i in ids),
         )
         database.executemany(
-            "INSERT INTO upstream_sessions (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at)"
-            " VALUES (?, 'x', ?, '-', 'active', ?, ?, 1, ?, ?)",
+            "INSERT INTO upstream_sessions (id, upstream, issuer, subject, sid, state, person, tokens, version, last_ok_at, facts_read_at, created_at)"
+            " VALUES (?, 'oidc', 'x', ?, '-', 'active', ?, ?, 1, ?, 0, ?)",
             ((i, i, "x" * 200, "x" * 600, now, now) for i in ids),
         )
         database.executemany(
-            "INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at, expires_at, last_used_at)"
+            "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at, expires_at, last_used_at)"
             " VALUES (?, ?, ?, ?, 'http://127.0.0.1:9000/mcp', 'read', ?, ?, ?)",
             ((i, f"client_{i}", i, i, now, later, now) for i in ids),
         )

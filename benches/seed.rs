@@ -100,7 +100,7 @@ fn clients_sql(clients: u64, now: i64) -> String {
 
 fn standings_sql(clients: u64, now: i64) -> String {
     format!(
-        "INSERT INTO client_standings (client_id, approval, trusted, blocked, requested_at, changed_at, changed_by)
+        "INSERT INTO client_reviews (client_id, state, trusted, blocked, requested_at, changed_at, changed_by)
          SELECT id, CASE issued_at % 5 WHEN 0 THEN 'waiting' WHEN 1 THEN 'refused' ELSE 'approved' END,
                 issued_at % 5 = 2, issued_at % 5 = 3, issued_at, issued_at, 'seed'
          FROM clients WHERE issued_at % 20 < 5 AND identity LIKE 'seed%' AND {now} - {clients} < issued_at"
@@ -126,8 +126,8 @@ async fn people(connection: &mut AnyConnection, storage: &Storage, people: u64, 
         };
         let seen = now - i64::try_from(people - n).unwrap();
         sqlx::query(
-            "INSERT INTO upstream_sessions (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at)
-             VALUES ($1, $2, $3, '-', 'active', $4, $5, 1, $6, $6)",
+            "INSERT INTO upstream_sessions (id, upstream, issuer, subject, sid, state, person, tokens, version, last_ok_at, facts_read_at, created_at)
+             VALUES ($1, 'oidc', $2, $3, '-', 'active', $4, $5, 1, $6, $6, $6)",
         )
         .bind(&id)
         .bind(ISSUER)
@@ -139,8 +139,8 @@ async fn people(connection: &mut AnyConnection, storage: &Storage, people: u64, 
         .await
         .unwrap();
         sqlx::query(
-            "INSERT INTO people (subject, issuer, upstream_subject, first_seen_at, last_seen_at, blocked_at, blocked_by, words_mark)
-             VALUES ($1, $2, $3, $4, $4, $5, $6, 'seed')",
+            "INSERT INTO people (subject, upstream, issuer, upstream_subject, first_seen_at, last_seen_at, blocked_at, blocked_by, words_digest)
+             VALUES ($1, 'oidc', $2, $3, $4, $4, $5, $6, 'seed')",
         )
         .bind(&subject)
         .bind(ISSUER)
@@ -179,8 +179,8 @@ fn grants_sql(clients: u64, grants: u64, now: i64) -> String {
     let [first, second] = RESOURCES;
     format!(
         "{rows}
-         INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at,
-                             expires_at, last_used_at, revoked_at, revoked_because)
+         INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
+                             expires_at, last_used_at, revoked_at, end_reason)
          SELECT {id}, 'client_' || printf('%012x%020x', {issued} * 1000, {client}), s.id,
                 'oidc:' || s.subject, CASE WHEN n % 1000 = 0 THEN '{second}' ELSE '{first}' END,
                 'create:todos', {created}, {now} + 90 * 86400, {created},

@@ -585,34 +585,10 @@ fn leapt(before: Timestamp, now: Timestamp, passed: Duration) -> bool {
     now > expected.plus(LEAP) || now.plus(LEAP) < expected
 }
 
-/// Indexes people that an earlier version stored, so that a search finds them. Works in small steps, so that
-/// other writes get through in between.
-async fn index_people(app: &App) {
-    const AT_ONCE: u32 = 50;
-    let mut indexed = 0;
-    loop {
-        match app.storage().index_people(AT_ONCE).await {
-            Ok(0) => break,
-            Ok(more) => indexed += more,
-            Err(cause) => {
-                tracing::warn!(%cause, "not everybody is found by the beginnings of names yet; the next start tries again");
-                break;
-            }
-        }
-    }
-    if indexed > 0 {
-        tracing::info!(
-            indexed,
-            "people of an earlier version are found by the beginnings of names"
-        );
-    }
-}
-
 /// Removes expired rows once a [`SWEEP`]. Also sweeps the rate limits and fills the disk reserve.
 async fn sweep(app: App) {
     panic_point!("clean-up");
     app.storage().keep_reserve().await;
-    index_people(&app).await;
     let (mut wall, mut steady) = (app.now(), Instant::now());
     let mut paused_until = None;
     loop {

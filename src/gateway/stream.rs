@@ -210,8 +210,8 @@ async fn vouched_for(authority: &StreamAuthorization) -> Option<bool> {
 fn still_allowed(app: &App, grant: &LiveGrant, scopes: &ScopeSet, person: &Person) -> Option<bool> {
     let Some(resource) = app.resource(&grant.resource) else { return Some(false) };
     let policy = &resource.policy;
-    let granted = policy.decide(&person.facts, &grant.client_id, &grant.ceiling).granted;
-    let refused = granted.is_empty() && policy.refuses(&grant.ceiling);
+    let granted = policy.decide(&person.facts, &grant.client_id, &grant.consented_scopes).granted;
+    let refused = granted.is_empty() && policy.refuses(&grant.consented_scopes);
     if !refused && scopes.is_subset(&granted) {
         return Some(true);
     }

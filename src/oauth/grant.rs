@@ -73,19 +73,22 @@ pub fn check_resource(granted: &str, presented: Option<&str>) -> Result<(), Toke
 /// Returns the scopes that a refresh asks for. They may only narrow the grant (RFC 6749 §6); if absent, all
 /// of the grant.
 ///
-/// A scope outside `ceiling` is refused. A scope inside it that the rules have taken away meanwhile is no
+/// A scope outside `consented_scopes` is refused. A scope inside it that the rules have taken away meanwhile is no
 /// error; it is simply not granted.
-pub fn narrowed(ceiling: &ScopeSet, presented: Option<&str>) -> Result<ScopeSet, TokenRefused> {
+pub fn narrowed(
+    consented_scopes: &ScopeSet,
+    presented: Option<&str>,
+) -> Result<ScopeSet, TokenRefused> {
     let Some(presented) = presented else {
-        return Ok(ceiling.clone());
+        return Ok(consented_scopes.clone());
     };
     let asked = ScopeSet::parse(presented).map_err(|_| TokenRefused::Scope)?;
     let asked: ScopeSet =
         asked.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
     if asked.is_empty() {
-        return Ok(ceiling.clone());
+        return Ok(consented_scopes.clone());
     }
-    ensure(asked.is_subset(ceiling), TokenRefused::WiderScope)?;
+    ensure(asked.is_subset(consented_scopes), TokenRefused::WiderScope)?;
     Ok(asked)
 }
 

@@ -1,6 +1,6 @@
 //! Authorization rules: facts about a person, rules and a request give scopes, with the reasons. Pure.
 //!
-//! `granted = ceiling ∩ (baseline ∪ allows of matching rules) − denies of matching rules`. The ceiling is
+//! `granted = consented_scopes ∩ (baseline ∪ allows of matching rules) − denies of matching rules`. The consented_scopes is
 //! the set of scopes that were requested, declared and consented to. Without any rules, all of it is
 //! allowed. A deny wins over an allow in any order. An unknown fact satisfies no allow and every deny, for
 //! every kind of condition. If scopes imply others, an allow includes what it implies, and a deny includes
@@ -183,7 +183,7 @@ impl Policy {
     /// Returns the requested scopes that the resource declares, or the default scopes if there are none.
     /// `offline_access` is not a scope of a resource and is ignored. Fails if [`OnExcess::Reject`] is set
     /// and a scope is unknown.
-    pub fn requested_ceiling(&self, requested: &ScopeSet) -> Result<ScopeSet, NotDeclared> {
+    pub fn requested_or_default(&self, requested: &ScopeSet) -> Result<ScopeSet, NotDeclared> {
         let asked: ScopeSet =
             requested.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
         let known = asked.intersection(&self.declared);
@@ -200,10 +200,10 @@ impl Policy {
         unknown.iter().filter(|scope| !HABITUAL.contains(&scope.as_str())).cloned().collect()
     }
 
-    /// Returns whether a person who is granted nothing of `ceiling` has no access at all. Without rules and
+    /// Returns whether a person who is granted nothing of `consented_scopes` has no access at all. Without rules and
     /// without requested scopes, everybody has access.
-    pub fn refuses(&self, ceiling: &ScopeSet) -> bool {
-        !self.rules.is_empty() || !ceiling.is_empty()
+    pub fn refuses(&self, consented_scopes: &ScopeSet) -> bool {
+        !self.rules.is_empty() || !consented_scopes.is_empty()
     }
 
     /// Decides what a person would get who requests `requested` through this client, with the reasons. This
@@ -214,20 +214,20 @@ impl Policy {
         client_id: &str,
         requested: &ScopeSet,
     ) -> Result<Explanation, NotDeclared> {
-        let asked = self.requested_ceiling(requested)?;
+        let asked = self.requested_or_default(requested)?;
         let decision = self.decide(facts, client_id, &asked);
         let refused = decision.granted.is_empty() && self.refuses(&asked);
         Ok(Explanation { asked, decision, refused })
     }
 
-    /// Returns the scopes within `ceiling` that the rules grant this person with this client.
-    pub fn decide(&self, facts: &Facts, client_id: &str, ceiling: &ScopeSet) -> Decision {
-        let ceiling = ceiling.intersection(&self.declared);
+    /// Returns the scopes within `consented_scopes` that the rules grant this person with this client.
+    pub fn decide(&self, facts: &Facts, client_id: &str, consented_scopes: &ScopeSet) -> Decision {
+        let consented_scopes = consented_scopes.intersection(&self.declared);
         let mut matched = Vec::new();
         let mut allowed = self.baseline.clone();
         let mut denied = ScopeSet::default();
         if self.rules.is_empty() {
-            allowed = ceiling.clone();
+            allowed = consented_scopes.clone();
         }
         for (position, rule) in self.rules.iter().enumerate() {
             let name = || rule.name.clone().unwrap_or_else(|| format!("rule {}", position + 1));
@@ -240,8 +240,8 @@ impl Policy {
         }
         let allowed = self.hierarchy.with_implied(&allowed);
         let denied = self.hierarchy.with_implying(&denied);
-        let granted = ceiling.intersection(&allowed).difference(&denied);
-        Decision { missing: ceiling.difference(&granted), granted, matched }
+        let granted = consented_scopes.intersection(&allowed).difference(&denied);
+        Decision { missing: consented_scopes.difference(&granted), granted, matched }
     }
 }
 
@@ -295,8 +295,8 @@ mod tests {
 
     fn decide(policy: &Policy, roles: Fact, groups: Fact, asked: &str) -> String {
         let facts = Facts { subject: "p".to_owned(), roles, groups, ..Facts::default() };
-        let ceiling = policy.requested_ceiling(&scopes(asked)).unwrap();
-        policy.decide(&facts, "client", &ceiling).granted.to_string()
+        let consented_scopes = policy.requested_or_default(&scopes(asked)).unwrap();
+        policy.decide(&facts, "client", &consented_scopes).granted.to_string()
     }
 
     #[test]
@@ -346,10 +346,10 @@ mod tests {
     #[test]
     fn a_demotion_shrinks_and_a_promotion_grows_back_to_the_ceiling_only() {
         let policy = todo();
-        let ceiling = scopes("create:todos read:todos");
+        let consented_scopes = scopes("create:todos read:todos");
         let granted = |role: &str| {
             let facts = Facts { roles: known(&[role]), ..Facts::default() };
-            policy.decide(&facts, "client", &ceiling).granted.to_string()
+            policy.decide(&facts, "client", &consented_scopes).granted.to_string()
         };
         assert_eq!(granted("Admin"), "create:todos read:todos");
         assert_eq!(granted("User"), "create:todos");
@@ -370,8 +370,8 @@ mod tests {
     #[test]
     fn on_excess_reject_refuses_what_is_not_declared() {
         let strict = Policy { on_excess: OnExcess::Reject, ..todo() };
-        assert_eq!(strict.requested_ceiling(&scopes("read:todos admin")), Err(NotDeclared));
-        assert!(strict.requested_ceiling(&scopes("read:todos offline_access")).is_ok());
+        assert_eq!(strict.requested_or_default(&scopes("read:todos admin")), Err(NotDeclared));
+        assert!(strict.requested_or_default(&scopes("read:todos offline_access")).is_ok());
     }
 
     #[test]

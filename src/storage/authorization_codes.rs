@@ -107,12 +107,12 @@ impl Storage {
     ) -> Result<Redeemed, StorageError> {
         let mut step = self.begin().await?;
         let row = sqlx::query(
-            "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.ceiling,
+            "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.consented_scopes,
                     c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
                     c.grant_id, s.state,
-                    CASE WHEN EXISTS (SELECT 1 FROM client_standings b
+                    CASE WHEN EXISTS (SELECT 1 FROM client_reviews b
                                       WHERE b.client_id = c.client_id
-                                      AND (b.blocked = 1 OR b.approval = 'refused'))
+                                      AND (b.blocked = 1 OR b.state = 'refused'))
                            OR EXISTS (SELECT 1 FROM people p WHERE p.subject = c.subject
                                       AND p.blocked_at IS NOT NULL) THEN 1 ELSE 0 END AS shut_out,
                     (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
@@ -189,7 +189,7 @@ impl Storage {
         let expires_at = now.plus(terms.absolute);
         let subject: String = column(&row, "subject")?;
         sqlx::query(
-            "INSERT INTO grants (id, client_id, session_id, subject, resource, ceiling, created_at,
+            "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
                                  expires_at, last_used_at, last_used_from)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7, $9)",
         )
@@ -198,7 +198,7 @@ impl Storage {
         .bind(&session_id)
         .bind(&subject)
         .bind(&issued.resource)
-        .bind(column::<String>(&row, "ceiling")?)
+        .bind(column::<String>(&row, "consented_scopes")?)
         .bind(now.unix())
         .bind(expires_at.unix())
         .bind(terms.from.map(|from| from.to_string()))
@@ -282,8 +282,8 @@ pub(super) async fn insert_code(
     now: Timestamp,
 ) -> Result<(), StorageError> {
     let shut_out: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM client_standings
-         WHERE client_id = $1 AND (blocked = 1 OR approval = 'refused')",
+        "SELECT 1 FROM client_reviews
+         WHERE client_id = $1 AND (blocked = 1 OR state = 'refused')",
     )
     .bind(&new.request.client_id)
     .fetch_optional(&mut **step)
@@ -294,7 +294,7 @@ pub(super) async fn insert_code(
     sqlx::query(
         "INSERT INTO authorization_codes
              (id, code_hash, client_id, redirect_uri, code_challenge, resource,
-              ceiling, scopes, session_id, subject, created_at, expires_at, failures)
+              consented_scopes, scopes, session_id, subject, created_at, expires_at, failures)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0)",
     )
     .bind(new.code.id())
@@ -377,7 +377,7 @@ async fn end_surplus(
     // An empty client id matches every client.
     for (client_id, most) in [(client_id, terms.per_client), ("", terms.per_person)] {
         let rows = sqlx::query(
-            "UPDATE grants SET revoked_at = $4, revoked_because = $5
+            "UPDATE grants SET revoked_at = $4, end_reason = $5
              WHERE id IN (SELECT id FROM grants WHERE subject = $1 AND revoked_at IS NULL
                           AND expires_at > $4 AND (client_id = $2 OR $2 = '')
                           ORDER BY last_used_at DESC, id DESC LIMIT 1000 OFFSET $3)

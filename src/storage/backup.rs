@@ -172,14 +172,13 @@ pub(super) async fn end_everything(
     replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
     for sql in [
         "UPDATE logins SET ended_at = $1 WHERE ended_at IS NULL",
-        "UPDATE held_logins SET ended_at = $1 WHERE ended_at IS NULL",
-        "UPDATE console_sessions SET ended_at = $1 WHERE ended_at IS NULL",
+        "UPDATE logins_awaiting_approval SET ended_at = $1 WHERE ended_at IS NULL",
+        "UPDATE web_sessions SET ended_at = $1 WHERE ended_at IS NULL",
     ] {
         sqlx::query(sql).bind(now.unix()).execute(&mut **step).await?;
     }
-    let grants = sqlx::query(
-        "UPDATE grants SET revoked_at = $1, revoked_because = $2 WHERE revoked_at IS NULL",
-    );
+    let grants =
+        sqlx::query("UPDATE grants SET revoked_at = $1, end_reason = $2 WHERE revoked_at IS NULL");
     let ended = grants.bind(now.unix()).bind(because).execute(&mut **step).await?;
     Ok(ended.rows_affected())
 }

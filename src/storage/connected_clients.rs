@@ -53,11 +53,11 @@ impl Storage {
         now: Timestamp,
     ) -> Result<Vec<ConnectedClient>, StorageError> {
         let rows = sqlx::query(
-            "SELECT g.client_id, c.metadata, COALESCE(s.trusted, 0) AS trusted, g.resource, g.ceiling,
+            "SELECT g.client_id, c.metadata, COALESCE(s.trusted, 0) AS trusted, g.resource, g.consented_scopes,
                     g.created_at, g.last_used_at, g.session_id, u.person, u.facts_read_at
              FROM grants g JOIN upstream_sessions u ON u.id = g.session_id AND u.state = 'active'
              LEFT JOIN clients c ON c.id = g.client_id
-             LEFT JOIN client_standings s ON s.client_id = g.client_id
+             LEFT JOIN client_reviews s ON s.client_id = g.client_id
              WHERE g.subject = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
              ORDER BY g.id DESC LIMIT $3",
         )
@@ -73,7 +73,7 @@ impl Storage {
             let person: Person =
                 self.open_json("upstream_sessions.person", &session_id, &sealed)?;
             let approved = Approved {
-                scopes: scopes(row, "ceiling")?,
+                scopes: scopes(row, "consented_scopes")?,
                 facts: person.facts,
                 facts_at: moment(row, "facts_read_at")?,
             };
@@ -122,7 +122,7 @@ impl Storage {
         let codes = CodesOf::Connection { subject, client_id };
         let mut others = end_codes(&mut step, codes, now).await?;
         let held = sqlx::query(
-            "UPDATE held_logins SET ended_at = $3
+            "UPDATE logins_awaiting_approval SET ended_at = $3
              WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
         );
         let held = held.bind(subject).bind(client_id).bind(now.unix());
@@ -132,7 +132,7 @@ impl Storage {
         let remembered = remembered.bind(subject).bind(client_id);
         others += remembered.execute(&mut *step).await?.rows_affected();
         let ended = sqlx::query(
-            "UPDATE grants SET revoked_at = $4, revoked_because = $5
+            "UPDATE grants SET revoked_at = $4, end_reason = $5
              WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",
         )
         .bind(subject)

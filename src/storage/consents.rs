@@ -36,8 +36,8 @@ impl Storage {
         // Locks the row: an administrator who withdraws the trust now has to wait, and then deletes this
         // consent too.
         let trusted = sqlx::query(
-            "UPDATE client_standings SET trusted = trusted
-             WHERE client_id = $1 AND trusted = 1 AND blocked = 0 AND approval <> 'refused'",
+            "UPDATE client_reviews SET trusted = trusted
+             WHERE client_id = $1 AND trusted = 1 AND blocked = 0 AND state <> 'refused'",
         )
         .bind(&new.request.client_id)
         .execute(&mut *step)
@@ -96,9 +96,9 @@ impl Storage {
     ) -> Result<Option<String>, StorageError> {
         let approval = sqlx::query(
             "SELECT r.subject FROM remembered_consents r
-             JOIN client_standings s ON s.client_id = r.client_id
+             JOIN client_reviews s ON s.client_id = r.client_id
              WHERE r.id = $1 AND r.expires_at > $2
-               AND s.trusted = 1 AND s.blocked = 0 AND s.approval <> 'refused'",
+               AND s.trusted = 1 AND s.blocked = 0 AND s.state <> 'refused'",
         )
         .bind(id)
         .bind(now.unix());
@@ -117,10 +117,10 @@ pub(super) async fn find<'e>(
 ) -> Result<Option<String>, StorageError> {
     let row = sqlx::query(
         "SELECT r.token_hash, r.subject, r.scopes FROM remembered_consents r
-         JOIN client_standings s ON s.client_id = r.client_id
+         JOIN client_reviews s ON s.client_id = r.client_id
          WHERE r.id = $1 AND r.client_id = $2 AND r.redirect_uri = $3 AND r.resource = $4
            AND r.metadata_hash = $5 AND r.expires_at > $6
-           AND s.trusted = 1 AND s.blocked = 0 AND s.approval <> 'refused'",
+           AND s.trusted = 1 AND s.blocked = 0 AND s.state <> 'refused'",
     )
     .bind(token.id())
     .bind(&request.client_id)

@@ -6,8 +6,8 @@ use super::{ReviewDecision, Selection, Storage, StorageError, Transaction, colum
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
-const WAITING: &str = "SELECT COUNT(*) AS number FROM held_logins";
-const SESSIONS: &str = "SELECT COUNT(*) AS number FROM console_sessions";
+const WAITING: &str = "SELECT COUNT(*) AS number FROM logins_awaiting_approval";
+const SESSIONS: &str = "SELECT COUNT(*) AS number FROM web_sessions";
 const OF_CLIENT: &str = "client_id = ?";
 const OF_PERSON: &str = "subject = ?";
 
@@ -211,7 +211,7 @@ pub(super) async fn end_grants(
     // Expired grants end as well, but were not counted, because nobody could use them any more.
     for (state, counts) in [("expires_at > $1", true), ("expires_at <= $1", false)] {
         let sql = format!(
-            "UPDATE grants SET revoked_at = $1, revoked_because = $2
+            "UPDATE grants SET revoked_at = $1, end_reason = $2
              WHERE {condition} AND revoked_at IS NULL AND {state}"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -40,10 +40,10 @@ impl Storage {
         let expires_at = now.plus(lives.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST));
         let mut step = self.begin().await?;
         let remembered = sqlx::query(
-            "INSERT INTO mcp_tasks (task_hash, subject, client_id, scopes, made_at, expires_at)
+            "INSERT INTO mcp_tasks (task_hash, subject, client_id, scopes, created_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (task_hash) DO UPDATE SET subject = $2, client_id = $3, scopes = $4,
-                 made_at = $5, expires_at = $6
+                 created_at = $5, expires_at = $6
              WHERE mcp_tasks.expires_at <= $5
                 OR (mcp_tasks.subject = $2 AND mcp_tasks.client_id = $3 AND mcp_tasks.expires_at < $6)",
         )
@@ -60,7 +60,7 @@ impl Storage {
             sqlx::query(
                 "DELETE FROM mcp_tasks WHERE task_hash IN
                      (SELECT task_hash FROM mcp_tasks WHERE subject = $1
-                      ORDER BY made_at DESC, task_hash LIMIT $3 OFFSET $2)",
+                      ORDER BY created_at DESC, task_hash LIMIT $3 OFFSET $2)",
             )
             .bind(&maker.subject)
             .bind(MOST)

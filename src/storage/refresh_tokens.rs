@@ -29,7 +29,7 @@ pub struct FoundRefreshToken {
     /// The audience: the URI of the protected resource.
     pub resource: String,
     /// The consented scopes.
-    pub ceiling: ScopeSet,
+    pub consented_scopes: ScopeSet,
     /// The absolute end of the grant.
     pub grant_expires_at: Timestamp,
     /// Whether the grant was live and the token unexpired when it was read. Rotation is not considered
@@ -83,7 +83,7 @@ impl Storage {
     ) -> Result<Option<FoundRefreshToken>, StorageError> {
         let query = sqlx::query(
             "SELECT r.token_hash, r.grant_id, r.expires_at, r.used_at, g.client_id, g.session_id,
-                    g.subject, g.resource, g.ceiling, g.expires_at AS grant_expires_at, g.revoked_at
+                    g.subject, g.resource, g.consented_scopes, g.expires_at AS grant_expires_at, g.revoked_at
              FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id WHERE r.id = $1",
         )
         .bind(presented.id());
@@ -109,7 +109,7 @@ impl Storage {
             session_id: column(&row, "session_id")?,
             subject: column(&row, "subject")?,
             resource: column(&row, "resource")?,
-            ceiling: scopes(&row, "ceiling")?,
+            consented_scopes: scopes(&row, "consented_scopes")?,
             grant_expires_at,
             usable,
             used_at,
@@ -156,8 +156,8 @@ impl Storage {
         let touched = sqlx::query(
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
              WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
-               AND NOT EXISTS (SELECT 1 FROM client_standings b WHERE b.client_id = grants.client_id
-                               AND (b.blocked = 1 OR b.approval = 'refused'))
+               AND NOT EXISTS (SELECT 1 FROM client_reviews b WHERE b.client_id = grants.client_id
+                               AND (b.blocked = 1 OR b.state = 'refused'))
                AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = grants.subject
                                AND p.blocked_at IS NOT NULL)",
         )

@@ -52,12 +52,12 @@ impl Storage {
         .rows_affected();
         step.commit().await?;
         for statement in [
-            "DELETE FROM console_sessions WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM console_sessions WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM web_sessions WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM web_sessions WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM remembered_consents WHERE expires_at < $1 AND id IN
                  (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM held_logins WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM held_logins WHERE expires_at < $1 LIMIT $2)",
+            "DELETE FROM logins_awaiting_approval WHERE expires_at < $1 AND id IN
+                 (SELECT id FROM logins_awaiting_approval WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
                  (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
             "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
@@ -79,7 +79,7 @@ impl Storage {
                  (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
                   AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
                   AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
-                  AND NOT EXISTS (SELECT 1 FROM console_sessions c WHERE c.session_id = s.id)
+                  AND NOT EXISTS (SELECT 1 FROM web_sessions c WHERE c.session_id = s.id)
                   LIMIT $2)",
         ] {
             let mut step = self.begin_cleanup().await?;
@@ -112,23 +112,26 @@ impl Storage {
                 now.minus(AFTER),
             ),
             (
-                "DELETE FROM upstream_notices WHERE expires_at < $1 AND id IN
-                     (SELECT id FROM upstream_notices WHERE expires_at < $1 LIMIT $2)
+                "DELETE FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1 AND id IN
+                     (SELECT id FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1
+                      LIMIT $2)
                  RETURNING expires_at",
-                replay_guard::NOTICES,
+                replay_guard::LOGOUT_TOKENS,
                 now.minus(AFTER),
             ),
             (
-                "DELETE FROM used_once WHERE expires_at < $1 AND id IN
-                     (SELECT id FROM used_once WHERE expires_at < $1 LIMIT $2)
+                "DELETE FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1 AND id IN
+                     (SELECT id FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1
+                      LIMIT $2)
                  RETURNING expires_at",
-                replay_guard::USED_ONCE,
+                replay_guard::SIGN_INS,
                 now.minus(CLOCKS),
             ),
             // Soon after they expire, because anybody who registers a key can make any number of them.
             (
-                "DELETE FROM client_assertions WHERE expires_at < $1 AND id IN
-                     (SELECT id FROM client_assertions WHERE expires_at < $1 LIMIT $2)
+                "DELETE FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1 AND id IN
+                     (SELECT id FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1
+                      LIMIT $2)
                  RETURNING expires_at",
                 replay_guard::ASSERTIONS,
                 now.minus(CLOCKS),
@@ -209,7 +212,7 @@ impl Storage {
             "DELETE FROM clients WHERE kind IN ('configured', 'document') AND last_used_at <= $1 AND id IN
                  (SELECT c.id FROM clients c
                   WHERE c.kind IN ('configured', 'document') AND c.last_used_at <= $1
-                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = c.id)
+                    AND NOT EXISTS (SELECT 1 FROM client_reviews s WHERE s.client_id = c.id)
                     AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = c.id
                                     AND g.revoked_at IS NULL AND g.expires_at > $2)
                   LIMIT $3)",
@@ -234,8 +237,8 @@ impl Storage {
             "DELETE FROM clients
              WHERE kind = 'registered' AND +last_used_at IS NULL AND +last_registered_at <= $1 AND id IN
                  (SELECT id FROM clients WHERE kind = 'registered' AND last_used_at IS NULL AND last_registered_at <= $1
-                    AND NOT EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = clients.id
-                                    AND s.approval IN ('waiting', 'approved'))
+                    AND NOT EXISTS (SELECT 1 FROM client_reviews s WHERE s.client_id = clients.id
+                                    AND s.state IN ('waiting', 'approved'))
                   ORDER BY last_registered_at LIMIT $2)",
         )
         .bind(before.unix())

@@ -30,7 +30,7 @@ impl Storage {
         now: Timestamp,
     ) -> Result<(), StorageError> {
         let lately = sqlx::query(
-            "SELECT refused_at FROM step_ups WHERE grant_id = $1 AND needed = $2 AND refused_at > $3",
+            "SELECT challenged_at FROM scope_challenges WHERE grant_id = $1 AND needed = $2 AND challenged_at > $3",
         )
         .bind(grant_id)
         .bind(needed.to_string())
@@ -39,14 +39,14 @@ impl Storage {
             return Ok(());
         }
         let mut step = self.begin().await?;
-        sqlx::query("DELETE FROM step_ups WHERE refused_at <= $1")
+        sqlx::query("DELETE FROM scope_challenges WHERE challenged_at <= $1")
             .bind(now.minus(REMEMBERED).unix())
             .execute(&mut *step)
             .await?;
         sqlx::query(
-            "INSERT INTO step_ups (grant_id, needed, refused_at, asked) SELECT $1, $2, $3, $5
-             WHERE (SELECT COUNT(*) FROM step_ups WHERE grant_id = $1) < $4
-             ON CONFLICT (grant_id, needed) DO UPDATE SET refused_at = $3, asked = $5",
+            "INSERT INTO scope_challenges (grant_id, needed, challenged_at, challenged) SELECT $1, $2, $3, $5
+             WHERE (SELECT COUNT(*) FROM scope_challenges WHERE grant_id = $1) < $4
+             ON CONFLICT (grant_id, needed) DO UPDATE SET challenged_at = $3, challenged = $5",
         )
         .bind(grant_id)
         .bind(needed.to_string())
@@ -73,7 +73,7 @@ impl Storage {
         let remembered = if is_first { REMEMBERED_OF_A_FIRST_REQUEST } else { REMEMBERED };
         let mut step = self.begin().await?;
         let rows = sqlx::query(
-            "DELETE FROM step_ups WHERE refused_at > $5 AND (asked = $6 OR needed = $6) AND grant_id IN
+            "DELETE FROM scope_challenges WHERE challenged_at > $5 AND (challenged = $6 OR needed = $6) AND grant_id IN
                  (SELECT id FROM grants WHERE subject = $1 AND client_id = $2 AND resource = $3
                   AND revoked_at IS NULL AND expires_at > $4)
              RETURNING needed",
@@ -100,7 +100,7 @@ impl Storage {
         now: Timestamp,
     ) -> Result<ScopeSet, StorageError> {
         let rows = sqlx::query(
-            "SELECT g.ceiling FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
+            "SELECT g.consented_scopes FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
              WHERE g.subject = $1 AND g.client_id = $2 AND g.resource = $3
                AND g.revoked_at IS NULL AND g.expires_at > $4 AND s.state = 'active'
              ORDER BY g.id DESC LIMIT 10",
@@ -111,7 +111,8 @@ impl Storage {
         .bind(now.unix())
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .try_fold(ScopeSet::default(), |all, row| Ok(all.union(&scopes(row, "ceiling")?)))
+        rows.iter().try_fold(ScopeSet::default(), |all, row| {
+            Ok(all.union(&scopes(row, "consented_scopes")?))
+        })
     }
 }

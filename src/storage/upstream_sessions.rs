@@ -48,6 +48,8 @@ impl fmt::Debug for UpstreamTokens {
 /// A session as it is after a login or refresh.
 #[derive(Clone, Debug)]
 pub struct SessionUpdate {
+    /// Key of the identity provider in the configuration. Our `sub` begins with it.
+    pub upstream: String,
     /// Issuer of the identity provider.
     pub issuer: String,
     /// The person's id at that issuer.
@@ -87,7 +89,7 @@ pub struct UpstreamSession {
     /// response.
     pub facts_read_at: Timestamp,
     /// Facts reused from an earlier response.
-    pub taken_over: FactSet,
+    pub reused_facts: FactSet,
 }
 
 /// How fresh the provider's data is.
@@ -98,7 +100,7 @@ pub struct Renewed {
     /// When all facts that rules may read were read.
     pub facts_read: Timestamp,
     /// Facts that were not read and are reused from an earlier response.
-    pub taken_over: FactSet,
+    pub reused_facts: FactSet,
 }
 
 impl Renewed {
@@ -107,7 +109,7 @@ impl Renewed {
         Self {
             last_ok: session.last_ok_at,
             facts_read: session.facts_read_at,
-            taken_over: session.taken_over,
+            reused_facts: session.reused_facts,
         }
     }
 }
@@ -164,12 +166,12 @@ impl Storage {
         sqlx::query(
             "INSERT INTO upstream_sessions
                  (id, issuer, subject, sid, state, person, tokens, version, last_ok_at, created_at,
-                  facts_read_at, claim_sub)
-             VALUES ($1, $2, $3, $4, 'active', $5, $6, 1, $7, $7, $7, $8)
+                  facts_read_at, claim_sub, upstream)
+             VALUES ($1, $2, $3, $4, 'active', $5, $6, 1, $7, $7, $7, $8, $9)
              ON CONFLICT (id) DO UPDATE SET
-                 state = 'active', ended_because = NULL, person = $5, tokens = $6,
+                 state = 'active', end_reason = NULL, person = $5, tokens = $6,
                  version = upstream_sessions.version + 1, lease_owner = NULL, lease_until = NULL,
-                 last_ok_at = $7, facts_read_at = $7, claim_sub = $8, taken_over = ''",
+                 last_ok_at = $7, facts_read_at = $7, claim_sub = $8, reused_facts = ''",
         )
         .bind(&id)
         .bind(&update.issuer)
@@ -179,6 +181,7 @@ impl Storage {
         .bind(self.seal_json("upstream_sessions.tokens", &id, &tokens)?)
         .bind(now.unix())
         .bind(&update.claim_sub)
+        .bind(&update.upstream)
         .execute(&mut **step)
         .await?;
         Ok(id)
@@ -226,7 +229,7 @@ impl Storage {
     ) -> Result<Option<UpstreamSession>, StorageError> {
         let query = sqlx::query(
             "SELECT id, issuer, subject, state, person, tokens, version, last_ok_at, facts_read_at,
-                    taken_over
+                    reused_facts
              FROM upstream_sessions WHERE id = $1",
         )
         .bind(id);
@@ -246,7 +249,7 @@ impl Storage {
             version: column(row, "version")?,
             last_ok_at: moment(row, "last_ok_at")?,
             facts_read_at: moment(row, "facts_read_at")?,
-            taken_over: FactSet::parse(&column::<String>(row, "taken_over")?),
+            reused_facts: FactSet::parse(&column::<String>(row, "reused_facts")?),
             id,
         })
     }
@@ -294,7 +297,7 @@ impl Storage {
         let mut step = self.begin().await?;
         let renewed = sqlx::query(
             "UPDATE upstream_sessions
-             SET person = $4, tokens = $5, last_ok_at = $6, facts_read_at = $7, taken_over = $8,
+             SET person = $4, tokens = $5, last_ok_at = $6, facts_read_at = $7, reused_facts = $8,
                  version = version + 1,
                  lease_owner = NULL, lease_until = NULL
              WHERE id = $1 AND version = $2 AND lease_owner = $3",
@@ -306,7 +309,7 @@ impl Storage {
         .bind(tokens)
         .bind(at.last_ok.unix())
         .bind(at.facts_read.unix())
-        .bind(at.taken_over.to_string())
+        .bind(at.reused_facts.to_string())
         .execute(&mut *step)
         .await?;
         step.commit().await?;
@@ -401,7 +404,7 @@ impl Storage {
         let mut step = self.begin_revocation().await?;
         let ended = sqlx::query(
             "UPDATE upstream_sessions
-             SET state = 'dead', ended_because = $3, lease_owner = NULL, lease_until = NULL
+             SET state = 'dead', end_reason = $3, lease_owner = NULL, lease_until = NULL
              WHERE id = $1 AND version = $2",
         )
         .bind(&session.id)
@@ -414,7 +417,7 @@ impl Storage {
         if ended {
             end_codes(&mut step, CodesOf::Session(&session.id), now).await?;
             sqlx::query(
-                "UPDATE grants SET revoked_at = $2, revoked_because = $3
+                "UPDATE grants SET revoked_at = $2, end_reason = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",
             )
             .bind(&session.id)
@@ -444,10 +447,13 @@ async fn end_what_stood_on(
     end_codes(step, CodesOf::Session(session_id), now).await?;
     for (statement, key) in [
         (
-            "UPDATE console_sessions SET ended_at = $2 WHERE session_id = $1 AND ended_at IS NULL",
+            "UPDATE web_sessions SET ended_at = $2 WHERE session_id = $1 AND ended_at IS NULL",
             session_id,
         ),
-        ("UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL", subject),
+        (
+            "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
+            subject,
+        ),
     ] {
         sqlx::query(statement).bind(key).bind(now.unix()).execute(&mut **step).await?;
     }

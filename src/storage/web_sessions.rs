@@ -80,7 +80,7 @@ impl Storage {
         let session_id = self.put_session(&mut step, new.session, new.subject, now).await?;
         if let Some(before) = before {
             sqlx::query(
-                "UPDATE console_sessions SET ended_at = $3
+                "UPDATE web_sessions SET ended_at = $3
                  WHERE id = $1 AND token_hash = $2 AND ended_at IS NULL",
             )
             .bind(before.id())
@@ -90,7 +90,7 @@ impl Storage {
             .await?;
         }
         sqlx::query(
-            "INSERT INTO console_sessions
+            "INSERT INTO web_sessions
                  (id, token_hash, realm, subject, session_id, signed_in_at, seen_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $8, $6, $7)",
         )
@@ -119,8 +119,8 @@ impl Storage {
     ) -> Result<Option<WebSession>, StorageError> {
         let session = sqlx::query(
             "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
-             FROM console_sessions WHERE id = $1 AND realm = $2
-               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = console_sessions.subject
+             FROM web_sessions WHERE id = $1 AND realm = $2
+               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = web_sessions.subject
                                AND p.blocked_at IS NOT NULL)",
         )
         .bind(token.id())
@@ -147,7 +147,7 @@ impl Storage {
     /// Records the use of a session.
     pub async fn seen(&self, session: &WebSession, now: Timestamp) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
-        sqlx::query("UPDATE console_sessions SET seen_at = $2 WHERE id = $1 AND ended_at IS NULL")
+        sqlx::query("UPDATE web_sessions SET seen_at = $2 WHERE id = $1 AND ended_at IS NULL")
             .bind(&session.id)
             .bind(now.unix())
             .execute(&mut *step)
@@ -163,13 +163,12 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
-        let ended = sqlx::query(
-            "UPDATE console_sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL",
-        )
-        .bind(&session.id)
-        .bind(now.unix())
-        .execute(&mut *step)
-        .await?;
+        let ended =
+            sqlx::query("UPDATE web_sessions SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
+                .bind(&session.id)
+                .bind(now.unix())
+                .execute(&mut *step)
+                .await?;
         if ended.rows_affected() == 1 {
             step.record(event).await?;
         }

@@ -48,7 +48,7 @@ pub fn needs_userinfo(plan: &ClaimPlan, id_token: &Value) -> bool {
 
 /// Returns the facts that [`with_facts_of`] takes from `before`: those that are unknown now and were known
 /// then. "The person has none" also counts as known.
-pub fn taken_over(person: &Person, before: &Person) -> FactSet {
+pub fn reused_facts(person: &Person, before: &Person) -> FactSet {
     let (new, old) = (&person.facts, &before.facts);
     let taken = |new: &Fact, old: &Fact| *new == Fact::Unknown && *old != Fact::Unknown;
     FactSet {

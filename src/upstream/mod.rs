@@ -272,6 +272,7 @@ impl Upstream {
         inner.breaker.login(inner.clock.now(), tokens.refresh_token.is_none());
         let proved_at = id_token::proved_at(&identity.claims);
         let session = SessionUpdate {
+            upstream: preset.name.to_owned(),
             issuer: inner.config.issuer.clone(),
             subject: identity.subject,
             claim_sub: Some(identity.sub),

@@ -36,7 +36,7 @@ pub(super) struct Identity {
 pub(super) struct ReadPerson {
     pub(super) person: Person,
     /// The facts that were carried over from an earlier response.
-    pub(super) taken_over: FactSet,
+    pub(super) reused_facts: FactSet,
     /// Whether every source responded, even if without claims about the person.
     pub(super) answered: bool,
     /// Why some facts are unknown, for the administrator.
@@ -281,12 +281,12 @@ impl Inner {
         let answered = userinfo != Userinfo::Failed;
         match before {
             Some(before) if userinfo.is_silent() => ReadPerson {
-                taken_over: claims::taken_over(&person, before),
+                reused_facts: claims::reused_facts(&person, before),
                 person: claims::with_facts_of(person, before),
                 answered,
                 trouble,
             },
-            _ => ReadPerson { person, taken_over: FactSet::default(), answered, trouble },
+            _ => ReadPerson { person, reused_facts: FactSet::default(), answered, trouble },
         }
     }
 }

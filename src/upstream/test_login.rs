@@ -79,7 +79,7 @@ impl Upstream {
             version: 0,
             last_ok_at: now,
             facts_read_at: now,
-            taken_over: FactSet::default(),
+            reused_facts: FactSet::default(),
         };
         let provider = inner.provider().await.map_err(|error| error.to_string())?;
         let refresh_token = session.tokens.refresh_token.as_deref().unwrap_or_default();

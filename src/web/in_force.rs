@@ -38,7 +38,7 @@ impl OfGrant {
             return Self { in_force: InForce::Nothing, old_facts: None };
         }
         let facts = (&row.person.facts, row.facts_at);
-        Self::by(config, &row.resource, &row.client_id, facts, &row.ceiling, now)
+        Self::by(config, &row.resource, &row.client_id, facts, &row.consented_scopes, now)
     }
 
     /// The same for an approval that is not a row of a list.

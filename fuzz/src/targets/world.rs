@@ -170,6 +170,7 @@ async fn grant(app: &App, resource: &str) -> String {
     };
     let email = "anne@example.com".to_owned();
     let session = SessionUpdate {
+        upstream: "oidc".to_owned(),
         issuer: app.config().upstream.issuer.clone(),
         subject: "fuzz".to_owned(),
         claim_sub: None,

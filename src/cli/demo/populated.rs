@@ -158,6 +158,7 @@ fn everybody(app: &App) -> Vec<Someone> {
                 subject: app.subject(&upstream),
                 scopes: ScopeSet::parse(scopes).unwrap_or_default(),
                 update: SessionUpdate {
+                    upstream: "oidc".to_owned(),
                     issuer: issuer.clone(),
                     subject: upstream,
                     claim_sub: None,

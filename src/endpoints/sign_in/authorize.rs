@@ -141,7 +141,7 @@ fn check<'a>(
         ScopeSet::parse(get("scope")?.unwrap_or_default()).map_err(|_| AuthorizeRefused::Scope)?;
     let scopes = resource
         .policy
-        .requested_ceiling(&requested)
+        .requested_or_default(&requested)
         .map_err(|_| AuthorizeRefused::ScopeNotOffered(beyond(resource, &requested)))?;
     let request = AuthorizationRequest {
         client_id: client.id.clone(),

@@ -39,7 +39,7 @@ pub(super) async fn exchange(
     }
     let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
     check_resource(&found.resource, resource.map(|presented| app.our_spelling(presented)))?;
-    let asked = narrowed(&found.ceiling, params.get("scope")?)?;
+    let asked = narrowed(&found.consented_scopes, params.get("scope")?)?;
     found.usable.clone()?;
     app.rates().refreshed(&found.grant_id).map_err(|often| ApiError::Quota {
         retry_after: often.retry_after,
@@ -122,15 +122,15 @@ async fn scopes_now(
         Recheck::Unknown => return Err(ApiError::Unavailable),
     };
     let resource = app.resource(&found.resource).ok_or(TokenRefused::OtherResource)?;
-    let whole = resource.policy.decide(&person.facts, &client.id, &found.ceiling);
-    if whole.granted.is_empty() && resource.policy.refuses(&found.ceiling) {
+    let whole = resource.policy.decide(&person.facts, &client.id, &found.consented_scopes);
+    if whole.granted.is_empty() && resource.policy.refuses(&found.consented_scopes) {
         if person.facts.any_unknown() {
             tracing::warn!(grant_id = found.grant_id, "facts that rules need cannot be read now");
             return Err(ApiError::Unavailable);
         }
         let event = about(app, client, found)
             .named("access_lost")
-            .with("asked", found.ceiling.to_string())
+            .with("asked", found.consented_scopes.to_string())
             .with("rules", whole.matched);
         let because = "the rules leave no scope";
         app.storage().revoke_grant(&found.grant_id, because, app.now(), event).await?;

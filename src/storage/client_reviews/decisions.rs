@@ -153,9 +153,9 @@ impl Storage {
         }
         // Creates the row if needed, and locks it.
         sqlx::query(
-            "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
+            "INSERT INTO client_reviews (client_id, state, trusted, blocked, changed_at, changed_by)
              VALUES ($1, 'none', 0, 0, $2, $3)
-             ON CONFLICT (client_id) DO UPDATE SET changed_by = client_standings.changed_by",
+             ON CONFLICT (client_id) DO UPDATE SET changed_by = client_reviews.changed_by",
         )
         .bind(client_id)
         .bind(now.unix())
@@ -163,9 +163,9 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         let row = sqlx::query(
-            "SELECT approval, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
+            "SELECT state, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
                     trusted_by
-             FROM client_standings WHERE client_id = $1",
+             FROM client_reviews WHERE client_id = $1",
         )
         .bind(client_id)
         .fetch_one(&mut *step)
@@ -177,8 +177,8 @@ impl Storage {
             return Ok(Some((ClientDecided::Unchanged, 0)));
         }
         sqlx::query(
-            "UPDATE client_standings
-             SET approval = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
+            "UPDATE client_reviews
+             SET state = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
                  approved_as = $7, trusted_as = $8,
                  trusted_by = CASE WHEN $3 = 0 THEN NULL WHEN trusted = 1 THEN trusted_by ELSE $6 END
              WHERE client_id = $1",
@@ -237,11 +237,11 @@ impl Storage {
         let mut step = self.begin().await?;
         for client_id in trusted {
             let changed = sqlx::query(
-                "INSERT INTO client_standings
-                     (client_id, approval, trusted, blocked, changed_at, changed_by, trusted_by)
+                "INSERT INTO client_reviews
+                     (client_id, state, trusted, blocked, changed_at, changed_by, trusted_by)
                  VALUES ($1, 'none', 1, 0, $2, $3, $3)
                  ON CONFLICT (client_id) DO UPDATE SET trusted = 1, trusted_by = $3, trusted_as = NULL
-                 WHERE client_standings.trusted = 0",
+                 WHERE client_reviews.trusted = 0",
             )
             .bind(client_id)
             .bind(now.unix())
@@ -253,14 +253,14 @@ impl Storage {
             }
         }
         let before: Vec<String> = sqlx::query_scalar(
-            "SELECT client_id FROM client_standings WHERE trusted = 1 AND trusted_by = $1",
+            "SELECT client_id FROM client_reviews WHERE trusted = 1 AND trusted_by = $1",
         )
         .bind(CONFIGURATION)
         .fetch_all(&mut *step)
         .await?;
         for client_id in before.iter().filter(|id| !trusted.contains(&id.as_str())) {
             for statement in [
-                "UPDATE client_standings SET trusted = 0, trusted_by = NULL, trusted_as = NULL
+                "UPDATE client_reviews SET trusted = 0, trusted_by = NULL, trusted_as = NULL
                  WHERE client_id = $1",
                 "DELETE FROM remembered_consents WHERE client_id = $1",
             ] {
@@ -292,12 +292,12 @@ pub(crate) async fn lapse(
     for (what, statement) in [
         (
             "approval",
-            "UPDATE client_standings SET approval = 'none', changed_at = $3
-             WHERE client_id = $1 AND approval = 'approved' AND COALESCE(approved_as, '') <> $2",
+            "UPDATE client_reviews SET state = 'none', changed_at = $3
+             WHERE client_id = $1 AND state = 'approved' AND COALESCE(approved_as, '') <> $2",
         ),
         (
             "trust",
-            "UPDATE client_standings SET trusted = 0, trusted_by = NULL, changed_at = $3
+            "UPDATE client_reviews SET trusted = 0, trusted_by = NULL, changed_at = $3
              WHERE client_id = $1 AND trusted = 1 AND COALESCE(trusted_as, '') <> $2
                AND COALESCE(trusted_by, '') <> 'configuration'",
         ),

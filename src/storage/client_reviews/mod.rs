@@ -52,7 +52,7 @@ impl ReviewState {
         Self::ALL
             .into_iter()
             .find(|approval| approval.as_str() == text)
-            .ok_or_else(|| StorageError::Corrupt("approval".to_owned()))
+            .ok_or_else(|| StorageError::Corrupt("state".to_owned()))
     }
 }
 
@@ -163,9 +163,9 @@ impl Storage {
     /// Loads the decisions about a client.
     pub async fn client_review(&self, client_id: &str) -> Result<ClientReview, StorageError> {
         let query = sqlx::query(
-            "SELECT approval, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
+            "SELECT state, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
                     trusted_by
-             FROM client_standings WHERE client_id = $1",
+             FROM client_reviews WHERE client_id = $1",
         )
         .bind(client_id);
         let row = self.read_one(query).await?;
@@ -197,14 +197,14 @@ impl Storage {
             session_id,
             client_digest: Some((*client_digest).to_owned()),
         };
-        let sealed = self.seal_json("held_logins.login", token.id(), &held)?;
+        let sealed = self.seal_json("logins_awaiting_approval.login", token.id(), &held)?;
         let asked = sqlx::query(
-            "INSERT INTO client_standings
-                 (client_id, approval, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
+            "INSERT INTO client_reviews
+                 (client_id, state, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
              VALUES ($1, 'waiting', 0, 0, $2, $3, $2, $3)
              ON CONFLICT (client_id) DO UPDATE
-             SET approval = 'waiting', requested_at = $2, requested_by = $3
-             WHERE client_standings.approval = 'none'",
+             SET state = 'waiting', requested_at = $2, requested_by = $3
+             WHERE client_reviews.state = 'none'",
         )
         .bind(client_id)
         .bind(now.unix())
@@ -212,7 +212,7 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         sqlx::query(
-            "INSERT INTO held_logins
+            "INSERT INTO logins_awaiting_approval
                  (id, token_hash, client_id, subject, login, created_at, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
@@ -248,7 +248,7 @@ impl Storage {
         now: Timestamp,
     ) -> Result<Waiting, StorageError> {
         let held = sqlx::query(
-            "SELECT token_hash, login, expires_at, ended_at FROM held_logins WHERE id = $1",
+            "SELECT token_hash, login, expires_at, ended_at FROM logins_awaiting_approval WHERE id = $1",
         )
         .bind(token.id());
         let Some(row) = self.read_one(held).await? else { return Ok(Waiting::Unknown) };
@@ -257,7 +257,8 @@ impl Storage {
             return Ok(Waiting::Unknown);
         }
         let sealed: String = column(&row, "login")?;
-        let held = Box::new(self.open_json("held_logins.login", token.id(), &sealed)?);
+        let held =
+            Box::new(self.open_json("logins_awaiting_approval.login", token.id(), &sealed)?);
         let ended = moment_if_any(&row, "ended_at")?.is_some();
         Ok(if ended { Waiting::Ended(held) } else { Waiting::Held(held) })
     }
@@ -301,7 +302,7 @@ async fn end_awaiting_login(
     now: Timestamp,
 ) -> Result<bool, StorageError> {
     let ended = sqlx::query(
-        "UPDATE held_logins SET ended_at = $3
+        "UPDATE logins_awaiting_approval SET ended_at = $3
          WHERE id = $1 AND token_hash = $2 AND ended_at IS NULL AND expires_at > $3",
     )
     .bind(token.id())
@@ -325,7 +326,7 @@ pub(super) async fn end_all_of_client(
 ) -> Result<Option<u64>, StorageError> {
     for statement in [
         "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-        "UPDATE held_logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
+        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
     ] {
         sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
     }
@@ -336,7 +337,7 @@ pub(super) async fn end_all_of_client(
 
 pub(super) fn read_client_review(row: &sqlx::any::AnyRow) -> Result<ClientReview, StorageError> {
     Ok(ClientReview {
-        state: ReviewState::parse(&column::<String>(row, "approval")?)?,
+        state: ReviewState::parse(&column::<String>(row, "state")?)?,
         trusted: column::<i64>(row, "trusted")? != 0,
         blocked: column::<i64>(row, "blocked")? != 0,
         requested_at: moment_if_any(row, "requested_at")?,

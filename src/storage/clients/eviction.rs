@@ -48,9 +48,9 @@ pub(crate) async fn evict_from_busiest_network(
                       (PARTITION BY network ORDER BY last_registered_at, id) AS place
                   FROM clients
                   WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL
-                    AND NOT EXISTS (SELECT 1 FROM client_standings s
+                    AND NOT EXISTS (SELECT 1 FROM client_reviews s
                                     WHERE s.client_id = clients.id
-                                      AND s.approval IN ('waiting', 'approved'))) AS placed
+                                      AND s.state IN ('waiting', 'approved'))) AS placed
               WHERE place > $1 ORDER BY place DESC LIMIT $2)",
     )
     .bind(keep)

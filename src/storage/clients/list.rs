@@ -49,21 +49,21 @@ pub struct ClientRow {
 
 const CLIENT_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            COALESCE(s.approval, 'none') AS approval, COALESCE(s.trusted, 0) AS trusted,
+            COALESCE(s.state, 'none') AS state, COALESCE(s.trusted, 0) AS trusted,
             COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
-     FROM clients c LEFT JOIN client_standings s ON s.client_id = c.id";
+     FROM clients c LEFT JOIN client_reviews s ON s.client_id = c.id";
 const DECIDED_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
+            s.state, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
-     FROM client_standings s JOIN clients c ON c.id = s.client_id";
+     FROM client_reviews s JOIN clients c ON c.id = s.client_id";
 /// The same columns, driven by the clients: SQLite keeps the order of tables in a CROSS JOIN.
 const CLIENTS_DECIDED: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
-            s.approval, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
+            s.state, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
-     FROM clients c CROSS JOIN client_standings s";
+     FROM clients c CROSS JOIN client_reviews s";
 /// Up to this many decisions of a kind, a search goes through all of them. Beyond, it goes through the
 /// clients in the order of names, and soon finds enough.
 const FEW: i64 = 2000;
@@ -102,7 +102,7 @@ impl Storage {
 
     /// Returns whether more than [`FEW`] clients match a condition on reviews. Stops counting there.
     async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
-        let mut listing = SelectBuilder::new("SELECT 1 AS one FROM client_standings s");
+        let mut listing = SelectBuilder::new("SELECT 1 AS one FROM client_reviews s");
         listing.only(condition);
         let rows = listing.fetch(&self.pool, "", FEW + 1).await?;
         Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
@@ -180,8 +180,8 @@ impl Storage {
     /// Returns how many clients wait for approval, at most 100. Every admin page runs this query.
     pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
         let waiting = "SELECT COUNT(*) FROM
-                           (SELECT 1 AS one FROM client_standings s JOIN clients c ON c.id = s.client_id
-                            WHERE s.approval = 'waiting' LIMIT 100) AS few";
+                           (SELECT 1 AS one FROM client_reviews s JOIN clients c ON c.id = s.client_id
+                            WHERE s.state = 'waiting' LIMIT 100) AS few";
         Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
     }
 
@@ -218,8 +218,8 @@ impl Storage {
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         for statement in [
             "DELETE FROM remembered_consents WHERE client_id = $1",
-            "DELETE FROM client_standings
-             WHERE client_id = $1 AND blocked = 0 AND approval <> 'refused'",
+            "DELETE FROM client_reviews
+             WHERE client_id = $1 AND blocked = 0 AND state <> 'refused'",
         ] {
             sqlx::query(statement).bind(id).execute(&mut *step).await?;
         }
@@ -238,8 +238,8 @@ impl Storage {
 /// Returns the SQL condition for the review state in the filter.
 fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
     Some(match filter.standing.as_str() {
-        "waiting" => "s.approval = 'waiting'",
-        "refused" => "s.approval = 'refused'",
+        "waiting" => "s.state = 'waiting'",
+        "refused" => "s.state = 'refused'",
         "blocked" => "s.blocked = 1",
         "trusted" => "s.trusted = 1",
         _ => return None,

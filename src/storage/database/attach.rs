@@ -161,8 +161,9 @@ fn small_pool() -> AnyPoolOptions {
 
 /// Fails unless the schema is the one that this program knows: a command migrates nothing.
 async fn refuse_other_schema(pool: &AnyPool) -> Result<(), OpenError> {
-    let known = migrations().iter().map(|migration| migration.version).max().unwrap_or_default();
-    match schema_of(pool).await? {
+    let migrator = migrations();
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+    match schema_of(pool, &migrator).await? {
         Schema::Complete => Ok(()),
         Schema::None => Err(OpenError::NeverServed),
         Schema::Older(found) => Err(OpenError::OtherSchema {

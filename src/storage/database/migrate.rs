@@ -12,7 +12,6 @@ use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor, Row};
 use tokio::time::{Instant, sleep};
 
 use crate::storage::OpenError;
-use crate::storage::database::open::migrations;
 
 /// Lock timeout of each attempt: 3 seconds. Longer would block other sessions behind it.
 const LOCK: &str = "SET lock_timeout = '3s'";
@@ -25,7 +24,7 @@ const REPEATED: Duration = Duration::from_secs(30);
 
 const APPLIED: &str =
     "SELECT version, CAST(CASE WHEN success THEN 1 ELSE 0 END AS BIGINT) AS whole,
-                              checksum
+                              checksum, description
                        FROM _sqlx_migrations ORDER BY version";
 const WAITED_FOR: &str =
     "SELECT a.pid::bigint AS pid, COALESCE(a.application_name, '') AS application,
@@ -40,7 +39,11 @@ struct Applied {
     /// Whether it was completed.
     whole: bool,
     checksum: Vec<u8>,
+    description: String,
 }
+
+/// Description of the first migration of the development versions before 0.2.
+const BEFORE_THE_FIRST_RELEASE: &str = "the main flow";
 
 /// The state of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +58,7 @@ pub(crate) enum Schema {
 
 /// Compares the applied migrations with those of this program. A schema of another version is an error:
 /// it is left unchanged.
-fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
-    let migrator = migrations();
+fn compare(applied: &[Applied], migrator: &Migrator) -> Result<Schema, OpenError> {
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
     let Some(found) = applied.iter().map(|applied| applied.version).max() else {
         return Ok(Schema::None);
@@ -65,6 +67,9 @@ fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
         let known = migrator.iter().find(|migration| migration.version == applied.version);
         known.is_some_and(|known| known.checksum.as_ref() == applied.checksum.as_slice())
     };
+    if applied.iter().any(|applied| applied.description == BEFORE_THE_FIRST_RELEASE) {
+        return Err(OpenError::EarlierDevelopment);
+    }
     if !applied.iter().any(ours) {
         let tables = vec!["_sqlx_migrations".to_owned()];
         return Err(OpenError::OtherApplication(tables));
@@ -88,7 +93,7 @@ fn compare(applied: &[Applied]) -> Result<Schema, OpenError> {
 }
 
 /// Returns the state of an open database's schema. The table of migrations may be missing.
-pub(crate) async fn schema_of(pool: &AnyPool) -> Result<Schema, OpenError> {
+pub(crate) async fn schema_of(pool: &AnyPool, migrator: &Migrator) -> Result<Schema, OpenError> {
     let rows = match sqlx::query(APPLIED).fetch_all(pool).await {
         Ok(rows) => rows,
         Err(sqlx::Error::Database(cause)) if is_no_such_table(&*cause) => return Ok(Schema::None),
@@ -97,9 +102,10 @@ pub(crate) async fn schema_of(pool: &AnyPool) -> Result<Schema, OpenError> {
     let read = |row: &sqlx::any::AnyRow| -> Result<Applied, sqlx::Error> {
         let whole: i64 = row.try_get("whole")?;
         let (version, checksum) = (row.try_get("version")?, row.try_get("checksum")?);
-        Ok(Applied { version, whole: whole != 0, checksum })
+        let description = row.try_get("description")?;
+        Ok(Applied { version, whole: whole != 0, checksum, description })
     };
-    compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?)
+    compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, migrator)
 }
 
 fn is_no_such_table(cause: &dyn sqlx::error::DatabaseError) -> bool {
@@ -107,8 +113,11 @@ fn is_no_such_table(cause: &dyn sqlx::error::DatabaseError) -> bool {
 }
 
 /// Rejects an SQLite file whose schema has another version, or which has tables of another application.
-pub(crate) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
-    if schema_of(pool).await? != Schema::None {
+pub(crate) async fn refuse_other_file(
+    pool: &AnyPool,
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    if schema_of(pool, migrator).await? != Schema::None {
         return Ok(());
     }
     let tables: Vec<String> = sqlx::query_scalar(
@@ -121,7 +130,10 @@ pub(crate) async fn refuse_other_file(pool: &AnyPool) -> Result<(), OpenError> {
 }
 
 /// Migrates PostgreSQL's schema, however long other sessions block it.
-pub(crate) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), OpenError> {
+pub(crate) async fn bring_up_to_date(
+    options: &PgConnectOptions,
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
     let mut connection = options.connect().await?;
     // First of all, so that the settings of the role do not apply.
     crate::storage::database::postgres::session_settings::migrate(&mut connection).await?;
@@ -139,9 +151,10 @@ pub(crate) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), O
         let read = |row: &PgRow| -> Result<Applied, sqlx::Error> {
             let whole: i64 = row.try_get("whole")?;
             let (version, checksum) = (row.try_get("version")?, row.try_get("checksum")?);
-            Ok(Applied { version, whole: whole != 0, checksum })
+            let description = row.try_get("description")?;
+            Ok(Applied { version, whole: whole != 0, checksum, description })
         };
-        compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?)?
+        compare(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?, migrator)?
     } else {
         Schema::None
     };
@@ -151,7 +164,7 @@ pub(crate) async fn bring_up_to_date(options: &PgConnectOptions) -> Result<(), O
     // If the schema is complete, a role that may not create tables suffices.
     if schema != Schema::Complete {
         connection.execute(sqlx::raw_sql(LOCK)).await?;
-        run_patiently(&mut connection, options, &migrations()).await?;
+        run_patiently(&mut connection, options, migrator).await?;
     }
     connection.close().await?;
     Ok(())
@@ -272,28 +285,31 @@ async fn refuse_tables_of_others(connection: &mut PgConnection) -> Result<(), Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::database::open::migration;
 
-    fn all() -> Vec<Applied> {
-        let applied = |migration: &sqlx::migrate::Migration| Applied {
-            version: migration.version,
-            whole: true,
-            checksum: migration.checksum.to_vec(),
-        };
-        migrations().iter().map(applied).collect()
+    fn applied(version: i64, checksum: &[u8]) -> Applied {
+        let description = "schema".to_owned();
+        Applied { version, whole: true, checksum: checksum.to_vec(), description }
     }
 
     #[test]
     fn a_schema_is_complete_older_or_refused_with_what_to_do() {
+        let names = [1, 2, 4, 5, 7].map(|version| migration(version, "a change", "SELECT 1"));
+        let migrator = Migrator::with_migrations(names.to_vec());
+        let all = || -> Vec<Applied> {
+            migrator.iter().map(|known| applied(known.version, &known.checksum)).collect()
+        };
+        let compare = |applied: &[Applied]| compare(applied, &migrator);
         let said = |applied: &[Applied]| compare(applied).unwrap_err().to_string();
         assert_eq!(compare(&[]).unwrap(), Schema::None);
         assert_eq!(compare(&all()).unwrap(), Schema::Complete);
-        assert_eq!(compare(&all()[..3]).unwrap(), Schema::Older(3));
+        assert_eq!(compare(&all()[..3]).unwrap(), Schema::Older(4));
         let mut without = all();
         without.remove(2);
         assert!(matches!(compare(&without).unwrap(), Schema::Older(_)));
 
         let mut newer = all();
-        newer.push(Applied { version: 9_999, whole: true, checksum: vec![1] });
+        newer.push(applied(9_999, &[1]));
         assert!(
             said(&newer).contains("the schema of a newer Portcullis (9999"),
             "{}",
@@ -305,7 +321,10 @@ mod tests {
         let mut half = all();
         half[4].whole = false;
         assert!(said(&half).contains("did not finish"));
-        let others = [Applied { version: 1, whole: true, checksum: vec![1] }];
+        let others = [applied(1, &[1])];
         assert!(said(&others).contains("another application"));
+        let mut early = others;
+        early[0].description = BEFORE_THE_FIRST_RELEASE.to_owned();
+        assert!(said(&early).contains("before 0.2"), "{}", said(&early));
     }
 }

@@ -86,7 +86,7 @@ pub enum OpenError {
     #[error("the database is damaged ({0}); restore it from a backup")]
     Damaged(String),
     /// The schema could not be migrated.
-    #[error("the database schema could not be brought up to date: {}", migration(.0))]
+    #[error("the database schema could not be brought up to date: {}", failed_migration(.0))]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// The database belongs to another application.
     #[error(
@@ -138,6 +138,11 @@ pub enum OpenError {
         /// The way to resolve it.
         hint: &'static str,
     },
+    /// The database was made before there was a release.
+    #[error(
+        "a development version of Portcullis before 0.2 made this database, and it cannot be updated. Move it away and start again with an empty one, or keep using the version that made it"
+    )]
+    EarlierDevelopment,
     /// Any other error of the database.
     #[error("the database cannot be reached: {}{}", told(.0), hint(.0))]
     Database(#[from] sqlx::Error),
@@ -162,17 +167,44 @@ impl Storage {
         secret_key: Option<&[u8]>,
         connections: u32,
     ) -> Result<Self, OpenError> {
+        Self::open_migrated(url, secret_key, connections, &migrations()).await
+    }
+
+    /// The same as [`Self::open`], as a later version with one more migration does it. For tests of
+    /// updates.
+    #[doc(hidden)]
+    pub async fn open_with_migration(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        sql: &'static str,
+    ) -> Result<Self, OpenError> {
+        let mut all: Vec<Migration> = migrations().iter().cloned().collect();
+        all.push(migration(9_000, "of a test", sql));
+        let migrator = Migrator::with_migrations(all);
+        Self::open_migrated(url, secret_key, DATABASE_CONNECTIONS, &migrator).await
+    }
+
+    async fn open_migrated(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        connections: u32,
+        migrator: &Migrator,
+    ) -> Result<Self, OpenError> {
         install_drivers();
         match url.split_once(':').map(|(scheme, _)| scheme) {
-            Some("sqlite") => Self::open_sqlite(url, secret_key).await,
+            Some("sqlite") => Self::open_sqlite(url, secret_key, migrator).await,
             Some("postgres" | "postgresql") => {
-                Self::open_postgres(url, secret_key, connections).await
+                Self::open_postgres(url, secret_key, connections, migrator).await
             }
             _ => Err(OpenError::Address),
         }
     }
 
-    async fn open_sqlite(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+    async fn open_sqlite(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        migrator: &Migrator,
+    ) -> Result<Self, OpenError> {
         let path = sqlite_path(url);
         file_watch::refuse_lost(&path)?;
         create_private(&path).map_err(|cause| OpenError::File { path: path.clone(), cause })?;
@@ -197,9 +229,9 @@ impl Storage {
             .connect_with(options)
             .await?;
         check_version(&pool).await?;
-        migrate::refuse_other_file(&pool).await?;
+        migrate::refuse_other_file(&pool, migrator).await?;
         file_watch::refuse_other(&path, &pool).await?;
-        migrations().run(&pool).await?;
+        migrator.run(&pool).await?;
         first.close().await?;
         let readers = Readers::new(here.clone());
         let metrics = Metrics::new();
@@ -219,10 +251,11 @@ impl Storage {
         url: &str,
         secret_key: Option<&[u8]>,
         connections: u32,
+        migrator: &Migrator,
     ) -> Result<Self, OpenError> {
         let options = address::options(url)?;
         // On a connection of its own, without a statement timeout: migrating large tables takes long.
-        migrate::bring_up_to_date(&options).await?;
+        migrate::bring_up_to_date(&options, migrator).await?;
         let watch = Arc::<Watch>::default();
         let server = Server::new(options.clone());
         let (pool, pools) = Pools::open(Arc::clone(&server), connections, &watch).await?;
@@ -301,7 +334,7 @@ impl Storage {
 }
 
 /// Describes a failed migration, with its number.
-fn migration(cause: &MigrateError) -> String {
+fn failed_migration(cause: &MigrateError) -> String {
     match cause {
         MigrateError::Execute(cause) => told(cause).to_string(),
         MigrateError::ExecuteMigration(cause, version) => {
@@ -330,61 +363,19 @@ pub fn install_drivers() {
     });
 }
 
-/// The migrations, compiled in. A change of the schema is a new file; an existing file is never edited.
+/// The migrations, compiled in. A change of the schema is a new file; an existing file is never edited
+/// after a release.
 pub(crate) fn migrations() -> Migrator {
-    let migration = |version, name: &'static str, sql: &'static str| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    Migrator::with_migrations(vec![
-        migration(1, "the main flow", include_str!("../../../migrations/0001_the_main_flow.sql")),
-        migration(
-            2,
-            "upstream logout",
-            include_str!("../../../migrations/0002_upstream_logout.sql"),
-        ),
-        migration(3, "console", include_str!("../../../migrations/0003_console.sql")),
-        migration(
-            5,
-            "more ways to be a client",
-            include_str!("../../../migrations/0005_more_ways_to_be_a_client.sql"),
-        ),
-        migration(6, "step ups", include_str!("../../../migrations/0006_step_ups.sql")),
-        migration(7, "speed", include_str!("../../../migrations/0007_speed.sql")),
-        migration(
-            8,
-            "key rotation and audit search",
-            include_str!("../../../migrations/0008_key_rotation_and_audit_search.sql"),
-        ),
-        migration(10, "lists", include_str!("../../../migrations/0010_lists.sql")),
-        migration(12, "from where", include_str!("../../../migrations/0012_from_where.sql")),
-        migration(13, "who trusts", include_str!("../../../migrations/0013_who_trusts.sql")),
-        migration(16, "networks", include_str!("../../../migrations/0016_networks.sql")),
-        migration(17, "together", include_str!("../../../migrations/0017_together.sql")),
-        migration(
-            18,
-            "sign-outs and facts",
-            include_str!("../../../migrations/0018_sign_outs_and_facts.sql"),
-        ),
-        migration(
-            20,
-            "what was decided about",
-            include_str!("../../../migrations/0020_what_was_decided_about.sql"),
-        ),
-        migration(21, "audit size", include_str!("../../../migrations/0021_audit_size.sql")),
-        migration(22, "mcp tasks", include_str!("../../../migrations/0022_mcp_tasks.sql")),
-        migration(
-            23,
-            "people by beginnings",
-            include_str!("../../../migrations/0023_people_by_beginnings.sql"),
-        ),
-        migration(24, "used once", include_str!("../../../migrations/0024_used_once.sql")),
-        migration(25, "replicas", include_str!("../../../migrations/0025_replicas.sql")),
-        migration(
-            29,
-            "step ups by request",
-            include_str!("../../../migrations/0029_step_ups_by_request.sql"),
-        ),
-    ])
+    Migrator::with_migrations(vec![migration(
+        1,
+        "schema",
+        include_str!("../../../migrations/0001_schema.sql"),
+    )])
+}
+
+/// Makes a migration from its number, name and SQL.
+pub(crate) fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
 }
 
 pub(crate) fn sqlite_path(url: &str) -> PathBuf {

@@ -44,7 +44,7 @@ pub struct GrantRow {
     /// The MCP server.
     pub resource: String,
     /// The consented scopes.
-    pub ceiling: ScopeSet,
+    pub consented_scopes: ScopeSet,
     /// When it was created.
     pub created_at: Timestamp,
     /// When a token was last refreshed.
@@ -108,7 +108,7 @@ fn first_id(moment: Timestamp) -> String {
 
 const GRANT_COLUMNS: &str =
     "SELECT g.id, g.client_id, c.metadata, g.subject, g.session_id, s.person, s.facts_read_at, s.state, g.resource,
-            g.ceiling, g.created_at, g.last_used_at, g.last_used_from, g.expires_at, g.revoked_at, g.revoked_because
+            g.consented_scopes, g.created_at, g.last_used_at, g.last_used_from, g.expires_at, g.revoked_at, g.end_reason
      FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
      LEFT JOIN clients c ON c.id = g.client_id";
 impl Storage {
@@ -151,7 +151,7 @@ impl Storage {
     fn read_grant_row(&self, row: &AnyRow) -> Result<GrantRow, StorageError> {
         let session_id: String = column(row, "session_id")?;
         let sealed: String = column(row, "person")?;
-        let because: Option<String> = column(row, "revoked_because")?;
+        let because: Option<String> = column(row, "end_reason")?;
         Ok(GrantRow {
             id: column(row, "id")?,
             client_id: column(row, "client_id")?,
@@ -159,7 +159,7 @@ impl Storage {
             subject: column(row, "subject")?,
             person: self.open_json("upstream_sessions.person", &session_id, &sealed)?,
             resource: column(row, "resource")?,
-            ceiling: scopes(row, "ceiling")?,
+            consented_scopes: scopes(row, "consented_scopes")?,
             created_at: moment(row, "created_at")?,
             last_used_at: moment(row, "last_used_at")?,
             last_used_from: column(row, "last_used_from")?,
@@ -245,8 +245,9 @@ async fn end_held(
     value: &str,
     now: Timestamp,
 ) -> Result<(), StorageError> {
-    let sql =
-        format!("UPDATE held_logins SET ended_at = $2 WHERE {condition} AND ended_at IS NULL");
+    let sql = format!(
+        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE {condition} AND ended_at IS NULL"
+    );
     sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(now.unix()).execute(&mut **step).await?;
     Ok(())
 }

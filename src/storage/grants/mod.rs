@@ -31,7 +31,7 @@ pub struct LiveGrant {
     /// The audience: the URI of the protected resource.
     pub resource: String,
     /// The consented scopes, an upper bound for every token.
-    pub ceiling: ScopeSet,
+    pub consented_scopes: ScopeSet,
     /// The absolute end of the grant.
     pub expires_at: Timestamp,
     /// When the identity provider last confirmed the person.
@@ -105,13 +105,13 @@ impl Storage {
     /// "yes".
     pub async fn grant(&self, id: &str, now: Timestamp) -> Result<GrantState, StorageError> {
         let query = sqlx::query(
-            "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.ceiling, g.expires_at,
+            "SELECT g.id, g.client_id, g.session_id, g.subject, g.resource, g.consented_scopes, g.expires_at,
                     s.person, s.last_ok_at
              FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
              WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
                AND s.state = 'active'
-               AND NOT EXISTS (SELECT 1 FROM client_standings b WHERE b.client_id = g.client_id
-                               AND (b.blocked = 1 OR b.approval = 'refused'))
+               AND NOT EXISTS (SELECT 1 FROM client_reviews b WHERE b.client_id = g.client_id
+                               AND (b.blocked = 1 OR b.state = 'refused'))
                AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = g.subject
                                AND p.blocked_at IS NOT NULL)",
         )
@@ -128,7 +128,7 @@ impl Storage {
             client_id: column(&row, "client_id")?,
             subject: column(&row, "subject")?,
             resource: column(&row, "resource")?,
-            ceiling: scopes(&row, "ceiling")?,
+            consented_scopes: scopes(&row, "consented_scopes")?,
             expires_at: moment(&row, "expires_at")?,
             last_ok_at: moment(&row, "last_ok_at")?,
             person: self.open_json("upstream_sessions.person", &session_id, &person)?,
@@ -163,7 +163,7 @@ pub(super) async fn revoke(
     now: Timestamp,
 ) -> Result<bool, StorageError> {
     let ended = sqlx::query(
-        "UPDATE grants SET revoked_at = $2, revoked_because = $3
+        "UPDATE grants SET revoked_at = $2, end_reason = $3
          WHERE id = $1 AND revoked_at IS NULL",
     )
     .bind(id)

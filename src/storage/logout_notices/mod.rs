@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::authorization_codes::{CodesOf, end_codes};
-use super::upstream_sessions::{Person, UpstreamTokens};
+use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Transaction, column, replay_guard};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
@@ -61,16 +61,19 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
         // Before the transaction, because opening sealed columns takes time.
-        let sealed = self.sessions_by_what_is_sealed(&notice.issuer, &notice.subject).await?;
+        let by_email = match &notice.subject {
+            LogoutSubject::Email(email) => self.sessions_by_email(&notice.issuer, email).await?,
+            LogoutSubject::Session { .. } | LogoutSubject::Subject(_) => Vec::new(),
+        };
         let mut step = self.begin_revocation().await?;
         let first = sqlx::query(
-            "INSERT INTO upstream_notices (id, expires_at) SELECT $1, $2
+            "INSERT INTO replay_guard (purpose, id, expires_at) SELECT 'logout_token', $1, $2
              WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
-             ON CONFLICT (id) DO NOTHING",
+             ON CONFLICT (purpose, id) DO NOTHING",
         )
         .bind(&notice.id)
         .bind(notice.forget_at.unix())
-        .bind(replay_guard::NOTICES)
+        .bind(replay_guard::LOGOUT_TOKENS)
         .execute(&mut *step)
         .await?
         .rows_affected()
@@ -91,13 +94,13 @@ impl Storage {
                 sessions_of(&mut step, &notice.issuer, subject, "").await?
             }
         };
-        sessions.extend(sealed);
+        sessions.extend(by_email);
         sessions.sort_unstable();
         sessions.dedup();
         for session in &sessions {
             sqlx::query(
                 "UPDATE upstream_sessions
-                 SET state = 'dead', ended_because = $2, version = version + 1,
+                 SET state = 'dead', end_reason = $2, version = version + 1,
                      lease_owner = NULL, lease_until = NULL
                  WHERE id = $1",
             )
@@ -107,7 +110,7 @@ impl Storage {
             .await?;
             end_codes(&mut step, CodesOf::Session(session), now).await?;
             sqlx::query(
-                "UPDATE grants SET revoked_at = $2, revoked_because = $3
+                "UPDATE grants SET revoked_at = $2, end_reason = $3
                  WHERE session_id = $1 AND revoked_at IS NULL",
             )
             .bind(session)
@@ -156,64 +159,37 @@ impl Storage {
         Ok(found)
     }
 
-    /// Returns active sessions that only a search through sealed columns finds: by e-mail address, or by
-    /// the claim `sub` of sessions that an earlier version stored.
-    async fn sessions_by_what_is_sealed(
+    /// Returns the active sessions of people with this e-mail address, by a search through the sealed
+    /// column.
+    async fn sessions_by_email(
         &self,
         issuer: &str,
-        whom: &LogoutSubject,
+        email: &str,
     ) -> Result<Vec<String>, StorageError> {
-        let (condition, subject, wanted_sid) = match whom {
-            LogoutSubject::Email(_) => ("", "", ""),
-            LogoutSubject::Subject(subject) => (" AND claim_sub IS NULL", subject.as_str(), ""),
-            LogoutSubject::Session { sid, subject: Some(subject) } => {
-                (" AND claim_sub IS NULL", subject.as_str(), sid.as_str())
-            }
-            LogoutSubject::Session { subject: None, .. } => return Ok(Vec::new()),
-        };
-        let sql = format!(
-            "SELECT id, sid, person, tokens FROM upstream_sessions
-             WHERE issuer = $1 AND state = 'active' AND id > $2{condition} ORDER BY id LIMIT $3"
-        );
         let mut found = Vec::new();
         let mut after = String::new();
         loop {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
-                .bind(issuer)
-                .bind(&after)
-                .bind(BATCH)
-                .fetch_all(&self.pool)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT id, person FROM upstream_sessions
+                 WHERE issuer = $1 AND state = 'active' AND id > $2 ORDER BY id LIMIT $3",
+            )
+            .bind(issuer)
+            .bind(&after)
+            .bind(BATCH)
+            .fetch_all(&self.pool)
+            .await?;
             let Some(last) = rows.last() else { return Ok(found) };
             after = column(last, "id")?;
             for row in &rows {
                 let id: String = column(row, "id")?;
-                let fits = if let LogoutSubject::Email(email) = whom {
-                    let sealed: String = column(row, "person")?;
-                    let person: Person =
-                        self.open_json("upstream_sessions.person", &id, &sealed)?;
-                    person.email.is_some_and(|known| known.eq_ignore_ascii_case(email))
-                } else {
-                    let sealed: String = column(row, "tokens")?;
-                    let tokens: UpstreamTokens =
-                        self.open_json("upstream_sessions.tokens", &id, &sealed)?;
-                    let sid: String = column(row, "sid")?;
-                    (wanted_sid.is_empty() || sid == wanted_sid)
-                        && tokens.id_token.as_deref().and_then(sub_of).as_deref() == Some(subject)
-                };
-                if fits {
+                let sealed: String = column(row, "person")?;
+                let person: Person = self.open_json("upstream_sessions.person", &id, &sealed)?;
+                if person.email.is_some_and(|known| known.eq_ignore_ascii_case(email)) {
                     found.push(id);
                 }
             }
         }
     }
-}
-
-/// Returns the claim `sub` of an ID token that was verified before it was stored.
-fn sub_of(id_token: &str) -> Option<String> {
-    let claims = URL_SAFE_NO_PAD.decode(id_token.split('.').nth(1)?).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
-    Some(claims.get("sub")?.as_str()?.to_owned())
 }
 
 /// Returns the ids of active sessions. An empty subject or sid matches all.

@@ -23,7 +23,7 @@ pub struct ProviderSession {
     /// Whether the session is active.
     pub alive: bool,
     /// Why it ended.
-    pub ended_because: Option<String>,
+    pub end_reason: Option<String>,
     /// First login.
     pub created_at: Timestamp,
     /// When the provider last confirmed it.
@@ -55,11 +55,11 @@ impl Storage {
         subject: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let words = self.words_of(Some(&session.person));
+        let words = self.words_of(&session.person);
         // Locks the row, so that a concurrent block either waits or is already visible.
         let known = sqlx::query(
             "UPDATE people SET last_seen_at = $2 WHERE subject = $1
-             RETURNING blocked_at, words_mark",
+             RETURNING blocked_at, words_digest",
         );
         let known = known.bind(subject).bind(now.unix()).fetch_optional(&mut **step).await?;
         let is_new = known.is_none();
@@ -68,16 +68,18 @@ impl Storage {
             None => {
                 sqlx::query(
                     "INSERT INTO people
-                         (subject, issuer, upstream_subject, first_seen_at, last_seen_at, words_mark)
-                     VALUES ($1, $2, $3, $4, $4, $5)
+                         (subject, issuer, upstream_subject, first_seen_at, last_seen_at,
+                          words_digest, upstream)
+                     VALUES ($1, $2, $3, $4, $4, $5, $6)
                      ON CONFLICT (subject) DO UPDATE SET last_seen_at = $4
-                     RETURNING blocked_at, words_mark",
+                     RETURNING blocked_at, words_digest",
                 )
                 .bind(subject)
                 .bind(&session.issuer)
                 .bind(&session.subject)
                 .bind(now.unix())
-                .bind(words.mark())
+                .bind(words.digest())
+                .bind(&session.upstream)
                 .fetch_one(&mut **step)
                 .await?
             }
@@ -85,8 +87,7 @@ impl Storage {
         if column::<Option<i64>>(&row, "blocked_at")?.is_some() {
             return Err(StorageError::ShutOut(Denied::Person));
         }
-        let stored: Option<String> = column(&row, "words_mark")?;
-        if stored.as_deref() != Some(words.mark()) {
+        if column::<String>(&row, "words_digest")? != words.digest() {
             self.index_again(step, subject, &words).await?;
         } else if is_new {
             self.insert_words(step, subject, &words).await?;
@@ -100,7 +101,7 @@ impl Storage {
         person: &PersonRow,
     ) -> Result<(Vec<ProviderSession>, Vec<WebSessionRow>), StorageError> {
         let rows = sqlx::query(
-            "SELECT state, ended_because, created_at, last_ok_at FROM upstream_sessions
+            "SELECT state, end_reason, created_at, last_ok_at FROM upstream_sessions
              WHERE issuer = $1 AND subject = $2 ORDER BY last_ok_at DESC, id LIMIT $3",
         )
         .bind(&person.issuer)
@@ -113,14 +114,14 @@ impl Storage {
             .map(|row| {
                 Ok(ProviderSession {
                     alive: column::<String>(row, "state")? == "active",
-                    ended_because: column(row, "ended_because")?,
+                    end_reason: column(row, "end_reason")?,
                     created_at: moment(row, "created_at")?,
                     last_ok_at: moment(row, "last_ok_at")?,
                 })
             })
             .collect::<Result<_, StorageError>>()?;
         let rows = sqlx::query(
-            "SELECT id, realm, seen_at, expires_at, ended_at FROM console_sessions
+            "SELECT id, realm, seen_at, expires_at, ended_at FROM web_sessions
              WHERE subject = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(&person.subject)
@@ -258,7 +259,7 @@ async fn end_all_of_person(
 ) -> Result<Option<u64>, StorageError> {
     sqlx::query(
         "UPDATE upstream_sessions
-         SET state = 'dead', ended_because = $2, version = version + 1,
+         SET state = 'dead', end_reason = $2, version = version + 1,
              lease_owner = NULL, lease_until = NULL
          WHERE state = 'active' AND EXISTS
              (SELECT 1 FROM people p WHERE p.subject = $1 AND p.issuer = upstream_sessions.issuer
@@ -276,8 +277,8 @@ async fn end_all_of_person(
         return Ok(None);
     };
     for statement in [
-        "UPDATE held_logins SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
-        "UPDATE console_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
+        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
+        "UPDATE web_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
     ] {
         sqlx::query(statement).bind(subject).bind(now.unix()).execute(&mut **step).await?;
     }

@@ -8,9 +8,9 @@ use sqlx::AssertSqlSafe;
 
 use crate::oauth::sealed::Purpose;
 use crate::storage::upstream_sessions::Person;
-use crate::storage::{Storage, StorageError, Transaction, column};
+use crate::storage::{Storage, StorageError, Transaction};
 
-/// Changes with the way in which names are split, so that everybody is indexed again.
+/// Changes with the way in which names are split, so that people are indexed again at their next login.
 const METHOD: &str = "beginnings of words, 1";
 /// Most words of a name that are indexed: 8.
 const MAX_WORDS: usize = 8;
@@ -27,23 +27,23 @@ const AT_ONCE: usize = 8;
 /// The words by which a person is found, in lower case.
 pub(super) struct Words {
     words: BTreeSet<String>,
-    mark: String,
+    digest: String,
 }
 
 impl Words {
-    /// Returns the keyed hash of all words. A person who has this mark is indexed by these words.
-    pub(super) fn mark(&self) -> &str {
-        &self.mark
+    /// Returns the keyed hash of all words. A person with this digest is indexed by these words.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
     }
 }
 
 impl Storage {
     /// Returns the words by which a person is found: their e-mail address and the words of their name.
-    pub(super) fn words_of(&self, person: Option<&Person>) -> Words {
-        let words = person.map(words_of).unwrap_or_default();
+    pub(super) fn words_of(&self, person: &Person) -> Words {
+        let words = words_of(person);
         let mut parts = vec![METHOD.as_bytes()];
         parts.extend(words.iter().map(String::as_bytes));
-        Words { mark: self.sealer.mac(Purpose::Search, &parts), words }
+        Words { digest: self.sealer.mac(Purpose::Search, &parts), words }
     }
 
     /// Indexes a person by these words, and no longer by those of an earlier name.
@@ -58,15 +58,15 @@ impl Storage {
             .execute(&mut **step)
             .await?;
         self.insert_words(step, subject, words).await?;
-        sqlx::query("UPDATE people SET words_mark = $2 WHERE subject = $1")
+        sqlx::query("UPDATE people SET words_digest = $2 WHERE subject = $1")
             .bind(subject)
-            .bind(words.mark())
+            .bind(words.digest())
             .execute(&mut **step)
             .await?;
         Ok(())
     }
 
-    /// Indexes a person who was not indexed before, except for their mark.
+    /// Indexes a person who was not indexed before, except for their digest.
     pub(super) async fn insert_words(
         &self,
         step: &mut Transaction,
@@ -89,45 +89,6 @@ impl Storage {
             insert.execute(&mut **step).await?;
         }
         Ok(())
-    }
-
-    /// Indexes up to `at_once` people that an earlier version stored, and returns their number. Call it
-    /// again while it returns more than zero.
-    pub async fn index_people(&self, at_once: u32) -> Result<u64, StorageError> {
-        let rows = sqlx::query(
-            "SELECT subject, issuer, upstream_subject FROM people WHERE words_mark IS NULL
-             ORDER BY subject LIMIT $1",
-        )
-        .bind(i64::from(at_once))
-        .fetch_all(&self.pool)
-        .await?;
-        let mut people = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let (issuer, upstream): (String, String) =
-                (column(row, "issuer")?, column(row, "upstream_subject")?);
-            let person = self.latest_person(&issuer, &upstream).await?;
-            people.push((column::<String>(row, "subject")?, person));
-        }
-        if people.is_empty() {
-            return Ok(0);
-        }
-        let mut step = self.begin().await?;
-        for (subject, person) in &people {
-            // A person who signed in meanwhile has been indexed with newer data.
-            let first: Option<i64> = sqlx::query_scalar(
-                "UPDATE people SET words_mark = '' WHERE subject = $1 AND words_mark IS NULL
-                 RETURNING 1",
-            )
-            .bind(subject)
-            .fetch_optional(&mut *step)
-            .await?;
-            if first.is_some() {
-                let words = self.words_of(person.as_ref());
-                self.index_again(&mut step, subject, &words).await?;
-            }
-        }
-        step.commit().await?;
-        Ok(people.len() as u64)
     }
 
     /// Returns the hashes of the words in a search. A person must match all of them.

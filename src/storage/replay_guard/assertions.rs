@@ -28,10 +28,10 @@ impl Storage {
             step.refuse_without_room(Use::Newcomers).await?;
         }
         let written = sqlx::query(
-            "INSERT INTO client_assertions (id, expires_at) SELECT $1, $2
+            "INSERT INTO replay_guard (purpose, id, expires_at) SELECT 'client_assertion', $1, $2
              WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
                AND NOT EXISTS (SELECT 1 FROM counters WHERE name = $4 AND value >= $5)
-             ON CONFLICT (id) DO NOTHING",
+             ON CONFLICT (purpose, id) DO NOTHING",
         )
         .bind(&proof.id)
         .bind(proof.forget_at.unix())

@@ -15,14 +15,14 @@ pub use assertions::AssertionUse;
 
 /// Watermark of `consents`.
 pub(crate) const CONSENTS: &str = "consents_forgotten_until";
-/// Watermark of `client_assertions`.
+/// Watermark of client assertions in `replay_guard`.
 pub(crate) const ASSERTIONS: &str = "assertions_forgotten_until";
 /// Assertions issued before this time count as used. Raised when a restored backup begins to serve.
 pub(crate) const ASSERTIONS_ISSUED: &str = "assertions_used_if_issued_until";
-/// Watermark of `used_once`.
-pub(crate) const USED_ONCE: &str = "used_once_forgotten_until";
-/// Watermark of `upstream_notices`.
-pub(crate) const NOTICES: &str = "notices_forgotten_until";
+/// Watermark of sign-ins in `replay_guard`.
+pub(crate) const SIGN_INS: &str = "sign_ins_forgotten_until";
+/// Watermark of logout tokens in `replay_guard`.
+pub(crate) const LOGOUT_TOKENS: &str = "logout_tokens_forgotten_until";
 
 /// Raises a watermark to `last`: rows that expire then or earlier may have been deleted. It never falls.
 pub(crate) async fn mark(

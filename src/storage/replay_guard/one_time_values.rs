@@ -30,14 +30,14 @@ impl Storage {
             Realm::Account => self.begin_for(Use::SignIns).await?,
         };
         let used = sqlx::query(
-            "INSERT INTO used_once (id, expires_at) SELECT $1, $2
+            "INSERT INTO replay_guard (purpose, id, expires_at) SELECT 'sign_in', $1, $2
              WHERE NOT EXISTS (SELECT 1 FROM counters WHERE name = $3 AND value >= $2)
-               AND NOT EXISTS (SELECT 1 FROM used_once WHERE id = $4)
-             ON CONFLICT (id) DO NOTHING",
+               AND NOT EXISTS (SELECT 1 FROM replay_guard WHERE purpose = 'sign_in' AND id = $4)
+             ON CONFLICT (purpose, id) DO NOTHING",
         )
         .bind(self.sealer.mac(Purpose::SignIn, &[b"pages sign-in", id.as_bytes()]))
         .bind(expires_at.unix())
-        .bind(super::USED_ONCE)
+        .bind(super::SIGN_INS)
         .bind(self.code_mark(id, code.unwrap_or_default()))
         .execute(&mut *step)
         .await?;
@@ -66,7 +66,8 @@ impl Storage {
         expires_at: Timestamp,
     ) -> Result<bool, StorageError> {
         let spent = sqlx::query(
-            "INSERT INTO used_once (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO replay_guard (purpose, id, expires_at) VALUES ('sign_in', $1, $2)
+             ON CONFLICT (purpose, id) DO NOTHING",
         )
         .bind(self.code_mark(id, code))
         .bind(expires_at.unix())
@@ -82,10 +83,11 @@ impl Storage {
         id: &str,
         code: &str,
     ) -> Result<bool, StorageError> {
-        let spent: Option<i64> = sqlx::query_scalar("SELECT 1 FROM used_once WHERE id = $1")
-            .bind(self.code_mark(id, code))
-            .fetch_optional(&mut **step)
-            .await?;
+        let spent: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM replay_guard WHERE purpose = 'sign_in' AND id = $1")
+                .bind(self.code_mark(id, code))
+                .fetch_optional(&mut **step)
+                .await?;
         Ok(spent.is_some())
     }
 

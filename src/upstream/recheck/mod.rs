@@ -82,7 +82,7 @@ impl Upstream {
         let session = inner.storage.upstream_session(session_id).await?;
         let outdated = session
             .filter(|session| !inner.is_younger(session.facts_read_at, inner.recheck.outage_grace));
-        Ok(outdated.map(|session| session.taken_over).unwrap_or_default())
+        Ok(outdated.map(|session| session.reused_facts).unwrap_or_default())
     }
 
     /// Performs the re-check, and returns whether it had to ask the provider.
@@ -159,7 +159,7 @@ impl Inner {
 
     /// Returns whether rules read facts that were carried over from an earlier response.
     fn lacks_facts(&self, session: &UpstreamSession) -> bool {
-        !session.taken_over.intersection(self.config.claims.read_by_rules).is_empty()
+        !session.reused_facts.intersection(self.config.claims.read_by_rules).is_empty()
     }
 
     /// Returns whether `moment` is less than `age` ago. A moment in the future was recorded before the clock
@@ -213,12 +213,14 @@ impl Inner {
         match answer {
             Ok((tokens, about)) => {
                 let now = self.clock.now();
-                let at = Renewed { last_ok: now, facts_read: now, taken_over: FactSet::default() };
+                let at =
+                    Renewed { last_ok: now, facts_read: now, reused_facts: FactSet::default() };
                 let (person, at, is_outage) = match about {
                     About::SamePerson(person) => (person, at, false),
                     About::PartlyKnown(known) => {
-                        let (facts_read, taken_over) = (session.facts_read_at, known.taken_over);
-                        (known.person, Renewed { facts_read, taken_over, ..at }, known.is_outage)
+                        let (facts_read, reused_facts) =
+                            (session.facts_read_at, known.reused_facts);
+                        (known.person, Renewed { facts_read, reused_facts, ..at }, known.is_outage)
                     }
                     About::SomebodyElse(reason) => {
                         let event = self.event("upstream_identity_changed", &session);
@@ -247,9 +249,9 @@ impl Inner {
                     self.storage.renew_session(&session, &owner, &person, &tokens, at).await?;
                 stop_point!("recheck: renewed");
                 if renewed {
-                    let taken_over = at.taken_over;
+                    let reused_facts = at.reused_facts;
                     let known =
-                        UpstreamSession { person, taken_over, last_ok_at: at.last_ok, ..session };
+                        UpstreamSession { person, reused_facts, last_ok_at: at.last_ok, ..session };
                     if is_outage && self.lacks_facts(&known) {
                         return Ok(self.use_last_answer(&known, "it does not tell what rules read"));
                     }

@@ -31,7 +31,7 @@ pub(in crate::upstream) enum About {
 pub(in crate::upstream) struct PartlyKnown {
     pub(super) person: Person,
     /// The facts that were carried over from an earlier response.
-    pub(super) taken_over: FactSet,
+    pub(super) reused_facts: FactSet,
     /// Whether a source of facts did not respond: then this counts as an outage.
     pub(super) is_outage: bool,
 }
@@ -86,18 +86,18 @@ impl Inner {
         };
         let before = Some(&session.person);
         let read = self.read_person(provider, access_token, &identity, before).await;
-        let taken_over = read.taken_over;
-        if taken_over.is_empty() {
+        let reused_facts = read.reused_facts;
+        if reused_facts.is_empty() {
             return About::SamePerson(read.person);
         }
-        let matters = !taken_over.intersection(self.config.claims.read_by_rules).is_empty();
+        let matters = !reused_facts.intersection(self.config.claims.read_by_rules).is_empty();
         let age = self.clock.now().since(session.facts_read_at);
         if read.answered && matters && age >= self.recheck.max_without_refresh {
             return About::TooOld;
         }
         About::PartlyKnown(PartlyKnown {
             person: read.person,
-            taken_over,
+            reused_facts,
             is_outage: !read.answered,
         })
     }
@@ -134,9 +134,9 @@ impl Inner {
                 unknown_claims: plan.extra.iter().map(|path| path.as_str().to_owned()).collect(),
                 ..Facts::default()
             };
-            let taken_over = claims::taken_over(&untold, &session.person);
+            let reused_facts = claims::reused_facts(&untold, &session.person);
             let person = session.person.clone();
-            return About::PartlyKnown(PartlyKnown { person, taken_over, is_outage: true });
+            return About::PartlyKnown(PartlyKnown { person, reused_facts, is_outage: true });
         }
         let access_token = payload(access_token);
         let access_token = access_token.as_ref();

@@ -439,7 +439,7 @@ async fn what_slipped_past_a_block_is_of_no_use() {
     // As if the block had come a moment too early for the step that ends grants.
     app.database
         .execute(&format!(
-            "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
+            "INSERT INTO client_reviews (client_id, state, trusted, blocked, changed_at, changed_by)
              VALUES ('{}', 'none', 0, 1, 0, 'x')",
             client.id
         ))
@@ -463,7 +463,7 @@ async fn deleting_a_blocked_client_does_not_let_it_in_again() {
     alice.press_and_confirm(&path, "action", "block").await.assert_leads_to(&alice.at("/client"));
     alice.press_and_confirm(&path, "action", "delete").await.assert_leads_to(&alice.at("/clients"));
 
-    let blocked = "SELECT COUNT(*) FROM client_standings WHERE blocked = 1";
+    let blocked = "SELECT COUNT(*) FROM client_reviews WHERE blocked = 1";
     assert_eq!(app.database.number(blocked).await, 1);
 }
 
@@ -494,7 +494,7 @@ async fn a_client_that_changes_itself_under_the_administrators_eyes_is_not_trust
     let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
 
     assert!(answer.location().ends_with("done=changed"), "{}", answer.location());
-    let trusted = "SELECT COUNT(*) FROM client_standings WHERE trusted = 1";
+    let trusted = "SELECT COUNT(*) FROM client_reviews WHERE trusted = 1";
     assert_eq!(app.database.number(trusted).await, 0);
     alice.press(&path, "action", "trust").await.assert_leads_to(&alice.at("/client"));
     assert_eq!(app.database.number(trusted).await, 1);

@@ -27,7 +27,7 @@ async fn connected(app: &TestApp) -> (McpClient, Tokens) {
 /// it ends, and what proves that it was done.
 fn acts(client: &McpClient) -> Vec<(String, &'static str, u64, &'static str)> {
     let of_client = with_query("/client", &[("id", &client.id)]);
-    let blocked = "SELECT COUNT(*) FROM client_standings WHERE blocked = 1";
+    let blocked = "SELECT COUNT(*) FROM client_reviews WHERE blocked = 1";
     vec![
         (of_client.clone(), "block", 3, blocked),
         (
@@ -141,7 +141,7 @@ async fn when_the_number_has_changed_meanwhile_the_question_is_asked_again() {
         client.elsewhere().sign_in("bob").await;
         app.database
             .execute(
-                "UPDATE grants SET revoked_at = 1, revoked_because = 'x' WHERE id =
+                "UPDATE grants SET revoked_at = 1, end_reason = 'x' WHERE id =
                  (SELECT MIN(id) FROM grants WHERE subject = 'oidc:demo-bob')",
             )
             .await;

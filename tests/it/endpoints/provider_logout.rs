@@ -348,8 +348,8 @@ async fn a_sign_out_that_overtakes_the_callback_ends_the_login() {
             send(&app, &claims, None).await.assert_status(200);
             for table in [
                 "SELECT COUNT(*) FROM authorization_codes",
-                "SELECT COUNT(*) FROM held_logins",
-                "SELECT COUNT(*) FROM console_sessions",
+                "SELECT COUNT(*) FROM logins_awaiting_approval",
+                "SELECT COUNT(*) FROM web_sessions",
                 "SELECT COUNT(*) FROM upstream_sessions WHERE state = 'active'",
             ] {
                 assert_eq!(app.database.number(table).await, 0, "{named:?}: {table}");

@@ -18,7 +18,7 @@ use crate::harness::http::{Answer, encode};
 /// What a refusal may write: the audit trail tells of it, wrong attempts at a code are counted, and a tool
 /// that needs more scopes is remembered, so that the person can be told.
 const MAY_CHANGE: &[(&str, &str)] =
-    &[("", "audit_events"), ("wrong holder", "authorization_codes"), ("tool", "step_ups")];
+    &[("", "audit_events"), ("wrong holder", "authorization_codes"), ("tool", "scope_challenges")];
 
 /// Every table that the migrations make.
 fn tables() -> Vec<String> {

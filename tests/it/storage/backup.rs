@@ -131,7 +131,7 @@ async fn a_database_that_is_told_it_was_restored_brings_nothing_back() {
         "INSERT INTO remembered_consents (id, token_hash, subject, client_id, redirect_uri, resource,
              scopes, metadata_hash, created_at, expires_at)
          VALUES ('1', 'h', 's', 'c', 'u', 'r', 'read', 'm', 0, 9999999999)",
-        "INSERT INTO held_logins (id, token_hash, client_id, subject, login, created_at, expires_at)
+        "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, login, created_at, expires_at)
          VALUES ('1', 'h', 'c', 's', 'l', 0, 9999999999)",
     ] {
         app.database.execute(row).await;
@@ -143,8 +143,8 @@ async fn a_database_that_is_told_it_was_restored_brings_nothing_back() {
 
     assert_ne!(admin.get("/").await.status, 200);
     let left = "SELECT (SELECT COUNT(*) FROM remembered_consents)
-        + (SELECT COUNT(*) FROM held_logins WHERE ended_at IS NULL)
-        + (SELECT COUNT(*) FROM console_sessions WHERE ended_at IS NULL)
+        + (SELECT COUNT(*) FROM logins_awaiting_approval WHERE ended_at IS NULL)
+        + (SELECT COUNT(*) FROM web_sessions WHERE ended_at IS NULL)
         + (SELECT COUNT(*) FROM logins WHERE ended_at IS NULL)";
     assert_eq!(app.database.number(left).await, 0);
     client.refresh(&tokens.refresh_token).await.assert_error(400, "invalid_grant");

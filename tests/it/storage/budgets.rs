@@ -11,20 +11,18 @@
 //! | `clients` | anybody registers; a client changes itself | `clients`, rates per address; 85 % of the file |
 //! | `consents` | anybody decides on a page | rates per address; a denial is forgotten five minutes after its page has expired, an approval a day; denials 80 %, approvals 90 % of the file |
 //! | `logins` | anybody approves a page | `pending_logins…`; gone an hour after the end; 90 % of the file |
-//! | `client_assertions` | a client that signs, and anybody can register one | rates per address; forgotten five minutes after the end; 85 % of the file, but for clients with grants |
-//! | `upstream_notices` | the identity provider alone: a signature of its keys | its own rate; a day |
+//! | `replay_guard` | a client that signs, and anybody can register one; a browser that comes back from the identity provider; the identity provider by a signature of its keys | rates per address; forgotten five minutes after the end, a logout token a day; assertions 85 % of the file, but for clients with grants; sign-ins 90 % |
 //! | `upstream_sign_outs` | the identity provider alone, and a sign-in | its own rate, and one for each person and session; an hour |
 //! | `upstream_sessions`, `people`, `people_words` | people who can sign in at the identity provider | one for each session, person and word of a name |
 //! | `authorization_codes` | people who have signed in | one for each sign-in; a day |
 //! | `grants` | people who have signed in | `grants_per_person`, `grants_per_client` |
 //! | `refresh_tokens` | whoever holds a grant | `refreshes_per_minute`; used ones beyond a thousand of a grant go where there is no room for sign-ins |
-//! | `console_sessions` | people who have signed in | one for each sign-in; a day |
+//! | `web_sessions` | people who have signed in | one for each sign-in; a day |
 //! | `remembered_consents` | people who have signed in, for trusted clients | one for each approval, until it expires |
-//! | `held_logins` | people who have signed in | one for each sign-in; a day |
-//! | `client_standings` | people who wait, administrators, the configuration | one for each client |
-//! | `step_ups` | whoever holds a grant | 32 of a grant; a quarter of an hour |
+//! | `logins_awaiting_approval` | people who have signed in | one for each sign-in; a day |
+//! | `client_reviews` | people who wait, administrators, the configuration | one for each client |
+//! | `scope_challenges` | whoever holds a grant | 32 of a grant; a quarter of an hour |
 //! | `signing_keys` | administrators | one for each rotation |
-//! | `used_once` | a browser that comes back from the identity provider | rates per address; forgotten when the sign-in or code has expired; a sign-in 90 % of the file |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `replicas` | the server, at a start | one for each process of the last five minutes |
 //! | `installation`, `counters` | the server | a fixed number of names |

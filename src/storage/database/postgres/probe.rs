@@ -17,7 +17,7 @@ use crate::storage::{Ready, Room, Storage, StorageError};
 const READ: &str = "SELECT (SELECT COUNT(*) FROM grants WHERE id = $1)
     + (SELECT COUNT(*) FROM upstream_sessions WHERE id = $1)
     + (SELECT COUNT(*) FROM clients WHERE id = $1)
-    + (SELECT COUNT(*) FROM client_standings WHERE client_id = $1)
+    + (SELECT COUNT(*) FROM client_reviews WHERE client_id = $1)
     + (SELECT COUNT(*) FROM people WHERE subject = $1)
     + (SELECT COUNT(*) FROM refresh_tokens WHERE id = $1)
     + (SELECT COUNT(*) FROM authorization_codes WHERE id = $1)

@@ -48,7 +48,7 @@ async fn a_sign_in_to_the_pages_asks_the_provider_once_however_often_it_comes_ba
         }
 
         assert_eq!(app.idp.requests_to("/token"), before + 1);
-        let sessions = "SELECT COUNT(*) FROM console_sessions";
+        let sessions = "SELECT COUNT(*) FROM web_sessions";
         assert!(app.database.number(sessions).await <= 2);
     }
 }
@@ -68,7 +68,7 @@ async fn a_sign_in_to_the_pages_counts_once_of_a_hundred() {
             assert_eq!(all.iter().filter(|answer| answer.status == 403).count(), 99);
             assert_eq!(app.idp.requests_to("/token"), before + 1);
         }
-        assert_eq!(app.database.number("SELECT COUNT(*) FROM console_sessions").await, 2);
+        assert_eq!(app.database.number("SELECT COUNT(*) FROM web_sessions").await, 2);
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_sign_in_to_the_pages_counts_once_whatever_happens_in_between() {
     };
     app.advance(24 * 60 * 60);
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
-    assert_eq!(app.database.number("SELECT COUNT(*) FROM used_once").await, 0);
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM replay_guard").await, 0);
     app.advance(-24 * 60 * 60);
     app.restart().await;
     let before = app.idp.requests_to("/token");

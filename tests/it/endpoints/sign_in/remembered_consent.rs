@@ -227,7 +227,7 @@ async fn con_10_a_program_on_a_device_is_always_asked_about() {
         // Not even when somebody puts the mark into the database by hand.
         app.database
             .execute(&format!(
-                "INSERT INTO client_standings (client_id, approval, trusted, blocked, changed_at, changed_by)
+                "INSERT INTO client_reviews (client_id, state, trusted, blocked, changed_at, changed_by)
                  VALUES ('{}', 'approved', 1, 0, 0, 'x')",
                 client.id
             ))

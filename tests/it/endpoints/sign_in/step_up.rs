@@ -166,14 +166,14 @@ async fn a_hundred_refusals_at_once_are_remembered_as_one() {
         for answer in futures_util::future::join_all(calls).await {
             answer.assert_status(403);
         }
-        assert_eq!(app.database.number("SELECT COUNT(*) FROM step_ups").await, 1);
+        assert_eq!(app.database.number("SELECT COUNT(*) FROM scope_challenges").await, 1);
 
         // Turning to another tool and back is no way to make every refusal a write.
         let get = client.call_tool(&tokens.access_token, "get-todos", json!({})).await;
         get.assert_status(403);
         app.advance(30);
         purge(&client, &tokens).await.assert_status(403);
-        let latest = app.database.number("SELECT MAX(refused_at) FROM step_ups").await;
+        let latest = app.database.number("SELECT MAX(challenged_at) FROM scope_challenges").await;
         assert_eq!(latest, app.now().unix() - 30);
     }
 }
@@ -213,7 +213,7 @@ async fn a_tool_that_the_rules_do_not_allow_answers_with_a_result_that_says_so()
     assert!(line.contains("tool_refused") && line.contains("denied_by_rules"), "{line}");
 
     // Nothing is remembered, so nobody is mistaken for a client that comes back.
-    assert_eq!(app.database.number("SELECT COUNT(*) FROM step_ups").await, 0);
+    assert_eq!(app.database.number("SELECT COUNT(*) FROM scope_challenges").await, 0);
     for _ in 0..2 {
         let elsewhere = client.elsewhere();
         let tokens = connect(&elsewhere, "create:todos delete:todos").await;

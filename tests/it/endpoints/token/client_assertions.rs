@@ -216,7 +216,7 @@ async fn st_04_an_assertion_of_before_a_restore_counts_as_used_after_it() {
         used.push((change, assertion));
     }
     app.stop().await;
-    app.database.execute("DELETE FROM client_assertions").await;
+    app.database.execute("DELETE FROM replay_guard").await;
     let mark = "INSERT INTO installation (name, value) VALUES ('backup_taken_at', '0')";
     app.database.execute(mark).await;
 
@@ -407,7 +407,7 @@ async fn used_assertions_are_forgotten_soon_after_they_have_expired_and_still_re
     for (wait, rows, status) in [(90, 1, 401), (300, 1, 401), (1, 0, 401)] {
         app.advance(wait);
         app.storage().sweep(app.now(), keep).await.unwrap();
-        assert_eq!(app.database.number("SELECT COUNT(*) FROM client_assertions").await, rows);
+        assert_eq!(app.database.number("SELECT COUNT(*) FROM replay_guard").await, rows);
         assert_eq!(send(&client, &assertion).await, status);
     }
 }

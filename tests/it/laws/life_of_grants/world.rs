@@ -331,6 +331,7 @@ impl World {
             return Ok(());
         }
         let session = SessionUpdate {
+            upstream: "oidc".to_owned(),
             issuer: ISSUER.to_owned(),
             subject: upstream(person),
             claim_sub: None,
@@ -640,7 +641,7 @@ impl World {
             (
                 "(e) a grant that differs from its code",
                 "SELECT COUNT(*) FROM grants g JOIN authorization_codes c ON c.grant_id = g.id
-                 WHERE g.resource <> c.resource OR g.ceiling <> c.ceiling OR g.subject <> c.subject
+                 WHERE g.resource <> c.resource OR g.consented_scopes <> c.consented_scopes OR g.subject <> c.subject
                     OR g.client_id <> c.client_id OR g.session_id <> c.session_id",
             ),
             (
@@ -652,14 +653,14 @@ impl World {
                 "(d) a live grant of a blocked person or client",
                 "SELECT COUNT(*) FROM grants g WHERE g.revoked_at IS NULL AND
                  (EXISTS (SELECT 1 FROM people p WHERE p.subject = g.subject AND p.blocked_at IS NOT NULL)
-                  OR EXISTS (SELECT 1 FROM client_standings s WHERE s.client_id = g.client_id AND s.blocked = 1))",
+                  OR EXISTS (SELECT 1 FROM client_reviews s WHERE s.client_id = g.client_id AND s.blocked = 1))",
             ),
         ] {
             let found: i64 = sqlx::query_scalar(sql).fetch_one(&mut self.reader).await.unwrap();
             prop_assert_eq!(found, 0, "{} after {:?}", broken, op);
         }
         let rows = sqlx::query(
-            "SELECT g.id, g.client_id, g.subject, g.resource, g.ceiling, g.revoked_at, g.expires_at,
+            "SELECT g.id, g.client_id, g.subject, g.resource, g.consented_scopes, g.revoked_at, g.expires_at,
                     (SELECT COUNT(*) FROM refresh_tokens r WHERE r.grant_id = g.id) AS tokens,
                     (SELECT COALESCE(CAST(SUM(r.replays) AS BIGINT), 0) FROM refresh_tokens r
                      WHERE r.grant_id = g.id) AS replays
@@ -685,7 +686,7 @@ impl World {
             );
             prop_assert_eq!(row.get::<String, _>("subject"), subject(grant.person), "(e)");
             prop_assert_eq!(
-                row.get::<String, _>("ceiling"),
+                row.get::<String, _>("consented_scopes"),
                 grant.request.scopes.to_string(),
                 "(f)"
             );

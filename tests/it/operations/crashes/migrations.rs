@@ -26,7 +26,7 @@ async fn applied(database: &Database) -> i64 {
 #[tokio::test]
 #[ignore = "takes long: scripts/test-crashes, scripts/test-replicas"]
 async fn k10_killed_in_the_middle_of_its_migrations_the_next_start_completes_them() {
-    let mut between = 0;
+    let mut incomplete = 0;
     let mut seen = Vec::new();
     for round in 0..24 {
         let mut server = Served::prepared().await;
@@ -36,9 +36,8 @@ async fn k10_killed_in_the_middle_of_its_migrations_the_next_start_completes_the
             .spawn()
             .unwrap();
         if server.database.is_postgres() {
-            // As many as are through are seen from outside: the machine may be slow.
-            let wanted = i64::try_from(round / 2).unwrap();
-            while applied(&server.database).await < wanted && child.try_wait().unwrap().is_none() {}
+            // From before the first connection to the end of the one transaction that makes the schema.
+            tokio::time::sleep(Duration::from_millis(20 + round * 5)).await;
         } else if round % 2 == 0 {
             tokio::time::sleep(Duration::from_millis(20 + round * 5)).await;
         } else {
@@ -54,13 +53,13 @@ async fn k10_killed_in_the_middle_of_its_migrations_the_next_start_completes_the
         server.launch();
 
         let all = applied(&server.database).await;
-        assert!(before <= all && all >= 10);
-        between += usize::from(before > 0 && before < all);
+        assert!(before <= all && all >= 1);
+        incomplete += usize::from(before < all);
         seen.push(before);
         let once = "SELECT COUNT(*) - COUNT(DISTINCT version) FROM _sqlx_migrations";
         assert_eq!(server.database.number(once).await, 0);
         assert_eq!(server.database.number("SELECT COUNT(*) FROM signing_keys").await, 1);
     }
     println!("migrations that were through at the kill: {seen:?}");
-    assert!(between > 0, "no kill hit the migrations");
+    assert!(incomplete > 0, "no kill came before the schema was complete");
 }

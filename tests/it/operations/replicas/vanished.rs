@@ -118,7 +118,7 @@ async fn a_database_that_vanishes_is_503_in_bounded_time_and_over_when_it_is_bac
     client.redeem(&code).await; // its minute may be over
 
     // It hears again what others say.
-    let revoked = "UPDATE grants SET revoked_at = 1, revoked_because = 'a test'";
+    let revoked = "UPDATE grants SET revoked_at = 1, end_reason = 'a test'";
     server.database.execute(revoked).await;
     server.database.execute("SELECT pg_notify('portcullis_grants_ended', '')").await;
     let cut = cut_after(stream).await;

@@ -48,9 +48,9 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         table: "upstream_sessions",
-        made: "INSERT INTO upstream_sessions (id, issuer, subject, sid, state, person, tokens, version,
-                                              last_ok_at, created_at)
-               VALUES ('odd', 'i', 's', '-', 'active', '', '', 1, 1, 1)",
+        made: "INSERT INTO upstream_sessions (id, upstream, issuer, subject, sid, state, person, tokens, version,
+                                              last_ok_at, facts_read_at, created_at)
+               VALUES ('odd', 'oidc', 'i', 's', '-', 'active', '', '', 1, 1, 1, 1)",
         revived: "UPDATE upstream_sessions SET last_ok_at = $now",
     },
     Kind {
@@ -60,11 +60,11 @@ const KINDS: &[Kind] = &[
         revived: "UPDATE logins SET expires_at = $now + 600",
     },
     Kind {
-        table: "console_sessions",
-        made: "INSERT INTO console_sessions (id, token_hash, realm, subject, session_id, signed_in_at,
+        table: "web_sessions",
+        made: "INSERT INTO web_sessions (id, token_hash, realm, subject, session_id, signed_in_at,
                                              seen_at, expires_at)
                VALUES ('odd', '', 'account', '', '', 1, 1, 1)",
-        revived: "UPDATE console_sessions SET expires_at = $now + 600",
+        revived: "UPDATE web_sessions SET expires_at = $now + 600",
     },
     Kind {
         table: "remembered_consents",
@@ -74,14 +74,14 @@ const KINDS: &[Kind] = &[
         revived: "UPDATE remembered_consents SET expires_at = $now + 600",
     },
     Kind {
-        table: "held_logins",
-        made: "INSERT INTO held_logins (id, token_hash, client_id, subject, login, created_at, expires_at)
+        table: "logins_awaiting_approval",
+        made: "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, login, created_at, expires_at)
                VALUES ('odd', '', '', '', '', 1, 1)",
-        revived: "UPDATE held_logins SET expires_at = $now + 600",
+        revived: "UPDATE logins_awaiting_approval SET expires_at = $now + 600",
     },
     Kind {
         table: "mcp_tasks",
-        made: "INSERT INTO mcp_tasks (task_hash, subject, client_id, scopes, made_at, expires_at)
+        made: "INSERT INTO mcp_tasks (task_hash, subject, client_id, scopes, created_at, expires_at)
                VALUES ('odd', '', '', '', 1, 1)",
         revived: "UPDATE mcp_tasks SET expires_at = $now + 600",
     },
@@ -91,19 +91,19 @@ const KINDS: &[Kind] = &[
         revived: "UPDATE upstream_sign_outs SET number = 2, expires_at = $now + 600",
     },
     Kind {
-        table: "used_once",
-        made: "INSERT INTO used_once (id, expires_at) VALUES ('odd', 1)",
-        revived: "UPDATE used_once SET expires_at = $now + 600",
+        table: "replay_guard",
+        made: "INSERT INTO replay_guard (purpose, id, expires_at) VALUES ('sign_in', 'odd', 1)",
+        revived: "UPDATE replay_guard SET expires_at = $now + 600",
     },
     Kind {
-        table: "client_assertions",
-        made: "INSERT INTO client_assertions (id, expires_at) VALUES ('odd', 1)",
-        revived: "UPDATE client_assertions SET expires_at = $now + 600",
+        table: "replay_guard",
+        made: "INSERT INTO replay_guard (purpose, id, expires_at) VALUES ('client_assertion', 'odd', 1)",
+        revived: "UPDATE replay_guard SET expires_at = $now + 600",
     },
     Kind {
-        table: "upstream_notices",
-        made: "INSERT INTO upstream_notices (id, expires_at) VALUES ('odd', 1)",
-        revived: "UPDATE upstream_notices SET expires_at = $now + 600",
+        table: "replay_guard",
+        made: "INSERT INTO replay_guard (purpose, id, expires_at) VALUES ('logout_token', 'odd', 1)",
+        revived: "UPDATE replay_guard SET expires_at = $now + 600",
     },
     Kind {
         table: "consents",

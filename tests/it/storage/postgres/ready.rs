@@ -9,7 +9,7 @@ const TABLES: &[&str] = &[
     "grants",
     "upstream_sessions",
     "clients",
-    "client_standings",
+    "client_reviews",
     "people",
     "refresh_tokens",
     "authorization_codes",
@@ -74,7 +74,7 @@ const LACKING: &[(&str, &str)] = &[
     ("INSERT", "audit_events"),
     ("UPDATE", "grants"),
     ("SELECT", "installation"),
-    ("DELETE", "used_once"),
+    ("DELETE", "replay_guard"),
 ];
 
 #[tokio::test]

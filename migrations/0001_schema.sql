@@ -1,0 +1,343 @@
+-- The schema, in the order of a login. One text for SQLite and PostgreSQL: columns are TEXT or BIGINT,
+-- times are Unix seconds unless a column says milliseconds, NULL means absent.
+--
+-- hash    SHA-256 of a secret under its kind, base64url (src/oauth/secret.rs). It verifies the secret
+--         and cannot be used in its place.
+-- sealed  AES-256-GCM under a key that is not in this database, bound to table, column and row
+--         (src/oauth/sealed.rs). It cannot be read, and cannot be moved to another row.
+-- Row ids begin with their creation time, so that new rows land at the end of the index.
+
+-- Facts about this installation. `secret_key_check` is a known text, sealed: opening it proves that the
+-- secret key is the one with which this database was made.
+CREATE TABLE installation (
+    name  TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL
+);
+
+-- Numbers that would be expensive to count, and watermarks of deleted rows (src/storage/, replay
+-- protection). `clients`: registered clients, recounted at every clean-up. `sign_outs`: sign-outs at the
+-- identity provider so far; their order must not depend on a clock.
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY NOT NULL,
+    value BIGINT NOT NULL
+);
+INSERT INTO counters (name, value) VALUES ('clients', 0), ('sign_outs', 0);
+
+-- Keys that sign access tokens. A key is published first, signs from `signs_from` on, and stays published
+-- until the last token that it signed has expired. Two processes that start at the same time agree through
+-- UNIQUE (alg, generation).
+CREATE TABLE signing_keys (
+    kid         TEXT PRIMARY KEY NOT NULL,
+    alg         TEXT NOT NULL,               -- ES256 | RS256 | EdDSA
+    generation  BIGINT NOT NULL,             -- 1, 2, 3 …: of the keys that may sign, the highest signs
+    private_key TEXT NOT NULL,               -- PKCS#8, sealed; empty after the key was retired
+    created_at  BIGINT NOT NULL,
+    signs_from  BIGINT NOT NULL DEFAULT 0,
+    retires_at  BIGINT,                      -- when its last token has expired; NULL: it has no successor
+    retired_at  BIGINT,                      -- when it was taken out of the JWK set
+    UNIQUE (alg, generation)
+);
+
+-- Servers that share a PostgreSQL database, as each reported itself last.
+CREATE TABLE replicas (
+    id            TEXT PRIMARY KEY NOT NULL,
+    version       TEXT NOT NULL,
+    configuration TEXT NOT NULL,             -- fingerprint: replicas with another one are reported
+    clock_ahead   BIGINT NOT NULL,           -- seconds ahead of the database's clock; negative: behind
+    reported_at   BIGINT NOT NULL            -- by the database's clock, which all replicas can read
+);
+
+-- Clients of every kind. A client that is configured, or that publishes its metadata at its own id, gets
+-- its row with its first grant.
+CREATE TABLE clients (
+    id                 TEXT PRIMARY KEY NOT NULL,
+    kind               TEXT NOT NULL DEFAULT 'registered', -- registered | created | configured | document
+    identity           TEXT UNIQUE,          -- hash of a public client's metadata: equal metadata, same client
+    secret_hash        TEXT,                 -- hash; confidential clients only
+    management_hash    TEXT,                 -- hash of the registration access token (RFC 7592)
+    metadata           TEXT NOT NULL,        -- JSON; of a metadata document the last valid copy
+    name_key           TEXT,                 -- lower-case name in hexadecimal: an index range finds prefixes
+    host_key           TEXT,                 -- the same of the host of the first redirect URI
+    network            TEXT,                 -- network prefix from which it registered, for evictions
+    issued_at          BIGINT NOT NULL,
+    last_registered_at BIGINT NOT NULL,      -- moved by equal registrations and by reads of the document
+    last_used_at       BIGINT                -- last code redeemed or token refreshed; NULL: never
+);
+CREATE INDEX clients_by_use ON clients (last_used_at, last_registered_at);
+CREATE INDEX clients_by_issue ON clients (issued_at, id);
+CREATE INDEX clients_by_name ON clients (name_key, id);
+CREATE INDEX clients_by_host ON clients (host_key, id);
+CREATE INDEX clients_unused_by_network ON clients (network, last_registered_at, id)
+    WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL;
+
+-- Administrators' decisions about clients. No row: no decision.
+CREATE TABLE client_reviews (
+    client_id    TEXT PRIMARY KEY NOT NULL,
+    state        TEXT NOT NULL,              -- none | waiting | approved | refused
+    approved_as  TEXT,                       -- digest of the metadata that was approved; other metadata is not
+    trusted      BIGINT NOT NULL,            -- 1: people's consents are remembered
+    trusted_as   TEXT,                       -- digest of the metadata that was trusted
+    trusted_by   TEXT,                       -- `configuration`, or an administrator
+    blocked      BIGINT NOT NULL,            -- 1: no authorization, no token
+    requested_at BIGINT,                     -- when a person first waited for the approval
+    requested_by TEXT,                       -- our sub of that person
+    changed_at   BIGINT NOT NULL,
+    changed_by   TEXT NOT NULL
+);
+CREATE INDEX client_reviews_waiting ON client_reviews (changed_at, client_id, state) WHERE state = 'waiting';
+CREATE INDEX client_reviews_refused ON client_reviews (changed_at, client_id) WHERE state = 'refused';
+CREATE INDEX client_reviews_blocked ON client_reviews (changed_at, client_id) WHERE blocked = 1;
+CREATE INDEX client_reviews_trusted ON client_reviews (changed_at, client_id) WHERE trusted = 1;
+
+-- Consent pages that were decided. Each page decides once.
+CREATE TABLE consents (
+    id         TEXT PRIMARY KEY NOT NULL,    -- the id sealed in the page
+    decision   TEXT NOT NULL,                -- approved | denied
+    expires_at BIGINT NOT NULL               -- when the page has expired and the row may go
+);
+
+-- Consents that people gave to trusted clients, so that they are not asked again.
+CREATE TABLE remembered_consents (
+    id            TEXT PRIMARY KEY NOT NULL,
+    token_hash    TEXT NOT NULL,             -- hash of the cookie
+    subject       TEXT NOT NULL,             -- the person who consented; another person is asked
+    client_id     TEXT NOT NULL,
+    redirect_uri  TEXT NOT NULL,             -- byte for byte
+    resource      TEXT NOT NULL,
+    scopes        TEXT NOT NULL,             -- as consented; any other scope asks again
+    metadata_hash TEXT NOT NULL,             -- of the client's metadata at that time
+    created_at    BIGINT NOT NULL,
+    expires_at    BIGINT NOT NULL
+);
+CREATE INDEX remembered_consents_by_subject ON remembered_consents (subject);
+CREATE INDEX remembered_consents_by_client ON remembered_consents (client_id);
+CREATE INDEX remembered_consents_by_expiry ON remembered_consents (expires_at);
+
+-- Logins that are pending at the identity provider.
+CREATE TABLE logins (
+    id           TEXT PRIMARY KEY NOT NULL,
+    state_hash   TEXT NOT NULL,              -- hash of the state sent to the identity provider
+    binding_hash TEXT NOT NULL,              -- hash of the cookie of the browser that approved
+    client_id    TEXT NOT NULL,
+    request      TEXT NOT NULL,              -- the approved request, nonce and PKCE verifier; JSON, sealed
+    network      TEXT,                       -- network prefix of the person, for the quota
+    sign_outs    BIGINT NOT NULL DEFAULT 0,  -- value of the counter when the login began
+    created_at   BIGINT NOT NULL,
+    expires_at   BIGINT NOT NULL,
+    ended_at     BIGINT                      -- came back, or was ended by a wrong browser
+);
+CREATE INDEX logins_by_expiry ON logins (expires_at);
+CREATE INDEX logins_pending ON logins (expires_at) WHERE ended_at IS NULL;
+CREATE INDEX logins_pending_by_network ON logins (network, expires_at)
+    WHERE ended_at IS NULL AND network IS NOT NULL;
+
+-- Logins of people who wait until an administrator approves the client.
+CREATE TABLE logins_awaiting_approval (
+    id           TEXT PRIMARY KEY NOT NULL,
+    token_hash   TEXT NOT NULL,              -- hash of the cookie of the waiting browser
+    client_id    TEXT NOT NULL,
+    subject      TEXT NOT NULL,
+    login        TEXT NOT NULL,              -- request, person and tokens; JSON, sealed
+    created_at   BIGINT NOT NULL,
+    expires_at   BIGINT NOT NULL,
+    ended_at     BIGINT
+);
+CREATE INDEX logins_awaiting_approval_by_client ON logins_awaiting_approval (client_id);
+CREATE INDEX logins_awaiting_approval_by_expiry ON logins_awaiting_approval (expires_at);
+
+-- People who have signed in. Names and addresses are in upstream_sessions, sealed.
+CREATE TABLE people (
+    subject          TEXT PRIMARY KEY NOT NULL, -- our sub
+    upstream         TEXT NOT NULL,          -- key of the identity provider; our sub begins with it
+    issuer           TEXT NOT NULL,
+    upstream_subject TEXT NOT NULL,          -- the person's id at the issuer
+    words_digest     TEXT NOT NULL DEFAULT '', -- of the words in people_words, to see whether they changed
+    first_seen_at    BIGINT NOT NULL,
+    last_seen_at     BIGINT NOT NULL,        -- last login
+    blocked_at       BIGINT,
+    blocked_by       TEXT
+);
+CREATE INDEX people_by_last_seen ON people (last_seen_at, subject);
+CREATE INDEX people_blocked ON people (last_seen_at, subject) WHERE blocked_at IS NOT NULL;
+
+-- Index of the words in names and addresses, to search people without storing either in the clear.
+CREATE TABLE people_words (
+    word    TEXT NOT NULL,                   -- HMAC-SHA-256 of the lower-case word
+    subject TEXT NOT NULL,
+    PRIMARY KEY (word, subject)
+);
+CREATE INDEX people_words_by_subject ON people_words (subject);
+
+-- Sessions of people at the identity provider.
+CREATE TABLE upstream_sessions (
+    id            TEXT PRIMARY KEY NOT NULL, -- hash of issuer, subject and sid
+    upstream      TEXT NOT NULL,             -- key of the identity provider
+    issuer        TEXT NOT NULL,
+    subject       TEXT NOT NULL,             -- the person's id at the issuer
+    claim_sub     TEXT,                      -- the claim sub, where logout messages may use it instead
+    sid           TEXT NOT NULL,             -- '-' if the provider names none
+    state         TEXT NOT NULL,             -- active | dead
+    end_reason    TEXT,
+    person        TEXT NOT NULL,             -- name, e-mail and the facts that rules read; JSON, sealed
+    tokens        TEXT NOT NULL,             -- access, refresh and ID token of the provider; JSON, sealed
+    version       BIGINT NOT NULL,           -- grows with every change of the tokens
+    lease_owner   TEXT,                      -- the server that is asking the provider now
+    lease_until   BIGINT,
+    last_ok_at    BIGINT NOT NULL,           -- when the provider last confirmed the session
+    facts_read_at BIGINT NOT NULL,           -- when all facts that rules may read were last read
+    reused_facts  TEXT NOT NULL DEFAULT '',  -- kinds of facts that were kept from an earlier response
+    created_at    BIGINT NOT NULL,
+    UNIQUE (issuer, subject, sid)
+);
+
+-- Sign-outs at the identity provider, for as long as a login may take: a login that began before one of
+-- them is refused.
+CREATE TABLE upstream_sign_outs (
+    id         TEXT PRIMARY KEY NOT NULL,    -- HMAC of the issuer and a session id, a subject or an address
+    number     BIGINT NOT NULL,              -- of the latest such sign-out: value of the counter `sign_outs`
+    expires_at BIGINT NOT NULL               -- when no earlier login can come back any more
+);
+CREATE INDEX upstream_sign_outs_by_expiry ON upstream_sign_outs (expires_at);
+
+-- Authorization codes.
+CREATE TABLE authorization_codes (
+    id               TEXT PRIMARY KEY NOT NULL,
+    code_hash        TEXT NOT NULL,          -- hash
+    client_id        TEXT NOT NULL,
+    redirect_uri     TEXT NOT NULL,          -- as presented, including the port
+    code_challenge   TEXT NOT NULL,          -- S256
+    resource         TEXT NOT NULL,
+    consented_scopes TEXT NOT NULL,          -- to which the person consented
+    scopes           TEXT NOT NULL,          -- what the rules granted of them at the login
+    session_id       TEXT NOT NULL REFERENCES upstream_sessions (id),
+    subject          TEXT NOT NULL,
+    created_at       BIGINT NOT NULL,
+    expires_at       BIGINT NOT NULL,
+    failures         BIGINT NOT NULL,        -- failed attempts; too many of them end the code
+    redeemed_at      BIGINT,                 -- redeemed, or ended by a revocation
+    grant_id         TEXT                    -- the grant it became; a replay revokes it
+);
+CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires_at);
+
+-- Grants: what a client may do for a person at one MCP server. The gateway's revocation check reads them.
+CREATE TABLE grants (
+    id               TEXT PRIMARY KEY NOT NULL,
+    kind             TEXT NOT NULL DEFAULT 'person', -- person; further kinds have no upstream session
+    client_id        TEXT NOT NULL,
+    session_id       TEXT REFERENCES upstream_sessions (id), -- NULL: not granted through a sign-in
+    subject          TEXT NOT NULL,          -- our sub: the person as MCP servers see them
+    resource         TEXT NOT NULL,          -- the only audience
+    consented_scopes TEXT NOT NULL,          -- rules can only narrow them
+    created_at       BIGINT NOT NULL,
+    expires_at       BIGINT NOT NULL,        -- absolute end; no refresh moves it
+    last_used_at     BIGINT NOT NULL,
+    last_used_from   TEXT,                   -- address of the last request
+    revoked_at       BIGINT,
+    end_reason       TEXT,
+    CHECK (kind <> 'person' OR session_id IS NOT NULL)
+);
+CREATE INDEX grants_by_session ON grants (session_id);
+CREATE INDEX grants_by_client ON grants (client_id, id);
+CREATE INDEX grants_by_subject ON grants (subject, id);
+CREATE INDEX grants_by_resource ON grants (resource, id);
+CREATE INDEX grants_live ON grants (id, expires_at, revoked_at) WHERE revoked_at IS NULL;
+CREATE INDEX grants_live_by_subject ON grants (subject, client_id, expires_at, revoked_at)
+    WHERE revoked_at IS NULL;
+
+-- Refresh tokens. Each rotation adds a row.
+CREATE TABLE refresh_tokens (
+    id           TEXT PRIMARY KEY NOT NULL,
+    token_hash   TEXT NOT NULL,              -- hash
+    grant_id     TEXT NOT NULL REFERENCES grants (id),
+    parent_id    TEXT UNIQUE,                -- the token it replaced; NULL for the first of a grant
+    issued_at    BIGINT NOT NULL,
+    expires_at   BIGINT NOT NULL,            -- idle end
+    used_at      BIGINT,                     -- when it was rotated
+    successor_id TEXT,
+    successor    TEXT,                       -- the successor, sealed under this token: only its holder can open it
+    replays      BIGINT NOT NULL             -- how often the successor was handed out again
+);
+CREATE INDEX refresh_tokens_by_grant ON refresh_tokens (grant_id);
+
+-- One-time values that were used: ids (`jti`) of client assertions and of logout tokens, sign-ins to our
+-- own pages. A row stays until the value would have expired anyway.
+CREATE TABLE replay_guard (
+    purpose    TEXT NOT NULL,                -- client_assertion | logout_token | sign_in
+    id         TEXT NOT NULL,                -- hash of the issuer and the value
+    expires_at BIGINT NOT NULL,
+    PRIMARY KEY (purpose, id)
+);
+CREATE INDEX replay_guard_by_expiry ON replay_guard (purpose, expires_at);
+
+-- Scopes that a client lacked and was told to ask for (step-up authorization).
+CREATE TABLE scope_challenges (
+    grant_id      TEXT NOT NULL,             -- the grant whose token lacked the scopes
+    needed        TEXT NOT NULL,             -- the scopes that the call needed
+    challenged    TEXT NOT NULL,             -- the scopes that the challenge named
+    challenged_at BIGINT NOT NULL,           -- time of the last challenge
+    PRIMARY KEY (grant_id, needed)
+);
+
+-- Tasks that MCP servers run for people (MCP tasks), so that only their creators can ask for them.
+CREATE TABLE mcp_tasks (
+    task_hash  TEXT PRIMARY KEY NOT NULL,    -- hash of the MCP server and the task's id
+    subject    TEXT NOT NULL,                -- the person for whom it was created
+    client_id  TEXT NOT NULL,
+    scopes     TEXT NOT NULL,                -- the scopes that the call needed
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL               -- end of the task's time to live
+);
+CREATE INDEX mcp_tasks_by_subject ON mcp_tasks (subject, created_at);
+CREATE INDEX mcp_tasks_by_expiry ON mcp_tasks (expires_at);
+
+-- Sessions at our own pages.
+CREATE TABLE web_sessions (
+    id           TEXT PRIMARY KEY NOT NULL,
+    token_hash   TEXT NOT NULL,              -- hash of the cookie
+    realm        TEXT NOT NULL,              -- admin | account: one is never valid for the other
+    subject      TEXT NOT NULL,
+    session_id   TEXT NOT NULL,              -- the upstream session; when it ends, this one ends
+    signed_in_at BIGINT NOT NULL,            -- last login; destructive actions require a recent one
+    seen_at      BIGINT NOT NULL,            -- last request, to the minute
+    expires_at   BIGINT NOT NULL,            -- absolute end
+    ended_at     BIGINT
+);
+CREATE INDEX web_sessions_by_subject ON web_sessions (subject);
+CREATE INDEX web_sessions_by_expiry ON web_sessions (expires_at);
+
+-- The audit trail. Each line is stored in the transaction of its change and chained shortly after.
+CREATE TABLE audit_events (
+    id         TEXT PRIMARY KEY NOT NULL,    -- begins with its time; later lines sort later
+    at         BIGINT NOT NULL,              -- Unix milliseconds
+    event      TEXT NOT NULL,                -- what happened, such as code_redeemed
+    actor      TEXT NOT NULL,                -- client, person, admin <sub>, provider, server, shell
+    client_id  TEXT,
+    subject    TEXT,                         -- our sub; never a name or an address
+    resource   TEXT,
+    grant_id   TEXT,
+    reference  TEXT,                         -- the reference that an error page showed
+    detail     TEXT NOT NULL,                -- everything else: JSON object, no secrets
+    seq        BIGINT UNIQUE,                -- 1, 2, 3 …: place in the chain; NULL until it is chained
+    mac        TEXT,                         -- HMAC-SHA-256 over the line and the mac before it
+    row_mac    TEXT                          -- HMAC-SHA-256 over the line alone, until it is chained; NULL
+                                             -- afterwards. 'refused': not stored by a server, never chained
+);
+CREATE INDEX audit_events_by_client ON audit_events (client_id, id)
+    WHERE client_id IS NOT NULL AND seq IS NOT NULL;
+CREATE INDEX audit_events_by_subject ON audit_events (subject, id)
+    WHERE subject IS NOT NULL AND seq IS NOT NULL;
+CREATE INDEX audit_events_by_event ON audit_events (event, id, at, seq) WHERE seq IS NOT NULL;
+CREATE INDEX audit_events_by_reference ON audit_events (reference)
+    WHERE reference IS NOT NULL AND seq IS NOT NULL;
+CREATE INDEX audit_events_by_grant ON audit_events (grant_id, id)
+    WHERE grant_id IS NOT NULL AND seq IS NOT NULL;
+CREATE INDEX audit_events_anonymous ON audit_events (seq)
+    WHERE seq IS NOT NULL AND subject IS NULL AND grant_id IS NULL AND actor IN ('client', 'person');
+
+-- Runs of lines that were removed because of the trail's size. The chain continues after them.
+CREATE TABLE audit_gaps (
+    first_seq BIGINT PRIMARY KEY NOT NULL,
+    last_seq  BIGINT NOT NULL,
+    line_mac  TEXT NOT NULL,                 -- mac of the last line of the run
+    mac       TEXT NOT NULL                  -- HMAC-SHA-256 over the three: only a server can make a gap
+);
