@@ -89,6 +89,10 @@ CREATE INDEX client_reviews_refused ON client_reviews (changed_at, client_id) WH
 CREATE INDEX client_reviews_blocked ON client_reviews (changed_at, client_id) WHERE blocked = 1;
 CREATE INDEX client_reviews_trusted ON client_reviews (changed_at, client_id) WHERE trusted = 1;
 
+-- Clients and people that are refused at every step, whatever they hold.
+CREATE VIEW denied_clients AS
+    SELECT client_id FROM client_reviews WHERE blocked = 1 OR state = 'refused';
+
 -- Consent pages that were decided. Each page decides once.
 CREATE TABLE consents (
     id         TEXT PRIMARY KEY NOT NULL,    -- the id sealed in the page
@@ -137,7 +141,9 @@ CREATE TABLE logins_awaiting_approval (
     token_hash   TEXT NOT NULL,              -- hash of the cookie of the waiting browser
     client_id    TEXT NOT NULL,
     subject      TEXT NOT NULL,
-    login        TEXT NOT NULL,              -- request, person and tokens; JSON, sealed
+    resource     TEXT NOT NULL,
+    session_id   TEXT NOT NULL,              -- the upstream session; when it ends, the waiting ends
+    login        TEXT NOT NULL,              -- request and person; JSON, sealed
     created_at   BIGINT NOT NULL,
     expires_at   BIGINT NOT NULL,
     ended_at     BIGINT
@@ -159,6 +165,8 @@ CREATE TABLE people (
 );
 CREATE INDEX people_by_last_seen ON people (last_seen_at, subject);
 CREATE INDEX people_blocked ON people (last_seen_at, subject) WHERE blocked_at IS NOT NULL;
+
+CREATE VIEW denied_people AS SELECT subject FROM people WHERE blocked_at IS NOT NULL;
 
 -- Index of the words in names and addresses, to search people without storing either in the clear.
 CREATE TABLE people_words (

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::grants::revoke;
 use super::refresh_tokens::insert_refresh_token;
+use super::revocation::{self, Scope};
 use super::upstream_sessions::SessionUpdate;
 use super::{
     Denied, Engine, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes,
@@ -110,11 +110,9 @@ impl Storage {
             "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.consented_scopes,
                     c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
                     c.grant_id, s.state,
-                    CASE WHEN EXISTS (SELECT 1 FROM client_reviews b
-                                      WHERE b.client_id = c.client_id
-                                      AND (b.blocked = 1 OR b.state = 'refused'))
-                           OR EXISTS (SELECT 1 FROM people p WHERE p.subject = c.subject
-                                      AND p.blocked_at IS NOT NULL) THEN 1 ELSE 0 END AS shut_out,
+                    CASE WHEN EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = c.client_id)
+                           OR EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = c.subject)
+                         THEN 1 ELSE 0 END AS denied,
                     (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
                      AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_person,
                     (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
@@ -156,7 +154,7 @@ impl Storage {
             return self.replayed(step, code.id(), now, event).await;
         }
         let session_id: String = column(&row, "session_id")?;
-        if column::<i64>(&row, "shut_out")? != 0
+        if column::<i64>(&row, "denied")? != 0
             || column::<String>(&row, "state")? != "active"
             || !self.still_active(&mut step, &session_id).await?
         {
@@ -262,7 +260,7 @@ impl Storage {
                 .await?;
         if let Some(grant_id) = grant_id {
             step.use_reserve().await?;
-            revoke(&mut step, &grant_id, "code replayed", now).await?;
+            revocation::end(&mut step, Scope::Grant(&grant_id), "code replayed", now).await?;
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         stop_point!("replay: revoked");
@@ -281,14 +279,12 @@ pub(super) async fn insert_code(
     session_id: &str,
     now: Timestamp,
 ) -> Result<(), StorageError> {
-    let shut_out: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM client_reviews
-         WHERE client_id = $1 AND (blocked = 1 OR state = 'refused')",
-    )
-    .bind(&new.request.client_id)
-    .fetch_optional(&mut **step)
-    .await?;
-    if shut_out.is_some() {
+    let denied: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM denied_clients WHERE client_id = $1")
+            .bind(&new.request.client_id)
+            .fetch_optional(&mut **step)
+            .await?;
+    if denied.is_some() {
         return Err(StorageError::ShutOut(Denied::Client));
     }
     sqlx::query(
@@ -314,54 +310,6 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
-/// Selects the codes that end.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum CodesOf<'a> {
-    /// Codes of an upstream session.
-    Session(&'a str),
-    /// Codes of a person: our `sub`.
-    Person(&'a str),
-    /// Codes of a client.
-    Client(&'a str),
-    /// Codes of a person for a client.
-    Connection { subject: &'a str, client_id: &'a str },
-    /// Codes with a smaller id, that is, issued earlier.
-    Before(&'a str),
-    /// All codes.
-    Everybody,
-}
-
-/// Ends codes that have not been redeemed, in the caller's transaction. Returns their number.
-///
-/// Every revocation of codes happens here, by marking them as used. A concurrent redemption locks the
-/// row: either it has created its grant by the time this transaction ends grants, or it finds the code
-/// used. `expires_at` is ignored on purpose: a code that looks expired here would still be redeemed by a
-/// replica whose clock is behind.
-pub(super) async fn end_codes(
-    step: &mut Transaction,
-    which: CodesOf<'_>,
-    now: Timestamp,
-) -> Result<u64, StorageError> {
-    let (condition, one, two) = match which {
-        CodesOf::Session(id) => ("session_id = $2", id, None),
-        CodesOf::Person(subject) => ("subject = $2", subject, None),
-        CodesOf::Client(id) => ("client_id = $2", id, None),
-        CodesOf::Connection { subject, client_id } => {
-            ("subject = $2 AND client_id = $3", subject, Some(client_id))
-        }
-        CodesOf::Before(id) => ("id < $2", id, None),
-        CodesOf::Everybody => ("id >= $2", "", None),
-    };
-    let sql = format!(
-        "UPDATE authorization_codes SET redeemed_at = $1 WHERE {condition} AND redeemed_at IS NULL"
-    );
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.unix()).bind(one);
-    if let Some(two) = two {
-        query = query.bind(two);
-    }
-    Ok(query.execute(&mut **step).await?.rows_affected())
-}
-
 /// Ends the least recently used grants of a person beyond the limits, and records each of them in
 /// addition to `event`. Returns whether there were any.
 async fn end_surplus(
@@ -377,22 +325,25 @@ async fn end_surplus(
     // An empty client id matches every client.
     for (client_id, most) in [(client_id, terms.per_client), ("", terms.per_person)] {
         let rows = sqlx::query(
-            "UPDATE grants SET revoked_at = $4, end_reason = $5
-             WHERE id IN (SELECT id FROM grants WHERE subject = $1 AND revoked_at IS NULL
-                          AND expires_at > $4 AND (client_id = $2 OR $2 = '')
-                          ORDER BY last_used_at DESC, id DESC LIMIT 1000 OFFSET $3)
-             RETURNING id, client_id, resource",
+            "SELECT id, client_id, resource FROM grants
+             WHERE subject = $1 AND revoked_at IS NULL AND expires_at > $4
+               AND (client_id = $2 OR $2 = '')
+             ORDER BY last_used_at DESC, id DESC LIMIT 1000 OFFSET $3",
         )
         .bind(subject)
         .bind(client_id)
         .bind(i64::from(most))
         .bind(now.unix())
-        .bind(BECAUSE)
         .fetch_all(&mut **step)
         .await?;
         for row in &rows {
+            let id: String = column(row, "id")?;
+            let surplus = Scope::SurplusGrant(&id);
+            if revocation::end(step, surplus, BECAUSE, now).await?.grants == 0 {
+                continue;
+            }
             ended = true;
-            let told = event.clone().again("grant_revoked").grant(&column::<String>(row, "id")?);
+            let told = event.clone().again("grant_revoked").grant(&id);
             let told = told.client(&column::<String>(row, "client_id")?);
             let told = told.resource(&column::<String>(row, "resource")?);
             step.record(told.with("because", BECAUSE)).await?;

@@ -11,7 +11,7 @@ use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::authorization_codes::{CodesOf, end_codes};
+use super::revocation::{self, Scope};
 use super::{OpenError, Storage, StorageError, Transaction, replay_guard, rollback_detection};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
@@ -165,22 +165,10 @@ pub(super) async fn end_everything(
     now: Timestamp,
     because: &str,
 ) -> Result<u64, StorageError> {
-    end_codes(step, CodesOf::Everybody, now).await?;
-    sqlx::query("DELETE FROM remembered_consents").execute(&mut **step).await?;
     // Uses since the backup are not recorded in it, so everything issued until now counts as used.
     replay_guard::mark(step, replay_guard::ASSERTIONS_ISSUED, now).await?;
     replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
-    for sql in [
-        "UPDATE logins SET ended_at = $1 WHERE ended_at IS NULL",
-        "UPDATE logins_awaiting_approval SET ended_at = $1 WHERE ended_at IS NULL",
-        "UPDATE web_sessions SET ended_at = $1 WHERE ended_at IS NULL",
-    ] {
-        sqlx::query(sql).bind(now.unix()).execute(&mut **step).await?;
-    }
-    let grants =
-        sqlx::query("UPDATE grants SET revoked_at = $1, end_reason = $2 WHERE revoked_at IS NULL");
-    let ended = grants.bind(now.unix()).bind(because).execute(&mut **step).await?;
-    Ok(ended.rows_affected())
+    Ok(revocation::end(step, Scope::Everything, because, now).await?.grants)
 }
 
 /// Fails if a restored file lies next to the WAL of the earlier database: SQLite would apply that WAL to

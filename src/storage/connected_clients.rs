@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::authorization_codes::{CodesOf, end_codes};
+use super::revocation::{self, Revoked, Scope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -105,9 +105,8 @@ impl Storage {
         Ok(connections)
     }
 
-    /// Ends what this person has of a client at an MCP server: grants, codes and waiting logins. Deletes
-    /// the remembered consents. Codes, waiting logins and consents end for all MCP servers. Returns the
-    /// number of grants.
+    /// Ends what this person has of a client at an MCP server: grants, codes, waiting logins and
+    /// remembered consents. Returns the number of grants.
     pub async fn disconnect(
         &self,
         subject: &str,
@@ -118,31 +117,9 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin_revocation().await?;
-        // Codes end before grants: see `end_codes`.
-        let codes = CodesOf::Connection { subject, client_id };
-        let mut others = end_codes(&mut step, codes, now).await?;
-        let held = sqlx::query(
-            "UPDATE logins_awaiting_approval SET ended_at = $3
-             WHERE subject = $1 AND client_id = $2 AND ended_at IS NULL",
-        );
-        let held = held.bind(subject).bind(client_id).bind(now.unix());
-        others += held.execute(&mut *step).await?.rows_affected();
-        let remembered =
-            sqlx::query("DELETE FROM remembered_consents WHERE subject = $1 AND client_id = $2");
-        let remembered = remembered.bind(subject).bind(client_id);
-        others += remembered.execute(&mut *step).await?.rows_affected();
-        let ended = sqlx::query(
-            "UPDATE grants SET revoked_at = $4, end_reason = $5
-             WHERE subject = $1 AND client_id = $2 AND resource = $3 AND revoked_at IS NULL",
-        )
-        .bind(subject)
-        .bind(client_id)
-        .bind(resource)
-        .bind(now.unix())
-        .bind(because)
-        .execute(&mut *step)
-        .await?
-        .rows_affected();
+        let scope = Scope::Connection { subject, client_id, resource };
+        let Revoked { grants: ended, others, .. } =
+            revocation::end(&mut step, scope, because, now).await?;
         if ended + others > 0 {
             let event = event.subject(subject).client(client_id).resource(resource);
             step.record(event.with("because", because).with("ended", ended)).await?;

@@ -3,7 +3,7 @@
 
 use sqlx::{Any, Executor};
 
-use super::{Storage, StorageError, Transaction, column, scopes};
+use super::{Storage, StorageError, column, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::scope::ScopeSet;
@@ -135,21 +135,4 @@ pub(super) async fn find<'e>(
     let good = token.hash().is(&column::<String>(&row, "token_hash")?)
         && request.scopes.is_subset(&approved);
     good.then(|| column(&row, "subject")).transpose()
-}
-
-/// Deletes the consents behind a grant in the caller's transaction: after its end, the person is asked
-/// again.
-pub(super) async fn forget_of_grant(
-    step: &mut Transaction,
-    grant_id: &str,
-) -> Result<(), StorageError> {
-    sqlx::query(
-        "DELETE FROM remembered_consents WHERE EXISTS
-             (SELECT 1 FROM grants g WHERE g.id = $1 AND g.subject = remembered_consents.subject
-              AND g.client_id = remembered_consents.client_id)",
-    )
-    .bind(grant_id)
-    .execute(&mut **step)
-    .await?;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! only if the count is still what the administrator saw.
 
 use super::select::SelectBuilder;
-use super::{ReviewDecision, Selection, Storage, StorageError, Transaction, column};
+use super::{ReviewDecision, Selection, Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -43,7 +43,7 @@ pub struct Counted {
     pub sessions: u64,
     /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
     /// and the same newest id mean the same grants.
-    latest: String,
+    pub(super) latest: String,
 }
 
 /// The outcome of an action.
@@ -179,50 +179,4 @@ impl Storage {
             }
         }
     }
-}
-
-/// Ends the selected grants in the caller's transaction. Returns how many were live, or `None` if they
-/// are not the ones in `counted`; the caller must then roll back.
-pub(super) async fn end_grants(
-    step: &mut Transaction,
-    which: &Selection,
-    because: &str,
-    counted: Option<&Counted>,
-    now: Timestamp,
-) -> Result<Option<u64>, StorageError> {
-    let (condition, value) = which.condition();
-    let condition = condition.replace("g.", "").replace('?', "$3");
-    if let Some(counted) = counted {
-        let sql = format!(
-            "SELECT MAX(id) FROM grants
-             WHERE {} AND revoked_at IS NULL AND expires_at > $2",
-            condition.replace("$3", "$1")
-        );
-        let latest: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .bind(&value)
-            .bind(now.unix())
-            .fetch_one(&mut **step)
-            .await?;
-        if latest.unwrap_or_default() != counted.latest {
-            return Ok(None);
-        }
-    }
-    let mut ended = 0;
-    // Expired grants end as well, but were not counted, because nobody could use them any more.
-    for (state, counts) in [("expires_at > $1", true), ("expires_at <= $1", false)] {
-        let sql = format!(
-            "UPDATE grants SET revoked_at = $1, end_reason = $2
-             WHERE {condition} AND revoked_at IS NULL AND {state}"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(now.unix())
-            .bind(because)
-            .bind(&value)
-            .execute(&mut **step)
-            .await?
-            .rows_affected();
-        ended += if counts { rows } else { 0 };
-    }
-    let as_counted = counted.is_none_or(|counted| counted.grants == ended);
-    Ok(as_counted.then_some(ended))
 }

@@ -26,6 +26,7 @@ mod refresh_tokens;
 mod replay_guard;
 mod replica_reports;
 mod retention;
+mod revocation;
 mod rollback_detection;
 mod scope_challenges;
 mod signing_keys;

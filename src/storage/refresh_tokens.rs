@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::grants::revoke;
+use super::revocation::{self, Scope};
 use super::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
@@ -156,10 +156,8 @@ impl Storage {
         let touched = sqlx::query(
             "UPDATE grants SET last_used_at = $2, last_used_from = $3
              WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
-               AND NOT EXISTS (SELECT 1 FROM client_reviews b WHERE b.client_id = grants.client_id
-                               AND (b.blocked = 1 OR b.state = 'refused'))
-               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = grants.subject
-                               AND p.blocked_at IS NOT NULL)",
+               AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = grants.client_id)
+               AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = grants.subject)",
         )
         .bind(&found.grant_id)
         .bind(now.unix())
@@ -238,8 +236,8 @@ impl Storage {
             return Ok(Rotated::Replayed(successor));
         }
         step.use_reserve().await?;
-        revoke(&mut step, &column::<String>(&row, "grant_id")?, "refresh token reused", now)
-            .await?;
+        let grant_id: String = column(&row, "grant_id")?;
+        revocation::end(&mut step, Scope::Grant(&grant_id), "refresh token reused", now).await?;
         step.record(event.named("refresh_reused")).await?;
         stop_point!("reuse: revoked");
         self.commit_and_notify(step).await?;

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::authorization_codes::{CodesOf, end_codes};
+use super::revocation::{self, Scope};
 use super::{Storage, StorageError, Transaction, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::{FactSet, Facts};
@@ -153,15 +153,6 @@ impl Storage {
             // Google and others issue a refresh token only at the first login: the stored one is still
             // valid.
             tokens.refresh_token = self.refresh_token_of(step, &id).await?;
-        }
-        let dead: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM upstream_sessions WHERE id = $1 AND state <> 'active'",
-        )
-        .bind(&id)
-        .fetch_optional(&mut **step)
-        .await?;
-        if dead.is_some() {
-            end_what_stood_on(step, &id, subject, now).await?;
         }
         sqlx::query(
             "INSERT INTO upstream_sessions
@@ -402,60 +393,20 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin_revocation().await?;
-        let ended = sqlx::query(
-            "UPDATE upstream_sessions
-             SET state = 'dead', end_reason = $3, lease_owner = NULL, lease_until = NULL
-             WHERE id = $1 AND version = $2",
+        // Locks the row, so that a concurrent login either waits or has already replaced the session.
+        let current = sqlx::query(
+            "UPDATE upstream_sessions SET state = state WHERE id = $1 AND version = $2",
         )
         .bind(&session.id)
         .bind(session.version)
-        .bind(because)
         .execute(&mut *step)
-        .await?
-        .rows_affected()
-            == 1;
-        if ended {
-            end_codes(&mut step, CodesOf::Session(&session.id), now).await?;
-            sqlx::query(
-                "UPDATE grants SET revoked_at = $2, end_reason = $3
-                 WHERE session_id = $1 AND revoked_at IS NULL",
-            )
-            .bind(&session.id)
-            .bind(now.unix())
-            .bind(because)
-            .execute(&mut *step)
-            .await?;
-            step.record(event.with("because", because)).await?;
+        .await?;
+        if current.rows_affected() == 0 {
+            return Ok(false);
         }
-        if ended {
-            self.commit_and_notify(step).await?;
-        } else {
-            step.commit().await?;
-        }
-        Ok(ended)
+        revocation::end(&mut step, Scope::Session(&session.id), because, now).await?;
+        step.record(event.with("because", because)).await?;
+        self.commit_and_notify(step).await?;
+        Ok(true)
     }
-}
-
-/// Ends everything that depended on an ended session before the session becomes active again: codes,
-/// sessions at our pages, and logins that wait for approval.
-async fn end_what_stood_on(
-    step: &mut Transaction,
-    session_id: &str,
-    subject: &str,
-    now: Timestamp,
-) -> Result<(), StorageError> {
-    end_codes(step, CodesOf::Session(session_id), now).await?;
-    for (statement, key) in [
-        (
-            "UPDATE web_sessions SET ended_at = $2 WHERE session_id = $1 AND ended_at IS NULL",
-            session_id,
-        ),
-        (
-            "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
-            subject,
-        ),
-    ] {
-        sqlx::query(statement).bind(key).bind(now.unix()).execute(&mut **step).await?;
-    }
-    Ok(())
 }

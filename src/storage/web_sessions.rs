@@ -120,8 +120,7 @@ impl Storage {
         let session = sqlx::query(
             "SELECT id, token_hash, subject, session_id, signed_in_at, seen_at, expires_at, ended_at
              FROM web_sessions WHERE id = $1 AND realm = $2
-               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = web_sessions.subject
-                               AND p.blocked_at IS NOT NULL)",
+               AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = web_sessions.subject)",
         )
         .bind(token.id())
         .bind(realm.as_str());

@@ -2,8 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
-use crate::storage::client_reviews::{CONFIGURATION, end_all_of_client, read_client_review};
+use crate::storage::client_reviews::{CONFIGURATION, read_client_review};
 use crate::storage::counted::{Counted, Ended};
+use crate::storage::revocation::{Scope, end_as_counted};
 use crate::storage::{ClientReview, ReviewState, Storage, StorageError, Transaction};
 use crate::telemetry::audit::AuditEvent;
 
@@ -197,7 +198,7 @@ impl Storage {
         if let Some(digest) = digest {
             event = event.with("digest", digest);
         }
-        if !after.trusted || after.is_denied() {
+        if !after.trusted {
             sqlx::query("DELETE FROM remembered_consents WHERE client_id = $1")
                 .bind(client_id)
                 .execute(&mut *step)
@@ -209,9 +210,10 @@ impl Storage {
                 ReviewDecision::Refuse => "the client was refused",
                 _ => "the client was blocked",
             };
-            let grants = end_all_of_client(&mut step, client_id, because, counted, now).await?;
-            let Some(grants) = grants else { return Ok(None) };
-            ended = grants;
+            let scope = Scope::Client(client_id);
+            let revoked = end_as_counted(&mut step, scope, because, counted, now).await?;
+            let Some(revoked) = revoked else { return Ok(None) };
+            ended = revoked.grants;
             event = event.with("grants_ended", ended);
         }
         let told = |standing: &ClientReview| {

@@ -4,9 +4,7 @@ pub(super) mod decisions;
 
 use serde::{Deserialize, Serialize};
 
-use super::Selection;
-use super::authorization_codes::{CodesOf, NewCode, end_codes, insert_code};
-use super::counted::{Counted, end_grants};
+use super::authorization_codes::{NewCode, insert_code};
 use super::upstream_sessions::SessionUpdate;
 use super::{Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -213,8 +211,9 @@ impl Storage {
         .await?;
         sqlx::query(
             "INSERT INTO logins_awaiting_approval
-                 (id, token_hash, client_id, subject, login, created_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                 (id, token_hash, client_id, subject, login, created_at, expires_at, resource,
+                  session_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(token.id())
         .bind(token.hash().as_str())
@@ -223,6 +222,8 @@ impl Storage {
         .bind(sealed)
         .bind(now.unix())
         .bind(expires_at.unix())
+        .bind(&request.resource)
+        .bind(&held.session_id)
         .execute(&mut *step)
         .await?;
         // Keeps retention from removing the client while a person waits for it.
@@ -311,28 +312,6 @@ async fn end_awaiting_login(
     .execute(&mut **step)
     .await?;
     Ok(ended.rows_affected() == 1)
-}
-
-/// Ends every grant, code and login of a client, also those that wait for a decision. Returns the number
-/// of grants, or `None` if they are not the ones in `counted`.
-///
-/// Codes end before grants: see [`end_codes`].
-pub(super) async fn end_all_of_client(
-    step: &mut Transaction,
-    client_id: &str,
-    because: &str,
-    counted: Option<&Counted>,
-    now: Timestamp,
-) -> Result<Option<u64>, StorageError> {
-    for statement in [
-        "UPDATE logins SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE client_id = $1 AND ended_at IS NULL",
-    ] {
-        sqlx::query(statement).bind(client_id).bind(now.unix()).execute(&mut **step).await?;
-    }
-    end_codes(step, CodesOf::Client(client_id), now).await?;
-    let which = Selection::Client(client_id.to_owned());
-    end_grants(step, &which, because, counted, now).await
 }
 
 pub(super) fn read_client_review(row: &sqlx::any::AnyRow) -> Result<ClientReview, StorageError> {

@@ -4,10 +4,11 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
-use crate::storage::client_reviews::{end_all_of_client, read_client_review};
+use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::found_by;
 use crate::storage::counted::{Counted, Ended};
 use crate::storage::retention::count_clients;
+use crate::storage::revocation::{Scope, end_as_counted};
 use crate::storage::select::after;
 use crate::storage::select::{SelectBuilder, key};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
@@ -214,15 +215,13 @@ impl Storage {
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
         let because = "the client was deleted";
-        let ended = end_all_of_client(&mut step, id, because, counted, now).await?;
+        let ended = end_as_counted(&mut step, Scope::Client(id), because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
-        for statement in [
-            "DELETE FROM remembered_consents WHERE client_id = $1",
-            "DELETE FROM client_reviews
-             WHERE client_id = $1 AND blocked = 0 AND state <> 'refused'",
-        ] {
-            sqlx::query(statement).bind(id).execute(&mut *step).await?;
-        }
+        let ended = ended.grants;
+        // A denial stays: the client could be registered again under the same id.
+        let review = "DELETE FROM client_reviews WHERE client_id = $1
+                      AND client_id NOT IN (SELECT client_id FROM denied_clients)";
+        sqlx::query(review).bind(id).execute(&mut *step).await?;
         let deleted =
             sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *step).await?;
         count_clients(&mut step).await?;

@@ -4,11 +4,11 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::authorization_codes::{CodesOf, end_codes};
-use crate::storage::counted::{Counted, Ended, end_grants};
+use crate::storage::counted::{Counted, Ended};
+use crate::storage::revocation::{Scope, end_as_counted};
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
-use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
+use crate::storage::{Storage, StorageError, column, moment, moment_if_any, scopes};
 use crate::telemetry::audit::AuditEvent;
 
 /// A filter for grants. Empty texts match every grant.
@@ -194,27 +194,15 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
-        match which {
-            Selection::Client(id) => {
-                forget_where(&mut step, "client_id = $1", id).await?;
-                end_codes(&mut step, CodesOf::Client(id), now).await?;
-                end_held(&mut step, "client_id = $1", id, now).await?;
-            }
-            Selection::Person(subject) => {
-                forget_where(&mut step, "subject = $1", subject).await?;
-                end_codes(&mut step, CodesOf::Person(subject), now).await?;
-                end_held(&mut step, "subject = $1", subject, now).await?;
-            }
-            Selection::Before(moment) => {
-                let first = first_id(*moment);
-                forget_where(&mut step, "id < $1", &first).await?;
-                end_codes(&mut step, CodesOf::Before(&first), now).await?;
-                end_held(&mut step, "id < $1", &first, now).await?;
-            }
-        }
-        let Some(ended) = end_grants(&mut step, which, because, counted, now).await? else {
+        let first = match which {
+            Selection::Before(moment) => first_id(*moment),
+            Selection::Client(_) | Selection::Person(_) => String::new(),
+        };
+        let scope = Scope::of_grants(which, &first);
+        let Some(ended) = end_as_counted(&mut step, scope, because, counted, now).await? else {
             return Ok(Ended::Recounted);
         };
+        let ended = ended.grants;
         let event = match which {
             Selection::Client(id) => event.client(id),
             Selection::Person(subject) => event.subject(subject),
@@ -225,29 +213,4 @@ impl Storage {
         self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
-}
-
-/// Deletes remembered consents, so that people are asked before they connect again.
-async fn forget_where(
-    step: &mut Transaction,
-    condition: &'static str,
-    value: &str,
-) -> Result<(), StorageError> {
-    let sql = format!("DELETE FROM remembered_consents WHERE {condition}");
-    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).execute(&mut **step).await?;
-    Ok(())
-}
-
-/// Ends logins that wait for an administrator together with the grants.
-async fn end_held(
-    step: &mut Transaction,
-    condition: &'static str,
-    value: &str,
-    now: Timestamp,
-) -> Result<(), StorageError> {
-    let sql = format!(
-        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE {condition} AND ended_at IS NULL"
-    );
-    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(now.unix()).execute(&mut **step).await?;
-    Ok(())
 }

@@ -2,15 +2,15 @@
 
 mod list;
 
-use super::consents::forget_of_grant;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
+use super::revocation::{self, Scope};
 use super::upstream_sessions::Person;
-use super::{Storage, StorageError, Transaction, column, moment, scopes};
+use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::AuditEvent;
@@ -110,10 +110,8 @@ impl Storage {
              FROM grants g JOIN upstream_sessions s ON s.id = g.session_id
              WHERE g.id = $1 AND g.revoked_at IS NULL AND g.expires_at > $2
                AND s.state = 'active'
-               AND NOT EXISTS (SELECT 1 FROM client_reviews b WHERE b.client_id = g.client_id
-                               AND (b.blocked = 1 OR b.state = 'refused'))
-               AND NOT EXISTS (SELECT 1 FROM people p WHERE p.subject = g.subject
-                               AND p.blocked_at IS NOT NULL)",
+               AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = g.client_id)
+               AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = g.subject)",
         )
         .bind(id)
         .bind(now.unix());
@@ -145,32 +143,11 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
-        if !revoke(&mut step, id, because, now).await? {
+        if revocation::end(&mut step, Scope::Grant(id), because, now).await?.grants == 0 {
             return Ok(()); // already ended: nothing to notify
         }
         step.record(event.grant(id).with("because", because)).await?;
         self.commit_and_notify(step).await?;
         Ok(())
     }
-}
-
-/// Ends a grant in the caller's transaction, and deletes the remembered consent behind it. Returns
-/// `false` when the grant had ended before.
-pub(super) async fn revoke(
-    step: &mut Transaction,
-    id: &str,
-    because: &str,
-    now: Timestamp,
-) -> Result<bool, StorageError> {
-    let ended = sqlx::query(
-        "UPDATE grants SET revoked_at = $2, end_reason = $3
-         WHERE id = $1 AND revoked_at IS NULL",
-    )
-    .bind(id)
-    .bind(now.unix())
-    .bind(because)
-    .execute(&mut **step)
-    .await?;
-    forget_of_grant(step, id).await?;
-    Ok(ended.rows_affected() == 1)
 }

@@ -5,7 +5,7 @@ mod overtaken_logins;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::authorization_codes::{CodesOf, end_codes};
+use super::revocation::{self, Scope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Transaction, column, replay_guard};
 use crate::clock::Timestamp;
@@ -98,26 +98,7 @@ impl Storage {
         sessions.sort_unstable();
         sessions.dedup();
         for session in &sessions {
-            sqlx::query(
-                "UPDATE upstream_sessions
-                 SET state = 'dead', end_reason = $2, version = version + 1,
-                     lease_owner = NULL, lease_until = NULL
-                 WHERE id = $1",
-            )
-            .bind(session)
-            .bind(because)
-            .execute(&mut *step)
-            .await?;
-            end_codes(&mut step, CodesOf::Session(session), now).await?;
-            sqlx::query(
-                "UPDATE grants SET revoked_at = $2, end_reason = $3
-                 WHERE session_id = $1 AND revoked_at IS NULL",
-            )
-            .bind(session)
-            .bind(now.unix())
-            .bind(because)
-            .execute(&mut *step)
-            .await?;
+            revocation::end(&mut step, Scope::Session(session), because, now).await?;
         }
         let event = event.with("because", because).with("ended", sessions.len());
         step.record(event).await?;

@@ -4,9 +4,8 @@
 mod list;
 mod search;
 
-use super::Selection;
-use super::authorization_codes::{CodesOf, end_codes};
-use super::counted::{Counted, Ended, end_grants};
+use super::counted::{Counted, Ended};
+use super::revocation::{Scope, end_as_counted};
 use super::upstream_sessions::SessionUpdate;
 use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -145,8 +144,7 @@ impl Storage {
 
     /// Returns whether an administrator has blocked this person.
     pub async fn is_blocked(&self, subject: &str) -> Result<bool, StorageError> {
-        let blocked =
-            sqlx::query("SELECT 1 FROM people WHERE subject = $1 AND blocked_at IS NOT NULL");
+        let blocked = sqlx::query("SELECT 1 FROM denied_people WHERE subject = $1");
         Ok(self.read_one(blocked.bind(subject)).await?.is_some())
     }
 
@@ -185,12 +183,15 @@ impl Storage {
             return Ok(Ended::Unchanged);
         }
         let because = "the person was blocked";
-        let ended = end_all_of_person(&mut step, subject, because, counted, now).await?;
+        let scope = Scope::Person(subject);
+        let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
-        step.record(event.named("person_blocked").subject(subject).with("grants_ended", ended))
-            .await?;
+        step.record(
+            event.named("person_blocked").subject(subject).with("grants_ended", ended.grants),
+        )
+        .await?;
         self.commit_and_notify(step).await?;
-        Ok(Ended::Done(ended))
+        Ok(Ended::Done(ended.grants))
     }
 
     /// Allows a person to sign in again. Returns `false` when they were not blocked.
@@ -239,54 +240,16 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
-        let ended = end_all_of_person(&mut step, subject, because, counted, now).await?;
+        let scope = Scope::Person(subject);
+        let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
-        step.record(event.named("person_signed_out").subject(subject).with("grants_ended", ended))
-            .await?;
-        self.commit_and_notify(step).await?;
-        Ok(Ended::Done(ended))
-    }
-}
-
-/// Ends everything of a person. Returns the number of grants, or `None` if they are not the ones in
-/// `counted`.
-async fn end_all_of_person(
-    step: &mut Transaction,
-    subject: &str,
-    because: &str,
-    counted: Option<&Counted>,
-    now: Timestamp,
-) -> Result<Option<u64>, StorageError> {
-    sqlx::query(
-        "UPDATE upstream_sessions
-         SET state = 'dead', end_reason = $2, version = version + 1,
-             lease_owner = NULL, lease_until = NULL
-         WHERE state = 'active' AND EXISTS
-             (SELECT 1 FROM people p WHERE p.subject = $1 AND p.issuer = upstream_sessions.issuer
-              AND p.upstream_subject = upstream_sessions.subject)",
-    )
-    .bind(subject)
-    .bind(because)
-    .execute(&mut **step)
-    .await?;
-    // Codes end explicitly: the next login makes the upstream session active again, and must not revive
-    // them.
-    end_codes(step, CodesOf::Person(subject), now).await?;
-    let which = Selection::Person(subject.to_owned());
-    let Some(grants) = end_grants(step, &which, because, counted, now).await? else {
-        return Ok(None);
-    };
-    for statement in [
-        "UPDATE logins_awaiting_approval SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
-        "UPDATE web_sessions SET ended_at = $2 WHERE subject = $1 AND ended_at IS NULL",
-    ] {
-        sqlx::query(statement).bind(subject).bind(now.unix()).execute(&mut **step).await?;
-    }
-    sqlx::query("DELETE FROM remembered_consents WHERE subject = $1")
-        .bind(subject)
-        .execute(&mut **step)
+        step.record(
+            event.named("person_signed_out").subject(subject).with("grants_ended", ended.grants),
+        )
         .await?;
-    Ok(Some(grants))
+        self.commit_and_notify(step).await?;
+        Ok(Ended::Done(ended.grants))
+    }
 }
 
 /// Reads the time from an id, which begins with its milliseconds.

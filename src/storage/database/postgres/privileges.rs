@@ -13,6 +13,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("clients", "SIUD"),
     ("consents", "SID"),
     ("counters", "SIU"),
+    ("denied_clients", "S"),
+    ("denied_people", "S"),
     ("grants", "SIUD"),
     ("installation", "SIUD"),
     ("logins", "SIUD"),

@@ -1,0 +1,273 @@
+//! The one place that ends things.
+//!
+//! A revocation names its [`Scope`], and [`end`] ends everything in that scope, in the caller's
+//! transaction and in the order of the columns. "-" means that nothing of this kind belongs to the scope.
+//!
+//! | scope | upstream sessions | codes | grants | pending logins | logins awaiting approval | web sessions | remembered consents |
+//! |---|---|---|---|---|---|---|---|
+//! | `Grant` | - | - | the grant | - | - | - | of its person for its client at its MCP server |
+//! | `SurplusGrant` | - | - | the grant | - | - | - | - |
+//! | `Connection` | - | of the person for the client at the MCP server | same | - | same | - | same |
+//! | `ClientGrants` | - | of the client | same | - | same | - | same |
+//! | `Client` | - | of the client | same | same | same | - | same |
+//! | `PersonGrants` | - | of the person | same | - | same | - | same |
+//! | `Person` | of the person | same | same | - | same | same | same |
+//! | `Session` | the session | that stand on it | same | - | same | same | - |
+//! | `IssuedBefore` | - | issued before | same | - | same | - | same |
+//! | `Everything` | - | all | all | all | all | all | all |
+//!
+//! A pending login has no person yet, so only a client or everything ends it. A person who was blocked
+//! meanwhile is refused at the callback.
+//!
+//! Sessions end first, since a login locks its session before it stores a code. Codes end before grants,
+//! by `redeemed_at`: a concurrent redemption locks the row, so either it has created its grant by the
+//! time that grants end, or it finds the code used. `expires_at` of a code is ignored on purpose: a code
+//! that looks expired here would still be redeemed by a replica whose clock is behind.
+
+use super::counted::Counted;
+use super::{Selection, StorageError, Transaction};
+use crate::clock::Timestamp;
+
+/// Selects what ends. See the table of the module.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    /// A grant, by its id.
+    Grant(&'a str),
+    /// A grant beyond the limit of a person. The person is not asked again because of it.
+    SurplusGrant(&'a str),
+    /// What a person has of a client at an MCP server.
+    Connection { subject: &'a str, client_id: &'a str, resource: &'a str },
+    /// What a client has received, without the logins that are under way.
+    ClientGrants(&'a str),
+    /// Everything of a client.
+    Client(&'a str),
+    /// What clients have received for a person. The person stays signed in.
+    PersonGrants(&'a str),
+    /// Everything of a person, by our `sub`.
+    Person(&'a str),
+    /// An upstream session, by its id, with what stands on it.
+    Session(&'a str),
+    /// What was issued before the row id. Row ids begin with their time.
+    IssuedBefore(&'a str),
+    /// Everything.
+    Everything,
+}
+
+/// What has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Revoked {
+    /// Upstream sessions that were active.
+    pub(super) sessions: u64,
+    /// Grants that could still be used. A single grant also counts when it had expired.
+    pub(super) grants: u64,
+    /// Everything else: codes, logins, web sessions and remembered consents.
+    pub(super) others: u64,
+}
+
+/// The condition of each table, with the keys of the scope as `$1`, `$2` and `$3`. `None`: nothing of
+/// this table belongs to the scope.
+struct Conditions {
+    upstream_sessions: Option<&'static str>,
+    codes: Option<&'static str>,
+    grants: &'static str,
+    logins: Option<&'static str>,
+    awaiting_approval: Option<&'static str>,
+    web_sessions: Option<&'static str>,
+    consents: Option<&'static str>,
+}
+
+const ALL: &str = "1 = 1";
+const OF_CLIENT: &str = "client_id = $1";
+const OF_PERSON: &str = "subject = $1";
+const OF_SESSION: &str = "session_id = $1";
+const OF_CONNECTION: &str = "subject = $1 AND client_id = $2 AND resource = $3";
+const BEFORE: &str = "id < $1";
+const SESSIONS_OF_PERSON: &str = "EXISTS
+    (SELECT 1 FROM people p WHERE p.subject = $1 AND p.issuer = upstream_sessions.issuer
+     AND p.upstream_subject = upstream_sessions.subject)";
+const CONSENTS_OF_GRANT: &str = "EXISTS
+    (SELECT 1 FROM grants g WHERE g.id = $1 AND g.subject = remembered_consents.subject
+     AND g.client_id = remembered_consents.client_id
+     AND g.resource = remembered_consents.resource)";
+
+impl<'a> Scope<'a> {
+    /// Returns the scope of grants that an administrator selected. `first` is the first row id after the
+    /// moment of [`Selection::Before`].
+    pub(super) fn of_grants(which: &'a Selection, first: &'a str) -> Self {
+        match which {
+            Selection::Client(id) => Self::ClientGrants(id),
+            Selection::Person(subject) => Self::PersonGrants(subject),
+            Selection::Before(_) => Self::IssuedBefore(first),
+        }
+    }
+
+    /// Returns the keys that the conditions use. Each condition uses all of them.
+    fn keys(&self) -> [Option<&'a str>; 3] {
+        match *self {
+            Self::Connection { subject, client_id, resource } => {
+                [Some(subject), Some(client_id), Some(resource)]
+            }
+            Self::Grant(key)
+            | Self::SurplusGrant(key)
+            | Self::ClientGrants(key)
+            | Self::Client(key)
+            | Self::PersonGrants(key)
+            | Self::Person(key)
+            | Self::Session(key)
+            | Self::IssuedBefore(key) => [Some(key), None, None],
+            Self::Everything => [None; 3],
+        }
+    }
+
+    fn is_one_grant(&self) -> bool {
+        matches!(self, Self::Grant(_) | Self::SurplusGrant(_))
+    }
+
+    fn conditions(&self) -> Conditions {
+        let only = |grants| Conditions {
+            upstream_sessions: None,
+            codes: None,
+            grants,
+            logins: None,
+            awaiting_approval: None,
+            web_sessions: None,
+            consents: None,
+        };
+        let issued = |of| Conditions {
+            codes: Some(of),
+            awaiting_approval: Some(of),
+            consents: Some(of),
+            ..only(of)
+        };
+        match self {
+            Self::Grant(_) => Conditions { consents: Some(CONSENTS_OF_GRANT), ..only("id = $1") },
+            Self::SurplusGrant(_) => only("id = $1"),
+            Self::Connection { .. } => issued(OF_CONNECTION),
+            Self::ClientGrants(_) => issued(OF_CLIENT),
+            Self::Client(_) => Conditions { logins: Some(OF_CLIENT), ..issued(OF_CLIENT) },
+            Self::PersonGrants(_) => issued(OF_PERSON),
+            Self::Person(_) => Conditions {
+                upstream_sessions: Some(SESSIONS_OF_PERSON),
+                web_sessions: Some(OF_PERSON),
+                ..issued(OF_PERSON)
+            },
+            Self::Session(_) => Conditions {
+                upstream_sessions: Some("id = $1"),
+                web_sessions: Some(OF_SESSION),
+                consents: None,
+                ..issued(OF_SESSION)
+            },
+            Self::IssuedBefore(_) => issued(BEFORE),
+            Self::Everything => {
+                Conditions { logins: Some(ALL), web_sessions: Some(ALL), ..issued(ALL) }
+            }
+        }
+    }
+}
+
+/// Ends everything in `scope`, in the caller's transaction. `reason` is stored with sessions and grants.
+pub(super) async fn end(
+    step: &mut Transaction,
+    scope: Scope<'_>,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Revoked, StorageError> {
+    let of = scope.conditions();
+    let mut ended = Revoked::default();
+    if let Some(condition) = of.upstream_sessions {
+        let change = "UPDATE upstream_sessions SET state = 'dead', end_reason = {reason},
+                          version = version + 1, lease_owner = NULL, lease_until = NULL
+                      WHERE state = 'active'";
+        ended.sessions = run(step, &scope, change, condition, (now, reason)).await?;
+    }
+    if let Some(condition) = of.codes {
+        let change = "UPDATE authorization_codes SET redeemed_at = {now} WHERE redeemed_at IS NULL";
+        ended.others += run(step, &scope, change, condition, (now, reason)).await?;
+    }
+    let change = "UPDATE grants SET revoked_at = {now}, end_reason = {reason}
+                  WHERE revoked_at IS NULL";
+    if scope.is_one_grant() {
+        ended.grants = run(step, &scope, change, of.grants, (now, reason)).await?;
+    } else {
+        // Expired grants end as well, but do not count, because nobody could use them any more.
+        for (which, counts) in [("expires_at > {now}", true), ("expires_at <= {now}", false)] {
+            let change = format!("{change} AND {which}");
+            let rows = run(step, &scope, &change, of.grants, (now, reason)).await?;
+            ended.grants += if counts { rows } else { 0 };
+        }
+    }
+    for (change, condition) in [
+        ("UPDATE logins SET ended_at = {now} WHERE ended_at IS NULL", of.logins),
+        (
+            "UPDATE logins_awaiting_approval SET ended_at = {now} WHERE ended_at IS NULL",
+            of.awaiting_approval,
+        ),
+        ("UPDATE web_sessions SET ended_at = {now} WHERE ended_at IS NULL", of.web_sessions),
+        ("DELETE FROM remembered_consents WHERE 1 = 1", of.consents),
+    ] {
+        if let Some(condition) = condition {
+            ended.others += run(step, &scope, change, condition, (now, reason)).await?;
+        }
+    }
+    Ok(ended)
+}
+
+/// The same, if the grants are still those that were `counted` before. Returns `None` if they are not; the
+/// caller must then roll back. Without a count, ends the scope in any case.
+pub(super) async fn end_as_counted(
+    step: &mut Transaction,
+    scope: Scope<'_>,
+    reason: &str,
+    counted: Option<&Counted>,
+    now: Timestamp,
+) -> Result<Option<Revoked>, StorageError> {
+    let Some(counted) = counted else { return end(step, scope, reason, now).await.map(Some) };
+    let (condition, place) = (scope.conditions().grants, scope.keys().iter().flatten().count() + 1);
+    let sql = format!(
+        "SELECT MAX(id) FROM grants
+         WHERE revoked_at IS NULL AND expires_at > ${place} AND {condition}"
+    );
+    let mut query = sqlx::query_scalar::<_, Option<String>>(sqlx::AssertSqlSafe(sql));
+    for key in scope.keys().into_iter().flatten() {
+        query = query.bind(key);
+    }
+    let latest = query.bind(now.unix()).fetch_one(&mut **step).await?;
+    if latest.unwrap_or_default() != counted.latest {
+        return Ok(None);
+    }
+    let ended = end(step, scope, reason, now).await?;
+    Ok((ended.grants == counted.grants).then_some(ended))
+}
+
+/// Runs one statement: `change` with the condition of the scope, with `{now}` and `{reason}` as the
+/// parameters after the keys. Returns the number of rows.
+async fn run(
+    step: &mut Transaction,
+    scope: &Scope<'_>,
+    change: &str,
+    condition: &str,
+    (now, reason): (Timestamp, &str),
+) -> Result<u64, StorageError> {
+    let mut next = scope.keys().iter().flatten().count();
+    // A parameter that the statement does not use would be an error of PostgreSQL.
+    let (uses_now, uses_reason) = (change.contains("{now}"), change.contains("{reason}"));
+    let mut place = |used: bool| {
+        next += usize::from(used);
+        format!("${next}")
+    };
+    let sql = format!("{change} AND {condition}")
+        .replace("{now}", &place(uses_now))
+        .replace("{reason}", &place(uses_reason));
+    // The text has constants of this program only.
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for key in scope.keys().into_iter().flatten() {
+        query = query.bind(key);
+    }
+    if uses_now {
+        query = query.bind(now.unix());
+    }
+    if uses_reason {
+        query = query.bind(reason);
+    }
+    Ok(query.execute(&mut **step).await?.rows_affected())
+}
