@@ -1,5 +1,5 @@
 //! People who have signed in: recorded, blocked, signed out. The index to search them is in
-//! `people_words.rs`.
+//! `search.rs`.
 
 mod list;
 mod search;

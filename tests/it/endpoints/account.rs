@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::harness::TestApp;
 use crate::harness::browser::Form;
 use crate::harness::client::{McpClient, Tokens};
 use crate::harness::console::Console;
+use crate::harness::{Setup, TestApp};
 
 const FORMS: &[&str] =
     &["/account/disconnect", "/account/sign-out", "/account/sign-out-everywhere"];
@@ -142,6 +142,66 @@ async fn disconnecting_ends_a_code_that_is_on_its_way() {
     let bob = Console::account(&app).signed_in(&app, "bob").await;
     bob.press("/account", "action", "disconnect").await.assert_status(303);
     client.redeem(&code).await.assert_error(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn disconnecting_ends_nothing_of_the_same_client_at_another_mcp_server() {
+    let other =
+        "[[resource]]\npath = \"/notes\"\ntarget = \"http://127.0.0.1:9/\"\nscopes = [\"read\"]\n";
+    let app = TestApp::with(Setup { tables: other.to_owned(), ..Setup::default() }).await;
+    let (here, notes) = (app.mcp_url(), app.at("/notes"));
+    let client = app.client().await;
+    let at_notes = async || {
+        let answer = client.authorize("bob", &[("resource", &notes), ("scope", "read")]).await;
+        answer.location_param("code").unwrap()
+    };
+    let redeem = async |code: &str| client.redeem_with(code, &[("resource", &notes)]).await;
+    let tokens = Tokens::of(&redeem(&at_notes().await).await);
+    let code = at_notes().await;
+    client.sign_in("bob").await;
+    for server in [&here, &notes] {
+        let of = format!("'oidc:demo-bob', '{}', '{server}'", client.id);
+        for insert in [
+            format!(
+                "INSERT INTO remembered_consents (id, token_hash, redirect_uri, scopes,
+                     metadata_hash, created_at, expires_at, subject, client_id, resource)
+                 VALUES ('{server}', '', '', '', '', 1, 1, {of})"
+            ),
+            format!(
+                "INSERT INTO logins_awaiting_approval (id, token_hash, session_id, login,
+                     created_at, expires_at, subject, client_id, resource)
+                 VALUES ('{server}', '', '', '', 1, 1, {of})"
+            ),
+        ] {
+            app.database.execute(&insert).await;
+        }
+    }
+    let bob = Console::account(&app).signed_in(&app, "bob").await;
+    let page = bob.page("/account").await;
+    let (form, _) = crate::harness::console::forms(&page, &bob.at("/account"))
+        .into_iter()
+        .find(|(form, _)| form.fields.contains(&("server".to_owned(), here.clone())))
+        .unwrap();
+
+    let answer = bob.browser.post(&form.action, &form.with(&[]), &bob.origin).await;
+
+    answer.assert_leads_to(&app.at("/account?done=disconnected"));
+    for left in [
+        "SELECT COUNT(*) FROM remembered_consents",
+        "SELECT COUNT(*) FROM logins_awaiting_approval WHERE ended_at IS NULL",
+    ] {
+        assert_eq!(app.database.number(left).await, 1, "{left}");
+        let left = format!(
+            "{left} {} id = '{notes}'",
+            if left.contains("WHERE") { "AND" } else { "WHERE" }
+        );
+        assert_eq!(app.database.number_of(&left).await, 1, "{left}");
+    }
+    redeem(&code).await.assert_status(200);
+    let again = [("resource", notes.as_str())];
+    client.refresh_with(&tokens.refresh_token, &again).await.assert_status(200);
+    let page = bob.page("/account").await;
+    assert!(page.contains(&notes) && !page.contains(&here), "{page}");
 }
 
 #[tokio::test]
