@@ -96,7 +96,7 @@ mod tests {
         let (mut sql, mut schema) = (String::new(), String::new());
         texts(&root.join("src/storage"), &mut sql);
         texts(&root.join("migrations"), &mut schema);
-        let tables: BTreeSet<String> = Regex::new(r"CREATE TABLE (\w+)")
+        let tables: BTreeSet<String> = Regex::new(r"CREATE (?:TABLE|VIEW) (\w+)")
             .unwrap()
             .captures_iter(&schema)
             .map(|found| found[1].to_owned())
