@@ -25,7 +25,7 @@ const ENDINGS: [&str; 9] = [
     "an administrator revokes all of the person",
     "an administrator revokes all of the client",
     "an administrator revokes all of before",
-    "a sign-in after the session ended",
+    "the provider refuses the session at a re-check",
 ];
 
 async fn press(app: &TestApp, bob: &Console, replica: &str, path: &str, client: &McpClient) {
@@ -100,9 +100,11 @@ async fn end(app: &TestApp, how: &str, replica: &str, clock: &ManualClock, clien
             let which = Selection::Before(app.now().plus(Duration::from_secs(5)));
             storage.revoke_grants(&which, how, now, event()).await.unwrap();
         }
-        "a sign-in after the session ended" => {
-            // The session alone ends, as by a version that knew nothing of its codes.
-            app.database.execute("UPDATE upstream_sessions SET state = 'dead'").await;
+        "the provider refuses the session at a re-check" => {
+            let ids = app.database.text("SELECT id FROM upstream_sessions").await;
+            let session = storage.upstream_session(&ids).await.unwrap().unwrap();
+            assert!(storage.end_session(&session, how, now, event()).await.unwrap());
+            assert!(!storage.end_session(&session, how, now, event()).await.unwrap(), "once");
         }
         other => panic!("{other}"),
     }

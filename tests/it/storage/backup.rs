@@ -131,8 +131,9 @@ async fn a_database_that_is_told_it_was_restored_brings_nothing_back() {
         "INSERT INTO remembered_consents (id, token_hash, subject, client_id, redirect_uri, resource,
              scopes, metadata_hash, created_at, expires_at)
          VALUES ('1', 'h', 's', 'c', 'u', 'r', 'read', 'm', 0, 9999999999)",
-        "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, login, created_at, expires_at)
-         VALUES ('1', 'h', 'c', 's', 'l', 0, 9999999999)",
+        "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, resource,
+             session_id, login, created_at, expires_at)
+         VALUES ('1', 'h', 'c', 's', 'r', 'u', 'l', 0, 9999999999)",
     ] {
         app.database.execute(row).await;
     }

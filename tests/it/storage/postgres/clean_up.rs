@@ -75,8 +75,9 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         table: "logins_awaiting_approval",
-        made: "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, login, created_at, expires_at)
-               VALUES ('odd', '', '', '', '', 1, 1)",
+        made: "INSERT INTO logins_awaiting_approval (id, token_hash, client_id, subject, resource,
+                                                     session_id, login, created_at, expires_at)
+               VALUES ('odd', '', '', '', '', '', '', 1, 1)",
         revived: "UPDATE logins_awaiting_approval SET expires_at = $now + 600",
     },
     Kind {
