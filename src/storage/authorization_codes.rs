@@ -234,7 +234,7 @@ impl Storage {
         step: &mut Transaction,
         session_id: &str,
     ) -> Result<bool, StorageError> {
-        if self.engine == Engine::Sqlite {
+        if self.engine() == Engine::Sqlite {
             return Ok(true);
         }
         let locked = sqlx::query(

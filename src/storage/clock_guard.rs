@@ -79,7 +79,7 @@ impl Storage {
     /// of a backup.
     pub async fn warn_of_old_audit_trail(&self, now: Timestamp) -> Result<(), StorageError> {
         let at = "SELECT at FROM audit_events ORDER BY id DESC LIMIT 1";
-        let Some(at) = sqlx::query_scalar::<_, i64>(at).fetch_optional(&self.pool).await? else {
+        let Some(at) = sqlx::query_scalar::<_, i64>(at).fetch_optional(self.pool()).await? else {
             return Ok(()); // a new database
         };
         let served = self.last_time().await?.unwrap_or(Timestamp::from_unix(0));

@@ -64,7 +64,7 @@ impl Storage {
         .bind(subject)
         .bind(now.unix())
         .bind(MOST)
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         let mut found: BTreeMap<(String, String), ConnectedClient> = BTreeMap::new();
         for row in &rows {

@@ -106,7 +106,7 @@ impl Storage {
         let (condition, value) = which.condition();
         listing.and(condition, value).only("g.revoked_at IS NULL");
         listing.and("g.expires_at > ?", now.unix());
-        let rows = listing.fetch(&self.pool, "", 1).await?;
+        let rows = listing.fetch(self.pool(), "", 1).await?;
         let row = rows.first().ok_or_else(|| StorageError::Corrupt("no count".to_owned()))?;
         let number = |count: i64| u64::try_from(count).unwrap_or(0);
         let (waiting, sessions) = match (ending, which) {
@@ -139,7 +139,7 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let mut listing = SelectBuilder::new(table);
         listing.and(of, value).and("ended_at IS NULL AND expires_at > ?", now.unix());
-        let rows = listing.fetch(&self.pool, "", 1).await?;
+        let rows = listing.fetch(self.pool(), "", 1).await?;
         let number = rows.first().map(|row| column::<i64>(row, "number")).transpose()?;
         Ok(u64::try_from(number.unwrap_or(0)).unwrap_or(0))
     }

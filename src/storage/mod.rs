@@ -9,6 +9,7 @@
 mod audit;
 mod authorization_codes;
 mod backup;
+mod change_notices;
 mod client_reviews;
 mod clients;
 mod clock_guard;
@@ -31,21 +32,20 @@ mod rollback_detection;
 mod scope_challenges;
 mod signing_keys;
 mod stored;
+mod transaction;
 mod upstream_sessions;
 mod web_sessions;
 
-use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::any::AnyRow;
-use sqlx::{Any, AnyPool, Row};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::migrate::Migrator;
+use sqlx::query::Query;
+use sqlx::{Any, AnyPool};
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
-pub use backup::BackupError;
 pub use client_reviews::{
     ClientDecided, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewDecision,
     ReviewState, Waiting,
@@ -54,12 +54,10 @@ pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, S
 pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;
 pub use counted::{Counted, Ended, Ending};
-pub use database::errors::{Denied, StorageError};
-pub use database::health::Ready;
-pub use database::open::{OpenError, install_drivers};
-pub use database::postgres::pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
-pub use database::secret_key::KeyProof;
-pub use database::sqlite::size_limit::Room;
+pub use database::{
+    BackupError, DATABASE_CONNECTIONS, Denied, Engine, FEWEST_CONNECTIONS, KeyProof, OpenError,
+    Ready, Room, StorageError, install_drivers,
+};
 pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant, Selection};
 pub use logins::{
     Approval, ApprovedPage, Claimed, Comer, Decided, LoginQuota, NewLogin, OtherBrowser,
@@ -77,50 +75,34 @@ pub use signing_keys::{RetiredKey, StoredKey};
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
-
 pub use web_sessions::{NewSignIn, Realm, WebSession};
 
-use database::postgres::{notify, pools, timeouts};
-use database::sqlite::size_limit::Use;
-use database::sqlite::{disk_reserve, file_watch, group_commit, read_pool, size_limit};
-use database::{attach, health, select};
+use change_notices::ReplicaNotices;
+use database::{
+    ConnectionCheck, Database, Notifications, Use, WritePolicy, column, migrations, migrations_and,
+    moment, moment_if_any, opens_known_text, select,
+};
+use transaction::Transaction;
 
 use crate::oauth::sealed::{Purpose, Sealer};
-use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::Metrics;
 
-/// Longest wait for a connection or a lock: 5 seconds. After it, the request fails with "try again".
-const BUSY: Duration = Duration::from_secs(5);
+/// A query under construction.
+type SqlQuery<'q> = Query<'q, Any, AnyArguments>;
 
-/// The database engine. Both run the same SQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// One process, one file.
-    Sqlite,
-    /// One server, shared by several replicas.
-    Postgres,
-}
-
-/// The database, and the key that seals its confidential columns. Cheap to clone.
+/// The database, the key that seals its confidential columns, and what this process remembers of its
+/// content. Cheap to clone.
 #[derive(Clone)]
 pub struct Storage {
-    pool: AnyPool,
-    engine: Engine,
+    database: Database,
     sealer: Sealer,
-    /// SQLite only: the one writer. Transactions share its commits; see [`group_commit`].
-    writer: Option<group_commit::Writer>,
-    /// SQLite only: connections for the reads that almost every request makes.
-    readers: Option<read_pool::Readers>,
-    /// PostgreSQL only: connections for reads outside of transactions, and for `/ready`.
-    pools: Option<pools::Pools>,
     grants_ended: watch::Sender<u64>,
+    /// PostgreSQL, opened by a server: notifications to and from other replicas.
+    notifications: Option<Notifications>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the last use of each client was written, so that not every request writes it.
     clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
-    /// PostgreSQL only: notifications to and from other replicas.
-    replicas: Option<notify::Replicas>,
     remembered_overview: Arc<Mutex<Option<overview::RememberedOverview>>>,
-    readiness: Arc<health::Readiness>,
     audit_size: Arc<audit::AuditSize>,
     /// Limits how many audit lines anonymous callers, and each person, may cause.
     lines: Arc<audit::LineBudget>,
@@ -129,119 +111,163 @@ pub struct Storage {
     watch: Arc<rollback_detection::Watch>,
     /// Replaces the database's own clock in tests.
     database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
-    metrics: Metrics,
-    /// Whether this is a command attached to the database of a server; see [`attach`].
-    attached: bool,
-    /// SQLite, opened by a server: the database files, watched for disappearance.
-    watched: Option<Arc<file_watch::DatabaseFiles>>,
-    /// SQLite, opened by a server: disk space that is kept free for revocations.
-    reserve: Option<Arc<disk_reserve::Reserve>>,
-    _only_process: Option<Arc<File>>,
-}
-
-/// An atomic transaction. Dropped without [`Self::commit`], it changes nothing.
-pub(crate) struct Transaction {
-    work: TransactionKind,
-    /// Events that are logged and counted once the transaction is durable.
-    events: Vec<AuditEvent>,
-    metrics: Metrics,
-    /// Makes the MAC of each audit line.
-    sealer: Sealer,
-    lines: Arc<audit::LineBudget>,
-    /// Receives the id of the last audit line after the commit. The number is the generation in which the
-    /// transaction began: a line from before the database was checked is ignored.
-    watch: Option<(Arc<rollback_detection::Watch>, u64)>,
-    /// The id of the last audit line stored here, of those that stay until the oldest lines are trimmed.
-    last_line: Option<String>,
-}
-
-pub(crate) enum TransactionKind {
-    /// A savepoint in a transaction that other callers share; see [`group_commit`].
-    Sqlite(group_commit::Step),
-    /// A transaction of its own.
-    Postgres(sqlx::Transaction<'static, Any>),
-}
-
-impl Transaction {
-    /// Lets the transaction write beyond `limits.database_size`, because it turned out to end grants.
-    async fn use_reserve(&mut self) -> Result<(), StorageError> {
-        match &mut self.work {
-            TransactionKind::Sqlite(step) => step.use_reserve().await,
-            TransactionKind::Postgres(_) => Ok(()),
-        }
-    }
-
-    /// Commits. Only after it returns may anybody learn of the outcome.
-    async fn commit(self) -> Result<(), StorageError> {
-        match self.work {
-            TransactionKind::Sqlite(step) => step.commit().await?,
-            TransactionKind::Postgres(transaction) => {
-                let begun = Instant::now();
-                transaction.commit().await?;
-                self.metrics.committed(None, begun);
-            }
-        }
-        if let (Some((watch, generation)), Some(id)) = (self.watch, self.last_line) {
-            watch.committed(generation, id);
-        }
-        for event in &self.events {
-            self.metrics.event(event.event);
-            event.log();
-        }
-        Ok(())
-    }
-}
-
-impl std::ops::Deref for Transaction {
-    type Target = sqlx::AnyConnection;
-    fn deref(&self) -> &Self::Target {
-        match &self.work {
-            TransactionKind::Sqlite(step) => step,
-            TransactionKind::Postgres(transaction) => transaction,
-        }
-    }
-}
-
-impl std::ops::DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        match &mut self.work {
-            TransactionKind::Sqlite(step) => step,
-            TransactionKind::Postgres(transaction) => transaction,
-        }
-    }
-}
-
-/// Wakes the open streams when dropped, even if the commit panics or its result is unknown.
-struct NotifyOnDrop<'a>(&'a Storage);
-
-impl Drop for NotifyOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.wake_streams();
-    }
 }
 
 impl Storage {
+    /// Opens the database at `url`, brings its schema up to date, and proves the secret key.
+    ///
+    /// `secret_key` is the configured key. Without one, SQLite keeps a generated key next to the
+    /// database (`<file>.key`, mode 0600).
+    pub async fn open(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        Self::open_with(url, secret_key, DATABASE_CONNECTIONS).await
+    }
+
+    /// The same as [`Self::open`], with at most `connections` connections to PostgreSQL. SQLite ignores
+    /// the number.
+    pub async fn open_with(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        connections: u32,
+    ) -> Result<Self, OpenError> {
+        Self::open_migrated(url, secret_key, connections, &migrations()).await
+    }
+
+    /// The same as [`Self::open`], as a later version with one more migration does it. For tests of
+    /// updates.
+    #[doc(hidden)]
+    pub async fn open_with_migration(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        sql: &'static str,
+    ) -> Result<Self, OpenError> {
+        let migrator = migrations_and(sql);
+        Self::open_migrated(url, secret_key, DATABASE_CONNECTIONS, &migrator).await
+    }
+
+    async fn open_migrated(
+        url: &str,
+        secret_key: Option<&[u8]>,
+        connections: u32,
+        migrator: &Migrator,
+    ) -> Result<Self, OpenError> {
+        let watch = Arc::<rollback_detection::Watch>::default();
+        let check = Arc::clone(&watch) as Arc<dyn ConnectionCheck>;
+        let database = Database::open(url, connections, check, migrator).await?;
+        let sealer = Sealer::new(&database.secret_key(secret_key).await?);
+        let mut storage = Self::new(database, sealer, watch);
+        storage.database.prove_secret_key(&storage.sealer).await?;
+        storage.adopt_audit_trail().await?;
+        storage.last_time().await?;
+        match storage.engine() {
+            Engine::Sqlite => {
+                storage.free_leases().await?;
+                storage.database.watch_files().await?;
+            }
+            Engine::Postgres => {
+                storage.settle_rollbacks_early()?;
+                storage.database.warn_of_unsafe_settings().await?;
+                let notices = ReplicaNotices {
+                    grants_ended: storage.grants_ended.clone(),
+                    seen: Arc::clone(&storage.watch),
+                };
+                storage.notifications = storage.database.listen(Arc::new(notices)).await?;
+            }
+        }
+        Ok(storage)
+    }
+
+    /// Opens the database at `url` for the few transactions of a command, whether or not a server is
+    /// running on it. It makes neither a database nor a schema nor a key, and fails where one is missing.
+    pub async fn attach(url: &str, secret_key: Option<&[u8]>) -> Result<Self, OpenError> {
+        let database = Database::attach(url).await?;
+        let proof = database.key_check_value().await?.ok_or(OpenError::NeverServed)?;
+        let sealer = Sealer::new(&database.secret_key(secret_key).await?);
+        if !opens_known_text(&sealer, &proof) {
+            return Err(OpenError::WrongSecretKey);
+        }
+        Ok(Self::new(database, sealer, Arc::default()))
+    }
+
+    fn new(database: Database, sealer: Sealer, watch: Arc<rollback_detection::Watch>) -> Self {
+        Self {
+            database,
+            sealer,
+            grants_ended: watch::Sender::new(0),
+            notifications: None,
+            recent_grants: Arc::new(grants::RecentGrants::new()),
+            clients_used: Arc::new(quick_cache::sync::Cache::new(clients::REMEMBERED)),
+            remembered_overview: Arc::default(),
+            audit_size: Arc::default(),
+            lines: Arc::default(),
+            last_time: Arc::default(),
+            watch,
+            database_clock: Arc::default(),
+        }
+    }
+
+    /// Returns the sealer under the secret key, for cookies and pages.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// Returns the engine.
     pub fn engine(&self) -> Engine {
-        self.engine
+        self.database.engine()
     }
 
     /// Returns the metrics of this process. They live here because everything that measures has the
     /// storage.
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        self.database.metrics()
     }
 
     /// Returns how many callers wait for SQLite's writer; 0 on PostgreSQL.
     pub fn writer_waiting(&self) -> usize {
-        self.writer.as_ref().map_or(0, group_commit::Writer::waiting)
+        self.database.writer_waiting()
     }
 
     /// Returns how many pooled connections are in use, and how many are idle.
     pub fn pool_connections(&self) -> (u32, u32) {
-        let (beside, idle) = self.pools.as_ref().map_or((0, 0), pools::Pools::count);
-        let idle = u32::try_from(self.pool.num_idle() + idle).unwrap_or(u32::MAX);
-        ((self.pool.size() + beside).saturating_sub(idle), idle)
+        self.database.pool_connections()
+    }
+
+    /// Limits the SQLite file to `bytes`. Beyond that, writes fail with "try again" until retention frees
+    /// space. A file that is larger already stays as it is and may not grow. The WAL file is truncated to
+    /// `log` bytes once all of it is in the database file.
+    pub async fn limit_size(&self, bytes: u64, log: u64) -> Result<(), StorageError> {
+        self.database.limit_size(bytes, log).await
+    }
+
+    /// Creates the reserve of disk space if it does not exist yet.
+    pub async fn keep_reserve(&self) {
+        self.database.look_at_reserve(true).await;
+    }
+
+    /// Copies the SQLite database, as it is at one moment, into a new file with mode 0600. Returns its
+    /// size in bytes. Servers continue to read and write.
+    pub async fn back_up(
+        &self,
+        to: &std::path::Path,
+        now: crate::clock::Timestamp,
+    ) -> Result<u64, BackupError> {
+        self.database.back_up(to, now).await
+    }
+
+    /// Returns a setting of PostgreSQL as it is on our connections; `None` on SQLite, and if the server
+    /// does not know it.
+    pub async fn server_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
+        self.database.server_setting(name).await
+    }
+
+    /// Returns whether the database can serve now.
+    pub async fn ready(&self, now: crate::clock::Timestamp) -> Ready {
+        if self.database.look_at_files() {
+            return Ready::FileGone;
+        }
+        if self.clock_is_behind(now) {
+            return Ready::ClockBehind;
+        }
+        self.database.ready(now).await
     }
 
     /// Returns the number of clients that registered themselves. The quota uses this counter.
@@ -251,92 +277,72 @@ impl Storage {
         row.as_ref().map_or(Ok(0), |row| column(row, "value"))
     }
 
-    /// Returns a receiver that wakes whenever grants may have ended, here or in a replica. The value
-    /// itself has no meaning.
-    pub fn grants_ended(&self) -> watch::Receiver<u64> {
-        self.grants_ended.subscribe()
-    }
-
     /// Closes all connections. A server's SQLite also checkpoints the WAL into the database file.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.database.close().await;
         self.watch.close().await;
-        if let Some(pools) = &self.pools {
-            pools.close().await;
-        }
-        if let Some(readers) = &self.readers {
-            readers.close().await;
-        }
-        if let Some(writer) = &self.writer {
-            writer.close(!self.attached).await;
-        }
     }
 
     /// Begins a transaction. On SQLite it waits for its turn: there is one writer, and callers that queue
     /// behind each other share a commit.
     async fn begin(&self) -> Result<Transaction, StorageError> {
-        self.refuse_on_reserve()?;
-        let mut step = self.begin_without_marker().await?;
-        if self.attached {
-            attach::bump_change_marker(&mut step).await?;
-        }
-        Ok(step)
+        self.begin_under(WritePolicy::Ordinary).await
     }
 
     /// Begins a transaction that ends grants. Neither a full database nor a full disk refuses it.
     async fn begin_revocation(&self) -> Result<Transaction, StorageError> {
-        self.use_reserve_if_needed();
-        self.begin_beyond_the_limit().await
+        self.begin_under(WritePolicy::Revocation).await
     }
 
     /// Begins a transaction that frees space. A full database does not refuse it; a full disk does.
     async fn begin_cleanup(&self) -> Result<Transaction, StorageError> {
-        self.refuse_on_reserve()?;
-        self.begin_beyond_the_limit().await
+        self.begin_under(WritePolicy::Cleanup).await
     }
 
-    async fn begin_beyond_the_limit(&self) -> Result<Transaction, StorageError> {
-        let mut step = self.begin_without_marker().await?;
-        step.use_reserve().await?;
-        if self.attached {
-            attach::bump_change_marker(&mut step).await?;
-        }
+    /// Begins a transaction that a full database rejects earlier than others.
+    async fn begin_for(&self, what: Use) -> Result<Transaction, StorageError> {
+        let mut step = self.begin().await?;
+        step.refuse_without_room(what).await?;
         Ok(step)
     }
 
-    async fn begin_without_marker(&self) -> Result<Transaction, StorageError> {
-        self.refuse_gone()?;
-        let asked = Instant::now();
-        let work = match &self.writer {
-            Some(writer) => TransactionKind::Sqlite(writer.begin().await?),
-            None => TransactionKind::Postgres(self.transaction(&self.pool).await?),
-        };
-        self.metrics.step_waited(asked);
-        let metrics = self.metrics.clone();
-        let (sealer, lines) = (self.sealer.clone(), Arc::clone(&self.lines));
+    async fn begin_under(&self, policy: WritePolicy) -> Result<Transaction, StorageError> {
+        let sql = self.database.begin(policy).await?;
         let watch = Some((Arc::clone(&self.watch), self.watch.generation()));
-        Ok(Transaction { work, events: Vec::new(), metrics, sealer, lines, watch, last_line: None })
+        let (metrics, sealer) = (self.metrics().clone(), self.sealer.clone());
+        let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&self.lines), watch);
+        self.announce(&mut step).await?;
+        Ok(step)
     }
 
-    /// Wakes everything in this process that waits for the end of a grant, so that it checks again.
-    pub fn wake_streams(&self) {
-        self.grants_ended.send_modify(|count| *count = count.wrapping_add(1));
+    /// Returns the pool for slow reads, such as lists of administrators.
+    fn pool(&self) -> &AnyPool {
+        self.database.pool()
     }
 
-    /// Commits a transaction that ends grants, and notifies everything that must check them again: this
-    /// process directly, every replica through the commit itself. A task of its own does both, so that it
-    /// also happens when the caller goes away. This process is notified even if the commit fails, because
-    /// a failed commit may still have reached the database.
-    async fn commit_and_notify(&self, mut step: Transaction) -> Result<(), StorageError> {
-        let storage = self.clone();
-        let told = tokio::spawn(async move {
-            if storage.engine == Engine::Postgres {
-                notify::tell(&mut step, storage.replicas.as_ref()).await?;
-            }
-            let _told = NotifyOnDrop(&storage);
-            step.commit().await
-        });
-        told.await.unwrap_or(Err(StorageError::Unavailable(sqlx::Error::WorkerCrashed)))
+    /// Reads one row, outside of any transaction, on a connection for the reads of almost every request.
+    fn read_one<'q>(
+        &'q self,
+        query: SqlQuery<'q>,
+    ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
+        self.database.read_one(query)
+    }
+
+    /// Reads all rows of a query, outside of any transaction, on such a connection. The query itself must
+    /// limit their number.
+    fn read_all<'q>(
+        &'q self,
+        query: SqlQuery<'q>,
+    ) -> impl Future<Output = Result<Vec<AnyRow>, StorageError>> + Send + 'q {
+        self.database.read_all(query)
+    }
+
+    /// Reads one row, outside of any transaction.
+    fn read_row<'q>(
+        &'q self,
+        query: SqlQuery<'q>,
+    ) -> impl Future<Output = Result<Option<AnyRow>, StorageError>> + Send + 'q {
+        self.database.read_row(query)
     }
 
     /// Seals a value for one column of one row. It opens nowhere else.
@@ -363,27 +369,6 @@ impl Storage {
         let opened = self.sealer.open(Purpose::Storage, &format!("{column}/{row}"), sealed)?;
         Ok(serde_json::from_slice(&opened)?)
     }
-}
-
-/// Reads a column. The type at the call decides how.
-fn column<'r, T>(row: &'r AnyRow, name: &'static str) -> Result<T, StorageError>
-where
-    T: sqlx::Decode<'r, Any> + sqlx::Type<Any>,
-{
-    Ok(row.try_get(name)?)
-}
-
-/// Reads a column of Unix seconds.
-fn moment(row: &AnyRow, name: &'static str) -> Result<crate::clock::Timestamp, StorageError> {
-    Ok(crate::clock::Timestamp::from_unix(column(row, name)?))
-}
-
-/// Reads a nullable column of Unix seconds.
-fn moment_if_any(
-    row: &AnyRow,
-    name: &'static str,
-) -> Result<Option<crate::clock::Timestamp>, StorageError> {
-    Ok(column::<Option<i64>>(row, name)?.map(crate::clock::Timestamp::from_unix))
 }
 
 /// Reads a column of space-separated scopes.

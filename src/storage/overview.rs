@@ -64,15 +64,15 @@ impl Storage {
 
     async fn count_overview(&self, now: Timestamp) -> Result<Overview, StorageError> {
         let count = async |sql: &'static str| -> Result<i64, StorageError> {
-            Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
+            Ok(sqlx::query_scalar(sql).fetch_one(self.pool()).await?)
         };
         let live_grants = sqlx::query_scalar(
             "SELECT COUNT(*) FROM grants WHERE revoked_at IS NULL AND expires_at > $1",
         )
         .bind(now.unix())
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool())
         .await?;
-        let database_bytes = match self.engine {
+        let database_bytes = match self.engine() {
             Engine::Sqlite => {
                 count("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
                     .await?
@@ -123,7 +123,7 @@ impl Storage {
             )
             .bind(*event)
             .bind(&week)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pool())
             .await?;
             for row in &rows {
                 *hours.entry(column(row, "hour")?).or_default() += column::<i64>(row, "n")?;

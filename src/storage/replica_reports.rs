@@ -45,11 +45,11 @@ impl Storage {
         if let Some(clock) = self.database_clock.get() {
             return Ok(Some(clock.unix_millis()));
         }
-        if self.engine != Engine::Postgres {
+        if self.engine() != Engine::Postgres {
             return Ok(None);
         }
         let millis = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
-        Ok(Some(sqlx::query_scalar(millis).fetch_one(&self.pool).await?))
+        Ok(Some(sqlx::query_scalar(millis).fetch_one(self.pool()).await?))
     }
 
     /// Returns a hash of a part of the configuration. It reveals nothing without the secret key.

@@ -157,7 +157,7 @@ impl Storage {
              ORDER BY COUNT(*) DESC LIMIT 1",
         )
         .bind(USED_TOKENS)
-        .fetch_optional(&self.pool)
+        .fetch_optional(self.pool())
         .await?;
         let Some(grant_id) = most else { return Ok(0) };
         let mut step = self.begin_cleanup().await?;

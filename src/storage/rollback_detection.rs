@@ -15,13 +15,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool};
 
 use super::audit::{ChainHead, LineBudget, Marks};
-use super::{Storage, StorageError, Transaction, TransactionKind, column, notify, timeouts};
+use super::database::{ConnectionCheck, SqlTransaction};
+use super::{Storage, StorageError, Transaction, change_notices, column};
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::sealed::Sealer;
 use crate::telemetry::audit::{Actor, AuditEvent};
@@ -168,6 +170,15 @@ impl Known {
     }
 }
 
+impl ConnectionCheck for Watch {
+    fn admit(
+        self: Arc<Self>,
+        connection: &mut AnyConnection,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        Box::pin(async move { self.check(connection).await })
+    }
+}
+
 impl Watch {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock()
@@ -229,10 +240,7 @@ impl Watch {
 
     /// Checks a new connection to PostgreSQL before its first use. If the server misses something that
     /// was seen, ends everything in the database first.
-    pub(super) async fn admit(
-        self: &Arc<Self>,
-        connection: &mut AnyConnection,
-    ) -> Result<(), sqlx::Error> {
+    async fn check(self: &Arc<Self>, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let Some(tools) = self.tools.get() else { return Ok(()) }; // the first connections, at the start
         // The role may lack the privilege, and servers that only speak PostgreSQL's protocol may lack the
         // functions.
@@ -289,16 +297,10 @@ impl Watch {
         };
         let _one = self.settling.lock().await;
         let known = self.known().clone();
-        let mut step = Transaction {
-            work: TransactionKind::Postgres(tools.pool.begin().await?),
-            events: Vec::new(),
-            metrics: tools.metrics.clone(),
-            sealer: tools.sealer.clone(),
-            lines: Arc::clone(&tools.lines),
-            watch: None,
-            last_line: None,
-        };
-        timeouts::disable_statement_timeout(&mut step, super::Engine::Postgres).await?;
+        let sql = SqlTransaction::Postgres(tools.pool.begin().await?);
+        let (metrics, sealer) = (tools.metrics.clone(), tools.sealer.clone());
+        let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&tools.lines), None);
+        step.disable_statement_timeout().await?;
         let facts = match self.settle(&mut step, &known, clock, timeline).await? {
             Ok(facts) => facts,
             Err(verdict_and_facts) => {
@@ -309,7 +311,7 @@ impl Watch {
                 return Ok(());
             }
         };
-        notify::tell(&mut step, None).await?;
+        change_notices::notify_replicas(&mut step, None).await?;
         step.commit().await?;
         self.begin_again(&facts);
         Ok(())
@@ -423,6 +425,16 @@ impl Storage {
         let _ = self.watch.clock.set(clock.clone());
     }
 
+    /// Lets each new connection to PostgreSQL end everything in a database that was rolled back, before
+    /// any request is served from it.
+    pub(super) fn settle_rollbacks_early(&self) -> Result<(), sqlx::Error> {
+        if let Some(pool) = self.database.unchecked_pool()? {
+            let (sealer, metrics) = (self.sealer.clone(), self.metrics().clone());
+            self.watch.equip(Tools { pool, sealer, metrics, lines: Arc::clone(&self.lines) });
+        }
+        Ok(())
+    }
+
     /// Compares the database with what was seen before. Ends everything if the database was rolled back,
     /// and returns whether it was.
     pub async fn look_back(&self, clock: &Clock) -> Result<bool, StorageError> {
@@ -450,10 +462,10 @@ impl Storage {
         if watch.generation() != known.generation {
             return Ok(false); // another task has ended everything meanwhile
         }
-        timeouts::disable_statement_timeout(&mut step, self.engine).await?;
+        step.disable_statement_timeout().await?;
         match watch.settle(&mut step, &known, clock, None).await? {
             Ok(facts) => {
-                step.watch = None;
+                step.forget_lines();
                 self.commit_and_notify(step).await?;
                 watch.begin_again(&facts);
                 Ok(true)

@@ -109,7 +109,7 @@ impl Storage {
         .bind(client_id)
         .bind(resource)
         .bind(now.unix())
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         rows.iter().try_fold(ScopeSet::default(), |all, row| {
             Ok(all.union(&scopes(row, "consented_scopes")?))

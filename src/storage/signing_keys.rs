@@ -50,7 +50,7 @@ impl Storage {
             "SELECT kid, alg, generation, private_key, created_at, signs_from, retires_at
              FROM signing_keys WHERE retired_at IS NULL ORDER BY alg, generation",
         );
-        let rows = self.read_rows(keys).await?;
+        let rows = self.database.read_rows(keys).await?;
         rows.iter()
             .map(|row| {
                 let kid: String = column(row, "kid")?;
@@ -76,7 +76,7 @@ impl Storage {
              WHERE retired_at IS NOT NULL ORDER BY retired_at DESC, generation DESC LIMIT $1",
         )
         .bind(REMEMBERED)
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         rows.iter()
             .map(|row| {

@@ -36,7 +36,7 @@ impl Storage {
                 listing.ends(", ?", *name);
             }
             listing.text(")");
-            let rows = listing.fetch(&self.pool, "", i64::MAX).await?;
+            let rows = listing.fetch(self.pool(), "", i64::MAX).await?;
             for row in &rows {
                 stored.insert(column(row, "name")?);
             }

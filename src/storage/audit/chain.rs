@@ -444,7 +444,7 @@ impl Storage {
             "SELECT COUNT(*) FROM audit_events WHERE seq IS NOT NULL AND seq <= $1",
         )
         .bind(start.line.seq)
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool())
         .await?;
         if before > 0 {
             return Ok(Err(ChainBroken::Mark("beginning")));
@@ -472,7 +472,7 @@ impl Storage {
                  ORDER BY id LIMIT $2"
             );
             let rows = sqlx::query(AssertSqlSafe(sql)).bind(&after).bind(BATCH);
-            let rows = rows.fetch_all(&self.pool).await?;
+            let rows = rows.fetch_all(self.pool()).await?;
             for row in &rows {
                 let line = read_line(row)?;
                 if !self.is_recorded(row, &line)? {
@@ -503,7 +503,7 @@ impl Storage {
         }
         let mac: Option<String> = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1")
             .bind(earlier.seq)
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.pool())
             .await?;
         let mac = match mac {
             Some(mac) => Some(mac),
@@ -524,7 +524,7 @@ impl Storage {
     /// [`Self::verify_audit`].
     pub async fn audit_head(&self) -> Result<i64, StorageError> {
         let head: Option<i64> =
-            sqlx::query_scalar("SELECT MAX(seq) FROM audit_events").fetch_one(&self.pool).await?;
+            sqlx::query_scalar("SELECT MAX(seq) FROM audit_events").fetch_one(self.pool()).await?;
         Ok(head.unwrap_or_default())
     }
 
@@ -543,7 +543,7 @@ impl Storage {
              WHERE seq > $1 ORDER BY seq LIMIT $2"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(seq).bind(most);
-        Ok(rows.fetch_all(&self.pool).await?)
+        Ok(rows.fetch_all(self.pool()).await?)
     }
 
     /// Loads the run of removed lines that contains `seq`, if a server wrote it.
@@ -552,7 +552,7 @@ impl Storage {
             "SELECT first_seq, last_seq, line_mac, mac FROM audit_gaps
              WHERE first_seq <= $1 ORDER BY first_seq DESC LIMIT 1",
         );
-        let Some(row) = gap.bind(seq).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let Some(row) = gap.bind(seq).fetch_optional(self.pool()).await? else { return Ok(None) };
         let last = ChainHead { seq: column(&row, "last_seq")?, mac: column(&row, "line_mac")? };
         let gap = Gap { first: column(&row, "first_seq")?, last };
         let ours = self.mac_of_gap(&gap) == column::<String>(&row, "mac")?;
@@ -567,7 +567,7 @@ impl Storage {
 
     pub(super) async fn text_of_mark(&self, name: &str) -> Result<Option<String>, StorageError> {
         let mark = sqlx::query_scalar("SELECT value FROM installation WHERE name = $1");
-        Ok(mark.bind(name).fetch_optional(&self.pool).await?)
+        Ok(mark.bind(name).fetch_optional(self.pool()).await?)
     }
 
     async fn stored_mark(&self, name: &str) -> Result<Option<Mark>, StorageError> {

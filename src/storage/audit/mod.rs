@@ -198,7 +198,7 @@ impl Storage {
         if let Some(until) = filter.until {
             listing.and("id < ?", first_id_at(until));
         }
-        let rows = listing.fetch(&self.pool, "ORDER BY id DESC", limit).await?;
+        let rows = listing.fetch(self.pool(), "ORDER BY id DESC", limit).await?;
         rows.iter().map(read_line).collect()
     }
 }

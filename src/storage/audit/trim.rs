@@ -78,7 +78,7 @@ impl Storage {
     /// Limits the trail to `bytes`; on SQLite also to half of `file`, the size limit of the database
     /// file.
     pub fn limit_audit(&self, bytes: u64, file: u64) {
-        let bytes = match self.engine {
+        let bytes = match self.engine() {
             Engine::Sqlite => bytes.min(file / 2),
             Engine::Postgres => bytes,
         };
@@ -201,7 +201,7 @@ impl Storage {
              WHERE seq IS NOT NULL AND {ANONYMOUS} AND seq > $1 ORDER BY seq LIMIT $2"
         );
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(start.line.seq).bind(AT_ONCE);
-        let rows = rows.fetch_all(&self.pool).await?;
+        let rows = rows.fetch_all(self.pool()).await?;
         let mut removal = Removal::after(start);
         let mut gaps: Vec<Gap> = Vec::new();
         for row in &rows {
@@ -295,7 +295,7 @@ impl Storage {
             return Ok(Some(start.line.mac.clone()));
         }
         let stored = sqlx::query_scalar("SELECT mac FROM audit_events WHERE seq = $1");
-        let stored: Option<String> = stored.bind(seq - 1).fetch_optional(&self.pool).await?;
+        let stored: Option<String> = stored.bind(seq - 1).fetch_optional(self.pool()).await?;
         if stored.is_some() {
             return Ok(stored);
         }
@@ -311,7 +311,7 @@ impl Storage {
                         AS anonymous
              FROM audit_events WHERE seq IS NOT NULL"
         );
-        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(&self.pool).await?;
+        let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(self.pool()).await?;
         Ok((column(&row, "bytes")?, column(&row, "anonymous")?))
     }
 

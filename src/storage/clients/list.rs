@@ -89,14 +89,14 @@ impl Storage {
                 listing.ends(", ?)", id);
             }
             let order = "ORDER BY s.changed_at DESC, s.client_id DESC";
-            listing.fetch(&self.pool, order, limit).await?
+            listing.fetch(self.pool(), order, limit).await?
         } else {
             let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
             if let Some((issued_at, id)) = place {
                 listing.and("(c.issued_at, c.id) < (?", issued_at);
                 listing.ends(", ?)", id);
             }
-            listing.fetch(&self.pool, "ORDER BY c.issued_at DESC, c.id DESC", limit).await?
+            listing.fetch(self.pool(), "ORDER BY c.issued_at DESC, c.id DESC", limit).await?
         };
         rows.iter().map(read_client_row).collect()
     }
@@ -105,7 +105,7 @@ impl Storage {
     async fn many_with(&self, condition: &'static str) -> Result<bool, StorageError> {
         let mut listing = SelectBuilder::new("SELECT 1 AS one FROM client_reviews s");
         listing.only(condition);
-        let rows = listing.fetch(&self.pool, "", FEW + 1).await?;
+        let rows = listing.fetch(self.pool(), "", FEW + 1).await?;
         Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
     }
 
@@ -133,7 +133,7 @@ impl Storage {
         let search = filter.search.trim();
         let mut exact = begin();
         exact.and("c.id = ?", search);
-        let rows = exact.fetch(&self.pool, "ORDER BY c.id", 1).await?;
+        let rows = exact.fetch(self.pool(), "ORDER BY c.id", 1).await?;
         if !rows.is_empty() {
             return rows.iter().map(read_client_row).collect();
         }
@@ -150,7 +150,7 @@ impl Storage {
                 named.and("(c.name_key, c.id) > (?", name);
                 named.ends(", ?)", id);
             }
-            let rows = named.fetch(&self.pool, "ORDER BY c.name_key, c.id", limit).await?;
+            let rows = named.fetch(self.pool(), "ORDER BY c.name_key, c.id", limit).await?;
             if !rows.is_empty() || by == "name" {
                 return rows.iter().map(read_client_row).collect();
             }
@@ -161,7 +161,7 @@ impl Storage {
             hosted.and("(c.host_key, c.id) > (?", host);
             hosted.ends(", ?)", id);
         }
-        let rows = hosted.fetch(&self.pool, "ORDER BY c.host_key, c.id", limit).await?;
+        let rows = hosted.fetch(self.pool(), "ORDER BY c.host_key, c.id", limit).await?;
         rows.iter().map(read_client_row).collect()
     }
 
@@ -183,14 +183,14 @@ impl Storage {
         let waiting = "SELECT COUNT(*) FROM
                            (SELECT 1 AS one FROM client_reviews s JOIN clients c ON c.id = s.client_id
                             WHERE s.state = 'waiting' LIMIT 100) AS few";
-        Ok(sqlx::query_scalar(waiting).fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar(waiting).fetch_one(self.pool()).await?)
     }
 
     /// Loads a client for administrators.
     pub async fn client_details(&self, id: &str) -> Result<Option<ClientRow>, StorageError> {
         let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
         listing.and("c.id = ?", id);
-        let rows = listing.fetch(&self.pool, "", 1).await?;
+        let rows = listing.fetch(self.pool(), "", 1).await?;
         rows.first().map(read_client_row).transpose()
     }
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::sqlite::size_limit::Room;
+use super::{Database, Engine, StorageError, WritePolicy};
 use crate::clock::Timestamp;
-use crate::storage::{Engine, Room, Storage, StorageError};
 
 /// How long a result is reused: 5 seconds.
 const FRESH: Duration = Duration::from_secs(5);
 /// Timeout of each check: 2 seconds, because health probes do not wait long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Name of the row that is written.
-pub(crate) const ROW: &str = "last_ready";
+pub(crate) const READY_ROW: &str = "last_ready";
 
 /// The state of the database, for `/ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +39,9 @@ pub enum Ready {
 #[derive(Default)]
 pub(crate) struct Readiness(Mutex<Option<(Timestamp, Ready)>>);
 
-impl Storage {
+impl Database {
     /// Returns whether the database can serve now.
-    pub async fn ready(&self, now: Timestamp) -> Ready {
-        if let Some(watched) = &self.watched {
-            watched.look();
-            if watched.are_gone() {
-                return Ready::FileGone;
-            }
-        }
-        if self.clock_is_behind(now) {
-            return Ready::ClockBehind;
-        }
+    pub(crate) async fn ready(&self, now: Timestamp) -> Ready {
         let mut last = self.readiness.0.lock().await;
         if let Some((asked_at, ready)) = *last
             && now >= asked_at
@@ -74,11 +66,11 @@ impl Storage {
     }
 
     async fn find_out(&self, now: Timestamp) -> Ready {
-        if self.engine == Engine::Postgres {
+        if self.engine() == Engine::Postgres {
             return self.probe_postgres(now).await;
         }
-        let read = tokio::time::timeout(PATIENCE, self.registered_clients()).await;
-        if !matches!(read, Ok(Ok(_))) {
+        let read = tokio::time::timeout(PATIENCE, self.read_a_row()).await;
+        if !matches!(read, Ok(Ok(()))) {
             return Ready::Unavailable;
         }
         match tokio::time::timeout(PATIENCE, self.write_a_row(now)).await {
@@ -89,19 +81,24 @@ impl Storage {
         }
     }
 
+    async fn read_a_row(&self) -> Result<(), StorageError> {
+        self.read_row(sqlx::query("SELECT value FROM counters WHERE name = 'clients'")).await?;
+        Ok(())
+    }
+
     /// Updates an existing row, and returns for which uses there is space.
     async fn write_a_row(&self, now: Timestamp) -> Result<Room, StorageError> {
-        let mut step = self.begin().await?;
+        let mut step = self.begin(WritePolicy::Ordinary).await?;
         sqlx::query(
             "INSERT INTO installation (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2",
         )
-        .bind(ROW)
+        .bind(READY_ROW)
         .bind(now.unix().to_string())
         .execute(&mut *step)
         .await?;
         let room = step.room().await?;
-        step.commit().await?;
+        step.commit(&self.metrics).await?;
         Ok(room)
     }
 }

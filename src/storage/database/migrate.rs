@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
-use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor, Row};
+use sqlx::{AnyPool, ConnectOptions as _, Connection as _, Executor, Row, SqlSafeStr};
 use tokio::time::{Instant, sleep};
 
-use crate::storage::OpenError;
+use super::OpenError;
+use super::errors;
+use super::postgres::{privileges, session_settings, transaction_pooling};
 
 /// Lock timeout of each attempt: 3 seconds. Longer would block other sessions behind it.
 const LOCK: &str = "SET lock_timeout = '3s'";
@@ -32,6 +34,28 @@ const WAITED_FOR: &str =
             COALESCE((SELECT COALESCE(l.relation::regclass::text, l.locktype) FROM pg_locks l
                       WHERE l.pid = $1 AND NOT l.granted LIMIT 1), '') AS lock
      FROM pg_stat_activity a WHERE a.pid = ANY(pg_blocking_pids($1)) ORDER BY a.pid";
+
+/// The migrations, compiled in. A change of the schema is a new file; an existing file is never edited
+/// after a release.
+pub(crate) fn migrations() -> Migrator {
+    Migrator::with_migrations(vec![migration(
+        1,
+        "schema",
+        include_str!("../../../migrations/0001_schema.sql"),
+    )])
+}
+
+/// Returns the migrations of a later version, which has one more. For tests of updates.
+pub(crate) fn migrations_and(sql: &'static str) -> Migrator {
+    let mut all: Vec<Migration> = migrations().iter().cloned().collect();
+    all.push(migration(9_000, "of a test", sql));
+    Migrator::with_migrations(all)
+}
+
+/// Makes a migration from its number, name and SQL.
+fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+}
 
 /// A migration that the database has recorded.
 struct Applied {
@@ -136,12 +160,8 @@ pub(crate) async fn bring_up_to_date(
 ) -> Result<(), OpenError> {
     let mut connection = options.connect().await?;
     // First of all, so that the settings of the role do not apply.
-    crate::storage::database::postgres::session_settings::migrate(&mut connection).await?;
-    crate::storage::database::postgres::transaction_pooling::refuse_transaction_pooling(
-        &mut connection,
-        options,
-    )
-    .await?;
+    session_settings::migrate(&mut connection).await?;
+    transaction_pooling::refuse_transaction_pooling(&mut connection, options).await?;
     refuse_other_encoding(&mut connection).await?;
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut connection)
@@ -199,12 +219,12 @@ fn is_lock_timeout(cause: &MigrateError) -> bool {
     let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = cause else {
         return false;
     };
-    crate::storage::database::errors::is_lock_timeout(cause)
+    errors::is_lock_timeout(cause)
 }
 
 async fn connect_to_watch(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
-    crate::storage::database::postgres::session_settings::migrate(&mut connection).await?;
+    session_settings::migrate(&mut connection).await?;
     Ok(connection)
 }
 
@@ -275,17 +295,13 @@ async fn refuse_tables_of_others(connection: &mut PgConnection) -> Result<(), Op
     )
     .fetch_all(&mut *connection)
     .await?;
-    let ours: Vec<String> = tables
-        .into_iter()
-        .filter(|table| crate::storage::database::postgres::privileges::is_ours(table))
-        .collect();
+    let ours: Vec<String> = tables.into_iter().filter(|table| privileges::is_ours(table)).collect();
     if ours.is_empty() { Ok(()) } else { Err(OpenError::OtherApplication(ours)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::database::open::migration;
 
     fn applied(version: i64, checksum: &[u8]) -> Applied {
         let description = "schema".to_owned();

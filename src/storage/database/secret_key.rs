@@ -8,9 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use sqlx::AnyPool;
 use zeroize::Zeroizing;
 
-use crate::oauth::sealed::Purpose;
+use super::{Database, OpenError, WritePolicy};
+
+use crate::oauth::sealed::{Purpose, Sealer};
 use crate::oauth::secret::random_bytes;
-use crate::storage::{OpenError, Storage};
 
 const CHECK: &str = "secret_key_check";
 const CONTEXT: &str = "installation.value/secret_key_check";
@@ -25,43 +26,6 @@ pub enum KeyProof {
     FirstStart,
     /// The database was made with this key.
     Fits,
-}
-
-/// Returns the configured key, or the one in the file next to the SQLite database. The first start
-/// generates that file.
-///
-/// Fails for an existing database whose key is missing: a new key could read nothing in it.
-pub(crate) async fn secret_key(
-    pool: &AnyPool,
-    configured: Option<&[u8]>,
-    beside: Option<&Path>,
-) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    if let Some(key) = configured {
-        return Ok(Zeroizing::new(key.to_vec()));
-    }
-    let Some(database) = beside else {
-        return Err(OpenError::SecretKeyMissing(PathBuf::from("secret_key")));
-    };
-    let path = key_file(database);
-    match std::fs::read(&path) {
-        Ok(text) => {
-            let text = Zeroizing::new(text);
-            let trimmed = text.trim_ascii();
-            if trimmed.len() < SHORTEST_KEY {
-                let cause = std::io::Error::other("the key in it is too short or cut off");
-                return Err(OpenError::File { path, cause });
-            }
-            return Ok(Zeroizing::new(trimmed.to_vec()));
-        }
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-        Err(cause) => return Err(OpenError::File { path, cause }),
-    }
-    if key_check_value(pool).await?.is_some() {
-        return Err(OpenError::SecretKeyMissing(path));
-    }
-    let key = Zeroizing::new(STANDARD.encode(random_bytes::<32>()).into_bytes());
-    write_private(&path, &key).map_err(|cause| OpenError::File { path, cause })?;
-    Ok(key)
 }
 
 fn key_file(database: &Path) -> PathBuf {
@@ -87,17 +51,52 @@ pub(crate) async fn key_check_value(pool: &AnyPool) -> Result<Option<String>, sq
         .await
 }
 
-impl Storage {
-    /// Returns whether the stored proof opens under our key.
-    pub(crate) fn opens_known_text(&self, stored: &str) -> bool {
-        let opened = self.sealer.open(Purpose::Storage, CONTEXT, stored);
-        opened.is_ok_and(|text| text.as_slice() == KNOWN_TEXT)
+impl Database {
+    /// Returns the configured key, or the one in the file next to the SQLite database. The first start
+    /// generates that file.
+    ///
+    /// Fails for an existing database whose key is missing: a new key could read nothing in it.
+    pub(crate) async fn secret_key(
+        &self,
+        configured: Option<&[u8]>,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        if let Some(key) = configured {
+            return Ok(Zeroizing::new(key.to_vec()));
+        }
+        let Some(sqlite) = self.sqlite() else {
+            return Err(OpenError::SecretKeyMissing(PathBuf::from("secret_key")));
+        };
+        let path = key_file(&sqlite.path);
+        match std::fs::read(&path) {
+            Ok(text) => {
+                let text = Zeroizing::new(text);
+                let trimmed = text.trim_ascii();
+                if trimmed.len() < SHORTEST_KEY {
+                    let cause = std::io::Error::other("the key in it is too short or cut off");
+                    return Err(OpenError::File { path, cause });
+                }
+                return Ok(Zeroizing::new(trimmed.to_vec()));
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(OpenError::File { path, cause }),
+        }
+        if key_check_value(&self.pool).await?.is_some() {
+            return Err(OpenError::SecretKeyMissing(path));
+        }
+        let key = Zeroizing::new(STANDARD.encode(random_bytes::<32>()).into_bytes());
+        write_private(&path, &key).map_err(|cause| OpenError::File { path, cause })?;
+        Ok(key)
+    }
+
+    /// Returns whether a server has initialized this database: whether it has a proof of its key.
+    pub(crate) async fn key_check_value(&self) -> Result<Option<String>, OpenError> {
+        Ok(key_check_value(&self.pool).await?)
     }
 
     /// Fails unless the secret key is the one with which this database was made.
-    pub(crate) async fn prove_secret_key(&self) -> Result<KeyProof, OpenError> {
-        let sealed = self.sealer.seal(Purpose::Storage, CONTEXT, KNOWN_TEXT);
-        let mut step = self.begin().await?;
+    pub(crate) async fn prove_secret_key(&self, sealer: &Sealer) -> Result<KeyProof, OpenError> {
+        let sealed = sealer.seal(Purpose::Storage, CONTEXT, KNOWN_TEXT);
+        let mut step = self.begin(WritePolicy::Ordinary).await?;
         let written = sqlx::query(
             "INSERT INTO installation (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
         )
@@ -109,10 +108,16 @@ impl Storage {
             .bind(CHECK)
             .fetch_one(&mut *step)
             .await?;
-        step.commit().await?;
-        if !self.opens_known_text(&stored) {
+        step.commit(&self.metrics).await?;
+        if !opens_known_text(sealer, &stored) {
             return Err(OpenError::WrongSecretKey);
         }
         Ok(if written.rows_affected() == 1 { KeyProof::FirstStart } else { KeyProof::Fits })
     }
+}
+
+/// Returns whether the stored proof opens under this key.
+pub(crate) fn opens_known_text(sealer: &Sealer, stored: &str) -> bool {
+    let opened = sealer.open(Purpose::Storage, CONTEXT, stored);
+    opened.is_ok_and(|text| text.as_slice() == KNOWN_TEXT)
 }

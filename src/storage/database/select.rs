@@ -4,7 +4,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe};
 
-use crate::storage::StorageError;
+use super::StorageError;
 
 /// A value to compare with.
 pub(crate) enum Value {

@@ -136,7 +136,7 @@ impl Storage {
         if !filter.ended {
             listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
         }
-        let rows = listing.fetch(&self.pool, "ORDER BY g.id DESC", limit).await?;
+        let rows = listing.fetch(self.pool(), "ORDER BY g.id DESC", limit).await?;
         rows.iter().map(|row| self.read_grant_row(row)).collect()
     }
 
@@ -144,7 +144,7 @@ impl Storage {
     pub async fn grant_row(&self, id: &str) -> Result<Option<GrantRow>, StorageError> {
         let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         listing.and("g.id = ?", id);
-        let rows = listing.fetch(&self.pool, "", 1).await?;
+        let rows = listing.fetch(self.pool(), "", 1).await?;
         rows.first().map(|row| self.read_grant_row(row)).transpose()
     }
 

@@ -15,7 +15,7 @@ impl Storage {
              WHERE network IS NOT NULL AND expires_at > $1 AND ended_at IS NULL GROUP BY network",
         )
         .bind(now.unix())
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         let count = |row| {
             let number: i64 = column(row, "number")?;
@@ -38,7 +38,7 @@ impl Storage {
         )
         .bind(network.unwrap_or_default())
         .bind(now.unix())
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool())
         .await?;
         let number: i64 = column(&of_network, "number")?;
         if u64::try_from(number).is_ok_and(|number| number >= most) {
@@ -49,7 +49,7 @@ impl Storage {
              WHERE expires_at > $1 AND ended_at IS NULL",
         )
         .bind(now.unix())
-        .fetch_one(&self.pool)
+        .fetch_one(self.pool())
         .await?;
         moment_if_any(&of_all, "first")
     }

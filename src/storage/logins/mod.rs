@@ -272,7 +272,7 @@ impl Storage {
                 step.record(event.with("burnt", burnt)).await?;
                 step.commit().await?;
             } else {
-                self.metrics.event(event.event);
+                self.metrics().event(event.event);
                 event.with("burnt", "nothing").log();
             }
             return Ok(Claimed::OtherBrowser);

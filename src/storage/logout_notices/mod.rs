@@ -157,7 +157,7 @@ impl Storage {
             .bind(issuer)
             .bind(&after)
             .bind(BATCH)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pool())
             .await?;
             let Some(last) = rows.last() else { return Ok(found) };
             after = column(last, "id")?;

@@ -82,7 +82,7 @@ impl Storage {
             return Ok(());
         }
         for mark in self.marks_of(session) {
-            let number: Option<i64> = match self.engine {
+            let number: Option<i64> = match self.engine() {
                 Engine::Sqlite => {
                     let known =
                         sqlx::query_scalar("SELECT number FROM upstream_sign_outs WHERE id = $1");

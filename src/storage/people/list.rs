@@ -74,7 +74,7 @@ impl Storage {
             listing.ends(", ?)", subject);
         }
         let rows = listing
-            .fetch(&self.pool, "ORDER BY p.last_seen_at DESC, p.subject DESC", limit)
+            .fetch(self.pool(), "ORDER BY p.last_seen_at DESC, p.subject DESC", limit)
             .await?;
         let mut people = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -87,7 +87,7 @@ impl Storage {
     pub async fn person_row(&self, subject: &str) -> Result<Option<PersonRow>, StorageError> {
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         listing.and("p.subject = ?", subject);
-        let rows = listing.fetch(&self.pool, "", 1).await?;
+        let rows = listing.fetch(self.pool(), "", 1).await?;
         match rows.first() {
             Some(row) => self.read_person_row(row).await.map(Some),
             None => Ok(None),

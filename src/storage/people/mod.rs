@@ -106,7 +106,7 @@ impl Storage {
         .bind(&person.issuer)
         .bind(&person.upstream_subject)
         .bind(LISTED)
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         let at_provider = rows
             .iter()
@@ -125,7 +125,7 @@ impl Storage {
         )
         .bind(&person.subject)
         .bind(LISTED)
-        .fetch_all(&self.pool)
+        .fetch_all(self.pool())
         .await?;
         let at_pages = rows
             .iter()

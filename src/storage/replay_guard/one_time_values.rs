@@ -9,9 +9,9 @@
 
 use crate::clock::Timestamp;
 use crate::oauth::sealed::Purpose;
-use crate::storage::size_limit::Use;
+
 use crate::storage::web_sessions::Realm;
-use crate::storage::{Storage, StorageError, Transaction};
+use crate::storage::{Storage, StorageError, Transaction, Use};
 
 impl Storage {
     /// Uses up the page login with this id; of concurrent uses, one is the first. Also returns `false`

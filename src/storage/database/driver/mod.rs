@@ -1,80 +1,36 @@
-//! A driver for sqlx's `Any` interface that runs SQLite on the calling thread.
-//!
-//! sqlx's own SQLite driver gives every connection a thread. Each statement then costs two thread
-//! switches, which is more than the statement itself while its pages are in memory. Therefore the
-//! transactions and reads of almost every request use rusqlite directly on the calling thread. Slow work
-//! stays on connections of sqlx's own driver: migrations, administrators' lists, backups. Operations that
-//! wait for the disk, a commit or a checkpoint, run on a blocking thread.
-//!
-//! The same driver also serves PostgreSQL with a timeout on every wait ([`TimeoutConnection`]); to sqlx, both are
-//! one driver.
-//!
-//! Each query text must be a single statement. Waiting for the lock of another process does not block a
-//! thread.
+//! The driver that we register with sqlx's `Any` interface, for both engines: SQLite on the calling thread
+//! ([`InThreadConnection`]), and PostgreSQL with a timeout on every wait ([`TimeoutConnection`]). sqlx
+//! requires many types of a driver (`sqlx_types.rs`), so both share one.
 
 mod sqlx_types;
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream, StreamExt};
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use sqlx::any::{
-    AnyArguments, AnyConnectOptions, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo,
-    AnyTypeInfoKind,
-};
+use futures_util::stream::BoxStream;
+use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
 use sqlx::{Either, SqlStr};
-use sqlx_core::HashMap;
+use sqlx_core::any::AnyConnectionBackend;
 use sqlx_core::any::driver::AnyDriver;
-use sqlx_core::any::{AnyColumn, AnyConnectionBackend, AnyValue, AnyValueKind};
-use sqlx_core::ext::ustr::UStr;
-use tokio::time::Instant;
 use url::Url;
 
-use crate::storage::database::postgres::server::Server;
-use crate::storage::database::postgres::timeout_connection::TimeoutConnection;
+use super::postgres::server::{SCHEME as BOUNDED, Server};
+use super::postgres::timeout_connection::TimeoutConnection;
+use super::sqlite::connection::{self, InThreadConnection, SCHEME, no_transactions};
 
 pub(crate) use sqlx_types::InThread;
 
 /// The driver, to be registered with sqlx.
 pub(crate) const DRIVER: AnyDriver = AnyDriver::without_migrate::<InThread>();
 
-/// Checkpoints as much of the WAL as readers and writers allow. Through this driver it returns no row.
-pub(crate) const FOLD: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-
-/// URL scheme of [`at`].
-const SCHEME: &str = "sqlite-in-thread";
-/// URL scheme of [`Server::options`].
-pub(crate) const BOUNDED: &str = "postgres-within-bounds";
-/// Most prepared statements that a connection keeps: 128.
-const PREPARED: usize = 128;
-/// Most statements whose shape a connection keeps: 256. Our own are fewer; only lists compose theirs.
-const KNOWN: usize = 256;
-/// Statements that take longer are logged: 1 second.
-const SLOW: Duration = Duration::from_secs(1);
-/// First and longest pause between two attempts while another process holds the lock: 1 ms and 25 ms.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
-
-/// Returns options for the database at `path`. `patience` is how long its connections wait while another
-/// process holds the lock.
-pub(crate) fn at(path: &Path, patience: Duration) -> Result<AnyConnectOptions, sqlx::Error> {
-    // Base64, because a path may contain bytes that a URL would change.
-    let path = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
-    format!("{SCHEME}:{path}?{}", patience.as_millis()).parse()
-}
-
-/// A parsed URL of [`at`] or [`Server::options`].
+/// A parsed URL of [`connection::options`] or [`Server::options`].
 #[derive(Clone, Debug)]
 pub(crate) enum DatabaseLocation {
     File {
         path: PathBuf,
-        patience: Duration,
+        lock_timeout: Duration,
     },
     /// PostgreSQL, with a timeout on every wait.
     Server(Arc<Server>),
@@ -90,301 +46,17 @@ impl DatabaseLocation {
             let server = Server::numbered(url.path());
             return server.map(Self::Server).ok_or(sqlx::Error::PoolClosed);
         }
-        let path = URL_SAFE_NO_PAD.decode(url.path()).ok();
-        let patience = url.query().and_then(|millis| millis.parse().ok());
-        let (Some(path), Some(patience)) = (path, patience) else {
-            return Err(sqlx::Error::Configuration("not a place of this driver".into()));
-        };
-        let path = PathBuf::from(OsStr::from_bytes(&path));
-        Ok(Self::File { path, patience: Duration::from_millis(patience) })
+        let (path, lock_timeout) = connection::parse(url)?;
+        Ok(Self::File { path, lock_timeout })
     }
 
     async fn open(&self) -> Result<OneOfTwo, sqlx::Error> {
         Ok(OneOfTwo(match self {
-            Self::File { path, patience } => Box::new(InThreadConnection::open(path, *patience)?),
+            Self::File { path, lock_timeout } => {
+                Box::new(InThreadConnection::open(path, *lock_timeout)?)
+            }
             Self::Server(server) => Box::new(TimeoutConnection::new(server.connect().await?)),
         }))
-    }
-}
-
-impl InThreadConnection {
-    fn open(path: &Path, patience: Duration) -> Result<Self, sqlx::Error> {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE
-            | rusqlite::OpenFlags::SQLITE_OPEN_CREATE
-            | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX; // `&mut` ensures one caller at a time
-        let sqlite = rusqlite::Connection::open_with_flags(path, flags).map_err(told)?;
-        sqlite.busy_timeout(Duration::ZERO).map_err(told)?;
-        sqlite.set_prepared_statement_cache_capacity(PREPARED);
-        let known = HashMap::default();
-        Ok(Self { sqlite: Some(sqlite), patience, known })
-    }
-}
-
-/// A connection whose statements run on the calling thread.
-#[derive(Debug)]
-pub(crate) struct InThreadConnection {
-    /// `None` while a commit or checkpoint runs on another thread, and after its caller was cancelled.
-    sqlite: Option<rusqlite::Connection>,
-    patience: Duration,
-    /// Shapes by statement text.
-    known: HashMap<String, Arc<Shape>>,
-}
-
-/// The parts of a statement that are the same at each use.
-#[derive(Debug)]
-struct Shape {
-    /// For each of SQLite's parameters, the index of our argument: `$2` may appear before `$1`.
-    parameters: Vec<usize>,
-    names: Arc<HashMap<UStr, usize>>,
-    columns: Vec<AnyColumn>,
-    reads_only: bool,
-}
-
-#[derive(Default)]
-struct Answer {
-    rows: Vec<AnyRow>,
-    changed: u64,
-}
-
-impl InThreadConnection {
-    /// Runs a statement and returns at most `limit` rows.
-    async fn run(
-        &mut self,
-        sql: SqlStr,
-        arguments: Option<AnyArguments>,
-        limit: usize,
-    ) -> Result<Answer, sqlx::Error> {
-        check_texts(arguments.as_ref())?;
-        let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
-        if matches!(sql.as_str(), "COMMIT" | FOLD) {
-            return self.run_blocking(sql).await;
-        }
-        let begun = Instant::now();
-        let mut pause = PAUSES.0;
-        loop {
-            match self.run_here(sql.as_str(), &values, limit) {
-                // Only outside of a transaction: inside one, it could wait for ever, or for itself.
-                Err(cause) if is_busy(&cause) && self.is_idle() => {
-                    if begun.elapsed() >= self.patience {
-                        return Err(told(cause));
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = PAUSES.1.min(pause * 2);
-                }
-                ended => {
-                    if begun.elapsed() >= SLOW {
-                        let (sql, took) = (sql.as_str(), begun.elapsed());
-                        tracing::warn!(sql, ?took, "a statement took long");
-                    }
-                    return ended.map_err(told);
-                }
-            }
-        }
-    }
-
-    /// Runs a statement that waits for the disk, on a blocking thread.
-    async fn run_blocking(&mut self, sql: SqlStr) -> Result<Answer, sqlx::Error> {
-        let sqlite = self.sqlite.take().ok_or_else(gone)?;
-        let run = move || {
-            let ended = sqlite.execute_batch(sql.as_str());
-            (sqlite, ended)
-        };
-        let (sqlite, ended) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
-        self.sqlite = Some(sqlite);
-        ended.map(|()| Answer::default()).map_err(told)
-    }
-
-    fn run_here(
-        &mut self,
-        sql: &str,
-        values: &[AnyValueKind],
-        limit: usize,
-    ) -> Result<Answer, rusqlite::Error> {
-        let Some(sqlite) = &self.sqlite else { return Err(rusqlite::Error::InvalidQuery) };
-        let mut statement = sqlite.prepare_cached(sql)?;
-        let shape = if let Some(shape) = self.known.get(sql) {
-            Arc::clone(shape)
-        } else {
-            let shape = Arc::new(Shape::of(&statement));
-            if self.known.len() >= KNOWN {
-                self.known.clear();
-            }
-            self.known.insert(sql.to_owned(), Arc::clone(&shape));
-            shape
-        };
-        for (place, ours) in shape.parameters.iter().enumerate() {
-            let value = values.get(*ours).map_or(Ok(NULL), bound)?;
-            statement.raw_bind_parameter(place + 1, value)?;
-        }
-        let mut answer = Answer::default();
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            if answer.rows.len() < limit {
-                answer.rows.push(shape.row(row)?);
-            }
-            if answer.rows.len() == limit && shape.reads_only {
-                break;
-            }
-        }
-        drop(rows);
-        if !shape.reads_only {
-            answer.changed = sqlite.changes();
-        }
-        Ok(answer)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.sqlite.as_ref().is_some_and(rusqlite::Connection::is_autocommit)
-    }
-}
-
-impl Shape {
-    fn of(statement: &rusqlite::Statement<'_>) -> Self {
-        let parameters = (1..=statement.parameter_count()).map(|place| {
-            let numbered = statement.parameter_name(place).and_then(|name| name.get(1..));
-            numbered.and_then(|number| number.parse().ok()).unwrap_or(place) - 1
-        });
-        let kind = AnyTypeInfoKind::Null; // columns have no known type; each value carries its own
-        let columns = statement.column_names().into_iter().enumerate().map(|(ordinal, name)| {
-            AnyColumn { ordinal, name: UStr::new(name), type_info: AnyTypeInfo { kind } }
-        });
-        let columns: Vec<_> = columns.collect();
-        let names = columns.iter().map(|column| (column.name.clone(), column.ordinal));
-        Self {
-            parameters: parameters.collect(),
-            names: Arc::new(names.collect()),
-            columns,
-            reads_only: statement.readonly(),
-        }
-    }
-
-    fn row(&self, row: &rusqlite::Row<'_>) -> Result<AnyRow, rusqlite::Error> {
-        let values = (0..self.columns.len()).map(|place| {
-            let kind = match row.get_ref(place)? {
-                ValueRef::Null => AnyValueKind::Null(AnyTypeInfoKind::Null),
-                ValueRef::Integer(number) => AnyValueKind::BigInt(number),
-                ValueRef::Real(number) => AnyValueKind::Double(number),
-                ValueRef::Text(text) => AnyValueKind::Text(Arc::new(
-                    String::from_utf8(text.to_vec())
-                        .map_err(|cause| rusqlite::Error::Utf8Error(place, cause.utf8_error()))?,
-                )),
-                ValueRef::Blob(bytes) => AnyValueKind::Blob(Arc::new(bytes.to_vec())),
-            };
-            Ok(AnyValue { kind })
-        });
-        Ok(AnyRow {
-            column_names: Arc::clone(&self.names),
-            columns: self.columns.clone(),
-            values: values.collect::<Result<_, rusqlite::Error>>()?,
-        })
-    }
-}
-
-const NULL: ToSqlOutput<'static> = ToSqlOutput::Borrowed(ValueRef::Null);
-
-fn bound(value: &AnyValueKind) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
-    Ok(ToSqlOutput::Borrowed(match value {
-        AnyValueKind::Null(_) => ValueRef::Null,
-        AnyValueKind::Bool(yes) => ValueRef::Integer(i64::from(*yes)),
-        AnyValueKind::SmallInt(number) => ValueRef::Integer(i64::from(*number)),
-        AnyValueKind::Integer(number) => ValueRef::Integer(i64::from(*number)),
-        AnyValueKind::BigInt(number) => ValueRef::Integer(*number),
-        AnyValueKind::Real(number) => ValueRef::Real(f64::from(*number)),
-        AnyValueKind::Double(number) => ValueRef::Real(*number),
-        AnyValueKind::Text(text) => ValueRef::Text(text.as_bytes()),
-        AnyValueKind::TextSlice(text) => ValueRef::Text(text.as_bytes()),
-        AnyValueKind::Blob(bytes) => ValueRef::Blob(bytes),
-        _ => return Err(rusqlite::Error::InvalidQuery), // a kind that a later sqlx added
-    }))
-}
-
-impl AnyConnectionBackend for InThreadConnection {
-    fn name(&self) -> &'static str {
-        "SQLite"
-    }
-
-    fn close(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
-        Box::pin(async move {
-            match self.sqlite {
-                Some(sqlite) => sqlite.close().map_err(|(_, cause)| told(cause)),
-                None => Ok(()),
-            }
-        })
-    }
-
-    fn close_hard(self: Box<Self>) -> BoxFuture<'static, sqlx::Result<()>> {
-        self.close()
-    }
-
-    fn ping(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async move { self.sqlite.as_ref().map(drop).ok_or_else(gone) })
-    }
-
-    fn begin(&mut self, _: Option<SqlStr>) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async { Err(no_transactions()) })
-    }
-
-    fn commit(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async { Err(no_transactions()) })
-    }
-
-    fn rollback(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async { Err(no_transactions()) })
-    }
-
-    fn start_rollback(&mut self) {}
-
-    fn get_transaction_depth(&self) -> usize {
-        usize::from(self.sqlite.is_some() && !self.is_idle())
-    }
-
-    fn shrink_buffers(&mut self) {}
-
-    fn flush(&mut self) -> BoxFuture<'_, sqlx::Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn should_flush(&self) -> bool {
-        false
-    }
-
-    fn fetch_many(
-        &mut self,
-        query: SqlStr,
-        _persistent: bool,
-        arguments: Option<AnyArguments>,
-    ) -> BoxStream<'_, sqlx::Result<Either<AnyQueryResult, AnyRow>>> {
-        let answer = async move {
-            let told: Vec<sqlx::Result<_>> = match self.run(query, arguments, usize::MAX).await {
-                Err(cause) => vec![Err(cause)],
-                Ok(Answer { rows, changed }) => {
-                    let result = AnyQueryResult { rows_affected: changed, last_insert_id: None };
-                    let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
-                    rows.chain([Ok(Either::Left(result))]).collect()
-                }
-            };
-            stream::iter(told)
-        };
-        stream::once(answer).flatten().boxed()
-    }
-
-    fn fetch_optional(
-        &mut self,
-        query: SqlStr,
-        _persistent: bool,
-        arguments: Option<AnyArguments>,
-    ) -> BoxFuture<'_, sqlx::Result<Option<AnyRow>>> {
-        Box::pin(async move { Ok(self.run(query, arguments, 1).await?.rows.pop()) })
-    }
-
-    fn prepare_with<'c, 'q: 'c>(
-        &'c mut self,
-        _sql: SqlStr,
-        _parameters: &[AnyTypeInfo],
-    ) -> BoxFuture<'c, sqlx::Result<AnyStatement>> {
-        Box::pin(async {
-            Err(sqlx::Error::Protocol("statements are prepared by their use".into()))
-        })
     }
 }
 
@@ -463,42 +135,3 @@ impl AnyConnectionBackend for OneOfTwo {
         self.0.prepare_with(sql, parameters)
     }
 }
-
-/// Rejects texts that contain NUL. PostgreSQL rejects them, and both engines must behave alike.
-pub(crate) fn check_texts(arguments: Option<&AnyArguments>) -> Result<(), sqlx::Error> {
-    let values = arguments.map_or(&[][..], |arguments| &arguments.values.0);
-    let has_nul = values.iter().any(|value| match value {
-        AnyValueKind::Text(text) => text.contains('\0'),
-        AnyValueKind::TextSlice(text) => text.contains('\0'),
-        _ => false,
-    });
-    if has_nul { Err(sqlx::Error::Encode("a text has a NUL in it".into())) } else { Ok(()) }
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
-}
-
-/// Converts an error of SQLite into one of sqlx.
-fn told(error: rusqlite::Error) -> sqlx::Error {
-    if matches!(error, rusqlite::Error::Utf8Error(..)) {
-        return sqlx::Error::Decode(error.into()); // waiting does not help
-    }
-    match error.sqlite_error_code() {
-        Some(_) => sqlx::Error::Database(Box::new(sqlx_types::Told::new(error))),
-        None => sqlx::Error::Protocol(error.to_string()),
-    }
-}
-
-fn gone() -> sqlx::Error {
-    sqlx::Error::Protocol("the connection was given up while it waited for the disk".into())
-}
-
-/// Transactions are opened by statements, so that they can be shared: see [`crate::storage::database::sqlite::group_commit`].
-fn no_transactions() -> sqlx::Error {
-    sqlx::Error::Protocol("transactions of this driver are opened by statements".into())
-}
-
-#[cfg(test)]
-mod tests;

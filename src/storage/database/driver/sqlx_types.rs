@@ -2,14 +2,13 @@
 //! sqlx's `Any`; the driver's own types cannot be constructed.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 use sqlx::any::{AnyConnectOptions, AnyQueryResult};
-use sqlx::error::{BoxDynError, DatabaseError, ErrorKind};
+use sqlx::error::BoxDynError;
 use sqlx::{
     ConnectOptions, Connection, Database, Decode, Either, Encode, Error, SqlStr, Transaction, Type,
 };
@@ -26,7 +25,7 @@ use sqlx_core::type_info::TypeInfo;
 use sqlx_core::value::{Value, ValueRef};
 use url::Url;
 
-use super::{DatabaseLocation, OneOfTwo, no_transactions};
+use super::{BOUNDED, DatabaseLocation, OneOfTwo, SCHEME, no_transactions};
 
 /// The driver as a type.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Database for InThread {
     type ArgumentBuffer = Never;
     type Statement = Never;
     const NAME: &'static str = "SQLite in the caller's thread, or PostgreSQL within bounds";
-    const URL_SCHEMES: &'static [&'static str] = &[super::SCHEME, super::BOUNDED];
+    const URL_SCHEMES: &'static [&'static str] = &[SCHEME, BOUNDED];
 }
 
 impl Connection for OneOfTwo {
@@ -115,69 +114,7 @@ impl TryFrom<&AnyConnectOptions> for DatabaseLocation {
     }
 }
 
-/// An error of SQLite.
-#[derive(Debug)]
-pub(super) struct Told {
-    error: rusqlite::Error,
-    message: String,
-}
-
-impl Told {
-    pub(super) fn new(error: rusqlite::Error) -> Self {
-        let message = error.to_string();
-        Self { error, message }
-    }
-
-    fn extended_code(&self) -> Option<i32> {
-        self.error.sqlite_error().map(|error| error.extended_code)
-    }
-}
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.extended_code().unwrap_or_default();
-        write!(f, "(code: {code}) {}", self.message)
-    }
-}
-
-impl StdError for Told {}
-
-impl DatabaseError for Told {
-    fn message(&self) -> &str {
-        &self.message
-    }
-
-    fn code(&self) -> Option<Cow<'_, str>> {
-        self.extended_code().map(|code| code.to_string().into())
-    }
-
-    fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
-        self
-    }
-
-    fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
-        self
-    }
-
-    fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
-        self
-    }
-
-    fn kind(&self) -> ErrorKind {
-        use rusqlite::ffi;
-        match self.extended_code() {
-            Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
-                ErrorKind::UniqueViolation
-            }
-            Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => ErrorKind::ForeignKeyViolation,
-            Some(ffi::SQLITE_CONSTRAINT_NOTNULL) => ErrorKind::NotNullViolation,
-            Some(ffi::SQLITE_CONSTRAINT_CHECK) => ErrorKind::CheckViolation,
-            _ => ErrorKind::Other,
-        }
-    }
-}
-
-/// Transactions are opened by statements; see [`crate::storage::database::sqlite::group_commit`].
+/// Transactions are opened by statements; see [`super::super::sqlite::group_commit`].
 pub(crate) struct NoTransactions;
 
 impl TransactionManager for NoTransactions {

@@ -1,23 +1,22 @@
-//! Notifications between replicas on one PostgreSQL: grants may have ended.
+//! Notifications between processes on one PostgreSQL, sent with a commit.
 //!
-//! A revocation must end streams and requests in every process at once, although none of them queries the
-//! database at every request. A notification is a hint: if it is lost, requests notice within a second
-//! (`grants.rs`), and open streams at their next check.
+//! A notification is a hint: one that is sent while nobody listens is lost. So the listener also reports
+//! each time in which it may have missed some.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::AnyConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::oauth::secret::random_text;
+use super::session_settings;
 use crate::storage::database::errors::told;
-use crate::storage::rollback_detection::Watch;
-use crate::storage::{StorageError, Transaction};
+use crate::storage::database::{Database, StorageError};
+
+use crate::oauth::secret::random_text;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tasks::{Task, supervise};
 
 static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
@@ -32,10 +31,18 @@ const QUIET: Duration = Duration::from_secs(5);
 /// Pause before the next attempt to listen: 500 ms.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// The other processes on the same database. Cheap to clone. The last clone to be dropped stops the
-/// listener.
+/// Receives the notifications of other processes.
+pub(crate) trait NoticeHandler: Send + Sync {
+    /// Returns a number that is passed to [`Self::heard`] with the next notification.
+    fn generation(&self) -> u64;
+    /// Handles a notification of another process, with the text that it sent from the same schema; or the
+    /// end of a time in which notifications may have been missed.
+    fn heard(&self, generation: u64, text: Option<&str>);
+}
+
+/// Sends and receives notifications. Cheap to clone. The last clone to be dropped stops the listener.
 #[derive(Clone)]
-pub(crate) struct Replicas {
+pub(crate) struct Notifications {
     /// Our name in notifications, to recognise our own.
     name: Arc<str>,
     _listening: Arc<Listening>,
@@ -49,60 +56,55 @@ impl Drop for Listening {
     }
 }
 
-impl Replicas {
-    /// Starts a listener that wakes `grants_ended` when another process sends a notification, or may have
-    /// sent one while nobody listened.
+impl Database {
+    /// Starts a listener that calls `handler` when another process sends a notification, or may have sent
+    /// one while nobody listened. Returns `None` on SQLite.
     pub(crate) async fn listen(
-        options: PgConnectOptions,
-        grants_ended: watch::Sender<u64>,
-        metrics: Metrics,
-        seen: &Arc<Watch>,
-    ) -> sqlx::Result<Self> {
+        &self,
+        handler: Arc<dyn NoticeHandler>,
+    ) -> sqlx::Result<Option<Notifications>> {
+        let Some(pools) = self.postgres() else { return Ok(None) };
+        let options = pools.server().connect_options().clone();
         let name: Arc<str> = random_text().into();
         let mut first = Some(connect(&options).await?);
-        let (ours, seen) = (Arc::clone(&name), Arc::clone(seen));
+        let (ours, metrics) = (Arc::clone(&name), self.metrics().clone());
         let task = tokio::spawn(async move {
-            let heed = || heed(&options, &ours, &grants_ended, &seen, first.take());
+            let heed = || heed(&options, &ours, &*handler, first.take());
             supervise(&metrics, Task::Replicas, heed).await;
         });
-        Ok(Self { name, _listening: Arc::new(Listening(task.abort_handle())) })
+        Ok(Some(Notifications { name, _listening: Arc::new(Listening(task.abort_handle())) }))
     }
 }
 
-/// Wakes `grants_ended` when a process other than `ours` sends a notification, or may have sent one while
-/// nobody listened. If there is no listener, wakes at once.
+/// Calls `handler` when a process other than `ours` sends a notification, or may have sent one while
+/// nobody listened. If there is no listener, calls it at once.
 async fn heed(
     options: &PgConnectOptions,
     ours: &str,
-    grants_ended: &watch::Sender<u64>,
-    seen: &Watch,
+    handler: &dyn NoticeHandler,
     mut listener: Option<Listener>,
 ) {
     panic_point!("notices of replicas");
-    let wake = || grants_ended.send_modify(|count| *count = count.wrapping_add(1));
     loop {
+        let generation = handler.generation();
         let Some(heard) = &mut listener else {
             listener = connect(options).await.ok();
             if listener.is_none() {
                 tokio::time::sleep(AGAIN).await;
             }
-            wake();
+            handler.heard(generation, None);
             continue;
         };
-        let generation = seen.generation();
         match next(&mut heard.channel).await {
             Ok(Some(notice)) => {
                 let mut parts = notice.payload().splitn(3, ' ');
-                let (name, line, schema) = (parts.next(), parts.next(), parts.next());
+                let (name, text, schema) = (parts.next(), parts.next(), parts.next());
                 if name == Some(ours) {
                     continue;
                 }
-                // A line that another replica committed counts as seen by this one.
-                if let Some(line) =
-                    line.filter(|line| !line.is_empty() && schema == Some(&heard.schema))
-                {
-                    seen.committed(generation, line.to_owned());
-                }
+                let text = text.filter(|_| schema == Some(&heard.schema));
+                handler.heard(generation, text);
+                continue;
             }
             Ok(None) => {
                 if let Some(left_out) = FOR_A_MOMENT.admit() {
@@ -124,7 +126,7 @@ async fn heed(
                 }
             }
         }
-        wake();
+        handler.heard(generation, None);
     }
 }
 
@@ -141,19 +143,18 @@ async fn next(listener: &mut PgListener) -> sqlx::Result<Option<PgNotification>>
 }
 
 /// Sends a notification with the commit of this transaction: PostgreSQL does both or neither, whatever
-/// happens to this process. A command that is attached to a server's database has no `replicas`.
-pub(crate) async fn tell(
-    step: &mut Transaction,
-    replicas: Option<&Replicas>,
+/// happens to this process. A process that does not listen has no `ours`. `text` contains no space.
+pub(crate) async fn notify(
+    transaction: &mut AnyConnection,
+    ours: Option<&Notifications>,
+    text: &str,
 ) -> Result<(), StorageError> {
     // The schema is included, because a channel belongs to the whole database, and other installations
     // may use it.
     let notice = "SELECT pg_notify($1, $2 || ' ' || COALESCE(CURRENT_SCHEMA(), ''))";
     let notice = sqlx::query(notice).bind(CHANNEL);
-    let name = replicas.map_or("", |replicas| &*replicas.name);
-    let line = step.last_line.as_deref().unwrap_or_default();
-    let notice = notice.bind(format!("{name} {line}"));
-    notice.execute(&mut **step).await?;
+    let name = ours.map_or("", |ours| &*ours.name);
+    notice.bind(format!("{name} {text}")).execute(transaction).await?;
     Ok(())
 }
 
@@ -170,9 +171,7 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<Listener> {
         .acquire_timeout(ONE_TRY)
         .max_lifetime(None)
         .idle_timeout(None)
-        .after_connect(|connection, _| {
-            Box::pin(crate::storage::database::postgres::session_settings::listen(connection))
-        })
+        .after_connect(|connection, _| Box::pin(session_settings::listen(connection)))
         .connect_with(options.clone())
         .await?;
     let mut channel = PgListener::connect_with(&pool).await?;

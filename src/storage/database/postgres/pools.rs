@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 use tokio::time::{Instant, timeout};
 
-use crate::storage::database::postgres::server::{Refusal, Server};
-use crate::storage::database::postgres::{session_settings, timeouts};
-use crate::storage::rollback_detection::Watch;
-use crate::storage::{BUSY, Storage, StorageError};
+use super::server::{Refusal, Server};
+use super::{session_settings, timeouts};
+use crate::storage::database::{BUSY, Database, StorageError};
 
 /// Default number of connections of a replica, in all pools together: 16.
 pub const DATABASE_CONNECTIONS: u32 = 16;
@@ -28,6 +28,15 @@ pub const FEWEST_CONNECTIONS: u32 = 5;
 const LOOK_UP: Duration = Duration::from_secs(2);
 /// Pause before the next attempt when the server grants no further connection: 50 ms.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// Checks each new connection before its first use.
+pub(crate) trait ConnectionCheck: Send + Sync {
+    /// Fails if the connection may not be used. The pool then tries again.
+    fn admit(
+        self: Arc<Self>,
+        connection: &mut AnyConnection,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>>;
+}
 
 /// The pools other than the one for transactions.
 #[derive(Clone)]
@@ -45,13 +54,18 @@ impl Pools {
     pub(crate) async fn open(
         server: Arc<Server>,
         connections: u32,
-        watch: &Arc<Watch>,
+        check: &Arc<dyn ConnectionCheck>,
     ) -> Result<(AnyPool, Self), sqlx::Error> {
         let (look_ups, steps) = shares(connections);
-        let of_steps = pool(steps, Work::Step, watch).connect_with(server.options()?).await?;
-        let look_ups = pool(look_ups, Work::LookUp, watch).connect_with(server.options()?).await?;
-        let probe = pool(1, Work::Probe, watch).connect_with(server.options()?).await?;
+        let of_steps = pool(steps, Work::Step, check).connect_with(server.options()?).await?;
+        let look_ups = pool(look_ups, Work::LookUp, check).connect_with(server.options()?).await?;
+        let probe = pool(1, Work::Probe, check).connect_with(server.options()?).await?;
         Ok((of_steps, Self { look_ups, probe, server }))
+    }
+
+    /// Returns the server, for connections outside of the pools.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
     }
 
     /// Uses one pool for everything: a command reads little.
@@ -86,8 +100,8 @@ enum Work {
     Probe,
 }
 
-fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
-    let watch = Arc::clone(watch);
+fn pool(connections: u32, work: Work, check: &Arc<dyn ConnectionCheck>) -> AnyPoolOptions {
+    let check = Arc::clone(check);
     AnyPoolOptions::new()
         .max_connections(connections)
         // Kept open, so that each kind of work has one even if other clients use up the server's limit.
@@ -95,10 +109,10 @@ fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
         .acquire_timeout(BUSY)
         .max_lifetime(Duration::from_mins(30))
         .after_connect(move |connection, _| {
-            let watch = Arc::clone(&watch);
+            let check = Arc::clone(&check);
             Box::pin(async move {
                 session_settings::serve(connection).await?;
-                watch.admit(connection).await?;
+                check.admit(connection).await?;
                 match work {
                     Work::Step => Ok(()),
                     Work::LookUp => timeouts::limit_read(connection).await,
@@ -108,23 +122,32 @@ fn pool(connections: u32, work: Work, watch: &Arc<Watch>) -> AnyPoolOptions {
         })
 }
 
-impl Storage {
+impl Database {
+    /// Makes a pool of one connection to the same server, without [`ConnectionCheck`], for what has to
+    /// happen before any pooled connection may be used. `None` on SQLite.
+    pub(crate) fn unchecked_pool(&self) -> Result<Option<AnyPool>, sqlx::Error> {
+        let Some(pools) = self.postgres() else { return Ok(None) };
+        let pool = AnyPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(BUSY)
+            .idle_timeout(Duration::from_secs(10))
+            .after_connect(|connection, _| Box::pin(session_settings::serve(connection)));
+        Ok(Some(pool.connect_lazy_with(pools.server.options()?)))
+    }
+
     /// Returns the pool for reads.
     pub(crate) fn look_ups(&self) -> &AnyPool {
-        self.pools.as_ref().map_or(&self.pool, |pools| &pools.look_ups)
+        self.postgres().map_or(&self.pool, |pools| &pools.look_ups)
     }
 
     /// Returns the pool of `/ready`.
     pub(crate) fn probe(&self) -> &AnyPool {
-        self.pools.as_ref().map_or(&self.pool, |pools| &pools.probe)
+        self.postgres().map_or(&self.pool, |pools| &pools.probe)
     }
 
-    /// Begins a transaction on a connection of `pool`.
-    pub(crate) async fn transaction(
-        &self,
-        pool: &AnyPool,
-    ) -> Result<Transaction<'static, Any>, StorageError> {
-        let connection = self.connection(pool, BUSY).await?;
+    /// Begins a transaction.
+    pub(crate) async fn transaction(&self) -> Result<Transaction<'static, Any>, StorageError> {
+        let connection = self.connection(&self.pool, BUSY).await?;
         Ok(Transaction::begin(connection, None).await?)
     }
 
@@ -133,17 +156,17 @@ impl Storage {
         self.connection(self.look_ups(), LOOK_UP).await
     }
 
-    /// Waits for a connection of `pool`: up to `patience` while all are in use, and up to five seconds
+    /// Waits for a connection of `pool`: up to `longest` while all are in use, and up to five seconds
     /// while the server is unreachable. If the server grants no further connection, waits for an open one
     /// to be returned.
     pub(crate) async fn connection(
         &self,
         pool: &AnyPool,
-        patience: Duration,
+        longest: Duration,
     ) -> Result<PoolConnection<Any>, StorageError> {
         let until = Instant::now() + BUSY;
         loop {
-            let cause = match timeout(patience, pool.acquire()).await {
+            let cause = match timeout(longest, pool.acquire()).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(cause)) => cause,
                 // An unreachable server may soon be back.
@@ -174,7 +197,7 @@ impl Storage {
     }
 
     fn refusal(&self) -> Option<Refusal> {
-        self.pools.as_ref().and_then(|pools| pools.server.refusal())
+        self.postgres().and_then(|pools| pools.server.refusal())
     }
 
     /// Returns whether PostgreSQL has just refused a further connection while this process has others.
@@ -183,7 +206,7 @@ impl Storage {
     }
 
     fn all_in_use(&self, pool: &AnyPool) -> bool {
-        self.pools.is_some() && pool.size() >= pool.options().get_max_connections()
+        self.postgres().is_some() && pool.size() >= pool.options().get_max_connections()
     }
 
     /// Reads one row, outside of any transaction.

@@ -2,7 +2,7 @@
 
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Executor, Row};
 
-use crate::storage::OpenError;
+use crate::storage::database::OpenError;
 
 /// The tables, and the statements run on each: `S`elect, `I`nsert, `U`pdate, `D`elete.
 const NEEDED: &[(&str, &str)] = &[

@@ -6,11 +6,10 @@
 
 use tokio::time::timeout;
 
+use super::privileges;
 use crate::clock::Timestamp;
-use crate::storage::database::errors;
-use crate::storage::database::health::{PATIENCE, ROW};
-use crate::storage::database::postgres::privileges;
-use crate::storage::{Ready, Room, Storage, StorageError};
+use crate::storage::database::health::{PATIENCE, READY_ROW};
+use crate::storage::database::{Database, Ready, Room, StorageError, errors};
 
 /// Reads each table that a request needs, by its key. This notices a lock on the whole table, and a
 /// missing table.
@@ -34,7 +33,7 @@ enum Probed {
     Serves,
 }
 
-impl Storage {
+impl Database {
     pub(crate) async fn probe_postgres(&self, now: Timestamp) -> Ready {
         match timeout(PATIENCE, self.probe_all(now)).await {
             Ok(Probed::Serves | Probed::Busy) => Ready::Yes(Room::Enough),
@@ -78,7 +77,7 @@ impl Storage {
             "INSERT INTO installation (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2",
         )
-        .bind(ROW)
+        .bind(READY_ROW)
         .bind(now.unix().to_string())
         .execute(&mut *connection)
         .await;

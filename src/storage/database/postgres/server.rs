@@ -11,10 +11,11 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::time::Instant;
 
-use crate::storage::database::driver::BOUNDED;
-use crate::storage::database::errors::told;
+use crate::storage::database::errors::{code, hint_of, told};
 use crate::telemetry::log_throttle::KeyedLogThrottle;
 
+/// URL scheme of [`Server::options`].
+pub(crate) const SCHEME: &str = "postgres-within-bounds";
 /// How long a refusal counts as current: 6 seconds.
 const FRESH: Duration = Duration::from_secs(6);
 /// Pause of 500 ms before a server that grants no further connection is asked again, however many callers
@@ -55,7 +56,12 @@ impl Server {
 
     /// Returns the options with which pools connect.
     pub(crate) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
-        format!("{BOUNDED}:{}", self.number).parse()
+        format!("{SCHEME}:{}", self.number).parse()
+    }
+
+    /// Returns the options of sqlx's own driver, for connections outside of the pools.
+    pub(crate) fn connect_options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     /// Returns the server with this number, while it is in use.
@@ -88,7 +94,7 @@ impl Server {
         };
         let text = told(&cause).to_string();
         if let Some(left_out) = REFUSED.admit(&text) {
-            let why = reason(&cause).unwrap_or_default();
+            let why = hint_of(&cause).unwrap_or_default();
             tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
         }
         if refusal == Some(Refusal::Full) {
@@ -109,32 +115,4 @@ fn refusal_of(cause: &sqlx::Error) -> Refusal {
         return Refusal::Full;
     }
     Refusal::Down(told(cause).to_string())
-}
-
-fn code(cause: &sqlx::Error) -> Option<String> {
-    let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.map(std::borrow::Cow::into_owned)
-}
-
-/// Returns a hint for the administrator, by SQLSTATE.
-pub(crate) fn reason(cause: &sqlx::Error) -> Option<&'static str> {
-    let code = code(cause).unwrap_or_default();
-    Some(match code.as_str() {
-        "53300" => {
-            "the server, the database or the role has no connection left for us: lower limits.database_connections, or raise max_connections or the CONNECTION LIMIT"
-        }
-        "57P01" | "57P02" | "57P03" => "the server is starting, stopping or recovering",
-        "3D000" => "the database in database_url does not exist",
-        "28P01" => "the password in database_url is not the role's",
-        "42501" => "the role lacks a privilege on the database",
-        "42P05" | "26000" => {
-            "something in between gives a statement to another session than the one that prepared it: let it pool sessions, not transactions"
-        }
-        _ if code.starts_with("28") => {
-            "the role in database_url may not connect from here (pg_hba.conf, LOGIN, the password)"
-        }
-        _ if code.starts_with("53") => "the server has no room, memory or connections left",
-        _ if code.starts_with("08") => "the connection broke, or something in between refuses it",
-        _ => return None,
-    })
 }

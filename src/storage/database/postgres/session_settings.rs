@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Executor, PgConnection};
 
-use crate::storage::{Engine, Storage, StorageError};
+use crate::storage::database::{Database, StorageError};
 
 /// How a setting gets its value.
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ enum Value {
 
 use Value::{IfKnown, Is, Raised};
 
-/// Settings for transactions and reads. [`crate::storage::database::postgres::timeouts`] explains the timeouts.
+/// Settings for transactions and reads. [`super::timeouts`] explains the timeouts.
 const SERVING: &[(&str, Value)] = &[
     // First, so that a timeout of the role does not interrupt the rest.
     ("statement_timeout", Is("10s")),
@@ -109,11 +109,11 @@ fn text(instead: &[(&str, &str)]) -> String {
     text
 }
 
-impl Storage {
+impl Database {
     /// Returns a setting of PostgreSQL as it is on our connections; `None` on SQLite, and if the server
     /// does not know it.
-    pub async fn server_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
-        if self.engine != Engine::Postgres {
+    pub(crate) async fn server_setting(&self, name: &str) -> Result<Option<String>, StorageError> {
+        if self.postgres().is_none() {
             return Ok(None);
         }
         let setting = sqlx::query_scalar("SELECT current_setting($1, true)").bind(name);
@@ -122,7 +122,7 @@ impl Storage {
 
     /// Warns of server settings that no session can change and that let a crash lose confirmed changes or
     /// damage the database.
-    pub async fn warn_of_unsafe_settings(&self) -> Result<(), StorageError> {
+    pub(crate) async fn warn_of_unsafe_settings(&self) -> Result<(), StorageError> {
         for (name, consequence) in [
             ("fsync", "a crash of the machine can damage the database beyond repair"),
             ("full_page_writes", "a loss of power can leave pages half written"),

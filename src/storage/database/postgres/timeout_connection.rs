@@ -2,7 +2,7 @@
 //!
 //! A host that vanishes (a cable, a failed machine, a firewall that dropped its state) closes no
 //! connection. A statement would wait until the operating system stops retransmitting, a quarter of an
-//! hour, and its connection would stay in use. PostgreSQL's own timeouts ([`crate::storage::database::postgres::timeouts`]) do
+//! hour, and its connection would stay in use. PostgreSQL's own timeouts ([`super::timeouts`]) do
 //! not help then. A call without a response in time fails here, and its connection is given up, because
 //! its state is unknown.
 
@@ -18,8 +18,8 @@ use sqlx::{Either, SqlStr};
 use sqlx_core::any::AnyConnectionBackend;
 use tokio::time::timeout;
 
-use crate::storage::database::driver::check_texts;
-use crate::storage::database::postgres::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
+use super::timeouts::{NO_STATEMENT_TIMEOUT, STATEMENT_TIMEOUT};
+use crate::storage::database::arguments::check_texts;
 
 /// Added to PostgreSQL's own timeout, so that PostgreSQL reports the timeout itself if it is reachable.
 const BEYOND: Duration = Duration::from_secs(2);

@@ -3,9 +3,9 @@
 //! A lock that is never released must not block requests for ever. Conversely, a replica that was paused
 //! inside a transaction (a frozen machine, a lost network) must not hold its locks for ever. A
 //! transaction that exceeds a timeout fails, changes nothing, and the client is told to try again. SQLite
-//! has waits of its own ([`crate::storage::database::sqlite::group_commit`]).
+//! has waits of its own ([`super::super::sqlite::group_commit`]).
 //!
-//! The timeouts themselves are settings of each session ([`crate::storage::database::postgres::session_settings`]).
+//! The timeouts themselves are settings of each session ([`super::session_settings`]).
 //! `idle_in_transaction_session_timeout` is longer than any pause of a live process: between two
 //! statements, a transaction computes for milliseconds.
 
@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use sqlx::{AnyConnection, Executor};
 
-use crate::storage::{Engine, StorageError, Transaction};
-
 /// The `statement_timeout` of a session, for code that must give up by itself when PostgreSQL cannot be
-/// reached any more ([`crate::storage::database::driver`]).
+/// reached any more ([`super::timeout_connection`]).
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Switches off `statement_timeout` for the rest of a transaction.
 pub(crate) const NO_STATEMENT_TIMEOUT: &str = "SET LOCAL statement_timeout = 0";
@@ -30,15 +28,4 @@ pub(crate) async fn limit_read(connection: &mut AnyConnection) -> Result<(), sql
 /// Sets a lock timeout of 800 ms for the connection of `/ready`, which has to respond quickly.
 pub(crate) async fn limit_probe(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     connection.execute(sqlx::raw_sql("SET lock_timeout = '800ms'")).await.map(drop)
-}
-
-/// Switches off the statement timeout for a transaction that goes through whole tables.
-pub(crate) async fn disable_statement_timeout(
-    step: &mut Transaction,
-    engine: Engine,
-) -> Result<(), StorageError> {
-    if engine == Engine::Postgres {
-        sqlx::query(NO_STATEMENT_TIMEOUT).execute(&mut **step).await?;
-    }
-    Ok(())
 }

@@ -7,7 +7,8 @@
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Executor, Row};
 
-use crate::storage::OpenError;
+use super::session_settings;
+use crate::storage::database::OpenError;
 
 /// Number of attempts: one is not enough, because other clients may take the session in between.
 const LOOKS: usize = 3;
@@ -21,7 +22,7 @@ pub(crate) async fn refuse_transaction_pooling(
 ) -> Result<(), OpenError> {
     // A server without a free connection is reported elsewhere.
     let Ok(mut other) = options.connect().await else { return Ok(()) };
-    crate::storage::database::postgres::session_settings::migrate(&mut other).await?;
+    session_settings::migrate(&mut other).await?;
     for _ in 0..LOOKS {
         if session(connection).await? == session(&mut other).await? {
             return Err(OpenError::TransactionPooling);

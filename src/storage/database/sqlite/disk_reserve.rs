@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::storage::database::sqlite::file_watch;
-use crate::storage::{Storage, StorageError};
+use super::file_watch;
+use crate::storage::database::{Database, StorageError};
 
 /// Size of the reserve: 4 MiB, enough for thousands of revocations on a full disk.
 const SIZE: usize = 4 << 20;
@@ -99,15 +99,11 @@ fn is_full(cause: &std::io::Error) -> bool {
     matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-impl Storage {
-    /// Creates the reserve if it does not exist yet.
-    pub async fn keep_reserve(&self) {
-        self.look_at_reserve(true).await;
-    }
-
-    /// Checks the disk. `writes` says whether the database could be written.
+impl Database {
+    /// Checks the disk, and creates the reserve if it does not exist. `writes` says whether the database
+    /// could be written.
     pub(crate) async fn look_at_reserve(&self, writes: bool) {
-        let Some(reserve) = self.reserve.clone() else { return };
+        let Some(reserve) = self.reserve().cloned() else { return };
         let looked = tokio::task::spawn_blocking(move || reserve.look(writes));
         if let Err(cause) = looked.await {
             tracing::error!(%cause, "the room on the disk is unknown");
@@ -116,8 +112,7 @@ impl Storage {
 
     /// Fails while the remaining disk space is for revocations only.
     pub(crate) fn refuse_on_reserve(&self) -> std::result::Result<(), StorageError> {
-        let spent = |reserve: &Arc<Reserve>| reserve.spent.load(Ordering::SeqCst);
-        if self.reserve.as_ref().is_some_and(spent) {
+        if self.reserve().is_some_and(|reserve| reserve.spent.load(Ordering::SeqCst)) {
             let full = "the disk is full, and what is left is for ending grants";
             return Err(StorageError::Unavailable(sqlx::Error::Protocol(full.to_owned())));
         }
@@ -125,8 +120,12 @@ impl Storage {
     }
 
     pub(crate) fn use_reserve_if_needed(&self) {
-        if let Some(reserve) = &self.reserve {
+        if let Some(reserve) = self.reserve() {
             reserve.use_if_needed();
         }
+    }
+
+    fn reserve(&self) -> Option<&Arc<Reserve>> {
+        self.sqlite()?.reserve.as_ref()
     }
 }

@@ -14,7 +14,7 @@ use sqlx::AnyPool;
 use sqlx::error::DatabaseError;
 
 use crate::storage::database::secret_key::key_check_value;
-use crate::storage::{OpenError, Storage, StorageError};
+use crate::storage::database::{Database, OpenError, StorageError};
 
 /// First line of the `.lock` file once a server has used the database. The next line identifies that
 /// database.
@@ -136,11 +136,22 @@ impl DatabaseFiles {
     }
 }
 
-impl Storage {
+impl Database {
+    /// Checks whether the files are still there. Returns whether one is gone.
+    pub(crate) fn look_at_files(&self) -> bool {
+        let Some(files) = self.files() else { return false };
+        files.look();
+        files.are_gone()
+    }
+
     /// Fails if a file is gone: data written to a deleted file is lost when this process ends.
     pub(crate) fn refuse_gone(&self) -> Result<(), StorageError> {
-        let gone = self.watched.as_ref().is_some_and(|watched| watched.are_gone());
+        let gone = self.files().is_some_and(DatabaseFiles::are_gone);
         if gone { Err(StorageError::Gone) } else { Ok(()) }
+    }
+
+    fn files(&self) -> Option<&DatabaseFiles> {
+        self.sqlite()?.files.as_deref()
     }
 }
 

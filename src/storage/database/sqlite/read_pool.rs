@@ -1,7 +1,7 @@
 //! SQLite's read pool: connections for the reads that almost every request makes.
 //!
 //! Such a read takes some microseconds, less than handing it to another thread would, so it runs on the
-//! calling thread ([`crate::storage::database::driver`]). A local file cannot drop a connection, so idle ones are not
+//! calling thread ([`super::connection`]). A local file cannot drop a connection, so idle ones are not
 //! tested. A connection returns to the pool after a successful read and is closed after a failed one.
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::storage::database::sqlite::group_commit;
-use crate::storage::{BUSY, Storage, StorageError};
+use super::pragmas::connect;
+use crate::storage::database::{BUSY, Database, StorageError};
 
 /// Most connections in the pool: 8.
 const READERS: u32 = 8;
@@ -51,7 +51,7 @@ impl Readers {
         let waiting = readers.idle().pop();
         let connection = match waiting {
             Some(connection) => connection,
-            None => group_commit::connect(&readers.options).await?,
+            None => connect(&readers.options).await?,
         };
         Ok(Reader { readers, connection, _place: place })
     }
@@ -85,13 +85,17 @@ impl Reader<'_> {
     }
 }
 
-impl Storage {
+impl Database {
+    fn readers(&self) -> Option<&Readers> {
+        self.sqlite()?.readers.as_ref()
+    }
+
     /// Reads one row, outside of any transaction.
     pub(crate) async fn read_one(
         &self,
         query: Query<'_, Any, AnyArguments>,
     ) -> Result<Option<AnyRow>, StorageError> {
-        let Some(readers) = &self.readers else {
+        let Some(readers) = self.readers() else {
             return self.read_row(query).await;
         };
         let mut reader = readers.take().await?;
@@ -105,7 +109,7 @@ impl Storage {
         &self,
         query: Query<'_, Any, AnyArguments>,
     ) -> Result<Vec<AnyRow>, StorageError> {
-        let Some(readers) = &self.readers else {
+        let Some(readers) = self.readers() else {
             return self.read_rows(query).await;
         };
         let mut reader = readers.take().await?;

@@ -3,12 +3,11 @@
 //!
 //! People who have signed in must be able to continue when strangers have filled the database. So
 //! strangers' requests are rejected first, then new logins, and refreshes last. Transactions that end
-//! grants may exceed the limit ([`crate::storage::database::sqlite::group_commit`]).
+//! grants may exceed the limit ([`super::group_commit`]).
 
 use sqlx::{AnyConnection, AssertSqlSafe};
 
-use crate::storage::database::sqlite::group_commit::Sizes;
-use crate::storage::{Storage, StorageError, Transaction, TransactionKind};
+use crate::storage::database::{Database, StorageError};
 
 /// A file with fewer pages left counts as full: 16 pages (64 KiB), some tens of refreshes.
 const LAST_PAGES: i64 = 16;
@@ -29,7 +28,7 @@ pub(crate) enum Use {
 
 impl Use {
     /// Returns up to what share of its limit the file may be filled for this use, in percent.
-    const fn share(self) -> i64 {
+    pub(crate) const fn share(self) -> i64 {
         match self {
             Self::Refusals => 80,
             Self::Newcomers => 85,
@@ -38,7 +37,7 @@ impl Use {
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Refusals => "refusals",
             Self::Newcomers => "clients that are not in use",
@@ -74,7 +73,7 @@ impl Room {
     }
 
     /// Returns the state of a file with `used` of at most `most` pages in use.
-    fn of(used: i64, most: i64) -> Self {
+    pub(crate) fn of(used: i64, most: i64) -> Self {
         let full_for = |what: Use| used >= most.saturating_mul(what.share()) / 100;
         if used + LAST_PAGES >= most {
             Self::None
@@ -88,56 +87,29 @@ impl Room {
     }
 }
 
-impl Storage {
+/// How large the database file and its WAL may be.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Sizes {
+    /// Pages of the database file.
+    pub(crate) most_pages: i64,
+    /// Bytes to which the WAL file is truncated (`journal_size_limit`).
+    pub(crate) log: i64,
+}
+
+impl Database {
     /// Limits the SQLite file to `bytes`. Beyond that, writes fail with "try again" until retention frees
     /// space. A file that is larger already stays as it is and may not grow. The WAL file is truncated to
     /// `log` bytes once all of it is in the database file.
-    pub async fn limit_size(&self, bytes: u64, log: u64) -> Result<(), StorageError> {
-        let Some(writer) = &self.writer else { return Ok(()) };
-        let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&self.pool).await?;
-        let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&self.pool).await?;
+    pub(crate) async fn limit_size(&self, bytes: u64, log: u64) -> Result<(), StorageError> {
+        let Some(sqlite) = self.sqlite() else { return Ok(()) };
+        let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(self.pool()).await?;
+        let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(self.pool()).await?;
         let most = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
         if used > most {
             tracing::warn!("the database is larger than limits.database_size: it may not grow");
         }
         let log = i64::try_from(log).unwrap_or(i64::MAX);
-        writer.limit_size(Sizes { most_pages: most, log }).await
-    }
-
-    /// Begins a transaction that a full database rejects earlier than others.
-    pub(crate) async fn begin_for(&self, what: Use) -> Result<Transaction, StorageError> {
-        let mut step = self.begin().await?;
-        step.refuse_without_room(what).await?;
-        Ok(step)
-    }
-}
-
-impl Transaction {
-    /// Fails if the remaining space is reserved for other uses.
-    pub(crate) async fn refuse_without_room(&mut self, what: Use) -> Result<(), StorageError> {
-        if what < Use::People && !self.has_room(what).await? {
-            return Err(StorageError::Full(what.as_str()));
-        }
-        Ok(())
-    }
-
-    /// Returns whether there is space for this use.
-    pub(crate) async fn has_room(&mut self, what: Use) -> Result<bool, StorageError> {
-        match &mut self.work {
-            TransactionKind::Sqlite(step) => step.is_filled_less_than(what.share()).await,
-            TransactionKind::Postgres(_) => Ok(true),
-        }
-    }
-
-    /// Returns for which uses there is space now.
-    pub(crate) async fn room(&mut self) -> Result<Room, StorageError> {
-        match &mut self.work {
-            TransactionKind::Sqlite(step) => {
-                let pages = step.pages().await?;
-                Ok(pages.map_or(Room::Enough, |(used, most)| Room::of(used, most)))
-            }
-            TransactionKind::Postgres(_) => Ok(Room::Enough),
-        }
+        sqlite.writer.limit_size(Sizes { most_pages: most, log }).await
     }
 }
 

@@ -13,7 +13,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
-use crate::storage::database::driver::FOLD;
+use super::super::connection::CHECKPOINT;
 
 /// Transactions between two checkpoints: 1024, some megabytes of WAL.
 const EVERY: usize = 1024;
@@ -49,7 +49,7 @@ impl Checkpointer {
                 return; // the previous checkpoint is still running
             };
             let Some(connection) = connection.as_mut() else { return };
-            if let Err(cause) = sqlx::query(FOLD).execute(connection).await {
+            if let Err(cause) = sqlx::query(CHECKPOINT).execute(connection).await {
                 tracing::debug!(%cause, "the log was not folded beside the writer; a commit will do it");
             }
         });

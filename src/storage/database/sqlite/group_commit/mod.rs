@@ -18,14 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlx::{AnyConnection, ConnectOptions, Connection, any::AnyConnectOptions};
+use sqlx::{AnyConnection, Connection, any::AnyConnectOptions};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use checkpoint::Checkpointer;
 
-use crate::storage::StorageError;
-use crate::storage::database::sqlite::size_limit;
+use super::pragmas::connect;
+use super::size_limit::{self, Sizes};
+use crate::storage::database::StorageError;
+
 use crate::telemetry::metrics::Metrics;
 
 /// Most transactions in one batch: 256. A larger batch makes the first caller wait longer for the shared
@@ -45,52 +47,6 @@ const PAGES_OF_A_STEP: i64 = 64;
 /// Pages beyond the size limit (16 MiB) for transactions that end grants or free space: an administrator
 /// must be able to revoke access while the database is full.
 const RESERVE: i64 = 4096;
-
-/// Page cache of the writer and of each reader: up to 16 MiB (the negative value counts KiB). There are
-/// few of these connections, and a page that is not cached is read from the operating system and copied.
-const CACHE: &str = "PRAGMA cache_size = -16384";
-
-/// Automatic checkpoint from 8192 WAL pages (32 MiB). A commit then copies what the background checkpoint
-/// has left, and once all of it is in the database file, the WAL starts again at its beginning.
-const LONG_LOG: &str = "PRAGMA wal_autocheckpoint = 8192";
-
-/// Opens a connection with the settings of the writer and the readers.
-pub(crate) async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, sqlx::Error> {
-    let mut connection = options.connect().await?;
-    set_up(&mut connection).await?;
-    for pragma in [CACHE, LONG_LOG] {
-        sqlx::query(pragma).execute(&mut connection).await?;
-    }
-    Ok(connection)
-}
-
-/// Sets the pragmas that every connection to the database needs.
-pub(crate) async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    for pragma in [
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL", // NORMAL loses commits at power loss
-        "PRAGMA foreign_keys = ON",
-        "PRAGMA trusted_schema = OFF",
-        "PRAGMA temp_store = MEMORY", // savepoints need no file
-        "PRAGMA journal_size_limit = 67108864",
-    ] {
-        sqlx::query(pragma).execute(&mut *connection).await?;
-    }
-    #[cfg(debug_assertions)] // lets a test prove that FULL is needed; not in release builds
-    if std::env::var_os("TEST_FORGETFUL").is_some() {
-        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-/// How large the database file and its WAL may be.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Sizes {
-    /// Pages of the database file.
-    pub(crate) most_pages: i64,
-    /// Bytes to which the WAL file is truncated (`journal_size_limit`).
-    pub(crate) log: i64,
-}
 
 /// The writer of an SQLite database, with its queue. Cheap to clone.
 #[derive(Clone)]
@@ -181,11 +137,11 @@ impl std::ops::DerefMut for Step {
 }
 
 impl Writer {
-    /// Opens the writer on a connection of its own. `patience` is how long a caller waits while another
+    /// Opens the writer on a connection of its own. `lock_timeout` is how long a caller waits while another
     /// process holds the lock.
     pub(crate) async fn open(
         options: AnyConnectOptions,
-        patience: Duration,
+        lock_timeout: Duration,
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
         let folding = Checkpointer::open(&options).await?;
@@ -196,7 +152,7 @@ impl Writer {
             applied_limits: None,
             used_pages: i64::MAX / 2, // not counted yet
             steps_since: 0,
-            lock_timeout: patience,
+            lock_timeout,
             locked_out: false,
             batch: None,
             connection_lost: false,

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::oauth::secret::random_bytes;
-use crate::storage::database::driver;
+use crate::storage::database::sqlite::connection;
 
 struct Fixture {
     folder: PathBuf,
@@ -14,11 +14,11 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        crate::storage::database::open::install_drivers();
+        crate::storage::install_drivers();
         let name = format!("portcullis_writer_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        let options = driver::at(&folder.join("test.db"), Duration::from_secs(5)).unwrap();
+        let options = connection::options(&folder.join("test.db"), Duration::from_secs(5)).unwrap();
         let writer =
             Writer::open(options.clone(), Duration::from_secs(5), Metrics::new()).await.unwrap();
         let fixture = Self { folder, options, writer };

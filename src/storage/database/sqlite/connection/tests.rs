@@ -11,15 +11,15 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        crate::storage::database::open::install_drivers();
+        crate::storage::install_drivers();
         let name = format!("portcullis_driver_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         Self { folder }
     }
 
-    fn at(&self, patience: u64) -> AnyConnectOptions {
-        at(&self.folder.join("test.db"), Duration::from_millis(patience)).unwrap()
+    fn at(&self, lock_timeout: u64) -> AnyConnectOptions {
+        options(&self.folder.join("test.db"), Duration::from_millis(lock_timeout)).unwrap()
     }
 
     async fn connect(&self) -> AnyConnection {
@@ -44,10 +44,8 @@ impl Drop for Fixture {
 fn any_path_is_the_same_path_afterwards() {
     let bytes: Vec<u8> = (1..=255).collect();
     let path = PathBuf::from(OsString::from(OsStr::from_bytes(&bytes)));
-    let place =
-        DatabaseLocation::of(&at(&path, Duration::from_secs(5)).unwrap().database_url).unwrap();
-    let DatabaseLocation::File { path: found, patience } = place else { panic!("it is a file") };
-    assert_eq!((found, patience), (path, Duration::from_secs(5)));
+    let url = options(&path, Duration::from_secs(5)).unwrap().database_url;
+    assert_eq!(parse(&url).unwrap(), (path, Duration::from_secs(5)));
 }
 
 #[tokio::test]
