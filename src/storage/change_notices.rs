@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::database::{Engine, NoticeHandler, Notifications, notify};
-use super::rollback_detection::Watch;
+use super::database::{Engine, NoticeHandler};
+use super::rollback::Watch;
 use super::{Storage, StorageError, Transaction, column};
 use crate::oauth::secret::random_text;
 
@@ -55,16 +55,6 @@ fn wake(grants_ended: &watch::Sender<u64>) {
     grants_ended.send_modify(|count| *count = count.wrapping_add(1));
 }
 
-/// Notifies the other replicas with the commit of this transaction. A command that is attached to a
-/// server's database has no `ours`.
-pub(super) async fn notify_replicas(
-    step: &mut Transaction,
-    ours: Option<&Notifications>,
-) -> Result<(), StorageError> {
-    let line = step.last_line.clone().unwrap_or_default();
-    notify(step, ours, &line).await
-}
-
 impl Storage {
     /// Returns a receiver that wakes whenever grants may have ended, here or in a replica. The value
     /// itself has no meaning.
@@ -88,7 +78,7 @@ impl Storage {
         let storage = self.clone();
         let told = tokio::spawn(async move {
             if storage.engine() == Engine::Postgres {
-                notify_replicas(&mut step, storage.notifications.as_ref()).await?;
+                step.notify_replicas(storage.notifications.as_ref()).await?;
             }
             let _told = NotifyOnDrop(&storage);
             step.commit().await

@@ -1,8 +1,9 @@
 //! Actions of administrators that end several things at once: they are counted first, and carried out
 //! only if the count is still what the administrator saw.
 
+use super::revocation::{Counted, Ended, Selection};
 use super::select::SelectBuilder;
-use super::{ReviewDecision, Selection, Storage, StorageError, column};
+use super::{ReviewDecision, Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -26,35 +27,6 @@ pub enum Ending {
     RefuseClient(String),
     /// Ends everything of a client, and deletes it.
     DeleteClient(String),
-}
-
-/// What an action would end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Number of live grants.
-    pub grants: u64,
-    /// Number of people to whom they belong.
-    pub people: u64,
-    /// Number of clients that received them.
-    pub clients: u64,
-    /// Number of logins that wait for an administrator.
-    pub waiting: u64,
-    /// Number of sessions at our pages.
-    pub sessions: u64,
-    /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
-    /// and the same newest id mean the same grants.
-    pub(super) latest: String,
-}
-
-/// The outcome of an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Done. Contains the number of grants that ended.
-    Done(u64),
-    /// It had been done before.
-    Unchanged,
-    /// The action would end something else than was counted. Nothing was done.
-    Recounted,
 }
 
 impl Ending {
@@ -81,13 +53,6 @@ impl Ending {
             Self::RefuseClient(_) => ReviewDecision::Refuse.event(),
             Self::DeleteClient(_) => "client_deleted",
         }
-    }
-}
-
-impl Counted {
-    /// Returns a text that identifies the counted grants.
-    pub fn mark(&self) -> String {
-        format!("{} {}", self.grants, self.latest)
     }
 }
 

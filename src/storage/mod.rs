@@ -8,7 +8,6 @@
 
 mod audit;
 mod authorization_codes;
-mod backup;
 mod change_notices;
 mod client_reviews;
 mod clients;
@@ -28,11 +27,10 @@ mod replay_guard;
 mod replica_reports;
 mod retention;
 mod revocation;
-mod rollback_detection;
+mod rollback;
 mod scope_challenges;
 mod signing_keys;
 mod stored;
-mod transaction;
 mod upstream_sessions;
 mod web_sessions;
 
@@ -53,12 +51,12 @@ pub use client_reviews::{
 pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, StoredClient};
 pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;
-pub use counted::{Counted, Ended, Ending};
+pub use counted::Ending;
 pub use database::{
     BackupError, DATABASE_CONNECTIONS, Denied, Engine, FEWEST_CONNECTIONS, KeyProof, OpenError,
     Ready, Room, StorageError, install_drivers,
 };
-pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant, Selection};
+pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant};
 pub use logins::{
     Approval, ApprovedPage, Claimed, Comer, Decided, LoginQuota, NewLogin, OtherBrowser,
     PendingLogin,
@@ -71,18 +69,19 @@ pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
 pub use replay_guard::AssertionUse;
 pub use replica_reports::ReplicaReport;
 pub use retention::Retention;
+pub use revocation::{Counted, Ended, Selection};
 pub use signing_keys::{RetiredKey, StoredKey};
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
 };
 pub use web_sessions::{NewSignIn, Realm, WebSession};
 
+use audit::{SeenLines, Transaction};
 use change_notices::ReplicaNotices;
 use database::{
     ConnectionCheck, Database, Notifications, Use, WritePolicy, column, migrations, migrations_and,
     moment, moment_if_any, opens_known_text, select,
 };
-use transaction::Transaction;
 
 use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::metrics::Metrics;
@@ -108,7 +107,7 @@ pub struct Storage {
     lines: Arc<audit::LineBudget>,
     last_time: Arc<clock_guard::ClockGuard>,
     /// What was last seen of the database, to detect that it was rolled back (restored, failed over).
-    watch: Arc<rollback_detection::Watch>,
+    watch: Arc<rollback::Watch>,
     /// Replaces the database's own clock in tests.
     database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
 }
@@ -150,7 +149,7 @@ impl Storage {
         connections: u32,
         migrator: &Migrator,
     ) -> Result<Self, OpenError> {
-        let watch = Arc::<rollback_detection::Watch>::default();
+        let watch = Arc::<rollback::Watch>::default();
         let check = Arc::clone(&watch) as Arc<dyn ConnectionCheck>;
         let database = Database::open(url, connections, check, migrator).await?;
         let sealer = Sealer::new(&database.secret_key(secret_key).await?);
@@ -188,7 +187,7 @@ impl Storage {
         Ok(Self::new(database, sealer, Arc::default()))
     }
 
-    fn new(database: Database, sealer: Sealer, watch: Arc<rollback_detection::Watch>) -> Self {
+    fn new(database: Database, sealer: Sealer, watch: Arc<rollback::Watch>) -> Self {
         Self {
             database,
             sealer,
@@ -308,9 +307,10 @@ impl Storage {
 
     async fn begin_under(&self, policy: WritePolicy) -> Result<Transaction, StorageError> {
         let sql = self.database.begin(policy).await?;
-        let watch = Some((Arc::clone(&self.watch), self.watch.generation()));
+        let seen = Arc::clone(&self.watch) as Arc<dyn SeenLines>;
+        let seen = Some((seen, self.watch.generation()));
         let (metrics, sealer) = (self.metrics().clone(), self.sealer.clone());
-        let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&self.lines), watch);
+        let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&self.lines), seen);
         self.announce(&mut step).await?;
         Ok(step)
     }

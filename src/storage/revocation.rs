@@ -24,9 +24,71 @@
 //! time that grants end, or it finds the code used. `expires_at` of a code is ignored on purpose: a code
 //! that looks expired here would still be redeemed by a replica whose clock is behind.
 
-use super::counted::Counted;
-use super::{Selection, StorageError, Transaction};
+use super::{StorageError, Transaction};
 use crate::clock::Timestamp;
+
+/// Selects grants that end together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of a client.
+    Client(String),
+    /// All of a person, by `sub`.
+    Person(String),
+    /// All that were created before this time.
+    Before(Timestamp),
+}
+
+impl Selection {
+    /// Returns a condition on grants with one `?`, and its value.
+    pub(crate) fn condition(&self) -> (&'static str, String) {
+        match self {
+            Self::Client(id) => ("g.client_id = ?", id.clone()),
+            Self::Person(subject) => ("g.subject = ?", subject.clone()),
+            Self::Before(moment) => ("g.id < ?", first_id(*moment)),
+        }
+    }
+}
+
+/// What an action would end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Number of live grants.
+    pub grants: u64,
+    /// Number of people to whom they belong.
+    pub people: u64,
+    /// Number of clients that received them.
+    pub clients: u64,
+    /// Number of logins that wait for an administrator.
+    pub waiting: u64,
+    /// Number of sessions at our pages.
+    pub sessions: u64,
+    /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
+    /// and the same newest id mean the same grants.
+    latest: String,
+}
+
+/// The outcome of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Done. Contains the number of grants that ended.
+    Done(u64),
+    /// It had been done before.
+    Unchanged,
+    /// The action would end something else than was counted. Nothing was done.
+    Recounted,
+}
+
+impl Counted {
+    /// Returns a text that identifies the counted grants.
+    pub fn mark(&self) -> String {
+        format!("{} {}", self.grants, self.latest)
+    }
+}
+
+/// Returns the lowest id of this second: ids begin with the time in milliseconds.
+pub(super) fn first_id(moment: Timestamp) -> String {
+    format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
+}
 
 /// Selects what ends. See the table of the module.
 #[derive(Clone, Copy, Debug)]

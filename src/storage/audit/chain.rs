@@ -9,8 +9,7 @@
 use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
-use super::trim::WEIGHT;
-use super::{AuditLine, COLUMNS, read_line};
+use super::{AuditLine, COLUMNS, WEIGHT, read_line};
 use crate::clock::Clock;
 use crate::oauth::sealed::{MacInput, Purpose, Sealer};
 use crate::storage::{Storage, StorageError, Transaction, column};

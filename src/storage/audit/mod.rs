@@ -10,23 +10,32 @@
 
 mod budget;
 mod chain;
+mod transaction;
 mod trim;
 
 use sqlx::any::AnyRow;
 
 use super::select::SelectBuilder;
-use super::{Storage, StorageError, Transaction, Use, column};
+use super::{Storage, StorageError, Use, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
 pub(super) use budget::LineBudget;
 pub(super) use chain::Marks;
 pub use chain::{ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
+pub(super) use transaction::{SeenLines, Transaction};
 pub(super) use trim::AuditSize;
 
 /// The columns of a line.
 const COLUMNS: &str =
     "id, at, event, actor, client_id, subject, resource, grant_id, reference, detail, seq";
+
+/// Estimated bytes of a line in the database, with its index entries. Only the database computes it, so
+/// that the bytes added when a line is chained equal those subtracted when it is removed.
+const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(actor)
+     + COALESCE(LENGTH(resource), 0) + COALESCE(48 + 2 * LENGTH(client_id), 0)
+     + COALESCE(48 + 2 * LENGTH(subject), 0) + COALESCE(48 + 2 * LENGTH(grant_id), 0)
+     + COALESCE(16 + 2 * LENGTH(reference), 0) AS BIGINT)";
 
 /// A line as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,17 +9,11 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 
 use super::chain::{ChainHead, Gap, Mark, START, advance_chain_end, chain, mac};
-use super::{AuditLine, COLUMNS, read_line};
+use super::{AuditLine, COLUMNS, WEIGHT, read_line};
 use crate::clock::{Clock, Timestamp};
 use crate::storage::{Engine, Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 
-/// Estimated bytes of a line in the database, with its index entries. Only the database computes it, so
-/// that the bytes added when a line is chained equal those subtracted when it is removed.
-pub(super) const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(actor)
-     + COALESCE(LENGTH(resource), 0) + COALESCE(48 + 2 * LENGTH(client_id), 0)
-     + COALESCE(48 + 2 * LENGTH(subject), 0) + COALESCE(48 + 2 * LENGTH(grant_id), 0)
-     + COALESCE(16 + 2 * LENGTH(reference), 0) AS BIGINT)";
 /// The same condition as in the index, literally, and as in [`AuditLine::is_anonymous`].
 const ANONYMOUS: &str = "subject IS NULL AND grant_id IS NULL AND actor IN ('client', 'person')";
 /// Most lines removed in one transaction: 500. More would make callers wait for the writer.

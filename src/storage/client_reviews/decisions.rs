@@ -3,8 +3,7 @@
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::{CONFIGURATION, read_client_review};
-use crate::storage::counted::{Counted, Ended};
-use crate::storage::revocation::{Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
 use crate::storage::{ClientReview, ReviewState, Storage, StorageError, Transaction};
 use crate::telemetry::audit::AuditEvent;
 

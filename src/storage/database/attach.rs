@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::time::Duration;
 
 use sqlx::AnyPool;
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::AnyPoolOptions;
 
 use super::migrate::{Schema, migrations, schema_of};
 use super::open::{check_version, install_drivers, sqlite_path};
@@ -39,10 +39,9 @@ impl Database {
                 let usable = OpenOptions::new().read(true).write(true).open(&path);
                 usable.map_err(|cause| OpenError::File { path: path.clone(), cause })?;
                 backup::refuse_foreign_log(&path)?;
-                let options: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
                 let pool = small_pool()
                     .after_connect(|connection, _| Box::pin(pragmas::set_up(connection)))
-                    .connect_with(options)
+                    .connect_with(connection::sqlx_options(&path)?)
                     .await?;
                 check_version(&pool).await?;
                 let options = connection::options(&path, PATIENT)?;

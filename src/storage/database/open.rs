@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection};
 
 use super::postgres::pools::{ConnectionCheck, Pools};
@@ -58,7 +58,6 @@ impl Database {
         let mut first =
             pragmas::connect(&options).await.map_err(|error| file_watch::why(&path, error))?;
         check_whole(&mut first, &path).await?;
-        let for_slow_work: AnyConnectOptions = format!("sqlite://{}", path.display()).parse()?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(BUSY)
@@ -66,7 +65,7 @@ impl Database {
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(|connection, _| Box::pin(pragmas::set_up(connection)))
-            .connect_with(for_slow_work)
+            .connect_with(connection::sqlx_options(&path)?)
             .await?;
         check_version(&pool).await?;
         migrate::refuse_other_file(&pool, migrator).await?;

@@ -4,8 +4,7 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::counted::{Counted, Ended};
-use crate::storage::revocation::{Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, Scope, Selection, end_as_counted, first_id};
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -68,27 +67,7 @@ impl GrantRow {
     }
 }
 
-/// Selects grants that end together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selection {
-    /// All of a client.
-    Client(String),
-    /// All of a person, by `sub`.
-    Person(String),
-    /// All that were created before this time.
-    Before(Timestamp),
-}
-
 impl Selection {
-    /// Returns a condition on grants with one `?`, and its value.
-    pub(crate) fn condition(&self) -> (&'static str, String) {
-        match self {
-            Self::Client(id) => ("g.client_id = ?", id.clone()),
-            Self::Person(subject) => ("g.subject = ?", subject.clone()),
-            Self::Before(moment) => ("g.id < ?", first_id(*moment)),
-        }
-    }
-
     /// Returns the corresponding filter for a list.
     pub fn filter(&self) -> GrantFilter {
         let mut filter = GrantFilter::default();
@@ -99,11 +78,6 @@ impl Selection {
         }
         filter
     }
-}
-
-/// Returns the lowest id of this second: ids begin with the time in milliseconds.
-fn first_id(moment: Timestamp) -> String {
-    format!("{:012x}", moment.unix().saturating_mul(1000).max(0))
 }
 
 const GRANT_COLUMNS: &str =

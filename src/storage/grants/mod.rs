@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
 use crate::telemetry::audit::AuditEvent;
 
-pub use list::{GrantFilter, GrantRow, Selection};
+pub use list::{GrantFilter, GrantRow};
 
 /// A live grant, with what is known of its person.
 #[derive(Clone, Debug)]

@@ -4,8 +4,7 @@
 mod list;
 mod search;
 
-use super::counted::{Counted, Ended};
-use super::revocation::{Scope, end_as_counted};
+use super::revocation::{Counted, Ended, Scope, end_as_counted};
 use super::upstream_sessions::SessionUpdate;
 use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;

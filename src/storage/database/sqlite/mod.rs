@@ -1,4 +1,36 @@
 //! SQLite: one process, one file, one writer.
+//!
+//! # What is here
+//!
+//! Two kinds of connections reach the file:
+//!
+//! - The transactions and reads of almost every request use [`connection`]: rusqlite on the calling
+//!   thread, behind sqlx's `Any` interface. sqlx's own SQLite driver hands each statement to a thread of
+//!   the connection and its result back, which takes longer than the statement itself; without these
+//!   switches a refresh costs half as much. [`group_commit`] is the one writer, [`read_pool`] holds the
+//!   readers, and [`pragmas`] has the settings of both.
+//! - Slow work uses a pool of sqlx's own driver, off the threads that serve requests: migrations, lists
+//!   of administrators, [`backup`].
+//!
+//! Around them: `group_commit/checkpoint.rs` runs checkpoints in the background, [`size_limit`] limits
+//! the file, [`file_watch`] notices when the file disappears, and [`disk_reserve`] keeps space for
+//! revocations on a full disk.
+//!
+//! # What the driver implements, and why versions are pinned
+//!
+//! A driver for `Any` implements `AnyConnectionBackend` (in [`connection`]: run a statement, return rows,
+//! close) and the traits that sqlx requires of a `Database` (in `driver/sqlx_types.rs`, mostly types of
+//! which no value exists). Both are in `sqlx-core`, outside of what sqlx promises to keep within a version,
+//! so `Cargo.toml` pins `sqlx` and `sqlx-core` exactly, and an update of sqlx is a task of its own:
+//! compile, then run the tests of this folder. rusqlite and sqlx must bundle the same SQLite
+//! (`libsqlite3-sys`); cargo refuses two of them.
+//!
+//! # Falling back to sqlx's own driver
+//!
+//! [`connection::options`] is the only constructor of fast connections. If its body becomes that of
+//! [`connection::sqlx_options`], everything runs on sqlx's own driver: slower, and without the check for
+//! NUL in texts. The debug build does so if the environment has `TEST_SQLX_SQLITE`, and
+//! `scripts/test-sqlx-sqlite` runs the tests of storage that way.
 
 pub(crate) mod backup;
 pub(crate) mod connection;

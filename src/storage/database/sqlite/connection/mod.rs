@@ -51,15 +51,30 @@ const SLOW: Duration = Duration::from_secs(1);
 /// First and longest pause between two attempts while another process holds the lock: 1 ms and 25 ms.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
-/// Returns options for the database at `path`. `lock_timeout` is how long its connections wait while
-/// another process holds the lock.
+/// Returns options for fast connections to the database at `path`. `lock_timeout` is how long they wait
+/// while another process holds the lock. See [`super`] for how to fall back to sqlx's own driver.
 pub(crate) fn options(
     path: &Path,
     lock_timeout: Duration,
 ) -> Result<AnyConnectOptions, sqlx::Error> {
+    #[cfg(debug_assertions)] // for a test of the fallback; not in release builds
+    if std::env::var_os("TEST_SQLX_SQLITE").is_some() {
+        return sqlx_options(path);
+    }
     // Base64, because a path may contain bytes that a URL would change.
     let path = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
     format!("{SCHEME}:{path}?{}", lock_timeout.as_millis()).parse()
+}
+
+/// Returns options for connections of sqlx's own driver, which runs statements on other threads.
+pub(crate) fn sqlx_options(path: &Path) -> Result<AnyConnectOptions, sqlx::Error> {
+    format!("sqlite://{}", path.display()).parse()
+}
+
+/// Returns whether these options are for fast connections, which know whether they are in a transaction.
+/// sqlx's own driver does not know of transactions that statements have opened.
+pub(crate) fn knows_transactions(options: &AnyConnectOptions) -> bool {
+    options.database_url.scheme() == SCHEME
 }
 
 /// Parses the URL that [`options`] has made.

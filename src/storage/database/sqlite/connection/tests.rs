@@ -11,7 +11,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        crate::storage::install_drivers();
+        crate::storage::database::install_drivers();
         let name = format!("portcullis_driver_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();

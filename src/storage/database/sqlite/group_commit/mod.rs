@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use checkpoint::Checkpointer;
 
+use super::connection::knows_transactions;
 use super::pragmas::connect;
 use super::size_limit::{self, Sizes};
 use crate::storage::database::StorageError;
@@ -347,7 +348,7 @@ impl WriterState {
             let _ = self.run(&["ROLLBACK"]).await;
             self.batch = None;
         }
-        let still_open = self.connection.is_in_transaction();
+        let still_open = self.is_in_transaction().await;
         let opened = match &mut self.batch {
             None => {
                 self.begin_immediate(asked).await?;
@@ -432,11 +433,12 @@ impl WriterState {
 
     /// Commits the open transaction and informs every caller in it.
     async fn finish(&mut self) {
-        let Some(shared) = &self.batch else { return };
-        let (begun, steps) = (Instant::now(), shared.pending);
-        let finished = match (shared.pending, shared.left) {
+        let Some(OpenBatch { pending: steps, left, .. }) = self.batch else { return };
+        let begun = Instant::now();
+        let still_open = self.is_in_transaction().await;
+        let finished = match (steps, left) {
             (0, _) => self.run(&["ROLLBACK"]).await,
-            _ if !self.connection.is_in_transaction() => Err(vanished()),
+            _ if !still_open => Err(vanished()),
             (_, SavepointState::Abandoned) => self.run(&["ROLLBACK TO step", "COMMIT"]).await,
             (_, SavepointState::Released | SavepointState::Nothing) => self.run(&["COMMIT"]).await,
         };
@@ -463,6 +465,19 @@ impl WriterState {
         if let Some(shared) = self.batch.take() {
             shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
         }
+    }
+
+    /// Returns whether the batch's transaction is still open: SQLite itself may have rolled it back.
+    async fn is_in_transaction(&mut self) -> bool {
+        if knows_transactions(&self.options) {
+            return self.connection.is_in_transaction();
+        }
+        // BEGIN fails inside of a transaction, and only there.
+        let outside = self.batch.is_some() && self.run(&["BEGIN"]).await.is_ok();
+        if outside {
+            let _ = self.run(&["ROLLBACK"]).await;
+        }
+        !outside
     }
 
     async fn run(&mut self, statements: &[&'static str]) -> Result<(), sqlx::Error> {

@@ -14,7 +14,7 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        crate::storage::install_drivers();
+        crate::storage::database::install_drivers();
         let name = format!("portcullis_writer_{:032x}", u128::from_be_bytes(random_bytes::<16>()));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use sqlx::AnyConnection;
 
-use super::StorageError;
-use super::audit::LineBudget;
-use super::database::{SqlTransaction, Use};
-use super::rollback_detection::Watch;
+use super::budget::LineBudget;
 use crate::oauth::sealed::Sealer;
+use crate::storage::database::{Notifications, SqlTransaction, StorageError, Use, notify};
 use crate::telemetry::audit::AuditEvent;
 use crate::telemetry::metrics::Metrics;
+
+/// Remembers which lines of the audit trail were committed.
+pub(crate) trait SeenLines: Send + Sync {
+    /// Remembers a committed line. Ignores it if the database was checked again since `generation`.
+    fn committed(&self, generation: u64, id: String);
+}
 
 /// An atomic transaction. Dropped without [`Self::commit`], it changes nothing.
 pub(crate) struct Transaction {
@@ -23,53 +27,62 @@ pub(crate) struct Transaction {
     pub(super) lines: Arc<LineBudget>,
     /// Receives the id of the last audit line after the commit. The number is the generation in which the
     /// transaction began: a line from before the database was checked is ignored.
-    watch: Option<(Arc<Watch>, u64)>,
+    seen: Option<(Arc<dyn SeenLines>, u64)>,
     /// The id of the last audit line stored here, of those that stay until the oldest lines are trimmed.
     pub(super) last_line: Option<String>,
 }
 
 impl Transaction {
-    pub(super) fn new(
+    pub(crate) fn new(
         sql: SqlTransaction,
         metrics: Metrics,
         sealer: Sealer,
         lines: Arc<LineBudget>,
-        watch: Option<(Arc<Watch>, u64)>,
+        seen: Option<(Arc<dyn SeenLines>, u64)>,
     ) -> Self {
-        Self { sql, events: Vec::new(), metrics, sealer, lines, watch, last_line: None }
+        Self { sql, events: Vec::new(), metrics, sealer, lines, seen, last_line: None }
     }
 
     /// Does not remember the lines of this transaction: it ends everything in a database that was rolled
     /// back, and what was seen before counts no more.
-    pub(super) fn forget_lines(&mut self) {
-        self.watch = None;
+    pub(crate) fn forget_lines(&mut self) {
+        self.seen = None;
     }
 
     /// Lets the transaction write beyond `limits.database_size`, because it turned out to end grants.
-    pub(super) async fn use_reserve(&mut self) -> Result<(), StorageError> {
+    pub(crate) async fn use_reserve(&mut self) -> Result<(), StorageError> {
         self.sql.use_reserve().await
     }
 
     /// Fails if the remaining space is reserved for other uses.
-    pub(super) async fn refuse_without_room(&mut self, what: Use) -> Result<(), StorageError> {
+    pub(crate) async fn refuse_without_room(&mut self, what: Use) -> Result<(), StorageError> {
         self.sql.refuse_without_room(what).await
     }
 
     /// Returns whether there is space for this use.
-    pub(super) async fn has_room(&mut self, what: Use) -> Result<bool, StorageError> {
+    pub(crate) async fn has_room(&mut self, what: Use) -> Result<bool, StorageError> {
         self.sql.has_room(what).await
     }
 
     /// Switches off PostgreSQL's statement timeout, because this transaction goes through whole tables.
-    pub(super) async fn disable_statement_timeout(&mut self) -> Result<(), StorageError> {
+    pub(crate) async fn disable_statement_timeout(&mut self) -> Result<(), StorageError> {
         self.sql.disable_statement_timeout().await
     }
 
+    /// Notifies the other replicas with the commit of this transaction. A command that is attached to a
+    /// server's database has no `ours`. PostgreSQL only.
+    pub(crate) async fn notify_replicas(
+        &mut self,
+        ours: Option<&Notifications>,
+    ) -> Result<(), StorageError> {
+        notify(&mut self.sql, ours, self.last_line.as_deref().unwrap_or_default()).await
+    }
+
     /// Commits. Only after it returns may anybody learn of the outcome.
-    pub(super) async fn commit(self) -> Result<(), StorageError> {
+    pub(crate) async fn commit(self) -> Result<(), StorageError> {
         self.sql.commit(&self.metrics).await?;
-        if let (Some((watch, generation)), Some(id)) = (self.watch, self.last_line) {
-            watch.committed(generation, id);
+        if let (Some((seen, generation)), Some(id)) = (self.seen, self.last_line) {
+            seen.committed(generation, id);
         }
         for event in &self.events {
             self.metrics.event(event.event);

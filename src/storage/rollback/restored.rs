@@ -5,18 +5,13 @@
 //! carries a mark, and the first server that opens a database with that mark ends them all. People sign
 //! in again, once. Decisions about clients and people, the keys and the audit trail stay.
 
-use std::time::Duration;
-
-use super::database::{BACKUP_MARK, is_lock_timeout};
-use super::revocation::{self, Scope};
-use super::{Storage, StorageError, Transaction, replay_guard, rollback_detection};
+use super::settlement::{count_as_settled, end_everything};
 use crate::clock::Timestamp;
+use crate::storage::database::{BACKUP_MARK, is_lock_timeout};
+use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::AuditEvent;
 
 const BECAUSE: &str = "the database was restored from a backup";
-/// Lifetime of a consent page less the second in which the server starts. All pages shown before the
-/// start expire within it, while a page shown now expires later and is valid.
-const CONSENT_PAGE: Duration = Duration::from_secs(10 * 60 - 1);
 
 /// The `lock_timeout` in the list of session settings, in seconds.
 const LOCK_TIMEOUT_SECONDS: u64 = 4;
@@ -64,21 +59,9 @@ impl Storage {
         }
         tracing::info!("the database is a restored backup: everything in it is ended");
         let ended = end_everything(&mut step, now, BECAUSE).await?;
-        rollback_detection::count_as_settled(&mut step).await?;
+        count_as_settled(&mut step).await?;
         step.record(event.with("taken_at", taken_at.unix()).with("ended", ended)).await?;
         self.commit_and_notify(step).await?;
         Ok(Some(taken_at))
     }
-}
-
-/// Ends all grants, everything that could become one, and every session. Returns the number of grants.
-pub(super) async fn end_everything(
-    step: &mut Transaction,
-    now: Timestamp,
-    because: &str,
-) -> Result<u64, StorageError> {
-    // Uses since the backup are not recorded in it, so everything issued until now counts as used.
-    replay_guard::mark(step, replay_guard::ASSERTIONS_ISSUED, now).await?;
-    replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
-    Ok(revocation::end(step, Scope::Everything, because, now).await?.grants)
 }

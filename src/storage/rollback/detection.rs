@@ -21,21 +21,18 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool};
 
-use super::audit::{ChainHead, LineBudget, Marks};
-use super::database::{ConnectionCheck, SqlTransaction};
-use super::{Storage, StorageError, Transaction, change_notices, column};
+use super::settlement::{AT, TIMES, end_everything, note_at};
 use crate::clock::{Clock, Timestamp};
 use crate::oauth::sealed::Sealer;
+use crate::storage::audit::{ChainHead, LineBudget, Marks, SeenLines};
+use crate::storage::database::{ConnectionCheck, SqlTransaction};
+use crate::storage::{Storage, StorageError, Transaction, column};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::metrics::Metrics;
 
 /// Most unchained lines remembered: the latest 8. A database that loses commits loses the latest ones
 /// first.
 const LINES: usize = 8;
-/// Counter: how many times everything was ended because this database was rolled back or restored.
-const TIMES: &str = "times_went_back";
-/// Counter: when a rollback was last detected, in Unix seconds.
-const AT: &str = "went_back_at";
 
 const FACTS: &str =
     "SELECT 'head' AS what, value AS text FROM installation WHERE name = 'audit_head'
@@ -51,7 +48,7 @@ const TIMELINE: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN 'standby'
 
 /// What this process has seen of its database.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     known: Mutex<Known>,
     timeline: Mutex<Option<String>>,
     /// For ending everything on PostgreSQL while no pooled connection may be used yet.
@@ -60,12 +57,12 @@ pub(super) struct Watch {
     settling: tokio::sync::Mutex<()>,
 }
 
-pub(super) struct Tools {
+pub(crate) struct Tools {
     /// Connects to the same server as the other pools, but without this check.
-    pub(super) pool: AnyPool,
-    pub(super) sealer: Sealer,
-    pub(super) metrics: Metrics,
-    pub(super) lines: Arc<LineBudget>,
+    pub(crate) pool: AnyPool,
+    pub(crate) sealer: Sealer,
+    pub(crate) metrics: Metrics,
+    pub(crate) lines: Arc<LineBudget>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -170,6 +167,20 @@ impl Known {
     }
 }
 
+impl SeenLines for Watch {
+    fn committed(&self, generation: u64, id: String) {
+        let mut known = self.known();
+        if known.generation != generation {
+            return; // the transaction began before everything was ended
+        }
+        let after = known.head.seq;
+        known.lines.push_back(Line { id, after });
+        while known.lines.len() > LINES {
+            known.lines.pop_front();
+        }
+    }
+}
+
 impl ConnectionCheck for Watch {
     fn admit(
         self: Arc<Self>,
@@ -185,31 +196,18 @@ impl Watch {
     }
 
     /// Sets what is needed for ending everything on PostgreSQL.
-    pub(super) fn equip(&self, tools: Tools) {
+    pub(crate) fn equip(&self, tools: Tools) {
         let _ = self.tools.set(tools);
     }
 
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Some(tools) = self.tools.get() {
             tools.pool.close().await;
         }
     }
 
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.known().generation
-    }
-
-    /// Remembers a committed line of the audit trail.
-    pub(super) fn committed(&self, generation: u64, id: String) {
-        let mut known = self.known();
-        if known.generation != generation {
-            return; // the transaction began before everything was ended
-        }
-        let after = known.head.seq;
-        known.lines.push_back(Line { id, after });
-        while known.lines.len() > LINES {
-            known.lines.pop_front();
-        }
     }
 
     /// Updates what is remembered, from a database that contains everything seen before.
@@ -311,7 +309,7 @@ impl Watch {
                 return Ok(());
             }
         };
-        change_notices::notify_replicas(&mut step, None).await?;
+        step.notify_replicas(None).await?;
         step.commit().await?;
         self.begin_again(&facts);
         Ok(())
@@ -359,7 +357,7 @@ impl Watch {
             return Ok(Err(Box::new((Verdict::Whole, facts))));
         };
         (facts.settled, facts.at) = (settled, now.unix());
-        let ended = super::backup::end_everything(step, now, WENT_BACK).await?;
+        let ended = end_everything(step, now, WENT_BACK).await?;
         note_at(step, now).await?;
         let found = facts.head.as_ref().map_or(0, |head| head.seq);
         let seen = known.head.seq;
@@ -379,31 +377,6 @@ impl Watch {
 }
 
 const WENT_BACK: &str = "the database went back in time";
-
-async fn note_at(step: &mut Transaction, now: Timestamp) -> Result<(), StorageError> {
-    sqlx::query(
-        "INSERT INTO counters (name, value) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET value = $2",
-    )
-    .bind(AT)
-    .bind(now.unix())
-    .execute(&mut **step)
-    .await?;
-    Ok(())
-}
-
-/// Counts that everything was ended for another reason, so that running servers which saw more do not
-/// repeat it.
-pub(super) async fn count_as_settled(step: &mut Transaction) -> Result<(), StorageError> {
-    sqlx::query(
-        "INSERT INTO counters (name, value) VALUES ($1, 1)
-         ON CONFLICT (name) DO UPDATE SET value = counters.value + 1",
-    )
-    .bind(TIMES)
-    .execute(&mut **step)
-    .await?;
-    Ok(())
-}
 
 fn facts(known: &Known) -> Query<'static, Any, AnyArguments> {
     let mut query = sqlx::query(FACTS).bind(known.head.seq);
@@ -427,7 +400,7 @@ impl Storage {
 
     /// Lets each new connection to PostgreSQL end everything in a database that was rolled back, before
     /// any request is served from it.
-    pub(super) fn settle_rollbacks_early(&self) -> Result<(), sqlx::Error> {
+    pub(crate) fn settle_rollbacks_early(&self) -> Result<(), sqlx::Error> {
         if let Some(pool) = self.database.unchecked_pool()? {
             let (sealer, metrics) = (self.sealer.clone(), self.metrics().clone());
             self.watch.equip(Tools { pool, sealer, metrics, lines: Arc::clone(&self.lines) });
