@@ -5,6 +5,11 @@
 //! the network in between. Whatever may happen only once (redeeming a code, rotating a token) is a
 //! conditional `UPDATE` whose row count decides. The database holds only hashes and sealed texts; the key
 //! that seals them is stored outside of it.
+//!
+//! Each entity has a file or a folder here. Below them, `database` knows SQL and the two engines, and
+//! nothing of OAuth. Beside the entities, `audit` has the transaction that records audit events,
+//! `revocation` ends things, `rollback` handles a database that lacks what happened since, and
+//! `change_notices` tells other processes that grants have ended.
 
 mod audit;
 mod authorization_codes;
@@ -30,7 +35,6 @@ mod revocation;
 mod rollback;
 mod scope_challenges;
 mod signing_keys;
-mod stored;
 mod upstream_sessions;
 mod web_sessions;
 
@@ -83,6 +87,8 @@ use database::{
     moment, moment_if_any, opens_known_text, select,
 };
 
+use crate::clock::{Clock, Timestamp};
+use crate::oauth::scope::ScopeSet;
 use crate::oauth::sealed::{Purpose, Sealer};
 use crate::telemetry::metrics::Metrics;
 
@@ -100,7 +106,7 @@ pub struct Storage {
     notifications: Option<Notifications>,
     recent_grants: Arc<grants::RecentGrants>,
     /// When the last use of each client was written, so that not every request writes it.
-    clients_used: Arc<quick_cache::sync::Cache<String, crate::clock::Timestamp>>,
+    clients_used: Arc<quick_cache::sync::Cache<String, Timestamp>>,
     remembered_overview: Arc<Mutex<Option<overview::RememberedOverview>>>,
     audit_size: Arc<audit::AuditSize>,
     /// Limits how many audit lines anonymous callers, and each person, may cause.
@@ -109,7 +115,7 @@ pub struct Storage {
     /// What was last seen of the database, to detect that it was rolled back (restored, failed over).
     watch: Arc<rollback::Watch>,
     /// Replaces the database's own clock in tests.
-    database_clock: Arc<std::sync::OnceLock<crate::clock::Clock>>,
+    database_clock: Arc<std::sync::OnceLock<Clock>>,
 }
 
 impl Storage {
@@ -244,11 +250,7 @@ impl Storage {
 
     /// Copies the SQLite database, as it is at one moment, into a new file with mode 0600. Returns its
     /// size in bytes. Servers continue to read and write.
-    pub async fn back_up(
-        &self,
-        to: &std::path::Path,
-        now: crate::clock::Timestamp,
-    ) -> Result<u64, BackupError> {
+    pub async fn back_up(&self, to: &std::path::Path, now: Timestamp) -> Result<u64, BackupError> {
         self.database.back_up(to, now).await
     }
 
@@ -259,7 +261,7 @@ impl Storage {
     }
 
     /// Returns whether the database can serve now.
-    pub async fn ready(&self, now: crate::clock::Timestamp) -> Ready {
+    pub async fn ready(&self, now: Timestamp) -> Ready {
         if self.database.look_at_files() {
             return Ready::FileGone;
         }
@@ -372,7 +374,7 @@ impl Storage {
 }
 
 /// Reads a column of space-separated scopes.
-fn scopes(row: &AnyRow, name: &'static str) -> Result<crate::oauth::scope::ScopeSet, StorageError> {
-    crate::oauth::scope::ScopeSet::parse(&column::<String>(row, name)?)
+fn scopes(row: &AnyRow, name: &'static str) -> Result<ScopeSet, StorageError> {
+    ScopeSet::parse(&column::<String>(row, name)?)
         .map_err(|refused| StorageError::Corrupt(format!("{name}: {refused}")))
 }

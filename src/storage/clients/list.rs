@@ -1,5 +1,7 @@
 //! Lists of clients, for administrators.
 
+use std::collections::HashSet;
+
 use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
@@ -8,8 +10,7 @@ use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::found_by;
 use crate::storage::retention::count_clients;
 use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
-use crate::storage::select::after;
-use crate::storage::select::{SelectBuilder, key};
+use crate::storage::select::{SelectBuilder, after, key, stored};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
 
@@ -68,6 +69,12 @@ const CLIENTS_DECIDED: &str =
 /// clients in the order of names, and soon finds enough.
 const FEW: i64 = 2000;
 impl Storage {
+    /// Returns those of `ids` that belong to a stored client, so that lists link only to pages that exist.
+    pub async fn stored_clients(&self, ids: &[&str]) -> Result<HashSet<String>, StorageError> {
+        let select = "SELECT c.id AS name FROM clients c";
+        stored(self.pool(), select, "c.id IN (?", ids).await
+    }
+
     /// Lists clients, the newest first. With a review state in the filter, the last decision comes first;
     /// a search is ordered by what it matched, name or host.
     pub async fn list_clients(

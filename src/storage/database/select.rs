@@ -1,10 +1,15 @@
 //! Builds queries for paged lists. Values are always bound. The next page begins after a key and never at
 //! an offset, so that the last page costs no more than the first.
 
+use std::collections::{BTreeSet, HashSet};
+
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe};
 
-use super::StorageError;
+use super::{StorageError, column};
+
+/// Most names in one statement: 100.
+const AT_ONCE: usize = 100;
 
 /// A value to compare with.
 pub(crate) enum Value {
@@ -115,6 +120,31 @@ impl SelectBuilder {
         }
         Ok(query.fetch_all(pool).await?)
     }
+}
+
+/// Returns those of `names` that a `select` of a column `name` finds. `among` is the beginning of the
+/// condition, as in `id IN (?`.
+pub(crate) async fn stored(
+    pool: &AnyPool,
+    select: &'static str,
+    among: &'static str,
+    names: &[&str],
+) -> Result<HashSet<String>, StorageError> {
+    let names: Vec<&str> = names.iter().copied().collect::<BTreeSet<&str>>().into_iter().collect();
+    let mut stored = HashSet::new();
+    for names in names.chunks(AT_ONCE) {
+        let Some((last, others)) = names.split_last() else { continue };
+        let mut listing = SelectBuilder::new(select);
+        listing.and(among, *last);
+        for name in others {
+            listing.ends(", ?", *name);
+        }
+        listing.text(")");
+        for row in &listing.fetch(pool, "", i64::MAX).await? {
+            stored.insert(column(row, "name")?);
+        }
+    }
+    Ok(stored)
 }
 
 /// Splits the `seconds key` with which the next page begins.

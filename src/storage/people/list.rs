@@ -1,10 +1,11 @@
 //! Lists of people, for administrators.
 
+use std::collections::HashSet;
+
 use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
-use crate::storage::select::SelectBuilder;
-use crate::storage::select::after;
+use crate::storage::select::{SelectBuilder, after, stored};
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 
@@ -46,6 +47,12 @@ const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.
      FROM people p";
 
 impl Storage {
+    /// Returns those of `subjects` that are stored, so that lists link only to pages that exist.
+    pub async fn stored_people(&self, subjects: &[&str]) -> Result<HashSet<String>, StorageError> {
+        let select = "SELECT p.subject AS name FROM people p";
+        stored(self.pool(), select, "p.subject IN (?", subjects).await
+    }
+
     /// Lists people, the last login first.
     pub async fn browse_people(
         &self,
