@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::audit::SeenLines as _;
 use super::database::{Engine, NoticeHandler};
 use super::rollback::Watch;
 use super::{Storage, StorageError, Transaction, column};

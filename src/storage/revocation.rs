@@ -64,7 +64,7 @@ pub struct Counted {
     pub sessions: u64,
     /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
     /// and the same newest id mean the same grants.
-    latest: String,
+    pub(super) latest: String,
 }
 
 /// The outcome of an action.

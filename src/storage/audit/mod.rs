@@ -12,6 +12,7 @@ mod budget;
 mod chain;
 mod transaction;
 mod trim;
+mod verify;
 
 use sqlx::any::AnyRow;
 
@@ -22,9 +23,10 @@ use crate::telemetry::audit::{AuditEvent, EVENTS};
 
 pub(super) use budget::LineBudget;
 pub(super) use chain::Marks;
-pub use chain::{ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
+pub use chain::{ChainBroken, ChainHead, SETTLED_AT_ONCE};
 pub(super) use transaction::{SeenLines, Transaction};
 pub(super) use trim::AuditSize;
+pub use verify::Verified;
 
 /// The columns of a line.
 const COLUMNS: &str =

@@ -49,6 +49,11 @@ impl Transaction {
         self.seen = None;
     }
 
+    /// Returns the sealer under the secret key.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// Lets the transaction write beyond `limits.database_size`, because it turned out to end grants.
     pub(crate) async fn use_reserve(&mut self) -> Result<(), StorageError> {
         self.sql.use_reserve().await

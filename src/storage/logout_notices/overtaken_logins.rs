@@ -78,7 +78,8 @@ impl Storage {
     ) -> Result<(), StorageError> {
         // Transactions of SQLite run one after the other: if no sign-out has been counted since the login
         // began, none concerns it.
-        if self.engine == Engine::Sqlite && sign_outs_now(step).await? <= session.sign_outs_before {
+        if self.engine() == Engine::Sqlite && sign_outs_now(step).await? <= session.sign_outs_before
+        {
             return Ok(());
         }
         for mark in self.marks_of(session) {

@@ -348,7 +348,7 @@ impl Watch {
         let claimed = claimed.bind(TIMES).bind(settled).execute(&mut **step).await?.rows_affected();
         // Queries again inside the transaction: only a server that accepts writes gets this far.
         let rows = facts(known).fetch_all(&mut **step).await?;
-        let mut facts = Facts::of(&rows, &Marks(&step.sealer.clone()))?;
+        let mut facts = Facts::of(&rows, &Marks(&step.sealer().clone()))?;
         if claimed == 0 {
             return Ok(Err(Box::new((known.judge(&facts), facts))));
         }

@@ -59,7 +59,7 @@ pub(crate) fn options(
 ) -> Result<AnyConnectOptions, sqlx::Error> {
     #[cfg(debug_assertions)] // for a test of the fallback; not in release builds
     if std::env::var_os("TEST_SQLX_SQLITE").is_some() {
-        return sqlx_options(path);
+        return format!("sqlite://{}?mode=rwc", path.display()).parse();
     }
     // Base64, because a path may contain bytes that a URL would change.
     let path = URL_SAFE_NO_PAD.encode(path.as_os_str().as_bytes());
