@@ -1,17 +1,17 @@
 //! `/audit`: the audit trail, searchable and page by page, and the verification of its chain.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::NaiveDate;
 
 use super::clients::{next_page, path_of};
 use super::people_path;
-use super::visit::{AdminPage, Rejection};
+use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
 use crate::telemetry::audit::EVENTS;
 use crate::web::list_page::{Frame, utc_seconds};
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 /// Rows per page.
@@ -215,37 +215,36 @@ struct AuditTemplate<'a> {
     verified: Option<Result<Verified, ChainBroken>>,
 }
 
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/audit").await?;
     let w = AuditWords::of(frame.language);
     let search = Search::of(&visit);
     if search.not_a_day {
         frame.notice = Some(w.not_a_day.to_owned());
     }
-    let storage = visit.app.storage();
+    let storage = visit.app().storage();
     let verified = if visit.param("verify").is_empty() {
         None
     } else {
-        let verified = storage.verify_audit().await.map_err(|e| visit.storage(&e))?;
+        let verified = storage.verify_audit().await?;
         // A sweep that removes old lines during the first walk makes them look missing. Only a second
         // failure counts.
         Some(match verified {
             Ok(verified) => Ok(verified),
-            Err(_) => storage.verify_audit().await.map_err(|e| visit.storage(&e))?,
+            Err(_) => storage.verify_audit().await?,
         })
     };
-    let rows = storage.audit_lines(&search.filter, ROWS + 1).await;
-    let mut rows = rows.map_err(|error| visit.storage(&error))?;
+    let mut rows = storage.audit_lines(&search.filter, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| search.query("/audit", &[("before", &last.id)]));
     let template = AuditTemplate {
         frame: &frame,
         w,
         events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
-        rows: Line::of_all(storage, rows).await.map_err(|error| visit.storage(&error))?,
+        rows: Line::of_all(storage, rows).await?,
         next,
-        head: storage.audit_head().await.map_err(|e| visit.storage(&e))?,
+        head: storage.audit_head().await?,
         verified,
         search: &search,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }

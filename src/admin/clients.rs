@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::confirm;
 use super::grants::GrantView as ShownGrant;
-use super::visit::{AdminForm, AdminPage, Rejection};
+use super::visit::{AdminForm, AdminPage, missing};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
@@ -16,6 +16,7 @@ use crate::storage::{
 };
 use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::params::Params;
 use crate::web::words::words;
 
@@ -166,7 +167,7 @@ struct ListTemplate<'a> {
     next: Option<String>,
 }
 
-pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     if visit.param("done") == "deleted" {
@@ -177,8 +178,8 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
         standing: visit.param("standing").to_owned(),
         after: visit.param("after").to_owned(),
     };
-    let storage = visit.app.storage();
-    let mut rows = storage.list_clients(&filter, ROWS + 1).await.map_err(|e| visit.storage(&e))?;
+    let storage = visit.app().storage();
+    let mut rows = storage.list_clients(&filter, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| {
         let after = Storage::page_after_client(&filter, last);
         super::query("/clients")
@@ -202,7 +203,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
         rows: rows.into_iter().map(ClientPage::of).collect(),
         next,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// Removes the surplus row, if there is one, and returns the link to the next page.
@@ -255,16 +256,16 @@ pub(crate) fn trustable(metadata: &ClientMetadata) -> bool {
         .all(|uri| matches!(destination(uri.as_str()), Destination::Https { .. }))
 }
 
-pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
-    let storage = visit.app.storage();
+pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
+    let storage = visit.app().storage();
     let id = visit.param("id");
-    let row = storage.client_details(id).await.map_err(|e| visit.storage(&e))?;
-    let client = ClientPage::of(row.ok_or_else(|| visit.missing())?);
+    let row = storage.client_details(id).await?;
+    let client = ClientPage::of(row.ok_or_else(missing)?);
     let mut frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     frame.notice = done(w, visit.param("done")).map(str::to_owned);
     let filter = GrantFilter { client_id: id.to_owned(), ..GrantFilter::default() };
-    let grants = storage.browse_grants(&filter, visit.app.now(), 10).await;
+    let grants = storage.browse_grants(&filter, visit.app().now(), 10).await?;
     let metadata = ClientMetadata::from_stored_json(&client.row.metadata).ok();
     let template = OneTemplate {
         frame: &frame,
@@ -277,11 +278,11 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
         authenticates: metadata.as_ref().map_or("", |m| m.token_endpoint_auth_method.as_str()),
         trustable: metadata.as_ref().is_some_and(trustable),
         pretty: pretty(&client.row.metadata),
-        grants: ShownGrant::of_all(&visit, &frame, grants.map_err(|e| visit.storage(&e))?),
+        grants: ShownGrant::of_all(&visit, &frame, grants),
         scopes: InForceWords::of(frame.language),
         client: &client,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 fn pretty(json: &str) -> String {
@@ -304,12 +305,12 @@ fn done(w: &'static ClientWords, what: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let visit = &action.visit;
     let (id, what) = (action.field("id"), action.field("action"));
-    let storage = visit.app.storage();
-    let row = storage.client_details(id).await.map_err(|e| visit.storage(&e))?;
-    let row = row.ok_or_else(|| visit.missing())?;
+    let storage = visit.app().storage();
+    let row = storage.client_details(id).await?;
+    let row = row.ok_or_else(missing)?;
     let verdict = match what {
         "approve" => ReviewDecision::Approve,
         "trust" => ReviewDecision::Trust,
@@ -322,7 +323,7 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
                 _ => visit.go(&format!("{}&done={what}", path_of(id))),
             }));
         }
-        _ => return Err(visit.missing()),
+        _ => return Err(missing()),
     };
     // Approving a client that people wait for needs no recent sign-in: it ends nothing and reopens nothing.
     let lets_somebody_go_on =
@@ -341,8 +342,8 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
     let (by, read) = (visit.by(), Some(action.field("seen")));
     let event = visit.event(verdict.event());
     let decided =
-        storage.decide_client_as_seen(id, verdict, by, read, visit.app.now(), event).await;
-    if decided.map_err(|error| visit.storage(&error))? == ClientDecided::OtherClient {
+        storage.decide_client_as_seen(id, verdict, by, read, visit.app().now(), event).await?;
+    if decided == ClientDecided::OtherClient {
         return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
     }
     Ok(visit.go(&format!("{}&done={what}", path_of(id))))
@@ -359,7 +360,7 @@ struct NewTemplate<'a> {
     confidential: bool,
 }
 
-pub(super) async fn new(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn new(visit: AdminPage) -> Result<Response, PageError> {
     let frame = visit.frame("/clients").await?;
     let w = ClientWords::of(frame.language);
     let template = NewTemplate {
@@ -370,7 +371,7 @@ pub(super) async fn new(visit: AdminPage) -> Result<Response, Rejection> {
         redirect_uris: "",
         confidential: true,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 #[derive(Template)]
@@ -383,7 +384,7 @@ struct CreatedTemplate<'a> {
     secret: Option<&'a str>,
 }
 
-pub(super) async fn create(action: AdminForm) -> Result<Response, Rejection> {
+pub(super) async fn create(action: AdminForm) -> Result<Response, PageError> {
     action.needs_fresh_proof("/clients/new")?;
     let visit = &action.visit;
     let frame = visit.frame("/clients").await?;
@@ -399,12 +400,11 @@ pub(super) async fn create(action: AdminForm) -> Result<Response, Rejection> {
                 redirect_uris: action.field("redirect_uris"),
                 confidential: !action.field("confidential").is_empty(),
             };
-            return Ok(frame.answer(StatusCode::BAD_REQUEST, template.render()));
+            return Ok(frame.answer_with(StatusCode::BAD_REQUEST, template.render()));
         }
     };
     let event = visit.event("client_created");
-    let made = visit.app.clients().create(metadata, event).await;
-    let made = made.map_err(|error| visit.storage(&error))?;
+    let made = visit.app().clients().create(metadata, event).await?;
     let template = CreatedTemplate {
         frame: &frame,
         w,
@@ -412,7 +412,7 @@ pub(super) async fn create(action: AdminForm) -> Result<Response, Rejection> {
         path: path_of(&made.client.id),
         secret: made.secret.as_deref(),
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// Checks the form like a dynamic registration.
@@ -432,8 +432,8 @@ fn from_form(visit: &AdminPage, form: &Params) -> Result<ClientMetadata, String>
     }
     ClientMetadata::parse(
         body.to_string().as_bytes(),
-        visit.app.redirect_policy(),
-        &visit.app.registration_limits(),
+        visit.app().redirect_policy(),
+        &visit.app().registration_limits(),
     )
     .map_err(|refused| refused.to_string())
 }

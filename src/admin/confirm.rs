@@ -2,20 +2,20 @@
 //! end, and whose. The confirmation is valid only for exactly these numbers.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::path_of;
 use super::grants::GrantView as ShownGrant;
 use super::people_path;
-use super::visit::{AdminForm, AdminPage, Rejection};
+use super::visit::{AdminForm, AdminPage, missing, read_only};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::storage::{Counted, Ended, Ending, Selection};
-use crate::web::console::{confirmation, is_confirmed};
 use crate::web::counted::{CountWords, besides, number, rest};
 use crate::web::list_page::{Frame, utc};
+use crate::web::page_error::PageError;
+use crate::web::web_session::{confirmation, is_confirmed};
 use crate::web::words::words;
 
 /// Connections listed on the page.
@@ -171,12 +171,12 @@ impl ConfirmTemplate<'_> {
 }
 
 /// `GET /confirm`.
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     if !visit.visitor.may_change {
-        return Err(visit.read_only());
+        return Err(read_only());
     }
-    let question = Question::asked(&visit).ok_or_else(|| visit.missing())?;
-    let about = about(&visit, &question).await?.ok_or_else(|| visit.missing())?;
+    let question = Question::asked(&visit).ok_or_else(missing)?;
+    let about = about(&visit, &question).await?.ok_or_else(missing)?;
     let section = match question.form {
         "/client" => "/clients",
         "/person" => "/people",
@@ -187,14 +187,12 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
     if !visit.param("changed").is_empty() {
         frame.notice = Some(c.changed.to_owned());
     }
-    let (storage, now) = (visit.app.storage(), visit.app.now());
+    let (storage, now) = (visit.app().storage(), visit.app().now());
     // Counted before the list is read. A connection made in between is then listed but not counted, so the
     // form asks again.
     let filter = question.ending.selection().filter();
-    let counted = storage.count_ending(&question.ending, now).await;
-    let counted = counted.map_err(|error| visit.storage(&error))?;
-    let grants = storage.browse_grants(&filter, now, ROWS).await;
-    let grants = grants.map_err(|error| visit.storage(&error))?;
+    let counted = storage.count_ending(&question.ending, now).await?;
+    let grants = storage.browse_grants(&filter, now, ROWS).await?;
     let (title, button, note) = question.words(w);
     let template = ConfirmTemplate {
         frame: &frame,
@@ -208,21 +206,21 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         rest: rest(frame.language, &counted),
         besides: besides(frame.language, &counted),
         grants: ShownGrant::of_all(&visit, &frame, grants),
-        token: confirmation(&visit.app, &visit.visitor, &question.key(), &counted),
+        token: confirmation(visit.app(), &visit.visitor, &question.key(), &counted),
         pointless: question.act == "before" && counted.grants == 0,
         counted: &counted,
         question: &question,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// Returns the name of the object of the act, or `None` if it does not exist.
-async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>, Rejection> {
-    let storage = visit.app.storage();
+async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>, PageError> {
+    let storage = visit.app().storage();
     let value = question.field.1.as_str();
     match question.form {
         "/client" => {
-            let row = storage.client_details(value).await.map_err(|error| visit.storage(&error))?;
+            let row = storage.client_details(value).await?;
             Ok(row.map(|row| {
                 let metadata = ClientMetadata::from_stored_json(&row.metadata).ok();
                 let name = metadata.as_ref().and_then(|known| known.client_name.as_deref());
@@ -234,7 +232,7 @@ async fn about(visit: &AdminPage, question: &Question) -> Result<Option<String>,
             if question.act == "block_person" && value == visit.by() {
                 return Ok(None);
             }
-            let row = storage.person_row(value).await.map_err(|error| visit.storage(&error))?;
+            let row = storage.person_row(value).await?;
             Ok(row.map(|row| row.person.and_then(|person| person.name).unwrap_or(row.subject)))
         }
         _ => Ok(midnight(value).map(utc)),
@@ -247,7 +245,7 @@ pub(super) async fn act_on_client(
     action: &AdminForm,
     what: &str,
     id: &str,
-) -> Result<Option<Response>, Rejection> {
+) -> Result<Option<Response>, PageError> {
     Ok(settle(action, &Question::of_client(what, id)).await?.err())
 }
 
@@ -256,7 +254,7 @@ pub(super) async fn act_on_person(
     action: &AdminForm,
     what: &str,
     subject: &str,
-) -> Result<Option<Response>, Rejection> {
+) -> Result<Option<Response>, PageError> {
     Ok(settle(action, &Question::of_person(what, subject)).await?.err())
 }
 
@@ -265,7 +263,7 @@ pub(super) async fn act_on_person(
 pub(super) async fn act_before(
     action: &AdminForm,
     day: &str,
-) -> Result<Option<Result<u64, Response>>, Rejection> {
+) -> Result<Option<Result<u64, Response>>, PageError> {
     match Question::before(day) {
         Some(question) => settle(action, &question).await.map(Some),
         None => Ok(None),
@@ -277,25 +275,24 @@ pub(super) async fn act_before(
 async fn settle(
     action: &AdminForm,
     question: &Question,
-) -> Result<Result<u64, Response>, Rejection> {
+) -> Result<Result<u64, Response>, PageError> {
     let visit = &action.visit;
     let path = question.path();
     action.needs_fresh_proof(&path)?;
-    let (storage, now) = (visit.app.storage(), visit.app.now());
+    let (storage, now) = (visit.app().storage(), visit.app().now());
     let sent = action.field("counted");
     if sent.is_empty() {
         return Ok(Err(visit.go(&path)));
     }
-    let counted = storage.count_ending(&question.ending, now).await;
-    let counted = counted.map_err(|error| visit.storage(&error))?;
+    let counted = storage.count_ending(&question.ending, now).await?;
     let again = || visit.go(&format!("{path}&changed=1"));
-    if !is_confirmed(&visit.app, &visit.visitor, &question.key(), &counted, sent) {
+    if !is_confirmed(visit.app(), &visit.visitor, &question.key(), &counted, sent) {
         return Ok(Err(again()));
     }
     let event = visit.event(question.ending.event());
     let ended =
-        storage.apply_counted(&question.ending, Some(&counted), visit.by(), now, event).await;
-    match ended.map_err(|error| visit.storage(&error))? {
+        storage.apply_counted(&question.ending, Some(&counted), visit.by(), now, event).await?;
+    match ended {
         Ended::Done(number) => Ok(Ok(number)),
         Ended::Unchanged => Ok(Ok(0)),
         Ended::Recounted => Ok(Err(again())),

@@ -10,8 +10,9 @@ use futures_util::stream;
 use serde_json::json;
 
 use super::audit::Search;
-use super::visit::{AdminPage, Rejection};
+use super::visit::{AdminPage, missing};
 use crate::storage::{AuditFilter, AuditLine, Storage, StorageError};
+use crate::web::page_error::PageError;
 
 /// Lines per page. More cost memory, fewer cost more queries.
 const PAGE: i64 = 500;
@@ -136,18 +137,18 @@ fn is_formula(cell: &str) -> bool {
     cell.starts_with(['\t', '\r', '\n']) || begins(cell.trim_start())
 }
 
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
-    let Some(format) = Format::parse(visit.param("format")) else { return Err(visit.missing()) };
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
+    let Some(format) = Format::parse(visit.param("format")) else { return Err(missing()) };
     let search = Search::of(&visit);
     if search.not_a_day {
-        return Err(visit.missing()); // without that day, too many lines would be sent
+        return Err(missing()); // without that day, too many lines would be sent
     }
-    let storage = visit.app.storage().clone();
+    let storage = visit.app().storage().clone();
     // Recorded before the first line is sent: a client that aborts the download has still received a part.
     let event = visit.event("audit_exported").with("format", format.extension());
     let event = event.with("search", search.told());
-    storage.record(vec![event]).await.map_err(|error| visit.storage(&error))?;
-    let day = chrono::DateTime::from_timestamp(visit.app.now().unix(), 0);
+    storage.record(vec![event]).await?;
+    let day = chrono::DateTime::from_timestamp(visit.app().now().unix(), 0);
     let day = day.map(|day| day.format("%Y-%m-%d").to_string()).unwrap_or_default();
     let name = format!("attachment; filename=\"portcullis-audit-{day}.{}\"", format.extension());
     let disposition = HeaderValue::from_str(&name);

@@ -2,12 +2,11 @@
 //! an ended grant at once, and open streams end.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::{next_page, path_of};
 use super::confirm;
-use super::visit::{AdminForm, AdminPage, Rejection};
+use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::oauth::client::ClientMetadata;
@@ -15,6 +14,7 @@ use crate::oauth::client_name::DisplayName;
 use crate::storage::{GrantFilter, GrantRow};
 use crate::web::in_force::{InForceWords, OfGrant};
 use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 /// Rows per page.
@@ -64,7 +64,7 @@ pub(super) struct GrantView {
 
 impl GrantView {
     pub(super) fn of_all(visit: &AdminPage, frame: &Frame, rows: Vec<GrantRow>) -> Vec<Self> {
-        let (config, now) = (visit.app.config(), visit.app.now());
+        let (config, now) = (visit.app().config(), visit.app().now());
         let w = InForceWords::of(frame.language);
         rows.into_iter().map(|row| Self::of(config, w, row, now)).collect()
     }
@@ -99,7 +99,7 @@ struct ListTemplate<'a> {
     next: Option<String>,
 }
 
-pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/grants").await?;
     let w = GrantWords::of(frame.language);
     frame.notice = match visit.param("done") {
@@ -115,15 +115,10 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
         before: None,
         after: visit.param("after").to_owned(),
     };
-    let now = visit.app.now();
-    let mut rows = visit
-        .app
-        .storage()
-        .browse_grants(&filter, now, ROWS + 1)
-        .await
-        .map_err(|error| visit.storage(&error))?;
+    let now = visit.app().now();
+    let mut rows = visit.app().storage().browse_grants(&filter, now, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| link(&filter, &last.id));
-    let ids = visit.app.config().resources.iter().map(|resource| resource.id.as_str());
+    let ids = visit.app().config().resources.iter().map(|resource| resource.id.as_str());
     let template = ListTemplate {
         frame: &frame,
         w,
@@ -133,7 +128,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
         rows: GrantView::of_all(&visit, &frame, rows),
         next,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 fn link(filter: &GrantFilter, after: &str) -> String {
@@ -149,7 +144,7 @@ fn link(filter: &GrantFilter, after: &str) -> String {
 }
 
 /// `POST /grant`: ends one grant, or all that were granted before a day.
-pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let visit = &action.visit;
     if action.field("action") == "before" {
         return Ok(match confirm::act_before(&action, action.field("day")).await? {
@@ -159,15 +154,14 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
         });
     }
     action.needs_fresh_proof("/grants")?;
-    let storage = visit.app.storage();
-    let now = visit.app.now();
+    let storage = visit.app().storage();
+    let now = visit.app().now();
     let because = "ended by an administrator";
-    let row = storage.grant_row(action.field("id")).await.map_err(|e| visit.storage(&e))?;
-    let row = row.ok_or_else(|| visit.missing())?;
+    let row = storage.grant_row(action.field("id")).await?;
+    let row = row.ok_or_else(missing)?;
     let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);
     let event = event.resource(&row.resource);
-    let revoked = storage.revoke_grant(&row.id, because, now, event).await;
-    revoked.map_err(|error| visit.storage(&error))?;
+    storage.revoke_grant(&row.id, because, now, event).await?;
     let back = match action.field("back") {
         "person" => crate::admin::people_path(&row.subject),
         _ => "/grants?".to_owned(),

@@ -1,15 +1,15 @@
 //! `/keys`: the current, next and formerly used signing keys, and how to rotate them.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::visit::{AdminForm, AdminPage, Rejection};
+use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::paths;
-use crate::signing::{KeyDescription, KeyState, Rotated, SigningError};
+use crate::signing::{KeyDescription, KeyState, Rotated};
 use crate::storage::RetiredKey;
 use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 words! {
@@ -61,14 +61,7 @@ impl KeysTemplate<'_> {
     }
 }
 
-fn signing(visit: &AdminPage, error: SigningError) -> Rejection {
-    match error {
-        SigningError::Storage(error) => visit.storage(&error),
-        other => visit.broken(&other),
-    }
-}
-
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/keys").await?;
     let w = KeyWords::of(frame.language);
     frame.notice = match visit.param("done") {
@@ -76,28 +69,27 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         "under_way" => Some(w.under_way.to_owned()),
         _ => None,
     };
-    let keys = visit.app.keys();
-    let retired = keys.retired().await.map_err(|error| signing(&visit, error))?;
+    let keys = visit.app().keys();
+    let retired = keys.retired().await?;
     let template = KeysTemplate {
         frame: &frame,
         w,
-        jwks: visit.app.config().public_url.join(paths::JWKS),
+        jwks: visit.app().config().public_url.join(paths::JWKS),
         keys: keys.describe(),
         retired,
-        now: visit.app.now(),
+        now: visit.app().now(),
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// `POST /keys`: starts a key rotation.
-pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let visit = &action.visit;
     if action.field("action") != "rotate" {
-        return Err(visit.missing());
+        return Err(missing());
     }
     action.needs_fresh_proof("/keys")?;
-    let rotated = visit.app.keys().rotate(visit.event("key_added")).await;
-    Ok(match rotated.map_err(|error| signing(visit, error))? {
+    Ok(match visit.app().keys().rotate(visit.event("key_added")).await? {
         Rotated::Begun => visit.go("/keys?done=rotated"),
         Rotated::UnderWay => visit.go("/keys?done=under_way"),
     })

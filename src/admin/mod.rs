@@ -18,7 +18,6 @@ mod servers;
 mod visit;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -26,34 +25,35 @@ use axum::routing::{get, post};
 pub(crate) use clients::trustable;
 
 use crate::app::App;
-use crate::web::browser::message;
+use crate::web::browser::{Browser, admin_page as page};
+use crate::web::page_error::PageError;
 use crate::web::pages::{self, Message};
 use crate::web::speculative;
 
 /// Returns the routes of all pages of the admin listener.
 pub fn routes() -> Router<App> {
     Router::new()
-        .route("/", get(overview::get))
-        .route("/sign-in", post(visit::sign_in))
+        .route("/", get(page(overview::get)))
+        .route("/sign-in", post(page(visit::sign_in)))
         .route(
             "/signed-in",
-            get(visit::signed_in).layer(middleware::from_fn(speculative::keep_out)),
+            get(page(visit::signed_in)).layer(middleware::from_fn(speculative::keep_out)),
         )
-        .route("/sign-out", post(visit::sign_out))
-        .route("/clients", get(clients::list))
-        .route("/clients/new", get(clients::new).post(clients::create))
-        .route("/client", get(clients::one).post(clients::act))
-        .route("/confirm", get(confirm::get))
-        .route("/grants", get(grants::list))
-        .route("/grant", post(grants::act))
-        .route("/people", get(people::list))
-        .route("/person", get(people::one).post(people::act))
-        .route("/servers", get(servers::get))
-        .route("/keys", get(keys::get).post(keys::act))
-        .route("/audit", get(audit::get))
-        .route("/audit/export", get(export::get))
+        .route("/sign-out", post(page(visit::sign_out)))
+        .route("/clients", get(page(clients::list)))
+        .route("/clients/new", get(page(clients::new)).post(page(clients::create)))
+        .route("/client", get(page(clients::one)).post(page(clients::act)))
+        .route("/confirm", get(page(confirm::get)))
+        .route("/grants", get(page(grants::list)))
+        .route("/grant", post(page(grants::act)))
+        .route("/people", get(page(people::list)))
+        .route("/person", get(page(people::one)).post(page(people::act)))
+        .route("/servers", get(page(servers::get)))
+        .route("/keys", get(page(keys::get)).post(page(keys::act)))
+        .route("/audit", get(page(audit::get)))
+        .route("/audit/export", get(page(export::get)))
         .route("/metrics", get(metrics::get))
-        .fallback(not_found)
+        .fallback(page(not_found))
         .layer(middleware::map_response(pages::isolate_window))
 }
 
@@ -68,6 +68,6 @@ fn people_path(subject: &str) -> String {
     format!("/person?sub={subject}")
 }
 
-async fn not_found(headers: HeaderMap) -> Response {
-    message(&headers, StatusCode::NOT_FOUND, Message::NoSuchAdminPage)
+async fn not_found(browser: Browser) -> Result<Response, PageError> {
+    Ok(browser.message(Message::NoSuchAdminPage))
 }

@@ -1,16 +1,16 @@
 //! `GET /`: key numbers, the state of the parts, and everything that needs attention.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::visit::{AdminPage, Rejection};
+use super::visit::AdminPage;
 use crate::app::{Compared, Reading};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
 use crate::storage::Overview;
 use crate::web::list_page::{Frame, utc};
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 words! {
@@ -102,10 +102,10 @@ const A_DAY: i64 = 24 / HOURS;
 /// Height of the highest bar, in chart units.
 const HEIGHT: i64 = 90;
 
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
-    let app = &visit.app;
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
+    let app = visit.app();
     let now = app.now();
-    let numbers = app.storage().overview(now).await.map_err(|e| visit.storage(&e))?;
+    let numbers = app.storage().overview(now).await?;
     let frame = visit.frame("/").await?;
     let hour = now.unix() / 3600;
     let since = |list: &[(i64, i64)], hours: i64| {
@@ -135,7 +135,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         numbers: &numbers,
         frame: &frame,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 impl Chart {

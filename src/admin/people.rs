@@ -1,14 +1,13 @@
 //! `/people` and `/person`: who has signed in, what they may do and why, and how to end their access.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::clients::next_page;
 use super::confirm;
 use super::grants::GrantView as ShownGrant;
 use super::people_path;
-use super::visit::{AdminForm, AdminPage, Rejection};
+use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::oauth::scope::ScopeSet;
@@ -16,6 +15,7 @@ use crate::policy::{Fact, Facts};
 use crate::storage::{GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 /// Rows per page.
@@ -142,15 +142,14 @@ impl ListTemplate<'_> {
     }
 }
 
-pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let frame = visit.frame("/people").await?;
     let filter = PersonFilter {
         search: visit.param("q").trim().to_owned(),
         blocked: !visit.param("blocked").is_empty(),
         after: visit.param("after").to_owned(),
     };
-    let rows = visit.app.storage().browse_people(&filter, ROWS + 1).await;
-    let mut rows = rows.map_err(|error| visit.storage(&error))?;
+    let mut rows = visit.app().storage().browse_people(&filter, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| {
         let mut query = super::query("/people");
         query.append_pair("q", &filter.search);
@@ -162,7 +161,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, Rejection> {
     });
     let w = PeopleWords::of(frame.language);
     let template = ListTemplate { frame: &frame, w, filter: &filter, rows, next };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// The scopes that a person gets at one MCP server, prepared for display.
@@ -239,29 +238,28 @@ impl OneTemplate<'_> {
     }
 }
 
-pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
-    let storage = visit.app.storage();
+pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
+    let storage = visit.app().storage();
     let subject = visit.param("sub");
-    let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
-    let person = row.ok_or_else(|| visit.missing())?;
+    let row = storage.person_row(subject).await?;
+    let person = row.ok_or_else(missing)?;
     let mut frame = visit.frame("/people").await?;
     let w = PeopleWords::of(frame.language);
     frame.notice = done(w, visit.param("done")).map(str::to_owned);
-    let now = visit.app.now();
+    let now = visit.app().now();
     let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
-    let grants = storage.browse_grants(&filter, now, ROWS).await;
-    let grants = grants.map_err(|e| visit.storage(&e))?;
-    let sessions = storage.sessions_of(&person).await.map_err(|e| visit.storage(&e))?;
+    let grants = storage.browse_grants(&filter, now, ROWS).await?;
+    let sessions = storage.sessions_of(&person).await?;
     let blocker: Vec<&str> = person.blocked.iter().map(|(_, by)| by.as_str()).collect();
-    let blocker = storage.stored_people(&blocker).await.map_err(|e| visit.storage(&e))?;
+    let blocker = storage.stored_people(&blocker).await?;
     let facts = person.person.as_ref().map(|person| &person.facts);
-    let resources = &visit.app.config().resources;
+    let resources = &visit.app().config().resources;
     let template = OneTemplate {
         frame: &frame,
         w,
         f: FactWords::of(frame.language),
         scopes: InForceWords::of(frame.language),
-        provider: &visit.app.config().upstream.name,
+        provider: &visit.app().config().upstream.name,
         claims: facts
             .iter()
             .flat_map(|facts| &facts.claims)
@@ -286,7 +284,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, Rejection> {
         now,
         person: &person,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
@@ -301,14 +299,14 @@ fn done(w: &'static PeopleWords, what: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
+pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let visit = &action.visit;
     let (subject, what) = (action.field("sub"), action.field("action"));
-    let storage = visit.app.storage();
-    let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
-    let path = people_path(&row.ok_or_else(|| visit.missing())?.subject);
+    let storage = visit.app().storage();
+    let row = storage.person_row(subject).await?;
+    let path = people_path(&row.ok_or_else(missing)?.subject);
     if !matches!(what, "end" | "sign_out" | "block" | "unblock") {
-        return Err(visit.missing());
+        return Err(missing());
     }
     // A person who blocked themselves could not sign in again to undo it.
     if what == "block" && subject == visit.by() {
@@ -320,7 +318,6 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, Rejection> {
         return Ok(asked.unwrap_or_else(|| visit.go(&format!("{path}&done={what}"))));
     }
     action.needs_fresh_proof(&path)?;
-    let unblocked = storage.unblock_person(subject, visit.event("person_unblocked")).await;
-    unblocked.map_err(|error| visit.storage(&error))?;
+    storage.unblock_person(subject, visit.event("person_unblocked")).await?;
     Ok(visit.go(&format!("{path}&done=unblock")))
 }

@@ -2,18 +2,18 @@
 //! what a person may do on a server with a given client.
 
 use askama::Template;
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::audit::Line;
 use super::people::{FactWords, fact};
 use super::people_path;
-use super::visit::{AdminPage, Rejection};
+use super::visit::AdminPage;
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, Explanation, OnExcess, Rule, Wanted};
 use crate::storage::{AuditFilter, AuditLine};
 use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::words::words;
 
 /// Refusals shown per server.
@@ -203,21 +203,21 @@ struct ServersTemplate<'a> {
     answer: Option<Answer>,
 }
 
-pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
+pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let frame = visit.frame("/servers").await?;
     let w = ServerWords::of(frame.language);
     let refusals = refusals(&visit).await?;
-    let resources = &visit.app.config().resources;
+    let resources = &visit.app().config().resources;
     let mut servers = Vec::with_capacity(resources.len());
     for resource in resources {
         let of_this = |line: &&AuditLine| line.resource.as_deref() == Some(resource.id.as_str());
         let refusals = refusals.iter().filter(of_this).take(SHOWN).cloned().collect();
-        let refusals = Line::of_all(visit.app.storage(), refusals).await;
+        let refusals = Line::of_all(visit.app().storage(), refusals).await?;
         let rules = resource.policy.rules.iter().enumerate();
         servers.push(ServerView {
             resource,
             rules: rules.map(|(position, rule)| RuleText::of(w, position, rule)).collect(),
-            refusals: refusals.map_err(|error| visit.storage(&error))?,
+            refusals,
         });
     }
     let asked = visit.param("server");
@@ -233,16 +233,15 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, Rejection> {
         },
         answer: answer(&visit, w, FactWords::of(frame.language)).await?,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// Loads the latest refusals of all servers, newest first.
-async fn refusals(visit: &AdminPage) -> Result<Vec<AuditLine>, Rejection> {
+async fn refusals(visit: &AdminPage) -> Result<Vec<AuditLine>, PageError> {
     let mut lines = Vec::new();
     for event in REFUSALS {
         let filter = AuditFilter { event: event.to_owned(), ..AuditFilter::default() };
-        let found = visit.app.storage().audit_lines(&filter, LOOKED_AT).await;
-        lines.extend(found.map_err(|error| visit.storage(&error))?);
+        lines.extend(visit.app().storage().audit_lines(&filter, LOOKED_AT).await?);
     }
     lines.sort_by(|a, b| b.id.cmp(&a.id));
     Ok(lines)
@@ -252,15 +251,15 @@ async fn answer(
     visit: &AdminPage,
     w: &'static ServerWords,
     f: &'static FactWords,
-) -> Result<Option<Answer>, Rejection> {
+) -> Result<Option<Answer>, PageError> {
     let (subject, client_id) = (visit.param("sub").trim(), visit.param("client").trim());
-    let Some(resource) = visit.app.resource(visit.param("server")) else { return Ok(None) };
+    let Some(resource) = visit.app().resource(visit.param("server")) else { return Ok(None) };
     if subject.is_empty() {
         return Ok(None);
     }
     let problem = |text| Ok(Some(Answer { problem: Some(text), ..Answer::default() }));
-    let storage = visit.app.storage();
-    let row = storage.person_row(subject).await.map_err(|e| visit.storage(&e))?;
+    let storage = visit.app().storage();
+    let row = storage.person_row(subject).await?;
     let Some(row) = row else { return problem(w.nobody) };
     let Ok(requested) = ScopeSet::parse(visit.param("scopes").trim()) else {
         return problem(w.not_scopes);
@@ -271,11 +270,11 @@ async fn answer(
         answer.warnings.push(w.person_blocked);
     }
     if !client_id.is_empty() {
-        let standing = storage.client_review(client_id).await.map_err(|e| visit.storage(&e))?;
+        let standing = storage.client_review(client_id).await?;
         if standing.is_denied() {
             answer.warnings.push(w.client_shut_out);
         }
-        let known = storage.client_details(client_id).await.map_err(|e| visit.storage(&e))?;
+        let known = storage.client_details(client_id).await?;
         if known.is_none() {
             answer.warnings.push(w.client_unknown);
         }

@@ -1,19 +1,17 @@
-//! Extractors for admin handlers: every page takes an [`AdminPage`], every change an [`AdminForm`].
+//! The request context of the admin pages: every page takes an [`AdminPage`], every change an [`AdminForm`].
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::header;
+use axum::response::Response;
 
 use crate::app::App;
-use crate::storage::StorageError;
 use crate::telemetry::audit::{Actor, AuditEvent};
-use crate::web::browser::{PageError, see_other};
-use crate::web::console::{self, AccessError, SignedInPerson, Site};
-use crate::web::list_page::{Frame, Section, sign_in_page};
+use crate::web::browser::{Browser, BrowserForm, PageRequest};
+use crate::web::list_page::{Frame, Section};
+use crate::web::page_error::PageError;
 use crate::web::pages::Message;
 use crate::web::params::Params;
+use crate::web::web_session::{self, SignedInPerson, home, sign_in_page};
 use crate::web::words::words;
 
 words! {
@@ -29,33 +27,11 @@ words! {
     }
 }
 
-/// The response to a request that is not served: the sign-in page or an error page.
-pub(super) struct Rejection(Box<Response>);
-
-impl IntoResponse for Rejection {
-    fn into_response(self) -> Response {
-        *self.0
-    }
-}
-
-impl From<Response> for Rejection {
-    fn from(response: Response) -> Self {
-        Self(Box::new(response))
-    }
-}
-
-impl From<PageError> for Rejection {
-    fn from(error: PageError) -> Self {
-        error.into_response().into()
-    }
-}
-
 /// A signed-in administrator or viewer requests a page.
 pub(super) struct AdminPage {
-    pub(super) app: App,
-    pub(super) headers: HeaderMap,
+    browser: Browser,
     /// The query parameters.
-    pub(super) params: Params,
+    params: Params,
     pub(super) visitor: SignedInPerson,
 }
 
@@ -65,49 +41,35 @@ pub(super) struct AdminForm {
     pub(super) form: Params,
 }
 
-impl FromRequestParts<App> for AdminPage {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Rejection> {
-        let here = parts.uri.path_and_query().map_or("/", |here| here.as_str()).to_owned();
-        let visitor = enter(app, &parts.headers, &here).await?;
-        let params = Params::parse(parts.uri.query().unwrap_or_default()).map_err(|refused| {
-            let message = Message::InvalidRequest { what: "query" };
-            PageError::new(&parts.headers, StatusCode::BAD_REQUEST, message, &refused)
-        })?;
-        Ok(Self { app: app.clone(), headers: parts.headers.clone(), params, visitor })
+impl PageRequest for AdminPage {
+    async fn of(browser: Browser, _: Body) -> Result<Self, PageError> {
+        let visitor = web_session::enter(&browser, browser.path_and_query()).await?;
+        let invalid = Message::InvalidRequest { what: "query" };
+        let params = browser.params().map_err(|refused| invalid.because(refused))?;
+        Ok(Self { browser, params, visitor })
     }
 }
 
-impl FromRequest<App> for AdminForm {
-    type Rejection = Rejection;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
-        let headers = parts.headers;
-        let site = site(app, &headers)?;
-        let visitor = enter(app, &headers, page_of_the_form(&site, &headers)).await?;
-        let form = console::read_form(&site, &headers, parts.uri.query(), body).await?;
-        console::check_csrf(&headers, &visitor, &form)?;
+impl PageRequest for AdminForm {
+    async fn of(browser: Browser, body: Body) -> Result<Self, PageError> {
+        let here = page_of_the_form(&browser).to_owned();
+        let sent = BrowserForm::of(browser, body).await?;
+        let (browser, visitor, form) = web_session::read_form_of_session(sent, &here).await?;
         if !visitor.may_change {
-            let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
-            return Err(PageError::new(&headers, status, message, &"read only").into());
+            return Err(read_only());
         }
-        let visit = AdminPage { app: app.clone(), headers, params: Params::default(), visitor };
-        Ok(Self { visit, form })
+        Ok(Self { visit: AdminPage { browser, params: Params::default(), visitor }, form })
     }
 }
 
 impl AdminForm {
     /// Requires a recent sign-in for a destructive change; otherwise returns the sign-in page. `back` is the
     /// page shown after the new sign-in.
-    pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), Rejection> {
+    pub(super) fn needs_fresh_proof(&self, back: &str) -> Result<(), PageError> {
         if self.visit.visitor.fresh {
             return Ok(());
         }
-        let AdminPage { app, headers, .. } = &self.visit;
-        let site = site(app, headers)?;
-        Err(sign_in_page(app, &site, headers, back, true).into())
+        Err(sign_in_page(&self.visit.browser, back, true).into())
     }
 
     /// Returns a form field, empty if it is absent or repeated.
@@ -117,15 +79,20 @@ impl AdminForm {
 }
 
 impl AdminPage {
+    /// Returns the application.
+    pub(super) fn app(&self) -> &App {
+        &self.browser.app
+    }
+
     /// Returns a query parameter, empty if it is absent or repeated.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).ok().flatten().unwrap_or_default()
     }
 
     /// Builds the frame of the page at `path`.
-    pub(super) async fn frame(&self, path: &str) -> Result<Frame, Rejection> {
-        let waiting = self.app.storage().clients_waiting().await.map_err(|e| self.storage(&e))?;
-        let mut frame = Frame::new(&self.headers, &self.visitor, &site(&self.app, &self.headers)?);
+    pub(super) async fn frame(&self, path: &str) -> Result<Frame, PageError> {
+        let waiting = self.app().storage().clients_waiting().await?;
+        let mut frame = Frame::new(&self.browser, &self.visitor);
         let w = SectionWords::of(frame.language);
         let section = |at: &'static str, label, count| Section {
             path: at,
@@ -142,36 +109,14 @@ impl AdminPage {
             section("/keys", w.keys, 0),
             section("/audit", w.audit, 0),
         ];
-        frame.footer = format!("Portcullis {} · {}", env!("CARGO_PKG_VERSION"), self.app.issuer());
+        frame.footer =
+            format!("Portcullis {} · {}", env!("CARGO_PKG_VERSION"), self.app().issuer());
         Ok(frame)
-    }
-
-    /// Returns the page for a storage error.
-    pub(super) fn storage(&self, error: &StorageError) -> Rejection {
-        PageError::storage(&self.headers, error).into()
-    }
-
-    /// Returns the page for another internal error.
-    pub(super) fn broken(&self, error: &dyn std::fmt::Display) -> Rejection {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        PageError::new(&self.headers, status, Message::ServerError, error).into()
-    }
-
-    /// Returns the 404 page for something that does not exist.
-    pub(super) fn missing(&self) -> Rejection {
-        let status = StatusCode::NOT_FOUND;
-        PageError::new(&self.headers, status, Message::NoSuchAdminPage, &"no such row").into()
-    }
-
-    /// Returns the 403 page for a viewer who tries to change something.
-    pub(super) fn read_only(&self) -> Rejection {
-        let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
-        PageError::new(&self.headers, status, message, &"read only").into()
     }
 
     /// Creates an audit event with this administrator as the actor.
     pub(super) fn event(&self, event: &'static str) -> AuditEvent {
-        self.app.event(event, Actor::Admin(self.visitor.session.subject.clone()))
+        self.app().event(event, Actor::Admin(self.visitor.session.subject.clone()))
     }
 
     /// Returns the administrator's subject, which is stored with their decisions.
@@ -181,78 +126,47 @@ impl AdminPage {
 
     /// Redirects to a page of the admin site.
     pub(super) fn go(&self, path: &str) -> Response {
-        let url = Site::admin(&self.app).map(|site| site.url.join(path));
-        see_other(url.as_deref().unwrap_or(path))
+        self.browser.go(path)
     }
 }
 
-fn site<'a>(app: &'a App, headers: &HeaderMap) -> Result<Site<'a>, Rejection> {
-    Site::admin(app).ok_or_else(|| {
-        let (status, message) = (StatusCode::NOT_FOUND, Message::NotFound);
-        PageError::new(headers, status, message, &"there are no admin pages").into()
-    })
+/// Returns the 404 page for something that does not exist.
+pub(super) fn missing() -> PageError {
+    Message::NoSuchAdminPage.because("no such row")
+}
+
+/// Returns the 403 page for a viewer who tries to change something.
+pub(super) fn read_only() -> PageError {
+    Message::NotAnAdministrator.because("read only")
 }
 
 /// Returns the page that contained the form, by `Referer`: after a new sign-in the browser returns to that
 /// page, because the form's own target may not be a page.
-fn page_of_the_form<'h>(site: &Site<'_>, headers: &'h HeaderMap) -> &'h str {
-    let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
+fn page_of_the_form(browser: &Browser) -> &str {
+    let referer = browser.header(header::REFERER.as_str());
     referer
-        .and_then(|url| url.strip_prefix(site.url.origin()))
-        .filter(|path| !path.is_empty())
-        .unwrap_or("/")
-}
-
-async fn enter(app: &App, headers: &HeaderMap, here: &str) -> Result<SignedInPerson, Rejection> {
-    let site = site(app, headers)?;
-    console::visitor(app, &site, headers).await.map_err(|why| match why {
-        AccessError::SignedOut => sign_in_page(app, &site, headers, here, false).into(),
-        AccessError::NotAllowed => {
-            let (status, message) = (StatusCode::FORBIDDEN, Message::NotAnAdministrator);
-            PageError::new(headers, status, message, &"not, or no longer, an administrator").into()
-        }
-        AccessError::Unavailable(reason) => {
-            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
-            PageError::new(headers, status, message, &reason).into()
-        }
-        AccessError::Storage(error) => PageError::storage(headers, &error).into(),
-    })
+        .and_then(|url| url.strip_prefix(browser.url().origin()))
+        // Otherwise it is another origin that only begins like ours.
+        .filter(|path| path.starts_with('/'))
+        .unwrap_or(home(browser.realm))
 }
 
 /// `POST /sign-in`.
-pub(super) async fn sign_in(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Rejection> {
-    let site = site(&app, &headers)?;
-    let form = console::read_form(&site, &headers, query.as_deref(), body).await?;
-    let go_on = form.get("go_on").ok().flatten().unwrap_or("/");
+pub(super) async fn sign_in(sent: BrowserForm) -> Result<Response, PageError> {
+    let (browser, form) = web_session::read_form(sent).await?;
+    let go_on = form.get("go_on").ok().flatten().unwrap_or_default();
     let anew = form.get("anew").ok().flatten().is_some();
-    Ok(console::begin_sign_in(&app, &site, &headers, go_on, anew).await?)
+    web_session::begin_sign_in(&browser, go_on, anew).await
 }
 
 /// `GET /signed-in`: finishes the sign-in when the browser comes back from the identity provider.
-pub(super) async fn signed_in(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Rejection> {
-    let site = site(&app, &headers)?;
-    Ok(console::finish_sign_in(&app, &site, &headers, query.as_deref()).await?)
+pub(super) async fn signed_in(browser: Browser) -> Result<Response, PageError> {
+    web_session::finish_sign_in(&browser).await
 }
 
 /// `POST /sign-out`. Viewers may do this too.
-pub(super) async fn sign_out(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Rejection> {
-    let site = site(&app, &headers)?;
-    let visitor = enter(&app, &headers, "/").await?;
-    let form = console::read_form(&site, &headers, query.as_deref(), body).await?;
-    console::check_csrf(&headers, &visitor, &form)?;
-    Ok(console::sign_out(&app, &site, &headers, &visitor).await?)
+pub(super) async fn sign_out(sent: BrowserForm) -> Result<Response, PageError> {
+    let first = home(sent.browser.realm);
+    let (browser, visitor, _) = web_session::read_form_of_session(sent, first).await?;
+    web_session::sign_out(&browser, &visitor).await
 }

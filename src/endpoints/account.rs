@@ -3,9 +3,8 @@
 
 use askama::Template;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 
 use crate::app::App;
 use crate::config::{InForce, paths};
@@ -15,14 +14,17 @@ use crate::oauth::redirect_uri::{Destination, destination};
 use crate::oauth::scope::ScopeSet;
 use crate::storage::{ConnectedClient, Ended, Ending};
 use crate::telemetry::audit::Actor;
-use crate::web::browser::{PageError, see_other};
-use crate::web::console::{self, AccessError, SignedInPerson, Site};
+use crate::web::browser::{Browser, BrowserForm, PageRequest};
 use crate::web::counted::{CountWords, number};
-use crate::web::in_force::{InForceWords, OfGrant};
-use crate::web::list_page::{Frame, sign_in_page};
-use crate::web::pages::Message;
+use crate::web::in_force::{ApprovedScopes, InForceWords, OfGrant};
+use crate::web::list_page::Frame;
+use crate::web::page_error::PageError;
 use crate::web::params::Params;
+use crate::web::web_session::{self, SignedInPerson};
 use crate::web::words::{Language, words};
+
+/// The first of these pages.
+const HOME: &str = paths::ACCOUNT;
 
 words! {
     struct AccountWords {
@@ -60,7 +62,7 @@ words! {
     }
 }
 
-/// The act that a confirmation is bound to, see [`console::confirmation`].
+/// The act that a confirmation is bound to, see [`web_session::confirmation`].
 const EVERYWHERE: &str = "sign out everywhere";
 
 /// A connected client, prepared for display.
@@ -133,9 +135,14 @@ impl AccountPage {
 fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
     let mut now = OfGrant { in_force: InForce::Nothing, old_facts: None };
     for one in &row.approvals {
-        let facts = (&one.facts, one.facts_at);
-        let (resource, client_id) = (&row.resource, &row.client_id);
-        let of = OfGrant::by(app.config(), resource, client_id, facts, &one.scopes, app.now());
+        let approved = ApprovedScopes {
+            resource: &row.resource,
+            client_id: &row.client_id,
+            scopes: &one.scopes,
+            facts: &one.facts,
+            facts_at: one.facts_at,
+        };
+        let of = OfGrant::by(app.config(), &approved, app.now());
         now.in_force = match now.in_force {
             InForce::Nothing => of.in_force,
             known => known.or(of.in_force),
@@ -166,135 +173,99 @@ struct AccountTemplate<'a> {
     connections: Vec<AccountPage>,
 }
 
-/// Returns the signed-in person, or a response: the sign-in page or an error page.
-async fn enter(app: &App, headers: &HeaderMap) -> Result<SignedInPerson, Response> {
-    let site = Site::account(app);
-    console::visitor(app, &site, headers).await.map_err(|why| match why {
-        AccessError::SignedOut => sign_in_page(app, &site, headers, site.home, false),
-        AccessError::NotAllowed => {
-            let (status, message) = (StatusCode::FORBIDDEN, Message::LoginRefused);
-            PageError::new(headers, status, message, &"not for this person").into_response()
-        }
-        AccessError::Unavailable(reason) => {
-            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
-            PageError::new(headers, status, message, &reason).into_response()
-        }
-        AccessError::Storage(error) => PageError::storage(headers, &error).into_response(),
-    })
+/// A signed-in person requests a page.
+pub(super) struct AccountVisit {
+    browser: Browser,
+    visitor: SignedInPerson,
 }
 
-/// Reads a form that one of our pages sent in this web session.
-async fn read_form(
-    app: &App,
-    headers: &HeaderMap,
-    query: Option<&str>,
-    body: Body,
-) -> Result<(SignedInPerson, Params), Response> {
-    let visitor = enter(app, headers).await?;
-    let form = console::read_form(&Site::account(app), headers, query, body).await;
-    let form = form.map_err(IntoResponse::into_response)?;
-    console::check_csrf(headers, &visitor, &form).map_err(IntoResponse::into_response)?;
-    Ok((visitor, form))
+/// A signed-in person submits a form of one of these pages. Origin and CSRF token are checked.
+pub(super) struct AccountForm {
+    visit: AccountVisit,
+    form: Params,
 }
 
-fn home(app: &App) -> String {
-    app.config().public_url.join(paths::ACCOUNT)
+impl PageRequest for AccountVisit {
+    async fn of(browser: Browser, _: Body) -> Result<Self, PageError> {
+        let visitor = web_session::enter(&browser, HOME).await?;
+        Ok(Self { browser, visitor })
+    }
+}
+
+impl PageRequest for AccountForm {
+    async fn of(browser: Browser, body: Body) -> Result<Self, PageError> {
+        let sent = BrowserForm::of(browser, body).await?;
+        let (browser, visitor, form) = web_session::read_form_of_session(sent, HOME).await?;
+        Ok(Self { visit: AccountVisit { browser, visitor }, form })
+    }
+}
+
+impl AccountForm {
+    /// Returns a form field, empty if it is absent or repeated.
+    fn field(&self, name: &str) -> &str {
+        self.form.get(name).ok().flatten().unwrap_or_default()
+    }
 }
 
 /// `GET /account`.
-pub(super) async fn get(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Response> {
-    let visitor = enter(&app, &headers).await?;
-    let connections = app.storage().connected_clients(&visitor.session.subject, app.now()).await;
-    let connections =
-        connections.map_err(|error| PageError::storage(&headers, &error).into_response())?;
-    let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
+pub(super) async fn get(visit: AccountVisit) -> Result<Response, PageError> {
+    let AccountVisit { browser, visitor } = &visit;
+    let app = &browser.app;
+    let connections = app.storage().connected_clients(&visitor.session.subject, app.now()).await?;
+    let mut frame = Frame::new(browser, visitor);
     let w = AccountWords::of(frame.language);
-    frame.notice = match query.as_deref() {
-        Some("done=disconnected") => Some(w.disconnected.to_owned()),
-        Some("done=not_there") => Some(w.not_there.to_owned()),
+    frame.notice = match browser.query() {
+        "done=disconnected" => Some(w.disconnected.to_owned()),
+        "done=not_there" => Some(w.not_there.to_owned()),
         _ => None,
     };
     let connections =
-        connections.into_iter().map(|row| AccountPage::of(&app, frame.language, row)).collect();
+        connections.into_iter().map(|row| AccountPage::of(app, frame.language, row)).collect();
     let template = AccountTemplate { frame: &frame, w, connections };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// `POST /account/sign-in`.
-pub(super) async fn sign_in(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, PageError> {
-    let site = Site::account(&app);
-    console::read_form(&site, &headers, query.as_deref(), body).await?;
-    console::begin_sign_in(&app, &site, &headers, site.home, false).await
+pub(super) async fn sign_in(sent: BrowserForm) -> Result<Response, PageError> {
+    let (browser, _) = web_session::read_form(sent).await?;
+    web_session::begin_sign_in(&browser, HOME, false).await
 }
 
 /// `GET /account/signed-in`: finishes the sign-in when the browser comes back from the identity provider.
-pub(super) async fn signed_in(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    console::finish_sign_in(&app, &Site::account(&app), &headers, query.as_deref()).await
+pub(super) async fn signed_in(browser: Browser) -> Result<Response, PageError> {
+    web_session::finish_sign_in(&browser).await
 }
 
 /// `POST /account/disconnect`: disconnects one application from one MCP server.
-pub(super) async fn disconnect(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Response> {
-    let (visitor, form) = read_form(&app, &headers, query.as_deref(), body).await?;
-    let field = |name| form.get(name).ok().flatten().unwrap_or_default();
-    let subject = &visitor.session.subject;
+pub(super) async fn disconnect(form: AccountForm) -> Result<Response, PageError> {
+    let AccountVisit { browser, visitor } = &form.visit;
+    let (app, subject) = (&browser.app, &visitor.session.subject);
+    let (client, server) = (form.field("client"), form.field("server"));
     let event = app.event("grants_revoked", Actor::Person);
-    let ended = app
-        .storage()
-        .disconnect(subject, field("client"), field("server"), app.now(), event)
-        .await
-        .map_err(|error| PageError::storage(&headers, &error).into_response())?;
+    let ended = app.storage().disconnect(subject, client, server, app.now(), event).await?;
     let done = if ended > 0 { "disconnected" } else { "not_there" };
-    Ok(see_other(&format!("{}?done={done}", home(&app))))
+    Ok(browser.go(&format!("{HOME}?done={done}")))
 }
 
 /// `POST /account/sign-out`: ends this browser's web session, and the provider's session too if the provider
 /// has a logout page.
-pub(super) async fn sign_out(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Response> {
-    let (visitor, _) = read_form(&app, &headers, query.as_deref(), body).await?;
-    let response = console::sign_out(&app, &Site::account(&app), &headers, &visitor).await;
-    let response = response.map_err(IntoResponse::into_response)?;
-    Ok(on_to_provider(&app, &visitor, response).await)
+pub(super) async fn sign_out(form: AccountForm) -> Result<Response, PageError> {
+    let AccountVisit { browser, visitor } = &form.visit;
+    let response = web_session::sign_out(browser, visitor).await?;
+    Ok(on_to_provider(&form.visit, response).await)
 }
 
 /// `GET /account/confirm`: shows what signing out everywhere would end.
-pub(super) async fn confirm(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Response> {
-    let visitor = enter(&app, &headers).await?;
-    let storage = |error| PageError::storage(&headers, &error).into_response();
+pub(super) async fn confirm(visit: AccountVisit) -> Result<Response, PageError> {
+    let AccountVisit { browser, visitor } = &visit;
+    let app = &browser.app;
     let (subject, now) = (&visitor.session.subject, app.now());
-    let ending = Ending::SignOut(subject.clone());
-    let counted = app.storage().count_ending(&ending, now).await.map_err(storage)?;
-    let connections = app.storage().connected_clients(subject, now).await.map_err(storage)?;
-    let mut frame = Frame::new(&headers, &visitor, &Site::account(&app));
+    let counted = app.storage().count_ending(&Ending::SignOut(subject.clone()), now).await?;
+    let connections = app.storage().connected_clients(subject, now).await?;
+    let mut frame = Frame::new(browser, visitor);
     let language = frame.language;
     let (w, c) = (AccountWords::of(language), CountWords::of(language));
-    if query.as_deref() == Some("changed=1") {
+    if browser.query() == "changed=1" {
         frame.notice = Some(c.changed.to_owned());
     }
     let template = ConfirmTemplate {
@@ -302,55 +273,47 @@ pub(super) async fn confirm(
         c,
         connections: connections
             .into_iter()
-            .map(|row| AccountPage::of(&app, language, row))
+            .map(|row| AccountPage::of(app, language, row))
             .collect(),
         any: counted.grants > 0,
         number: number(language, &counted),
-        token: console::confirmation(&app, &visitor, EVERYWHERE, &counted),
-        home: home(&app),
+        token: web_session::confirmation(app, visitor, EVERYWHERE, &counted),
+        home: browser.url().join(HOME),
         frame: &frame,
     };
-    Ok(frame.answer(StatusCode::OK, template.render()))
+    Ok(frame.answer(template.render()))
 }
 
 /// `POST /account/sign-out-everywhere`: ends every grant and every session of this person.
-pub(super) async fn sign_out_everywhere(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Response> {
-    let (visitor, form) = read_form(&app, &headers, query.as_deref(), body).await?;
-    let storage = |error| PageError::storage(&headers, &error).into_response();
-    let subject = &visitor.session.subject;
-    let asks_first = app.config().public_url.join(paths::ACCOUNT_CONFIRM);
-    let sent = form.get("counted").ok().flatten().unwrap_or_default();
+pub(super) async fn sign_out_everywhere(form: AccountForm) -> Result<Response, PageError> {
+    let AccountVisit { browser, visitor } = &form.visit;
+    let (app, subject) = (&browser.app, &visitor.session.subject);
+    let sent = form.field("counted");
     if sent.is_empty() {
-        return Ok(see_other(&asks_first));
+        return Ok(browser.go(paths::ACCOUNT_CONFIRM));
     }
-    let again = || see_other(&format!("{asks_first}?changed=1"));
+    let again = || browser.go(&format!("{}?changed=1", paths::ACCOUNT_CONFIRM));
     let now = app.now();
-    let ending = Ending::SignOut(subject.clone());
-    let counted = app.storage().count_ending(&ending, now).await.map_err(storage)?;
-    if !console::is_confirmed(&app, &visitor, EVERYWHERE, &counted, sent) {
+    let counted = app.storage().count_ending(&Ending::SignOut(subject.clone()), now).await?;
+    if !web_session::is_confirmed(app, visitor, EVERYWHERE, &counted, sent) {
         return Ok(again());
     }
     let event = app.event("person_signed_out", Actor::Person);
     let because = "the person signed out everywhere";
     let ended = app.storage().sign_out_as_counted(subject, because, Some(&counted), now, event);
-    if ended.await.map_err(storage)? == Ended::Recounted {
+    if ended.await? == Ended::Recounted {
         return Ok(again());
     }
-    let response = console::signed_out(&Site::account(&app));
-    Ok(on_to_provider(&app, &visitor, response).await)
+    Ok(on_to_provider(&form.visit, web_session::signed_out(browser)).await)
 }
 
 /// Redirects the browser to the provider's logout page if the provider has one. Our own sessions have ended
 /// before. The provider sends the browser back to us if our address is registered there as a logout
 /// redirect.
-async fn on_to_provider(app: &App, visitor: &SignedInPerson, mut response: Response) -> Response {
-    let url = app.upstream().end_session_url(&visitor.session.session_id, &home(app)).await;
-    match url {
+async fn on_to_provider(visit: &AccountVisit, mut response: Response) -> Response {
+    let AccountVisit { browser, visitor } = visit;
+    let home = browser.url().join(HOME);
+    match browser.app.upstream().end_session_url(&visitor.session.session_id, &home).await {
         Ok(Some(url)) => {
             if let Ok(url) = HeaderValue::from_str(url.as_str()) {
                 response.headers_mut().insert(header::LOCATION, url);

@@ -4,41 +4,31 @@
 //! An MCP server learns only about tokens for itself. For every other token the response is `active: false`,
 //! the same for a foreign, an expired and an invented token.
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::config::ResourceConfig;
-use crate::oauth::grant::TokenRefused;
 use crate::signing::TokenType;
+use crate::web::client_form::ClientForm;
 use crate::web::error::{self, ApiError};
-use crate::web::live_token;
-use crate::web::params::Params;
-use crate::web::{body, resource_auth};
+use crate::web::{live_token, resource_auth};
 
 /// Media type of a signed response (RFC 9701 §4).
 const SIGNED: &str = "application/token-introspection+jwt";
 
-pub(super) async fn post(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
-    let params = Params::from_post(&headers, query.as_deref(), &body)?;
-    let resource = resource_auth::authenticate_resource(&app, &headers, &params)?;
+pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
+    let app = &form.app;
+    let resource = resource_auth::authenticate_resource(&form)?;
     // `token_type_hint` is only a hint (RFC 7662 §2.1). An MCP server never holds refresh tokens, so they
     // are not looked up.
-    let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
-    let answer = introspect(&app, resource, token).await?;
-    if wants_signed(&headers) {
-        return signed(&app, resource, &answer);
+    let token = form.required("token")?;
+    let answer = introspect(app, resource, token).await?;
+    if wants_signed(&form.headers) {
+        return signed(app, resource, &answer);
     }
-    Ok(error::json(StatusCode::OK, &answer))
+    Ok(error::ok(&answer))
 }
 
 async fn introspect(app: &App, resource: &ResourceConfig, token: &str) -> Result<Value, ApiError> {
@@ -88,5 +78,5 @@ fn signed(app: &App, resource: &ResourceConfig, answer: &Value) -> Result<Respon
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
     ];
-    Ok((StatusCode::OK, headers, jwt).into_response())
+    Ok((headers, jwt).into_response())
 }

@@ -11,18 +11,15 @@ mod sign_in;
 mod token;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
 use crate::config::paths;
-use crate::web::browser::{self, PageError};
-use crate::web::cors;
+use crate::web::browser::{Browser, page};
 use crate::web::pages::{self, Message};
-use crate::web::speculative;
+use crate::web::{cors, error, speculative};
 
 /// Returns the routes of all endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
@@ -67,15 +64,18 @@ fn people_routes() -> Router<App> {
 /// The pages on which people see and disconnect their applications.
 fn account_routes() -> Router<App> {
     Router::new()
-        .route(paths::ACCOUNT, get(account::get).fallback(method_not_allowed))
-        .route(paths::ACCOUNT_SIGN_IN, post(account::sign_in).fallback(method_not_allowed))
-        .route(paths::ACCOUNT_SIGNED_IN, once(get(account::signed_in)))
-        .route(paths::ACCOUNT_CONFIRM, get(account::confirm).fallback(method_not_allowed))
-        .route(paths::ACCOUNT_DISCONNECT, post(account::disconnect).fallback(method_not_allowed))
-        .route(paths::ACCOUNT_SIGN_OUT, post(account::sign_out).fallback(method_not_allowed))
+        .route(paths::ACCOUNT, get(page(account::get)).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGN_IN, post(page(account::sign_in)).fallback(method_not_allowed))
+        .route(paths::ACCOUNT_SIGNED_IN, once(get(page(account::signed_in))))
+        .route(paths::ACCOUNT_CONFIRM, get(page(account::confirm)).fallback(method_not_allowed))
+        .route(
+            paths::ACCOUNT_DISCONNECT,
+            post(page(account::disconnect)).fallback(method_not_allowed),
+        )
+        .route(paths::ACCOUNT_SIGN_OUT, post(page(account::sign_out)).fallback(method_not_allowed))
         .route(
             paths::ACCOUNT_SIGN_OUT_EVERYWHERE,
-            post(account::sign_out_everywhere).fallback(method_not_allowed),
+            post(page(account::sign_out_everywhere)).fallback(method_not_allowed),
         )
         .layer(middleware::map_response(pages::isolate_window))
 }
@@ -94,36 +94,24 @@ fn upstream_routes() -> Router<App> {
 
 /// Fallback for paths outside the path of `public_url`. Usually a proxy in front strips that path, and then
 /// nothing works, so the response explains it.
-pub async fn not_below_our_path(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
-    if wants_page(&headers, &uri) {
-        return browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound);
+pub async fn not_below_our_path(browser: Browser) -> Response {
+    if browser.wants_page() {
+        return browser.message(Message::NotFound);
     }
-    let base = app.config().public_url.base_path();
-    let description = format!(
+    let base = browser.url().base_path();
+    error::not_found(Some(&format!(
         "This server answers below {base}; a proxy in front must pass the path on as it is"
-    );
-    let body = serde_json::json!({ "error": "not_found", "error_description": description });
-    crate::web::error::json(StatusCode::NOT_FOUND, &body)
+    )))
 }
 
-async fn method_not_allowed(headers: HeaderMap) -> Response {
-    browser::message(&headers, StatusCode::METHOD_NOT_ALLOWED, Message::MethodNotAllowed)
+async fn method_not_allowed(browser: Browser) -> Response {
+    browser.message(Message::MethodNotAllowed)
 }
 
-/// Fallback for all other paths: a page for browsers, otherwise JSON. Below `/.well-known/` it is always
-/// JSON, because probing clients give up on anything except a 404 that is not HTML.
-pub async fn not_found(headers: HeaderMap, uri: Uri) -> Result<Response, PageError> {
-    if wants_page(&headers, &uri) {
-        return Ok(browser::message(&headers, StatusCode::NOT_FOUND, Message::NotFound));
+/// Fallback for all other paths: a page for browsers, otherwise JSON.
+pub async fn not_found(browser: Browser) -> Response {
+    if browser.wants_page() {
+        return browser.message(Message::NotFound);
     }
-    let body = serde_json::json!({ "error": "not_found" });
-    Ok(crate::web::error::json(StatusCode::NOT_FOUND, &body))
-}
-
-fn wants_page(headers: &HeaderMap, uri: &Uri) -> bool {
-    !uri.path().contains("/.well-known/")
-        && headers
-            .get(axum::http::header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok())
-            .is_some_and(|accept| accept.contains("text/html"))
+    error::not_found(None)
 }

@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
@@ -20,6 +20,9 @@ use crate::web::params::Params;
 
 /// 64 KiB: largest body that is read.
 const MAX_BODY: usize = 64 * 1024;
+
+/// The headers of every response.
+const NO_STORE: [(HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 static NOT_VERIFIED: LogThrottle = LogThrottle::new();
 
@@ -63,10 +66,10 @@ pub(super) async fn backchannel_logout(
     let notice = app.upstream().read_logout_token(token).await?;
     if !app.config().upstream.end_on_logout {
         tracing::info!("a sign-out at the identity provider is ignored, as configured");
-        return Ok(done(StatusCode::OK));
+        return Ok(NO_STORE.into_response());
     }
     end(&app, &notice, "signed out at the identity provider").await?;
-    Ok(done(StatusCode::OK))
+    Ok(NO_STORE.into_response())
 }
 
 /// Global Token Revocation: ends a person's access regardless of `on_upstream_logout`.
@@ -83,15 +86,11 @@ pub(super) async fn global_token_revocation(
     let endpoint = app.config().public_url.join(paths::GLOBAL_TOKEN_REVOCATION);
     let notice = app.upstream().read_revocation(token, &body, &endpoint).await?;
     end(&app, &notice, "revoked by the identity provider").await?;
-    Ok(done(StatusCode::NO_CONTENT))
+    Ok((StatusCode::NO_CONTENT, NO_STORE).into_response())
 }
 
 async fn end(app: &App, notice: &LogoutNotice, because: &str) -> Result<(), ApiError> {
     let event = app.event("upstream_logout", Actor::Provider);
     app.storage().apply_logout_notice(notice, because, app.now(), event).await?;
     Ok(())
-}
-
-fn done(status: StatusCode) -> Response {
-    (status, [(header::CACHE_CONTROL, "no-store")]).into_response()
 }

@@ -131,7 +131,7 @@ async fn managed(
 fn present(app: &App, client: &Client, token: &Secret<RegistrationToken>) -> Response {
     let mut answer = client.registration_response(None, &every_scope(app.config()));
     add_management(app, &mut answer, client, token);
-    error::json(StatusCode::OK, &answer)
+    error::ok(&answer)
 }
 
 /// Adds the management URI and token (RFC 7592 §3).

@@ -1,9 +1,6 @@
 //! `POST /revoke`: RFC 7009. Revoking an access token or a refresh token ends the grant, at the gateway at
 //! once.
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::Response;
 
 use crate::app::App;
@@ -11,26 +8,16 @@ use crate::oauth::grant::TokenRefused;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::signing::TokenInvalid;
 use crate::telemetry::audit::Actor;
-use crate::web::body;
-use crate::web::client_address::ClientAddress;
 use crate::web::client_auth::authenticate_client;
+use crate::web::client_form::ClientForm;
 use crate::web::error::{self, ApiError};
-use crate::web::params::Params;
 
-pub(super) async fn post(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
-    let params = Params::from_post(&headers, query.as_deref(), &body)?;
-    let client =
-        authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
-    let token = params.get("token")?.ok_or(TokenRefused::Missing("token"))?;
+pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
+    let app = &form.app;
+    let client = authenticate_client(&form).await?;
+    let token = form.required("token")?;
     // `token_type_hint` is only a hint (RFC 7009 §2.1), and the format of our tokens shows their type.
-    if let Some((grant_id, client_id)) = owner(&app, token).await? {
+    if let Some((grant_id, client_id)) = owner(app, token).await? {
         if client_id != client.id {
             return Err(TokenRefused::OtherClient.into());
         }
@@ -40,7 +27,7 @@ pub(super) async fn post(
     // An unknown, expired or revoked token is a success, because the client has what it wanted (RFC 7009
     // §2.2). Clients ignore the body by that RFC, but some parse every response as JSON, so it is an empty
     // object.
-    Ok(error::json(StatusCode::OK, &serde_json::json!({})))
+    Ok(error::ok(&serde_json::json!({})))
 }
 
 /// Returns the grant id and the client id of one of our tokens, even if the token is no longer valid.

@@ -6,13 +6,13 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::header;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 
+use super::client_form::ClientForm;
 use super::error::{ApiError, RequestRefused};
-use super::params::Params;
 use crate::app::App;
 use crate::config::paths;
 use crate::oauth::client::assertion::{ASSERTION_TYPE, Assertion, Audience};
@@ -31,15 +31,11 @@ fn tell_refused(client_id: Option<&str>, reason: &str) {
     }
 }
 
-/// Authenticates the client of a request to a client endpoint. `from` is the address of the request: what
-/// must be fetched for the client counts towards that address's rate limit.
-pub async fn authenticate_client(
-    app: &App,
-    headers: &HeaderMap,
-    params: &Params,
-    from: Option<IpAddr>,
-) -> Result<Client, ApiError> {
-    let presented = Presented::read(headers, params)?;
+/// Authenticates the client that posted this form. What must be fetched for the client counts towards the rate
+/// limit of the request's address.
+pub async fn authenticate_client(form: &ClientForm) -> Result<Client, ApiError> {
+    let (app, from) = (&form.app, form.address());
+    let presented = Presented::read(form)?;
     let refused = || ApiError::Client { basic: presented.basic, reason: None };
     let found = match app.clients().find(&presented.client_id, from).await? {
         Some(found) => Some(found),
@@ -143,7 +139,8 @@ struct Presented {
 }
 
 impl Presented {
-    fn read(headers: &HeaderMap, params: &Params) -> Result<Self, ApiError> {
+    fn read(form: &ClientForm) -> Result<Self, ApiError> {
+        let ClientForm { params, headers, .. } = form;
         let in_body = params.get("client_id")?;
         let secret_in_body = params.get("client_secret")?;
         let assertion = params.get("client_assertion")?;

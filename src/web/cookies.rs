@@ -1,14 +1,7 @@
 //! The cookies of our pages. All are HttpOnly, SameSite=Lax, Path=/.
 //!
-//! - *consent*: one per page. Marks a browser before anything is approved, so that another browser cannot
-//!   submit the Approve form (CSRF). It proves nothing else.
-//! - *login*: one per login, set at Approve. Proves at the callback that the same browser came back.
-//! - *admin*, *account*: the session of a person who is signed in to these pages. A second cookie holds a
-//!   sign-in in progress.
-//! - *held*: a sign-in that waits for an administrator.
-//! - *remembered*: an approval that need not be asked again.
-//! - *person*: set after a sign-in, sealed. Tells the next consent page who the person probably is, so that
-//!   it can mark what was approved before. It proves nothing and skips no check.
+//! The constants of type [`Slot`] below are the complete list: one slot for each kind of cookie, with its name,
+//! its lifetime, and how many of the kind one browser holds.
 //!
 //! On https the names have the prefix `__Host-`, and a cookie without it is never read (threat BR-03). The
 //! prefix demands `Path=/`, also if we are served below a path. `__Secure-` with our own path would hide the
@@ -22,278 +15,310 @@
 //! On loopback http, browsers other than Chromium drop `Secure` cookies, so there they are set without
 //! `Secure` and without the prefix.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::time::Duration;
+
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use axum::response::{IntoResponseParts, ResponseParts};
+use axum_extra::extract::cookie::{Cookie, SameSite};
 
 use crate::config::PublicUrl;
-use crate::oauth::secret::{BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret};
-use crate::storage::Realm;
+use crate::oauth::secret::{
+    BrowserBinding, ConsoleSession, HeldLogin, Kind, RememberedConsent, Secret,
+};
 
-/// Builds and reads our cookies. The names depend on the URL under which browsers reach the pages.
+/// 10 minutes: how long a consent page can be decided.
+pub const CONSENT_PAGE: Duration = Duration::from_mins(10);
+/// 1 hour: how long a finished sign-in waits for an administrator. Afterwards the person has to sign in
+/// again.
+pub const APPROVAL_WAIT: Duration = Duration::from_hours(1);
+/// 30 days: afterwards the consent page is shown again. Use does not prolong it.
+pub const REMEMBERED_APPROVAL: Duration = Duration::from_hours(30 * 24);
+/// 8 hours: a web session ends after this time in any case.
+pub const WEB_SESSION: Duration = Duration::from_hours(8);
+/// 30 days: how long a browser names its last person, for the marks on consent pages.
+pub const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
+
+/// Marks a browser before anything is approved, so that another browser cannot submit the Approve form
+/// (CSRF). It proves nothing else. The id is that of the consent page: two pages that are opened at once do
+/// not overwrite each other's mark.
+pub const CONSENT: Slot<ConsentMark> =
+    Slot::new("consent-", Lifetime::And(CONSENT_PAGE), Number::PendingLogins);
+/// Proves at the callback that the browser that approved has come back. The id is that of the login.
+pub const LOGIN: Slot<Secret<BrowserBinding>> =
+    Slot::new("login-", Lifetime::OfLogin, Number::PendingLogins);
+/// A sign-in that waits for an administrator. The id is that of the login.
+pub const WAITING: Slot<Secret<HeldLogin>> =
+    Slot::new("held-", Lifetime::And(APPROVAL_WAIT), Number::PendingLogins);
+/// An approval that need not be asked again. The id is a hash of the client and the MCP server. With more of
+/// them, the cookies of a browser could outgrow the limit for request headers.
+pub const REMEMBERED: Slot<Secret<RememberedConsent>> =
+    Slot::new("remembered-", Lifetime::Exactly(REMEMBERED_APPROVAL), Number::AtMost(10));
+/// The session of a person who is signed in to our pages. The id is the realm: `admin` or `account`.
+pub const SESSION: Slot<Secret<ConsoleSession>> =
+    Slot::new("pages-", Lifetime::Exactly(WEB_SESSION), Number::OnePerId);
+/// A sign-in to our pages that is in progress. A newer one replaces it. The id is the realm.
+pub const SIGN_IN: Slot<Sealed> = Slot::new("signing-in-", Lifetime::OfLogin, Number::OnePerId);
+/// Tells the next consent page who the person probably is, so that it can mark what was approved before. It
+/// proves nothing and skips no check. The id is empty.
+pub const PERSON: Slot<Sealed> =
+    Slot::new("person", Lifetime::Exactly(PERSON_KNOWN), Number::OnePerId);
+
+/// 1 hour: a cookie outlives its page or login by this. A browser that comes too late still sends the cookie,
+/// so the error says "expired" and not "another browser".
+const AFTERWARDS: Duration = Duration::from_hours(1);
+/// Bytes: the longest sealed value that is read. Ours are shorter; browsers refuse cookies above 4096.
+const MAX_SEALED: usize = 4096;
+
+/// How long a browser keeps a cookie.
 #[derive(Clone, Copy, Debug)]
-pub struct Cookies<'a> {
-    url: &'a PublicUrl,
+enum Lifetime {
+    /// For this long.
+    Exactly(Duration),
+    /// For this long, and [`AFTERWARDS`].
+    And(Duration),
+    /// As long as a login may take (`tokens.login`), and [`AFTERWARDS`].
+    OfLogin,
 }
 
-/// Seconds (1 hour) that a cookie outlives its page or login. A browser that comes too late still sends the
-/// cookie, so the error says "expired" and not "another browser".
-const AFTERWARDS: u64 = 3600;
+/// How many cookies of one kind a browser holds.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    /// One for each id, and there are few ids.
+    OnePerId,
+    /// This many.
+    AtMost(usize),
+    /// `limits.pending_logins_per_browser`.
+    PendingLogins,
+}
 
-const CONSENT: &str = "consent-";
-const LOGIN: &str = "login-";
-const HELD: &str = "held-";
-const REMEMBERED: &str = "remembered-";
-const PAGES: &str = "pages-";
-const UNDERWAY: &str = "signing-in-";
-const PERSON: &str = "person";
-/// Bytes: longest value of the *person* cookie that is read.
-const MAX_PERSON: usize = 1024;
+/// One kind of cookie, with values of type `T`. Several cookies of a kind differ by an id in their names.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<T> {
+    name: &'static str,
+    lifetime: Lifetime,
+    number: Number,
+    value: PhantomData<fn() -> T>,
+}
 
-impl<'a> Cookies<'a> {
-    /// Returns the cookies of the pages at `url`.
-    pub fn of(url: &'a PublicUrl) -> Self {
-        Self { url }
+/// The value of a cookie.
+pub trait CookieValue: Sized {
+    /// Returns the value that a browser sent, if it is well-formed.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// Returns the text of the cookie.
+    fn text(&self) -> Cow<'_, str>;
+
+    /// Returns what orders the cookies of a kind by age: an id that begins with its time. Usually it is the
+    /// `id` in the name.
+    fn age<'a>(&'a self, id: &'a str) -> &'a str {
+        id
+    }
+}
+
+impl<K: Kind> CookieValue for Secret<K> {
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 
-    /// Returns the common prefix of the names of one kind of cookie.
-    fn prefix(self, kind: &str) -> String {
-        let host = if self.url.is_https() { "__Host-" } else { "" };
-        format!("{host}portcullis-{}{kind}", self.url.cookie_tag())
+    fn text(&self) -> Cow<'_, str> {
+        self.expose().into()
     }
 
-    /// Returns the value that marks this browser for the consent page `id`, if it is well-formed.
-    pub fn consent(self, headers: &HeaderMap, id: &str) -> Option<String> {
-        let value = only(headers, &self.name(CONSENT, id))?;
-        // The part after the dot is the tag of the client that asked.
-        let value = value.split_once('.').map_or(value.as_str(), |(mark, _)| mark).to_owned();
-        let fits = value.len() == 43
-            && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-        fits.then_some(value)
+    /// The names of remembered approvals are hashes, so their age is that of the secret.
+    fn age<'a>(&'a self, _: &'a str) -> &'a str {
+        self.id()
+    }
+}
+
+/// A text that only we can read. What it contains is the matter of its reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed(pub String);
+
+impl CookieValue for Sealed {
+    fn parse(text: &str) -> Option<Self> {
+        (text.len() <= MAX_SEALED).then(|| Self(text.to_owned()))
     }
 
-    /// Returns the `Set-Cookie` that marks the browser for the consent page `id`. It outlives the page,
-    /// whose lifetime is `max_age` seconds. There is one cookie per page, so that two pages opened at once
-    /// do not overwrite each other's mark. `tag` identifies the client.
-    pub fn set_consent(self, id: &str, value: &str, tag: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(CONSENT, id), &format!("{value}.{tag}"), Some(max_age + AFTERWARDS))
+    fn text(&self) -> Cow<'_, str> {
+        self.0.as_str().into()
+    }
+}
+
+/// The mark of a browser for one consent page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsentMark {
+    /// The random value of which the page contains the hash.
+    pub mark: String,
+    /// A tag of the client that asked, while the page counts towards the rate limit of that client.
+    pub client: Option<String>,
+}
+
+impl CookieValue for ConsentMark {
+    fn parse(text: &str) -> Option<Self> {
+        let (mark, client) = match text.split_once('.') {
+            Some((mark, client)) => (mark, Some(client.to_owned())),
+            None => (text, None),
+        };
+        let fits = mark.len() == 43
+            && mark.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        fits.then(|| Self { mark: mark.to_owned(), client })
     }
 
-    /// Returns the `Set-Cookie` that keeps the mark of a consent page but removes its tag, so that the page
-    /// no longer counts towards the rate limit.
-    pub fn count_no_more(self, headers: &HeaderMap, id: &str, max_age: u64) -> Option<HeaderValue> {
-        let value = self.consent(headers, id)?;
-        Some(self.build(self.name(CONSENT, id), &value, Some(max_age + AFTERWARDS)))
+    fn text(&self) -> Cow<'_, str> {
+        match &self.client {
+            Some(client) => format!("{}.{client}", self.mark).into(),
+            None => self.mark.as_str().into(),
+        }
     }
+}
 
-    /// Returns the ids of the pages that this browser was shown for the client with this `tag` and has not
-    /// approved, oldest first.
-    pub fn consents_for(self, headers: &HeaderMap, tag: &str) -> Vec<String> {
-        let prefix = self.prefix(CONSENT);
-        let jar = CookieJar::from_headers(headers);
-        let pages = jar.iter().filter_map(|cookie| {
-            let id = cookie.name().strip_prefix(&prefix).filter(|id| is_id(id))?;
-            let (_, of) = cookie.value().split_once('.')?;
-            (of == tag).then(|| id.to_owned())
-        });
-        let mut pages: Vec<String> = pages.collect();
-        pages.sort_unstable(); // ids begin with their time
-        pages
-    }
+/// What the configuration says about cookies.
+#[derive(Clone, Copy, Debug)]
+pub struct CookieLimits {
+    /// `tokens.login`: how long a login may take.
+    pub login: Duration,
+    /// `limits.pending_logins_per_browser`.
+    pub logins: usize,
+}
 
-    /// Returns the `Set-Cookie` that removes the mark of a consent page.
-    pub fn clear_consent(self, id: &str) -> HeaderValue {
-        self.build(self.name(CONSENT, id), "", Some(0))
-    }
+/// The cookies that a browser sent to the pages at one URL, and what is needed to set others there.
+#[derive(Debug)]
+pub struct Cookies {
+    /// What the names of all our cookies begin with.
+    prefix: String,
+    secure: bool,
+    limits: CookieLimits,
+    /// Name without the prefix, and value.
+    sent: Vec<(String, String)>,
+}
 
-    /// Returns the oldest consent pages of this browser, all except the newest `keep`, for eviction.
-    pub fn consents_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        self.beyond(CONSENT, headers, keep)
-    }
-
-    /// Returns the binding of the login `id`, if this browser has it.
-    pub fn login(self, headers: &HeaderMap, id: &str) -> Option<Secret<BrowserBinding>> {
-        Secret::parse(&only(headers, &self.name(LOGIN, id))?)
-    }
-
-    /// Returns the `Set-Cookie` for the binding of a login that must end within `max_age` seconds.
-    pub fn set_login(
-        self,
-        id: &str,
-        binding: &Secret<BrowserBinding>,
-        max_age: u64,
-    ) -> HeaderValue {
-        self.build(self.name(LOGIN, id), binding.expose(), Some(max_age + AFTERWARDS))
-    }
-
-    /// Returns the `Set-Cookie` that removes the binding of a login.
-    pub fn clear_login(self, id: &str) -> HeaderValue {
-        self.build(self.name(LOGIN, id), "", Some(0))
-    }
-
-    /// Returns the secret that proves that this browser waits with the login `id`.
-    pub fn held(self, headers: &HeaderMap, id: &str) -> Option<Secret<HeldLogin>> {
-        Secret::parse(&only(headers, &self.name(HELD, id))?)
-    }
-
-    /// Returns the `Set-Cookie` for a login that waits for approval; `max_age` in seconds.
-    pub fn set_held(self, id: &str, token: &Secret<HeldLogin>, max_age: u64) -> HeaderValue {
-        self.build(self.name(HELD, id), token.expose(), Some(max_age + AFTERWARDS))
-    }
-
-    /// Returns the `Set-Cookie` that removes a login that waits for approval.
-    pub fn clear_held(self, id: &str) -> HeaderValue {
-        self.build(self.name(HELD, id), "", Some(0))
-    }
-
-    /// Returns the oldest waiting logins of this browser, all except the newest `keep`, for eviction.
-    pub fn held_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        self.beyond(HELD, headers, keep)
-    }
-
-    /// Returns the secret of the approval that this browser remembers under the name `slot`.
-    pub fn remembered(self, headers: &HeaderMap, slot: &str) -> Option<Secret<RememberedConsent>> {
-        Secret::parse(&only(headers, &self.name(REMEMBERED, slot))?)
-    }
-
-    /// Returns the `Set-Cookie` for a remembered approval; `max_age` in seconds.
-    pub fn set_remembered(
-        self,
-        slot: &str,
-        token: &Secret<RememberedConsent>,
-        max_age: u64,
-    ) -> HeaderValue {
-        self.build(self.name(REMEMBERED, slot), token.expose(), Some(max_age))
-    }
-
-    /// Returns the `Set-Cookie` that removes a remembered approval.
-    pub fn clear_remembered(self, slot: &str) -> HeaderValue {
-        self.build(self.name(REMEMBERED, slot), "", Some(0))
-    }
-
-    /// Returns the oldest remembered approvals of this browser apart from `slot`, all except the newest
-    /// `keep`, for eviction.
-    pub fn remembered_beyond(self, headers: &HeaderMap, slot: &str, keep: usize) -> Vec<String> {
-        let prefix = self.prefix(REMEMBERED);
-        let mut held: Vec<(String, String)> = CookieJar::from_headers(headers)
-            .iter()
-            .filter_map(|cookie| {
-                let name = cookie.name().strip_prefix(&prefix)?;
-                let ours = name != slot && is_id(name);
-                // Sorted by the ids inside the secrets, which begin with their time. The names are hashes.
-                let token = Secret::<RememberedConsent>::parse(cookie.value());
-                let age = token.map(|token| token.id().to_owned()).unwrap_or_default();
-                ours.then(|| (age, name.to_owned()))
-            })
-            .collect();
-        held.sort_unstable();
-        held.truncate(held.len().saturating_sub(keep));
-        held.into_iter().map(|(_, slot)| slot).collect()
-    }
-
-    /// Returns the session secret of these pages.
-    pub fn console(self, headers: &HeaderMap, realm: Realm) -> Option<Secret<ConsoleSession>> {
-        Secret::parse(&only(headers, &self.name(PAGES, realm.as_str()))?)
-    }
-
-    /// Returns the `Set-Cookie` for a session of these pages; `max_age` in seconds.
-    pub fn set_console(
-        self,
-        realm: Realm,
-        token: &Secret<ConsoleSession>,
-        max_age: u64,
-    ) -> HeaderValue {
-        self.build(self.name(PAGES, realm.as_str()), token.expose(), Some(max_age))
-    }
-
-    /// Returns the `Set-Cookie` that removes the session of these pages.
-    pub fn clear_console(self, realm: Realm) -> HeaderValue {
-        self.build(self.name(PAGES, realm.as_str()), "", Some(0))
-    }
-
-    /// Returns the sealed sign-in in progress of these pages.
-    pub fn underway(self, headers: &HeaderMap, realm: Realm) -> Option<String> {
-        only(headers, &self.name(UNDERWAY, realm.as_str()))
-    }
-
-    /// Returns the `Set-Cookie` for a sign-in in progress. A newer one replaces it.
-    pub fn set_underway(self, realm: Realm, sealed: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(UNDERWAY, realm.as_str()), sealed, Some(max_age + AFTERWARDS))
-    }
-
-    /// Returns the `Set-Cookie` that removes a sign-in in progress.
-    pub fn clear_underway(self, realm: Realm) -> HeaderValue {
-        self.build(self.name(UNDERWAY, realm.as_str()), "", Some(0))
-    }
-
-    /// Returns the oldest pending logins of this browser, all except the newest `keep`. Their cookies are
-    /// evicted, so that cookies never outgrow the limit for request headers.
-    pub fn logins_beyond(self, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        self.beyond(LOGIN, headers, keep)
-    }
-
-    /// Returns whether this browser has any login in progress.
-    pub fn has_a_login(self, headers: &HeaderMap) -> bool {
-        !self.beyond(LOGIN, headers, 0).is_empty()
-    }
-
-    /// Returns the sealed subject of the last person who signed in with this browser.
-    pub fn person(self, headers: &HeaderMap) -> Option<String> {
-        only(headers, &self.name(PERSON, "")).filter(|sealed| sealed.len() <= MAX_PERSON)
-    }
-
-    /// Returns the `Set-Cookie` for the sealed subject of a person; `max_age` in seconds.
-    pub fn set_person(self, sealed: &str, max_age: u64) -> HeaderValue {
-        self.build(self.name(PERSON, ""), sealed, Some(max_age))
-    }
-
-    fn beyond(self, kind: &str, headers: &HeaderMap, keep: usize) -> Vec<String> {
-        let prefix = self.prefix(kind);
-        let mut ids: Vec<String> = CookieJar::from_headers(headers)
-            .iter()
-            .filter_map(|cookie| cookie.name().strip_prefix(&prefix).map(str::to_owned))
-            .filter(|id| is_id(id))
-            .collect();
-        ids.sort_unstable(); // ids begin with their time
-        ids.truncate(ids.len().saturating_sub(keep));
-        ids
-    }
-
-    fn name(self, kind: &str, id: &str) -> String {
-        format!("{}{id}", self.prefix(kind))
+impl Cookies {
+    /// Reads our cookies out of the headers of a request for a page at `url`.
+    pub fn read(headers: &HeaderMap, url: &PublicUrl, limits: CookieLimits) -> Self {
+        let secure = url.is_https();
+        let host = if secure { "__Host-" } else { "" };
+        let prefix = format!("{host}portcullis-{}", url.cookie_tag());
+        let mut sent = Vec::new();
+        for value in headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok())
+        {
+            // The names are compared as they were sent: a name that is decoded first could have been set by
+            // another host of the domain, for which browsers refuse the plain prefix `__Host-`.
+            for cookie in Cookie::split_parse(value).filter_map(Result::ok) {
+                if let Some(name) = cookie.name().strip_prefix(&prefix) {
+                    sent.push((name.to_owned(), cookie.value().to_owned()));
+                }
+            }
+        }
+        Self { prefix, secure, limits, sent }
     }
 
     #[expect(clippy::expect_used, reason = "names and values are ours and ASCII")]
-    fn build(self, name: String, value: &str, max_age: Option<u64>) -> HeaderValue {
-        let mut cookie = Cookie::new(name, value.to_owned());
+    fn build(&self, name: &str, value: &str, max_age: Duration) -> SetCookies {
+        let mut cookie = Cookie::new(format!("{}{name}", self.prefix), value);
         cookie.set_path("/");
         cookie.set_http_only(true);
         cookie.set_same_site(SameSite::Lax);
-        if self.url.is_https() {
+        if self.secure {
             cookie.set_secure(true);
         }
-        let mut text = cookie.to_string();
-        if let Some(seconds) = max_age {
-            text.push_str("; Max-Age=");
-            text.push_str(&seconds.to_string());
-        }
-        HeaderValue::from_str(&text).expect("a cookie of ours is a legal header")
+        let text = format!("{cookie}; Max-Age={}", max_age.as_secs());
+        SetCookies(vec![HeaderValue::from_str(&text).expect("a cookie of ours is a legal header")])
+    }
+}
+
+impl<T> Slot<T> {
+    const fn new(name: &'static str, lifetime: Lifetime, number: Number) -> Self {
+        Self { name, lifetime, number, value: PhantomData }
+    }
+}
+
+impl<T: CookieValue> Slot<T> {
+    /// Returns the value of the cookie with this id. It must occur exactly once: if there are two, a
+    /// neighbouring host may have planted one.
+    pub fn get(&self, cookies: &Cookies, id: &str) -> Option<T> {
+        let named = |name: &str| name.strip_prefix(self.name) == Some(id);
+        let mut values = cookies.sent.iter().filter(|(name, _)| named(name));
+        let (_, value) = values.next()?;
+        if values.next().is_some() { None } else { T::parse(value) }
+    }
+
+    /// Returns the cookie with this id and value, to be set.
+    pub fn set(&self, cookies: &Cookies, id: &str, value: &T) -> SetCookies {
+        let max_age = match self.lifetime {
+            Lifetime::Exactly(lifetime) => lifetime,
+            Lifetime::And(lifetime) => lifetime + AFTERWARDS,
+            Lifetime::OfLogin => cookies.limits.login + AFTERWARDS,
+        };
+        cookies.build(&format!("{}{id}", self.name), &value.text(), max_age)
+    }
+
+    /// Returns the cookie that removes the one with this id.
+    pub fn clear(&self, cookies: &Cookies, id: &str) -> SetCookies {
+        cookies.build(&format!("{}{id}", self.name), "", Duration::ZERO)
+    }
+
+    /// Returns the cookies that remove the oldest of this kind, so that there is room for the one with this
+    /// id.
+    pub fn evict(&self, cookies: &Cookies, id: &str) -> SetCookies {
+        let most = match self.number {
+            Number::OnePerId => return SetCookies::default(),
+            Number::AtMost(most) => most,
+            Number::PendingLogins => cookies.limits.logins,
+        };
+        let mut others = self.ids(cookies);
+        others.retain(|other| *other != id);
+        others.truncate(others.len().saturating_sub(most.saturating_sub(1)));
+        let cleared = others.iter().map(|other| self.clear(cookies, other));
+        cleared.fold(SetCookies::default(), SetCookies::and)
+    }
+
+    /// Returns the ids of all cookies of this kind, oldest first. One without a readable value is the oldest.
+    pub fn ids(&self, cookies: &Cookies) -> Vec<String> {
+        let named = cookies.sent.iter().filter_map(|(name, value)| {
+            let id = name.strip_prefix(self.name).filter(|id| is_id(id))?;
+            let value = T::parse(value);
+            let age = value.as_ref().map_or("", |value| value.age(id)).to_owned();
+            Some((age, id.to_owned()))
+        });
+        let mut ids: Vec<(String, String)> = named.collect();
+        ids.sort_unstable();
+        let mut known = HashSet::new();
+        ids.retain(|(_, id)| known.insert(id.clone()));
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// The `Set-Cookie` headers of a response.
+#[derive(Clone, Debug, Default)]
+pub struct SetCookies(Vec<HeaderValue>);
+
+impl SetCookies {
+    /// Returns both, these first.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Returns the headers.
+    pub fn headers(&self) -> &[HeaderValue] {
+        &self.0
+    }
+}
+
+impl IntoResponseParts for SetCookies {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        parts.headers_mut().extend(self.0.into_iter().map(|set| (header::SET_COOKIE, set)));
+        Ok(parts)
     }
 }
 
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// Returns the value of a cookie that must occur exactly once: if there are two, a neighbouring host may
-/// have planted one.
-fn only(headers: &HeaderMap, name: &str) -> Option<String> {
-    let mut values = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| Cookie::split_parse(value.to_owned()))
-        .filter_map(Result::ok)
-        .filter(|cookie| cookie.name() == name);
-    let first = values.next()?;
-    values.next().is_none().then(|| first.value().to_owned())
 }

@@ -166,6 +166,11 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
+/// Returns a JSON response with status 200 that must not be cached.
+pub fn ok(body: &serde_json::Value) -> Response {
+    json(StatusCode::OK, body)
+}
+
 /// Returns a JSON response that must not be cached.
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     (
@@ -178,6 +183,15 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response {
         body.to_string(),
     )
         .into_response()
+}
+
+/// Returns the 404 for a path that we do not serve.
+pub fn not_found(description: Option<&str>) -> Response {
+    let mut body = json!({ "error": "not_found" });
+    if let Some(description) = description {
+        body["error_description"] = description.into();
+    }
+    json(StatusCode::NOT_FOUND, &body)
 }
 
 fn error(status: StatusCode, code: ErrorCode, description: Option<&str>) -> Response {
@@ -193,39 +207,40 @@ fn retry(mut response: Response, seconds: u64) -> Response {
     response
 }
 
+fn refused(refusal: &dyn Refusal) -> Response {
+    let code = refusal.code();
+    let reason = refusal.to_string();
+    if let Some(left_out) = REFUSED.admit(&reason) {
+        tracing::info!(code = code.as_str(), reason, left_out, "refused");
+    }
+    let answer = match code {
+        // All causes look the same, so that probing codes and tokens reveals nothing.
+        ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
+        _ => error(status(code), code, Some(&reason)),
+    };
+    if code == ErrorCode::TemporarilyUnavailable {
+        return retry(answer, RETRY_AFTER);
+    }
+    answer
+}
+
+fn not_authenticated(basic: bool, reason: Option<&str>) -> Response {
+    let told = reason.unwrap_or("the client is unknown or could not be authenticated");
+    let mut answer = error(StatusCode::UNAUTHORIZED, ErrorCode::InvalidClient, Some(told));
+    if basic {
+        answer.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\""),
+        );
+    }
+    answer
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match self {
-            Self::Refused(refusal) => {
-                let code = refusal.code();
-                let reason = refusal.to_string();
-                if let Some(left_out) = REFUSED.admit(&reason) {
-                    tracing::info!(code = code.as_str(), reason, left_out, "refused");
-                }
-                let answer = match code {
-                    // All causes look the same, so that probing codes and tokens reveals nothing.
-                    ErrorCode::InvalidGrant => error(status(code), code, Some(INVALID_GRANT)),
-                    _ => error(status(code), code, Some(&reason)),
-                };
-                if code == ErrorCode::TemporarilyUnavailable {
-                    return retry(answer, RETRY_AFTER);
-                }
-                answer
-            }
-            Self::Client { basic, reason } => {
-                let told = reason
-                    .as_deref()
-                    .unwrap_or("the client is unknown or could not be authenticated");
-                let code = ErrorCode::InvalidClient;
-                let mut answer = error(StatusCode::UNAUTHORIZED, code, Some(told));
-                if basic {
-                    answer.headers_mut().insert(
-                        header::WWW_AUTHENTICATE,
-                        HeaderValue::from_static("Basic realm=\"portcullis\", charset=\"UTF-8\""),
-                    );
-                }
-                answer
-            }
+            Self::Refused(refusal) => refused(&*refusal),
+            Self::Client { basic, reason } => not_authenticated(basic, reason.as_deref()),
             Self::Quota { retry_after, limit } => {
                 let told = format!(
                     "a limit of this server is reached ({limit}); try again in {retry_after} seconds, or ask an administrator to raise it"

@@ -21,6 +21,21 @@ words! {
     }
 }
 
+/// Scopes that a person approved for a client, with what the rules read of the person.
+#[derive(Clone, Copy, Debug)]
+pub struct ApprovedScopes<'a> {
+    /// The MCP server.
+    pub resource: &'a str,
+    /// The client.
+    pub client_id: &'a str,
+    /// The approved scopes.
+    pub scopes: &'a ScopeSet,
+    /// The facts that the identity provider last delivered.
+    pub facts: &'a Facts,
+    /// When it delivered them.
+    pub facts_at: Timestamp,
+}
+
 /// The scopes of a grant that are in force, and the age of the facts behind them if they are old.
 #[derive(Clone, Debug)]
 pub struct OfGrant {
@@ -37,22 +52,22 @@ impl OfGrant {
         if !row.is_live(now) {
             return Self { in_force: InForce::Nothing, old_facts: None };
         }
-        let facts = (&row.person.facts, row.facts_at);
-        Self::by(config, &row.resource, &row.client_id, facts, &row.consented_scopes, now)
+        let approved = ApprovedScopes {
+            resource: &row.resource,
+            client_id: &row.client_id,
+            scopes: &row.consented_scopes,
+            facts: &row.person.facts,
+            facts_at: row.facts_at,
+        };
+        Self::by(config, &approved, now)
     }
 
     /// The same for an approval that is not a row of a list.
-    pub fn by(
-        config: &Config,
-        resource: &str,
-        client_id: &str,
-        (facts, known_at): (&Facts, Timestamp),
-        approved: &ScopeSet,
-        now: Timestamp,
-    ) -> Self {
-        let in_force = config.in_force(resource, client_id, facts, approved);
-        let old = in_force != InForce::ServerGone && now.since(known_at) >= config.upstream.recheck;
-        Self { in_force, old_facts: old.then_some(known_at) }
+    pub fn by(config: &Config, approved: &ApprovedScopes<'_>, now: Timestamp) -> Self {
+        let &ApprovedScopes { resource, client_id, scopes, facts, facts_at } = approved;
+        let in_force = config.in_force(resource, client_id, facts, scopes);
+        let old = in_force != InForce::ServerGone && now.since(facts_at) >= config.upstream.recheck;
+        Self { in_force, old_facts: old.then_some(facts_at) }
     }
 
     /// Returns the scopes in force as text.

@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::browser;
 use super::client_address::ClientAddress;
 use super::error::ApiError;
 use super::pages::Message;
+use super::words::Language;
 use crate::app::App;
 use crate::config::paths;
 use crate::rate_limits::{LimitedAction, RateLimited};
+use crate::storage::Realm;
 use crate::telemetry::log_throttle::LogThrottle;
 
 /// One throttle for each kind of limited action.
@@ -62,11 +64,13 @@ pub async fn enforce<F: Future<Output = Response>>(
     if let Some(asked) = asked
         && let Err(often) = app.rates().check(asked, Some(address))
     {
-        return refuse(asked, request.headers(), address, often);
+        let language = browser::language(request.headers());
+        return refuse(app, asked, (address, language), often);
     }
-    let headers = match failure {
-        Some(LimitedAction::AdminSignInFailure) => request.headers().clone(), // for the page's language
-        _ => HeaderMap::new(),
+    let language = match failure {
+        // Only this failure is shown to a person.
+        Some(LimitedAction::AdminSignInFailure) => browser::language(request.headers()),
+        _ => Language::English,
     };
     let response = next(request).await;
     let failed = match failure {
@@ -76,37 +80,36 @@ pub async fn enforce<F: Future<Output = Response>>(
     if let Some(failure) = failure.filter(|_| failed)
         && let Err(often) = app.rates().check(failure, Some(address))
     {
-        return refuse(failure, &headers, address, often);
+        return refuse(app, failure, (address, language), often);
     }
     response
 }
 
 fn refuse(
+    app: &App,
     asked: LimitedAction,
-    headers: &HeaderMap,
-    address: IpAddr,
+    (address, language): (IpAddr, Language),
     often: RateLimited,
 ) -> Response {
     if let Some(left_out) = TOO_OFTEN[asked as usize].admit() {
         let limit = asked.limit();
         tracing::warn!(?asked, limit, %address, left_out, "an address asks too often");
     }
-    let for_people = match asked {
+    match asked {
         LimitedAction::Authorize
         | LimitedAction::Consent
         | LimitedAction::SignIn
         | LimitedAction::Pages
-        | LimitedAction::AdminSignInFailure => true,
+        | LimitedAction::AdminSignInFailure => {}
         LimitedAction::Token
         | LimitedAction::TokenFailure
         | LimitedAction::Registration
-        | LimitedAction::Discovery => false,
-    };
-    if !for_people {
-        return ApiError::too_often(asked, often).into_response();
+        | LimitedAction::Discovery => return ApiError::too_often(asked, often).into_response(),
     }
     let message = Message::AskedTooOften { seconds: often.retry_after };
-    let mut page = browser::message(headers, StatusCode::TOO_MANY_REQUESTS, message);
+    // The page has no link, so it looks the same in both realms.
+    let frame = browser::frame(app, Realm::Account, language);
+    let mut page = browser::plain_message(frame, message);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page
 }

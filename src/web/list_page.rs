@@ -1,14 +1,12 @@
 //! The frame of pages with lists: the admin pages and `/account`.
 
-use askama::Template;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::browser;
-use super::console::{SignedInPerson, Site};
-use super::pages::{Style, respond};
+use super::browser::Browser;
+use super::pages::{PageFrame, Style};
+use super::web_session::SignedInPerson;
 use super::words::{Language, words};
-use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::paths;
 use crate::storage::Realm;
@@ -63,8 +61,8 @@ pub struct Frame {
 
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
-    pub fn new(headers: &HeaderMap, visitor: &SignedInPerson, site: &Site<'_>) -> Self {
-        let language = browser::language(headers);
+    pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
+        let PageFrame { language, base } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -73,11 +71,11 @@ impl Frame {
             name: name.unwrap_or_else(|| visitor.session.subject.clone()),
             csrf: visitor.csrf.clone(),
             may_change: visitor.may_change,
-            sign_out: match site.realm {
-                Realm::Admin => format!("{}/sign-out", site.url.base_path()),
-                Realm::Account => format!("{}{}", site.url.base_path(), paths::ACCOUNT_SIGN_OUT),
+            sign_out: match browser.realm {
+                Realm::Admin => format!("{base}/sign-out"),
+                Realm::Account => format!("{base}{}", paths::ACCOUNT_SIGN_OUT),
             },
-            base: site.url.base_path().to_owned(),
+            base: base.to_owned(),
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -104,9 +102,15 @@ impl Frame {
         moment.map_or_else(|| never.to_owned(), utc)
     }
 
-    /// Builds the response with this page.
-    pub fn answer(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        respond(status, self.language, Style::Lists, html)
+    /// Builds the response with this page, with status 200.
+    pub fn answer(&self, html: askama::Result<String>) -> Response {
+        self.answer_with(StatusCode::OK, html)
+    }
+
+    /// The same, with another status.
+    pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
+        let frame = PageFrame { language: self.language, base: &self.base };
+        frame.respond(status, Style::Lists, html)
     }
 }
 
@@ -124,54 +128,4 @@ fn format(moment: Timestamp, how: &str) -> String {
     chrono::DateTime::from_timestamp(moment.unix(), 0)
         .map(|time| time.format(how).to_string())
         .unwrap_or_default()
-}
-
-words! {
-    /// Words of the sign-in page.
-    struct SignInWords {
-        lang: "en", "ja";
-        title: "Sign in", "サインイン";
-        admin: "These pages are for the administrators of this server.", "このサーバーの管理者のためのページです。";
-        account: "Sign in to see which applications you have connected, and to disconnect them.", "サインインすると、接続したアプリケーションを確認し、接続を解除できます。";
-        anew: "This changes something for others, and you signed in a while ago. Sign in again to show that it is you, then repeat what you did.", "ほかの人に影響する操作です。サインインから時間が経っているため、本人であることを示すためにもう一度サインインし、操作をやり直してください。";
-        with_before: "Sign in with ", "";
-        with_after: "", " でサインイン";
-    }
-}
-
-#[derive(Template)]
-#[template(path = "sign_in.html")]
-struct SignInTemplate<'a> {
-    w: &'static SignInWords,
-    explanation: &'static str,
-    action: String,
-    go_on: &'a str,
-    anew: bool,
-    identity_provider: &'a str,
-}
-
-/// Returns the sign-in page, with status 401. `anew`: the person is signed in, but must authenticate again
-/// before a destructive action.
-pub fn sign_in_page(
-    app: &App,
-    site: &Site<'_>,
-    headers: &HeaderMap,
-    go_on: &str,
-    anew: bool,
-) -> Response {
-    let language = browser::language(headers);
-    let w = SignInWords::of(language);
-    let (explanation, action) = match site.realm {
-        Realm::Admin => (w.admin, "/sign-in"),
-        Realm::Account => (w.account, paths::ACCOUNT_SIGN_IN),
-    };
-    let template = SignInTemplate {
-        w,
-        explanation: if anew { w.anew } else { explanation },
-        action: format!("{}{action}", site.url.base_path()),
-        go_on,
-        anew,
-        identity_provider: &app.config().upstream.name,
-    };
-    respond(StatusCode::UNAUTHORIZED, language, Style::People, template.render())
 }

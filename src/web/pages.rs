@@ -13,14 +13,39 @@ use base64::engine::general_purpose::STANDARD;
 use super::words::{Language, Text, Words};
 use crate::oauth::redirect_uri::Destination;
 
-/// The consent page. Its fields are in the order in which the page shows them.
+/// What all pages have in common, whatever they are about: the language and the links. The request context
+/// makes it ([`super::browser::Browser::frame`]).
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each shows or hides something of its own")]
-pub struct ConsentPage<'a> {
+pub struct PageFrame<'a> {
     /// The person's language.
     pub language: Language,
     /// Base path, placed before every path of ours on the page.
     pub base: &'a str,
+}
+
+impl PageFrame<'_> {
+    /// Returns the texts in the person's language.
+    pub fn words(&self) -> &'static Words {
+        self.language.words()
+    }
+
+    /// Builds the response for a rendered page, with all headers that a page must have.
+    pub fn respond(
+        &self,
+        status: StatusCode,
+        style: Style,
+        html: askama::Result<String>,
+    ) -> Response {
+        respond(status, self.language, style, html)
+    }
+}
+
+/// The consent page. Its fields are in the order in which the page shows them.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each shows or hides something of its own")]
+pub struct ConsentPage<'a> {
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
     /// The kind and host of the redirect URI.
     pub destination: &'a Destination,
     /// The whole redirect URI, as presented.
@@ -176,10 +201,8 @@ pub struct ReturnLink<'a> {
 /// A page that explains an event and what the person can do.
 #[derive(Clone, Copy, Debug)]
 pub struct MessagePage<'a> {
-    /// The person's language.
-    pub language: Language,
-    /// Status of the response.
-    pub status: StatusCode,
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
     /// The event.
     pub message: Message<'a>,
     /// Number under which the log has details.
@@ -191,6 +214,7 @@ pub struct MessagePage<'a> {
 #[derive(Template)]
 #[template(path = "consent.html")]
 struct ConsentTemplate<'a> {
+    frame: PageFrame<'a>,
     page: &'a ConsentPage<'a>,
     w: &'static Words,
 }
@@ -198,6 +222,7 @@ struct ConsentTemplate<'a> {
 #[derive(Template)]
 #[template(path = "message.html")]
 struct MessageTemplate<'a> {
+    frame: PageFrame<'a>,
     page: &'a MessagePage<'a>,
     text: &'static Text,
     w: &'static Words,
@@ -217,12 +242,53 @@ impl ConsentPage<'_> {
 
     /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
-        let template = ConsentTemplate { page: self, w: self.language.words() };
-        respond(StatusCode::OK, self.language, Style::People, template.render())
+        let template = ConsentTemplate { frame: self.frame, page: self, w: self.frame.words() };
+        self.frame.respond(StatusCode::OK, Style::People, template.render())
     }
 }
 
 impl Message<'_> {
+    /// Returns the status of a page with this message.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownClient
+            | Self::ClientDocumentRefused
+            | Self::ClientDocumentsOff
+            | Self::RedirectUriNotRegistered
+            | Self::RedirectUriNotAllowed
+            | Self::InvalidRequest { .. }
+            | Self::UnknownResource => StatusCode::BAD_REQUEST,
+            Self::ConsentExpired
+            | Self::ConsentFromElsewhere
+            | Self::AlreadyDecided
+            | Self::LoginFromElsewhere
+            | Self::LoginExpired
+            | Self::LoginUsed
+            | Self::LoginNotTrusted
+            | Self::LoginRefused
+            | Self::SignedOutMeanwhile
+            | Self::NoAccess { .. }
+            | Self::NotAllowedMore { .. }
+            | Self::ProviderEndedSignIn
+            | Self::ClientShutOut
+            | Self::PersonBlocked
+            | Self::FormFromElsewhere
+            | Self::NotAnAdministrator => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoSuchAdminPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WaitingOver => StatusCode::GONE,
+            Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::AskedTooOften { .. } | Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ProviderMisconfigured => StatusCode::BAD_GATEWAY,
+            Self::ClientDocumentUnavailable
+            | Self::NoNetwork
+            | Self::ProviderUnavailable
+            | Self::ProviderCannot
+            | Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
     /// Returns the seconds until the next attempt makes sense, for [`Message::TooMany`].
     pub fn seconds_to_wait(&self) -> Option<u64> {
         match self {
@@ -240,30 +306,31 @@ impl Message<'_> {
 impl MessagePage<'_> {
     /// Builds the response.
     pub fn render(&self) -> Response {
-        let w = self.language.words();
-        let template = MessageTemplate { page: self, text: text(&self.message, w), w };
-        respond(self.status, self.language, Style::People, template.render())
+        let (frame, w) = (self.frame, self.frame.words());
+        let template = MessageTemplate { frame, page: self, text: text(&self.message, w), w };
+        frame.respond(self.message.status(), Style::People, template.render())
     }
 }
 
 /// The page for a person who waits for an administrator. It reloads by itself.
 #[derive(Clone, Copy, Debug)]
-pub struct WaitingPage {
-    /// The person's language.
-    pub language: Language,
+pub struct WaitingPage<'a> {
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
 }
 
 #[derive(Template)]
 #[template(path = "waiting.html")]
-struct WaitingTemplate {
+struct WaitingTemplate<'a> {
+    frame: PageFrame<'a>,
     w: &'static Words,
 }
 
-impl WaitingPage {
+impl WaitingPage<'_> {
     /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
-        let template = WaitingTemplate { w: self.language.words() };
-        respond(StatusCode::OK, self.language, Style::People, template.render())
+        let template = WaitingTemplate { frame: self.frame, w: self.frame.words() };
+        self.frame.respond(StatusCode::OK, Style::People, template.render())
     }
 }
 
@@ -355,8 +422,7 @@ pub async fn isolate_window(mut response: Response) -> Response {
     response
 }
 
-/// Builds the response for a rendered page, with all headers that a page must have.
-pub fn respond(
+fn respond(
     status: StatusCode,
     language: Language,
     style: Style,

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use axum::http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 
+use crate::upstream::CallbackParams;
+
 /// Most parameters that are read from one request. More are refused.
 const MAX_PARAMS: usize = 50;
 
@@ -100,6 +102,18 @@ impl Params {
     /// Returns whether any of `names` occurs more than once.
     pub fn repeats_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.get(name).is_err())
+    }
+}
+
+impl<'a> From<&'a Params> for CallbackParams<'a> {
+    fn from(params: &'a Params) -> Self {
+        let get = |name| params.get(name).ok().flatten();
+        Self {
+            iss: get("iss"),
+            code: get("code"),
+            error: get("error"),
+            error_description: get("error_description"),
+        }
     }
 }
 

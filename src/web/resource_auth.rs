@@ -4,13 +4,13 @@
 //! header (Basic) or in the form. The identifier is a URL and so contains a colon. Some libraries
 //! percent-encode it for Basic and some do not; both are accepted.
 
-use axum::http::{HeaderMap, header};
+use axum::http::header;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 
+use super::client_form::ClientForm;
 use super::error::{ApiError, RequestRefused};
-use super::params::Params;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::secret::{ClientSecret, SecretHash};
@@ -21,12 +21,9 @@ static REFUSED: LogThrottle = LogThrottle::new();
 /// Longest Basic credentials that are read, in bytes of base64.
 const MAX: usize = 4096;
 
-/// Returns the resource that the request authenticates as.
-pub fn authenticate_resource<'a>(
-    app: &'a App,
-    headers: &HeaderMap,
-    params: &Params,
-) -> Result<&'a ResourceConfig, ApiError> {
+/// Returns the resource that the sender of this form authenticates as.
+pub fn authenticate_resource(form: &ClientForm) -> Result<&ResourceConfig, ApiError> {
+    let ClientForm { app, params, headers, .. } = form;
     let (client_id, client_secret) = (params.get("client_id")?, params.get("client_secret")?);
     let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
     let presented = authorization.next();

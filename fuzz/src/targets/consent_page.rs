@@ -9,7 +9,7 @@ use html5gum::{Token, Tokenizer};
 use http_body_util::BodyExt;
 use portcullis::oauth::client_name::DisplayName;
 use portcullis::oauth::redirect_uri::Destination;
-use portcullis::web::pages::{ConsentPage, ScopeLine, Standing};
+use portcullis::web::pages::{ConsentPage, PageFrame, ScopeLine, Standing};
 use portcullis::web::words::Language;
 
 /// The first byte chooses the kind of page; the lines after it are the texts.
@@ -36,8 +36,10 @@ fn render(texts: &Texts<'_>) -> String {
     };
     let publisher = texts.line(3).replace("xn--", "");
     let page = ConsentPage {
-        language: if bit(3) { Language::Japanese } else { Language::English },
-        base: "",
+        frame: PageFrame {
+            language: if bit(3) { Language::Japanese } else { Language::English },
+            base: "",
+        },
         destination: &destination,
         redirect_uri: texts.line(2),
         verified: bit(4),

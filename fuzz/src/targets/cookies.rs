@@ -1,14 +1,16 @@
 //! F9: the cookies of a request, and what is sealed in some of them.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
 use portcullis::config::PublicUrl;
 use portcullis::oauth::sealed::{Purpose, Sealer, open_under, seal_under};
 use portcullis::oauth::secret::{RefreshToken, Secret};
-use portcullis::storage::Realm;
-use portcullis::web::cookies::Cookies;
+use portcullis::web::cookies::{
+    CONSENT, CookieLimits, Cookies, LOGIN, PERSON, REMEMBERED, SESSION, SIGN_IN, WAITING,
+};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
@@ -45,30 +47,28 @@ fn jar(data: &[u8]) {
     ] {
         let url = PublicUrl::parse(url).expect("it is one");
         let prefix = format!("{prefix}portcullis-{}", url.cookie_tag());
-        let cookies = Cookies::of(&url);
+        let limits = CookieLimits { login: Duration::from_mins(10), logins: 0 };
+        let cookies = Cookies::read(&headers, &url, limits);
         let reads: [(String, Option<String>); 7] = [
-            (format!("consent-{ID}"), cookies.consent(&headers, ID)),
+            (format!("consent-{ID}"), CONSENT.get(&cookies, ID).map(|read| read.mark)),
             (
                 format!("login-{ID}"),
-                cookies.login(&headers, ID).map(|secret| secret.expose().to_owned()),
+                LOGIN.get(&cookies, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
                 format!("held-{ID}"),
-                cookies.held(&headers, ID).map(|secret| secret.expose().to_owned()),
+                WAITING.get(&cookies, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
                 format!("remembered-{ID}"),
-                cookies.remembered(&headers, ID).map(|secret| secret.expose().to_owned()),
+                REMEMBERED.get(&cookies, ID).map(|secret| secret.expose().to_owned()),
             ),
             (
-                format!("pages-{}", Realm::Admin.as_str()),
-                cookies.console(&headers, Realm::Admin).map(|secret| secret.expose().to_owned()),
+                "pages-admin".to_owned(),
+                SESSION.get(&cookies, "admin").map(|secret| secret.expose().to_owned()),
             ),
-            (
-                format!("signing-in-{}", Realm::Account.as_str()),
-                cookies.underway(&headers, Realm::Account),
-            ),
-            ("person".to_owned(), cookies.person(&headers)),
+            ("signing-in-account".to_owned(), SIGN_IN.get(&cookies, "account").map(|read| read.0)),
+            ("person".to_owned(), PERSON.get(&cookies, "").map(|read| read.0)),
         ];
         for (name, read) in reads {
             let Some(read) = read else { continue };
@@ -82,10 +82,10 @@ fn jar(data: &[u8]) {
             assert_eq!(values, [read], "{name} in {texts:?}");
         }
         for ids in [
-            cookies.consents_beyond(&headers, 0),
-            cookies.held_beyond(&headers, 0),
-            cookies.logins_beyond(&headers, 0),
-            cookies.remembered_beyond(&headers, ID, 0),
+            CONSENT.ids(&cookies),
+            WAITING.ids(&cookies),
+            LOGIN.ids(&cookies),
+            REMEMBERED.ids(&cookies),
         ] {
             // They are written into our own Set-Cookie.
             let plain = |id: &String| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());

@@ -1,13 +1,10 @@
 //! `GET /waiting`: shown after a person has signed in while an administrator still has to approve the client
 //! (`client_approval = "first_use"`). The page reloads every few seconds and continues by itself.
 
-use std::time::Duration;
+use axum::response::{IntoResponse, Response};
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
-
-use super::callback::{self, AuthenticatedLogin};
+use super::known_client::{self, KnownClient};
+use super::outcome::{self, AuthenticatedLogin};
 use crate::app::App;
 use crate::config::{ClientApproval, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -20,14 +17,11 @@ use crate::storage::{
 };
 use crate::telemetry::new_reference;
 use crate::upstream::recheck::Recheck;
-use crate::web::browser::{self, ClientRedirect, PageError};
-use crate::web::cookies::Cookies;
-use crate::web::pages::{Message, MessagePage, ReturnLink, WaitingPage};
-use crate::web::params::Params;
-
-/// 1 hour: how long a finished sign-in waits for an administrator. Afterwards the person has to sign in
-/// again.
-const LIFETIME: Duration = Duration::from_hours(1);
+use crate::web::browser::{Browser, see_other};
+use crate::web::client_redirect::ClientRedirect;
+use crate::web::cookies::{self, APPROVAL_WAIT};
+use crate::web::page_error::PageError;
+use crate::web::pages::{Message, WaitingPage};
 
 /// Returns whether an administrator must approve this client before it receives a code.
 pub(super) fn must_wait(app: &App, client: &Client, standing: &ClientReview) -> bool {
@@ -39,158 +33,118 @@ pub(super) fn must_wait(app: &App, client: &Client, standing: &ClientReview) -> 
 
 /// Stores the finished sign-in and redirects the browser to the waiting page.
 pub(super) async fn await_approval(
-    app: &App,
-    headers: &HeaderMap,
-    (client, request): (&Client, &AuthorizationRequest),
+    browser: &Browser,
+    KnownClient { client, .. }: &KnownClient<'_>,
+    request: &AuthorizationRequest,
     session: &SessionUpdate,
     subject: &str,
 ) -> Result<Response, PageError> {
+    let Browser { app, cookies, .. } = browser;
     let id = new_id(app.clock());
     let token = Secret::<HeldLogin>::generate(&id);
-    let event = callback::about(app, "login_held", request, Some(subject));
+    let event = outcome::about(app, "login_held", request, Some(subject));
     let now = app.now();
-    let expires_at = now.plus(LIFETIME);
-    let client_digest = &client.metadata.digest();
     let new = NewLoginAwaitingApproval {
         token: &token,
         request,
         session,
         subject,
-        client_digest,
-        expires_at,
+        client_digest: &client.metadata.digest(),
+        expires_at: now.plus(APPROVAL_WAIT),
     };
-    app.storage()
-        .await_approval(&new, now, event)
-        .await
-        .map_err(|error| PageError::storage(headers, &error))?;
-    let mut response =
-        browser::see_other(&app.config().public_url.join(&format!("{}?id={id}", paths::WAITING)));
-    let cookies = Cookies::of(&app.config().public_url);
-    let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
-    for evicted in cookies.held_beyond(headers, keep) {
-        response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(&evicted));
-    }
-    let set = cookies.set_held(&id, &token, LIFETIME.as_secs());
-    response.headers_mut().append(header::SET_COOKIE, set);
-    Ok(response)
+    app.storage().await_approval(&new, now, event).await?;
+    let evicted = cookies::WAITING.evict(cookies, &id);
+    let set = cookies::WAITING.set(cookies, &id, &token);
+    let waiting = browser.go(&format!("{}?id={id}", paths::WAITING));
+    Ok((evicted.and(set), waiting).into_response())
 }
 
-pub(super) async fn get(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, PageError> {
-    let over =
-        |reason: &str| PageError::new(&headers, StatusCode::GONE, Message::WaitingOver, &reason);
-    let storage = |error| PageError::storage(&headers, &error);
-    let params = Params::parse(query.as_deref().unwrap_or_default())
-        .map_err(|_| over("the query is unreadable"))?;
+/// Returns the page for a person who waits no longer.
+fn over(reason: &str) -> PageError {
+    Message::WaitingOver.because(reason)
+}
+
+pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
+    let Browser { app, cookies, .. } = &browser;
+    let params = browser.params().map_err(|_| over("the query is unreadable"))?;
     let id = params.get("id").ok().flatten().unwrap_or_default();
-    let cookies = Cookies::of(&app.config().public_url);
-    let token = cookies.held(&headers, id).ok_or_else(|| over("this browser waits for nothing"))?;
-    let found = app.storage().login_awaiting_approval(&token, app.now()).await.map_err(storage)?;
+    let token = cookies::WAITING.get(cookies, id);
+    let token = token.ok_or_else(|| over("this browser waits for nothing"))?;
+    let found = app.storage().login_awaiting_approval(&token, app.now()).await?;
     let (held, ended) = match found {
         Waiting::Unknown => return Err(over("the request has ended")),
         Waiting::Ended(held) => (held, true),
         Waiting::Held(held) => (held, false),
     };
-    let standing = app.storage().client_review(&held.request.client_id).await.map_err(storage)?;
-    if ended && !standing.is_denied() {
+    let review = app.storage().client_review(&held.request.client_id).await?;
+    if ended && !review.is_denied() {
         return Err(over("the request has ended"));
     }
-    let client = browser::client(&app, &headers, &held.request.client_id, None).await?;
-    let standing = standing.of_today(&client);
+    let client = known_client::find(app, &held.request.client_id, None).await?;
+    let review = review.of_today(&client);
     let other = held.client_digest.as_ref().is_some_and(|seen| *seen != client.metadata.digest());
-    if other && !standing.is_denied() {
+    if other && !review.is_denied() {
         // The client has changed: the administrator decides about its new metadata, but the person approved
         // what it was before.
-        app.storage().drop_awaiting_login(&token, app.now()).await.map_err(storage)?;
+        app.storage().drop_awaiting_login(&token, app.now()).await?;
         return Err(over("the client has changed since the person approved it"));
     }
-    if must_wait(&app, &client, &standing) && !standing.is_denied() {
-        let page = WaitingPage { language: browser::language(&headers) };
-        return Ok(page.render());
+    if must_wait(app, &client, &review) && !review.is_denied() {
+        return Ok(WaitingPage { frame: browser.frame() }.render());
     }
-    let mut response = end(&app, &headers, &token, &held, (&client, &standing)).await?;
-    response.headers_mut().append(header::SET_COOKIE, cookies.clear_held(id));
-    Ok(response)
-}
-
-/// Continues after the administrator's decision: redirects with a code, or shows that the client was denied.
-async fn end(
-    app: &App,
-    headers: &HeaderMap,
-    token: &Secret<HeldLogin>,
-    held: &LoginAwaitingApproval,
-    (client, standing): (&Client, &ClientReview),
-) -> Result<Response, PageError> {
-    let storage = |error| PageError::storage(headers, &error);
-    let presented = Some(held.request.redirect_uri.as_str());
-    let address = browser::address(app, headers, client, presented)?;
-    let back = ClientRedirect { issuer: app.issuer(), address, state: held.request.state.clone() };
-    if standing.is_denied() {
-        app.storage().drop_awaiting_login(token, app.now()).await.map_err(storage)?;
-        return Ok(shut_out_page(app, headers, held, standing, &back));
-    }
-    release(app, headers, token, held, &back).await
+    let back = known_client::redirect_of(app, &client, &held.request)?;
+    let response = if review.is_denied() {
+        app.storage().drop_awaiting_login(&token, app.now()).await?;
+        denied_page(&browser, &held, &review, &back)
+    } else {
+        release(&browser, &token, &held, &back).await?
+    };
+    Ok((cookies::WAITING.clear(cookies, id), response).into_response())
 }
 
 /// Shows that the administrator denied the client, and reports `access_denied` to the client.
-fn shut_out_page(
-    app: &App,
-    headers: &HeaderMap,
+fn denied_page(
+    browser: &Browser,
     held: &LoginAwaitingApproval,
-    standing: &ClientReview,
+    review: &ClientReview,
     back: &ClientRedirect<'_>,
 ) -> Response {
+    let app = &browser.app;
     let reference = new_reference();
-    let reason = if standing.blocked { "the client is blocked" } else { "the client is refused" };
-    let event = callback::about(app, "access_denied", &held.request, Some(&held.subject));
+    let reason = if review.blocked { "the client is blocked" } else { "the client is refused" };
+    let event = outcome::about(app, "access_denied", &held.request, Some(&held.subject));
     // `record_soon` limits how many events are stored: anybody can reload this page repeatedly.
     app.record_soon(event.reference(&reference).with("reason", reason));
-    let url = back.with_error(ErrorCode::AccessDenied, Some("The client is not approved"));
-    let page = MessagePage {
-        language: browser::language(headers),
-        status: StatusCode::FORBIDDEN,
-        message: Message::ClientShutOut,
-        reference: Some(&reference),
-        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
-    };
-    page.render()
+    let error = (ErrorCode::AccessDenied, Some("The client is not approved"));
+    back.explain(browser, Message::ClientShutOut, &reference, error)
 }
 
 /// Issues the code. Time has passed since the sign-in, so the person is checked again: an upstream session
 /// that has ended also ends the waiting, and the rules are evaluated with today's facts.
 async fn release(
-    app: &App,
-    headers: &HeaderMap,
+    browser: &Browser,
     token: &Secret<HeldLogin>,
     held: &LoginAwaitingApproval,
     back: &ClientRedirect<'_>,
 ) -> Result<Response, PageError> {
-    let storage = |error| PageError::storage(headers, &error);
-    let over = |reason: &str| {
-        let (status, message) = (StatusCode::GONE, Message::WaitingOver);
-        PageError::new(headers, status, message, &reason)
-    };
-    let person = match app.upstream().recheck(&held.session_id).await.map_err(storage)? {
+    let app = &browser.app;
+    let person = match app.upstream().recheck(&held.session_id).await? {
         Recheck::Fresh(person) | Recheck::Stale(person) => person,
         Recheck::Ended => {
-            app.storage().drop_awaiting_login(token, app.now()).await.map_err(storage)?;
+            app.storage().drop_awaiting_login(token, app.now()).await?;
             return Err(over("the session at the identity provider has ended"));
         }
         Recheck::Unknown => {
             // Nothing is consumed: the same page continues when the provider responds again.
-            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, Message::ProviderUnavailable);
-            return Err(PageError::new(headers, status, message, &"who it is cannot be told now"));
+            return Err(Message::ProviderUnavailable.because("who it is cannot be told now"));
         }
     };
-    let resource = callback::known_resource(app, headers, &held.request)?;
-    let decided = callback::decide(resource, &held.request, &person);
+    let resource = outcome::known_resource(app, &held.request)?;
+    let decided = outcome::decide(resource, &held.request, &person);
     let subject = held.subject.as_str();
     let arrived = AuthenticatedLogin { request: &held.request, subject, person: &person, back };
-    if let Some(page) = callback::no_access(app, headers, &arrived, &decided).await {
-        app.storage().drop_awaiting_login(token, app.now()).await.map_err(storage)?;
+    if let Some(page) = outcome::no_access(browser, &arrived, &decided).await {
+        app.storage().drop_awaiting_login(token, app.now()).await?;
         return Ok(page);
     }
     let code = Secret::<AuthorizationCode>::generate(&new_id(app.clock()));
@@ -202,11 +156,9 @@ async fn release(
         subject,
         expires_at: now.plus(app.config().tokens.code),
     };
-    let event = callback::issued(app, &held.request, subject, &code, &decided);
-    let released =
-        app.storage().release_awaiting_login(token, &new, &held.session_id, now, event).await;
-    if !released.map_err(storage)? {
+    let event = outcome::issued(app, &held.request, subject, &code, &decided);
+    if !app.storage().release_awaiting_login(token, &new, &held.session_id, now, event).await? {
         return Err(over("it went on in another tab"));
     }
-    Ok(browser::see_other(&back.with_code(code.expose())))
+    Ok(see_other(&back.with_code(code.expose())))
 }

@@ -2,10 +2,8 @@
 //! provider.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
 use crate::clock::Timestamp;
@@ -14,8 +12,10 @@ use crate::oauth::secret::{BrowserBinding, LoginState, Secret, new_id};
 use crate::rate_limits::{customer_prefix, site_prefix};
 use crate::storage::{Approval, LoginQuota, NewLogin, PendingLogin, StorageError};
 use crate::upstream::{LoginToStart, UpstreamError};
-use crate::web::browser;
-use crate::web::cookies::Cookies;
+use crate::web::browser::{Browser, see_other};
+use crate::web::cookies;
+use crate::web::page_error::PageError;
+use crate::web::pages::{Message, TooMany};
 
 /// A prepared login. It begins once it is approved and stored.
 pub(super) struct Start {
@@ -31,11 +31,11 @@ impl Start {
     /// Prepares a login and stores nothing. Fails when the browser cannot be redirected to the provider at
     /// all.
     pub(super) async fn prepare(
-        app: &App,
+        browser: &Browser,
         request: AuthorizationRequest,
         metadata_hash: String,
-        address: Option<IpAddr>,
     ) -> Result<Self, UpstreamError> {
+        let app = &browser.app;
         let to = app.upstream().prepare_login(request.account).await?;
         let id = new_id(app.clock());
         Ok(Self {
@@ -43,7 +43,7 @@ impl Start {
             binding: Secret::generate(&id),
             pending: to.pending(request, metadata_hash),
             to,
-            network: address.map(|address| customer_prefix(address).to_string()),
+            network: browser.address.map(|address| customer_prefix(address).to_string()),
             id,
         })
     }
@@ -74,7 +74,7 @@ impl Start {
     }
 
     /// Returns the latest time at which a slot becomes free, assuming that no login ends before it expires.
-    pub(super) async fn free_at(&self, app: &App) -> Result<Timestamp, StorageError> {
+    async fn free_at(&self, app: &App) -> Result<Timestamp, StorageError> {
         let (network, now) = (self.network.as_deref(), app.now());
         let most = Self::quota(app).per_network;
         let first = app.storage().first_login_to_expire(network, most, now).await?;
@@ -93,19 +93,25 @@ impl Start {
         }
     }
 
+    /// Returns the page for a login that finds no free slot. It says when one becomes free.
+    pub(super) async fn too_many(&self, app: &App) -> Result<PageError, StorageError> {
+        app.metrics().limited("pending_logins");
+        let seconds = self.free_at(app).await?.since(app.now()).as_secs().max(1);
+        let limits = &app.config().limits;
+        let reason = format!(
+            "too many logins are pending; an administrator can raise `limits.pending_logins` ({}) or `limits.pending_logins_per_address` ({})",
+            limits.pending_logins, limits.pending_logins_per_address
+        );
+        Ok(Message::TooMany { what: TooMany::SignIns, seconds }.because(reason))
+    }
+
     /// Redirects the browser to the identity provider, and sets the cookie that binds the browser to the
     /// login.
-    pub(super) fn lead_on(&self, app: &App, headers: &HeaderMap, approval: &Approval) -> Response {
-        let mut response = browser::see_other(self.to.url(approval, &self.state).as_str());
-        let cookies = Cookies::of(&app.config().public_url);
-        let keep = app.config().limits.pending_logins_per_browser.saturating_sub(1);
-        for evicted in cookies.logins_beyond(headers, keep) {
-            response.headers_mut().append(header::SET_COOKIE, cookies.clear_login(&evicted));
-        }
-        let lifetime = app.config().tokens.login;
-        let set = cookies.set_login(&self.id, &self.binding, lifetime.as_secs());
-        response.headers_mut().append(header::SET_COOKIE, set);
-        response
+    pub(super) fn lead_on(&self, browser: &Browser, approval: &Approval) -> Response {
+        let evicted = cookies::LOGIN.evict(&browser.cookies, &self.id);
+        let set = cookies::LOGIN.set(&browser.cookies, &self.id, &self.binding);
+        let to = self.to.url(approval, &self.state);
+        (evicted.and(set), see_other(to.as_str())).into_response()
     }
 }
 

@@ -3,9 +3,9 @@
 //! The steps, in the order in which a browser takes them:
 //!
 //! 1. `GET /authorize` ([`authorize`]) finds the client, proves its redirect URI, and checks everything else.
-//!    Administrators may have denied the client ([`client_review`]); steps 3 and 5 check that again.
-//! 2. It shows the consent page. Nothing is stored: the page carries the sealed request. If a trusted client
-//!    comes back for something that this browser has approved before, the page is skipped
+//!    Administrators may have denied the client; steps 3 and 5 check all of it again ([`known_client`]).
+//! 2. It shows the consent page ([`consent_page`]). Nothing is stored: the page carries the sealed request. If a
+//!    trusted client comes back for something that this browser has approved before, the page is skipped
 //!    ([`remembered_consent`]), and step 4 follows at once. The page marks scopes that were approved before
 //!    ([`step_up`]).
 //! 3. `POST /consent` ([`consent`]) receives the decision. Deny redirects to the client with `access_denied`.
@@ -13,19 +13,21 @@
 //!    this browser by a cookie, and redirects the browser to the identity provider.
 //! 5. `GET /auth/callback` ([`callback`]): the provider has sent the browser back. The handler proves that it
 //!    is the same browser, consumes the login, redeems the provider's code, and applies the rules. If the
-//!    rules allow the person nothing, or not what the gateway demanded of the client ([`step_up`]), the
-//!    person sees why.
+//!    rules allow the person nothing ([`outcome`]), or not what the gateway demanded of the client
+//!    ([`step_up`]), the person sees why.
 //! 6. If an administrator has to approve the client first, the person waits at `GET /waiting`
 //!    ([`awaiting_approval`]).
-//! 7. The browser is redirected to the client with an authorization code, which the client redeems at
-//!    `endpoints/token/`. What a trusted client was allowed is remembered for step 2.
+//! 7. The browser is redirected to the client with an authorization code ([`outcome`]), which the client
+//!    redeems at `endpoints/token/`. What a trusted client was allowed is remembered for step 2.
 
 mod authorize;
 mod awaiting_approval;
 mod callback;
-mod client_review;
 mod consent;
+mod consent_page;
+mod known_client;
 mod login;
+mod outcome;
 mod remembered_consent;
 mod step_up;
 
@@ -35,12 +37,13 @@ use axum::routing::{get, post};
 use super::{method_not_allowed, once};
 use crate::app::App;
 use crate::config::paths;
+use crate::web::browser::page;
 
 /// Returns the routes of the login.
 pub(super) fn routes() -> Router<App> {
     Router::new()
-        .route(paths::AUTHORIZE, get(authorize::get).fallback(method_not_allowed))
-        .route(paths::CONSENT, post(consent::post).fallback(method_not_allowed))
-        .route(paths::CALLBACK, once(get(callback::get)))
-        .route(paths::WAITING, once(get(awaiting_approval::get)))
+        .route(paths::AUTHORIZE, get(page(authorize::get)).fallback(method_not_allowed))
+        .route(paths::CONSENT, post(page(consent::post)).fallback(method_not_allowed))
+        .route(paths::CALLBACK, once(get(page(callback::get))))
+        .route(paths::WAITING, once(get(page(awaiting_approval::get))))
 }

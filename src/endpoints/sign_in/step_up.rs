@@ -3,43 +3,30 @@
 //! The consent page marks which scopes are new and which were approved before. If the rules do not allow the
 //! scopes that the gateway demanded, the person sees an explanation, so that the client does not loop.
 
-use std::time::Duration;
-
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 
-use super::callback::AuthenticatedLogin;
-use crate::app::App;
+use super::outcome::AuthenticatedLogin;
 use crate::config::ResourceConfig;
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::sealed::Purpose;
 use crate::policy::Decision;
-use crate::storage::Person;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
-use crate::web::browser::{self, PageError};
-use crate::web::cookies::Cookies;
-use crate::web::pages::{Message, MessagePage, ReturnLink, ScopeLine, Standing};
+use crate::web::browser::Browser;
+use crate::web::cookies::{self, Sealed, SetCookies};
+use crate::web::page_error::PageError;
+use crate::web::pages::{Message, ScopeLine, Standing};
 
-/// 30 days: how long the cookie names the last person, for the marks on consent pages.
-const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
-/// Context of the seal around that cookie's value.
+/// Context of the seal around the value of the *person* cookie.
 const PERSON: &str = "person";
 
 /// Returns what the last person to sign in with this browser has approved for this client, under grants that
 /// are still live. Only the page uses this; nothing is decided by it.
-pub(super) async fn approved_before(
-    app: &App,
-    headers: &HeaderMap,
-    request: &AuthorizationRequest,
-) -> ScopeSet {
-    let cookies = Cookies::of(&app.config().public_url);
-    let Some(subject) = cookies.person(headers).and_then(|sealed| known_person(app, &sealed))
-    else {
-        return ScopeSet::default();
-    };
+pub(super) async fn approved_before(browser: &Browser, request: &AuthorizationRequest) -> ScopeSet {
+    let app = &browser.app;
+    let Some(subject) = known_person(browser) else { return ScopeSet::default() };
     let (client_id, resource) = (&request.client_id, &request.resource);
     let approved = app.storage().approved_scopes(&subject, client_id, resource, app.now()).await;
     approved.unwrap_or_else(|cause| {
@@ -81,16 +68,16 @@ pub(super) fn scope_lines<'a>(
     lines
 }
 
-/// Returns the `Set-Cookie` that names this person to the next consent page.
-pub(super) fn remember_person(app: &App, subject: &str) -> HeaderValue {
-    let sealed = app.sealer().seal(Purpose::Consent, PERSON, subject.as_bytes());
-    let cookies = Cookies::of(&app.config().public_url);
-    cookies.set_person(&sealed, PERSON_KNOWN.as_secs())
+/// Returns the cookie that names this person to the next consent page.
+pub(super) fn remember_person(browser: &Browser, subject: &str) -> SetCookies {
+    let sealed = browser.app.sealer().seal(Purpose::Consent, PERSON, subject.as_bytes());
+    cookies::PERSON.set(&browser.cookies, "", &Sealed(sealed))
 }
 
 /// Returns the subject that [`remember_person`] sealed.
-fn known_person(app: &App, sealed: &str) -> Option<String> {
-    let opened = app.sealer().open(Purpose::Consent, PERSON, sealed).ok()?;
+fn known_person(browser: &Browser) -> Option<String> {
+    let Sealed(sealed) = cookies::PERSON.get(&browser.cookies, "")?;
+    let opened = browser.app.sealer().open(Purpose::Consent, PERSON, &sealed).ok()?;
     std::str::from_utf8(&opened).ok().map(str::to_owned)
 }
 
@@ -98,12 +85,12 @@ fn known_person(app: &App, sealed: &str) -> Option<String> {
 /// the rules do not allow them. Another token with the same scopes would be refused again, and the client
 /// would come back again.
 pub(super) async fn unsatisfiable_step_up(
-    app: &App,
-    headers: &HeaderMap,
+    browser: &Browser,
     arrived: &AuthenticatedLogin<'_>,
     decision: &Decision,
 ) -> Result<Option<Response>, PageError> {
-    let AuthenticatedLogin { request, subject, person, back } = arrived;
+    let app = &browser.app;
+    let AuthenticatedLogin { request, subject, back, .. } = arrived;
     let Some(resource) = app.resource(&request.resource) else { return Ok(None) };
     if decision.missing.is_empty() {
         return Ok(None);
@@ -117,8 +104,7 @@ pub(super) async fn unsatisfiable_step_up(
             request.scopes == resource.policy.default_scopes,
             app.now(),
         )
-        .await
-        .map_err(|error| PageError::storage(headers, &error))?;
+        .await?;
     let hierarchy = &resource.policy.hierarchy;
     let asked = hierarchy.with_implied(&request.scopes);
     let may = hierarchy.with_implied(&decision.granted);
@@ -139,20 +125,10 @@ pub(super) async fn unsatisfiable_step_up(
         .with("missing", missing.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
-    let Person { name, email, .. } = person;
     let missing: Vec<&str> = missing.iter().map(Scope::as_str).collect();
+    let message = Message::NotAllowedMore { person: arrived.shown_name(), missing: &missing };
     let description =
         "The rules do not allow the person these scopes; what was granted before stays";
-    let url = back.with_error(ErrorCode::AccessDenied, Some(description));
-    let page = MessagePage {
-        language: browser::language(headers),
-        status: StatusCode::FORBIDDEN,
-        message: Message::NotAllowedMore {
-            person: name.as_deref().or(email.as_deref()),
-            missing: &missing,
-        },
-        reference: Some(&reference),
-        return_to: Some(ReturnLink { url: &url, host_label: &back.label(), automatic: true }),
-    };
-    Ok(Some(page.render()))
+    let error = (ErrorCode::AccessDenied, Some(description));
+    Ok(Some(back.explain(browser, message, &reference, error)))
 }

@@ -1,26 +1,20 @@
 //! `grant_type=authorization_code`: RFC 6749 §4.1.3, RFC 7636 §4.6.
 
-use std::net::IpAddr;
-
 use axum::response::Response;
 
 use super::{Tokens, answer};
-use crate::app::App;
 use crate::oauth::client::Client;
 use crate::oauth::grant::{Redemption, TokenRefused};
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id};
 use crate::storage::{GrantTerms, Redeemed};
 use crate::telemetry::audit::Actor;
+use crate::web::client_form::ClientForm;
 use crate::web::error::ApiError;
-use crate::web::params::Params;
 
-pub(super) async fn exchange(
-    app: &App,
-    client: &Client,
-    params: &Params,
-    from: Option<IpAddr>,
-) -> Result<Response, ApiError> {
-    let code = params.get("code")?.ok_or(TokenRefused::Missing("code"))?;
+pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Response, ApiError> {
+    let ClientForm { app, params, .. } = form;
+    let from = form.shown_address();
+    let code = form.required("code")?;
     let code = Secret::<AuthorizationCode>::parse(code).ok_or(TokenRefused::UnknownCode)?;
     let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
     let attempt = Redemption {

@@ -3,9 +3,6 @@
 mod authorization_code;
 mod refresh_token;
 
-use axum::body::Body;
-use axum::extract::{RawQuery, State};
-use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::json;
 
@@ -16,21 +13,12 @@ use crate::oauth::grant::TokenRefused;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret};
 use crate::signing::NewToken;
-use crate::web::body;
-use crate::web::client_address::ClientAddress;
 use crate::web::client_auth::authenticate_client;
+use crate::web::client_form::ClientForm;
 use crate::web::error::{self, ApiError};
-use crate::web::params::Params;
 
-pub(super) async fn post(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let body = body::read_within(body, "token_body", app.config().limits.token_body).await?;
-    let params = Params::from_post(&headers, query.as_deref(), &body)?;
+pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
+    let (app, params) = (&form.app, &form.params);
     if params.repeats_any(&[
         "grant_type",
         "client_id",
@@ -40,17 +28,12 @@ pub(super) async fn post(
     ]) {
         return Err(TokenRefused::RepeatedParameter.into());
     }
-    let client =
-        authenticate_client(&app, &headers, &params, ClientAddress::of(&extensions)).await?;
-    let from = ClientAddress::shown(&extensions);
+    let client = authenticate_client(&form).await?;
     app.storage().ensure_clock_sane(app.now())?;
-    match params.get("grant_type")? {
-        Some("authorization_code") => {
-            authorization_code::exchange(&app, &client, &params, from).await
-        }
-        Some("refresh_token") => refresh_token::exchange(&app, &client, &params, from).await,
-        Some(_) => Err(TokenRefused::UnsupportedGrantType.into()),
-        None => Err(TokenRefused::Missing("grant_type").into()),
+    match form.required("grant_type")? {
+        "authorization_code" => authorization_code::exchange(&form, &client).await,
+        "refresh_token" => refresh_token::exchange(&form, &client).await,
+        _ => Err(TokenRefused::UnsupportedGrantType.into()),
     }
 }
 
@@ -88,5 +71,5 @@ fn answer(app: &App, tokens: &Tokens<'_>) -> Result<Response, ApiError> {
         "scope": tokens.scopes.to_string(),
         "refresh_token": tokens.refresh_token.expose(),
     });
-    Ok(error::json(StatusCode::OK, &body))
+    Ok(error::ok(&body))
 }

@@ -3,8 +3,6 @@
 //! Order: read and check the token; ask the identity provider again if its last answer is old; evaluate the
 //! rules; rotate in one transaction. Nothing is consumed before everything else has succeeded.
 
-use std::net::IpAddr;
-
 use axum::response::Response;
 
 use super::{Tokens, answer};
@@ -16,36 +14,13 @@ use crate::oauth::secret::{RefreshToken, Secret, new_id};
 use crate::storage::{FoundRefreshToken, Rotated, Rotation};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
+use crate::web::client_form::ClientForm;
 use crate::web::error::ApiError;
-use crate::web::params::Params;
 
-pub(super) async fn exchange(
-    app: &App,
-    client: &Client,
-    params: &Params,
-    from: Option<IpAddr>,
-) -> Result<Response, ApiError> {
-    let presented = params.get("refresh_token")?.ok_or(TokenRefused::Missing("refresh_token"))?;
-    let presented =
-        Secret::<RefreshToken>::parse(presented).ok_or(TokenRefused::UnknownRefreshToken)?;
-    let now = app.now();
-    let found = app
-        .storage()
-        .find_refresh_token(&presented, now)
-        .await?
-        .ok_or(TokenRefused::UnknownRefreshToken)?;
-    if found.client_id != client.id {
-        return Err(TokenRefused::OtherClient.into());
-    }
-    let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
-    check_resource(&found.resource, resource.map(|presented| app.our_spelling(presented)))?;
-    let asked = narrowed(&found.consented_scopes, params.get("scope")?)?;
-    found.usable.clone()?;
-    app.rates().refreshed(&found.grant_id).map_err(|often| ApiError::Quota {
-        retry_after: often.retry_after,
-        limit: "`limits.refreshes_per_minute`".to_owned(),
-    })?;
-
+pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Response, ApiError> {
+    let app = &form.app;
+    let from = form.shown_address();
+    let Presented { token: presented, found, asked } = presented(form, client).await?;
     let tokens = &app.config().tokens;
     let rotation = Rotation {
         grace: tokens.refresh_grace,
@@ -54,7 +29,7 @@ pub(super) async fn exchange(
         from,
     };
     // A token that rotation will refuse anyway must not make us ask the identity provider.
-    let hopeless = found.used_at.is_some_and(|used_at| !rotation.in_grace(used_at, now));
+    let hopeless = found.used_at.is_some_and(|used_at| !rotation.in_grace(used_at, app.now()));
     let granted = if hopeless {
         Granted { scopes: ScopeSet::default(), stale: false }
     } else {
@@ -94,6 +69,37 @@ pub(super) async fn exchange(
             expires_at: now.plus(lifetime),
         },
     )
+}
+
+/// The refresh token of a request, which the client may use, and the scopes that it asks for.
+struct Presented {
+    token: Secret<RefreshToken>,
+    found: FoundRefreshToken,
+    asked: ScopeSet,
+}
+
+/// Finds the refresh token and makes all checks that read nothing more.
+async fn presented(form: &ClientForm, client: &Client) -> Result<Presented, ApiError> {
+    let ClientForm { app, params, .. } = form;
+    let token = Secret::<RefreshToken>::parse(form.required("refresh_token")?)
+        .ok_or(TokenRefused::UnknownRefreshToken)?;
+    let found = app
+        .storage()
+        .find_refresh_token(&token, app.now())
+        .await?
+        .ok_or(TokenRefused::UnknownRefreshToken)?;
+    if found.client_id != client.id {
+        return Err(TokenRefused::OtherClient.into());
+    }
+    let resource = params.get_agreeing("resource").map_err(|_| TokenRefused::OtherResource)?;
+    check_resource(&found.resource, resource.map(|presented| app.our_spelling(presented)))?;
+    let asked = narrowed(&found.consented_scopes, params.get("scope")?)?;
+    found.usable.clone()?;
+    app.rates().refreshed(&found.grant_id).map_err(|often| ApiError::Quota {
+        retry_after: often.retry_after,
+        limit: "`limits.refreshes_per_minute`".to_owned(),
+    })?;
+    Ok(Presented { token, found, asked })
 }
 
 fn about(app: &App, client: &Client, found: &FoundRefreshToken) -> AuditEvent {

@@ -23,8 +23,7 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
-        language,
-        base: "",
+        frame: PageFrame { language, base: "" },
         destination,
         redirect_uri: text,
         verified: false,
@@ -101,8 +100,7 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
             let name = format!("{message:?}");
             let name = name.split_whitespace().next().unwrap().to_owned();
             let page = MessagePage {
-                language,
-                status: StatusCode::BAD_REQUEST,
+                frame: PageFrame { language, base: "" },
                 message,
                 reference: Some(text),
                 return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
@@ -177,8 +175,7 @@ fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
 fn con_02_the_page_tells_first_where_the_answer_goes() {
     let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
     let page = ConsentPage {
-        language: Language::English,
-        base: "",
+        frame: PageFrame { language: Language::English, base: "" },
         destination: &destination,
         redirect_uri: "https://host.example/callback",
         verified: false,
@@ -221,8 +218,7 @@ const EN_UNVERIFIED: &str = "Not verified: it registered itself";
 fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     let destination = Destination::App { scheme: "cursor".to_owned() };
     let mut page = ConsentPage {
-        language: Language::English,
-        base: "",
+        frame: PageFrame { language: Language::English, base: "" },
         destination: &destination,
         redirect_uri: "cursor://callback",
         verified: false,
@@ -241,7 +237,7 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     };
     let english = read(page.render()).2;
     assert!(english.contains("did not give a name") && english.contains("without any particular"));
-    page.language = Language::Japanese;
+    page.frame.language = Language::Japanese;
     let japanese = read(page.render()).2;
     assert!(japanese.contains("名前を名乗っていません") && japanese.contains("承認"));
 }

@@ -431,3 +431,31 @@ async fn a_form_that_comes_after_the_session_has_ended_leads_back_to_its_page() 
     let back = admin.pass_provider(&app, &form, "alice").await;
     assert_eq!(back.location(), admin.at(&path));
 }
+
+/// An origin that only begins like ours is another one: nothing of its address comes onto our page.
+#[tokio::test]
+async fn a_form_that_claims_to_come_from_a_similar_origin_leads_back_to_the_first_page() {
+    let app = TestApp::start().await;
+    let stranger = Console::admin(&app);
+    let ours = stranger.origin.clone();
+    for referer in [
+        format!("{ours}1/clients"),
+        format!("{ours}.evil.example/clients"),
+        format!("{ours}@evil.example/clients"),
+        format!("{ours}x"),
+        format!("{ours}?x"),
+        ours.replace("http://", "https://"),
+    ] {
+        let headers = [
+            ("accept", "text/html"),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("origin", ours.as_str()),
+            ("referer", referer.as_str()),
+        ];
+        let asked = stranger.browser.send("POST", &stranger.at("/client"), &headers, "").await;
+        asked.assert_page(401);
+        let form = Form::of(&asked, &stranger.at("/client"));
+        let go_on = form.with(&[]).into_iter().find(|(name, _)| *name == "go_on");
+        assert_eq!(go_on, Some(("go_on", "/")), "{referer}");
+    }
+}

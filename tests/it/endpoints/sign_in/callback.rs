@@ -1,11 +1,17 @@
 //! `GET /auth/callback`: the right browser (BR-01 to BR-05), the right ID token (UP-01), and what an
 //! identity provider may answer.
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use axum::http::header::COOKIE;
 use futures_util::future::join_all;
 use portcullis::config::PublicUrl;
-use portcullis::web::cookies::Cookies;
+use portcullis::oauth::secret::{BrowserBinding, Secret};
+use portcullis::web::cookies::{
+    CONSENT, ConsentMark, CookieLimits, Cookies, LOGIN, PERSON, REMEMBERED, SESSION, SIGN_IN,
+    Sealed, WAITING,
+};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -283,28 +289,112 @@ async fn scopes_follow_the_rules_and_the_answer_says_so() {
     page.assert_page(403);
 }
 
+/// The cookies that a browser with this `Cookie` header sends to us on https.
+fn cookies_on_https(jar: &str) -> Cookies {
+    let url = PublicUrl::parse("https://mcp.example.com").unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(COOKIE, jar.parse().unwrap());
+    Cookies::read(&headers, &url, CookieLimits { login: Duration::from_mins(10), logins: 10 })
+}
+
 /// Another host of the domain can set any cookie without the prefix for ours: none is read.
 #[test]
 fn br_03_on_https_only_cookies_with_the_host_prefix_are_read() {
-    let url = PublicUrl::parse("https://mcp.example.com").unwrap();
-    let cookies = Cookies::of(&url);
-    let (id, mark) = ("0123456789abcdef0123456789abcdef", "m".repeat(43));
-    let set = cookies.set_consent(id, &mark, "tag", 600);
-    let (ours, _) = set.to_str().unwrap().split_once(';').unwrap();
+    let id = "0123456789abcdef0123456789abcdef";
+    let mark = ConsentMark { mark: "m".repeat(43), client: Some("tag".to_owned()) };
+    let set = CONSENT.set(&cookies_on_https(""), id, &mark);
+    let (ours, _) = set.headers()[0].to_str().unwrap().split_once(';').unwrap();
     assert!(ours.starts_with("__Host-portcullis-"), "{ours}");
-    let read = |jar: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert(COOKIE, jar.parse().unwrap());
-        cookies.consent(&headers, id)
-    };
+    let read = |jar: &str| CONSENT.get(&cookies_on_https(jar), id);
     assert_eq!(read(ours), Some(mark.clone()));
     for prefix in ["", "__Secure-", "__host-", "__HOST-", "_Host-", "__Host_"] {
         let theirs = ours.replacen("__Host-", prefix, 1);
         assert_eq!(read(&theirs), None, "{prefix}");
-        let other = theirs.replace(&mark, &"x".repeat(43));
+        let other = theirs.replace(&mark.mark, &"x".repeat(43));
         assert_eq!(read(&format!("{other}; {ours}")), Some(mark.clone()), "{prefix}");
     }
     assert_eq!(read(&format!("{ours}; {ours}")), None, "of two with one name neither is believed");
+}
+
+/// A name that is ours only once it is decoded may come from any host of the domain: browsers keep the plain
+/// prefix `__Host-` from other hosts, but not `%5F_Host-`.
+#[test]
+fn br_03_on_https_no_encoded_name_counts_as_a_cookie_of_ours() {
+    let (id, mark) = ("0123456789abcdef0123456789abcdef", "m".repeat(43));
+    for name in [
+        "%5F_Host-portcullis-",
+        "_%5fHost-portcullis-",
+        "__Host%2Dportcullis-",
+        "__Host-%70ortcullis-",
+    ] {
+        for kind in ["login", "consent", "held", "remembered"] {
+            let planted = format!("{name}{kind}-{id}={mark}.tag");
+            let cookies = cookies_on_https(&planted);
+            let counted = [
+                ("login", LOGIN.ids(&cookies)),
+                ("consent", CONSENT.ids(&cookies)),
+                ("held", WAITING.ids(&cookies)),
+                ("remembered", REMEMBERED.ids(&cookies)),
+            ];
+            assert!(counted.iter().all(|(_, ids)| ids.is_empty()), "{planted}: {counted:?}");
+        }
+    }
+}
+
+/// Browsers of before this version still hold cookies with these names, and a page of ours reads no other.
+#[test]
+fn the_names_and_attributes_of_all_cookies_stay_as_they_are() {
+    let url = PublicUrl::parse("https://mcp.example.com/auth").unwrap();
+    let tag = url.cookie_tag();
+    let limits = CookieLimits { login: Duration::from_mins(10), logins: 2 };
+    let read = |jar: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, jar.parse().unwrap());
+        Cookies::read(&headers, &url, limits)
+    };
+    let cookies = read("");
+    let id = "0123456789abcdef0123456789abcdef";
+    let mark = ConsentMark { mark: "m".repeat(43), client: None };
+    let sealed = Sealed("sealed".to_owned());
+    let (login, held) = (Secret::generate(id), Secret::generate(id));
+    let (remembered, session) = (Secret::generate(id), Secret::generate(id));
+    for (set, name, seconds) in [
+        (CONSENT.set(&cookies, id, &mark), format!("consent-{id}={}", mark.mark), 4200),
+        (LOGIN.set(&cookies, id, &login), format!("login-{id}={}", login.expose()), 4200),
+        (WAITING.set(&cookies, id, &held), format!("held-{id}={}", held.expose()), 7200),
+        (
+            REMEMBERED.set(&cookies, id, &remembered),
+            format!("remembered-{id}={}", remembered.expose()),
+            2_592_000,
+        ),
+        (
+            SESSION.set(&cookies, "admin", &session),
+            format!("pages-admin={}", session.expose()),
+            28_800,
+        ),
+        (SIGN_IN.set(&cookies, "account", &sealed), "signing-in-account=sealed".to_owned(), 4200),
+        (PERSON.set(&cookies, "", &sealed), "person=sealed".to_owned(), 2_592_000),
+        (LOGIN.clear(&cookies, id), format!("login-{id}="), 0),
+    ] {
+        let expected = format!(
+            "__Host-portcullis-{tag}{name}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age={seconds}"
+        );
+        assert_eq!(set.headers(), [expected.as_str()]);
+    }
+    // Of three logins, with room for two and a new one to come, the oldest two go.
+    let ids: Vec<String> = (1..4).map(|n| format!("{n:032x}")).collect();
+    let logins = ids.iter().rev().map(|id| {
+        let secret = Secret::<BrowserBinding>::generate(id);
+        format!("__Host-portcullis-{tag}login-{id}={}", secret.expose())
+    });
+    let cookies = read(&logins.collect::<Vec<_>>().join("; "));
+    assert_eq!(LOGIN.ids(&cookies), ids);
+    let evicted = LOGIN.evict(&cookies, id);
+    let evicted: Vec<&str> = evicted.headers().iter().map(|set| set.to_str().unwrap()).collect();
+    assert_eq!(evicted.len(), 2);
+    for (set, id) in evicted.iter().zip(&ids) {
+        assert!(set.contains(&format!("login-{id}=;")) && set.ends_with("Max-Age=0"), "{set}");
+    }
 }
 
 #[tokio::test]
