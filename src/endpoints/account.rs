@@ -252,7 +252,7 @@ pub(super) async fn disconnect(form: AccountForm) -> Result<Response, PageError>
 pub(super) async fn sign_out(form: AccountForm) -> Result<Response, PageError> {
     let AccountVisit { browser, visitor } = &form.visit;
     let response = web_session::sign_out(browser, visitor).await?;
-    Ok(on_to_provider(&form.visit, response).await)
+    Ok(log_out_at_provider(&form.visit, response).await)
 }
 
 /// `GET /account/confirm`: shows what signing out everywhere would end.
@@ -304,13 +304,13 @@ pub(super) async fn sign_out_everywhere(form: AccountForm) -> Result<Response, P
     if ended.await? == Ended::Recounted {
         return Ok(again());
     }
-    Ok(on_to_provider(&form.visit, web_session::signed_out(browser)).await)
+    Ok(log_out_at_provider(&form.visit, web_session::signed_out(browser)).await)
 }
 
 /// Redirects the browser to the provider's logout page if the provider has one. Our own sessions have ended
 /// before. The provider sends the browser back to us if our address is registered there as a logout
 /// redirect.
-async fn on_to_provider(visit: &AccountVisit, mut response: Response) -> Response {
+async fn log_out_at_provider(visit: &AccountVisit, mut response: Response) -> Response {
     let AccountVisit { browser, visitor } = visit;
     let home = browser.url().join(HOME);
     match browser.app.upstream().end_session_url(&visitor.session.session_id, &home).await {

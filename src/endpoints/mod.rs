@@ -13,13 +13,14 @@ mod token;
 use axum::Router;
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 
 use crate::app::App;
 use crate::config::paths;
 use crate::web::browser::{Browser, page};
 use crate::web::pages::{self, Message};
-use crate::web::{cors, error, speculative};
+use crate::web::routes::{method_not_allowed, once};
+use crate::web::{cors, error};
 
 /// Returns the routes of all endpoints of the authorization server.
 pub fn routes(app: &App) -> Router<App> {
@@ -80,11 +81,6 @@ fn account_routes() -> Router<App> {
         .layer(middleware::map_response(pages::isolate_window))
 }
 
-/// Protects a step that can be taken only once from prefetching browsers and link scanners.
-fn once(step: MethodRouter<App>) -> MethodRouter<App> {
-    step.fallback(method_not_allowed).layer(middleware::from_fn(speculative::keep_out))
-}
-
 /// For the identity provider, which authenticates with a signed token.
 fn upstream_routes() -> Router<App> {
     Router::new()
@@ -102,10 +98,6 @@ pub async fn not_below_our_path(browser: Browser) -> Response {
     error::not_found(Some(&format!(
         "This server answers below {base}; a proxy in front must pass the path on as it is"
     )))
-}
-
-async fn method_not_allowed(browser: Browser) -> Response {
-    browser.message(Message::MethodNotAllowed)
 }
 
 /// Fallback for all other paths: a page for browsers, otherwise JSON.

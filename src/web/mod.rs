@@ -18,6 +18,7 @@ pub mod page_error;
 pub mod pages;
 pub mod params;
 pub mod resource_auth;
+pub mod routes;
 pub mod speculative;
 pub mod web_session;
 pub mod words;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::walk::{Found, Visit};
 use super::wire::Ask;
+use crate::oauth::redirect_uri::leads_to;
 
 /// The example challenge of RFC 7636, Appendix B. The doctor redeems no code, so it needs no verifier.
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -259,7 +260,7 @@ impl Visit<'_> {
             Ok(reply) => {
                 let to = reply.header("location").unwrap_or_default();
                 if !(200..400).contains(&reply.status)
-                    || (to.starts_with(redirect_uri.as_str()) && to.contains("error="))
+                    || (leads_to(to, redirect_uri) && to.contains("error="))
                 {
                     self.fail("authorize", format!("{url} answered {} {to}", reply.status), HINT);
                 } else {
@@ -283,7 +284,7 @@ impl Visit<'_> {
         let Ok(reply) = self.wire.ask(&Ask::get(&url).with("accept", "text/html")).await else {
             return;
         };
-        let Some(to) = reply.header("location").filter(|to| to.starts_with(redirect_uri)) else {
+        let Some(to) = reply.header("location").filter(|to| leads_to(to, redirect_uri)) else {
             return; // an error page without a redirect shows nothing about `iss`
         };
         let iss = url::Url::parse(to).ok().and_then(|to| {

@@ -35,10 +35,10 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
     // A guess sees the page even in a browser with an approval, because it must change nothing.
     if known.review.trusted
         && !browser.is_guess()
-        && let Some(led_on) =
+        && let Some(redirect) =
             remembered_consent::skip_consent(&browser, &params, &known.client, &request).await?
     {
-        return Ok(led_on);
+        return Ok(redirect);
     }
     consent_page::not_too_often(&browser, &known.client)?;
     let before = step_up::approved_before(&browser, &request).await;

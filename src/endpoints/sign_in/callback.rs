@@ -173,7 +173,7 @@ async fn begin_again(
     let event = event.with("login_id", start.id.as_str()).with("reason", reason);
     let quota = Start::quota(app);
     match app.storage().begin_again(ended, &new, app.now(), quota, event).await? {
-        Some(approval) => Ok(start.lead_on(browser, &approval)),
+        Some(approval) => Ok(start.redirect_to_provider(browser, &approval)),
         None => Err(start.too_many(app).await?),
     }
 }

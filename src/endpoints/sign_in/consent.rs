@@ -128,7 +128,7 @@ async fn approve(
         decided = decide().await?;
     }
     match decided {
-        Decided::First(approval) => Ok(start.lead_on(browser, &approval)),
+        Decided::First(approval) => Ok(start.redirect_to_provider(browser, &approval)),
         Decided::Already => Err(Message::AlreadyDecided.because("the page was decided before")),
         Decided::Full => Err(start.too_many(app).await?),
     }

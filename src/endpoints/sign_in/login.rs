@@ -66,7 +66,7 @@ impl Start {
     pub(super) async fn try_evict(&self, app: &App) -> Result<bool, StorageError> {
         let Some(ours) = &self.network else { return Ok(false) };
         let pending = app.storage().pending_by_network(app.now()).await?;
-        let Some(other) = pushed_out(ours, &pending, Self::quota(app).per_network) else {
+        let Some(other) = network_to_evict(ours, &pending, Self::quota(app).per_network) else {
             return Ok(false);
         };
         app.storage().evict_newest_login(other, app.now()).await?;
@@ -107,7 +107,7 @@ impl Start {
 
     /// Redirects the browser to the identity provider, and sets the cookie that binds the browser to the
     /// login.
-    pub(super) fn lead_on(&self, browser: &Browser, approval: &Approval) -> Response {
+    pub(super) fn redirect_to_provider(&self, browser: &Browser, approval: &Approval) -> Response {
         let evicted = cookies::LOGIN.evict(&browser.cookies, &self.id);
         let set = cookies::LOGIN.set(&browser.cookies, &self.id, &self.binding);
         let to = self.to.url(approval, &self.state);
@@ -117,23 +117,27 @@ impl Start {
 
 /// Returns the network that loses its newest login for one from `ours`: the busiest network within the
 /// busiest site prefix.
-fn pushed_out<'a>(ours: &str, pending: &'a [(String, u64)], per_network: u64) -> Option<&'a str> {
+fn network_to_evict<'a>(
+    ours: &str,
+    pending: &'a [(String, u64)],
+    per_network: u64,
+) -> Option<&'a str> {
     let part_of = |network: &str| network.parse().map(site_prefix).ok();
     if pending.iter().any(|(network, number)| network == ours && *number >= per_network) {
         return None;
     }
-    let mut crowds: HashMap<String, u64> = HashMap::new();
+    let mut sites: HashMap<String, u64> = HashMap::new();
     for (network, number) in pending {
-        *crowds.entry(part_of(network)?).or_default() += number;
+        *sites.entry(part_of(network)?).or_default() += number;
     }
-    let with_ours = crowds.get(&part_of(ours)?).copied().unwrap_or_default() + 1;
-    let (largest, number) = crowds.into_iter().max_by_key(|(_, number)| *number)?;
-    if with_ours >= number {
+    let ours_then = sites.get(&part_of(ours)?).copied().unwrap_or_default() + 1;
+    let (busiest, number) = sites.into_iter().max_by_key(|(_, number)| *number)?;
+    if ours_then >= number {
         return None;
     }
-    let of_the_largest =
-        pending.iter().filter(|(network, _)| part_of(network).as_ref() == Some(&largest));
-    of_the_largest.max_by_key(|(_, number)| *number).map(|(network, _)| network.as_str())
+    let of_the_busiest =
+        pending.iter().filter(|(network, _)| part_of(network).as_ref() == Some(&busiest));
+    of_the_busiest.max_by_key(|(_, number)| *number).map(|(network, _)| network.as_str())
 }
 
 #[cfg(test)]
@@ -141,26 +145,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_crowd_makes_room_for_smaller_ones_only() {
+    fn the_busiest_site_loses_a_login_to_smaller_ones_only() {
         let pending = |all: &[(&str, u64)]| -> Vec<(String, u64)> {
             all.iter().map(|(network, number)| ((*network).to_owned(), *number)).collect()
         };
-        let crowded = pending(&[
+        let busy = pending(&[
             ("198.51.100.1", 2),
             ("198.51.100.2", 3),
             ("203.0.113.1", 4),
             ("2001:db8:1:2::", 1),
         ]);
-        assert_eq!(pushed_out("192.0.2.1", &crowded, 50), Some("198.51.100.2"));
-        assert_eq!(pushed_out("2001:db8:1:9::", &crowded, 50), Some("198.51.100.2"));
-        assert_eq!(pushed_out("198.51.100.3", &crowded, 50), None, "it is the flood");
-        assert_eq!(pushed_out("203.0.113.9", &crowded, 50), None, "it would be as large");
-        assert_eq!(pushed_out("2001:db8:1:2::", &crowded, 1), None, "it has as many as it may");
-        assert_eq!(pushed_out("192.0.2.1", &pending(&[("198.51.100.1", 1)]), 50), None);
-        assert_eq!(pushed_out("192.0.2.1", &[], 50), None, "nobody's address is known");
+        assert_eq!(network_to_evict("192.0.2.1", &busy, 50), Some("198.51.100.2"));
+        assert_eq!(network_to_evict("2001:db8:1:9::", &busy, 50), Some("198.51.100.2"));
+        assert_eq!(network_to_evict("198.51.100.3", &busy, 50), None, "it is the flood");
+        assert_eq!(network_to_evict("203.0.113.9", &busy, 50), None, "it would be as large");
+        assert_eq!(network_to_evict("2001:db8:1:2::", &busy, 1), None, "it has as many as it may");
+        assert_eq!(network_to_evict("192.0.2.1", &pending(&[("198.51.100.1", 1)]), 50), None);
+        assert_eq!(network_to_evict("192.0.2.1", &[], 50), None, "nobody's address is known");
 
         let many: Vec<_> = (0..200).map(|n| (format!("2001:db8:1:{n:x}::"), 50)).collect();
-        assert!(pushed_out("2001:db8:2::", &many, 50).is_some(), "/64s of one /48 are one crowd");
-        assert_eq!(pushed_out("2001:db8:1:ffff::", &many, 50), None);
+        assert!(
+            network_to_evict("2001:db8:2::", &many, 50).is_some(),
+            "/64s of one /48 are one site"
+        );
+        assert_eq!(network_to_evict("2001:db8:1:ffff::", &many, 50), None);
     }
 }

@@ -34,10 +34,10 @@ mod step_up;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::{method_not_allowed, once};
 use crate::app::App;
 use crate::config::paths;
 use crate::web::browser::page;
+use crate::web::routes::{method_not_allowed, once};
 
 /// Returns the routes of the login.
 pub(super) fn routes() -> Router<App> {

@@ -60,7 +60,7 @@ pub(super) async fn skip_consent(
     let new = start.new_login(app);
     let approved =
         app.storage().approve_remembered(&token, &new, now, Start::quota(app), event).await?;
-    Ok(approved.map(|approval| start.lead_on(browser, &approval)))
+    Ok(approved.map(|approval| start.redirect_to_provider(browser, &approval)))
 }
 
 /// Returns whether the response goes to a website. Programs on a device cannot be told apart (RFC 8252

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 pub use self::policy::RedirectPolicy;
-pub use self::return_address::{RegisteredRedirectUri, ReturnRefused};
+pub use self::return_address::{RegisteredRedirectUri, ReturnRefused, leads_to};
 
 /// Longest redirect URI, in bytes.
 pub const MAX_REDIRECT_URI: usize = 1024;

@@ -22,6 +22,14 @@ pub enum ReturnRefused {
     NotAllowed(RedirectUriRefused),
 }
 
+/// Returns whether `location` is this redirect URI with parameters. An address that only begins with the same
+/// letters is another one.
+pub fn leads_to(location: &str, redirect_uri: &str) -> bool {
+    let parameters = if redirect_uri.contains('?') { ['&', '#'] } else { ['?', '#'] };
+    let rest = location.strip_prefix(redirect_uri);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(parameters))
+}
+
 /// A redirect URI that the client registered. Responses are sent only to values of this type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegisteredRedirectUri(String);

@@ -317,3 +317,18 @@ fn a_destination_is_told_as_a_person_understands_it() {
         Destination::App { scheme: "cursor".to_owned() }
     );
 }
+
+#[test]
+fn an_address_that_only_begins_like_a_redirect_uri_is_another_one() {
+    let ours = "https://auth.example/auth/callback";
+    for rest in ["", "?error=login_required", "#error=login_required"] {
+        assert!(leads_to(&format!("{ours}{rest}"), ours), "{rest}");
+    }
+    for rest in ["x", "-old?error=x", "/other?error=x", "%20", "&error=x", ".html"] {
+        assert!(!leads_to(&format!("{ours}{rest}"), ours), "{rest}");
+    }
+    assert!(!leads_to("https://auth.example/auth/callbac", ours));
+    assert!(leads_to("https://a.example/c?x=1&error=y", "https://a.example/c?x=1"));
+    assert!(!leads_to("https://a.example/c?x=12&error=y", "https://a.example/c?x=1"));
+    assert!(!leads_to("http://127.0.0.1:80801/?error=y", "http://127.0.0.1:8080"));
+}

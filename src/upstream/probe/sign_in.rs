@@ -10,6 +10,7 @@ use super::super::{LoginFailed, Upstream, callback_error};
 use super::network::hint_for;
 use super::{Findings, Severity};
 use crate::http_client::HttpError;
+use crate::oauth::redirect_uri::leads_to;
 use crate::oauth::secret::random_text;
 
 impl Upstream {
@@ -38,7 +39,7 @@ impl Upstream {
             }
         };
         let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
-        let back = location.filter(|location| location.starts_with(redirect_uri));
+        let back = location.filter(|location| leads_to(location, redirect_uri));
         let register = format!("{}:\n{redirect_uri}", console.redirect_uri);
         match (back, response.status().as_u16()) {
             (Some(back), _) => {
@@ -95,7 +96,7 @@ impl Upstream {
     }
 
     fn is_our_place(&self, url: &Url) -> bool {
-        url.as_str().starts_with(&self.0.redirect_uri)
+        leads_to(url.as_str(), &self.0.redirect_uri)
     }
 
     /// Builds the authorization request of a sign-in with `prompt=none` and random values.

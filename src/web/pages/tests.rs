@@ -1,7 +1,14 @@
+use aws_lc_rs::digest;
 use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::oauth::redirect_uri::Destination;
+use crate::web::words::Language;
 
 /// Inputs that a hostile client may send as names, scopes and addresses.
 const HOSTILE: &[&str] = &[

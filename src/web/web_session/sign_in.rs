@@ -86,7 +86,7 @@ pub fn passed_on(app: &App, state: &str, query: &str) -> Option<String> {
 
 /// A sign-in in progress, sealed into the browser's cookie.
 #[derive(Serialize, Deserialize)]
-struct Underway {
+struct PendingSignIn {
     state: String,
     login: PagesLogin,
     go_on: String,
@@ -133,7 +133,7 @@ async fn begin(browser: &Browser, beginning: &Beginning<'_>) -> Result<Response,
     let sign_outs = app.storage().sign_outs_so_far().await?;
     let (url, login) =
         app.upstream().prepare_pages_login(&state, beginning.anew, beginning.prompt).await?;
-    let underway = Underway {
+    let pending = PendingSignIn {
         state,
         login,
         go_on: own_path(*realm, beginning.go_on).unwrap_or(home(*realm)).to_owned(),
@@ -142,7 +142,7 @@ async fn begin(browser: &Browser, beginning: &Beginning<'_>) -> Result<Response,
         anew: beginning.anew,
         retried: beginning.retried,
     };
-    let json = serde_json::to_vec(&underway).unwrap_or_default();
+    let json = serde_json::to_vec(&pending).unwrap_or_default();
     let sealed = Sealed(app.sealer().seal(Purpose::Consent, context(*realm), &json));
     let set = cookies::SIGN_IN.set(&browser.cookies, realm.as_str(), &sealed);
     Ok((set, see_other(url.as_str())).into_response())
@@ -165,12 +165,12 @@ pub async fn finish_sign_in(browser: &Browser) -> Result<Response, PageError> {
     }
     let answer = CallbackParams::from(&params);
     let state = params.get("state").ok().flatten();
-    let underway = underway(browser).filter(|underway| state == Some(underway.state.as_str()));
-    let Some(underway) = underway else {
+    let pending = pending_sign_in(browser).filter(|pending| state == Some(pending.state.as_str()));
+    let Some(pending) = pending else {
         spend_code(browser, &params).await;
         return Err(foreign("this browser has no such sign-in under way"));
     };
-    let expires_at = Timestamp::from_unix(underway.expires_at);
+    let expires_at = Timestamp::from_unix(pending.expires_at);
     if app.now() >= expires_at {
         return Err(Message::LoginExpired.because("too late"));
     }
@@ -178,24 +178,24 @@ pub async fn finish_sign_in(browser: &Browser) -> Result<Response, PageError> {
         Some(_) => Some(app.upstream().place_for_sign_in().await?),
         None => None,
     };
-    let id = id_of_state(*realm, &underway.state).unwrap_or_default();
+    let id = id_of_state(*realm, &pending.state).unwrap_or_default();
     if !app.storage().use_pages_sign_in(*realm, &id, answer.code, expires_at).await? {
         return Err(Message::LoginUsed.because("the sign-in came back before"));
     }
-    let finished = app.upstream().finish_pages_login(&underway.login, answer).await;
+    let finished = app.upstream().finish_pages_login(&pending.login, answer).await;
     drop(place);
     let (session, proved_at) = match finished {
         Ok(finished) => finished,
-        Err(LoginFailed::Again { prompt, .. }) if !underway.retried => {
-            let (go_on, anew) = (underway.go_on.as_str(), underway.anew);
+        Err(LoginFailed::Again { prompt, .. }) if !pending.retried => {
+            let (go_on, anew) = (pending.go_on.as_str(), pending.anew);
             let beginning = Beginning { go_on, anew, expires_at, retried: true, prompt };
             return begin(browser, &beginning).await;
         }
         Err(failed) => return Err(failed.into()),
     };
-    let session = SessionUpdate { sign_outs_before: underway.sign_outs, ..session };
-    let came = CompletedLogin { session: &session, proved_at, go_on: &underway.go_on };
-    let response = let_in(browser, &came).await?;
+    let session = SessionUpdate { sign_outs_before: pending.sign_outs, ..session };
+    let completed = CompletedLogin { session: &session, proved_at, go_on: &pending.go_on };
+    let response = begin_session(browser, &completed).await?;
     let clear = cookies::SIGN_IN.clear(&browser.cookies, realm.as_str());
     Ok((clear, response).into_response())
 }
@@ -230,7 +230,7 @@ async fn spend_code(browser: &Browser, params: &Params) {
     }
 }
 
-fn underway(browser: &Browser) -> Option<Underway> {
+fn pending_sign_in(browser: &Browser) -> Option<PendingSignIn> {
     let Browser { app, realm, .. } = browser;
     let Sealed(sealed) = cookies::SIGN_IN.get(&browser.cookies, realm.as_str())?;
     let json = app.sealer().open(Purpose::Consent, context(*realm), &sealed).ok()?;
@@ -245,9 +245,12 @@ struct CompletedLogin<'a> {
 }
 
 /// Begins the session, unless the person is blocked or these pages are not for them.
-async fn let_in(browser: &Browser, came: &CompletedLogin<'_>) -> Result<Response, PageError> {
+async fn begin_session(
+    browser: &Browser,
+    completed: &CompletedLogin<'_>,
+) -> Result<Response, PageError> {
     let Browser { app, realm, cookies, .. } = browser;
-    let &CompletedLogin { session, proved_at, go_on } = came;
+    let &CompletedLogin { session, proved_at, go_on } = completed;
     let subject = app.subject(&session.subject);
     let about = |event| {
         let event = app.event(event, Actor::Person).subject(&subject);

@@ -1,0 +1,100 @@
+//! The consent page.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::frame::{PageFrame, Style};
+use crate::oauth::redirect_uri::Destination;
+use crate::web::words::Words;
+
+/// The consent page. Its fields are in the order in which the page shows them.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each shows or hides something of its own")]
+pub struct ConsentPage<'a> {
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
+    /// The kind and host of the redirect URI.
+    pub destination: &'a Destination,
+    /// The whole redirect URI, as presented.
+    pub redirect_uri: &'a str,
+    /// Whether an administrator vouches for the client. A client that registered itself is not verified by
+    /// that.
+    pub verified: bool,
+    /// The host that publishes the client's metadata, if the client id is the URL of a metadata document.
+    pub publisher: Option<&'a str>,
+    /// Whether the client used dynamic registration.
+    pub registered_itself: bool,
+    /// The client's own name, already made safe for display.
+    pub client_name: Option<&'a str>,
+    /// Whether the name could be mistaken for another.
+    pub name_suspicious: bool,
+    /// The client id.
+    pub client_id: &'a str,
+    /// The operator's name for the MCP server.
+    pub resource_name: Option<&'a str>,
+    /// The MCP server's URL.
+    pub resource: &'a str,
+    /// The requested scopes, new ones first.
+    pub scopes: &'a [ScopeLine<'a>],
+    /// Whether the client requested scopes that the MCP server does not have. The client chose their names,
+    /// so they appear only in the log.
+    pub asked_for_unknown: bool,
+    /// Whether the provider can let the person choose another account.
+    pub offers_another_account: bool,
+    /// Display name of the identity provider.
+    pub identity_provider: &'a str,
+    /// The sealed request, which the form sends back with the decision.
+    pub request: &'a str,
+}
+
+/// One scope on the consent page.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopeLine<'a> {
+    /// The scope.
+    pub scope: &'a str,
+    /// The operator's description.
+    pub text: Option<&'a str>,
+    /// Why the scope is on the page.
+    pub standing: Standing<'a>,
+}
+
+/// Why a scope is on the consent page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It is requested.
+    Asked,
+    /// It is requested together with scopes that were approved before.
+    New,
+    /// The last person to sign in with this browser approved it before.
+    ApprovedBefore,
+    /// A broader scope, named here, includes it.
+    IncludedIn(&'a str),
+}
+
+#[derive(Template)]
+#[template(path = "consent.html")]
+struct ConsentTemplate<'a> {
+    frame: PageFrame<'a>,
+    page: &'a ConsentPage<'a>,
+    w: &'static Words,
+}
+
+impl ConsentPage<'_> {
+    /// Returns the warning for a client that nobody vouches for.
+    fn not_verified(&self, w: &'static Words) -> &'static str {
+        if self.registered_itself { w.unverified } else { w.not_verified }
+    }
+
+    /// Returns whether the publisher's host name has a punycode label, which may imitate another name.
+    fn publisher_is_punycode(&self) -> bool {
+        let labels = self.publisher.unwrap_or_default().split('.');
+        labels.into_iter().any(|label| label.starts_with("xn--"))
+    }
+
+    /// Builds the response, with status 200.
+    pub fn render(&self) -> Response {
+        let template = ConsentTemplate { frame: self.frame, page: self, w: self.frame.words() };
+        self.frame.respond(StatusCode::OK, Style::People, template.render())
+    }
+}

@@ -1,0 +1,232 @@
+//! Pages that explain an event: mostly why something did not happen.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::frame::{PageFrame, Style};
+use crate::web::words::{Text, Words};
+
+/// An event that a page explains to a person.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the English words of each say what it means")]
+pub enum Message<'a> {
+    UnknownClient,
+    ClientDocumentRefused,
+    ClientDocumentUnavailable,
+    /// Client ID metadata documents are disabled.
+    ClientDocumentsOff,
+    /// No website can be reached from here, so no document can be fetched.
+    NoNetwork,
+    RedirectUriNotRegistered,
+    RedirectUriNotAllowed,
+    /// `what` is the wrong parameter, or the error code.
+    InvalidRequest {
+        what: &'a str,
+    },
+    UnknownResource,
+    ConsentExpired,
+    ConsentFromElsewhere,
+    AlreadyDecided,
+    LoginFromElsewhere,
+    LoginExpired,
+    LoginUsed,
+    LoginNotTrusted,
+    /// A sign-out at the identity provider happened during the login.
+    SignedOutMeanwhile,
+    /// The person is signed in, but no rule gives them access.
+    NoAccess {
+        person: Option<&'a str>,
+        resource: &'a str,
+        missing: &'a [&'a str],
+    },
+    /// The person is signed in, but the rules do not allow the additional scopes that a client came back
+    /// for.
+    NotAllowedMore {
+        person: Option<&'a str>,
+        missing: &'a [&'a str],
+    },
+    ProviderUnavailable,
+    /// The identity provider reports that it cannot sign anybody in now.
+    ProviderCannot,
+    /// The identity provider ended the sign-in, and restarting it did not help.
+    ProviderEndedSignIn,
+    ProviderMisconfigured,
+    ServerError,
+    TemporarilyUnavailable,
+    NotFound,
+    /// An admin page that does not exist, or whose subject does not exist.
+    NoSuchAdminPage,
+    MethodNotAllowed,
+    /// The person's address reached a rate limit; `seconds` until the next attempt.
+    AskedTooOften {
+        seconds: u64,
+    },
+    /// Too many of something; `seconds` until the next attempt makes sense.
+    TooMany {
+        what: TooMany,
+        seconds: u64,
+    },
+    RequestTooLarge,
+    /// An administrator has blocked or rejected the client.
+    ClientShutOut,
+    /// An administrator has blocked the person.
+    PersonBlocked,
+    /// A form of our pages that came from another origin or session.
+    FormFromElsewhere,
+    NotAnAdministrator,
+    /// The identity provider refused a sign-in to our pages.
+    LoginRefused,
+    /// A sign-in waited for an administrator and waits no longer.
+    WaitingOver,
+}
+
+/// The thing that there are too many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMany {
+    /// Consent pages for one client in one browser.
+    ConsentPages,
+    /// Pending sign-ins.
+    SignIns,
+}
+
+/// A link back to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ReturnLink<'a> {
+    /// The URL, based on a redirect URI that the client registered.
+    pub url: &'a str,
+    /// Text of the link: the host, or the kind of program.
+    pub host_label: &'a str,
+    /// Whether the browser follows it by itself after ten seconds.
+    pub automatic: bool,
+}
+
+/// A page that explains an event and what the person can do.
+#[derive(Clone, Copy, Debug)]
+pub struct MessagePage<'a> {
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
+    /// The event.
+    pub message: Message<'a>,
+    /// Number under which the log has details.
+    pub reference: Option<&'a str>,
+    /// A link back to the client.
+    pub return_to: Option<ReturnLink<'a>>,
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessageTemplate<'a> {
+    frame: PageFrame<'a>,
+    page: &'a MessagePage<'a>,
+    text: &'static Text,
+    w: &'static Words,
+}
+
+impl Message<'_> {
+    /// Returns the status of a page with this message.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownClient
+            | Self::ClientDocumentRefused
+            | Self::ClientDocumentsOff
+            | Self::RedirectUriNotRegistered
+            | Self::RedirectUriNotAllowed
+            | Self::InvalidRequest { .. }
+            | Self::UnknownResource => StatusCode::BAD_REQUEST,
+            Self::ConsentExpired
+            | Self::ConsentFromElsewhere
+            | Self::AlreadyDecided
+            | Self::LoginFromElsewhere
+            | Self::LoginExpired
+            | Self::LoginUsed
+            | Self::LoginNotTrusted
+            | Self::LoginRefused
+            | Self::SignedOutMeanwhile
+            | Self::NoAccess { .. }
+            | Self::NotAllowedMore { .. }
+            | Self::ProviderEndedSignIn
+            | Self::ClientShutOut
+            | Self::PersonBlocked
+            | Self::FormFromElsewhere
+            | Self::NotAnAdministrator => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NoSuchAdminPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WaitingOver => StatusCode::GONE,
+            Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::AskedTooOften { .. } | Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ProviderMisconfigured => StatusCode::BAD_GATEWAY,
+            Self::ClientDocumentUnavailable
+            | Self::NoNetwork
+            | Self::ProviderUnavailable
+            | Self::ProviderCannot
+            | Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Returns the seconds until the next attempt makes sense, for [`Message::TooMany`].
+    pub fn seconds_to_wait(&self) -> Option<u64> {
+        match self {
+            Self::TooMany { seconds, .. } => Some(*seconds),
+            _ => None,
+        }
+    }
+
+    /// Returns the same in minutes, rounded up.
+    fn minutes_to_wait(&self) -> Option<u64> {
+        self.seconds_to_wait().map(|seconds| seconds.div_ceil(60).max(1))
+    }
+}
+
+impl MessagePage<'_> {
+    /// Builds the response.
+    pub fn render(&self) -> Response {
+        let (frame, w) = (self.frame, self.frame.words());
+        let template = MessageTemplate { frame, page: self, text: text(&self.message, w), w };
+        frame.respond(self.message.status(), Style::People, template.render())
+    }
+}
+
+fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
+    match message {
+        Message::UnknownClient => &w.unknown_client,
+        Message::ClientDocumentRefused => &w.client_document_refused,
+        Message::ClientDocumentUnavailable => &w.client_document_unavailable,
+        Message::ClientDocumentsOff => &w.client_documents_off,
+        Message::NoNetwork => &w.no_network,
+        Message::RedirectUriNotRegistered => &w.redirect_uri_not_registered,
+        Message::RedirectUriNotAllowed => &w.redirect_uri_not_allowed,
+        Message::InvalidRequest { .. } => &w.invalid_request,
+        Message::UnknownResource => &w.unknown_resource,
+        Message::ConsentExpired => &w.consent_expired,
+        Message::ConsentFromElsewhere => &w.consent_from_elsewhere,
+        Message::AlreadyDecided => &w.already_decided,
+        Message::LoginFromElsewhere => &w.login_from_elsewhere,
+        Message::LoginExpired => &w.login_expired,
+        Message::LoginUsed => &w.login_used,
+        Message::LoginNotTrusted => &w.login_not_trusted,
+        Message::SignedOutMeanwhile => &w.signed_out_meanwhile,
+        Message::NoAccess { .. } => &w.no_access,
+        Message::NotAllowedMore { .. } => &w.not_allowed_more,
+        Message::ProviderUnavailable => &w.provider_unavailable,
+        Message::ProviderCannot => &w.provider_cannot,
+        Message::ProviderEndedSignIn => &w.provider_ended_sign_in,
+        Message::ProviderMisconfigured => &w.provider_misconfigured,
+        Message::ServerError => &w.server_error,
+        Message::TemporarilyUnavailable => &w.temporarily_unavailable,
+        Message::NotFound => &w.not_found,
+        Message::NoSuchAdminPage => &w.no_such_admin_page,
+        Message::MethodNotAllowed => &w.method_not_allowed,
+        Message::AskedTooOften { .. } => &w.asked_too_often,
+        Message::TooMany { what: TooMany::ConsentPages, .. } => &w.too_many_consent_pages,
+        Message::TooMany { what: TooMany::SignIns, .. } => &w.too_many_sign_ins,
+        Message::RequestTooLarge => &w.request_too_large,
+        Message::ClientShutOut => &w.client_shut_out,
+        Message::PersonBlocked => &w.person_blocked,
+        Message::FormFromElsewhere => &w.form_from_elsewhere,
+        Message::NotAnAdministrator => &w.not_an_administrator,
+        Message::LoginRefused => &w.login_refused,
+        Message::WaitingOver => &w.waiting_over,
+    }
+}

@@ -1,0 +1,30 @@
+//! The page of a person who waits for an administrator.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::frame::{PageFrame, Style};
+use crate::web::words::Words;
+
+/// The page for a person who waits for an administrator. It reloads by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingPage<'a> {
+    /// The frame of the page.
+    pub frame: PageFrame<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "waiting.html")]
+struct WaitingTemplate<'a> {
+    frame: PageFrame<'a>,
+    w: &'static Words,
+}
+
+impl WaitingPage<'_> {
+    /// Builds the response, with status 200.
+    pub fn render(&self) -> Response {
+        let template = WaitingTemplate { frame: self.frame, w: self.frame.words() };
+        self.frame.respond(StatusCode::OK, Style::People, template.render())
+    }
+}
