@@ -24,7 +24,8 @@
 //!    `awaiting_approval.rs`.
 //! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
 //!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each
-//!    atomic step. [`signing`] mints the access token, and rotates its keys.
+//!    atomic step. [`signing`] mints the access token, and rotates its keys. All keys and signed tokens, ours
+//!    and those of others, are read by [`jose`].
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
 //!    `forward.rs`). If a tool needs more scopes than the token has, the client asks for them:
 //!    `endpoints/sign_in/step_up.rs`. A server that the gateway does not front checks tokens with
@@ -61,14 +62,17 @@
 //! config
 //! policy
 //! oauth
+//! jose
 //! clock · stop_points
 //! ```
 //!
-//! [`demo`] is outside this order: it uses `oauth` and `clock` only, and only `cli` and the tests use it.
+//! [`demo`] is outside this order: it uses `oauth`, `jose` and `clock` only, and only `cli` and the tests use it.
 
 pub mod clock;
 #[macro_use]
 mod stop_points;
+
+pub mod jose;
 
 pub mod oauth;
 

@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,6 +22,7 @@ pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
 
 use crate::clock::{Clock, REPLICAS_APART, Timestamp};
 use crate::config::TokenAlg;
+use crate::jose::jws::{self, Compact, HeaderError};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::new_id;
 use crate::storage::{Storage, StorageError, StoredKey};
@@ -321,13 +320,7 @@ impl KeyRing {
         let key = keys.current(alg, self.keeper.now()).ok_or(SigningError::Key)?;
         let header =
             Header { alg: key.alg.as_str().to_owned(), typ: typ.to_owned(), kid: key.kid.clone() };
-        let mut token = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&header)?);
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut token);
-        let signature = key.sign(token.as_bytes())?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        Ok(token)
+        jws::write(&header, claims, |message| key.sign(message))
     }
 
     /// Verifies one of our access tokens for one audience.
@@ -378,20 +371,22 @@ impl KeyRing {
 
     /// Parses a token and makes all checks that do not depend on the time.
     fn prove(&self, keys: &Keys, token: &str) -> Result<AccessToken, TokenInvalid> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenInvalid::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenInvalid::Malformed)?;
-        let decode = |part| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenInvalid::Malformed);
-        let header: Header =
-            serde_json::from_slice(&decode(header)?).map_err(|_| TokenInvalid::Header)?;
+        let token = Compact::split(token).map_err(|_| TokenInvalid::Malformed)?;
+        let header: Header = token.header().map_err(|error| match error {
+            HeaderError::NotBase64(_) => TokenInvalid::Malformed,
+            HeaderError::Json(_) => TokenInvalid::Header,
+        })?;
         let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
         let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
             || header.typ.eq_ignore_ascii_case("application/at+jwt");
         if !typ_fits || header.alg != key.alg.as_str() {
             return Err(TokenInvalid::Header);
         }
-        let (claims, signature) = (decode(claims)?, decode(signature)?);
-        key.verifier
-            .verify_sig(signed.as_bytes(), &signature)
+        let malformed = |_| TokenInvalid::Malformed;
+        let claims = token.claims().map_err(malformed)?;
+        let signature = token.signature().map_err(malformed)?;
+        token
+            .verify(&key.verifier, key.alg.alg(), &signature)
             .map_err(|_| TokenInvalid::Signature)?;
         let claims: AccessToken =
             serde_json::from_slice(&claims).map_err(|_| TokenInvalid::Claims)?;

@@ -32,6 +32,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::jose::alg::Alg;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -312,10 +313,15 @@ pub enum TokenAlg {
 impl TokenAlg {
     /// Returns the name as in a JWT header.
     pub const fn as_str(self) -> &'static str {
+        self.alg().as_str()
+    }
+
+    /// Returns the algorithm.
+    pub const fn alg(self) -> Alg {
         match self {
-            Self::Es256 => "ES256",
-            Self::Rs256 => "RS256",
-            Self::EdDsa => "EdDSA",
+            Self::Es256 => Alg::Es256,
+            Self::Rs256 => Alg::Rs256,
+            Self::EdDsa => Alg::EdDsa,
         }
     }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::config::{Config, ResourceConfig, paths};
-use crate::oauth::client::keys::SigningAlg;
+use crate::jose::alg::{Alg, FROM_CLIENTS};
 use crate::oauth::scope::ScopeSet;
 
 /// Cache lifetime of the documents: 300 seconds.
@@ -134,7 +134,7 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
     let at = |path: &str| config.public_url.join(path);
     let resources: Vec<&str> = config.resources.iter().map(|r| r.id.as_str()).collect();
     let auth_methods = ["none", "client_secret_post", "client_secret_basic", "private_key_jwt"];
-    let signing_algs = SigningAlg::ALL.map(SigningAlg::as_str);
+    let signing_algs = FROM_CLIENTS.map(Alg::as_str);
     let mut document = json!({
         "issuer": config.public_url.as_str(),
         "authorization_endpoint": at(paths::AUTHORIZE),

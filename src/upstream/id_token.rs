@@ -6,11 +6,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use openidconnect::core::CoreJwsSigningAlgorithm as Alg;
 use serde_json::Value;
 
 use super::values::Claims;
 use crate::clock::Timestamp;
+use crate::jose::alg::Alg;
 
 /// Tolerated difference between the clocks of provider and server, for `iat`, `exp` and `nbf`. A smaller
 /// value rejects tokens of providers whose clock is slightly off; a larger one accepts expired tokens for
@@ -28,7 +28,7 @@ pub(super) struct Expected<'a> {
     /// The access token of the same response, for `at_hash`.
     pub(super) access_token: &'a str,
     /// The signature algorithm, which also determines the hash of `at_hash`.
-    pub(super) alg: &'a Alg,
+    pub(super) alg: Alg,
     pub(super) now: Timestamp,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn check(claims: &Claims, expected: &Expected<'_>) -> Result<(), Stri
         return Err(format!("nonce {what}"));
     }
     let stated = claims.text("at_hash")?;
-    if stated.is_some() && stated != hash_of(expected.access_token, expected.alg) {
+    if stated.is_some() && stated != Some(hash_of(expected.access_token, expected.alg)) {
         return Err("at_hash does not fit the access token".to_owned());
     }
     Ok(())
@@ -88,10 +88,9 @@ fn check_times(claims: &Claims, now: Timestamp) -> Result<(), String> {
 
 /// Returns the expected `at_hash`: the left half of the hash of the access token (OpenID Connect Core
 /// §3.1.3.6).
-fn hash_of(access_token: &str, alg: &Alg) -> Option<String> {
-    let hash = super::provider_key::hash_of(alg)?;
-    let digest = digest::digest(hash, access_token.as_bytes());
-    Some(URL_SAFE_NO_PAD.encode(&digest.as_ref()[..hash.output_len() / 2]))
+fn hash_of(access_token: &str, alg: Alg) -> String {
+    let digest = digest::digest(alg.hash(), access_token.as_bytes());
+    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..alg.hash().output_len() / 2])
 }
 
 /// Returns when the person authenticated (`auth_time`, Unix seconds), if the provider states it in a readable

@@ -1,46 +1,24 @@
-//! A public key of the identity provider (RFC 7517, RFC 7518 §6, RFC 8037). It is parsed once and used for
-//! all signatures of the provider, which aws-lc-rs verifies.
+//! A public key of the identity provider (RFC 7517, RFC 7518 §6, RFC 8037), read as providers write it. `jose`
+//! verifies with it.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
-    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
-    RSA_PSS_2048_8192_SHA512, RsaParameters,
-};
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use openidconnect::core::{
     CoreJsonWebKeyType, CoreJsonWebKeyUse, CoreJweContentEncryptionAlgorithm,
-    CoreJwsSigningAlgorithm as Alg,
+    CoreJwsSigningAlgorithm,
 };
-use openidconnect::{
-    JsonWebKey, JsonWebKeyAlgorithm, JsonWebKeyId, JsonWebKeyUse as _, JwsSigningAlgorithm as _,
-    SignatureVerificationError,
-};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use openidconnect::{JsonWebKeyId, JsonWebKeyUse as _, JwsSigningAlgorithm as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Signature algorithms that we accept from a provider. None of them uses a shared secret.
-pub(super) const ACCEPTED: [Alg; 10] = [
-    Alg::RsaSsaPkcs1V15Sha256,
-    Alg::RsaSsaPkcs1V15Sha384,
-    Alg::RsaSsaPkcs1V15Sha512,
-    Alg::RsaSsaPssSha256,
-    Alg::RsaSsaPssSha384,
-    Alg::RsaSsaPssSha512,
-    Alg::EcdsaP256Sha256,
-    Alg::EcdsaP384Sha384,
-    Alg::EcdsaP521Sha512,
-    Alg::EdDsa,
-];
+use crate::jose::alg::{Alg, FROM_PROVIDER};
+use crate::jose::jwk::{PublicKey, VerifyError, VerifyingKey};
 
 /// Accepted RSA modulus lengths in bytes: 2048 to 4096 bits. Shorter keys are too weak; longer ones make each
 /// verification expensive.
@@ -54,40 +32,52 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The key as it appears in the JWK set.
-#[derive(Deserialize, Serialize)]
+/// The key as it appears in the JWK set. A key whose members have other types is of a kind that we do not know.
+#[derive(Deserialize)]
 struct Jwk {
     kty: CoreJsonWebKeyType,
-    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "use")]
     use_: Option<CoreJsonWebKeyUse>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<JsonWebKeyId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    alg: Option<OwnAlg>,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    alg: Option<JwkAlg>,
+    #[serde(default)]
     n: Value,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default)]
     e: Value,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default)]
     crv: Value,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default)]
     x: Value,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default)]
     y: Value,
 }
 
-/// The `alg` member of a key.
-#[derive(Deserialize, Serialize)]
+/// The `alg` member of a key, as the library reads it.
+#[derive(Deserialize)]
 #[serde(untagged)]
-enum OwnAlg {
-    Signature(Alg),
-    Encryption(CoreJweContentEncryptionAlgorithm),
+enum JwkAlg {
+    Signature(CoreJwsSigningAlgorithm),
+    Encryption(
+        #[expect(dead_code, reason = "read to know the kind")] CoreJweContentEncryptionAlgorithm,
+    ),
+}
+
+/// Which algorithms a key is for, by its own `alg`.
+enum OnlyFor {
+    Any,
+    One(Alg),
+    /// An algorithm that we do not accept.
+    Other,
 }
 
 struct Inner {
-    jwk: Jwk,
-    /// The parsed key for each algorithm that fits it.
-    parsed: Vec<(Alg, ParsedPublicKey)>,
+    kty: CoreJsonWebKeyType,
+    /// `use` allows signatures.
+    signs: bool,
+    kid: Option<JsonWebKeyId>,
+    only_for: OnlyFor,
+    /// `None` if its curve or size is not accepted, or a number cannot be read.
+    key: Option<VerifyingKey>,
 }
 
 /// A key of the provider. Cheap to clone.
@@ -96,7 +86,7 @@ pub struct ProviderKey(Arc<Inner>);
 
 impl fmt::Debug for ProviderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProviderKey({:?})", self.0.jwk.kid)
+        write!(f, "ProviderKey({:?})", self.0.kid)
     }
 }
 
@@ -106,184 +96,100 @@ impl<'de> Deserialize<'de> for ProviderKey {
     }
 }
 
-impl Serialize for ProviderKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.jwk.serialize(serializer)
-    }
-}
-
 impl ProviderKey {
     fn new(jwk: Jwk) -> Self {
-        let parsed =
-            ACCEPTED.into_iter().filter_map(|alg| Some((alg.clone(), jwk.parse(&alg)?))).collect();
-        Self(Arc::new(Inner { jwk, parsed }))
+        let key = jwk.public().map(|public| VerifyingKey::new(public, &FROM_PROVIDER));
+        let only_for = match &jwk.alg {
+            None => OnlyFor::Any,
+            Some(JwkAlg::Signature(own)) => {
+                let known = FROM_PROVIDER.into_iter().find(|alg| library_name(*alg) == *own);
+                known.map_or(OnlyFor::Other, OnlyFor::One)
+            }
+            Some(JwkAlg::Encryption(_)) => OnlyFor::Other,
+        };
+        let signs = jwk.use_.as_ref().is_none_or(CoreJsonWebKeyUse::allows_signature);
+        Self(Arc::new(Inner { kty: jwk.kty, signs, kid: jwk.kid, only_for, key }))
+    }
+
+    /// Returns the name of the key.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.0.kid.as_ref().map(|kid| kid.as_str())
     }
 
     /// Returns the names of the algorithms that the key can verify.
-    pub(super) fn algorithms(&self) -> Vec<String> {
-        let usable = self.0.parsed.iter().filter(|(alg, _)| self.check(alg).is_ok());
-        usable.filter_map(|(alg, _)| name_of(alg)).collect()
+    pub(super) fn algorithms(&self) -> Vec<&'static str> {
+        let key = |alg| self.check(alg).ok().and(self.0.key.as_ref());
+        let usable = FROM_PROVIDER
+            .into_iter()
+            .filter(|alg| key(*alg).is_some_and(|key| key.is_usable(*alg)));
+        usable.map(Alg::as_str).collect()
     }
 
     /// Returns an error if the key must not be used with `alg`, according to its `use`, `kty` or `alg`.
-    pub(super) fn check(&self, alg: &Alg) -> Result<(), &'static str> {
-        let jwk = &self.0.jwk;
-        if jwk.use_.as_ref().is_some_and(|use_| !use_.allows_signature()) {
+    pub(super) fn check(&self, alg: Alg) -> Result<(), &'static str> {
+        if !self.0.signs {
             return Err("the key is not for signatures");
         }
-        if alg.key_type().as_ref() != Some(&jwk.kty) {
+        if library_name(alg).key_type().as_ref() != Some(&self.0.kty) {
             return Err("the key is of another kind than the algorithm");
         }
-        match &jwk.alg {
-            None => Ok(()),
-            Some(OwnAlg::Signature(own)) if own == alg => Ok(()),
-            Some(_) => Err("the key is for another algorithm"),
+        match self.0.only_for {
+            OnlyFor::Any => Ok(()),
+            OnlyFor::One(own) if own == alg => Ok(()),
+            OnlyFor::One(_) | OnlyFor::Other => Err("the key is for another algorithm"),
         }
+    }
+
+    /// Returns the key that verifies signatures with `alg`.
+    pub fn verifying(&self, alg: Alg) -> Result<&VerifyingKey, VerifyError> {
+        self.check(alg).map_err(|_| VerifyError::Key)?;
+        self.0.key.as_ref().ok_or(VerifyError::Key)
+    }
+}
+
+/// Returns the name that the library has for an algorithm.
+fn library_name(alg: Alg) -> CoreJwsSigningAlgorithm {
+    match alg {
+        Alg::Rs256 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+        Alg::Rs384 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+        Alg::Rs512 => CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+        Alg::Ps256 => CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+        Alg::Ps384 => CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+        Alg::Ps512 => CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+        Alg::Es256 => CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+        Alg::Es384 => CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+        Alg::Es512 => CoreJwsSigningAlgorithm::EcdsaP521Sha512,
+        Alg::EdDsa => CoreJwsSigningAlgorithm::EdDsa,
     }
 }
 
 impl Jwk {
-    /// Parses the key for `alg`; `None` if its kind, curve or size does not fit.
-    fn parse(&self, alg: &Alg) -> Option<ParsedPublicKey> {
-        let crv = self.crv.as_str();
-        match (alg, &self.kty) {
-            (alg, CoreJsonWebKeyType::RSA) => {
-                self.rsa()?.to_parsed_public_key(rsa_parameters(alg)?).ok()
-            }
-            (Alg::EcdsaP256Sha256, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-256") => {
-                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.point(32)?).ok()
-            }
-            (Alg::EcdsaP384Sha384, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-384") => {
-                ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, self.point(48)?).ok()
-            }
-            (Alg::EcdsaP521Sha512, CoreJsonWebKeyType::EllipticCurve) if crv == Some("P-521") => {
-                ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, self.point(66)?).ok()
-            }
-            (Alg::EdDsa, CoreJsonWebKeyType::OctetKeyPair) if crv == Some("Ed25519") => {
-                let x = bytes(&self.x).filter(|x| x.len() == 32)?;
-                ParsedPublicKey::new(&ED25519, x).ok()
-            }
-            _ => None,
-        }
-    }
-
-    fn rsa(&self) -> Option<PublicKeyComponents<Vec<u8>>> {
-        // Some providers put a zero byte in front, as in DER.
-        let number = |value| {
-            let bytes: Vec<u8> = bytes(value)?;
-            Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
+    /// Returns the numbers of the key; `None` if its kind, curve or size is not accepted.
+    fn public(&self) -> Option<PublicKey> {
+        let kty = match self.kty {
+            CoreJsonWebKeyType::RSA => "RSA",
+            CoreJsonWebKeyType::EllipticCurve => "EC",
+            CoreJsonWebKeyType::OctetKeyPair => "OKP",
+            _ => return None,
         };
-        let n = number(&self.n).filter(|n| MODULUS.contains(&n.len()))?;
-        Some(PublicKeyComponents { n, e: number(&self.e)? })
+        let number = |name: &str| match name {
+            "n" => without_zeros(&self.n).filter(|n| MODULUS.contains(&n.len())),
+            "e" => without_zeros(&self.e),
+            "x" => bytes(&self.x),
+            "y" => bytes(&self.y),
+            _ => None,
+        };
+        PublicKey::read(kty, self.crv.as_str(), number)
     }
-
-    /// Returns the point in its uncompressed form.
-    fn point(&self, size: usize) -> Option<Vec<u8>> {
-        let coordinate = |value| bytes(value).filter(|bytes: &Vec<u8>| bytes.len() == size);
-        let mut point = vec![4];
-        point.extend(coordinate(&self.x)?);
-        point.extend(coordinate(&self.y)?);
-        Some(point)
-    }
-}
-
-fn rsa_parameters(alg: &Alg) -> Option<&'static RsaParameters> {
-    Some(match alg {
-        Alg::RsaSsaPkcs1V15Sha256 => &RSA_PKCS1_2048_8192_SHA256,
-        Alg::RsaSsaPkcs1V15Sha384 => &RSA_PKCS1_2048_8192_SHA384,
-        Alg::RsaSsaPkcs1V15Sha512 => &RSA_PKCS1_2048_8192_SHA512,
-        Alg::RsaSsaPssSha256 => &RSA_PSS_2048_8192_SHA256,
-        Alg::RsaSsaPssSha384 => &RSA_PSS_2048_8192_SHA384,
-        Alg::RsaSsaPssSha512 => &RSA_PSS_2048_8192_SHA512,
-        _ => return None,
-    })
-}
-
-/// Returns the hash of an algorithm. For `EdDSA` it is that of Ed25519, the only such curve that we accept.
-pub(super) fn hash_of(alg: &Alg) -> Option<&'static digest::Algorithm> {
-    Some(match alg {
-        Alg::RsaSsaPkcs1V15Sha256 | Alg::RsaSsaPssSha256 | Alg::EcdsaP256Sha256 => &digest::SHA256,
-        Alg::RsaSsaPkcs1V15Sha384 | Alg::RsaSsaPssSha384 | Alg::EcdsaP384Sha384 => &digest::SHA384,
-        Alg::RsaSsaPkcs1V15Sha512 | Alg::RsaSsaPssSha512 | Alg::EcdsaP521Sha512 | Alg::EdDsa => {
-            &digest::SHA512
-        }
-        _ => return None,
-    })
-}
-
-/// Returns the name of an algorithm as in a JOSE header.
-pub(super) fn name_of(alg: &Alg) -> Option<String> {
-    serde_json::to_value(alg).ok()?.as_str().map(str::to_owned)
 }
 
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     BASE64.decode(value.as_str()?).ok()
 }
 
-impl JsonWebKey for ProviderKey {
-    type KeyUse = CoreJsonWebKeyUse;
-    type SigningAlgorithm = Alg;
-
-    fn key_id(&self) -> Option<&JsonWebKeyId> {
-        self.0.jwk.kid.as_ref()
-    }
-
-    fn key_type(&self) -> &CoreJsonWebKeyType {
-        &self.0.jwk.kty
-    }
-
-    fn key_use(&self) -> Option<&CoreJsonWebKeyUse> {
-        self.0.jwk.use_.as_ref()
-    }
-
-    fn signing_alg(&self) -> JsonWebKeyAlgorithm<&Alg> {
-        match &self.0.jwk.alg {
-            None => JsonWebKeyAlgorithm::Unspecified,
-            Some(OwnAlg::Signature(alg)) => JsonWebKeyAlgorithm::Algorithm(alg),
-            Some(OwnAlg::Encryption(_)) => JsonWebKeyAlgorithm::Unsupported,
-        }
-    }
-
-    /// Shared secrets are not supported: the resulting key fits no algorithm.
-    fn new_symmetric(_: Vec<u8>) -> Self {
-        Self::new(Jwk {
-            kty: CoreJsonWebKeyType::Symmetric,
-            use_: None,
-            kid: None,
-            alg: None,
-            n: Value::Null,
-            e: Value::Null,
-            crv: Value::Null,
-            x: Value::Null,
-            y: Value::Null,
-        })
-    }
-
-    fn verify_signature(
-        &self,
-        alg: &Alg,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), SignatureVerificationError> {
-        let invalid = |why: &str| SignatureVerificationError::InvalidKey(why.to_owned());
-        if !ACCEPTED.contains(alg) {
-            return Err(SignatureVerificationError::UnsupportedAlg(format!("{alg:?}")));
-        }
-        self.check(alg).map_err(invalid)?;
-        let parsed = self.0.parsed.iter().find(|(parsed, _)| parsed == alg);
-        let (_, key) = parsed.ok_or_else(|| invalid("the key cannot be used"))?;
-        key.verify_sig(message, signature)
-            .map_err(|_| SignatureVerificationError::CryptoError("bad signature".to_owned()))
-    }
-
-    fn hash_bytes(&self, bytes: &[u8], alg: &Alg) -> Result<Vec<u8>, String> {
-        self.check(alg)?;
-        if *alg == Alg::EdDsa && self.0.jwk.crv != "Ed25519" {
-            return Err("the curve is not accepted".to_owned());
-        }
-        let hash = hash_of(alg).ok_or("the algorithm is not accepted")?;
-        Ok(digest::digest(hash, bytes).as_ref().to_vec())
-    }
+/// Some providers put a zero byte in front of a number, as in DER.
+fn without_zeros(value: &Value) -> Option<Vec<u8>> {
+    Some(bytes(value)?.into_iter().skip_while(|byte| *byte == 0).collect())
 }
 
 #[cfg(test)]

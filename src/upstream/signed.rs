@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use openidconnect::JsonWebKey as _;
-use openidconnect::core::CoreJwsSigningAlgorithm as Alg;
 use serde_json::{Map, Value};
 
 use super::Inner;
 use super::provider::Provider;
-use super::provider_key::{ACCEPTED, ProviderKey};
+use super::provider_key::ProviderKey;
 use super::values::{Claims, without_place};
+use crate::jose::alg::{Alg, FROM_PROVIDER};
+use crate::jose::jws::{Compact, HeaderError, NotCompact};
 
 /// A parsed JWT whose signature is not verified yet.
 pub(super) struct Signed<'a> {
@@ -20,8 +18,7 @@ pub(super) struct Signed<'a> {
     /// The header's `typ`.
     pub(super) typ: Option<String>,
     kid: Option<String>,
-    message: &'a str,
-    payload: &'a str,
+    token: Compact<'a>,
     signature: Vec<u8>,
 }
 
@@ -43,24 +40,18 @@ impl<'a> Signed<'a> {
     /// Parses a JWT in compact serialization.
     pub(super) fn parse(jwt: &'a str) -> Result<Self, SignedRefused> {
         let unreadable = |reason: &str| SignedRefused::Unreadable(reason.to_owned());
-        let parts: Vec<&str> = jwt.split('.').collect();
-        let (header, payload, signature) = match parts.as_slice() {
-            [header, payload, signature] => (*header, *payload, *signature),
-            [_, _, _, _, _] => {
-                return Err(unreadable(
-                    "it is encrypted (JWE): switch encryption off for this client",
-                ));
+        let token = Compact::split(jwt).map_err(|not| match not {
+            NotCompact::Encrypted => {
+                unreadable("it is encrypted (JWE): switch encryption off for this client")
             }
-            _ => return Err(unreadable("it is not a signed JWT")),
-        };
-        let decode = |part: &str, what: &str| {
-            let decoded = URL_SAFE_NO_PAD.decode(part);
-            decoded.map_err(|_| unreadable(&format!("its {what} is not base64url")))
-        };
-        let header: Map<String, Value> = serde_json::from_slice(&decode(header, "header")?)
-            .map_err(|error| {
+            NotCompact::Other => unreadable("it is not a signed JWT"),
+        })?;
+        let header: Map<String, Value> = token.header().map_err(|error| match error {
+            HeaderError::NotBase64(_) => unreadable("its header is not base64url"),
+            HeaderError::Json(error) => {
                 unreadable(&format!("its header cannot be read: {}", without_place(&error)))
-            })?;
+            }
+        })?;
         let text = |name: &str| match header.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -83,17 +74,17 @@ impl<'a> Signed<'a> {
             alg,
             typ: text("typ")?,
             kid,
-            message: &jwt[..jwt.len() - signature.len() - 1],
-            payload,
-            signature: decode(signature, "signature")?,
+            token,
+            signature: token
+                .signature()
+                .map_err(|_| unreadable("its signature is not base64url"))?,
         })
     }
 
     /// Returns the claims. Verify the signature before you trust them.
     pub(super) fn claims(&self) -> Result<Claims, String> {
-        let payload = URL_SAFE_NO_PAD.decode(self.payload);
-        let payload = payload.map_err(|_| "its claims are not base64url".to_owned())?;
-        Claims::parse(&payload)
+        let claims = self.token.claims();
+        Claims::parse(&claims.map_err(|_| "its claims are not base64url".to_owned())?)
     }
 
     /// Returns the only key of the provider that fits.
@@ -101,17 +92,15 @@ impl<'a> Signed<'a> {
         let named: Vec<&ProviderKey> = provider
             .keys
             .iter()
-            .filter(|key| {
-                self.kid.is_none() || self.kid.as_deref() == key.key_id().map(|kid| kid.as_str())
-            })
+            .filter(|key| self.kid.is_none() || self.kid.as_deref() == key.kid())
             .collect();
         let fitting: Vec<&ProviderKey> =
-            named.iter().copied().filter(|key| key.check(&self.alg).is_ok()).collect();
+            named.iter().copied().filter(|key| key.check(self.alg).is_ok()).collect();
         match (fitting.as_slice(), named.as_slice()) {
             ([key], _) => Ok(key),
             ([], []) => Err("it is signed by an unknown key".to_owned()),
             ([], [named, ..]) => {
-                let why = named.check(&self.alg).err().unwrap_or_default();
+                let why = named.check(self.alg).err().unwrap_or_default();
                 Err(format!("no key of the provider fits: {why}"))
             }
             _ => Err("several keys of the provider fit, and it names none".to_owned()),
@@ -119,16 +108,15 @@ impl<'a> Signed<'a> {
     }
 
     fn verify(&self, provider: &Provider) -> Result<(), String> {
-        self.key(provider)?
-            .verify_signature(&self.alg, self.message.as_bytes(), &self.signature)
+        let key = self.key(provider)?.verifying(self.alg);
+        key.and_then(|key| self.token.verify(key, self.alg, &self.signature))
             .map_err(|error| format!("its signature: {error}"))
     }
 }
 
 /// Returns the algorithm with this header name, if we accept it.
 fn algorithm(name: &str) -> Result<Alg, SignedRefused> {
-    let alg = serde_json::from_value::<Alg>(name.into()).ok();
-    alg.filter(|alg| ACCEPTED.contains(alg)).ok_or_else(|| {
+    Alg::parse(name, &FROM_PROVIDER).ok_or_else(|| {
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
         let named: String = name.chars().filter(plain).take(16).collect();
         SignedRefused::Forged(format!(

@@ -20,6 +20,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::jose::jwk::{Curve, PublicKey};
+use crate::jose::jws;
 use crate::oauth::secret::random_bytes;
 
 #[derive(Clone)]
@@ -79,33 +81,24 @@ impl Keys {
 
     /// Returns the public key for `alg` as a JWK.
     pub(super) fn jwk(&self, alg: Option<&str>) -> io::Result<Value> {
+        let ec = |curve, alg| -> io::Result<PublicKey> {
+            Ok(PublicKey::Ec { curve, point: self.ec(alg)?.public_key().as_ref().to_vec() })
+        };
         let alg = alg.unwrap_or("RS256");
-        let crv = match alg {
-            "ES256" => "P-256",
-            "ES384" => "P-384",
-            "ES512" => "P-521",
-            "EdDSA" => {
-                let x = URL_SAFE_NO_PAD.encode(self.ed25519()?.public_key());
-                return Ok(json!({
-                    "kty": "OKP", "use": "sig", "alg": alg, "crv": "Ed25519", "kid": self.0.kid, "x": x,
-                }));
-            }
+        let (public, alg) = match alg {
+            "ES256" => (ec(Curve::P256, alg)?, alg),
+            "ES384" => (ec(Curve::P384, alg)?, alg),
+            "ES512" => (ec(Curve::P521, alg)?, alg),
+            "EdDSA" => (PublicKey::Ed25519(self.ed25519()?.public_key().as_ref().to_vec()), alg),
             _ => {
                 let public = self.0.rsa.public_key();
+                let modulus = public.modulus().big_endian_without_leading_zero().to_vec();
+                let exponent = public.exponent().big_endian_without_leading_zero().to_vec();
                 let alg = if alg.starts_with(['R', 'P']) { alg } else { "RS256" };
-                return Ok(json!({
-                    "kty": "RSA", "use": "sig", "alg": alg, "kid": self.0.kid,
-                    "n": URL_SAFE_NO_PAD.encode(public.modulus().big_endian_without_leading_zero()),
-                    "e": URL_SAFE_NO_PAD.encode(public.exponent().big_endian_without_leading_zero()),
-                }));
+                (PublicKey::Rsa { modulus, exponent }, alg)
             }
         };
-        let point = self.ec(alg)?.public_key().as_ref();
-        let (x, y) = point[1..].split_at(point.len() / 2);
-        Ok(json!({
-            "kty": "EC", "use": "sig", "alg": alg, "crv": crv, "kid": self.0.kid,
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        }))
+        Ok(public.to_jwk(alg, &self.0.kid)?)
     }
 
     fn ec(&self, alg: &str) -> io::Result<&EcdsaKeyPair> {
@@ -153,26 +146,28 @@ impl Keys {
             whole.extend(header.clone());
             whole.retain(|_, value| !value.is_null());
         }
-        let signed = format!("{}.{}", encode(&whole), encode(claims));
-        let signature = match alg {
+        jws::write(&whole, claims, |message| self.sign(alg, message, secret))
+    }
+
+    fn sign(&self, alg: &str, message: &[u8], secret: &str) -> io::Result<Vec<u8>> {
+        Ok(match alg {
             "none" => Vec::new(),
             "HS256" => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-                hmac::sign(&key, signed.as_bytes()).as_ref().to_vec()
+                hmac::sign(&key, message).as_ref().to_vec()
             }
             "ES256" | "ES384" | "ES512" => {
-                let signature = self.ec(alg)?.sign(&SystemRandom::new(), signed.as_bytes());
+                let signature = self.ec(alg)?.sign(&SystemRandom::new(), message);
                 signature.map_err(io::Error::other)?.as_ref().to_vec()
             }
-            "EdDSA" => self.ed25519()?.sign(signed.as_bytes()).as_ref().to_vec(),
-            "RS384" => self.rsa(&RSA_PKCS1_SHA384, signed.as_bytes())?,
-            "RS512" => self.rsa(&RSA_PKCS1_SHA512, signed.as_bytes())?,
-            "PS256" => self.rsa(&RSA_PSS_SHA256, signed.as_bytes())?,
-            "PS384" => self.rsa(&RSA_PSS_SHA384, signed.as_bytes())?,
-            "PS512" => self.rsa(&RSA_PSS_SHA512, signed.as_bytes())?,
-            _ => self.rsa(&RSA_PKCS1_SHA256, signed.as_bytes())?,
-        };
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+            "EdDSA" => self.ed25519()?.sign(message).as_ref().to_vec(),
+            "RS384" => self.rsa(&RSA_PKCS1_SHA384, message)?,
+            "RS512" => self.rsa(&RSA_PKCS1_SHA512, message)?,
+            "PS256" => self.rsa(&RSA_PSS_SHA256, message)?,
+            "PS384" => self.rsa(&RSA_PSS_SHA384, message)?,
+            "PS512" => self.rsa(&RSA_PSS_SHA512, message)?,
+            _ => self.rsa(&RSA_PKCS1_SHA256, message)?,
+        })
     }
 
     /// Encodes and authenticates `value` for one `purpose`, so that only this provider can have made it.

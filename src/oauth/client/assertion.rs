@@ -13,8 +13,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::keys::{KeySet, SigningAlg};
+use super::keys::KeySet;
 use crate::clock::Timestamp;
+use crate::jose::alg::{Alg, FROM_CLIENTS};
+use crate::jose::jws::Compact;
 use crate::oauth::error::ensure;
 
 /// The only supported `client_assertion_type`.
@@ -86,10 +88,10 @@ enum Audiences {
 
 /// A parsed assertion. Nothing in it is verified yet.
 pub struct Assertion<'a> {
-    alg: SigningAlg,
+    alg: Alg,
     kid: Option<String>,
     claims: Claims,
-    signed: &'a str,
+    token: Compact<'a>,
     signature: Vec<u8>,
 }
 
@@ -127,19 +129,17 @@ impl<'a> Assertion<'a> {
     /// Parses an assertion without trusting it.
     pub fn parse(text: &'a str) -> Result<Self, AssertionRefused> {
         ensure(text.len() <= MAX_ASSERTION && text.is_ascii(), AssertionRefused::Malformed)?;
-        let (signed, signature) = text.rsplit_once('.').ok_or(AssertionRefused::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(AssertionRefused::Malformed)?;
-        let decode =
-            |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| AssertionRefused::Malformed);
-        let header: Value =
-            serde_json::from_slice(&decode(header)?).map_err(|_| AssertionRefused::Malformed)?;
+        let malformed = |_| AssertionRefused::Malformed;
+        let token = Compact::split(text).map_err(|_| AssertionRefused::Malformed)?;
+        let header: Value = token.header().map_err(|_| AssertionRefused::Malformed)?;
         let (alg, kid) = check_header(&header)?;
-        let claims: Claims = serde_json::from_slice(&decode(claims)?).map_err(|error| {
+        let claims = token.claims().map_err(malformed)?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|error| {
             if error.is_data() { AssertionRefused::Malformed } else { AssertionRefused::Unreadable }
         })?;
         let jti_fits = !claims.jti.is_empty() && claims.jti.len() <= MAX_JTI;
         ensure(jti_fits, AssertionRefused::Malformed)?;
-        Ok(Self { alg, kid, claims, signed, signature: decode(signature)? })
+        Ok(Self { alg, kid, claims, token, signature: token.signature().map_err(malformed)? })
     }
 
     /// Returns the client that the assertion claims to come from.
@@ -163,8 +163,7 @@ impl<'a> Assertion<'a> {
     ) -> Result<Proof, AssertionRefused> {
         let claims = &self.claims;
         ensure(claims.iss == client_id && claims.sub == client_id, AssertionRefused::Issuer)?;
-        let message = self.signed.as_bytes();
-        let signed = keys.verify(self.kid.as_deref(), self.alg, message, &self.signature);
+        let signed = keys.verify(self.kid.as_deref(), self.alg, &self.token, &self.signature);
         ensure(signed, AssertionRefused::Signature)?;
         let old_audience = audience.admits(&claims.aud)?;
         let expires_at = Timestamp::from_unix(claims.exp).plus(LEEWAY);
@@ -209,7 +208,7 @@ impl Audience<'_> {
     }
 }
 
-fn check_header(header: &Value) -> Result<(SigningAlg, Option<String>), AssertionRefused> {
+fn check_header(header: &Value) -> Result<(Alg, Option<String>), AssertionRefused> {
     ensure(header.is_object(), AssertionRefused::Malformed)?;
     let closed = CLOSED_HEADERS.iter().any(|name| header.get(name).is_some());
     ensure(!closed, AssertionRefused::Header)?;
@@ -223,7 +222,8 @@ fn check_header(header: &Value) -> Result<(SigningAlg, Option<String>), Assertio
         let bare = typ.strip_prefix("application/").unwrap_or(&typ);
         ensure(TYPES.contains(&bare), AssertionRefused::Header)?;
     }
-    let alg = text("alg")?.and_then(SigningAlg::parse).ok_or(AssertionRefused::Algorithm)?;
+    let alg = text("alg")?.and_then(|alg| Alg::parse(alg, &FROM_CLIENTS));
+    let alg = alg.ok_or(AssertionRefused::Algorithm)?;
     Ok((alg, text("kid")?.map(str::to_owned)))
 }
 

@@ -1,15 +1,13 @@
 //! Public keys of clients that sign: RFC 7517, RFC 7518 §6, RFC 8037. The key determines the algorithm
 //! family; nothing in a token can change it.
 
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
-    UnparsedPublicKey,
-};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
+use crate::jose::alg::{Alg, FROM_CLIENTS};
+use crate::jose::jwk::{PublicKey, VerifyingKey};
+use crate::jose::jws::Compact;
 use crate::oauth::error::ensure;
 
 /// Most keys in a set.
@@ -20,39 +18,8 @@ pub const MAX_KEY_SET: usize = 64 * 1024;
 const PRIVATE: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k", "r", "t"];
 /// Longest RSA modulus, in bytes (4096 bits). Longer ones would take too much time to verify.
 const MAX_MODULUS: usize = 512;
-
-/// An algorithm that a client may sign with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SigningAlg {
-    /// ECDSA, P-256.
-    Es256,
-    /// RSA, PKCS #1 v1.5.
-    Rs256,
-    /// RSA, PSS.
-    Ps256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl SigningAlg {
-    /// All algorithms, in the order of our metadata.
-    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Rs256, Self::Ps256];
-
-    /// Returns the name as in a JWT header.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Es256 => "ES256",
-            Self::Rs256 => "RS256",
-            Self::Ps256 => "PS256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    /// Parses the `alg` of a header. Case-sensitive.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|alg| alg.as_str() == text)
-    }
-}
+/// Longest RSA exponent, in bytes. Libraries use 3 bytes; a long one would take too much time to verify.
+const MAX_EXPONENT: usize = 8;
 
 /// Why a key set is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,22 +36,11 @@ pub enum KeysRefused {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Material {
-    /// The uncompressed point.
-    P256(Vec<u8>),
-    Ed25519(Vec<u8>),
-    Rsa {
-        modulus: Vec<u8>,
-        exponent: Vec<u8>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct ClientKey {
     kid: Option<String>,
     /// The algorithm, if the key names one.
-    alg: Option<SigningAlg>,
-    material: Material,
+    alg: Option<Alg>,
+    key: VerifyingKey,
 }
 
 /// The usable keys of a client.
@@ -118,37 +74,27 @@ impl KeySet {
     }
 
     /// Returns whether a key matches the `kid` and `alg` of a header.
-    pub fn has(&self, kid: Option<&str>, alg: SigningAlg) -> bool {
+    pub fn has(&self, kid: Option<&str>, alg: Alg) -> bool {
         self.fitting(kid, alg).next().is_some()
     }
 
-    /// Returns whether one of the matching keys made this signature.
+    /// Returns whether one of the matching keys made `signature` of `token`.
     pub fn verify(
         &self,
         kid: Option<&str>,
-        alg: SigningAlg,
-        message: &[u8],
+        alg: Alg,
+        token: &Compact<'_>,
         signature: &[u8],
     ) -> bool {
-        self.fitting(kid, alg).any(|key| key.verify(alg, message, signature))
+        self.fitting(kid, alg).any(|key| token.verify(&key.key, alg, signature).is_ok())
     }
 
-    fn fitting(&self, kid: Option<&str>, alg: SigningAlg) -> impl Iterator<Item = &ClientKey> {
+    fn fitting(&self, kid: Option<&str>, alg: Alg) -> impl Iterator<Item = &ClientKey> {
         self.0.iter().filter(move |key| {
             (kid.is_none() || key.kid.as_deref() == kid)
                 && key.alg.is_none_or(|own| own == alg)
-                && key.material.fits(alg)
+                && key.key.fits(alg)
         })
-    }
-}
-
-impl Material {
-    fn fits(&self, alg: SigningAlg) -> bool {
-        match self {
-            Self::P256(_) => alg == SigningAlg::Es256,
-            Self::Ed25519(_) => alg == SigningAlg::EdDsa,
-            Self::Rsa { .. } => matches!(alg, SigningAlg::Rs256 | SigningAlg::Ps256),
-        }
     }
 }
 
@@ -161,44 +107,18 @@ impl ClientKey {
         }
         let alg = match key.get("alg") {
             None => None,
-            Some(alg) => Some(SigningAlg::parse(alg.as_str()?)?),
+            Some(alg) => Some(Alg::parse(alg.as_str()?, &FROM_CLIENTS)?),
         };
-        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-        let of = |name: &str, length: usize| bytes(name).filter(|bytes| bytes.len() == length);
-        let material = match (text("kty")?, text("crv")) {
-            ("EC", Some("P-256")) => Material::P256([vec![4], of("x", 32)?, of("y", 32)?].concat()),
-            ("OKP", Some("Ed25519")) => Material::Ed25519(of("x", 32)?),
-            ("RSA", _) => {
-                let modulus = bytes("n")?;
-                // The library refuses to verify with less than 2048 bits.
-                if modulus.len() > MAX_MODULUS {
-                    return None;
-                }
-                Material::Rsa { modulus, exponent: bytes("e").filter(|e| e.len() <= 8)? }
-            }
-            _ => return None,
-        };
-        Some(Self { kid: text("kid").map(str::to_owned), alg, material })
-    }
-
-    fn verify(&self, alg: SigningAlg, message: &[u8], signature: &[u8]) -> bool {
-        let verified = match (&self.material, alg) {
-            (Material::P256(point), SigningAlg::Es256) => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature)
-            }
-            (Material::Ed25519(point), SigningAlg::EdDsa) => {
-                UnparsedPublicKey::new(&ED25519, point).verify(message, signature)
-            }
-            (Material::Rsa { modulus, exponent }, SigningAlg::Rs256 | SigningAlg::Ps256) => {
-                let key = PublicKeyComponents { n: modulus, e: exponent };
-                let padding = match alg {
-                    SigningAlg::Ps256 => &RSA_PSS_2048_8192_SHA256,
-                    _ => &RSA_PKCS1_2048_8192_SHA256,
-                };
-                key.verify(padding, message, signature)
-            }
-            _ => return false,
-        };
-        verified.is_ok()
+        let number = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+        let public = PublicKey::read(text("kty")?, text("crv"), number)?;
+        if let PublicKey::Rsa { modulus, exponent } = &public
+            // The library refuses to verify with less than 2048 bits.
+            && (modulus.len() > MAX_MODULUS || exponent.len() > MAX_EXPONENT)
+        {
+            return None;
+        }
+        let is_accepted = FROM_CLIENTS.iter().any(|alg| public.is_for(*alg));
+        let key = VerifyingKey::new(public, &FROM_CLIENTS);
+        is_accepted.then(|| Self { kid: text("kid").map(str::to_owned), alg, key })
     }
 }

@@ -17,10 +17,11 @@ use serde_json::Value;
 use super::Upstream;
 use super::metadata::Metadata;
 use super::provider::KeysFailed;
-use super::provider_key::{ACCEPTED, name_of};
+use super::provider_key::ProviderKey;
 use super::values::{object_of, shown};
 use crate::config::{ClientAuth, Offline, Protocol, paths};
 use crate::http_client::HttpError;
+use crate::jose::alg::{Alg, FROM_PROVIDER};
 use crate::oauth::secret::random_text;
 use network::hint_for;
 
@@ -219,8 +220,7 @@ impl Upstream {
 
     async fn probe_keys(&self, document: &Value, metadata: &Metadata, findings: &mut Findings) {
         const PROBE: &str = "algorithms";
-        let accepted: Vec<String> = ACCEPTED.iter().filter_map(name_of).collect();
-        let is_accepted = |alg: &str| accepted.iter().any(|known| known == alg);
+        let is_accepted = |alg: &str| Alg::parse(alg, &FROM_PROVIDER).is_some();
         let offered = texts(&document["id_token_signing_alg_values_supported"]);
         if !offered.is_empty() && !offered.iter().any(|alg| is_accepted(alg)) {
             let found = format!("ID tokens are signed with {} only", offered.join(", "));
@@ -245,18 +245,16 @@ impl Upstream {
                 return;
             }
         };
-        let usable: Vec<Vec<String>> =
-            keys.keys.iter().map(super::provider_key::ProviderKey::algorithms).collect();
-        let usable: Vec<Vec<String>> =
-            usable.into_iter().filter(|algorithms| !algorithms.is_empty()).collect();
+        let usable = keys.keys.iter().map(ProviderKey::algorithms);
+        let usable: Vec<Vec<&str>> = usable.filter(|algorithms| !algorithms.is_empty()).collect();
         if usable.is_empty() {
             let hint = "give the client a signing key (an asymmetric one)";
             findings.hint(PROBE, Severity::Failed, "the provider has no usable signing key", hint);
             return;
         }
-        let algorithms: BTreeSet<&String> = usable.iter().flatten().collect();
-        let listed = offered.iter().any(|alg| algorithms.iter().any(|known| known == alg));
-        let names: Vec<&str> = algorithms.iter().map(|name| name.as_str()).collect();
+        let algorithms: BTreeSet<&str> = usable.iter().flatten().copied().collect();
+        let listed = offered.iter().any(|alg| algorithms.contains(alg));
+        let names: Vec<&str> = algorithms.into_iter().collect();
         let found = format!("keys for signatures: {}, good for {}", usable.len(), names.join(", "));
         if offered.is_empty() || listed {
             findings.add(PROBE, Severity::Ok, found);

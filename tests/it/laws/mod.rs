@@ -1,6 +1,7 @@
 //! Laws: true for every input, every order of requests and every reading of the clock.
 
 mod fuzz_corpus;
+mod hostile_tokens;
 mod life_of_grants;
 mod moving_clock;
 mod odd_inputs;

@@ -18,11 +18,12 @@ const ROWS: &[&[&str]] = &[
     &["config"],
     &["policy"],
     &["oauth"],
+    &["jose"],
     &["clock", "stop_points"],
 ];
 
 /// Beside the rows: the demo may use these, and only the command line may use the demo.
-const DEMO_MAY_USE: &[&str] = &["oauth", "clock"];
+const DEMO_MAY_USE: &[&str] = &["oauth", "jose", "clock"];
 
 fn row(module: &str) -> Option<usize> {
     ROWS.iter().position(|row| row.contains(&module))
@@ -245,4 +246,27 @@ fn every_task_is_supervised_or_known_to_be_short() {
         );
     }
     assert!(supervised >= 4, "{supervised}");
+}
+
+/// Keys and tokens have one home: who else used these crates would read tokens by other rules.
+#[test]
+fn crates_for_tokens_are_used_in_one_place_each() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    for (name, home) in [
+        ("jsonwebtoken::", "jose/jwk"),
+        ("openidconnect::", "upstream/provider_key"),
+        ("ParsedPublicKey", "jose/jwk"),
+    ] {
+        let mut found = 0;
+        for file in &files {
+            let inside = file.strip_prefix(&source).unwrap().to_str().unwrap().replace('\\', "/");
+            if fs::read_to_string(file).unwrap().contains(name) {
+                assert!(inside.starts_with(home), "{inside} uses {name}");
+                found += 1;
+            }
+        }
+        assert!(found > 0, "nobody uses {name}");
+    }
 }
