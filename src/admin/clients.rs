@@ -84,7 +84,7 @@ words! {
         done_trusted: "The client is trusted.", "信頼済みにしました。";
         done_untrusted: "The client is no longer trusted.", "信頼を解除しました。";
         done_blocked: "The client is blocked, and its connections have ended.", "ブロックし、接続を終了しました。";
-        done_unblocked: "The client is no longer blocked. People connect it anew.", "ブロックを解除しました。利用者はもう一度接続できます。";
+        done_unblocked: "The client is no longer blocked. People can connect it again.", "ブロックを解除しました。利用者はもう一度接続できます。";
         done_deleted: "The client is deleted, and its connections have ended.", "削除し、接続を終了しました。";
         changed: "Nothing was decided: the client has changed what it registered since you opened the page. Read it again.", "クライアントの登録内容がページを開いた後に変わったため、何も変更していません。もう一度確認してください。";
         done_ended: "All its connections have ended.", "すべての接続を終了しました。";

@@ -54,7 +54,7 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
     let facts = match (&arguments.who.claims, &arguments.who.user) {
         (Some(file), _) => from_file(&loaded.config, file)?,
         (None, Some(subject)) => from_database(&loaded.config, subject)?,
-        (None, None) => return Err("say whom: --claims FILE or --user SUB".to_owned()),
+        (None, None) => return Err("name a person: --claims FILE or --user SUB".to_owned()),
     };
     let resource = find(&loaded.config, arguments.resource.as_deref())?;
     let requested = ScopeSet::parse(&arguments.request).map_err(|refused| refused.to_string())?;
@@ -69,10 +69,11 @@ fn explain(arguments: &Arguments) -> Result<String, String> {
     let matched =
         if decision.matched.is_empty() { "none".to_owned() } else { decision.matched.join(", ") };
     let email = facts.shown_email();
+    let access = if explained.refused { "access         refused\n" } else { "" };
     Ok(format!(
         "person         {}\ne-mail         {email}\ngroups         {}\nroles          {}\npermissions    {}\n\
          MCP server     {}\nasked          {}\nmatched rules  {matched}\n\
-         granted        {}\nnot granted    {}\n",
+         granted        {}\nnot granted    {}\n{access}",
         facts.subject,
         facts.groups,
         facts.roles,

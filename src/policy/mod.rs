@@ -181,13 +181,10 @@ pub struct Explanation {
 
 impl Policy {
     /// Returns the requested scopes that the resource declares, or the default scopes if there are none.
-    /// `offline_access` is not a scope of a resource and is ignored. Fails if [`OnExcess::Reject`] is set
-    /// and a scope is unknown.
+    /// Fails if [`OnExcess::Reject`] is set and a scope is unknown; see [`Self::unknown_scopes`].
     pub fn requested_or_default(&self, requested: &ScopeSet) -> Result<ScopeSet, NotDeclared> {
-        let asked: ScopeSet =
-            requested.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
-        let known = asked.intersection(&self.declared);
-        if self.on_excess == OnExcess::Reject && known.len() < asked.len() {
+        let known = requested.intersection(&self.declared);
+        if self.on_excess == OnExcess::Reject && !self.unknown_scopes(requested).is_empty() {
             return Err(NotDeclared);
         }
         Ok(if known.is_empty() { self.default_scopes.clone() } else { known })
@@ -371,7 +368,10 @@ mod tests {
     fn on_excess_reject_refuses_what_is_not_declared() {
         let strict = Policy { on_excess: OnExcess::Reject, ..todo() };
         assert_eq!(strict.requested_or_default(&scopes("read:todos admin")), Err(NotDeclared));
-        assert!(strict.requested_or_default(&scopes("read:todos offline_access")).is_ok());
+        for habitual in ["offline_access", "openid", "openid profile email address phone"] {
+            let asked = strict.requested_or_default(&scopes(&format!("read:todos {habitual}")));
+            assert_eq!(asked, Ok(scopes("read:todos")), "{habitual}");
+        }
     }
 
     #[test]

@@ -143,7 +143,7 @@ function checks(provider, otherIssuer, configOf = (provider) => provider.portcul
     const other = config.replace(...otherIssuer(provider));
     assert.notEqual(other, config);
     for (const [what, checked, found, hint] of [
-      ["secret", await check(PORTCULLIS, config, "wrong"), /client id or secret refused/, /copy both anew/],
+      ["secret", await check(PORTCULLIS, config, "wrong"), /client id or secret refused/, /copy both again/],
       ["redirect_uri", await check(PORTCULLIS, elsewhere), /redirect URI is not registered/, /127\.0\.0\.1:9\/auth\/callback/],
       ["discovery", await check(PORTCULLIS, other), /answers 404|calls itself/, /check the issuer|exactly as the provider does/],
     ]) {

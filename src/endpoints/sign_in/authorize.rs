@@ -124,11 +124,10 @@ fn check<'a>(
     Ok((request, resource))
 }
 
-/// Returns the first requested scope that the resource does not declare, cut to 100 characters.
+/// Returns the first requested scope that the resource does not have, cut to 100 characters.
 fn beyond(resource: &ResourceConfig, requested: &ScopeSet) -> String {
-    let beyond = requested.difference(&resource.policy.declared);
-    let first = beyond.iter().find(|scope| scope.as_str() != "offline_access");
-    first.map(|scope| scope.as_str().chars().take(100).collect()).unwrap_or_default()
+    let beyond = resource.policy.unknown_scopes(requested);
+    beyond.iter().next().map(|scope| scope.as_str().chars().take(100).collect()).unwrap_or_default()
 }
 
 fn asked_resource<'a>(

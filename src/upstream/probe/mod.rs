@@ -123,7 +123,7 @@ impl Upstream {
         match answer.map(|response| response.status().as_u16()) {
             Ok(404 | 422) => findings.add(PROBE, Severity::Ok, "accepted"),
             Ok(401) => {
-                let hint = format!("copy both anew from: {}", config.preset.console.secret);
+                let hint = format!("copy both again from: {}", config.preset.console.secret);
                 findings.hint(PROBE, Severity::Failed, "client id or secret refused", hint);
             }
             Ok(status) => {
@@ -287,7 +287,7 @@ impl Upstream {
             }
             Some(false) => {
                 let found = format!("client id or secret refused ({name})");
-                let hint = format!("copy both anew from: {}", console.secret);
+                let hint = format!("copy both again from: {}", console.secret);
                 findings.hint(PROBE, Severity::Failed, found, hint);
             }
             None => {

@@ -520,6 +520,13 @@ async fn explain_replays_a_decision_from_claims_and_for_a_person() {
     let said = text(&output.stdout);
     assert!(said.contains("granted        delete:todos") && said.contains("rule 1"), "{said}");
     assert!(said.contains("e-mail         not told"), "{said}");
+    assert!(!said.contains("access "), "{said}");
+    let nobody = json!({ "sub": "x", "roles": ["Guest"] }).to_string();
+    std::fs::write(app.database.folder.join("guest.json"), nobody).unwrap();
+    let output = command(&app, &config, &["explain", "--claims", "guest.json"]).await;
+    let said = text(&output.stdout);
+    assert!(said.contains("granted        nothing"), "{said}");
+    assert!(said.contains("access         refused"), "{said}");
 
     app.stop().await;
     let output = command(&app, &config, &["explain", "--user", "oidc:demo-bob"]).await;

@@ -82,9 +82,17 @@ async fn a_server_that_refuses_unknown_scopes_still_does() {
     let setup = Setup { resource: "on_excess = \"reject\"".to_owned(), ..Setup::default() };
     let app = TestApp::with(setup).await;
     let client = app.client().await;
-    let url = client.authorize_url(&[("scope", "read write")]);
-    let back = client.browser.get(&url).await;
-    assert_eq!(back.location_param("error").as_deref(), Some("invalid_scope"));
+    for unknown in ["read write", "create:todos write", "openid write"] {
+        let url = client.authorize_url(&[("scope", unknown)]);
+        let back = client.browser.get(&url).await;
+        assert_eq!(back.location_param("error").as_deref(), Some("invalid_scope"), "{unknown}");
+        let described = back.location_param("error_description").unwrap();
+        assert!(described.contains("write") || described.contains("read"), "{described}");
+    }
+    // Clients send the scopes of OpenID Connect by habit.
+    for known in ["create:todos openid profile email", "openid", "offline_access address phone"] {
+        client.ask(&[("scope", known)]).await;
+    }
 }
 
 /// Somebody who has something already and comes back for more.
