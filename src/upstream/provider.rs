@@ -92,7 +92,7 @@ impl Inner {
                 Ok(provider) => {
                     let provider = Arc::new(provider);
                     *self.provider.known.write().await = Some(Arc::clone(&provider));
-                    failures.discovery = None;
+                    self.note_recovery(failures.discovery.take().is_some());
                     return Ok(provider);
                 }
                 Err(error) => {
@@ -106,6 +106,14 @@ impl Inner {
         };
         drop(failures);
         self.known_provider(USABLE).await.ok_or(failure)
+    }
+
+    /// Logs that the provider answers again after a failure that was logged.
+    pub(super) fn note_recovery(&self, recovered: bool) {
+        if recovered {
+            let issuer = self.config.issuer.as_str();
+            tracing::info!(issuer, "the identity provider answers again");
+        }
     }
 
     /// Returns whether usable metadata is cached, fresh or not.

@@ -56,10 +56,11 @@ impl Breaker {
         self.seen().last_success = Some(now);
     }
 
-    /// Records a login, and whether it brought a refresh token. Closes the breaker.
-    pub(in crate::upstream) fn login(&self, now: Timestamp, without_refresh: bool) {
-        self.answered(now);
+    /// Records a login, and whether it brought a refresh token. Closes the breaker. Returns whether the
+    /// provider had failed before.
+    pub(in crate::upstream) fn login(&self, now: Timestamp, without_refresh: bool) -> bool {
         self.seen().without_refresh = without_refresh;
+        self.answered(now)
     }
 
     /// Records a failure without opening the breaker.
@@ -79,9 +80,11 @@ impl Breaker {
         *state = Some(Failing { until: now.plus(pause), pause });
     }
 
-    pub(super) fn answered(&self, now: Timestamp) {
-        *self.state() = None;
+    /// Records a definite response, and closes the breaker. Returns whether the provider had failed
+    /// before.
+    pub(super) fn answered(&self, now: Timestamp) -> bool {
         self.succeeded(now);
+        self.state().take().is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Failing>> {

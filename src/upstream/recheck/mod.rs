@@ -208,7 +208,10 @@ impl Inner {
                 self.breaker.failed(self.clock.now(), reason);
             }
             Err(TokenFailure::Ours(reason)) => self.breaker.troubled(self.clock.now(), reason),
-            _ => self.breaker.answered(self.clock.now()),
+            _ => {
+                let recovered = self.breaker.answered(self.clock.now());
+                self.note_recovery(recovered);
+            }
         }
         match answer {
             Ok((tokens, about)) => {

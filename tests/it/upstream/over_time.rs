@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::client::{Tokens, jwt_part};
-use crate::harness::{Setup, TestApp};
+use crate::harness::{Setup, TestApp, logs};
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
@@ -76,10 +76,34 @@ async fn an_outage_logs_nobody_out() {
     }
     app.advance(5 * HOUR);
     client.refresh(&tokens.refresh_token).await.assert_error(503, "temporarily_unavailable");
+    assert!(!says_that_it_is_back(&app));
     app.idp.misbehave(|how| how.token_answer = None);
     app.advance(MINUTE); // a provider in trouble is left alone for up to a minute
     tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
     assert_eq!(tokens.expires_in, 600);
+    assert!(says_that_it_is_back(&app));
+}
+
+/// Whether the log says that this test's provider answers again.
+fn says_that_it_is_back(app: &TestApp) -> bool {
+    let of_this_test = app.idp.issuer();
+    logs::all()
+        .lines()
+        .any(|line| line.contains("answers again") && line.contains(of_this_test))
+}
+
+#[tokio::test]
+async fn the_log_says_when_the_provider_can_be_discovered_again() {
+    let app = TestApp::start().await;
+    app.idp.misbehave(|how| how.discovery_down = true);
+    let client = app.client().await;
+    let (_, form) = client.ask(&[]).await;
+    client.decide(&form, "approve").await.assert_page(503);
+    assert!(!says_that_it_is_back(&app));
+    app.idp.misbehave(|how| how.discovery_down = false);
+    app.advance(10);
+    client.decide(&form, "approve").await.assert_leads_to(app.idp.issuer());
+    assert!(says_that_it_is_back(&app));
 }
 
 #[tokio::test]
