@@ -269,8 +269,7 @@ impl Upstream {
             );
         }
         let read = inner.read_person(&provider, &tokens.access_token, &identity, None).await;
-        let recovered =
-            inner.breaker.login(inner.clock.now(), tokens.refresh_token.is_none());
+        let recovered = inner.breaker.login(inner.clock.now(), tokens.refresh_token.is_none());
         inner.note_recovery(recovered);
         let proved_at = id_token::proved_at(&identity.claims);
         let session = SessionUpdate {

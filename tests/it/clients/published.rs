@@ -231,7 +231,8 @@ async fn ci_06_a_thousand_at_once_are_one_fetch() {
     assert!(busy == 0 || app.database.is_postgres(), "{all:?}");
     assert!(all.contains(&200) && all.iter().all(|status| matches!(status, 200 | 503)), "{all:?}");
     for _ in 0..busy {
-        assert_eq!(ask(&client).await, 200);
+        // Another browser: this one has the cookies of a thousand pages, which are too many for a header.
+        assert_eq!(ask(&client.elsewhere()).await, 200);
     }
     assert_eq!(publisher.requests_to(ID), 1);
 }

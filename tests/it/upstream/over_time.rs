@@ -87,9 +87,7 @@ async fn an_outage_logs_nobody_out() {
 /// Whether the log says that this test's provider answers again.
 fn says_that_it_is_back(app: &TestApp) -> bool {
     let of_this_test = app.idp.issuer();
-    logs::all()
-        .lines()
-        .any(|line| line.contains("answers again") && line.contains(of_this_test))
+    logs::all().lines().any(|line| line.contains("answers again") && line.contains(of_this_test))
 }
 
 #[tokio::test]
