@@ -9,7 +9,7 @@ from mcp.server.mcpserver import Context, MCPServer
 PORT = int(os.environ.get("PORT", "9006"))
 
 FORTUNES = [
-    "A door that was shut for a year opens for whoever knocks today.",
+    "A door that was shut for a year opens if you knock today.",
     "Somebody will thank you for a test that you write this week.",
     "Read the log before you restart it.",
     "What you postpone today will be smaller tomorrow, for once.",

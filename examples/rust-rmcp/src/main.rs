@@ -134,7 +134,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let metadata_url = format!("{}{metadata_path}", url.origin().ascii_serialization());
     let state = Arc::new(Guard { tokens: Tokens::new(&issuer, &mcp_url), metadata_url });
 
-    // No sessions: who calls is settled anew by each request.
+    // No sessions: each request identifies its caller.
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_allowed_hosts(url.host_str())

@@ -64,7 +64,7 @@ impl Tokens {
         Self { issuer: issuer.to_owned(), validation, keys: Mutex::default(), http }
     }
 
-    /// The caller whom `token` proves.
+    /// Returns the caller that `token` identifies.
     pub async fn verify(&self, token: &str) -> Result<Caller, Unproven> {
         let header = decode_header(token).map_err(|_| Unproven::Invalid)?;
         if header.typ.as_deref() != Some("at+jwt") {
