@@ -83,7 +83,7 @@ enum Command {
     Clock(admin_commands::ClockCommand),
     /// A copy of the SQLite database, whole and at one moment, while the server runs
     #[command(
-        after_help = "The secret key is not in it. How to restore it: docs/operations.md, Backup.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
+        after_help = "The secret key is not in it. How to restore it: docs/operations/backup.md.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
     )]
     Backup(admin_commands::BackupArguments),
 }

@@ -3,8 +3,8 @@
 //! A row gives the documentation, the name, the type, the default, the range that an administrator may choose
 //! from, and what else applies to the limit ([`LimitTrait`]). The struct, its reader, the list of keys that need a
 //! restart, the list of keys that may differ between replicas, and the labels of the metric
-//! `portcullis_limited_total` are made from the rows. `docs/operations.md` and `portcullis.example.toml`
-//! explain each key; a test compares them with this table.
+//! `portcullis_limited_total` are made from the rows. `docs/operations/limits.md` and
+//! `portcullis.example.toml` explain each key; a test compares them with this table.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;

@@ -15,7 +15,7 @@ use crate::oauth::secret::random_bytes;
 /// Limit for the log lines of anonymous events: 6,000 a minute, because anybody can cause them.
 static ANONYMOUS: LogQuota = LogQuota::a_minute(6_000);
 
-/// The names of all events, roughly in the order of a client's connection; `docs/operations.md` explains
+/// The names of all events, roughly in the order of a client's connection; `docs/operations/audit.md` explains
 /// each.
 pub const EVENTS: &[&str] = &[
     "client_registered",

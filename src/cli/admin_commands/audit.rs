@@ -41,7 +41,7 @@ pub(in crate::cli) enum Command {
 
 #[derive(clap::Args)]
 struct Filter {
-    /// This event, such as client_blocked; docs/operations.md has them all
+    /// This event, such as client_blocked; docs/operations/audit.md has them all
     #[arg(long, value_name = "EVENT", default_value = "")]
     event: String,
     /// This client

@@ -25,7 +25,7 @@ impl Arguments {
 
 async fn back_up(desk: &CommandContext, arguments: &Arguments) -> Result<Output, CommandError> {
     if desk.storage.engine() == Engine::Postgres {
-        let text = "PostgreSQL has its own tool: pg_dump. docs/operations.md, Backup, says what a restored database must be told";
+        let text = "PostgreSQL has its own tool: pg_dump. docs/operations/backup.md says what a restored database must be told";
         return Err(CommandError::from(text.to_owned()));
     }
     let made = desk.storage.back_up(&arguments.file, desk.now()).await;

@@ -114,7 +114,7 @@ pub enum OpenError {
     Encoding(String),
     /// The role lacks privileges that are needed.
     #[error(
-        "the role in database_url lacks privileges: {}. Grant them (docs/operations.md, the role), or let the role own the tables", .0.join(", ")
+        "the role in database_url lacks privileges: {}. Grant them (docs/operations/replicas.md, the role), or let the role own the tables", .0.join(", ")
     )]
     Rights(Vec<String>),
     /// A transaction pool between us and PostgreSQL gives one session to several clients.

@@ -367,7 +367,7 @@ impl Watch {
             found,
             timeline,
             ended,
-            "the database went back in time: a failover to a standby that was behind, or a restore under running servers. Everything that may have ended since has ended, and everybody has to sign in again. See Failover in docs/operations.md"
+            "the database went back in time: a failover to a standby that was behind, or a restore under running servers. Everything that may have ended since has ended, and everybody has to sign in again. See Failover in docs/operations/replicas.md"
         );
         let event = AuditEvent::new("database_went_back", Actor::Server, clock);
         let event = event.with("seen", seen).with("found", found).with("ended", ended);

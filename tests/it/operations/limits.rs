@@ -1,4 +1,4 @@
-//! Limits (`docs/operations.md` lists them), each at its number and one past it. A trusted proxy says
+//! Limits (`docs/operations/limits.md` lists them), each at its number and one past it. A trusted proxy says
 //! which address asks.
 
 use std::time::Duration;

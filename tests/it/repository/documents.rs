@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portcullis::config::{Config, LimitTrait, limits as limits_of_config};
 
@@ -137,9 +137,11 @@ fn every_whole_configuration_in_the_documents_loads() {
     fs::write(&secret, "secret").unwrap();
     let file = regex_lite::Regex::new(r#"\{ file = "[^"]*" \}"#).unwrap();
     let variable = regex_lite::Regex::new(r#"\{ env = "([^"]*)" \}"#).unwrap();
-    let mut documents = vec![root().join("README.md")];
-    let guides = fs::read_dir(root().join("docs/identity-providers")).unwrap();
-    documents.extend(guides.map(|entry| entry.unwrap().path()));
+    let mut documents = vec![root().join("README.md"), root().join("docs/rules.md")];
+    for folder in ["docs/identity-providers", "docs/quickstart"] {
+        files_below(&root().join(folder), &mut documents);
+    }
+    documents.retain(|document| is_markdown(document));
     let mut loaded_blocks = 0;
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
@@ -158,7 +160,7 @@ fn every_whole_configuration_in_the_documents_loads() {
             loaded_blocks += 1;
         }
     }
-    assert!(loaded_blocks >= 6, "only {loaded_blocks} configurations found");
+    assert!(loaded_blocks >= 20, "only {loaded_blocks} configurations found");
 }
 
 #[test]
@@ -179,9 +181,11 @@ fn the_fragments_of_the_guide_to_clients_load_in_a_whole_configuration() {
 
 #[test]
 fn every_audit_event_is_explained() {
-    let operations = read("docs/operations.md");
+    let document = read("docs/operations/audit.md");
+    let events = document.split("## Events\n").nth(1).unwrap().split("\n## ").next().unwrap();
     for event in portcullis::telemetry::audit::EVENTS {
-        assert!(operations.contains(&format!("`{event}`")), "{event} is not in docs/operations.md");
+        let name = format!("`{event}`");
+        assert!(events.contains(&name), "{event} is not in docs/operations/audit.md");
     }
 }
 
@@ -202,8 +206,8 @@ fn the_table_of_limits_has_every_limit_with_its_default() {
         .collect();
     assert!(limits.len() > 40, "only {} limits: {shown}", limits.len());
 
-    let operations = read("docs/operations.md");
-    let section = operations.split("## Limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let document = read("docs/operations/limits.md");
+    let section = document.split("## All limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: BTreeMap<String, String> = section
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"))
@@ -213,10 +217,11 @@ fn the_table_of_limits_has_every_limit_with_its_default() {
 
     let names: BTreeSet<&str> = limits_of_config().map(|limit| limit.name).collect();
     assert_eq!(rows.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
-    let waits = operations.split("What waits for a restart").nth(1).unwrap();
-    let listed: BTreeSet<&str> = code_spans(waits.lines().next().unwrap())
-        .filter(|key| key.starts_with("limits."))
-        .collect();
+    let document = read("docs/operations/run.md");
+    let waits = document.split("### What waits for a restart\n").nth(1).unwrap();
+    let waits = waits.split("\n#").next().unwrap();
+    let listed: BTreeSet<&str> =
+        code_spans(waits).filter(|key| key.starts_with("limits.")).collect();
     let restart = limits_of_config().filter(|limit| limit.is(LimitTrait::Restart));
     assert_eq!(listed, restart.map(|limit| limit.key).collect());
 
@@ -229,4 +234,155 @@ fn the_table_of_limits_has_every_limit_with_its_default() {
         .map(|(key, value)| (key.clone(), value.to_string().trim_matches('"').to_owned()))
         .collect();
     assert_eq!(example, limits);
+}
+
+/// Collects the files below `folder`, without those that tools install or build there.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('.') || name == "node_modules" || name == "target" {
+            continue;
+        }
+        if path.is_dir() {
+            files_below(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+fn is_markdown(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "md")
+}
+
+/// Returns the lines of a document that are not in a block of code.
+fn lines_outside_blocks(text: &str) -> Vec<&str> {
+    let mut in_block = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+/// Returns a document without its code.
+fn prose(text: &str) -> String {
+    let code = regex_lite::Regex::new("(?s)``.+?``|`[^`]+`").unwrap();
+    let text = lines_outside_blocks(text).join("\n");
+    // By paragraph, so that a missing mark does not turn the rest of the document inside out.
+    let paragraphs: Vec<String> =
+        text.split("\n\n").map(|text| code.replace_all(text, "").into_owned()).collect();
+    paragraphs.join("\n\n")
+}
+
+/// Returns the anchors that GitHub gives to the headings of a document.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let link = regex_lite::Regex::new(r"\[([^\]]*)\]\([^)]*\)").unwrap();
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let mut anchors = BTreeSet::new();
+    for line in lines_outside_blocks(text) {
+        let heading = line.trim_start_matches('#');
+        if heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let heading = link.replace_all(heading.trim(), "$1").to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let slug: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let before = times.entry(slug.clone()).or_default();
+        anchors.insert(if *before == 0 { slug } else { format!("{slug}-{before}") });
+        *before += 1;
+    }
+    anchors
+}
+
+/// Returns where the links of a document lead.
+fn links(text: &str) -> Vec<String> {
+    let inline = regex_lite::Regex::new(r"\]\(([^)\s]+)").unwrap();
+    let reference = regex_lite::Regex::new(r"(?m)^ *\[[^\]]+\]: +(\S+)").unwrap();
+    let text = prose(text);
+    let found = inline.captures_iter(&text).chain(reference.captures_iter(&text));
+    found.map(|found| found[1].to_owned()).collect()
+}
+
+#[test]
+fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
+    let mut documents = vec![root().join("README.md"), root().join("SECURITY.md")];
+    for folder in ["docs", "examples"] {
+        files_below(&root().join(folder), &mut documents);
+    }
+    documents.retain(|document| is_markdown(document));
+    let (mut followed, mut broken) = (0, Vec::new());
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            followed += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link.as_str(), ""));
+            let target = if file.is_empty() {
+                document.clone()
+            } else {
+                document.parent().unwrap().join(file)
+            };
+            let has_heading = || {
+                let text = fs::read_to_string(&target).unwrap();
+                anchors(&text).contains(anchor)
+            };
+            let leads =
+                target.exists() && (anchor.is_empty() || !is_markdown(&target) || has_heading());
+            if !leads {
+                let document = document.strip_prefix(root()).unwrap().display();
+                broken.push(format!("{document}: {link}"));
+            }
+        }
+    }
+    assert!(followed > 200, "only {followed} links found");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Words that readers who learned English at work stumble over.
+const RARE_WORDS: &str = concat!(
+    r"(?i)\b(?:mend|mends|mended|mending|anew|whom|whoever|parted\s+by|stands\s+in",
+    r"|turned\s+down|shut\s+out|of\s+ours)\b"
+);
+
+#[test]
+fn no_document_uses_words_that_readers_stumble_over() {
+    let words = regex_lite::Regex::new(RARE_WORDS).unwrap();
+    let markup = regex_lite::Regex::new(r"(?s)\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<[^>]*>").unwrap();
+    let mut documents = ["README.md", "SECURITY.md", "portcullis.example.toml"]
+        .map(|name| root().join(name))
+        .to_vec();
+    let mut guides = Vec::new();
+    files_below(&root().join("docs"), &mut guides);
+    documents.extend(guides.into_iter().filter(|guide| is_markdown(guide)));
+    files_below(&root().join("templates"), &mut documents);
+    assert!(documents.len() > 80, "only {} documents found", documents.len());
+    let mut found = Vec::new();
+    for document in documents {
+        let name = document.strip_prefix(root()).unwrap().to_str().unwrap();
+        if name.ends_with(".ja.md") {
+            continue;
+        }
+        let text = fs::read_to_string(&document).unwrap();
+        let text = if is_markdown(&document) {
+            prose(&text)
+        } else if name.starts_with("templates/") {
+            markup.replace_all(&text, " ").into_owned()
+        } else {
+            text
+        };
+        for word in words.find_iter(&text) {
+            let start = text[..word.start()].rfind('\n').map_or(0, |at| at + 1);
+            let line = text[start..].lines().next().unwrap_or_default();
+            found.push(format!("{name}: {:?} in {line}", word.as_str()));
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }

@@ -43,7 +43,7 @@ async fn refuses(fleet: &Fleet, client: McpClient, tokens: &Tokens) {
     let ready = async {
         loop {
             let answer = fleet.http.get(&ready).await;
-            // It may be five seconds behind: see docs/operations.md.
+            // It may be five seconds behind: see docs/operations/monitoring.md.
             if answer.status != 200 || asked.elapsed() > Duration::from_secs(6) {
                 return answer;
             }
