@@ -66,7 +66,7 @@ struct Applied {
     description: String,
 }
 
-/// Description of the first migration of the development versions before 0.2.
+/// Description of the first migration of the development versions before the first release.
 const BEFORE_THE_FIRST_RELEASE: &str = "the main flow";
 
 /// The state of a schema.
@@ -341,6 +341,6 @@ mod tests {
         assert!(said(&others).contains("another application"));
         let mut early = others;
         early[0].description = BEFORE_THE_FIRST_RELEASE.to_owned();
-        assert!(said(&early).contains("before 0.2"), "{}", said(&early));
+        assert!(said(&early).contains("before the first release"), "{}", said(&early));
     }
 }

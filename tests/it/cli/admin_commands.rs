@@ -527,7 +527,7 @@ async fn commands_need_a_database_of_their_own_version_and_make_none() {
         ),
         (
             "UPDATE _sqlx_migrations SET description = 'the main flow' WHERE version = 1",
-            "before 0.2",
+            "before the first release",
         ),
     ] {
         database.execute(change).await;
