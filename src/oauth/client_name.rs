@@ -6,11 +6,18 @@
 
 use std::sync::LazyLock;
 
+use quick_cache::sync::Cache;
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::confusable_detection::skeleton;
 
 /// Longest displayed name, in characters.
 const MAX_SHOWN: usize = 64;
+
+/// Names whose result is remembered: 256, and only up to 256 bytes each. Every consent page of a client shows
+/// the same name.
+const NAMES: usize = 256;
+const MAX_REMEMBERED: usize = 256;
+static REMEMBERED: LazyLock<Cache<String, DisplayName>> = LazyLock::new(|| Cache::new(NAMES));
 
 /// Names that people trust. A client with exactly such a name is accepted, and only its redirect URI tells
 /// who it is; a client with a name that merely looks like one is an imitation.
@@ -53,6 +60,17 @@ impl DisplayName {
         let Some(raw) = raw else {
             return Self { text: None, suspicious: false };
         };
+        if raw.len() > MAX_REMEMBERED {
+            return Self::compute(raw);
+        }
+        REMEMBERED.get(raw).unwrap_or_else(|| {
+            let name = Self::compute(raw);
+            REMEMBERED.insert(raw.to_owned(), name.clone());
+            name
+        })
+    }
+
+    fn compute(raw: &str) -> Self {
         let composed: String = raw.nfc().collect();
         let deceptive = composed.chars().any(is_deceptive);
         let kept: String = composed
