@@ -4,11 +4,13 @@
 //! a query, a body, a cookie, a `Location` or a token. Other crates log warnings and errors only.
 
 pub mod audit;
+mod families;
 mod lately;
 mod lines;
 pub mod log_throttle;
 pub mod metrics;
 mod queue;
+pub mod supervision;
 pub mod tasks;
 
 use std::io::IsTerminal as _;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::config;
-use super::serve::log_as;
 use crate::app::{App, Reloaded};
 use crate::config::{Loaded, Problems};
-use crate::telemetry::tasks::{Task, supervise};
+use crate::telemetry::supervision::supervise;
+use crate::telemetry::tasks::Task;
 
 /// Interval of the check for changed files: 2 s. A check costs a few system calls. It also notices changed
 /// symbolic links, by which Kubernetes replaces configuration and which file watchers miss.
@@ -100,6 +100,12 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
         }
         log_as(app.current().config());
     }
+}
+
+/// Sets the configured log level, unless `PORTCULLIS_LOG` sets one.
+pub(super) fn log_as(config: &Config) {
+    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
+    telemetry::set_level(level.unwrap_or(config.log));
 }
 
 /// Runs blocking work outside the async threads, because a file can be large and a disk slow.

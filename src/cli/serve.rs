@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::reload::{Hangup, Seen};
+use super::reload::{Hangup, Seen, log_as};
 use super::{ConfigFile, allow_open_files, config, fail, reload, run_to_the_end};
 use crate::app::App;
 use crate::clock::Clock;
@@ -44,12 +44,6 @@ pub(super) fn install_log() {
     };
     telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
     telemetry::log_panics();
-}
-
-/// Sets the configured log level, unless `PORTCULLIS_LOG` sets one.
-pub(super) fn log_as(config: &Config) {
-    let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
-    telemetry::set_level(level.unwrap_or(config.log));
 }
 
 async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), String> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::FindError;
 use super::budget::{Asker, FetchBudget};
+use super::offer::Offer;
 use super::remote::{Bounds, Known, Remote};
-use super::trial::Offer;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http_client::guarded::GuardedClient;

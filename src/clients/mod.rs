@@ -4,6 +4,7 @@
 mod budget;
 mod documents;
 mod keys;
+mod offer;
 mod registration;
 mod remote;
 mod trial;

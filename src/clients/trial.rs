@@ -2,11 +2,9 @@
 //!
 //! Nothing is cached or stored. Outsiders can cause such a fetch only on the demo.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::Mutex;
 
 use super::documents::Documents;
 use super::remote::Trouble;
@@ -41,34 +39,6 @@ pub struct TrialFailed {
     reason: String,
     /// Whether no server responded.
     pub silent: bool,
-}
-
-/// Whether metadata documents are offered, on a server that offers them only while it reaches websites.
-#[derive(Debug, Default)]
-pub(super) struct Offer {
-    /// Starts as false, until one document could be read. A client that wrongly reads that documents are
-    /// offered has no fallback; a client that reads that they are not registers itself, which always works.
-    offered: AtomicBool,
-    looked_at: Mutex<Option<Timestamp>>,
-}
-
-impl Offer {
-    pub(super) fn stands(&self) -> bool {
-        self.offered.load(Ordering::Relaxed)
-    }
-
-    /// Sets whether a website was reached. Logs the first success after a failure, and every failure.
-    pub(super) fn set(&self, reached: bool, reason: &str) {
-        let before = self.offered.swap(reached, Ordering::Relaxed);
-        if reached && !before {
-            tracing::info!("clients may publish their metadata: this machine reaches the network");
-        } else if !reached {
-            tracing::warn!(
-                reason,
-                "this machine reaches no website: clients have to register themselves; remove and add again one that was connected before"
-            );
-        }
-    }
 }
 
 impl Documents {

@@ -164,6 +164,21 @@ impl fmt::Debug for Sealer {
     }
 }
 
+impl<K: Kind> Secret<K> {
+    /// Derives the secret for `id` from the installation's key. It can be recognized without a stored hash.
+    pub fn made_by(sealer: &Sealer, id: &str) -> Self {
+        let mac = sealer.mac(Purpose::SignIn, &[K::PREFIX.as_bytes(), id.as_bytes()]);
+        Self::from_text(format!("{}_{id}.{mac}", K::PREFIX))
+    }
+
+    /// Returns whether [`Self::made_by`] made this secret, in constant time.
+    pub fn is_made_by(&self, sealer: &Sealer) -> bool {
+        let ours = Self::made_by(sealer, self.id());
+        let (ours, presented) = (ours.expose().as_bytes(), self.expose().as_bytes());
+        aws_lc_rs::constant_time::verify_slices_are_equal(ours, presented).is_ok()
+    }
+}
+
 /// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database does not
 /// suffice, not even together with the installation's secret key.
 pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {

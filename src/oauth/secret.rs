@@ -13,7 +13,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::TryRng;
 use zeroize::Zeroizing;
 
-use super::sealed::{Purpose, Sealer};
 use crate::clock::{Clock, Timestamp};
 
 /// Returns random bytes from the operating system. All secrets and ids come from here; signing keys come
@@ -105,19 +104,6 @@ impl<K: Kind> Secret<K> {
         Self::from_text(format!("{}_{id}.{}", K::PREFIX, random_text()))
     }
 
-    /// Derives the secret for `id` from the installation's key. It can be recognized without a stored hash.
-    pub fn made_by(sealer: &Sealer, id: &str) -> Self {
-        let mac = sealer.mac(Purpose::SignIn, &[K::PREFIX.as_bytes(), id.as_bytes()]);
-        Self::from_text(format!("{}_{id}.{mac}", K::PREFIX))
-    }
-
-    /// Returns whether [`Self::made_by`] made this secret, in constant time.
-    pub fn is_made_by(&self, sealer: &Sealer) -> bool {
-        let ours = Self::made_by(sealer, self.id());
-        let (ours, presented) = (ours.expose().as_bytes(), self.expose().as_bytes());
-        aws_lc_rs::constant_time::verify_slices_are_equal(ours, presented).is_ok()
-    }
-
     /// Parses a presented secret. `None` if it does not have the form of this kind.
     pub fn parse(presented: &str) -> Option<Self> {
         let rest = presented.strip_prefix(K::PREFIX)?.strip_prefix('_')?;
@@ -128,7 +114,7 @@ impl<K: Kind> Secret<K> {
         (id_fits && secret_fits).then(|| Self::from_text(presented.to_owned()))
     }
 
-    fn from_text(text: String) -> Self {
+    pub(super) fn from_text(text: String) -> Self {
         Self { text: Zeroizing::new(text), kind: PhantomData }
     }
 

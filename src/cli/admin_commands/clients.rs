@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::ending::{self, Confirm, Words};
+use super::grant_output;
 use super::output::{self, Table};
 use super::{BY, CommandContext, CommandError, Common, Output, Page, run};
 use crate::admin::trustable;
@@ -257,9 +258,9 @@ async fn show(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {
     text.push_str("\nwhat it registered\n");
     text.push_str(&output::plain(&serde_json::to_string_pretty(&metadata).unwrap_or_default()));
     text.push_str("\n\nwho connected it\n");
-    text.push_str(&super::grants::table(desk, &grants).to_string());
+    text.push_str(&grant_output::table(desk, &grants).to_string());
     let mut json = as_json(&row);
-    json["grants"] = grants.iter().map(|row| super::grants::as_json(desk, row)).collect();
+    json["grants"] = grants.iter().map(|row| grant_output::as_json(desk, row)).collect();
     Ok(Output::said(text, json))
 }
 

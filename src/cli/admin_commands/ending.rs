@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-use super::{BY, CommandContext, CommandError, Output, grants, output};
+use super::{BY, CommandContext, CommandError, Output, grant_output, output};
 use crate::storage::{Counted, Ended, Ending, GrantRow};
 
 /// Exit code if confirmation is needed and there is no terminal.
@@ -131,10 +131,10 @@ async fn dry_run(
     let grants = concerned(desk, ending, None).await?;
     let mut text = format!("{}\n", sentence(counted));
     if !grants.is_empty() {
-        text.push_str(&grants::table(desk, &grants).to_string());
+        text.push_str(&grant_output::table(desk, &grants).to_string());
     }
     text.push_str("Nothing was changed.\n");
-    let listed: Vec<Value> = grants.iter().map(|row| grants::as_json(desk, row)).collect();
+    let listed: Vec<Value> = grants.iter().map(|row| grant_output::as_json(desk, row)).collect();
     let json = json!({
         "dry_run": true,
         "changed": false,
@@ -158,7 +158,7 @@ async fn ask(
     let grants = concerned(desk, ending, Some(LISTED)).await?;
     let mut text = format!("{}\n", sentence(counted));
     if !grants.is_empty() {
-        text.push_str(&grants::table(desk, &grants).to_string());
+        text.push_str(&grant_output::table(desk, &grants).to_string());
     }
     let more = counted.grants.saturating_sub(grants.len() as u64);
     if more > 0 {

@@ -6,12 +6,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::ending::{self, Confirm, Words};
-use super::output::{self, Table};
-use super::{CommandContext, CommandError, Common, Output, Page, moment, run};
+use super::{
+    CommandContext, CommandError, Common, Output, Page, grant_output, moment, output, run,
+};
 use crate::clock::Timestamp;
-use crate::config::InForce;
-use crate::storage::{Ending, GrantFilter, GrantRow, Selection};
-use crate::web::in_force::OfGrant;
+use crate::storage::{Ending, GrantFilter, Selection};
 
 const BECAUSE: &str = "ended by an administrator";
 
@@ -110,64 +109,9 @@ async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
     };
     let mut rows = desk.storage.browse_grants(&filter, desk.now(), a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());
-    let table = table(desk, &rows);
-    let listed = rows.iter().map(|row| as_json(desk, row)).collect();
+    let table = grant_output::table(desk, &rows);
+    let listed = rows.iter().map(|row| grant_output::as_json(desk, row)).collect();
     Ok(Output::list("grants", &table, listed, next))
-}
-
-/// Formats grants as a table.
-pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
-    let now = desk.now();
-    let headings = ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER"];
-    let further = ["APPROVED", "IN FORCE NOW", "SINCE", "LAST USE", "STATE"];
-    let mut table = Table::new(&[&headings[..], &further].concat());
-    for row in rows {
-        let state = match &row.revoked {
-            Some((at, because)) => format!("ended {}: {because}", output::utc(*at)),
-            None if now >= row.expires_at => "expired".to_owned(),
-            None => "live".to_owned(),
-        };
-        table.row(vec![
-            row.id.clone(),
-            row.person.name.clone().unwrap_or_default(),
-            row.subject.clone(),
-            row.client_metadata.as_deref().map_or_else(
-                || row.client_id.clone(),
-                |metadata| output::client_name(Some(metadata)),
-            ),
-            row.resource.clone(),
-            row.consented_scopes.to_string(),
-            OfGrant::of(&desk.config, row, now).line(),
-            output::utc(row.created_at),
-            output::utc(row.last_used_at),
-            state,
-        ]);
-    }
-    table
-}
-
-/// Formats a grant as JSON.
-pub(super) fn as_json(desk: &CommandContext, row: &GrantRow) -> Value {
-    let in_force = match OfGrant::of(&desk.config, row, desk.now()).in_force {
-        InForce::Scopes(scopes) => Value::String(scopes.to_string()),
-        InForce::Nothing | InForce::ServerGone => Value::Null,
-    };
-    json!({
-        "grant_id": row.id,
-        "client_id": row.client_id,
-        "sub": row.subject,
-        "name": row.person.name,
-        "resource": row.resource,
-        "approved_scope": row.consented_scopes.to_string(),
-        "scope_in_force": in_force,
-        "facts_as_of": output::iso(row.facts_at),
-        "created_at": output::iso(row.created_at),
-        "last_used_at": output::iso(row.last_used_at),
-        "last_used_from": row.last_used_from,
-        "expires_at": output::iso(row.expires_at),
-        "revoked_at": output::iso_or_null(row.revoked.as_ref().map(|(at, _)| *at)),
-        "revoked_because": row.revoked.as_ref().map(|(_, because)| because),
-    })
 }
 
 async fn revoke(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {

@@ -6,6 +6,7 @@ mod backup;
 mod clients;
 mod clock;
 mod ending;
+mod grant_output;
 mod grants;
 mod keys;
 mod output;

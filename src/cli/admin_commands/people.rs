@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::ending::{self, Confirm, Words};
+use super::grant_output;
 use super::output::{self, Table};
 use super::{CommandContext, CommandError, Common, Output, Page, run};
 use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
@@ -159,8 +160,8 @@ async fn show(desk: &CommandContext, subject: &str) -> Result<Output, CommandErr
     }
     let mut text = output::facts(&facts);
     text.push_str("\ngrants\n");
-    text.push_str(&super::grants::table(desk, &grants).to_string());
-    json["grants"] = grants.iter().map(|row| super::grants::as_json(desk, row)).collect();
+    text.push_str(&grant_output::table(desk, &grants).to_string());
+    json["grants"] = grants.iter().map(|row| grant_output::as_json(desk, row)).collect();
     Ok(Output::said(text, json))
 }
 

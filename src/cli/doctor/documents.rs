@@ -4,7 +4,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::clients::{MetadataLocation, Resource};
-use super::walk::Visit;
+use super::visit::Visit;
 
 /// Result of a search for a document.
 pub(super) enum Search {

@@ -6,6 +6,7 @@
 mod clients;
 mod documents;
 mod register;
+mod visit;
 mod walk;
 mod wire;
 
@@ -16,7 +17,7 @@ use serde_json::json;
 use url::Url;
 
 use self::clients::CLIENTS;
-use self::walk::Visit;
+use self::visit::Visit;
 use self::wire::Wire;
 use super::check::exit_code;
 use super::{fail, output, runtime};

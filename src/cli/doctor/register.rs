@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::walk::{Found, Visit};
+use super::visit::Visit;
+use super::walk::Found;
 use super::wire::Ask;
 use crate::oauth::redirect_uri::leads_to;
 

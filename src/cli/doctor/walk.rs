@@ -5,6 +5,7 @@ use url::Url;
 
 use super::clients::{Client, First, Issuer};
 use super::documents::Search;
+use super::visit::Visit;
 use super::wire::{Ask, Reply, Wire};
 use crate::upstream::probe::{Finding, Severity};
 
@@ -23,44 +24,7 @@ pub(super) struct Found {
     pub(super) documents: Vec<String>,
 }
 
-/// The test of one client.
-pub(super) struct Visit<'a> {
-    pub(super) client: &'static Client,
-    pub(super) mcp: &'a Url,
-    pub(super) wire: &'a mut Wire,
-    pub(super) findings: Vec<Finding>,
-}
-
 impl Visit<'_> {
-    pub(super) fn ok(&mut self, probe: &'static str, found: impl Into<String>) {
-        self.findings.push(Finding {
-            probe,
-            severity: Severity::Ok,
-            found: found.into(),
-            hint: None,
-        });
-    }
-
-    pub(super) fn warn(&mut self, probe: &'static str, found: impl Into<String>, hint: &str) {
-        let hint = Some(hint.to_owned());
-        self.findings.push(Finding {
-            probe,
-            severity: Severity::Warning,
-            found: found.into(),
-            hint,
-        });
-    }
-
-    pub(super) fn fail(&mut self, probe: &'static str, found: impl Into<String>, hint: &str) {
-        let hint = Some(hint.to_owned());
-        self.findings.push(Finding {
-            probe,
-            severity: Severity::Failed,
-            found: found.into(),
-            hint,
-        });
-    }
-
     /// Performs discovery from the MCP URL to the endpoints; `None` if the client fails before.
     pub(super) async fn discover(&mut self) -> Option<Found> {
         let challenge = self.knock().await?;

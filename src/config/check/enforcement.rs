@@ -6,7 +6,8 @@ use url::Url;
 
 use super::super::reader::Reader;
 use super::super::{SecretText, Transport};
-use super::{one_of, resource};
+use super::one_of;
+use super::scopes::{declared_scope, tools as tools_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
@@ -16,9 +17,9 @@ const SHORTEST_SECRET: usize = 32;
 /// Reads `[resource.implies]`: each broad scope with the narrower scopes that it implies.
 pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHierarchy {
     let mut direct: BTreeMap<Scope, ScopeSet> = BTreeMap::new();
-    for (name, implied) in resource::tools(r, key, declared) {
+    for (name, implied) in tools_of(r, key, declared) {
         let at = format!("{key}.{name}");
-        if let Some(scope) = resource::declared_scope(r, &at, &name, declared) {
+        if let Some(scope) = declared_scope(r, &at, &name, declared) {
             direct.insert(scope, implied);
         }
     }

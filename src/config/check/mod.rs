@@ -11,6 +11,7 @@ mod proxies;
 mod rates;
 mod redirects;
 mod resource;
+mod scopes;
 mod upstream;
 
 use std::collections::BTreeMap;

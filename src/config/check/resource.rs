@@ -10,6 +10,7 @@ use super::super::public_url::is_plain_segment;
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
+use super::scopes::{declared_scopes, scope, tools};
 use super::{enforcement, forward_headers, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
@@ -225,66 +226,6 @@ fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
     }
     let names = r.texts(key).unwrap_or_default();
     names.iter().filter_map(|name| Some((scope(r, key, name)?, None))).collect()
-}
-
-fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
-    if name == "offline_access" || name == "openid" {
-        let reason = "is not a scope of an MCP server";
-        r.problem(key, Some(format!("{name:?}")), reason, "take it out; Portcullis handles it");
-        return None;
-    }
-    name.parse()
-        .map_err(|_| {
-            let hint = "use printable ASCII without spaces, quotes and backslashes";
-            r.problem(key, Some(format!("{name:?}")), "is not a scope", hint);
-        })
-        .ok()
-}
-
-/// Reads a list of scopes, which the resource must declare.
-fn declared_scopes(r: &mut Reader, key: &str, declared: &ScopeSet) -> Option<ScopeSet> {
-    let names = r.texts(key)?;
-    Some(names.iter().filter_map(|name| declared_scope(r, key, name, declared)).collect())
-}
-
-pub(super) fn declared_scope(
-    r: &mut Reader,
-    key: &str,
-    name: &str,
-    declared: &ScopeSet,
-) -> Option<Scope> {
-    let scope = scope(r, key, name)?;
-    if declared.contains(&scope) {
-        return Some(scope);
-    }
-    let nearest = super::super::keys::nearest(name, declared.iter().map(Scope::as_str));
-    let hint = match nearest {
-        Some(nearest) => format!("did you mean {nearest:?}? Scopes are declared in scopes"),
-        None => "declare it in scopes of this resource".to_owned(),
-    };
-    r.problem(key, Some(format!("{name:?}")), "is not a scope of this resource", hint);
-    None
-}
-
-/// Reads a table of names with lists of scopes, which the resource must declare.
-pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
-    let mut tools = BTreeMap::new();
-    let Some(Value::Table(table)) = r.value(key) else { return tools };
-    r.show(key, table.clone(), true);
-    for (name, value) in table {
-        let at = format!("{key}.{name}");
-        let list = value.as_array().and_then(|items| {
-            items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
-        let Some(list) = list.filter(|list| !list.is_empty()) else {
-            r.wrong_type(&at, &value, "a list of scopes", "write [\"scope\"]");
-            continue;
-        };
-        let scopes =
-            list.iter().filter_map(|name| declared_scope(r, &at, name, declared)).collect();
-        tools.insert(name, scopes);
-    }
-    tools
 }
 
 fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {

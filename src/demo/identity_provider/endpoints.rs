@@ -10,6 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::people::Person;
+use super::sign_in_request::{SignInRequest, forced};
 use super::{KeyUse, Misbehaviour, Shared, token};
 use crate::demo::http::{Recorded, json};
 use crate::oauth::secret::random_text;
@@ -99,15 +100,6 @@ fn discovery(idp: &Shared) -> Response {
     json(StatusCode::OK, &document)
 }
 
-/// Builds a response as a test defines it. For a redirect, the body is the `Location`.
-pub(super) fn forced((status, body): &(u16, String)) -> Response {
-    let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_redirection() {
-        return (status, [(header::LOCATION, body.clone())]).into_response();
-    }
-    (status, [(header::CONTENT_TYPE, "application/json")], body.clone()).into_response()
-}
-
 fn jwks(idp: &Shared) -> Response {
     if idp.misbehaviour().jwks_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -130,19 +122,8 @@ fn jwks(idp: &Shared) -> Response {
     json(StatusCode::OK, &keys)
 }
 
-/// The parts of an authorization request that the demo uses.
-pub(super) struct Asked {
-    pub(super) redirect_uri: String,
-    pub(super) state: Option<String>,
-    pub(super) nonce: Option<String>,
-    pub(super) code_challenge: String,
-    /// Whether the request asks for a refresh token in the way that this provider needs.
-    pub(super) offline: bool,
-    prompt: String,
-}
-
 /// Reads an authorization request. Errors that must not be redirected return an error page.
-fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
+fn read(idp: &Shared, query: &str) -> Result<SignInRequest, Box<Response>> {
     let param = |name: &str| {
         form_urlencoded::parse(query.as_bytes())
             .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
@@ -159,7 +140,7 @@ fn read(idp: &Shared, query: &str) -> Result<Asked, Box<Response>> {
     if !idp.options.redirect_uris.contains(&redirect_uri) {
         return Err(wrong("The redirect URI is not registered."));
     }
-    let asked = Asked {
+    let asked = SignInRequest {
         redirect_uri,
         state: param("state"),
         nonce: param("nonce"),
@@ -249,12 +230,12 @@ fn signed_in(idp: &Shared, request: &Recorded) -> Option<(Person, String)> {
     Some((person, session["sid"].as_str()?.to_owned()))
 }
 
-fn send_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) -> Response {
+fn send_code(idp: &Shared, asked: &SignInRequest, person: &Person, sid: &str) -> Response {
     let code = token::new_code(idp, asked, person, sid);
     send_back(idp, asked, &[("code", &code)])
 }
 
-fn send_back(idp: &Shared, asked: &Asked, params: &[(&str, &str)]) -> Response {
+fn send_back(idp: &Shared, asked: &SignInRequest, params: &[(&str, &str)]) -> Response {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
         return page_error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
     };

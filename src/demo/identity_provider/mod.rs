@@ -7,6 +7,7 @@ mod endpoints;
 mod keys;
 mod misbehaviour;
 mod people;
+mod sign_in_request;
 mod token;
 
 use std::collections::BTreeMap;

@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::endpoints::Asked;
 use super::people::Person;
-use super::{KeyUse, Misbehaviour, Shared, endpoints};
+use super::sign_in_request::{SignInRequest, forced};
+use super::{KeyUse, Misbehaviour, Shared};
 use crate::demo::http::{Recorded, broken_off, json};
 use crate::jose::jws;
 use crate::oauth::secret::random_text;
@@ -31,7 +31,7 @@ pub(super) struct Code {
     expires_at: i64,
 }
 
-pub(super) fn new_code(idp: &Shared, asked: &Asked, person: &Person, sid: &str) -> String {
+pub(super) fn new_code(idp: &Shared, asked: &SignInRequest, person: &Person, sid: &str) -> String {
     let code = random_text();
     let expires_at = idp.options.clock.now().unix() + CODE_LIFETIME;
     let handed_out = Code {
@@ -55,7 +55,7 @@ pub(super) async fn handle(idp: &Shared, request: &Recorded) -> Response {
     let refreshing = grant_type == "refresh_token";
     let forced = misbehaviour.refresh_answer.as_ref().filter(|_| refreshing);
     if let Some(answer) = forced.or(misbehaviour.token_answer.as_ref()) {
-        return endpoints::forced(answer);
+        return forced(answer);
     }
     if !is_our_client(idp, request) {
         let mut answer = error(StatusCode::UNAUTHORIZED, "invalid_client");
@@ -320,7 +320,7 @@ pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if let Some(answer) = &how.userinfo_answer {
-        return endpoints::forced(answer);
+        return forced(answer);
     }
     let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let token = token.and_then(|token| idp.keys.unstamp("access", &stamp_in(token)?));

@@ -68,13 +68,18 @@ impl Refused {
 pub(super) fn answer(request: &Recorded, refused: Refused) -> Response {
     let message = serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
-    let error = super::rpc::error(id.unwrap_or(&Value::Null), refused.code(), refused.message());
+    let error = error(id.unwrap_or(&Value::Null), refused.code(), refused.message());
     let mut response = json_answer(refused.status(), &error);
     if matches!(refused, Refused::Method) {
         let allowed = HeaderValue::from_static("GET, POST, DELETE");
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
+}
+
+/// Builds a JSON-RPC error.
+pub(super) fn error(id: &Value, code: i64, message: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
 }
 
 /// Builds the response to a request whose body is too large to be read.

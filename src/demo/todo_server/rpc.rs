@@ -16,7 +16,7 @@ const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see o
 
 pub(super) fn post(server: &Shared, caller: &Caller, request: &Recorded) -> Response {
     let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
-        let error = error(&Value::Null, -32700, "Parse error");
+        let error = refused::error(&Value::Null, -32700, "Parse error");
         return json_answer(StatusCode::BAD_REQUEST, &error);
     };
     let stateless = request.header("mcp-protocol-version") == Some(STATELESS);
@@ -59,7 +59,7 @@ fn answer(server: &Shared, caller: &Caller, message: &Value, stateless: bool) ->
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
     let Some(method) = message.get("method").and_then(Value::as_str) else {
         let is_response = message.get("result").is_some() || message.get("error").is_some();
-        return (!is_response).then(|| error(&Value::Null, -32600, "Invalid Request"));
+        return (!is_response).then(|| refused::error(&Value::Null, -32600, "Invalid Request"));
     };
     let id = id?;
     let params = &message["params"];
@@ -78,9 +78,9 @@ fn answer(server: &Shared, caller: &Caller, message: &Value, stateless: bool) ->
         "prompts/list" => json!({ "prompts": [] }),
         "tools/call" => match tools::call(server, caller, params) {
             Ok(result) => result,
-            Err(tools::BadCall(reason)) => return Some(error(id, -32602, reason)),
+            Err(tools::BadCall(reason)) => return Some(refused::error(id, -32602, reason)),
         },
-        _ => return Some(error(id, -32601, "Method not found")),
+        _ => return Some(refused::error(id, -32601, "Method not found")),
     };
     if stateless && let Some(result) = result.as_object_mut() {
         result.insert("resultType".to_owned(), "complete".into());
@@ -109,8 +109,4 @@ fn capabilities() -> Value {
 
 fn server_info() -> Value {
     json!({ "name": "portcullis-demo-todos", "title": "To-do list", "version": env!("CARGO_PKG_VERSION") })
-}
-
-pub(super) fn error(id: &Value, code: i64, message: &str) -> Value {
-    json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } })
 }

@@ -136,8 +136,8 @@ pub(super) async fn show(
         frame: browser.frame(),
         destination: &destination,
         redirect_uri: &consent.request.redirect_uri,
-        verified: remembered_consent::answers_to_website(&consent.request)
-            && (review.trusted || matches!(client.origin, Origin::Configured { trusted: true })),
+        verified: (review.trusted || matches!(client.origin, Origin::Configured { trusted: true }))
+            && remembered_consent::answers_to_website(&consent.request),
         publisher: client.publisher(),
         registered_itself: matches!(client.origin, Origin::Registered),
         client_name: name.text.as_deref(),

@@ -25,18 +25,13 @@ use tokio::time::Instant;
 pub use routes::{Listener, Route};
 
 use super::audit::EVENTS;
+use super::families::{Counters, Gauges, Histograms, Labels, one};
 use super::lately::Lately;
 use super::queue;
 use super::tasks::Tasks;
 use crate::clock::Timestamp;
 use crate::config::{self, Limit, LimitTrait};
 use routes::Routes;
-
-pub(super) type Label = (&'static str, Cow<'static, str>);
-pub(super) type Labels<const N: usize> = [Label; N];
-pub(super) type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
-type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 /// Buckets of response times in seconds, from a cached document to a slow identity provider.
 const SECONDS: [f64; 14] =
@@ -220,10 +215,6 @@ pub struct Snapshot {
     pub went_back_at: i64,
     /// Signing keys: algorithm, state, creation time, and time of first use, both in Unix seconds.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
-}
-
-pub(super) fn one(name: &'static str, value: &'static str) -> Labels<1> {
-    [(name, Cow::Borrowed(value))]
 }
 
 fn signed(number: u64) -> i64 {

@@ -10,7 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Counters, Histograms, Labels, seconds};
+use super::super::families::{Counters, Histograms, Labels};
+use super::seconds;
 
 /// Statuses with a time series of their own. Others, which an MCP server may send, count as `other`.
 const STATUSES: [u16; 29] = [

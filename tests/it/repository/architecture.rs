@@ -212,7 +212,7 @@ const SHORT_TASKS: &[(&str, usize, &str)] = &[
     ("upstream/recheck/mod.rs", 1, "one question to the provider, and somebody waits for it"),
 ];
 
-/// A task that ends without a word is an outage of later: `telemetry::tasks` starts it again and tells.
+/// A task that ends without a word is an outage of later: `telemetry::supervision` starts it again and tells.
 #[test]
 fn every_task_is_supervised_or_known_to_be_short() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -242,7 +242,7 @@ fn every_task_is_supervised_or_known_to_be_short() {
         let most = listed.map_or(0, |(_, most, _)| *most);
         assert!(
             short <= most,
-            "{inside}: supervise the task (telemetry::tasks), or say why it is short"
+            "{inside}: supervise the task (telemetry::supervision), or say why it is short"
         );
     }
     assert!(supervised >= 4, "{supervised}");
@@ -269,4 +269,173 @@ fn crates_for_tokens_are_used_in_one_place_each() {
         }
         assert!(found > 0, "nobody uses {name}");
     }
+}
+
+/// Folders whose files still import each other.
+const CIRCLES_KNOWN: &[&str] = &["storage/", "endpoints/", "admin/"];
+
+/// A module's name, as the folders and the file give it: `["oauth", "client", "keys"]`.
+type ModulePath = Vec<String>;
+
+fn module_path(inside: &Path) -> ModulePath {
+    let parts = inside.with_extension("");
+    let mut parts: ModulePath =
+        parts.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    parts.pop_if(|last| last == "mod");
+    parts
+}
+
+/// Returns what a `use` imports: one path for each name of a group.
+fn use_paths(before: &[String], tree: &str) -> Vec<ModulePath> {
+    let tree = tree.trim();
+    let names = |text: &str| -> Vec<String> {
+        text.split("::")
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .collect()
+    };
+    let Some((start, group)) = tree.split_once('{') else {
+        let name = tree.split(" as ").next().unwrap_or_default();
+        return vec![[before, &names(name)].concat()];
+    };
+    let before = [before, &names(start)].concat();
+    let group = group.trim().strip_suffix('}').unwrap_or(group);
+    let (mut depth, mut item, mut found) = (0, String::new(), Vec::new());
+    for c in group.chars().chain([',']) {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if c == ',' && depth == 0 {
+            if !item.trim().is_empty() {
+                found.extend(use_paths(&before, &item));
+            }
+            item.clear();
+        } else {
+            item.push(c);
+        }
+    }
+    found
+}
+
+/// Returns the modules that a file imports from, as far as `modules` knows them. Comments and tests beside
+/// the code do not count.
+fn imported_modules(module: &ModulePath, text: &str, modules: &[ModulePath]) -> Vec<ModulePath> {
+    let code: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let statement = regex_lite::Regex::new(r"\buse\s+([^;]+);").unwrap();
+    let path = regex_lite::Regex::new(r"(?:^|[^\w:])(\w+(?:::\w+)+)").unwrap();
+    let mut paths: Vec<ModulePath> =
+        statement.captures_iter(code).flat_map(|found| use_paths(&[], &found[1])).collect();
+    let rest = statement.replace_all(code, "");
+    paths.extend(path.captures_iter(&rest).flat_map(|found| use_paths(&[], &found[1])));
+    let is_module = |path: &[String]| modules.iter().any(|known| known == path);
+    let full = paths.into_iter().filter_map(|path| {
+        let mut names = path.into_iter().peekable();
+        let mut full = match names.peek()?.as_str() {
+            "crate" => Vec::new(),
+            "self" | "super" => module.clone(),
+            child if is_module(&[module.as_slice(), &[child.to_owned()]].concat()) => {
+                return Some([module.clone(), names.collect()].concat());
+            }
+            _ => return None,
+        };
+        while let Some(name) =
+            names.next_if(|name| matches!(name.as_str(), "crate" | "self" | "super"))
+        {
+            if name == "super" {
+                full.pop();
+            }
+        }
+        full.extend(names);
+        Some(full)
+    });
+    let longest = |mut path: ModulePath| {
+        while !path.is_empty() && !is_module(&path) {
+            path.pop();
+        }
+        path
+    };
+    full.map(longest).filter(|path| !path.is_empty() && path != module).collect()
+}
+
+/// Returns the circles among files, each as the files on the way back to its first one. A module and the
+/// modules inside it may import each other: they are one thing in several files.
+fn circles(files: &[(ModulePath, String)]) -> Vec<Vec<String>> {
+    let modules: Vec<ModulePath> = files.iter().map(|(module, _)| module.clone()).collect();
+    let mut imports = std::collections::BTreeMap::new();
+    for (module, text) in files {
+        let mut found = imported_modules(module, text, &modules);
+        found.retain(|other| !other.starts_with(module) && !module.starts_with(other));
+        imports.insert(module.clone(), found);
+    }
+    let mut circles: Vec<Vec<String>> = Vec::new();
+    for start in &modules {
+        // The shortest way from this file back to itself.
+        let mut ways = std::collections::VecDeque::from([vec![start.clone()]]);
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(way) = ways.pop_front() {
+            let next = imports.get(way.last().unwrap()).into_iter().flatten();
+            if next.clone().any(|module| module == start) {
+                let mut circle: Vec<String> = way.iter().map(|module| module.join("/")).collect();
+                circle.sort();
+                circles.push(circle);
+                break;
+            }
+            for module in next {
+                if seen.insert(module.clone()) {
+                    ways.push_back([way.as_slice(), &[module.clone()]].concat());
+                }
+            }
+        }
+    }
+    circles.sort();
+    circles.dedup();
+    circles
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let files: Vec<(ModulePath, String)> = files
+        .into_iter()
+        .map(|file| {
+            let module = module_path(file.strip_prefix(&source).unwrap());
+            (module, fs::read_to_string(&file).unwrap())
+        })
+        .filter(|(module, _)| !matches!(module.join("/").as_str(), "lib" | "main"))
+        .collect();
+    assert!(files.len() > 200);
+    let mut found = circles(&files);
+    found.retain(|circle| !CIRCLES_KNOWN.iter().any(|known| circle[0].starts_with(known)));
+    assert!(found.is_empty(), "files that import each other: {found:#?}");
+}
+
+#[test]
+fn a_circle_of_imports_would_be_found() {
+    let circles_of = |files: &[(&str, &str)]| {
+        let files: Vec<(ModulePath, String)> = files
+            .iter()
+            .map(|(path, text)| (module_path(Path::new(path)), (*text).to_owned()))
+            .collect();
+        circles(&files)
+    };
+    let two = [("a/x.rs", "use super::y::Y;"), ("a/y.rs", "fn f() {\n    super::x::g();\n}")];
+    assert_eq!(circles_of(&two), [["a/x", "a/y"]]);
+    let three = [
+        ("a/x.rs", "use crate::a::{\n    m::{self, N},\n    y::Y,\n};"),
+        ("a/y.rs", "use super::z;"),
+        ("a/z/mod.rs", "use super::x::X as Other;"),
+        ("a/m.rs", "// use super::x::X;"),
+    ];
+    assert_eq!(circles_of(&three), [["a/x", "a/y", "a/z"]]);
+    // A module and what is inside it.
+    let inside = [("a/mod.rs", "mod x;\nuse x::X;"), ("a/x.rs", "use super::A;")];
+    assert_eq!(circles_of(&inside), Vec::<Vec<String>>::new());
+    let in_a_test = [
+        ("a/x.rs", "use super::y::Y;"),
+        ("a/y.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use crate::a::x::X;\n}"),
+    ];
+    assert_eq!(circles_of(&in_a_test), Vec::<Vec<String>>::new());
 }

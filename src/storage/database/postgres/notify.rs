@@ -17,7 +17,8 @@ use crate::storage::database::{Database, StorageError};
 
 use crate::oauth::secret::random_text;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::telemetry::tasks::{Task, supervise};
+use crate::telemetry::supervision::supervise;
+use crate::telemetry::tasks::Task;
 
 static FOR_A_MOMENT: LogThrottle = LogThrottle::a_minute();
 static NOT_HEARD: LogThrottle = LogThrottle::a_minute();
