@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use key::{Key, generate, parse};
+use strum::IntoStaticStr;
 pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
 
 use crate::clock::{Clock, REPLICAS_APART, Timestamp};
@@ -78,23 +79,16 @@ pub struct NewToken<'a> {
 }
 
 /// Types of JWT that we sign besides access tokens. Each has its own `typ`, so that none is accepted in place
-/// of another (RFC 8725 §3.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// of another (RFC 8725 §3.11). Its text is the `typ` of the JWT header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(const_into_str)]
 pub enum TokenType {
     /// Assertion about the caller, for the MCP server behind the gateway.
+    #[strum(serialize = "portcullis-assertion+jwt")]
     Assertion,
     /// An introspection response (RFC 9701 §5).
+    #[strum(serialize = "token-introspection+jwt")]
     Introspection,
-}
-
-impl TokenType {
-    /// Returns the `typ` of the JWT header.
-    pub const fn typ(self) -> &'static str {
-        match self {
-            Self::Assertion => "portcullis-assertion+jwt",
-            Self::Introspection => "token-introspection+jwt",
-        }
-    }
 }
 
 /// Reasons why a bearer token is not one of our valid access tokens. They are for the log; the caller does
@@ -272,7 +266,7 @@ impl KeyRing {
             .values()
             .map(|key| KeyDescription {
                 kid: key.kid.clone(),
-                alg: key.alg.as_str(),
+                alg: key.alg.into_str(),
                 generation: key.generation,
                 created_at: key.created_at,
                 signs_from: key.signs_from,
@@ -307,7 +301,7 @@ impl KeyRing {
         statement: TokenType,
         claims: &impl Serialize,
     ) -> Result<String, SigningError> {
-        self.sign(alg, statement.typ(), claims)
+        self.sign(alg, statement.into_str(), claims)
     }
 
     fn sign(
@@ -379,7 +373,7 @@ impl KeyRing {
         let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
         let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
             || header.typ.eq_ignore_ascii_case("application/at+jwt");
-        if !typ_fits || header.alg != key.alg.as_str() {
+        if !typ_fits || header.alg != key.alg.into_str() {
             return Err(TokenInvalid::Header);
         }
         let malformed = |_| TokenInvalid::Malformed;
@@ -402,7 +396,7 @@ async fn add_missing(
 ) -> Result<bool, SigningError> {
     let stored = storage.signing_keys().await?;
     let missing: Vec<_> =
-        algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
+        algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.into_str())).collect();
     for &&alg in &missing {
         storage.add_signing_key(&generate(alg, 1, now, now)?).await?;
     }

@@ -21,7 +21,6 @@ mod show;
 mod values;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +29,7 @@ use axum::http::HeaderName;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::IpNet;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use url::Url;
 
 use crate::jose::alg::Alg;
@@ -168,25 +168,33 @@ pub struct ClaimPlan {
 }
 
 /// Source of claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum ClaimSource {
     /// The ID token.
+    #[strum(serialize = "id_token")]
     IdToken,
     /// The userinfo endpoint.
+    #[strum(serialize = "userinfo")]
     Userinfo,
     /// The provider's access token, if it is a JWT.
+    #[strum(serialize = "access_token")]
     AccessToken,
 }
 
 /// Client authentication method at the provider's token endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum ClientAuth {
     /// The method that the provider's metadata lists; Basic if it lists both.
     #[default]
+    #[strum(serialize = "auto")]
     Auto,
     /// `client_secret_basic`.
+    #[strum(serialize = "client_secret_basic")]
     Basic,
     /// `client_secret_post`.
+    #[strum(serialize = "client_secret_post")]
     Post,
 }
 
@@ -240,23 +248,29 @@ impl ResourceConfig {
 
 /// Response to a call of a tool that the rules deny to the person. If the rules allow the tool and only the
 /// token lacks the scope, the response is always a challenge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum OnDeniedTool {
     /// A tool result with `isError` that explains the denial. The person reads it and is not sent to sign in
     /// again.
     #[default]
+    #[strum(serialize = "result")]
     Result,
     /// A challenge with `insufficient_scope`, as for every other missing scope.
+    #[strum(serialize = "challenge")]
     Challenge,
 }
 
 /// Transport of an MCP server behind the gateway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum Transport {
     /// Streamable HTTP (2025-03-26 and later), with or without sessions.
     #[default]
+    #[strum(serialize = "streamable-http")]
     StreamableHttp,
     /// HTTP+SSE (2024-11-05): the event stream names the URL for messages.
+    #[strum(serialize = "http+sse")]
     HttpSse,
 }
 
@@ -298,15 +312,19 @@ pub struct LoopbackHosts {
     pub authority: Vec<u8>,
 }
 
-/// Signature algorithm of access tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// Signature algorithm of access tokens, with its name in the header of a JWT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum TokenAlg {
     /// ECDSA P-256: short signatures, fast.
     #[default]
+    #[strum(serialize = "ES256")]
     Es256,
     /// RSA, for MCP servers whose library supports nothing else. Signing takes 1.7 ms per token.
+    #[strum(serialize = "RS256")]
     Rs256,
     /// Ed25519.
+    #[strum(serialize = "EdDSA")]
     EdDsa,
 }
 
@@ -376,12 +394,15 @@ impl Members {
 }
 
 /// Whether an administrator must approve a client before it receives tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum ClientApproval {
     /// The person's consent is enough.
     #[default]
+    #[strum(serialize = "none")]
     None,
     /// The first sign-in through a client waits until an administrator approves the client.
+    #[strum(serialize = "first_use")]
     FirstUse,
 }
 
@@ -461,16 +482,6 @@ impl Loaded {
     /// Returns the merged configuration with the origin of each value and with secrets masked.
     pub fn show(&self) -> String {
         show::render(&self.shown)
-    }
-}
-
-impl fmt::Display for ClaimSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IdToken => "id_token",
-            Self::Userinfo => "userinfo",
-            Self::AccessToken => "access_token",
-        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::Fact;
 
@@ -56,18 +57,24 @@ impl fmt::Display for ClaimPath {
 }
 
 /// The format of the values in a claim.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum ClaimShape {
     /// A list of strings, or one string.
     #[default]
+    #[strum(serialize = "auto")]
     Auto,
     /// A list of strings.
+    #[strum(serialize = "list")]
     List,
     /// One string, separated by spaces.
+    #[strum(serialize = "space")]
     Space,
     /// One string, separated by commas.
+    #[strum(serialize = "comma")]
     Comma,
     /// An object whose member names are the values.
+    #[strum(serialize = "keys")]
     Keys,
 }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
@@ -122,12 +123,15 @@ impl Facts {
 }
 
 /// How to treat requested scopes that are not declared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum OnExcess {
     /// The unknown scopes are dropped.
     #[default]
+    #[strum(serialize = "narrow")]
     Narrow,
     /// The request is refused.
+    #[strum(serialize = "reject")]
     Reject,
 }
 

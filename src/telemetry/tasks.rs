@@ -4,62 +4,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::families::{Counters, one};
 use super::lately::Lately;
 use crate::clock::Timestamp;
 
-/// A background task that runs as long as the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A background task that runs as long as the process, with its name in logs, metrics and `/ready`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum Task {
     /// Accepts connections on the public listener.
+    #[strum(serialize = "connections")]
     Connections,
     /// Accepts connections on the admin listener.
+    #[strum(serialize = "admin connections")]
     AdminConnections,
     /// Reloads the configuration.
+    #[strum(serialize = "reload")]
     Reload,
     /// Removes expired rows.
+    #[strum(serialize = "clean-up")]
     CleanUp,
     /// Loads, rotates and retires signing keys.
+    #[strum(serialize = "signing keys")]
     SigningKeys,
     /// Stores queued audit events and chains the audit trail.
+    #[strum(serialize = "audit trail")]
     AuditTrail,
     /// Notices changes that commands of administrators make in the database.
+    #[strum(serialize = "changes from the command line")]
     CommandLine,
     /// Receives the notifications of other replicas.
+    #[strum(serialize = "notices of replicas")]
     Replicas,
 }
 
-impl Task {
-    const ALL: [Self; 8] = [
-        Self::Connections,
-        Self::AdminConnections,
-        Self::Reload,
-        Self::CleanUp,
-        Self::SigningKeys,
-        Self::AuditTrail,
-        Self::CommandLine,
-        Self::Replicas,
-    ];
-
-    /// Returns its name in logs, metrics and `/ready`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::AdminConnections => "admin connections",
-            Self::Reload => "reload",
-            Self::CleanUp => "clean-up",
-            Self::SigningKeys => "signing keys",
-            Self::AuditTrail => "audit trail",
-            Self::CommandLine => "changes from the command line",
-            Self::Replicas => "notices of replicas",
-        }
-    }
-}
-
 /// The state of all tasks.
-pub(super) struct Tasks([TaskState; Task::ALL.len()]);
+pub(super) struct Tasks(Vec<TaskState>);
 
 pub(super) struct TaskState {
     pub(super) panics: Counter,
@@ -73,10 +55,11 @@ impl Tasks {
         let panics = Counters::<1>::default();
         let help = "Panics of tasks that live as long as the process; each is started again";
         registry.register("task_panics", help, panics.clone());
-        Self(Task::ALL.map(|task| {
-            let panics = panics.get_or_create_owned(&one("task", task.name()));
+        let states = Task::VARIANTS.iter().map(|task| {
+            let panics = panics.get_or_create_owned(&one("task", task.into_str()));
             TaskState { panics, waits: AtomicBool::new(false), lately: Lately::default() }
-        }))
+        });
+        Self(states.collect())
     }
 
     pub(super) fn of(&self, task: Task) -> &TaskState {
@@ -88,11 +71,11 @@ impl Tasks {
         let told = |task: &Task| {
             let state = self.of(*task);
             if state.waits.load(Ordering::SeqCst) {
-                return Some((task.name(), "panicked, and waits to be started"));
+                return Some((task.into_str(), "panicked, and waits to be started"));
             }
             let lately = state.lately.has_risen(state.panics.get(), now);
-            lately.then_some((task.name(), "panicked, and was started again"))
+            lately.then_some((task.into_str(), "panicked, and was started again"))
         };
-        Task::ALL.iter().filter_map(told).collect()
+        Task::VARIANTS.iter().filter_map(told).collect()
     }
 }

@@ -44,8 +44,7 @@ pub(super) fn hide_forbidden_tools(
 }
 
 pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transport {
-    let words = [("streamable-http", Transport::StreamableHttp), ("http+sse", Transport::HttpSse)];
-    let transport = one_of(r, key, &words, words[0]);
+    let transport = one_of(r, key, Transport::StreamableHttp);
     if transport == Transport::HttpSse && !has_target {
         let hint = "write target = \"http://127.0.0.1:9000/sse\", the address of the event stream";
         r.problem(key, None, "says how the server behind speaks, and there is none", hint);

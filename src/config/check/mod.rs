@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use strum::VariantArray;
 use toml::Value;
 
 use super::public_url::PublicUrl;
@@ -200,20 +201,15 @@ fn secret_key(
 /// Reads whether an administrator must approve clients.
 fn client_approval(r: &mut Reader) -> ClientApproval {
     const KEY: &str = "client_approval";
-    let text = r.text(KEY);
-    match text.as_deref() {
-        None => {
-            r.show(KEY, "none", false);
-            ClientApproval::None
-        }
-        Some("none") => ClientApproval::None,
-        Some("first_use") => ClientApproval::FirstUse,
-        Some(other) => {
-            let shown = Some(format!("{other:?}"));
-            r.problem(KEY, shown, "is not known", "write \"none\" or \"first_use\"");
-            ClientApproval::None
-        }
-    }
+    let Some(text) = r.text(KEY) else {
+        r.show(KEY, ClientApproval::None.into_str(), false);
+        return ClientApproval::None;
+    };
+    text.parse().unwrap_or_else(|_| {
+        let shown = Some(format!("{text:?}"));
+        r.problem(KEY, shown, "is not known", "write \"none\" or \"first_use\"");
+        ClientApproval::None
+    })
 }
 
 fn tokens(r: &mut Reader) -> TokenLifetimes {
@@ -256,8 +252,23 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
     limits
 }
 
+/// Reads a value that must be one of the words of an enum.
+fn one_of<T>(r: &mut Reader, key: &str, default: T) -> T
+where
+    T: VariantArray + Copy + Into<&'static str>,
+{
+    let words: Vec<(&str, T)> =
+        T::VARIANTS.iter().map(|variant| ((*variant).into(), *variant)).collect();
+    one_of_words(r, key, &words, (default.into(), default))
+}
+
 /// Reads a value that must be one of a few words.
-fn one_of<T: Copy>(r: &mut Reader, key: &str, words: &[(&str, T)], default: (&str, T)) -> T {
+fn one_of_words<T: Copy>(
+    r: &mut Reader,
+    key: &str,
+    words: &[(&str, T)],
+    default: (&str, T),
+) -> T {
     let Some(text) = r.text(key) else {
         if !r.has(key) {
             r.show(key, default.0, false);

@@ -90,25 +90,14 @@ fn one(
     let default_scopes =
         declared_scopes(r, &at("default_scopes"), &declared).unwrap_or(declared.clone());
     let baseline = declared_scopes(r, &at("baseline"), &declared).unwrap_or_default();
-    let on_excess = one_of(
-        r,
-        &at("on_excess"),
-        &[("narrow", OnExcess::Narrow), ("reject", OnExcess::Reject)],
-        ("narrow", OnExcess::Narrow),
-    );
-    let algs = [TokenAlg::Es256, TokenAlg::Rs256, TokenAlg::EdDsa].map(|alg| (alg.as_str(), alg));
-    let token_alg = one_of(r, &at("token_alg"), &algs, ("ES256", TokenAlg::Es256));
+    let on_excess = one_of(r, &at("on_excess"), OnExcess::Narrow);
+    let token_alg = one_of(r, &at("token_alg"), TokenAlg::Es256);
     let is_default = r.flag(&at("default"), false);
     let tools = tools(r, &at("tools"), &declared);
     let hierarchy = enforcement::implies(r, &at("implies"), &declared);
     let hide_forbidden_tools =
         enforcement::hide_forbidden_tools(r, &at("hide_forbidden_tools"), &tools);
-    let on_denied_tool = one_of(
-        r,
-        &at("on_denied_tool"),
-        &[("result", OnDeniedTool::Result), ("challenge", OnDeniedTool::Challenge)],
-        ("result", OnDeniedTool::Result),
-    );
+    let on_denied_tool = one_of(r, &at("on_denied_tool"), OnDeniedTool::Result);
     let forward_headers = forward_headers::read(r, &at("forward_headers"), target.is_some());
     let transport = enforcement::transport(r, &at("transport"), target.is_some());
     let assertion_audience = enforcement::assertion(r, &at("assertion"), target.as_ref());

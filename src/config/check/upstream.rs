@@ -9,7 +9,7 @@ use super::super::presets::{IssuerKey, KeyKind, OPEN_WORLDS, Offline, PRESETS, P
 use super::super::reader::Reader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
-use super::{inside, one_of};
+use super::{inside, one_of, one_of_words};
 use crate::policy::{ClaimPath, ClaimShape, FactSet};
 
 pub(super) fn read(
@@ -33,7 +33,7 @@ pub(super) fn read(
     let outage_grace = r.duration("upstream.outage_grace", "1h", "0s", "24h");
     let max_without_refresh = r.duration("upstream.max_without_refresh", "8h", "1m", "30d");
     let words = [("end", true), ("ignore", false)];
-    let end_on_logout = one_of(r, "upstream.on_upstream_logout", &words, ("end", true));
+    let end_on_logout = one_of_words(r, "upstream.on_upstream_logout", &words, ("end", true));
     let timeout = r.duration("upstream.timeout", "10s", "1s", "60s");
     let required_claim = preset.and_then(|preset| required_claim(r, preset));
     let name = r.text("upstream.name");
@@ -211,14 +211,8 @@ fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String
 }
 
 fn client_auth(r: &mut Reader, preset: Option<&Preset>) -> ClientAuth {
-    let words = [
-        ("auto", ClientAuth::Auto),
-        ("client_secret_basic", ClientAuth::Basic),
-        ("client_secret_post", ClientAuth::Post),
-    ];
     let default = preset.map_or(ClientAuth::Auto, |preset| preset.client_auth);
-    let word = words.iter().find(|(_, auth)| *auth == default).map_or("auto", |(word, _)| word);
-    one_of(r, "upstream.client_auth", &words, (word, default))
+    one_of(r, "upstream.client_auth", default)
 }
 
 fn client_secret(
@@ -298,18 +292,7 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
     {
         roles = ClaimPath::new(format!("/resource_access/{client}/roles"));
     }
-    let shape = one_of(
-        r,
-        "upstream.claims.shape",
-        &[
-            ("auto", ClaimShape::Auto),
-            ("list", ClaimShape::List),
-            ("space", ClaimShape::Space),
-            ("comma", ClaimShape::Comma),
-            ("keys", ClaimShape::Keys),
-        ],
-        shape_word(defaults.claims.shape),
-    );
+    let shape = one_of(r, "upstream.claims.shape", defaults.claims.shape);
     ClaimPlan {
         name,
         email,
@@ -330,20 +313,15 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
     }
 }
 
-fn shape_word(shape: ClaimShape) -> (&'static str, ClaimShape) {
-    (if shape == ClaimShape::Keys { "keys" } else { "auto" }, shape)
-}
-
 fn sources(r: &mut Reader, preset: &Preset) -> Vec<ClaimSource> {
     const KEY: &str = "upstream.claims.sources";
     let Some(words) = r.texts(KEY) else {
         return preset.claims.sources.to_vec();
     };
-    let known = [ClaimSource::IdToken, ClaimSource::Userinfo, ClaimSource::AccessToken];
     words
         .iter()
         .filter_map(|word| {
-            let source = known.into_iter().find(|source| source.to_string() == *word);
+            let source = word.parse().ok();
             if source.is_none() {
                 let hint = "it can be \"id_token\", \"userinfo\", \"access_token\"";
                 r.problem(KEY, Some(format!("{word:?}")), "is not a source of claims", hint);

@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::jose::alg::{Alg, FROM_CLIENTS};
 use crate::jose::jwk::{PublicKey, VerifyingKey};

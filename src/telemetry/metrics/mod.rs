@@ -32,6 +32,7 @@ use super::tasks::Tasks;
 use crate::clock::Timestamp;
 use crate::config::{self, Limit, LimitTrait};
 use routes::Routes;
+use strum::{IntoStaticStr, VariantArray};
 
 /// Buckets of response times in seconds, from a cached document to a slow identity provider.
 const SECONDS: [f64; 14] =
@@ -44,94 +45,67 @@ fn seconds() -> Histogram {
 }
 
 /// The outcome of a call that the gateway forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum Passed {
     /// The MCP server responded with another status than 5xx.
+    #[strum(serialize = "answered")]
     Answered,
     /// The MCP server responded with 5xx.
+    #[strum(serialize = "failed")]
     Failed,
     /// The MCP server did not respond in time.
+    #[strum(serialize = "timed_out")]
     TimedOut,
     /// No response came, or none that may be passed on.
+    #[strum(serialize = "broken")]
     Broken,
     /// The gateway itself refused the call or its response: the body was too large, the session another
     /// caller's, or the grant ended meanwhile.
+    #[strum(serialize = "withheld")]
     Withheld,
 }
 
-impl Passed {
-    const ALL: [Self; 5] =
-        [Self::Answered, Self::Failed, Self::TimedOut, Self::Broken, Self::Withheld];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Broken => "broken",
-            Self::Withheld => "withheld",
-        }
-    }
-}
-
 /// The outcome of a recheck: whether the identity provider still confirms a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum Rechecked {
     /// The last confirmation is recent enough; the provider was not asked.
+    #[strum(serialize = "remembered")]
     Remembered,
     /// The provider confirmed the person.
+    #[strum(serialize = "confirmed")]
     Confirmed,
     /// The provider cannot be reached; its last confirmation still counts.
+    #[strum(serialize = "bridged")]
     Bridged,
     /// The provider refused, or the session has ended.
+    #[strum(serialize = "ended")]
     Ended,
     /// The provider cannot be reached, and its last confirmation is too old.
+    #[strum(serialize = "unknown")]
     Unknown,
 }
 
-impl Rechecked {
-    const ALL: [Self; 5] =
-        [Self::Remembered, Self::Confirmed, Self::Bridged, Self::Ended, Self::Unknown];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Remembered => "remembered",
-            Self::Confirmed => "confirmed",
-            Self::Bridged => "bridged",
-            Self::Ended => "ended",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// The outcome of a request to the identity provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(const_into_str)]
 pub enum Answered {
     /// 2xx or 3xx.
+    #[strum(serialize = "ok")]
     Ok,
     /// 4xx: it refuses a person, a token or this client.
+    #[strum(serialize = "refused")]
     Refused,
     /// 5xx.
+    #[strum(serialize = "failed")]
     Failed,
     /// No response in time.
+    #[strum(serialize = "timed_out")]
     TimedOut,
     /// No connection, no TLS, a failed proxy, or a response that is too large.
+    #[strum(serialize = "unreachable")]
     Unreachable,
-}
-
-impl Answered {
-    const ALL: [Self; 5] =
-        [Self::Ok, Self::Refused, Self::Failed, Self::TimedOut, Self::Unreachable];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Unreachable => "unreachable",
-        }
-    }
 }
 
 /// All metrics of this process. Cheap to clone.
@@ -150,9 +124,9 @@ struct Numbers {
     limits: BTreeMap<&'static str, Counter>,
     connections: [Gauge; 2],
     streams: Gauge,
-    upstream: [Counter; Answered::ALL.len()],
+    upstream: Vec<Counter>,
     upstream_seconds: Histogram,
-    rechecks: [Counter; Rechecked::ALL.len()],
+    rechecks: Vec<Counter>,
     passed: Counters<2>,
     passed_seconds: Histograms<1>,
     step_wait: Histogram,
@@ -259,23 +233,25 @@ impl Metrics {
         let connections = Gauges::<1>::default();
         r.register("connections", "Open connections", connections.clone());
         let connections = [Listener::Public, Listener::Admin]
-            .map(|on| connections.get_or_create_owned(&one("listener", on.word())));
+            .map(|on| connections.get_or_create_owned(&one("listener", on.into_str())));
         let streams = Gauge::default();
         r.register("streams", "Open event streams through the gateway", streams.clone());
 
         let upstream = Counters::<1>::default();
         let help = "Requests to the identity provider, by outcome";
         r.register("upstream_requests", help, upstream.clone());
-        let upstream = Answered::ALL
-            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.word())));
+        let upstream = Answered::VARIANTS
+            .iter()
+            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.into_str())));
         let upstream_seconds = seconds();
         let help = "How long the identity provider took to answer";
         r.register_with_unit("upstream_duration", help, Unit::Seconds, upstream_seconds.clone());
         let rechecks = Counters::<1>::default();
         let help = "Whether the identity provider still vouches for people, by outcome";
         r.register("rechecks", help, rechecks.clone());
-        let rechecks = Rechecked::ALL
-            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.word())));
+        let rechecks = Rechecked::VARIANTS
+            .iter()
+            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.into_str())));
 
         let passed = Counters::<2>::default();
         let help = "Calls that the gateway passed to MCP servers, by path and outcome";
@@ -370,11 +346,11 @@ impl Metrics {
     pub fn calls(&self, path: &str) -> Calls {
         let path: Cow<'static, str> = Cow::Owned(path.to_owned());
         let outcome = |outcome: Passed| {
-            let labels = [("path", path.clone()), ("outcome", outcome.word().into())];
+            let labels = [("path", path.clone()), ("outcome", outcome.into_str().into())];
             self.0.passed.get_or_create_owned(&labels)
         };
         let seconds = self.0.passed_seconds.get_or_create_owned(&[("path", path.clone())]);
-        Calls { outcomes: Passed::ALL.map(outcome), seconds }
+        Calls { outcomes: Passed::VARIANTS.iter().map(outcome).collect(), seconds }
     }
 
     /// Records how long a transaction waited for the writer (SQLite) or a connection (PostgreSQL).
@@ -423,7 +399,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// The metrics of calls to one MCP server.
 pub struct Calls {
-    outcomes: [Counter; Passed::ALL.len()],
+    outcomes: Vec<Counter>,
     seconds: Histogram,
 }
 

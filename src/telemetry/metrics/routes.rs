@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use strum::IntoStaticStr;
 
 use super::super::families::{Counters, Histograms, Labels};
 use super::seconds;
@@ -25,21 +26,15 @@ const MOST: usize = 500;
 const OTHER: &str = "other";
 
 /// The listener that a request came through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(const_into_str)]
 pub enum Listener {
     /// The listener for clients and people.
+    #[strum(serialize = "public")]
     Public,
     /// The listener for administrators.
+    #[strum(serialize = "admin")]
     Admin,
-}
-
-impl Listener {
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 /// The metrics of one route.
@@ -94,7 +89,7 @@ impl Routes {
         let template = if known.len() < MOST { template } else { OTHER };
         let route = known.entry(template.to_owned()).or_insert_with(|| {
             let labels: Labels<2> =
-                [("listener", listener.word().into()), ("route", Cow::Owned(template.to_owned()))];
+                [("listener", listener.into_str().into()), ("route", Cow::Owned(template.to_owned()))];
             Arc::new(Route {
                 requests: self.requests.clone(),
                 statuses: std::array::from_fn(|_| OnceLock::new()),
