@@ -24,7 +24,7 @@ use portcullis::oauth::redirect_uri::{RedirectPolicy, RedirectUri};
 use portcullis::oauth::scope::ScopeSet;
 use portcullis::oauth::sealed::{Purpose, Sealer};
 use portcullis::oauth::secret::{RefreshToken, Secret, new_id};
-use portcullis::telemetry::metrics::{Listener, Metrics, Passed};
+use portcullis::telemetry::metrics::{ListenerKind, Metrics, Passed};
 use portcullis::upstream::provider_key::ProviderKey;
 use portcullis::web::params::Params;
 use serde_json::json;
@@ -66,7 +66,7 @@ fn pure(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     criterion.bench_function("metrics of a request", |b| {
         b.iter(|| {
-            let route = metrics.route(Listener::Public, black_box("/token"));
+            let route = metrics.route(ListenerKind::Public, black_box("/token"));
             route.answered(200, Duration::from_micros(150));
         });
     });

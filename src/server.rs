@@ -18,7 +18,7 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use current_service::Present;
+use current_service::CurrentService;
 use futures_util::FutureExt as _;
 use hyper::service::Service as _;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -41,7 +41,7 @@ use crate::storage::Retention;
 use crate::telemetry;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::telemetry::metrics::Listener;
+use crate::telemetry::metrics::ListenerKind;
 use crate::telemetry::supervision::supervise;
 use crate::telemetry::tasks::Task;
 use crate::web::client_address::{ClientAddress, Peer};
@@ -90,7 +90,7 @@ static NOT_ACCEPTED: LogThrottle = LogThrottle::a_minute();
 /// The listener that a [`Service`] belongs to.
 struct ListenerContext {
     app: App,
-    side: Listener,
+    side: ListenerKind,
     /// The URL that browsers use for this listener.
     url: PublicUrl,
     listen: SocketAddr,
@@ -98,8 +98,8 @@ struct ListenerContext {
 
 /// Everything that one listener serves.
 pub struct Service {
-    doorway: Arc<ListenerContext>,
-    passages: Option<GatewayRoutes>,
+    context: Arc<ListenerContext>,
+    gateway_routes: Option<GatewayRoutes>,
     router: Router,
     /// Responds to requests outside the path of `public_url`.
     elsewhere: Router,
@@ -109,30 +109,38 @@ impl Service {
     /// The service of the public listener: the OAuth endpoints and the MCP gateway.
     pub fn public(app: App) -> Self {
         let routes = endpoints::routes(&app).fallback(endpoints::not_found);
-        let passages = Some(GatewayRoutes::of(&app));
+        let gateway_routes = Some(GatewayRoutes::of(&app));
         let (url, listen) = (app.config().public_url.clone(), app.config().listen);
-        Self::new(routes, passages, ListenerContext { app, side: Listener::Public, url, listen })
+        Self::new(
+            routes,
+            gateway_routes,
+            ListenerContext { app, side: ListenerKind::Public, url, listen },
+        )
     }
 
     /// The service of the admin listener; `None` if none is configured.
     fn admin(app: App) -> Option<Self> {
         let admin = app.config().admin.as_ref()?;
         let (url, listen) = (admin.url.clone(), admin.listen);
-        let doorway = ListenerContext { app, side: Listener::Admin, url, listen };
-        Some(Self::new(admin::routes(), None, doorway))
+        let context = ListenerContext { app, side: ListenerKind::Admin, url, listen };
+        Some(Self::new(admin::routes(), None, context))
     }
 
-    fn new(routes: Router<App>, passages: Option<GatewayRoutes>, doorway: ListenerContext) -> Self {
-        let (app, doorway) = (doorway.app.clone(), Arc::new(doorway));
+    fn new(
+        routes: Router<App>,
+        gateway_routes: Option<GatewayRoutes>,
+        context: ListenerContext,
+    ) -> Self {
+        let (app, context) = (context.app.clone(), Arc::new(context));
         let guarded = |routes: Router<App>| {
             routes
-                .layer(middleware::from_fn_with_state(Arc::clone(&doorway), guard))
+                .layer(middleware::from_fn_with_state(Arc::clone(&context), guard))
                 .layer(CatchPanicLayer::custom(panicked))
                 .with_state(app.clone())
         };
         let elsewhere = guarded(Router::new().fallback(endpoints::not_below_our_path));
         let router = guarded(routes);
-        Self { doorway, passages, router, elsewhere }
+        Self { context, gateway_routes, router, elsewhere }
     }
 
     /// Returns the response to a request. Calls of MCP servers are by far the most frequent requests. They
@@ -141,21 +149,23 @@ impl Service {
     ///
     /// This is the only place that strips the path of `public_url`; the routes do not know it.
     pub async fn answer(&self, mut request: Request) -> Response {
-        if !self.doorway.url.base_path().is_empty() {
-            let Some(uri) = below_our_path(&self.doorway.url, request.uri()) else {
+        if !self.context.url.base_path().is_empty() {
+            let Some(uri) = below_our_path(&self.context.url, request.uri()) else {
                 let Ok(response) =
                     TowerToHyperService::new(self.elsewhere.clone()).call(request).await;
                 return response;
             };
             *request.uri_mut() = uri;
         }
-        let passages = self.passages.as_ref();
-        let Some(passage) = passages.and_then(|passages| passages.at(request.uri().path())) else {
+        let gateway_routes = self.gateway_routes.as_ref();
+        let Some(gateway_route) =
+            gateway_routes.and_then(|gateway_routes| gateway_routes.at(request.uri().path()))
+        else {
             let Ok(response) = TowerToHyperService::new(self.router.clone()).call(request).await;
             return response;
         };
-        let next = |request| passage.pass(&self.doorway.app, request);
-        let guarded = pass_guard(&self.doorway, passage.path(), request, next);
+        let next = |request| gateway_route.pass(&self.context.app, request);
+        let guarded = pass_guard(&self.context, gateway_route.path(), request, next);
         AssertUnwindSafe(guarded).catch_unwind().await.unwrap_or_else(panicked)
     }
 }
@@ -181,12 +191,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop_audit, stopped) = watch::channel(false);
-    let tasks = Tasks::start(&app);
+    let tasks = BackgroundTasks::start(&app);
     let audit = tokio::spawn(keep_audit_trail(app.clone(), stopped));
     let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let limit = app.config().limits.connections;
-    let public = Present::new(&app, |app| Some(Service::public(app)));
-    let pages = Present::new(&app, Service::admin);
+    let public = CurrentService::new(&app, |app| Some(Service::public(app)));
+    let pages = CurrentService::new(&app, Service::admin);
     // Serves both listeners; never returns.
     let serving = async |graceful: &GracefulShutdown, work: AcceptMode| {
         let accept_at = async |listener, present, side, limit| match (listener, present) {
@@ -200,8 +210,8 @@ pub async fn serve(
             _ => std::future::pending().await,
         };
         tokio::join!(
-            accept_at(Some(&listener), public.as_ref(), Listener::Public, limit),
-            accept_at(admin.as_ref(), pages.as_ref(), Listener::Admin, ADMIN_CONNECTIONS),
+            accept_at(Some(&listener), public.as_ref(), ListenerKind::Public, limit),
+            accept_at(admin.as_ref(), pages.as_ref(), ListenerKind::Admin, ADMIN_CONNECTIONS),
         );
     };
     {
@@ -259,9 +269,9 @@ enum AcceptMode {
 }
 
 /// Background tasks that run as long as the listeners. Dropping this aborts them.
-struct Tasks([AbortHandle; 3]);
+struct BackgroundTasks([AbortHandle; 3]);
 
-impl Tasks {
+impl BackgroundTasks {
     fn start(app: &App) -> Self {
         let sweeping = app.clone();
         let (keys, storage) = (app.keys().clone(), app.storage().clone());
@@ -279,7 +289,7 @@ impl Tasks {
     }
 }
 
-impl Drop for Tasks {
+impl Drop for BackgroundTasks {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);
     }
@@ -308,26 +318,26 @@ async fn keep_audit_trail(app: App, stopped: watch::Receiver<bool>) {
     supervise(app.metrics(), Task::AuditTrail, keep).await;
 }
 
-const fn accepting(side: Listener) -> Task {
+const fn accepting(side: ListenerKind) -> Task {
     match side {
-        Listener::Public => Task::Connections,
-        Listener::Admin => Task::AdminConnections,
+        ListenerKind::Public => Task::Connections,
+        ListenerKind::Admin => Task::AdminConnections,
     }
 }
 
 /// Accepts connections for ever. Each holds one permit of `connections`.
 async fn accept(
-    present: &Arc<Present>,
+    present: &Arc<CurrentService>,
     listener: &TcpListener,
     graceful: &GracefulShutdown,
-    side: Listener,
+    side: ListenerKind,
     connections: &Arc<Semaphore>,
     work: AcceptMode,
 ) {
     // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
     let (protocols, body_time) = {
         let app = present.app();
-        let http2 = side == Listener::Public && app.config().http2;
+        let http2 = side == ListenerKind::Public && app.config().http2;
         (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
     };
     // Accepted sockets inherit these options from the listening socket.
@@ -382,13 +392,16 @@ async fn accept(
 }
 
 /// The address has reached its limit of open connections.
-struct TooMany;
+struct TooManyConnections;
 
 /// Takes a permit from the connection limit of the peer's address. Returns `None` if the address may belong
 /// to many clients: it is a trusted proxy's, or it is private.
-fn place_of(app: &App, peer: IpAddr) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooMany> {
+fn place_of(
+    app: &App,
+    peer: IpAddr,
+) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooManyConnections> {
     match ClientAddress::find(peer, &HeaderMap::new(), &app.config().trusted_proxies).0 {
-        Some(address) => app.rates().connection(address).map(Some).ok_or(TooMany),
+        Some(address) => app.rates().connection(address).map(Some).ok_or(TooManyConnections),
         None => Ok(None),
     }
 }
@@ -396,7 +409,7 @@ fn place_of(app: &App, peer: IpAddr) -> Result<Option<ConcurrencyPermit<IpAddr>>
 /// Middleware that checks what every request needs: exactly one `Host` that is ours, and a request target and
 /// headers within the limits.
 async fn guard(
-    State(doorway): State<Arc<ListenerContext>>,
+    State(context): State<Arc<ListenerContext>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -404,19 +417,19 @@ async fn guard(
     // requesting a new path.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    pass_guard(&doorway, route, request, |request| next.run(request)).await
+    pass_guard(&context, route, request, |request| next.run(request)).await
 }
 
 /// Checks a request, passes it on to `next`, and counts it and its duration under the label `route`.
 async fn pass_guard<F: Future<Output = Response>>(
-    doorway: &ListenerContext,
+    context: &ListenerContext,
     route: &str,
     request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
     let begun = Instant::now();
-    let route = doorway.app.metrics().route(doorway.side, route);
-    let response = check(doorway, request, next).await;
+    let route = context.app.metrics().route(context.side, route);
+    let response = check(context, request, next).await;
     route.answered(response.status().as_u16(), begun.elapsed());
     response
 }
@@ -424,11 +437,11 @@ async fn pass_guard<F: Future<Output = Response>>(
 /// Refuses requests that no route may see, passes the others on to `next`, and records an audit event if the
 /// response is a page with a reference.
 async fn check<F: Future<Output = Response>>(
-    doorway: &ListenerContext,
+    context: &ListenerContext,
     mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
-    let app = &doorway.app;
+    let app = &context.app;
     let limits = &app.config().limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limits.request_target {
@@ -460,10 +473,10 @@ async fn check<F: Future<Output = Response>>(
         return response;
     }
     // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
-    let scrape = doorway.side == Listener::Admin
+    let scrape = context.side == ListenerKind::Admin
         && request.uri().path() == "/metrics"
         && names_an_address(&request);
-    if !probe && !scrape && !host_is_ours(doorway, &request) {
+    if !probe && !scrape && !host_is_ours(context, &request) {
         return answer(
             StatusCode::MISDIRECTED_REQUEST,
             "misdirected_request",
@@ -481,7 +494,7 @@ async fn check<F: Future<Output = Response>>(
         let status = response.status().as_u16();
         app.record_soon(event.with("status", status).with("reason", shown.reason));
     }
-    if doorway.url.is_https() {
+    if context.url.is_https() {
         response.headers_mut().insert(
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000"),
@@ -535,7 +548,7 @@ fn two_parameters_in_one<'a>(names: impl Iterator<Item = &'a str>) -> bool {
 
 /// Whether the host is ours: that of the listener's URL, or an address of this machine, which a proxy in
 /// front sends if nobody configured it to keep the `Host`. A DNS name that an attacker rebound is neither.
-fn host_is_ours(doorway: &ListenerContext, request: &Request) -> bool {
+fn host_is_ours(context: &ListenerContext, request: &Request) -> bool {
     let authority = match (request.uri().authority(), request.headers().get(header::HOST)) {
         (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
             return false;
@@ -544,11 +557,11 @@ fn host_is_ours(doorway: &ListenerContext, request: &Request) -> bool {
         (None, Some(host)) => host.to_str().unwrap_or_default(),
         (None, None) => return false,
     };
-    let ours = doorway.url.origin().split_once("://").map_or("", |(_, rest)| rest);
+    let ours = context.url.origin().split_once("://").map_or("", |(_, rest)| rest);
     authority.eq_ignore_ascii_case(ours)
         || authority
             .parse::<SocketAddr>()
-            .is_ok_and(|address| address == doorway.listen || address.ip().is_loopback())
+            .is_ok_and(|address| address == context.listen || address.ip().is_loopback())
         || is_loopback(host_of(authority))
 }
 

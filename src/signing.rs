@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use key::{Key, generate, parse};
-use strum::IntoStaticStr;
+use key::{SigningKey, generate, parse};
 pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
+use strum::IntoStaticStr;
 
 use crate::clock::{Clock, REPLICAS_APART, Timestamp};
 use crate::config::TokenAlg;
@@ -183,20 +183,20 @@ pub enum KeyState {
 #[derive(Clone)]
 pub struct KeyRing {
     /// Replaced as a whole, so that a request sees either all keys before a change or all keys after it.
-    keys: Arc<watch::Sender<Arc<Keys>>>,
+    keys: Arc<watch::Sender<Arc<SigningKeys>>>,
     issuer: Arc<str>,
     keeper: Arc<rotation::Keeper>,
 }
 
 /// An immutable set of keys.
-struct Keys {
-    by_kid: BTreeMap<String, Key>,
+struct SigningKeys {
+    by_kid: BTreeMap<String, SigningKey>,
     jwks: Arc<str>,
     /// Cache of the tokens that these keys have verified.
     verified: Cache<[u8; 32], Arc<AccessToken>>,
 }
 
-impl Keys {
+impl SigningKeys {
     fn parse(stored: &[StoredKey]) -> Result<Self, SigningError> {
         let by_kid = stored
             .iter()
@@ -210,7 +210,7 @@ impl Keys {
 
     /// Returns the signing key: the newest whose `signs_from` has passed. If none has passed, the clock was
     /// set back, and the oldest key signs.
-    fn current(&self, alg: TokenAlg, now: Timestamp) -> Option<&Key> {
+    fn current(&self, alg: TokenAlg, now: Timestamp) -> Option<&SigningKey> {
         let of_alg = || self.by_kid.values().filter(|key| key.alg == alg);
         of_alg()
             .filter(|key| key.signs_from <= now)
@@ -238,13 +238,13 @@ impl KeyRing {
     ) -> Result<Self, SigningError> {
         add_missing(storage, algs, clock.now()).await?;
         let stored = storage.signing_keys().await?; // another process may have added one first
-        let keys = watch::Sender::new(Arc::new(Keys::parse(&stored)?));
+        let keys = watch::Sender::new(Arc::new(SigningKeys::parse(&stored)?));
         let keeper = rotation::Keeper::new(storage.clone(), clock.clone(), algs.to_vec());
         Ok(Self { keys: Arc::new(keys), issuer: issuer.into(), keeper: Arc::new(keeper) })
     }
 
     /// Returns the current set of keys.
-    fn keys(&self) -> Arc<Keys> {
+    fn keys(&self) -> Arc<SigningKeys> {
         Arc::clone(&self.keys.borrow())
     }
 
@@ -256,7 +256,7 @@ impl KeyRing {
     /// Returns all keys, newest first within each algorithm.
     pub fn describe(&self) -> Vec<KeyDescription> {
         let (ring, now) = (self.keys(), self.keeper.now());
-        let state = |key: &Key| match ring.current(key.alg, now) {
+        let state = |key: &SigningKey| match ring.current(key.alg, now) {
             Some(current) if current.kid == key.kid => KeyState::Current,
             Some(current) if current.generation < key.generation => KeyState::Next,
             _ => KeyState::Former,
@@ -364,7 +364,7 @@ impl KeyRing {
     }
 
     /// Parses a token and makes all checks that do not depend on the time.
-    fn prove(&self, keys: &Keys, token: &str) -> Result<AccessToken, TokenInvalid> {
+    fn prove(&self, keys: &SigningKeys, token: &str) -> Result<AccessToken, TokenInvalid> {
         let token = Compact::split(token).map_err(|_| TokenInvalid::Malformed)?;
         let header: Header = token.header().map_err(|error| match error {
             HeaderError::NotBase64(_) => TokenInvalid::Malformed,

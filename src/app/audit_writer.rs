@@ -32,13 +32,13 @@ static NOT_STORED: LogThrottle = LogThrottle::new();
 static NOT_CHAINED: LogThrottle = LogThrottle::a_minute();
 static NOT_CUT_BACK: LogThrottle = LogThrottle::a_minute();
 
-pub(super) struct Notes {
+pub(super) struct AuditWriter {
     sender: mpsc::Sender<AuditEvent>,
     receiver: Mutex<mpsc::Receiver<AuditEvent>>,
     budget: Lock<Budget>,
 }
 
-impl Default for Notes {
+impl Default for AuditWriter {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         Self { sender, receiver: Mutex::new(receiver), budget: Lock::default() }

@@ -24,17 +24,17 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 
 pub use reload::{Reading, Reloaded};
-use reload::{Shared, at_once, recheck_policy};
+use reload::{SharedState, at_once, recheck_policy};
 pub use together::Compared;
 
 static NOT_STORED: LogThrottle = LogThrottle::new();
 
 /// One configuration and the parts built from it. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<AppParts>);
 
-struct Parts {
-    shared: Arc<Shared>,
+struct AppParts {
+    shared: Arc<SharedState>,
     generation: u64,
     config: Config,
     clock: Clock,
@@ -86,11 +86,11 @@ impl App {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());
             Rates::new(&limits.rates, limits.request_rates, &clock, metrics)
         };
-        let app = Self(Arc::new(Parts {
+        let app = Self(Arc::new(AppParts {
             rates,
             clients: Clients::new(&config, storage.clone(), clock.clone()),
             redirect_policy: config.redirect_policy(),
-            shared: Arc::new(Shared::new(&clock)),
+            shared: Arc::new(SharedState::new(&clock)),
             generation: 0,
             keys,
             upstream,

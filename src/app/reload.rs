@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
 use tokio::sync::Mutex;
 
-use super::{App, AppError, Parts, audit_writer, together};
+use super::{App, AppError, AppParts, audit_writer, together};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
@@ -20,8 +20,8 @@ use crate::upstream::PersonQueries;
 use crate::upstream::recheck::RecheckPolicy;
 
 /// State that all generations of the application share.
-pub(super) struct Shared {
-    pub(super) notes: audit_writer::Notes,
+pub(super) struct SharedState {
+    pub(super) notes: audit_writer::AuditWriter,
     pub(super) together: together::Together,
     /// The current application; `None` until the first reload.
     current: RwLock<Option<App>>,
@@ -64,10 +64,10 @@ pub enum Reloaded {
     Failed,
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new(clock: &Clock) -> Self {
         Self {
-            notes: audit_writer::Notes::default(),
+            notes: audit_writer::AuditWriter::default(),
             together: together::Together::default(),
             current: RwLock::default(),
             reading: Mutex::default(),
@@ -113,41 +113,44 @@ impl App {
     }
 
     /// Replaces the current configuration by the one that was read, if possible. Logs the outcome and records
-    /// it in the audit trail. `because` says why the configuration was read.
-    pub async fn reload(&self, read: Result<Loaded, Problems>, because: &str) -> Reloaded {
+    /// it in the audit trail. `reason` says why the configuration was read.
+    pub async fn reload(&self, read: Result<Loaded, Problems>, reason: &str) -> Reloaded {
         let _alone = self.0.shared.reading.lock().await;
-        let present = self.current();
+        let current = self.current();
         let loaded = match read {
             Ok(loaded) => loaded,
-            Err(problems) => return present.refuse(&problems, because).await,
+            Err(problems) => return current.refuse(&problems, reason).await,
         };
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
         let digest = loaded.digest();
-        let changed = present.config().written.changes(&loaded.config.written);
+        let changed = current.config().written.changes(&loaded.config.written);
         let written = loaded.config.written.clone();
-        let successor = match loaded.config.in_place_of(present.config()) {
+        let successor = match loaded.config.in_place_of(current.config()) {
             Ok(successor) => successor,
-            Err(ground) => return present.hold_back(ground, because).await,
+            Err(identity_keys) => return current.hold_back(identity_keys, reason).await,
         };
         let waiting: Vec<String> = successor.waiting.iter().map(|key| (*key).to_owned()).collect();
         if changed.is_empty() {
             *self.0.shared.reading() = Reading { problems: Vec::new(), waiting };
-            tracing::info!(because, "the configuration was read again: nothing has changed");
+            tracing::info!(
+                because = reason,
+                "the configuration was read again: nothing has changed"
+            );
             return Reloaded::Unchanged;
         }
         let config = Config { written, ..successor.config };
-        let next = match present.reconfigured(config).await {
+        let next = match current.reconfigured(config).await {
             Ok(next) => next,
             Err(cause) => {
-                tracing::error!(%cause, because, "the configuration cannot be put in use; the one before stays");
+                tracing::error!(%cause, because = reason, "the configuration cannot be put in use; the one before stays");
                 *self.0.shared.reading() = Reading { problems: vec![cause.to_string()], waiting };
                 return Reloaded::Failed;
             }
         };
         let mut event = next.event("configuration_reloaded", Actor::Server);
-        event = event.with("because", because).with("changed", changed.clone());
+        event = event.with("because", reason).with("changed", changed.clone());
         if !waiting.is_empty() {
             event = event.with("waiting", waiting.clone());
         }
@@ -157,7 +160,11 @@ impl App {
         drop(before); // after the lock: dropping an application takes time
         // Wakes open streams, which check at once whether they may continue under the new configuration.
         next.storage().wake_streams();
-        tracing::info!(because, changed = changed.join(", "), "the configuration was read again");
+        tracing::info!(
+            because = reason,
+            changed = changed.join(", "),
+            "the configuration was read again"
+        );
         for key in &waiting {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
@@ -165,26 +172,26 @@ impl App {
         Reloaded::Applied { changed, waiting }
     }
 
-    async fn refuse(&self, problems: &Problems, because: &str) -> Reloaded {
-        tracing::error!(because, "{problems}");
+    async fn refuse(&self, problems: &Problems, reason: &str) -> Reloaded {
+        tracing::error!(because = reason, "{problems}");
         tracing::error!("the configuration before stays in use");
         let keys: Vec<String> = problems.0.iter().map(|problem| problem.key.clone()).collect();
         let told = problems.0.iter().map(|problem| format!("{} {}", problem.key, problem.reason));
         self.0.shared.reading().problems = told.collect();
         let event = self.event("configuration_refused", Actor::Server);
-        self.record(event.with("because", because).with("mistakes", keys)).await;
+        self.record(event.with("because", reason).with("mistakes", keys)).await;
         Reloaded::Invalid
     }
 
-    async fn hold_back(&self, ground: Vec<&'static str>, because: &str) -> Reloaded {
-        let waiting: Vec<String> = ground.iter().map(|key| (*key).to_owned()).collect();
+    async fn hold_back(&self, identity_keys: Vec<&'static str>, reason: &str) -> Reloaded {
+        let waiting: Vec<String> = identity_keys.iter().map(|key| (*key).to_owned()).collect();
         for key in &waiting {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
         tracing::warn!("nothing else in the file is taken over before that restart");
         *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
         let event = self.event("configuration_refused", Actor::Server);
-        self.record(event.with("because", because).with("waiting", waiting.clone())).await;
+        self.record(event.with("because", reason).with("waiting", waiting.clone())).await;
         Reloaded::NeedsRestart(waiting)
     }
 
@@ -200,7 +207,7 @@ impl App {
             recheck_policy(&config),
             at_once(&config),
         );
-        Ok(Self(Arc::new(Parts {
+        Ok(Self(Arc::new(AppParts {
             shared: Arc::clone(&parts.shared),
             generation: parts.generation + 1,
             rates: parts.rates.with(&config.limits.rates, config.limits.request_rates, &clock),

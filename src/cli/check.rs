@@ -18,7 +18,7 @@ mod documents;
 mod login;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct CheckArguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Sign in once in a browser, show what the provider tells and what the rules make of it, refresh once.
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
     let loaded = match config::load(&arguments.file) {
         Ok(loaded) => loaded,

@@ -20,7 +20,7 @@ const CLIENT_ID: &str = "portcullis";
 const CLIENT_SECRET: &str = "demo-only";
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DemoArguments {
     /// Where Portcullis listens; loopback only
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     populated: bool,
     /// Whether an administrator approves each new client: none, or first_use (as it is with --populated)
     #[arg(long, value_name = "POLICY")]
-    client_approval: Option<Approval>,
+    client_approval: Option<DemoApproval>,
     /// Let clients register themselves, and fetch nothing that one publishes. Without a network the demo does so by itself
     #[arg(long)]
     no_client_documents: bool,
@@ -40,24 +40,24 @@ pub(super) struct Arguments {
 
 /// `client_approval` of the configuration.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Approval {
+enum DemoApproval {
     #[value(name = "none")]
     Nobody,
     #[value(name = "first_use")]
     FirstUse,
 }
 
-impl Arguments {
+impl DemoArguments {
     fn client_approval(&self) -> &'static str {
         match self.client_approval {
-            Some(Approval::FirstUse) => "first_use",
+            Some(DemoApproval::FirstUse) => "first_use",
             None if self.populated => "first_use",
-            Some(Approval::Nobody) | None => "none",
+            Some(DemoApproval::Nobody) | None => "none",
         }
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &DemoArguments) -> ExitCode {
     if !arguments.listen.ip().is_loopback() {
         return fail(&"the demo listens on loopback only: --listen 127.0.0.1:8000");
     }
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn demo(arguments: &Arguments) -> Result<(), String> {
+async fn demo(arguments: &DemoArguments) -> Result<(), String> {
     std::fs::create_dir_all(&arguments.data)
         .map_err(|cause| format!("{} cannot be made: {cause}", arguments.data.display()))?;
     let listener = bind(arguments.listen).await?;
@@ -88,7 +88,7 @@ async fn demo(arguments: &Arguments) -> Result<(), String> {
         Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
     };
     let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
-    let places = Places { public_url: &public_url, listen, admin, data: &arguments.data };
+    let places = DemoAddresses { public_url: &public_url, listen, admin, data: &arguments.data };
     let approval = arguments.client_approval();
     let documents = !arguments.no_client_documents;
     let text = config_text(&places, idp.issuer(), &todos.url(), approval, documents);
@@ -137,7 +137,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 /// Starts the identity provider two ports after ours (the admin pages use the next one), so that its issuer
 /// stays the same at the next start and nobody has to sign in again. Uses any free port if that one is taken.
 async fn identity_provider(
-    arguments: &Arguments,
+    arguments: &DemoArguments,
     listen: SocketAddr,
     public_url: &str,
 ) -> Result<IdentityProvider, String> {
@@ -158,7 +158,7 @@ async fn identity_provider(
 }
 
 /// Addresses and folder of the demo.
-struct Places<'a> {
+struct DemoAddresses<'a> {
     public_url: &'a str,
     listen: SocketAddr,
     admin: SocketAddr,
@@ -166,13 +166,13 @@ struct Places<'a> {
 }
 
 fn config_text(
-    places: &Places<'_>,
+    places: &DemoAddresses<'_>,
     issuer: &str,
     target: &str,
     approval: &str,
     documents: bool,
 ) -> String {
-    let Places { public_url, listen, admin, data } = places;
+    let DemoAddresses { public_url, listen, admin, data } = places;
     let database = format!("sqlite://{}", data.join("portcullis.db").display());
     format!(
         r#"
@@ -221,14 +221,14 @@ roles  = ["Admin"]
     )
 }
 
-fn announce(places: &Places<'_>, issuer: &str, documents: bool) {
+fn announce(places: &DemoAddresses<'_>, issuer: &str, documents: bool) {
     let registering = if documents {
         "Clients that publish a description of themselves (Claude Code, VS Code) are known by it as long as this
 machine reaches the network; without one they register themselves, as with --no-client-documents."
     } else {
         "Clients register themselves: nothing that one publishes is fetched (--no-client-documents)."
     };
-    let Places { public_url, admin, .. } = places;
+    let DemoAddresses { public_url, admin, .. } = places;
     let text = format!(
         "Portcullis demo
 

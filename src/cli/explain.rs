@@ -25,7 +25,7 @@ struct Who {
 }
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ExplainArguments {
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     client: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &ExplainArguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
     match explain(arguments) {
         Ok(text) => output::print(&text).map_or_else(|cause| fail(&cause), |()| ExitCode::SUCCESS),
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn explain(arguments: &Arguments) -> Result<String, String> {
+fn explain(arguments: &ExplainArguments) -> Result<String, String> {
     let loaded = config::load(&arguments.file)?;
     let facts = match (&arguments.who.claims, &arguments.who.user) {
         (Some(file), _) => from_file(&loaded.config, file)?,

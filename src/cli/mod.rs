@@ -36,7 +36,7 @@ enum Command {
     #[command(
         after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated\n  portcullis demo --no-client-documents"
     )]
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// The server
     #[command(
         after_help = "It reads its configuration again when the file changes and on SIGHUP; what cannot change without a restart is named in the log, and a file with mistakes changes nothing.\n\nExamples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
@@ -46,17 +46,17 @@ enum Command {
     #[command(
         after_help = "Examples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
     )]
-    Check(check::Arguments),
+    Check(check::CheckArguments),
     /// Replay a scope decision: which rules match, what is granted and what is not
     #[command(
         after_help = "Examples:\n  portcullis explain --claims claims.json --request \"read:todos delete:todos\"\n  portcullis explain --user okta:00u1 --resource https://mcp.example.com/mcp"
     )]
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Walk an MCP URL as each known client would: what works, what does not, and how to fix it. Exit code 0 ok, 1 warnings, 2 failed
     #[command(
         after_help = "Reads only, unless --register is given.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
     )]
-    Doctor(doctor::Arguments),
+    Doctor(doctor::DoctorArguments),
     /// Show what is configured
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::config;
 use crate::app::{App, Reloaded};
-use crate::config::{Loaded, Problems};
+use crate::config::{Config, Loaded, Problems};
+use crate::telemetry;
 use crate::telemetry::supervision::supervise;
 use crate::telemetry::tasks::Task;
 
@@ -73,7 +74,7 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
     panic_point!("reload");
     let mut last = look(&seen.files).await;
     loop {
-        let because = tokio::select! {
+        let reason = tokio::select! {
             () = hangup.received() => "SIGHUP",
             () = tokio::time::sleep(LOOK) => {
                 let now = look(&seen.files).await;
@@ -95,7 +96,7 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
         })
         .await;
         last = look(&seen.files).await;
-        if app.reload(read, because).await == Reloaded::Failed {
+        if app.reload(read, reason).await == Reloaded::Failed {
             seen.stamps.clear(); // retried until the database responds
         }
         log_as(app.current().config());

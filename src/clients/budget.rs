@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// The cause of a fetch.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asker {
+pub(super) struct FetchCause {
     /// The address of the request, if it belongs to one customer.
     pub(super) address: Option<IpAddr>,
     /// The URL was valid before, or an administrator configured it.
@@ -86,7 +86,7 @@ impl FetchBudget {
     /// Counts a fetch from `host` and returns whether this minute's limit allows it. A requester without a
     /// known address is not limited here. For URLs that were never valid, one site prefix gets at most a
     /// quarter of the host's limit, so that made-up URLs cannot lock everybody else out of that host.
-    pub(super) fn admits_asker(&self, asker: Asker, host: &str, now: Timestamp) -> bool {
+    pub(super) fn admits_asker(&self, asker: FetchCause, host: &str, now: Timestamp) -> bool {
         let Some(address) = asker.address else { return true };
         let mut addresses = self.addresses.lock();
         let network = customer_prefix(address);
@@ -159,14 +159,14 @@ impl FetchBudget {
 }
 
 /// Counters per key. The minute of each begins at its first fetch.
-struct Minutes<K>(HashMap<K, Minute>);
+struct Minutes<K>(HashMap<K, BudgetMinute>);
 
-struct Minute {
+struct BudgetMinute {
     since: Timestamp,
     fetches: u32,
 }
 
-impl Minute {
+impl BudgetMinute {
     fn is_over(&self, now: Timestamp) -> bool {
         now.since(self.since) >= Duration::from_mins(1) || now < self.since
     }
@@ -188,9 +188,9 @@ impl<K: Hash + Eq> Minutes<K> {
 
     /// Counts one more fetch, unless the limit is reached.
     fn count(&mut self, key: K, most: u32, now: Timestamp) -> bool {
-        let minute = self.0.entry(key).or_insert(Minute { since: now, fetches: 0 });
+        let minute = self.0.entry(key).or_insert(BudgetMinute { since: now, fetches: 0 });
         if minute.is_over(now) {
-            *minute = Minute { since: now, fetches: 0 };
+            *minute = BudgetMinute { since: now, fetches: 0 };
         }
         let fits = minute.fetches < most;
         minute.fetches += u32::from(fits);
@@ -209,8 +209,8 @@ mod tests {
         FetchBudget::new(FetchLimits { at_once: 16, per_host: 10, per_address: 10 }, Metrics::new())
     }
 
-    fn asker(address: &str) -> Asker {
-        Asker { address: Some(address.parse().unwrap()), is_known: false }
+    fn asker(address: &str) -> FetchCause {
+        FetchCause { address: Some(address.parse().unwrap()), is_known: false }
     }
 
     #[test]
@@ -229,7 +229,10 @@ mod tests {
             budget.admits_asker(asker("2001:db8:1:3::1"), "a.example", at(59)),
             "another customer"
         );
-        assert!(budget.admits_asker(Asker::default(), "a.example", at(59)), "nobody in particular");
+        assert!(
+            budget.admits_asker(FetchCause::default(), "a.example", at(59)),
+            "nobody in particular"
+        );
         assert!(budget.admits_asker(asker("2001:db8:1:2:ffff::"), "a.example", at(60)));
     }
 
@@ -240,7 +243,7 @@ mod tests {
         let from = |last: u32| asker(&format!("2001:db8:1:{last}::1"));
         let admitted = (0..50).filter(|last| budget.admits_asker(from(*last), "a.example", now));
         assert_eq!(admitted.count(), 2, "of ten");
-        let known = Asker { is_known: true, ..from(51) };
+        let known = FetchCause { is_known: true, ..from(51) };
         assert!(budget.admits_asker(known, "a.example", now), "it was good before");
         assert!(budget.admits_asker(from(52), "b.example", now), "another host");
         assert!(budget.admits_asker(asker("2001:db8:2::1"), "a.example", now), "somebody else");
@@ -252,7 +255,7 @@ mod tests {
         let now = Timestamp::from_unix(0);
         for n in 0..25_000_u32 {
             let address = std::net::Ipv4Addr::from(0x0b00_0000 + (n << 8)); // each in its own site prefix
-            let asker = Asker { address: Some(address.into()), is_known: false };
+            let asker = FetchCause { address: Some(address.into()), is_known: false };
             assert!(budget.admits_asker(asker, "a.example", now));
         }
         assert!(budget.addresses.lock().0.len() <= FetchBudget::ADDRESSES);

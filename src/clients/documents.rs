@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::budget::{Asker, FetchBudget};
+use super::budget::{FetchBudget, FetchCause};
 use super::offer::Offer;
-use super::remote::{Bounds, Known, Remote};
+use super::remote::{Bounds, Remote, RemoteValue};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http_client::guarded::GuardedClient;
@@ -40,12 +40,12 @@ pub(super) struct Documents {
     http: GuardedClient,
     clock: Clock,
     storage: Storage,
-    rules: Arc<Rules>,
+    rules: Arc<DocumentRules>,
     /// Whether metadata documents are offered now. `None`: always, as long as they are enabled.
     pub(super) offer: Option<Arc<Offer>>,
 }
 
-struct Rules {
+struct DocumentRules {
     redirects: RedirectPolicy,
     limits: RegistrationLimits,
     /// The only hosts allowed, if the configuration lists any.
@@ -68,7 +68,7 @@ impl Documents {
             clock,
             storage,
             offer: settings.only_with_network.then(Arc::default),
-            rules: Arc::new(Rules {
+            rules: Arc::new(DocumentRules {
                 redirects: config.redirect_policy(),
                 limits: RegistrationLimits { redirect_uris: config.limits.redirect_uris },
                 hosts: settings.allowed_hosts.clone(),
@@ -90,7 +90,7 @@ impl Documents {
         }
         let known = self.remote.knows(url.url());
         let stored = if known { None } else { self.storage.published_client(id).await? };
-        let asker = Asker { address: from, is_known: stored.is_some() };
+        let asker = FetchCause { address: from, is_known: stored.is_some() };
         let (rules, client_id, begun) = (Arc::clone(&self.rules), url.clone(), self.now());
         let parse = move |body: &[u8]| rules.parse(body, &client_id);
         let failed = match self.remote.get(url.url(), asker, None, parse).await {
@@ -158,7 +158,7 @@ impl Documents {
     }
 }
 
-impl Rules {
+impl DocumentRules {
     fn admits(&self, host: &str) -> bool {
         self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|known| known == host))
     }
@@ -169,7 +169,12 @@ impl Rules {
     }
 }
 
-fn client(id: &str, host: String, known: Known<ClientMetadata>, state: DocumentState) -> Client {
+fn client(
+    id: &str,
+    host: String,
+    known: RemoteValue<ClientMetadata>,
+    state: DocumentState,
+) -> Client {
     Client {
         id: id.to_owned(),
         origin: Origin::Document { host, seen_at: known.seen_at, state },

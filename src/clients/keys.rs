@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FindError;
-use super::budget::{Asker, FetchBudget};
+use super::budget::{FetchBudget, FetchCause};
 use super::remote::{Bounds, Remote};
 use crate::clock::Clock;
 use crate::http_client::guarded::GuardedClient;
@@ -50,7 +50,7 @@ impl PublishedKeys {
         }
         let Some(url) = &client.metadata.jwks_uri else { return Ok(None) };
         let is_known = matches!(client.origin, Origin::Configured { .. } | Origin::Created);
-        let asker = Asker { address: from, is_known };
+        let asker = FetchCause { address: from, is_known };
         let parse = |body: &[u8]| KeySet::parse_text(body).map_err(|refused| refused.to_string());
         let mut read = self.remote.get(url, asker, None, parse).await;
         if let Ok(known) = &read

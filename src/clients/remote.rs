@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use super::budget::{Asker, FetchBudget};
+use super::budget::{FetchBudget, FetchCause};
 use crate::clock::{Clock, Timestamp};
 use crate::http_client::guarded::{FetchError, GuardedClient, LONGEST_FETCH};
 use crate::oauth::web_url::WebUrl;
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// A value read from a URL.
 #[derive(Clone, Debug)]
-pub(super) struct Known<T> {
+pub(super) struct RemoteValue<T> {
     pub(super) value: T,
     /// When it was fetched.
     pub(super) seen_at: Timestamp,
@@ -72,11 +72,11 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) struct Failed<T> {
     pub(super) trouble: Trouble,
-    pub(super) last: Option<Known<T>>,
+    pub(super) last: Option<RemoteValue<T>>,
 }
 
 struct Entry<T> {
-    known: Option<Known<T>>,
+    known: Option<RemoteValue<T>>,
     trouble: Option<Trouble>,
     failures: u32,
     /// End of the back-off after a failure.
@@ -105,9 +105,9 @@ pub(super) struct Bounds {
 }
 
 /// A cache for one kind of document. Cheap to clone.
-pub(super) struct Remote<T>(Arc<Parts<T>>);
+pub(super) struct Remote<T>(Arc<RemoteParts<T>>);
 
-struct Parts<T> {
+struct RemoteParts<T> {
     http: GuardedClient,
     clock: Clock,
     budget: Arc<FetchBudget>,
@@ -122,7 +122,7 @@ impl<T> Clone for Remote<T> {
 }
 
 enum Look<T> {
-    Fresh(Known<T>),
+    Fresh(RemoteValue<T>),
     CoolingDown(Failed<T>),
     Fetch(Arc<tokio::sync::Mutex<()>>),
 }
@@ -135,7 +135,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
         bounds: Bounds,
     ) -> Self {
         let entries = Mutex::new(Entries { by_url: HashMap::new(), uses: 0 });
-        Self(Arc::new(Parts { http, clock, budget, bounds, entries }))
+        Self(Arc::new(RemoteParts { http, clock, budget, bounds, entries }))
     }
 
     /// Returns the value at `url`: from the cache if it is fresh and was fetched no earlier than
@@ -144,10 +144,10 @@ impl<T: Clone + Send + 'static> Remote<T> {
     pub(super) async fn get(
         &self,
         url: &WebUrl,
-        asker: Asker,
+        asker: FetchCause,
         not_before: Option<Timestamp>,
         parse: impl Fn(&[u8]) -> Result<T, String> + Send + 'static,
-    ) -> Result<Known<T>, Failed<T>> {
+    ) -> Result<RemoteValue<T>, Failed<T>> {
         let flight = match self.look(url, not_before) {
             Look::Fresh(known) => return Ok(known),
             Look::CoolingDown(failed) => return Err(failed),
@@ -166,7 +166,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
             // Only this caller's limit is charged: a caller that waits behind it retries with its own.
             Look::Fetch(_) => {
                 let is_known = asker.is_known || self.knows(url);
-                let asker = Asker { is_known, ..asker };
+                let asker = FetchCause { is_known, ..asker };
                 if !self.0.budget.admits_asker(asker, url.host(), self.0.clock.now()) {
                     return Err(self.busy(url));
                 }
@@ -229,8 +229,8 @@ impl<T: Clone + Send + 'static> Remote<T> {
         is_known: bool,
         parse: impl Fn(&[u8]) -> Result<T, String>,
         _turn: OwnedMutexGuard<()>,
-    ) -> Result<Known<T>, Failed<T>> {
-        let Parts { http, clock, budget, bounds, .. } = &*self.0;
+    ) -> Result<RemoteValue<T>, Failed<T>> {
+        let RemoteParts { http, clock, budget, bounds, .. } = &*self.0;
         let Some(place) = budget.enter(url.host(), is_known, clock).await else {
             return Err(self.busy(url));
         };
@@ -256,7 +256,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
         match read {
             Ok((value, lifetime)) => {
                 let lifetime = lifetime.unwrap_or(bounds.usual).clamp(bounds.floor, bounds.ceiling);
-                let known = Known { value, seen_at: now, fresh_until: now.plus(lifetime) };
+                let known = RemoteValue { value, seen_at: now, fresh_until: now.plus(lifetime) };
                 entry.known = Some(known.clone());
                 (entry.trouble, entry.failures) = (None, 0);
                 Ok(known)

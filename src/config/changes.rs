@@ -55,7 +55,7 @@ impl Config {
     /// before a restart.
     pub fn in_place_of(mut self, running: &Self) -> Result<ReloadPlan, Vec<&'static str>> {
         let (new, old) = (&self.upstream, &running.upstream);
-        let ground: Vec<&'static str> = [
+        let identity_keys: Vec<&'static str> = [
             ("public_url", self.public_url != running.public_url),
             ("upstream.provider", new.preset.name != old.preset.name),
             ("upstream.issuer", new.issuer != old.issuer),
@@ -64,8 +64,8 @@ impl Config {
         .into_iter()
         .filter_map(|(key, changed)| changed.then_some(key))
         .collect();
-        if !ground.is_empty() {
-            return Err(ground);
+        if !identity_keys.is_empty() {
+            return Err(identity_keys);
         }
         let mut waiting = Vec::new();
         keep("listen", &mut self.listen, &running.listen, &mut waiting);

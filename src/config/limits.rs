@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 
 /// What applies to a limit, besides its default and range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ trait LimitValue: Sized {
     type Written;
 
     fn read(
-        r: &mut Reader,
+        r: &mut ConfigReader,
         key: &str,
         default: Self::Written,
         range: RangeInclusive<Self::Written>,
@@ -63,7 +63,7 @@ macro_rules! read_as_number {
         impl LimitValue for $number {
             type Written = Self;
 
-            fn read(r: &mut Reader, key: &str, default: Self, range: RangeInclusive<Self>) -> Self {
+            fn read(r: &mut ConfigReader, key: &str, default: Self, range: RangeInclusive<Self>) -> Self {
                 r.number(key, default, *range.start(), *range.end())
             }
         }
@@ -74,7 +74,7 @@ read_as_number!(u32, u64, usize);
 impl LimitValue for NonZeroU32 {
     type Written = u32;
 
-    fn read(r: &mut Reader, key: &str, default: u32, range: RangeInclusive<u32>) -> Self {
+    fn read(r: &mut ConfigReader, key: &str, default: u32, range: RangeInclusive<u32>) -> Self {
         Self::new(u32::read(r, key, default, range)).unwrap_or(Self::MIN)
     }
 }
@@ -82,7 +82,7 @@ impl LimitValue for NonZeroU32 {
 impl LimitValue for bool {
     type Written = Self;
 
-    fn read(r: &mut Reader, key: &str, default: Self, _: RangeInclusive<Self>) -> Self {
+    fn read(r: &mut ConfigReader, key: &str, default: Self, _: RangeInclusive<Self>) -> Self {
         r.flag(key, default)
     }
 }
@@ -91,7 +91,7 @@ impl LimitValue for Duration {
     type Written = &'static str;
 
     fn read(
-        r: &mut Reader,
+        r: &mut ConfigReader,
         key: &str,
         default: &'static str,
         range: RangeInclusive<&'static str>,
@@ -138,7 +138,7 @@ macro_rules! limits {
             }),*];
 
             /// Reads all keys of the table. A default may refer to the rows above it.
-            pub(super) fn read(r: &mut Reader) -> Self {
+            pub(super) fn read(r: &mut ConfigReader) -> Self {
                 $(let $group = $group_type::read(r);)?
                 $(let $name = <$type as LimitValue>::read(
                     r,

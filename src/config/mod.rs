@@ -313,7 +313,19 @@ pub struct LoopbackHosts {
 }
 
 /// Signature algorithm of access tokens, with its name in the header of a JWT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[strum(const_into_str)]
 pub enum TokenAlg {
     /// ECDSA P-256: short signatures, fast.
@@ -357,16 +369,16 @@ pub struct AdminConfig {
     /// URL that administrators open; never the public one.
     pub url: PublicUrl,
     /// People who may see and change everything.
-    pub administrators: Members,
+    pub administrators: PeopleSet,
     /// People who may see everything and change nothing.
-    pub viewers: Members,
+    pub viewers: PeopleSet,
     /// Bearer token for metrics; `None`: anybody who reaches the listener may read them.
     pub metrics_token: Option<SecretText>,
 }
 
 /// A set of people, by role, group or subject.
 #[derive(Clone, Debug, Default)]
-pub struct Members {
+pub struct PeopleSet {
     /// One of these roles …
     pub roles: Vec<String>,
     /// … or one of these groups …
@@ -375,7 +387,7 @@ pub struct Members {
     pub subjects: Vec<String>,
 }
 
-impl Members {
+impl PeopleSet {
     /// Returns whether the set can contain nobody.
     pub fn is_empty(&self) -> bool {
         self.roles.is_empty() && self.groups.is_empty() && self.subjects.is_empty()
@@ -432,7 +444,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Files that secrets were read from.
     pub files: Vec<PathBuf>,
-    shown: Vec<show::Line>,
+    shown: Vec<show::ShownValue>,
 }
 
 /// Returns all presets of this version.

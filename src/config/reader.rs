@@ -13,7 +13,7 @@ use super::files::{Unread, text_of};
 use super::fingerprint::ConfigFingerprint;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
-use super::show::Line;
+use super::show::ShownValue;
 use super::values::{SecretText, parse_duration};
 
 /// A problem with one key.
@@ -56,7 +56,7 @@ const LARGEST_SECRET: u64 = 64 << 10;
 const MASK: &str = "********";
 
 /// The values and the record of how they were read.
-pub(super) struct Reader {
+pub(super) struct ConfigReader {
     root: Value,
     /// Environment variable by key.
     from_env: BTreeMap<String, String>,
@@ -68,14 +68,14 @@ pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
     known_problems: HashSet<Problem>,
     pub(super) warnings: Vec<String>,
-    pub(super) shown: Vec<Line>,
+    pub(super) shown: Vec<ShownValue>,
     shown_keys: HashSet<String>,
     /// Files that secrets were read from.
     pub(super) files: Vec<PathBuf>,
     secrets: ConfigFingerprint,
 }
 
-impl Reader {
+impl ConfigReader {
     pub(super) fn new(file: Option<(String, &str)>) -> Self {
         let mut reader = Self {
             root: Value::Table(toml::Table::new()),
@@ -215,7 +215,7 @@ impl Reader {
 
     fn shown_from(&mut self, key: &str, value: impl Into<Value>, origin: String) {
         if self.shown_keys.insert(key.to_owned()) {
-            self.shown.push(Line { key: key.to_owned(), value: value.into(), origin });
+            self.shown.push(ShownValue { key: key.to_owned(), value: value.into(), origin });
         }
     }
 
@@ -223,7 +223,7 @@ impl Reader {
     pub(super) fn show_variable(&mut self, variable: &str, value: String) {
         if self.shown_keys.insert(variable.to_owned()) {
             let origin = "environment".to_owned();
-            self.shown.push(Line { key: variable.to_owned(), value: value.into(), origin });
+            self.shown.push(ShownValue { key: variable.to_owned(), value: value.into(), origin });
         }
     }
 

@@ -9,7 +9,7 @@ use super::keys::{Part, split};
 
 /// One value and its origin.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct ShownValue {
     pub(super) key: String,
     pub(super) value: Value,
     pub(super) origin: String,
@@ -17,14 +17,14 @@ pub(super) struct Line {
 
 /// A table of the document: its own values, then the tables in it.
 #[derive(Default)]
-struct Table<'a> {
-    values: Vec<(String, &'a Line)>,
+struct ShownTable<'a> {
+    values: Vec<(String, &'a ShownValue)>,
     tables: Vec<(String, Self)>,
     lists: Vec<(String, Vec<Self>)>,
 }
 
-pub(super) fn render(lines: &[Line]) -> String {
-    let mut root = Table::default();
+pub(super) fn render(lines: &[ShownValue]) -> String {
+    let mut root = ShownTable::default();
     for line in lines {
         root.add(&split(&line.key), line);
     }
@@ -33,8 +33,8 @@ pub(super) fn render(lines: &[Line]) -> String {
     text
 }
 
-impl<'a> Table<'a> {
-    fn add(&mut self, parts: &[Part], line: &'a Line) {
+impl<'a> ShownTable<'a> {
+    fn add(&mut self, parts: &[Part], line: &'a ShownValue) {
         match parts {
             [Part::Name(name), Part::Index(index), rest @ ..] if !rest.is_empty() => {
                 let list = entry(&mut self.lists, name);
@@ -103,8 +103,8 @@ fn quoted(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn line(key: &str, value: impl Into<Value>, origin: &str) -> Line {
-        Line { key: key.to_owned(), value: value.into(), origin: origin.to_owned() }
+    fn line(key: &str, value: impl Into<Value>, origin: &str) -> ShownValue {
+        ShownValue { key: key.to_owned(), value: value.into(), origin: origin.to_owned() }
     }
 
     #[test]

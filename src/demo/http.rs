@@ -116,14 +116,14 @@ impl Gate {
             return;
         }
         self.waiting.send_modify(|waiting| *waiting += 1);
-        let _waits = Waits(&self.waiting);
+        let _waits = CountedWait(&self.waiting);
         let _ = open.wait_for(|open| *open).await;
     }
 }
 
-struct Waits<'a>(&'a watch::Sender<usize>);
+struct CountedWait<'a>(&'a watch::Sender<usize>);
 
-impl Drop for Waits<'_> {
+impl Drop for CountedWait<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|waiting| *waiting -= 1);
     }

@@ -26,8 +26,8 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 /// Returns the routes of all documents, at each path where a client of any MCP revision looks.
 pub(super) fn routes(app: &App) -> Router<App> {
     let config = app.config();
-    let server = Server::of(server_metadata, config);
-    let openid = Server::of(openid_configuration, config);
+    let server = ServerMetadata::of(server_metadata, config);
+    let openid = ServerMetadata::of(openid_configuration, config);
     let mut router = Router::new()
         .route(paths::SERVER_METADATA, server.serve())
         .route(paths::OPENID_CONFIGURATION, openid.serve())
@@ -104,12 +104,12 @@ fn serve(document: &Document) -> axum::routing::MethodRouter<App> {
 /// Metadata about this server in two versions: with and without support for client ID metadata documents. In
 /// the demo the support depends on whether it reaches the network.
 #[derive(Clone)]
-struct Server {
+struct ServerMetadata {
     offering: Document,
     plain: Document,
 }
 
-impl Server {
+impl ServerMetadata {
     fn of(metadata: fn(&Config, bool) -> Value, config: &Config) -> Self {
         Self {
             offering: document(&metadata(config, true)),

@@ -21,7 +21,7 @@ const WAIT: Duration = Duration::from_millis(250);
 const LONGEST_ID: usize = 256;
 
 /// How much of the request body has been read.
-pub(super) enum Asked {
+pub(super) enum BodyReading {
     /// Nothing has been read.
     Unread(Body),
     /// The whole body has been read.
@@ -30,7 +30,7 @@ pub(super) enum Asked {
     Gone,
 }
 
-impl Asked {
+impl BodyReading {
     /// Takes the body. A caller that reads all of it must put it back as [`Asked::Whole`].
     pub(super) fn take(&mut self) -> Body {
         match std::mem::replace(self, Self::Gone) {

@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use serde::Serialize;
 
 use super::authenticate::Caller;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::oauth::secret::new_id;
@@ -19,7 +19,7 @@ pub(super) const ASSERTION: &str = "x-portcullis-assertion";
 const LIFETIME: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct CallerClaims<'a> {
     iss: &'a str,
     /// The configured audience of this backend; other backends must refuse the assertion.
     aud: &'a str,
@@ -43,10 +43,10 @@ pub(super) fn header(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-) -> Result<Option<HeaderValue>, Refused> {
+) -> Result<Option<HeaderValue>, GatewayRefused> {
     let Some(audience) = &resource.assertion_audience else { return Ok(None) };
     let (now, grant) = (app.now(), &caller.grant);
-    let claims = Claims {
+    let claims = CallerClaims {
         iss: app.issuer(),
         aud: audience,
         sub: &grant.subject,
@@ -61,7 +61,7 @@ pub(super) fn header(
     };
     let failed = |cause: &dyn std::fmt::Display| {
         tracing::error!(%cause, "an assertion could not be signed");
-        Refused::Unavailable
+        GatewayRefused::Unavailable
     };
     let signed = app.keys().sign_claims(resource.token_alg, TokenType::Assertion, &claims);
     let signed = signed.map_err(|cause| failed(&cause))?;

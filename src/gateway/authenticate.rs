@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -33,15 +33,15 @@ pub(super) async fn authenticate(
     app: &App,
     resource: &ResourceConfig,
     headers: &HeaderMap,
-) -> Result<Caller, Refused> {
+) -> Result<Caller, GatewayRefused> {
     let token = bearer(headers)?;
     let live = live_token::verify(app, resource, token).await.map_err(|cause| {
         if let Some(left_out) = UNKNOWN.admit() {
             tracing::error!(%cause, left_out, "grant liveness cannot be looked up");
         }
-        Refused::not_looked_up(&cause)
+        GatewayRefused::not_looked_up(&cause)
     })?;
-    let live = live.ok_or(Refused::InvalidToken)?;
+    let live = live.ok_or(GatewayRefused::InvalidToken)?;
     Ok(Caller {
         token_expires_at: Timestamp::from_unix(live.claims.exp),
         scopes: live.claims.scope.clone(),
@@ -52,22 +52,22 @@ pub(super) async fn authenticate(
 
 /// Returns the token of the only `Authorization: Bearer` header. Tokens in query strings and bodies are
 /// ignored.
-fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
+fn bearer(headers: &HeaderMap) -> Result<&str, GatewayRefused> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or(Refused::NoToken)?;
+    let value = values.next().ok_or(GatewayRefused::NoToken)?;
     if values.next().is_some() {
-        return Err(Refused::MalformedAuthorization);
+        return Err(GatewayRefused::MalformedAuthorization);
     }
-    let value = value.to_str().map_err(|_| Refused::MalformedAuthorization)?;
+    let value = value.to_str().map_err(|_| GatewayRefused::MalformedAuthorization)?;
     let (scheme, token) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refused::NoToken); // another scheme counts as no token
+        return Err(GatewayRefused::NoToken); // another scheme counts as no token
     }
     let token = token.trim();
     // No early exit: without a branch in the loop the compiler can check many bytes at once.
     let parted = token.bytes().fold(false, |any, byte| any | matches!(byte, b' ' | b',' | b'\t'));
     if token.is_empty() || parted {
-        return Err(Refused::MalformedAuthorization);
+        return Err(GatewayRefused::MalformedAuthorization);
     }
     Ok(token)
 }
@@ -76,7 +76,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refused> {
 mod tests {
     use super::*;
 
-    fn read(values: &[&str]) -> Result<String, Refused> {
+    fn read(values: &[&str]) -> Result<String, GatewayRefused> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(header::AUTHORIZATION, value.parse().unwrap());
@@ -92,10 +92,10 @@ mod tests {
 
     #[test]
     fn gw_04_two_tokens_are_malformed_and_none_is_a_plain_challenge() {
-        assert_eq!(read(&[]), Err(Refused::NoToken));
-        assert_eq!(read(&["Basic abc"]), Err(Refused::NoToken));
-        assert_eq!(read(&["Bearer a", "Bearer b"]), Err(Refused::MalformedAuthorization));
-        assert_eq!(read(&["Bearer a b"]), Err(Refused::MalformedAuthorization));
-        assert_eq!(read(&["Bearer"]), Err(Refused::MalformedAuthorization));
+        assert_eq!(read(&[]), Err(GatewayRefused::NoToken));
+        assert_eq!(read(&["Basic abc"]), Err(GatewayRefused::NoToken));
+        assert_eq!(read(&["Bearer a", "Bearer b"]), Err(GatewayRefused::MalformedAuthorization));
+        assert_eq!(read(&["Bearer a b"]), Err(GatewayRefused::MalformedAuthorization));
+        assert_eq!(read(&["Bearer"]), Err(GatewayRefused::MalformedAuthorization));
     }
 }

@@ -11,9 +11,9 @@ use http_body_util::Limited;
 use hyper::body::{Body as _, Bytes};
 use serde_json::Value;
 
-use super::asked::Asked;
+use super::asked::BodyReading;
 use super::authenticate::Caller;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use super::messages::{called_tool, may_become_a_task, method};
 use super::spelling::folded;
 use super::{denied_tool, mcp_headers, messages, strict_json, tasks};
@@ -69,11 +69,11 @@ pub(super) async fn authorize(
     resource: &ResourceConfig,
     caller: &Caller,
     mut parts: Parts,
-    asked: &mut Asked,
-) -> Result<Authorized, Refused> {
+    asked: &mut BodyReading,
+) -> Result<Authorized, GatewayRefused> {
     let (limit, most) = (app.config().limits.gateway_body, app.config().limits.gateway_batch);
     if declared_length(&parts.headers).is_some_and(|length| length > limit as u64) {
-        return Err(Refused::TooLarge);
+        return Err(GatewayRefused::TooLarge);
     }
     let passes =
         |parts, body| Ok(Authorized { parts, body, lists_tools: false, may_become_a_task: None });
@@ -97,11 +97,11 @@ pub(super) async fn authorize(
     }
     let body = whole(body, limit, asked).await?;
     // With duplicate members, we and the MCP server could read different tools.
-    let message: Value = strict_json::parse(&body).map_err(|()| Refused::NotJsonRpc)?;
+    let message: Value = strict_json::parse(&body).map_err(|()| GatewayRefused::NotJsonRpc)?;
     let messages = match &message {
-        Value::Array(batch) if batch.is_empty() => return Err(Refused::NotJsonRpc),
+        Value::Array(batch) if batch.is_empty() => return Err(GatewayRefused::NotJsonRpc),
         Value::Array(batch) if batch.len() <= most => batch.as_slice(),
-        Value::Array(_) => return Err(Refused::TooLarge),
+        Value::Array(_) => return Err(GatewayRefused::TooLarge),
         single => std::slice::from_ref(single),
     };
     messages.iter().try_for_each(messages::check)?;
@@ -114,10 +114,10 @@ pub(super) async fn authorize(
     let all = needed.union(&of_tasks);
     if !all.is_subset(&caller.may) {
         if let Some(result) = denied_tool::result(app, resource, caller, &message, &all) {
-            return Err(Refused::DeniedTool(result));
+            return Err(GatewayRefused::DeniedTool(result));
         }
         let ask = Box::pin(step_up(app, resource, caller, &all)).await;
-        return Err(Refused::InsufficientScope { ask, needed: all });
+        return Err(GatewayRefused::InsufficientScope { ask, needed: all });
     }
     let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
     let may_become_a_task = messages.iter().any(may_become_a_task).then_some(needed);
@@ -126,13 +126,13 @@ pub(super) async fn authorize(
 
 static NOT_REMEMBERED: LogThrottle = LogThrottle::new();
 
-async fn whole(body: Body, limit: usize, asked: &mut Asked) -> Result<Bytes, Refused> {
+async fn whole(body: Body, limit: usize, asked: &mut BodyReading) -> Result<Bytes, GatewayRefused> {
     let read = body::read(body, limit).await.map_err(|error| match error {
-        ApiError::TooSlow => Refused::TooSlow,
-        ApiError::TooLarge => Refused::TooLarge,
-        _ => Refused::BrokenBody,
+        ApiError::TooSlow => GatewayRefused::TooSlow,
+        ApiError::TooLarge => GatewayRefused::TooLarge,
+        _ => GatewayRefused::BrokenBody,
     })?;
-    *asked = Asked::Whole(read.clone());
+    *asked = BodyReading::Whole(read.clone());
     Ok(read)
 }
 
@@ -166,9 +166,9 @@ pub(super) async fn step_up(
 
 /// Makes sure that the MCP server reads the bytes as we do: as uncompressed UTF-8 JSON. Replaces the client's
 /// `Content-Type` with our own.
-fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
+fn one_reading(headers: &mut HeaderMap) -> Result<(), GatewayRefused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Refused::NotJsonRpc);
+        return Err(GatewayRefused::NotJsonRpc);
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let first = types.next().map_or("", |value| value.to_str().unwrap_or("?")).to_ascii_lowercase();
@@ -178,7 +178,7 @@ fn one_reading(headers: &mut HeaderMap) -> Result<(), Refused> {
         && (charset.is_empty() || charset == "charset=utf-8")
         && types.next().is_none();
     if !fits {
-        return Err(Refused::NotJsonRpc);
+        return Err(GatewayRefused::NotJsonRpc);
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(())

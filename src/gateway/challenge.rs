@@ -18,7 +18,7 @@ const REFUSED: i32 = -32010;
 
 /// Why the gateway did not forward a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum GatewayRefused {
     /// The request has no token. The challenge carries no error code (RFC 6750 §3.1).
     NoToken,
     /// The token is invalid, expired, revoked, or not valid for this resource.
@@ -78,7 +78,7 @@ pub(super) enum Refused {
     GatewayTimeout,
 }
 
-impl Refused {
+impl GatewayRefused {
     /// Returns the refusal for a failed database lookup.
     pub(super) fn not_looked_up(cause: &StorageError) -> Self {
         match cause {

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::authenticate::Caller;
 use super::authorize::Payload;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use super::target::{Target, differs_by_the_slash, location};
 use super::{assertion, session};
 use crate::app::App;
@@ -91,7 +91,7 @@ impl Exchange<'_> {
         &self,
         address: Uri,
         body: &mut Payload,
-    ) -> Result<axum::http::Response<Incoming>, Refused> {
+    ) -> Result<axum::http::Response<Incoming>, GatewayRefused> {
         let answer = self.send_to(&address, body).await?;
         if !answer.status().is_redirection() {
             return Ok(answer);
@@ -116,7 +116,12 @@ impl Exchange<'_> {
         }
     }
 
-    fn redirected(&self, status: StatusCode, asked: &Uri, location: Option<&Url>) -> Refused {
+    fn redirected(
+        &self,
+        status: StatusCode,
+        asked: &Uri,
+        location: Option<&Url>,
+    ) -> GatewayRefused {
         let asked = asked.to_string();
         let asked = asked.split('?').next().unwrap_or_default();
         let location = location.map(|url| {
@@ -133,7 +138,7 @@ impl Exchange<'_> {
             "the MCP server at {asked} redirects to {location}, which is not followed; if it is there, write \
              target = \"{location}\", otherwise end the redirect"
         );
-        Refused::BadGateway("The MCP server redirects, which is not followed")
+        GatewayRefused::BadGateway("The MCP server redirects, which is not followed")
     }
 
     /// Sends the request. If the pooled connection turns out to have been closed, sends it once more on a new
@@ -142,10 +147,10 @@ impl Exchange<'_> {
         &self,
         address: &Uri,
         body: &mut Payload,
-    ) -> Result<axum::http::Response<Incoming>, Refused> {
+    ) -> Result<axum::http::Response<Incoming>, GatewayRefused> {
         let begun = Instant::now();
         let backends = self.app.backends();
-        let gone = Refused::BadGateway("The MCP server cannot be reached");
+        let gone = GatewayRefused::BadGateway("The MCP server cannot be reached");
         let Some(first) = body.next() else { return Err(gone) };
         let first = self.build(address, first)?;
         let answer = self.answer(first, |request| backends.request(request)).await?;
@@ -170,7 +175,7 @@ impl Exchange<'_> {
         &self,
         mut request: Request,
         send: impl FnOnce(Request) -> ResponseFuture,
-    ) -> Result<Result<axum::http::Response<Incoming>, Error>, Refused> {
+    ) -> Result<Result<axum::http::Response<Incoming>, Error>, GatewayRefused> {
         let interim = InterimAnswers::of(&mut request);
         tokio::select! {
             biased;
@@ -178,27 +183,27 @@ impl Exchange<'_> {
             () = interim.are_too_many() => {
                 let resource = &self.resource.id;
                 tracing::warn!(resource, "the MCP server sends interim answers (1xx) and no answer");
-                Err(Refused::BadGateway("The MCP server sends interim answers and no answer"))
+                Err(GatewayRefused::BadGateway("The MCP server sends interim answers and no answer"))
             }
         }
     }
 
-    fn failed(&self, error: &Error) -> Refused {
+    fn failed(&self, error: &Error) -> GatewayRefused {
         if caused_by_limit(error) {
-            return Refused::TooLarge;
+            return GatewayRefused::TooLarge;
         }
         if body::is_late(error) {
-            return Refused::TooSlow;
+            return GatewayRefused::TooSlow;
         }
         if body::is_broken(error) {
-            return Refused::BrokenBody;
+            return GatewayRefused::BrokenBody;
         }
         tracing::warn!(resource = self.resource.id, %error, "the MCP server cannot be reached");
-        Refused::BadGateway("The MCP server cannot be reached")
+        GatewayRefused::BadGateway("The MCP server cannot be reached")
     }
 
-    fn build(&self, address: &Uri, body: Body) -> Result<Request, Refused> {
-        let unfit = |_| Refused::BadGateway("the request cannot be rebuilt");
+    fn build(&self, address: &Uri, body: Body) -> Result<Request, GatewayRefused> {
+        let unfit = |_| GatewayRefused::BadGateway("the request cannot be rebuilt");
         let mut rebuilt = Request::new(body);
         *rebuilt.method_mut() = self.parts.method.clone();
         *rebuilt.uri_mut() = address.clone();

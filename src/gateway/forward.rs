@@ -8,11 +8,11 @@ use tokio::sync::watch;
 
 use super::authenticate::Caller;
 use super::authorize::{Authorized, step_up};
-use super::challenge::{Refused, beside_a_refusal};
+use super::challenge::{GatewayRefused, beside_a_refusal};
 use super::event_ids::SealedIds;
 use super::exchange::{Exchange, copy};
 use super::idle_timeout::IdleTimeoutBody;
-use super::server_challenge::{self, Wanted};
+use super::server_challenge::{self, ServerDemand};
 use super::spelling::folds_to;
 use super::sse::{EventFilter, FilterAction, FilteredStream};
 use super::stream::{PermitBody, RevocableBody, StreamAuthorization, until_ended};
@@ -41,7 +41,7 @@ const TO_CLIENT: [HeaderName; 8] = [
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What to read in a response, and what to remove from it.
-struct Reading {
+struct ResponseReading {
     hidden: Option<Hidden>,
     remembers: Option<Remembers>,
     /// The stream carries only messages that the server sends on its own, and no response to a request.
@@ -54,10 +54,10 @@ pub(super) async fn forward(
     resource: &ResourceConfig,
     target: &Target,
     caller: Caller,
-    place: RequestPermit,
+    permit: RequestPermit,
     ended: watch::Receiver<u64>,
     authorized: Authorized,
-) -> Result<Response, Refused> {
+) -> Result<Response, GatewayRefused> {
     let Authorized { parts, mut body, lists_tools, may_become_a_task } = authorized;
     let (sealer, headers) = (app.sealer(), &parts.headers);
     let exchange = Exchange {
@@ -77,10 +77,10 @@ pub(super) async fn forward(
         let answer = tokio::time::timeout(app.config().limits.gateway_response, sending);
         tokio::select! {
             answer = answer => answer,
-            () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+            () = has_ended(app, &caller, ended.clone()) => return Err(GatewayRefused::InvalidToken),
         }
     };
-    let answer = answer.map_err(|_| Refused::GatewayTimeout)??;
+    let answer = answer.map_err(|_| GatewayRefused::GatewayTimeout)??;
     // A list of tools comes in the response to `tools/list`, or on a GET stream, which may carry any message.
     let listed = lists_tools || parts.method == Method::GET;
     let hidden = if listed { Hidden::from(resource, &caller) } else { None };
@@ -90,8 +90,8 @@ pub(super) async fn forward(
     let only_listens = parts.method == Method::GET
         && resource.transport == Transport::StreamableHttp
         && !parts.headers.contains_key(session::LAST_EVENT_ID);
-    let reading = Reading { hidden, remembers, only_listens };
-    pass_back(app, resource, caller, place, ended, reading, answer).await
+    let reading = ResponseReading { hidden, remembers, only_listens };
+    pass_back(app, resource, caller, permit, ended, reading, answer).await
 }
 
 /// Ready when the grant has ended. Runs while a request body or a response is still arriving, which may take
@@ -117,13 +117,13 @@ fn address(
     target: &Target,
     method: &Method,
     query: Option<&str>,
-) -> Result<Uri, Refused> {
+) -> Result<Uri, GatewayRefused> {
     match (resource.transport, method) {
         (Transport::HttpSse, &Method::POST) => {
             let address = http_sse_transport::address(app.sealer(), caller, target.url(), query)?;
-            address.as_str().parse().map_err(|_| Refused::BadGateway("target"))
+            address.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
         }
-        (Transport::HttpSse, &Method::DELETE) => Err(Refused::NoEventStream),
+        (Transport::HttpSse, &Method::DELETE) => Err(GatewayRefused::NoEventStream),
         _ => target.address(query.and_then(safe_query).as_deref()),
     }
 }
@@ -164,22 +164,24 @@ async fn pass_back(
     app: &App,
     resource: &ResourceConfig,
     caller: Caller,
-    place: RequestPermit,
+    permit: RequestPermit,
     ended: watch::Receiver<u64>,
-    reading: Reading,
+    reading: ResponseReading,
     answer: axum::http::Response<hyper::body::Incoming>,
-) -> Result<Response, Refused> {
+) -> Result<Response, GatewayRefused> {
     let status = answer.status();
     if status == StatusCode::UNAUTHORIZED {
         // If we passed the 401 on, the client would sign in with us again, for ever.
         tracing::error!(resource = resource.id, "the MCP server asks for a sign-in of its own");
-        return Err(Refused::BadGateway(
+        return Err(GatewayRefused::BadGateway(
             "The MCP server asks for a sign-in of its own; behind this gateway it must not",
         ));
     }
     if status == StatusCode::SWITCHING_PROTOCOLS {
         tracing::error!(resource = resource.id, "the MCP server switches protocols");
-        return Err(Refused::BadGateway("The MCP server switches protocols, which is not offered"));
+        return Err(GatewayRefused::BadGateway(
+            "The MCP server switches protocols, which is not offered",
+        ));
     }
     let (mut parts, body) = answer.into_parts();
     one_length(&mut parts.headers)?;
@@ -215,16 +217,16 @@ async fn pass_back(
             Body::new(SealedIds::new(body, app.sealer(), &caller))
         };
         let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
-        let place = app.rates().stream(subject, client_id).map_err(Refused::TooMany)?;
+        let permit = app.rates().stream(subject, client_id).map_err(GatewayRefused::TooMany)?;
         let authority = StreamAuthorization::of(app, caller, ended).that_only_listens(only_listens);
         let ended = Box::pin(until_ended(authority));
         let open = app.metrics().stream();
-        Body::new(RevocableBody { inner, _held: (place, open), ended })
+        Body::new(RevocableBody { inner, _held: (permit, open), ended })
     } else if let Some(hidden) = reading.hidden {
         readable(&mut parts.headers)?;
         tokio::select! {
             body = Box::pin(without_hidden(app, resource, &hidden, reading.remembers, body)) => body?,
-            () = has_ended(app, &caller, ended) => return Err(Refused::InvalidToken),
+            () = has_ended(app, &caller, ended) => return Err(GatewayRefused::InvalidToken),
         }
     } else {
         let body = match reading.remembers {
@@ -234,13 +236,13 @@ async fn pass_back(
                 let limit = app.config().limits.gateway_response;
                 let read = Box::pin(tokio::time::timeout(limit, remembers.look_at(body)));
                 tokio::select! {
-                    body = read => body.map_err(|_| Refused::GatewayTimeout)?,
-                    () = has_ended(app, &caller, ended.clone()) => return Err(Refused::InvalidToken),
+                    body = read => body.map_err(|_| GatewayRefused::GatewayTimeout)?,
+                    () = has_ended(app, &caller, ended.clone()) => return Err(GatewayRefused::InvalidToken),
                 }
             }
             None => body,
         };
-        Body::new(PermitBody::new(body, place, StreamAuthorization::of(app, caller, ended)))
+        Body::new(PermitBody::new(body, permit, StreamAuthorization::of(app, caller, ended)))
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -272,7 +274,7 @@ async fn challenge_of(
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
-    let Wanted::Scopes(needed) = server_challenge::read(resource, headers)? else {
+    let ServerDemand::Scopes(needed) = server_challenge::read(resource, headers)? else {
         return beside_a_refusal(resource, app, None);
     };
     if needed.is_subset(&caller.may) {
@@ -288,9 +290,9 @@ fn judge(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
-    reading: Reading,
+    reading: ResponseReading,
 ) -> Option<EventFilter> {
-    let Reading { hidden, remembers, .. } = reading;
+    let ResponseReading { hidden, remembers, .. } = reading;
     let is_old = resource.transport == Transport::HttpSse;
     let old = match (is_old, &resource.target, &resource.path) {
         (true, Some(target), Some(path)) => {
@@ -306,7 +308,7 @@ fn judge(
         let data = event.data.as_deref().filter(|data| Remembers::concerns(data));
         let first = remembers.clone().zip(data).map(|(remembers, data)| {
             let remembered = remembers.remember(data.as_bytes().to_vec());
-            Box::pin(remembered) as super::sse::First
+            Box::pin(remembered) as super::sse::BeforeEvent
         });
         let verdict = old.as_ref().map_or(FilterAction::Pass, |(sealer, caller, target, path)| {
             http_sse_transport::rewrite(sealer, caller, target, path, event)
@@ -322,12 +324,12 @@ fn judge(
 /// Removes `Content-Length` from a chunked response: readers could otherwise see the body end at another
 /// place, and a truncated one would look complete (RFC 9112 §6.3). Refuses other transfer codings, which we
 /// did not ask for.
-fn one_length(headers: &mut HeaderMap) -> Result<(), Refused> {
+fn one_length(headers: &mut HeaderMap) -> Result<(), GatewayRefused> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
     let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     if !is_chunked || codings.next().is_some() {
-        return Err(Refused::BadGateway(
+        return Err(GatewayRefused::BadGateway(
             "The MCP server answers in a transfer coding that it was not asked for",
         ));
     }
@@ -336,9 +338,9 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), Refused> {
 }
 
 /// Prepares a response whose body we read: it must not be compressed, and its length may change.
-fn readable(headers: &mut HeaderMap) -> Result<(), Refused> {
+fn readable(headers: &mut HeaderMap) -> Result<(), GatewayRefused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(Refused::BadGateway(
+        return Err(GatewayRefused::BadGateway(
             "The MCP server packs its answer, which this gateway has to read; it was not asked to",
         ));
     }
@@ -353,15 +355,15 @@ async fn without_hidden(
     hidden: &Hidden,
     remembers: Option<Remembers>,
     body: Body,
-) -> Result<Body, Refused> {
+) -> Result<Body, GatewayRefused> {
     let limits = &app.config().limits;
     let read = Limited::new(body, limits.gateway_body).collect();
     let read = tokio::time::timeout(limits.gateway_response, read)
         .await
-        .map_err(|_| Refused::GatewayTimeout)?
+        .map_err(|_| GatewayRefused::GatewayTimeout)?
         .map_err(|error| {
             tracing::warn!(resource = resource.id, %error, "a list of tools cannot be read");
-            Refused::BadGateway("The MCP server's list of tools is too large or broke off")
+            GatewayRefused::BadGateway("The MCP server's list of tools is too large or broke off")
         })?
         .to_bytes();
     if let Some(remembers) = remembers {
@@ -371,7 +373,7 @@ async fn without_hidden(
         Filtered::Unchanged => Ok(Body::from(read)),
         Filtered::Changed(text) => Ok(Body::from(text)),
         Filtered::Unreadable => {
-            Err(Refused::BadGateway("The MCP server's list of tools is not JSON"))
+            Err(GatewayRefused::BadGateway("The MCP server's list of tools is not JSON"))
         }
     }
 }

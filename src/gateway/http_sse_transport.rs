@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::authenticate::Caller;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use super::session::context;
 use super::sse::{Event, FilterAction};
 use crate::oauth::sealed::{Purpose, Sealer};
@@ -43,19 +43,19 @@ pub(super) fn address(
     caller: &Caller,
     target: &Url,
     query: Option<&str>,
-) -> Result<Url, Refused> {
+) -> Result<Url, GatewayRefused> {
     let mut values = query
         .unwrap_or_default()
         .split('&')
         .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='));
-    let sealed = values.next().ok_or(Refused::NoEventStream)?;
+    let sealed = values.next().ok_or(GatewayRefused::NoEventStream)?;
     if values.next().is_some() || sealed.len() > MAX {
-        return Err(Refused::UnknownSession);
+        return Err(GatewayRefused::UnknownSession);
     }
     let opened = sealer
         .open(Purpose::Session, &sealed_for(caller), sealed)
-        .map_err(|_| Refused::UnknownSession)?;
-    let below = std::str::from_utf8(&opened).map_err(|_| Refused::UnknownSession)?;
+        .map_err(|_| GatewayRefused::UnknownSession)?;
+    let below = std::str::from_utf8(&opened).map_err(|_| GatewayRefused::UnknownSession)?;
     // The origin is always the currently configured one, even if it has changed since the stream began.
     let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
     let mut address = target.clone();

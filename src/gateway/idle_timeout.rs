@@ -9,17 +9,17 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A body that ends if the server sends nothing for `patience`.
+/// A body that ends if the server sends nothing for `timeout`.
 pub(super) struct IdleTimeoutBody {
     inner: Body,
-    patience: Duration,
+    timeout: Duration,
     last: Instant,
     silence: Pin<Box<Sleep>>,
 }
 
 impl IdleTimeoutBody {
-    pub(super) fn new(inner: Body, patience: Duration) -> Self {
-        Self { inner, patience, last: Instant::now(), silence: Box::pin(sleep(patience)) }
+    pub(super) fn new(inner: Body, timeout: Duration) -> Self {
+        Self { inner, timeout, last: Instant::now(), silence: Box::pin(sleep(timeout)) }
     }
 }
 
@@ -37,7 +37,7 @@ impl HttpBody for IdleTimeoutBody {
             return Poll::Ready(frame);
         }
         while this.silence.as_mut().poll(context).is_ready() {
-            let due = this.last + this.patience;
+            let due = this.last + this.timeout;
             if due <= Instant::now() {
                 tracing::info!("stream cut: nothing came for too long");
                 return Poll::Ready(None);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use super::spelling::{folds_to, has_control, is_misspelled};
 
 /// The members that a message may have, spelled exactly. Some libraries compare member names without case
@@ -16,13 +16,13 @@ const ABOUT_A_TASK: [&str; 4] = ["tasks/get", "tasks/update", "tasks/cancel", "t
 const LISTEN: &str = "subscriptions/listen";
 
 /// Refuses a message that two readers could read differently.
-pub(super) fn check(message: &Value) -> Result<(), Refused> {
+pub(super) fn check(message: &Value) -> Result<(), GatewayRefused> {
     if !is_json_rpc(message) {
-        return Err(Refused::NotJsonRpc);
+        return Err(GatewayRefused::NotJsonRpc);
     }
     let Some(method) = method(message) else { return Ok(()) };
     if is_misspelled(method) {
-        return Err(Refused::Misspelled(id(message)));
+        return Err(GatewayRefused::Misspelled(id(message)));
     }
     let params = message.get("params");
     // Servers in C end a string at NUL, and others end it at a line break.
@@ -30,12 +30,12 @@ pub(super) fn check(message: &Value) -> Result<(), Refused> {
         || called_tool(message).is_some_and(has_control)
         || params.is_some_and(names_have_control);
     if unclear {
-        return Err(Refused::Unclear(id(message)));
+        return Err(GatewayRefused::Unclear(id(message)));
     }
     if tasks(message).into_iter().any(has_control) {
-        return Err(Refused::UnknownTask(id(message)));
+        return Err(GatewayRefused::UnknownTask(id(message)));
     }
-    if has_one_reading(method, params) { Ok(()) } else { Err(Refused::NotJsonRpc) }
+    if has_one_reading(method, params) { Ok(()) } else { Err(GatewayRefused::NotJsonRpc) }
 }
 
 /// Whether the message follows JSON-RPC 2.0: a request or notification has a method, a response has exactly

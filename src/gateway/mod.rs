@@ -41,9 +41,9 @@ use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
-use asked::Asked;
+use asked::BodyReading;
 use authenticate::authenticate;
-use challenge::Refused;
+use challenge::GatewayRefused;
 use target::Target;
 
 /// The gateway's routes, one for each MCP server of one configuration.
@@ -105,7 +105,7 @@ async fn pass(
     let origin = origin::check(app, request.headers());
     let (parts, body) = request.into_parts();
     let may_be_read = asked::may_be_read(&parts);
-    let mut asked = Asked::Unread(body);
+    let mut asked = BodyReading::Unread(body);
     let (origin, answer) = match origin {
         Ok(origin) => (origin, serve(app, resource, passage, parts, &mut asked).await),
         Err(refused) => (None, Err(refused)),
@@ -135,24 +135,24 @@ async fn serve(
     resource: &ResourceConfig,
     passage: &GatewayRoute,
     parts: Parts,
-    asked: &mut Asked,
-) -> Result<Response, Refused> {
+    asked: &mut BodyReading,
+) -> Result<Response, GatewayRefused> {
     // Subscribe before the grant is looked up, so that a revocation in between is not missed.
     let ended = app.storage().grants_ended();
     // Check the token first: an unauthenticated request gets its challenge even if it has other faults.
     let caller = authenticate(app, resource, &parts.headers).await?;
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
-        return Err(Refused::Method);
+        return Err(GatewayRefused::Method);
     }
     if asks_for_websocket(&parts.headers) {
-        return Err(Refused::Upgrade);
+        return Err(GatewayRefused::Upgrade);
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
-    let place = app.rates().request(subject, client_id).map_err(Refused::TooMany)?;
+    let permit = app.rates().request(subject, client_id).map_err(GatewayRefused::TooMany)?;
     let authorized = authorize::authorize(app, resource, &caller, parts, asked).await?;
     let begun = Instant::now();
     let target = &passage.target;
-    let answer = forward::forward(app, resource, target, caller, place, ended, authorized).await;
+    let answer = forward::forward(app, resource, target, caller, permit, ended, authorized).await;
     passage.calls.passed(outcome(&answer), begun);
     answer
 }
@@ -170,12 +170,12 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 
 /// Classifies the outcome of a call for the metrics, so that an administrator sees whether the MCP server
 /// failed.
-fn outcome(answer: &Result<Response, Refused>) -> Passed {
+fn outcome(answer: &Result<Response, GatewayRefused>) -> Passed {
     match answer {
         Ok(answer) if answer.status().is_server_error() => Passed::Failed,
         Ok(_) => Passed::Answered,
-        Err(Refused::GatewayTimeout) => Passed::TimedOut,
-        Err(Refused::BadGateway(_)) => Passed::Broken,
+        Err(GatewayRefused::GatewayTimeout) => Passed::TimedOut,
+        Err(GatewayRefused::BadGateway(_)) => Passed::Broken,
         Err(_) => Passed::Withheld,
     }
 }

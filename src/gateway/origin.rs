@@ -4,7 +4,7 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use crate::app::App;
 use crate::http_client::is_loopback;
 use crate::telemetry::log_throttle::LogThrottle;
@@ -13,12 +13,12 @@ static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Returns the origin to allow in the CORS response; `None` if no page sent the request. An origin must be
 /// ours, be listed in `allowed_origins`, or be on a loopback host, as MCP Inspector is.
-pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue>, Refused> {
+pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue>, GatewayRefused> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else {
         return Ok(None);
     };
-    let text = origin.to_str().map_err(|_| Refused::Origin)?;
+    let text = origin.to_str().map_err(|_| GatewayRefused::Origin)?;
     let one = origins.next().is_none();
     let listed = app.config().allowed_origins.iter().any(|allowed| allowed == text);
     if one && (text == app.config().public_url.origin() || listed || is_loopback_origin(text)) {
@@ -27,7 +27,7 @@ pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue
     if let Some(left_out) = REFUSED.admit() {
         tracing::info!(reason = "origin", left_out, "gateway request refused");
     }
-    Err(Refused::Origin)
+    Err(GatewayRefused::Origin)
 }
 
 fn is_loopback_origin(text: &str) -> bool {

@@ -9,7 +9,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 
 /// What the MCP server's challenge asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum ServerDemand {
     /// These scopes, all declared by this resource.
     Scopes(ScopeSet),
     /// More scopes, but it does not say which.
@@ -19,7 +19,7 @@ pub(super) enum Wanted {
 /// Returns what the server asks for; `None` if a client could not satisfy it with more scopes.
 ///
 /// `invalid_token` returns `None`: the client's token is ours, and the server never saw it.
-pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<Wanted> {
+pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<ServerDemand> {
     let mut values = headers.get_all(header::WWW_AUTHENTICATE).iter();
     let parameters = values.find_map(|value| bearer(value.to_str().ok()?))?;
     let one = |wanted: &str| {
@@ -30,11 +30,11 @@ pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<Wan
     if one("error").ok()? != Some("insufficient_scope") {
         return None;
     }
-    let Some(scope) = one("scope").ok()? else { return Some(Wanted::More) };
+    let Some(scope) = one("scope").ok()? else { return Some(ServerDemand::More) };
     let scopes = scope.split(' ').filter_map(|name| name.parse::<Scope>().ok());
     let scopes: ScopeSet =
         scopes.filter(|scope| resource.policy.declared.contains(scope)).collect();
-    (!scopes.is_empty()).then_some(Wanted::Scopes(scopes))
+    (!scopes.is_empty()).then_some(ServerDemand::Scopes(scopes))
 }
 
 /// Returns the parameters of the first Bearer challenge in a list of challenges (RFC 9110 §11.6.1).

@@ -8,7 +8,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::authenticate::Caller;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The header of the session id, in both directions.
@@ -43,12 +43,12 @@ pub(super) fn open(
     sealer: &Sealer,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, Refused> {
+) -> Result<Option<HeaderValue>, GatewayRefused> {
     if !headers.contains_key(SESSION_ID) {
         return Ok(None);
     }
     let id = opened(sealer, &context(caller), headers, &SESSION_ID);
-    id.map(Some).ok_or(Refused::UnknownSession)
+    id.map(Some).ok_or(GatewayRefused::UnknownSession)
 }
 
 /// Returns the MCP server's own id of the last event that the client has seen; `None` if the request has
@@ -57,13 +57,13 @@ pub(super) fn open_event(
     sealer: &Sealer,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, Refused> {
+) -> Result<Option<HeaderValue>, GatewayRefused> {
     let named = headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
     if !named && headers.get_all(LAST_EVENT_ID).iter().count() <= 1 {
         return Ok(None); // an empty id means that there is none
     }
     let id = opened(sealer, &context_of_events(caller), headers, &LAST_EVENT_ID);
-    id.map(Some).ok_or(Refused::UnknownEvent)
+    id.map(Some).ok_or(GatewayRefused::UnknownEvent)
 }
 
 fn opened(

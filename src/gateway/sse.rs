@@ -132,10 +132,10 @@ pub(super) enum FilterAction {
 }
 
 /// Work to finish before an event is passed.
-pub(super) type First = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type BeforeEvent = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Decides what to do with each event.
-pub(super) type EventFilter = Box<dyn FnMut(&Event) -> (FilterAction, Option<First>) + Send>;
+pub(super) type EventFilter = Box<dyn FnMut(&Event) -> (FilterAction, Option<BeforeEvent>) + Send>;
 
 /// An event stream that a filter is applied to.
 pub(super) struct FilteredStream {
@@ -144,7 +144,7 @@ pub(super) struct FilteredStream {
     judge: EventFilter,
     ended: bool,
     /// Bytes to pass next, and the work to finish before.
-    waiting: Option<(First, Vec<u8>)>,
+    waiting: Option<(BeforeEvent, Vec<u8>)>,
 }
 
 impl FilteredStream {
@@ -153,8 +153,8 @@ impl FilteredStream {
         Self { inner, cutter: SseSplitter::new(limit), judge, ended: false, waiting: None }
     }
 
-    fn judged(&mut self, events: Vec<Vec<u8>>) -> (Vec<u8>, Option<First>) {
-        let (mut passed, mut before) = (Vec::new(), None::<First>);
+    fn judged(&mut self, events: Vec<Vec<u8>>) -> (Vec<u8>, Option<BeforeEvent>) {
+        let (mut passed, mut before) = (Vec::new(), None::<BeforeEvent>);
         for raw in events {
             let (verdict, first) = (self.judge)(&Event::read(&raw));
             before = match (before, first) {

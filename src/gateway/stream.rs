@@ -25,7 +25,7 @@ const STREAM_CHECK: Duration = Duration::from_secs(15);
 /// within a minute, cuts it.
 const UNANSWERED: u32 = 2;
 
-type Ended = Pin<Box<dyn Future<Output = ()> + Send>>;
+type StreamEnded = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The grant that authorises an open response.
 pub(super) struct StreamAuthorization {
@@ -60,7 +60,7 @@ pub(super) struct PermitBody {
     inner: Body,
     _place: RequestPermit,
     authority: Option<StreamAuthorization>,
-    ended: Option<Ended>,
+    ended: Option<StreamEnded>,
 }
 
 impl PermitBody {
@@ -89,7 +89,7 @@ impl HttpBody for PermitBody {
             return frame;
         }
         if let Some(authority) = self.authority.take() {
-            let mut ended: Ended = Box::pin(until_ended(authority));
+            let mut ended: StreamEnded = Box::pin(until_ended(authority));
             if ended.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Some(Err(axum::Error::new(AuthorityEnded))));
             }
@@ -116,7 +116,7 @@ struct AuthorityEnded;
 pub(super) struct RevocableBody {
     pub(super) inner: Body,
     pub(super) _held: (RequestPermit, OpenStream),
-    pub(super) ended: Ended,
+    pub(super) ended: StreamEnded,
 }
 
 impl HttpBody for RevocableBody {

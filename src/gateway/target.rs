@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use url::Url;
 
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 
 /// The address of an MCP server, in the form that requests need.
 pub(super) struct Target {
@@ -60,13 +60,13 @@ impl Target {
     }
 
     /// Returns the URI for requests, with this query, if any.
-    pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, Refused> {
+    pub(super) fn address(&self, query: Option<&str>) -> Result<Uri, GatewayRefused> {
         let is_other = self.is_other.load(Ordering::Relaxed);
         let address = self.other.as_ref().filter(|_| is_other).unwrap_or(&self.configured);
         let Some(query) = query else { return Ok(address.uri.clone()) };
         let mut url = address.url.clone();
         url.set_query(Some(query));
-        url.as_str().parse().map_err(|_| Refused::BadGateway("target"))
+        url.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
     }
 
     /// Remembers where a redirect led. Later requests go there directly, including those with streamed

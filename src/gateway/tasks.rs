@@ -18,7 +18,7 @@ use hyper::body::{Body as _, Frame};
 use serde_json::Value;
 
 use super::authenticate::Caller;
-use super::challenge::Refused;
+use super::challenge::GatewayRefused;
 use super::messages;
 use super::spelling::folded;
 use crate::app::App;
@@ -38,19 +38,19 @@ pub(super) async fn needed(
     resource: &ResourceConfig,
     caller: &Caller,
     messages: &[Value],
-) -> Result<ScopeSet, Refused> {
+) -> Result<ScopeSet, GatewayRefused> {
     let mut needed = ScopeSet::default();
     let mut looked_up = 0;
     for message in messages {
         for task in messages::tasks(message) {
             looked_up += 1;
             if looked_up > app.config().limits.gateway_batch {
-                return Err(Refused::TooLarge);
+                return Err(GatewayRefused::TooLarge);
             }
             let maker = app.storage().task_maker(&hash(resource, task), app.now()).await;
             let maker = maker.map_err(|cause| {
                 tracing::error!(%cause, "the maker of a task cannot be looked up");
-                Refused::not_looked_up(&cause)
+                GatewayRefused::not_looked_up(&cause)
             })?;
             let Some(maker) = maker else { continue };
             let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
@@ -59,7 +59,7 @@ pub(super) async fn needed(
                     grant_id = caller.grant.id,
                     "a task of another person or client was asked for"
                 );
-                return Err(Refused::UnknownTask(messages::id(message)));
+                return Err(GatewayRefused::UnknownTask(messages::id(message)));
             }
             needed = needed.union(&maker.scopes);
         }

@@ -36,7 +36,7 @@ const MAX_HEADERS: (usize, usize) = (16 * 1024, 64);
 
 /// The timeouts of a fetch.
 #[derive(Clone, Copy, Debug)]
-struct Times {
+struct FetchTimeouts {
     /// For connecting to one address.
     connect: Duration,
     /// For the whole fetch, from name resolution to the last byte.
@@ -47,7 +47,8 @@ struct Times {
 pub const LONGEST_FETCH: Duration = Duration::from_secs(5);
 
 /// The timeouts of every fetch outside tests.
-const TIMES: Times = Times { connect: Duration::from_secs(2), total: LONGEST_FETCH };
+const TIMES: FetchTimeouts =
+    FetchTimeouts { connect: Duration::from_secs(2), total: LONGEST_FETCH };
 
 /// Why a fetch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +101,7 @@ pub struct Fetched {
 pub struct GuardedClient {
     network: Arc<Network>,
     tls: TlsConnector,
-    times: Times,
+    times: FetchTimeouts,
     ways: Ways,
 }
 

@@ -13,10 +13,10 @@ const MOST: usize = 1_000;
 
 /// A counter of the interim responses to one request.
 #[derive(Clone, Default)]
-pub struct InterimAnswers(Arc<Counted>);
+pub struct InterimAnswers(Arc<InterimCounter>);
 
 #[derive(Default)]
-struct Counted {
+struct InterimCounter {
     came: AtomicUsize,
     too_many: Notify,
 }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::config::Proxies;
 use crate::telemetry::metrics::{Answered, Metrics};
 use proxy::{ProxyFailed, Ways};
-use route::{Route, Used};
+use route::{ProxyRoute, Used};
 
 pub use backends::{Backends, was_lost_unanswered};
 pub use interim::InterimAnswers;
@@ -89,7 +89,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// use new connections for this time.
 const WARY: Duration = Duration::from_mins(10);
 
-type Sender = Client<HttpsConnector<Route>, Full<Bytes>>;
+type Sender = Client<HttpsConnector<ProxyRoute>, Full<Bytes>>;
 
 /// The HTTP client. Cheap to clone.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ impl HttpClient {
     /// Creates a client whose requests each end within `timeout` and go through `proxies` where these apply.
     pub fn new(timeout: Duration, proxies: &Proxies) -> Self {
         let (connect, ways) = (timeout.min(LONGEST_CONNECT), Ways::of(proxies));
-        let route = with_tls(Route {
+        let route = with_tls(ProxyRoute {
             ways: ways.clone(),
             direct: tcp(connect),
             to_proxy: connector(connect),

@@ -26,9 +26,9 @@ const MAX_HEADERS: (usize, usize) = (16 * 1024, 64);
 
 /// Decides which requests go through which proxy. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Ways(Option<Arc<Rules>>);
+pub struct Ways(Option<Arc<ProxyRules>>);
 
-struct Rules {
+struct ProxyRules {
     proxies: Proxies,
     /// For ports that no `NO_PROXY` entry names.
     usual: Matcher,
@@ -123,7 +123,7 @@ impl Ways {
         let ports = entries.iter().filter_map(|(_, port)| *port);
         let by_port = ports.map(|port| (port, matcher(Some(port)))).collect();
         let usual = matcher(None);
-        Self(Some(Arc::new(Rules { proxies: proxies.clone(), usual, by_port })))
+        Self(Some(Arc::new(ProxyRules { proxies: proxies.clone(), usual, by_port })))
     }
 
     /// Returns the proxy for a request to `uri`, without its credentials; `None` if the request goes

@@ -20,7 +20,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Connector that decides for each connection whether to use a proxy. TLS to the server is layered on top of
 /// it.
 #[derive(Clone)]
-pub(super) struct Route {
+pub(super) struct ProxyRoute {
     pub(super) ways: Ways,
     pub(super) direct: HttpConnector,
     pub(super) to_proxy: HttpsConnector<HttpConnector>,
@@ -28,7 +28,7 @@ pub(super) struct Route {
     pub(super) within: Duration,
 }
 
-impl Service<Uri> for Route {
+impl Service<Uri> for ProxyRoute {
     type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;

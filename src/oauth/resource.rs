@@ -21,12 +21,12 @@ pub fn meant<'a>(
     if exactly.is_some() {
         return exactly;
     }
-    let wanted = Parts::of(presented)?;
-    let mut same = ids.clone().filter(|id| Parts::of(id).as_ref() == Some(&wanted));
+    let wanted = ServerParts::of(presented)?;
+    let mut same = ids.clone().filter(|id| ServerParts::of(id).as_ref() == Some(&wanted));
     if let Some(one) = same.next() {
         return same.next().is_none().then_some(one);
     }
-    if Parts::of(ours)? != wanted {
+    if ServerParts::of(ours)? != wanted {
         return None;
     }
     let below = |id: &&str| id.strip_prefix(ours).is_some_and(|rest| rest.starts_with('/'));
@@ -37,7 +37,7 @@ pub fn meant<'a>(
 
 /// The parts of a URL that identify a server.
 #[derive(PartialEq, Eq)]
-struct Parts<'a> {
+struct ServerParts<'a> {
     scheme: String,
     /// In lower case, without the default port.
     authority: String,
@@ -45,7 +45,7 @@ struct Parts<'a> {
     path: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> ServerParts<'a> {
     fn of(text: &'a str) -> Option<Self> {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'\\'));
         if !plain || text.len() > MAX_RESOURCE {

@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use super::secret::{Kind, Secret, random_bytes};
+use super::secret::{Secret, SecretKind, random_bytes};
 
 /// The text was not sealed by us, was changed or moved, or was sealed with another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,17 +44,17 @@ pub enum Purpose {
 /// The keys for every purpose, derived from the installation's secret key. Cheap to clone: every transaction
 /// has it.
 #[derive(Clone)]
-pub struct Sealer(Arc<Keys>);
+pub struct Sealer(Arc<SealerKeys>);
 
-struct Keys {
-    storage: Key,
-    consent: Key,
-    session: Key,
-    session_nonce: Key,
-    audit: Key,
-    search: Key,
-    sign_in: Key,
-    confirmation: Key,
+struct SealerKeys {
+    storage: SealingKey,
+    consent: SealingKey,
+    session: SealingKey,
+    session_nonce: SealingKey,
+    audit: SealingKey,
+    search: SealingKey,
+    sign_in: SealingKey,
+    confirmation: SealingKey,
 }
 
 /// The input of a MAC: a list of parts. The length of each part is included, so that different lists never
@@ -86,8 +86,8 @@ impl MacInput {
 impl Sealer {
     /// Derives the keys from the installation's secret key, which may have any length.
     pub fn new(secret_key: &[u8]) -> Self {
-        let key = |info: &[u8]| Key::new(&derive(secret_key, info));
-        Self(Arc::new(Keys {
+        let key = |info: &[u8]| SealingKey::new(&derive(secret_key, info));
+        Self(Arc::new(SealerKeys {
             storage: key(b"portcullis storage v1"),
             consent: key(b"portcullis consent v1"),
             session: key(b"portcullis session v1"),
@@ -131,7 +131,7 @@ impl Sealer {
         open(&self.key(purpose).cipher, context, sealed)
     }
 
-    fn key(&self, purpose: Purpose) -> &Key {
+    fn key(&self, purpose: Purpose) -> &SealingKey {
         match purpose {
             Purpose::Storage => &self.0.storage,
             Purpose::Consent => &self.0.consent,
@@ -164,7 +164,7 @@ impl fmt::Debug for Sealer {
     }
 }
 
-impl<K: Kind> Secret<K> {
+impl<K: SecretKind> Secret<K> {
     /// Derives the secret for `id` from the installation's key. It can be recognized without a stored hash.
     pub fn made_by(sealer: &Sealer, id: &str) -> Self {
         let mac = sealer.mac(Purpose::SignIn, &[K::PREFIX.as_bytes(), id.as_bytes()]);
@@ -181,28 +181,31 @@ impl<K: Kind> Secret<K> {
 
 /// Seals `successor` so that only the holder of `presented` can open it (rule R1). The database does not
 /// suffice, not even together with the installation's secret key.
-pub fn seal_under<K: Kind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
+pub fn seal_under<K: SecretKind>(presented: &Secret<K>, successor: &Secret<K>) -> String {
     seal(&cipher_of_successor(presented), presented.id(), successor.expose().as_bytes())
 }
 
 /// Opens a secret that [`seal_under`] sealed with the same presented secret.
-pub fn open_under<K: Kind>(presented: &Secret<K>, sealed: &str) -> Result<Secret<K>, CannotOpen> {
+pub fn open_under<K: SecretKind>(
+    presented: &Secret<K>,
+    sealed: &str,
+) -> Result<Secret<K>, CannotOpen> {
     let opened = open(&cipher_of_successor(presented), presented.id(), sealed)?;
     std::str::from_utf8(&opened).ok().and_then(Secret::parse).ok_or(CannotOpen)
 }
 
-fn cipher_of_successor<K: Kind>(presented: &Secret<K>) -> LessSafeKey {
+fn cipher_of_successor<K: SecretKind>(presented: &Secret<K>) -> LessSafeKey {
     cipher(&derive(presented.expose().as_bytes(), b"portcullis successor v1"))
 }
 
 /// The key of one purpose, prepared for both of its uses. Preparing it costs more than using it. The
 /// cryptographic library erases it from memory.
-struct Key {
+struct SealingKey {
     cipher: LessSafeKey,
     mac: hmac::Key,
 }
 
-impl Key {
+impl SealingKey {
     fn new(bytes: &[u8; 32]) -> Self {
         Self { cipher: cipher(bytes), mac: hmac::Key::new(hmac::HMAC_SHA256, bytes) }
     }

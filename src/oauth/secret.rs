@@ -47,7 +47,7 @@ pub fn made_at(id: &str) -> Timestamp {
 }
 
 /// The purpose of a secret. Kinds cannot be swapped: each has its own prefix and its own hash domain.
-pub trait Kind: fmt::Debug + Clone + Copy + Send + Sync + 'static {
+pub trait SecretKind: fmt::Debug + Clone + Copy + Send + Sync + 'static {
     /// The part before the underscore.
     const PREFIX: &'static str;
 }
@@ -58,7 +58,7 @@ macro_rules! kinds {
             $(#[$doc])*
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub struct $name;
-            impl Kind for $name {
+            impl SecretKind for $name {
                 const PREFIX: &'static str = $prefix;
             }
         )*
@@ -93,12 +93,12 @@ kinds! {
 }
 
 /// A secret in clear text. Never stored, never printed, erased from memory when dropped.
-pub struct Secret<K: Kind> {
+pub struct Secret<K: SecretKind> {
     text: Zeroizing<String>,
     kind: PhantomData<K>,
 }
 
-impl<K: Kind> Secret<K> {
+impl<K: SecretKind> Secret<K> {
     /// Generates a new secret for the row `id`, see [`new_id`].
     pub fn generate(id: &str) -> Self {
         Self::from_text(format!("{}_{id}.{}", K::PREFIX, random_text()))
@@ -135,13 +135,13 @@ impl<K: Kind> Secret<K> {
     }
 }
 
-impl<K: Kind> Clone for Secret<K> {
+impl<K: SecretKind> Clone for Secret<K> {
     fn clone(&self) -> Self {
         Self { text: self.text.clone(), kind: PhantomData }
     }
 }
 
-impl<K: Kind> fmt::Debug for Secret<K> {
+impl<K: SecretKind> fmt::Debug for Secret<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret<{}>", K::PREFIX)
     }
@@ -151,12 +151,12 @@ impl<K: Kind> fmt::Debug for Secret<K> {
 ///
 /// A fast hash is enough, because 256 random bits cannot be guessed.
 #[derive(Clone)]
-pub struct SecretHash<K: Kind> {
+pub struct SecretHash<K: SecretKind> {
     text: String,
     kind: PhantomData<K>,
 }
 
-impl<K: Kind> SecretHash<K> {
+impl<K: SecretKind> SecretHash<K> {
     /// Hashes `secret` in the domain of `K`.
     pub fn of(secret: &str) -> Self {
         let mut context = digest::Context::new(&digest::SHA256);
@@ -179,7 +179,7 @@ impl<K: Kind> SecretHash<K> {
     }
 }
 
-impl<K: Kind> fmt::Debug for SecretHash<K> {
+impl<K: SecretKind> fmt::Debug for SecretHash<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretHash<{}>", K::PREFIX)
     }

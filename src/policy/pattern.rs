@@ -16,11 +16,11 @@ const MAX_DEPTH: u32 = 32;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     written: String,
-    kind: Kind,
+    kind: PatternKind,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum PatternKind {
     Exact,
     Glob,
     Regex(Regex),
@@ -40,12 +40,12 @@ impl Wanted {
             (pattern.len() > MAX_PATTERN).then(|| format!("is longer than {MAX_PATTERN} bytes"))
         };
         let kind = if let Some(pattern) = written.strip_prefix(GLOB) {
-            too_long(pattern).map_or(Ok(Kind::Glob), Err)?
+            too_long(pattern).map_or(Ok(PatternKind::Glob), Err)?
         } else if let Some(pattern) = written.strip_prefix(REGEX) {
             too_long(pattern).map_or(Ok(()), Err)?;
-            Kind::Regex(anchored(pattern)?)
+            PatternKind::Regex(anchored(pattern)?)
         } else {
-            Kind::Exact
+            PatternKind::Exact
         };
         Ok(Self { written: written.to_owned(), kind })
     }
@@ -63,9 +63,11 @@ impl Wanted {
     /// Returns whether `name` matches. Case-sensitive.
     pub(super) fn is(&self, name: &str) -> bool {
         match &self.kind {
-            Kind::Exact => self.written == name,
-            Kind::Glob => glob_matches(self.written.strip_prefix(GLOB).unwrap_or_default(), name),
-            Kind::Regex(regex) => regex.is_match(name),
+            PatternKind::Exact => self.written == name,
+            PatternKind::Glob => {
+                glob_matches(self.written.strip_prefix(GLOB).unwrap_or_default(), name)
+            }
+            PatternKind::Regex(regex) => regex.is_match(name),
         }
     }
 }

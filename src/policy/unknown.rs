@@ -13,7 +13,7 @@ const CLIENT: &str = "client";
 
 /// The state of one fact that rules read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum FactState {
     /// The value that the rule names.
     Fits,
     /// Another value.
@@ -24,19 +24,24 @@ enum Known {
     Unknown,
 }
 
-fn known() -> impl Strategy<Value = Known> {
-    prop_oneof![Just(Known::Fits), Just(Known::Other), Just(Known::Absent), Just(Known::Unknown),]
+fn known() -> impl Strategy<Value = FactState> {
+    prop_oneof![
+        Just(FactState::Fits),
+        Just(FactState::Other),
+        Just(FactState::Absent),
+        Just(FactState::Unknown),
+    ]
 }
 
 /// Everything that rules can read, each in one of the states.
 #[derive(Clone, Copy, Debug)]
 struct World {
-    roles: Known,
-    groups: Known,
-    permissions: Known,
-    email: Known,
-    claim: Known,
-    list: Known,
+    roles: FactState,
+    groups: FactState,
+    permissions: FactState,
+    email: FactState,
+    claim: FactState,
+    list: FactState,
 }
 
 fn world() -> impl Strategy<Value = World> {
@@ -52,12 +57,12 @@ fn world() -> impl Strategy<Value = World> {
     )
 }
 
-fn fact(known: Known) -> Fact {
+fn fact(known: FactState) -> Fact {
     match known {
-        Known::Fits => Fact::Known(vec!["x".to_owned(), "fits".to_owned()]),
-        Known::Other => Fact::Known(vec!["other".to_owned()]),
-        Known::Absent => Fact::Absent,
-        Known::Unknown => Fact::Unknown,
+        FactState::Fits => Fact::Known(vec!["x".to_owned(), "fits".to_owned()]),
+        FactState::Other => Fact::Known(vec!["other".to_owned()]),
+        FactState::Absent => Fact::Absent,
+        FactState::Unknown => Fact::Unknown,
     }
 }
 
@@ -68,10 +73,10 @@ impl World {
         let mut unknown_claims = BTreeSet::new();
         let mut claim = |path: &str, known, fits: Value, other: Value| {
             match known {
-                Known::Fits => claims.insert(path.to_owned(), fits),
-                Known::Other => claims.insert(path.to_owned(), other),
-                Known::Absent => None,
-                Known::Unknown => {
+                FactState::Fits => claims.insert(path.to_owned(), fits),
+                FactState::Other => claims.insert(path.to_owned(), other),
+                FactState::Absent => None,
+                FactState::Unknown => {
                     unknown_claims.insert(path.to_owned());
                     None
                 }
@@ -85,10 +90,10 @@ impl World {
             roles: fact(self.roles),
             permissions: fact(self.permissions),
             email: match self.email {
-                Known::Fits => email("p@fits.example", true),
-                Known::Other => email("p@other.example", true),
-                Known::Absent => None,
-                Known::Unknown => email("p@other.example", false),
+                FactState::Fits => email("p@fits.example", true),
+                FactState::Other => email("p@other.example", true),
+                FactState::Absent => None,
+                FactState::Unknown => email("p@other.example", false),
             },
             email_unknown: false,
             claims,
@@ -98,7 +103,7 @@ impl World {
 
     /// Returns the same person, with the marked facts unknown.
     fn forgetting(self, what: [bool; 6]) -> Self {
-        let forget = |known, forgotten| if forgotten { Known::Unknown } else { known };
+        let forget = |known, forgotten| if forgotten { FactState::Unknown } else { known };
         Self {
             roles: forget(self.roles, what[0]),
             groups: forget(self.groups, what[1]),
@@ -113,9 +118,9 @@ impl World {
     /// that is unknown.
     fn holds(self) -> [Option<bool>; 12] {
         let of = |known| match known {
-            Known::Fits => Some(true),
-            Known::Other | Known::Absent => Some(false),
-            Known::Unknown => None,
+            FactState::Fits => Some(true),
+            FactState::Other | FactState::Absent => Some(false),
+            FactState::Unknown => None,
         };
         [
             of(self.roles),
@@ -219,12 +224,12 @@ proptest! {
 #[test]
 fn each_kind_of_condition_alone_is_unknown_when_its_fact_is() {
     let nothing = World {
-        roles: Known::Unknown,
-        groups: Known::Unknown,
-        permissions: Known::Unknown,
-        email: Known::Unknown,
-        claim: Known::Unknown,
-        list: Known::Unknown,
+        roles: FactState::Unknown,
+        groups: FactState::Unknown,
+        permissions: FactState::Unknown,
+        email: FactState::Unknown,
+        claim: FactState::Unknown,
+        list: FactState::Unknown,
     };
     for kind in 0..8 {
         let mut which = [false; 12];

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 pub(super) struct ByClient {
     of_person: u32,
     of_client: u32,
-    people: Arc<Mutex<HashMap<String, Person>>>,
+    people: Arc<Mutex<HashMap<String, PersonPermits>>>,
 }
 
 /// A list of clients: a person uses only a few at a time, and a short list is searched faster than a map.
 #[derive(Default)]
-struct Person {
+struct PersonPermits {
     all: u32,
     clients: Vec<(String, u32)>,
 }
@@ -33,7 +33,7 @@ pub enum PermitRefused {
 pub struct RequestPermit {
     subject: String,
     client_id: String,
-    people: Arc<Mutex<HashMap<String, Person>>>,
+    people: Arc<Mutex<HashMap<String, PersonPermits>>>,
 }
 
 impl ByClient {
@@ -53,7 +53,7 @@ impl ByClient {
     ) -> Result<RequestPermit, PermitRefused> {
         let mut people = self.people.lock();
         if !people.contains_key(subject) {
-            people.insert(subject.to_owned(), Person::default());
+            people.insert(subject.to_owned(), PersonPermits::default());
         }
         let Some(person) = people.get_mut(subject) else { return Err(PermitRefused::Person) };
         let at = person.clients.iter().position(|(known, _)| known == client_id);
@@ -98,19 +98,19 @@ mod tests {
 
     #[test]
     fn one_client_has_a_part_and_the_person_all_and_both_are_given_back() {
-        let places = ByClient::new(4, 3);
-        let mut held: Vec<_> = (0..3).map(|_| places.enter("bob", "a").ok()).collect();
+        let limiter = ByClient::new(4, 3);
+        let mut held: Vec<_> = (0..3).map(|_| limiter.enter("bob", "a").ok()).collect();
         assert!(held.iter().all(Option::is_some));
-        assert_eq!(places.enter("bob", "a").err(), Some(PermitRefused::Client));
-        let other = places.enter("bob", "b").ok();
+        assert_eq!(limiter.enter("bob", "a").err(), Some(PermitRefused::Client));
+        let other = limiter.enter("bob", "b").ok();
         assert!(other.is_some());
         for client in ["a", "b", "c"] {
-            assert_eq!(places.enter("bob", client).err(), Some(PermitRefused::Person));
+            assert_eq!(limiter.enter("bob", client).err(), Some(PermitRefused::Person));
         }
-        assert!(places.enter("alice", "a").is_ok(), "somebody else is not touched");
+        assert!(limiter.enter("alice", "a").is_ok(), "somebody else is not touched");
         held.pop();
-        assert!(places.enter("bob", "a").is_ok());
+        assert!(limiter.enter("bob", "a").is_ok());
         drop((held, other));
-        assert!(places.people.lock().is_empty());
+        assert!(limiter.people.lock().is_empty());
     }
 }

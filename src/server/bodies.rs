@@ -27,12 +27,12 @@ const PIECE: usize = 16 * 1024;
 
 thread_local! {
     /// The progress of the stream that this thread is polling.
-    static STREAM: Cell<Step> = const { Cell::new(Step::Stuck) };
+    static STREAM: Cell<StreamProgress> = const { Cell::new(StreamProgress::Stuck) };
 }
 
 /// The progress that an HTTP/2 stream made in one poll.
 #[derive(Clone, Copy)]
-enum Step {
+enum StreamProgress {
     /// None: it waits for the client.
     Stuck,
     /// The client opened its window for another piece of the response.
@@ -45,7 +45,7 @@ enum Step {
 pub(super) struct RequestBody(Arc<Mutex<Arriving>>);
 
 /// The same body, for use after the response is ready.
-pub(super) struct Rest(Arc<Mutex<Arriving>>);
+pub(super) struct RestOfBody(Arc<Mutex<Arriving>>);
 
 struct Arriving {
     incoming: Incoming,
@@ -61,12 +61,12 @@ impl RequestBody {
         incoming: Incoming,
         within: Duration,
         traffic: Arc<ConnectionActivity>,
-    ) -> (Self, Rest) {
+    ) -> (Self, RestOfBody) {
         let due = Instant::now() + within;
         traffic.body_begins();
         let arriving = Arriving { incoming, ended: false, due, late: None, traffic };
         let arriving = Arc::new(Mutex::new(arriving));
-        (Self(Arc::clone(&arriving)), Rest(arriving))
+        (Self(Arc::clone(&arriving)), RestOfBody(arriving))
     }
 }
 
@@ -123,7 +123,7 @@ impl HttpBody for RequestBody {
     }
 }
 
-impl Rest {
+impl RestOfBody {
     /// Reads a small rest of a body that no handler read. Returns whether the body has been read completely.
     /// If not, the connection has to be closed after the response, and a client that is still writing could
     /// lose that response. A body that something still reads is left alone.
@@ -210,7 +210,7 @@ impl HttpBody for AnswerBody {
                 }
             },
         };
-        STREAM.set(Step::Moved);
+        STREAM.set(StreamProgress::Moved);
         // Trailers end the body here: no allow-list has checked them.
         let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
         if let Some(rest) = &mut this.rest {
@@ -237,14 +237,14 @@ impl HttpBody for AnswerBody {
 
 /// Records that the stream being polled waits for us: for a handler, or for an upstream server.
 pub(super) fn waits_for_us() {
-    STREAM.set(Step::WaitsForUs);
+    STREAM.set(StreamProgress::WaitsForUs);
 }
 
 /// Runs the streams of HTTP/2 connections. A stream is reset if its client does not open a window for the
-/// response, or does not read it, for `patience`; other streams of the connection continue.
+/// response, or does not read it, for `timeout`; other streams of the connection continue.
 #[derive(Clone, Copy)]
 pub(super) struct Streams {
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
@@ -252,14 +252,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let patience = self.patience;
-        tokio::spawn(Taken { stream: Box::pin(stream), patience, late: None });
+        let timeout = self.timeout;
+        tokio::spawn(Taken { stream: Box::pin(stream), timeout, late: None });
     }
 }
 
 struct Taken<F> {
     stream: Pin<Box<F>>,
-    patience: Duration,
+    timeout: Duration,
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -268,21 +268,20 @@ impl<F: Future<Output = ()>> Future for Taken<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        STREAM.set(Step::Stuck);
+        STREAM.set(StreamProgress::Stuck);
         if this.stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
         match STREAM.get() {
-            Step::WaitsForUs => {
+            StreamProgress::WaitsForUs => {
                 this.late = None;
                 return Poll::Pending;
             }
-            Step::Moved => this.late = None,
-            Step::Stuck => {}
+            StreamProgress::Moved => this.late = None,
+            StreamProgress::Stuck => {}
         }
-        let patience = this.patience;
-        let late =
-            this.late.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
+        let timeout = this.timeout;
+        let late = this.late.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
         ready!(late.as_mut().poll(context));
         tracing::debug!("a stream was not taken away in time");
         Poll::Ready(()) // dropping the stream resets it

@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
-use super::current_service::Present;
-use super::timeouts::{ConnectionActivity, TimeoutStream, Times};
+use super::current_service::CurrentService;
+use super::timeouts::{ConnectionActivity, ConnectionTimeouts, TimeoutStream};
 use super::{AcceptMode, Service};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
@@ -46,13 +46,13 @@ pub(super) struct Protocols {
     http1: Builder<Streams>,
     http2: Option<Builder<Streams>>,
     first_byte: Duration,
-    times: Times,
+    times: ConnectionTimeouts,
 }
 
 impl Protocols {
     pub(super) fn new(config: &Config, http2: bool) -> Self {
         let limits = &config.limits;
-        let mut builder = Builder::new(Streams { patience: limits.body_time });
+        let mut builder = Builder::new(Streams { timeout: limits.body_time });
         builder
             .http1()
             .header_read_timeout(None) // `TimeoutStream` enforces this timeout
@@ -80,7 +80,7 @@ impl Protocols {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        present: &Arc<Present>,
+        present: &Arc<CurrentService>,
         work: AcceptMode,
         watcher: Watcher,
     ) {
@@ -121,8 +121,12 @@ impl Protocols {
     }
 }
 
-fn times(limits: &Limits) -> Times {
-    Times { headers: limits.header_time, idle: limits.idle_time, body: limits.body_time }
+fn times(limits: &Limits) -> ConnectionTimeouts {
+    ConnectionTimeouts {
+        headers: limits.header_time,
+        idle: limits.idle_time,
+        body: limits.body_time,
+    }
 }
 
 /// Marks a request whose headers may have declared the length of its body twice.

@@ -11,18 +11,18 @@ use parking_lot::RwLock;
 type Build = fn(App) -> Option<Service>;
 
 /// The current service of one listener.
-pub(super) struct Present {
+pub(super) struct CurrentService {
     app: App,
     build: Build,
     /// The generation of the application that the service was built for, and the service.
     made: RwLock<(u64, Arc<Service>)>,
 }
 
-impl Present {
+impl CurrentService {
     /// Returns `None` if the listener has nothing to serve.
     pub(super) fn new(app: &App, build: Build) -> Option<Arc<Self>> {
-        let present = app.current();
-        let made = RwLock::new((present.generation(), Arc::new(build(present)?)));
+        let current = app.current();
+        let made = RwLock::new((current.generation(), Arc::new(build(current)?)));
         Some(Arc::new(Self { app: app.clone(), build, made }))
     }
 
@@ -33,20 +33,20 @@ impl Present {
 
     /// Returns the service of the newest configuration. The first request after a reload builds it.
     pub(super) fn service(&self) -> Arc<Service> {
-        let present = self.app.current();
+        let current = self.app.current();
         {
             let made = self.made.read();
-            if made.0 == present.generation() {
+            if made.0 == current.generation() {
                 return Arc::clone(&made.1);
             }
         }
-        self.renewed(present)
+        self.renewed(current)
     }
 
     #[cold]
-    fn renewed(&self, present: App) -> Arc<Service> {
-        let generation = present.generation();
-        let service = (self.build)(present);
+    fn renewed(&self, current: App) -> Arc<Service> {
+        let generation = current.generation();
+        let service = (self.build)(current);
         let mut made = self.made.write();
         match service {
             Some(service) if made.0 < generation => *made = (generation, Arc::new(service)),

@@ -33,7 +33,7 @@ const LONGEST_HEAD: usize = 512 * 1024;
 
 /// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(super) struct ConnectionTimeouts {
     /// For the headers of a request, from their first byte.
     pub(super) headers: Duration,
     /// Idle time between requests.
@@ -150,7 +150,7 @@ struct Head {
 /// A TCP stream with timeouts.
 pub(super) struct TimeoutStream {
     stream: TcpStream,
-    times: Times,
+    times: ConnectionTimeouts,
     traffic: Arc<ConnectionActivity>,
     head: Option<Head>,
     reading: Option<Pin<Box<Sleep>>>,
@@ -165,7 +165,10 @@ pub(super) struct TimeoutStream {
 
 impl TimeoutStream {
     /// Wraps a connection on which the first byte has arrived.
-    pub(super) fn new(stream: TcpStream, times: Times) -> (Self, Arc<ConnectionActivity>) {
+    pub(super) fn new(
+        stream: TcpStream,
+        times: ConnectionTimeouts,
+    ) -> (Self, Arc<ConnectionActivity>) {
         let traffic = Arc::new(ConnectionActivity::new());
         let patient = Self {
             stream,

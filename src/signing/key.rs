@@ -23,7 +23,7 @@ enum Signer {
 }
 
 /// A parsed key.
-pub(super) struct Key {
+pub(super) struct SigningKey {
     pub(super) created_at: Timestamp,
     pub(super) signs_from: Timestamp,
     pub(super) retires_at: Option<Timestamp>,
@@ -35,7 +35,7 @@ pub(super) struct Key {
     pub(super) public: Value,
 }
 
-impl Key {
+impl SigningKey {
     /// Returns a signature in the format of JWS.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         let random = SystemRandom::new();
@@ -87,7 +87,7 @@ pub(super) fn generate(
 
 /// Parses a stored key. Computes the key id as the JWK thumbprint (RFC 7638), so that it always matches the
 /// key.
-pub(super) fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
+pub(super) fn parse(stored: &StoredKey) -> Result<SigningKey, SigningError> {
     let alg = TokenAlg::parse(&stored.alg).ok_or(SigningError::Key)?;
     let (signer, public) = match alg {
         TokenAlg::Es256 => {
@@ -114,7 +114,7 @@ pub(super) fn parse(stored: &StoredKey) -> Result<Key, SigningError> {
     if !verifier.is_usable(alg.alg()) {
         return Err(SigningError::Key);
     }
-    Ok(Key {
+    Ok(SigningKey {
         created_at: stored.created_at,
         signs_from: stored.signs_from,
         retires_at: stored.retires_at,

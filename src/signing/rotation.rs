@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::{KeyRing, Keys, SigningError, generate};
+use super::{KeyRing, SigningError, SigningKeys, generate};
 use crate::clock::{Clock, Timestamp};
 use crate::config::TokenAlg;
 use crate::storage::{RetiredKey, Storage};
@@ -191,7 +191,7 @@ impl KeyRing {
         }
     }
 
-    async fn read(&self, now: Timestamp) -> Result<Keys, SigningError> {
+    async fn read(&self, now: Timestamp) -> Result<SigningKeys, SigningError> {
         let storage = &self.keeper.storage;
         let mut stored = storage.signing_keys().await?;
         if stored.iter().any(|key| key.retires_at.is_some_and(|at| at <= now)) {
@@ -199,6 +199,6 @@ impl KeyRing {
             storage.retire_signing_keys(now, event).await?;
             stored = storage.signing_keys().await?;
         }
-        Keys::parse(&stored)
+        SigningKeys::parse(&stored)
     }
 }

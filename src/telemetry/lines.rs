@@ -21,17 +21,17 @@ pub fn limit_lines(bytes: usize) {
 pub(super) struct Lines;
 
 impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+    type Writer = LineWriter;
 
-    fn make_writer(&'a self) -> Line {
-        Line
+    fn make_writer(&'a self) -> LineWriter {
+        LineWriter
     }
 }
 
 /// Writer for one line. The subscriber writes each line with a single call.
-pub(super) struct Line;
+pub(super) struct LineWriter;
 
-impl Write for Line {
+impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let most = MOST.load(Ordering::Relaxed);
         queue::push(cut(line, most).unwrap_or_else(|| line.to_vec()));

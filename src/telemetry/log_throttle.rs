@@ -61,18 +61,18 @@ impl Default for LogThrottle {
 
 /// A rate limit for lines of many kinds: one a second for each kind.
 pub struct KeyedLogThrottle {
-    kinds: Mutex<Vec<Kind>>,
+    kinds: Mutex<Vec<ThrottledKind>>,
     pause: Duration,
 }
 
-struct Kind {
+struct ThrottledKind {
     thread: Option<ThreadId>,
     name: String,
     last: Option<Instant>,
     suppressed: u64,
 }
 
-impl Kind {
+impl ThrottledKind {
     fn is_quiet(&self, pause: Duration) -> bool {
         self.last.is_none_or(|last| last.elapsed() >= pause)
     }
@@ -100,18 +100,24 @@ impl KeyedLogThrottle {
     pub fn admit(&self, kind: &str) -> Option<u64> {
         let thread = counted_for();
         let mut kinds = self.kinds.lock();
-        let known = |kinds: &[Kind], name: &str| {
+        let known = |kinds: &[ThrottledKind], name: &str| {
             kinds.iter().position(|known| known.thread == thread && known.name == name)
         };
         let place = known(&kinds, kind).unwrap_or_else(|| {
-            let count = |kinds: &[Kind]| kinds.iter().filter(|kind| kind.thread == thread).count();
+            let count =
+                |kinds: &[ThrottledKind]| kinds.iter().filter(|kind| kind.thread == thread).count();
             if count(&kinds) >= KINDS {
                 // Evicts kinds of which no line was written for the pause, with their counts.
                 kinds.retain(|kind| kind.thread != thread || !kind.is_quiet(self.pause));
             }
             let name = if count(&kinds) < KINDS { kind } else { "" };
             known(&kinds, name).unwrap_or_else(|| {
-                kinds.push(Kind { thread, name: name.to_owned(), last: None, suppressed: 0 });
+                kinds.push(ThrottledKind {
+                    thread,
+                    name: name.to_owned(),
+                    last: None,
+                    suppressed: 0,
+                });
                 kinds.len() - 1
             })
         });
@@ -129,10 +135,10 @@ impl Default for KeyedLogThrottle {
 pub struct LogQuota {
     most: u32,
     /// One entry; in a test process one per thread.
-    minutes: Mutex<Vec<Minute>>,
+    minutes: Mutex<Vec<ThrottleMinute>>,
 }
 
-struct Minute {
+struct ThrottleMinute {
     thread: Option<ThreadId>,
     begun: Option<Instant>,
     written: u32,
@@ -152,7 +158,7 @@ impl LogQuota {
         let mut minutes = self.minutes.lock();
         let known = minutes.iter().position(|minute| minute.thread == thread);
         let index = known.unwrap_or_else(|| {
-            minutes.push(Minute { thread, begun: None, written: 0, suppressed: 0 });
+            minutes.push(ThrottleMinute { thread, begun: None, written: 0, suppressed: 0 });
             minutes.len() - 1
         });
         let minute = minutes.get_mut(index)?;

@@ -31,7 +31,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 /// How long shutdown waits for the lines in the queue.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
-static QUEUE: Queue = Queue::new();
+static QUEUE: LineQueue = LineQueue::new();
 static WRITING: AtomicBool = AtomicBool::new(false);
 static TOLD: LogThrottle = LogThrottle::new();
 
@@ -96,8 +96,8 @@ fn standard_error() -> Box<dyn Write + Send> {
     Box::new(io::stderr())
 }
 
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct LineQueue {
+    waiting: Mutex<WaitingLines>,
     arrived: Condvar,
     written: Condvar,
     full: AtomicU64,
@@ -106,7 +106,7 @@ struct Queue {
     untold: AtomicU64,
 }
 
-struct Waiting {
+struct WaitingLines {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Lines were taken out and are being written.
@@ -132,15 +132,15 @@ impl Batch {
     }
 }
 
-impl Queue {
+impl LineQueue {
     const fn new() -> Self {
-        let waiting = Waiting { lines: VecDeque::new(), bytes: 0, writes: false };
+        let waiting = WaitingLines { lines: VecDeque::new(), bytes: 0, writes: false };
         let (arrived, written) = (Condvar::new(), Condvar::new());
         let [full, failed, untold] = [const { AtomicU64::new(0) }; 3];
         Self { waiting: Mutex::new(waiting), arrived, written, full, failed, untold }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingLines> {
         self.waiting.lock()
     }
 
@@ -162,10 +162,10 @@ impl Queue {
         self.untold.fetch_add(lines, Ordering::Relaxed);
     }
 
-    fn flush(&self, patience: Duration) -> bool {
-        let is_busy = |waiting: &mut Waiting| waiting.writes || !waiting.lines.is_empty();
+    fn flush(&self, timeout: Duration) -> bool {
+        let is_busy = |waiting: &mut WaitingLines| waiting.writes || !waiting.lines.is_empty();
         let mut waiting = self.waiting();
-        !self.written.wait_while_for(&mut waiting, is_busy, patience).timed_out()
+        !self.written.wait_while_for(&mut waiting, is_busy, timeout).timed_out()
     }
 
     /// Waits for the next lines. Returns `None` if none came for a second and lost lines are to be reported.
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_what_comes_last_and_counts_it() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         let long = "x".repeat(ROOM / 4);
         for _ in 0..10 {
             queue.push(line(&long));
@@ -298,7 +298,7 @@ mod tests {
         queue.push(line("short"));
         assert_eq!(queue.waiting().lines.len(), 3);
 
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         queue.push(line(&"x".repeat(2 * ROOM))); // limits.log_line may be that long
         queue.push(line("short"));
         assert_eq!((queue.waiting().lines.len(), queue.full.load(Ordering::Relaxed)), (1, 1));
@@ -345,7 +345,7 @@ mod tests {
             &[&["first"], &["second", "third"]],
         ];
         for batches in written_at_once {
-            let (queue, mut torn) = (Queue::new(), false);
+            let (queue, mut torn) = (LineQueue::new(), false);
             let kind = ErrorKind::StorageFull;
             let mut out = Fails { taken: Vec::new(), room: 8, kind };
             for lines in batches {
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_line_that_was_not_begun_is_lost_without_a_trace() {
-        let (queue, mut torn) = (Queue::new(), false);
+        let (queue, mut torn) = (LineQueue::new(), false);
         let mut out = Fails { taken: Vec::new(), room: 6, kind: ErrorKind::StorageFull };
         assert!(queue.write(&mut out, &batch(&["first", "second", "third"]), &mut torn));
         assert_eq!(String::from_utf8(out.taken).unwrap(), "first\nthird\n");
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn lines_are_written_together_up_to_what_a_pipe_takes_at_once() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         let lengths = [1000, 2000, 1000, 97, 1, 5000, 1, 4096];
         for length in lengths {
             queue.push(line(&"x".repeat(length - 1)));
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn an_output_that_takes_nothing_for_a_moment_gets_the_whole_line() {
         for kind in [ErrorKind::WouldBlock, ErrorKind::Interrupted] {
-            let (queue, mut torn) = (Queue::new(), false);
+            let (queue, mut torn) = (LineQueue::new(), false);
             let mut out = Fails { taken: Vec::new(), room: 3, kind };
             assert!(queue.write(&mut out, &batch(&["whole", "too"]), &mut torn));
             assert_eq!(out.taken, b"whole\ntoo\n");
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn flush_waits_for_what_is_written_and_not_for_ever() {
-        let queue = Queue::new();
+        let queue = LineQueue::new();
         assert!(queue.flush(Duration::ZERO));
         queue.push(line("one"));
         assert!(!queue.flush(Duration::ZERO));

@@ -41,7 +41,7 @@ pub enum Task {
 }
 
 /// The state of all tasks.
-pub(super) struct Tasks(Vec<TaskState>);
+pub(super) struct TaskStates(Vec<TaskState>);
 
 pub(super) struct TaskState {
     pub(super) panics: Counter,
@@ -50,7 +50,7 @@ pub(super) struct TaskState {
     lately: Lately,
 }
 
-impl Tasks {
+impl TaskStates {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let panics = Counters::<1>::default();
         let help = "Panics of tasks that live as long as the process; each is started again";

@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::metadata::Metadata;
-use super::{Inner, Upstream};
+use super::{Upstream, UpstreamInner};
 use crate::oauth::authorization_request::AccountPrompt;
 
 impl Upstream {
@@ -20,7 +20,7 @@ impl Upstream {
     }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the `prompt` value to send for a person who wants to choose: the wanted value if the provider
     /// knows it, otherwise the other one. Both let a person change accounts, and no client relies on the
     /// difference, because clients do not learn which value was sent.

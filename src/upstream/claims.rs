@@ -94,7 +94,7 @@ pub fn with_facts_of(mut person: Person, before: &Person) -> Person {
 }
 
 /// The value of one claim across all sources.
-enum Told<'a> {
+enum CombinedClaim<'a> {
     /// A source supplies this value.
     Value(&'a Value),
     /// All sources responded, and the person does not have this claim.
@@ -124,29 +124,31 @@ pub fn read(
     let told = |path: &ClaimPath| {
         let found = sources.iter().find_map(|claims| Some((path.find(claims)?, *claims)));
         match found {
-            Some((_, claims)) if is_cut_short(claims, path) => Told::Unknown,
-            Some((value, _)) => Told::Value(value),
+            Some((_, claims)) if is_cut_short(claims, path) => CombinedClaim::Unknown,
+            Some((value, _)) => CombinedClaim::Value(value),
             // A source that could supply the claim did not respond, so the claim is unknown, not absent.
-            None if userinfo.is_silent() => Told::Unknown,
-            None if is_cut_short(id_token, path) => Told::Unknown,
-            None if sources.iter().any(|claims| is_cut_short(claims, path)) => Told::Unknown,
-            None => Told::Absent,
+            None if userinfo.is_silent() => CombinedClaim::Unknown,
+            None if is_cut_short(id_token, path) => CombinedClaim::Unknown,
+            None if sources.iter().any(|claims| is_cut_short(claims, path)) => {
+                CombinedClaim::Unknown
+            }
+            None => CombinedClaim::Absent,
         }
     };
     let fact = |path: &ClaimPath| match told(path) {
-        Told::Value(value) => read_fact(Some(value), plan.shape),
-        Told::Absent => Fact::Absent,
-        Told::Unknown => Fact::Unknown,
+        CombinedClaim::Value(value) => read_fact(Some(value), plan.shape),
+        CombinedClaim::Absent => Fact::Absent,
+        CombinedClaim::Unknown => Fact::Unknown,
     };
     let name = match told(&plan.name) {
-        Told::Value(Value::String(name)) => kept_text(name).map(str::to_owned),
+        CombinedClaim::Value(Value::String(name)) => kept_text(name).map(str::to_owned),
         _ => None,
     };
     let (address, email_unknown) = match told(&plan.email) {
-        Told::Absent | Told::Value(Value::Null) => (None, false),
-        Told::Value(Value::String(text)) if text.trim().is_empty() => (None, false),
-        Told::Value(Value::String(text)) => (kept_text(text), kept_text(text).is_none()),
-        Told::Value(_) | Told::Unknown => (None, true),
+        CombinedClaim::Absent | CombinedClaim::Value(Value::Null) => (None, false),
+        CombinedClaim::Value(Value::String(text)) if text.trim().is_empty() => (None, false),
+        CombinedClaim::Value(Value::String(text)) => (kept_text(text), kept_text(text).is_none()),
+        CombinedClaim::Value(_) | CombinedClaim::Unknown => (None, true),
     };
     let email = address.map(|address| {
         // Takes `email_verified` from the first source that has it, among the sources with exactly this
@@ -161,11 +163,11 @@ pub fn read(
     let mut unknown_claims = BTreeSet::new();
     for path in &plan.extra {
         match told(path) {
-            Told::Value(value) => {
+            CombinedClaim::Value(value) => {
                 claims.insert(path.as_str().to_owned(), value.clone());
             }
-            Told::Absent => {}
-            Told::Unknown => {
+            CombinedClaim::Absent => {}
+            CombinedClaim::Unknown => {
                 unknown_claims.insert(path.as_str().to_owned());
             }
         }

@@ -7,7 +7,7 @@ use crate::http_client::is_loopback;
 
 /// Who sends requests to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum Requester {
     /// A person's browser.
     Browser,
     /// Portcullis.
@@ -15,11 +15,11 @@ pub(super) enum Asker {
 }
 
 /// Members of a discovery document with endpoints that sign-ins need, and who sends requests there.
-pub(super) const ENDPOINTS: [(&str, Asker); 4] = [
-    ("authorization_endpoint", Asker::Browser),
-    ("token_endpoint", Asker::Server),
-    ("jwks_uri", Asker::Server),
-    ("userinfo_endpoint", Asker::Server),
+pub(super) const ENDPOINTS: [(&str, Requester); 4] = [
+    ("authorization_endpoint", Requester::Browser),
+    ("token_endpoint", Requester::Server),
+    ("jwks_uri", Requester::Server),
+    ("userinfo_endpoint", Requester::Server),
 ];
 
 /// How a request to an endpoint is transported.
@@ -34,22 +34,22 @@ pub(super) enum Carriage {
 }
 
 /// Returns how a request to `url` is transported; `None` if the URL is not allowed or not usable.
-pub(super) fn carriage(url: &Url, asker: Asker, allow_http: bool) -> Option<Carriage> {
+pub(super) fn carriage(url: &Url, asker: Requester, allow_http: bool) -> Option<Carriage> {
     match url.scheme() {
         "https" => Some(Carriage::Https),
         "http" if url.host_str().is_some_and(is_loopback) => Some(Carriage::Loopback),
-        "http" if asker == Asker::Server && allow_http => Some(Carriage::Http),
+        "http" if asker == Requester::Server && allow_http => Some(Carriage::Http),
         _ => None,
     }
 }
 
 /// Returns the hint for an endpoint URL that is not allowed.
-pub(super) fn hint(url: &Url, asker: Asker) -> &'static str {
+pub(super) fn hint(url: &Url, asker: Requester) -> &'static str {
     match (url.scheme(), asker) {
-        ("http", Asker::Server) => {
+        ("http", Requester::Server) => {
             "allow_http in [upstream] admits it, for a provider on a network that nobody else can read"
         }
-        ("http", Asker::Browser) => "people sign in over https alone",
+        ("http", Requester::Browser) => "people sign in over https alone",
         _ => "it must be an https URL",
     }
 }

@@ -5,9 +5,9 @@ use axum::http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::metadata::Metadata;
-use super::oidc::Identity;
+use super::oidc::IdTokenIdentity;
 use super::token_response::TokenFailure;
-use super::{Inner, UpstreamError};
+use super::{UpstreamError, UpstreamInner};
 
 /// At most about 1000 entries of a list are read (a page that was begun is read to its end). More entries
 /// would cost more requests per re-check; fewer would cut off the memberships of more people.
@@ -18,7 +18,7 @@ const MAX_PAGES: u32 = 20;
 /// Entries per page; GitHub returns at most 100.
 const PER_PAGE: usize = 100;
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the metadata that a discovery document of GitHub would contain, if it had one.
     pub(super) fn github_metadata(&self) -> Result<Metadata, UpstreamError> {
         let at = &self.config.issuer;
@@ -39,7 +39,7 @@ impl Inner {
     pub(super) async fn github_identity(
         &self,
         access_token: &str,
-    ) -> Result<Identity, TokenFailure> {
+    ) -> Result<IdTokenIdentity, TokenFailure> {
         let user = self.github_get(access_token, "/user").await?;
         let subject = user["id"]
             .as_u64()
@@ -87,7 +87,7 @@ impl Inner {
                 claims["_claim_names"][claim] = "github".into();
             }
         }
-        Ok(Identity { sub: subject.clone(), subject, sid: None, claims })
+        Ok(IdTokenIdentity { sub: subject.clone(), subject, sid: None, claims })
     }
 
     /// Returns the base URL of the API: of github.com, or of a GitHub Enterprise Server.

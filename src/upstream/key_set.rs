@@ -7,13 +7,13 @@ use super::provider_key::ProviderKey;
 use super::values::{object_of, other_than_json};
 
 /// The keys of a JWK set.
-pub(super) struct KeySet {
+pub(super) struct ProviderKeySet {
     pub(super) keys: Vec<ProviderKey>,
     /// Harmless deviations from the standard.
     pub(super) tolerated: Vec<String>,
 }
 
-impl KeySet {
+impl ProviderKeySet {
     /// Reads the response of the `jwks_uri`. The error text completes a sentence about the keys.
     pub(super) fn read(response: &Response<Vec<u8>>) -> Result<Self, String> {
         let set = object_of(response.body())?;
@@ -57,7 +57,7 @@ mod tests {
         ] {
             let body = json!({ "keys": keys }).to_string().into_bytes();
             let answer = Response::builder().header("content-type", "application/json").body(body);
-            let set = KeySet::read(&answer.unwrap()).unwrap();
+            let set = ProviderKeySet::read(&answer.unwrap()).unwrap();
             assert_eq!((set.keys.len(), set.tolerated.len()), (known, tolerated), "{keys}");
         }
     }

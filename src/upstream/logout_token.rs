@@ -11,7 +11,7 @@ use super::id_token::SKEW;
 use super::oidc::subject_of;
 use super::signed::{Signed, SignedRefused};
 use super::values::{Claims, MAX_SID, MAX_SUBJECT, check_identifier};
-use super::{Inner, Upstream, UpstreamError};
+use super::{Upstream, UpstreamError, UpstreamInner};
 use crate::clock::Timestamp;
 use crate::config::SubjectForm;
 use crate::storage::{LogoutNotice, LogoutSubject};
@@ -139,7 +139,7 @@ fn require(holds: bool, otherwise: &str) -> Result<(), NoticeRefused> {
     if holds { Ok(()) } else { Err(NoticeRefused::Invalid(otherwise.to_owned())) }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Builds the notice. It expires when the message would be too old anyway, measured from its `iat`, so
     /// that every delivery of the same message has the same expiry.
     fn notice(&self, jti: &str, issued: Timestamp, whom: LogoutSubject) -> LogoutNotice {

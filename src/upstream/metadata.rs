@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::endpoints::{Asker, ENDPOINTS, carriage, hint};
+use super::endpoints::{ENDPOINTS, Requester, carriage, hint};
 
 /// The metadata members that we use.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Metadata {
         reads_userinfo: bool,
         allow_http: bool,
     ) -> Result<Self, Odd> {
-        let mut reader = Reader { document, allow_http, tolerated: Vec::new() };
+        let mut reader = MetadataReader { document, allow_http, tolerated: Vec::new() };
         let issuer = match reader.member("issuer") {
             Some(Value::String(issuer)) => issuer.clone(),
             Some(_) => return Err(odd("issuer", "is not a text")),
@@ -151,13 +151,13 @@ impl Metadata {
     }
 }
 
-struct Reader<'a> {
+struct MetadataReader<'a> {
     document: &'a Map<String, Value>,
     allow_http: bool,
     tolerated: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> MetadataReader<'a> {
     /// Returns a member; `null` counts as missing.
     fn member(&self, name: &str) -> Option<&'a Value> {
         self.document.get(name).filter(|value| !value.is_null())
@@ -177,9 +177,9 @@ impl<'a> Reader<'a> {
                 let known = ENDPOINTS.iter().find(|(known, _)| *known == name);
                 let asker = known.map_or(
                     if name.ends_with("end_session_endpoint") {
-                        Asker::Browser
+                        Requester::Browser
                     } else {
-                        Asker::Server
+                        Requester::Server
                     },
                     |(_, asker)| *asker,
                 );

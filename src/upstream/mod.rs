@@ -41,7 +41,7 @@ use crate::oauth::authorization_request::{AccountPrompt, AuthorizationRequest};
 use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 pub use callback_error::CallbackParams;
-use person_queries::Places;
+use person_queries::QuerySemaphores;
 pub use person_queries::{NoPlace, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
@@ -89,16 +89,16 @@ pub enum LoginFailed {
 
 /// Client of the identity provider. Cheap to clone.
 #[derive(Clone)]
-pub struct Upstream(Arc<Inner>);
+pub struct Upstream(Arc<UpstreamInner>);
 
-struct Inner {
+struct UpstreamInner {
     config: UpstreamConfig,
     redirect_uri: String,
     recheck: RecheckPolicy,
     clock: Clock,
     storage: Storage,
     http: HttpClient,
-    places: Arc<Places>,
+    places: Arc<QuerySemaphores>,
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
@@ -119,14 +119,14 @@ impl Upstream {
         let http = HttpClient::new(config.timeout, &config.proxies);
         let http = http.allowing_http(config.allow_http);
         let http = http.counting_in(storage.metrics().clone());
-        Self(Arc::new(Inner {
+        Self(Arc::new(UpstreamInner {
             config,
             redirect_uri,
             recheck,
             clock,
             storage,
             http,
-            places: Arc::new(Places::new(at_once)),
+            places: Arc::new(QuerySemaphores::new(at_once)),
             provider: Arc::default(),
             in_flight: Arc::default(),
             breaker: Arc::default(),
@@ -147,7 +147,7 @@ impl Upstream {
         // Metadata from another discovery address, or metadata that may have come over http, is not reused.
         let same = new.discovery_url == old.discovery_url && new.allow_http == old.allow_http;
         let http = inner.http.with_timeout(config.timeout);
-        Self(Arc::new(Inner {
+        Self(Arc::new(UpstreamInner {
             http: http.allowing_http(config.allow_http),
             places: inner.places.with(at_once),
             config,
@@ -299,7 +299,7 @@ struct SignedIn {
 
 /// A prepared login that starts as soon as a person approves it.
 pub struct LoginToStart {
-    inner: Arc<Inner>,
+    inner: Arc<UpstreamInner>,
     provider: Arc<Provider>,
     nonce: String,
     challenge: PkceCodeChallenge,

@@ -14,16 +14,16 @@ use super::metadata::Metadata;
 use super::provider::Provider;
 use super::signed::{Signed, SignedRefused};
 use super::token_response::{TokenFailure, TokenResponse};
-use super::userinfo::Asked;
+use super::userinfo::UserinfoOutcome;
 use super::values::{MAX_SID, MAX_SUBJECT, check_identifier};
-use super::{Inner, LoginFailed, token_response};
+use super::{LoginFailed, UpstreamInner, token_response};
 use crate::config::{ClientAuth, Offline, Protocol, SubjectForm};
 use crate::jose::jws;
 use crate::policy::FactSet;
 use crate::storage::Person;
 
 /// The person that an ID token identifies.
-pub(super) struct Identity {
+pub(super) struct IdTokenIdentity {
     /// Our identifier of the person, built by the preset's rule.
     pub(super) subject: String,
     /// The claim `sub`.
@@ -44,7 +44,7 @@ pub(super) struct ReadPerson {
     pub(super) trouble: Option<String>,
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns our authentication method at the token endpoint: the configured one, or one that the provider
     /// lists.
     pub(super) fn client_auth(&self, metadata: &Metadata) -> ClientAuth {
@@ -195,7 +195,7 @@ impl Inner {
         provider: &Arc<Provider>,
         answer: &TokenResponse,
         nonce: Option<&str>,
-    ) -> Result<Identity, LoginFailed> {
+    ) -> Result<IdTokenIdentity, LoginFailed> {
         let unreadable = |reason: String| {
             LoginFailed::Misconfigured(format!("the ID token cannot be read: {reason}"))
         };
@@ -240,11 +240,11 @@ impl Inner {
         check_identifier(names, &subject, MAX_SUBJECT).map_err(untrusted)?;
         check_identifier("sub", &sub, MAX_SUBJECT).map_err(untrusted)?;
         check_identifier("sid", sid.as_deref().unwrap_or_default(), MAX_SID).map_err(untrusted)?;
-        Ok(Identity { subject, sub, sid, claims })
+        Ok(IdTokenIdentity { subject, sub, sid, claims })
     }
 
     /// Returns whether the person belongs to the required domain, tenant or organisation.
-    pub(super) fn is_one_of_ours(&self, identity: &Identity) -> bool {
+    pub(super) fn is_one_of_ours(&self, identity: &IdTokenIdentity) -> bool {
         self.config.required_claim.as_ref().is_none_or(|(claim, values)| {
             let is_known = |value: &Value| values.iter().any(|known| value == known);
             match identity.claims.get(claim) {
@@ -262,16 +262,17 @@ impl Inner {
         &self,
         provider: &Arc<Provider>,
         access_token: &str,
-        identity: &Identity,
+        identity: &IdTokenIdentity,
         before: Option<&Person>,
     ) -> ReadPerson {
         let plan = &self.config.claims;
         let access_token_claims = payload(access_token);
-        let Asked { userinfo, trouble } = if claims::needs_userinfo(plan, &identity.claims) {
-            self.userinfo(provider, access_token, &identity.sub).await
-        } else {
-            Asked { userinfo: Userinfo::NotAsked, trouble: None }
-        };
+        let UserinfoOutcome { userinfo, trouble } =
+            if claims::needs_userinfo(plan, &identity.claims) {
+                self.userinfo(provider, access_token, &identity.sub).await
+            } else {
+                UserinfoOutcome { userinfo: Userinfo::NotAsked, trouble: None }
+            };
         let person = claims::read(
             plan,
             &identity.subject,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Inner, Upstream};
+use super::{Upstream, UpstreamInner};
 
 /// Longest wait of a re-check for a permit. Together with the wait for the provider (at most 7 s) it must end
 /// before clients give up, after 10 s.
@@ -25,7 +25,7 @@ pub struct PersonQueries {
 }
 
 /// The semaphores of the two limits.
-pub(super) struct Places {
+pub(super) struct QuerySemaphores {
     number: PersonQueries,
     sign_ins: Arc<Semaphore>,
     rechecks: Arc<Semaphore>,
@@ -40,7 +40,7 @@ pub struct QueryPermit(#[expect(dead_code, reason = "held, not read")] OwnedSema
 #[error("as many sign-ins as may be are being finished; the identity provider was not asked")]
 pub struct NoPlace;
 
-impl Places {
+impl QuerySemaphores {
     pub(super) fn new(number: PersonQueries) -> Self {
         let places = |number| Arc::new(Semaphore::new(number));
         Self { number, sign_ins: places(number.sign_ins), rechecks: places(number.rechecks) }
@@ -70,7 +70,7 @@ impl Upstream {
     }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Acquires a permit for a re-check; `None` if none became free within `RECHECK_WAIT`.
     pub(super) async fn place_for_recheck(&self) -> Option<QueryPermit> {
         let place = wait_for(&self.places.rechecks, RECHECK_WAIT).await;
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_given_back_and_sign_ins_take_none_of_re_checks() {
-        let places = Arc::new(Places::new(PersonQueries { sign_ins: 1, rechecks: 1 }));
+        let places = Arc::new(QuerySemaphores::new(PersonQueries { sign_ins: 1, rechecks: 1 }));
         let soon = Duration::from_millis(10);
         let taken = wait_for(&places.sign_ins, soon).await;
         assert!(taken.is_some());

@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, Request, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, RwLock};
 
-use super::key_set::KeySet;
+use super::key_set::ProviderKeySet;
 use super::metadata::{Metadata, Odd};
 use super::provider_key::ProviderKey;
 use super::values::{object_of, other_than_json, shown};
-use super::{Inner, LoginFailed, UpstreamError};
+use super::{LoginFailed, UpstreamError, UpstreamInner};
 use crate::clock::Timestamp;
 use crate::config::{ClaimSource, Protocol};
 use crate::http_client::HttpError;
@@ -68,7 +68,7 @@ fn recent(failure: Option<&(Timestamp, String)>, now: Timestamp) -> Option<Strin
     failure.filter(recent).map(|(_, reason)| reason.clone())
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the cached provider while it is fresh; otherwise one task discovers it for all.
     pub(super) async fn provider(&self) -> Result<Arc<Provider>, UpstreamError> {
         if let Some(known) = self.known_provider(FRESH).await {
@@ -214,13 +214,16 @@ impl Inner {
     }
 
     /// Fetches the provider's JWK set.
-    pub(super) async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, KeysFailed> {
+    pub(super) async fn fetch_keys(
+        &self,
+        metadata: &Metadata,
+    ) -> Result<ProviderKeySet, KeysFailed> {
         let response = self.get_json(metadata.jwks_uri.as_str()).await;
         let response = response.map_err(KeysFailed::Unreachable)?;
         if response.status() != StatusCode::OK {
             return Err(KeysFailed::Status(response.status()));
         }
-        KeySet::read(&response).map_err(KeysFailed::Odd)
+        ProviderKeySet::read(&response).map_err(KeysFailed::Odd)
     }
 
     /// Fetches the keys again after a signature by an unknown key, at most once a minute and not immediately

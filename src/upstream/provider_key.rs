@@ -82,7 +82,7 @@ struct Inner {
 
 /// A key of the provider. Cheap to clone.
 #[derive(Clone)]
-pub struct ProviderKey(Arc<Inner>);
+pub struct ProviderKey(Arc<ProviderKeyInner>);
 
 impl fmt::Debug for ProviderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

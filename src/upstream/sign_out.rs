@@ -4,7 +4,7 @@
 use url::Url;
 
 use super::provider::Provider;
-use super::{Inner, Upstream};
+use super::{Upstream, UpstreamInner};
 use crate::config::{SignOut, SignOutAt, SignOutForm};
 use crate::http_client::is_loopback;
 use crate::storage::StorageError;
@@ -37,7 +37,7 @@ impl Upstream {
     }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the URL of the first sign-out method of the preset that the provider supports.
     pub(super) fn sign_out_url(
         &self,

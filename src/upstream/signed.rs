@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::Inner;
+use super::UpstreamInner;
 use super::provider::Provider;
 use super::provider_key::ProviderKey;
 use super::values::{Claims, without_place};
@@ -125,7 +125,7 @@ fn algorithm(name: &str) -> Result<Alg, SignedRefused> {
     })
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the verified claims of a JWT. Fetches the provider's keys again if no cached key verifies it.
     pub(super) async fn signed_claims(
         &self,

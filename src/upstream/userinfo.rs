@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::{Request, header};
 use serde_json::Value;
 
-use super::Inner;
+use super::UpstreamInner;
 use super::claims::Userinfo;
 use super::id_token::check_lifetime;
 use super::provider::Provider;
@@ -13,13 +13,13 @@ use super::signed::{Signed, SignedRefused};
 use super::values::{Claims, UNREADABLE, object_of};
 
 /// Result of a userinfo request, and why it supplied nothing.
-pub(super) struct Asked {
+pub(super) struct UserinfoOutcome {
     pub(super) userinfo: Userinfo,
     /// The reason, for the administrator.
     pub(super) trouble: Option<String>,
 }
 
-impl Asked {
+impl UserinfoOutcome {
     pub(super) fn not() -> Self {
         Self { userinfo: Userinfo::NotAsked, trouble: None }
     }
@@ -33,23 +33,27 @@ enum Silence {
     TellsNothing(String),
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Requests userinfo about the person whose `sub` in the ID token is `subject`.
     pub(super) async fn userinfo(
         &self,
         provider: &Arc<Provider>,
         access_token: &str,
         subject: &str,
-    ) -> Asked {
-        let Some(endpoint) = &provider.metadata.userinfo_endpoint else { return Asked::not() };
+    ) -> UserinfoOutcome {
+        let Some(endpoint) = &provider.metadata.userinfo_endpoint else {
+            return UserinfoOutcome::not();
+        };
         let (userinfo, reason) =
             match self.ask_userinfo(provider, endpoint, access_token, subject).await {
-                Ok(claims) => return Asked { userinfo: Userinfo::Claims(claims), trouble: None },
+                Ok(claims) => {
+                    return UserinfoOutcome { userinfo: Userinfo::Claims(claims), trouble: None };
+                }
                 Err(Silence::Failed(reason)) => (Userinfo::Failed, reason),
                 Err(Silence::TellsNothing(reason)) => (Userinfo::TellsNothing, reason),
             };
         tracing::warn!(reason, "userinfo tells nothing of the person");
-        Asked { userinfo, trouble: Some(format!("userinfo: {reason}")) }
+        UserinfoOutcome { userinfo, trouble: Some(format!("userinfo: {reason}")) }
     }
 
     async fn ask_userinfo(

@@ -75,7 +75,7 @@ impl Claims {
     /// Parses a payload. The error names the member that cannot be represented, such as a number that is too
     /// large.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice::<Members>(payload)
+        serde_json::from_slice::<ObjectMembers>(payload)
             .map(|members| Self(members.0))
             .map_err(|error| format!("its claims cannot be read: {}", without_place(&error)))
     }
@@ -150,19 +150,19 @@ pub(super) fn time_of(value: &Value) -> Option<i64> {
 }
 
 /// A JSON object; its parse errors name the member that failed.
-struct Members(Map<String, Value>);
+struct ObjectMembers(Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for ObjectMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
+        struct ObjectReader;
+        impl<'de> Visitor<'de> for ObjectReader {
+            type Value = ObjectMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers, A::Error> {
                 let mut members = Map::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let value = map.next_value::<Value>().map_err(|error| {
@@ -170,10 +170,10 @@ impl<'de> Deserialize<'de> for Members {
                     })?;
                     members.insert(name, value);
                 }
-                Ok(Members(members))
+                Ok(ObjectMembers(members))
             }
         }
-        deserializer.deserialize_map(Reader)
+        deserializer.deserialize_map(ObjectReader)
     }
 }
 

@@ -21,12 +21,12 @@ const COLUMNS: &str =
 const BATCH: i64 = 1000;
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum AuditCommand {
     /// List what happened, newest first
     #[command(
         after_help = "Examples:\n  portcullis audit list --reference 7QCK-PTKQ\n  portcullis audit list --client client_0199c2a7 --since 2026-11-01"
     )]
-    List(List),
+    List(ListAudit),
     /// Write out the trail, newest first: JSON Lines, or CSV that no spreadsheet takes for formulas
     #[command(
         after_help = "Examples:\n  portcullis audit export > audit.jsonl\n  portcullis audit export --format csv --since 2026-11-01 > november.csv"
@@ -65,7 +65,7 @@ struct Filter {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct List {
+pub(in crate::cli) struct ListAudit {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub(in crate::cli) struct List {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum AuditFormat {
     Jsonl,
     Csv,
 }
@@ -86,7 +86,7 @@ pub(in crate::cli) struct Export {
     filter: Filter,
     /// As what
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
-    format: Format,
+    format: AuditFormat,
     #[command(flatten)]
     common: Common,
 }
@@ -100,7 +100,7 @@ pub(in crate::cli) struct Verify {
     common: Common,
 }
 
-impl Command {
+impl AuditCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
@@ -142,7 +142,7 @@ impl Filter {
     }
 }
 
-async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+async fn list(desk: &CommandContext, a: &ListAudit) -> Result<Output, CommandError> {
     let filter = a.filter.before(&a.page.after);
     let mut rows = desk.storage.audit_lines(&filter, a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());
@@ -188,7 +188,7 @@ fn at(line: &AuditLine) -> String {
 }
 
 async fn export(desk: &CommandContext, a: &Export) -> Result<Output, CommandError> {
-    let csv = a.format == Format::Csv && !a.common.json;
+    let csv = a.format == AuditFormat::Csv && !a.common.json;
     if csv {
         output::print_as_is(COLUMNS)?;
     }

@@ -9,7 +9,7 @@ use super::{CommandContext, CommandError, Common, Output, run};
 use crate::storage::Engine;
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Arguments {
+pub(in crate::cli) struct BackupArguments {
     /// The file to make; it must not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -17,13 +17,16 @@ pub(in crate::cli) struct Arguments {
     common: Common,
 }
 
-impl Arguments {
+impl BackupArguments {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         run(&self.common, async |desk: &CommandContext| back_up(desk, self).await)
     }
 }
 
-async fn back_up(desk: &CommandContext, arguments: &Arguments) -> Result<Output, CommandError> {
+async fn back_up(
+    desk: &CommandContext,
+    arguments: &BackupArguments,
+) -> Result<Output, CommandError> {
     if desk.storage.engine() == Engine::Postgres {
         let text = "PostgreSQL has its own tool: pg_dump. docs/operations/backup.md says what a restored database must be told";
         return Err(CommandError::from(text.to_owned()));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::ending::{self, Confirm, Words};
+use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
 use super::{BY, CommandContext, CommandError, Common, Output, Page, run};
@@ -19,15 +19,15 @@ use crate::storage::{
 };
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum ClientsCommand {
     /// List clients, newest first
     #[command(
         after_help = "Examples:\n  portcullis clients list --standing waiting\n  portcullis clients list --search claude --json"
     )]
-    List(List),
+    List(ListClients),
     /// One client: what it registered, what was decided, who connected it
     #[command(after_help = "Example:\n  portcullis clients show client_0199c2a7")]
-    Show(One),
+    Show(OneClient),
     /// Let people connect it, where client_approval = "first_use"; whoever waits goes on by themselves
     #[command(
         after_help = "Examples:\n  portcullis clients approve client_0199c2a7\n  portcullis clients approve client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
@@ -37,15 +37,15 @@ pub(in crate::cli) enum Command {
     #[command(
         after_help = "Examples:\n  portcullis clients refuse client_0199c2a7 --dry-run\n  portcullis clients refuse client_0199c2a7"
     )]
-    Refuse(Ends),
+    Refuse(EndClientAccess),
     /// No authorization, no token; what it has ends at once, open streams included
     #[command(
         after_help = "Examples:\n  portcullis clients block client_0199c2a7 --dry-run\n  portcullis clients block client_0199c2a7 --yes"
     )]
-    Block(Ends),
+    Block(EndClientAccess),
     /// Let people connect it again
     #[command(after_help = "Example:\n  portcullis clients unblock client_0199c2a7")]
-    Unblock(One),
+    Unblock(OneClient),
     /// Remember approvals of people; for clients whose answers go to websites only
     #[command(
         after_help = "Examples:\n  portcullis clients trust client_0199c2a7\n  portcullis clients trust client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
@@ -53,12 +53,12 @@ pub(in crate::cli) enum Command {
     Trust(Opening),
     /// Ask people every time again
     #[command(after_help = "Example:\n  portcullis clients untrust client_0199c2a7")]
-    Untrust(One),
+    Untrust(OneClient),
     /// Delete it with everything that was given to it
     #[command(
         after_help = "Examples:\n  portcullis clients delete client_0199c2a7 --dry-run\n  portcullis clients delete client_0199c2a7"
     )]
-    Delete(Ends),
+    Delete(EndClientAccess),
     /// Make a client for a program that cannot register itself; its secret is printed once
     #[command(
         after_help = "Examples:\n  portcullis clients create --name Reports --redirect-uri https://reports.example.com/callback\n  portcullis clients create --name Tool --redirect-uri http://127.0.0.1/callback --public"
@@ -67,7 +67,7 @@ pub(in crate::cli) enum Command {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Wanted {
+enum ReviewFilter {
     Waiting,
     Refused,
     Blocked,
@@ -75,13 +75,13 @@ enum Wanted {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct List {
+pub(in crate::cli) struct ListClients {
     /// What the name, the host of the redirect URI, or the client ID begins with
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
     /// Only those with this standing
     #[arg(long, value_name = "STANDING")]
-    standing: Option<Wanted>,
+    standing: Option<ReviewFilter>,
     #[command(flatten)]
     page: Page,
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(in crate::cli) struct List {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct One {
+pub(in crate::cli) struct OneClient {
     /// The client
     #[arg(value_name = "CLIENT_ID")]
     id: String,
@@ -111,7 +111,7 @@ pub(in crate::cli) struct Opening {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Ends {
+pub(in crate::cli) struct EndClientAccess {
     /// The client
     #[arg(value_name = "CLIENT_ID")]
     id: String,
@@ -136,15 +136,15 @@ pub(in crate::cli) struct Create {
     common: Common,
 }
 
-impl Command {
+impl ClientsCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
-        let decide = |one: &One, verdict| {
+        let decide = |one: &OneClient, verdict| {
             run(&one.common, async |desk: &CommandContext| decide(desk, &one.id, verdict).await)
         };
         let open = |a: &Opening, verdict| {
             run(&a.common, async |desk: &CommandContext| open(desk, a, verdict).await)
         };
-        let end = |a: &Ends, ending: Ending| {
+        let end = |a: &EndClientAccess, ending: Ending| {
             run(&a.common, async |desk: &CommandContext| end(desk, a, &ending).await)
         };
         match self {
@@ -162,7 +162,7 @@ impl Command {
     }
 }
 
-async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+async fn list(desk: &CommandContext, a: &ListClients) -> Result<Output, CommandError> {
     let standing = a.standing.and_then(|wanted| wanted.to_possible_value());
     let filter = ClientFilter {
         search: a.search.trim().to_owned(),
@@ -344,14 +344,18 @@ const fn told(verdict: ReviewDecision) -> (&'static str, &'static str) {
     }
 }
 
-async fn end(desk: &CommandContext, a: &Ends, ending: &Ending) -> Result<Output, CommandError> {
+async fn end(
+    desk: &CommandContext,
+    a: &EndClientAccess,
+    ending: &Ending,
+) -> Result<Output, CommandError> {
     let id = &known(desk, &a.id).await?.id;
     let (verb, done) = match ending {
         Ending::RefuseClient(_) => ("Refuse", "refused"),
         Ending::DeleteClient(_) => ("Delete", "deleted"),
         _ => ("Block", "blocked"),
     };
-    let words = Words {
+    let words = EndingTexts {
         question: format!("{verb} {id}?"),
         done: format!("{id} is {done}"),
         before: &format!("{id} was {done} before.\n"),

@@ -8,22 +8,22 @@ use serde_json::json;
 use super::{CommandContext, CommandError, Common, Output, output, run};
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum ClockCommand {
     /// Show the clock of this machine beside the last time that the server stored
     #[command(after_help = "Example:\n  portcullis clock show")]
-    Show(Only),
+    Show(ClockArguments),
     /// The clock of this machine is right, and what was stored was not: tokens are minted again
     #[command(after_help = "Example:\n  portcullis clock accept")]
-    Accept(Only),
+    Accept(ClockArguments),
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Only {
+pub(in crate::cli) struct ClockArguments {
     #[command(flatten)]
     common: Common,
 }
 
-impl Command {
+impl ClockCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::Show(a) => run(&a.common, async |desk: &CommandContext| show(desk).await),

@@ -27,7 +27,7 @@ pub(super) struct Confirm {
 }
 
 /// Texts of a command.
-pub(super) struct Words<'a> {
+pub(super) struct EndingTexts<'a> {
     /// The question on the terminal, such as `Block client_1?`.
     pub question: String,
     /// Text after success, printed before the number of ended grants.
@@ -41,7 +41,7 @@ pub(super) async fn carry_out(
     desk: &CommandContext,
     confirm: &Confirm,
     ending: &Ending,
-    words: &Words<'_>,
+    words: &EndingTexts<'_>,
 ) -> Result<Output, CommandError> {
     let counted = desk.storage.count_ending(ending, desk.now()).await?;
     if confirm.dry_run {

@@ -16,7 +16,7 @@ pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
     let mut table = Table::new(&[&headings[..], &further].concat());
     for row in rows {
         let state = match &row.revoked {
-            Some((at, because)) => format!("ended {}: {because}", output::utc(*at)),
+            Some((at, reason)) => format!("ended {}: {reason}", output::utc(*at)),
             None if now >= row.expires_at => "expired".to_owned(),
             None => "live".to_owned(),
         };
@@ -59,6 +59,6 @@ pub(super) fn as_json(desk: &CommandContext, row: &GrantRow) -> Value {
         "last_used_from": row.last_used_from,
         "expires_at": output::iso(row.expires_at),
         "revoked_at": output::iso_or_null(row.revoked.as_ref().map(|(at, _)| *at)),
-        "revoked_because": row.revoked.as_ref().map(|(_, because)| because),
+        "revoked_because": row.revoked.as_ref().map(|(_, reason)| reason),
     })
 }

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
 
-use super::ending::{self, Confirm, Words};
+use super::ending::{self, Confirm, EndingTexts};
 use super::{
     CommandContext, CommandError, Common, Output, Page, grant_output, moment, output, run,
 };
@@ -15,12 +14,12 @@ use crate::storage::{Ending, GrantFilter, Selection};
 const BECAUSE: &str = "ended by an administrator";
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum GrantsCommand {
     /// List grants, newest first: person × client × MCP server
     #[command(
         after_help = "Examples:\n  portcullis grants list --person okta:00u1b2c3\n  portcullis grants list --server https://mcp.example.com/mcp --ended --json"
     )]
-    List(List),
+    List(ListGrants),
     /// End one grant; requests and open streams of it end within a second
     #[command(after_help = "Example:\n  portcullis grants revoke 0199c2a7b1f07d3e8f6a5b4c3d2e1f00")]
     Revoke(Revoke),
@@ -32,7 +31,7 @@ pub(in crate::cli) enum Command {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct List {
+pub(in crate::cli) struct ListGrants {
     /// Of this client
     #[arg(long, value_name = "CLIENT_ID", default_value = "")]
     client: String,
@@ -84,7 +83,7 @@ pub(in crate::cli) struct RevokeAll {
     common: Common,
 }
 
-impl Command {
+impl GrantsCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
@@ -98,7 +97,7 @@ impl Command {
     }
 }
 
-async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+async fn list(desk: &CommandContext, a: &ListGrants) -> Result<Output, CommandError> {
     let filter = GrantFilter {
         client_id: a.client.clone(),
         subject: a.person.clone(),
@@ -119,8 +118,8 @@ async fn revoke(desk: &CommandContext, id: &str) -> Result<Output, CommandError>
     let row = row.ok_or_else(|| {
         CommandError::from(format!("there is no grant {id}; `portcullis grants list` names them"))
     })?;
-    if let Some((at, because)) = &row.revoked {
-        let before = format!("{id} ended before, {}: {because}.\n", output::utc(*at));
+    if let Some((at, reason)) = &row.revoked {
+        let before = format!("{id} ended before, {}: {reason}.\n", output::utc(*at));
         return Ok(Output::changed(false, String::new(), &before));
     }
     let event = desk.event("grant_revoked").client(&row.client_id).subject(&row.subject);
@@ -145,6 +144,6 @@ async fn revoke_all(desk: &CommandContext, a: &RevokeAll) -> Result<Output, Comm
             return Err(CommandError::from("say which: --client, --person or --before".to_owned()));
         }
     };
-    let words = Words { question, done: "Done".to_owned(), before: "" };
+    let words = EndingTexts { question, done: "Done".to_owned(), before: "" };
     ending::carry_out(desk, &a.confirm, &Ending::Grants(selection), &words).await
 }

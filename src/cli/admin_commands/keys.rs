@@ -10,22 +10,22 @@ use super::{CommandContext, CommandError, Common, Output, run};
 use crate::signing::{KeyRing, KeyState, PUBLISHED_BEFORE, Rotated, rotate};
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum KeysCommand {
     /// List signing keys: which one signs, and since when
     #[command(after_help = "Example:\n  portcullis keys list")]
-    List(Only),
+    List(KeysArguments),
     /// Make the next keys: published at once, signing ten minutes later; nobody notices
     #[command(after_help = "Example:\n  portcullis keys rotate")]
-    Rotate(Only),
+    Rotate(KeysArguments),
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Only {
+pub(in crate::cli) struct KeysArguments {
     #[command(flatten)]
     common: Common,
 }
 
-impl Command {
+impl KeysCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk).await),

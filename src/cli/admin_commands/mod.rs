@@ -16,13 +16,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-pub(super) use audit::Command as AuditCommand;
-pub(super) use backup::Arguments as BackupArguments;
-pub(super) use clients::Command as ClientsCommand;
-pub(super) use clock::Command as ClockCommand;
-pub(super) use grants::Command as GrantsCommand;
-pub(super) use keys::Command as KeysCommand;
-pub(super) use people::Command as PeopleCommand;
+pub(super) use audit::AuditCommand;
+pub(super) use backup::BackupArguments;
+pub(super) use clients::ClientsCommand;
+pub(super) use clock::ClockCommand;
+pub(super) use grants::GrantsCommand;
+pub(super) use keys::KeysCommand;
+pub(super) use people::PeopleCommand;
 
 use super::{ConfigFile, config, fail, runtime};
 use crate::clock::{Clock, Timestamp};

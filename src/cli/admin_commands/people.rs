@@ -5,39 +5,39 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::ending::{self, Confirm, Words};
+use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
 use super::{CommandContext, CommandError, Common, Output, Page, run};
 use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
 
 #[derive(Subcommand)]
-pub(in crate::cli) enum Command {
+pub(in crate::cli) enum PeopleCommand {
     /// List people who have signed in, the latest first
     #[command(
         after_help = "Examples:\n  portcullis people list --search brown\n  portcullis people list --blocked --json"
     )]
-    List(List),
+    List(ListPeople),
     /// One person: what the identity provider told, and their grants
     #[command(after_help = "Example:\n  portcullis people show okta:00u1b2c3")]
-    Show(One),
+    Show(OnePerson),
     /// End everything they have, and let them sign in no more
     #[command(
         after_help = "Examples:\n  portcullis people block okta:00u1b2c3 --dry-run\n  portcullis people block okta:00u1b2c3 --yes"
     )]
-    Block(Ends),
+    Block(EndPersonAccess),
     /// Let them sign in again
     #[command(after_help = "Example:\n  portcullis people unblock okta:00u1b2c3")]
-    Unblock(One),
+    Unblock(OnePerson),
     /// End every grant and session they have; they may sign in again
     #[command(
         after_help = "Examples:\n  portcullis people sign-out okta:00u1b2c3 --dry-run\n  portcullis people sign-out okta:00u1b2c3"
     )]
-    SignOut(Ends),
+    SignOut(EndPersonAccess),
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct List {
+pub(in crate::cli) struct ListPeople {
     /// Words of the name or their first three letters or more, the whole e-mail address, or the whole sub
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
@@ -51,7 +51,7 @@ pub(in crate::cli) struct List {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct One {
+pub(in crate::cli) struct OnePerson {
     /// The person, by the sub of their tokens
     #[arg(value_name = "SUB")]
     subject: String,
@@ -60,7 +60,7 @@ pub(in crate::cli) struct One {
 }
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Ends {
+pub(in crate::cli) struct EndPersonAccess {
     /// The person, by the sub of their tokens
     #[arg(value_name = "SUB")]
     subject: String,
@@ -70,7 +70,7 @@ pub(in crate::cli) struct Ends {
     common: Common,
 }
 
-impl Command {
+impl PeopleCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         match self {
             Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
@@ -88,7 +88,7 @@ impl Command {
     }
 }
 
-async fn list(desk: &CommandContext, a: &List) -> Result<Output, CommandError> {
+async fn list(desk: &CommandContext, a: &ListPeople) -> Result<Output, CommandError> {
     let filter =
         PersonFilter { search: a.search.clone(), blocked: a.blocked, after: a.page.after.clone() };
     let mut rows = desk.storage.browse_people(&filter, a.page.ask()).await?;
@@ -165,9 +165,9 @@ async fn show(desk: &CommandContext, subject: &str) -> Result<Output, CommandErr
     Ok(Output::said(text, json))
 }
 
-async fn block(desk: &CommandContext, a: &Ends) -> Result<Output, CommandError> {
+async fn block(desk: &CommandContext, a: &EndPersonAccess) -> Result<Output, CommandError> {
     let subject = known(desk, &a.subject).await?.subject;
-    let words = Words {
+    let words = EndingTexts {
         question: format!("Block {subject}?"),
         done: format!("{subject} is blocked"),
         before: &format!("{subject} was blocked before.\n"),
@@ -183,9 +183,9 @@ async fn unblock(desk: &CommandContext, subject: &str) -> Result<Output, Command
     Ok(Output::changed(changed, done, &format!("{subject} was not blocked.\n")))
 }
 
-async fn sign_out(desk: &CommandContext, a: &Ends) -> Result<Output, CommandError> {
+async fn sign_out(desk: &CommandContext, a: &EndPersonAccess) -> Result<Output, CommandError> {
     let subject = known(desk, &a.subject).await?.subject;
-    let words = Words {
+    let words = EndingTexts {
         question: format!("Sign {subject} out everywhere?"),
         done: format!("{subject} is signed out everywhere"),
         before: "",

@@ -370,8 +370,8 @@ async fn decisions(
         app.storage().block_person(&people[place].subject, ADMIN, ago(hours), told).await?;
     }
     let told = decided("person_signed_out", ago(5));
-    let because = "signed out by an administrator";
-    app.storage().sign_out_everywhere(&people[61].subject, because, ago(5), told).await?;
+    let reason = "signed out by an administrator";
+    app.storage().sign_out_everywhere(&people[61].subject, reason, ago(5), told).await?;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ impl MetadataLocation {
 
 /// First request of a client, without a token.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum First {
+pub(super) enum FirstRequest {
     /// GET, regardless of the transport.
     Get,
     /// POST of `initialize` with this protocol revision.
@@ -64,7 +64,7 @@ pub(super) enum Resource {
 
 /// How a client becomes known to the server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Registration {
+pub(super) struct RegistrationBehaviour {
     /// URL of its metadata document, used if the server supports such documents.
     pub(super) document: Option<&'static str>,
     /// Whether it uses the document only if the server lists the authentication method `none`.
@@ -78,9 +78,9 @@ pub(super) struct Registration {
 /// A client and its behaviour.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a table: each is a habit of its own")]
-pub(super) struct Client {
+pub(super) struct ClientProfile {
     pub(super) name: &'static str,
-    pub(super) first: First,
+    pub(super) first: FirstRequest,
     pub(super) resource_metadata: &'static [MetadataLocation],
     pub(super) server_metadata: &'static [MetadataLocation],
     /// Locations of server metadata if there is no resource metadata.
@@ -112,7 +112,7 @@ pub(super) struct Client {
     pub(super) page: Option<&'static str>,
     /// It runs in its vendor's data centre.
     pub(super) hosted: bool,
-    pub(super) registration: Registration,
+    pub(super) registration: RegistrationBehaviour,
 }
 
 const PRM: &str = "oauth-protected-resource";
@@ -121,14 +121,14 @@ const OIDC: &str = "openid-configuration";
 
 use MetadataLocation::{Appended, Inserted, Root};
 
-const fn registers(body: &'static str) -> Registration {
-    Registration { document: None, document_needs_none: false, body, wants_secret: false }
+const fn registers(body: &'static str) -> RegistrationBehaviour {
+    RegistrationBehaviour { document: None, document_needs_none: false, body, wants_secret: false }
 }
 
 /// TypeScript SDK 1.x, the base of many clients.
-const TS_1: Client = Client {
+const TS_1: ClientProfile = ClientProfile {
     name: "TypeScript SDK 1.x",
-    first: First::Initialize("2025-11-25"),
+    first: FirstRequest::Initialize("2025-11-25"),
     resource_metadata: &[Inserted(PRM), Root(PRM)],
     server_metadata: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC)],
     legacy: &[Root(OAUTH), Root(OIDC)],
@@ -151,7 +151,7 @@ const TS_1: Client = Client {
     ),
 };
 
-const TS_2: Client = Client {
+const TS_2: ClientProfile = ClientProfile {
     name: "TypeScript client 2.x",
     issuer: Issuer::SlashAtResource,
     checks_iss: true,
@@ -162,9 +162,9 @@ const TS_2: Client = Client {
     ..TS_1
 };
 
-const PYTHON: Client = Client {
+const PYTHON: ClientProfile = ClientProfile {
     name: "Python SDK",
-    first: First::Discover,
+    first: FirstRequest::Discover,
     legacy: &[Root(OAUTH)],
     default_endpoints: false,
     dies_of_html: false,
@@ -180,9 +180,9 @@ const PYTHON: Client = Client {
     ..TS_1
 };
 
-const RMCP: Client = Client {
+const RMCP: ClientProfile = ClientProfile {
     name: "Rust SDK (rmcp)",
-    first: First::Get,
+    first: FirstRequest::Get,
     resource_metadata: &[Inserted(PRM), Appended(PRM), Root(PRM)],
     server_metadata: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC), Root(OAUTH)],
     legacy: &[Inserted(OAUTH), Inserted(OIDC), Appended(OIDC), Root(OAUTH)],
@@ -197,7 +197,7 @@ const RMCP: Client = Client {
     ..TS_1
 };
 
-const INSPECTOR_2: Client = Client {
+const INSPECTOR_2: ClientProfile = ClientProfile {
     name: "MCP Inspector 2.x",
     registration: registers(
         r#"{"redirect_uris":["http://localhost:6274/oauth/callback"],"token_endpoint_auth_method":"none","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"MCP Inspector","client_uri":"https://github.com/modelcontextprotocol/inspector","application_type":"native"}"#,
@@ -206,15 +206,15 @@ const INSPECTOR_2: Client = Client {
 };
 
 /// All known clients, the most used ones first, then the SDKs.
-pub(super) const CLIENTS: &[Client] = &[
-    Client {
+pub(super) const CLIENTS: &[ClientProfile] = &[
+    ClientProfile {
         name: "Claude (web, desktop, phone)",
-        first: First::Initialize("2025-06-18"),
+        first: FirstRequest::Initialize("2025-06-18"),
         root_endpoints: true,
         issuer: Issuer::Exact,
         resource: Resource::Exact,
         hosted: true,
-        registration: Registration {
+        registration: RegistrationBehaviour {
             document: Some("https://claude.ai/oauth/mcp-oauth-client-metadata"),
             document_needs_none: true,
             body: r#"{"redirect_uris":["https://claude.ai/api/mcp/auth_callback"],"token_endpoint_auth_method":"client_secret_post","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"client_name":"Claude"}"#,
@@ -222,9 +222,9 @@ pub(super) const CLIENTS: &[Client] = &[
         },
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "Claude Code",
-        registration: Registration {
+        registration: RegistrationBehaviour {
             document: Some("https://claude.ai/oauth/claude-code-client-metadata"),
             document_needs_none: true,
             body: r#"{"client_name":"Claude Code","redirect_uris":["http://localhost:13036/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
@@ -232,14 +232,14 @@ pub(super) const CLIENTS: &[Client] = &[
         },
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "ChatGPT",
-        first: First::Initialize("2025-06-18"),
+        first: FirstRequest::Initialize("2025-06-18"),
         issuer: Issuer::Exact,
         wants_offline_access: true,
         checks_iss: true,
         hosted: true,
-        registration: Registration {
+        registration: RegistrationBehaviour {
             document: Some("https://chatgpt.com/oauth/client.json"),
             document_needs_none: false,
             body: r#"{"client_name":"ChatGPT","redirect_uris":["https://chatgpt.com/connector_platform_oauth_redirect"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
@@ -247,10 +247,10 @@ pub(super) const CLIENTS: &[Client] = &[
         },
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "VS Code",
         resource: Resource::Exact,
-        registration: Registration {
+        registration: RegistrationBehaviour {
             document: Some("https://vscode.dev/oauth/client-metadata.json"),
             document_needs_none: false,
             body: r#"{"client_name":"Visual Studio Code","redirect_uris":["http://127.0.0.1:33418","https://vscode.dev/redirect"],"grant_types":["authorization_code","refresh_token","urn:ietf:params:oauth:grant-type:device_code"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
@@ -258,16 +258,16 @@ pub(super) const CLIENTS: &[Client] = &[
         },
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "Cursor",
         registration: registers(
             r#"{"client_name":"Cursor","redirect_uris":["cursor://anysphere.cursor-mcp/oauth/callback","https://www.cursor.com/agents/mcp/oauth/callback","http://localhost:8787/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none","application_type":"web"}"#,
         ),
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "Codex",
-        registration: Registration {
+        registration: RegistrationBehaviour {
             document: Some("https://chatgpt.com/oauth/codex/client.json"),
             document_needs_none: false,
             body: r#"{"client_name":"Codex","redirect_uris":["http://127.0.0.1:13037/callback"],"grant_types":["authorization_code","refresh_token"],"token_endpoint_auth_method":"none","response_types":["code"],"application_type":"native"}"#,
@@ -276,7 +276,7 @@ pub(super) const CLIENTS: &[Client] = &[
         ..RMCP
     },
     INSPECTOR_2,
-    Client {
+    ClientProfile {
         name: "MCP Inspector 1.x (in the web page)",
         issuer: Issuer::Anything,
         checks_iss: false,
@@ -287,9 +287,9 @@ pub(super) const CLIENTS: &[Client] = &[
         ),
         ..INSPECTOR_2
     },
-    Client {
+    ClientProfile {
         name: "mcp-remote",
-        first: First::Get,
+        first: FirstRequest::Get,
         server_metadata: &[Inserted(OAUTH), Root(OAUTH), Inserted(OIDC), Appended(OIDC)],
         legacy: &[Root(OAUTH), Inserted(OAUTH), Root(OIDC), Inserted(OIDC)],
         registration: registers(
@@ -297,14 +297,14 @@ pub(super) const CLIENTS: &[Client] = &[
         ),
         ..TS_2
     },
-    Client {
+    ClientProfile {
         name: "opencode",
         registration: registers(
             r#"{"redirect_uris":["http://127.0.0.1:19876/mcp/oauth/callback"],"client_name":"OpenCode","client_uri":"https://opencode.ai","grant_types":["authorization_code","refresh_token"],"response_types":["code"],"token_endpoint_auth_method":"none"}"#,
         ),
         ..TS_1
     },
-    Client {
+    ClientProfile {
         name: "FastMCP client",
         preflights: true,
         registration: registers(
@@ -312,9 +312,9 @@ pub(super) const CLIENTS: &[Client] = &[
         ),
         ..PYTHON
     },
-    Client {
+    ClientProfile {
         name: "Vercel AI SDK",
-        first: First::Discover,
+        first: FirstRequest::Discover,
         default_endpoints: false,
         issuer: Issuer::Slash,
         needs_s256: true,

@@ -7,7 +7,7 @@ use super::clients::{MetadataLocation, Resource};
 use super::visit::Visit;
 
 /// Result of a search for a document.
-pub(super) enum Search {
+pub(super) enum DocumentSearch {
     Found(String, Value),
     Nothing,
     /// The client gives up.
@@ -17,14 +17,18 @@ pub(super) enum Search {
 impl Visit<'_> {
     /// Searches the resource metadata, at the URL of the challenge or else at the client's own list of
     /// locations.
-    pub(super) async fn search_resource(&mut self, named: Option<&str>, version: &str) -> Search {
+    pub(super) async fn search_resource(
+        &mut self,
+        named: Option<&str>,
+        version: &str,
+    ) -> DocumentSearch {
         const PROBE: &str = "resource metadata";
         let Some(url) = named else {
             let places = places_of(self.client.resource_metadata, self.mcp);
             return self.search(PROBE, &places, version).await;
         };
         let found = self.read(url, version).await;
-        if matches!(found, Search::Found(..)) {
+        if matches!(found, DocumentSearch::Found(..)) {
             return found;
         }
         self.fail(
@@ -32,14 +36,19 @@ impl Visit<'_> {
             format!("{url}, which the challenge names, is no JSON document"),
             "serve it there, or let resource_metadata in WWW-Authenticate name where it is",
         );
-        Search::Ended
+        DocumentSearch::Ended
     }
 
-    async fn search(&mut self, probe: &'static str, urls: &[String], version: &str) -> Search {
+    async fn search(
+        &mut self,
+        probe: &'static str,
+        urls: &[String],
+        version: &str,
+    ) -> DocumentSearch {
         for url in urls {
             match self.read(url, version).await {
-                Search::Nothing => {}
-                Search::Ended => {
+                DocumentSearch::Nothing => {}
+                DocumentSearch::Ended => {
                     let what = match self.wire.document(url, version).await {
                         Err(cause) => format!("brings no answer ({cause})"),
                         Ok(reply) if reply.status < 300 => {
@@ -52,25 +61,27 @@ impl Visit<'_> {
                         format!("{url} {what}, and the client looks no further"),
                         "answer 404 where there is no document, also from a catch-all page",
                     );
-                    return Search::Ended;
+                    return DocumentSearch::Ended;
                 }
-                found @ Search::Found(..) => return found,
+                found @ DocumentSearch::Found(..) => return found,
             }
         }
-        Search::Nothing
+        DocumentSearch::Nothing
     }
 
     /// Reads one document. The client's behaviour decides what a missing one means.
-    async fn read(&mut self, url: &str, version: &str) -> Search {
-        let Ok(reply) = self.wire.document(url, version).await else { return Search::Ended };
+    async fn read(&mut self, url: &str, version: &str) -> DocumentSearch {
+        let Ok(reply) = self.wire.document(url, version).await else {
+            return DocumentSearch::Ended;
+        };
         match reply.status {
             200..300 => match reply.object() {
-                Some(document) => Search::Found(url.to_owned(), document),
-                None if self.client.dies_of_html => Search::Ended,
-                None => Search::Nothing,
+                Some(document) => DocumentSearch::Found(url.to_owned(), document),
+                None if self.client.dies_of_html => DocumentSearch::Ended,
+                None => DocumentSearch::Nothing,
             },
-            500.. if self.client.dies_of_5xx => Search::Ended,
-            _ => Search::Nothing,
+            500.. if self.client.dies_of_5xx => DocumentSearch::Ended,
+            _ => DocumentSearch::Nothing,
         }
     }
 
@@ -129,8 +140,8 @@ impl Visit<'_> {
         };
         let urls = places_of(places, &base);
         match self.search("server metadata", &urls, version).await {
-            Search::Ended => None,
-            Search::Found(url, document) => {
+            DocumentSearch::Ended => None,
+            DocumentSearch::Found(url, document) => {
                 if issuer.is_none() {
                     self.warn(
                         "resource metadata",
@@ -141,7 +152,7 @@ impl Visit<'_> {
                 self.ok("server metadata", &url);
                 Some(Some((url, document)))
             }
-            Search::Nothing if self.client.default_endpoints => {
+            DocumentSearch::Nothing if self.client.default_endpoints => {
                 self.warn(
                     "server metadata",
                     "there is none; the client takes /authorize, /token and /register at the origin",
@@ -149,7 +160,7 @@ impl Visit<'_> {
                 );
                 Some(None)
             }
-            Search::Nothing => {
+            DocumentSearch::Nothing => {
                 self.fail(
                     "server metadata",
                     format!("there is none at {}", urls.join(", ")),

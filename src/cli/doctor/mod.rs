@@ -30,7 +30,7 @@ const LONGEST: usize = 500;
 
 /// What to walk, and how far.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct DoctorArguments {
     /// The URL that people type into their client
     #[arg(value_name = "MCP-URL")]
     url: String,
@@ -64,7 +64,7 @@ impl Report {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &DoctorArguments) -> ExitCode {
     telemetry::install(Some("error"), LogFormat::Text);
     let url = match parse(&arguments.url) {
         Ok(url) => url,
@@ -112,7 +112,7 @@ pub async fn walk(url: &Url, register: bool) -> Vec<Report> {
 }
 
 /// Prints the report.
-fn print(url: &Url, reports: &[Report], arguments: &Arguments) -> Result<(), String> {
+fn print(url: &Url, reports: &[Report], arguments: &DoctorArguments) -> Result<(), String> {
     let text = if arguments.json { as_json(url, reports) } else { as_text(reports, arguments) };
     output::print(&text)
 }
@@ -128,7 +128,7 @@ fn as_json(url: &Url, reports: &[Report]) -> String {
     json!({ "url": url.as_str(), "clients": clients }).to_string() + "\n"
 }
 
-fn as_text(reports: &[Report], arguments: &Arguments) -> String {
+fn as_text(reports: &[Report], arguments: &DoctorArguments) -> String {
     let mut text = String::new();
     for report in reports {
         let word = match (report.has(Severity::Failed), report.has(Severity::Warning)) {

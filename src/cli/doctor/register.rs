@@ -13,7 +13,7 @@ const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 const NOBODY: &str = "portcullis-doctor-unknown-client";
 
 /// A successful registration.
-struct Registered {
+struct RegisteredClient {
     client_id: String,
     redirect_uri: String,
     answer: Value,
@@ -134,7 +134,7 @@ impl Visit<'_> {
     }
 
     /// Registers as the client does.
-    async fn register(&mut self, found: &Found, endpoint: &str) -> Option<Registered> {
+    async fn register(&mut self, found: &Found, endpoint: &str) -> Option<RegisteredClient> {
         let mut body: Value =
             serde_json::from_str(self.client.registration.body).unwrap_or_default();
         // Changes the name, because a server may treat identical registrations as one client, which may
@@ -172,11 +172,11 @@ impl Visit<'_> {
             return None;
         };
         let redirect_uri = body["redirect_uris"][0].as_str().unwrap_or_default().to_owned();
-        Some(Registered { client_id, redirect_uri, answer })
+        Some(RegisteredClient { client_id, redirect_uri, answer })
     }
 
     /// Returns whether this client accepts the response to its registration.
-    fn accepts(&mut self, registered: &Registered) -> bool {
+    fn accepts(&mut self, registered: &RegisteredClient) -> bool {
         let answer = &registered.answer;
         let empty: Vec<&str> = answer
             .as_object()
@@ -219,7 +219,7 @@ impl Visit<'_> {
     }
 
     /// Deletes the registration if the server supports that (RFC 7592).
-    async fn unregister(&mut self, registered: &Registered) {
+    async fn unregister(&mut self, registered: &RegisteredClient) {
         let answer = &registered.answer;
         let (Some(uri), Some(token)) = (
             answer["registration_client_uri"].as_str(),
@@ -242,9 +242,9 @@ impl Visit<'_> {
     }
 
     /// Requests the page that the person would see, and checks `iss` in error responses.
-    async fn authorization_page(&mut self, found: &Found, registered: &Registered) {
+    async fn authorization_page(&mut self, found: &Found, registered: &RegisteredClient) {
         const HINT: &str = "accept the request as this client builds it";
-        let Registered { client_id, redirect_uri, .. } = registered;
+        let RegisteredClient { client_id, redirect_uri, .. } = registered;
         let offline = found.server["scopes_supported"].to_string().contains("\"offline_access\"");
         let scope = match (&found.scope, self.client.prompts && offline) {
             (Some(scope), true) => Some(format!("{scope} offline_access")),

@@ -2,13 +2,13 @@
 
 use url::Url;
 
-use super::clients::Client;
+use super::clients::ClientProfile;
 use super::wire::Wire;
 use crate::upstream::probe::{Finding, Severity};
 
 /// The test of one client.
 pub(super) struct Visit<'a> {
-    pub(super) client: &'static Client,
+    pub(super) client: &'static ClientProfile,
     pub(super) mcp: &'a Url,
     pub(super) wire: &'a mut Wire,
     pub(super) findings: Vec<Finding>,

@@ -1,13 +1,11 @@
 //! Discovery as one client performs it, from the MCP URL to the endpoints.
 
 use serde_json::{Value, json};
-use url::Url;
 
-use super::clients::{Client, First, Issuer};
-use super::documents::Search;
+use super::clients::{FirstRequest, Issuer};
+use super::documents::DocumentSearch;
 use super::visit::Visit;
-use super::wire::{Ask, Reply, Wire};
-use crate::upstream::probe::{Finding, Severity};
+use super::wire::{Ask, Reply};
 
 /// Result of discovery.
 pub(super) struct Found {
@@ -32,9 +30,9 @@ impl Visit<'_> {
         let resource = self.search_resource(challenge.metadata.as_deref(), version).await;
         let mut documents = Vec::new();
         let (issuer, resource) = match resource {
-            Search::Ended => return None,
-            Search::Nothing => (None, None),
-            Search::Found(url, document) => {
+            DocumentSearch::Ended => return None,
+            DocumentSearch::Nothing => (None, None),
+            DocumentSearch::Found(url, document) => {
                 let read = self.resource_metadata(&url, &document)?;
                 documents.push(url);
                 (Some(read), Some(document))
@@ -51,18 +49,18 @@ impl Visit<'_> {
 
     fn version(&self) -> &'static str {
         match self.client.first {
-            First::Get => "2024-11-05",
-            First::Initialize(version) => version,
-            First::Discover => "2026-07-28",
+            FirstRequest::Get => "2024-11-05",
+            FirstRequest::Initialize(version) => version,
+            FirstRequest::Discover => "2026-07-28",
         }
     }
 
     /// Sends the first request, without a token.
-    async fn knock(&mut self) -> Option<Challenge> {
+    async fn knock(&mut self) -> Option<SeenChallenge> {
         let url = self.mcp.to_string();
         let ask = match self.client.first {
-            First::Get => Ask::get(&url).with("accept", "*/*"),
-            First::Initialize(version) => {
+            FirstRequest::Get => Ask::get(&url).with("accept", "*/*"),
+            FirstRequest::Initialize(version) => {
                 let params = json!({
                     "protocolVersion": version, "capabilities": {},
                     "clientInfo": { "name": "portcullis-doctor", "version": "1" },
@@ -72,7 +70,7 @@ impl Visit<'_> {
                 Ask::post(&url, "application/json", body.to_string())
                     .with("accept", "application/json, text/event-stream")
             }
-            First::Discover => {
+            FirstRequest::Discover => {
                 let meta = json!({
                     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
                     "io.modelcontextprotocol/clientInfo": { "name": "portcullis-doctor", "version": "1" },
@@ -104,9 +102,9 @@ impl Visit<'_> {
         Some(self.challenge(&reply))
     }
 
-    fn challenge(&mut self, reply: &Reply) -> Challenge {
+    fn challenge(&mut self, reply: &Reply) -> SeenChallenge {
         let value = reply.header("www-authenticate").unwrap_or_default();
-        let challenge = Challenge {
+        let challenge = SeenChallenge {
             metadata: parameter(value, "resource_metadata"),
             scope: parameter(value, "scope").filter(|scope| !scope.is_empty()),
         };
@@ -230,7 +228,7 @@ impl Visit<'_> {
 }
 
 /// The relevant parameters of the challenge in a 401 response.
-struct Challenge {
+struct SeenChallenge {
     metadata: Option<String>,
     scope: Option<String>,
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::public_url::PublicUrl;
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::SecretText;
-use super::super::{AdminConfig, Members};
+use super::super::{AdminConfig, PeopleSet};
 use super::{SHORTEST_KEY, address};
 
 pub(super) fn read(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     public_url: Option<&PublicUrl>,
 ) -> Option<AdminConfig> {
@@ -28,7 +28,7 @@ pub(super) fn read(
             "give them a host name or port of their own",
         );
     }
-    let administrators = Members {
+    let administrators = PeopleSet {
         roles: r.texts("admin.roles").unwrap_or_default(),
         groups: r.texts("admin.groups").unwrap_or_default(),
         subjects: r.texts("admin.subjects").unwrap_or_default(),
@@ -41,7 +41,7 @@ pub(super) fn read(
             "add roles, groups or subjects: who may use the admin pages",
         );
     }
-    let viewers = Members {
+    let viewers = PeopleSet {
         roles: r.texts("admin.read_only.roles").unwrap_or_default(),
         groups: r.texts("admin.read_only.groups").unwrap_or_default(),
         subjects: r.texts("admin.read_only.subjects").unwrap_or_default(),
@@ -51,7 +51,7 @@ pub(super) fn read(
 }
 
 /// Reads the bearer token for metrics.
-fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<SecretText> {
+fn metrics_token(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<SecretText> {
     const KEY: &str = "admin.metrics_token";
     let token = r.has(KEY).then(|| r.secret(KEY, env)).flatten()?;
     let legal = token.expose().bytes().all(|b| b.is_ascii_graphic());
@@ -64,7 +64,7 @@ fn metrics_token(r: &mut Reader, env: &BTreeMap<String, String>) -> Option<Secre
 }
 
 /// Reads the URL that administrators open. On loopback it defaults to the listener's address.
-fn url(r: &mut Reader, listen: SocketAddr) -> Option<PublicUrl> {
+fn url(r: &mut ConfigReader, listen: SocketAddr) -> Option<PublicUrl> {
     const KEY: &str = "admin.url";
     let Some(text) = r.text(KEY) else {
         if !listen.ip().is_loopback() {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde_json::{Value as Json, json};
 use toml::Value;
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::{ClientConfig, ClientDocuments, LoopbackHosts, Proxies, PublicUrl, SecretText};
 use super::SHORTEST_KEY;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
@@ -18,7 +18,7 @@ use crate::oauth::web_url::{ClientIdUrl, WebUrl};
 const MAX_ID: usize = 255;
 
 pub(super) fn all(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     redirect_schemes: &[String],
     redirect_uris: usize,
@@ -39,7 +39,7 @@ pub(super) fn all(
 }
 
 fn one(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     key: &str,
     policy: &RedirectPolicy,
@@ -106,7 +106,7 @@ fn one(
 
 /// Checks that the id consists of characters that no client authentication method encodes, or is the URL of a
 /// metadata document. In the latter case the metadata is pinned to what the configuration says.
-fn check_id(r: &mut Reader, key: &str, id: &str, has_secret: bool) {
+fn check_id(r: &mut ConfigReader, key: &str, id: &str, has_secret: bool) {
     let plain = id.len() <= MAX_ID
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
     let url = ClientIdUrl::parse(id).is_ok() && !has_secret;
@@ -116,7 +116,7 @@ fn check_id(r: &mut Reader, key: &str, id: &str, has_secret: bool) {
     }
 }
 
-fn secret(r: &mut Reader, env: &BTreeMap<String, String>, key: &str) -> Option<SecretText> {
+fn secret(r: &mut ConfigReader, env: &BTreeMap<String, String>, key: &str) -> Option<SecretText> {
     if !r.has(key) {
         return None;
     }
@@ -130,7 +130,7 @@ fn secret(r: &mut Reader, env: &BTreeMap<String, String>, key: &str) -> Option<S
 }
 
 /// Reads a JWK set, as JSON text or in a file.
-fn jwks(r: &mut Reader, key: &str) -> Option<Json> {
+fn jwks(r: &mut ConfigReader, key: &str) -> Option<Json> {
     let value = r.value(key)?;
     let text = match &value {
         Value::String(text) => text.clone(),
@@ -158,7 +158,7 @@ fn jwks(r: &mut Reader, key: &str) -> Option<Json> {
 }
 
 pub(super) fn documents(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     public_url: Option<&PublicUrl>,
     proxies: &Proxies,
 ) -> ClientDocuments {
@@ -178,7 +178,7 @@ pub(super) fn documents(
 
 /// Returns the proxies for fetching documents if the administrator enabled them. The proxy then resolves host
 /// names, so we cannot check the addresses.
-fn through_proxy(r: &mut Reader, proxies: &Proxies) -> Option<Proxies> {
+fn through_proxy(r: &mut ConfigReader, proxies: &Proxies) -> Option<Proxies> {
     const KEY: &str = "client_documents.through_proxy";
     let through = r.flag(KEY, false);
     if through && proxies.https.is_none() {
@@ -191,7 +191,7 @@ fn through_proxy(r: &mut Reader, proxies: &Proxies) -> Option<Proxies> {
 
 /// Reads host names that resolve to this machine, for tests only. Rejected unless `public_url` is on
 /// loopback.
-fn loopback_hosts(r: &mut Reader, public_url: Option<&PublicUrl>) -> LoopbackHosts {
+fn loopback_hosts(r: &mut ConfigReader, public_url: Option<&PublicUrl>) -> LoopbackHosts {
     const HOSTS: &str = "client_documents.unsafe_loopback_hosts";
     const AUTHORITY: &str = "client_documents.unsafe_loopback_authority";
     let names = r.names(HOSTS);
@@ -230,7 +230,7 @@ fn loopback_hosts(r: &mut Reader, public_url: Option<&PublicUrl>) -> LoopbackHos
     }
 }
 
-pub(super) fn accept_token_endpoint_audience(r: &mut Reader) -> bool {
+pub(super) fn accept_token_endpoint_audience(r: &mut ConfigReader) -> bool {
     const KEY: &str = "client_assertions.accept_token_endpoint_audience";
     let accepted = r.flag(KEY, false);
     if accepted {

@@ -8,7 +8,7 @@ use toml::Value;
 use url::Url;
 
 use super::super::keys::nearest;
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::SecretText;
 
 const KEY: &str = "database_url";
@@ -56,7 +56,7 @@ const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b'/').remove(b':');
 const MODES: &[&str] = &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-pub(super) fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> SecretText {
+pub(super) fn database_url(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> SecretText {
     let text = match r.value(KEY) {
         None => {
             r.show(KEY, DEFAULT, false);
@@ -75,7 +75,7 @@ pub(super) fn database_url(r: &mut Reader, env: &BTreeMap<String, String>) -> Se
     text
 }
 
-fn check(r: &mut Reader, text: &str) {
+fn check(r: &mut ConfigReader, text: &str) {
     let mut problem = |reason: String, hint: String| {
         r.problem(KEY, Some(format!("{:?}", shown(text))), reason, hint);
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::{SecretText, Transport};
 use super::one_of;
 use super::scopes::{declared_scope, tools as tools_of};
@@ -15,7 +15,7 @@ use crate::oauth::scope_hierarchy::ScopeHierarchy;
 const SHORTEST_SECRET: usize = 32;
 
 /// Reads `[resource.implies]`: each broad scope with the narrower scopes that it implies.
-pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHierarchy {
+pub(super) fn implies(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> ScopeHierarchy {
     let mut direct: BTreeMap<Scope, ScopeSet> = BTreeMap::new();
     for (name, implied) in tools_of(r, key, declared) {
         let at = format!("{key}.{name}");
@@ -32,7 +32,7 @@ pub(super) fn implies(r: &mut Reader, key: &str, declared: &ScopeSet) -> ScopeHi
 }
 
 pub(super) fn hide_forbidden_tools(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     key: &str,
     tools: &BTreeMap<String, ScopeSet>,
 ) -> bool {
@@ -43,7 +43,7 @@ pub(super) fn hide_forbidden_tools(
     hide
 }
 
-pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transport {
+pub(super) fn transport(r: &mut ConfigReader, key: &str, has_target: bool) -> Transport {
     let transport = one_of(r, key, Transport::StreamableHttp);
     if transport == Transport::HttpSse && !has_target {
         let hint = "write target = \"http://127.0.0.1:9000/sse\", the address of the event stream";
@@ -53,7 +53,7 @@ pub(super) fn transport(r: &mut Reader, key: &str, has_target: bool) -> Transpor
 }
 
 /// Returns the audience of assertions: the URL of the target, which is specific to this MCP server.
-pub(super) fn assertion(r: &mut Reader, key: &str, target: Option<&Url>) -> Option<String> {
+pub(super) fn assertion(r: &mut ConfigReader, key: &str, target: Option<&Url>) -> Option<String> {
     if !r.flag(key, false) {
         return None;
     }
@@ -66,7 +66,7 @@ pub(super) fn assertion(r: &mut Reader, key: &str, target: Option<&Url>) -> Opti
 }
 
 pub(super) fn introspection_secret(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     key: &str,
 ) -> Option<SecretText> {

@@ -3,7 +3,7 @@
 
 use axum::http::HeaderName;
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 
 /// Maximum number of names. A longer list is probably a mistake, and each name costs a look-up per request.
 const MOST: usize = 32;
@@ -103,7 +103,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
 ];
 
-pub(super) fn read(r: &mut Reader, key: &str, has_target: bool) -> Vec<HeaderName> {
+pub(super) fn read(r: &mut ConfigReader, key: &str, has_target: bool) -> Vec<HeaderName> {
     let names = r.texts(key).unwrap_or_default();
     if !names.is_empty() && !has_target {
         let reason = "says what passes to the server behind, and there is none";

@@ -4,13 +4,13 @@
 use url::Url;
 
 use super::super::presets::{Preset, Protocol};
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::is_loopback;
 
 const URL: &str = "upstream.discovery_url";
 const ALLOW: &str = "upstream.allow_http";
 
-pub(super) fn read(r: &mut Reader, preset: Option<&Preset>) -> (Option<Url>, bool) {
+pub(super) fn read(r: &mut ConfigReader, preset: Option<&Preset>) -> (Option<Url>, bool) {
     let allow_http = r.flag(ALLOW, false);
     if allow_http {
         r.warnings.push(format!(
@@ -20,7 +20,7 @@ pub(super) fn read(r: &mut Reader, preset: Option<&Preset>) -> (Option<Url>, boo
     (discovery_url(r, preset, allow_http), allow_http)
 }
 
-fn discovery_url(r: &mut Reader, preset: Option<&Preset>, allow_http: bool) -> Option<Url> {
+fn discovery_url(r: &mut ConfigReader, preset: Option<&Preset>, allow_http: bool) -> Option<Url> {
     let key = URL;
     let text = r.value(key)?;
     let has_credentials = |text: &str| {

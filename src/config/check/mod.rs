@@ -22,7 +22,7 @@ use strum::VariantArray;
 use toml::Value;
 
 use super::public_url::PublicUrl;
-use super::reader::{Problems, Reader};
+use super::reader::{ConfigReader, Problems};
 use super::service_links::is_service_link;
 use super::values::SecretText;
 use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
@@ -45,7 +45,7 @@ pub(super) fn load(
     env: &BTreeMap<String, String>,
 ) -> Result<Loaded, Problems> {
     let file = file.map(|(path, text)| (path.display().to_string(), text));
-    let mut r = Reader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
+    let mut r = ConfigReader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
     if !r.problems.is_empty() {
         return Err(Problems(r.problems)); // not TOML, so no key can be checked
     }
@@ -115,7 +115,7 @@ pub(super) fn load(
     })
 }
 
-fn log(r: &mut Reader) -> tracing::Level {
+fn log(r: &mut ConfigReader) -> tracing::Level {
     let Some(text) = r.text("log") else { return tracing::Level::INFO };
     text.parse().unwrap_or_else(|_| {
         let hint = "write error, warn, info, debug or trace";
@@ -126,7 +126,7 @@ fn log(r: &mut Reader) -> tracing::Level {
 
 /// Applies the environment. `PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE` sets `upstream.client_secret = { file =
 /// … }`.
-fn overlay_environment(r: &mut Reader, env: &BTreeMap<String, String>) {
+fn overlay_environment(r: &mut ConfigReader, env: &BTreeMap<String, String>) {
     for (variable, text) in env {
         let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
             continue;
@@ -150,7 +150,7 @@ fn overlay_environment(r: &mut Reader, env: &BTreeMap<String, String>) {
     }
 }
 
-fn public_url(r: &mut Reader) -> Option<PublicUrl> {
+fn public_url(r: &mut ConfigReader) -> Option<PublicUrl> {
     let text = r.required_text(
         "public_url",
         "write the address people and clients reach this server at, such as \"https://mcp.example.com\"",
@@ -162,7 +162,7 @@ fn public_url(r: &mut Reader) -> Option<PublicUrl> {
         .ok()
 }
 
-fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
+fn address(r: &mut ConfigReader, key: &str, default: SocketAddr) -> SocketAddr {
     let Some(text) = r.text(key) else {
         if !r.has(key) {
             r.show(key, default.to_string(), false);
@@ -177,7 +177,7 @@ fn address(r: &mut Reader, key: &str, default: SocketAddr) -> SocketAddr {
 }
 
 fn secret_key(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     database_url: &SecretText,
 ) -> Option<SecretText> {
@@ -199,7 +199,7 @@ fn secret_key(
 }
 
 /// Reads whether an administrator must approve clients.
-fn client_approval(r: &mut Reader) -> ClientApproval {
+fn client_approval(r: &mut ConfigReader) -> ClientApproval {
     const KEY: &str = "client_approval";
     let Some(text) = r.text(KEY) else {
         r.show(KEY, ClientApproval::None.into_str(), false);
@@ -212,7 +212,7 @@ fn client_approval(r: &mut Reader) -> ClientApproval {
     })
 }
 
-fn tokens(r: &mut Reader) -> TokenLifetimes {
+fn tokens(r: &mut ConfigReader) -> TokenLifetimes {
     let tokens = TokenLifetimes {
         access: r.duration("tokens.access", "10m", "1m", "60m"),
         code: r.duration("tokens.code", "60s", "10s", "10m"),
@@ -234,7 +234,7 @@ fn tokens(r: &mut Reader) -> TokenLifetimes {
     tokens
 }
 
-fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) -> Limits {
+fn limits(r: &mut ConfigReader, public_url: Option<&PublicUrl>, listen: SocketAddr) -> Limits {
     let limits = Limits::read(r);
     let on_loopback = listen.ip().is_loopback() && public_url.is_none_or(PublicUrl::is_loopback);
     if !limits.request_rates && !on_loopback {
@@ -253,7 +253,7 @@ fn limits(r: &mut Reader, public_url: Option<&PublicUrl>, listen: SocketAddr) ->
 }
 
 /// Reads a value that must be one of the words of an enum.
-fn one_of<T>(r: &mut Reader, key: &str, default: T) -> T
+fn one_of<T>(r: &mut ConfigReader, key: &str, default: T) -> T
 where
     T: VariantArray + Copy + Into<&'static str>,
 {
@@ -264,7 +264,7 @@ where
 
 /// Reads a value that must be one of a few words.
 fn one_of_words<T: Copy>(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     key: &str,
     words: &[(&str, T)],
     default: (&str, T),

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 
 const KEY: &str = "allowed_origins";
 /// Schemes whose pages have the origin `null`, or that pages cannot have.
@@ -11,7 +11,7 @@ const WITHOUT_ORIGIN: &[&str] =
 const TAKE_IT_OUT: &str = "take it out";
 
 /// Reads the list. Rejects entries that could never match a request, with the reason.
-pub(super) fn read(r: &mut Reader) -> Vec<String> {
+pub(super) fn read(r: &mut ConfigReader) -> Vec<String> {
     let origins = r.texts(KEY).unwrap_or_default();
     for origin in &origins {
         if let Err((reason, hint)) = check(origin) {
@@ -21,9 +21,9 @@ pub(super) fn read(r: &mut Reader) -> Vec<String> {
     origins
 }
 
-type Refused = (&'static str, String);
+type OriginRefused = (&'static str, String);
 
-fn check(origin: &str) -> Result<(), Refused> {
+fn check(origin: &str) -> Result<(), OriginRefused> {
     if origin == "null" {
         let reason = "is what every sandboxed page, local file and redirect sends: it names nobody";
         return Err((reason, TAKE_IT_OUT.to_owned()));

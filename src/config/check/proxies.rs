@@ -7,7 +7,7 @@ use axum::http::Uri;
 use url::Url;
 
 use super::super::proxies::{Proxies, Proxy};
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::SecretText;
 
 /// In order of precedence; an empty variable counts as unset.
@@ -17,7 +17,7 @@ const HTTP: &[&str] = &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const HTTP_OF_CGI: &[&str] = &["http_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY: &[&str] = &["NO_PROXY", "no_proxy"];
 
-pub(super) fn read(r: &mut Reader, env: &BTreeMap<String, String>) -> Proxies {
+pub(super) fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Proxies {
     let is_cgi = env.contains_key("REQUEST_METHOD");
     let https = proxy(r, env, HTTPS);
     let http = proxy(r, env, if is_cgi { HTTP_OF_CGI } else { HTTP });
@@ -43,7 +43,7 @@ fn first<'e>(
 }
 
 fn proxy(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     variables: &[&'static str],
 ) -> Option<Proxy> {

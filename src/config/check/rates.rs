@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 
 /// Clients refresh an access token with at most five minutes left (Claude Code before each request). A token
 /// with a lifetime below six minutes is almost always in that state.
@@ -24,7 +24,7 @@ pub(super) fn refreshes_that_become_necessary(
 }
 
 /// Checks that the share of one client is not larger than the limit per person.
-pub(super) fn check_share(r: &mut Reader, what: &str, of_client: u32, all: u32) {
+pub(super) fn check_share(r: &mut ConfigReader, what: &str, of_client: u32, all: u32) {
     if of_client > all {
         let (person, client) =
             (format!("limits.{what}_per_person"), format!("limits.{what}_per_client"));
@@ -34,7 +34,7 @@ pub(super) fn check_share(r: &mut Reader, what: &str, of_client: u32, all: u32) 
 }
 
 /// Reads the addresses and networks whose `X-Forwarded-For` is trusted.
-pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
+pub(super) fn trusted_proxies(r: &mut ConfigReader) -> Vec<IpNet> {
     const KEY: &str = "trusted_proxies";
     let mut proxies = Vec::new();
     for text in r.texts(KEY).unwrap_or_default() {

@@ -1,13 +1,13 @@
 //! Reads `redirect_schemes`: the apps that may receive authorization responses.
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use crate::oauth::redirect_uri::{Destination, RedirectPolicy, RedirectUri, destination};
 
 /// Private-use schemes of widely used MCP clients.
 const KNOWN_SCHEMES: &[&str] =
     &["cursor", "vscode", "vscode-insiders", "windsurf", "claude", "zed"];
 
-pub(super) fn schemes(r: &mut Reader) -> Vec<String> {
+pub(super) fn schemes(r: &mut ConfigReader) -> Vec<String> {
     const KEY: &str = "redirect_schemes";
     let Some(schemes) = r.texts(KEY) else {
         let known: Vec<String> = KNOWN_SCHEMES.iter().map(|scheme| (*scheme).to_owned()).collect();
@@ -40,7 +40,7 @@ pub(super) fn schemes(r: &mut Reader) -> Vec<String> {
 
 /// Checks a complete redirect URI of an app. It is for apps whose scheme would allow too much, or whose link
 /// is not built in.
-fn whole_callback(r: &mut Reader, key: &str, text: &str) {
+fn whole_callback(r: &mut ConfigReader, key: &str, text: &str) {
     let itself = RedirectPolicy { private_schemes: vec![text.to_owned()], allowed: None };
     let refused = RedirectUri::register(text, &itself).err().map(|refused| refused.to_string());
     let to_app = matches!(destination(text), Destination::App { .. });

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::is_loopback;
 use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
 use super::scopes::{declared_scopes, scope, tools};
@@ -16,7 +16,7 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
 
 pub(super) fn all(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     public_url: Option<&PublicUrl>,
 ) -> Vec<ResourceConfig> {
@@ -49,7 +49,7 @@ pub(super) fn all(
 }
 
 fn one(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     index: usize,
     public_url: Option<&PublicUrl>,
@@ -133,7 +133,7 @@ fn one(
     })
 }
 
-fn check_path(r: &mut Reader, key: &str, path: &str) {
+fn check_path(r: &mut ConfigReader, key: &str, path: &str) {
     let shown = Some(format!("{path:?}"));
     let mut segments = path.strip_prefix('/').into_iter().flat_map(|rest| rest.split('/'));
     if !path.starts_with('/') || !segments.all(is_plain_segment) {
@@ -145,7 +145,7 @@ fn check_path(r: &mut Reader, key: &str, path: &str) {
     }
 }
 
-fn check_id(r: &mut Reader, key: &str, id: &str, public_url: Option<&PublicUrl>) {
+fn check_id(r: &mut ConfigReader, key: &str, id: &str, public_url: Option<&PublicUrl>) {
     let shown = Some(format!("{id:?}"));
     let fits = Url::parse(id).is_ok_and(|url| {
         let loopback_http = url.scheme() == "http" && is_loopback(&url);
@@ -167,7 +167,7 @@ fn check_id(r: &mut Reader, key: &str, id: &str, public_url: Option<&PublicUrl>)
     }
 }
 
-fn target(r: &mut Reader, key: &str, has_path: bool) -> Option<Url> {
+fn target(r: &mut ConfigReader, key: &str, has_path: bool) -> Option<Url> {
     let text = r.text(key)?;
     let shown = Some(format!("{text:?}"));
     if !has_path {
@@ -195,7 +195,7 @@ fn target(r: &mut Reader, key: &str, has_path: bool) -> Option<Url> {
 }
 
 /// Reads the scopes: a table of scope and consent text, or a list.
-fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
+fn scopes(r: &mut ConfigReader, key: &str) -> Vec<(Scope, Option<String>)> {
     let value = r.value(key);
     if let Some(Value::Table(table)) = &value {
         let table = table.clone();
@@ -217,7 +217,7 @@ fn scopes(r: &mut Reader, key: &str) -> Vec<(Scope, Option<String>)> {
     names.iter().filter_map(|name| Some((scope(r, key, name)?, None))).collect()
 }
 
-fn rule(r: &mut Reader, key: &str, declared: &ScopeSet) -> Rule {
+fn rule(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> Rule {
     let at = |name: &str| format!("{key}.{name}");
     let mut names = |name: &str| {
         let values = r.texts(&at(name))?;

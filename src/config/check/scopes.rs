@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use crate::oauth::scope::{Scope, ScopeSet};
 
 /// Reads the name of one scope of an MCP server.
-pub(super) fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
+pub(super) fn scope(r: &mut ConfigReader, key: &str, name: &str) -> Option<Scope> {
     if name == "offline_access" || name == "openid" {
         let reason = "is not a scope of an MCP server";
         r.problem(key, Some(format!("{name:?}")), reason, "take it out; Portcullis handles it");
@@ -23,14 +23,18 @@ pub(super) fn scope(r: &mut Reader, key: &str, name: &str) -> Option<Scope> {
 }
 
 /// Reads a list of scopes, which the resource must declare.
-pub(super) fn declared_scopes(r: &mut Reader, key: &str, declared: &ScopeSet) -> Option<ScopeSet> {
+pub(super) fn declared_scopes(
+    r: &mut ConfigReader,
+    key: &str,
+    declared: &ScopeSet,
+) -> Option<ScopeSet> {
     let names = r.texts(key)?;
     Some(names.iter().filter_map(|name| declared_scope(r, key, name, declared)).collect())
 }
 
 /// Reads the name of a scope that the resource must declare.
 pub(super) fn declared_scope(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     key: &str,
     name: &str,
     declared: &ScopeSet,
@@ -49,7 +53,11 @@ pub(super) fn declared_scope(
 }
 
 /// Reads a table of names with lists of scopes, which the resource must declare.
-pub(super) fn tools(r: &mut Reader, key: &str, declared: &ScopeSet) -> BTreeMap<String, ScopeSet> {
+pub(super) fn tools(
+    r: &mut ConfigReader,
+    key: &str,
+    declared: &ScopeSet,
+) -> BTreeMap<String, ScopeSet> {
     let mut tools = BTreeMap::new();
     let Some(Value::Table(table)) = r.value(key) else { return tools };
     r.show(key, table.clone(), true);

@@ -6,14 +6,14 @@ use toml::Value;
 use url::Url;
 
 use super::super::presets::{IssuerKey, KeyKind, OPEN_WORLDS, Offline, PRESETS, Preset, Protocol};
-use super::super::reader::Reader;
+use super::super::reader::ConfigReader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
 use super::{inside, one_of, one_of_words};
-use crate::policy::{ClaimPath, ClaimShape, FactSet};
+use crate::policy::{ClaimPath, FactSet};
 
 pub(super) fn read(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     resources: &[ResourceConfig],
     proxies: &Proxies,
@@ -90,7 +90,7 @@ pub(super) fn read(
 
 /// Requires `trust_email` for rules that read email domains. A provider that verifies addresses may still
 /// give addresses of a domain to people outside the organisation that owns it.
-fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &ClaimPlan) {
+fn check_trust_in_addresses(r: &mut ConfigReader, preset: Option<&Preset>, claims: &ClaimPlan) {
     const KEY: &str = "upstream.trust_email";
     let trusted = r.flag(KEY, false);
     if trusted && preset.is_some_and(|preset| preset.emails_unverified) {
@@ -111,7 +111,7 @@ fn check_trust_in_addresses(r: &mut Reader, preset: Option<&Preset>, claims: &Cl
     }
 }
 
-fn preset(r: &mut Reader) -> Option<&'static Preset> {
+fn preset(r: &mut ConfigReader) -> Option<&'static Preset> {
     const KEY: &str = "upstream.provider";
     let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
     let text = r.required_text(KEY, &format!("it can be {}", names.join(", ")))?;
@@ -127,7 +127,7 @@ fn preset(r: &mut Reader) -> Option<&'static Preset> {
     None
 }
 
-fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
+fn issuer(r: &mut ConfigReader, preset: &Preset) -> Option<String> {
     let mut issuer = preset.issuer.to_owned();
     let mut complete = true;
     for key in preset.keys {
@@ -167,7 +167,7 @@ fn issuer(r: &mut Reader, preset: &Preset) -> Option<String> {
 }
 
 /// Reads the value of a key that is part of an issuer.
-fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
+fn key_value(r: &mut ConfigReader, key: &IssuerKey) -> Option<String> {
     let at = format!("upstream.{}", key.name);
     let value = r.required_text(&at, &format!("such as {:?}", key.example))?;
     let all = |legal: fn(u8) -> bool| !value.is_empty() && value.bytes().all(legal);
@@ -199,7 +199,7 @@ fn key_value(r: &mut Reader, key: &IssuerKey) -> Option<String> {
 }
 
 /// Reads the restriction of who can sign in, for providers at which anybody could have an account.
-fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String>)> {
+fn required_claim(r: &mut ConfigReader, preset: &Preset) -> Option<(String, Vec<String>)> {
     let (key, claim) = preset.restricted_by?;
     let at = format!("upstream.{key}");
     let is_list = key.ends_with('s');
@@ -210,13 +210,13 @@ fn required_claim(r: &mut Reader, preset: &Preset) -> Option<(String, Vec<String
     Some((claim.to_owned(), values))
 }
 
-fn client_auth(r: &mut Reader, preset: Option<&Preset>) -> ClientAuth {
+fn client_auth(r: &mut ConfigReader, preset: Option<&Preset>) -> ClientAuth {
     let default = preset.map_or(ClientAuth::Auto, |preset| preset.client_auth);
     one_of(r, "upstream.client_auth", default)
 }
 
 fn client_secret(
-    r: &mut Reader,
+    r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
 ) -> Option<super::super::SecretText> {
     const KEY: &str = "upstream.client_secret";
@@ -245,7 +245,7 @@ const OUR_PARAMS: &[&str] = &[
     "request_uri",
 ];
 
-fn authorize_params(r: &mut Reader, preset: Option<&Preset>) -> Vec<(String, String)> {
+fn authorize_params(r: &mut ConfigReader, preset: Option<&Preset>) -> Vec<(String, String)> {
     const KEY: &str = "upstream.authorize_params";
     let mut params = Vec::new();
     if let Some(Value::Table(table)) = r.value(KEY) {
@@ -275,7 +275,11 @@ fn authorize_params(r: &mut Reader, preset: Option<&Preset>) -> Vec<(String, Str
     params
 }
 
-fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig]) -> ClaimPlan {
+fn claims(
+    r: &mut ConfigReader,
+    preset: Option<&Preset>,
+    resources: &[ResourceConfig],
+) -> ClaimPlan {
     let defaults = preset.unwrap_or(&PRESETS[PRESETS.len() - 1]);
     let mut path = |name: &str, shorthand: Option<&str>, default: &str| {
         let short = shorthand.and_then(|key| r.text(key));
@@ -313,7 +317,7 @@ fn claims(r: &mut Reader, preset: Option<&Preset>, resources: &[ResourceConfig])
     }
 }
 
-fn sources(r: &mut Reader, preset: &Preset) -> Vec<ClaimSource> {
+fn sources(r: &mut ConfigReader, preset: &Preset) -> Vec<ClaimSource> {
     const KEY: &str = "upstream.claims.sources";
     let Some(words) = r.texts(KEY) else {
         return preset.claims.sources.to_vec();

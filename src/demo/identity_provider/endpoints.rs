@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::Url;
 
-use super::people::Person;
+use super::people::DemoPerson;
 use super::sign_in_request::{SignInRequest, forced};
-use super::{KeyUse, Misbehaviour, Shared, token};
+use super::{IdpShared, KeyUse, Misbehaviour, token};
 use crate::demo::http::{Recorded, json};
 use crate::oauth::secret::random_text;
 
@@ -20,7 +20,7 @@ const SESSION: &str = "demo-identity-provider";
 /// Lifetime of the session in seconds: 12 hours.
 const SESSION_LIFETIME: i64 = 12 * 60 * 60;
 
-pub(super) async fn handle(idp: &Shared, request: Recorded) -> Response {
+pub(super) async fn handle(idp: &IdpShared, request: Recorded) -> Response {
     idp.state.lock().recorded.push(request.clone());
     let how = idp.misbehaviour();
     if how.silent_at == Some(request.path.as_str()) {
@@ -60,7 +60,7 @@ async fn disguised(how: &Misbehaviour, path: &str, answer: Response) -> Response
     answer
 }
 
-fn discovery(idp: &Shared) -> Response {
+fn discovery(idp: &IdpShared) -> Response {
     let how = idp.misbehaviour();
     if how.discovery_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -100,7 +100,7 @@ fn discovery(idp: &Shared) -> Response {
     json(StatusCode::OK, &document)
 }
 
-fn jwks(idp: &Shared) -> Response {
+fn jwks(idp: &IdpShared) -> Response {
     if idp.misbehaviour().jwks_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
@@ -123,7 +123,7 @@ fn jwks(idp: &Shared) -> Response {
 }
 
 /// Reads an authorization request. Errors that must not be redirected return an error page.
-fn read(idp: &Shared, query: &str) -> Result<SignInRequest, Box<Response>> {
+fn read(idp: &IdpShared, query: &str) -> Result<SignInRequest, Box<Response>> {
     let param = |name: &str| {
         form_urlencoded::parse(query.as_bytes())
             .find_map(|(known, value)| (known == name).then(|| value.into_owned()))
@@ -168,7 +168,7 @@ fn read(idp: &Shared, query: &str) -> Result<SignInRequest, Box<Response>> {
     Ok(asked)
 }
 
-fn authorize(idp: &Shared, request: &Recorded) -> Response {
+fn authorize(idp: &IdpShared, request: &Recorded) -> Response {
     let asked = match read(idp, &request.query) {
         Ok(asked) => asked,
         Err(response) => return *response,
@@ -193,7 +193,7 @@ fn authorize(idp: &Shared, request: &Recorded) -> Response {
     login_page(idp, &request.query, None)
 }
 
-fn login(idp: &Shared, request: &Recorded) -> Response {
+fn login(idp: &IdpShared, request: &Recorded) -> Response {
     let query = request.form_field("request").unwrap_or_default();
     let asked = match read(idp, &query) {
         Ok(asked) => asked,
@@ -221,7 +221,7 @@ fn login(idp: &Shared, request: &Recorded) -> Response {
     response
 }
 
-fn signed_in(idp: &Shared, request: &Recorded) -> Option<(Person, String)> {
+fn signed_in(idp: &IdpShared, request: &Recorded) -> Option<(DemoPerson, String)> {
     let session = idp.keys.unstamp("session", request.cookie(SESSION)?)?;
     if session["until"].as_i64()? <= idp.options.clock.now().unix() {
         return None;
@@ -230,12 +230,12 @@ fn signed_in(idp: &Shared, request: &Recorded) -> Option<(Person, String)> {
     Some((person, session["sid"].as_str()?.to_owned()))
 }
 
-fn send_code(idp: &Shared, asked: &SignInRequest, person: &Person, sid: &str) -> Response {
+fn send_code(idp: &IdpShared, asked: &SignInRequest, person: &DemoPerson, sid: &str) -> Response {
     let code = token::new_code(idp, asked, person, sid);
     send_back(idp, asked, &[("code", &code)])
 }
 
-fn send_back(idp: &Shared, asked: &SignInRequest, params: &[(&str, &str)]) -> Response {
+fn send_back(idp: &IdpShared, asked: &SignInRequest, params: &[(&str, &str)]) -> Response {
     let Ok(mut url) = Url::parse(&asked.redirect_uri) else {
         return page_error(StatusCode::BAD_REQUEST, "The redirect URI is not a URL.");
     };
@@ -256,7 +256,7 @@ fn see_other(location: &str) -> Response {
 }
 
 /// RP-initiated logout: ends the browser's session without asking the person.
-fn end_session(idp: &Shared, request: &Recorded) -> Response {
+fn end_session(idp: &IdpShared, request: &Recorded) -> Response {
     let to = request.query_param("post_logout_redirect_uri");
     let known = to.filter(|to| idp.options.redirect_uris.iter().any(|uri| same_origin(uri, to)));
     let mut response = match known.and_then(|to| Url::parse(&to).ok()) {
@@ -288,10 +288,10 @@ struct LoginPage<'a> {
     title: &'a str,
     problem: &'a str,
     request: &'a str,
-    people: &'a [Person],
+    people: &'a [DemoPerson],
 }
 
-fn login_page(idp: &Shared, query: &str, problem: Option<&str>) -> Response {
+fn login_page(idp: &IdpShared, query: &str, problem: Option<&str>) -> Response {
     let people = idp.state.lock().people.clone();
     page(StatusCode::OK, "Sign in", problem.unwrap_or_default(), query, &people)
 }
@@ -305,7 +305,7 @@ fn page(
     title: &str,
     problem: &str,
     request: &str,
-    people: &[Person],
+    people: &[DemoPerson],
 ) -> Response {
     let Ok(html) = (LoginPage { title, problem, request, people }).render() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

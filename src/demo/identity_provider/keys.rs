@@ -25,9 +25,9 @@ use crate::jose::jws;
 use crate::oauth::secret::random_bytes;
 
 #[derive(Clone)]
-pub(super) struct Keys(Arc<Inner>);
+pub(super) struct DemoKeys(Arc<DemoKeysInner>);
 
-struct Inner {
+struct DemoKeysInner {
     rsa: RsaKeyPair,
     kid: String,
     /// Generated at first use.
@@ -38,16 +38,16 @@ struct Inner {
     mac: hmac::Key,
 }
 
-impl Keys {
+impl DemoKeys {
     /// Returns the keys of this process, generated once because RSA key generation is slow.
     pub(super) fn of_process() -> io::Result<Self> {
-        static KEYS: OnceLock<Keys> = OnceLock::new();
+        static KEYS: OnceLock<DemoKeys> = OnceLock::new();
         Self::made_once(&KEYS)
     }
 
     /// Returns the keys after a rotation.
     pub(super) fn next_of_process() -> io::Result<Self> {
-        static KEYS: OnceLock<Keys> = OnceLock::new();
+        static KEYS: OnceLock<DemoKeys> = OnceLock::new();
         Self::made_once(&KEYS)
     }
 
@@ -76,7 +76,7 @@ impl Keys {
         let mac = hmac::Key::new(hmac::HMAC_SHA256, mac);
         let (p256, p384, p521) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let ed25519 = OnceLock::new();
-        Ok(Self(Arc::new(Inner { rsa, kid, p256, p384, p521, ed25519, mac })))
+        Ok(Self(Arc::new(DemoKeysInner { rsa, kid, p256, p384, p521, ed25519, mac })))
     }
 
     /// Returns the public key for `alg` as a JWK.

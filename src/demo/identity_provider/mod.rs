@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use self::keys::Keys;
+use self::keys::DemoKeys;
 pub use self::misbehaviour::{ChangeText, KeyUse, Misbehaviour};
-use self::people::Person;
+use self::people::DemoPerson;
 use super::http::{Gate, Recorded, Running, serve};
 use crate::clock::Clock;
 
@@ -46,23 +46,23 @@ pub struct IdentityProviderOptions {
 /// A running provider.
 #[derive(Clone)]
 pub struct IdentityProvider {
-    shared: Arc<Shared>,
+    shared: Arc<IdpShared>,
     running: Running,
 }
 
-struct Shared {
+struct IdpShared {
     options: IdentityProviderOptions,
     issuer: String,
-    keys: Keys,
-    next_keys: OnceLock<Keys>,
+    keys: DemoKeys,
+    next_keys: OnceLock<DemoKeys>,
     gate: Gate,
     refresh_answers: Gate,
-    state: Mutex<State>,
+    state: Mutex<IdpState>,
 }
 
 #[derive(Default)]
-struct State {
-    people: Vec<Person>,
+struct IdpState {
+    people: Vec<DemoPerson>,
     misbehaviour: Misbehaviour,
     recorded: Vec<Recorded>,
     codes: BTreeMap<String, token::Code>,
@@ -79,17 +79,18 @@ impl IdentityProvider {
         let address = listener.local_addr()?;
         let issuer = options.issuer.clone().unwrap_or_else(|| format!("http://{address}"));
         let keys = match &options.state_dir {
-            Some(folder) => Keys::kept_in(folder)?,
-            None => Keys::of_process()?,
+            Some(folder) => DemoKeys::kept_in(folder)?,
+            None => DemoKeys::of_process()?,
         };
-        let state = State { people: people::everybody(), ..State::default() };
+        let state = IdpState { people: people::everybody(), ..IdpState::default() };
         let state = Mutex::new(state);
         let (next_keys, gate, refresh_answers) =
             (OnceLock::new(), Gate::default(), Gate::default());
-        let shared = Shared { options, issuer, keys, next_keys, gate, refresh_answers, state };
+        let shared = IdpShared { options, issuer, keys, next_keys, gate, refresh_answers, state };
         let shared = Arc::new(shared);
-        let handle =
-            |shared: Arc<Shared>, request| async move { endpoints::handle(&shared, request).await };
+        let handle = |shared: Arc<IdpShared>, request| async move {
+            endpoints::handle(&shared, request).await
+        };
         let running = serve(listener, Arc::clone(&shared), handle, IntoResponse::into_response)?;
         Ok(Self { shared, running })
     }
@@ -167,7 +168,7 @@ impl IdentityProvider {
         self.change(username, |person| person.roles = roles);
     }
 
-    fn change(&self, username: &str, change: impl FnOnce(&mut Person)) {
+    fn change(&self, username: &str, change: impl FnOnce(&mut DemoPerson)) {
         let mut state = self.shared.state.lock();
         if let Some(person) = state.people.iter_mut().find(|person| person.username == username) {
             change(person);
@@ -180,7 +181,7 @@ impl IdentityProvider {
     }
 }
 
-impl Shared {
+impl IdpShared {
     fn misbehaviour(&self) -> Misbehaviour {
         self.state.lock().misbehaviour.clone()
     }
@@ -191,15 +192,16 @@ impl Shared {
     }
 
     /// Returns the keys after a rotation.
-    fn next_keys(&self) -> &Keys {
-        self.next_keys.get_or_init(|| Keys::next_of_process().unwrap_or_else(|_| self.keys.clone()))
+    fn next_keys(&self) -> &DemoKeys {
+        self.next_keys
+            .get_or_init(|| DemoKeys::next_of_process().unwrap_or_else(|_| self.keys.clone()))
     }
 
     fn remember(&self, secret: &str) {
         self.state.lock().issued.push(secret.to_owned());
     }
 
-    fn person(&self, username: &str) -> Option<Person> {
+    fn person(&self, username: &str) -> Option<DemoPerson> {
         self.state.lock().people.iter().find(|person| person.username == username).cloned()
     }
 }

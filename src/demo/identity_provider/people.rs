@@ -2,7 +2,7 @@
 
 /// A person who can sign in; the password equals the user name.
 #[derive(Clone, Debug)]
-pub(super) struct Person {
+pub(super) struct DemoPerson {
     pub(super) username: &'static str,
     pub(super) name: String,
     pub(super) about: &'static str,
@@ -12,7 +12,7 @@ pub(super) struct Person {
     pub(super) disabled: bool,
 }
 
-impl Person {
+impl DemoPerson {
     pub(super) fn subject(&self) -> String {
         format!("demo-{}", self.username)
     }
@@ -22,8 +22,8 @@ impl Person {
     }
 }
 
-pub(super) fn everybody() -> Vec<Person> {
-    let person = |username, name: &str, about, roles: &[&str], groups: &[&str]| Person {
+pub(super) fn everybody() -> Vec<DemoPerson> {
+    let person = |username, name: &str, about, roles: &[&str], groups: &[&str]| DemoPerson {
         username,
         name: name.to_owned(),
         about,

@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::people::Person;
+use super::people::DemoPerson;
 use super::sign_in_request::{SignInRequest, forced};
-use super::{KeyUse, Misbehaviour, Shared};
+use super::{IdpShared, KeyUse, Misbehaviour};
 use crate::demo::http::{Recorded, broken_off, json};
 use crate::jose::jws;
 use crate::oauth::secret::random_text;
@@ -31,7 +31,12 @@ pub(super) struct Code {
     expires_at: i64,
 }
 
-pub(super) fn new_code(idp: &Shared, asked: &SignInRequest, person: &Person, sid: &str) -> String {
+pub(super) fn new_code(
+    idp: &IdpShared,
+    asked: &SignInRequest,
+    person: &DemoPerson,
+    sid: &str,
+) -> String {
     let code = random_text();
     let expires_at = idp.options.clock.now().unix() + CODE_LIFETIME;
     let handed_out = Code {
@@ -48,13 +53,13 @@ pub(super) fn new_code(idp: &Shared, asked: &SignInRequest, person: &Person, sid
     code
 }
 
-pub(super) async fn handle(idp: &Shared, request: &Recorded) -> Response {
+pub(super) async fn handle(idp: &IdpShared, request: &Recorded) -> Response {
     idp.gate.pass().await;
     let misbehaviour = idp.misbehaviour();
     let grant_type = request.form_field("grant_type").unwrap_or_default();
     let refreshing = grant_type == "refresh_token";
-    let forced = misbehaviour.refresh_answer.as_ref().filter(|_| refreshing);
-    if let Some(answer) = forced.or(misbehaviour.token_answer.as_ref()) {
+    let refresh_answer = misbehaviour.refresh_answer.as_ref().filter(|_| refreshing);
+    if let Some(answer) = refresh_answer.or(misbehaviour.token_answer.as_ref()) {
         return forced(answer);
     }
     if !is_our_client(idp, request) {
@@ -87,14 +92,14 @@ fn error(status: StatusCode, code: &str) -> Response {
     json(status, &json!({ "error": code }))
 }
 
-fn loses_answer(idp: &Shared) -> bool {
+fn loses_answer(idp: &IdpShared) -> bool {
     let left = &mut idp.state.lock().misbehaviour.lose_refresh_answers;
     let loses = *left > 0;
     *left = left.saturating_sub(1);
     loses
 }
 
-fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
+fn is_our_client(idp: &IdpShared, request: &Recorded) -> bool {
     let decoded = |text: &str| {
         form_urlencoded::parse(text.as_bytes()).next().map(|(text, _)| text.into_owned())
     };
@@ -115,7 +120,7 @@ fn is_our_client(idp: &Shared, request: &Recorded) -> bool {
     shown.is_some_and(|(id, secret)| id == idp.options.client_id && secret == idp.client_secret())
 }
 
-fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
+fn redeem(idp: &IdpShared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
     let code = request.form_field("code").unwrap_or_default();
     let unknown = if how.vague_about_codes { "invalid_request" } else { "invalid_grant" };
     let code = idp.state.lock().codes.remove(&code).ok_or(unknown)?;
@@ -136,7 +141,7 @@ fn redeem(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value,
     Ok(answer)
 }
 
-fn refresh(idp: &Shared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
+fn refresh(idp: &IdpShared, request: &Recorded, how: &Misbehaviour) -> Result<Value, &'static str> {
     let presented = request.form_field("refresh_token").unwrap_or_default();
     let token = idp.keys.unstamp("refresh", &presented).ok_or("invalid_grant")?;
     let now = idp.options.clock.now().unix();
@@ -184,7 +189,7 @@ impl Generation {
 /// With strict rotation each token works once, and the previous one again within the grace period. Any other
 /// use ends the session.
 fn next_generation(
-    idp: &Shared,
+    idp: &IdpShared,
     sid: &str,
     presented: u64,
     how: &Misbehaviour,
@@ -217,7 +222,7 @@ fn next_generation(
     Err("invalid_grant")
 }
 
-fn new_refresh_token(idp: &Shared, person: &Person, sid: &str, generation: u64) -> String {
+fn new_refresh_token(idp: &IdpShared, person: &DemoPerson, sid: &str, generation: u64) -> String {
     let until = idp.options.clock.now().unix() + REFRESH_TOKEN_LIFETIME;
     let token = json!({
         "person": person.username, "sid": sid, "generation": generation, "until": until,
@@ -228,8 +233,8 @@ fn new_refresh_token(idp: &Shared, person: &Person, sid: &str, generation: u64) 
 }
 
 fn tokens(
-    idp: &Shared,
-    person: &Person,
+    idp: &IdpShared,
+    person: &DemoPerson,
     sid: &str,
     nonce: Option<&str>,
     how: &Misbehaviour,
@@ -287,7 +292,7 @@ fn tokens(
 }
 
 fn sign(
-    idp: &Shared,
+    idp: &IdpShared,
     how: &Misbehaviour,
     typ: &str,
     claims: &Value,
@@ -302,7 +307,7 @@ fn sign(
         .map_err(|_| "server_error")
 }
 
-fn about(person: &Person) -> Value {
+fn about(person: &DemoPerson) -> Value {
     json!({
         "sub": person.subject(),
         "name": person.name,
@@ -314,7 +319,7 @@ fn about(person: &Person) -> Value {
     })
 }
 
-pub(super) fn userinfo(idp: &Shared, request: &Recorded) -> Response {
+pub(super) fn userinfo(idp: &IdpShared, request: &Recorded) -> Response {
     let how = idp.misbehaviour();
     if how.userinfo_down {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -354,7 +359,7 @@ fn stamp_in(access_token: &str) -> Option<String> {
 }
 
 /// RFC 7009: revoking a refresh token ends its session; other tokens are accepted without effect.
-pub(super) fn revoke(idp: &Shared, request: &Recorded) -> Response {
+pub(super) fn revoke(idp: &IdpShared, request: &Recorded) -> Response {
     if !is_our_client(idp, request) {
         return error(StatusCode::UNAUTHORIZED, "invalid_client");
     }

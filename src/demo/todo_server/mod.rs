@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-use self::refused::Refused;
+use self::refused::TodoRefused;
 use self::tools::Todo;
 use super::http::{Gate, Recorded, Running, broken_off, serve};
 use crate::clock::Clock;
@@ -52,20 +52,20 @@ pub struct TodoMisbehaviour {
 /// A running to-do server.
 #[derive(Clone)]
 pub struct TodoServer {
-    shared: Arc<Shared>,
+    shared: Arc<TodoShared>,
     address: SocketAddr,
     running: Running,
 }
 
-struct Shared {
+struct TodoShared {
     clock: Clock,
     gate: Gate,
     events: broadcast::Sender<String>,
-    state: Mutex<State>,
+    state: Mutex<TodoState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TodoState {
     todos: Vec<Todo>,
     sessions: BTreeSet<String>,
     misbehaviour: TodoMisbehaviour,
@@ -73,13 +73,13 @@ struct State {
 }
 
 /// The caller, as named by the gateway's headers.
-struct Caller {
+struct NamedCaller {
     subject: String,
     name: String,
     scopes: Vec<String>,
 }
 
-impl Caller {
+impl NamedCaller {
     fn of(request: &Recorded) -> Option<Self> {
         let subject = request.header("x-portcullis-subject")?.to_owned();
         let scopes = request.header("x-portcullis-scopes").unwrap_or_default();
@@ -99,13 +99,14 @@ impl TodoServer {
     /// Serves on `listener`, which must be on loopback.
     pub fn start(listener: TcpListener, options: TodoServerOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TodoShared {
             clock: options.clock,
             gate: Gate::default(),
             events: broadcast::Sender::new(64),
             state: Mutex::default(),
         });
-        let handle = |shared: Arc<Shared>, request| async move { handle(&shared, request).await };
+        let handle =
+            |shared: Arc<TodoShared>, request| async move { handle(&shared, request).await };
         let running = serve(listener, Arc::clone(&shared), handle, refused::unread)?;
         Ok(Self { shared, address, running })
     }
@@ -147,7 +148,7 @@ impl TodoServer {
     }
 }
 
-async fn handle(server: &Shared, request: Recorded) -> Response {
+async fn handle(server: &TodoShared, request: Recorded) -> Response {
     let misbehaviour = {
         let mut state = server.state.lock();
         state.recorded.push(request.clone());
@@ -161,10 +162,10 @@ async fn handle(server: &Shared, request: Recorded) -> Response {
         return forced(status, &headers);
     }
     if request.path != PATH {
-        return refused::answer(&request, Refused::NotHere);
+        return refused::answer(&request, TodoRefused::NotHere);
     }
-    let Some(caller) = Caller::of(&request) else {
-        return refused::answer(&request, Refused::NamesNobody);
+    let Some(caller) = NamedCaller::of(&request) else {
+        return refused::answer(&request, TodoRefused::NamesNobody);
     };
     match request.method.as_str() {
         "POST" => rpc::post(server, &caller, &request),
@@ -176,7 +177,7 @@ async fn handle(server: &Shared, request: Recorded) -> Response {
             response
         }
         "DELETE" => delete(server, &request),
-        _ => refused::answer(&request, Refused::Method),
+        _ => refused::answer(&request, TodoRefused::Method),
     }
 }
 
@@ -192,10 +193,10 @@ fn forced(status: u16, headers: &[(&'static str, String)]) -> Response {
 }
 
 /// Opens the event stream of a session.
-fn get(server: &Shared, request: &Recorded) -> Response {
+fn get(server: &TodoShared, request: &Recorded) -> Response {
     let accepts = request.header("accept").is_some_and(|a| a.contains("text/event-stream"));
     if !accepts {
-        return refused::answer(request, Refused::TakesNoStream);
+        return refused::answer(request, TodoRefused::TakesNoStream);
     }
     match session_of(server, request) {
         Ok(_) => stream::events(server.events.subscribe()),
@@ -203,7 +204,7 @@ fn get(server: &Shared, request: &Recorded) -> Response {
     }
 }
 
-fn delete(server: &Shared, request: &Recorded) -> Response {
+fn delete(server: &TodoShared, request: &Recorded) -> Response {
     match session_of(server, request) {
         Ok(session) => {
             server.state.lock().sessions.remove(&session);
@@ -213,13 +214,13 @@ fn delete(server: &Shared, request: &Recorded) -> Response {
     }
 }
 
-fn session_of(server: &Shared, request: &Recorded) -> Result<String, Refused> {
-    let session = request.header(SESSION_ID.as_str()).ok_or(Refused::NoSession)?;
+fn session_of(server: &TodoShared, request: &Recorded) -> Result<String, TodoRefused> {
+    let session = request.header(SESSION_ID.as_str()).ok_or(TodoRefused::NoSession)?;
     let known = server.state.lock().sessions.contains(session);
-    if known { Ok(session.to_owned()) } else { Err(Refused::UnknownSession) }
+    if known { Ok(session.to_owned()) } else { Err(TodoRefused::UnknownSession) }
 }
 
-impl Shared {
+impl TodoShared {
     fn new_session(&self) -> HeaderValue {
         let session = new_id(&self.clock);
         let value = HeaderValue::from_str(&session);

@@ -9,7 +9,7 @@ use crate::demo::http::{Recorded, json as json_answer};
 
 /// Reasons to reject a request before its messages are handled.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refused {
+pub(super) enum TodoRefused {
     /// The session id is missing.
     NoSession,
     /// The session has ended or never existed.
@@ -24,7 +24,7 @@ pub(super) enum Refused {
     NamesNobody,
 }
 
-impl Refused {
+impl TodoRefused {
     fn status(self) -> StatusCode {
         match self {
             Self::NoSession => StatusCode::BAD_REQUEST,
@@ -65,12 +65,12 @@ impl Refused {
 }
 
 /// Builds the response, with the id of the request if it is a single call.
-pub(super) fn answer(request: &Recorded, refused: Refused) -> Response {
+pub(super) fn answer(request: &Recorded, refused: TodoRefused) -> Response {
     let message = serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
     let error = error(id.unwrap_or(&Value::Null), refused.code(), refused.message());
     let mut response = json_answer(refused.status(), &error);
-    if matches!(refused, Refused::Method) {
+    if matches!(refused, TodoRefused::Method) {
         let allowed = HeaderValue::from_static("GET, POST, DELETE");
         response.headers_mut().insert(header::ALLOW, allowed);
     }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Caller, SESSION_ID, Shared, refused, session_of, stream, tools};
+use super::{NamedCaller, SESSION_ID, TodoShared, refused, session_of, stream, tools};
 use crate::demo::http::{Recorded, json as json_answer};
 
 /// The stateless MCP revision.
@@ -14,7 +14,7 @@ const WITH_HANDSHAKE: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 const INSTRUCTIONS: &str = "A to-do list. Everybody has their own; who may see or delete other people's is decided by scopes.";
 
-pub(super) fn post(server: &Shared, caller: &Caller, request: &Recorded) -> Response {
+pub(super) fn post(server: &TodoShared, caller: &NamedCaller, request: &Recorded) -> Response {
     let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
         let error = refused::error(&Value::Null, -32700, "Parse error");
         return json_answer(StatusCode::BAD_REQUEST, &error);
@@ -55,7 +55,12 @@ fn wants_stream(request: &Recorded, message: &Value) -> bool {
 }
 
 /// Handles one message and returns the response; notifications and responses have none.
-fn answer(server: &Shared, caller: &Caller, message: &Value, stateless: bool) -> Option<Value> {
+fn answer(
+    server: &TodoShared,
+    caller: &NamedCaller,
+    message: &Value,
+    stateless: bool,
+) -> Option<Value> {
     let id = message.get("id").filter(|id| id.is_string() || id.is_number());
     let Some(method) = message.get("method").and_then(Value::as_str) else {
         let is_response = message.get("result").is_some() || message.get("error").is_some();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Caller, Shared};
+use super::{NamedCaller, TodoShared};
 use crate::oauth::secret::new_id;
 
 /// Longest text of a to-do, in bytes.
@@ -67,7 +67,11 @@ pub(super) fn list() -> Value {
     ])
 }
 
-pub(super) fn call(server: &Shared, caller: &Caller, params: &Value) -> Result<Value, BadCall> {
+pub(super) fn call(
+    server: &TodoShared,
+    caller: &NamedCaller,
+    params: &Value,
+) -> Result<Value, BadCall> {
     let text = |name: &str| params["arguments"][name].as_str().map(str::trim);
     match params["name"].as_str() {
         Some("create-todo") => {
@@ -93,7 +97,7 @@ fn failed(text: &str) -> Value {
     json!({ "content": [{ "type": "text", "text": text }], "isError": true })
 }
 
-fn create(server: &Shared, caller: &Caller, content: &str) -> Value {
+fn create(server: &TodoShared, caller: &NamedCaller, content: &str) -> Value {
     if !caller.may("create:todos") {
         return failed("Adding a to-do needs the scope create:todos.");
     }
@@ -108,7 +112,7 @@ fn create(server: &Shared, caller: &Caller, content: &str) -> Value {
     done(&json.to_string(), &json!({ "todo": json }))
 }
 
-fn get(server: &Shared, caller: &Caller) -> Value {
+fn get(server: &TodoShared, caller: &NamedCaller) -> Value {
     let everybodys = caller.may("read:todos");
     let todos: Vec<Value> = server
         .state
@@ -122,7 +126,7 @@ fn get(server: &Shared, caller: &Caller) -> Value {
     done(&todos.to_string(), &json!({ "todos": todos }))
 }
 
-fn delete(server: &Shared, caller: &Caller, id: &str) -> Value {
+fn delete(server: &TodoShared, caller: &NamedCaller, id: &str) -> Value {
     let mut state = server.state.lock();
     let Some(place) = state.todos.iter().position(|todo| todo.id == id) else {
         return failed("There is no to-do with this id.");
@@ -134,7 +138,7 @@ fn delete(server: &Shared, caller: &Caller, id: &str) -> Value {
     done("Deleted.", &json!({ "deleted": id }))
 }
 
-fn purge(server: &Shared, caller: &Caller) -> Value {
+fn purge(server: &TodoShared, caller: &NamedCaller) -> Value {
     if !caller.may("delete:todos") {
         return failed("Deleting everything needs the scope delete:todos.");
     }

@@ -106,7 +106,10 @@ impl Play {
         let client = GuardedClient {
             network: Arc::new(Network::Staged(Arc::clone(&stage))),
             tls: trusting(authority.pem().as_bytes()),
-            times: Times { connect: Duration::from_secs(2), total: Duration::from_millis(500) },
+            times: FetchTimeouts {
+                connect: Duration::from_secs(2),
+                total: Duration::from_millis(500),
+            },
             ways: Ways::default(),
         };
         Self { client, stage, accepted }

@@ -69,7 +69,7 @@ pub enum AssertionRefused {
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct AssertionClaims {
     iss: String,
     sub: String,
     aud: Audiences,
@@ -90,7 +90,7 @@ enum Audiences {
 pub struct Assertion<'a> {
     alg: Alg,
     kid: Option<String>,
-    claims: Claims,
+    claims: AssertionClaims,
     token: Compact<'a>,
     signature: Vec<u8>,
 }
@@ -134,7 +134,7 @@ impl<'a> Assertion<'a> {
         let header: Value = token.header().map_err(|_| AssertionRefused::Malformed)?;
         let (alg, kid) = check_header(&header)?;
         let claims = token.claims().map_err(malformed)?;
-        let claims: Claims = serde_json::from_slice(&claims).map_err(|error| {
+        let claims: AssertionClaims = serde_json::from_slice(&claims).map_err(|error| {
             if error.is_data() { AssertionRefused::Malformed } else { AssertionRefused::Unreadable }
         })?;
         let jti_fits = !claims.jti.is_empty() && claims.jti.len() <= MAX_JTI;

@@ -1,7 +1,7 @@
 //! Client ID Metadata Documents: the id of a client is the URL of its metadata.
 //! draft-ietf-oauth-client-id-metadata-document §4, MCP 2025-11-25, threat CI-04.
 
-use super::members::Members;
+use super::members::MetadataMembers;
 use super::{AuthMethod, ClientMetadata, RegistrationLimits, RegistrationRefused};
 use crate::oauth::error::ensure;
 use crate::oauth::redirect_uri::RedirectPolicy;
@@ -37,7 +37,7 @@ impl ClientMetadata {
         policy: &RedirectPolicy,
         limits: &RegistrationLimits,
     ) -> Result<Self, DocumentRefused> {
-        let members = Members::parse(body)?;
+        let members = MetadataMembers::parse(body)?;
         let said = members.text("client_id", MAX_DOCUMENT)?;
         ensure(said == Some(client_id.url().as_str()), DocumentRefused::OtherClient)?;
         let secret = members.has("client_secret") || members.has("client_secret_expires_at");

@@ -14,9 +14,9 @@ use crate::oauth::redirect_uri::{RedirectPolicy, RedirectUri, RedirectUriRefused
 use crate::oauth::web_url::WebUrl;
 
 /// The members of a JSON object without repeated names.
-pub(super) struct Members(serde_json::Map<String, Value>);
+pub(super) struct MetadataMembers(serde_json::Map<String, Value>);
 
-impl Members {
+impl MetadataMembers {
     pub(super) fn parse(body: &[u8]) -> Result<Self, RegistrationRefused> {
         let members: UniqueMembers =
             serde_json::from_slice(body).map_err(|_| RegistrationRefused::NotJson)?;

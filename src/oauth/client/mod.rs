@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::members::Members;
+use self::members::MetadataMembers;
 use super::client_name::DisplayName;
 use super::error::ensure;
 use super::redirect_uri::{RedirectPolicy, RedirectUri};
@@ -152,7 +152,7 @@ impl ClientMetadata {
         policy: &RedirectPolicy,
         limits: &RegistrationLimits,
     ) -> Result<Self, RegistrationRefused> {
-        let members = Members::parse(body)?;
+        let members = MetadataMembers::parse(body)?;
         let redirect_uris = members.redirect_uris(policy, *limits, false)?;
         let on_device = members.application_type()? == Some(ApplicationType::Native)
             || redirect_uris.iter().all(RedirectUri::is_native);
@@ -165,7 +165,7 @@ impl ClientMetadata {
     }
 
     fn read(
-        members: &Members,
+        members: &MetadataMembers,
         redirect_uris: Vec<RedirectUri>,
         auth_method: AuthMethod,
     ) -> Result<Self, RegistrationRefused> {
@@ -351,7 +351,7 @@ impl Client {
         policy: &RedirectPolicy,
         limits: &RegistrationLimits,
     ) -> Result<ClientMetadata, RegistrationRefused> {
-        let members = Members::parse(body)?;
+        let members = MetadataMembers::parse(body)?;
         let named = members.text("client_id", MAX_TEXT)? == Some(&self.id);
         let secret = members.text("client_secret", MAX_TEXT)?;
         ensure(

@@ -15,20 +15,19 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-pub use routes::{Listener, Route};
+pub use routes::{ListenerKind, RouteMetrics};
 
 use super::audit::EVENTS;
-use super::families::{Counters, Gauges, Histograms, Labels, one};
+use super::families::{Counters, Gauges, Histograms, one};
 use super::lately::Lately;
 use super::queue;
-use super::tasks::Tasks;
+use super::tasks::TaskStates;
 use crate::clock::Timestamp;
 use crate::config::{self, Limit, LimitTrait};
 use routes::Routes;
@@ -120,7 +119,7 @@ struct Numbers {
     /// Lost log lines: those that the full queue refused, and those that could not be written.
     lines_lost: [Counter; 2],
     lines_lost_lately: Lately,
-    tasks: Tasks,
+    tasks: TaskStates,
     limits: BTreeMap<&'static str, Counter>,
     connections: [Gauge; 2],
     streams: Gauge,
@@ -223,7 +222,7 @@ impl Metrics {
             "Lines of the log that were lost: there was no room, or they could not be written";
         r.register("log_lines_lost", help, lost.clone());
         let lines_lost = ["full", "failed"].map(|why| lost.get_or_create_owned(&one("why", why)));
-        let tasks = Tasks::register(r);
+        let tasks = TaskStates::register(r);
         let limits = Counters::<1>::default();
         r.register("limited", "Refusals because of a limit, by its key", limits.clone());
         let limits = config::limits()
@@ -232,7 +231,7 @@ impl Metrics {
 
         let connections = Gauges::<1>::default();
         r.register("connections", "Open connections", connections.clone());
-        let connections = [Listener::Public, Listener::Admin]
+        let connections = [ListenerKind::Public, ListenerKind::Admin]
             .map(|on| connections.get_or_create_owned(&one("listener", on.into_str())));
         let streams = Gauge::default();
         r.register("streams", "Open event streams through the gateway", streams.clone());
@@ -242,7 +241,8 @@ impl Metrics {
         r.register("upstream_requests", help, upstream.clone());
         let upstream = Answered::VARIANTS
             .iter()
-            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.into_str())));
+            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.into_str())))
+            .collect();
         let upstream_seconds = seconds();
         let help = "How long the identity provider took to answer";
         r.register_with_unit("upstream_duration", help, Unit::Seconds, upstream_seconds.clone());
@@ -251,7 +251,8 @@ impl Metrics {
         r.register("rechecks", help, rechecks.clone());
         let rechecks = Rechecked::VARIANTS
             .iter()
-            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.into_str())));
+            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.into_str())))
+            .collect();
 
         let passed = Counters::<2>::default();
         let help = "Calls that the gateway passed to MCP servers, by path and outcome";
@@ -294,7 +295,7 @@ impl Metrics {
     }
 
     /// Returns the metrics of one route. `template` is its pattern in the route table.
-    pub fn route(&self, listener: Listener, template: &str) -> Arc<Route> {
+    pub fn route(&self, listener: ListenerKind, template: &str) -> Arc<RouteMetrics> {
         self.0.routes.of(listener, template)
     }
 
@@ -321,7 +322,7 @@ impl Metrics {
 
     /// Counts an open connection until the returned value is dropped.
     #[must_use]
-    pub fn connection(&self, listener: Listener) -> OpenStream {
+    pub fn connection(&self, listener: ListenerKind) -> OpenStream {
         OpenStream::one_more(&self.0.connections[listener as usize])
     }
 
@@ -345,7 +346,7 @@ impl Metrics {
     /// Returns the metrics of calls to the MCP server at this configured path.
     pub fn calls(&self, path: &str) -> Calls {
         let path: Cow<'static, str> = Cow::Owned(path.to_owned());
-        let outcome = |outcome: Passed| {
+        let outcome = |outcome: &Passed| {
             let labels = [("path", path.clone()), ("outcome", outcome.into_str().into())];
             self.0.passed.get_or_create_owned(&labels)
         };
@@ -366,7 +367,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn tasks(&self) -> &Tasks {
+    pub(super) fn tasks(&self) -> &TaskStates {
         &self.0.tasks
     }
 

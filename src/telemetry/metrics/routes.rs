@@ -28,7 +28,7 @@ const OTHER: &str = "other";
 /// The listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(const_into_str)]
-pub enum Listener {
+pub enum ListenerKind {
     /// The listener for clients and people.
     #[strum(serialize = "public")]
     Public,
@@ -38,14 +38,14 @@ pub enum Listener {
 }
 
 /// The metrics of one route.
-pub struct Route {
+pub struct RouteMetrics {
     labels: Labels<2>,
     requests: Counters<3>,
     statuses: [OnceLock<Counter>; STATUSES.len() + 1],
     seconds: Histogram,
 }
 
-impl Route {
+impl RouteMetrics {
     /// Counts a response, and the time until its headers were ready.
     pub fn answered(&self, status: u16, took: Duration) {
         let place = STATUSES.binary_search(&status).unwrap_or(STATUSES.len());
@@ -67,7 +67,7 @@ pub(super) struct Routes {
     requests: Counters<3>,
     seconds: Histograms<2>,
     /// One map for each listener.
-    known: [RwLock<HashMap<String, Arc<Route>>>; 2],
+    known: [RwLock<HashMap<String, Arc<RouteMetrics>>>; 2],
 }
 
 impl Routes {
@@ -80,7 +80,7 @@ impl Routes {
         Self { requests, seconds: duration, known: Default::default() }
     }
 
-    pub(super) fn of(&self, listener: Listener, template: &str) -> Arc<Route> {
+    pub(super) fn of(&self, listener: ListenerKind, template: &str) -> Arc<RouteMetrics> {
         let known = &self.known[listener as usize];
         if let Some(route) = known.read().get(template) {
             return Arc::clone(route);
@@ -88,9 +88,11 @@ impl Routes {
         let mut known = known.write();
         let template = if known.len() < MOST { template } else { OTHER };
         let route = known.entry(template.to_owned()).or_insert_with(|| {
-            let labels: Labels<2> =
-                [("listener", listener.into_str().into()), ("route", Cow::Owned(template.to_owned()))];
-            Arc::new(Route {
+            let labels: Labels<2> = [
+                ("listener", listener.into_str().into()),
+                ("route", Cow::Owned(template.to_owned())),
+            ];
+            Arc::new(RouteMetrics {
                 requests: self.requests.clone(),
                 statuses: std::array::from_fn(|_| OnceLock::new()),
                 seconds: self.seconds.get_or_create_owned(&labels),
@@ -114,7 +116,7 @@ mod tests {
     fn made_up_routes_are_one() {
         let routes = Routes::register(&mut Registry::default());
         for number in 0..2 * MOST {
-            routes.of(Listener::Public, &format!("/{number}"));
+            routes.of(ListenerKind::Public, &format!("/{number}"));
         }
         let known = routes.known[0].read().len();
         assert!(known <= MOST + 1, "{known}");

@@ -9,7 +9,7 @@ use super::super::metadata::Metadata;
 use super::{Findings, Severity, texts};
 use crate::http_client::HttpError;
 
-type Answer = Result<Response<Vec<u8>>, HttpError>;
+type ProbeResponse = Result<Response<Vec<u8>>, HttpError>;
 
 impl Upstream {
     /// Sends the first request to the provider. `Err(None)`: a proxy on the way failed, and the findings
@@ -27,10 +27,10 @@ impl Upstream {
     /// failed, so that the request did not reach the provider.
     pub(super) fn tell_network(
         &self,
-        answer: Answer,
+        answer: ProbeResponse,
         url: &str,
         findings: &mut Findings,
-    ) -> Result<Answer, ()> {
+    ) -> Result<ProbeResponse, ()> {
         const PROBE: &str = "network";
         if let Err(HttpError::Proxy(failed)) = &answer {
             findings.hint(PROBE, Severity::Failed, failed.to_string(), failed.hint());

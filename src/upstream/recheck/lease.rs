@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Recheck;
 use crate::storage::{Lease, StorageError, UpstreamSession};
-use crate::upstream::Inner;
+use crate::upstream::UpstreamInner;
 use crate::upstream::person_queries::RECHECK_WAIT;
 
 /// A lease lasts 15 s unless it is extended. After a crash nobody can re-check the session before the lease
@@ -64,29 +64,29 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Records that a request to the provider is sent now. Dropping the returned value clears the record.
-    pub(super) fn begins(self: &Arc<Self>) -> Sent {
+    pub(super) fn begins(self: &Arc<Self>) -> PendingQuery {
         let since = Instant::now();
         self.sent.send_replace(Some(since));
-        Sent(Arc::clone(self), since)
+        PendingQuery(Arc::clone(self), since)
     }
 
-    /// Waits until the provider has been silent for `patience` and returns `true`. The time counts from now,
+    /// Waits until the provider has been silent for `silence` and returns `true`. The time counts from now,
     /// or from when the request is sent if that is later (an earlier request may still be pending). Returns
     /// `false` if no request is sent within `RECHECK_WAIT`: then the delay is ours, not the provider's.
-    pub(super) async fn is_silent_for(&self, patience: Duration) -> bool {
+    pub(super) async fn is_silent_for(&self, silence: Duration) -> bool {
         let (mut sent, now) = (self.sent.subscribe(), Instant::now());
         let since = tokio::time::timeout(RECHECK_WAIT, sent.wait_for(Option::is_some)).await;
         let since = since.ok().and_then(Result::ok).and_then(|since| *since);
         let Some(since) = since else { return false };
-        tokio::time::sleep_until(since.max(now) + patience).await;
+        tokio::time::sleep_until(since.max(now) + silence).await;
         true
     }
 }
 
 /// A pending request, and when it was sent.
-pub(super) struct Sent(Arc<Asking>, Instant);
+pub(super) struct PendingQuery(Arc<Asking>, Instant);
 
-impl Drop for Sent {
+impl Drop for PendingQuery {
     fn drop(&mut self) {
         // A later request may have been sent meanwhile; its record stays.
         self.0.sent.send_if_modified(|sent| {
@@ -99,7 +99,7 @@ impl Drop for Sent {
     }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Waits up to 5 s for the result of the process that holds the lease, and takes the lease over when that
     /// process is gone.
     pub(super) async fn wait_for_the_other_asker(

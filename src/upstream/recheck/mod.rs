@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::token_response::TokenFailure;
-use super::{Inner, Upstream};
+use super::{Upstream, UpstreamInner};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::config::Protocol;
 use crate::oauth::secret::random_text;
@@ -95,12 +95,12 @@ impl Upstream {
             return Ok((known, false));
         }
         // Some clients give up after ten seconds. The request to the provider continues without the caller.
-        let patience = inner.config.timeout.min(PATIENCE);
+        let silence = inner.config.timeout.min(PATIENCE);
         let asking = inner.in_flight.of(session_id).await;
         let known = tokio::select! {
             biased;
             known = self.ask_alone(session_id, &asking) => known?,
-            asked = asking.is_silent_for(patience) => {
+            asked = asking.is_silent_for(silence) => {
                 if asked {
                     inner.use_last_answer(&session, "it has not answered in time")
                 } else {
@@ -137,7 +137,7 @@ impl Upstream {
     }
 }
 
-impl Inner {
+impl UpstreamInner {
     /// Returns the result if it is known without a request.
     fn settled(&self, session: &UpstreamSession) -> Option<Recheck> {
         // The configured provider cannot vouch for a session of another provider.

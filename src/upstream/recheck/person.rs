@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::config::ClaimSource;
 use crate::policy::{Fact, FactSet, Facts};
 use crate::storage::{Person, UpstreamSession};
-use crate::upstream::Inner;
+use crate::upstream::UpstreamInner;
 use crate::upstream::claims::{self, Userinfo};
 use crate::upstream::oidc::payload;
 use crate::upstream::provider::Provider;
@@ -36,7 +36,7 @@ pub(in crate::upstream) struct PartlyKnown {
     pub(super) is_outage: bool,
 }
 
-impl Inner {
+impl UpstreamInner {
     pub(super) async fn github_person(
         &self,
         session: &UpstreamSession,
