@@ -365,7 +365,7 @@ async fn accept(
                 continue;
             }
         };
-        panic_point!(accepting(side).into_str());
+        panic_point!(accepting(side).name());
         let app = present.app();
         let Ok(place) = Arc::clone(connections).try_acquire_owned() else {
             app.metrics().limited("connections");

@@ -81,7 +81,6 @@ pub struct NewToken<'a> {
 /// Types of JWT that we sign besides access tokens. Each has its own `typ`, so that none is accepted in place
 /// of another (RFC 8725 §3.11). Its text is the `typ` of the JWT header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
-#[strum(const_into_str)]
 pub enum TokenType {
     /// Assertion about the caller, for the MCP server behind the gateway.
     #[strum(serialize = "portcullis-assertion+jwt")]
@@ -89,6 +88,13 @@ pub enum TokenType {
     /// An introspection response (RFC 9701 §5).
     #[strum(serialize = "token-introspection+jwt")]
     Introspection,
+}
+
+impl TokenType {
+    /// Returns the `typ` of the JWT header.
+    pub fn typ(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// Reasons why a bearer token is not one of our valid access tokens. They are for the log; the caller does
@@ -266,7 +272,7 @@ impl KeyRing {
             .values()
             .map(|key| KeyDescription {
                 kid: key.kid.clone(),
-                alg: key.alg.into_str(),
+                alg: key.alg.as_str(),
                 generation: key.generation,
                 created_at: key.created_at,
                 signs_from: key.signs_from,
@@ -301,7 +307,7 @@ impl KeyRing {
         statement: TokenType,
         claims: &impl Serialize,
     ) -> Result<String, SigningError> {
-        self.sign(alg, statement.into_str(), claims)
+        self.sign(alg, statement.typ(), claims)
     }
 
     fn sign(
@@ -373,7 +379,7 @@ impl KeyRing {
         let key = keys.by_kid.get(&header.kid).ok_or(TokenInvalid::UnknownKey)?;
         let typ_fits = header.typ.eq_ignore_ascii_case(ACCESS_TOKEN_TYPE)
             || header.typ.eq_ignore_ascii_case("application/at+jwt");
-        if !typ_fits || header.alg != key.alg.into_str() {
+        if !typ_fits || header.alg != key.alg.as_str() {
             return Err(TokenInvalid::Header);
         }
         let malformed = |_| TokenInvalid::Malformed;
@@ -396,7 +402,7 @@ async fn add_missing(
 ) -> Result<bool, SigningError> {
     let stored = storage.signing_keys().await?;
     let missing: Vec<_> =
-        algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.into_str())).collect();
+        algs.iter().filter(|alg| !stored.iter().any(|key| key.alg == alg.as_str())).collect();
     for &&alg in &missing {
         storage.add_signing_key(&generate(alg, 1, now, now)?).await?;
     }

@@ -169,7 +169,6 @@ pub struct ClaimPlan {
 
 /// Source of claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum ClaimSource {
     /// The ID token.
     #[strum(serialize = "id_token")]
@@ -184,7 +183,6 @@ pub enum ClaimSource {
 
 /// Client authentication method at the provider's token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum ClientAuth {
     /// The method that the provider's metadata lists; Basic if it lists both.
     #[default]
@@ -249,7 +247,6 @@ impl ResourceConfig {
 /// Response to a call of a tool that the rules deny to the person. If the rules allow the tool and only the
 /// token lacks the scope, the response is always a challenge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum OnDeniedTool {
     /// A tool result with `isError` that explains the denial. The person reads it and is not sent to sign in
     /// again.
@@ -263,7 +260,6 @@ pub enum OnDeniedTool {
 
 /// Transport of an MCP server behind the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum Transport {
     /// Streamable HTTP (2025-03-26 and later), with or without sessions.
     #[default]
@@ -326,7 +322,6 @@ pub struct LoopbackHosts {
     IntoStaticStr,
     VariantArray,
 )]
-#[strum(const_into_str)]
 pub enum TokenAlg {
     /// ECDSA P-256: short signatures, fast.
     #[default]
@@ -407,7 +402,6 @@ impl PeopleSet {
 
 /// Whether an administrator must approve a client before it receives tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum ClientApproval {
     /// The person's consent is enough.
     #[default]

@@ -171,7 +171,7 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
 
 /// Returns the signing algorithms of these resources' tokens, without duplicates.
 fn algs<'a>(resources: impl Iterator<Item = &'a ResourceConfig>) -> Vec<&'static str> {
-    let mut algs: Vec<&str> = resources.map(|resource| resource.token_alg.into_str()).collect();
+    let mut algs: Vec<&str> = resources.map(|resource| resource.token_alg.as_str()).collect();
     algs.sort_unstable();
     algs.dedup();
     algs

@@ -38,7 +38,6 @@ pub struct AuthorizationRequest {
 /// A prompt that makes the identity provider ask for the account despite an existing session: the two values
 /// of `prompt` (OpenID Connect Core §3.1.2.1) that are passed on for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
-#[strum(const_into_str)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountPrompt {
     /// The person signs in again.
@@ -50,11 +49,16 @@ pub enum AccountPrompt {
 }
 
 impl AccountPrompt {
+    /// Returns the value as spelled in `prompt`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
     /// Returns the prompt that a client's `prompt` parameter asks for. If it has both, returns `login`: not
     /// every provider accepts two values, and a person who signs in again can use another account. All other
     /// values are ignored.
     pub fn asked_by(prompt: &str) -> Option<Self> {
-        let asks = |wanted: Self| prompt.split(' ').any(|value| value == wanted.into_str());
+        let asks = |wanted: Self| prompt.split(' ').any(|value| value == wanted.as_str());
         [Self::Login, Self::SelectAccount].into_iter().find(|wanted| asks(*wanted))
     }
 }

@@ -58,7 +58,6 @@ impl fmt::Display for ClaimPath {
 
 /// The format of the values in a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum ClaimShape {
     /// A list of strings, or one string.
     #[default]

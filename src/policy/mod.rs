@@ -124,7 +124,6 @@ impl Facts {
 
 /// How to treat requested scopes that are not declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum OnExcess {
     /// The unknown scopes are dropped.
     #[default]

@@ -74,7 +74,7 @@ pub(super) fn generate(
     };
     let mut key = StoredKey {
         kid: String::new(),
-        alg: alg.into_str().to_owned(),
+        alg: alg.as_str().to_owned(),
         generation,
         private_key: Zeroizing::new(pkcs8),
         created_at: now,

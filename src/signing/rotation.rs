@@ -82,7 +82,7 @@ pub async fn rotate(
     let mut next = Vec::new();
     for &alg in algs {
         let newest =
-            stored.iter().filter(|key| key.alg == alg.into_str()).max_by_key(|key| key.generation);
+            stored.iter().filter(|key| key.alg == alg.as_str()).max_by_key(|key| key.generation);
         match newest {
             Some(key) if key.signs_from > now => {}
             Some(key) => next.push(generate(alg, key.generation + 1, now, signs_from)?),

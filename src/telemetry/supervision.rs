@@ -65,7 +65,7 @@ pub async fn supervise<F: Future<Output = ()>>(
         state.panics.inc();
         let (pause, message) = (pauses.after(begun.elapsed()), super::message_of(&*panic));
         tracing::error!(
-            task = task.into_str(),
+            task = task.name(),
             panic = message,
             ?pause,
             "a task panicked; it is started again"

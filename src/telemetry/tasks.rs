@@ -12,7 +12,6 @@ use crate::clock::Timestamp;
 
 /// A background task that runs as long as the process, with its name in logs, metrics and `/ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum Task {
     /// Accepts connections on the public listener.
     #[strum(serialize = "connections")]
@@ -40,6 +39,13 @@ pub enum Task {
     Replicas,
 }
 
+impl Task {
+    /// Returns its name in logs, metrics and `/ready`.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The state of all tasks.
 pub(super) struct TaskStates(Vec<TaskState>);
 
@@ -56,7 +62,7 @@ impl TaskStates {
         let help = "Panics of tasks that live as long as the process; each is started again";
         registry.register("task_panics", help, panics.clone());
         let states = Task::VARIANTS.iter().map(|task| {
-            let panics = panics.get_or_create_owned(&one("task", task.into_str()));
+            let panics = panics.get_or_create_owned(&one("task", task.name()));
             TaskState { panics, waits: AtomicBool::new(false), lately: Lately::default() }
         });
         Self(states.collect())
@@ -71,10 +77,10 @@ impl TaskStates {
         let told = |task: &Task| {
             let state = self.of(*task);
             if state.waits.load(Ordering::SeqCst) {
-                return Some((task.into_str(), "panicked, and waits to be started"));
+                return Some((task.name(), "panicked, and waits to be started"));
             }
             let lately = state.lately.has_risen(state.panics.get(), now);
-            lately.then_some((task.into_str(), "panicked, and was started again"))
+            lately.then_some((task.name(), "panicked, and was started again"))
         };
         Task::VARIANTS.iter().filter_map(told).collect()
     }

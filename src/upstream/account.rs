@@ -32,7 +32,7 @@ impl UpstreamInner {
         let listed = metadata.map(|metadata| &metadata.prompt_values_supported);
         let listed = listed.filter(|listed| !listed.is_empty());
         let knows = |prompt: AccountPrompt| match listed {
-            Some(listed) => listed.iter().any(|value| value == prompt.into_str()),
+            Some(listed) => listed.iter().any(|value| value == prompt.as_str()),
             None => self.config.preset.account_prompts.contains(&prompt),
         };
         let other = match wanted {
@@ -46,7 +46,7 @@ impl UpstreamInner {
 /// Adds the choice to the `prompt` of the authorization request. The configured values stay: a provider that
 /// needs `consent` to issue a refresh token receives both. `none` must not be combined, so it is removed.
 pub(super) fn with_choice(url: Url, choice: Option<AccountPrompt>) -> Url {
-    let Some(choice) = choice.map(|prompt| prompt.into_str()) else { return url };
+    let Some(choice) = choice.map(AccountPrompt::as_str) else { return url };
     if !super::may_have_prompt(&url) {
         return super::with_prompt(url, Some(choice));
     }

@@ -202,7 +202,7 @@ fn secret_key(
 fn client_approval(r: &mut ConfigReader) -> ClientApproval {
     const KEY: &str = "client_approval";
     let Some(text) = r.text(KEY) else {
-        r.show(KEY, ClientApproval::None.into_str(), false);
+        r.show(KEY, <&str>::from(ClientApproval::None), false);
         return ClientApproval::None;
     };
     text.parse().unwrap_or_else(|_| {

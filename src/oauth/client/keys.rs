@@ -22,6 +22,13 @@ const MAX_MODULUS: usize = 512;
 /// Longest RSA exponent, in bytes. Libraries use 3 bytes; a long one would take too much time to verify.
 const MAX_EXPONENT: usize = 8;
 
+impl SigningAlg {
+    /// Returns the name as in a JWT header.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// Why a key set is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysRefused {

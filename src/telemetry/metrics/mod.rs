@@ -45,7 +45,6 @@ fn seconds() -> Histogram {
 
 /// The outcome of a call that the gateway forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum Passed {
     /// The MCP server responded with another status than 5xx.
     #[strum(serialize = "answered")]
@@ -65,9 +64,15 @@ pub enum Passed {
     Withheld,
 }
 
+impl Passed {
+    /// Returns the label in metrics.
+    fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of a recheck: whether the identity provider still confirms a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum Rechecked {
     /// The last confirmation is recent enough; the provider was not asked.
     #[strum(serialize = "remembered")]
@@ -86,9 +91,15 @@ pub enum Rechecked {
     Unknown,
 }
 
+impl Rechecked {
+    /// Returns the label in metrics.
+    fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of a request to the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-#[strum(const_into_str)]
 pub enum Answered {
     /// 2xx or 3xx.
     #[strum(serialize = "ok")]
@@ -105,6 +116,13 @@ pub enum Answered {
     /// No connection, no TLS, a failed proxy, or a response that is too large.
     #[strum(serialize = "unreachable")]
     Unreachable,
+}
+
+impl Answered {
+    /// Returns the label in metrics.
+    fn word(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// All metrics of this process. Cheap to clone.
@@ -232,7 +250,7 @@ impl Metrics {
         let connections = Gauges::<1>::default();
         r.register("connections", "Open connections", connections.clone());
         let connections = [ListenerKind::Public, ListenerKind::Admin]
-            .map(|on| connections.get_or_create_owned(&one("listener", on.into_str())));
+            .map(|on| connections.get_or_create_owned(&one("listener", on.word())));
         let streams = Gauge::default();
         r.register("streams", "Open event streams through the gateway", streams.clone());
 
@@ -241,7 +259,7 @@ impl Metrics {
         r.register("upstream_requests", help, upstream.clone());
         let upstream = Answered::VARIANTS
             .iter()
-            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.into_str())))
+            .map(|outcome| upstream.get_or_create_owned(&one("outcome", outcome.word())))
             .collect();
         let upstream_seconds = seconds();
         let help = "How long the identity provider took to answer";
@@ -251,7 +269,7 @@ impl Metrics {
         r.register("rechecks", help, rechecks.clone());
         let rechecks = Rechecked::VARIANTS
             .iter()
-            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.into_str())))
+            .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.word())))
             .collect();
 
         let passed = Counters::<2>::default();
@@ -347,7 +365,7 @@ impl Metrics {
     pub fn calls(&self, path: &str) -> Calls {
         let path: Cow<'static, str> = Cow::Owned(path.to_owned());
         let outcome = |outcome: &Passed| {
-            let labels = [("path", path.clone()), ("outcome", outcome.into_str().into())];
+            let labels = [("path", path.clone()), ("outcome", outcome.word().into())];
             self.0.passed.get_or_create_owned(&labels)
         };
         let seconds = self.0.passed_seconds.get_or_create_owned(&[("path", path.clone())]);

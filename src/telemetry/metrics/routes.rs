@@ -27,7 +27,6 @@ const OTHER: &str = "other";
 
 /// The listener that a request came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
-#[strum(const_into_str)]
 pub enum ListenerKind {
     /// The listener for clients and people.
     #[strum(serialize = "public")]
@@ -35,6 +34,13 @@ pub enum ListenerKind {
     /// The listener for administrators.
     #[strum(serialize = "admin")]
     Admin,
+}
+
+impl ListenerKind {
+    /// Returns the label in metrics.
+    pub(super) fn word(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The metrics of one route.
@@ -88,10 +94,8 @@ impl Routes {
         let mut known = known.write();
         let template = if known.len() < MOST { template } else { OTHER };
         let route = known.entry(template.to_owned()).or_insert_with(|| {
-            let labels: Labels<2> = [
-                ("listener", listener.into_str().into()),
-                ("route", Cow::Owned(template.to_owned())),
-            ];
+            let labels: Labels<2> =
+                [("listener", listener.word().into()), ("route", Cow::Owned(template.to_owned()))];
             Arc::new(RouteMetrics {
                 requests: self.requests.clone(),
                 statuses: std::array::from_fn(|_| OnceLock::new()),
