@@ -27,7 +27,7 @@ use axum_extra::extract::cookie::{Cookie, SameSite};
 
 use crate::config::PublicUrl;
 use crate::oauth::secret::{
-    BrowserBinding, ConsoleSession, HeldLogin, Kind, RememberedConsent, Secret,
+    BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret, SecretKind,
 };
 
 /// 10 minutes: how long a consent page can be decided.
@@ -119,7 +119,7 @@ pub trait CookieValue: Sized {
     }
 }
 
-impl<K: Kind> CookieValue for Secret<K> {
+impl<K: SecretKind> CookieValue for Secret<K> {
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text)
     }

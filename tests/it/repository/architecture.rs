@@ -272,7 +272,7 @@ fn crates_for_tokens_are_used_in_one_place_each() {
 }
 
 /// Folders whose files still import each other.
-const CIRCLES_KNOWN: &[&str] = &["storage/", "endpoints/", "admin/"];
+const CIRCLES_KNOWN: &[&str] = &["endpoints/", "admin/"];
 
 /// A module's name, as the folders and the file give it: `["oauth", "client", "keys"]`.
 type ModulePath = Vec<String>;
@@ -383,7 +383,7 @@ fn circles(files: &[(ModulePath, String)]) -> Vec<Vec<String>> {
             }
             for module in next {
                 if seen.insert(module.clone()) {
-                    ways.push_back([way.as_slice(), &[module.clone()]].concat());
+                    ways.push_back([way.as_slice(), std::slice::from_ref(module)].concat());
                 }
             }
         }
