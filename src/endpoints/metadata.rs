@@ -13,7 +13,6 @@ use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use strum::VariantArray as _;
 
 use crate::app::App;
 use crate::config::{Config, ResourceConfig, paths};

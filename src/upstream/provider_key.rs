@@ -70,7 +70,7 @@ enum OnlyFor {
     Other,
 }
 
-struct Inner {
+struct ProviderKeyInner {
     kty: CoreJsonWebKeyType,
     /// `use` allows signatures.
     signs: bool,
@@ -108,7 +108,7 @@ impl ProviderKey {
             Some(JwkAlg::Encryption(_)) => OnlyFor::Other,
         };
         let signs = jwk.use_.as_ref().is_none_or(CoreJsonWebKeyUse::allows_signature);
-        Self(Arc::new(Inner { kty: jwk.kty, signs, kid: jwk.kid, only_for, key }))
+        Self(Arc::new(ProviderKeyInner { kty: jwk.kty, signs, kid: jwk.kid, only_for, key }))
     }
 
     /// Returns the name of the key.

@@ -4,7 +4,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::jose::alg::{Alg, FROM_CLIENTS};
 use crate::jose::jwk::{PublicKey, VerifyingKey};
@@ -21,13 +20,6 @@ const PRIVATE: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k", "r", "t"
 const MAX_MODULUS: usize = 512;
 /// Longest RSA exponent, in bytes. Libraries use 3 bytes; a long one would take too much time to verify.
 const MAX_EXPONENT: usize = 8;
-
-impl SigningAlg {
-    /// Returns the name as in a JWT header.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
 
 /// Why a key set is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
