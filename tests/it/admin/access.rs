@@ -146,8 +146,7 @@ async fn ad_01_what_cuts_somebody_off_wants_a_fresh_proof() {
 
 #[tokio::test]
 async fn a_viewer_sees_everything_and_changes_nothing() {
-    let tables = "[admin.read_only]\nroles = [\"User\"]\n".to_owned();
-    let app = TestApp::with(Setup { after_admin: tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[admin.read_only]\nroles = [\"User\"]\n")).await;
     let client = app.client().await;
     let bob = Console::admin(&app).signed_in(&app, "bob").await;
     let path = with_query("/client", &[("id", &client.id)]);

@@ -231,8 +231,7 @@ async fn of_a_hundred_answers_at_once_one_ends_what_was_counted() {
 
 #[tokio::test]
 async fn the_page_in_between_is_for_those_who_may_do_it_and_for_what_there_is() {
-    let tables = "[admin.read_only]\nroles = [\"User\"]\n".to_owned();
-    let setup = crate::harness::Setup { after_admin: tables, ..crate::harness::Setup::default() };
+    let setup = crate::harness::Setup::toml("[admin.read_only]\nroles = [\"User\"]\n");
     let app = TestApp::with(setup).await;
     let (client, _) = connected(&app).await;
     let path = with_query("/confirm", &[("act", "block_client"), ("id", &client.id)]);

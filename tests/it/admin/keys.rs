@@ -174,7 +174,7 @@ path   = "/two"
 scopes = ["b"]
 token_alg = "EdDSA"
 "#;
-    let setup = Setup { resources: Some(resources.to_owned()), ..Setup::default() };
+    let setup = Setup::toml(resources);
     let app = TestApp::with(setup).await;
     assert_eq!(published(&app).await.len(), 2);
     rotate(&app).await;

@@ -98,7 +98,7 @@ allow = ["read"]
 deny  = ["write"]
 "#;
     let upstream = "trust_email = true".to_owned();
-    let setup = Setup { resources: Some(resource.to_owned()), upstream, ..Setup::default() };
+    let setup = Setup::toml(resource).and(format!("[upstream]\n{upstream}"));
     let app = TestApp::with(setup).await;
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let page = alice.page("/servers").await;

@@ -13,7 +13,7 @@ const CALLBACK: &str = "https://intranet.example/callback";
 const SECRET: &str = "a-secret-of-the-administrators-choice-0123456789";
 
 async fn with(clients: &str) -> TestApp {
-    TestApp::with(Setup { tables: clients.to_owned(), ..Setup::default() }).await
+    TestApp::with(Setup::toml(clients)).await
 }
 
 #[tokio::test]
@@ -132,8 +132,7 @@ async fn a_client_of_the_configuration_waits_for_no_approval() {
     let client = format!(
         "[[client]]\nclient_id = \"intranet\"\nname = \"x\"\nredirect_uris = [\"{CALLBACK}\"]\npublic = true"
     );
-    let top = "client_approval = \"first_use\"".to_owned();
-    let app = TestApp::with(Setup { top, tables: client, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("client_approval = \"first_use\"").and(client)).await;
     let client = McpClient::known_as(&app, "intranet", CALLBACK);
     client.sign_in("bob").await;
     let row = app.storage().client_details("intranet").await.unwrap().unwrap();

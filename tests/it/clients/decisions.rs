@@ -55,7 +55,7 @@ impl Cast {
     async fn of(document: &Value) -> Self {
         let publisher = Publisher::start(&["client.example", "keys.example"]).await;
         publisher.answer(ID, short_lived(document));
-        let setup = Setup { top: FIRST_USE.to_owned(), ..publisher.setup("") };
+        let setup = publisher.setup("").and(FIRST_USE);
         let app = TestApp::with(setup).await;
         let client = McpClient::known_as(&app, ID, CALLBACK);
         let admin = Console::admin(&app).signed_in(&app, "alice").await;
@@ -387,7 +387,7 @@ async fn a_client_of_the_configuration_that_is_written_differently_is_trusted_no
              public = true\ntrusted = {trusted}\n"
         )
     };
-    let setup = Setup { tables: entry("Reports", false), ..Setup::default() };
+    let setup = Setup::toml(entry("Reports", false));
     let mut app = TestApp::with(setup).await;
     let client = McpClient::known_as(&app, "intranet", CALLBACK);
     client.sign_in("bob").await;
@@ -529,7 +529,7 @@ impl Ran {
 async fn the_shell_says_what_it_decides_about_and_decides_about_nothing_else() {
     let publisher = Publisher::start(&["client.example"]).await;
     publisher.publish(ID, &document());
-    let setup = Setup { top: FIRST_USE.to_owned(), ..publisher.setup("") };
+    let setup = publisher.setup("").and(FIRST_USE);
     let mut app = TestApp::with_on_the_real_clock(setup).await;
     let config = app.database.folder.join("portcullis.toml");
     std::fs::write(config, app.config_text()).unwrap();

@@ -278,8 +278,8 @@ async fn ci_06_who_makes_up_urls_pays_for_it_alone() {
     names.push("client.example");
     let publisher = Publisher::start(&names).await;
     publisher.publish(ID, &document());
-    let mut setup = publisher.setup("");
-    setup.top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
+    let setup = publisher.setup("");
+    let setup = setup.and("trusted_proxies = [\"127.0.0.1\"]");
     let app = TestApp::with(setup).await;
     let ask = async |id: &str, from: &str| {
         let url = McpClient::known_as(&app, id, CALLBACK).authorize_url(&[]);
@@ -432,8 +432,8 @@ async fn administrators_see_a_published_client_and_a_block_ends_it_at_once() {
 async fn a_published_client_waits_for_approval_where_clients_must_and_is_then_in_the_list() {
     let publisher = Publisher::start(&["client.example"]).await;
     publisher.publish(ID, &document());
-    let mut setup = publisher.setup("");
-    setup.top = "client_approval = \"first_use\"".to_owned();
+    let setup = publisher.setup("");
+    let setup = setup.and("client_approval = \"first_use\"");
     let app = TestApp::with(setup).await;
     let client = McpClient::known_as(&app, ID, CALLBACK);
     let idp = client.approve(&[]).await;

@@ -97,12 +97,12 @@ async fn m0326_the_default_names_work_for_a_client_that_finds_no_metadata() {
 #[tokio::test]
 async fn m0326_without_resource_the_default_is_meant_or_the_client_is_told() {
     let resources = |default: &str| {
-        Some(format!(
+        format!(
             "[[resource]]\npath = \"/mcp\"\nscopes = [\"read\"]\n{default}\n\
              [[resource]]\npath = \"/two\"\nscopes = [\"read\"]"
-        ))
+        )
     };
-    let setup = Setup { resources: resources("default = true"), ..Setup::default() };
+    let setup = Setup::toml(resources("default = true"));
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     let back = client.authorize("bob", &[("resource", ""), ("scope", "")]).await;
@@ -110,7 +110,7 @@ async fn m0326_without_resource_the_default_is_meant_or_the_client_is_told() {
     let tokens = Tokens::of(&client.redeem_with(&code, &[("resource", "")]).await);
     assert_eq!(jwt_part(&tokens.access_token, 1)["aud"], app.mcp_url());
 
-    let app = TestApp::with(Setup { resources: resources(""), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resources(""))).await;
     let client = app.client().await;
     let answer = client.browser.get(&client.authorize_url(&[("resource", "")])).await;
     assert_eq!(answer.location_param("error").as_deref(), Some("invalid_target"));
@@ -214,12 +214,12 @@ async fn m0728_application_type_is_taken_and_echoed() {
 #[tokio::test]
 async fn m0728_one_challenge_names_all_scopes_that_a_call_needs() {
     let app = TestApp::start().await;
-    let resource = todo_resource(&app.todo, &Setup::default()).replace(
+    let resource = todo_resource(&app.todo, "").replace(
         "\"purge-todos\" = [\"delete:todos\"]",
         "\"purge-todos\" = [\"delete:todos\", \"read:todos\"]",
     );
     let resource = resource.replace(&app.todo.url(), "{todo}");
-    let app = TestApp::with(Setup { resources: Some(resource), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resource)).await;
     let (client, tokens) = app.tokens_of("bob").await;
     for _ in 0..2 {
         let refused = client.call_tool(&tokens.access_token, "purge-todos", json!({})).await;

@@ -123,8 +123,7 @@ async fn claude_ai_registers_twice_and_refreshes_from_two_addresses_at_once() {
 #[tokio::test]
 async fn claude_ai_is_answered_in_time_while_the_identity_provider_hangs() {
     // With a shorter time limit the test is shorter; with the default of ten seconds it is seven.
-    let app =
-        TestApp::with(Setup { upstream: "timeout = \"1s\"".to_owned(), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[upstream]\ntimeout = \"1s\"")).await;
     let client = McpClient::register_as(&app, claude_registration()).await;
     let tokens = client.sign_in("bob").await;
     app.advance(16 * 60);

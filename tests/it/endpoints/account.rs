@@ -146,9 +146,9 @@ async fn disconnecting_ends_a_code_that_is_on_its_way() {
 
 #[tokio::test]
 async fn disconnecting_ends_nothing_of_the_same_client_at_another_mcp_server() {
-    let other =
-        "[[resource]]\npath = \"/notes\"\ntarget = \"http://127.0.0.1:9/\"\nscopes = [\"read\"]\n";
-    let app = TestApp::with(Setup { tables: other.to_owned(), ..Setup::default() }).await;
+    let other = "[resource]\n[[resource]]\npath = \"/notes\"\ntarget = \"http://127.0.0.1:9/\"\n\
+        scopes = [\"read\"]";
+    let app = TestApp::with(Setup::toml(other)).await;
     let (here, notes) = (app.mcp_url(), app.at("/notes"));
     let client = app.client().await;
     let at_notes = async || {

@@ -20,7 +20,7 @@ scopes = ["read"]
 "#;
 
 fn two() -> Setup {
-    Setup { resources: Some(TWO_RESOURCES.to_owned()), ..Setup::default() }
+    Setup::toml(TWO_RESOURCES)
 }
 
 #[tokio::test]

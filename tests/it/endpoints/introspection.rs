@@ -32,7 +32,7 @@ path   = "/mcp"
 scopes = ["read"]
 "#
     );
-    TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+    TestApp::with(Setup::toml(resources)).await
 }
 
 async fn tokens(app: &TestApp, resource: &str, scope: &str) -> (McpClient, Tokens) {

@@ -16,7 +16,7 @@ default = true
 "#;
 
 async fn two(path: Option<&'static str>) -> TestApp {
-    TestApp::with(Setup { path, resources: Some(TWO.to_owned()), ..Setup::default() }).await
+    TestApp::with(Setup { path, ..Setup::toml(TWO) }).await
 }
 
 /// What each spelling means where there is one MCP server at `/mcp`.
@@ -215,7 +215,7 @@ async fn pages_of_extensions_and_desktop_programs_can_be_let_in_by_their_exact_o
         "https://app.example.com:8443",
     ];
     let top = format!("allowed_origins = {listed:?}");
-    let app = TestApp::with(Setup { top, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(top)).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let others = [
         "chrome-extension://aaaabbbbccccddddeeeeffffgggghhhi",

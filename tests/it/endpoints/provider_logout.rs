@@ -198,8 +198,7 @@ async fn details_of_a_logout_token_are_tolerated_or_the_claim_is_named() {
 
 #[tokio::test]
 async fn an_administrator_may_choose_that_agents_go_on() {
-    let setup =
-        Setup { upstream: "on_upstream_logout = \"ignore\"".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[upstream]\non_upstream_logout = \"ignore\"");
     let app = TestApp::with(setup).await;
     let (bob, tokens) = app.tokens_of("bob").await;
     let mut claims = logout_claims(&app, "1");
@@ -326,7 +325,7 @@ async fn a_sign_out_that_overtakes_the_callback_ends_the_login() {
     for named in [&["sid"][..], &["sub"], &["sid", "sub"]] {
         for waits in [false, true] {
             let top = if waits { "client_approval = \"first_use\"" } else { "" };
-            let app = TestApp::with(Setup { top: top.to_owned(), ..Setup::default() }).await;
+            let app = TestApp::with(Setup::toml(top)).await;
             app.idp.misbehave(|how| {
                 how.extra_claims.insert("sid".to_owned(), "the-session".into());
             });

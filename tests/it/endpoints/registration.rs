@@ -15,7 +15,7 @@ async fn register(app: &TestApp, metadata: &Value) -> Answer {
 }
 
 fn limits(text: &str) -> Setup {
-    Setup { tables: format!("[limits]\n{text}"), ..Setup::default() }
+    Setup::toml(format!("[limits]\n{text}"))
 }
 
 #[tokio::test]
@@ -88,8 +88,7 @@ async fn rg_01_identical_registrations_are_the_same_public_client_and_cost_one_r
 #[tokio::test]
 async fn registrations_that_differ_in_loopback_ports_alone_are_one_client() {
     let tables = "[limits]\nregistrations_at_once = 2\nregistrations_per_hour = 2".to_owned();
-    let top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
-    let app = TestApp::with(Setup { top, tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("trusted_proxies = [\"127.0.0.1\"]").and(tables)).await;
     let register = async |uris: &[&str]| {
         let metadata = json!({ "client_name": "mcporter", "redirect_uris": uris, "token_endpoint_auth_method": "none" });
         let from = [("x-forwarded-for", "203.0.113.7")];
@@ -239,10 +238,8 @@ async fn a_client_in_use_is_never_the_one_that_makes_room() {
 
 #[tokio::test]
 async fn the_operators_list_narrows_which_clients_may_register() {
-    let setup = Setup {
-        top: "allowed_redirect_uris = [\"https://claude.ai/api/mcp/auth_callback\"]".to_owned(),
-        ..Setup::default()
-    };
+    let setup =
+        Setup::toml("allowed_redirect_uris = [\"https://claude.ai/api/mcp/auth_callback\"]");
     let app = TestApp::with(setup).await;
     let of = |uri: &str| json!({ "redirect_uris": [uri] });
     register(&app, &of("https://claude.ai/api/mcp/auth_callback")).await.assert_status(201);

@@ -169,7 +169,7 @@ async fn a_redirect_that_differs_by_the_slash_alone_is_followed_once() {
     // And the other way round.
     let resources =
         format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{url}/base/\"\nscopes = [\"read\"]");
-    let setup = crate::harness::Setup { resources: Some(resources), ..Default::default() };
+    let setup = crate::harness::Setup::toml(resources);
     let app = crate::harness::TestApp::with(setup).await;
     let (_, tokens) = tokens(&app, "bob").await;
     backend.answers(|seen| match seen.path.as_str() {

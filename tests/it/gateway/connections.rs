@@ -116,7 +116,7 @@ async fn app(server: &Server, rules: &str) -> TestApp {
         "[[resource]]\npath = \"/mcp\"\ntarget = \"{}\"\nscopes = [\"read\", \"write\"]\n{rules}",
         server.url
     );
-    TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+    TestApp::with(Setup::toml(resources)).await
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn interim_answers_without_end_are_an_error_of_the_server_and_some_are_not
             let url = talkative(interim, times).await;
             let resources =
                 format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{url}\"\nscopes = [\"a\"]\n");
-            let setup = Setup { resources: Some(resources), ..Setup::default() };
+            let setup = Setup::toml(resources);
             let app = TestApp::with(setup).await;
             let (_, tokens) = tokens(&app, "bob").await;
             let get = [("accept", "text/event-stream")];

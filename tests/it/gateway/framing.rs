@@ -130,7 +130,7 @@ async fn a_length_beside_chunks_of_an_answer_is_dropped() {
             let resources = format!(
                 "[[resource]]\npath = \"/mcp\"\ntarget = \"{target}\"\nscopes = [\"read\", \"write\"]\n{rules}"
             );
-            let app = TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await;
+            let app = TestApp::with(Setup::toml(resources)).await;
             let (_, tokens) = tokens(&app, "alice").await;
             let authorization = format!("Bearer {}", tokens.access_token);
             let headers = [("authorization", authorization.as_str())];
@@ -178,7 +178,7 @@ async fn gw_03_bytes_of_a_body_never_count_as_a_head() {
     });
     let resources =
         format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{target}\"\nscopes = [\"read\"]");
-    let app = TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resources)).await;
     let (_, tokens) = tokens(&app, "alice").await;
     // As many lines as are left of the real one.
     let forged = "POST /mcp HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n\r\n";

@@ -102,7 +102,7 @@ rule = [{{ roles = ["User", "Admin"], allow = ["create:todos"] }}]
 "purge-todos" = ["delete:todos"]
 "#
     );
-    let setup = Setup { path, resources: Some(resources), ..Setup::default() };
+    let setup = Setup { path, ..Setup::toml(resources) };
     (TestApp::with(setup).await, backend)
 }
 

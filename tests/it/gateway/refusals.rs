@@ -64,8 +64,7 @@ async fn trouble_with_the_mcp_server_is_told_in_json_rpc() {
             "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"read\", \"write\"]\n{tools}",
             backend.url
         );
-        let app =
-            TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await;
+        let app = TestApp::with(Setup::toml(resources).and(tables)).await;
         let (_, tokens) = tokens(&app, "alice").await;
         let bearer = format!("Bearer {}", tokens.access_token);
         let authorized = ("authorization", bearer.as_str());

@@ -131,7 +131,7 @@ async fn au_01_a_token_for_one_mcp_server_opens_no_other() {
         "[[resource]]\npath = \"/one\"\ntarget = \"{target}\"\nscopes = [\"read\"]\n\
          [[resource]]\npath = \"/two\"\ntarget = \"{target}\"\nscopes = [\"read\"]"
     );
-    let app = TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resources)).await;
     let client = app.client().await;
     let one = app.at("/one");
     let back = client.authorize("bob", &[("resource", &one), ("scope", "")]).await;
@@ -329,10 +329,7 @@ async fn gw_04_an_offer_to_change_the_protocol_is_ignored() {
 
 #[tokio::test]
 async fn gw_17_web_pages_of_unlisted_origins_are_refused() {
-    let setup = || Setup {
-        top: "allowed_origins = [\"https://app.example\"]".to_owned(),
-        ..Setup::default()
-    };
+    let setup = || Setup::toml("allowed_origins = [\"https://app.example\"]");
     let app = TestApp::with(setup()).await;
     let (_, tokens) = app.tokens_of("bob").await;
     let authorization = format!("Bearer {}", tokens.access_token);
@@ -435,8 +432,7 @@ async fn gw_05_a_refused_tool_is_a_step_up_challenge_that_names_all_it_needs() {
 
 #[tokio::test]
 async fn trouble_of_the_mcp_server_is_told_as_such() {
-    let setup =
-        Setup { tables: "[limits]\ngateway_response = \"1s\"".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[limits]\ngateway_response = \"1s\"");
     let app = TestApp::with(setup).await;
     let (_, tokens) = app.tokens_of("bob").await;
     let token = &tokens.access_token;
@@ -475,7 +471,7 @@ async fn trouble_of_the_mcp_server_is_told_as_such() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused() {
-    let setup = Setup { tables: "[limits]\ngateway_body = 2000".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[limits]\ngateway_body = 2000");
     let app = TestApp::with(setup).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let create = |size: usize| json!({ "content": "x".repeat(size) });
@@ -516,12 +512,9 @@ async fn it_fails_closed_when_the_grant_cannot_be_looked_up() {
 #[tokio::test]
 async fn a_resource_without_rules_gives_everybody_its_default_scopes() {
     let app = TestApp::start().await;
-    let open = todo_resource(&app.todo, &Setup::default());
+    let open = todo_resource(&app.todo, "");
     let open = open.split("[[resource.rule]]").next().unwrap().to_owned();
-    let setup = Setup {
-        resources: Some(format!("{open}\ndefault_scopes = [\"read:todos\"]")),
-        ..Setup::default()
-    };
+    let setup = Setup::toml(format!("{open}\ndefault_scopes = [\"read:todos\"]"));
     let open = TestApp::with(setup).await;
     let client = McpClient::register(&open).await;
     let back = client.authorize("mallory", &[("scope", "")]).await;

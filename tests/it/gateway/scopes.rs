@@ -38,7 +38,7 @@ allow = ["create:todos"]
 "get-todos" = ["read:todos"]
 "#
     );
-    TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+    TestApp::with(Setup::toml(resources)).await
 }
 
 async fn tokens(app: &TestApp, person: &str, scope: &str) -> (McpClient, Tokens) {

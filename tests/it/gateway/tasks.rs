@@ -240,7 +240,7 @@ async fn gw_20_a_response_that_may_name_a_task_and_cannot_be_read_is_refused() {
         "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"read\", \"write\"]\n{PURGE}",
         backend.url
     );
-    let app = TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resources).and(tables)).await;
     let (_, bobs) = tokens(&app, "bob").await;
     for coding in ["gzip", "br", "zstd", "x-unknown"] {
         backend.answers(move |_| {

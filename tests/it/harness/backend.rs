@@ -83,7 +83,7 @@ rule = [
 "#,
             self.url
         );
-        TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+        TestApp::with(Setup::toml(resources)).await
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 pub(crate) mod role;
+pub(crate) mod setup;
 pub(crate) mod signer;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ use tokio::task::JoinHandle;
 use client::McpClient;
 use database::Database;
 use http::Http;
+use setup::ServerAt;
+pub(crate) use setup::{Setup, todo_resource};
 
 /// Where the hand of every test's clock starts: 2026-11-21.
 pub(crate) const START: i64 = 1_795_219_200;
@@ -68,41 +71,6 @@ struct Running {
     task: JoinHandle<()>,
     storage: Storage,
     app: App,
-}
-
-/// What a test may change before the start.
-#[derive(Default)]
-pub(crate) struct Setup {
-    /// The path of `public_url`; `None`: none, or as the environment says.
-    pub path: Option<&'static str>,
-    /// TOML put before the first table.
-    pub top: String,
-    /// In place of the lines that name the demo provider in `[upstream]`.
-    pub provider: Option<String>,
-    /// In place of those lines, and of everything that belongs to the demo provider: the preset of another
-    /// provider, whose part the demo provider plays at its own address.
-    pub persona: Option<String>,
-    /// The secret that the provider knows us by.
-    pub client_secret: Option<&'static str>,
-    /// TOML put into `[upstream]`.
-    pub upstream: String,
-    /// TOML put into `[upstream.claims]`.
-    pub claims: String,
-    /// TOML put into the resource, before its rules.
-    pub resource: String,
-    /// TOML at the end: more tables.
-    pub tables: String,
-    /// TOML after `[admin]`.
-    pub after_admin: String,
-    /// In place of the resource with its rules; `{todo}` stands for the to-do server's URL.
-    pub resources: Option<String>,
-    /// Environment variables that the server finds, such as those that name proxies.
-    pub env: Vec<(&'static str, String)>,
-    /// What names resolve to when strangers bring them. No file can say that: it would be a way around
-    /// the guard.
-    pub resolves: Vec<(&'static str, &'static str)>,
-    /// On PostgreSQL, a plain role for the application, that is set to this; none: the one of the run.
-    pub role: Vec<(&'static str, &'static str)>,
 }
 
 impl TestApp {
@@ -147,11 +115,15 @@ impl TestApp {
         if let Some(secret) = setup.client_secret {
             idp.set_client_secret(secret);
         }
-        let config = config(&setup, &url, &address.to_string(), &database, &idp, &todo);
         let admin_url = format!("http://{admin_address}");
-        let admin_table = format!("[admin]\nlisten = \"{admin_address}\"\nroles = [\"Admin\"]");
-        let config = [config, admin_table, setup.after_admin].join("\n");
-        let (http, plays_persona, running) = (Http::default(), setup.persona.is_some(), None);
+        let place = ServerAt {
+            url: &url,
+            listen: &address.to_string(),
+            admin: Some(&admin_address.to_string()),
+            database: &database,
+        };
+        let config = setup.config(&place, &idp, &todo);
+        let (http, plays_persona, running) = (Http::default(), setup.persona, None);
         let env = setup.env.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let resolved =
             |(name, to): &(&str, &str)| ((*name).to_owned(), format!("{to}:443").parse().unwrap());
@@ -380,87 +352,4 @@ fn loaded(text: &str, env: &BTreeMap<String, String>) -> Config {
     Config::load(Some((Path::new("test.toml"), text.to_owned())), env)
         .unwrap_or_else(|problems| panic!("{problems}"))
         .config
-}
-
-pub(crate) fn config(
-    setup: &Setup,
-    url: &str,
-    listen: &str,
-    database: &Database,
-    idp: &IdentityProvider,
-    todo: &TodoServer,
-) -> String {
-    let secret = setup.client_secret.unwrap_or("upstream-secret-canary");
-    let provider = setup
-        .persona
-        .as_ref()
-        .map(|lines| format!("client_id = \"portcullis\"\nclient_secret = {secret:?}\n{lines}"));
-    let provider = provider.or_else(|| setup.provider.clone()).unwrap_or_else(|| {
-        format!(
-            r#"provider      = "oidc"
-name          = "the demo identity provider"
-issuer        = "{issuer}"
-client_id     = "portcullis"
-client_secret = {secret:?}"#,
-            issuer = idp.issuer(),
-        )
-    });
-    let resources = setup.resources.as_ref().map(|text| text.replace("{todo}", &todo.url()));
-    let resources = resources.unwrap_or_else(|| todo_resource(todo, setup));
-    format!(
-        r#"
-public_url   = "{url}"
-listen       = "{listen}"
-database_url = "{database}"
-secret_key   = "a test key that is long enough to be one, 0123456789"
-{top}
-
-[upstream]
-{provider}
-{upstream}
-
-[upstream.claims]
-{ours}
-{claims}
-
-{resources}
-
-{tables}
-"#,
-        database = database.url,
-        top = setup.top,
-        upstream = setup.upstream,
-        ours = if setup.persona.is_some() { "" } else { "roles = \"roles\"\ngroups = \"groups\"" },
-        claims = setup.claims,
-        tables = setup.tables,
-    )
-}
-
-/// The to-do server of the demo, with its rules. What they do not allow is challenged, as every other missing scope is:
-/// `step_up` tests the default, a result.
-pub(crate) fn todo_resource(todo: &TodoServer, setup: &Setup) -> String {
-    format!(
-        r#"
-[[resource]]
-path   = "/mcp"
-name   = "To-do list"
-target = "{target}"
-on_denied_tool = "challenge"
-scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
-{extra}
-
-[[resource.rule]]
-roles = ["Admin"]
-allow = ["read:todos", "create:todos", "delete:todos"]
-
-[[resource.rule]]
-roles = ["User"]
-allow = ["create:todos"]
-
-[resource.tools]
-"purge-todos" = ["delete:todos"]
-"#,
-        target = todo.url(),
-        extra = setup.resource,
-    )
 }

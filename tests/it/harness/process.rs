@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::database::Database;
+use super::setup::ServerAt;
 use super::{Setup, http::Http, raw};
 
 /// The command, away from the developer's own configuration.
@@ -61,8 +62,7 @@ impl Served {
 
     /// A server that takes any load.
     pub(crate) async fn without_rates() -> Self {
-        let tables = "[limits]\nrequest_rates = false".to_owned();
-        Self::with(&Setup { tables, ..Setup::default() }).await
+        Self::with(&Setup::toml("[limits]\nrequest_rates = false")).await
     }
 
     /// Everything around a server that is yet to be started.
@@ -96,7 +96,9 @@ impl Served {
             super::role::connect_as_role(&mut database, &setup.role).await;
         }
         let config = database.folder.join("portcullis.toml");
-        let text = super::config(setup, &url, &address.to_string(), &database, &idp, &todo);
+        let place =
+            ServerAt { url: &url, listen: &address.to_string(), admin: None, database: &database };
+        let text = setup.config(&place, &idp, &todo);
         std::fs::write(&config, text).unwrap();
         let http = Http::default();
         let (child, env, stopped, log) = (None, Vec::new(), None, Arc::default());

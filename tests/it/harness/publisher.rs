@@ -100,7 +100,7 @@ impl Publisher {
             hosts.join(", "),
             self.authority.to_str().unwrap(),
         );
-        Setup { tables, ..Setup::default() }
+        Setup::toml(tables)
     }
 
     /// The same for a server that finds the way here by itself: no name is led here, and the authority
@@ -110,7 +110,7 @@ impl Publisher {
             "[client_documents]\nunsafe_loopback_authority = {:?}\n{more}",
             self.authority.to_str().unwrap(),
         );
-        Setup { tables, ..Setup::default() }
+        Setup::toml(tables)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -132,8 +132,7 @@ async fn signed_in(app: &TestApp, client: &McpClient, claim: &'static str, text:
 
 #[tokio::test]
 async fn two_hundred_odd_inputs_get_the_same_answers_on_both_engines() {
-    let tables = "[limits]\nrequest_rates = false".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nrequest_rates = false")).await;
     let client = app.client().await;
     let (mut inputs, mut wrong) = (0, Vec::new());
     for (text, expected) in table() {

@@ -16,8 +16,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// Rates are off: outside of tests they go by a clock that never leaps.
 async fn start() -> TestApp {
-    let tables = "[limits]\nrequest_rates = false".to_owned();
-    TestApp::with(Setup { tables, ..Setup::default() }).await
+    TestApp::with(Setup::toml("[limits]\nrequest_rates = false")).await
 }
 
 /// What the server does every minute.

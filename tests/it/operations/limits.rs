@@ -14,7 +14,7 @@ const METADATA: &str = "/.well-known/oauth-authorization-server";
 
 fn limits(text: &str) -> Setup {
     let top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
-    Setup { top, tables: format!("[limits]\n{text}"), ..Setup::default() }
+    Setup::toml(top).and(format!("[limits]\n{text}"))
 }
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -80,8 +80,7 @@ async fn ds_02_a_client_cannot_choose_its_address() {
 
 #[tokio::test]
 async fn without_a_known_proxy_nobody_pays_for_an_address_that_many_share() {
-    let tables = "[limits]\ndiscovery_per_minute = 1".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\ndiscovery_per_minute = 1")).await;
     for _ in 0..3 {
         get(&app, METADATA, "203.0.113.7").await.assert_status(200);
     }

@@ -18,7 +18,7 @@ use crate::harness::{Setup, TestApp};
 const DAY: i64 = 24 * 3600;
 
 fn limits(text: &str) -> Setup {
-    Setup { tables: format!("[limits]\nrequest_rates = false\n{text}"), ..Setup::default() }
+    Setup::toml(format!("[limits]\nrequest_rates = false\n{text}"))
 }
 
 async fn is_let_in(client: &McpClient, tokens: &Tokens) -> bool {

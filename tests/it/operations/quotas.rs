@@ -19,11 +19,9 @@ use crate::harness::{Setup, TestApp, raw};
 /// outage, so the last answer is not used for it, and nobody is logged out by it.
 #[tokio::test]
 async fn requests_to_the_identity_provider_hold_at_their_number() {
-    let app = TestApp::with(Setup {
-        upstream: "timeout = \"2s\"".to_owned(),
-        tables: "[limits]\nupstream_requests = 2".to_owned(),
-        ..Setup::default()
-    })
+    let app = TestApp::with(
+        Setup::toml("[upstream]\ntimeout = \"2s\"").and("[limits]\nupstream_requests = 2"),
+    )
     .await;
     let mut people = Vec::new();
     for _ in 0..3 {
@@ -83,11 +81,10 @@ async fn requests_to_the_identity_provider_hold_at_their_number() {
 
 #[tokio::test]
 async fn failed_sign_ins_to_the_admin_pages_hold_at_their_number_per_address() {
-    let app = TestApp::with(Setup {
-        top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
-        tables: "[limits]\nadmin_sign_in_failures = 5".to_owned(),
-        ..Setup::default()
-    })
+    let app = TestApp::with(
+        Setup::toml("trusted_proxies = [\"127.0.0.1\"]")
+            .and("[limits]\nadmin_sign_in_failures = 5"),
+    )
     .await;
     let get = async |path: &str, from: &str| {
         let headers = [("x-forwarded-for", from), ("accept", "text/html")];
@@ -115,9 +112,9 @@ async fn ci_06_what_strangers_make_us_fetch_holds_at_its_numbers() {
     let hosts = ["a.example", "b.example", "c.example", "d.example", "e.example"];
     let publisher = Publisher::start(&hosts).await;
     let url = |host: &str, number: usize| format!("https://{host}/client-{number}");
-    let mut setup =
+    let setup =
         publisher.setup("[limits]\nclient_fetches_per_host = 5\nclient_fetches_per_address = 3");
-    setup.top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
+    let setup = setup.and("trusted_proxies = [\"127.0.0.1\"]");
     let app = TestApp::with(setup).await;
     let ask = async |id: String, from: &str| {
         publisher.publish(
@@ -159,8 +156,7 @@ async fn ci_06_what_strangers_make_us_fetch_holds_at_its_numbers() {
 
 #[tokio::test]
 async fn the_log_of_the_database_is_cut_back_to_its_number() {
-    let tables = "[limits]\nwal_size = 65536".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nwal_size = 65536")).await;
     if app.database.is_postgres() {
         return; // PostgreSQL has an administrator for that
     }
@@ -233,8 +229,7 @@ fn connections_of_one_address_hold_at_their_number_as_seen_from_outside() {
 #[tokio::test]
 #[ignore = "needs addresses of its own: the test above makes them"]
 async fn in_a_network_of_its_own() {
-    let tables = "[limits]\nconnections_per_address = 2".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nconnections_per_address = 2")).await;
     let server: SocketAddr = raw::host(&app.url).parse().unwrap();
     let connect = async |last: u8| {
         let socket = TcpSocket::new_v4().unwrap();

@@ -246,8 +246,7 @@ async fn a_new_client_secret_is_used_from_the_next_question_on() {
 
 #[tokio::test]
 async fn a_limit_that_is_lowered_holds_at_once_and_forgets_nobody_at_the_gateway() {
-    let tables = "[limits]\nstreams_per_person = 2".to_owned();
-    let mut app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let mut app = TestApp::with(Setup::toml("[limits]\nstreams_per_person = 2")).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let _stream = open_stream(&app, &client, &tokens).await;
 
@@ -260,8 +259,8 @@ async fn a_limit_that_is_lowered_holds_at_once_and_forgets_nobody_at_the_gateway
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_reloads_under_load_lose_no_request() {
-    let tables = "[limits]\nrequest_rates = false\ncode_attempts = 5".to_owned();
-    let mut app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let mut app =
+        TestApp::with(Setup::toml("[limits]\nrequest_rates = false\ncode_attempts = 5")).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let over = Arc::new(AtomicBool::new(false));
     let client = Arc::new(client);

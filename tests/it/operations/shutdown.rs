@@ -157,7 +157,7 @@ async fn sigterm_waits_ten_seconds_for_calls_under_way_and_loses_nothing() {
         "[[resource]]\npath = \"/mcp\"\ntarget = \"{}/mcp\"\nscopes = [\"a\"]\n",
         backend.url
     );
-    let mut server = Served::with(&Setup { resources: Some(resources), ..Setup::default() }).await;
+    let mut server = Served::with(&Setup::toml(resources)).await;
     let client = McpClient::register(&server).await;
     let tokens = client.sign_in("bob").await;
     let bearer = format!("Bearer {}", tokens.access_token);

@@ -88,8 +88,7 @@ async fn every_place_where_a_client_looks_for_metadata_answers_below_a_path() {
     let resources = "[[resource]]\npath = \"/one\"\nscopes = [\"read\"]\ndefault = true\n\
         [[resource]]\npath = \"/auth-team/two\"\nscopes = [\"read\"]\n\
         [[resource]]\nid = \"https://elsewhere.example/mcp\"\nscopes = [\"read\"]";
-    let resources = Some(resources.to_owned());
-    let app = TestApp::with(Setup { path: Some("/auth"), resources, ..Setup::default() }).await;
+    let app = TestApp::with(Setup { path: Some("/auth"), ..Setup::toml(resources) }).await;
     let at = |path: &str| format!("{}{path}", app.origin);
     for path in [
         "/.well-known/oauth-authorization-server/auth", // RFC 8414 §3.1
@@ -194,8 +193,11 @@ fn ways_out(url: &str, answer: &crate::harness::http::Answer) -> Vec<String> {
 
 #[tokio::test]
 async fn no_link_form_redirect_or_cookie_of_any_page_leads_out_of_the_path() {
-    let top = "client_approval = \"first_use\"".to_owned();
-    let app = TestApp::with(Setup { path: Some("/one/two"), top, ..Setup::default() }).await;
+    let app = TestApp::with(Setup {
+        path: Some("/one/two"),
+        ..Setup::toml("client_approval = \"first_use\"")
+    })
+    .await;
     let browser = Browser::default();
     let client = app.client().await.with_browser(&browser);
 
@@ -354,7 +356,11 @@ async fn a_browser_names_our_origin_without_the_path() {
 #[tokio::test]
 async fn introspection_and_client_assertions_name_the_url_with_its_path() {
     let resource = "introspection_secret = \"0123456789012345678901234567890123456789\"".to_owned();
-    let app = TestApp::with(Setup { path: Some("/auth"), resource, ..Setup::default() }).await;
+    let app = TestApp::with(Setup {
+        path: Some("/auth"),
+        ..Setup::toml(format!("[resource]\n{resource}"))
+    })
+    .await;
     let (_, tokens) = app.tokens_of("bob").await;
     let server = app.http.get(&app.well_known("oauth-authorization-server", "")).await.json();
     assert_eq!(server["introspection_endpoint"], app.at("/introspect"));

@@ -15,7 +15,7 @@ const QUICK: &str =
     "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nbody_time = \"2s\"\nidle_time = \"3s\"";
 
 async fn impatient() -> TestApp {
-    TestApp::with(Setup { tables: QUICK.to_owned(), ..Setup::default() }).await
+    TestApp::with(Setup::toml(QUICK)).await
 }
 
 fn host(app: &TestApp) -> &str {
@@ -357,7 +357,7 @@ async fn gw_03_nothing_that_two_servers_read_differently_reaches_the_mcp_server(
 #[tokio::test]
 async fn gw_03_a_body_that_breaks_off_is_nobody_elses_beginning() {
     let tables = format!("{QUICK}\nrequests_per_person = 100\nrequests_per_client = 100");
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(tables)).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let alices: Tokens = app.client().await.sign_in("alice").await;
     let head = format!(
@@ -388,12 +388,9 @@ async fn gw_03_a_body_that_breaks_off_is_nobody_elses_beginning() {
 async fn gw_08_what_the_mcp_server_answers_is_rebuilt_from_a_list() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}/mcp", listener.local_addr().unwrap());
-    let setup = Setup {
-        resources: Some(format!(
-            "[[resource]]\npath = \"/mcp\"\ntarget = \"{target}\"\nscopes = [\"create:todos\"]"
-        )),
-        ..Setup::default()
-    };
+    let setup = Setup::toml(format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"{target}\"\nscopes = [\"create:todos\"]"
+    ));
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     let code = client.authorize("bob", &[("scope", "create:todos")]).await;

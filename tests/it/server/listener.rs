@@ -74,9 +74,10 @@ async fn large_targets_and_headers_are_refused() {
 /// A connection that says nothing, and one that stops in the middle of its headers.
 #[tokio::test]
 async fn ds_04_silent_and_half_spoken_connections_are_closed() {
-    let tables =
-        "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nidle_time = \"2s\"".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(
+        "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nidle_time = \"2s\"",
+    ))
+    .await;
     let silent = async {
         let mut connection = raw::connect(&app.url).await;
         let mut rest = Vec::new();

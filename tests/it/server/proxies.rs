@@ -69,9 +69,8 @@ async fn behind_at(path: Option<&'static str>) -> (Served, SocketAddr, SocketAdd
     let front = free_address();
     let setup = Setup {
         path,
-        top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
-        tables: format!("[limits]\ndiscovery_per_minute = {DISCOVERY_PER_MINUTE}"),
-        ..Setup::default()
+        ..Setup::toml("trusted_proxies = [\"127.0.0.1\"]")
+            .and(format!("[limits]\ndiscovery_per_minute = {DISCOVERY_PER_MINUTE}"))
     };
     let (mut served, portcullis) = Served::prepared_behind(front, &setup).await;
     served.launch();

@@ -99,12 +99,9 @@ async fn gw_03_a_length_said_twice_is_seen_wherever_the_request_begins() {
 async fn gw_01_what_follows_the_body_of_a_request_is_left_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();
-    let setup = Setup {
-        resources: Some(format!(
-            "[[resource]]\npath = \"/mcp\"\ntarget = \"http://{target}/mcp\"\nscopes = [\"create:todos\"]"
-        )),
-        ..Setup::default()
-    };
+    let setup = Setup::toml(format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"http://{target}/mcp\"\nscopes = [\"create:todos\"]"
+    ));
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     let code = client.authorize("bob", &[("scope", "create:todos")]).await;

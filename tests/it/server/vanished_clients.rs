@@ -53,7 +53,7 @@ impl Endless {
             "[limits]\nbody_time = \"2s\"\nstreams_per_person = {STREAMS}\nstreams_per_client = {STREAMS}\n\
              requests_per_person = {STREAMS}\nrequests_per_client = {STREAMS}"
         );
-        TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await
+        TestApp::with(Setup::toml(resources).and(tables)).await
     }
 }
 

@@ -38,7 +38,7 @@ use crate::harness::signer::{ASSERTION_TYPE, Signer};
 use crate::harness::{Setup, TestApp};
 
 fn limits(text: &str) -> Setup {
-    Setup { tables: format!("[limits]\nrequest_rates = false\n{text}"), ..Setup::default() }
+    Setup::toml(format!("[limits]\nrequest_rates = false\n{text}"))
 }
 
 /// The smallest database there is.

@@ -37,7 +37,7 @@ async fn set_to(name: &'static str, wrong: &'static str) -> Option<TestApp> {
     }
     let tables = "[limits]\nrequest_rates = false".to_owned();
     let role = vec![(name, wrong)];
-    Some(TestApp::with(Setup { tables, role, ..Setup::default() }).await)
+    Some(TestApp::with(Setup { role, ..Setup::toml(tables) }).await)
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::client::{McpClient, Server, Tokens, random_part};
 use crate::harness::process::Served;
-use crate::harness::{Setup, TestApp, logs, todo_resource};
+use crate::harness::{TestApp, logs, todo_resource};
 
 #[tokio::test]
 async fn lg_01_no_secret_reaches_the_log() {
@@ -76,10 +76,9 @@ async fn lg_01_no_secret_reaches_the_log() {
 #[tokio::test]
 async fn a_flood_of_garbage_is_a_line_a_second_of_each_kind() {
     let mut server = Served::prepared().await;
-    let secret = "introspection_secret = \"an introspection secret of 32 characters\"".to_owned();
-    let setup = Setup { resource: secret, ..Setup::default() };
-    let with_secret = todo_resource(&server.todo, &setup);
-    let without = todo_resource(&server.todo, &Setup::default());
+    let secret = "introspection_secret = \"an introspection secret of 32 characters\"";
+    let with_secret = todo_resource(&server.todo, secret);
+    let without = todo_resource(&server.todo, "");
     let text = std::fs::read_to_string(&server.config).unwrap();
     let text = text.replace(&without, &with_secret);
     std::fs::write(&server.config, format!("{text}\n[limits]\nrequest_rates = false\n")).unwrap();

@@ -151,8 +151,7 @@ async fn the_metrics_tell_an_outage_of_the_provider_and_of_an_mcp_server() {
 
 #[tokio::test]
 async fn the_metrics_tell_which_limit_was_met() {
-    let tables = "[limits]\nrefreshes_per_minute = 1\nclients = 1".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nrefreshes_per_minute = 1\nclients = 1")).await;
     let (client, tokens) = app.tokens_of("bob").await;
     let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);
     client.refresh(&tokens.refresh_token).await.assert_status(429);
@@ -228,7 +227,7 @@ async fn a_scraper_proves_itself_where_a_token_is_set() {
     );
     assert!(refused.unwrap_err().to_string().contains("admin.metrics_token"));
     let token = "a-token-for-scrapers-0123456789abcdef";
-    let app = TestApp::with(Setup { after_admin: config(token), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(format!("[admin]\n{}", config(token)))).await;
     let url = format!("{}/metrics", app.admin_url);
     let ask = async |authorization: &str| {
         let headers = [("authorization", authorization)];

@@ -114,17 +114,14 @@ async fn start_with(upstream: &str, rules: &str) -> (TestApp, Shared) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let setup = Setup {
-        provider: Some(format!(
-            "provider = \"github\"\nurl = \"{url}\"\norganizations = [\"acme\"]\n\
-             client_id = \"Ov23\"\nclient_secret = \"github-secret\"\n{upstream}"
-        )),
-        resources: Some(format!(
-            "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\nscopes = [\"read\", \"write\"]\n{rules}"
-        )),
-        ..Setup::default()
-    };
-    (TestApp::with(setup).await, says)
+    let upstream = format!(
+        "[upstream]\nprovider = \"github\"\nurl = \"{url}\"\norganizations = [\"acme\"]\n\
+         client_id = \"Ov23\"\nclient_secret = \"github-secret\"\n{upstream}"
+    );
+    let resources = format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\nscopes = [\"read\", \"write\"]\n{rules}"
+    );
+    (TestApp::with(Setup::toml(upstream).and(resources)).await, says)
 }
 
 /// Approves, is sent to GitHub and straight back.

@@ -9,7 +9,7 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 
 fn upstream(text: &str) -> Setup {
-    Setup { upstream: text.to_owned(), ..Setup::default() }
+    Setup::toml(format!("[upstream]\n{text}"))
 }
 
 #[tokio::test]
@@ -306,7 +306,7 @@ async fn answers_that_are_lost_again_and_again_cost_nobody_their_session() {
 
 #[tokio::test]
 async fn an_outage_of_userinfo_takes_nothing_away() {
-    let setup = Setup { claims: "sources = [\"userinfo\"]".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[upstream.claims]\nsources = [\"userinfo\"]");
     let app = TestApp::with(setup).await;
     let (client, mut tokens) = app.tokens_of("alice").await;
     let before = tokens.scope.clone();

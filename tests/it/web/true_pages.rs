@@ -169,8 +169,7 @@ async fn a_page_that_was_answered_says_so_when_it_is_answered_again() {
 
 #[tokio::test]
 async fn a_browser_that_was_asked_too_often_is_told_why_and_when_to_try_again() {
-    let tables = "[limits]\nconsent_pages = 2".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nconsent_pages = 2")).await;
     let client = app.client().await;
     client.ask(&[]).await;
     app.advance(3 * 60);
@@ -197,8 +196,7 @@ async fn a_browser_that_was_asked_too_often_is_told_why_and_when_to_try_again() 
 #[tokio::test]
 async fn every_other_page_that_says_too_many_names_its_reason_and_a_time() {
     let limits = "[limits]\nauthorize_per_minute = 1\npending_logins = 1\nconsent_per_minute = 5";
-    let top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
-    let app = TestApp::with(Setup { top, tables: limits.to_owned(), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("trusted_proxies = [\"127.0.0.1\"]").and(limits)).await;
     let client = app.client().await;
     let url = client.authorize_url(&[]);
     let ask = async |from: &str| {
@@ -335,8 +333,7 @@ fn foreign_stop(text: &str) -> Option<String> {
 
 #[tokio::test]
 async fn no_japanese_sentence_ends_in_a_stop_of_another_script() {
-    let approval = "client_approval = \"first_use\"".to_owned();
-    let app = TestApp::with(Setup { top: approval, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("client_approval = \"first_use\"")).await;
     let waits = app.client_named("Waits").await;
     waits.authorize("bob", &[]).await.assert_status(303);
     let admin = alice(&app).await;
@@ -377,8 +374,7 @@ async fn no_japanese_sentence_ends_in_a_stop_of_another_script() {
 
 #[tokio::test]
 async fn a_page_explains_the_buttons_that_are_there_and_no_other() {
-    let tables = "[admin.read_only]\nroles = [\"User\"]\n".to_owned();
-    let app = TestApp::with(Setup { after_admin: tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[admin.read_only]\nroles = [\"User\"]\n")).await;
     let client = app.client().await;
     client.sign_in("bob").await;
     let admin = alice(&app).await;

@@ -84,8 +84,7 @@ async fn below_a_path_every_client_that_reads_metadata_gets_to_the_authorization
 #[tokio::test]
 async fn all_is_green_to_every_clients_authorization_page() {
     // Without documents every client registers.
-    let tables = "[client_documents]\nenabled = false".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[client_documents]\nenabled = false")).await;
     let (report, code) = command(&app.mcp_url(), &["--register"]).await;
     for client in &report {
         let findings = client["findings"].as_array().unwrap();

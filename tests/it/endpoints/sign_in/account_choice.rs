@@ -113,7 +113,7 @@ async fn what_the_administrator_has_configured_stays_beside_it() {
         ("none", "login", "login"),
     ] {
         let upstream = format!("authorize_params = {{ prompt = {configured:?} }}");
-        let app = listing("both", Setup { upstream, ..Setup::default() }).await;
+        let app = listing("both", Setup::toml(format!("[upstream]\n{upstream}"))).await;
         assert_eq!(passed_on(&app, asked).await.as_deref(), Some(passed), "{configured} {asked}");
     }
 }
@@ -145,7 +145,9 @@ async fn each_kind_of_provider_is_asked_in_its_own_words() {
             "select_account",
         ),
     ] {
-        let app = listing("", Setup { persona: Some(preset.clone()), ..Setup::default() }).await;
+        let app =
+            listing("", Setup { persona: true, ..Setup::toml(format!("[upstream]\n{preset}")) })
+                .await;
         let asked = async |value: &str| {
             let client = app.client().await;
             let (_, form) = client.ask(&[("prompt", value)]).await;

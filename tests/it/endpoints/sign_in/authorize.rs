@@ -113,10 +113,7 @@ async fn az_28_a_self_registered_website_is_not_redirected_to_by_a_mistake_alone
 
 #[tokio::test]
 async fn az_28_a_website_that_the_operator_listed_is_told_directly() {
-    let setup = Setup {
-        top: "allowed_redirect_uris = [\"https://known.example/cb\"]".to_owned(),
-        ..Setup::default()
-    };
+    let setup = Setup::toml("allowed_redirect_uris = [\"https://known.example/cb\"]");
     let app = TestApp::with(setup).await;
     let metadata = json!({
         "redirect_uris": ["https://known.example/cb"], "token_endpoint_auth_method": "none",
@@ -175,13 +172,9 @@ async fn az_18_the_resource_may_be_left_out_or_spelled_as_clients_spell_it() {
     for resource in [String::new(), app.mcp_url(), app.mcp_url().replace("http:", "HTTP:")] {
         client.ask(&[("resource", &resource)]).await;
     }
-    let setup = Setup {
-        resources: Some(
-            "[[resource]]\npath = \"/a\"\nscopes = []\n[[resource]]\npath = \"/b\"\nscopes = []"
-                .to_owned(),
-        ),
-        ..Setup::default()
-    };
+    let setup = Setup::toml(
+        "[[resource]]\npath = \"/a\"\nscopes = []\n[[resource]]\npath = \"/b\"\nscopes = []",
+    );
     let several = TestApp::with(setup).await;
     let client = several.client().await;
     let answer = client.browser.get(&client.authorize_url(&[("resource", "")])).await;

@@ -14,8 +14,10 @@ async fn start() -> TestApp {
 }
 
 async fn start_with(upstream: &str) -> TestApp {
-    let top = "client_approval = \"first_use\"".to_owned();
-    TestApp::with(Setup { top, upstream: upstream.to_owned(), ..Setup::default() }).await
+    TestApp::with(
+        Setup::toml("client_approval = \"first_use\"").and(format!("[upstream]\n{upstream}")),
+    )
+    .await
 }
 
 /// A person connects and waits: the address of the page.
@@ -301,12 +303,9 @@ async fn a_restart_keeps_who_waits() {
 
 #[tokio::test]
 async fn a_flood_of_registrations_does_not_push_out_a_client_somebody_waits_for() {
-    let app = TestApp::with(Setup {
-        top: "client_approval = \"first_use\"".to_owned(),
-        tables: "[limits]\nclients = 3".to_owned(),
-        ..Setup::default()
-    })
-    .await;
+    let app =
+        TestApp::with(Setup::toml("client_approval = \"first_use\"").and("[limits]\nclients = 3"))
+            .await;
     let client = app.client().await;
     let page = waits(&app, &client, "bob").await;
     app.advance(11 * 60);

@@ -235,7 +235,7 @@ async fn several_flows_at_once_in_one_browser_work_and_old_ones_make_room() {
 
 #[tokio::test]
 async fn a_quota_of_pending_logins_refuses_politely_and_loses_nothing() {
-    let setup = Setup { tables: "[limits]\npending_logins = 1".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[limits]\npending_logins = 1");
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     let (_, form) = client.ask(&[]).await;

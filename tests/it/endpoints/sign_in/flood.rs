@@ -11,7 +11,7 @@ use crate::harness::{Setup, TestApp};
 use crate::laws::races::rounds;
 
 fn without_rates(more: &str) -> Setup {
-    Setup { tables: format!("[limits]\nrequest_rates = false\n{more}"), ..Setup::default() }
+    Setup::toml(format!("[limits]\nrequest_rates = false\n{more}"))
 }
 
 /// Comes back with cookies that never change, whatever is answered.
@@ -153,11 +153,9 @@ async fn a_flood_of_sign_ins_delays_no_re_check_and_bridges_nobody() {
 /// A sign-in that gets no place has used nothing up: it is finished with the same address later.
 #[tokio::test]
 async fn a_sign_in_that_gets_no_turn_is_good_afterwards() {
-    let app = TestApp::with(Setup {
-        upstream: "timeout = \"1s\"".to_owned(),
-        ..without_rates("upstream_sign_ins = 1")
-    })
-    .await;
+    let app =
+        TestApp::with(without_rates("upstream_sign_ins = 1").and("[upstream]\ntimeout = \"1s\""))
+            .await;
     let client = app.client().await;
     let idp_url = client.approve(&[]).await;
     let callback = client.log_in(&idp_url, "bob").await;
@@ -189,11 +187,7 @@ async fn a_sign_in_that_gets_no_turn_is_good_afterwards() {
 }
 
 fn behind_a_proxy(limits: &str) -> Setup {
-    Setup {
-        top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
-        tables: format!("[limits]\n{limits}"),
-        ..Setup::default()
-    }
+    Setup::toml("trusted_proxies = [\"127.0.0.1\"]").and(format!("[limits]\n{limits}"))
 }
 
 #[tokio::test]

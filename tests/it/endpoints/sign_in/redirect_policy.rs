@@ -18,7 +18,7 @@ fn public(uris: &[&str]) -> Value {
 }
 
 async fn with_top(top: &str) -> TestApp {
-    TestApp::with(Setup { top: top.to_owned(), ..Setup::default() }).await
+    TestApp::with(Setup::toml(top)).await
 }
 
 async fn take(app: &mut TestApp, before: &str, after: &str) {
@@ -83,10 +83,10 @@ async fn a_list_of_addresses_holds_for_published_clients_and_not_for_those_of_th
         id,
         &json!({ "client_id": id, "client_name": "P", "redirect_uris": [LISTED, OTHER] }),
     );
-    let mut setup = publisher.setup(&format!(
+    let setup = publisher.setup(&format!(
         "[[client]]\nclient_id = \"intranet\"\nname = \"x\"\nredirect_uris = [\"{OTHER}\"]\npublic = true"
     ));
-    setup.top = NO_LIST.to_owned();
+    let setup = setup.and(NO_LIST);
     let mut app = TestApp::with(setup).await;
     let published = McpClient::known_as(&app, id, OTHER);
     let (_, page) = published.ask(&[]).await;
@@ -210,7 +210,7 @@ async fn az_28_an_app_of_the_configuration_or_the_list_is_opened_by_no_mistake_e
         "[[client]]\nclient_id = \"cursor\"\nname = \"Cursor\"\nredirect_uris = [\"{uri}\"]\npublic = true"
     );
     let top = format!("allowed_redirect_uris = [\"{uri}\"]");
-    let app = TestApp::with(Setup { top, tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(top).and(tables)).await;
     let listed = McpClient::register_as(&app, public(&[uri])).await;
     for client in [listed, McpClient::known_as(&app, "cursor", uri)] {
         for mistake in mistakes() {
@@ -322,7 +322,7 @@ async fn a_deep_link_that_was_registered_before_opens_nothing() {
 async fn a_refused_registration_names_the_value_and_the_key_of_the_administrator() {
     let top = format!("allowed_redirect_uris = [\"{LISTED}\"]\nredirect_schemes = [\"cursor\"]");
     let tables = "[limits]\nrequest_rates = false\nredirect_uris = 2\nregister_body = 1024\nclients = 1\nregistrations_at_once = 1000\nregistrations_per_hour = 1000";
-    let app = TestApp::with(Setup { top, tables: tables.to_owned(), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(top).and(tables)).await;
     let long = format!("https://listed.example/{}", "x".repeat(900));
     let three = [LISTED, "https://a.example/1", "https://a.example/2"];
     for (body, status, value, key) in [
@@ -357,8 +357,7 @@ async fn a_refused_registration_names_the_value_and_the_key_of_the_administrator
 #[tokio::test]
 async fn a_registration_that_comes_too_often_names_the_limit() {
     let tables = "[limits]\nregistrations_at_once = 1\nregistrations_per_hour = 1".to_owned();
-    let top = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
-    let app = TestApp::with(Setup { top, tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("trusted_proxies = [\"127.0.0.1\"]").and(tables)).await;
     let from = [("x-forwarded-for", "203.0.113.7")];
     let register = async |name: &str| {
         let metadata = json!({ "client_name": name, "redirect_uris": [OTHER] });
@@ -380,8 +379,7 @@ async fn a_refused_authorization_names_the_value_and_the_key_in_the_log() {
         .publish(id, &json!({ "client_id": id, "client_name": "P", "redirect_uris": [OTHER] }));
     let off = TestApp::with(publisher.setup("enabled = false")).await;
     let hosts = TestApp::with(publisher.setup("allowed_hosts = [\"claude.ai\"]")).await;
-    let mut listed = publisher.setup("");
-    listed.top = format!("allowed_redirect_uris = [\"{LISTED}\"]");
+    let listed = publisher.setup("").and(format!("allowed_redirect_uris = [\"{LISTED}\"]"));
     let listed = TestApp::with(listed).await;
     let pages = publisher.setup("\n[limits]\nconsent_pages = 1");
     let pages = TestApp::with(pages).await;

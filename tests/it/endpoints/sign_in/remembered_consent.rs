@@ -104,13 +104,9 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
 
 #[tokio::test]
 async fn cd_02_any_single_changed_field_asks_again() {
-    let app = TestApp::with(Setup {
-        tables: "[limits]\nconsent_pages = 50\n\n[[resource]]\npath = \"/other\"\ntarget = \"http://127.0.0.1:1/\"\n\
-                 scopes = [\"create:todos\"]"
-            .to_owned(),
-        ..Setup::default()
-    })
-    .await;
+    let other = "[resource]\n[[resource]]\npath = \"/other\"\ntarget = \"http://127.0.0.1:1/\"\n\
+        scopes = [\"create:todos\"]";
+    let app = TestApp::with(Setup::toml("[limits]\nconsent_pages = 50").and(other)).await;
     let (client, _) = approved(&app).await;
     let mut twin = metadata();
     twin["client_name"] = "Reports 2".into();
@@ -153,8 +149,7 @@ async fn cd_02_any_single_changed_field_asks_again() {
 
 #[tokio::test]
 async fn cd_02_whoever_is_led_here_by_another_site_is_asked() {
-    let tables = "[limits]\nconsent_pages = 50".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("[limits]\nconsent_pages = 50")).await;
     let (client, _) = approved(&app).await;
     for headers in [
         &[][..],
@@ -214,11 +209,7 @@ async fn an_approval_is_forgotten_after_thirty_days_however_often_it_was_used() 
 
 #[tokio::test]
 async fn con_10_a_program_on_a_device_is_always_asked_about() {
-    let app = TestApp::with(Setup {
-        top: "redirect_schemes = [\"cursor\"]".to_owned(),
-        ..Setup::default()
-    })
-    .await;
+    let app = TestApp::with(Setup::toml("redirect_schemes = [\"cursor\"]")).await;
     for uri in ["http://127.0.0.1:53124/callback", "cursor://anysphere.cursor-mcp/oauth/callback"] {
         let metadata = json!({
             "redirect_uris": [uri, SITE], "token_endpoint_auth_method": "none",
@@ -343,8 +334,7 @@ async fn an_approval_forgotten_while_the_person_signs_in_is_asked_again() {
 #[tokio::test]
 async fn a_hundred_uses_at_once_are_a_hundred_logins_and_respect_the_quota() {
     for _ in rounds() {
-        let tables = "[limits]\npending_logins = 60".to_owned();
-        let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+        let app = TestApp::with(Setup::toml("[limits]\npending_logins = 60")).await;
         let (client, _) = approved(&app).await;
         let cookies = client.browser.cookie_header("127.0.0.1");
         let url = client.authorize_url(&[("scope", "create:todos")]);
@@ -415,7 +405,7 @@ async fn a_client_that_the_configuration_trusts_is_remembered_until_it_no_longer
              public = true\ntrusted = {trusted}"
         )
     };
-    let mut app = TestApp::with(Setup { tables: table(true), ..Setup::default() }).await;
+    let mut app = TestApp::with(Setup::toml(table(true))).await;
     let client = McpClient::known_as(&app, "reports", SITE);
     let back = client.authorize("bob", &[("scope", "create:todos")]).await;
     client.redeem(&back.location_param("code").unwrap()).await.assert_status(200);

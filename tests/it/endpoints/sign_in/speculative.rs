@@ -61,8 +61,7 @@ async fn a_guess_takes_no_step_of_a_login_or_sign_in() {
 
 #[tokio::test]
 async fn a_guess_does_not_end_the_waiting_for_an_administrator() {
-    let top = "client_approval = \"first_use\"".to_owned();
-    let app = TestApp::with(Setup { top, ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("client_approval = \"first_use\"")).await;
     let client = app.client().await;
     let waiting = client.authorize("bob", &[]).await;
     waiting.assert_leads_to(&app.at("/waiting?id="));

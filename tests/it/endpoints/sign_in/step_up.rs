@@ -34,7 +34,7 @@ allow = [{allowed}]
 "#
     );
     let tables = "[limits]\nrequests_per_person = 100\nrequests_per_client = 100".to_owned(); // a hundred at once
-    TestApp::with(Setup { resources: Some(resources), tables, ..Setup::default() }).await
+    TestApp::with(Setup::toml(resources).and(tables)).await
 }
 
 async fn purge(client: &McpClient, tokens: &Tokens) -> Answer {

@@ -20,8 +20,7 @@ async fn asked(app: &TestApp, scope: &str) -> (String, bool) {
 
 #[tokio::test]
 async fn unknown_scopes_become_the_default_ones_and_the_page_says_so() {
-    let setup =
-        || Setup { resource: "default_scopes = [\"create:todos\"]".to_owned(), ..Setup::default() };
+    let setup = || Setup::toml("[resource]\ndefault_scopes = [\"create:todos\"]");
     let app = TestApp::with(setup()).await;
     let default = "create:todos";
     for (scope, granted, note) in [
@@ -50,7 +49,7 @@ async fn unknown_scopes_become_the_default_ones_and_the_page_says_so() {
     // What is well known elsewhere and declared here is an ordinary scope.
     let resource = "scopes = [\"email\", \"read\"]\ndefault_scopes = [\"read\"]\n";
     let resources = format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{{todo}}\"\n{resource}\n");
-    let app = TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml(resources)).await;
     assert_eq!(asked(&app, "email").await, ("email".to_owned(), false));
     assert_eq!(asked(&app, "profile").await, ("read".to_owned(), false));
 }
@@ -79,7 +78,7 @@ async fn the_note_is_in_both_languages_and_repeats_nothing_that_could_mislead() 
 /// Where unknown scopes are refused, they are refused as before.
 #[tokio::test]
 async fn a_server_that_refuses_unknown_scopes_still_does() {
-    let setup = Setup { resource: "on_excess = \"reject\"".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[resource]\non_excess = \"reject\"");
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     for unknown in ["read write", "create:todos write", "openid write"] {

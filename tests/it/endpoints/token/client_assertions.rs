@@ -254,8 +254,9 @@ async fn st_04_a_consent_page_of_before_a_restore_cannot_be_decided_after_it() {
 
 #[tokio::test]
 async fn pkj_04_the_token_endpoint_as_audience_is_admitted_by_name_only() {
-    let tables = "[client_assertions]\naccept_token_endpoint_audience = true".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app =
+        TestApp::with(Setup::toml("[client_assertions]\naccept_token_endpoint_audience = true"))
+            .await;
     let signer = Signer::new("one");
     let client = registered(&app, &signer).await;
     for (audience, status) in [

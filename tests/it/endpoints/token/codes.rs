@@ -132,7 +132,7 @@ async fn ac_08_redirect_uri_and_resource_may_be_left_out_at_the_token_endpoint()
 #[tokio::test]
 async fn at_01_tokens_of_every_algorithm_say_the_same() {
     for alg in ["ES256", "RS256", "EdDSA"] {
-        let setup = Setup { resource: format!("token_alg = \"{alg}\""), ..Setup::default() };
+        let setup = Setup::toml(format!("[resource]\ntoken_alg = \"{alg}\""));
         let app = TestApp::with(setup).await;
         let (client, tokens) = app.tokens_of("bob").await;
         let header = crate::harness::client::jwt_part(&tokens.access_token, 0);

@@ -26,12 +26,12 @@ fn count(answers: &[Answer], status: u16) -> usize {
 const UNLIMITED: &str = "[limits]\nrequest_rates = false";
 
 fn unlimited() -> Setup {
-    Setup { tables: UNLIMITED.to_owned(), ..Setup::default() }
+    Setup::toml(UNLIMITED)
 }
 
 fn grace(seconds: u32) -> Setup {
     let tables = format!("{UNLIMITED}\n[tokens]\nrefresh_grace = \"{seconds}s\"");
-    Setup { tables, ..Setup::default() }
+    Setup::toml(tables)
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn a_provider_inside_a_cluster_is_asked_there_and_keeps_its_public_issuer(
         ("only userinfo", only_userinfo, vec!["keycloak:8080"]),
     ] {
         let proxy = Proxy::start(&[]).await;
-        let setup = Setup { claims: USERINFO.to_owned(), ..Setup::default() };
+        let setup = Setup::toml(format!("[upstream.claims]\n{USERINFO}"));
         let app = inside(&proxy, "HTTP_PROXY", proxy.url(), setup).await;
         for place in &places {
             proxy.lead(place, address(&app));

@@ -10,7 +10,7 @@ async fn a_kept_connection_that_the_provider_closes_costs_nobody_a_sign_in_and_s
 {
     let proxy = Proxy::start(&[]).await;
     proxy.cuts_second_requests();
-    let setup = Setup { claims: "sources = [\"userinfo\"]".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[upstream.claims]\nsources = [\"userinfo\"]");
     let app = inside(&proxy, "HTTP_PROXY", proxy.url(), setup).await;
     let client = app.client().await;
     let mut signed_in = Vec::new();

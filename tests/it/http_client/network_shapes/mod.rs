@@ -35,8 +35,7 @@ const ASKED_INSIDE: &str = "discovery_url = \"http://keycloak:8080/.well-known/o
 async fn inside(proxy: &Proxy, variable: &'static str, value: String, more: Setup) -> TestApp {
     let mut env = more.env.clone();
     env.push((variable, value));
-    let upstream = format!("{ASKED_INSIDE}\n{}", more.upstream);
-    let app = TestApp::with(Setup { upstream, env, ..more }).await;
+    let app = TestApp::with(Setup { env, ..more.and(format!("[upstream]\n{ASKED_INSIDE}")) }).await;
     proxy.lead("keycloak:8080", address(&app));
     app.idp.misbehave(|how| how.change_discovery = Some(endpoints_inside));
     app

@@ -147,8 +147,9 @@ async fn what_no_proxy_names_is_reached_without_the_proxy() {
         let proxy = Proxy::start(&[]).await;
         let setup = Setup {
             env: vec![("HTTP_PROXY", proxy.url()), (variable, exceptions.to_owned())],
-            upstream: "discovery_url = \"http://keycloak.cluster.example:8080/.well-known/openid-configuration\"\nallow_http = true\ntimeout = \"2s\"".to_owned(),
-            ..Setup::default()
+            ..Setup::toml(
+                "[upstream]\ndiscovery_url = \"http://keycloak.cluster.example:8080/.well-known/openid-configuration\"\nallow_http = true\ntimeout = \"2s\"",
+            )
         };
         let app = TestApp::with(setup).await;
         proxy.lead("keycloak.cluster.example:8080", address(&app));
@@ -168,7 +169,7 @@ async fn this_machine_and_mcp_servers_are_never_reached_through_the_proxy() {
     let app = TestApp::with(Setup { env: env.clone(), ..Setup::default() }).await;
     works(&app).await; // the provider and the MCP server are on loopback
     let resources = "[[resource]]\npath = \"/mcp\"\ntarget = \"http://todo.cluster.example:9000/mcp\"\nscopes = [\"read:todos\"]\ndefault_scopes = [\"read:todos\"]\n[[resource.rule]]\nroles = [\"Admin\"]\nallow = [\"read:todos\"]";
-    let setup = Setup { env, resources: Some(resources.to_owned()), ..Setup::default() };
+    let setup = Setup { env, ..Setup::toml(resources) };
     let app = TestApp::with(setup).await;
     let todo = app.todo.url();
     let todo = todo.trim_start_matches("http://").split('/').next().unwrap().parse().unwrap();
@@ -262,7 +263,7 @@ async fn a_proxy_that_fails_is_told_apart_from_a_provider_that_fails() {
 #[tokio::test]
 async fn a_proxy_that_stalls_is_an_outage_and_logs_nobody_out() {
     let proxy = Proxy::start(&[]).await;
-    let setup = Setup { upstream: "recheck = \"5m\"".to_owned(), ..Setup::default() };
+    let setup = Setup::toml("[upstream]\nrecheck = \"5m\"");
     let app = inside(&proxy, "HTTP_PROXY", proxy.url(), setup).await;
     let (client, tokens) = app.tokens_of("alice").await;
     proxy.falls_silent(true);

@@ -21,7 +21,7 @@ async fn an_answered_revocation_survives_a_crash_whatever_the_role_is_set_to() {
     for set_to in SET_TO {
         let tables = "[limits]\nrequest_rates = false".to_owned();
         let role = vec![("synchronous_commit", *set_to)];
-        let server = Served::with(&Setup { tables, role, ..Setup::default() }).await;
+        let server = Served::with(&Setup { role, ..Setup::toml(tables) }).await;
         // From now on nothing is written to the disk but what a commit asks for.
         as_superuser("ALTER SYSTEM SET wal_writer_delay = '10s'").await;
         as_superuser("SELECT CAST(pg_reload_conf() AS TEXT)").await;

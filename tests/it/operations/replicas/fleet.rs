@@ -18,7 +18,8 @@ use crate::harness::client::{McpClient, Place, Server};
 use crate::harness::database::Database;
 use crate::harness::http::{Http, encode};
 use crate::harness::process::{free_address, portcullis, run};
-use crate::harness::{Setup, around, config, raw};
+use crate::harness::setup::ServerAt;
+use crate::harness::{Setup, around, raw};
 
 pub(super) const REPLICAS: usize = 3;
 
@@ -48,13 +49,13 @@ impl Fleet {
         let (idp, todo) = around(&url, &Clock::System).await;
         let database = Database::new().await;
         assert!(database.is_postgres(), "replicas need PostgreSQL: scripts/test-replicas");
-        let tables = "[limits]\nrequest_rates = false".to_owned();
-        let setup = Setup { tables, ..Setup::default() };
+        let setup = Setup::toml("[limits]\nrequest_rates = false");
         let mut replicas = Vec::new();
         for n in 0..REPLICAS {
             let address = free_address().to_string();
             let file = format!("replica-{n}.toml");
-            let text = config(&setup, &url, &address, &database, &idp, &todo);
+            let place = ServerAt { url: &url, listen: &address, admin: None, database: &database };
+            let text = setup.config(&place, &idp, &todo);
             std::fs::write(database.folder.join(&file), text).unwrap();
             let (url, folder) = (format!("http://{address}"), database.folder.clone());
             replicas.push(Replica { url, file, folder, process: None });

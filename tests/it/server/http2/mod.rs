@@ -34,7 +34,7 @@ const QUICK: &str =
     "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nbody_time = \"2s\"\nidle_time = \"3s\"";
 
 async fn impatient() -> TestApp {
-    TestApp::with(Setup { tables: QUICK.to_owned(), ..Setup::default() }).await
+    TestApp::with(Setup::toml(QUICK)).await
 }
 
 fn host(app: &TestApp) -> &str {
@@ -414,8 +414,9 @@ async fn hh_01_gw_03_ambiguous_requests_are_refused_in_http_2() {
 #[tokio::test]
 async fn streams_and_header_lists_hold_at_their_numbers() {
     const REFUSED_STREAM: u32 = 7;
-    let tables = "[limits]\nhttp2_streams = 3\nheaders = 4096\nheader = 4096".to_owned();
-    let app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let app =
+        TestApp::with(Setup::toml("[limits]\nhttp2_streams = 3\nheaders = 4096\nheader = 4096"))
+            .await;
     let mut frames = Frames::open(&app, &[]).await;
     let settings = frames.until(|frame| frame.kind == SETTINGS && frame.flags & ACK == 0).await;
     let told: Vec<(u16, u32)> = settings
@@ -619,7 +620,7 @@ async fn both_protocols_may_begin_byte_by_byte_and_neither_may_stop_there() {
 
 #[tokio::test]
 async fn http_2_can_be_turned_off() {
-    let app = TestApp::with(Setup { top: "http2 = false".to_owned(), ..Setup::default() }).await;
+    let app = TestApp::with(Setup::toml("http2 = false")).await;
     let mut frames = Frames::open(&app, &[]).await;
     frames.ask(1, &get(&app, "/health"), true).await;
     let mut answer = Vec::new();

@@ -10,14 +10,10 @@ use crate::harness::client::Tokens;
 
 /// An app whose MCP server is ours to play.
 async fn before(backend: SocketAddr, limits: &str) -> (TestApp, Tokens) {
-    let setup = Setup {
-        resources: Some(format!(
-            "[[resource]]\npath = \"/mcp\"\ntarget = \"http://{backend}/mcp\"\nscopes = [\"create:todos\"]"
-        )),
-        tables: limits.to_owned(),
-        ..Setup::default()
-    };
-    let app = TestApp::with(setup).await;
+    let resource = format!(
+        "[[resource]]\npath = \"/mcp\"\ntarget = \"http://{backend}/mcp\"\nscopes = [\"create:todos\"]"
+    );
+    let app = TestApp::with(Setup::toml(resource).and(limits)).await;
     let client = app.client().await;
     let code = client.authorize("bob", &[("scope", "create:todos")]).await;
     let tokens = Tokens::of(&client.redeem(&code.location_param("code").unwrap()).await);

@@ -8,7 +8,7 @@ use crate::harness::logs;
 use crate::harness::{Setup, TestApp};
 
 fn no_rates(more: &str) -> Setup {
-    Setup { tables: format!("[limits]\nrequest_rates = false\n{more}"), ..Setup::default() }
+    Setup::toml(format!("[limits]\nrequest_rates = false\n{more}"))
 }
 
 /// Somebody who holds rows or tables, and sees who waits.

@@ -185,10 +185,7 @@ async fn room_for_newcomers_is_not_made_of_clients_that_came_into_use_meanwhile(
 /// A person who signed in and waits stands on their session at the provider, and on the client.
 #[tokio::test]
 async fn a_person_who_waits_keeps_their_session_and_their_client() {
-    let setup = crate::harness::Setup {
-        top: "client_approval = \"first_use\"".to_owned(),
-        ..crate::harness::Setup::default()
-    };
+    let setup = crate::harness::Setup::toml("client_approval = \"first_use\"");
     let app = TestApp::with(setup).await;
     let client = app.client().await;
     app.advance(24 * 3600 - 1800);

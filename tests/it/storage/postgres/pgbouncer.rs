@@ -22,8 +22,7 @@ async fn behind(variable: &str) -> String {
 #[ignore = "needs PgBouncer: scripts/test-postgres"]
 async fn everything_works_through_pgbouncer_as_it_is_installed() {
     let url = behind("TEST_PGBOUNCER").await;
-    let tables = "[limits]\nrequest_rates = false".to_owned();
-    let mut app = TestApp::with(Setup { tables, ..Setup::default() }).await;
+    let mut app = TestApp::with(Setup::toml("[limits]\nrequest_rates = false")).await;
     let before = app.database.url.clone();
     app.change_config(&before, &url);
     app.restart().await;

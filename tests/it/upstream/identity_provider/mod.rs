@@ -58,5 +58,5 @@ fn assert_bridged(tokens: &Tokens) {
 }
 
 fn upstream(text: &str) -> Setup {
-    Setup { upstream: text.to_owned(), ..Setup::default() }
+    Setup::toml(format!("[upstream]\n{text}"))
 }

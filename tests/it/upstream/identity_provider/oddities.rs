@@ -381,7 +381,7 @@ async fn jw_01_one_list_of_algorithms_is_for_everything_of_one_provider() {
         ("HS256", false),
         ("none", false),
     ] {
-        let setup = Setup { claims: "sources = [\"userinfo\"]".to_owned(), ..Setup::default() };
+        let setup = Setup::toml("[upstream.claims]\nsources = [\"userinfo\"]");
         let app = TestApp::with(setup).await;
         app.idp.misbehave(|how| {
             how.algorithm = Some(alg.to_owned());

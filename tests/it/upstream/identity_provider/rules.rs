@@ -14,7 +14,7 @@ async fn with_rules(rules: &str) -> TestApp {
         "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
          scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n{rules}"
     );
-    TestApp::with(Setup { resources: Some(resources), ..Setup::default() }).await
+    TestApp::with(Setup::toml(resources)).await
 }
 
 /// The scopes of a new sign-in; nothing when there is no access.
@@ -143,8 +143,7 @@ async fn up_02_only_a_verified_address_of_a_trusted_provider_satisfies_a_domain(
     let resources = "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
                      scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n\
                      [[resource.rule]]\nemail_domains = [\"example.com\"]\nallow = [\"read:todos\"]";
-    let setup =
-        Setup { resources: Some(resources.to_owned()), ..super::upstream("trust_email = true") };
+    let setup = super::upstream("trust_email = true").and(resources);
     let app = TestApp::with(setup).await;
     assert_eq!(scopes(&app, "bob").await, "read:todos");
     for claims in [
@@ -176,7 +175,7 @@ async fn with_denies() -> TestApp {
         "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
          scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n{DENIES}"
     );
-    let setup = Setup { resources: Some(resources), ..super::upstream("trust_email = true") };
+    let setup = super::upstream("trust_email = true").and(resources);
     let app = TestApp::with(setup).await;
     app.idp.misbehave(|how| {
         how.change_id_token = Some(|claims| {
@@ -281,8 +280,7 @@ async fn up_02_the_flag_and_the_address_come_from_one_source() {
     let resources = "[[resource]]\npath = \"/mcp\"\ntarget = \"http://127.0.0.1:9/mcp\"\n\
                      scopes = [\"read:todos\", \"create:todos\", \"delete:todos\"]\n\
                      [[resource.rule]]\nemail_domains = [\"example.com\"]\nallow = [\"read:todos\"]";
-    let setup =
-        Setup { resources: Some(resources.to_owned()), ..super::upstream("trust_email = true") };
+    let setup = super::upstream("trust_email = true").and(resources);
     let app = TestApp::with(setup).await;
     let bob = "bob@example.com";
     for (id_token, userinfo, expected) in [

@@ -8,7 +8,7 @@ use crate::harness::client::Tokens;
 use crate::harness::{Setup, TestApp};
 
 fn from_userinfo() -> Setup {
-    Setup { claims: "sources = [\"userinfo\"]".to_owned(), ..Setup::default() }
+    Setup::toml("[upstream.claims]\nsources = [\"userinfo\"]")
 }
 
 #[tokio::test]
@@ -67,9 +67,7 @@ async fn a_silent_userinfo_is_bridged_no_longer_than_an_outage() {
             Some((302, "https://other.example/".to_owned())),
             None, // no answer at all
         ] {
-            let app =
-                TestApp::with(Setup { upstream: "timeout = \"1s\"".to_owned(), ..from_userinfo() })
-                    .await;
+            let app = TestApp::with(from_userinfo().and("[upstream]\ntimeout = \"1s\"")).await;
             app.idp.misbehave(|how| how.no_id_token_on_refresh = no_id_token);
             let (client, tokens) = app.tokens_of("alice").await;
             let all = tokens.scope.clone();
@@ -106,11 +104,9 @@ async fn a_silent_userinfo_is_bridged_no_longer_than_an_outage() {
 /// What the ID token takes away is gone at once, whatever userinfo does.
 #[tokio::test]
 async fn what_an_id_token_takes_away_does_not_wait_for_userinfo() {
-    let app = TestApp::with(Setup {
-        claims: "sources = [\"id_token\", \"userinfo\"]".to_owned(),
-        ..Setup::default()
-    })
-    .await;
+    let app =
+        TestApp::with(Setup::toml("[upstream.claims]\nsources = [\"id_token\", \"userinfo\"]"))
+            .await;
     app.idp.misbehave(|how| {
         how.change_id_token = Some(|claims: &mut Value| {
             claims.as_object_mut().unwrap().remove("groups");
@@ -154,11 +150,9 @@ async fn userinfo_that_tells_nothing_is_believed_no_longer_than_a_sign_in() {
 
 /// A provider that tells roles in ID tokens and sends none at a refresh.
 async fn tells_nothing_again(resources: Option<&str>, upstream: &str) -> TestApp {
-    let app = TestApp::with(Setup {
-        resources: resources.map(str::to_owned),
-        upstream: upstream.to_owned(),
-        ..Setup::default()
-    })
+    let app = TestApp::with(
+        Setup::toml(format!("[upstream]\n{upstream}")).and(resources.unwrap_or_default()),
+    )
     .await;
     app.idp.misbehave(|how| {
         how.no_id_token_on_refresh = true;

@@ -27,7 +27,11 @@ async fn entra_is_known_by_tenant_and_object() {
     };
     let preset = format!("provider = \"entra\"\ntenant = \"{TENANT}\"");
     let secret = "Abc8Q~+/=%~ &_";
-    let setup = Setup { persona: Some(preset), client_secret: Some(secret), ..Setup::default() };
+    let setup = Setup {
+        persona: true,
+        client_secret: Some(secret),
+        ..Setup::toml(format!("[upstream]\n{preset}"))
+    };
     let app = play_with(setup, how).await;
     let (client, tokens) = assert_both_may_what_they_should(&app).await;
     let subject = format!("entra:{TENANT}.object-of-alice");
@@ -291,7 +295,7 @@ async fn zitadel_names_roles_as_keys_and_the_address_in_userinfo() {
     );
     let preset = "provider = \"zitadel\"\ndomain = \"acme.zitadel.cloud\"\ntrust_email = true";
     let setup =
-        Setup { persona: Some(preset.to_owned()), resources: Some(resources), ..Setup::default() };
+        Setup { persona: true, ..Setup::toml(format!("[upstream]\n{preset}")).and(resources) };
     let app = play_with(setup, how).await;
     assert_both_may_what_they_should(&app).await;
     assert!(app.idp.requests_to("/userinfo") > 0);

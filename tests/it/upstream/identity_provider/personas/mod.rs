@@ -37,12 +37,12 @@ deny   = ["delete:todos"]
 "#;
 
 async fn play(preset: &str, how: Misbehaviour) -> TestApp {
-    play_with(Setup { persona: Some(preset.to_owned()), ..Setup::default() }, how).await
+    play_with(Setup { persona: true, ..Setup::toml(format!("[upstream]\n{preset}")) }, how).await
 }
 
 async fn play_with(setup: Setup, how: Misbehaviour) -> TestApp {
-    let resources = Some(setup.resources.clone().unwrap_or_else(|| RULES.to_owned()));
-    let app = TestApp::with(Setup { resources, ..setup }).await;
+    let setup = if setup.has_resources() { setup } else { setup.and(RULES) };
+    let app = TestApp::with(setup).await;
     app.idp.misbehave(|now| *now = how);
     app
 }
