@@ -29,7 +29,9 @@
 //!
 //! [`connection::options`] is the only constructor of fast connections. If its body becomes that of
 //! [`connection::sqlx_options`], everything runs on sqlx's own driver: slower, and without the check for
-//! NUL in texts. The debug build does so if the environment has `TEST_SQLX_SQLITE`, and
+//! NUL in texts. One thing to solve first: a caller that is cancelled during `BEGIN IMMEDIATE` leaves that
+//! statement running on sqlx's thread, so the next transaction fails once, before the writer connects
+//! again (`a_caller_may_go_away_at_any_moment`). The debug build does so if the environment has `TEST_SQLX_SQLITE`, and
 //! `scripts/test-sqlx-sqlite` runs the tests of storage that way.
 
 pub(crate) mod backup;
