@@ -31,7 +31,7 @@ pub(super) enum BodyReading {
 }
 
 impl BodyReading {
-    /// Takes the body. A caller that reads all of it must put it back as [`Asked::Whole`].
+    /// Takes the body. A caller that reads all of it must put it back as [`BodyReading::Whole`].
     pub(super) fn take(&mut self) -> Body {
         match std::mem::replace(self, Self::Gone) {
             Self::Unread(body) => body,

@@ -177,7 +177,7 @@ impl DemoKeys {
         format!("{payload}.{}", URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// Verifies and decodes the result of [`Keys::stamp`] for the same purpose.
+    /// Verifies and decodes the result of [`DemoKeys::stamp`] for the same purpose.
     pub(super) fn unstamp(&self, purpose: &str, text: &str) -> Option<Value> {
         let (payload, tag) = text.split_once('.')?;
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
