@@ -229,7 +229,7 @@ impl Storage {
     /// Returns whether the upstream session is still active, and keeps it so until the end of this
     /// transaction. On PostgreSQL the row is locked: a concurrent sign-out either waits or has already
     /// won. SQLite runs one transaction at a time and needs no lock.
-    async fn still_active(
+    pub(super) async fn still_active(
         &self,
         step: &mut Transaction,
         session_id: &str,

@@ -162,7 +162,7 @@ impl Storage {
              ON CONFLICT (id) DO UPDATE SET
                  state = 'active', end_reason = NULL, person = $5, tokens = $6,
                  version = upstream_sessions.version + 1, lease_owner = NULL, lease_until = NULL,
-                 last_ok_at = $7, facts_read_at = $7, claim_sub = $8, reused_facts = ''",
+                 last_ok_at = $7, facts_read_at = $7, claim_sub = $8, reused_facts = '', upstream = $9",
         )
         .bind(&id)
         .bind(&update.issuer)

@@ -275,7 +275,11 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
-        if !end_awaiting_login(&mut step, token, now).await? {
+        // Locks the session before the waiting login, as revocations do: one that runs at the same time
+        // either ends this code too, or has already ended the waiting.
+        if !self.still_active(&mut step, session_id).await?
+            || !end_awaiting_login(&mut step, token, now).await?
+        {
             return Ok(false);
         }
         insert_code(&mut step, new, session_id, now).await?;

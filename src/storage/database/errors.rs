@@ -39,7 +39,7 @@ pub enum StorageError {
     #[error("the database has no room for {0}: the rest is kept for people who have signed in")]
     Full(&'static str),
     /// The client or person was blocked, or the person signed out, while the request was being processed.
-    #[error("{}", match .0 { Denied::Client => "the client is shut out", Denied::Person => "the person is blocked", Denied::SignedOut => "the person signed out at the identity provider meanwhile" })]
+    #[error("{}", match .0 { Denied::Client => "the client is blocked or rejected", Denied::Person => "the person is blocked", Denied::SignedOut => "the person signed out at the identity provider meanwhile" })]
     ShutOut(Denied),
     /// A row has content that the program never writes.
     #[error("a stored row makes no sense: {0}")]
