@@ -4,8 +4,7 @@ use askama::Template;
 use axum::response::Response;
 use chrono::NaiveDate;
 
-use super::clients::{next_page, path_of};
-use super::people_path;
+use super::links::{ROWS, client_path, next_page, person_path, query};
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
@@ -13,9 +12,6 @@ use crate::telemetry::audit::EVENTS;
 use crate::web::list_page::{Frame, utc_seconds};
 use crate::web::page_error::PageError;
 use crate::web::words::words;
-
-/// Rows per page.
-const ROWS: i64 = 50;
 
 words! {
     struct AuditWords {
@@ -86,14 +82,14 @@ impl Line {
         let ids: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
         let clients = storage.stored_clients(&ids).await?;
         let search = |by: &str, value: &str| {
-            let mut query = super::query("/audit");
+            let mut query = query("/audit");
             query.append_pair(by, value).finish()
         };
         let person = |subject: &str| {
-            if people.contains(subject) { people_path(subject) } else { search("sub", subject) }
+            if people.contains(subject) { person_path(subject) } else { search("sub", subject) }
         };
         let client =
-            |id: &str| if clients.contains(id) { path_of(id) } else { search("client", id) };
+            |id: &str| if clients.contains(id) { client_path(id) } else { search("client", id) };
         let line = |row: AuditLine| Self {
             moment: Timestamp::from_unix(row.at.div_euclid(1000)),
             person_path: row.subject.as_deref().map(person).unwrap_or_default(),

@@ -5,8 +5,8 @@ use askama::Template;
 use axum::response::Response;
 
 use super::audit::Line;
+use super::links::person_path;
 use super::people::{FactWords, fact};
-use super::people_path;
 use super::visit::AdminPage;
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -288,6 +288,6 @@ async fn answer(
         [(f.roles, &facts.roles), (f.groups, &facts.groups), (f.permissions, &facts.permissions)];
     answer.facts = known.into_iter().map(|(label, known)| (label, fact(f, known))).collect();
     let name = person.name.clone().unwrap_or_else(|| subject.to_owned());
-    answer.person = Some((people_path(subject), name));
+    answer.person = Some((person_path(subject), name));
     Ok(Some(answer))
 }
