@@ -58,7 +58,7 @@ words! {
 }
 
 /// An audit line, prepared for display.
-pub(super) struct Line {
+pub(super) struct AuditPageLine {
     pub(super) row: AuditLine,
     pub(super) moment: Timestamp,
     /// Targets of the links in the line.
@@ -67,7 +67,7 @@ pub(super) struct Line {
     actor_path: Option<String>,
 }
 
-impl Line {
+impl AuditPageLine {
     /// Prepares the lines of a list. A stored person or client is linked to its page. Others (refused at the
     /// first sign-in, deleted) have no page, so the link searches the trail.
     pub(super) async fn of_all(
@@ -205,7 +205,7 @@ struct AuditTemplate<'a> {
     w: &'static AuditWords,
     search: &'a Search,
     events: Vec<(&'static str, bool)>,
-    rows: Vec<Line>,
+    rows: Vec<AuditPageLine>,
     next: Option<String>,
     head: i64,
     verified: Option<Result<Verified, ChainBroken>>,
@@ -236,7 +236,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         frame: &frame,
         w,
         events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
-        rows: Line::of_all(storage, rows).await?,
+        rows: AuditPageLine::of_all(storage, rows).await?,
         next,
         head: storage.audit_head().await?,
         verified,

@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::audit::Line;
+use super::audit::AuditPageLine;
 use super::links::person_path;
 use super::people::{FactWords, fact};
 use super::visit::AdminPage;
@@ -150,7 +150,7 @@ fn conditions(w: &'static ServerWords, conditions: &Conditions) -> Vec<(String, 
 struct ServerView<'a> {
     resource: &'a ResourceConfig,
     rules: Vec<RuleText>,
-    refusals: Vec<Line>,
+    refusals: Vec<AuditPageLine>,
 }
 
 impl ServerView<'_> {
@@ -212,7 +212,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     for resource in resources {
         let of_this = |line: &&AuditLine| line.resource.as_deref() == Some(resource.id.as_str());
         let refusals = refusals.iter().filter(of_this).take(SHOWN).cloned().collect();
-        let refusals = Line::of_all(visit.app().storage(), refusals).await?;
+        let refusals = AuditPageLine::of_all(visit.app().storage(), refusals).await?;
         let rules = resource.policy.rules.iter().enumerate();
         servers.push(ServerView {
             resource,

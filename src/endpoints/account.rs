@@ -154,7 +154,7 @@ fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
 
 #[derive(Template)]
 #[template(path = "account/confirm.html")]
-struct ConfirmTemplate<'a> {
+struct SignOutTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
     c: &'static CountWords,
@@ -268,7 +268,7 @@ pub(super) async fn confirm(visit: AccountVisit) -> Result<Response, PageError> 
     if browser.query() == "changed=1" {
         frame.notice = Some(c.changed.to_owned());
     }
-    let template = ConfirmTemplate {
+    let template = SignOutTemplate {
         w,
         c,
         connections: connections

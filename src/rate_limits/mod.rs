@@ -81,9 +81,9 @@ pub struct RateLimited {
 
 /// All limits that live in memory. Cheap to clone.
 #[derive(Clone)]
-pub struct Rates(Arc<Inner>);
+pub struct Rates(Arc<RatesState>);
 
-struct Inner {
+struct RatesState {
     on: bool,
     limits: RateLimits,
     metrics: Metrics,
@@ -109,7 +109,7 @@ impl Rates {
         const MINUTE: Duration = Duration::from_mins(1);
         let per_minute = |most| Limiter::new(most, most, MINUTE, clock);
         let hour = Duration::from_hours(1);
-        Self(Arc::new(Inner {
+        Self(Arc::new(RatesState {
             on,
             limits: *limits,
             metrics,
@@ -154,7 +154,7 @@ impl Rates {
         }
         let new = Self::new(limits, on, clock, now.metrics.clone());
         let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // never: it has one owner
-        Self(Arc::new(Inner {
+        Self(Arc::new(RatesState {
             connections: now.connections.with(limits.connections_per_address),
             requests: now.requests.with(limits.requests_per_person, limits.requests_per_client),
             streams: now.streams.with(limits.streams_per_person, limits.streams_per_client),

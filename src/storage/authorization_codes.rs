@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::refresh_tokens::insert_refresh_token;
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::SessionUpdate;
 use super::{
     Denied, Engine, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes,
@@ -260,7 +260,8 @@ impl Storage {
                 .await?;
         if let Some(grant_id) = grant_id {
             step.use_reserve().await?;
-            revocation::end(&mut step, Scope::Grant(&grant_id), "code replayed", now).await?;
+            revocation::end(&mut step, RevocationScope::Grant(&grant_id), "code replayed", now)
+                .await?;
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         stop_point!("replay: revoked");
@@ -338,7 +339,7 @@ async fn end_surplus(
         .await?;
         for row in &rows {
             let id: String = column(row, "id")?;
-            let surplus = Scope::SurplusGrant(&id);
+            let surplus = RevocationScope::SurplusGrant(&id);
             if revocation::end(step, surplus, BECAUSE, now).await?.grants == 0 {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::revocation::{self, Revoked, Scope};
+use super::revocation::{self, RevocationScope, Revoked};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -117,7 +117,7 @@ impl Storage {
     ) -> Result<u64, StorageError> {
         let because = "disconnected by the person";
         let mut step = self.begin_revocation().await?;
-        let scope = Scope::Connection { subject, client_id, resource };
+        let scope = RevocationScope::Connection { subject, client_id, resource };
         let Revoked { grants: ended, others, .. } =
             revocation::end(&mut step, scope, because, now).await?;
         if ended + others > 0 {

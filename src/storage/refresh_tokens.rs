@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
@@ -237,7 +237,8 @@ impl Storage {
         }
         step.use_reserve().await?;
         let grant_id: String = column(&row, "grant_id")?;
-        revocation::end(&mut step, Scope::Grant(&grant_id), "refresh token reused", now).await?;
+        revocation::end(&mut step, RevocationScope::Grant(&grant_id), "refresh token reused", now)
+            .await?;
         step.record(event.named("refresh_reused")).await?;
         stop_point!("reuse: revoked");
         self.commit_and_notify(step).await?;

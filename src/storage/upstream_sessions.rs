@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::{Storage, StorageError, Transaction, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::{FactSet, Facts};
@@ -404,7 +404,7 @@ impl Storage {
         if current.rows_affected() == 0 {
             return Ok(false);
         }
-        revocation::end(&mut step, Scope::Session(&session.id), because, now).await?;
+        revocation::end(&mut step, RevocationScope::Session(&session.id), because, now).await?;
         step.record(event.with("because", because)).await?;
         self.commit_and_notify(step).await?;
         Ok(true)

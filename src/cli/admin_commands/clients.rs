@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
-use super::{BY, CommandContext, CommandError, Common, Output, Page, run};
+use super::{BY, CommandContext, CommandError, Common, Output, PageOptions, run};
 use crate::admin::trustable;
 use crate::clients::Clients;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
@@ -83,7 +83,7 @@ pub(in crate::cli) struct ListClients {
     #[arg(long, value_name = "STANDING")]
     standing: Option<ReviewFilter>,
     #[command(flatten)]
-    page: Page,
+    page: PageOptions,
     #[command(flatten)]
     common: Common,
 }

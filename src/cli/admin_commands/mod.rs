@@ -46,7 +46,7 @@ pub(super) struct Common {
 
 /// A page of a list.
 #[derive(clap::Args)]
-struct Page {
+struct PageOptions {
     /// Begin after this place: what the last page named as next
     #[arg(long, value_name = "PLACE", default_value = "")]
     after: String,
@@ -55,7 +55,7 @@ struct Page {
     limit: i64,
 }
 
-impl Page {
+impl PageOptions {
     /// Returns the number of rows to read: one more than shown, to detect whether there is another page.
     fn ask(&self) -> i64 {
         self.limit + 1

@@ -20,7 +20,7 @@ use crate::web::error::ApiError;
 pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Response, ApiError> {
     let app = &form.app;
     let from = form.shown_address();
-    let Presented { token: presented, found, asked } = presented(form, client).await?;
+    let PresentedToken { token: presented, found, asked } = presented(form, client).await?;
     let tokens = &app.config().tokens;
     let rotation = Rotation {
         grace: tokens.refresh_grace,
@@ -72,14 +72,14 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
 }
 
 /// The refresh token of a request, which the client may use, and the scopes that it asks for.
-struct Presented {
+struct PresentedToken {
     token: Secret<RefreshToken>,
     found: FoundRefreshToken,
     asked: ScopeSet,
 }
 
 /// Finds the refresh token and makes all checks that read nothing more.
-async fn presented(form: &ClientForm, client: &Client) -> Result<Presented, ApiError> {
+async fn presented(form: &ClientForm, client: &Client) -> Result<PresentedToken, ApiError> {
     let ClientForm { app, params, .. } = form;
     let token = Secret::<RefreshToken>::parse(form.required("refresh_token")?)
         .ok_or(TokenRefused::UnknownRefreshToken)?;
@@ -99,7 +99,7 @@ async fn presented(form: &ClientForm, client: &Client) -> Result<Presented, ApiE
         retry_after: often.retry_after,
         limit: "`limits.refreshes_per_minute`".to_owned(),
     })?;
-    Ok(Presented { token, found, asked })
+    Ok(PresentedToken { token, found, asked })
 }
 
 fn about(app: &App, client: &Client, found: &FoundRefreshToken) -> AuditEvent {

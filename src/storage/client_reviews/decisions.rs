@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::{CONFIGURATION, read_client_review};
-use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use crate::storage::{ClientReview, ReviewState, Storage, StorageError, Transaction};
 use crate::telemetry::audit::AuditEvent;
 
@@ -209,7 +209,7 @@ impl Storage {
                 ReviewDecision::Refuse => "the client was refused",
                 _ => "the client was blocked",
             };
-            let scope = Scope::Client(client_id);
+            let scope = RevocationScope::Client(client_id);
             let revoked = end_as_counted(&mut step, scope, because, counted, now).await?;
             let Some(revoked) = revoked else { return Ok(None) };
             ended = revoked.grants;

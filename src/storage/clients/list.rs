@@ -9,7 +9,7 @@ use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::found_by;
 use crate::storage::retention::count_clients;
-use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use crate::storage::select::{SelectBuilder, after, key, stored};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
@@ -221,7 +221,8 @@ impl Storage {
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
         let because = "the client was deleted";
-        let ended = end_as_counted(&mut step, Scope::Client(id), because, counted, now).await?;
+        let ended =
+            end_as_counted(&mut step, RevocationScope::Client(id), because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         let ended = ended.grants;
         // A denial stays: the client could be registered again under the same id.

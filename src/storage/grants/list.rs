@@ -4,7 +4,9 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::revocation::{Counted, Ended, Scope, Selection, end_as_counted, first_id};
+use crate::storage::revocation::{
+    Counted, Ended, RevocationScope, Selection, end_as_counted, first_id,
+};
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -172,7 +174,7 @@ impl Storage {
             Selection::Before(moment) => first_id(*moment),
             Selection::Client(_) | Selection::Person(_) => String::new(),
         };
-        let scope = Scope::of_grants(which, &first);
+        let scope = RevocationScope::of_grants(which, &first);
         let Some(ended) = end_as_counted(&mut step, scope, because, counted, now).await? else {
             return Ok(Ended::Recounted);
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -143,7 +143,7 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
-        if revocation::end(&mut step, Scope::Grant(id), because, now).await?.grants == 0 {
+        if revocation::end(&mut step, RevocationScope::Grant(id), because, now).await?.grants == 0 {
             return Ok(()); // already ended: nothing to notify
         }
         step.record(event.grant(id).with("because", because)).await?;

@@ -5,7 +5,7 @@ mod overtaken_logins;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Transaction, column, replay_guard};
 use crate::clock::Timestamp;
@@ -98,7 +98,7 @@ impl Storage {
         sessions.sort_unstable();
         sessions.dedup();
         for session in &sessions {
-            revocation::end(&mut step, Scope::Session(session), because, now).await?;
+            revocation::end(&mut step, RevocationScope::Session(session), because, now).await?;
         }
         let event = event.with("because", because).with("ended", sessions.len());
         step.record(event).await?;

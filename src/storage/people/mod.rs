@@ -4,7 +4,7 @@
 mod list;
 mod search;
 
-use super::revocation::{Counted, Ended, Scope, end_as_counted};
+use super::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use super::upstream_sessions::SessionUpdate;
 use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -182,7 +182,7 @@ impl Storage {
             return Ok(Ended::Unchanged);
         }
         let because = "the person was blocked";
-        let scope = Scope::Person(subject);
+        let scope = RevocationScope::Person(subject);
         let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(
@@ -239,7 +239,7 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
-        let scope = Scope::Person(subject);
+        let scope = RevocationScope::Person(subject);
         let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(

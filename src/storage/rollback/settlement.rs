@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::storage::revocation::{self, Scope};
+use crate::storage::revocation::{self, RevocationScope};
 use crate::storage::{StorageError, Transaction, replay_guard};
 
 /// Lifetime of a consent page less the second in which the server starts. All pages shown before the
@@ -23,7 +23,7 @@ pub(super) async fn end_everything(
     // Uses since the backup are not recorded in it, so everything issued until now counts as used.
     replay_guard::mark(step, replay_guard::ASSERTIONS_ISSUED, now).await?;
     replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
-    Ok(revocation::end(step, Scope::Everything, because, now).await?.grants)
+    Ok(revocation::end(step, RevocationScope::Everything, because, now).await?.grants)
 }
 
 /// Stores when a rollback was detected.

@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 use tokio::time::{Instant, timeout};
 
-use super::server::{Refusal, Server};
+use super::server::{Server, ServerRefusal};
 use super::{session_settings, timeouts};
 use crate::storage::database::{BUSY, Database, StorageError};
 
@@ -175,16 +175,16 @@ impl Database {
             };
             let refusal = self.refusal();
             let others = pool.size() + self.pool.size() > 0;
-            if refusal == Some(Refusal::Full) && others && Instant::now() < until {
+            if refusal == Some(ServerRefusal::Full) && others && Instant::now() < until {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
             return Err(match (refusal, &cause) {
-                (Some(Refusal::Full), _) if others => StorageError::NoConnection(pool.size()),
+                (Some(ServerRefusal::Full), _) if others => StorageError::NoConnection(pool.size()),
                 (None, sqlx::Error::PoolTimedOut) if self.all_in_use(pool) => {
                     StorageError::NoConnection(pool.size())
                 }
-                (Some(Refusal::Down(told)), sqlx::Error::PoolTimedOut) => {
+                (Some(ServerRefusal::Down(told)), sqlx::Error::PoolTimedOut) => {
                     StorageError::Unavailable(sqlx::Error::Io(std::io::Error::other(told)))
                 }
                 _ => cause.into(),
@@ -193,16 +193,16 @@ impl Database {
     }
 
     fn is_busy(&self, pool: &AnyPool) -> bool {
-        self.all_in_use(pool) && !matches!(self.refusal(), Some(Refusal::Down(_)))
+        self.all_in_use(pool) && !matches!(self.refusal(), Some(ServerRefusal::Down(_)))
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<ServerRefusal> {
         self.postgres().and_then(|pools| pools.server.refusal())
     }
 
     /// Returns whether PostgreSQL has just refused a further connection while this process has others.
     pub(crate) fn goes_on_with_fewer(&self) -> bool {
-        self.refusal() == Some(Refusal::Full) && self.pool.size() > 0
+        self.refusal() == Some(ServerRefusal::Full) && self.pool.size() > 0
     }
 
     fn all_in_use(&self, pool: &AnyPool) -> bool {

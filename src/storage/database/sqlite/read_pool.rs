@@ -20,9 +20,9 @@ const READERS: u32 = 8;
 
 /// The read pool. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Readers(Arc<Inner>);
+pub(crate) struct Readers(Arc<ReaderPool>);
 
-struct Inner {
+struct ReaderPool {
     options: AnyConnectOptions,
     places: Semaphore,
     idle: Mutex<Vec<AnyConnection>>,
@@ -31,7 +31,7 @@ struct Inner {
 /// A connection for one read. If it is dropped without [`Self::release`], it is closed, because its state
 /// is unknown.
 struct Reader<'a> {
-    readers: &'a Inner,
+    readers: &'a ReaderPool,
     connection: AnyConnection,
     _place: SemaphorePermit<'a>,
 }
@@ -40,7 +40,7 @@ impl Readers {
     /// Makes an empty pool. Connections are opened when they are needed.
     pub(crate) fn new(options: AnyConnectOptions) -> Self {
         let (places, idle) = (Semaphore::new(READERS as usize), Mutex::default());
-        Self(Arc::new(Inner { options, places, idle }))
+        Self(Arc::new(ReaderPool { options, places, idle }))
     }
 
     async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
@@ -71,7 +71,7 @@ impl Readers {
     }
 }
 
-impl Inner {
+impl ReaderPool {
     fn idle(&self) -> MutexGuard<'_, Vec<AnyConnection>> {
         self.idle.lock()
     }

@@ -121,7 +121,7 @@ struct Shape {
 }
 
 #[derive(Default)]
-struct Outcome {
+struct StatementResult {
     rows: Vec<AnyRow>,
     changed: u64,
 }
@@ -133,7 +133,7 @@ impl InThreadConnection {
         sql: SqlStr,
         arguments: Option<AnyArguments>,
         limit: usize,
-    ) -> Result<Outcome, sqlx::Error> {
+    ) -> Result<StatementResult, sqlx::Error> {
         check_texts(arguments.as_ref())?;
         let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
         if matches!(sql.as_str(), "COMMIT" | CHECKPOINT) {
@@ -163,7 +163,7 @@ impl InThreadConnection {
     }
 
     /// Runs a statement that waits for the disk, on a blocking thread.
-    async fn run_blocking(&mut self, sql: SqlStr) -> Result<Outcome, sqlx::Error> {
+    async fn run_blocking(&mut self, sql: SqlStr) -> Result<StatementResult, sqlx::Error> {
         let sqlite = self.sqlite.take().ok_or_else(gone)?;
         let run = move || {
             let ended = sqlite.execute_batch(sql.as_str());
@@ -171,7 +171,7 @@ impl InThreadConnection {
         };
         let (sqlite, ended) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
         self.sqlite = Some(sqlite);
-        ended.map(|()| Outcome::default()).map_err(told)
+        ended.map(|()| StatementResult::default()).map_err(told)
     }
 
     fn run_here(
@@ -179,7 +179,7 @@ impl InThreadConnection {
         sql: &str,
         values: &[AnyValueKind],
         limit: usize,
-    ) -> Result<Outcome, rusqlite::Error> {
+    ) -> Result<StatementResult, rusqlite::Error> {
         let Some(sqlite) = &self.sqlite else { return Err(rusqlite::Error::InvalidQuery) };
         let mut statement = sqlite.prepare_cached(sql)?;
         let shape = if let Some(shape) = self.known.get(sql) {
@@ -196,7 +196,7 @@ impl InThreadConnection {
             let value = values.get(*ours).map_or(Ok(NULL), bound)?;
             statement.raw_bind_parameter(place + 1, value)?;
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = StatementResult::default();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             if outcome.rows.len() < limit {
@@ -337,7 +337,7 @@ impl AnyConnectionBackend for InThreadConnection {
         let answer = async move {
             let told: Vec<sqlx::Result<_>> = match self.run(query, arguments, usize::MAX).await {
                 Err(cause) => vec![Err(cause)],
-                Ok(Outcome { rows, changed }) => {
+                Ok(StatementResult { rows, changed }) => {
                     let result = AnyQueryResult { rows_affected: changed, last_insert_id: None };
                     let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
                     rows.chain([Ok(Either::Left(result))]).collect()

@@ -89,7 +89,7 @@ struct OpenBatch {
     /// Turns taken, however they ended.
     turns: usize,
     left: SavepointState,
-    outcome: watch::Sender<Outcome>,
+    outcome: watch::Sender<CommitOutcome>,
 }
 
 /// What the last turn left in the open transaction.
@@ -104,7 +104,7 @@ enum SavepointState {
 }
 
 #[derive(Clone)]
-enum Outcome {
+enum CommitOutcome {
     Pending,
     Durable,
     Failed(Arc<str>),
@@ -297,11 +297,11 @@ impl Step {
         } else {
             drop(self);
         }
-        let decided = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
+        let decided = outcome.wait_for(|outcome| !matches!(outcome, CommitOutcome::Pending)).await;
         match decided.as_deref() {
-            Ok(Outcome::Durable) => Ok(()),
-            Ok(Outcome::Failed(cause)) => Err(failed(cause)),
-            Ok(Outcome::Pending) | Err(_) => Err(failed("the commit was given up")),
+            Ok(CommitOutcome::Durable) => Ok(()),
+            Ok(CommitOutcome::Failed(cause)) => Err(failed(cause)),
+            Ok(CommitOutcome::Pending) | Err(_) => Err(failed("the commit was given up")),
         }
     }
 
@@ -352,7 +352,7 @@ impl WriterState {
         let opened = match &mut self.batch {
             None => {
                 self.begin_immediate(asked).await?;
-                let (outcome, _) = watch::channel(Outcome::Pending);
+                let (outcome, _) = watch::channel(CommitOutcome::Pending);
                 let (kept, turns, left) = (0, 1, SavepointState::Nothing);
                 self.batch = Some(OpenBatch { pending: kept, turns, left, outcome });
                 self.run(&["SAVEPOINT step"]).await
@@ -449,7 +449,7 @@ impl WriterState {
                     self.checkpointer.committed(steps);
                 }
                 if let Some(shared) = self.batch.take() {
-                    shared.outcome.send_replace(Outcome::Durable);
+                    shared.outcome.send_replace(CommitOutcome::Durable);
                 }
             }
             Err(cause) => self.fail(&cause).await,
@@ -463,7 +463,7 @@ impl WriterState {
             self.connection_lost = false;
         }
         if let Some(shared) = self.batch.take() {
-            shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
+            shared.outcome.send_replace(CommitOutcome::Failed(cause.to_string().into()));
         }
     }
 
