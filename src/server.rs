@@ -204,7 +204,8 @@ pub async fn serve(
                 // The semaphore is created outside the loop: an accept loop that is restarted after a panic
                 // still counts the connections that the loop before it accepted.
                 let places = Arc::new(Semaphore::new(limit));
-                let accept = || accept(present, listener, graceful, side, &places, work);
+                let acceptor = Acceptor { present, listener, side, places };
+                let accept = || acceptor.accept(graceful, work);
                 supervise(app.metrics(), accepting(side), accept).await;
             }
             _ => std::future::pending().await,
@@ -325,22 +326,69 @@ const fn accepting(side: ListenerKind) -> Task {
     }
 }
 
-/// Accepts connections for ever. Each holds one permit of `connections`.
-async fn accept(
-    present: &Arc<CurrentService>,
-    listener: &TcpListener,
-    graceful: &GracefulShutdown,
+/// The accept loop of one listener.
+struct Acceptor<'a> {
+    present: &'a Arc<CurrentService>,
+    listener: &'a TcpListener,
     side: ListenerKind,
-    connections: &Arc<Semaphore>,
-    work: AcceptMode,
-) {
-    // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
-    let (protocols, body_time) = {
-        let app = present.app();
-        let http2 = side == ListenerKind::Public && app.config().http2;
-        (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
-    };
-    // Accepted sockets inherit these options from the listening socket.
+    /// Each open connection holds one permit.
+    places: Arc<Semaphore>,
+}
+
+impl Acceptor<'_> {
+    /// Accepts connections for ever.
+    async fn accept(&self, graceful: &GracefulShutdown, work: AcceptMode) {
+        // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
+        let (protocols, body_time) = {
+            let app = self.present.app();
+            let http2 = self.side == ListenerKind::Public && app.config().http2;
+            (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
+        };
+        notice_vanished_clients(self.listener, body_time);
+        loop {
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(cause) => {
+                    // Usually the process is out of file descriptors: give open connections a moment to end.
+                    if let Some(left_out) = NOT_ACCEPTED.admit() {
+                        tracing::error!(%cause, left_out, "accepting a connection failed");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            panic_point!(accepting(self.side).name());
+            let app = self.present.app();
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                app.metrics().limited("connections");
+                if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
+                    tracing::warn!(left_out, "the limit of open connections is reached");
+                }
+                continue; // dropped: closed at once
+            };
+            let Ok(ours) = place_of(&app, peer.ip()) else {
+                if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
+                    tracing::warn!(
+                        left_out,
+                        "the limit of open connections of one address is reached"
+                    );
+                }
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let (present, protocols) = (Arc::clone(self.present), Arc::clone(&protocols));
+            let watcher = graceful.watcher();
+            let open = app.metrics().connection(self.side);
+            tokio::spawn(async move {
+                let _held = (place, ours, open);
+                protocols.serve((stream, peer), &present, work, watcher).await;
+            });
+        }
+    }
+}
+
+/// Sets the options of the listening socket that reveal vanished clients. Accepted sockets inherit them.
+fn notice_vanished_clients(listener: &TcpListener, body_time: Duration) {
     let (time, interval) = TCP_KEEPALIVE;
     let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(2);
     let socket = SockRef::from(listener);
@@ -352,42 +400,6 @@ async fn accept(
     }
     if let Err(cause) = asked {
         tracing::warn!(%cause, "clients that vanish are noticed late: no TCP keep-alive");
-    }
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(cause) => {
-                // Usually the process is out of file descriptors: give open connections a moment to end.
-                if let Some(left_out) = NOT_ACCEPTED.admit() {
-                    tracing::error!(%cause, left_out, "accepting a connection failed");
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        panic_point!(accepting(side).name());
-        let app = present.app();
-        let Ok(place) = Arc::clone(connections).try_acquire_owned() else {
-            app.metrics().limited("connections");
-            if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
-                tracing::warn!(left_out, "the limit of open connections is reached");
-            }
-            continue; // dropped: closed at once
-        };
-        let Ok(ours) = place_of(&app, peer.ip()) else {
-            if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
-                tracing::warn!(left_out, "the limit of open connections of one address is reached");
-            }
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (present, protocols) = (Arc::clone(present), Arc::clone(&protocols));
-        let watcher = graceful.watcher();
-        let open = app.metrics().connection(side);
-        tokio::spawn(async move {
-            let _held = (place, ours, open);
-            protocols.serve(stream, peer, &present, work, watcher).await;
-        });
     }
 }
 
