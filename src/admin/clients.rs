@@ -12,8 +12,8 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{
-    ClientDecided, ClientFilter, ClientReview, ClientRow, GrantFilter, ReviewDecision, ReviewState,
-    Storage,
+    ClientDecided, ClientDecision, ClientFilter, ClientReview, ClientRow, GrantFilter,
+    ReviewDecision, ReviewState, Storage,
 };
 use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
@@ -321,10 +321,9 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     }
     // A decision that grants something applies only to the metadata that the administrator has seen, not to
     // newer ones.
-    let (by, read) = (visit.by(), Some(action.field("seen")));
+    let decision = ClientDecision::new(id, verdict, visit.by()).of_seen(action.field("seen"));
     let event = visit.event(verdict.event());
-    let decided =
-        storage.decide_client_as_seen(id, verdict, by, read, visit.app().now(), event).await?;
+    let decided = storage.decide_client_as_seen(decision, visit.app().now(), event).await?;
     if decided == ClientDecided::OtherClient {
         return Ok(visit.go(&format!("{}&done=changed", client_path(id))));
     }

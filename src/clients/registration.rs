@@ -10,7 +10,9 @@ use crate::oauth::secret::{
     ClientSecret, RegistrationToken, Secret, SecretHash, new_id, random_text,
 };
 use crate::rate_limits::site_prefix;
-use crate::storage::{ClientKind, Registered, ReviewDecision, StorageError, StoredClient};
+use crate::storage::{
+    ClientDecision, ClientKind, Registered, ReviewDecision, StorageError, StoredClient,
+};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -197,7 +199,8 @@ impl Clients {
         let (now, by) = (stored.issued_at, event.actor.to_string());
         let approved = event.clone().again("client_approved");
         self.storage.register_client(&stored, u64::MAX, None, event).await?;
-        self.storage.decide_client(&stored.id, ReviewDecision::Approve, &by, now, approved).await?;
+        let decision = ClientDecision::new(&stored.id, ReviewDecision::Approve, &by);
+        self.storage.decide_client(decision, now, approved).await?;
         Ok(Registration { client: from_stored(&stored)?, secret, token: None, is_new: true })
     }
 

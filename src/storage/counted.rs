@@ -3,7 +3,7 @@
 
 use super::revocation::{Counted, Ended, Selection};
 use super::select::SelectBuilder;
-use super::{ReviewDecision, Storage, StorageError, column};
+use super::{ClientDecision, ReviewDecision, Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -132,12 +132,12 @@ impl Storage {
                 self.block_person_as_counted(subject, by, counted, now, event).await
             }
             Ending::BlockClient(id) => {
-                let decision = (ReviewDecision::Block, by);
-                self.decide_client_as_counted(id, decision, counted, now, event).await
+                let decision = ClientDecision::new(id, ReviewDecision::Block, by);
+                self.decide_client_as_counted(decision, counted, now, event).await
             }
             Ending::RefuseClient(id) => {
-                let decision = (ReviewDecision::Refuse, by);
-                self.decide_client_as_counted(id, decision, counted, now, event).await
+                let decision = ClientDecision::new(id, ReviewDecision::Refuse, by);
+                self.decide_client_as_counted(decision, counted, now, event).await
             }
             Ending::DeleteClient(id) => {
                 self.delete_client_as_counted(id, counted, now, event).await

@@ -49,8 +49,8 @@ use tokio::sync::{Mutex, watch};
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use client_reviews::{
-    ClientDecided, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewDecision,
-    ReviewState, Waiting,
+    ClientDecided, ClientDecision, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval,
+    ReviewDecision, ReviewState, Waiting,
 };
 pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, StoredClient};
 pub use connected_clients::{Approved, ConnectedClient};

@@ -16,8 +16,8 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientKind, GrantTerms, NewCode, NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision,
-    SessionUpdate, StorageError, StoredClient, UpstreamTokens,
+    ClientDecision, ClientKind, GrantTerms, NewCode, NewLoginAwaitingApproval, Person, Redeemed,
+    ReviewDecision, SessionUpdate, StorageError, StoredClient, UpstreamTokens,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -362,7 +362,8 @@ async fn decisions(
         }
         for (verdict, at) in verdicts {
             let told = decided(verdict.event(), at);
-            app.storage().decide_client(&client.id, verdict, ADMIN, at, told).await?;
+            let decision = ClientDecision::new(&client.id, verdict, ADMIN);
+            app.storage().decide_client(decision, at, told).await?;
         }
     }
     for (place, hours) in [(33, 30), (120, 6)] {

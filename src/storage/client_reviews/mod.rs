@@ -13,7 +13,7 @@ use crate::oauth::client::{Client, Origin};
 use crate::oauth::secret::{HeldLogin, Secret};
 use crate::telemetry::audit::AuditEvent;
 
-pub use decisions::{ClientDecided, ReviewDecision};
+pub use decisions::{ClientDecided, ClientDecision, ReviewDecision};
 
 /// Stored as the source of trust for clients with `[[client]] trusted = true`.
 pub(super) const CONFIGURATION: &str = "configuration";

@@ -9,10 +9,10 @@ use portcullis::oauth::grant::{Redemption, TokenRefused};
 use portcullis::oauth::secret::{Secret, new_id};
 use portcullis::policy::Facts;
 use portcullis::storage::{
-    Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, Denied, GrantTerms, LoginQuota,
-    LogoutNotice, LogoutSubject, NewCode, NewLogin, OtherBrowser, PendingLogin, Person, Redeemed,
-    Registered, Retention, ReviewDecision, Rotated, Rotation, SessionUpdate, Storage, StorageError,
-    StoredClient, UpstreamTokens, session_id,
+    Approval, ApprovedPage, Claimed, ClientDecision, ClientKind, Comer, Decided, Denied,
+    GrantTerms, LoginQuota, LogoutNotice, LogoutSubject, NewCode, NewLogin, OtherBrowser,
+    PendingLogin, Person, Redeemed, Registered, Retention, ReviewDecision, Rotated, Rotation,
+    SessionUpdate, Storage, StorageError, StoredClient, UpstreamTokens, session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
@@ -528,8 +528,11 @@ impl World {
     async fn decide(&mut self, client: usize, verdict: ReviewDecision) -> Done {
         let id = client_id(client);
         let event = self.event("client_blocked");
-        let changed =
-            self.storage.decide_client(&id, verdict, "test", self.now(), event).await.unwrap();
+        let changed = self
+            .storage
+            .decide_client(ClientDecision::new(&id, verdict, "test"), self.now(), event)
+            .await
+            .unwrap();
         if changed && verdict == ReviewDecision::Block {
             self.revoked(|_, grant| grant.request.client_id == id);
             for code in self.codes.iter_mut().filter(|code| code.request.client_id == id) {
