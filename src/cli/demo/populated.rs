@@ -16,8 +16,8 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientDecision, ClientKind, GrantTerms, NewCode, NewLoginAwaitingApproval, Person, Redeemed,
-    ReviewDecision, SessionUpdate, StorageError, StoredClient, UpstreamTokens,
+    ClientDecision, ClientKind, CodeExchange, GrantTerms, NewCode, NewLoginAwaitingApproval,
+    Person, Redeemed, ReviewDecision, SessionUpdate, StorageError, StoredClient, UpstreamTokens,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -279,8 +279,8 @@ async fn connect(
         from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
     };
     let redeemed = event("code_redeemed", Actor::Client, later(9)).client(&client.id);
-    let redeemed =
-        app.storage().redeem_code(&code, &attempt, &refresh, terms, later(9), redeemed).await?;
+    let exchange = CodeExchange { code: &code, attempt, refresh_token: &refresh, terms };
+    let redeemed = app.storage().redeem_code(&exchange, later(9), redeemed).await?;
     let Redeemed::First(grant) = redeemed else { return Ok(events) };
     for _ in 0..dice.below(4) {
         let hours = i64::try_from(dice.below(60) + 1).unwrap_or(1);

@@ -11,7 +11,7 @@ use crate::oauth::client::Client;
 use crate::oauth::grant::{TokenRefused, check_resource, narrowed};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret, new_id};
-use crate::storage::{FoundRefreshToken, Rotated, Rotation};
+use crate::storage::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
 use crate::web::client_form::ClientForm;
@@ -42,9 +42,9 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
         .with("scopes", granted.scopes.to_string())
         .with("stale", granted.stale)
         .with("from", from.map(|from| from.to_string()));
-    let storage = app.storage();
-    let rotated =
-        storage.rotate_refresh_token(&presented, &found, &successor, rotation, now, event).await?;
+    let exchange =
+        RefreshExchange { presented: &presented, found: &found, successor: &successor, rotation };
+    let rotated = app.storage().rotate_refresh_token(&exchange, now, event).await?;
     let refresh_token = match rotated {
         Rotated::First => successor,
         Rotated::Replayed(successor) => successor,
