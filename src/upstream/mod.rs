@@ -87,6 +87,18 @@ pub enum LoginFailed {
     Untrusted(String),
 }
 
+/// Which identity provider vouches for people, and how it is asked about them.
+pub struct ProviderSettings {
+    /// The provider, and our client at it.
+    pub config: UpstreamConfig,
+    /// Our redirect URI, to which the provider sends browsers back.
+    pub redirect_uri: String,
+    /// How often people are re-checked.
+    pub recheck: RecheckPolicy,
+    /// How many queries about people may run at once.
+    pub at_once: PersonQueries,
+}
+
 /// Client of the identity provider. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream(Arc<UpstreamInner>);
@@ -105,17 +117,10 @@ struct UpstreamInner {
 }
 
 impl Upstream {
-    /// Creates a client of the provider that `config` names, with at most `at_once` concurrent queries.
-    /// Fetches metadata only when it is first needed, so that an outage of the provider does not prevent our
-    /// start.
-    pub fn new(
-        config: UpstreamConfig,
-        redirect_uri: String,
-        recheck: RecheckPolicy,
-        clock: Clock,
-        storage: Storage,
-        at_once: PersonQueries,
-    ) -> Self {
+    /// Creates a client of the provider. Fetches metadata only when it is first needed, so that an outage of
+    /// the provider does not prevent our start.
+    pub fn new(settings: ProviderSettings, clock: Clock, storage: Storage) -> Self {
+        let ProviderSettings { config, redirect_uri, recheck, at_once } = settings;
         let http = HttpClient::new(config.timeout, &config.proxies);
         let http = http.allowing_http(config.allow_http);
         let http = http.counting_in(storage.metrics().clone());
