@@ -101,16 +101,17 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
         for _ in 0..=dice.below(3) {
             // The minimum of two numbers makes the first clients of the list the most popular.
             let client = dice.below(CLIENTS - WAITING).min(dice.below(CLIENTS - WAITING));
-            visits.push((dice.moment(now), person, &used[client]));
+            visits.push(SimulatedLogin { at: dice.moment(now), person, client: &used[client] });
         }
     }
     for (place, client) in used.iter().enumerate() {
-        visits.push((dice.moment(now), &people[place * 3], client)); // every client has at least one user
+        // Every client has at least one user.
+        visits.push(SimulatedLogin { at: dice.moment(now), person: &people[place * 3], client });
     }
-    visits.sort_by_key(|(at, ..)| *at);
+    visits.sort_by_key(|visit| visit.at);
     let mut events = Vec::new();
-    for (at, person, client) in &visits {
-        events.extend(connect(app, *at, person, client, &mut dice, now).await?);
+    for visit in &visits {
+        events.extend(connect(app, visit, &mut dice, now).await?);
     }
     events.extend(refusals(app, &people, used, &mut dice, now));
     app.storage().record(events).await?;
@@ -233,15 +234,33 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
     }
 }
 
+/// A person who connects a client at some time.
+struct SimulatedLogin<'a> {
+    at: Timestamp,
+    person: &'a Someone,
+    client: &'a Program,
+}
+
+fn terms(app: &App) -> GrantTerms {
+    let tokens = &app.config().tokens;
+    GrantTerms {
+        absolute: tokens.refresh_absolute,
+        idle: tokens.refresh_idle,
+        attempts: 5,
+        per_client: u32::MAX,
+        per_person: u32::MAX,
+        from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
+    }
+}
+
 /// Simulates consent, sign-in, code and grant. Returns the audit events that no storage method records.
 async fn connect(
     app: &App,
-    at: Timestamp,
-    person: &Someone,
-    client: &Program,
+    visit: &SimulatedLogin<'_>,
     dice: &mut Dice,
     now: Timestamp,
 ) -> Result<Vec<AuditEvent>, StorageError> {
+    let &SimulatedLogin { at, person, client } = visit;
     let later = |seconds: i64| Timestamp::from_unix(at.unix() + seconds);
     let request = request(app, person, client);
     let about =
@@ -269,17 +288,9 @@ async fn connect(
         resource: Some(&request.resource),
         policy: None,
     };
-    let tokens = &app.config().tokens;
-    let terms = GrantTerms {
-        absolute: tokens.refresh_absolute,
-        idle: tokens.refresh_idle,
-        attempts: 5,
-        per_client: u32::MAX,
-        per_person: u32::MAX,
-        from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
-    };
     let redeemed = event("code_redeemed", Actor::Client, later(9)).client(&client.id);
-    let exchange = CodeExchange { code: &code, attempt, refresh_token: &refresh, terms };
+    let exchange =
+        CodeExchange { code: &code, attempt, refresh_token: &refresh, terms: terms(app) };
     let redeemed = app.storage().redeem_code(&exchange, later(9), redeemed).await?;
     let Redeemed::First(grant) = redeemed else { return Ok(events) };
     for _ in 0..dice.below(4) {
