@@ -203,8 +203,8 @@ pub async fn serve(
             (Some(listener), Some(present)) => {
                 // The semaphore is created outside the loop: an accept loop that is restarted after a panic
                 // still counts the connections that the loop before it accepted.
-                let places = Arc::new(Semaphore::new(limit));
-                let acceptor = Acceptor { present, listener, side, places };
+                let permits = Arc::new(Semaphore::new(limit));
+                let acceptor = Acceptor { present, listener, side, permits };
                 let accept = || acceptor.accept(graceful, work);
                 supervise(app.metrics(), accepting(side), accept).await;
             }
@@ -332,7 +332,7 @@ struct Acceptor<'a> {
     listener: &'a TcpListener,
     side: ListenerKind,
     /// Each open connection holds one permit.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Acceptor<'_> {
@@ -359,14 +359,14 @@ impl Acceptor<'_> {
             };
             panic_point!(accepting(self.side).name());
             let app = self.present.app();
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
                 app.metrics().limited("connections");
                 if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
                     tracing::warn!(left_out, "the limit of open connections is reached");
                 }
                 continue; // dropped: closed at once
             };
-            let Ok(ours) = place_of(&app, peer.ip()) else {
+            let Ok(ours) = permit_of(&app, peer.ip()) else {
                 if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
                     tracing::warn!(
                         left_out,
@@ -380,7 +380,7 @@ impl Acceptor<'_> {
             let watcher = graceful.watcher();
             let open = app.metrics().connection(self.side);
             tokio::spawn(async move {
-                let _held = (place, ours, open);
+                let _held = (permit, ours, open);
                 protocols.serve((stream, peer), &present, work, watcher).await;
             });
         }
@@ -408,7 +408,7 @@ struct TooManyConnections;
 
 /// Takes a permit from the connection limit of the peer's address. Returns `None` if the address may belong
 /// to many clients: it is a trusted proxy's, or it is private.
-fn place_of(
+fn permit_of(
     app: &App,
     peer: IpAddr,
 ) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooManyConnections> {

@@ -115,12 +115,12 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     action.needs_fresh_proof("/grants")?;
     let storage = visit.app().storage();
     let now = visit.app().now();
-    let because = "ended by an administrator";
+    let reason = "ended by an administrator";
     let row = storage.grant_row(action.field("id")).await?;
     let row = row.ok_or_else(missing)?;
     let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);
     let event = event.resource(&row.resource);
-    storage.revoke_grant(&row.id, because, now, event).await?;
+    storage.revoke_grant(&row.id, reason, now, event).await?;
     let back = match action.field("back") {
         "person" => person_path(&row.subject),
         _ => "/grants?".to_owned(),

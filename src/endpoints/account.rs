@@ -299,8 +299,8 @@ pub(super) async fn sign_out_everywhere(form: AccountForm) -> Result<Response, P
         return Ok(again());
     }
     let event = app.event("person_signed_out", Actor::Person);
-    let because = "the person signed out everywhere";
-    let ended = app.storage().sign_out_as_counted(subject, because, Some(&counted), now, event);
+    let reason = "the person signed out everywhere";
+    let ended = app.storage().sign_out_as_counted(subject, reason, Some(&counted), now, event);
     if ended.await? == Ended::Recounted {
         return Ok(again());
     }

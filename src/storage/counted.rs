@@ -121,12 +121,12 @@ impl Storage {
     ) -> Result<Ended, StorageError> {
         match ending {
             Ending::Grants(which) => {
-                let because = "ended by an administrator";
-                self.revoke_grants_as_counted(which, because, counted, now, event).await
+                let reason = "ended by an administrator";
+                self.revoke_grants_as_counted(which, reason, counted, now, event).await
             }
             Ending::SignOut(subject) => {
-                let because = "signed out by an administrator";
-                self.sign_out_as_counted(subject, because, counted, now, event).await
+                let reason = "signed out by an administrator";
+                self.sign_out_as_counted(subject, reason, counted, now, event).await
             }
             Ending::BlockPerson(subject) => {
                 self.block_person_as_counted(subject, by, counted, now, event).await

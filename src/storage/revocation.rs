@@ -286,10 +286,11 @@ pub(super) async fn end_as_counted(
     now: Timestamp,
 ) -> Result<Option<Revoked>, StorageError> {
     let Some(counted) = counted else { return end(step, scope, reason, now).await.map(Some) };
-    let (condition, place) = (scope.conditions().grants, scope.keys().iter().flatten().count() + 1);
+    let (condition, parameter) =
+        (scope.conditions().grants, scope.keys().iter().flatten().count() + 1);
     let sql = format!(
         "SELECT MAX(id) FROM grants
-         WHERE revoked_at IS NULL AND expires_at > ${place} AND {condition}"
+         WHERE revoked_at IS NULL AND expires_at > ${parameter} AND {condition}"
     );
     let mut query = sqlx::query_scalar::<_, Option<String>>(sqlx::AssertSqlSafe(sql));
     for key in scope.keys().into_iter().flatten() {
@@ -315,13 +316,13 @@ async fn run(
     let mut next = scope.keys().iter().flatten().count();
     // A parameter that the statement does not use would be an error of PostgreSQL.
     let (uses_now, uses_reason) = (change.contains("{now}"), change.contains("{reason}"));
-    let mut place = |used: bool| {
+    let mut parameter = |used: bool| {
         next += usize::from(used);
         format!("${next}")
     };
     let sql = format!("{change} AND {condition}")
-        .replace("{now}", &place(uses_now))
-        .replace("{reason}", &place(uses_reason));
+        .replace("{now}", &parameter(uses_now))
+        .replace("{reason}", &parameter(uses_reason));
     // The text has constants of this program only.
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for key in scope.keys().into_iter().flatten() {

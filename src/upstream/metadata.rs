@@ -102,9 +102,9 @@ impl Metadata {
         let scopes_supported = reader.texts("scopes_supported");
         let methods = reader.texts("token_endpoint_auth_methods_supported");
         let prompt_values_supported = reader.texts("prompt_values_supported");
-        let mut place = |name| reader.lenient(name).map(|url| url.to_string());
-        let end_session_endpoint = place("end_session_endpoint");
-        let ping_end_session_endpoint = place("ping_end_session_endpoint");
+        let mut address = |name| reader.lenient(name).map(|url| url.to_string());
+        let end_session_endpoint = address("end_session_endpoint");
+        let ping_end_session_endpoint = address("ping_end_session_endpoint");
         for name in UNREAD {
             if reader.member(name).is_none() {
                 reader.tolerated.push(format!("{name} is missing"));

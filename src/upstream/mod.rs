@@ -42,7 +42,7 @@ use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 pub use callback_error::CallbackParams;
 use person_queries::QuerySemaphores;
-pub use person_queries::{NoPlace, PersonQueries, QueryPermit};
+pub use person_queries::{NoPermit, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
@@ -110,7 +110,7 @@ struct UpstreamInner {
     clock: Clock,
     storage: Storage,
     http: HttpClient,
-    places: Arc<QuerySemaphores>,
+    semaphores: Arc<QuerySemaphores>,
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
@@ -131,7 +131,7 @@ impl Upstream {
             clock,
             storage,
             http,
-            places: Arc::new(QuerySemaphores::new(at_once)),
+            semaphores: Arc::new(QuerySemaphores::new(at_once)),
             provider: Arc::default(),
             in_flight: Arc::default(),
             breaker: Arc::default(),
@@ -154,7 +154,7 @@ impl Upstream {
         let http = inner.http.with_timeout(config.timeout);
         Self(Arc::new(UpstreamInner {
             http: http.allowing_http(config.allow_http),
-            places: inner.places.with(at_once),
+            semaphores: inner.semaphores.with(at_once),
             config,
             redirect_uri: inner.redirect_uri.clone(),
             recheck,

@@ -62,13 +62,13 @@ impl PageOptions {
     }
 
     /// Removes the extra row and returns where the next page starts.
-    fn next<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
+    fn next<T>(&self, rows: &mut Vec<T>, cursor: impl Fn(&T) -> String) -> Option<String> {
         let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
         if rows.len() <= wanted {
             return None;
         }
         rows.truncate(wanted);
-        rows.last().map(place)
+        rows.last().map(cursor)
     }
 }
 

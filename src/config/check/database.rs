@@ -89,8 +89,8 @@ fn check(r: &mut ConfigReader, text: &str) {
         }
     }
     let one = "name one; where several may serve, let an address or a proxy in front decide which";
-    let place = text.split(['/', '?']).nth(2).unwrap_or_default();
-    if place.rsplit('@').next().unwrap_or_default().contains(',') {
+    let authority = text.split(['/', '?']).nth(2).unwrap_or_default();
+    if authority.rsplit('@').next().unwrap_or_default().contains(',') {
         return problem("names several hosts".to_owned(), one.to_owned());
     }
     let Ok(url) = Url::parse(text) else {

@@ -138,8 +138,8 @@ async fn scopes_now(
             .named("access_lost")
             .with("asked", found.consented_scopes.to_string())
             .with("rules", whole.matched);
-        let because = "the rules leave no scope";
-        app.storage().revoke_grant(&found.grant_id, because, app.now(), event).await?;
+        let reason = "the rules leave no scope";
+        app.storage().revoke_grant(&found.grant_id, reason, app.now(), event).await?;
         return Err(TokenRefused::NoAccess.into());
     }
     Ok(Granted { scopes: whole.granted.intersection(asked), stale })

@@ -102,13 +102,13 @@ pub enum Registered {
 
 impl Storage {
     /// Registers a client, or returns the public client with the same metadata. If the registry is full
-    /// and `crowd` is given, it evicts in the same transaction the newest unused clients of networks that
-    /// have more than `crowd`.
+    /// and `keep` is given, it evicts in the same transaction the newest unused clients of networks that
+    /// have more than `keep`.
     pub async fn register_client(
         &self,
         client: &StoredClient,
         quota: u64,
-        crowd: Option<i64>,
+        keep: Option<i64>,
         event: AuditEvent,
     ) -> Result<Registered, StorageError> {
         let mut step = self.begin().await?;
@@ -170,7 +170,7 @@ impl Storage {
             .execute(&mut *step)
             .await?;
             if counted.rows_affected() == 0 {
-                let made_room = match crowd {
+                let made_room = match keep {
                     Some(keep) => evict_from_busiest_network(&mut step, keep).await? > 0,
                     None => false,
                 };

@@ -388,8 +388,8 @@ fn facts(known: &Known) -> Query<'static, Any, AnyArguments> {
 }
 
 /// Makes an error after which the pool retries.
-fn refused(because: &str) -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::other(because.to_owned()))
+fn refused(reason: &str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(reason.to_owned()))
 }
 
 impl Storage {

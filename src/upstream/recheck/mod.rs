@@ -183,7 +183,7 @@ impl UpstreamInner {
         if self.breaker.is_open(now) {
             return Ok(self.use_last_answer(&session, "it has just failed; it is asked again soon"));
         }
-        let Some(_place) = self.place_for_recheck().await else { return Ok(Recheck::Unknown) };
+        let Some(_permit) = self.permit_for_recheck().await else { return Ok(Recheck::Unknown) };
         let owner = random_text();
         let _sent = asking.begins();
         match self.storage.lease_session(&session, &owner, now, LEASE).await? {

@@ -192,9 +192,9 @@ impl InThreadConnection {
             self.known.insert(sql.to_owned(), Arc::clone(&shape));
             shape
         };
-        for (place, ours) in shape.parameters.iter().enumerate() {
+        for (position, ours) in shape.parameters.iter().enumerate() {
             let value = values.get(*ours).map_or(Ok(NULL), bound)?;
-            statement.raw_bind_parameter(place + 1, value)?;
+            statement.raw_bind_parameter(position + 1, value)?;
         }
         let mut outcome = StatementResult::default();
         let mut rows = statement.raw_query();
@@ -220,9 +220,9 @@ impl InThreadConnection {
 
 impl Shape {
     fn of(statement: &rusqlite::Statement<'_>) -> Self {
-        let parameters = (1..=statement.parameter_count()).map(|place| {
-            let numbered = statement.parameter_name(place).and_then(|name| name.get(1..));
-            numbered.and_then(|number| number.parse().ok()).unwrap_or(place) - 1
+        let parameters = (1..=statement.parameter_count()).map(|position| {
+            let numbered = statement.parameter_name(position).and_then(|name| name.get(1..));
+            numbered.and_then(|number| number.parse().ok()).unwrap_or(position) - 1
         });
         let kind = AnyTypeInfoKind::Null; // columns have no known type; each value carries its own
         let columns = statement.column_names().into_iter().enumerate().map(|(ordinal, name)| {
@@ -239,15 +239,16 @@ impl Shape {
     }
 
     fn row(&self, row: &rusqlite::Row<'_>) -> Result<AnyRow, rusqlite::Error> {
-        let values = (0..self.columns.len()).map(|place| {
-            let kind = match row.get_ref(place)? {
+        let values = (0..self.columns.len()).map(|position| {
+            let kind = match row.get_ref(position)? {
                 ValueRef::Null => AnyValueKind::Null(AnyTypeInfoKind::Null),
                 ValueRef::Integer(number) => AnyValueKind::BigInt(number),
                 ValueRef::Real(number) => AnyValueKind::Double(number),
-                ValueRef::Text(text) => AnyValueKind::Text(Arc::new(
-                    String::from_utf8(text.to_vec())
-                        .map_err(|cause| rusqlite::Error::Utf8Error(place, cause.utf8_error()))?,
-                )),
+                ValueRef::Text(text) => {
+                    AnyValueKind::Text(Arc::new(String::from_utf8(text.to_vec()).map_err(
+                        |cause| rusqlite::Error::Utf8Error(position, cause.utf8_error()),
+                    )?))
+                }
                 ValueRef::Blob(bytes) => AnyValueKind::Blob(Arc::new(bytes.to_vec())),
             };
             Ok(AnyValue { kind })

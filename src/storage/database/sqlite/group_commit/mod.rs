@@ -145,7 +145,7 @@ impl Writer {
         lock_timeout: Duration,
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
-        let folding = Checkpointer::open(&options).await?;
+        let checkpointer = Checkpointer::open(&options).await?;
         let desk = WriterState {
             connection: connect(&options).await?,
             options,
@@ -157,11 +157,11 @@ impl Writer {
             locked_out: false,
             batch: None,
             connection_lost: false,
-            checkpointer: Arc::clone(&folding),
+            checkpointer: Arc::clone(&checkpointer),
             metrics,
         };
         let (desk, waiting) = (Arc::new(Mutex::new(desk)), AtomicUsize::new(0));
-        Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer: folding })))
+        Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer })))
     }
 
     /// Limits the size of the database file and its WAL.
@@ -174,12 +174,12 @@ impl Writer {
     /// Waits for the turn and begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Step, StorageError> {
         let asked = Instant::now();
-        let place = QueueTicket::take(self)?;
+        let ticket = QueueTicket::take(self)?;
         let turn = Arc::clone(&self.0.state).lock_owned();
         let desk =
             tokio::time::timeout(QUEUE_TIMEOUT, turn).await.map_err(|_| StorageError::Busy)?;
         let mut step = Step { queue: self.clone(), state: desk, phase: Phase::Opening };
-        place.has_its_turn();
+        ticket.has_its_turn();
         if step.state.batch.as_ref().is_some_and(OpenBatch::is_full) {
             step = step.finish_first().await?;
         }
@@ -188,18 +188,17 @@ impl Writer {
         Ok(step)
     }
 
-    /// Commits what is open and stops the checkpointer; with `fold`, also checkpoints the WAL into the
-    /// file.
-    pub(crate) async fn close(&self, fold: bool) {
+    /// Commits what is open and stops the checkpointer; with `checkpoint`, also checkpoints the WAL.
+    pub(crate) async fn close(&self, checkpoint: bool) {
         let mut desk = self.0.state.lock().await;
         desk.finish().await;
         self.0.checkpointer.close().await;
-        if !fold {
+        if !checkpoint {
             return;
         }
-        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
-        if let Err(cause) = folded.execute(&mut desk.connection).await {
-            tracing::warn!(%cause, "the log could not be folded into the database file");
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        if let Err(cause) = checkpoint.execute(&mut desk.connection).await {
+            tracing::warn!(%cause, "the last checkpoint of the WAL failed");
         }
     }
 
