@@ -453,48 +453,10 @@ async fn check<F: Future<Output = Response>>(
     mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
+    if let Some(refused) = refusal(context, &request) {
+        return refused;
+    }
     let app = &context.app;
-    let limits = &app.config().limits;
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > limits.request_target {
-        return answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long");
-    }
-    if too_large(request.headers(), limits) {
-        return answer(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers_too_large",
-            "The request headers are too large",
-        );
-    }
-    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
-        return answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous");
-    }
-    if is_coded(request.headers()) {
-        let told = "No transfer coding but chunked is supported";
-        return answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told);
-    }
-    // Orchestrators send health probes to an IP address, so probes skip the host check.
-    let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
-    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
-        let mut response = answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting_down",
-            "This server is shutting down",
-        );
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return response;
-    }
-    // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
-    let scrape = context.side == ListenerKind::Admin
-        && request.uri().path() == "/metrics"
-        && names_an_address(&request);
-    if !probe && !scrape && !host_is_ours(context, &request) {
-        return answer(
-            StatusCode::MISDIRECTED_REQUEST,
-            "misdirected_request",
-            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
-        );
-    }
     if let Some(Peer(peer)) = request.extensions().get().copied() {
         let trusted = &app.config().trusted_proxies;
         let address = ClientAddress::find(peer.ip(), request.headers(), trusted);
@@ -513,6 +475,52 @@ async fn check<F: Future<Output = Response>>(
         );
     }
     response
+}
+
+/// Returns the response to a request that no route may see; `None` if it may pass.
+fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
+    let limits = &context.app.config().limits;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.request_target {
+        return Some(answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long"));
+    }
+    if too_large(request.headers(), limits) {
+        return Some(answer(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "The request headers are too large",
+        ));
+    }
+    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
+        return Some(answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous"));
+    }
+    if is_coded(request.headers()) {
+        let told = "No transfer coding but chunked is supported";
+        return Some(answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told));
+    }
+    // Orchestrators send health probes to an IP address, so probes skip the host check.
+    let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
+    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
+        let mut response = answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "This server is shutting down",
+        );
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Some(response);
+    }
+    // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
+    let scrape = context.side == ListenerKind::Admin
+        && request.uri().path() == "/metrics"
+        && names_an_address(request);
+    if !probe && !scrape && !host_is_ours(context, request) {
+        return Some(answer(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected_request",
+            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
+        ));
+    }
+    None
 }
 
 fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {

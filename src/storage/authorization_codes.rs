@@ -168,31 +168,20 @@ impl Storage {
             }
             return Ok(Redeemed::Refused(refused));
         }
-
         let grant_id = refresh_token.id().to_owned();
         if !use_up(&mut step, code.id(), &grant_id, now).await? {
             return self.replayed(step, code.id(), now, event).await;
         }
         stop_point!("redeem: code used");
-        let expires_at = insert_grant(&mut step, &stored, &grant_id, terms, now).await?;
-        stop_point!("redeem: grant stored");
-        let first = NewRefreshToken {
-            token: refresh_token,
-            grant_id: &grant_id,
-            parent_id: None,
-            issued_at: now,
-            expires_at: now.plus(terms.idle).min(expires_at),
-        };
-        insert_refresh_token(&mut step, &first).await?;
+        insert_grant(&mut step, &stored, exchange, now).await?;
         stop_point!("redeem: token stored");
         self.client_used(&mut step, &stored.issued.client_id, now).await?;
         let told = event.named("code_redeemed").grant(&grant_id).subject(&stored.subject);
         let told = told.resource(&stored.issued.resource);
         let told = told.with("scopes", stored.scopes.to_string());
-        let also = told.clone();
-        step.record(told).await?;
+        step.record(told.clone()).await?;
         let ended = stored.reaches_a_limit(terms)
-            && end_surplus(&mut step, &stored, terms, &also, now).await?;
+            && end_surplus(&mut step, &stored, terms, &told, now).await?;
         stop_point!("redeem: told");
         if ended {
             self.commit_and_notify(step).await?;
@@ -362,15 +351,15 @@ async fn use_up(
     Ok(used.rows_affected() != 0)
 }
 
-/// Inserts the grant that a code is exchanged for. Returns its absolute end.
+/// Inserts the grant that a code is exchanged for, with its first refresh token.
 async fn insert_grant(
     step: &mut Transaction,
     code: &StoredCode,
-    grant_id: &str,
-    terms: &GrantTerms,
+    exchange: &CodeExchange<'_>,
     now: Timestamp,
-) -> Result<Timestamp, StorageError> {
-    let expires_at = now.plus(terms.absolute);
+) -> Result<(), StorageError> {
+    let CodeExchange { refresh_token, terms, .. } = exchange;
+    let (grant_id, expires_at) = (refresh_token.id(), now.plus(terms.absolute));
     sqlx::query(
         "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
                              expires_at, last_used_at, last_used_from)
@@ -387,7 +376,15 @@ async fn insert_grant(
     .bind(terms.from.map(|from| from.to_string()))
     .execute(&mut **step)
     .await?;
-    Ok(expires_at)
+    stop_point!("redeem: grant stored");
+    let first = NewRefreshToken {
+        token: refresh_token,
+        grant_id,
+        parent_id: None,
+        issued_at: now,
+        expires_at: now.plus(terms.idle).min(expires_at),
+    };
+    insert_refresh_token(step, &first).await
 }
 
 /// Ends the least recently used grants beyond the limits of the person to whom `code` was issued, and

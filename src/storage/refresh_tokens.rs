@@ -174,18 +174,7 @@ impl Storage {
         }
         stop_point!("refresh: token used");
         // A revocation wins every race: the grant must be live in this same transaction.
-        let touched = sqlx::query(
-            "UPDATE grants SET last_used_at = $2, last_used_from = $3
-             WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
-               AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = grants.client_id)
-               AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = grants.subject)",
-        )
-        .bind(&found.grant_id)
-        .bind(now.unix())
-        .bind(from)
-        .execute(&mut *step)
-        .await?;
-        if touched.rows_affected() == 0 {
+        if !touch_grant(&mut step, &found.grant_id, from, now).await? {
             return Ok(Rotated::Refused(TokenRefused::EndedGrant));
         }
         stop_point!("refresh: grant touched");
@@ -256,6 +245,27 @@ impl Storage {
         stop_point!("reuse: committed");
         Ok(Rotated::Refused(TokenRefused::ReusedRefreshToken))
     }
+}
+
+/// Notes the use of a live grant. Returns `false` if it is not live.
+async fn touch_grant(
+    step: &mut Transaction,
+    grant_id: &str,
+    from: Option<String>,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let touched = sqlx::query(
+        "UPDATE grants SET last_used_at = $2, last_used_from = $3
+         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
+           AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = grants.client_id)
+           AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = grants.subject)",
+    )
+    .bind(grant_id)
+    .bind(now.unix())
+    .bind(from)
+    .execute(&mut **step)
+    .await?;
+    Ok(touched.rows_affected() != 0)
 }
 
 /// Returns the successor that the first use of the token got. `sealed` is the successor as it is stored.
