@@ -137,14 +137,14 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 /// The input of the search form.
-pub(super) struct Search {
+pub(super) struct AuditSearch {
     pub(super) filter: AuditFilter,
     since: String,
     until: String,
     pub(super) not_a_day: bool,
 }
 
-impl Search {
+impl AuditSearch {
     pub(super) fn of(visit: &AdminPage) -> Self {
         let text = |name| visit.param(name).trim().to_owned();
         let (since, until) = (text("since"), text("until"));
@@ -203,7 +203,7 @@ impl Search {
 struct AuditTemplate<'a> {
     frame: &'a Frame,
     w: &'static AuditWords,
-    search: &'a Search,
+    search: &'a AuditSearch,
     events: Vec<(&'static str, bool)>,
     rows: Vec<AuditPageLine>,
     next: Option<String>,
@@ -214,7 +214,7 @@ struct AuditTemplate<'a> {
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/audit").await?;
     let w = AuditWords::of(frame.language);
-    let search = Search::of(&visit);
+    let search = AuditSearch::of(&visit);
     if search.not_a_day {
         frame.notice = Some(w.not_a_day.to_owned());
     }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::Response;
 
 use super::visit::AdminPage;
-use crate::app::{Compared, Reading};
+use crate::app::{Compared, ConfigStatus};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
@@ -71,7 +71,7 @@ struct OverviewTemplate<'a> {
     upstream: crate::upstream::Health,
     old_key: bool,
     configured_at: Timestamp,
-    reading: Reading,
+    reading: ConfigStatus,
     signing: Vec<KeyDescription>,
     waiting: bool,
     version: &'static str,

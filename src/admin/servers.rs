@@ -183,7 +183,7 @@ struct Attempt<'a> {
 
 /// The result of the form.
 #[derive(Default)]
-struct Answer {
+struct TrialResult {
     /// Why there is no decision.
     problem: Option<&'static str>,
     /// Facts that override the rules, such as a blocked person.
@@ -200,7 +200,7 @@ struct ServersTemplate<'a> {
     w: &'static ServerWords,
     servers: Vec<ServerView<'a>>,
     attempt: Attempt<'a>,
-    answer: Option<Answer>,
+    answer: Option<TrialResult>,
 }
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
@@ -251,13 +251,13 @@ async fn answer(
     visit: &AdminPage,
     w: &'static ServerWords,
     f: &'static FactWords,
-) -> Result<Option<Answer>, PageError> {
+) -> Result<Option<TrialResult>, PageError> {
     let (subject, client_id) = (visit.param("sub").trim(), visit.param("client").trim());
     let Some(resource) = visit.app().resource(visit.param("server")) else { return Ok(None) };
     if subject.is_empty() {
         return Ok(None);
     }
-    let problem = |text| Ok(Some(Answer { problem: Some(text), ..Answer::default() }));
+    let problem = |text| Ok(Some(TrialResult { problem: Some(text), ..TrialResult::default() }));
     let storage = visit.app().storage();
     let row = storage.person_row(subject).await?;
     let Some(row) = row else { return problem(w.nobody) };
@@ -265,7 +265,7 @@ async fn answer(
         return problem(w.not_scopes);
     };
     let Some(person) = row.person else { return problem(w.forgotten) };
-    let mut answer = Answer::default();
+    let mut answer = TrialResult::default();
     if row.blocked.is_some() {
         answer.warnings.push(w.person_blocked);
     }

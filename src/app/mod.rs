@@ -23,7 +23,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{ProviderSettings, Upstream};
 
-pub use reload::{Reading, Reloaded};
+pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
 pub use together::Compared;
 

@@ -49,13 +49,14 @@ struct ResponseReading {
     only_listens: bool,
 }
 
-/// A request whose caller may make it and has a place among those under way.
+/// A request that is authenticated and authorised, and that has a permit of the concurrency limits.
 pub(super) struct AdmittedCall<'a> {
     pub(super) app: &'a App,
     pub(super) resource: &'a ResourceConfig,
     pub(super) target: &'a Target,
     pub(super) caller: Caller,
-    /// The person's and the client's place among the requests under way. Held until the response is sent.
+    /// Counts as a request of this person and client until the response is sent; a stream has a permit of its
+    /// own.
     pub(super) permit: RequestPermit,
     /// Changes when grants end. Created before the caller's grant was looked up.
     pub(super) ended: watch::Receiver<u64>,
