@@ -338,7 +338,8 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     /// Accepts connections for ever.
     async fn accept(&self, graceful: &GracefulShutdown, work: AcceptMode) {
-        // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
+        // Connection settings stay as they were at start; a reload does not change them
+        // (`config/changes.rs`).
         let (protocols, body_time) = {
             let app = self.present.app();
             let http2 = self.side == ListenerKind::Public && app.config().http2;
