@@ -203,8 +203,9 @@ pub async fn serve(
             (Some(listener), Some(present)) => {
                 // The semaphore is created outside the loop: an accept loop that is restarted after a panic
                 // still counts the connections that the loop before it accepted.
-                let places = Arc::new(Semaphore::new(limit));
-                let accept = || accept(present, listener, graceful, side, &places, work);
+                let permits = Arc::new(Semaphore::new(limit));
+                let acceptor = Acceptor { present, listener, side, permits };
+                let accept = || acceptor.accept(graceful, work);
                 supervise(app.metrics(), accepting(side), accept).await;
             }
             _ => std::future::pending().await,
@@ -325,22 +326,70 @@ const fn accepting(side: ListenerKind) -> Task {
     }
 }
 
-/// Accepts connections for ever. Each holds one permit of `connections`.
-async fn accept(
-    present: &Arc<CurrentService>,
-    listener: &TcpListener,
-    graceful: &GracefulShutdown,
+/// The accept loop of one listener.
+struct Acceptor<'a> {
+    present: &'a Arc<CurrentService>,
+    listener: &'a TcpListener,
     side: ListenerKind,
-    connections: &Arc<Semaphore>,
-    work: AcceptMode,
-) {
-    // Connection settings stay as they were at start; a reload does not change them (`config/changes.rs`).
-    let (protocols, body_time) = {
-        let app = present.app();
-        let http2 = side == ListenerKind::Public && app.config().http2;
-        (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
-    };
-    // Accepted sockets inherit these options from the listening socket.
+    /// Each open connection holds one permit.
+    permits: Arc<Semaphore>,
+}
+
+impl Acceptor<'_> {
+    /// Accepts connections for ever.
+    async fn accept(&self, graceful: &GracefulShutdown, work: AcceptMode) {
+        // Connection settings stay as they were at start; a reload does not change them
+        // (`config/changes.rs`).
+        let (protocols, body_time) = {
+            let app = self.present.app();
+            let http2 = self.side == ListenerKind::Public && app.config().http2;
+            (Arc::new(Protocols::new(app.config(), http2)), app.config().limits.body_time)
+        };
+        notice_vanished_clients(self.listener, body_time);
+        loop {
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(cause) => {
+                    // Usually the process is out of file descriptors: give open connections a moment to end.
+                    if let Some(left_out) = NOT_ACCEPTED.admit() {
+                        tracing::error!(%cause, left_out, "accepting a connection failed");
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            panic_point!(accepting(self.side).name());
+            let app = self.present.app();
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+                app.metrics().limited("connections");
+                if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
+                    tracing::warn!(left_out, "the limit of open connections is reached");
+                }
+                continue; // dropped: closed at once
+            };
+            let Ok(ours) = permit_of(&app, peer.ip()) else {
+                if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
+                    tracing::warn!(
+                        left_out,
+                        "the limit of open connections of one address is reached"
+                    );
+                }
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let (present, protocols) = (Arc::clone(self.present), Arc::clone(&protocols));
+            let watcher = graceful.watcher();
+            let open = app.metrics().connection(self.side);
+            tokio::spawn(async move {
+                let _held = (permit, ours, open);
+                protocols.serve((stream, peer), &present, work, watcher).await;
+            });
+        }
+    }
+}
+
+/// Sets the options of the listening socket that reveal vanished clients. Accepted sockets inherit them.
+fn notice_vanished_clients(listener: &TcpListener, body_time: Duration) {
     let (time, interval) = TCP_KEEPALIVE;
     let asking = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(2);
     let socket = SockRef::from(listener);
@@ -353,42 +402,6 @@ async fn accept(
     if let Err(cause) = asked {
         tracing::warn!(%cause, "clients that vanish are noticed late: no TCP keep-alive");
     }
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(cause) => {
-                // Usually the process is out of file descriptors: give open connections a moment to end.
-                if let Some(left_out) = NOT_ACCEPTED.admit() {
-                    tracing::error!(%cause, left_out, "accepting a connection failed");
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        panic_point!(accepting(side).name());
-        let app = present.app();
-        let Ok(place) = Arc::clone(connections).try_acquire_owned() else {
-            app.metrics().limited("connections");
-            if let Some(left_out) = TOO_MANY_CONNECTIONS.admit() {
-                tracing::warn!(left_out, "the limit of open connections is reached");
-            }
-            continue; // dropped: closed at once
-        };
-        let Ok(ours) = place_of(&app, peer.ip()) else {
-            if let Some(left_out) = TOO_MANY_OF_ONE.admit() {
-                tracing::warn!(left_out, "the limit of open connections of one address is reached");
-            }
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (present, protocols) = (Arc::clone(present), Arc::clone(&protocols));
-        let watcher = graceful.watcher();
-        let open = app.metrics().connection(side);
-        tokio::spawn(async move {
-            let _held = (place, ours, open);
-            protocols.serve(stream, peer, &present, work, watcher).await;
-        });
-    }
 }
 
 /// The address has reached its limit of open connections.
@@ -396,7 +409,7 @@ struct TooManyConnections;
 
 /// Takes a permit from the connection limit of the peer's address. Returns `None` if the address may belong
 /// to many clients: it is a trusted proxy's, or it is private.
-fn place_of(
+fn permit_of(
     app: &App,
     peer: IpAddr,
 ) -> Result<Option<ConcurrencyPermit<IpAddr>>, TooManyConnections> {
@@ -441,48 +454,10 @@ async fn check<F: Future<Output = Response>>(
     mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> Response {
+    if let Some(refused) = refusal(context, &request) {
+        return refused;
+    }
     let app = &context.app;
-    let limits = &app.config().limits;
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > limits.request_target {
-        return answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long");
-    }
-    if too_large(request.headers(), limits) {
-        return answer(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "headers_too_large",
-            "The request headers are too large",
-        );
-    }
-    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
-        return answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous");
-    }
-    if is_coded(request.headers()) {
-        let told = "No transfer coding but chunked is supported";
-        return answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told);
-    }
-    // Orchestrators send health probes to an IP address, so probes skip the host check.
-    let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
-    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
-        let mut response = answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting_down",
-            "This server is shutting down",
-        );
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return response;
-    }
-    // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
-    let scrape = context.side == ListenerKind::Admin
-        && request.uri().path() == "/metrics"
-        && names_an_address(&request);
-    if !probe && !scrape && !host_is_ours(context, &request) {
-        return answer(
-            StatusCode::MISDIRECTED_REQUEST,
-            "misdirected_request",
-            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
-        );
-    }
     if let Some(Peer(peer)) = request.extensions().get().copied() {
         let trusted = &app.config().trusted_proxies;
         let address = ClientAddress::find(peer.ip(), request.headers(), trusted);
@@ -501,6 +476,52 @@ async fn check<F: Future<Output = Response>>(
         );
     }
     response
+}
+
+/// Returns the response to a request that no route may see; `None` if it may pass.
+fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
+    let limits = &context.app.config().limits;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.request_target {
+        return Some(answer(StatusCode::URI_TOO_LONG, "uri_too_long", "The URL is too long"));
+    }
+    if too_large(request.headers(), limits) {
+        return Some(answer(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            "The request headers are too large",
+        ));
+    }
+    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
+        return Some(answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous"));
+    }
+    if is_coded(request.headers()) {
+        let told = "No transfer coding but chunked is supported";
+        return Some(answer(StatusCode::NOT_IMPLEMENTED, "not_implemented", told));
+    }
+    // Orchestrators send health probes to an IP address, so probes skip the host check.
+    let probe = matches!(request.uri().path(), paths::HEALTH | paths::READY);
+    if !probe && request.extensions().get() == Some(&AcceptMode::Drain) {
+        let mut response = answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "This server is shutting down",
+        );
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Some(response);
+    }
+    // Prometheus scrapes by IP address. DNS rebinding needs a name, and a foreign name is still refused.
+    let scrape = context.side == ListenerKind::Admin
+        && request.uri().path() == "/metrics"
+        && names_an_address(request);
+    if !probe && !scrape && !host_is_ours(context, request) {
+        return Some(answer(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected_request",
+            "This server does not answer for that host name; a proxy in front must pass the Host header on (public_url, admin.url)",
+        ));
+    }
+    None
 }
 
 fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {

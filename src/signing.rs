@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use key::{SigningKey, generate, parse};
-pub use rotation::{PUBLISHED_BEFORE, Rotated, rotate};
+pub use rotation::{KeyRotation, PUBLISHED_BEFORE, rotate};
 use strum::IntoStaticStr;
 
 use crate::clock::{Clock, REPLICAS_APART, Timestamp};

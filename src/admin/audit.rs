@@ -4,8 +4,7 @@ use askama::Template;
 use axum::response::Response;
 use chrono::NaiveDate;
 
-use super::clients::{next_page, path_of};
-use super::people_path;
+use super::links::{ROWS, client_path, next_page, person_path, query};
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
@@ -13,9 +12,6 @@ use crate::telemetry::audit::EVENTS;
 use crate::web::list_page::{Frame, utc_seconds};
 use crate::web::page_error::PageError;
 use crate::web::words::words;
-
-/// Rows per page.
-const ROWS: i64 = 50;
 
 words! {
     struct AuditWords {
@@ -62,7 +58,7 @@ words! {
 }
 
 /// An audit line, prepared for display.
-pub(super) struct Line {
+pub(super) struct AuditPageLine {
     pub(super) row: AuditLine,
     pub(super) moment: Timestamp,
     /// Targets of the links in the line.
@@ -71,7 +67,7 @@ pub(super) struct Line {
     actor_path: Option<String>,
 }
 
-impl Line {
+impl AuditPageLine {
     /// Prepares the lines of a list. A stored person or client is linked to its page. Others (refused at the
     /// first sign-in, deleted) have no page, so the link searches the trail.
     pub(super) async fn of_all(
@@ -86,14 +82,14 @@ impl Line {
         let ids: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
         let clients = storage.stored_clients(&ids).await?;
         let search = |by: &str, value: &str| {
-            let mut query = super::query("/audit");
+            let mut query = query("/audit");
             query.append_pair(by, value).finish()
         };
         let person = |subject: &str| {
-            if people.contains(subject) { people_path(subject) } else { search("sub", subject) }
+            if people.contains(subject) { person_path(subject) } else { search("sub", subject) }
         };
         let client =
-            |id: &str| if clients.contains(id) { path_of(id) } else { search("client", id) };
+            |id: &str| if clients.contains(id) { client_path(id) } else { search("client", id) };
         let line = |row: AuditLine| Self {
             moment: Timestamp::from_unix(row.at.div_euclid(1000)),
             person_path: row.subject.as_deref().map(person).unwrap_or_default(),
@@ -141,14 +137,14 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 /// The input of the search form.
-pub(super) struct Search {
+pub(super) struct AuditSearch {
     pub(super) filter: AuditFilter,
     since: String,
     until: String,
     pub(super) not_a_day: bool,
 }
 
-impl Search {
+impl AuditSearch {
     pub(super) fn of(visit: &AdminPage) -> Self {
         let text = |name| visit.param(name).trim().to_owned();
         let (since, until) = (text("since"), text("until"));
@@ -207,9 +203,9 @@ impl Search {
 struct AuditTemplate<'a> {
     frame: &'a Frame,
     w: &'static AuditWords,
-    search: &'a Search,
+    search: &'a AuditSearch,
     events: Vec<(&'static str, bool)>,
-    rows: Vec<Line>,
+    rows: Vec<AuditPageLine>,
     next: Option<String>,
     head: i64,
     verified: Option<Result<Verified, ChainBroken>>,
@@ -218,7 +214,7 @@ struct AuditTemplate<'a> {
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/audit").await?;
     let w = AuditWords::of(frame.language);
-    let search = Search::of(&visit);
+    let search = AuditSearch::of(&visit);
     if search.not_a_day {
         frame.notice = Some(w.not_a_day.to_owned());
     }
@@ -240,7 +236,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         frame: &frame,
         w,
         events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
-        rows: Line::of_all(storage, rows).await?,
+        rows: AuditPageLine::of_all(storage, rows).await?,
         next,
         head: storage.audit_head().await?,
         verified,

@@ -5,23 +5,21 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::confirm;
-use super::grants::GrantView as ShownGrant;
+use super::grant_view::GrantView;
+use super::links::{ROWS, client_path, next_page, query};
 use super::visit::{AdminForm, AdminPage, missing};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{
-    ClientDecided, ClientFilter, ClientReview, ClientRow, GrantFilter, ReviewDecision, ReviewState,
-    Storage,
+    ClientDecided, ClientDecision, ClientFilter, ClientReview, ClientRow, GrantFilter,
+    ReviewDecision, ReviewState, Storage,
 };
 use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
 use crate::web::page_error::PageError;
 use crate::web::params::Params;
 use crate::web::words::words;
-
-/// Rows per page.
-const ROWS: i64 = 50;
 
 words! {
     struct ClientWords {
@@ -119,7 +117,7 @@ impl ClientPage {
     }
 
     fn path(&self) -> String {
-        path_of(&self.row.id)
+        client_path(&self.row.id)
     }
 
     fn kind(&self, w: &'static ClientWords) -> &'static str {
@@ -150,15 +148,9 @@ impl ClientPage {
     }
 }
 
-/// Returns the path of a client's page.
-pub(super) fn path_of(id: &str) -> String {
-    let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
-    format!("/client?id={id}")
-}
-
 #[derive(Template)]
 #[template(path = "admin/clients.html")]
-struct ListTemplate<'a> {
+struct ClientsTemplate<'a> {
     frame: &'a Frame,
     w: &'static ClientWords,
     search: &'a str,
@@ -182,7 +174,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let mut rows = storage.list_clients(&filter, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| {
         let after = Storage::page_after_client(&filter, last);
-        super::query("/clients")
+        query("/clients")
             .append_pair("q", &filter.search)
             .append_pair("standing", &filter.standing)
             .append_pair("after", &after)
@@ -195,7 +187,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
         ("trusted", w.trusted),
         ("refused", w.refused),
     ];
-    let template = ListTemplate {
+    let template = ClientsTemplate {
         frame: &frame,
         w,
         search: &filter.search,
@@ -206,31 +198,21 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     Ok(frame.answer(template.render()))
 }
 
-/// Removes the surplus row, if there is one, and returns the link to the next page.
-pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Option<String> {
-    let wanted = usize::try_from(ROWS).unwrap_or(usize::MAX);
-    if rows.len() <= wanted {
-        return None;
-    }
-    rows.truncate(wanted);
-    rows.last().map(link)
-}
-
 #[derive(Template)]
 #[template(path = "admin/client.html")]
-struct OneTemplate<'a> {
+struct ClientTemplate<'a> {
     frame: &'a Frame,
     w: &'static ClientWords,
     client: &'a ClientPage,
     redirect_uris: Vec<String>,
     authenticates: &'static str,
     pretty: String,
-    grants: Vec<ShownGrant>,
+    grants: Vec<GrantView>,
     scopes: &'static InForceWords,
     trustable: bool,
 }
 
-impl OneTemplate<'_> {
+impl ClientTemplate<'_> {
     fn is_waiting(&self) -> bool {
         self.client.row.standing.state == ReviewState::Waiting
     }
@@ -267,7 +249,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
     let filter = GrantFilter { client_id: id.to_owned(), ..GrantFilter::default() };
     let grants = storage.browse_grants(&filter, visit.app().now(), 10).await?;
     let metadata = ClientMetadata::from_stored_json(&client.row.metadata).ok();
-    let template = OneTemplate {
+    let template = ClientTemplate {
         frame: &frame,
         w,
         redirect_uris: metadata
@@ -278,7 +260,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
         authenticates: metadata.as_ref().map_or("", |m| m.token_endpoint_auth_method.as_str()),
         trustable: metadata.as_ref().is_some_and(trustable),
         pretty: pretty(&client.row.metadata),
-        grants: ShownGrant::of_all(&visit, &frame, grants),
+        grants: GrantView::of_all(&visit, &frame, grants),
         scopes: InForceWords::of(frame.language),
         client: &client,
     };
@@ -320,7 +302,7 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
             let asked = confirm::act_on_client(&action, what, id).await?;
             return Ok(asked.unwrap_or_else(|| match what {
                 "delete" => visit.go("/clients?done=deleted"),
-                _ => visit.go(&format!("{}&done={what}", path_of(id))),
+                _ => visit.go(&format!("{}&done={what}", client_path(id))),
             }));
         }
         _ => return Err(missing()),
@@ -329,24 +311,23 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let lets_somebody_go_on =
         verdict == ReviewDecision::Approve && row.standing.state == ReviewState::Waiting;
     if !lets_somebody_go_on {
-        action.needs_fresh_proof(&path_of(id))?;
+        action.needs_fresh_proof(&client_path(id))?;
     }
     if verdict == ReviewDecision::Trust {
         let metadata = ClientMetadata::from_stored_json(&row.metadata);
         if !metadata.is_ok_and(|metadata| trustable(&metadata)) {
-            return Ok(visit.go(&path_of(id)));
+            return Ok(visit.go(&client_path(id)));
         }
     }
     // A decision that grants something applies only to the metadata that the administrator has seen, not to
     // newer ones.
-    let (by, read) = (visit.by(), Some(action.field("seen")));
+    let decision = ClientDecision::new(id, verdict, visit.by()).of_seen(action.field("seen"));
     let event = visit.event(verdict.event());
-    let decided =
-        storage.decide_client_as_seen(id, verdict, by, read, visit.app().now(), event).await?;
+    let decided = storage.decide_client_as_seen(decision, visit.app().now(), event).await?;
     if decided == ClientDecided::OtherClient {
-        return Ok(visit.go(&format!("{}&done=changed", path_of(id))));
+        return Ok(visit.go(&format!("{}&done=changed", client_path(id))));
     }
-    Ok(visit.go(&format!("{}&done={what}", path_of(id))))
+    Ok(visit.go(&format!("{}&done={what}", client_path(id))))
 }
 
 #[derive(Template)]
@@ -409,7 +390,7 @@ pub(super) async fn create(action: AdminForm) -> Result<Response, PageError> {
         frame: &frame,
         w,
         id: &made.client.id,
-        path: path_of(&made.client.id),
+        path: client_path(&made.client.id),
         secret: made.secret.as_deref(),
     };
     Ok(frame.answer(template.render()))

@@ -4,9 +4,8 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::clients::path_of;
-use super::grants::GrantView as ShownGrant;
-use super::people_path;
+use super::grant_view::GrantView;
+use super::links::{ROWS, client_path, person_path, query};
 use super::visit::{AdminForm, AdminPage, missing, read_only};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -17,9 +16,6 @@ use crate::web::list_page::{Frame, utc};
 use crate::web::page_error::PageError;
 use crate::web::web_session::{confirmation, is_confirmed};
 use crate::web::words::words;
-
-/// Connections listed on the page.
-const ROWS: i64 = 50;
 
 words! {
     struct ConfirmWords {
@@ -91,7 +87,7 @@ impl Question {
             _ => ("end_client", "end", Ending::Grants(Selection::Client(owned))),
         };
         let field = ("id", id.to_owned());
-        Self { act, ending, form: "/client", field, action, back: path_of(id) }
+        Self { act, ending, form: "/client", field, action, back: client_path(id) }
     }
 
     fn of_person(action: &str, subject: &str) -> Self {
@@ -102,7 +98,7 @@ impl Question {
             _ => ("end_person", "end", Ending::Grants(Selection::Person(owned))),
         };
         let field = ("sub", subject.to_owned());
-        Self { act, ending, form: "/person", field, action, back: people_path(subject) }
+        Self { act, ending, form: "/person", field, action, back: person_path(subject) }
     }
 
     fn before(day: &str) -> Option<Self> {
@@ -113,7 +109,7 @@ impl Question {
 
     /// Returns the path of the confirmation page.
     fn path(&self) -> String {
-        let mut query = super::query("/confirm");
+        let mut query = query("/confirm");
         query.append_pair("act", self.act).append_pair(self.field.0, &self.field.1).finish()
     }
 
@@ -157,7 +153,7 @@ struct ConfirmTemplate<'a> {
     number: String,
     rest: String,
     besides: Vec<String>,
-    grants: Vec<ShownGrant>,
+    grants: Vec<GrantView>,
     token: String,
     /// True if the act would change nothing.
     pointless: bool,
@@ -205,7 +201,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         number: number(frame.language, &counted),
         rest: rest(frame.language, &counted),
         besides: besides(frame.language, &counted),
-        grants: ShownGrant::of_all(&visit, &frame, grants),
+        grants: GrantView::of_all(&visit, &frame, grants),
         token: confirmation(visit.app(), &visit.visitor, &question.key(), &counted),
         pointless: question.act == "before" && counted.grants == 0,
         counted: &counted,

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::audit::Search;
+use super::audit::AuditSearch;
 use super::visit::{AdminPage, missing};
 use crate::storage::{AuditFilter, AuditLine, Storage, StorageError};
 use crate::web::page_error::PageError;
@@ -19,7 +19,7 @@ const PAGE: i64 = 500;
 
 /// Format of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+enum ExportFormat {
     JsonLines,
     Csv,
 }
@@ -38,7 +38,7 @@ const COLUMNS: [&str; 11] = [
     "seq",
 ];
 
-impl Format {
+impl ExportFormat {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "jsonl" => Some(Self::JsonLines),
@@ -138,8 +138,8 @@ fn is_formula(cell: &str) -> bool {
 }
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
-    let Some(format) = Format::parse(visit.param("format")) else { return Err(missing()) };
-    let search = Search::of(&visit);
+    let Some(format) = ExportFormat::parse(visit.param("format")) else { return Err(missing()) };
+    let search = AuditSearch::of(&visit);
     if search.not_a_day {
         return Err(missing()); // without that day, too many lines would be sent
     }
@@ -165,7 +165,8 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
         ),
     ];
-    let rest = Rest { storage, filter: search.filter, format, heading: Some(format.heading()) };
+    let rest =
+        RestOfExport { storage, filter: search.filter, format, heading: Some(format.heading()) };
     let pages = stream::unfold(Some(rest), |rest| async move {
         let mut rest = rest?;
         match rest.page().await {
@@ -183,14 +184,14 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
 }
 
 /// The part of the export that is still to be sent.
-struct Rest {
+struct RestOfExport {
     storage: Storage,
     filter: AuditFilter,
-    format: Format,
+    format: ExportFormat,
     heading: Option<String>,
 }
 
-impl Rest {
+impl RestOfExport {
     /// Returns the next page, or `None` at the end.
     async fn page(&mut self) -> Result<Option<String>, StorageError> {
         let lines = self.storage.audit_lines(&self.filter, PAGE).await?;

@@ -4,21 +4,15 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::clients::{next_page, path_of};
 use super::confirm;
+use super::grant_view::GrantView;
+use super::links::{ROWS, next_page, person_path, query};
 use super::visit::{AdminForm, AdminPage, missing};
-use crate::clock::Timestamp;
-use crate::config::Config;
-use crate::oauth::client::ClientMetadata;
-use crate::oauth::client_name::DisplayName;
-use crate::storage::{GrantFilter, GrantRow};
-use crate::web::in_force::{InForceWords, OfGrant};
+use crate::storage::GrantFilter;
+use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
 use crate::web::page_error::PageError;
 use crate::web::words::words;
-
-/// Rows per page.
-const ROWS: i64 = 50;
 
 words! {
     struct GrantWords {
@@ -52,44 +46,9 @@ words! {
     }
 }
 
-/// A grant, prepared for display.
-pub(super) struct GrantView {
-    pub(super) row: GrantRow,
-    pub(super) client: Option<String>,
-    pub(super) ended: bool,
-    /// The scopes in force, and a note on the age of the facts if they are old.
-    pub(super) in_force: String,
-    pub(super) facts_note: Option<String>,
-}
-
-impl GrantView {
-    pub(super) fn of_all(visit: &AdminPage, frame: &Frame, rows: Vec<GrantRow>) -> Vec<Self> {
-        let (config, now) = (visit.app().config(), visit.app().now());
-        let w = InForceWords::of(frame.language);
-        rows.into_iter().map(|row| Self::of(config, w, row, now)).collect()
-    }
-
-    fn of(config: &Config, w: &'static InForceWords, row: GrantRow, now: Timestamp) -> Self {
-        let in_force = OfGrant::of(config, &row, now);
-        let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
-        let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
-        Self {
-            client: DisplayName::of(name).text,
-            ended: row.revoked.is_some() || now >= row.expires_at,
-            in_force: in_force.text(w),
-            facts_note: in_force.note(w),
-            row,
-        }
-    }
-
-    pub(super) fn client_path(&self) -> String {
-        path_of(&self.row.client_id)
-    }
-}
-
 #[derive(Template)]
 #[template(path = "admin/grants.html")]
-struct ListTemplate<'a> {
+struct GrantsTemplate<'a> {
     frame: &'a Frame,
     w: &'static GrantWords,
     scopes: &'static InForceWords,
@@ -119,7 +78,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let mut rows = visit.app().storage().browse_grants(&filter, now, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| link(&filter, &last.id));
     let ids = visit.app().config().resources.iter().map(|resource| resource.id.as_str());
-    let template = ListTemplate {
+    let template = GrantsTemplate {
         frame: &frame,
         w,
         resources: ids.map(|id| (id, id == filter.resource)).collect(),
@@ -132,7 +91,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
 }
 
 fn link(filter: &GrantFilter, after: &str) -> String {
-    let mut query = super::query("/grants");
+    let mut query = query("/grants");
     query
         .append_pair("client", &filter.client_id)
         .append_pair("sub", &filter.subject)
@@ -156,14 +115,14 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     action.needs_fresh_proof("/grants")?;
     let storage = visit.app().storage();
     let now = visit.app().now();
-    let because = "ended by an administrator";
+    let reason = "ended by an administrator";
     let row = storage.grant_row(action.field("id")).await?;
     let row = row.ok_or_else(missing)?;
     let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);
     let event = event.resource(&row.resource);
-    storage.revoke_grant(&row.id, because, now, event).await?;
+    storage.revoke_grant(&row.id, reason, now, event).await?;
     let back = match action.field("back") {
-        "person" => crate::admin::people_path(&row.subject),
+        "person" => person_path(&row.subject),
         _ => "/grants?".to_owned(),
     };
     Ok(visit.go(&format!("{back}&done=one")))

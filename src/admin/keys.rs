@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::paths;
-use crate::signing::{KeyDescription, KeyState, Rotated};
+use crate::signing::{KeyDescription, KeyRotation, KeyState};
 use crate::storage::RetiredKey;
 use crate::web::list_page::Frame;
 use crate::web::page_error::PageError;
@@ -90,8 +90,8 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     }
     action.needs_fresh_proof("/keys")?;
     Ok(match visit.app().keys().rotate(visit.event("key_added")).await? {
-        Rotated::Begun => visit.go("/keys?done=rotated"),
-        Rotated::UnderWay => visit.go("/keys?done=under_way"),
+        KeyRotation::Begun => visit.go("/keys?done=rotated"),
+        KeyRotation::UnderWay => visit.go("/keys?done=under_way"),
     })
 }
 

@@ -9,8 +9,10 @@ mod audit;
 mod clients;
 mod confirm;
 mod export;
+mod grant_view;
 mod grants;
 mod keys;
+mod links;
 mod metrics;
 mod overview;
 mod people;
@@ -55,17 +57,6 @@ pub fn routes() -> Router<App> {
         .route("/metrics", get(metrics::get))
         .fallback(page(not_found))
         .layer(middleware::map_response(pages::isolate_window))
-}
-
-/// Begins a URL with `path` and a query, to which the caller appends parameters.
-fn query(path: &str) -> form_urlencoded::Serializer<'static, String> {
-    form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1)
-}
-
-/// Returns the path of a person's page.
-fn people_path(subject: &str) -> String {
-    let subject: String = form_urlencoded::byte_serialize(subject.as_bytes()).collect();
-    format!("/person?sub={subject}")
 }
 
 async fn not_found(browser: Browser) -> Result<Response, PageError> {

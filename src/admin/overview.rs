@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::Response;
 
 use super::visit::AdminPage;
-use crate::app::{Compared, Reading};
+use crate::app::{Compared, ConfigStatus};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
 use crate::signing::{KeyDescription, KeyState};
@@ -71,7 +71,7 @@ struct OverviewTemplate<'a> {
     upstream: crate::upstream::Health,
     old_key: bool,
     configured_at: Timestamp,
-    reading: Reading,
+    reading: ConfigStatus,
     signing: Vec<KeyDescription>,
     waiting: bool,
     version: &'static str,
@@ -151,11 +151,11 @@ impl Chart {
             .collect();
         let most = slots.iter().map(|(_, logins, refusals)| logins + refusals).max().unwrap_or(0);
         let scaled = |n: i64| if n == 0 { 0 } else { (n * HEIGHT / most.max(1)).max(2) };
-        let bar = |(place, (slot, logins, refusals)): (usize, &(i64, i64, i64))| {
+        let bar = |(index, (slot, logins, refusals)): (usize, &(i64, i64, i64))| {
             let begins = Timestamp::from_unix(slot * HOURS * 3600);
             let (up, down) = (scaled(*logins), scaled(*refusals));
             Bar {
-                x: i64::try_from(place).unwrap_or(0) * 20 + 2,
+                x: i64::try_from(index).unwrap_or(0) * 20 + 2,
                 logins: (HEIGHT - up, up),
                 refusals: (HEIGHT - up - down, down),
                 label: format!("{}: {logins} / {refusals}", utc(begins)),
@@ -216,7 +216,7 @@ mod tests {
                 .bars
                 .iter()
                 .enumerate()
-                .all(|(place, bar)| bar.x / 80 == i64::try_from(place / 4).unwrap())
+                .all(|(index, bar)| bar.x / 80 == i64::try_from(index / 4).unwrap())
         );
         assert_eq!(Chart::of(&Overview::default(), hour).most, 0);
     }

@@ -3,10 +3,9 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::clients::next_page;
 use super::confirm;
-use super::grants::GrantView as ShownGrant;
-use super::people_path;
+use super::grant_view::GrantView;
+use super::links::{ROWS, next_page, person_path, query};
 use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -17,9 +16,6 @@ use crate::web::in_force::InForceWords;
 use crate::web::list_page::Frame;
 use crate::web::page_error::PageError;
 use crate::web::words::words;
-
-/// Rows per page.
-const ROWS: i64 = 50;
 
 words! {
     /// Words for a person's facts. The page of MCP servers uses them too.
@@ -128,7 +124,7 @@ fn name_of(row: &PersonRow) -> &str {
 
 #[derive(Template)]
 #[template(path = "admin/people.html")]
-struct ListTemplate<'a> {
+struct PeopleTemplate<'a> {
     frame: &'a Frame,
     w: &'static PeopleWords,
     filter: &'a PersonFilter,
@@ -136,7 +132,7 @@ struct ListTemplate<'a> {
     next: Option<String>,
 }
 
-impl ListTemplate<'_> {
+impl PeopleTemplate<'_> {
     fn name(row: &PersonRow) -> &str {
         name_of(row)
     }
@@ -151,7 +147,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     };
     let mut rows = visit.app().storage().browse_people(&filter, ROWS + 1).await?;
     let next = next_page(&mut rows, |last| {
-        let mut query = super::query("/people");
+        let mut query = query("/people");
         query.append_pair("q", &filter.search);
         if filter.blocked {
             query.append_pair("blocked", "1");
@@ -160,7 +156,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
         query.append_pair("after", &after).finish()
     });
     let w = PeopleWords::of(frame.language);
-    let template = ListTemplate { frame: &frame, w, filter: &filter, rows, next };
+    let template = PeopleTemplate { frame: &frame, w, filter: &filter, rows, next };
     Ok(frame.answer(template.render()))
 }
 
@@ -194,7 +190,7 @@ impl<'a> Effective<'a> {
     }
 
     fn try_path(&self, subject: &str) -> String {
-        let mut query = super::query("/servers");
+        let mut query = query("/servers");
         let query = query.append_pair("server", self.id).append_pair("sub", subject);
         format!("{}#try", query.finish())
     }
@@ -202,7 +198,7 @@ impl<'a> Effective<'a> {
 
 #[derive(Template)]
 #[template(path = "admin/person.html")]
-struct OneTemplate<'a> {
+struct PersonTemplate<'a> {
     frame: &'a Frame,
     w: &'static PeopleWords,
     f: &'static FactWords,
@@ -212,7 +208,7 @@ struct OneTemplate<'a> {
     claims: Vec<(&'a String, String)>,
     effective: Vec<Effective<'a>>,
     by_client: bool,
-    grants: Vec<ShownGrant>,
+    grants: Vec<GrantView>,
     sessions: (Vec<ProviderSession>, Vec<WebSessionRow>),
     yourself: bool,
     /// Whether the blocker has a page. False for the command line.
@@ -220,7 +216,7 @@ struct OneTemplate<'a> {
     now: Timestamp,
 }
 
-impl OneTemplate<'_> {
+impl PersonTemplate<'_> {
     fn name(&self) -> &str {
         name_of(self.person)
     }
@@ -254,7 +250,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
     let blocker = storage.stored_people(&blocker).await?;
     let facts = person.person.as_ref().map(|person| &person.facts);
     let resources = &visit.app().config().resources;
-    let template = OneTemplate {
+    let template = PersonTemplate {
         frame: &frame,
         w,
         f: FactWords::of(frame.language),
@@ -277,7 +273,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
             .iter()
             .flat_map(|resource| &resource.policy.rules)
             .any(|rule| rule.conditions.clients.is_some()),
-        grants: ShownGrant::of_all(&visit, &frame, grants),
+        grants: GrantView::of_all(&visit, &frame, grants),
         sessions,
         blocker_stored: !blocker.is_empty(),
         yourself: person.subject == visit.by(),
@@ -304,7 +300,7 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
     let (subject, what) = (action.field("sub"), action.field("action"));
     let storage = visit.app().storage();
     let row = storage.person_row(subject).await?;
-    let path = people_path(&row.ok_or_else(missing)?.subject);
+    let path = person_path(&row.ok_or_else(missing)?.subject);
     if !matches!(what, "end" | "sign_out" | "block" | "unblock") {
         return Err(missing());
     }

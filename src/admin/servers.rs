@@ -4,9 +4,9 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::audit::Line;
+use super::audit::AuditPageLine;
+use super::links::person_path;
 use super::people::{FactWords, fact};
-use super::people_path;
 use super::visit::AdminPage;
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -150,7 +150,7 @@ fn conditions(w: &'static ServerWords, conditions: &Conditions) -> Vec<(String, 
 struct ServerView<'a> {
     resource: &'a ResourceConfig,
     rules: Vec<RuleText>,
-    refusals: Vec<Line>,
+    refusals: Vec<AuditPageLine>,
 }
 
 impl ServerView<'_> {
@@ -183,7 +183,7 @@ struct Attempt<'a> {
 
 /// The result of the form.
 #[derive(Default)]
-struct Answer {
+struct TrialResult {
     /// Why there is no decision.
     problem: Option<&'static str>,
     /// Facts that override the rules, such as a blocked person.
@@ -200,7 +200,7 @@ struct ServersTemplate<'a> {
     w: &'static ServerWords,
     servers: Vec<ServerView<'a>>,
     attempt: Attempt<'a>,
-    answer: Option<Answer>,
+    answer: Option<TrialResult>,
 }
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
@@ -212,7 +212,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     for resource in resources {
         let of_this = |line: &&AuditLine| line.resource.as_deref() == Some(resource.id.as_str());
         let refusals = refusals.iter().filter(of_this).take(SHOWN).cloned().collect();
-        let refusals = Line::of_all(visit.app().storage(), refusals).await?;
+        let refusals = AuditPageLine::of_all(visit.app().storage(), refusals).await?;
         let rules = resource.policy.rules.iter().enumerate();
         servers.push(ServerView {
             resource,
@@ -251,13 +251,13 @@ async fn answer(
     visit: &AdminPage,
     w: &'static ServerWords,
     f: &'static FactWords,
-) -> Result<Option<Answer>, PageError> {
+) -> Result<Option<TrialResult>, PageError> {
     let (subject, client_id) = (visit.param("sub").trim(), visit.param("client").trim());
     let Some(resource) = visit.app().resource(visit.param("server")) else { return Ok(None) };
     if subject.is_empty() {
         return Ok(None);
     }
-    let problem = |text| Ok(Some(Answer { problem: Some(text), ..Answer::default() }));
+    let problem = |text| Ok(Some(TrialResult { problem: Some(text), ..TrialResult::default() }));
     let storage = visit.app().storage();
     let row = storage.person_row(subject).await?;
     let Some(row) = row else { return problem(w.nobody) };
@@ -265,7 +265,7 @@ async fn answer(
         return problem(w.not_scopes);
     };
     let Some(person) = row.person else { return problem(w.forgotten) };
-    let mut answer = Answer::default();
+    let mut answer = TrialResult::default();
     if row.blocked.is_some() {
         answer.warnings.push(w.person_blocked);
     }
@@ -288,6 +288,6 @@ async fn answer(
         [(f.roles, &facts.roles), (f.groups, &facts.groups), (f.permissions, &facts.permissions)];
     answer.facts = known.into_iter().map(|(label, known)| (label, fact(f, known))).collect();
     let name = person.name.clone().unwrap_or_else(|| subject.to_owned());
-    answer.person = Some((people_path(subject), name));
+    answer.person = Some((person_path(subject), name));
     Ok(Some(answer))
 }

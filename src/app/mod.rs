@@ -21,9 +21,9 @@ use crate::storage::{Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{ProviderSettings, Upstream};
 
-pub use reload::{Reading, Reloaded};
+pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
 pub use together::Compared;
 
@@ -74,14 +74,13 @@ impl App {
         let algs = config.token_algs();
         let keys = KeyRing::load(&storage, &clock, config.public_url.as_str(), &algs).await?;
         tell_trust(&config, &storage, &clock).await?;
-        let upstream = Upstream::new(
-            config.upstream.clone(),
-            config.public_url.join(paths::CALLBACK),
-            recheck_policy(&config),
-            clock.clone(),
-            storage.clone(),
-            at_once(&config),
-        );
+        let provider = ProviderSettings {
+            config: config.upstream.clone(),
+            redirect_uri: config.public_url.join(paths::CALLBACK),
+            recheck: recheck_policy(&config),
+            at_once: at_once(&config),
+        };
+        let upstream = Upstream::new(provider, clock.clone(), storage.clone());
         let rates = {
             let (limits, metrics) = (&config.limits, storage.metrics().clone());
             Rates::new(&limits.rates, limits.request_rates, &clock, metrics)

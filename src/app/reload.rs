@@ -27,7 +27,7 @@ pub(super) struct SharedState {
     current: RwLock<Option<App>>,
     /// Serialises reloads.
     reading: Mutex<()>,
-    reading_of: Lock<Reading>,
+    reading_of: Lock<ConfigStatus>,
     /// When the configuration in use was read, in Unix seconds.
     read_at: AtomicI64,
     pub(super) leaving: AtomicBool,
@@ -36,7 +36,7 @@ pub(super) struct SharedState {
 
 /// The state of the configuration file compared with the configuration in use.
 #[derive(Clone, Debug, Default)]
-pub struct Reading {
+pub struct ConfigStatus {
     /// Mistakes in the file, by key. If there are any, the previous configuration stays in use.
     pub problems: Vec<String>,
     /// Keys that changed but take effect only after a restart.
@@ -78,7 +78,7 @@ impl SharedState {
         }
     }
 
-    fn reading(&self) -> MutexGuard<'_, Reading> {
+    fn reading(&self) -> MutexGuard<'_, ConfigStatus> {
         self.reading_of.lock()
     }
 }
@@ -101,7 +101,7 @@ impl App {
     }
 
     /// Returns how the configuration file, as last read, differs from the configuration in use.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> ConfigStatus {
         self.0.shared.reading().clone()
     }
 
@@ -133,7 +133,7 @@ impl App {
         };
         let waiting: Vec<String> = successor.waiting.iter().map(|key| (*key).to_owned()).collect();
         if changed.is_empty() {
-            *self.0.shared.reading() = Reading { problems: Vec::new(), waiting };
+            *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting };
             tracing::info!(
                 because = reason,
                 "the configuration was read again: nothing has changed"
@@ -145,7 +145,8 @@ impl App {
             Ok(next) => next,
             Err(cause) => {
                 tracing::error!(%cause, because = reason, "the configuration cannot be put in use; the one before stays");
-                *self.0.shared.reading() = Reading { problems: vec![cause.to_string()], waiting };
+                *self.0.shared.reading() =
+                    ConfigStatus { problems: vec![cause.to_string()], waiting };
                 return Reloaded::Failed;
             }
         };
@@ -155,7 +156,7 @@ impl App {
             event = event.with("waiting", waiting.clone());
         }
         self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
-        *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
+        *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting: waiting.clone() };
         let before = self.0.shared.current.write().replace(next.clone());
         drop(before); // after the lock: dropping an application takes time
         // Wakes open streams, which check at once whether they may continue under the new configuration.
@@ -189,7 +190,7 @@ impl App {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
         tracing::warn!("nothing else in the file is taken over before that restart");
-        *self.0.shared.reading() = Reading { problems: Vec::new(), waiting: waiting.clone() };
+        *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting: waiting.clone() };
         let event = self.event("configuration_refused", Actor::Server);
         self.record(event.with("because", reason).with("waiting", waiting.clone())).await;
         Reloaded::NeedsRestart(waiting)

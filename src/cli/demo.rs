@@ -88,10 +88,10 @@ async fn demo(arguments: &DemoArguments) -> Result<(), String> {
         Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
     };
     let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
-    let places = DemoAddresses { public_url: &public_url, listen, admin, data: &arguments.data };
+    let addresses = DemoAddresses { public_url: &public_url, listen, admin, data: &arguments.data };
     let approval = arguments.client_approval();
     let documents = !arguments.no_client_documents;
-    let text = config_text(&places, idp.issuer(), &todos.url(), approval, documents);
+    let text = config_text(&addresses, idp.issuer(), &todos.url(), approval, documents);
     let mut loaded = load(&text)?;
     loaded.config.client_documents.only_with_network = true;
     let digest = loaded.digest();
@@ -101,7 +101,7 @@ async fn demo(arguments: &DemoArguments) -> Result<(), String> {
         serve::install_log(); // only now: two thousand made-up lines would scroll the URLs away
     }
     serve::tell_start(&app, digest).await;
-    announce(&places, idp.issuer(), documents);
+    announce(&addresses, idp.issuer(), documents);
     // In the background, because the check may take seconds without a network. Until it ends, clients
     // register themselves.
     let clients = app.clients().clone();
@@ -166,13 +166,13 @@ struct DemoAddresses<'a> {
 }
 
 fn config_text(
-    places: &DemoAddresses<'_>,
+    addresses: &DemoAddresses<'_>,
     issuer: &str,
     target: &str,
     approval: &str,
     documents: bool,
 ) -> String {
-    let DemoAddresses { public_url, listen, admin, data } = places;
+    let DemoAddresses { public_url, listen, admin, data } = addresses;
     let database = format!("sqlite://{}", data.join("portcullis.db").display());
     format!(
         r#"
@@ -221,14 +221,14 @@ roles  = ["Admin"]
     )
 }
 
-fn announce(places: &DemoAddresses<'_>, issuer: &str, documents: bool) {
+fn announce(addresses: &DemoAddresses<'_>, issuer: &str, documents: bool) {
     let registering = if documents {
         "Clients that publish a description of themselves (Claude Code, VS Code) are known by it as long as this
 machine reaches the network; without one they register themselves, as with --no-client-documents."
     } else {
         "Clients register themselves: nothing that one publishes is fetched (--no-client-documents)."
     };
-    let DemoAddresses { public_url, admin, .. } = places;
+    let DemoAddresses { public_url, admin, .. } = addresses;
     let text = format!(
         "Portcullis demo
 

@@ -131,20 +131,20 @@ async fn look(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 struct Stamp {
     length: u64,
     changed: Option<std::time::SystemTime>,
-    place: (u64, u64),
+    inode: (u64, u64),
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let stamp = |file: &PathBuf| {
         let found = std::fs::metadata(file).ok()?;
         #[cfg(unix)]
-        let place = {
+        let inode = {
             use std::os::unix::fs::MetadataExt as _;
             (found.dev(), found.ino())
         };
         #[cfg(not(unix))]
-        let place = (0, 0);
-        Some(Stamp { length: found.len(), changed: found.modified().ok(), place })
+        let inode = (0, 0);
+        Some(Stamp { length: found.len(), changed: found.modified().ok(), inode })
     };
     files.iter().map(stamp).collect()
 }

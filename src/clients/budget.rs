@@ -114,8 +114,8 @@ impl FetchBudget {
         is_known: bool,
         clock: &Clock,
     ) -> Option<FetchPermit> {
-        let place = tokio::time::timeout(Self::QUEUE, self.place(host, is_known)).await;
-        let Ok(Some(place)) = place else {
+        let permit = tokio::time::timeout(Self::QUEUE, self.permit(host, is_known)).await;
+        let Ok(Some(permit)) = permit else {
             self.limited_unless(false);
             return None;
         };
@@ -125,7 +125,7 @@ impl FetchBudget {
         let room = if is_known { 2 * Self::HOSTS } else { Self::HOSTS };
         let (mut hosts, host, now) = (self.hosts.lock(), host.to_owned(), clock.now());
         let fits = hosts.has_room_for(&host, room, now) && hosts.count(host, most, now);
-        self.limited_unless(fits).then_some(place)
+        self.limited_unless(fits).then_some(permit)
     }
 
     fn limited_unless(&self, fits: bool) -> bool {
@@ -135,7 +135,7 @@ impl FetchBudget {
         fits
     }
 
-    async fn place(&self, host: &str, is_known: bool) -> Option<FetchPermit> {
+    async fn permit(&self, host: &str, is_known: bool) -> Option<FetchPermit> {
         let strangers = if is_known {
             None
         } else {
@@ -271,16 +271,16 @@ mod tests {
     #[tokio::test]
     async fn ci_06_places_are_kept_for_what_was_good_before() {
         let budget = budget();
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for n in 0..12 {
-            places.push(enter(&budget, &format!("{n}.example"), false).unwrap());
+            permits.push(enter(&budget, &format!("{n}.example"), false).unwrap());
         }
         assert!(enter(&budget, "more.example", false).is_none());
         for _ in 12..16 {
-            places.push(enter(&budget, "good.example", true).unwrap());
+            permits.push(enter(&budget, "good.example", true).unwrap());
         }
         assert!(enter(&budget, "good.example", true).is_none());
-        drop(places.pop());
+        drop(permits.pop());
         assert!(enter(&budget, "good.example", true).is_some());
     }
 
@@ -291,8 +291,8 @@ mod tests {
         assert!(enter(&budget, "a.example", false).is_none(), "one at a time");
         assert!(enter(&budget, "a.example", true).is_some());
         drop(first);
-        let places = std::iter::repeat_with(|| enter(&budget, "a.example", false));
-        assert!(places.take_while(Option::is_some).count() < 8);
+        let permits = std::iter::repeat_with(|| enter(&budget, "a.example", false));
+        assert!(permits.take_while(Option::is_some).count() < 8);
         assert!(enter(&budget, "a.example", true).is_some());
     }
 }

@@ -10,7 +10,9 @@ use crate::oauth::secret::{
     ClientSecret, RegistrationToken, Secret, SecretHash, new_id, random_text,
 };
 use crate::rate_limits::site_prefix;
-use crate::storage::{ClientKind, Registered, ReviewDecision, StorageError, StoredClient};
+use crate::storage::{
+    ClientDecision, ClientKind, Registered, ReviewDecision, StorageError, StoredClient,
+};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -113,14 +115,13 @@ impl Clients {
             .client(&stored.id)
             .with("confidential", secret.is_some());
         let event = AuditEvent { log_only: !self.full.is_told(stored.issued_at), ..event };
-        let register = async |crowd| {
-            self.storage.register_client(&stored, clients, crowd, event.clone()).await
-        };
+        let register =
+            async |keep| self.storage.register_client(&stored, clients, keep, event.clone()).await;
         let mut registered = register(None).await?;
         if matches!(registered, Registered::Full) {
-            let crowd = self.smaller_crowd(&stored).await?;
-            if crowd.is_some() || self.make_room(stored.issued_at).await? {
-                registered = register(crowd).await?;
+            let keep = self.unused_to_keep(&stored).await?;
+            if keep.is_some() || self.make_room(stored.issued_at).await? {
+                registered = register(keep).await?;
                 self.full.forget_most();
             }
         }
@@ -157,26 +158,26 @@ impl Clients {
     /// Returns the number of clients of this site prefix including `new`, if another prefix has more. In a
     /// full registry a prefix with fewer clients evicts the newest of the prefix with most, so a flood
     /// evicts its own clients.
-    async fn smaller_crowd(&self, new: &StoredClient) -> Result<Option<i64>, StorageError> {
+    async fn unused_to_keep(&self, new: &StoredClient) -> Result<Option<i64>, StorageError> {
         let Some(network) = &new.network else { return Ok(None) };
         let most = if let Some(most) = self.full.most(new.issued_at) {
             most
         } else {
-            let most = self.storage.largest_crowd().await?;
+            let most = self.storage.most_unused_clients().await?;
             self.full.remember_most(new.issued_at, most);
             most
         };
         if most < 2 {
             return Ok(None);
         }
-        let with_new = self.storage.crowd(network, most).await? + 1;
+        let with_new = self.storage.unused_clients_of(network, most).await? + 1;
         Ok((with_new < most).then_some(with_new))
     }
 
     /// Returns whether the registry was just found full and cannot take this client either. Such a request
     /// is refused without waiting for the database's writer.
     async fn is_turned_away(&self, new: &StoredClient) -> Result<bool, StorageError> {
-        if !self.full.was_looked_at(new.issued_at) || self.smaller_crowd(new).await?.is_some() {
+        if !self.full.was_looked_at(new.issued_at) || self.unused_to_keep(new).await?.is_some() {
             return Ok(false);
         }
         match &new.identity {
@@ -197,7 +198,8 @@ impl Clients {
         let (now, by) = (stored.issued_at, event.actor.to_string());
         let approved = event.clone().again("client_approved");
         self.storage.register_client(&stored, u64::MAX, None, event).await?;
-        self.storage.decide_client(&stored.id, ReviewDecision::Approve, &by, now, approved).await?;
+        let decision = ClientDecision::new(&stored.id, ReviewDecision::Approve, &by);
+        self.storage.decide_client(decision, now, approved).await?;
         Ok(Registration { client: from_stored(&stored)?, secret, token: None, is_new: true })
     }
 

@@ -231,7 +231,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
         _turn: OwnedMutexGuard<()>,
     ) -> Result<RemoteValue<T>, Failed<T>> {
         let RemoteParts { http, clock, budget, bounds, .. } = &*self.0;
-        let Some(place) = budget.enter(url.host(), is_known, clock).await else {
+        let Some(permit) = budget.enter(url.host(), is_known, clock).await else {
             return Err(self.busy(url));
         };
         let begun = Instant::now();
@@ -241,7 +241,7 @@ impl<T: Clone + Send + 'static> Remote<T> {
                 .map_err(Trouble::Refused),
             Err(error) => Err(error.into()),
         };
-        drop(place);
+        drop(permit);
         // Other requests for this URL wait too. URLs that were valid before are no exception, because their
         // owner can make the name resolve to an internal address at any time.
         if read.as_ref().is_err_and(Trouble::is_silence) {

@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn another_secret_at_the_same_place_is_a_change_of_its_key() {
-        let place = [("upstream.client_secret.file", "/run/secret")];
-        let (mut before, mut after) = (written(&place), written(&place));
+        let entry = [("upstream.client_secret.file", "/run/secret")];
+        let (mut before, mut after) = (written(&entry), written(&entry));
         before.note_secret("upstream.client_secret", &SecretText::new("old"));
         after.note_secret("upstream.client_secret", &SecretText::new("new"));
 

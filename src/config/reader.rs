@@ -128,21 +128,21 @@ impl ConfigReader {
     /// Sets a value from the environment, which overrides the file.
     pub(super) fn overlay(&mut self, key: &str, variable: &str, value: Value) {
         self.from_env.insert(key.to_owned(), variable.to_owned());
-        let mut place = &mut self.root;
+        let mut node = &mut self.root;
         for part in split(key) {
-            place = match part {
+            node = match part {
                 Part::Name(name) => {
-                    if !place.is_table() {
-                        *place = Value::Table(toml::Table::new());
+                    if !node.is_table() {
+                        *node = Value::Table(toml::Table::new());
                     }
-                    let Value::Table(table) = place else { return };
+                    let Value::Table(table) = node else { return };
                     table.entry(name).or_insert(Value::Table(toml::Table::new()))
                 }
                 Part::Index(index) => {
-                    if !place.is_array() {
-                        *place = Value::Array(Vec::new());
+                    if !node.is_array() {
+                        *node = Value::Array(Vec::new());
                     }
-                    let Value::Array(list) = place else { return };
+                    let Value::Array(list) = node else { return };
                     while list.len() <= index {
                         list.push(Value::Table(toml::Table::new()));
                     }
@@ -150,7 +150,7 @@ impl ConfigReader {
                 }
             };
         }
-        *place = value;
+        *node = value;
     }
 
     /// Returns the raw value of a key and marks the key as read.
@@ -161,14 +161,14 @@ impl ConfigReader {
                 self.kinds_read.push(kind);
             }
         }
-        let mut place = &self.root;
+        let mut node = &self.root;
         for part in split(key) {
-            place = match part {
-                Part::Name(name) => place.get(name)?,
-                Part::Index(index) => place.get(index)?,
+            node = match part {
+                Part::Name(name) => node.get(name)?,
+                Part::Index(index) => node.get(index)?,
             };
         }
-        Some(place.clone())
+        Some(node.clone())
     }
 
     /// Returns the fingerprint of all values in file and environment.

@@ -83,11 +83,11 @@ impl<'a> ShownTable<'a> {
 
 /// Returns the entry with this name; inserts it if it is missing.
 fn entry<'e, T: Default>(entries: &'e mut Vec<(String, T)>, name: &str) -> &'e mut T {
-    let place = entries.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+    let index = entries.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
         entries.push((name.to_owned(), T::default()));
         entries.len() - 1
     });
-    &mut entries[place].1
+    &mut entries[index].1
 }
 
 /// Returns the name as a TOML key, quoted if necessary.

@@ -154,7 +154,7 @@ fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
 
 #[derive(Template)]
 #[template(path = "account/confirm.html")]
-struct ConfirmTemplate<'a> {
+struct SignOutTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
     c: &'static CountWords,
@@ -268,7 +268,7 @@ pub(super) async fn confirm(visit: AccountVisit) -> Result<Response, PageError> 
     if browser.query() == "changed=1" {
         frame.notice = Some(c.changed.to_owned());
     }
-    let template = ConfirmTemplate {
+    let template = SignOutTemplate {
         w,
         c,
         connections: connections
@@ -299,8 +299,8 @@ pub(super) async fn sign_out_everywhere(form: AccountForm) -> Result<Response, P
         return Ok(again());
     }
     let event = app.event("person_signed_out", Actor::Person);
-    let because = "the person signed out everywhere";
-    let ended = app.storage().sign_out_as_counted(subject, because, Some(&counted), now, event);
+    let reason = "the person signed out everywhere";
+    let ended = app.storage().sign_out_as_counted(subject, reason, Some(&counted), now, event);
     if ended.await? == Ended::Recounted {
         return Ok(again());
     }

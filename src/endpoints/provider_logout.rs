@@ -89,8 +89,8 @@ pub(super) async fn global_token_revocation(
     Ok((StatusCode::NO_CONTENT, NO_STORE).into_response())
 }
 
-async fn end(app: &App, notice: &LogoutNotice, because: &str) -> Result<(), ApiError> {
+async fn end(app: &App, notice: &LogoutNotice, reason: &str) -> Result<(), ApiError> {
     let event = app.event("upstream_logout", Actor::Provider);
-    app.storage().apply_logout_notice(notice, because, app.now(), event).await?;
+    app.storage().apply_logout_notice(notice, reason, app.now(), event).await?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::asked::BodyReading;
 use super::authenticate::Caller;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use super::messages::{called_tool, may_become_a_task, method};
 use super::spelling::folded;
 use super::{denied_tool, mcp_headers, messages, strict_json, tasks};
@@ -97,9 +97,9 @@ pub(super) async fn authorize(
     }
     let body = whole(body, limit, asked).await?;
     // With duplicate members, we and the MCP server could read different tools.
-    let message: Value = strict_json::parse(&body).map_err(|()| GatewayRefused::NotJsonRpc)?;
+    let message: Value = strict_json::parse(&body).map_err(|()| MessageRefused::NotJsonRpc)?;
     let messages = match &message {
-        Value::Array(batch) if batch.is_empty() => return Err(GatewayRefused::NotJsonRpc),
+        Value::Array(batch) if batch.is_empty() => return Err(MessageRefused::NotJsonRpc.into()),
         Value::Array(batch) if batch.len() <= most => batch.as_slice(),
         Value::Array(_) => return Err(GatewayRefused::TooLarge),
         single => std::slice::from_ref(single),
@@ -168,7 +168,7 @@ pub(super) async fn step_up(
 /// `Content-Type` with our own.
 fn one_reading(headers: &mut HeaderMap) -> Result<(), GatewayRefused> {
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(GatewayRefused::NotJsonRpc);
+        return Err(MessageRefused::NotJsonRpc.into());
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let first = types.next().map_or("", |value| value.to_str().unwrap_or("?")).to_ascii_lowercase();
@@ -178,7 +178,7 @@ fn one_reading(headers: &mut HeaderMap) -> Result<(), GatewayRefused> {
         && (charset.is_empty() || charset == "charset=utf-8")
         && types.next().is_none();
     if !fits {
-        return Err(GatewayRefused::NotJsonRpc);
+        return Err(MessageRefused::NotJsonRpc.into());
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(())

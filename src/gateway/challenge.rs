@@ -45,27 +45,12 @@ pub(super) enum GatewayRefused {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
-    /// The body is not JSON-RPC, and tool rules need to read it.
-    NotJsonRpc,
-    /// Some servers would read the method as another one. Holds the id of the request.
-    Misspelled(Value),
-    /// The name of a method, tool or member has control characters, where some servers end it. Holds the id
-    /// of the request.
-    Unclear(Value),
+    /// The message is refused with an error of JSON-RPC or MCP.
+    Message(MessageRefused),
     /// The client broke off its request body, or framed it wrongly.
     BrokenBody,
-    /// The session id was not issued to this caller. A client then starts a new session.
-    UnknownSession,
-    /// The event id was not issued to this caller.
-    UnknownEvent,
-    /// The task is not this caller's.
-    UnknownTask(Value),
     /// A message to a server of the HTTP+SSE transport names no event stream.
     NoEventStream,
-    /// Headers of the request contradict its body (MCP 2026-07-28).
-    HeaderMismatch(Value),
-    /// A header that MCP demands since 2026-07-28 is missing.
-    HeaderMissing(Value, &'static str),
     /// This person, or this client of this person, has too many requests or streams open.
     TooMany(PermitRefused),
     /// The database cannot be reached, so the grant cannot be checked. Fails closed.
@@ -76,6 +61,34 @@ pub(super) enum GatewayRefused {
     BadGateway(&'static str),
     /// The MCP server does not respond in time.
     GatewayTimeout,
+}
+
+/// Why a message is refused with an error that JSON-RPC or MCP has a code for. Holds the id of the request
+/// where it is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MessageRefused {
+    /// The body is not JSON-RPC, and tool rules need to read it.
+    NotJsonRpc,
+    /// Some servers would read the method as another one.
+    Misspelled(Value),
+    /// The name of a method, tool or member has control characters, where some servers end it.
+    Unclear(Value),
+    /// The session id was not issued to this caller. A client then starts a new session.
+    UnknownSession,
+    /// The event id was not issued to this caller.
+    UnknownEvent,
+    /// The task is not this caller's.
+    UnknownTask(Value),
+    /// Headers of the request contradict its body (MCP 2026-07-28).
+    HeaderMismatch(Value),
+    /// A header that MCP demands since 2026-07-28 is missing.
+    HeaderMissing(Value, &'static str),
+}
+
+impl From<MessageRefused> for GatewayRefused {
+    fn from(refused: MessageRefused) -> Self {
+        Self::Message(refused)
+    }
 }
 
 impl GatewayRefused {
@@ -99,49 +112,18 @@ impl GatewayRefused {
         let plain = |status, error, description| challenge.refusal(status, error, description);
         match self {
             Self::NoToken => challenge.unauthorized(None, "Sign in to use this MCP server"),
-            Self::InvalidToken => challenge.unauthorized(
-                Some("invalid_token"),
-                "The access token is invalid, expired, revoked or for another MCP server",
-            ),
+            Self::InvalidToken => challenge.invalid_token(),
             Self::InsufficientScope { needed, ask } => challenge.insufficient(&needed, &ask),
             Self::DeniedTool(result) => error::json(StatusCode::OK, &result),
-            Self::MalformedAuthorization => {
-                let description = "The Authorization header is malformed";
-                let mut response = plain(StatusCode::BAD_REQUEST, "invalid_request", description);
-                challenge.attach(
-                    &mut response,
-                    &[("error", "invalid_request"), ("error_description", description)],
-                );
-                response
-            }
+            Self::MalformedAuthorization => challenge.malformed_authorization(),
             Self::Origin => plain(
                 StatusCode::FORBIDDEN,
                 "origin_not_allowed",
                 "Web pages of this origin may not use this MCP server; the administrator can list it in allowed_origins",
             ),
-            Self::Method => {
-                let mut response = plain(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "method_not_allowed",
-                    "Only GET, POST and DELETE are used by MCP",
-                );
-                response
-                    .headers_mut()
-                    .insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
-                response
-            }
-            Self::Upgrade => {
-                let mut response = plain(
-                    StatusCode::UPGRADE_REQUIRED,
-                    "upgrade_not_supported",
-                    "WebSocket is not supported: MCP is spoken over HTTP here",
-                );
-                // A 426 must name the protocol to use instead (RFC 9110 §15.5.22).
-                let headers = response.headers_mut();
-                headers.insert(header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-                response
-            }
+            Self::Method => challenge
+                .other_methods("GET, POST, DELETE", "Only GET, POST and DELETE are used by MCP"),
+            Self::Upgrade => challenge.no_upgrade(),
             Self::TooLarge => plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request_too_large",
@@ -152,73 +134,14 @@ impl GatewayRefused {
                 "request_too_slow",
                 "The request body did not arrive in time",
             ),
-            Self::NotJsonRpc => {
-                json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")
-            }
-            Self::Misspelled(id) => json_rpc(
-                StatusCode::BAD_REQUEST,
-                &id,
-                -32600,
-                "The method is spelled in a way that some servers read as another one",
-            ),
-            Self::Unclear(id) => json_rpc(
-                StatusCode::BAD_REQUEST,
-                &id,
-                -32600,
-                "The name of a method, tool or member has control characters",
-            ),
+            Self::Message(refused) => refused.into_response(),
             Self::BrokenBody => plain(
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
                 "The request body did not arrive whole",
             ),
-            Self::UnknownEvent => json_rpc(
-                StatusCode::BAD_REQUEST,
-                &Value::Null,
-                -32600,
-                "Last-Event-ID names no event that this person and client were sent",
-            ),
-            // The same error as the tasks extension prescribes for a task that does not exist, so that the
-            // caller cannot tell the two apart.
-            Self::UnknownTask(id) => {
-                json_rpc(StatusCode::BAD_REQUEST, &id, -32602, "Task not found")
-            }
-            Self::UnknownSession => {
-                json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
-            }
-            Self::NoEventStream => {
-                let mut response = plain(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "method_not_allowed",
-                    "This MCP server speaks HTTP+SSE (2024-11-05): open the event stream with GET; it names the address of messages",
-                );
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-                response
-            }
-            Self::HeaderMismatch(id) => json_rpc(
-                StatusCode::BAD_REQUEST,
-                &id,
-                -32020,
-                "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body",
-            ),
-            Self::HeaderMissing(id, name) => json_rpc(
-                StatusCode::BAD_REQUEST,
-                &id,
-                -32020,
-                &format!("The header {name} is missing; MCP demands it since 2026-07-28"),
-            ),
-            Self::TooMany(whose) => retry_soon(plain(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                match whose {
-                    PermitRefused::Person => {
-                        "Too many requests or event streams of this person are open at once"
-                    }
-                    PermitRefused::Client => {
-                        "Too many requests or event streams of this client are open at once for this person"
-                    }
-                },
-            )),
+            Self::NoEventStream => challenge.no_event_stream(),
+            Self::TooMany(whose) => challenge.too_many(whose),
             Self::Unavailable => retry_soon(plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
@@ -232,6 +155,46 @@ impl GatewayRefused {
                 StatusCode::GATEWAY_TIMEOUT,
                 "gateway_timeout",
                 "The MCP server did not answer in time",
+            ),
+        }
+    }
+}
+
+impl MessageRefused {
+    /// Builds the response: a JSON-RPC error.
+    fn into_response(self) -> Response {
+        let invalid =
+            |id: &Value, message: &str| json_rpc(StatusCode::BAD_REQUEST, id, -32600, message);
+        let header =
+            |id: &Value, message: &str| json_rpc(StatusCode::BAD_REQUEST, id, -32020, message);
+        match self {
+            Self::NotJsonRpc => {
+                json_rpc(StatusCode::BAD_REQUEST, &Value::Null, -32700, "The body is not JSON-RPC")
+            }
+            Self::Misspelled(id) => {
+                invalid(&id, "The method is spelled in a way that some servers read as another one")
+            }
+            Self::Unclear(id) => {
+                invalid(&id, "The name of a method, tool or member has control characters")
+            }
+            Self::UnknownEvent => invalid(
+                &Value::Null,
+                "Last-Event-ID names no event that this person and client were sent",
+            ),
+            // The same error as the tasks extension prescribes for a task that does not exist, so that the
+            // caller cannot tell the two apart.
+            Self::UnknownTask(id) => {
+                json_rpc(StatusCode::BAD_REQUEST, &id, -32602, "Task not found")
+            }
+            Self::UnknownSession => {
+                json_rpc(StatusCode::NOT_FOUND, &Value::Null, -32001, "Session not found")
+            }
+            Self::HeaderMismatch(id) => {
+                header(&id, "Mcp-Method, Mcp-Name or MCP-Protocol-Version contradicts the body")
+            }
+            Self::HeaderMissing(id, name) => header(
+                &id,
+                &format!("The header {name} is missing; MCP demands it since 2026-07-28"),
             ),
         }
     }
@@ -295,6 +258,64 @@ impl Challenge<'_> {
         }
         self.attach(&mut response, &params);
         response
+    }
+
+    fn invalid_token(&self) -> Response {
+        self.unauthorized(
+            Some("invalid_token"),
+            "The access token is invalid, expired, revoked or for another MCP server",
+        )
+    }
+
+    fn malformed_authorization(&self) -> Response {
+        let description = "The Authorization header is malformed";
+        let mut response = self.refusal(StatusCode::BAD_REQUEST, "invalid_request", description);
+        self.attach(
+            &mut response,
+            &[("error", "invalid_request"), ("error_description", description)],
+        );
+        response
+    }
+
+    /// Returns a 405 that names the methods to use instead.
+    fn other_methods(&self, methods: &'static str, description: &str) -> Response {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut response = self.refusal(status, "method_not_allowed", description);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        response
+    }
+
+    fn no_event_stream(&self) -> Response {
+        self.other_methods(
+            "GET",
+            "This MCP server speaks HTTP+SSE (2024-11-05): open the event stream with GET; it names the address of messages",
+        )
+    }
+
+    fn no_upgrade(&self) -> Response {
+        let mut response = self.refusal(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_not_supported",
+            "WebSocket is not supported: MCP is spoken over HTTP here",
+        );
+        // A 426 must name the protocol to use instead (RFC 9110 §15.5.22).
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        response
+    }
+
+    fn too_many(&self, whose: PermitRefused) -> Response {
+        let description = match whose {
+            PermitRefused::Person => {
+                "Too many requests or event streams of this person are open at once"
+            }
+            PermitRefused::Client => {
+                "Too many requests or event streams of this client are open at once for this person"
+            }
+        };
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        retry_soon(self.refusal(status, "too_many_requests", description))
     }
 
     /// Returns a 403 that names every scope to ask for.

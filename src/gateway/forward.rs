@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::authenticate::Caller;
@@ -48,83 +49,206 @@ struct ResponseReading {
     only_listens: bool,
 }
 
-/// Sends the request to the MCP server and returns its response for the client.
-pub(super) async fn forward(
-    app: &App,
-    resource: &ResourceConfig,
-    target: &Target,
-    caller: Caller,
-    permit: RequestPermit,
-    ended: watch::Receiver<u64>,
-    authorized: Authorized,
-) -> Result<Response, GatewayRefused> {
-    let Authorized { parts, mut body, lists_tools, may_become_a_task } = authorized;
-    let (sealer, headers) = (app.sealer(), &parts.headers);
-    let exchange = Exchange {
-        app,
-        resource,
-        target,
-        caller: &caller,
-        session: session::open(sealer, &caller, headers)?,
-        last_event: session::open_event(sealer, &caller, headers)?,
-        parts: &parts,
-    };
-    exchange.name_what_is_left_out();
-    let address = address(app, resource, &caller, target, &parts.method, parts.uri.query())?;
-    let answer = {
-        // Pinned here because `timeout` and `select!` would each move the future, which is some kilobytes.
-        let sending = std::pin::pin!(exchange.send(address, &mut body));
-        let answer = tokio::time::timeout(app.config().limits.gateway_response, sending);
-        tokio::select! {
-            answer = answer => answer,
-            () = has_ended(app, &caller, ended.clone()) => return Err(GatewayRefused::InvalidToken),
-        }
-    };
-    let answer = answer.map_err(|_| GatewayRefused::GatewayTimeout)??;
-    // A list of tools comes in the response to `tools/list`, or on a GET stream, which may carry any message.
-    let listed = lists_tools || parts.method == Method::GET;
-    let hidden = if listed { Hidden::from(resource, &caller) } else { None };
-    let remembers = may_become_a_task.map(|scopes| Remembers::of(app, &caller, scopes));
-    // `Last-Event-ID` resumes a stream that broke off, which may carry the response to a call. In the
-    // HTTP+SSE transport, the one stream carries all responses.
-    let only_listens = parts.method == Method::GET
-        && resource.transport == Transport::StreamableHttp
-        && !parts.headers.contains_key(session::LAST_EVENT_ID);
-    let reading = ResponseReading { hidden, remembers, only_listens };
-    pass_back(app, resource, caller, permit, ended, reading, answer).await
+/// A request that is authenticated and authorised, and that has a permit of the concurrency limits.
+pub(super) struct AdmittedCall<'a> {
+    pub(super) app: &'a App,
+    pub(super) resource: &'a ResourceConfig,
+    pub(super) target: &'a Target,
+    pub(super) caller: Caller,
+    /// Counts as a request of this person and client until the response is sent; a stream has a permit of its
+    /// own.
+    pub(super) permit: RequestPermit,
+    /// Changes when grants end. Created before the caller's grant was looked up.
+    pub(super) ended: watch::Receiver<u64>,
 }
 
-/// Ready when the grant has ended. Runs while a request body or a response is still arriving, which may take
-/// long.
-async fn has_ended(app: &App, caller: &Caller, mut ended: watch::Receiver<u64>) {
-    loop {
-        if ended.changed().await.is_err() {
-            return std::future::pending().await; // the process ends
-        }
-        let state = app.storage().recent_grant(&caller.grant.id, app.now()).await;
-        if matches!(state, Ok(GrantState::Ended)) {
-            return;
+impl AdmittedCall<'_> {
+    /// Sends the request to the MCP server and returns its response for the client.
+    pub(super) async fn forward(self, authorized: Authorized) -> Result<Response, GatewayRefused> {
+        let Authorized { parts, mut body, lists_tools, may_become_a_task } = authorized;
+        let (app, resource, caller) = (self.app, self.resource, &self.caller);
+        let (sealer, headers) = (app.sealer(), &parts.headers);
+        let exchange = Exchange {
+            app,
+            resource,
+            target: self.target,
+            caller,
+            session: session::open(sealer, caller, headers)?,
+            last_event: session::open_event(sealer, caller, headers)?,
+            parts: &parts,
+        };
+        exchange.name_what_is_left_out();
+        let address = self.address(&parts.method, parts.uri.query())?;
+        let answer = {
+            // Pinned here because `timeout` and `select!` would each move the future, which is some
+            // kilobytes.
+            let sending = std::pin::pin!(exchange.send(address, &mut body));
+            let answer = tokio::time::timeout(app.config().limits.gateway_response, sending);
+            tokio::select! {
+                answer = answer => answer,
+                () = self.has_ended() => return Err(GatewayRefused::InvalidToken),
+            }
+        };
+        let answer = answer.map_err(|_| GatewayRefused::GatewayTimeout)??;
+        // A list of tools comes in the response to `tools/list`, or on a GET stream, which may carry any
+        // message.
+        let listed = lists_tools || parts.method == Method::GET;
+        let hidden = if listed { Hidden::from(resource, caller) } else { None };
+        let remembers = may_become_a_task.map(|scopes| Remembers::of(app, caller, scopes));
+        // `Last-Event-ID` resumes a stream that broke off, which may carry the response to a call. In the
+        // HTTP+SSE transport, the one stream carries all responses.
+        let only_listens = parts.method == Method::GET
+            && resource.transport == Transport::StreamableHttp
+            && !parts.headers.contains_key(session::LAST_EVENT_ID);
+        let reading = ResponseReading { hidden, remembers, only_listens };
+        self.pass_back(reading, answer).await
+    }
+
+    /// Returns the URI to send the request to: the target with the client's query, or, in the HTTP+SSE
+    /// transport, the message address that the target's event stream named.
+    fn address(&self, method: &Method, query: Option<&str>) -> Result<Uri, GatewayRefused> {
+        match (self.resource.transport, method) {
+            (Transport::HttpSse, &Method::POST) => {
+                let (sealer, target) = (self.app.sealer(), self.target.url());
+                let address = http_sse_transport::address(sealer, &self.caller, target, query)?;
+                address.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
+            }
+            (Transport::HttpSse, &Method::DELETE) => Err(GatewayRefused::NoEventStream),
+            _ => self.target.address(query.and_then(safe_query).as_deref()),
         }
     }
-}
 
-/// Returns the URI to send the request to: the target with the client's query, or, in the HTTP+SSE transport,
-/// the message address that the target's event stream named.
-fn address(
-    app: &App,
-    resource: &ResourceConfig,
-    caller: &Caller,
-    target: &Target,
-    method: &Method,
-    query: Option<&str>,
-) -> Result<Uri, GatewayRefused> {
-    match (resource.transport, method) {
-        (Transport::HttpSse, &Method::POST) => {
-            let address = http_sse_transport::address(app.sealer(), caller, target.url(), query)?;
-            address.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
+    /// Builds the response for the client: seals ids, rebuilds challenges, filters the body, and cuts it when
+    /// the grant ends.
+    async fn pass_back(
+        self,
+        reading: ResponseReading,
+        answer: axum::http::Response<Incoming>,
+    ) -> Result<Response, GatewayRefused> {
+        let status = answer.status();
+        refuse_what_cannot_pass(self.resource, status)?;
+        let (mut parts, body) = answer.into_parts();
+        one_length(&mut parts.headers)?;
+        let session = parts.headers.get(session::SESSION_ID);
+        let session = session.and_then(|id| session::seal(self.app.sealer(), &self.caller, id));
+        let is_stream = is_event_stream(&parts.headers);
+        let challenge = if status == StatusCode::FORBIDDEN {
+            Box::pin(challenge_of(self.app, self.resource, &self.caller, &parts.headers)).await
+        } else {
+            None
+        };
+        let body = Body::new(body);
+        let body = if is_stream {
+            self.event_stream(&mut parts.headers, reading, body)?
+        } else if let Some(hidden) = reading.hidden {
+            readable(&mut parts.headers)?;
+            Box::pin(self.list_of_tools(&hidden, reading.remembers, body)).await?
+        } else {
+            let body = match reading.remembers {
+                Some(remembers) => {
+                    // A task that cannot be read could be used by everybody.
+                    readable(&mut parts.headers)?;
+                    Box::pin(self.begun_task(remembers, body)).await?
+                }
+                None => body,
+            };
+            let authority = StreamAuthorization::of(self.app, self.caller, self.ended);
+            Body::new(PermitBody::new(body, self.permit, authority))
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        copy(&parts.headers, headers, &TO_CLIENT, &[]);
+        if let Some(session) = session {
+            headers.insert(session::SESSION_ID, session);
         }
-        (Transport::HttpSse, &Method::DELETE) => Err(GatewayRefused::NoEventStream),
-        _ => target.address(query.and_then(safe_query).as_deref()),
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if is_stream {
+            // Otherwise proxies could buffer or compress the events before they pass them on.
+            headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+            let whole = HeaderValue::from_static("no-store, no-transform");
+            headers.insert(header::CACHE_CONTROL, whole);
+        } else {
+            cache_control::at_most_private(headers);
+        }
+        Ok(response)
+    }
+
+    /// Returns the body of an event stream: filtered, with sealed event ids, and cut when the grant ends.
+    fn event_stream(
+        self,
+        headers: &mut HeaderMap,
+        reading: ResponseReading,
+        body: Body,
+    ) -> Result<Body, GatewayRefused> {
+        let Self { app, resource, caller, .. } = self;
+        let only_listens = reading.only_listens;
+        let body = Body::new(IdleTimeoutBody::new(body, app.config().limits.stream_idle));
+        let body = match judge(app, resource, &caller, reading) {
+            Some(judge) => {
+                readable(headers)?;
+                Body::new(FilteredStream::new(body, app.config().limits.gateway_body, judge))
+            }
+            None => body,
+        };
+        // Event ids inside a compressed body cannot be sealed. The client gets them as they are, and they are
+        // refused when it sends one back.
+        let is_packed = headers.contains_key(header::CONTENT_ENCODING);
+        let inner = if is_packed {
+            body
+        } else {
+            headers.remove(header::CONTENT_LENGTH);
+            Body::new(SealedIds::new(body, app.sealer(), &caller))
+        };
+        let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
+        let permit = app.rates().stream(subject, client_id).map_err(GatewayRefused::TooMany)?;
+        let authority = StreamAuthorization::of(app, caller, self.ended);
+        let ended = Box::pin(until_ended(authority.that_only_listens(only_listens)));
+        let open = app.metrics().stream();
+        Ok(Body::new(RevocableBody { inner, _held: (permit, open), ended }))
+    }
+
+    /// Returns a list of tools without those that the caller may not use.
+    async fn list_of_tools(
+        &self,
+        hidden: &Hidden,
+        remembers: Option<Remembers>,
+        body: Body,
+    ) -> Result<Body, GatewayRefused> {
+        tokio::select! {
+            body = without_hidden(self.app, self.resource, hidden, remembers, body) => body,
+            () = self.has_ended() => Err(GatewayRefused::InvalidToken),
+        }
+    }
+
+    /// Returns the body unchanged, and remembers the task that it may announce.
+    async fn begun_task(&self, remembers: Remembers, body: Body) -> Result<Body, GatewayRefused> {
+        let limit = self.app.config().limits.gateway_response;
+        tokio::select! {
+            body = tokio::time::timeout(limit, remembers.look_at(body)) => {
+                body.map_err(|_| GatewayRefused::GatewayTimeout)
+            }
+            () = self.has_ended() => Err(GatewayRefused::InvalidToken),
+        }
+    }
+
+    /// Ready when the grant has ended. Runs while a request body or a response is still arriving, which may
+    /// take long.
+    async fn has_ended(&self) {
+        let mut ended = self.ended.clone();
+        loop {
+            if ended.changed().await.is_err() {
+                return std::future::pending().await; // the process ends
+            }
+            let state =
+                self.app.storage().recent_grant(&self.caller.grant.id, self.app.now()).await;
+            if matches!(state, Ok(GrantState::Ended)) {
+                return;
+            }
+        }
     }
 }
 
@@ -158,18 +282,11 @@ fn is_token(pair: &str) -> bool {
     folds_to(name, "access_token")
 }
 
-/// Builds the response for the client: seals ids, rebuilds challenges, filters the body, and cuts it when the
-/// grant ends.
-async fn pass_back(
-    app: &App,
+/// Refuses a response that no client of this gateway could use.
+fn refuse_what_cannot_pass(
     resource: &ResourceConfig,
-    caller: Caller,
-    permit: RequestPermit,
-    ended: watch::Receiver<u64>,
-    reading: ResponseReading,
-    answer: axum::http::Response<hyper::body::Incoming>,
-) -> Result<Response, GatewayRefused> {
-    let status = answer.status();
+    status: StatusCode,
+) -> Result<(), GatewayRefused> {
     if status == StatusCode::UNAUTHORIZED {
         // If we passed the 401 on, the client would sign in with us again, for ever.
         tracing::error!(resource = resource.id, "the MCP server asks for a sign-in of its own");
@@ -183,87 +300,14 @@ async fn pass_back(
             "The MCP server switches protocols, which is not offered",
         ));
     }
-    let (mut parts, body) = answer.into_parts();
-    one_length(&mut parts.headers)?;
-    let session = parts.headers.get(session::SESSION_ID);
-    let session = session.and_then(|id| session::seal(app.sealer(), &caller, id));
-    let is_stream = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+    Ok(())
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    });
-    let challenge = if status == StatusCode::FORBIDDEN {
-        Box::pin(challenge_of(app, resource, &caller, &parts.headers)).await
-    } else {
-        None
-    };
-    let only_listens = reading.only_listens;
-    let body = Body::new(body);
-    let body = if is_stream {
-        let body = Body::new(IdleTimeoutBody::new(body, app.config().limits.stream_idle));
-        let body = match judge(app, resource, &caller, reading) {
-            Some(judge) => {
-                readable(&mut parts.headers)?;
-                Body::new(FilteredStream::new(body, app.config().limits.gateway_body, judge))
-            }
-            None => body,
-        };
-        // Event ids inside a compressed body cannot be sealed. The client gets them as they are, and they are
-        // refused when it sends one back.
-        let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
-        let inner = if is_packed {
-            body
-        } else {
-            parts.headers.remove(header::CONTENT_LENGTH);
-            Body::new(SealedIds::new(body, app.sealer(), &caller))
-        };
-        let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
-        let permit = app.rates().stream(subject, client_id).map_err(GatewayRefused::TooMany)?;
-        let authority = StreamAuthorization::of(app, caller, ended).that_only_listens(only_listens);
-        let ended = Box::pin(until_ended(authority));
-        let open = app.metrics().stream();
-        Body::new(RevocableBody { inner, _held: (permit, open), ended })
-    } else if let Some(hidden) = reading.hidden {
-        readable(&mut parts.headers)?;
-        tokio::select! {
-            body = Box::pin(without_hidden(app, resource, &hidden, reading.remembers, body)) => body?,
-            () = has_ended(app, &caller, ended) => return Err(GatewayRefused::InvalidToken),
-        }
-    } else {
-        let body = match reading.remembers {
-            Some(remembers) => {
-                // A task that cannot be read could be used by everybody.
-                readable(&mut parts.headers)?;
-                let limit = app.config().limits.gateway_response;
-                let read = Box::pin(tokio::time::timeout(limit, remembers.look_at(body)));
-                tokio::select! {
-                    body = read => body.map_err(|_| GatewayRefused::GatewayTimeout)?,
-                    () = has_ended(app, &caller, ended.clone()) => return Err(GatewayRefused::InvalidToken),
-                }
-            }
-            None => body,
-        };
-        Body::new(PermitBody::new(body, permit, StreamAuthorization::of(app, caller, ended)))
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    copy(&parts.headers, response.headers_mut(), &TO_CLIENT, &[]);
-    let headers = response.headers_mut();
-    if let Some(session) = session {
-        headers.insert(session::SESSION_ID, session);
-    }
-    if let Some(challenge) = challenge {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if is_stream {
-        // Otherwise proxies could buffer or compress the events before they pass them on.
-        headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
-        let whole = HeaderValue::from_static("no-store, no-transform");
-        headers.insert(header::CACHE_CONTROL, whole);
-    } else {
-        cache_control::at_most_private(headers);
-    }
-    Ok(response)
+    })
 }
 
 /// Returns the challenge for a 403 of the MCP server that wants scopes which the caller lacks. Returns `None`

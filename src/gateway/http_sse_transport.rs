@@ -7,7 +7,7 @@
 use url::Url;
 
 use super::authenticate::Caller;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use super::session::context;
 use super::sse::{Event, FilterAction};
 use crate::oauth::sealed::{Purpose, Sealer};
@@ -50,12 +50,12 @@ pub(super) fn address(
         .filter_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='));
     let sealed = values.next().ok_or(GatewayRefused::NoEventStream)?;
     if values.next().is_some() || sealed.len() > MAX {
-        return Err(GatewayRefused::UnknownSession);
+        return Err(MessageRefused::UnknownSession.into());
     }
     let opened = sealer
         .open(Purpose::Session, &sealed_for(caller), sealed)
-        .map_err(|_| GatewayRefused::UnknownSession)?;
-    let below = std::str::from_utf8(&opened).map_err(|_| GatewayRefused::UnknownSession)?;
+        .map_err(|_| MessageRefused::UnknownSession)?;
+    let below = std::str::from_utf8(&opened).map_err(|_| MessageRefused::UnknownSession)?;
     // The origin is always the currently configured one, even if it has changed since the stream began.
     let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
     let mut address = target.clone();

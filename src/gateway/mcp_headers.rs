@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use super::messages::{id, method};
 
 /// The first revision with these headers.
@@ -42,7 +42,7 @@ impl Stated {
 /// Refuses headers that contradict the body, or that are missing although the message's revision demands
 /// them.
 pub(super) fn check(headers: &HeaderMap, message: &Value) -> Result<(), GatewayRefused> {
-    let mismatch = || GatewayRefused::HeaderMismatch(id(message));
+    let mismatch = || GatewayRefused::from(MessageRefused::HeaderMismatch(id(message)));
     // If a header is repeated, the MCP server may read the other value. A batch has no single method and
     // name.
     let several = |name: &str| {
@@ -78,7 +78,7 @@ pub(super) fn check(headers: &HeaderMap, message: &Value) -> Result<(), GatewayR
         [("mcp-protocol-version", true), ("mcp-method", true), ("mcp-name", needs_name)]
     {
         if needed && !headers.contains_key(header) {
-            return Err(GatewayRefused::HeaderMissing(id(message), header));
+            return Err(MessageRefused::HeaderMissing(id(message), header).into());
         }
     }
     Ok(())
@@ -139,14 +139,14 @@ mod tests {
         let encoded = format!("=?base64?{}?=", STANDARD.encode("ゴミ箱"));
         assert_eq!(check(&headers("tools/call", &encoded), &call), Ok(()));
         assert_eq!(check(&HeaderMap::new(), &call), Ok(()));
-        let mismatch = Err(GatewayRefused::HeaderMismatch(7.into()));
+        let mismatch = Err(GatewayRefused::Message(MessageRefused::HeaderMismatch(7.into())));
         assert_eq!(check(&headers("tools/list", &encoded), &call), mismatch);
         assert_eq!(check(&headers("tools/call", "get-todos"), &call), mismatch);
         let mut doubled = headers("tools/call", &encoded);
         doubled.append("mcp-name", "get-todos".parse().unwrap());
         assert_eq!(check(&doubled, &call), mismatch);
         let batch = Value::Array(vec![call.clone()]);
-        let in_a_batch = Err(GatewayRefused::HeaderMismatch(Value::Null));
+        let in_a_batch = Err(GatewayRefused::Message(MessageRefused::HeaderMismatch(Value::Null)));
         assert_eq!(check(&headers("tools/call", &encoded), &batch), in_a_batch);
         assert_eq!(check(&HeaderMap::new(), &batch), Ok(()));
     }

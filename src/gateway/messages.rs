@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use super::spelling::{folds_to, has_control, is_misspelled};
 
 /// The members that a message may have, spelled exactly. Some libraries compare member names without case
@@ -18,11 +18,11 @@ const LISTEN: &str = "subscriptions/listen";
 /// Refuses a message that two readers could read differently.
 pub(super) fn check(message: &Value) -> Result<(), GatewayRefused> {
     if !is_json_rpc(message) {
-        return Err(GatewayRefused::NotJsonRpc);
+        return Err(MessageRefused::NotJsonRpc.into());
     }
     let Some(method) = method(message) else { return Ok(()) };
     if is_misspelled(method) {
-        return Err(GatewayRefused::Misspelled(id(message)));
+        return Err(MessageRefused::Misspelled(id(message)).into());
     }
     let params = message.get("params");
     // Servers in C end a string at NUL, and others end it at a line break.
@@ -30,12 +30,12 @@ pub(super) fn check(message: &Value) -> Result<(), GatewayRefused> {
         || called_tool(message).is_some_and(has_control)
         || params.is_some_and(names_have_control);
     if unclear {
-        return Err(GatewayRefused::Unclear(id(message)));
+        return Err(MessageRefused::Unclear(id(message)).into());
     }
     if tasks(message).into_iter().any(has_control) {
-        return Err(GatewayRefused::UnknownTask(id(message)));
+        return Err(MessageRefused::UnknownTask(id(message)).into());
     }
-    if has_one_reading(method, params) { Ok(()) } else { Err(GatewayRefused::NotJsonRpc) }
+    if has_one_reading(method, params) { Ok(()) } else { Err(MessageRefused::NotJsonRpc.into()) }
 }
 
 /// Whether the message follows JSON-RPC 2.0: a request or notification has a method, a response has exactly

@@ -44,6 +44,7 @@ use crate::telemetry::metrics::{Calls, Passed};
 use asked::BodyReading;
 use authenticate::authenticate;
 use challenge::GatewayRefused;
+use forward::AdmittedCall;
 use target::Target;
 
 /// The gateway's routes, one for each MCP server of one configuration.
@@ -152,7 +153,8 @@ async fn serve(
     let authorized = authorize::authorize(app, resource, &caller, parts, asked).await?;
     let begun = Instant::now();
     let target = &passage.target;
-    let answer = forward::forward(app, resource, target, caller, permit, ended, authorized).await;
+    let call = AdmittedCall { app, resource, target, caller, permit, ended };
+    let answer = call.forward(authorized).await;
     passage.calls.passed(outcome(&answer), begun);
     answer
 }

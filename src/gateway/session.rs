@@ -8,7 +8,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::authenticate::Caller;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The header of the session id, in both directions.
@@ -48,7 +48,7 @@ pub(super) fn open(
         return Ok(None);
     }
     let id = opened(sealer, &context(caller), headers, &SESSION_ID);
-    id.map(Some).ok_or(GatewayRefused::UnknownSession)
+    Ok(Some(id.ok_or(MessageRefused::UnknownSession)?))
 }
 
 /// Returns the MCP server's own id of the last event that the client has seen; `None` if the request has
@@ -63,7 +63,7 @@ pub(super) fn open_event(
         return Ok(None); // an empty id means that there is none
     }
     let id = opened(sealer, &context_of_events(caller), headers, &LAST_EVENT_ID);
-    id.map(Some).ok_or(GatewayRefused::UnknownEvent)
+    Ok(Some(id.ok_or(MessageRefused::UnknownEvent)?))
 }
 
 fn opened(

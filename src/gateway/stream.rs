@@ -58,14 +58,14 @@ impl StreamAuthorization {
 /// watcher.
 pub(super) struct PermitBody {
     inner: Body,
-    _place: RequestPermit,
+    _permit: RequestPermit,
     authority: Option<StreamAuthorization>,
     ended: Option<StreamEnded>,
 }
 
 impl PermitBody {
-    pub(super) fn new(inner: Body, place: RequestPermit, authority: StreamAuthorization) -> Self {
-        Self { inner, _place: place, authority: Some(authority), ended: None }
+    pub(super) fn new(inner: Body, permit: RequestPermit, authority: StreamAuthorization) -> Self {
+        Self { inner, _permit: permit, authority: Some(authority), ended: None }
     }
 }
 

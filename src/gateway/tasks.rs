@@ -18,7 +18,7 @@ use hyper::body::{Body as _, Frame};
 use serde_json::Value;
 
 use super::authenticate::Caller;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
 use super::messages;
 use super::spelling::folded;
 use crate::app::App;
@@ -59,7 +59,7 @@ pub(super) async fn needed(
                     grant_id = caller.grant.id,
                     "a task of another person or client was asked for"
                 );
-                return Err(GatewayRefused::UnknownTask(messages::id(message)));
+                return Err(MessageRefused::UnknownTask(messages::id(message)).into());
             }
             needed = needed.union(&maker.scopes);
         }

@@ -126,8 +126,8 @@ impl GuardedClient {
     }
 
     async fn exchange(&self, url: &WebUrl, limit: usize) -> Result<Fetched, FetchError> {
-        let place = format!("https://{}/", url.host()).parse().map_err(broken)?;
-        if let Some(hop) = self.ways.through(&place) {
+        let origin = format!("https://{}/", url.host()).parse().map_err(broken)?;
+        if let Some(hop) = self.ways.through(&origin) {
             let to_proxy = super::connector(self.times.connect);
             let stream = hop.open(to_proxy, self.times.total).await.map_err(broken)?;
             return self.secured(TokioIo::new(stream), url, limit).await;

@@ -81,9 +81,9 @@ pub struct RateLimited {
 
 /// All limits that live in memory. Cheap to clone.
 #[derive(Clone)]
-pub struct Rates(Arc<Inner>);
+pub struct Rates(Arc<RatesState>);
 
-struct Inner {
+struct RatesState {
     on: bool,
     limits: RateLimits,
     metrics: Metrics,
@@ -109,7 +109,7 @@ impl Rates {
         const MINUTE: Duration = Duration::from_mins(1);
         let per_minute = |most| Limiter::new(most, most, MINUTE, clock);
         let hour = Duration::from_hours(1);
-        Self(Arc::new(Inner {
+        Self(Arc::new(RatesState {
             on,
             limits: *limits,
             metrics,
@@ -154,7 +154,7 @@ impl Rates {
         }
         let new = Self::new(limits, on, clock, now.metrics.clone());
         let Some(inner) = Arc::into_inner(new.0) else { return self.clone() }; // never: it has one owner
-        Self(Arc::new(Inner {
+        Self(Arc::new(RatesState {
             connections: now.connections.with(limits.connections_per_address),
             requests: now.requests.with(limits.requests_per_person, limits.requests_per_client),
             streams: now.streams.with(limits.streams_per_person, limits.streams_per_client),
@@ -193,28 +193,28 @@ impl Rates {
 
     /// Takes a permit for a connection from `address`; `None` if the address has reached its limit.
     pub fn connection(&self, address: IpAddr) -> Option<ConcurrencyPermit<IpAddr>> {
-        let place = self.0.connections.enter(customer_prefix(address));
-        self.or_limited(place, "connections_per_address")
+        let permit = self.0.connections.enter(customer_prefix(address));
+        self.or_limited(permit, "connections_per_address")
     }
 
     /// Takes a permit for a gateway request of this person through this client.
     pub fn request(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
-        let place = self.0.requests.enter(subject, client_id);
-        self.place_or_limited(place, ["requests_per_person", "requests_per_client"])
+        let permit = self.0.requests.enter(subject, client_id);
+        self.permit_or_limited(permit, ["requests_per_person", "requests_per_client"])
     }
 
     /// Takes a permit for an event stream of this person through this client.
     pub fn stream(&self, subject: &str, client_id: &str) -> Result<RequestPermit, PermitRefused> {
-        let place = self.0.streams.enter(subject, client_id);
-        self.place_or_limited(place, ["streams_per_person", "streams_per_client"])
+        let permit = self.0.streams.enter(subject, client_id);
+        self.permit_or_limited(permit, ["streams_per_person", "streams_per_client"])
     }
 
-    fn place_or_limited(
+    fn permit_or_limited(
         &self,
-        place: Result<RequestPermit, PermitRefused>,
+        permit: Result<RequestPermit, PermitRefused>,
         [person, client]: [&str; 2],
     ) -> Result<RequestPermit, PermitRefused> {
-        place.inspect_err(|refused| {
+        permit.inspect_err(|refused| {
             self.0.metrics.limited(match refused {
                 PermitRefused::Person => person,
                 PermitRefused::Client => client,
@@ -222,11 +222,11 @@ impl Rates {
         })
     }
 
-    fn or_limited<T>(&self, place: Option<T>, limit: &str) -> Option<T> {
-        if place.is_none() {
+    fn or_limited<T>(&self, permit: Option<T>, limit: &str) -> Option<T> {
+        if permit.is_none() {
             self.0.metrics.limited(limit);
         }
-        place
+        permit
     }
 
     /// Drops keys whose limits have recovered completely.
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn permits_are_given_back() {
         let at_once = ConcurrencyLimiter::new(2);
         let (one, two) = (at_once.enter("a"), at_once.enter("a"));
         assert!(one.is_some() && two.is_some() && at_once.enter("a").is_none());
@@ -450,11 +450,11 @@ mod tests {
         let limits = config.unwrap_or_else(|problems| panic!("{problems}")).config.limits.rates;
         let rates = Rates::new(&limits, true, &Clock::System, Metrics::new());
         let address = |last: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
-        let mut places: Vec<_> = (0..100).map(|last| rates.connection(address(last))).collect();
-        assert!(places.iter().all(Option::is_some));
+        let mut permits: Vec<_> = (0..100).map(|last| rates.connection(address(last))).collect();
+        assert!(permits.iter().all(Option::is_some));
         assert!(rates.connection(address(100)).is_none(), "the same network");
         assert!(rates.connection([203, 0, 113, 7].into()).is_some(), "somebody else");
-        places.pop();
+        permits.pop();
         assert!(rates.connection(address(100)).is_some());
     }
 

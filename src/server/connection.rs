@@ -75,11 +75,10 @@ impl Protocols {
         Self { http1: builder.http1_only(), http2, first_byte, times }
     }
 
-    /// Serves `stream` until it ends.
+    /// Serves an accepted connection until it ends.
     pub(super) async fn serve(
         &self,
-        stream: TcpStream,
-        peer: SocketAddr,
+        (stream, peer): (TcpStream, SocketAddr),
         present: &Arc<CurrentService>,
         work: AcceptMode,
         watcher: Watcher,

@@ -63,7 +63,7 @@ impl Keeper {
 
 /// Result of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotated {
+pub enum KeyRotation {
     /// The next keys are stored.
     Begun,
     /// A rotation is already in progress; another one can start only after it.
@@ -76,7 +76,7 @@ pub async fn rotate(
     algs: &[TokenAlg],
     now: Timestamp,
     event: AuditEvent,
-) -> Result<Rotated, SigningError> {
+) -> Result<KeyRotation, SigningError> {
     let stored = storage.signing_keys().await?;
     let signs_from = now.plus(PUBLISHED_BEFORE);
     let mut next = Vec::new();
@@ -90,16 +90,16 @@ pub async fn rotate(
         }
     }
     if next.is_empty() {
-        return Ok(Rotated::UnderWay);
+        return Ok(KeyRotation::UnderWay);
     }
     let retire_at = signs_from.plus(KEPT_AFTER);
     let first = storage.rotate_signing_keys(&next, retire_at, event).await?;
-    Ok(if first { Rotated::Begun } else { Rotated::UnderWay })
+    Ok(if first { KeyRotation::Begun } else { KeyRotation::UnderWay })
 }
 
 impl KeyRing {
     /// Stores the next keys. This process publishes them immediately, other replicas within a minute.
-    pub async fn rotate(&self, event: AuditEvent) -> Result<Rotated, SigningError> {
+    pub async fn rotate(&self, event: AuditEvent) -> Result<KeyRotation, SigningError> {
         let keeper = &self.keeper;
         let algs = keeper.algs().clone();
         let rotated = rotate(&keeper.storage, &algs, keeper.now(), event).await?;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::refresh_tokens::insert_refresh_token;
-use super::revocation::{self, Scope};
+use super::refresh_tokens::{NewRefreshToken, insert_refresh_token};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::SessionUpdate;
 use super::{
     Denied, Engine, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes,
@@ -70,6 +70,42 @@ pub struct GrantTerms {
     pub from: Option<IpAddr>,
 }
 
+/// What a client exchanges: the code, and the refresh token that its grant gets.
+pub struct CodeExchange<'a> {
+    /// The code that the client presents.
+    pub code: &'a Secret<AuthorizationCode>,
+    /// The parameters that prove its holder.
+    pub attempt: Redemption<'a>,
+    /// The first refresh token of the grant. Its id becomes that of the grant.
+    pub refresh_token: &'a Secret<RefreshToken>,
+    /// Lifetimes and limits.
+    pub terms: GrantTerms,
+}
+
+/// A code as it is stored, with what decides whether it may be redeemed.
+struct StoredCode {
+    issued: IssuedCode,
+    /// Failed attempts so far.
+    failures: i64,
+    redeemed_at: Option<Timestamp>,
+    session_id: String,
+    /// The person signed out, or the person or the client was blocked.
+    login_ended: bool,
+    subject: String,
+    consented_scopes: String,
+    scopes: ScopeSet,
+    grants_of_person: i64,
+    grants_of_client: i64,
+}
+
+impl StoredCode {
+    /// Whether the grant of this code is one more than the person may have.
+    fn reaches_a_limit(&self, terms: &GrantTerms) -> bool {
+        self.grants_of_person >= i64::from(terms.per_person)
+            || self.grants_of_client >= i64::from(terms.per_client)
+    }
+}
+
 impl Storage {
     /// Ends a login: stores the upstream session and the code in one transaction.
     pub async fn finish_login(
@@ -98,70 +134,33 @@ impl Storage {
     /// is recorded under the name of the outcome.
     pub async fn redeem_code(
         &self,
-        code: &Secret<AuthorizationCode>,
-        attempt: &Redemption<'_>,
-        refresh_token: &Secret<RefreshToken>,
-        terms: GrantTerms,
+        exchange: &CodeExchange<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Redeemed, StorageError> {
+        let CodeExchange { code, attempt, refresh_token, terms } = exchange;
         let mut step = self.begin().await?;
-        let row = sqlx::query(
-            "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.consented_scopes,
-                    c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
-                    c.grant_id, s.state,
-                    CASE WHEN EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = c.client_id)
-                           OR EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = c.subject)
-                         THEN 1 ELSE 0 END AS denied,
-                    (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
-                     AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_person,
-                    (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
-                     AND g.client_id = c.client_id
-                     AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_client
-             FROM authorization_codes c JOIN upstream_sessions s ON s.id = c.session_id
-             WHERE c.id = $1",
-        )
-        .bind(code.id())
-        .bind(now.unix())
-        .fetch_optional(&mut *step)
-        .await?;
-        let Some(row) = row else {
+        let Some(stored) = find_code(&mut step, code, now).await? else {
             return Ok(Redeemed::Refused(TokenRefused::UnknownCode));
         };
-        if !code.hash().is(&column::<String>(&row, "code_hash")?) {
-            return Ok(Redeemed::Refused(TokenRefused::UnknownCode));
-        }
-        let issued = IssuedCode {
-            client_id: column(&row, "client_id")?,
-            redirect_uri: column(&row, "redirect_uri")?,
-            code_challenge: CodeChallenge::parse(&column::<String>(&row, "code_challenge")?)
-                .map_err(|_| StorageError::Corrupt("code_challenge".to_owned()))?,
-            resource: column(&row, "resource")?,
-            expires_at: moment(&row, "expires_at")?,
-            issued_at: made_at(code.id()),
-        };
-        if column::<i64>(&row, "failures")? >= i64::from(terms.attempts) {
+        if stored.failures >= i64::from(terms.attempts) {
             return Ok(Redeemed::Refused(TokenRefused::BurntCode));
         }
-        if let Err(refused) = issued.check_holder(attempt) {
+        if let Err(refused) = stored.issued.check_holder(attempt) {
             // Not the holder: the failure is counted, but the code is neither used up nor its grant
             // revoked. Otherwise a leaked code would suffice to log its owner out.
             count_failure(&mut step, code.id()).await?;
             step.commit().await?;
             return Ok(Redeemed::Refused(refused));
         }
-        if moment_if_any(&row, "redeemed_at")?.is_some() {
+        if stored.redeemed_at.is_some() {
             return self.replayed(step, code.id(), now, event).await;
         }
-        let session_id: String = column(&row, "session_id")?;
-        if column::<i64>(&row, "denied")? != 0
-            || column::<String>(&row, "state")? != "active"
-            || !self.still_active(&mut step, &session_id).await?
-        {
+        if stored.login_ended || !self.still_active(&mut step, &stored.session_id).await? {
             // The person signed out, or was blocked, a moment ago.
             return Ok(Redeemed::Refused(TokenRefused::UpstreamEnded));
         }
-        if let Err(refused) = issued.check_use(attempt, now) {
+        if let Err(refused) = stored.issued.check_use(attempt, now) {
             if refused == TokenRefused::ExpiredCode {
                 // For good: a clock that is set back must not make the code valid again.
                 burn(&mut step, code.id(), terms.attempts).await?;
@@ -169,53 +168,20 @@ impl Storage {
             }
             return Ok(Redeemed::Refused(refused));
         }
-
         let grant_id = refresh_token.id().to_owned();
-        let used = sqlx::query(
-            "UPDATE authorization_codes SET redeemed_at = $2, grant_id = $3
-             WHERE id = $1 AND redeemed_at IS NULL AND expires_at > $2",
-        )
-        .bind(code.id())
-        .bind(now.unix())
-        .bind(&grant_id)
-        .execute(&mut *step)
-        .await?;
-        if used.rows_affected() == 0 {
+        if !use_up(&mut step, code.id(), &grant_id, now).await? {
             return self.replayed(step, code.id(), now, event).await;
         }
         stop_point!("redeem: code used");
-        let expires_at = now.plus(terms.absolute);
-        let subject: String = column(&row, "subject")?;
-        sqlx::query(
-            "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
-                                 expires_at, last_used_at, last_used_from)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7, $9)",
-        )
-        .bind(&grant_id)
-        .bind(&issued.client_id)
-        .bind(&session_id)
-        .bind(&subject)
-        .bind(&issued.resource)
-        .bind(column::<String>(&row, "consented_scopes")?)
-        .bind(now.unix())
-        .bind(expires_at.unix())
-        .bind(terms.from.map(|from| from.to_string()))
-        .execute(&mut *step)
-        .await?;
-        stop_point!("redeem: grant stored");
-        let idle_end = now.plus(terms.idle).min(expires_at);
-        insert_refresh_token(&mut step, refresh_token, &grant_id, None, now, idle_end).await?;
+        insert_grant(&mut step, &stored, exchange, now).await?;
         stop_point!("redeem: token stored");
-        self.client_used(&mut step, &issued.client_id, now).await?;
-        let scopes = scopes(&row, "scopes")?;
-        let told = event.named("code_redeemed").grant(&grant_id).subject(&subject);
-        let told = told.resource(&issued.resource).with("scopes", scopes.to_string());
-        let also = told.clone();
-        step.record(told).await?;
-        let surplus = column::<i64>(&row, "grants_of_person")? >= i64::from(terms.per_person)
-            || column::<i64>(&row, "grants_of_client")? >= i64::from(terms.per_client);
-        let ended = surplus
-            && end_surplus(&mut step, &subject, &issued.client_id, terms, &also, now).await?;
+        self.client_used(&mut step, &stored.issued.client_id, now).await?;
+        let told = event.named("code_redeemed").grant(&grant_id).subject(&stored.subject);
+        let told = told.resource(&stored.issued.resource);
+        let told = told.with("scopes", stored.scopes.to_string());
+        step.record(told.clone()).await?;
+        let ended = stored.reaches_a_limit(terms)
+            && end_surplus(&mut step, &stored, terms, &told, now).await?;
         stop_point!("redeem: told");
         if ended {
             self.commit_and_notify(step).await?;
@@ -223,6 +189,7 @@ impl Storage {
             step.commit().await?;
         }
         stop_point!("redeem: committed");
+        let StoredCode { issued, subject, scopes, .. } = stored;
         Ok(Redeemed::First(RedeemedGrant { grant_id, subject, resource: issued.resource, scopes }))
     }
 
@@ -260,7 +227,8 @@ impl Storage {
                 .await?;
         if let Some(grant_id) = grant_id {
             step.use_reserve().await?;
-            revocation::end(&mut step, Scope::Grant(&grant_id), "code replayed", now).await?;
+            revocation::end(&mut step, RevocationScope::Grant(&grant_id), "code replayed", now)
+                .await?;
             step.record(event.named("code_replayed").grant(&grant_id)).await?;
         }
         stop_point!("replay: revoked");
@@ -310,27 +278,137 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
-/// Ends the least recently used grants of a person beyond the limits, and records each of them in
-/// addition to `event`. Returns whether there were any.
+/// Finds a code by its id and compares its hash; `None` if there is no such code.
+async fn find_code(
+    step: &mut Transaction,
+    code: &Secret<AuthorizationCode>,
+    now: Timestamp,
+) -> Result<Option<StoredCode>, StorageError> {
+    let row = sqlx::query(
+        "SELECT c.code_hash, c.client_id, c.redirect_uri, c.code_challenge, c.resource, c.consented_scopes,
+                c.scopes, c.session_id, c.subject, c.expires_at, c.failures, c.redeemed_at,
+                c.grant_id, s.state,
+                CASE WHEN EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = c.client_id)
+                       OR EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = c.subject)
+                     THEN 1 ELSE 0 END AS denied,
+                (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
+                 AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_person,
+                (SELECT COUNT(*) FROM grants g WHERE g.subject = c.subject
+                 AND g.client_id = c.client_id
+                 AND g.revoked_at IS NULL AND g.expires_at > $2) AS grants_of_client
+         FROM authorization_codes c JOIN upstream_sessions s ON s.id = c.session_id
+         WHERE c.id = $1",
+    )
+    .bind(code.id())
+    .bind(now.unix())
+    .fetch_optional(&mut **step)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if !code.hash().is(&column::<String>(&row, "code_hash")?) {
+        return Ok(None);
+    }
+    let issued = IssuedCode {
+        client_id: column(&row, "client_id")?,
+        redirect_uri: column(&row, "redirect_uri")?,
+        code_challenge: CodeChallenge::parse(&column::<String>(&row, "code_challenge")?)
+            .map_err(|_| StorageError::Corrupt("code_challenge".to_owned()))?,
+        resource: column(&row, "resource")?,
+        expires_at: moment(&row, "expires_at")?,
+        issued_at: made_at(code.id()),
+    };
+    Ok(Some(StoredCode {
+        issued,
+        failures: column(&row, "failures")?,
+        redeemed_at: moment_if_any(&row, "redeemed_at")?,
+        session_id: column(&row, "session_id")?,
+        login_ended: column::<i64>(&row, "denied")? != 0
+            || column::<String>(&row, "state")? != "active",
+        subject: column(&row, "subject")?,
+        consented_scopes: column(&row, "consented_scopes")?,
+        scopes: scopes(&row, "scopes")?,
+        grants_of_person: column(&row, "grants_of_person")?,
+        grants_of_client: column(&row, "grants_of_client")?,
+    }))
+}
+
+/// Marks a code used, by the grant that it is exchanged for. Returns `false` if it was used before or has
+/// expired.
+async fn use_up(
+    step: &mut Transaction,
+    code_id: &str,
+    grant_id: &str,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let used = sqlx::query(
+        "UPDATE authorization_codes SET redeemed_at = $2, grant_id = $3
+         WHERE id = $1 AND redeemed_at IS NULL AND expires_at > $2",
+    )
+    .bind(code_id)
+    .bind(now.unix())
+    .bind(grant_id)
+    .execute(&mut **step)
+    .await?;
+    Ok(used.rows_affected() != 0)
+}
+
+/// Inserts the grant that a code is exchanged for, with its first refresh token.
+async fn insert_grant(
+    step: &mut Transaction,
+    code: &StoredCode,
+    exchange: &CodeExchange<'_>,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    let CodeExchange { refresh_token, terms, .. } = exchange;
+    let (grant_id, expires_at) = (refresh_token.id(), now.plus(terms.absolute));
+    sqlx::query(
+        "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes, created_at,
+                             expires_at, last_used_at, last_used_from)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $7, $9)",
+    )
+    .bind(grant_id)
+    .bind(&code.issued.client_id)
+    .bind(&code.session_id)
+    .bind(&code.subject)
+    .bind(&code.issued.resource)
+    .bind(&code.consented_scopes)
+    .bind(now.unix())
+    .bind(expires_at.unix())
+    .bind(terms.from.map(|from| from.to_string()))
+    .execute(&mut **step)
+    .await?;
+    stop_point!("redeem: grant stored");
+    let first = NewRefreshToken {
+        token: refresh_token,
+        grant_id,
+        parent_id: None,
+        issued_at: now,
+        expires_at: now.plus(terms.idle).min(expires_at),
+    };
+    insert_refresh_token(step, &first).await
+}
+
+/// Ends the least recently used grants beyond the limits of the person to whom `code` was issued, and
+/// records each of them in addition to `event`. Returns whether there were any.
 async fn end_surplus(
     step: &mut Transaction,
-    subject: &str,
-    client_id: &str,
-    terms: GrantTerms,
+    code: &StoredCode,
+    terms: &GrantTerms,
     event: &AuditEvent,
     now: Timestamp,
 ) -> Result<bool, StorageError> {
-    const BECAUSE: &str = "more grants than a person may have";
+    const REASON: &str = "more grants than a person may have";
     let mut ended = false;
     // An empty client id matches every client.
-    for (client_id, most) in [(client_id, terms.per_client), ("", terms.per_person)] {
+    for (client_id, most) in
+        [(code.issued.client_id.as_str(), terms.per_client), ("", terms.per_person)]
+    {
         let rows = sqlx::query(
             "SELECT id, client_id, resource FROM grants
              WHERE subject = $1 AND revoked_at IS NULL AND expires_at > $4
                AND (client_id = $2 OR $2 = '')
              ORDER BY last_used_at DESC, id DESC LIMIT 1000 OFFSET $3",
         )
-        .bind(subject)
+        .bind(&code.subject)
         .bind(client_id)
         .bind(i64::from(most))
         .bind(now.unix())
@@ -338,15 +416,15 @@ async fn end_surplus(
         .await?;
         for row in &rows {
             let id: String = column(row, "id")?;
-            let surplus = Scope::SurplusGrant(&id);
-            if revocation::end(step, surplus, BECAUSE, now).await?.grants == 0 {
+            let surplus = RevocationScope::SurplusGrant(&id);
+            if revocation::end(step, surplus, REASON, now).await?.grants == 0 {
                 continue;
             }
             ended = true;
             let told = event.clone().again("grant_revoked").grant(&id);
             let told = told.client(&column::<String>(row, "client_id")?);
             let told = told.resource(&column::<String>(row, "resource")?);
-            step.record(told.with("because", BECAUSE)).await?;
+            step.record(told.with("because", REASON)).await?;
         }
     }
     Ok(ended)

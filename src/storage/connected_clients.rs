@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::revocation::{self, Revoked, Scope};
+use super::revocation::{self, RevocationScope, Revoked};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -115,14 +115,14 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        let because = "disconnected by the person";
+        let reason = "disconnected by the person";
         let mut step = self.begin_revocation().await?;
-        let scope = Scope::Connection { subject, client_id, resource };
+        let scope = RevocationScope::Connection { subject, client_id, resource };
         let Revoked { grants: ended, others, .. } =
-            revocation::end(&mut step, scope, because, now).await?;
+            revocation::end(&mut step, scope, reason, now).await?;
         if ended + others > 0 {
             let event = event.subject(subject).client(client_id).resource(resource);
-            step.record(event.with("because", because).with("ended", ended)).await?;
+            step.record(event.with("because", reason).with("ended", ended)).await?;
         }
         self.commit_and_notify(step).await?;
         Ok(ended)

@@ -83,7 +83,7 @@ impl Storage {
         metadata_hash: &str,
         now: Timestamp,
     ) -> Result<Option<String>, StorageError> {
-        let mut connection = self.database.look_up_connection().await?;
+        let mut connection = self.database.read_connection().await?;
         find(&mut *connection, token, request, metadata_hash, now).await
     }
 

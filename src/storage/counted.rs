@@ -3,7 +3,7 @@
 
 use super::revocation::{Counted, Ended, Selection};
 use super::select::SelectBuilder;
-use super::{ReviewDecision, Storage, StorageError, column};
+use super::{ClientDecision, ReviewDecision, Storage, StorageError, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::AuditEvent;
 
@@ -121,23 +121,23 @@ impl Storage {
     ) -> Result<Ended, StorageError> {
         match ending {
             Ending::Grants(which) => {
-                let because = "ended by an administrator";
-                self.revoke_grants_as_counted(which, because, counted, now, event).await
+                let reason = "ended by an administrator";
+                self.revoke_grants_as_counted(which, reason, counted, now, event).await
             }
             Ending::SignOut(subject) => {
-                let because = "signed out by an administrator";
-                self.sign_out_as_counted(subject, because, counted, now, event).await
+                let reason = "signed out by an administrator";
+                self.sign_out_as_counted(subject, reason, counted, now, event).await
             }
             Ending::BlockPerson(subject) => {
                 self.block_person_as_counted(subject, by, counted, now, event).await
             }
             Ending::BlockClient(id) => {
-                let decision = (ReviewDecision::Block, by);
-                self.decide_client_as_counted(id, decision, counted, now, event).await
+                let decision = ClientDecision::new(id, ReviewDecision::Block, by);
+                self.decide_client_as_counted(decision, counted, now, event).await
             }
             Ending::RefuseClient(id) => {
-                let decision = (ReviewDecision::Refuse, by);
-                self.decide_client_as_counted(id, decision, counted, now, event).await
+                let decision = ClientDecision::new(id, ReviewDecision::Refuse, by);
+                self.decide_client_as_counted(decision, counted, now, event).await
             }
             Ending::DeleteClient(id) => {
                 self.delete_client_as_counted(id, counted, now, event).await

@@ -47,10 +47,10 @@ use sqlx::{Any, AnyPool};
 use tokio::sync::{Mutex, watch};
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
-pub use authorization_codes::{GrantTerms, NewCode, Redeemed, RedeemedGrant};
+pub use authorization_codes::{CodeExchange, GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use client_reviews::{
-    ClientDecided, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval, ReviewDecision,
-    ReviewState, Waiting,
+    ClientDecided, ClientDecision, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval,
+    ReviewDecision, ReviewState, Waiting,
 };
 pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, StoredClient};
 pub use connected_clients::{Approved, ConnectedClient};
@@ -69,7 +69,7 @@ pub use logout_notices::{LogoutNotice, LogoutSubject};
 pub use mcp_tasks::TaskMaker;
 pub use overview::Overview;
 pub use people::{PersonFilter, PersonRow, ProviderSession, WebSessionRow};
-pub use refresh_tokens::{FoundRefreshToken, Rotated, Rotation};
+pub use refresh_tokens::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
 pub use replay_guard::AssertionUse;
 pub use replica_reports::ReplicaReport;
 pub use retention::Retention;

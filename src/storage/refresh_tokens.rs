@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::clock::{REPLICAS_APART, Timestamp};
 use crate::oauth::grant::TokenRefused;
@@ -61,6 +61,30 @@ impl Rotation {
             && now >= used_at.minus(REPLICAS_APART)
             && now <= used_at.plus(self.grace)
     }
+}
+
+/// What a client exchanges in a refresh: the token that it presents, and the one that follows.
+pub struct RefreshExchange<'a> {
+    /// The token that the client presents.
+    pub presented: &'a Secret<RefreshToken>,
+    /// The same token as it was found. Only the fields that never change are used: the rest is read again
+    /// inside the transaction.
+    pub found: &'a FoundRefreshToken,
+    /// The token that replaces it.
+    pub successor: &'a Secret<RefreshToken>,
+    /// How to treat a token that was used before.
+    pub rotation: Rotation,
+}
+
+/// A refresh token to be inserted.
+pub(super) struct NewRefreshToken<'a> {
+    pub(super) token: &'a Secret<RefreshToken>,
+    pub(super) grant_id: &'a str,
+    /// The token that it replaces; `None` for the first one of a grant.
+    pub(super) parent_id: Option<&'a str>,
+    pub(super) issued_at: Timestamp,
+    /// The end of its idle lifetime.
+    pub(super) expires_at: Timestamp,
 }
 
 /// The outcome of a refresh.
@@ -119,17 +143,14 @@ impl Storage {
     /// Rotates a refresh token, hands out the same successor again, or revokes the family.
     ///
     /// Reuse is an outcome and not an error, because an error would roll the revocation back. `event` is
-    /// recorded under the name of the outcome. Of `found`, only the fields that never change are used:
-    /// the rest is read again inside the transaction.
+    /// recorded under the name of the outcome.
     pub async fn rotate_refresh_token(
         &self,
-        presented: &Secret<RefreshToken>,
-        found: &FoundRefreshToken,
-        successor: &Secret<RefreshToken>,
-        rotation: Rotation,
+        exchange: &RefreshExchange<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
+        let RefreshExchange { presented, found, successor, rotation } = exchange;
         // Sealed and hashed before the transaction begins, because other callers wait for its end.
         let sealed = sealed::seal_under(presented, successor);
         let hash = presented.hash();
@@ -149,28 +170,22 @@ impl Storage {
         .execute(&mut *step)
         .await?;
         if used.rows_affected() == 0 {
-            return self.used_before(step, presented, rotation, now, event).await;
+            return self.used_before(step, exchange, now, event).await;
         }
         stop_point!("refresh: token used");
         // A revocation wins every race: the grant must be live in this same transaction.
-        let touched = sqlx::query(
-            "UPDATE grants SET last_used_at = $2, last_used_from = $3
-             WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
-               AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = grants.client_id)
-               AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = grants.subject)",
-        )
-        .bind(&found.grant_id)
-        .bind(now.unix())
-        .bind(from)
-        .execute(&mut *step)
-        .await?;
-        if touched.rows_affected() == 0 {
+        if !touch_grant(&mut step, &found.grant_id, from, now).await? {
             return Ok(Rotated::Refused(TokenRefused::EndedGrant));
         }
         stop_point!("refresh: grant touched");
-        let idle_end = now.plus(rotation.idle).min(found.grant_expires_at);
-        let parent = Some(presented.id());
-        insert_refresh_token(&mut step, successor, &found.grant_id, parent, now, idle_end).await?;
+        let next = NewRefreshToken {
+            token: successor,
+            grant_id: &found.grant_id,
+            parent_id: Some(presented.id()),
+            issued_at: now,
+            expires_at: now.plus(rotation.idle).min(found.grant_expires_at),
+        };
+        insert_refresh_token(&mut step, &next).await?;
         stop_point!("refresh: successor stored");
         self.client_used(&mut step, &found.client_id, now).await?;
         step.record(event.named("refresh_rotated")).await?;
@@ -180,14 +195,15 @@ impl Storage {
         Ok(Rotated::First)
     }
 
+    /// Decides about a token that was used before: hands out its successor again, or revokes the family.
     async fn used_before(
         &self,
         mut step: Transaction,
-        presented: &Secret<RefreshToken>,
-        rotation: Rotation,
+        exchange: &RefreshExchange<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Rotated, StorageError> {
+        let RefreshExchange { presented, rotation, .. } = exchange;
         let row = sqlx::query(
             "SELECT r.token_hash, r.grant_id, r.used_at, r.successor, n.used_at AS successor_used_at,
                     g.revoked_at, g.expires_at AS grant_expires_at
@@ -216,28 +232,13 @@ impl Storage {
         }
         let successor_is_fresh = moment_if_any(&row, "successor_used_at")?.is_none();
         if successor_is_fresh && rotation.in_grace(used_at, now) {
-            let counted = sqlx::query(
-                "UPDATE refresh_tokens SET replays = replays + 1 WHERE id = $1 AND replays < $2",
-            )
-            .bind(presented.id())
-            .bind(i64::from(rotation.replays))
-            .execute(&mut *step)
-            .await?;
-            if counted.rows_affected() == 0 {
-                return Ok(Rotated::Refused(TokenRefused::TooManyReplays));
-            }
             let sealed: Option<String> = column(&row, "successor")?;
-            let sealed = sealed.ok_or_else(|| StorageError::Corrupt("no successor".to_owned()))?;
-            let successor = sealed::open_under(presented, &sealed)?;
-            step.record(event.named("refresh_grace_replayed")).await?;
-            stop_point!("again: counted");
-            step.commit().await?;
-            stop_point!("again: committed");
-            return Ok(Rotated::Replayed(successor));
+            return hand_out_again(step, exchange, sealed, event).await;
         }
         step.use_reserve().await?;
         let grant_id: String = column(&row, "grant_id")?;
-        revocation::end(&mut step, Scope::Grant(&grant_id), "refresh token reused", now).await?;
+        revocation::end(&mut step, RevocationScope::Grant(&grant_id), "refresh token reused", now)
+            .await?;
         step.record(event.named("refresh_reused")).await?;
         stop_point!("reuse: revoked");
         self.commit_and_notify(step).await?;
@@ -246,26 +247,70 @@ impl Storage {
     }
 }
 
+/// Notes the use of a live grant. Returns `false` if it is not live.
+async fn touch_grant(
+    step: &mut Transaction,
+    grant_id: &str,
+    from: Option<String>,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let touched = sqlx::query(
+        "UPDATE grants SET last_used_at = $2, last_used_from = $3
+         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2
+           AND NOT EXISTS (SELECT 1 FROM denied_clients d WHERE d.client_id = grants.client_id)
+           AND NOT EXISTS (SELECT 1 FROM denied_people d WHERE d.subject = grants.subject)",
+    )
+    .bind(grant_id)
+    .bind(now.unix())
+    .bind(from)
+    .execute(&mut **step)
+    .await?;
+    Ok(touched.rows_affected() != 0)
+}
+
+/// Returns the successor that the first use of the token got. `sealed` is the successor as it is stored.
+async fn hand_out_again(
+    mut step: Transaction,
+    exchange: &RefreshExchange<'_>,
+    sealed: Option<String>,
+    event: AuditEvent,
+) -> Result<Rotated, StorageError> {
+    let RefreshExchange { presented, rotation, .. } = exchange;
+    let counted = sqlx::query(
+        "UPDATE refresh_tokens SET replays = replays + 1 WHERE id = $1 AND replays < $2",
+    )
+    .bind(presented.id())
+    .bind(i64::from(rotation.replays))
+    .execute(&mut *step)
+    .await?;
+    if counted.rows_affected() == 0 {
+        return Ok(Rotated::Refused(TokenRefused::TooManyReplays));
+    }
+    let sealed = sealed.ok_or_else(|| StorageError::Corrupt("no successor".to_owned()))?;
+    let successor = sealed::open_under(presented, &sealed)?;
+    step.record(event.named("refresh_grace_replayed")).await?;
+    stop_point!("again: counted");
+    step.commit().await?;
+    stop_point!("again: committed");
+    Ok(Rotated::Replayed(successor))
+}
+
 /// Inserts a refresh token in the caller's transaction.
 pub(super) async fn insert_refresh_token(
     step: &mut Transaction,
-    token: &Secret<RefreshToken>,
-    grant_id: &str,
-    parent_id: Option<&str>,
-    now: Timestamp,
-    expires_at: Timestamp,
+    new: &NewRefreshToken<'_>,
 ) -> Result<(), StorageError> {
     sqlx::query(
         "INSERT INTO refresh_tokens
              (id, token_hash, grant_id, parent_id, issued_at, expires_at, replays)
          VALUES ($1, $2, $3, $4, $5, $6, 0)",
     )
-    .bind(token.id())
-    .bind(token.hash().as_str())
-    .bind(grant_id)
-    .bind(parent_id)
-    .bind(now.unix())
-    .bind(expires_at.unix())
+    .bind(new.token.id())
+    .bind(new.token.hash().as_str())
+    .bind(new.grant_id)
+    .bind(new.parent_id)
+    .bind(new.issued_at.unix())
+    .bind(new.expires_at.unix())
     .execute(&mut **step)
     .await?;
     Ok(())

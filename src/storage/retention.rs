@@ -34,112 +34,127 @@ pub struct Retention {
     pub rows: u32,
 }
 
+const EXPIRED_LOGINS: &str = "DELETE FROM logins WHERE expires_at < $1 AND id IN
+     (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)";
+const EXPIRED_SIGN_OUTS: &str = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
+     (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
+
+/// Statements that remove rows which ended before `$1`, at most `$2` each. Rows that others refer to come
+/// after those.
+const ENDED: &[&str] = &[
+    "DELETE FROM web_sessions WHERE expires_at < $1 AND id IN
+         (SELECT id FROM web_sessions WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM remembered_consents WHERE expires_at < $1 AND id IN
+         (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM logins_awaiting_approval WHERE expires_at < $1 AND id IN
+         (SELECT id FROM logins_awaiting_approval WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
+         (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
+    "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
+         (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
+          WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
+                OR g.revoked_at < $1) LIMIT $2)",
+    "DELETE FROM refresh_tokens WHERE id IN
+         (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
+          WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
+    // A used token stays until it would have expired anyway, because its reuse must still be
+    // detected.
+    "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
+         (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
+          LIMIT $2)",
+    "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
+         (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
+          AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
+    "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
+         (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
+          AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
+          AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
+          AND NOT EXISTS (SELECT 1 FROM web_sessions c WHERE c.session_id = s.id)
+          LIMIT $2)",
+];
+
+/// A kind of single-use ids. Its watermark makes every id that expired before it count as used.
+struct SingleUse {
+    /// Removes at most `$2` rows that expired before `$1`, and returns when each expired.
+    statement: &'static str,
+    watermark: &'static str,
+    /// How long a row stays after it expired.
+    kept: Duration,
+}
+
+const SINGLE_USE: &[SingleUse] = &[
+    // Soon after they expire, because anybody can deny any number of pages.
+    SingleUse {
+        statement: "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
+             (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
+         RETURNING expires_at",
+        watermark: replay_guard::CONSENTS,
+        kept: CLOCKS,
+    },
+    SingleUse {
+        statement: "DELETE FROM consents WHERE expires_at < $1 AND id IN
+             (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
+        watermark: replay_guard::CONSENTS,
+        kept: AFTER,
+    },
+    SingleUse {
+        statement: "DELETE FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1 AND id IN
+             (SELECT id FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1
+              LIMIT $2)
+         RETURNING expires_at",
+        watermark: replay_guard::LOGOUT_TOKENS,
+        kept: AFTER,
+    },
+    SingleUse {
+        statement: "DELETE FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1 AND id IN
+             (SELECT id FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1
+              LIMIT $2)
+         RETURNING expires_at",
+        watermark: replay_guard::SIGN_INS,
+        kept: CLOCKS,
+    },
+    // Soon after they expire, because anybody who registers a key can make any number of them.
+    SingleUse {
+        statement: "DELETE FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1 AND id IN
+             (SELECT id FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1
+              LIMIT $2)
+         RETURNING expires_at",
+        watermark: replay_guard::ASSERTIONS,
+        kept: CLOCKS,
+    },
+];
+
 impl Storage {
     /// Removes expired rows and returns how many. Call it again while it returns more than zero.
     pub async fn sweep(&self, now: Timestamp, keep: Retention) -> Result<u64, StorageError> {
-        let (gone, rows) = (now.minus(AFTER).unix(), i64::from(keep.rows));
-        let mut removed = 0;
+        let rows = i64::from(keep.rows);
         // Kept for less than a day, because anybody can begin any number of logins.
-        let mut step = self.begin_cleanup().await?;
-        removed += sqlx::query(
-            "DELETE FROM logins WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)",
-        )
-        .bind(now.minus(LOGINS).unix())
-        .bind(rows)
-        .execute(&mut *step)
-        .await?
-        .rows_affected();
-        step.commit().await?;
-        for statement in [
-            "DELETE FROM web_sessions WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM web_sessions WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM remembered_consents WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM remembered_consents WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM logins_awaiting_approval WHERE expires_at < $1 AND id IN
-                 (SELECT id FROM logins_awaiting_approval WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM mcp_tasks WHERE expires_at < $1 AND task_hash IN
-                 (SELECT task_hash FROM mcp_tasks WHERE expires_at < $1 LIMIT $2)",
-            "DELETE FROM authorization_codes WHERE expires_at < $1 AND id IN
-                 (SELECT c.id FROM authorization_codes c LEFT JOIN grants g ON g.id = c.grant_id
-                  WHERE c.expires_at < $1 AND (g.id IS NULL OR g.expires_at < $1
-                        OR g.revoked_at < $1) LIMIT $2)",
-            "DELETE FROM refresh_tokens WHERE id IN
-                 (SELECT r.id FROM refresh_tokens r JOIN grants g ON g.id = r.grant_id
-                  WHERE g.expires_at < $1 OR g.revoked_at < $1 LIMIT $2)",
-            // A used token stays until it would have expired anyway, because its reuse must still be
-            // detected.
-            "DELETE FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1 AND id IN
-                 (SELECT id FROM refresh_tokens WHERE used_at IS NOT NULL AND expires_at < $1
-                  LIMIT $2)",
-            "DELETE FROM grants WHERE (expires_at < $1 OR revoked_at < $1) AND id IN
-                 (SELECT g.id FROM grants g WHERE (g.expires_at < $1 OR g.revoked_at < $1)
-                  AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.grant_id = g.id) LIMIT $2)",
-            "DELETE FROM upstream_sessions WHERE last_ok_at < $1 AND id IN
-                 (SELECT s.id FROM upstream_sessions s WHERE s.last_ok_at < $1
-                  AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.session_id = s.id)
-                  AND NOT EXISTS (SELECT 1 FROM authorization_codes c WHERE c.session_id = s.id)
-                  AND NOT EXISTS (SELECT 1 FROM web_sessions c WHERE c.session_id = s.id)
-                  LIMIT $2)",
-        ] {
-            let mut step = self.begin_cleanup().await?;
-            removed +=
-                sqlx::query(statement).bind(gone).bind(rows).execute(&mut *step).await?.rows_affected();
-            step.commit().await?;
+        let mut removed = self.remove(EXPIRED_LOGINS, now.minus(LOGINS), rows).await?;
+        for &statement in ENDED {
+            removed += self.remove(statement, now.minus(AFTER), rows).await?;
         }
-        let sign_outs = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
-             (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
-        let mut step = self.begin_cleanup().await?;
-        let expired = sqlx::query(sign_outs).bind(now.minus(CLOCKS).unix()).bind(rows);
-        removed += expired.execute(&mut *step).await?.rows_affected();
-        step.commit().await?;
+        removed += self.remove(EXPIRED_SIGN_OUTS, now.minus(CLOCKS), rows).await?;
         removed += self.thin_out_refresh_tokens(rows).await?;
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;
-        for (statement, mark, gone) in [
-            // Soon after they expire, because anybody can deny any number of pages.
-            (
-                "DELETE FROM consents WHERE expires_at < $1 AND decision = 'denied' AND id IN
-                     (SELECT id FROM consents WHERE expires_at < $1 AND decision = 'denied' LIMIT $2)
-                 RETURNING expires_at",
-                replay_guard::CONSENTS,
-                now.minus(CLOCKS),
-            ),
-            (
-                "DELETE FROM consents WHERE expires_at < $1 AND id IN
-                     (SELECT id FROM consents WHERE expires_at < $1 LIMIT $2) RETURNING expires_at",
-                replay_guard::CONSENTS,
-                now.minus(AFTER),
-            ),
-            (
-                "DELETE FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1 AND id IN
-                     (SELECT id FROM replay_guard WHERE purpose = 'logout_token' AND expires_at < $1
-                      LIMIT $2)
-                 RETURNING expires_at",
-                replay_guard::LOGOUT_TOKENS,
-                now.minus(AFTER),
-            ),
-            (
-                "DELETE FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1 AND id IN
-                     (SELECT id FROM replay_guard WHERE purpose = 'sign_in' AND expires_at < $1
-                      LIMIT $2)
-                 RETURNING expires_at",
-                replay_guard::SIGN_INS,
-                now.minus(CLOCKS),
-            ),
-            // Soon after they expire, because anybody who registers a key can make any number of them.
-            (
-                "DELETE FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1 AND id IN
-                     (SELECT id FROM replay_guard WHERE purpose = 'client_assertion' AND expires_at < $1
-                      LIMIT $2)
-                 RETURNING expires_at",
-                replay_guard::ASSERTIONS,
-                now.minus(CLOCKS),
-            ),
-        ] {
-            removed += self.forget(statement, mark, gone, rows).await?;
+        for ids in SINGLE_USE {
+            removed += self.forget(ids, now, rows).await?;
         }
         removed += self.sweep_audit(now, keep.audit).await?;
+        Ok(removed)
+    }
+
+    /// Removes at most `rows` rows that ended before `before`, in a transaction of its own.
+    async fn remove(
+        &self,
+        statement: &'static str,
+        before: Timestamp,
+        rows: i64,
+    ) -> Result<u64, StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        let removed = sqlx::query(statement).bind(before.unix()).bind(rows);
+        let removed = removed.execute(&mut *step).await?.rows_affected();
+        step.commit().await?;
         Ok(removed)
     }
 
@@ -181,20 +196,20 @@ impl Storage {
     /// Removes rows that prevent replays, and raises the watermark below which everything counts as used.
     async fn forget(
         &self,
-        statement: &'static str,
-        mark: &'static str,
-        gone: Timestamp,
+        ids: &SingleUse,
+        now: Timestamp,
         rows: i64,
     ) -> Result<u64, StorageError> {
+        let gone = now.minus(ids.kept);
         let mut step = self.begin_cleanup().await?;
         let forgotten =
-            sqlx::query(statement).bind(gone.unix()).bind(rows).fetch_all(&mut *step).await?;
+            sqlx::query(ids.statement).bind(gone.unix()).bind(rows).fetch_all(&mut *step).await?;
         let mut last = None;
         for row in &forgotten {
             last = last.max(Some(moment(row, "expires_at")?));
         }
         if let Some(last) = last {
-            replay_guard::mark(&mut step, mark, last).await?;
+            replay_guard::mark(&mut step, ids.watermark, last).await?;
         }
         step.commit().await?;
         Ok(forgotten.len() as u64)

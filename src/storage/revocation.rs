@@ -1,6 +1,6 @@
 //! The one place that ends things.
 //!
-//! A revocation names its [`Scope`], and [`end`] ends everything in that scope, in the caller's
+//! A revocation names its [`RevocationScope`], and [`end`] ends everything in that scope, in the caller's
 //! transaction and in the order of the columns. "-" means that nothing of this kind belongs to the scope.
 //!
 //! | scope | upstream sessions | codes | grants | pending logins | logins awaiting approval | web sessions | remembered consents |
@@ -92,7 +92,7 @@ pub(super) fn first_id(moment: Timestamp) -> String {
 
 /// Selects what ends. See the table of the module.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Scope<'a> {
+pub(super) enum RevocationScope<'a> {
     /// A grant, by its id.
     Grant(&'a str),
     /// A grant beyond the limit of a person. The person is not asked again because of it.
@@ -128,7 +128,7 @@ pub(super) struct Revoked {
 
 /// The condition of each table, with the keys of the scope as `$1`, `$2` and `$3`. `None`: nothing of
 /// this table belongs to the scope.
-struct Conditions {
+struct TableConditions {
     upstream_sessions: Option<&'static str>,
     codes: Option<&'static str>,
     grants: &'static str,
@@ -152,7 +152,7 @@ const CONSENTS_OF_GRANT: &str = "EXISTS
      AND g.client_id = remembered_consents.client_id
      AND g.resource = remembered_consents.resource)";
 
-impl<'a> Scope<'a> {
+impl<'a> RevocationScope<'a> {
     /// Returns the scope of grants that an administrator selected. `first` is the first row id after the
     /// moment of [`Selection::Before`].
     pub(super) fn of_grants(which: &'a Selection, first: &'a str) -> Self {
@@ -185,8 +185,8 @@ impl<'a> Scope<'a> {
         matches!(self, Self::Grant(_) | Self::SurplusGrant(_))
     }
 
-    fn conditions(&self) -> Conditions {
-        let only = |grants| Conditions {
+    fn conditions(&self) -> TableConditions {
+        let only = |grants| TableConditions {
             upstream_sessions: None,
             codes: None,
             grants,
@@ -195,25 +195,27 @@ impl<'a> Scope<'a> {
             web_sessions: None,
             consents: None,
         };
-        let issued = |of| Conditions {
+        let issued = |of| TableConditions {
             codes: Some(of),
             awaiting_approval: Some(of),
             consents: Some(of),
             ..only(of)
         };
         match self {
-            Self::Grant(_) => Conditions { consents: Some(CONSENTS_OF_GRANT), ..only("id = $1") },
+            Self::Grant(_) => {
+                TableConditions { consents: Some(CONSENTS_OF_GRANT), ..only("id = $1") }
+            }
             Self::SurplusGrant(_) => only("id = $1"),
             Self::Connection { .. } => issued(OF_CONNECTION),
             Self::ClientGrants(_) => issued(OF_CLIENT),
-            Self::Client(_) => Conditions { logins: Some(OF_CLIENT), ..issued(OF_CLIENT) },
+            Self::Client(_) => TableConditions { logins: Some(OF_CLIENT), ..issued(OF_CLIENT) },
             Self::PersonGrants(_) => issued(OF_PERSON),
-            Self::Person(_) => Conditions {
+            Self::Person(_) => TableConditions {
                 upstream_sessions: Some(SESSIONS_OF_PERSON),
                 web_sessions: Some(OF_PERSON),
                 ..issued(OF_PERSON)
             },
-            Self::Session(_) => Conditions {
+            Self::Session(_) => TableConditions {
                 upstream_sessions: Some("id = $1"),
                 web_sessions: Some(OF_SESSION),
                 consents: None,
@@ -221,7 +223,7 @@ impl<'a> Scope<'a> {
             },
             Self::IssuedBefore(_) => issued(BEFORE),
             Self::Everything => {
-                Conditions { logins: Some(ALL), web_sessions: Some(ALL), ..issued(ALL) }
+                TableConditions { logins: Some(ALL), web_sessions: Some(ALL), ..issued(ALL) }
             }
         }
     }
@@ -230,7 +232,7 @@ impl<'a> Scope<'a> {
 /// Ends everything in `scope`, in the caller's transaction. `reason` is stored with sessions and grants.
 pub(super) async fn end(
     step: &mut Transaction,
-    scope: Scope<'_>,
+    scope: RevocationScope<'_>,
     reason: &str,
     now: Timestamp,
 ) -> Result<Revoked, StorageError> {
@@ -278,16 +280,17 @@ pub(super) async fn end(
 /// caller must then roll back. Without a count, ends the scope in any case.
 pub(super) async fn end_as_counted(
     step: &mut Transaction,
-    scope: Scope<'_>,
+    scope: RevocationScope<'_>,
     reason: &str,
     counted: Option<&Counted>,
     now: Timestamp,
 ) -> Result<Option<Revoked>, StorageError> {
     let Some(counted) = counted else { return end(step, scope, reason, now).await.map(Some) };
-    let (condition, place) = (scope.conditions().grants, scope.keys().iter().flatten().count() + 1);
+    let (condition, parameter) =
+        (scope.conditions().grants, scope.keys().iter().flatten().count() + 1);
     let sql = format!(
         "SELECT MAX(id) FROM grants
-         WHERE revoked_at IS NULL AND expires_at > ${place} AND {condition}"
+         WHERE revoked_at IS NULL AND expires_at > ${parameter} AND {condition}"
     );
     let mut query = sqlx::query_scalar::<_, Option<String>>(sqlx::AssertSqlSafe(sql));
     for key in scope.keys().into_iter().flatten() {
@@ -305,7 +308,7 @@ pub(super) async fn end_as_counted(
 /// parameters after the keys. Returns the number of rows.
 async fn run(
     step: &mut Transaction,
-    scope: &Scope<'_>,
+    scope: &RevocationScope<'_>,
     change: &str,
     condition: &str,
     (now, reason): (Timestamp, &str),
@@ -313,13 +316,13 @@ async fn run(
     let mut next = scope.keys().iter().flatten().count();
     // A parameter that the statement does not use would be an error of PostgreSQL.
     let (uses_now, uses_reason) = (change.contains("{now}"), change.contains("{reason}"));
-    let mut place = |used: bool| {
+    let mut parameter = |used: bool| {
         next += usize::from(used);
         format!("${next}")
     };
     let sql = format!("{change} AND {condition}")
-        .replace("{now}", &place(uses_now))
-        .replace("{reason}", &place(uses_reason));
+        .replace("{now}", &parameter(uses_now))
+        .replace("{reason}", &parameter(uses_reason));
     // The text has constants of this program only.
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
     for key in scope.keys().into_iter().flatten() {

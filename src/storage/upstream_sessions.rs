@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::{Storage, StorageError, Transaction, column, moment};
 use crate::clock::Timestamp;
 use crate::policy::{FactSet, Facts};
@@ -388,7 +388,7 @@ impl Storage {
     pub async fn end_session(
         &self,
         session: &UpstreamSession,
-        because: &str,
+        reason: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
@@ -404,8 +404,8 @@ impl Storage {
         if current.rows_affected() == 0 {
             return Ok(false);
         }
-        revocation::end(&mut step, Scope::Session(&session.id), because, now).await?;
-        step.record(event.with("because", because)).await?;
+        revocation::end(&mut step, RevocationScope::Session(&session.id), reason, now).await?;
+        step.record(event.with("because", reason)).await?;
         self.commit_and_notify(step).await?;
         Ok(true)
     }

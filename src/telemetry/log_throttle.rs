@@ -103,7 +103,7 @@ impl KeyedLogThrottle {
         let known = |kinds: &[ThrottledKind], name: &str| {
             kinds.iter().position(|known| known.thread == thread && known.name == name)
         };
-        let place = known(&kinds, kind).unwrap_or_else(|| {
+        let index = known(&kinds, kind).unwrap_or_else(|| {
             let count =
                 |kinds: &[ThrottledKind]| kinds.iter().filter(|kind| kind.thread == thread).count();
             if count(&kinds) >= KINDS {
@@ -121,7 +121,7 @@ impl KeyedLogThrottle {
                 kinds.len() - 1
             })
         });
-        kinds.get_mut(place)?.admit(self.pause)
+        kinds.get_mut(index)?.admit(self.pause)
     }
 }
 

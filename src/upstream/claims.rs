@@ -103,6 +103,111 @@ enum CombinedClaim<'a> {
     Unknown,
 }
 
+/// The sources of a person's claims. The first one that has a claim wins.
+struct ClaimSources<'a> {
+    plan: &'a ClaimPlan,
+    in_order: Vec<&'a Value>,
+    id_token: &'a Value,
+    /// Userinfo was requested and supplied nothing.
+    userinfo_is_silent: bool,
+}
+
+impl<'a> ClaimSources<'a> {
+    fn of(
+        plan: &'a ClaimPlan,
+        id_token: &'a Value,
+        access_token: Option<&'a Value>,
+        userinfo: &'a Userinfo,
+    ) -> Self {
+        let in_order = plan
+            .sources
+            .iter()
+            .filter_map(|source| match (source, userinfo) {
+                (ClaimSource::IdToken, _) => Some(id_token),
+                (ClaimSource::AccessToken, _) => access_token,
+                (ClaimSource::Userinfo, Userinfo::Claims(claims)) => Some(claims),
+                (ClaimSource::Userinfo, _) => None,
+            })
+            .collect();
+        Self { plan, in_order, id_token, userinfo_is_silent: userinfo.is_silent() }
+    }
+
+    /// Returns the value of one claim across all sources.
+    fn find(&self, path: &ClaimPath) -> CombinedClaim<'a> {
+        let mut sources = self.in_order.iter();
+        let found = sources.find_map(|claims| Some((path.find(claims)?, *claims)));
+        match found {
+            Some((_, claims)) if is_cut_short(claims, path) => CombinedClaim::Unknown,
+            Some((value, _)) => CombinedClaim::Value(value),
+            // A source that could supply the claim did not respond, so the claim is unknown, not absent.
+            None if self.userinfo_is_silent => CombinedClaim::Unknown,
+            None if is_cut_short(self.id_token, path) => CombinedClaim::Unknown,
+            None if self.in_order.iter().any(|claims| is_cut_short(claims, path)) => {
+                CombinedClaim::Unknown
+            }
+            None => CombinedClaim::Absent,
+        }
+    }
+
+    fn fact(&self, path: &ClaimPath) -> Fact {
+        match self.find(path) {
+            CombinedClaim::Value(value) => read_fact(Some(value), self.plan.shape),
+            CombinedClaim::Absent => Fact::Absent,
+            CombinedClaim::Unknown => Fact::Unknown,
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        match self.find(&self.plan.name) {
+            CombinedClaim::Value(Value::String(name)) => kept_text(name).map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Returns the email address, and whether it is unknown.
+    fn email(&self) -> (Option<Email>, bool) {
+        let (address, is_unknown) = match self.find(&self.plan.email) {
+            CombinedClaim::Absent | CombinedClaim::Value(Value::Null) => (None, false),
+            CombinedClaim::Value(Value::String(text)) if text.trim().is_empty() => (None, false),
+            CombinedClaim::Value(Value::String(text)) => {
+                (kept_text(text), kept_text(text).is_none())
+            }
+            CombinedClaim::Value(_) | CombinedClaim::Unknown => (None, true),
+        };
+        let email = address.map(|address| Email {
+            address: address.to_owned(),
+            verified: self.vouch_for(address),
+        });
+        (email, is_unknown)
+    }
+
+    /// Returns whether the address is verified. Takes `email_verified` from the first source that has it,
+    /// among the sources with exactly this address.
+    fn vouch_for(&self, address: &str) -> bool {
+        let mut vouching = self.in_order.iter().filter(|claims| {
+            self.plan.email.find(claims).and_then(Value::as_str).map(str::trim) == Some(address)
+        });
+        vouching.find_map(|claims| flag_of(self.plan, claims)) == Some(true)
+    }
+
+    /// Returns the other claims that rules may read, and the paths of those that are unknown.
+    fn extra(&self) -> (Map<String, Value>, BTreeSet<String>) {
+        let (mut claims, mut unknown) = (Map::new(), BTreeSet::new());
+        for path in &self.plan.extra {
+            match self.find(path) {
+                CombinedClaim::Value(value) => {
+                    claims.insert(path.as_str().to_owned(), value.clone());
+                }
+                CombinedClaim::Absent => {}
+                CombinedClaim::Unknown => {
+                    unknown.insert(path.as_str().to_owned());
+                }
+            }
+        }
+        (claims, unknown)
+    }
+}
+
 /// Builds a person from the sources. The first source that has a claim wins.
 pub fn read(
     plan: &ClaimPlan,
@@ -111,75 +216,17 @@ pub fn read(
     access_token: Option<&Value>,
     userinfo: &Userinfo,
 ) -> Person {
-    let sources: Vec<&Value> = plan
-        .sources
-        .iter()
-        .filter_map(|source| match (source, userinfo) {
-            (ClaimSource::IdToken, _) => Some(id_token),
-            (ClaimSource::AccessToken, _) => access_token,
-            (ClaimSource::Userinfo, Userinfo::Claims(claims)) => Some(claims),
-            (ClaimSource::Userinfo, _) => None,
-        })
-        .collect();
-    let told = |path: &ClaimPath| {
-        let found = sources.iter().find_map(|claims| Some((path.find(claims)?, *claims)));
-        match found {
-            Some((_, claims)) if is_cut_short(claims, path) => CombinedClaim::Unknown,
-            Some((value, _)) => CombinedClaim::Value(value),
-            // A source that could supply the claim did not respond, so the claim is unknown, not absent.
-            None if userinfo.is_silent() => CombinedClaim::Unknown,
-            None if is_cut_short(id_token, path) => CombinedClaim::Unknown,
-            None if sources.iter().any(|claims| is_cut_short(claims, path)) => {
-                CombinedClaim::Unknown
-            }
-            None => CombinedClaim::Absent,
-        }
-    };
-    let fact = |path: &ClaimPath| match told(path) {
-        CombinedClaim::Value(value) => read_fact(Some(value), plan.shape),
-        CombinedClaim::Absent => Fact::Absent,
-        CombinedClaim::Unknown => Fact::Unknown,
-    };
-    let name = match told(&plan.name) {
-        CombinedClaim::Value(Value::String(name)) => kept_text(name).map(str::to_owned),
-        _ => None,
-    };
-    let (address, email_unknown) = match told(&plan.email) {
-        CombinedClaim::Absent | CombinedClaim::Value(Value::Null) => (None, false),
-        CombinedClaim::Value(Value::String(text)) if text.trim().is_empty() => (None, false),
-        CombinedClaim::Value(Value::String(text)) => (kept_text(text), kept_text(text).is_none()),
-        CombinedClaim::Value(_) | CombinedClaim::Unknown => (None, true),
-    };
-    let email = address.map(|address| {
-        // Takes `email_verified` from the first source that has it, among the sources with exactly this
-        // address.
-        let mut vouching = sources.iter().filter(|claims| {
-            plan.email.find(claims).and_then(Value::as_str).map(str::trim) == Some(address)
-        });
-        let verified = vouching.find_map(|claims| flag_of(plan, claims)) == Some(true);
-        Email { address: address.to_owned(), verified }
-    });
-    let mut claims = Map::new();
-    let mut unknown_claims = BTreeSet::new();
-    for path in &plan.extra {
-        match told(path) {
-            CombinedClaim::Value(value) => {
-                claims.insert(path.as_str().to_owned(), value.clone());
-            }
-            CombinedClaim::Absent => {}
-            CombinedClaim::Unknown => {
-                unknown_claims.insert(path.as_str().to_owned());
-            }
-        }
-    }
+    let sources = ClaimSources::of(plan, id_token, access_token, userinfo);
+    let (email, email_unknown) = sources.email();
+    let (claims, unknown_claims) = sources.extra();
     Person {
-        name,
+        name: sources.name(),
         email: email.as_ref().map(|email| email.address.clone()),
         facts: Facts {
             subject: subject.to_owned(),
-            groups: fact(&plan.groups),
-            roles: fact(&plan.roles),
-            permissions: fact(&plan.permissions),
+            groups: sources.fact(&plan.groups),
+            roles: sources.fact(&plan.roles),
+            permissions: sources.fact(&plan.permissions),
             email,
             email_unknown,
             claims,

@@ -88,23 +88,13 @@ impl Metadata {
             Ok(url) => url,
         };
         let revocation_endpoint = reader.lenient("revocation_endpoint");
-        let iss = "authorization_response_iss_parameter_supported";
-        let sends_iss = match reader.member(iss) {
-            None => false,
-            Some(Value::Bool(flag)) => *flag,
-            Some(Value::String(text)) if text == "true" || text == "false" => {
-                reader.tolerated.push(format!("{iss} is a text"));
-                text == "true"
-            }
-            // This member decides whether a callback without `iss` is rejected, so its value must be certain.
-            Some(_) => return Err(odd(iss, "is neither true nor false")),
-        };
+        let sends_iss = reader.flag("authorization_response_iss_parameter_supported")?;
         let scopes_supported = reader.texts("scopes_supported");
         let methods = reader.texts("token_endpoint_auth_methods_supported");
         let prompt_values_supported = reader.texts("prompt_values_supported");
-        let mut place = |name| reader.lenient(name).map(|url| url.to_string());
-        let end_session_endpoint = place("end_session_endpoint");
-        let ping_end_session_endpoint = place("ping_end_session_endpoint");
+        let mut address = |name| reader.lenient(name).map(|url| url.to_string());
+        let end_session_endpoint = address("end_session_endpoint");
+        let ping_end_session_endpoint = address("ping_end_session_endpoint");
         for name in UNREAD {
             if reader.member(name).is_none() {
                 reader.tolerated.push(format!("{name} is missing"));
@@ -161,6 +151,20 @@ impl<'a> MetadataReader<'a> {
     /// Returns a member; `null` counts as missing.
     fn member(&self, name: &str) -> Option<&'a Value> {
         self.document.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Reads `true` or `false`, also as a text. Fails for other values: the member decides whether a callback
+    /// without `iss` is rejected, so its value must be certain.
+    fn flag(&mut self, name: &'static str) -> Result<bool, Odd> {
+        match self.member(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text == "true" || text == "false" => {
+                self.tolerated.push(format!("{name} is a text"));
+                Ok(text == "true")
+            }
+            Some(_) => Err(odd(name, "is neither true nor false")),
+        }
     }
 
     /// Reads a URL that our rules allow; an empty text counts as missing.

@@ -42,7 +42,7 @@ use crate::oauth::secret::{LoginState, Secret, random_text};
 use crate::storage::{Approval, PendingLogin, SessionUpdate, Storage, UpstreamTokens};
 pub use callback_error::CallbackParams;
 use person_queries::QuerySemaphores;
-pub use person_queries::{NoPlace, PersonQueries, QueryPermit};
+pub use person_queries::{NoPermit, PersonQueries, QueryPermit};
 use provider::{Provider, ProviderCache};
 pub use recheck::Health;
 use recheck::{Breaker, InFlight, RecheckPolicy};
@@ -87,6 +87,18 @@ pub enum LoginFailed {
     Untrusted(String),
 }
 
+/// Which identity provider vouches for people, and how it is asked about them.
+pub struct ProviderSettings {
+    /// The provider, and our client at it.
+    pub config: UpstreamConfig,
+    /// Our redirect URI, to which the provider sends browsers back.
+    pub redirect_uri: String,
+    /// How often people are re-checked.
+    pub recheck: RecheckPolicy,
+    /// How many queries about people may run at once.
+    pub at_once: PersonQueries,
+}
+
 /// Client of the identity provider. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream(Arc<UpstreamInner>);
@@ -98,24 +110,17 @@ struct UpstreamInner {
     clock: Clock,
     storage: Storage,
     http: HttpClient,
-    places: Arc<QuerySemaphores>,
+    semaphores: Arc<QuerySemaphores>,
     provider: Arc<ProviderCache>,
     in_flight: Arc<InFlight>,
     breaker: Arc<Breaker>,
 }
 
 impl Upstream {
-    /// Creates a client of the provider that `config` names, with at most `at_once` concurrent queries.
-    /// Fetches metadata only when it is first needed, so that an outage of the provider does not prevent our
-    /// start.
-    pub fn new(
-        config: UpstreamConfig,
-        redirect_uri: String,
-        recheck: RecheckPolicy,
-        clock: Clock,
-        storage: Storage,
-        at_once: PersonQueries,
-    ) -> Self {
+    /// Creates a client of the provider. Fetches metadata only when it is first needed, so that an outage of
+    /// the provider does not prevent our start.
+    pub fn new(settings: ProviderSettings, clock: Clock, storage: Storage) -> Self {
+        let ProviderSettings { config, redirect_uri, recheck, at_once } = settings;
         let http = HttpClient::new(config.timeout, &config.proxies);
         let http = http.allowing_http(config.allow_http);
         let http = http.counting_in(storage.metrics().clone());
@@ -126,7 +131,7 @@ impl Upstream {
             clock,
             storage,
             http,
-            places: Arc::new(QuerySemaphores::new(at_once)),
+            semaphores: Arc::new(QuerySemaphores::new(at_once)),
             provider: Arc::default(),
             in_flight: Arc::default(),
             breaker: Arc::default(),
@@ -149,7 +154,7 @@ impl Upstream {
         let http = inner.http.with_timeout(config.timeout);
         Self(Arc::new(UpstreamInner {
             http: http.allowing_http(config.allow_http),
-            places: inner.places.with(at_once),
+            semaphores: inner.semaphores.with(at_once),
             config,
             redirect_uri: inner.redirect_uri.clone(),
             recheck,

@@ -38,12 +38,16 @@ pub struct QueryPermit(#[expect(dead_code, reason = "held, not read")] OwnedSema
 /// No permit became free in time. Nothing was sent to the provider.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("as many sign-ins as may be are being finished; the identity provider was not asked")]
-pub struct NoPlace;
+pub struct NoPermit;
 
 impl QuerySemaphores {
     pub(super) fn new(number: PersonQueries) -> Self {
-        let places = |number| Arc::new(Semaphore::new(number));
-        Self { number, sign_ins: places(number.sign_ins), rechecks: places(number.rechecks) }
+        let semaphores = |number| Arc::new(Semaphore::new(number));
+        Self {
+            number,
+            sign_ins: semaphores(number.sign_ins),
+            rechecks: semaphores(number.rechecks),
+        }
     }
 
     /// Returns the same semaphores if the limits are unchanged, otherwise new ones.
@@ -52,33 +56,33 @@ impl QuerySemaphores {
     }
 }
 
-async fn wait_for(places: &Arc<Semaphore>, at_most: Duration) -> Option<QueryPermit> {
-    let place = tokio::time::timeout(at_most, Arc::clone(places).acquire_owned()).await;
-    Some(QueryPermit(place.ok()?.ok()?))
+async fn wait_for(semaphores: &Arc<Semaphore>, at_most: Duration) -> Option<QueryPermit> {
+    let permit = tokio::time::timeout(at_most, Arc::clone(semaphores).acquire_owned()).await;
+    Some(QueryPermit(permit.ok()?.ok()?))
 }
 
 impl Upstream {
     /// Acquires a permit for a sign-in, waiting at most for the configured timeout. Call it before anything
     /// is consumed.
-    pub async fn place_for_sign_in(&self) -> Result<QueryPermit, NoPlace> {
+    pub async fn permit_for_sign_in(&self) -> Result<QueryPermit, NoPermit> {
         let inner = &self.0;
-        let place = wait_for(&inner.places.sign_ins, inner.config.timeout).await;
-        place.ok_or_else(|| {
+        let permit = wait_for(&inner.semaphores.sign_ins, inner.config.timeout).await;
+        permit.ok_or_else(|| {
             inner.storage.metrics().limited("upstream_sign_ins");
-            NoPlace
+            NoPermit
         })
     }
 }
 
 impl UpstreamInner {
     /// Acquires a permit for a re-check; `None` if none became free within `RECHECK_WAIT`.
-    pub(super) async fn place_for_recheck(&self) -> Option<QueryPermit> {
-        let place = wait_for(&self.places.rechecks, RECHECK_WAIT).await;
-        if place.is_none() {
+    pub(super) async fn permit_for_recheck(&self) -> Option<QueryPermit> {
+        let permit = wait_for(&self.semaphores.rechecks, RECHECK_WAIT).await;
+        if permit.is_none() {
             self.storage.metrics().limited("upstream_requests");
             tracing::warn!("as many people as may be are being asked about; this one was not");
         }
-        place
+        permit
     }
 }
 
@@ -88,15 +92,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_is_given_back_and_sign_ins_take_none_of_re_checks() {
-        let places = Arc::new(QuerySemaphores::new(PersonQueries { sign_ins: 1, rechecks: 1 }));
+        let semaphores = Arc::new(QuerySemaphores::new(PersonQueries { sign_ins: 1, rechecks: 1 }));
         let soon = Duration::from_millis(10);
-        let taken = wait_for(&places.sign_ins, soon).await;
+        let taken = wait_for(&semaphores.sign_ins, soon).await;
         assert!(taken.is_some());
-        assert!(wait_for(&places.sign_ins, soon).await.is_none());
-        assert!(wait_for(&places.rechecks, soon).await.is_some());
+        assert!(wait_for(&semaphores.sign_ins, soon).await.is_none());
+        assert!(wait_for(&semaphores.rechecks, soon).await.is_some());
         drop(taken);
-        assert!(wait_for(&places.sign_ins, soon).await.is_some());
-        assert!(Arc::ptr_eq(&places, &places.with(PersonQueries { sign_ins: 1, rechecks: 1 })));
-        assert!(!Arc::ptr_eq(&places, &places.with(PersonQueries { sign_ins: 2, rechecks: 1 })));
+        assert!(wait_for(&semaphores.sign_ins, soon).await.is_some());
+        assert!(Arc::ptr_eq(
+            &semaphores,
+            &semaphores.with(PersonQueries { sign_ins: 1, rechecks: 1 })
+        ));
+        assert!(!Arc::ptr_eq(
+            &semaphores,
+            &semaphores.with(PersonQueries { sign_ins: 2, rechecks: 1 })
+        ));
     }
 }

@@ -76,7 +76,7 @@ impl UpstreamInner {
         }
         // Another task is fetching. A usable entry is good enough meanwhile, even if it is not fresh.
         let mut failures = match self.provider.asking.try_lock() {
-            Ok(place) => place,
+            Ok(alone) => alone,
             Err(_) => match self.known_provider(USABLE).await {
                 Some(known) => return Ok(known),
                 None => self.provider.asking.lock().await,

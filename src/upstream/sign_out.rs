@@ -46,7 +46,7 @@ impl UpstreamInner {
         return_to: &str,
     ) -> Option<Url> {
         let mut ways = self.config.preset.sign_out.iter();
-        let (mut url, form) = ways.find_map(|way| place_of(way, provider))?;
+        let (mut url, form) = ways.find_map(|way| address_of(way, provider))?;
         let client_id = self.config.client_id.as_str();
         let mut query = url.query_pairs_mut();
         match form {
@@ -67,7 +67,7 @@ impl UpstreamInner {
     }
 }
 
-fn place_of(way: &SignOut, provider: &Provider) -> Option<(Url, SignOutForm)> {
+fn address_of(way: &SignOut, provider: &Provider) -> Option<(Url, SignOutForm)> {
     let metadata = &provider.metadata;
     let url = match way.at {
         SignOutAt::Metadata("end_session_endpoint") => {

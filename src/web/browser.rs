@@ -201,22 +201,22 @@ impl PageRequest for BrowserForm {
 /// The handler of a page: a function from a [`PageRequest`] to a response. Its errors are shown in the person's
 /// language.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<H> {
+pub struct PageHandler<H> {
     realm: Realm,
     handler: H,
 }
 
 /// Makes the handler of a page on the public listener.
-pub const fn page<H>(handler: H) -> Page<H> {
-    Page { realm: Realm::Account, handler }
+pub const fn page<H>(handler: H) -> PageHandler<H> {
+    PageHandler { realm: Realm::Account, handler }
 }
 
 /// Makes the handler of a page on the admin listener.
-pub const fn admin_page<H>(handler: H) -> Page<H> {
-    Page { realm: Realm::Admin, handler }
+pub const fn admin_page<H>(handler: H) -> PageHandler<H> {
+    PageHandler { realm: Realm::Admin, handler }
 }
 
-impl<H, R, Shown> Handler<(R,), App> for Page<H>
+impl<H, R, Shown> Handler<(R,), App> for PageHandler<H>
 where
     H: FnOnce(R) -> Shown + Clone + Send + Sync + 'static,
     R: PageRequest + Send + 'static,

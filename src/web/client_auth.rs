@@ -35,7 +35,7 @@ fn tell_refused(client_id: Option<&str>, reason: &str) {
 /// limit of the request's address.
 pub async fn authenticate_client(form: &ClientForm) -> Result<Client, ApiError> {
     let (app, from) = (&form.app, form.address());
-    let presented = Presented::read(form)?;
+    let presented = ClientCredentials::read(form)?;
     let refused = || ApiError::Client { basic: presented.basic, reason: None };
     let found = match app.clients().find(&presented.client_id, from).await? {
         Some(found) => Some(found),
@@ -73,7 +73,7 @@ pub async fn authenticate_client(form: &ClientForm) -> Result<Client, ApiError> 
 async fn signed_by(
     app: &App,
     client: Client,
-    presented: &Presented,
+    presented: &ClientCredentials,
     from: Option<IpAddr>,
 ) -> Result<Client, ApiError> {
     let refused = |reason: &dyn std::fmt::Display| {
@@ -132,13 +132,13 @@ enum PresentedCredentials {
     Assertion(String),
 }
 
-struct Presented {
+struct ClientCredentials {
     client_id: String,
     proof: PresentedCredentials,
     basic: bool,
 }
 
-impl Presented {
+impl ClientCredentials {
     fn read(form: &ClientForm) -> Result<Self, ApiError> {
         let ClientForm { params, headers, .. } = form;
         let in_body = params.get("client_id")?;

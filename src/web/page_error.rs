@@ -12,7 +12,7 @@ use crate::signing::SigningError;
 use crate::storage::{Denied, StorageError};
 use crate::telemetry::log_throttle::KeyedLogThrottle;
 use crate::telemetry::new_reference;
-use crate::upstream::{LoginFailed, NoPlace, UpstreamError};
+use crate::upstream::{LoginFailed, NoPermit, UpstreamError};
 
 /// Seconds: `Retry-After` of a page for a failure that passes.
 const RETRY_AFTER: u64 = 10;
@@ -159,9 +159,9 @@ impl From<UpstreamError> for PageError {
 }
 
 /// No permit to query the identity provider became free in time.
-impl From<NoPlace> for PageError {
-    fn from(no_place: NoPlace) -> Self {
-        Message::TemporarilyUnavailable.because(no_place)
+impl From<NoPermit> for PageError {
+    fn from(no_permit: NoPermit) -> Self {
+        Message::TemporarilyUnavailable.because(no_permit)
     }
 }
 

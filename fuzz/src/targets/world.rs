@@ -21,7 +21,7 @@ use portcullis::policy::{Email, Facts};
 use portcullis::server::Service;
 use portcullis::signing::NewToken;
 use portcullis::storage::{
-    GrantTerms, NewCode, Person, Redeemed, SessionUpdate, Storage, UpstreamTokens,
+    CodeExchange, GrantTerms, NewCode, Person, Redeemed, SessionUpdate, Storage, UpstreamTokens,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -211,7 +211,8 @@ async fn grant(app: &App, resource: &str) -> String {
         policy: None,
     };
     let refresh = Secret::<RefreshToken>::generate(&new_id(app.clock()));
-    let redeemed = app.storage().redeem_code(&code, &attempt, &refresh, terms, now, event()).await;
+    let exchange = CodeExchange { code: &code, attempt, refresh_token: &refresh, terms };
+    let redeemed = app.storage().redeem_code(&exchange, now, event()).await;
     match redeemed.expect("a database") {
         Redeemed::First(grant) => grant.grant_id,
         Redeemed::Refused(reason) => panic!("{reason}"),

@@ -6,7 +6,9 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::output::{self, Table};
-use super::{CommandContext, CommandError, Common, Output, Page, moment, run, tell, with_storage};
+use super::{
+    CommandContext, CommandError, Common, Output, PageOptions, moment, run, tell, with_storage,
+};
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainHead};
 
@@ -69,7 +71,7 @@ pub(in crate::cli) struct ListAudit {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
-    page: Page,
+    page: PageOptions,
     #[command(flatten)]
     common: Common,
 }

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
-use super::{BY, CommandContext, CommandError, Common, Output, Page, run};
+use super::{BY, CommandContext, CommandError, Common, Output, PageOptions, run};
 use crate::admin::trustable;
 use crate::clients::Clients;
 use crate::oauth::client::{ClientMetadata, RegistrationLimits};
 use crate::oauth::redirect_uri::destination;
 use crate::storage::{
-    ClientDecided, ClientFilter, ClientReview, ClientRow, Ending, GrantFilter, ReviewDecision,
-    ReviewState, Storage,
+    ClientDecided, ClientDecision, ClientFilter, ClientReview, ClientRow, Ending, GrantFilter,
+    ReviewDecision, ReviewState, Storage,
 };
 
 #[derive(Subcommand)]
@@ -83,7 +83,7 @@ pub(in crate::cli) struct ListClients {
     #[arg(long, value_name = "STANDING")]
     standing: Option<ReviewFilter>,
     #[command(flatten)]
-    page: Page,
+    page: PageOptions,
     #[command(flatten)]
     common: Common,
 }
@@ -271,7 +271,8 @@ async fn decide(
 ) -> Result<Output, CommandError> {
     known(desk, id).await?;
     let event = desk.event(verdict.event());
-    let changed = desk.storage.decide_client(id, verdict, BY, desk.now(), event).await?;
+    let decision = ClientDecision::new(id, verdict, BY);
+    let changed = desk.storage.decide_client(decision, desk.now(), event).await?;
     let (done, before) = told(verdict);
     Ok(Output::changed(changed, format!("{id} is {done}.\n"), &format!("{id} was {before}.\n")))
 }
@@ -295,8 +296,8 @@ async fn open(
     }
     let (id, digest) = (&row.id, a.digest.as_deref().map_or(row.digest.as_str(), str::trim));
     let (event, now) = (desk.event(verdict.event()), desk.now());
-    let seen = Some(digest);
-    let decided = desk.storage.decide_client_as_seen(id, verdict, BY, seen, now, event).await?;
+    let decision = ClientDecision::new(id, verdict, BY).of_seen(digest);
+    let decided = desk.storage.decide_client_as_seen(decision, now, event).await?;
     let changed = match decided {
         ClientDecided::Changed => true,
         ClientDecided::Unchanged => false,

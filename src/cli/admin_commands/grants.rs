@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::ending::{self, Confirm, EndingTexts};
 use super::{
-    CommandContext, CommandError, Common, Output, Page, grant_output, moment, output, run,
+    CommandContext, CommandError, Common, Output, PageOptions, grant_output, moment, output, run,
 };
 use crate::clock::Timestamp;
 use crate::storage::{Ending, GrantFilter, Selection};
@@ -45,7 +45,7 @@ pub(in crate::cli) struct ListGrants {
     #[arg(long)]
     ended: bool,
     #[command(flatten)]
-    page: Page,
+    page: PageOptions,
     #[command(flatten)]
     common: Common,
 }

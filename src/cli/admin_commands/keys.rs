@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::{self, Table};
 use super::{CommandContext, CommandError, Common, Output, run};
-use crate::signing::{KeyRing, KeyState, PUBLISHED_BEFORE, Rotated, rotate};
+use crate::signing::{KeyRing, KeyRotation, KeyState, PUBLISHED_BEFORE, rotate};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum KeysCommand {
@@ -71,7 +71,7 @@ async fn list(desk: &CommandContext) -> Result<Output, CommandError> {
 async fn renew(desk: &CommandContext) -> Result<Output, CommandError> {
     let algs = desk.config.token_algs();
     let rotated = rotate(&desk.storage, &algs, desk.now(), desk.event("key_added")).await;
-    let begun = rotated.map_err(|error| error.to_string())? == Rotated::Begun;
+    let begun = rotated.map_err(|error| error.to_string())? == KeyRotation::Begun;
     let minutes = PUBLISHED_BEFORE.as_secs() / 60;
     let done = format!("The next keys are published; they sign in {minutes} minutes.\n");
     let before = "The last rotation is not through yet; nothing was changed.\n";

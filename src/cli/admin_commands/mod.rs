@@ -46,7 +46,7 @@ pub(super) struct Common {
 
 /// A page of a list.
 #[derive(clap::Args)]
-struct Page {
+struct PageOptions {
     /// Begin after this place: what the last page named as next
     #[arg(long, value_name = "PLACE", default_value = "")]
     after: String,
@@ -55,20 +55,20 @@ struct Page {
     limit: i64,
 }
 
-impl Page {
+impl PageOptions {
     /// Returns the number of rows to read: one more than shown, to detect whether there is another page.
     fn ask(&self) -> i64 {
         self.limit + 1
     }
 
     /// Removes the extra row and returns where the next page starts.
-    fn next<T>(&self, rows: &mut Vec<T>, place: impl Fn(&T) -> String) -> Option<String> {
+    fn next<T>(&self, rows: &mut Vec<T>, cursor: impl Fn(&T) -> String) -> Option<String> {
         let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
         if rows.len() <= wanted {
             return None;
         }
         rows.truncate(wanted);
-        rows.last().map(place)
+        rows.last().map(cursor)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
-use super::{CommandContext, CommandError, Common, Output, Page, run};
+use super::{CommandContext, CommandError, Common, Output, PageOptions, run};
 use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
 
 #[derive(Subcommand)]
@@ -45,7 +45,7 @@ pub(in crate::cli) struct ListPeople {
     #[arg(long)]
     blocked: bool,
     #[command(flatten)]
-    page: Page,
+    page: PageOptions,
     #[command(flatten)]
     common: Common,
 }

@@ -16,8 +16,8 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientKind, GrantTerms, NewCode, NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision,
-    SessionUpdate, StorageError, StoredClient, UpstreamTokens,
+    ClientDecision, ClientKind, CodeExchange, GrantTerms, NewCode, NewLoginAwaitingApproval,
+    Person, Redeemed, ReviewDecision, SessionUpdate, StorageError, StoredClient, UpstreamTokens,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -91,8 +91,8 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     let now = app.now();
     let mut dice = Dice(2026);
     let mut clients = Vec::with_capacity(CLIENTS);
-    for place in 0..CLIENTS {
-        clients.push(client(app, place, now).await?);
+    for index in 0..CLIENTS {
+        clients.push(client(app, index, now).await?);
     }
     let (used, waiting) = clients.split_at(CLIENTS - WAITING);
     // Each person uses one to three clients.
@@ -101,22 +101,23 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
         for _ in 0..=dice.below(3) {
             // The minimum of two numbers makes the first clients of the list the most popular.
             let client = dice.below(CLIENTS - WAITING).min(dice.below(CLIENTS - WAITING));
-            visits.push((dice.moment(now), person, &used[client]));
+            visits.push(SimulatedLogin { at: dice.moment(now), person, client: &used[client] });
         }
     }
-    for (place, client) in used.iter().enumerate() {
-        visits.push((dice.moment(now), &people[place * 3], client)); // every client has at least one user
+    for (index, client) in used.iter().enumerate() {
+        // Every client has at least one user.
+        visits.push(SimulatedLogin { at: dice.moment(now), person: &people[index * 3], client });
     }
-    visits.sort_by_key(|(at, ..)| *at);
+    visits.sort_by_key(|visit| visit.at);
     let mut events = Vec::new();
-    for (at, person, client) in &visits {
-        events.extend(connect(app, *at, person, client, &mut dice, now).await?);
+    for visit in &visits {
+        events.extend(connect(app, visit, &mut dice, now).await?);
     }
     events.extend(refusals(app, &people, used, &mut dice, now));
     app.storage().record(events).await?;
     decisions(app, used, &people, now).await?;
-    for (place, client) in waiting.iter().enumerate() {
-        wait(app, client, &people[place * 7 + 1], now, place).await?;
+    for (index, client) in waiting.iter().enumerate() {
+        wait(app, client, &people[index * 7 + 1], now, index).await?;
     }
     while app.storage().settle_audit().await? > 0 {}
     Ok(())
@@ -133,13 +134,13 @@ fn at_that_time(at: Timestamp) -> Clock {
 fn everybody(app: &App) -> Vec<Someone> {
     let issuer = &app.config().upstream.issuer;
     (0..PEOPLE)
-        .map(|place| {
-            let first = FIRST_NAMES[place % FIRST_NAMES.len()];
-            let last = LAST_NAMES[place / FIRST_NAMES.len() % LAST_NAMES.len()];
+        .map(|index| {
+            let first = FIRST_NAMES[index % FIRST_NAMES.len()];
+            let last = LAST_NAMES[index / FIRST_NAMES.len() % LAST_NAMES.len()];
             let upstream = format!("demo-{}-{}", first.to_lowercase(), last.to_lowercase());
             let email = format!("{}.{}@example.com", first.to_lowercase(), last.to_lowercase());
-            let role = if place % 20 == 0 { "Admin" } else { "User" };
-            let team = ["sales", "support", "engineering", "finance"][place % 4];
+            let role = if index % 20 == 0 { "Admin" } else { "User" };
+            let team = ["sales", "support", "engineering", "finance"][index % 4];
             let facts = Facts {
                 subject: upstream.clone(),
                 roles: Fact::Known(vec![role.to_owned()]),
@@ -177,19 +178,19 @@ struct Program {
     redirect_uri: String,
 }
 
-async fn client(app: &App, place: usize, now: Timestamp) -> Result<Program, StorageError> {
-    let (name, redirect_uri) = PROGRAMS[place % PROGRAMS.len()];
-    let round = place / PROGRAMS.len();
+async fn client(app: &App, index: usize, now: Timestamp) -> Result<Program, StorageError> {
+    let (name, redirect_uri) = PROGRAMS[index % PROGRAMS.len()];
+    let round = index / PROGRAMS.len();
     let name = if round == 0 { name.to_owned() } else { format!("{name} {}", round + 1) };
-    let count = i64::try_from(place).unwrap_or(0);
+    let count = i64::try_from(index).unwrap_or(0);
     // Unused clients are removed after a day, so those that wait for approval are from today.
-    let age = if place >= CLIENTS - WAITING {
+    let age = if index >= CLIENTS - WAITING {
         3600 * (count % 10 + 1)
     } else {
         (DAYS + 1) * DAY - count * 60
     };
     let at = Timestamp::from_unix(now.unix() - age);
-    let made_here = redirect_uri.contains("example.com") && place < CLIENTS - WAITING;
+    let made_here = redirect_uri.contains("example.com") && index < CLIENTS - WAITING;
     let metadata = json!({
         "client_name": name,
         "redirect_uris": [redirect_uri],
@@ -233,15 +234,33 @@ fn request(app: &App, person: &Someone, client: &Program) -> AuthorizationReques
     }
 }
 
+/// A person who connects a client at some time.
+struct SimulatedLogin<'a> {
+    at: Timestamp,
+    person: &'a Someone,
+    client: &'a Program,
+}
+
+fn terms(app: &App) -> GrantTerms {
+    let tokens = &app.config().tokens;
+    GrantTerms {
+        absolute: tokens.refresh_absolute,
+        idle: tokens.refresh_idle,
+        attempts: 5,
+        per_client: u32::MAX,
+        per_person: u32::MAX,
+        from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
+    }
+}
+
 /// Simulates consent, sign-in, code and grant. Returns the audit events that no storage method records.
 async fn connect(
     app: &App,
-    at: Timestamp,
-    person: &Someone,
-    client: &Program,
+    visit: &SimulatedLogin<'_>,
     dice: &mut Dice,
     now: Timestamp,
 ) -> Result<Vec<AuditEvent>, StorageError> {
+    let &SimulatedLogin { at, person, client } = visit;
     let later = |seconds: i64| Timestamp::from_unix(at.unix() + seconds);
     let request = request(app, person, client);
     let about =
@@ -269,18 +288,10 @@ async fn connect(
         resource: Some(&request.resource),
         policy: None,
     };
-    let tokens = &app.config().tokens;
-    let terms = GrantTerms {
-        absolute: tokens.refresh_absolute,
-        idle: tokens.refresh_idle,
-        attempts: 5,
-        per_client: u32::MAX,
-        per_person: u32::MAX,
-        from: Some(std::net::Ipv4Addr::new(192, 0, 2, 17).into()),
-    };
     let redeemed = event("code_redeemed", Actor::Client, later(9)).client(&client.id);
-    let redeemed =
-        app.storage().redeem_code(&code, &attempt, &refresh, terms, later(9), redeemed).await?;
+    let exchange =
+        CodeExchange { code: &code, attempt, refresh_token: &refresh, terms: terms(app) };
+    let redeemed = app.storage().redeem_code(&exchange, later(9), redeemed).await?;
     let Redeemed::First(grant) = redeemed else { return Ok(events) };
     for _ in 0..dice.below(4) {
         let hours = i64::try_from(dice.below(60) + 1).unwrap_or(1);
@@ -309,11 +320,11 @@ fn refusals(
     let resource = app.default_resource().map(|resource| resource.id.as_str()).unwrap_or_default();
     let letters: Vec<char> = "0123456789ABCDEFGHJKMNPQRSTVWXYZ".chars().collect();
     (0..90)
-        .map(|place| {
+        .map(|index| {
             let at = dice.moment(now);
             let client = &clients[dice.below(clients.len())].id;
             let subject = &people[dice.below(people.len())].subject;
-            match place % 6 {
+            match index % 6 {
                 0 => event("access_denied", Actor::Person, at)
                     .client(client)
                     .subject(subject)
@@ -352,9 +363,9 @@ async fn decisions(
     let ago = |hours: i64| Timestamp::from_unix(now.unix() - hours * 3600);
     let decided = |name, at| event(name, Actor::Admin(ADMIN.to_owned()), at);
     let first_day = Timestamp::from_unix(now.unix() - DAYS * DAY - 3600);
-    for (place, client) in clients.iter().enumerate() {
+    for (index, client) in clients.iter().enumerate() {
         let mut verdicts = vec![(ReviewDecision::Approve, first_day)];
-        match place {
+        match index {
             0 | 1 | 7 | 8 => verdicts.push((ReviewDecision::Trust, ago(200))),
             25 | 36 | 45 => verdicts.push((ReviewDecision::Block, ago(20))),
             29 | 42 => verdicts = vec![(ReviewDecision::Refuse, ago(15))],
@@ -362,12 +373,13 @@ async fn decisions(
         }
         for (verdict, at) in verdicts {
             let told = decided(verdict.event(), at);
-            app.storage().decide_client(&client.id, verdict, ADMIN, at, told).await?;
+            let decision = ClientDecision::new(&client.id, verdict, ADMIN);
+            app.storage().decide_client(decision, at, told).await?;
         }
     }
-    for (place, hours) in [(33, 30), (120, 6)] {
+    for (index, hours) in [(33, 30), (120, 6)] {
         let told = decided("person_blocked", ago(hours));
-        app.storage().block_person(&people[place].subject, ADMIN, ago(hours), told).await?;
+        app.storage().block_person(&people[index].subject, ADMIN, ago(hours), told).await?;
     }
     let told = decided("person_signed_out", ago(5));
     let reason = "signed out by an administrator";
@@ -381,9 +393,9 @@ async fn wait(
     client: &Program,
     person: &Someone,
     now: Timestamp,
-    place: usize,
+    index: usize,
 ) -> Result<(), StorageError> {
-    let minutes = i64::try_from(place * 11 + 3).unwrap_or(3);
+    let minutes = i64::try_from(index * 11 + 3).unwrap_or(3);
     let at = Timestamp::from_unix(now.unix() - minutes * 60);
     let token = Secret::<HeldLogin>::generate(&new_id(&at_that_time(at)));
     let request = request(app, person, client);

@@ -346,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn places_are_where_the_rfcs_put_them() {
-        let at = |place: MetadataLocation, base: &str| place.of(&Url::parse(base).unwrap());
+    fn locations_are_where_the_rfcs_put_them() {
+        let at = |location: MetadataLocation, base: &str| location.of(&Url::parse(base).unwrap());
         assert_eq!(at(Inserted("x"), "https://a.example/t"), "https://a.example/.well-known/x/t");
         assert_eq!(at(Appended("x"), "https://a.example/t/"), "https://a.example/t/.well-known/x");
         assert_eq!(at(Inserted("x"), "https://a.example"), "https://a.example/.well-known/x");

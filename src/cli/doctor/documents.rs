@@ -24,8 +24,8 @@ impl Visit<'_> {
     ) -> DocumentSearch {
         const PROBE: &str = "resource metadata";
         let Some(url) = named else {
-            let places = places_of(self.client.resource_metadata, self.mcp);
-            return self.search(PROBE, &places, version).await;
+            let locations = urls_of(self.client.resource_metadata, self.mcp);
+            return self.search(PROBE, &locations, version).await;
         };
         let found = self.read(url, version).await;
         if matches!(found, DocumentSearch::Found(..)) {
@@ -126,7 +126,7 @@ impl Visit<'_> {
         issuer: Option<&str>,
         version: &str,
     ) -> Option<Option<(String, Value)>> {
-        let (places, base) = match issuer {
+        let (locations, base) = match issuer {
             Some(issuer) => (self.client.server_metadata, Url::parse(issuer).ok()),
             None => (self.client.legacy, Some(self.mcp.clone())),
         };
@@ -138,7 +138,7 @@ impl Visit<'_> {
             );
             return None;
         };
-        let urls = places_of(places, &base);
+        let urls = urls_of(locations, &base);
         match self.search("server metadata", &urls, version).await {
             DocumentSearch::Ended => None,
             DocumentSearch::Found(url, document) => {
@@ -172,10 +172,10 @@ impl Visit<'_> {
     }
 }
 
-fn places_of(places: &[MetadataLocation], base: &Url) -> Vec<String> {
+fn urls_of(locations: &[MetadataLocation], base: &Url) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
-    for place in places {
-        let url = place.of(base);
+    for location in locations {
+        let url = location.of(base);
         if !urls.contains(&url) {
             urls.push(url);
         }

@@ -75,6 +75,10 @@ pub(super) fn database_url(r: &mut ConfigReader, env: &BTreeMap<String, String>)
     text
 }
 
+/// Hint for a URL that names several servers.
+const NAME_ONE: &str =
+    "name one; where several may serve, let an address or a proxy in front decide which";
+
 fn check(r: &mut ConfigReader, text: &str) {
     let mut problem = |reason: String, hint: String| {
         r.problem(KEY, Some(format!("{:?}", shown(text))), reason, hint);
@@ -88,10 +92,9 @@ fn check(r: &mut ConfigReader, text: &str) {
             return problem("is neither SQLite nor PostgreSQL".to_owned(), hint.to_owned());
         }
     }
-    let one = "name one; where several may serve, let an address or a proxy in front decide which";
-    let place = text.split(['/', '?']).nth(2).unwrap_or_default();
-    if place.rsplit('@').next().unwrap_or_default().contains(',') {
-        return problem("names several hosts".to_owned(), one.to_owned());
+    let authority = text.split(['/', '?']).nth(2).unwrap_or_default();
+    if authority.rsplit('@').next().unwrap_or_default().contains(',') {
+        return problem("names several hosts".to_owned(), NAME_ONE.to_owned());
     }
     let Ok(url) = Url::parse(text) else {
         let hint = "write \"postgres://user@host/database\"; what has other characters in a name or password is percent-encoded; for a socket, write postgres:///database?host=/folder&user=name";
@@ -109,41 +112,12 @@ fn check(r: &mut ConfigReader, text: &str) {
             problem(format!("has the unknown option {name}"), hint);
             continue;
         }
+        if let Some((reason, hint)) = option_problem(named, &value) {
+            problem(reason, hint);
+        }
         match named {
-            "host" | "hostaddr" | "port" if value.contains(',') => {
-                problem(format!("names several of {named}"), one.to_owned());
-            }
-            "port" if value.parse::<u16>().is_err() => {
-                problem("has a port that is no number".to_owned(), "write port=5432".to_owned());
-            }
-            "statement-cache-capacity" if value.parse::<usize>().is_err() => {
-                let reason = format!("has a {named} that is no number");
-                problem(reason, "take it out".to_owned());
-            }
-            "sslmode" | "ssl-mode" => {
-                if !MODES.contains(&&*value.to_ascii_lowercase()) {
-                    let hint = format!("it can be {}", MODES.join(", "));
-                    problem(format!("has an unknown {named}"), hint);
-                }
-                mode = Some(value.to_ascii_lowercase());
-            }
-            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
-                if let Some(reason) = unreadable(&value, "CERTIFICATE") {
-                    let hint = "give the file with the certificate of the authority, in PEM";
-                    problem(format!("{named} names {reason}"), hint.to_owned());
-                }
-                root = Some(named.to_owned());
-            }
-            "sslcert" | "ssl-cert" => {
-                if let Some(reason) = unreadable(&value, "CERTIFICATE") {
-                    problem(format!("{named} names {reason}"), "give a file in PEM".to_owned());
-                }
-            }
-            "sslkey" | "ssl-key" => {
-                if let Some(reason) = unreadable(&value, "PRIVATE KEY") {
-                    problem(format!("{named} names {reason}"), "give a file in PEM".to_owned());
-                }
-            }
+            "sslmode" | "ssl-mode" => mode = Some(value.to_ascii_lowercase()),
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => root = Some(named.to_owned()),
             _ => {}
         }
     }
@@ -153,6 +127,39 @@ fn check(r: &mut ConfigReader, text: &str) {
             "database_url: with sslmode={mode} nobody looks at the server's certificate, and {root} is not used; write sslmode=verify-full"
         ));
     }
+}
+
+/// Returns what is wrong with the value of a known option, and a hint.
+fn option_problem(named: &str, value: &str) -> Option<(String, String)> {
+    let (reason, hint) = match named {
+        "host" | "hostaddr" | "port" if value.contains(',') => {
+            (format!("names several of {named}"), NAME_ONE.to_owned())
+        }
+        "port" if value.parse::<u16>().is_err() => {
+            ("has a port that is no number".to_owned(), "write port=5432".to_owned())
+        }
+        "statement-cache-capacity" if value.parse::<usize>().is_err() => {
+            (format!("has a {named} that is no number"), "take it out".to_owned())
+        }
+        "sslmode" | "ssl-mode" if !MODES.contains(&&*value.to_ascii_lowercase()) => {
+            (format!("has an unknown {named}"), format!("it can be {}", MODES.join(", ")))
+        }
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
+            let reason = unreadable(value, "CERTIFICATE")?;
+            let hint = "give the file with the certificate of the authority, in PEM";
+            (format!("{named} names {reason}"), hint.to_owned())
+        }
+        "sslcert" | "ssl-cert" => {
+            let reason = unreadable(value, "CERTIFICATE")?;
+            (format!("{named} names {reason}"), "give a file in PEM".to_owned())
+        }
+        "sslkey" | "ssl-key" => {
+            let reason = unreadable(value, "PRIVATE KEY")?;
+            (format!("{named} names {reason}"), "give a file in PEM".to_owned())
+        }
+        _ => return None,
+    };
+    Some((reason, hint))
 }
 
 /// Returns why the file cannot be used; `None` if it can, or if the value itself is PEM.

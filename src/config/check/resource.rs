@@ -56,33 +56,7 @@ fn one(
 ) -> Option<ResourceConfig> {
     let at = |name: &str| format!("resource[{index}].{name}");
     let path = r.text(&at("path"));
-    let id = r.text(&at("id"));
-    let id = match (&path, id) {
-        (Some(path), None) => {
-            check_path(r, &at("path"), path);
-            public_url.map(|url| url.join(path))
-        }
-        (None, Some(id)) => {
-            check_id(r, &at("id"), &id, public_url);
-            Some(id)
-        }
-        (None, None) => {
-            let hint =
-                "write path = \"/mcp\" (behind the gateway) or id = \"https://…\" (elsewhere)";
-            r.problem(&at("path"), None, "is missing", hint);
-            None
-        }
-        (Some(_), Some(_)) => {
-            let reason = "stands beside path; a resource has one of them";
-            r.problem(
-                &at("id"),
-                None,
-                reason,
-                "keep path for the gateway, id for a server elsewhere",
-            );
-            None
-        }
-    };
+    let id = identifier(r, at, path.as_deref(), public_url);
     let target = target(r, &at("target"), path.is_some());
     let name = r.text(&at("name"));
     let scope_texts = scopes(r, &at("scopes"));
@@ -105,22 +79,15 @@ fn one(
         enforcement::introspection_secret(r, env, &at("introspection_secret"));
     let rules: Vec<Rule> =
         (0..r.count(&at("rule"))).map(|n| rule(r, &at(&format!("rule[{n}]")), &declared)).collect();
-    if !rules.is_empty() && default_scopes.is_empty() && r.problems.is_empty() {
-        let reason = "is empty: a client that asks for no scope could never be let in by a rule";
-        let hint = "declare scopes, and leave default_scopes out or name some";
-        r.problem(&at("default_scopes"), None, reason, hint);
-    }
-    if ScopeSet::parse(&declared.to_string()).is_err() {
-        let reason = "are too many or too long for one request (50 scopes, 1000 characters in all)";
-        r.problem(&at("scopes"), None, reason, "declare fewer or shorter scopes");
-    }
+    let policy = Policy { declared, default_scopes, baseline, rules, on_excess, hierarchy };
+    check_scopes(r, at, &policy);
     Some(ResourceConfig {
         id: id?,
         path,
         target,
         name,
         scope_texts,
-        policy: Policy { declared, default_scopes, baseline, rules, on_excess, hierarchy },
+        policy,
         token_alg,
         tools,
         hide_forbidden_tools,
@@ -131,6 +98,52 @@ fn one(
         introspection_secret,
         is_default,
     })
+}
+
+/// Returns the identifier of a resource: the URL of its path behind the gateway, or the `id` of a server
+/// elsewhere.
+fn identifier(
+    r: &mut ConfigReader,
+    at: impl Fn(&str) -> String,
+    path: Option<&str>,
+    public_url: Option<&PublicUrl>,
+) -> Option<String> {
+    match (path, r.text(&at("id"))) {
+        (Some(path), None) => {
+            check_path(r, &at("path"), path);
+            public_url.map(|url| url.join(path))
+        }
+        (None, Some(id)) => {
+            check_id(r, &at("id"), &id, public_url);
+            Some(id)
+        }
+        (None, None) => {
+            let hint =
+                "write path = \"/mcp\" (behind the gateway) or id = \"https://…\" (elsewhere)";
+            r.problem(&at("path"), None, "is missing", hint);
+            None
+        }
+        (Some(_), Some(_)) => {
+            let reason = "stands beside path; a resource has one of them";
+            let hint = "keep path for the gateway, id for a server elsewhere";
+            r.problem(&at("id"), None, reason, hint);
+            None
+        }
+    }
+}
+
+/// Checks that clients can ask for the scopes.
+fn check_scopes(r: &mut ConfigReader, at: impl Fn(&str) -> String, policy: &Policy) {
+    let Policy { declared, default_scopes, rules, .. } = policy;
+    if !rules.is_empty() && default_scopes.is_empty() && r.problems.is_empty() {
+        let reason = "is empty: a client that asks for no scope could never be let in by a rule";
+        let hint = "declare scopes, and leave default_scopes out or name some";
+        r.problem(&at("default_scopes"), None, reason, hint);
+    }
+    if ScopeSet::parse(&declared.to_string()).is_err() {
+        let reason = "are too many or too long for one request (50 scopes, 1000 characters in all)";
+        r.problem(&at("scopes"), None, reason, "declare fewer or shorter scopes");
+    }
 }
 
 fn check_path(r: &mut ConfigReader, key: &str, path: &str) {
@@ -219,75 +232,8 @@ fn scopes(r: &mut ConfigReader, key: &str) -> Vec<(Scope, Option<String>)> {
 
 fn rule(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> Rule {
     let at = |name: &str| format!("{key}.{name}");
-    let mut names = |name: &str| {
-        let values = r.texts(&at(name))?;
-        let mut wanted = Vec::new();
-        for value in &values {
-            match Wanted::parse(value) {
-                Ok(value) => wanted.push(value),
-                Err(reason) => {
-                    let hint = "write regex: and a regular expression for the whole name, glob: and a pattern with stars, or the name itself";
-                    r.problem(&at(name), Some(format!("{value:?}")), reason, hint);
-                }
-            }
-        }
-        Some(wanted)
-    };
-    let (roles, groups, permissions) = (names("roles"), names("groups"), names("permissions"));
-    let (not_roles, not_groups) = (names("not_roles"), names("not_groups"));
-    let mut exactly = |name: &str| {
-        let values = r.texts(&at(name))?;
-        if let Some(pattern) = values.iter().find(|value| Wanted::is_pattern(value)) {
-            let reason = "is a pattern; these values are compared exactly";
-            r.problem(&at(name), Some(format!("{pattern:?}")), reason, "write the value itself");
-        }
-        Some(values)
-    };
-    let mut conditions = Conditions {
-        roles,
-        groups,
-        permissions,
-        not_roles,
-        not_groups,
-        subjects: exactly("subjects"),
-        email_domains: exactly("email_domains"),
-        clients: exactly("clients"),
-        claims: BTreeMap::new(),
-    };
-    let mut claims = toml::Table::new();
-    if let Some(Value::Table(table)) = r.value(&at("claim")) {
-        r.show(&at("claim"), table.clone(), true);
-        claims = table;
-    }
-    for (path, value) in claims {
-        let values = match value {
-            Value::String(text) => Some(vec![text]),
-            Value::Array(items) => {
-                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
-            }
-            _ => None,
-        };
-        match values {
-            Some(values) => {
-                conditions.claims.insert(path, values);
-            }
-            None => r.problem(
-                &at("claim"),
-                Some(format!("{path:?}")),
-                "is not compared with texts",
-                "write claim = { \"/org_id\" = [\"org_1\"] }",
-            ),
-        }
-    }
-    let passthrough = match r.text(&at("passthrough")).as_deref() {
-        None => false,
-        Some("permissions") => true,
-        Some(other) => {
-            let hint = "write passthrough = \"permissions\"";
-            r.problem(&at("passthrough"), Some(format!("{other:?}")), "is not known", hint);
-            false
-        }
-    };
+    let conditions = conditions(r, at);
+    let passthrough = passthrough(r, &at("passthrough"));
     let rule = Rule {
         name: r.text(&at("name")),
         allow: declared_scopes(r, &at("allow"), declared).unwrap_or_default(),
@@ -301,4 +247,88 @@ fn rule(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> Rule {
         r.problem(key, None, reason, "add allow = [\"scope\"] or deny = [\"scope\"]");
     }
     rule
+}
+
+fn conditions(r: &mut ConfigReader, at: impl Fn(&str) -> String) -> Conditions {
+    Conditions {
+        roles: wanted(r, &at("roles")),
+        groups: wanted(r, &at("groups")),
+        permissions: wanted(r, &at("permissions")),
+        not_roles: wanted(r, &at("not_roles")),
+        not_groups: wanted(r, &at("not_groups")),
+        subjects: exact_values(r, &at("subjects")),
+        email_domains: exact_values(r, &at("email_domains")),
+        clients: exact_values(r, &at("clients")),
+        claims: claims(r, &at("claim")),
+    }
+}
+
+/// Reads names or patterns of names.
+fn wanted(r: &mut ConfigReader, key: &str) -> Option<Vec<Wanted>> {
+    let values = r.texts(key)?;
+    let mut wanted = Vec::new();
+    for value in &values {
+        match Wanted::parse(value) {
+            Ok(value) => wanted.push(value),
+            Err(reason) => {
+                let hint = "write regex: and a regular expression for the whole name, glob: and a pattern with stars, or the name itself";
+                r.problem(key, Some(format!("{value:?}")), reason, hint);
+            }
+        }
+    }
+    Some(wanted)
+}
+
+/// Reads values that may not be patterns.
+fn exact_values(r: &mut ConfigReader, key: &str) -> Option<Vec<String>> {
+    let values = r.texts(key)?;
+    if let Some(pattern) = values.iter().find(|value| Wanted::is_pattern(value)) {
+        let reason = "is a pattern; these values are compared exactly";
+        r.problem(key, Some(format!("{pattern:?}")), reason, "write the value itself");
+    }
+    Some(values)
+}
+
+/// Reads the values that claims must have, by the path of the claim.
+fn claims(r: &mut ConfigReader, key: &str) -> BTreeMap<String, Vec<String>> {
+    let mut table = toml::Table::new();
+    if let Some(Value::Table(found)) = r.value(key) {
+        r.show(key, found.clone(), true);
+        table = found;
+    }
+    let mut claims = BTreeMap::new();
+    for (path, value) in table {
+        let values = match value {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(items) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            _ => None,
+        };
+        match values {
+            Some(values) => {
+                claims.insert(path, values);
+            }
+            None => r.problem(
+                key,
+                Some(format!("{path:?}")),
+                "is not compared with texts",
+                "write claim = { \"/org_id\" = [\"org_1\"] }",
+            ),
+        }
+    }
+    claims
+}
+
+/// Returns whether the person's permissions become scopes.
+fn passthrough(r: &mut ConfigReader, key: &str) -> bool {
+    match r.text(key).as_deref() {
+        None => false,
+        Some("permissions") => true,
+        Some(other) => {
+            let hint = "write passthrough = \"permissions\"";
+            r.problem(key, Some(format!("{other:?}")), "is not known", hint);
+            false
+        }
+    }
 }

@@ -41,21 +41,8 @@ pub(super) fn read(
     check_trust_in_addresses(r, preset, &claims);
 
     let (preset, issuer, client_id, client_secret) = (preset?, issuer?, client_id?, client_secret?);
-    let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
-    let open =
-        if preset.public_sign_up { required_claim.is_none() } else { OPEN_WORLDS.contains(&bare) };
-    if !allow_anyone && open {
-        let hint = match preset.restricted_by {
-            Some((key, _)) => format!("set {key}; allow_anyone = true lets everybody in"),
-            None => "use an issuer of your own organisation; allow_anyone = true lets everybody in"
-                .to_owned(),
-        };
-        r.problem(
-            "upstream.issuer",
-            Some(format!("{issuer:?}")),
-            "signs in anybody in the world",
-            hint,
-        );
+    if !allow_anyone {
+        refuse_open_world(r, preset, &issuer, required_claim.is_some());
     }
     let offline = if configured_scopes.is_some() { Offline::NoScope } else { preset.offline };
     let mut scopes = configured_scopes
@@ -109,6 +96,23 @@ fn check_trust_in_addresses(r: &mut ConfigReader, preset: Option<&Preset>, claim
         let hint = "set trust_email = true if this provider gives an address of yours to nobody else, or write the rule with groups, roles or subjects";
         r.problem(KEY, None, reason, hint);
     }
+}
+
+/// Refuses a provider at which anybody can have an account. `is_restricted`: the configuration demands a
+/// claim that only some people have.
+fn refuse_open_world(r: &mut ConfigReader, preset: &Preset, issuer: &str, is_restricted: bool) {
+    let bare = issuer.trim_end_matches('/').trim_end_matches("/v2.0");
+    let open = if preset.public_sign_up { !is_restricted } else { OPEN_WORLDS.contains(&bare) };
+    if !open {
+        return;
+    }
+    let hint = match preset.restricted_by {
+        Some((key, _)) => format!("set {key}; allow_anyone = true lets everybody in"),
+        None => "use an issuer of your own organisation; allow_anyone = true lets everybody in"
+            .to_owned(),
+    };
+    let shown = Some(format!("{issuer:?}"));
+    r.problem("upstream.issuer", shown, "signs in anybody in the world", hint);
 }
 
 fn preset(r: &mut ConfigReader) -> Option<&'static Preset> {

@@ -128,13 +128,13 @@ fn get(server: &TodoShared, caller: &NamedCaller) -> Value {
 
 fn delete(server: &TodoShared, caller: &NamedCaller, id: &str) -> Value {
     let mut state = server.state.lock();
-    let Some(place) = state.todos.iter().position(|todo| todo.id == id) else {
+    let Some(index) = state.todos.iter().position(|todo| todo.id == id) else {
         return failed("There is no to-do with this id.");
     };
-    if state.todos[place].owner != caller.subject && !caller.may("delete:todos") {
+    if state.todos[index].owner != caller.subject && !caller.may("delete:todos") {
         return failed("This to-do is somebody else's: deleting it needs the scope delete:todos.");
     }
-    state.todos.remove(place);
+    state.todos.remove(index);
     done("Deleted.", &json!({ "deleted": id }))
 }
 

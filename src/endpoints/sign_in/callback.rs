@@ -35,7 +35,7 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
         return Ok(see_other(&pages));
     }
     let permit = match answer.code {
-        Some(_) => Some(app.upstream().place_for_sign_in().await?),
+        Some(_) => Some(app.upstream().permit_for_sign_in().await?),
         None => None,
     };
     let (login_id, login) = claim(&browser, state, answer).await?;

@@ -91,7 +91,7 @@ pub(super) fn not_too_often(browser: &Browser, client: &Client) -> Result<(), Pa
         shown.iter().filter_map(|id| shown_at(id)).filter(|at| *at > since).collect();
     recent.sort_unstable();
     // Once this page expires, fewer than `most` pages are left.
-    let Some(first) = recent.len().checked_sub(most).and_then(|place| recent.get(place)) else {
+    let Some(first) = recent.len().checked_sub(most).and_then(|index| recent.get(index)) else {
         return Ok(());
     };
     let seconds = first.plus(CONSENT_PAGE).since(now).as_secs().max(1);

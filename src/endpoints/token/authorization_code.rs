@@ -6,7 +6,7 @@ use super::{Tokens, answer};
 use crate::oauth::client::Client;
 use crate::oauth::grant::{Redemption, TokenRefused};
 use crate::oauth::secret::{AuthorizationCode, RefreshToken, Secret, new_id};
-use crate::storage::{GrantTerms, Redeemed};
+use crate::storage::{CodeExchange, GrantTerms, Redeemed};
 use crate::telemetry::audit::Actor;
 use crate::web::client_form::ClientForm;
 use crate::web::error::ApiError;
@@ -41,8 +41,8 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
         .client(&client.id)
         .with("code_id", code.id())
         .with("from", from.map(|from| from.to_string()));
-    let redeemed =
-        app.storage().redeem_code(&code, &attempt, &refresh_token, terms, now, event).await?;
+    let exchange = CodeExchange { code: &code, attempt, refresh_token: &refresh_token, terms };
+    let redeemed = app.storage().redeem_code(&exchange, now, event).await?;
     match redeemed {
         Redeemed::First(grant) => answer(
             app,

@@ -11,7 +11,7 @@ use crate::oauth::client::Client;
 use crate::oauth::grant::{TokenRefused, check_resource, narrowed};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret, new_id};
-use crate::storage::{FoundRefreshToken, Rotated, Rotation};
+use crate::storage::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
 use crate::web::client_form::ClientForm;
@@ -20,7 +20,7 @@ use crate::web::error::ApiError;
 pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Response, ApiError> {
     let app = &form.app;
     let from = form.shown_address();
-    let Presented { token: presented, found, asked } = presented(form, client).await?;
+    let PresentedToken { token: presented, found, asked } = presented(form, client).await?;
     let tokens = &app.config().tokens;
     let rotation = Rotation {
         grace: tokens.refresh_grace,
@@ -42,9 +42,9 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
         .with("scopes", granted.scopes.to_string())
         .with("stale", granted.stale)
         .with("from", from.map(|from| from.to_string()));
-    let storage = app.storage();
-    let rotated =
-        storage.rotate_refresh_token(&presented, &found, &successor, rotation, now, event).await?;
+    let exchange =
+        RefreshExchange { presented: &presented, found: &found, successor: &successor, rotation };
+    let rotated = app.storage().rotate_refresh_token(&exchange, now, event).await?;
     let refresh_token = match rotated {
         Rotated::First => successor,
         Rotated::Replayed(successor) => successor,
@@ -72,14 +72,14 @@ pub(super) async fn exchange(form: &ClientForm, client: &Client) -> Result<Respo
 }
 
 /// The refresh token of a request, which the client may use, and the scopes that it asks for.
-struct Presented {
+struct PresentedToken {
     token: Secret<RefreshToken>,
     found: FoundRefreshToken,
     asked: ScopeSet,
 }
 
 /// Finds the refresh token and makes all checks that read nothing more.
-async fn presented(form: &ClientForm, client: &Client) -> Result<Presented, ApiError> {
+async fn presented(form: &ClientForm, client: &Client) -> Result<PresentedToken, ApiError> {
     let ClientForm { app, params, .. } = form;
     let token = Secret::<RefreshToken>::parse(form.required("refresh_token")?)
         .ok_or(TokenRefused::UnknownRefreshToken)?;
@@ -99,7 +99,7 @@ async fn presented(form: &ClientForm, client: &Client) -> Result<Presented, ApiE
         retry_after: often.retry_after,
         limit: "`limits.refreshes_per_minute`".to_owned(),
     })?;
-    Ok(Presented { token, found, asked })
+    Ok(PresentedToken { token, found, asked })
 }
 
 fn about(app: &App, client: &Client, found: &FoundRefreshToken) -> AuditEvent {
@@ -138,8 +138,8 @@ async fn scopes_now(
             .named("access_lost")
             .with("asked", found.consented_scopes.to_string())
             .with("rules", whole.matched);
-        let because = "the rules leave no scope";
-        app.storage().revoke_grant(&found.grant_id, because, app.now(), event).await?;
+        let reason = "the rules leave no scope";
+        app.storage().revoke_grant(&found.grant_id, reason, app.now(), event).await?;
         return Err(TokenRefused::NoAccess.into());
     }
     Ok(Granted { scopes: whole.granted.intersection(asked), stale })

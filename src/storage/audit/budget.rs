@@ -40,11 +40,11 @@ const FREQUENT: &[&str] = &[
 pub(crate) struct LineBudget {
     /// `false` in load tests, in which few people cause many lines.
     counts_people: AtomicBool,
-    counted: Mutex<Counted>,
+    counted: Mutex<LinesOfPeriod>,
 }
 
 #[derive(Default)]
-struct Counted {
+struct LinesOfPeriod {
     minute: i64,
     of_nobody: u32,
     hour: i64,
@@ -91,12 +91,12 @@ impl LineBudget {
         std::mem::take(&mut self.lock().left_out)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counted> {
+    fn lock(&self) -> MutexGuard<'_, LinesOfPeriod> {
         self.counted.lock()
     }
 }
 
-impl Counted {
+impl LinesOfPeriod {
     fn takes_of_nobody(&mut self, at: i64) -> bool {
         let minute = at.div_euclid(MINUTE_MILLIS);
         if self.minute != minute {

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::{CONFIGURATION, read_client_review};
-use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use crate::storage::{ClientReview, ReviewState, Storage, StorageError, Transaction};
 use crate::telemetry::audit::AuditEvent;
 
@@ -75,49 +75,63 @@ pub enum ClientDecided {
     OtherClient,
 }
 
+/// A decision about a client, with who made it.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientDecision<'a> {
+    client_id: &'a str,
+    verdict: ReviewDecision,
+    by: &'a str,
+    /// The digest of the client that the administrator saw. Nothing is decided about another one.
+    seen: Option<&'a str>,
+}
+
+impl<'a> ClientDecision<'a> {
+    /// A decision about the client as it is, by the person or program `by`.
+    pub const fn new(client_id: &'a str, verdict: ReviewDecision, by: &'a str) -> Self {
+        Self { client_id, verdict, by, seen: None }
+    }
+
+    /// The same, if the digest of the client is still `seen`.
+    #[must_use]
+    pub const fn of_seen(self, seen: &'a str) -> Self {
+        Self { seen: Some(seen), ..self }
+    }
+}
+
 impl Storage {
-    /// Applies a decision to the client as it is. Returns `false` when nothing changed. A block or
-    /// rejection also ends the client's grants, codes and waiting logins, in the same transaction.
+    /// Applies a decision. Returns `false` when nothing changed. A block or rejection also ends the
+    /// client's grants, codes and waiting logins, in the same transaction.
     pub async fn decide_client(
         &self,
-        client_id: &str,
-        verdict: ReviewDecision,
-        by: &str,
+        decision: ClientDecision<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
-        let decided = self.decide_client_as_seen(client_id, verdict, by, None, now, event).await?;
+        let decided = self.decide_client_as_seen(decision, now, event).await?;
         Ok(decided == ClientDecided::Changed)
     }
 
-    /// Like [`Self::decide_client`], for an administrator who looked at the client before: decides
-    /// nothing when its digest is no longer `seen`.
+    /// Like [`Self::decide_client`], for an administrator who looked at the client before. Tells apart why
+    /// nothing changed.
     pub async fn decide_client_as_seen(
         &self,
-        client_id: &str,
-        verdict: ReviewDecision,
-        by: &str,
-        seen: Option<&str>,
+        decision: ClientDecision<'_>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<ClientDecided, StorageError> {
-        let decision = (verdict, by, seen);
-        let decided = self.decide_client_and_count(client_id, decision, None, now, event).await?;
+        let decided = self.decide_client_and_count(decision, None, now, event).await?;
         Ok(decided.map_or(ClientDecided::Unchanged, |(decided, _)| decided))
     }
 
     /// Like [`Self::decide_client`], but only if it ends exactly the grants in `counted`.
     pub(crate) async fn decide_client_as_counted(
         &self,
-        client_id: &str,
-        (verdict, by): (ReviewDecision, &str),
+        decision: ClientDecision<'_>,
         counted: Option<&Counted>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
-        let decision = (verdict, by, None);
-        let decided =
-            self.decide_client_and_count(client_id, decision, counted, now, event).await?;
+        let decided = self.decide_client_and_count(decision, counted, now, event).await?;
         Ok(match decided {
             Some((ClientDecided::Changed, ended)) => Ended::Done(ended),
             Some(_) => Ended::Unchanged,
@@ -129,70 +143,27 @@ impl Storage {
     /// ones in `counted`.
     async fn decide_client_and_count(
         &self,
-        client_id: &str,
-        (verdict, by, seen): (ReviewDecision, &str, Option<&str>),
+        decision: ClientDecision<'_>,
         counted: Option<&Counted>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Option<(ClientDecided, u64)>, StorageError> {
+        let ClientDecision { client_id, verdict, by, seen } = decision;
         let mut step = self.begin_revocation().await?;
         let mut digest = None;
         if verdict.opens() {
-            // Locks the row, so that a concurrent change of the metadata either waits or is already
-            // visible.
-            let metadata: Option<String> = sqlx::query_scalar(
-                "UPDATE clients SET kind = kind WHERE id = $1 RETURNING metadata",
-            )
-            .bind(client_id)
-            .fetch_optional(&mut *step)
-            .await?;
-            digest = metadata.map(|metadata| digest_of(&metadata)).transpose()?;
+            digest = locked_digest(&mut step, client_id).await?;
             if seen.is_some() && digest.as_deref() != seen {
                 return Ok(Some((ClientDecided::OtherClient, 0)));
             }
         }
-        // Creates the row if needed, and locks it.
-        sqlx::query(
-            "INSERT INTO client_reviews (client_id, state, trusted, blocked, changed_at, changed_by)
-             VALUES ($1, 'none', 0, 0, $2, $3)
-             ON CONFLICT (client_id) DO UPDATE SET changed_by = client_reviews.changed_by",
-        )
-        .bind(client_id)
-        .bind(now.unix())
-        .bind(by)
-        .execute(&mut *step)
-        .await?;
-        let row = sqlx::query(
-            "SELECT state, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
-                    trusted_by
-             FROM client_reviews WHERE client_id = $1",
-        )
-        .bind(client_id)
-        .fetch_one(&mut *step)
-        .await?;
-        let before = read_client_review(&row)?;
+        let before = locked_review(&mut step, client_id, by, now).await?;
         let mut after = before.clone();
         verdict.apply(&mut after, digest.clone());
         if before == after {
             return Ok(Some((ClientDecided::Unchanged, 0)));
         }
-        sqlx::query(
-            "UPDATE client_reviews
-             SET state = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
-                 approved_as = $7, trusted_as = $8,
-                 trusted_by = CASE WHEN $3 = 0 THEN NULL WHEN trusted = 1 THEN trusted_by ELSE $6 END
-             WHERE client_id = $1",
-        )
-        .bind(client_id)
-        .bind(after.state.as_str())
-        .bind(i64::from(after.trusted))
-        .bind(i64::from(after.blocked))
-        .bind(now.unix())
-        .bind(by)
-        .bind(after.approved_as.as_deref())
-        .bind(after.trusted_as.as_deref())
-        .execute(&mut *step)
-        .await?;
+        store_review(&mut step, client_id, &after, by, now).await?;
         let mut event = event.named(verdict.event()).client(client_id);
         if let Some(digest) = digest {
             event = event.with("digest", digest);
@@ -205,12 +176,12 @@ impl Storage {
         }
         let mut ended = 0;
         if after.is_denied() {
-            let because = match verdict {
+            let reason = match verdict {
                 ReviewDecision::Refuse => "the client was refused",
                 _ => "the client was blocked",
             };
-            let scope = Scope::Client(client_id);
-            let revoked = end_as_counted(&mut step, scope, because, counted, now).await?;
+            let scope = RevocationScope::Client(client_id);
+            let revoked = end_as_counted(&mut step, scope, reason, counted, now).await?;
             let Some(revoked) = revoked else { return Ok(None) };
             ended = revoked.grants;
             event = event.with("grants_ended", ended);
@@ -271,6 +242,75 @@ impl Storage {
         }
         step.commit().await
     }
+}
+
+/// Returns the digest of the client's metadata; `None` if it is not stored. Locks the row, so that a
+/// concurrent change of the metadata either waits or is already visible.
+async fn locked_digest(
+    step: &mut Transaction,
+    client_id: &str,
+) -> Result<Option<String>, StorageError> {
+    let metadata: Option<String> =
+        sqlx::query_scalar("UPDATE clients SET kind = kind WHERE id = $1 RETURNING metadata")
+            .bind(client_id)
+            .fetch_optional(&mut **step)
+            .await?;
+    metadata.map(|metadata| digest_of(&metadata)).transpose()
+}
+
+/// Returns what was decided about the client so far. Creates the row if needed, and locks it.
+async fn locked_review(
+    step: &mut Transaction,
+    client_id: &str,
+    by: &str,
+    now: Timestamp,
+) -> Result<ClientReview, StorageError> {
+    sqlx::query(
+        "INSERT INTO client_reviews (client_id, state, trusted, blocked, changed_at, changed_by)
+         VALUES ($1, 'none', 0, 0, $2, $3)
+         ON CONFLICT (client_id) DO UPDATE SET changed_by = client_reviews.changed_by",
+    )
+    .bind(client_id)
+    .bind(now.unix())
+    .bind(by)
+    .execute(&mut **step)
+    .await?;
+    let row = sqlx::query(
+        "SELECT state, trusted, blocked, requested_at, requested_by, approved_as, trusted_as,
+                trusted_by
+         FROM client_reviews WHERE client_id = $1",
+    )
+    .bind(client_id)
+    .fetch_one(&mut **step)
+    .await?;
+    read_client_review(&row)
+}
+
+async fn store_review(
+    step: &mut Transaction,
+    client_id: &str,
+    review: &ClientReview,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), StorageError> {
+    sqlx::query(
+        "UPDATE client_reviews
+         SET state = $2, trusted = $3, blocked = $4, changed_at = $5, changed_by = $6,
+             approved_as = $7, trusted_as = $8,
+             trusted_by = CASE WHEN $3 = 0 THEN NULL WHEN trusted = 1 THEN trusted_by ELSE $6 END
+         WHERE client_id = $1",
+    )
+    .bind(client_id)
+    .bind(review.state.as_str())
+    .bind(i64::from(review.trusted))
+    .bind(i64::from(review.blocked))
+    .bind(now.unix())
+    .bind(by)
+    .bind(review.approved_as.as_deref())
+    .bind(review.trusted_as.as_deref())
+    .execute(&mut **step)
+    .await?;
+    Ok(())
 }
 
 /// Returns the digest of stored metadata.

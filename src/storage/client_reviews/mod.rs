@@ -13,7 +13,7 @@ use crate::oauth::client::{Client, Origin};
 use crate::oauth::secret::{HeldLogin, Secret};
 use crate::telemetry::audit::AuditEvent;
 
-pub use decisions::{ClientDecided, ReviewDecision};
+pub use decisions::{ClientDecided, ClientDecision, ReviewDecision};
 
 /// Stored as the source of trust for clients with `[[client]] trusted = true`.
 pub(super) const CONFIGURATION: &str = "configuration";
@@ -196,19 +196,7 @@ impl Storage {
             client_digest: Some((*client_digest).to_owned()),
         };
         let sealed = self.seal_json("logins_awaiting_approval.login", token.id(), &held)?;
-        let asked = sqlx::query(
-            "INSERT INTO client_reviews
-                 (client_id, state, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
-             VALUES ($1, 'waiting', 0, 0, $2, $3, $2, $3)
-             ON CONFLICT (client_id) DO UPDATE
-             SET state = 'waiting', requested_at = $2, requested_by = $3
-             WHERE client_reviews.state = 'none'",
-        )
-        .bind(client_id)
-        .bind(now.unix())
-        .bind(*subject)
-        .execute(&mut *step)
-        .await?;
+        let is_new = request_review(&mut step, client_id, subject, now).await?;
         sqlx::query(
             "INSERT INTO logins_awaiting_approval
                  (id, token_hash, client_id, subject, login, created_at, expires_at, resource,
@@ -235,7 +223,7 @@ impl Storage {
         .bind(now.unix())
         .execute(&mut *step)
         .await?;
-        if asked.rows_affected() == 1 {
+        if is_new {
             step.record(event.clone().named("client_waits")).await?;
         }
         step.record(event.again("login_held")).await?;
@@ -299,6 +287,30 @@ impl Storage {
         step.commit().await?;
         Ok(ended)
     }
+}
+
+/// Marks a client as waiting for a decision, if nothing was decided about it. Returns whether it was
+/// marked now.
+async fn request_review(
+    step: &mut Transaction,
+    client_id: &str,
+    requested_by: &str,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    let asked = sqlx::query(
+        "INSERT INTO client_reviews
+             (client_id, state, trusted, blocked, requested_at, requested_by, changed_at, changed_by)
+         VALUES ($1, 'waiting', 0, 0, $2, $3, $2, $3)
+         ON CONFLICT (client_id) DO UPDATE
+         SET state = 'waiting', requested_at = $2, requested_by = $3
+         WHERE client_reviews.state = 'none'",
+    )
+    .bind(client_id)
+    .bind(now.unix())
+    .bind(requested_by)
+    .execute(&mut **step)
+    .await?;
+    Ok(asked.rows_affected() == 1)
 }
 
 async fn end_awaiting_login(

@@ -9,7 +9,7 @@ use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::found_by;
 use crate::storage::retention::count_clients;
-use crate::storage::revocation::{Counted, Ended, Scope, end_as_counted};
+use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use crate::storage::select::{SelectBuilder, after, key, stored};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
@@ -86,11 +86,11 @@ impl Storage {
         if !filter.search.is_empty() {
             return self.search_clients(standing, filter, limit).await;
         }
-        let place = after(&filter.after);
+        let cursor = after(&filter.after);
         let rows = if let Some(condition) = standing {
             let mut listing = SelectBuilder::new(DECIDED_COLUMNS);
             listing.only(condition);
-            if let Some((changed_at, id)) = place {
+            if let Some((changed_at, id)) = cursor {
                 listing.and("(s.changed_at, s.client_id) < (?", changed_at);
                 listing.ends(", ?)", id);
             }
@@ -98,7 +98,7 @@ impl Storage {
             listing.fetch(self.pool(), order, limit).await?
         } else {
             let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
-            if let Some((issued_at, id)) = place {
+            if let Some((issued_at, id)) = cursor {
                 listing.and("(c.issued_at, c.id) < (?", issued_at);
                 listing.ends(", ?)", id);
             }
@@ -220,8 +220,9 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
-        let because = "the client was deleted";
-        let ended = end_as_counted(&mut step, Scope::Client(id), because, counted, now).await?;
+        let reason = "the client was deleted";
+        let ended =
+            end_as_counted(&mut step, RevocationScope::Client(id), reason, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         let ended = ended.grants;
         // A denial stays: the client could be registered again under the same id.

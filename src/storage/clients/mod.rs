@@ -102,13 +102,13 @@ pub enum Registered {
 
 impl Storage {
     /// Registers a client, or returns the public client with the same metadata. If the registry is full
-    /// and `crowd` is given, it evicts in the same transaction the newest unused clients of networks that
-    /// have more than `crowd`.
+    /// and `keep` is given, it evicts in the same transaction the newest unused clients of networks that
+    /// have more than `keep`.
     pub async fn register_client(
         &self,
         client: &StoredClient,
         quota: u64,
-        crowd: Option<i64>,
+        keep: Option<i64>,
         event: AuditEvent,
     ) -> Result<Registered, StorageError> {
         let mut step = self.begin().await?;
@@ -130,25 +130,7 @@ impl Storage {
         if client.kind == ClientKind::Registered {
             step.refuse_without_room(Use::Newcomers).await?;
         }
-        let (name_key, host_key) = found_by(&client.metadata);
-        let written = sqlx::query(
-            "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
-                                  last_registered_at, name_key, host_key, kind, network)
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10) ON CONFLICT (identity) DO NOTHING",
-        )
-        .bind(&client.id)
-        .bind(client.identity.as_deref())
-        .bind(client.secret_hash.as_deref())
-        .bind(client.management_hash.as_deref())
-        .bind(&client.metadata)
-        .bind(client.issued_at.unix())
-        .bind(name_key)
-        .bind(host_key)
-        .bind(client.kind.as_str())
-        .bind(client.network.as_deref())
-        .execute(&mut *step)
-        .await?;
-        if written.rows_affected() == 0 {
+        if !insert_client(&mut step, client).await? {
             // A replica registered the same metadata between our UPDATE and INSERT.
             let row = sqlx::query(
                 "SELECT id, identity, secret_hash, management_hash, metadata, kind, issued_at
@@ -161,23 +143,8 @@ impl Storage {
             step.commit().await?;
             return Ok(Registered::Known(known));
         }
-        if client.kind == ClientKind::Registered {
-            // A counter, because counting rows takes longer with every client.
-            let counted = sqlx::query(
-                "UPDATE counters SET value = value + 1 WHERE name = 'clients' AND value < $1",
-            )
-            .bind(i64::try_from(quota).unwrap_or(i64::MAX))
-            .execute(&mut *step)
-            .await?;
-            if counted.rows_affected() == 0 {
-                let made_room = match crowd {
-                    Some(keep) => evict_from_busiest_network(&mut step, keep).await? > 0,
-                    None => false,
-                };
-                if !made_room {
-                    return Ok(Registered::Full); // rolled back
-                }
-            }
+        if client.kind == ClientKind::Registered && !count_client(&mut step, quota, keep).await? {
+            return Ok(Registered::Full); // rolled back
         }
         step.record(event).await?;
         step.commit().await?;
@@ -351,6 +318,54 @@ pub(super) fn found_by(metadata: &str) -> (String, String) {
     let name = metadata.client_name.unwrap_or_default();
     let host = metadata.redirect_uris.first().map(|uri| destination(uri.as_str()).to_string());
     (select::key(&name), select::key(&host.unwrap_or_default()))
+}
+
+/// Inserts a client. Returns `false` if one with the same identity is stored.
+async fn insert_client(
+    step: &mut Transaction,
+    client: &StoredClient,
+) -> Result<bool, StorageError> {
+    let (name_key, host_key) = found_by(&client.metadata);
+    let written = sqlx::query(
+        "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
+                              last_registered_at, name_key, host_key, kind, network)
+         VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10) ON CONFLICT (identity) DO NOTHING",
+    )
+    .bind(&client.id)
+    .bind(client.identity.as_deref())
+    .bind(client.secret_hash.as_deref())
+    .bind(client.management_hash.as_deref())
+    .bind(&client.metadata)
+    .bind(client.issued_at.unix())
+    .bind(name_key)
+    .bind(host_key)
+    .bind(client.kind.as_str())
+    .bind(client.network.as_deref())
+    .execute(&mut **step)
+    .await?;
+    Ok(written.rows_affected() != 0)
+}
+
+/// Counts a new client. If that exceeds `quota`, evicts others of networks that have more than `keep`.
+/// Returns `false` if the registry stays full.
+async fn count_client(
+    step: &mut Transaction,
+    quota: u64,
+    keep: Option<i64>,
+) -> Result<bool, StorageError> {
+    // A counter, because counting rows takes longer with every client.
+    let counted =
+        sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'clients' AND value < $1")
+            .bind(i64::try_from(quota).unwrap_or(i64::MAX))
+            .execute(&mut **step)
+            .await?;
+    if counted.rows_affected() != 0 {
+        return Ok(true);
+    }
+    match keep {
+        Some(keep) => Ok(evict_from_busiest_network(step, keep).await? > 0),
+        None => Ok(false),
+    }
 }
 
 fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {

@@ -12,24 +12,24 @@ use super::{StorageError, column};
 const AT_ONCE: usize = 100;
 
 /// A value to compare with.
-pub(crate) enum Value {
+pub(crate) enum BoundValue {
     Text(String),
     Number(i64),
 }
 
-impl From<&str> for Value {
+impl From<&str> for BoundValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for BoundValue {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<i64> for Value {
+impl From<i64> for BoundValue {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }
@@ -39,7 +39,7 @@ impl From<i64> for Value {
 /// bound.
 pub(crate) struct SelectBuilder {
     sql: String,
-    values: Vec<Value>,
+    values: Vec<BoundValue>,
     narrowed: bool,
 }
 
@@ -50,20 +50,24 @@ impl SelectBuilder {
     }
 
     /// Binds a value for the text that follows, and returns its placeholder.
-    fn bind(&mut self, value: impl Into<Value>) -> String {
+    fn bind(&mut self, value: impl Into<BoundValue>) -> String {
         self.values.push(value.into());
         format!("${}", self.values.len())
     }
 
     /// Adds a condition with one `?` for the value.
-    pub(crate) fn and(&mut self, condition: &'static str, value: impl Into<Value>) -> &mut Self {
+    pub(crate) fn and(
+        &mut self,
+        condition: &'static str,
+        value: impl Into<BoundValue>,
+    ) -> &mut Self {
         let placeholder = self.bind(value);
         let condition = condition.replace('?', &placeholder);
         self.condition(&condition)
     }
 
     /// Continues the last condition with text that has one `?` for another value.
-    pub(crate) fn ends(&mut self, rest: &'static str, value: impl Into<Value>) -> &mut Self {
+    pub(crate) fn ends(&mut self, rest: &'static str, value: impl Into<BoundValue>) -> &mut Self {
         let placeholder = self.bind(value);
         self.sql.push_str(&rest.replace('?', &placeholder));
         self
@@ -114,8 +118,8 @@ impl SelectBuilder {
         let mut query = sqlx::query(AssertSqlSafe(self.sql));
         for value in self.values {
             query = match value {
-                Value::Text(text) => query.bind(text),
-                Value::Number(number) => query.bind(number),
+                BoundValue::Text(text) => query.bind(text),
+                BoundValue::Number(number) => query.bind(number),
             };
         }
         Ok(query.fetch_all(pool).await?)

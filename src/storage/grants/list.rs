@@ -4,7 +4,9 @@ use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
-use crate::storage::revocation::{Counted, Ended, Scope, Selection, end_as_counted, first_id};
+use crate::storage::revocation::{
+    Counted, Ended, RevocationScope, Selection, end_as_counted, first_id,
+};
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any, scopes};
@@ -125,7 +127,7 @@ impl Storage {
     fn read_grant_row(&self, row: &AnyRow) -> Result<GrantRow, StorageError> {
         let session_id: String = column(row, "session_id")?;
         let sealed: String = column(row, "person")?;
-        let because: Option<String> = column(row, "end_reason")?;
+        let reason: Option<String> = column(row, "end_reason")?;
         Ok(GrantRow {
             id: column(row, "id")?,
             client_id: column(row, "client_id")?,
@@ -138,7 +140,7 @@ impl Storage {
             last_used_at: moment(row, "last_used_at")?,
             last_used_from: column(row, "last_used_from")?,
             expires_at: moment(row, "expires_at")?,
-            revoked: moment_if_any(row, "revoked_at")?.map(|at| (at, because.unwrap_or_default())),
+            revoked: moment_if_any(row, "revoked_at")?.map(|at| (at, reason.unwrap_or_default())),
             facts_at: moment(row, "facts_read_at")?,
             session_alive: column::<String>(row, "state")? == "active",
         })
@@ -148,11 +150,11 @@ impl Storage {
     pub async fn revoke_grants(
         &self,
         which: &Selection,
-        because: &str,
+        reason: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        match self.revoke_grants_as_counted(which, because, None, now, event).await? {
+        match self.revoke_grants_as_counted(which, reason, None, now, event).await? {
             Ended::Done(ended) => Ok(ended),
             Ended::Unchanged | Ended::Recounted => Ok(0),
         }
@@ -162,7 +164,7 @@ impl Storage {
     pub(crate) async fn revoke_grants_as_counted(
         &self,
         which: &Selection,
-        because: &str,
+        reason: &str,
         counted: Option<&Counted>,
         now: Timestamp,
         event: AuditEvent,
@@ -172,8 +174,8 @@ impl Storage {
             Selection::Before(moment) => first_id(*moment),
             Selection::Client(_) | Selection::Person(_) => String::new(),
         };
-        let scope = Scope::of_grants(which, &first);
-        let Some(ended) = end_as_counted(&mut step, scope, because, counted, now).await? else {
+        let scope = RevocationScope::of_grants(which, &first);
+        let Some(ended) = end_as_counted(&mut step, scope, reason, counted, now).await? else {
             return Ok(Ended::Recounted);
         };
         let ended = ended.grants;
@@ -182,7 +184,7 @@ impl Storage {
             Selection::Person(subject) => event.subject(subject),
             Selection::Before(moment) => event.with("before", moment.unix()),
         };
-        step.record(event.named("grants_revoked").with("because", because).with("ended", ended))
+        step.record(event.named("grants_revoked").with("because", reason).with("ended", ended))
             .await?;
         self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))

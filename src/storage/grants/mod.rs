@@ -8,7 +8,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, column, moment, scopes};
 use crate::clock::Timestamp;
@@ -138,15 +138,15 @@ impl Storage {
     pub async fn revoke_grant(
         &self,
         id: &str,
-        because: &str,
+        reason: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
         let mut step = self.begin_revocation().await?;
-        if revocation::end(&mut step, Scope::Grant(id), because, now).await?.grants == 0 {
+        if revocation::end(&mut step, RevocationScope::Grant(id), reason, now).await?.grants == 0 {
             return Ok(()); // already ended: nothing to notify
         }
-        step.record(event.grant(id).with("because", because)).await?;
+        step.record(event.grant(id).with("because", reason)).await?;
         self.commit_and_notify(step).await?;
         Ok(())
     }

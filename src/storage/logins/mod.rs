@@ -241,34 +241,11 @@ impl Storage {
             return Ok(Claimed::Unknown);
         }
         let mut step = self.begin().await?;
-        let row = sqlx::query(
-            "SELECT state_hash, binding_hash, request, expires_at, ended_at, sign_outs
-             FROM logins WHERE id = $1",
-        )
-        .bind(state.id())
-        .fetch_optional(&mut *step)
-        .await?;
-        let Some(row) = row else {
+        let Some(login) = find_login(&mut step, state).await? else {
             return Ok(Claimed::Unknown);
         };
-        if !state.hash().is(&column::<String>(&row, "state_hash")?) {
-            return Ok(Claimed::Unknown);
-        }
-        let expected: String = column(&row, "binding_hash")?;
-        let expires_at = moment(&row, "expires_at")?;
-        if !comer.binding.is_some_and(|binding| binding.hash().is(&expected)) {
-            let id = state.id();
-            let burnt = match (comer.if_other, comer.code) {
-                (OtherBrowser::BurnsLogin, _) => {
-                    end(&mut step, id, now).await?.then_some("the login")
-                }
-                (OtherBrowser::SpendsCode, Some(code)) => {
-                    let first = self.spend_code_in(&mut step, id, code, expires_at).await?;
-                    first.then_some("the code")
-                }
-                (OtherBrowser::SpendsCode, None) | (OtherBrowser::ChangesNothing, _) => None,
-            };
-            if let Some(burnt) = burnt {
+        if !comer.binding.is_some_and(|binding| binding.hash().is(&login.binding_hash)) {
+            if let Some(burnt) = self.burn_for_another(&mut step, &login, comer, now).await? {
                 step.record(event.with("burnt", burnt)).await?;
                 step.commit().await?;
             } else {
@@ -282,24 +259,81 @@ impl Storage {
         {
             return Ok(Claimed::CodeCameElsewhere);
         }
-        if moment_if_any(&row, "ended_at")?.is_some() {
+        if login.has_ended {
             return Ok(Claimed::Already);
         }
-        if now >= expires_at {
+        if now >= login.expires_at {
             return Ok(Claimed::Expired);
         }
         if !end(&mut step, state.id(), now).await? {
             return Ok(Claimed::Already);
         }
-        let mut login: PendingLogin =
-            self.open_json("logins.request", state.id(), &column::<String>(&row, "request")?)?;
-        login.sign_outs_before = column(&row, "sign_outs")?;
-        login.expires_at = expires_at.unix();
+        let mut pending: PendingLogin =
+            self.open_json("logins.request", state.id(), &login.request)?;
+        pending.sign_outs_before = login.sign_outs;
+        pending.expires_at = login.expires_at.unix();
         stop_point!("callback: login ended");
         step.commit().await?;
         stop_point!("callback: committed");
-        Ok(Claimed::First(Box::new(login)))
+        Ok(Claimed::First(Box::new(pending)))
     }
+
+    /// Ends the login, or spends the code, that another browser than the one that approved brings. Returns
+    /// which of them; `None` if nothing changed.
+    async fn burn_for_another(
+        &self,
+        step: &mut super::Transaction,
+        login: &StoredLogin<'_>,
+        comer: Comer<'_>,
+        now: Timestamp,
+    ) -> Result<Option<&'static str>, StorageError> {
+        Ok(match (comer.if_other, comer.code) {
+            (OtherBrowser::BurnsLogin, _) => end(step, login.id, now).await?.then_some("the login"),
+            (OtherBrowser::SpendsCode, Some(code)) => {
+                let first = self.spend_code_in(step, login.id, code, login.expires_at).await?;
+                first.then_some("the code")
+            }
+            (OtherBrowser::SpendsCode, None) | (OtherBrowser::ChangesNothing, _) => None,
+        })
+    }
+}
+
+/// A login as it is stored.
+struct StoredLogin<'a> {
+    id: &'a str,
+    binding_hash: String,
+    /// The sealed [`PendingLogin`].
+    request: String,
+    expires_at: Timestamp,
+    has_ended: bool,
+    /// How many sign-outs at the provider there had been when it began.
+    sign_outs: i64,
+}
+
+/// Finds a login by its `state`; `None` if there is none.
+async fn find_login<'a>(
+    step: &mut super::Transaction,
+    state: &'a Secret<LoginState>,
+) -> Result<Option<StoredLogin<'a>>, StorageError> {
+    let row = sqlx::query(
+        "SELECT state_hash, binding_hash, request, expires_at, ended_at, sign_outs
+         FROM logins WHERE id = $1",
+    )
+    .bind(state.id())
+    .fetch_optional(&mut **step)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if !state.hash().is(&column::<String>(&row, "state_hash")?) {
+        return Ok(None);
+    }
+    Ok(Some(StoredLogin {
+        id: state.id(),
+        binding_hash: column(&row, "binding_hash")?,
+        request: column(&row, "request")?,
+        expires_at: moment(&row, "expires_at")?,
+        has_ended: moment_if_any(&row, "ended_at")?.is_some(),
+        sign_outs: column(&row, "sign_outs")?,
+    }))
 }
 
 /// Inserts the login unless the quota is reached. Returns whether it was inserted.

@@ -5,7 +5,7 @@ mod overtaken_logins;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::revocation::{self, Scope};
+use super::revocation::{self, RevocationScope};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Transaction, column, replay_guard};
 use crate::clock::Timestamp;
@@ -56,7 +56,7 @@ impl Storage {
     pub async fn apply_logout_notice(
         &self,
         notice: &LogoutNotice,
-        because: &str,
+        reason: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
@@ -98,9 +98,9 @@ impl Storage {
         sessions.sort_unstable();
         sessions.dedup();
         for session in &sessions {
-            revocation::end(&mut step, Scope::Session(session), because, now).await?;
+            revocation::end(&mut step, RevocationScope::Session(session), reason, now).await?;
         }
-        let event = event.with("because", because).with("ended", sessions.len());
+        let event = event.with("because", reason).with("ended", sessions.len());
         step.record(event).await?;
         if sessions.is_empty() {
             step.commit().await?;

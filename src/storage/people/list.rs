@@ -63,8 +63,8 @@ impl Storage {
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         if !search.is_empty() {
             listing.and("(p.subject = ?", search);
-            for (place, word) in self.searched(search).into_iter().enumerate() {
-                let so_far = if place == 0 { " OR (" } else { " AND " };
+            for (index, word) in self.searched(search).into_iter().enumerate() {
+                let so_far = if index == 0 { " OR (" } else { " AND " };
                 listing.text(so_far);
                 listing.ends(
                     "p.subject IN (SELECT w.subject FROM people_words w WHERE w.word = ?)",

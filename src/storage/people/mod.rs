@@ -4,7 +4,7 @@
 mod list;
 mod search;
 
-use super::revocation::{Counted, Ended, Scope, end_as_counted};
+use super::revocation::{Counted, Ended, RevocationScope, end_as_counted};
 use super::upstream_sessions::SessionUpdate;
 use super::{Denied, Storage, StorageError, Transaction, column, moment, moment_if_any};
 use crate::clock::Timestamp;
@@ -181,9 +181,9 @@ impl Storage {
         if blocked.rows_affected() == 0 {
             return Ok(Ended::Unchanged);
         }
-        let because = "the person was blocked";
-        let scope = Scope::Person(subject);
-        let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
+        let reason = "the person was blocked";
+        let scope = RevocationScope::Person(subject);
+        let ended = end_as_counted(&mut step, scope, reason, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(
             event.named("person_blocked").subject(subject).with("grants_ended", ended.grants),
@@ -219,11 +219,11 @@ impl Storage {
     pub async fn sign_out_everywhere(
         &self,
         subject: &str,
-        because: &str,
+        reason: &str,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<u64, StorageError> {
-        match self.sign_out_as_counted(subject, because, None, now, event).await? {
+        match self.sign_out_as_counted(subject, reason, None, now, event).await? {
             Ended::Done(ended) => Ok(ended),
             Ended::Unchanged | Ended::Recounted => Ok(0),
         }
@@ -233,14 +233,14 @@ impl Storage {
     pub async fn sign_out_as_counted(
         &self,
         subject: &str,
-        because: &str,
+        reason: &str,
         counted: Option<&Counted>,
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<Ended, StorageError> {
         let mut step = self.begin_revocation().await?;
-        let scope = Scope::Person(subject);
-        let ended = end_as_counted(&mut step, scope, because, counted, now).await?;
+        let scope = RevocationScope::Person(subject);
+        let ended = end_as_counted(&mut step, scope, reason, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         step.record(
             event.named("person_signed_out").subject(subject).with("grants_ended", ended.grants),

@@ -25,12 +25,12 @@ const MAX_SEARCHED: usize = 8;
 const AT_ONCE: usize = 8;
 
 /// The words by which a person is found, in lower case.
-pub(super) struct Words {
+pub(super) struct SearchWords {
     words: BTreeSet<String>,
     digest: String,
 }
 
-impl Words {
+impl SearchWords {
     /// Returns the keyed hash of all words. A person with this digest is indexed by these words.
     pub(super) fn digest(&self) -> &str {
         &self.digest
@@ -39,11 +39,11 @@ impl Words {
 
 impl Storage {
     /// Returns the words by which a person is found: their e-mail address and the words of their name.
-    pub(super) fn words_of(&self, person: &Person) -> Words {
+    pub(super) fn words_of(&self, person: &Person) -> SearchWords {
         let words = words_of(person);
         let mut parts = vec![METHOD.as_bytes()];
         parts.extend(words.iter().map(String::as_bytes));
-        Words { digest: self.sealer.mac(Purpose::Search, &parts), words }
+        SearchWords { digest: self.sealer.mac(Purpose::Search, &parts), words }
     }
 
     /// Indexes a person by these words, and no longer by those of an earlier name.
@@ -51,7 +51,7 @@ impl Storage {
         &self,
         step: &mut Transaction,
         subject: &str,
-        words: &Words,
+        words: &SearchWords,
     ) -> Result<(), StorageError> {
         sqlx::query("DELETE FROM people_words WHERE subject = $1")
             .bind(subject)
@@ -71,7 +71,7 @@ impl Storage {
         &self,
         step: &mut Transaction,
         subject: &str,
-        words: &Words,
+        words: &SearchWords,
     ) -> Result<(), StorageError> {
         let hashes: Vec<String> = words.words.iter().map(|word| self.word(word)).collect();
         for hashes in hashes.chunks(AT_ONCE) {

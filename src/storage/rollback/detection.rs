@@ -70,14 +70,14 @@ struct Known {
     /// Grows whenever the remembered state is replaced.
     generation: u64,
     head: ChainHead,
-    lines: VecDeque<Line>,
+    lines: VecDeque<CommittedLine>,
     /// The value of the counter [`TIMES`]; `None` before the first comparison.
     settled: Option<i64>,
     at: i64,
 }
 
 #[derive(Clone, Debug)]
-struct Line {
+struct CommittedLine {
     id: String,
     /// The number of the chain's head when the line was committed.
     after: i64,
@@ -85,7 +85,7 @@ struct Line {
 
 /// The current content of the database.
 #[derive(Debug, Default)]
-struct Facts {
+struct ChainFacts {
     head: Option<ChainHead>,
     /// A head exists, but no server wrote it.
     unproven: bool,
@@ -109,7 +109,7 @@ enum Verdict {
     Settled,
 }
 
-impl Facts {
+impl ChainFacts {
     fn of(rows: &[AnyRow], marks: &Marks<'_>) -> Result<Self, StorageError> {
         let mut facts = Self::default();
         for row in rows {
@@ -140,7 +140,7 @@ impl Facts {
 
 impl Known {
     /// Compares the database with what was known before it was queried.
-    fn judge(&self, facts: &Facts) -> Verdict {
+    fn judge(&self, facts: &ChainFacts) -> Verdict {
         let Some(settled) = self.settled else { return Verdict::Whole };
         if facts.settled > settled {
             return Verdict::Settled;
@@ -156,7 +156,7 @@ impl Known {
         if self.head.seq > 0 && there.is_some_and(|mac| *mac != self.head.mac) {
             return Verdict::Less("another line stands where the audit trail ended");
         }
-        let lost = |line: &&Line| {
+        let lost = |line: &&CommittedLine| {
             let there = facts.lines.contains(&line.id) || facts.chained.contains(&line.id);
             !there && facts.start <= line.after
         };
@@ -174,7 +174,7 @@ impl SeenLines for Watch {
             return; // the transaction began before everything was ended
         }
         let after = known.head.seq;
-        known.lines.push_back(Line { id, after });
+        known.lines.push_back(CommittedLine { id, after });
         while known.lines.len() > LINES {
             known.lines.pop_front();
         }
@@ -211,7 +211,7 @@ impl Watch {
     }
 
     /// Updates what is remembered, from a database that contains everything seen before.
-    fn saw(&self, generation: u64, facts: &Facts) {
+    fn saw(&self, generation: u64, facts: &ChainFacts) {
         let mut known = self.known();
         if known.generation != generation {
             return;
@@ -225,7 +225,7 @@ impl Watch {
     }
 
     /// Replaces what is remembered by the current content.
-    fn begin_again(&self, facts: &Facts) {
+    fn begin_again(&self, facts: &ChainFacts) {
         let mut known = self.known();
         *known = Known {
             generation: known.generation + 1,
@@ -284,8 +284,8 @@ impl Watch {
         known: &Known,
         sealer: &Sealer,
         connection: &mut AnyConnection,
-    ) -> Result<Facts, StorageError> {
-        Facts::of(&facts(known).fetch_all(connection).await?, &Marks(sealer))
+    ) -> Result<ChainFacts, StorageError> {
+        ChainFacts::of(&facts(known).fetch_all(connection).await?, &Marks(sealer))
     }
 
     /// Ends everything in the database before any pooled connection may be used.
@@ -316,7 +316,7 @@ impl Watch {
     }
 
     /// Adopts the result of another replica that has ended everything.
-    fn adopt(&self, known: &Known, facts: &Facts) {
+    fn adopt(&self, known: &Known, facts: &ChainFacts) {
         if self.generation() != known.generation {
             return; // another task of this process has noticed
         }
@@ -336,7 +336,7 @@ impl Watch {
         known: &Known,
         clock: &Clock,
         timeline: Option<String>,
-    ) -> Result<Result<Facts, Box<(Verdict, Facts)>>, StorageError> {
+    ) -> Result<Result<ChainFacts, Box<(Verdict, ChainFacts)>>, StorageError> {
         let now = clock.now();
         let settled = known.settled.unwrap_or_default() + 1;
         // Waits for another replica that is doing this. Afterwards no row is changed if that replica has
@@ -348,7 +348,7 @@ impl Watch {
         let claimed = claimed.bind(TIMES).bind(settled).execute(&mut **step).await?.rows_affected();
         // Queries again inside the transaction: only a server that accepts writes gets this far.
         let rows = facts(known).fetch_all(&mut **step).await?;
-        let mut facts = Facts::of(&rows, &Marks(&step.sealer().clone()))?;
+        let mut facts = ChainFacts::of(&rows, &Marks(&step.sealer().clone()))?;
         if claimed == 0 {
             return Ok(Err(Box::new((known.judge(&facts), facts))));
         }
@@ -388,8 +388,8 @@ fn facts(known: &Known) -> Query<'static, Any, AnyArguments> {
 }
 
 /// Makes an error after which the pool retries.
-fn refused(because: &str) -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::other(because.to_owned()))
+fn refused(reason: &str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::other(reason.to_owned()))
 }
 
 impl Storage {
@@ -413,7 +413,7 @@ impl Storage {
     pub async fn look_back(&self, clock: &Clock) -> Result<bool, StorageError> {
         let watch = &self.watch;
         let known = watch.known().clone();
-        let found = Facts::of(&self.read_all(facts(&known)).await?, &Marks(&self.sealer))?;
+        let found = ChainFacts::of(&self.read_all(facts(&known)).await?, &Marks(&self.sealer))?;
         if watch.generation() != known.generation {
             return Ok(false);
         }
@@ -467,22 +467,22 @@ mod tests {
     }
 
     fn known(seq: i64, mac: &str, lines: &[&str]) -> Known {
-        let line = |id: &&str| Line { id: (*id).to_owned(), after: seq };
+        let line = |id: &&str| CommittedLine { id: (*id).to_owned(), after: seq };
         let lines = lines.iter().map(line).collect();
         Known { head: head(seq, mac), lines, settled: Some(0), ..Known::default() }
     }
 
-    fn found(seq: i64, mac: &str, at_seen: Option<&str>, lines: &[&str]) -> Facts {
+    fn found(seq: i64, mac: &str, at_seen: Option<&str>, lines: &[&str]) -> ChainFacts {
         let lines = lines.iter().map(|id| (*id).to_owned()).collect();
         let mac_at_seen = at_seen.map(str::to_owned);
-        Facts { head: Some(head(seq, mac)), mac: mac_at_seen, lines, ..Facts::default() }
+        ChainFacts { head: Some(head(seq, mac)), mac: mac_at_seen, lines, ..ChainFacts::default() }
     }
 
     #[test]
     fn less_than_was_seen_is_told_from_more_and_from_what_was_removed() {
         let seen = known(10, "j", &["x", "y"]);
         let whole = ["x", "y"];
-        let less = |found: &Facts| matches!(seen.judge(found), Verdict::Less(_));
+        let less = |found: &ChainFacts| matches!(seen.judge(found), Verdict::Less(_));
 
         assert!(!less(&found(10, "j", Some("j"), &whole)), "as before");
         assert!(!less(&found(12, "l", Some("j"), &whole)), "it went on");
@@ -492,19 +492,19 @@ mod tests {
         assert!(less(&found(12, "l", Some("other"), &whole)), "another line, and it went on");
         assert!(less(&found(10, "j", Some("j"), &["x"])), "a line is lost before it was chained");
         assert!(less(&found(11, "k", Some("j"), &["x"])), "and others came after it");
-        assert!(less(&Facts::default()), "there is no chain any more");
-        let trimmed = Facts { start: 11, ..found(30, "z", None, &[]) };
+        assert!(less(&ChainFacts::default()), "there is no chain any more");
+        let trimmed = ChainFacts { start: 11, ..found(30, "z", None, &[]) };
         assert!(!less(&trimmed), "everything up to a later line was removed");
-        let start = Facts { start: 10, ..found(30, "z", None, &[]) };
+        let start = ChainFacts { start: 10, ..found(30, "z", None, &[]) };
         assert!(less(&start), "but not what came after the start of the chain");
-        let unproven = Facts { unproven: true, ..Facts::default() };
+        let unproven = ChainFacts { unproven: true, ..ChainFacts::default() };
         assert!(!less(&unproven), "a head that no server wrote says nothing");
     }
 
     #[test]
     fn what_another_replica_settled_is_adopted_and_a_start_has_seen_nothing() {
         let seen = known(10, "j", &["x"]);
-        let settled = Facts { settled: 1, ..found(3, "c", None, &[]) };
+        let settled = ChainFacts { settled: 1, ..found(3, "c", None, &[]) };
         assert_eq!(seen.judge(&settled), Verdict::Settled);
         let later = Known { settled: Some(1), ..known(10, "j", &[]) };
         assert!(matches!(later.judge(&settled), Verdict::Less(_)), "that was before");
@@ -516,7 +516,7 @@ mod tests {
         let watch = Watch::default();
         watch.saw(0, &found(10, "j", None, &[]));
         watch.committed(0, "x".to_owned());
-        watch.begin_again(&Facts { settled: 1, ..found(3, "c", None, &[]) });
+        watch.begin_again(&ChainFacts { settled: 1, ..found(3, "c", None, &[]) });
         watch.committed(0, "late".to_owned());
         watch.saw(0, &found(11, "k", None, &[]));
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::storage::revocation::{self, Scope};
+use crate::storage::revocation::{self, RevocationScope};
 use crate::storage::{StorageError, Transaction, replay_guard};
 
 /// Lifetime of a consent page less the second in which the server starts. All pages shown before the
@@ -18,12 +18,12 @@ pub(super) const AT: &str = "went_back_at";
 pub(super) async fn end_everything(
     step: &mut Transaction,
     now: Timestamp,
-    because: &str,
+    reason: &str,
 ) -> Result<u64, StorageError> {
     // Uses since the backup are not recorded in it, so everything issued until now counts as used.
     replay_guard::mark(step, replay_guard::ASSERTIONS_ISSUED, now).await?;
     replay_guard::mark(step, replay_guard::CONSENTS, now.plus(CONSENT_PAGE)).await?;
-    Ok(revocation::end(step, Scope::Everything, because, now).await?.grants)
+    Ok(revocation::end(step, RevocationScope::Everything, reason, now).await?.grants)
 }
 
 /// Stores when a rollback was detected.

@@ -54,15 +54,15 @@ pub struct RouteMetrics {
 impl RouteMetrics {
     /// Counts a response, and the time until its headers were ready.
     pub fn answered(&self, status: u16, took: Duration) {
-        let place = STATUSES.binary_search(&status).unwrap_or(STATUSES.len());
-        if let Some(counter) = self.statuses.get(place) {
-            counter.get_or_init(|| self.counter(place)).inc();
+        let index = STATUSES.binary_search(&status).unwrap_or(STATUSES.len());
+        if let Some(counter) = self.statuses.get(index) {
+            counter.get_or_init(|| self.counter(index)).inc();
         }
         self.seconds.observe(took.as_secs_f64());
     }
 
-    fn counter(&self, place: usize) -> Counter {
-        let status = STATUSES.get(place).map_or(Cow::Borrowed(OTHER), |s| s.to_string().into());
+    fn counter(&self, index: usize) -> Counter {
+        let status = STATUSES.get(index).map_or(Cow::Borrowed(OTHER), |s| s.to_string().into());
         let [listener, route] = self.labels.clone();
         self.requests.get_or_create_owned(&[listener, route, ("status", status)])
     }

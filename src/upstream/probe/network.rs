@@ -37,7 +37,7 @@ impl Upstream {
             return Err(());
         }
         let config = &self.0.config;
-        let place = match &config.discovery_url {
+        let asked_at = match &config.discovery_url {
             Some(at) => format!("the provider is asked at {at} and calls itself {}", config.issuer),
             None => format!("the provider is asked at its own address, {url}"),
         };
@@ -45,7 +45,7 @@ impl Upstream {
             Some(proxy) => format!("through the proxy {proxy}"),
             None => "directly, through no proxy".to_owned(),
         };
-        findings.add(PROBE, Severity::Ok, format!("{place}; {way}"));
+        findings.add(PROBE, Severity::Ok, format!("{asked_at}; {way}"));
         Ok(answer)
     }
 

@@ -169,6 +169,7 @@ impl UpstreamInner {
         moment <= now.plus(REPLICAS_APART) && now.since(moment) < age
     }
 
+    /// Asks the provider, as the only one who does so about this session.
     async fn ask(
         &self,
         mut session: UpstreamSession,
@@ -182,7 +183,7 @@ impl UpstreamInner {
         if self.breaker.is_open(now) {
             return Ok(self.use_last_answer(&session, "it has just failed; it is asked again soon"));
         }
-        let Some(_place) = self.place_for_recheck().await else { return Ok(Recheck::Unknown) };
+        let Some(_permit) = self.permit_for_recheck().await else { return Ok(Recheck::Unknown) };
         let owner = random_text();
         let _sent = asking.begins();
         match self.storage.lease_session(&session, &owner, now, LEASE).await? {
@@ -203,66 +204,9 @@ impl UpstreamInner {
             }
         };
         let answer = self.question(&provider, &mut session, &owner, refresh_token.as_deref()).await;
-        match &answer {
-            Err(TokenFailure::Transient(reason)) => {
-                self.breaker.failed(self.clock.now(), reason);
-            }
-            Err(TokenFailure::Ours(reason)) => self.breaker.troubled(self.clock.now(), reason),
-            _ => {
-                let recovered = self.breaker.answered(self.clock.now());
-                self.note_recovery(recovered);
-            }
-        }
+        self.note_outcome(&answer);
         match answer {
-            Ok((tokens, about)) => {
-                let now = self.clock.now();
-                let at =
-                    Renewed { last_ok: now, facts_read: now, reused_facts: FactSet::default() };
-                let (person, at, is_outage) = match about {
-                    About::SamePerson(person) => (person, at, false),
-                    About::PartlyKnown(known) => {
-                        let (facts_read, reused_facts) =
-                            (session.facts_read_at, known.reused_facts);
-                        (known.person, Renewed { facts_read, reused_facts, ..at }, known.is_outage)
-                    }
-                    About::SomebodyElse(reason) => {
-                        let event = self.event("upstream_identity_changed", &session);
-                        let because = "the identity provider answered for another person";
-                        return self.end(&session, because, event.with("reason", reason)).await;
-                    }
-                    About::TooOld => {
-                        let event = self.event("upstream_session_expired", &session);
-                        let because = "signed in too long ago, and the provider tells nothing new";
-                        return self.end(&session, because, event).await;
-                    }
-                    About::CannotTell(reason) => {
-                        // This is no confirmation, but the provider may have rotated the token, so the new
-                        // one is stored.
-                        tracing::error!(
-                            session_id = session.id,
-                            reason,
-                            "the answer is not usable"
-                        );
-                        let (person, at) = (&session.person, Renewed::as_before(&session));
-                        self.storage.renew_session(&session, &owner, person, &tokens, at).await?;
-                        return Ok(self.use_last_answer(&session, &reason));
-                    }
-                };
-                let renewed =
-                    self.storage.renew_session(&session, &owner, &person, &tokens, at).await?;
-                stop_point!("recheck: renewed");
-                if renewed {
-                    let reused_facts = at.reused_facts;
-                    let known =
-                        UpstreamSession { person, reused_facts, last_ok_at: at.last_ok, ..session };
-                    if is_outage && self.lacks_facts(&known) {
-                        return Ok(self.use_last_answer(&known, "it does not tell what rules read"));
-                    }
-                    return Ok(Recheck::Fresh(known.person));
-                }
-                // A newer login replaced the session meanwhile; its data is newer than our response.
-                self.reread(&session.id).await
-            }
+            Ok((tokens, about)) => self.conclude(session, &owner, &tokens, about).await,
             Err(TokenFailure::Refused(reason)) => {
                 let event = self.event("upstream_refused", &session).with("reason", reason);
                 self.end(&session, "the identity provider ended the session", event).await
@@ -280,6 +224,70 @@ impl UpstreamInner {
                 Ok(self.use_last_answer(&session, &reason))
             }
         }
+    }
+
+    /// Tells the circuit breaker how the provider responded.
+    fn note_outcome(&self, answer: &Result<(UpstreamTokens, About), TokenFailure>) {
+        match answer {
+            Err(TokenFailure::Transient(reason)) => {
+                self.breaker.failed(self.clock.now(), reason);
+            }
+            Err(TokenFailure::Ours(reason)) => self.breaker.troubled(self.clock.now(), reason),
+            _ => {
+                let recovered = self.breaker.answered(self.clock.now());
+                self.note_recovery(recovered);
+            }
+        }
+    }
+
+    /// Decides by what the provider said about the person: ends the session, or stores the new confirmation
+    /// and tokens.
+    async fn conclude(
+        &self,
+        session: UpstreamSession,
+        owner: &str,
+        tokens: &UpstreamTokens,
+        about: About,
+    ) -> Result<Recheck, StorageError> {
+        let now = self.clock.now();
+        let at = Renewed { last_ok: now, facts_read: now, reused_facts: FactSet::default() };
+        let (person, at, is_outage) = match about {
+            About::SamePerson(person) => (person, at, false),
+            About::PartlyKnown(known) => {
+                let (facts_read, reused_facts) = (session.facts_read_at, known.reused_facts);
+                (known.person, Renewed { facts_read, reused_facts, ..at }, known.is_outage)
+            }
+            About::SomebodyElse(reason) => {
+                let event = self.event("upstream_identity_changed", &session);
+                let why = "the identity provider answered for another person";
+                return self.end(&session, why, event.with("reason", reason)).await;
+            }
+            About::TooOld => {
+                let event = self.event("upstream_session_expired", &session);
+                let why = "signed in too long ago, and the provider tells nothing new";
+                return self.end(&session, why, event).await;
+            }
+            About::CannotTell(reason) => {
+                // This is no confirmation, but the provider may have rotated the token, so the new one is
+                // stored.
+                tracing::error!(session_id = session.id, reason, "the answer is not usable");
+                let (person, at) = (&session.person, Renewed::as_before(&session));
+                self.storage.renew_session(&session, owner, person, tokens, at).await?;
+                return Ok(self.use_last_answer(&session, &reason));
+            }
+        };
+        let renewed = self.storage.renew_session(&session, owner, &person, tokens, at).await?;
+        stop_point!("recheck: renewed");
+        if renewed {
+            let reused_facts = at.reused_facts;
+            let known = UpstreamSession { person, reused_facts, last_ok_at: at.last_ok, ..session };
+            if is_outage && self.lacks_facts(&known) {
+                return Ok(self.use_last_answer(&known, "it does not tell what rules read"));
+            }
+            return Ok(Recheck::Fresh(known.person));
+        }
+        // A newer login replaced the session meanwhile; its data is newer than our response.
+        self.reread(&session.id).await
     }
 
     /// Sends the refresh request, and once more immediately after a transient failure: the response may have
@@ -350,10 +358,10 @@ impl UpstreamInner {
     async fn end(
         &self,
         session: &UpstreamSession,
-        because: &str,
+        reason: &str,
         event: AuditEvent,
     ) -> Result<Recheck, StorageError> {
-        if self.storage.end_session(session, because, self.clock.now(), event).await? {
+        if self.storage.end_session(session, reason, self.clock.now(), event).await? {
             return Ok(Recheck::Ended);
         }
         self.reread(&session.id).await
@@ -377,8 +385,8 @@ impl UpstreamInner {
             return Ok(Recheck::Fresh(session.person));
         }
         let event = self.event("upstream_session_expired", &session);
-        let because = "signed in too long ago, and the provider issued no refresh token";
-        self.end(&session, because, event).await
+        let reason = "signed in too long ago, and the provider issued no refresh token";
+        self.end(&session, reason, event).await
     }
 
     /// Returns the last confirmation if it is within the outage grace.

@@ -213,8 +213,8 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
         "\"deny\"",
         "\"approve\"",
     ];
-    let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
-    assert!(places.is_sorted(), "{places:?}");
+    let positions: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
+    assert!(positions.is_sorted(), "{positions:?}");
     assert!(html.contains(EN_UNVERIFIED));
     assert!(!html.contains(" href="), "nothing of the client's is a link");
 }

@@ -174,8 +174,8 @@ pub async fn finish_sign_in(browser: &Browser) -> Result<Response, PageError> {
     if app.now() >= expires_at {
         return Err(Message::LoginExpired.because("too late"));
     }
-    let place = match answer.code {
-        Some(_) => Some(app.upstream().place_for_sign_in().await?),
+    let permit = match answer.code {
+        Some(_) => Some(app.upstream().permit_for_sign_in().await?),
         None => None,
     };
     let id = id_of_state(*realm, &pending.state).unwrap_or_default();
@@ -183,7 +183,7 @@ pub async fn finish_sign_in(browser: &Browser) -> Result<Response, PageError> {
         return Err(Message::LoginUsed.because("the sign-in came back before"));
     }
     let finished = app.upstream().finish_pages_login(&pending.login, answer).await;
-    drop(place);
+    drop(permit);
     let (session, proved_at) = match finished {
         Ok(finished) => finished,
         Err(LoginFailed::Again { prompt, .. }) if !pending.retried => {

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;
-use portcullis::storage::{Retention, ReviewDecision};
+use portcullis::storage::{ClientDecision, Retention, ReviewDecision};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -419,7 +419,7 @@ async fn administrators_see_a_published_client_and_a_block_ends_it_at_once() {
 
     let event = AuditEvent::new("client_blocked", Actor::Shell, &Clock::Manual(app.clock.clone()));
     app.storage()
-        .decide_client(ID, ReviewDecision::Block, "shell", app.now(), event)
+        .decide_client(ClientDecision::new(ID, ReviewDecision::Block, "shell"), app.now(), event)
         .await
         .unwrap();
 
@@ -444,7 +444,7 @@ async fn a_published_client_waits_for_approval_where_clients_must_and_is_then_in
 
     let event = AuditEvent::new("client_approved", Actor::Shell, &Clock::Manual(app.clock.clone()));
     app.storage()
-        .decide_client(ID, ReviewDecision::Approve, "shell", app.now(), event)
+        .decide_client(ClientDecision::new(ID, ReviewDecision::Approve, "shell"), app.now(), event)
         .await
         .unwrap();
 

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use portcullis::clock::Clock;
-use portcullis::storage::{ReviewDecision, ReviewState};
+use portcullis::storage::{ClientDecision, ReviewDecision, ReviewState};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use serde_json::{Value, json};
 
@@ -274,7 +274,7 @@ async fn a_client_that_changes_itself_is_no_longer_trusted() {
     for verdict in [ReviewDecision::Approve, ReviewDecision::Trust] {
         let decided = event(verdict.event());
         app.storage()
-            .decide_client(managed.id(), verdict, "shell", app.now(), decided)
+            .decide_client(ClientDecision::new(managed.id(), verdict, "shell"), app.now(), decided)
             .await
             .unwrap();
     }
@@ -293,7 +293,11 @@ async fn a_client_that_changes_itself_is_no_longer_trusted() {
     assert!(page.text().contains("Not verified"));
     let block = event("client_blocked");
     app.storage()
-        .decide_client(managed.id(), ReviewDecision::Block, "shell", app.now(), block)
+        .decide_client(
+            ClientDecision::new(managed.id(), ReviewDecision::Block, "shell"),
+            app.now(),
+            block,
+        )
         .await
         .unwrap();
     managed.put(&moved).await.assert_status(200);

@@ -37,7 +37,7 @@ use std::ops::Range;
 use futures_util::future::join_all;
 use portcullis::app::App;
 use portcullis::clock::Clock;
-use portcullis::storage::{LogoutNotice, LogoutSubject, ReviewDecision};
+use portcullis::storage::{ClientDecision, LogoutNotice, LogoutSubject, ReviewDecision};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -128,8 +128,11 @@ async fn c8_a_block_wins_every_race_with_redemptions() {
         }
         let storage = app.storage();
         let event = app.audit_event("client_blocked");
-        let block =
-            storage.decide_client(&client.id, ReviewDecision::Block, "test", app.now(), event);
+        let block = storage.decide_client(
+            ClientDecision::new(&client.id, ReviewDecision::Block, "test"),
+            app.now(),
+            event,
+        );
 
         let redeeming = join_all(codes.iter().map(|code| client.redeem(code)));
         let (answers, blocked) = tokio::join!(redeeming, block);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use portcullis::clock::{ManualClock, REPLICAS_APART};
-use portcullis::storage::{ReviewDecision, Selection};
+use portcullis::storage::{ClientDecision, ReviewDecision, Selection};
 use serde_json::json;
 
 use crate::harness::TestApp;
@@ -85,7 +85,10 @@ async fn end(app: &TestApp, how: &str, replica: &str, clock: &ManualClock, clien
         }
         "an administrator blocks the client" => {
             for verdict in [ReviewDecision::Block, ReviewDecision::Unblock] {
-                storage.decide_client(id, verdict, "test", now, event()).await.unwrap();
+                storage
+                    .decide_client(ClientDecision::new(id, verdict, "test"), now, event())
+                    .await
+                    .unwrap();
             }
         }
         "an administrator revokes all of the person" => {

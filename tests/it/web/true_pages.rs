@@ -1,6 +1,7 @@
 //! Pages and tables say what is so: what is approved beside what is in force, why something was refused and
 //! until when, links that lead somewhere, times with their zone.
 
+use portcullis::storage::{ClientDecision, ReviewDecision};
 use regex_lite::Regex;
 
 use crate::harness::browser::{Form, unescape};
@@ -234,8 +235,8 @@ async fn busy(app: &TestApp) -> Console {
     storage.delete_client(&gone.id, app.now(), event("client_deleted")).await.unwrap();
     let block = event("person_blocked");
     storage.block_person("oidc:demo-bob", "shell", app.now(), block).await.unwrap();
-    let decided = portcullis::storage::ReviewDecision::Block;
-    storage.decide_client(&client.id, decided, "shell", app.now(), event("x")).await.unwrap();
+    let block = ClientDecision::new(&client.id, ReviewDecision::Block, "shell");
+    storage.decide_client(block, app.now(), event("x")).await.unwrap();
     let told = event("consent_denied").client("client_that_never_was").subject("oidc:never-seen");
     storage.record(vec![told]).await.unwrap();
     let admin = alice(app).await;

@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Transaction};
 use tokio::time::{Instant, timeout};
 
-use super::server::{Refusal, Server};
+use super::server::{Server, ServerRefusal};
 use super::{session_settings, timeouts};
 use crate::storage::database::{BUSY, Database, StorageError};
 
@@ -25,7 +25,7 @@ pub const DATABASE_CONNECTIONS: u32 = 16;
 pub const FEWEST_CONNECTIONS: u32 = 5;
 /// Longest wait of a read for a connection while all are in use: 2 seconds, because a request reads
 /// several times.
-const LOOK_UP: Duration = Duration::from_secs(2);
+const READ_WAIT: Duration = Duration::from_secs(2);
 /// Pause before the next attempt when the server grants no further connection: 50 ms.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -42,7 +42,7 @@ pub(crate) trait ConnectionCheck: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct Pools {
     /// For reads of requests and of background tasks.
-    look_ups: AnyPool,
+    reads: AnyPool,
     /// For `/ready` alone.
     probe: AnyPool,
     server: Arc<Server>,
@@ -56,11 +56,11 @@ impl Pools {
         connections: u32,
         check: &Arc<dyn ConnectionCheck>,
     ) -> Result<(AnyPool, Self), sqlx::Error> {
-        let (look_ups, steps) = shares(connections);
+        let (reads, steps) = shares(connections);
         let of_steps = pool(steps, Work::Step, check).connect_with(server.options()?).await?;
-        let look_ups = pool(look_ups, Work::LookUp, check).connect_with(server.options()?).await?;
+        let reads = pool(reads, Work::Read, check).connect_with(server.options()?).await?;
         let probe = pool(1, Work::Probe, check).connect_with(server.options()?).await?;
-        Ok((of_steps, Self { look_ups, probe, server }))
+        Ok((of_steps, Self { reads, probe, server }))
     }
 
     /// Returns the server, for connections outside of the pools.
@@ -70,17 +70,17 @@ impl Pools {
 
     /// Uses one pool for everything: a command reads little.
     pub(crate) fn of_one(pool: &AnyPool, server: Arc<Server>) -> Self {
-        Self { look_ups: pool.clone(), probe: pool.clone(), server }
+        Self { reads: pool.clone(), probe: pool.clone(), server }
     }
 
     /// Returns how many connections are open, and how many of them are idle.
     pub(crate) fn count(&self) -> (u32, usize) {
-        let all = [&self.look_ups, &self.probe];
+        let all = [&self.reads, &self.probe];
         (all.iter().map(|pool| pool.size()).sum(), all.iter().map(|pool| pool.num_idle()).sum())
     }
 
     pub(crate) async fn close(&self) {
-        self.look_ups.close().await;
+        self.reads.close().await;
         self.probe.close().await;
     }
 }
@@ -88,15 +88,15 @@ impl Pools {
 /// Divides `connections` into those for reads and those for transactions.
 fn shares(connections: u32) -> (u32, u32) {
     let rest = connections.max(FEWEST_CONNECTIONS) - 3;
-    let look_ups = (rest / 4).max(1);
-    (look_ups, rest - look_ups)
+    let reads = (rest / 4).max(1);
+    (reads, rest - reads)
 }
 
 /// The kind of work that a pool is for.
 #[derive(Clone, Copy)]
 enum Work {
     Step,
-    LookUp,
+    Read,
     Probe,
 }
 
@@ -115,7 +115,7 @@ fn pool(connections: u32, work: Work, check: &Arc<dyn ConnectionCheck>) -> AnyPo
                 check.admit(connection).await?;
                 match work {
                     Work::Step => Ok(()),
-                    Work::LookUp => timeouts::limit_read(connection).await,
+                    Work::Read => timeouts::limit_read(connection).await,
                     Work::Probe => timeouts::limit_probe(connection).await,
                 }
             })
@@ -136,8 +136,8 @@ impl Database {
     }
 
     /// Returns the pool for reads.
-    pub(crate) fn look_ups(&self) -> &AnyPool {
-        self.postgres().map_or(&self.pool, |pools| &pools.look_ups)
+    pub(crate) fn pool_of_reads(&self) -> &AnyPool {
+        self.postgres().map_or(&self.pool, |pools| &pools.reads)
     }
 
     /// Returns the pool of `/ready`.
@@ -152,8 +152,8 @@ impl Database {
     }
 
     /// Waits for a connection for a read.
-    pub(crate) async fn look_up_connection(&self) -> Result<PoolConnection<Any>, StorageError> {
-        self.connection(self.look_ups(), LOOK_UP).await
+    pub(crate) async fn read_connection(&self) -> Result<PoolConnection<Any>, StorageError> {
+        self.connection(self.pool_of_reads(), READ_WAIT).await
     }
 
     /// Waits for a connection of `pool`: up to `longest` while all are in use, and up to five seconds
@@ -175,16 +175,16 @@ impl Database {
             };
             let refusal = self.refusal();
             let others = pool.size() + self.pool.size() > 0;
-            if refusal == Some(Refusal::Full) && others && Instant::now() < until {
+            if refusal == Some(ServerRefusal::Full) && others && Instant::now() < until {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
             return Err(match (refusal, &cause) {
-                (Some(Refusal::Full), _) if others => StorageError::NoConnection(pool.size()),
+                (Some(ServerRefusal::Full), _) if others => StorageError::NoConnection(pool.size()),
                 (None, sqlx::Error::PoolTimedOut) if self.all_in_use(pool) => {
                     StorageError::NoConnection(pool.size())
                 }
-                (Some(Refusal::Down(told)), sqlx::Error::PoolTimedOut) => {
+                (Some(ServerRefusal::Down(told)), sqlx::Error::PoolTimedOut) => {
                     StorageError::Unavailable(sqlx::Error::Io(std::io::Error::other(told)))
                 }
                 _ => cause.into(),
@@ -193,16 +193,16 @@ impl Database {
     }
 
     fn is_busy(&self, pool: &AnyPool) -> bool {
-        self.all_in_use(pool) && !matches!(self.refusal(), Some(Refusal::Down(_)))
+        self.all_in_use(pool) && !matches!(self.refusal(), Some(ServerRefusal::Down(_)))
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<ServerRefusal> {
         self.postgres().and_then(|pools| pools.server.refusal())
     }
 
     /// Returns whether PostgreSQL has just refused a further connection while this process has others.
     pub(crate) fn goes_on_with_fewer(&self) -> bool {
-        self.refusal() == Some(Refusal::Full) && self.pool.size() > 0
+        self.refusal() == Some(ServerRefusal::Full) && self.pool.size() > 0
     }
 
     fn all_in_use(&self, pool: &AnyPool) -> bool {
@@ -214,7 +214,7 @@ impl Database {
         &self,
         query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
     ) -> Result<Option<AnyRow>, StorageError> {
-        let mut connection = self.look_up_connection().await?;
+        let mut connection = self.read_connection().await?;
         Ok(query.fetch_optional(&mut *connection).await?)
     }
 
@@ -223,7 +223,7 @@ impl Database {
         &self,
         query: sqlx::query::Query<'_, Any, sqlx::any::AnyArguments>,
     ) -> Result<Vec<AnyRow>, StorageError> {
-        let mut connection = self.look_up_connection().await?;
+        let mut connection = self.read_connection().await?;
         Ok(query.fetch_all(&mut *connection).await?)
     }
 }

@@ -32,12 +32,12 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct Server {
     number: u64,
     options: PgConnectOptions,
-    refused: Mutex<Option<(Instant, Refusal)>>,
+    refused: Mutex<Option<(Instant, ServerRefusal)>>,
 }
 
 /// Why no connection could be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum ServerRefusal {
     /// The server, the database or the role has reached its limit of connections.
     Full,
     /// The server is unreachable, or rejects us.
@@ -70,18 +70,18 @@ impl Server {
     }
 
     /// Returns why the last attempt failed, if that was a moment ago.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<ServerRefusal> {
         self.refused_within(FRESH)
     }
 
-    fn refused_within(&self, time: Duration) -> Option<Refusal> {
+    fn refused_within(&self, time: Duration) -> Option<ServerRefusal> {
         let refused = self.refused.lock();
         refused.as_ref().filter(|(at, _)| at.elapsed() < time).map(|(_, refusal)| refusal.clone())
     }
 
     /// Opens a connection, and logs why it was refused. The pools retry without logging anything.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        if self.refused_within(HOLD_OFF) == Some(Refusal::Full) {
+        if self.refused_within(HOLD_OFF) == Some(ServerRefusal::Full) {
             let told = "PostgreSQL has just refused a further connection (SQLSTATE 53300)";
             return Err(sqlx::Error::Io(std::io::Error::other(told)));
         }
@@ -97,7 +97,7 @@ impl Server {
             let why = hint_of(&cause).unwrap_or_default();
             tracing::error!(cause = text, why, left_out, "PostgreSQL refuses a connection");
         }
-        if refusal == Some(Refusal::Full) {
+        if refusal == Some(ServerRefusal::Full) {
             // An I/O error, so that sqlx does not keep retrying while open connections are returned to
             // the pool.
             return Err(sqlx::Error::Io(std::io::Error::other(text)));
@@ -110,9 +110,9 @@ fn servers() -> MutexGuard<'static, BTreeMap<u64, Weak<Server>>> {
     SERVERS.lock()
 }
 
-fn refusal_of(cause: &sqlx::Error) -> Refusal {
+fn refusal_of(cause: &sqlx::Error) -> ServerRefusal {
     if code(cause).is_some_and(|code| code.starts_with("53")) {
-        return Refusal::Full;
+        return ServerRefusal::Full;
     }
-    Refusal::Down(told(cause).to_string())
+    ServerRefusal::Down(told(cause).to_string())
 }

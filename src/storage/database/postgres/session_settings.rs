@@ -19,7 +19,7 @@ use crate::storage::database::{Database, StorageError};
 
 /// How a setting gets its value.
 #[derive(Clone, Copy)]
-enum Value {
+enum SettingValue {
     /// This value, on every server.
     Is(&'static str),
     /// This value, if the server's version knows the setting.
@@ -28,10 +28,10 @@ enum Value {
     Raised(&'static [&'static str], &'static str),
 }
 
-use Value::{IfKnown, Is, Raised};
+use SettingValue::{IfKnown, Is, Raised};
 
 /// Settings for transactions and reads. [`super::timeouts`] explains the timeouts.
-const SERVING: &[(&str, Value)] = &[
+const SERVING: &[(&str, SettingValue)] = &[
     // First, so that a timeout of the role does not interrupt the rest.
     ("statement_timeout", Is("10s")),
     ("lock_timeout", Is("4s")),

@@ -20,48 +20,48 @@ const READERS: u32 = 8;
 
 /// The read pool. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Readers(Arc<Inner>);
+pub(crate) struct Readers(Arc<ReaderPool>);
 
-struct Inner {
+struct ReaderPool {
     options: AnyConnectOptions,
-    places: Semaphore,
+    permits: Semaphore,
     idle: Mutex<Vec<AnyConnection>>,
 }
 
 /// A connection for one read. If it is dropped without [`Self::release`], it is closed, because its state
 /// is unknown.
 struct Reader<'a> {
-    readers: &'a Inner,
+    readers: &'a ReaderPool,
     connection: AnyConnection,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Readers {
     /// Makes an empty pool. Connections are opened when they are needed.
     pub(crate) fn new(options: AnyConnectOptions) -> Self {
-        let (places, idle) = (Semaphore::new(READERS as usize), Mutex::default());
-        Self(Arc::new(Inner { options, places, idle }))
+        let (permits, idle) = (Semaphore::new(READERS as usize), Mutex::default());
+        Self(Arc::new(ReaderPool { options, permits, idle }))
     }
 
     async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
         let readers = &*self.0;
-        let place = tokio::time::timeout(BUSY, readers.places.acquire());
-        let place = place.await.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permit = tokio::time::timeout(BUSY, readers.permits.acquire());
+        let permit = permit.await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
         let waiting = readers.idle().pop();
         let connection = match waiting {
             Some(connection) => connection,
             None => connect(&readers.options).await?,
         };
-        Ok(Reader { readers, connection, _place: place })
+        Ok(Reader { readers, connection, _permit: permit })
     }
 
     /// Closes the connections. Every later read fails.
     pub(crate) async fn close(&self) {
         // Waits for running reads first: a WAL that is being read cannot be checkpointed completely.
-        let all = self.0.places.acquire_many(READERS);
+        let all = self.0.permits.acquire_many(READERS);
         let _ = tokio::time::timeout(BUSY, all).await;
-        self.0.places.close();
+        self.0.permits.close();
         let idle = std::mem::take(&mut *self.0.idle());
         for connection in idle {
             if let Err(cause) = connection.close().await {
@@ -71,7 +71,7 @@ impl Readers {
     }
 }
 
-impl Inner {
+impl ReaderPool {
     fn idle(&self) -> MutexGuard<'_, Vec<AnyConnection>> {
         self.idle.lock()
     }
@@ -79,7 +79,7 @@ impl Inner {
 
 impl Reader<'_> {
     fn release(self) {
-        if !self.readers.places.is_closed() {
+        if !self.readers.permits.is_closed() {
             self.readers.idle().push(self.connection);
         }
     }

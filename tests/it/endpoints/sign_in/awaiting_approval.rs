@@ -327,10 +327,15 @@ async fn where_nobody_has_to_approve_nobody_waits() {
 }
 
 async fn approve_past_the_pages(app: &TestApp, client: &McpClient) {
-    use portcullis::storage::ReviewDecision;
+    use portcullis::storage::{ClientDecision, ReviewDecision};
     let event = app.audit_event("client_approved");
     let storage = app.storage();
-    let done =
-        storage.decide_client(&client.id, ReviewDecision::Approve, "x", app.now(), event).await;
+    let done = storage
+        .decide_client(
+            ClientDecision::new(&client.id, ReviewDecision::Approve, "x"),
+            app.now(),
+            event,
+        )
+        .await;
     assert!(done.unwrap());
 }

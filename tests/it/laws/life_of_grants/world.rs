@@ -9,10 +9,11 @@ use portcullis::oauth::grant::{Redemption, TokenRefused};
 use portcullis::oauth::secret::{Secret, new_id};
 use portcullis::policy::Facts;
 use portcullis::storage::{
-    Approval, ApprovedPage, Claimed, ClientKind, Comer, Decided, Denied, GrantTerms, LoginQuota,
-    LogoutNotice, LogoutSubject, NewCode, NewLogin, OtherBrowser, PendingLogin, Person, Redeemed,
-    Registered, Retention, ReviewDecision, Rotated, Rotation, SessionUpdate, Storage, StorageError,
-    StoredClient, UpstreamTokens, session_id,
+    Approval, ApprovedPage, Claimed, ClientDecision, ClientKind, CodeExchange, Comer, Decided,
+    Denied, GrantTerms, LoginQuota, LogoutNotice, LogoutSubject, NewCode, NewLogin, OtherBrowser,
+    PendingLogin, Person, Redeemed, RefreshExchange, Registered, Retention, ReviewDecision,
+    Rotated, Rotation, SessionUpdate, Storage, StorageError, StoredClient, UpstreamTokens,
+    session_id,
 };
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use proptest::test_runner::TestCaseError;
@@ -396,8 +397,9 @@ impl World {
         };
         let secret = Secret::generate(&self.new_id());
         let event = self.event("code_redeemed");
-        let redeemed = self.storage.redeem_code(&code.secret, &attempt, &secret, TERMS, now, event);
-        let redeemed = redeemed.await.unwrap();
+        let exchange =
+            CodeExchange { code: &code.secret, attempt, refresh_token: &secret, terms: TERMS };
+        let redeemed = self.storage.redeem_code(&exchange, now, event).await.unwrap();
         let first = matches!(redeemed, Redeemed::First(_));
         prop_assert_eq!(
             first,
@@ -457,11 +459,13 @@ impl World {
             prop_assert!(token.swept, "a token is gone");
             return Ok(());
         };
-        let rotated = self
-            .storage
-            .rotate_refresh_token(&token.secret, &found, &successor, self.rotation, now, event)
-            .await
-            .unwrap();
+        let exchange = RefreshExchange {
+            presented: &token.secret,
+            found: &found,
+            successor: &successor,
+            rotation: self.rotation,
+        };
+        let rotated = self.storage.rotate_refresh_token(&exchange, now, event).await.unwrap();
         match (rotated, token.used_at) {
             (Rotated::First, None) => {
                 prop_assert!(!over && now < token.expires_at, "(d) minted for what has ended");
@@ -528,8 +532,11 @@ impl World {
     async fn decide(&mut self, client: usize, verdict: ReviewDecision) -> Done {
         let id = client_id(client);
         let event = self.event("client_blocked");
-        let changed =
-            self.storage.decide_client(&id, verdict, "test", self.now(), event).await.unwrap();
+        let changed = self
+            .storage
+            .decide_client(ClientDecision::new(&id, verdict, "test"), self.now(), event)
+            .await
+            .unwrap();
         if changed && verdict == ReviewDecision::Block {
             self.revoked(|_, grant| grant.request.client_id == id);
             for code in self.codes.iter_mut().filter(|code| code.request.client_id == id) {

@@ -121,7 +121,7 @@ struct Shape {
 }
 
 #[derive(Default)]
-struct Outcome {
+struct StatementResult {
     rows: Vec<AnyRow>,
     changed: u64,
 }
@@ -133,7 +133,7 @@ impl InThreadConnection {
         sql: SqlStr,
         arguments: Option<AnyArguments>,
         limit: usize,
-    ) -> Result<Outcome, sqlx::Error> {
+    ) -> Result<StatementResult, sqlx::Error> {
         check_texts(arguments.as_ref())?;
         let values = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
         if matches!(sql.as_str(), "COMMIT" | CHECKPOINT) {
@@ -163,7 +163,7 @@ impl InThreadConnection {
     }
 
     /// Runs a statement that waits for the disk, on a blocking thread.
-    async fn run_blocking(&mut self, sql: SqlStr) -> Result<Outcome, sqlx::Error> {
+    async fn run_blocking(&mut self, sql: SqlStr) -> Result<StatementResult, sqlx::Error> {
         let sqlite = self.sqlite.take().ok_or_else(gone)?;
         let run = move || {
             let ended = sqlite.execute_batch(sql.as_str());
@@ -171,7 +171,7 @@ impl InThreadConnection {
         };
         let (sqlite, ended) = tokio::task::spawn_blocking(run).await.map_err(|_| gone())?;
         self.sqlite = Some(sqlite);
-        ended.map(|()| Outcome::default()).map_err(told)
+        ended.map(|()| StatementResult::default()).map_err(told)
     }
 
     fn run_here(
@@ -179,7 +179,7 @@ impl InThreadConnection {
         sql: &str,
         values: &[AnyValueKind],
         limit: usize,
-    ) -> Result<Outcome, rusqlite::Error> {
+    ) -> Result<StatementResult, rusqlite::Error> {
         let Some(sqlite) = &self.sqlite else { return Err(rusqlite::Error::InvalidQuery) };
         let mut statement = sqlite.prepare_cached(sql)?;
         let shape = if let Some(shape) = self.known.get(sql) {
@@ -192,11 +192,11 @@ impl InThreadConnection {
             self.known.insert(sql.to_owned(), Arc::clone(&shape));
             shape
         };
-        for (place, ours) in shape.parameters.iter().enumerate() {
+        for (position, ours) in shape.parameters.iter().enumerate() {
             let value = values.get(*ours).map_or(Ok(NULL), bound)?;
-            statement.raw_bind_parameter(place + 1, value)?;
+            statement.raw_bind_parameter(position + 1, value)?;
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = StatementResult::default();
         let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             if outcome.rows.len() < limit {
@@ -220,9 +220,9 @@ impl InThreadConnection {
 
 impl Shape {
     fn of(statement: &rusqlite::Statement<'_>) -> Self {
-        let parameters = (1..=statement.parameter_count()).map(|place| {
-            let numbered = statement.parameter_name(place).and_then(|name| name.get(1..));
-            numbered.and_then(|number| number.parse().ok()).unwrap_or(place) - 1
+        let parameters = (1..=statement.parameter_count()).map(|position| {
+            let numbered = statement.parameter_name(position).and_then(|name| name.get(1..));
+            numbered.and_then(|number| number.parse().ok()).unwrap_or(position) - 1
         });
         let kind = AnyTypeInfoKind::Null; // columns have no known type; each value carries its own
         let columns = statement.column_names().into_iter().enumerate().map(|(ordinal, name)| {
@@ -239,15 +239,16 @@ impl Shape {
     }
 
     fn row(&self, row: &rusqlite::Row<'_>) -> Result<AnyRow, rusqlite::Error> {
-        let values = (0..self.columns.len()).map(|place| {
-            let kind = match row.get_ref(place)? {
+        let values = (0..self.columns.len()).map(|position| {
+            let kind = match row.get_ref(position)? {
                 ValueRef::Null => AnyValueKind::Null(AnyTypeInfoKind::Null),
                 ValueRef::Integer(number) => AnyValueKind::BigInt(number),
                 ValueRef::Real(number) => AnyValueKind::Double(number),
-                ValueRef::Text(text) => AnyValueKind::Text(Arc::new(
-                    String::from_utf8(text.to_vec())
-                        .map_err(|cause| rusqlite::Error::Utf8Error(place, cause.utf8_error()))?,
-                )),
+                ValueRef::Text(text) => {
+                    AnyValueKind::Text(Arc::new(String::from_utf8(text.to_vec()).map_err(
+                        |cause| rusqlite::Error::Utf8Error(position, cause.utf8_error()),
+                    )?))
+                }
                 ValueRef::Blob(bytes) => AnyValueKind::Blob(Arc::new(bytes.to_vec())),
             };
             Ok(AnyValue { kind })
@@ -337,7 +338,7 @@ impl AnyConnectionBackend for InThreadConnection {
         let answer = async move {
             let told: Vec<sqlx::Result<_>> = match self.run(query, arguments, usize::MAX).await {
                 Err(cause) => vec![Err(cause)],
-                Ok(Outcome { rows, changed }) => {
+                Ok(StatementResult { rows, changed }) => {
                     let result = AnyQueryResult { rows_affected: changed, last_insert_id: None };
                     let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
                     rows.chain([Ok(Either::Left(result))]).collect()

@@ -102,8 +102,9 @@ async fn a_limit_reads_no_more_and_leaves_no_statement_open() {
         .unwrap();
     assert_eq!(first, Some(1));
     // A statement that is still open would prevent the checkpoint.
-    let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await;
-    assert_eq!(folded.unwrap().get::<i64, _>(0), 0, "busy");
+    let checkpoint =
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await;
+    assert_eq!(checkpoint.unwrap().get::<i64, _>(0), 0, "busy");
     let all = sqlx::query("UPDATE notes SET size = 1 RETURNING id").fetch_optional(&mut connection);
     assert!(all.await.unwrap().is_some());
     let changed = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM notes WHERE size = 1");

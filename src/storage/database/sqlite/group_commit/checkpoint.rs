@@ -43,14 +43,14 @@ impl Checkpointer {
             return;
         }
         self.steps.store(0, Ordering::Relaxed);
-        let folding = Arc::clone(self);
+        let checkpointer = Arc::clone(self);
         tokio::spawn(async move {
-            let Ok(mut connection) = folding.connection.try_lock() else {
+            let Ok(mut connection) = checkpointer.connection.try_lock() else {
                 return; // the previous checkpoint is still running
             };
             let Some(connection) = connection.as_mut() else { return };
             if let Err(cause) = sqlx::query(CHECKPOINT).execute(connection).await {
-                tracing::debug!(%cause, "the log was not folded beside the writer; a commit will do it");
+                tracing::debug!(%cause, "the checkpoint beside the writer failed; a commit runs the next one");
             }
         });
     }

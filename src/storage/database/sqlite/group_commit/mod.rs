@@ -89,7 +89,7 @@ struct OpenBatch {
     /// Turns taken, however they ended.
     turns: usize,
     left: SavepointState,
-    outcome: watch::Sender<Outcome>,
+    outcome: watch::Sender<CommitOutcome>,
 }
 
 /// What the last turn left in the open transaction.
@@ -104,7 +104,7 @@ enum SavepointState {
 }
 
 #[derive(Clone)]
-enum Outcome {
+enum CommitOutcome {
     Pending,
     Durable,
     Failed(Arc<str>),
@@ -145,7 +145,7 @@ impl Writer {
         lock_timeout: Duration,
         metrics: Metrics,
     ) -> Result<Self, sqlx::Error> {
-        let folding = Checkpointer::open(&options).await?;
+        let checkpointer = Checkpointer::open(&options).await?;
         let desk = WriterState {
             connection: connect(&options).await?,
             options,
@@ -157,11 +157,11 @@ impl Writer {
             locked_out: false,
             batch: None,
             connection_lost: false,
-            checkpointer: Arc::clone(&folding),
+            checkpointer: Arc::clone(&checkpointer),
             metrics,
         };
         let (desk, waiting) = (Arc::new(Mutex::new(desk)), AtomicUsize::new(0));
-        Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer: folding })))
+        Ok(Self(Arc::new(Queue { state: desk, waiting, checkpointer })))
     }
 
     /// Limits the size of the database file and its WAL.
@@ -174,12 +174,12 @@ impl Writer {
     /// Waits for the turn and begins a transaction.
     pub(crate) async fn begin(&self) -> Result<Step, StorageError> {
         let asked = Instant::now();
-        let place = QueueTicket::take(self)?;
+        let ticket = QueueTicket::take(self)?;
         let turn = Arc::clone(&self.0.state).lock_owned();
         let desk =
             tokio::time::timeout(QUEUE_TIMEOUT, turn).await.map_err(|_| StorageError::Busy)?;
         let mut step = Step { queue: self.clone(), state: desk, phase: Phase::Opening };
-        place.has_its_turn();
+        ticket.has_its_turn();
         if step.state.batch.as_ref().is_some_and(OpenBatch::is_full) {
             step = step.finish_first().await?;
         }
@@ -188,18 +188,17 @@ impl Writer {
         Ok(step)
     }
 
-    /// Commits what is open and stops the checkpointer; with `fold`, also checkpoints the WAL into the
-    /// file.
-    pub(crate) async fn close(&self, fold: bool) {
+    /// Commits what is open and stops the checkpointer; with `checkpoint`, also checkpoints the WAL.
+    pub(crate) async fn close(&self, checkpoint: bool) {
         let mut desk = self.0.state.lock().await;
         desk.finish().await;
         self.0.checkpointer.close().await;
-        if !fold {
+        if !checkpoint {
             return;
         }
-        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
-        if let Err(cause) = folded.execute(&mut desk.connection).await {
-            tracing::warn!(%cause, "the log could not be folded into the database file");
+        let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)");
+        if let Err(cause) = checkpoint.execute(&mut desk.connection).await {
+            tracing::warn!(%cause, "the last checkpoint of the WAL failed");
         }
     }
 
@@ -297,11 +296,11 @@ impl Step {
         } else {
             drop(self);
         }
-        let decided = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
+        let decided = outcome.wait_for(|outcome| !matches!(outcome, CommitOutcome::Pending)).await;
         match decided.as_deref() {
-            Ok(Outcome::Durable) => Ok(()),
-            Ok(Outcome::Failed(cause)) => Err(failed(cause)),
-            Ok(Outcome::Pending) | Err(_) => Err(failed("the commit was given up")),
+            Ok(CommitOutcome::Durable) => Ok(()),
+            Ok(CommitOutcome::Failed(cause)) => Err(failed(cause)),
+            Ok(CommitOutcome::Pending) | Err(_) => Err(failed("the commit was given up")),
         }
     }
 
@@ -352,7 +351,7 @@ impl WriterState {
         let opened = match &mut self.batch {
             None => {
                 self.begin_immediate(asked).await?;
-                let (outcome, _) = watch::channel(Outcome::Pending);
+                let (outcome, _) = watch::channel(CommitOutcome::Pending);
                 let (kept, turns, left) = (0, 1, SavepointState::Nothing);
                 self.batch = Some(OpenBatch { pending: kept, turns, left, outcome });
                 self.run(&["SAVEPOINT step"]).await
@@ -449,7 +448,7 @@ impl WriterState {
                     self.checkpointer.committed(steps);
                 }
                 if let Some(shared) = self.batch.take() {
-                    shared.outcome.send_replace(Outcome::Durable);
+                    shared.outcome.send_replace(CommitOutcome::Durable);
                 }
             }
             Err(cause) => self.fail(&cause).await,
@@ -463,7 +462,7 @@ impl WriterState {
             self.connection_lost = false;
         }
         if let Some(shared) = self.batch.take() {
-            shared.outcome.send_replace(Outcome::Failed(cause.to_string().into()));
+            shared.outcome.send_replace(CommitOutcome::Failed(cause.to_string().into()));
         }
     }
 

@@ -323,21 +323,24 @@ fn log_of(fixture: &Fixture) -> (i64, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_log_is_folded_while_steps_go_on() {
+async fn the_wal_is_checkpointed_while_steps_go_on() {
     let fixture = Fixture::new().await;
     let mut written = 0;
 
-    let (pages, folded) = loop {
+    let (pages, checkpointed) = loop {
         note(&fixture.writer, &format!("note {written}")).await.unwrap();
         written += 1;
-        let (pages, folded) = if written % 100 == 0 { log_of(&fixture) } else { (0, 0) };
-        if folded > 0 {
-            break (pages, folded);
+        let (pages, checkpointed) = if written % 100 == 0 { log_of(&fixture) } else { (0, 0) };
+        if checkpointed > 0 {
+            break (pages, checkpointed);
         }
-        assert!(written < 50_000, "the log is never folded");
+        assert!(written < 50_000, "the WAL is never checkpointed");
     };
 
-    assert!(folded <= pages && pages < 8192, "{folded} of {pages}: a commit did not do it");
+    assert!(
+        checkpointed <= pages && pages < 8192,
+        "{checkpointed} of {pages}: a commit did not do it"
+    );
     fixture.writer.close(false).await;
     note(&fixture.writer, "another").await.unwrap();
     assert_eq!(fixture.number(NOTES).await, written + 1);
