@@ -3,6 +3,7 @@
 mod account;
 mod health;
 mod introspect;
+mod language;
 mod metadata;
 mod provider_logout;
 mod register;
@@ -59,7 +60,13 @@ fn resource_routes(app: &App) -> Router<App> {
 
 /// For people: the login and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
-    sign_in::routes().merge(account_routes())
+    sign_in::routes().merge(account_routes()).merge(language_routes())
+}
+
+/// The choice of a language. The login uses it too, so it must not isolate the window of the browser.
+fn language_routes() -> Router<App> {
+    let chosen = post(page(language::post)).fallback(method_not_allowed);
+    Router::new().route(paths::ACCOUNT_LANGUAGE, chosen)
 }
 
 /// The pages on which people see and disconnect their applications.

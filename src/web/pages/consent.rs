@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
 use crate::oauth::redirect_uri::Destination;
-use crate::web::words::Words;
+use crate::web::locales::ConsentWords;
 
 /// The consent page. Its fields are in the order in which the page shows them.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +77,13 @@ pub enum Standing<'a> {
 struct ConsentTemplate<'a> {
     frame: PageFrame<'a>,
     page: &'a ConsentPage<'a>,
-    w: &'static Words,
+    w: &'static ConsentWords,
 }
 
 impl ConsentPage<'_> {
     /// Returns the warning for a client that nobody vouches for.
-    fn not_verified(&self, w: &'static Words) -> &'static str {
-        if self.registered_itself { w.unverified } else { w.not_verified }
+    fn not_verified(&self, w: &'static ConsentWords) -> &'static str {
+        if self.registered_itself { &w.unverified } else { &w.not_verified }
     }
 
     /// Returns whether the publisher's host name has a punycode label, which may imitate another name.
@@ -94,7 +94,8 @@ impl ConsentPage<'_> {
 
     /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
-        let template = ConsentTemplate { frame: self.frame, page: self, w: self.frame.words() };
+        let w = &self.frame.words().consent;
+        let template = ConsentTemplate { frame: self.frame, page: self, w };
         self.frame.respond(StatusCode::OK, Style::People, template.render())
     }
 }

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::web::words::{Language, Words};
+use crate::web::locales::Words;
+use crate::web::words::Language;
 
 /// What all pages have in common, whatever they are about: the language and the links. The request context
 /// makes it ([`crate::web::browser::Browser::frame`]).
@@ -18,9 +19,16 @@ pub struct PageFrame<'a> {
     pub language: Language,
     /// Base path, placed before every path of ours on the page.
     pub base: &'a str,
+    /// Path and query of the page, where it can be shown again in another language.
+    pub here: Option<&'a str>,
 }
 
 impl PageFrame<'_> {
+    /// Returns the languages among which a person may choose.
+    pub fn languages(&self) -> &'static [Language] {
+        &Language::ALL
+    }
+
     /// Returns the texts in the person's language.
     pub fn words(&self) -> &'static Words {
         self.language.words()
@@ -108,8 +116,8 @@ fn respond(
             HeaderName::from_static("permissions-policy"),
             HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
         ),
-        (header::CONTENT_LANGUAGE, HeaderValue::from_static(language.words().lang)),
-        (header::VARY, HeaderValue::from_static("accept-language")),
+        (header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag())),
+        (header::VARY, HeaderValue::from_static("accept-language, cookie")),
     ];
     (status, headers, html).into_response()
 }
