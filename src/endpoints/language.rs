@@ -1,6 +1,8 @@
 //! `POST /account/language`: the person chooses the language of the pages. A cookie of the browser holds the
-//! choice, and the browser returns to the page on which it was made.
+//! choice, and the browser returns to the page on which it was made: `Referer` names it, so that no page has to
+//! repeat the text of a request.
 
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::config::paths;
@@ -14,12 +16,14 @@ use crate::web::words::Language;
 
 pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     let (browser, form) = web_session::read_form(sent).await?;
-    let field = |name| form.get(name).ok().flatten().unwrap_or_default();
-    let language = Language::from_tag(field("language")).ok_or_else(|| {
+    let tag = form.get("language").ok().flatten().unwrap_or_default();
+    let language = Language::from_tag(tag).ok_or_else(|| {
         Message::InvalidRequest { what: "language" }.because("not a language of the pages")
     })?;
     let set = cookies::LANGUAGE.set(&browser.cookies, "", &language);
-    Ok((set, browser.go(&page_again(field("here")))).into_response())
+    let from = browser.header(header::REFERER.as_str()).unwrap_or_default();
+    let here = from.strip_prefix(&browser.url().join("")).unwrap_or_default();
+    Ok((set, browser.go(&page_again(here))).into_response())
 }
 
 /// Returns the path and the query of the page to which the browser returns: `here`, if that is a page of ours

@@ -73,15 +73,14 @@ impl Browser {
 
     /// Returns the frame of every page in the response.
     pub fn frame(&self) -> PageFrame<'_> {
-        frame(&self.app, self.realm, self.language, self.here())
+        frame(&self.app, self.realm, self.language, self.may_be_repeated())
     }
 
-    /// Returns the path and the query of this page, if it is one of [`REPEATABLE`].
-    fn here(&self) -> Option<&str> {
-        let repeatable = self.realm == Realm::Account
+    /// Returns whether the browser may ask for this page again, in another language ([`REPEATABLE`]).
+    fn may_be_repeated(&self) -> bool {
+        self.realm == Realm::Account
             && self.method == Method::GET
-            && REPEATABLE.contains(&self.uri.path());
-        repeatable.then(|| self.path_and_query())
+            && REPEATABLE.contains(&self.uri.path())
     }
 
     /// Returns the URL under which browsers reach the pages of this realm.
@@ -238,13 +237,13 @@ where
             let (parts, body) = request.into_parts();
             let browser = Browser::new(&app, self.realm, parts);
             let language = browser.language;
-            let here = browser.here().map(str::to_owned);
+            let repeatable = browser.may_be_repeated();
             let shown = match R::of(browser, body).await {
                 Ok(request) => (self.handler)(request).await,
                 Err(instead) => Err(instead),
             };
             shown.unwrap_or_else(|error| {
-                error.respond(frame(&app, self.realm, language, here.as_deref()))
+                error.respond(frame(&app, self.realm, language, repeatable))
             })
         })
     }
@@ -276,15 +275,10 @@ fn read_cookies(app: &App, realm: Realm, headers: &HeaderMap) -> Cookies {
     Cookies::read(headers, url_of(app, realm), limits)
 }
 
-/// Returns the frame of the pages of this realm. `here` is the path and the query of the page, where it can be
-/// shown again in another language.
-pub fn frame<'a>(
-    app: &'a App,
-    realm: Realm,
-    language: Language,
-    here: Option<&'a str>,
-) -> PageFrame<'a> {
-    PageFrame { language, base: url_of(app, realm).base_path(), here }
+/// Returns the frame of the pages of this realm. `offers_languages`: the page can be shown again in another
+/// language.
+pub fn frame(app: &App, realm: Realm, language: Language, offers_languages: bool) -> PageFrame<'_> {
+    PageFrame { language, base: url_of(app, realm).base_path(), offers_languages }
 }
 
 /// Returns a page without a reference and without a link.

@@ -114,7 +114,7 @@ fn refuse(
     }
     let message = Message::AskedTooOften { seconds: often.retry_after };
     // The page has no link, so it looks the same in both realms.
-    let frame = browser::frame(app, Realm::Account, language, None);
+    let frame = browser::frame(app, Realm::Account, language, false);
     let mut page = browser::plain_message(frame, message);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page

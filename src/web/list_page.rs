@@ -42,8 +42,8 @@ pub struct Frame {
     pub sign_out: String,
     /// Base path, placed before every path of ours on the page.
     pub base: String,
-    /// Path and query of the page, where it can be shown again in another language.
-    pub here: Option<String>,
+    /// Whether a person may choose another language on the page.
+    pub offers_languages: bool,
     /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
@@ -55,7 +55,7 @@ pub struct Frame {
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
-        let PageFrame { language, base, here } = browser.frame();
+        let PageFrame { language, base, offers_languages } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -69,7 +69,7 @@ impl Frame {
                 Realm::Account => format!("{base}{}", paths::ACCOUNT_SIGN_OUT),
             },
             base: base.to_owned(),
-            here: here.map(str::to_owned),
+            offers_languages,
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -108,8 +108,8 @@ impl Frame {
 
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        let here = self.here.as_deref();
-        let frame = PageFrame { language: self.language, base: &self.base, here };
+        let &Self { language, ref base, offers_languages, .. } = self;
+        let frame = PageFrame { language, base, offers_languages };
         frame.respond(status, Style::Lists, html)
     }
 }

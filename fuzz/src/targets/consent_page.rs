@@ -39,6 +39,7 @@ fn render(texts: &Texts<'_>) -> String {
         frame: PageFrame {
             language: if bit(3) { Language::Japanese } else { Language::English },
             base: "",
+            offers_languages: bit(6),
         },
         destination: &destination,
         redirect_uri: texts.line(2),

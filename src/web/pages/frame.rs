@@ -19,8 +19,8 @@ pub struct PageFrame<'a> {
     pub language: Language,
     /// Base path, placed before every path of ours on the page.
     pub base: &'a str,
-    /// Path and query of the page, where it can be shown again in another language.
-    pub here: Option<&'a str>,
+    /// Whether a person may choose another language on the page, because it can be shown again.
+    pub offers_languages: bool,
 }
 
 impl PageFrame<'_> {

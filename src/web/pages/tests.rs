@@ -30,7 +30,7 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
-        frame: PageFrame { language, base: "" },
+        frame: PageFrame { language, base: "", offers_languages: true },
         destination,
         redirect_uri: text,
         verified: false,
@@ -88,6 +88,12 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::TooMany { what: TooMany::ConsentPages, seconds: 61 },
         Message::TooMany { what: TooMany::SignIns, seconds: 1 },
         Message::RequestTooLarge,
+        Message::ClientShutOut,
+        Message::PersonBlocked,
+        Message::FormFromElsewhere,
+        Message::NotAnAdministrator,
+        Message::LoginRefused,
+        Message::WaitingOver,
     ]
 }
 
@@ -98,8 +104,8 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
         ("app", Destination::App { scheme: text.to_owned() }),
     ];
     let mut pages = Vec::new();
-    for language in [Language::English, Language::Japanese] {
-        let lang = language.words().lang;
+    for language in Language::ALL {
+        let lang = language.tag();
         for (name, destination) in &destinations {
             pages.push((format!("consent-{name}-{lang}"), consent(language, text, destination)));
         }
@@ -107,13 +113,15 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
             let name = format!("{message:?}");
             let name = name.split_whitespace().next().unwrap().to_owned();
             let page = MessagePage {
-                frame: PageFrame { language, base: "" },
+                frame: PageFrame { language, base: "", offers_languages: true },
                 message,
                 reference: Some(text),
                 return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
             };
             pages.push((format!("{name}-{lang}"), page.render()));
         }
+        let frame = PageFrame { language, base: "", offers_languages: true };
+        pages.push((format!("waiting-{lang}"), WaitingPage { frame }.render()));
     }
     pages
 }
@@ -179,10 +187,50 @@ fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
 }
 
 #[test]
+fn every_page_is_in_its_language_and_offers_the_others() {
+    for (name, page) in all_pages("text") {
+        let html = read(page).2;
+        let body = html.split_once("</style>").unwrap().1;
+        assert!(!body.contains(['{', '}']), "{name} has a placeholder that nothing filled: {body}");
+        for language in Language::ALL {
+            let button = format!("value=\"{}\" lang=\"{0}\"", language.tag());
+            assert!(body.contains(&button) && body.contains(language.name()), "{name}: {button}");
+        }
+        let (_, tag) = name.split_once('-').unwrap();
+        let language = Language::ALL.into_iter().find(|one| tag.ends_with(one.tag())).unwrap();
+        let current = format!("lang=\"{}\" aria-current=\"true\"", language.tag());
+        assert_eq!(body.matches("aria-current").count(), 1, "{name}");
+        assert!(body.contains(&current), "{name}");
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_shown_again_offers_no_language() {
+    let frame = PageFrame { language: Language::German, base: "", offers_languages: false };
+    let html = read(WaitingPage { frame }.render()).2;
+    assert!(html.contains("<html lang=\"de\">") && !html.contains("<form"), "{html}");
+}
+
+#[test]
+fn the_consent_page_says_the_same_in_each_language() {
+    let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
+    for language in Language::ALL {
+        let html = read(consent(language, "the-text", &destination)).2;
+        let w = &language.words().consent;
+        for text in [&w.consent_title, &w.answer_goes_to, &w.not_verified, &w.deny, &w.approve] {
+            assert!(html.contains(text.as_str()), "{}: {text}", language.tag());
+        }
+        let provider =
+            format!("{}<b class=\"name\">the-text</b>{}", w.sign_in_with.0, w.sign_in_with.1);
+        assert!(html.contains(&provider), "{}: {provider}", language.tag());
+    }
+}
+
+#[test]
 fn con_02_the_page_tells_first_where_the_answer_goes() {
     let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
     let page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame { language: Language::English, base: "", offers_languages: false },
         destination: &destination,
         redirect_uri: "https://host.example/callback",
         verified: false,
@@ -225,7 +273,7 @@ const EN_UNVERIFIED: &str = "Not verified: it registered itself";
 fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     let destination = Destination::App { scheme: "cursor".to_owned() };
     let mut page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame { language: Language::English, base: "", offers_languages: false },
         destination: &destination,
         redirect_uri: "cursor://callback",
         verified: false,

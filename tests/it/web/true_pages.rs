@@ -180,7 +180,7 @@ async fn a_browser_that_was_asked_too_often_is_told_why_and_when_to_try_again() 
     let page = client.browser.get(&url).await;
 
     says(&page, 429, "Too many attempts");
-    assert!(page.text().contains("This application opened this page too often"), "{}", page.text());
+    assert!(page.text().contains("You opened this page too often"), "{}", page.text());
     assert!(page.text().contains("try again in 7 minutes"), "{}", page.text());
     assert_eq!(page.header("retry-after"), Some("390"));
     let ja = [("accept", "text/html"), ("accept-language", "ja")];
@@ -214,7 +214,7 @@ async fn every_other_page_that_says_too_many_names_its_reason_and_a_time() {
     decide(&one).await.assert_leads_to(app.idp.issuer());
     let full = decide(&two).await;
     says(&full, 429, "Too many attempts");
-    assert!(full.text().contains("More sign-ins are open"), "{}", full.text());
+    assert!(full.text().contains("Too many sign-ins are in progress"), "{}", full.text());
     let seconds: u64 = full.header("retry-after").unwrap().parse().unwrap();
     let minutes = seconds.div_ceil(60);
     assert!((2..=15).contains(&minutes), "a place is free when the oldest expires: {seconds}");

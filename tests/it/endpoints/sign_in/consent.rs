@@ -278,6 +278,7 @@ async fn xs_02_no_other_origin_reads_a_page() {
         "/account/confirm",
         "/account/disconnect",
         "/account/sign-out",
+        "/account/language",
         "/nothing",
     ] {
         urls.push(app.at(path));

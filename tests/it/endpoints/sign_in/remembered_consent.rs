@@ -102,6 +102,28 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
     assert!(page.text().contains("Not verified"));
 }
 
+/// The browser comes back to the page from a page of ours, but the person came from another website.
+#[tokio::test]
+async fn cd_02_a_language_that_is_chosen_on_the_page_approves_nothing() {
+    let app = TestApp::start().await;
+    let (client, _) = approved(&app).await;
+    let foreign = [("sec-fetch-site", "cross-site")];
+    for set in [&[][..], &[("prompt", "login")][..]] {
+        assert_asks(&open_as(&client, set, &foreign).await, "from another website");
+        let mut wanted = vec![("scope", "create:todos")];
+        wanted.extend_from_slice(set);
+        let from = client.authorize_url(&wanted);
+
+        let chosen = client.browser.choose_language(&app.url, "fr", &from).await;
+
+        chosen.assert_leads_to(&from);
+        let ours = [("accept", "text/html"), ("sec-fetch-site", "same-origin")];
+        let again = client.browser.send("GET", chosen.location(), &ours, "").await;
+        assert_asks(&again, "in another language");
+        assert!(again.text().contains("<html lang=\"fr\">"), "{}", again.text());
+    }
+}
+
 #[tokio::test]
 async fn cd_02_any_single_changed_field_asks_again() {
     let other = "[resource]\n[[resource]]\npath = \"/other\"\ntarget = \"http://127.0.0.1:1/\"\n\
