@@ -22,7 +22,7 @@ after(async () => {
 });
 
 async function approve(page) {
-  await page.getByRole("button", { name: /Approve|承認/ }).click();
+  await page.locator("button[value=approve]").click();
 }
 
 test("a person connects a program on this computer, and it calls a tool", async () => {
@@ -121,13 +121,13 @@ async function navigationsOf(page) {
 for (const redirectUri of ["cursor://anysphere.cursor-mcp/oauth/callback", "https://client.example/cb"]) {
   test(`the content security policy lets ${redirectUri} through`, async () => {
     const app = await register(demo, { client_name: "Elsewhere", redirect_uris: [redirectUri] });
-    for (const decision of ["Deny", "Approve"]) {
+    for (const decision of ["deny", "approve"]) {
       const page = await newPage();
       const ledTo = await navigationsOf(page);
       await page.goto(authorization(demo, app, redirectUri).url);
-      await page.getByRole("button", { name: decision }).click();
-      if (decision === "Approve") await signIn(page, "alice");
-      await ledTo(redirectUri, decision === "Approve" ? "?code=" : "?error=access_denied");
+      await page.locator(`button[value=${decision}]`).click();
+      if (decision === "approve") await signIn(page, "alice");
+      await ledTo(redirectUri, decision === "approve" ? "?code=" : "?error=access_denied");
       assert.deepEqual(page.complaints.filter((text) => /Content Security Policy/.test(text)), []);
       await page.context().close();
     }
@@ -185,6 +185,28 @@ test("by keyboard alone, deny comes first", async () => {
   await page.keyboard.press("Enter");
   await page.waitForURL(`${demo.idp}/**`);
 });
+
+// The demo has three scopes; the page gets two more lines that are as long as the longest.
+for (const viewport of [{ width: 1280, height: 720 }, { width: 390, height: 844 }])
+  for (const locale of ["en-US", "ja-JP"])
+    test(`the buttons are in view with five scopes (${viewport.width} wide, ${locale})`, async () => {
+      const page = await newPage({ viewport, locale });
+      for (const go of [places["consent-loopback"], places["consent-website"], places["consent-app"]]) {
+        await go(page);
+        await page.locator("button[value=approve]").waitFor({ state: "visible" });
+        await page.evaluate(() => {
+          const list = document.querySelector("ul.scopes");
+          const lines = [...list.children].sort((one, other) => other.textContent.length - one.textContent.length);
+          while (list.children.length < 5) list.append(lines[0].cloneNode(true));
+        });
+        for (const button of await page.locator("form button").all()) {
+          const box = await button.boundingBox();
+          const bottom = box.y + box.height;
+          assert.ok(bottom <= viewport.height, `${await button.textContent()} ends at ${bottom} on ${page.url()}`);
+        }
+      }
+      await page.context().close();
+    });
 
 test("a browser that did not approve cannot finish, even with a live session there", async () => {
   const victim = await newPage();

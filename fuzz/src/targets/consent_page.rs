@@ -57,6 +57,7 @@ fn render(texts: &Texts<'_>) -> String {
         asked_for_unknown: bit(2),
         offers_another_account: bit(1),
         identity_provider: texts.line(9),
+        account: "https://mcp.example.com/account",
         request: texts.line(10),
     };
     let body = page.render().into_body();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::known_client::KnownClient;
 use super::{remembered_consent, step_up};
 use crate::clock::Timestamp;
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::redirect_uri::destination;
@@ -132,6 +132,7 @@ pub(super) async fn show(
     let scopes = step_up::scope_lines(resource, &consent.request.scopes, before);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
+    let account = browser.url().join(paths::ACCOUNT);
     let page = pages::ConsentPage {
         frame: browser.frame(),
         destination: &destination,
@@ -150,6 +151,7 @@ pub(super) async fn show(
         offers_another_account: consent.request.account.is_none()
             && app.upstream().lets_choose_account().await,
         identity_provider: &app.config().upstream.name,
+        account: &account,
         request: &sealed,
     };
     // Only in the log: an anonymous request must not add a row to the database. The audit event of the

@@ -49,6 +49,7 @@ fn consent(language: Language, text: &str, destination: &Destination) -> Respons
         asked_for_unknown: true,
         offers_another_account: true,
         identity_provider: text,
+        account: text,
         request: text,
     }
     .render()
@@ -201,25 +202,81 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",
+        account: "https://mcp.example.com/account",
         request: "sealed",
     };
     let html = read(page.render()).2;
     let order = [
         "host.example",
-        "Client Name",
         "The Server",
+        "Client Name",
         "Read things",
-        "Okta",
         "\"deny\"",
         "\"approve\"",
+        "Continue to Okta",
     ];
     let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
     assert!(places.is_sorted(), "{places:?}");
-    assert!(html.contains(EN_UNVERIFIED));
-    assert!(!html.contains(" href="), "nothing of the client's is a link");
+    assert!(html.contains("· self-registered</p>"), "{html}");
+    assert!(!html.contains("class=\"warn\""), "nothing is unusual about this request");
+    let links: Vec<&str> = html.split(" href=").skip(1).collect();
+    let [account] = links[..] else { panic!("nothing of the client's is a link: {links:?}") };
+    assert!(account.starts_with("\"https://mcp.example.com/account\">mcp.example.com/account<"));
 }
 
-const EN_UNVERIFIED: &str = "Not verified: it registered itself";
+#[test]
+fn con_02_what_the_client_says_never_becomes_the_subject_of_the_sentence() {
+    let destination = Destination::Loopback { host_and_port: "127.0.0.1:6274".to_owned() };
+    let html = read(consent(Language::English, "claude.ai wants to use", &destination)).2;
+    let heading = html.split_once("<h1").unwrap().1.split_once("</h1>").unwrap().0;
+    assert!(
+        heading.contains("<span class=\"host\">A program on this computer</span>"),
+        "{heading}"
+    );
+    let about = html.split_once("<p class=\"about\">").unwrap().1;
+    assert!(about.trim_start().starts_with("<code>127.0.0.1:6274</code>"), "{about}");
+}
+
+#[test]
+fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
+    let website = |punycode| Destination::Https { host: "host.example".to_owned(), punycode };
+    let loopback = Destination::Loopback { host_and_port: "127.0.0.1:6274".to_owned() };
+    let app = Destination::App { scheme: "cursor".to_owned() };
+    for (destination, name_suspicious, publisher, warnings) in [
+        (&website(false), false, None, 0),
+        (&website(false), false, Some("host.example"), 0),
+        (&website(true), false, None, 1),
+        (&website(true), false, Some("xn--pple-43d.example"), 1),
+        (&website(false), false, Some("xn--pple-43d.example"), 1),
+        (&website(false), true, None, 1),
+        (&loopback, false, None, 1),
+        (&loopback, true, None, 2),
+        (&app, false, None, 1),
+    ] {
+        let page = ConsentPage {
+            frame: PageFrame { language: Language::English, base: "" },
+            destination,
+            redirect_uri: "uri",
+            verified: false,
+            publisher,
+            registered_itself: publisher.is_none(),
+            client_name: Some("Client Name"),
+            name_suspicious,
+            client_id: "client_1",
+            resource_name: None,
+            resource: "https://mcp.example.com/mcp",
+            scopes: &[],
+            asked_for_unknown: false,
+            offers_another_account: false,
+            identity_provider: "Okta",
+            account: "https://mcp.example.com/account",
+            request: "sealed",
+        };
+        let html = read(page.render()).2;
+        let amber = html.matches("class=\"warn\"").count() + html.matches("class=\"tag\"").count();
+        assert_eq!(amber, warnings, "{destination:?} {name_suspicious} {publisher:?}");
+    }
+}
 
 #[test]
 fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
@@ -240,11 +297,12 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",
+        account: "https://mcp.example.com/account",
         request: "sealed",
     };
     let english = read(page.render()).2;
     assert!(english.contains("did not give a name") && english.contains("without any particular"));
     page.frame.language = Language::Japanese;
     let japanese = read(page.render()).2;
-    assert!(japanese.contains("名前を名乗っていません") && japanese.contains("承認"));
+    assert!(japanese.contains("名前を名乗っていません") && japanese.contains("Okta に進む"));
 }
