@@ -4,6 +4,7 @@
 //! Precedence: environment, file, preset, default. The code in `check/` reads the keys; a key that it does
 //! not read is reported as unknown, with a "did you mean" hint.
 
+mod branding;
 mod changes;
 mod check;
 mod files;
@@ -38,6 +39,7 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
+pub use branding::{BrandLink, Branding, Logo, UNBRANDED};
 pub use changes::ReloadPlan;
 pub use files::{Unread, text_of};
 pub use fingerprint::ConfigFingerprint;
@@ -88,6 +90,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Whether an administrator must approve clients.
     pub client_approval: ClientApproval,
+    /// Name, logo, colour and links on the pages of people.
+    pub branding: Branding,
     /// Log level, unless `PORTCULLIS_LOG` sets another one.
     pub log: tracing::Level,
     /// Retention of the audit trail: 1 day to 10 years.
@@ -436,7 +440,7 @@ pub struct Loaded {
     pub config: Config,
     /// Settings that are allowed but deserve attention.
     pub warnings: Vec<String>,
-    /// Files that secrets were read from.
+    /// Files that secrets and the logo were read from.
     pub files: Vec<PathBuf>,
     shown: Vec<show::ShownValue>,
 }

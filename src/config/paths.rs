@@ -25,6 +25,8 @@ pub const ACCOUNT_DISCONNECT: &str = "/account/disconnect";
 pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
 /// Button that signs the person out everywhere.
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
+/// The logo of `[branding]`.
+pub const LOGO: &str = "/branding/logo";
 /// Dynamic client registration.
 pub const REGISTER: &str = "/register";
 /// Management of a registered client.
@@ -67,6 +69,7 @@ pub const ALL: &[&str] = &[
     ACCOUNT_DISCONNECT,
     ACCOUNT_SIGN_OUT,
     ACCOUNT_SIGN_OUT_EVERYWHERE,
+    LOGO,
     REGISTER,
     REGISTERED,
     TOKEN,

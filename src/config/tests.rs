@@ -1,3 +1,4 @@
+mod branding;
 mod network;
 
 use super::*;

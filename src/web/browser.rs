@@ -21,7 +21,7 @@ use super::params::{Params, ParamsRefused};
 use super::speculative;
 use super::words::Language;
 use crate::app::App;
-use crate::config::PublicUrl;
+use crate::config::{PublicUrl, UNBRANDED};
 use crate::storage::Realm;
 
 /// A request of a person's browser. The handlers of pages take it, or something that is made of it, and are
@@ -247,7 +247,12 @@ pub fn language(headers: &HeaderMap) -> Language {
 
 /// Returns the frame of the pages of this realm.
 pub fn frame(app: &App, realm: Realm, language: Language) -> PageFrame<'_> {
-    PageFrame { language, base: url_of(app, realm).base_path() }
+    // The admin pages show whose software they administer.
+    let brand = match realm {
+        Realm::Account => &app.config().branding,
+        Realm::Admin => &UNBRANDED,
+    };
+    PageFrame { language, base: url_of(app, realm).base_path(), brand }
 }
 
 /// Returns a page without a reference and without a link.

@@ -8,7 +8,7 @@ use super::pages::{PageFrame, Style};
 use super::web_session::SignedInPerson;
 use super::words::{Language, words};
 use crate::clock::Timestamp;
-use crate::config::paths;
+use crate::config::{Branding, paths};
 use crate::storage::Realm;
 
 words! {
@@ -51,6 +51,8 @@ pub struct Frame {
     pub sign_out: String,
     /// Base path, placed before every path of ours on the page.
     pub base: String,
+    /// Name, logo, colour and links of the organisation.
+    pub brand: Branding,
     /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
@@ -62,7 +64,7 @@ pub struct Frame {
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
-        let PageFrame { language, base } = browser.frame();
+        let PageFrame { language, base, brand } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -76,6 +78,7 @@ impl Frame {
                 Realm::Account => format!("{base}{}", paths::ACCOUNT_SIGN_OUT),
             },
             base: base.to_owned(),
+            brand: brand.clone(),
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -109,7 +112,7 @@ impl Frame {
 
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        let frame = PageFrame { language: self.language, base: &self.base };
+        let frame = PageFrame { language: self.language, base: &self.base, brand: &self.brand };
         frame.respond(status, Style::Lists, html)
     }
 }

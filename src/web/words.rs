@@ -124,6 +124,10 @@ pub struct Words {
     pub full_address: &'static str,
     pub client_id: &'static str,
 
+    pub questions: &'static str,
+    pub terms: &'static str,
+    pub privacy: &'static str,
+
     pub return_to: (&'static str, &'static str),
     pub automatic: &'static str,
     pub reference: &'static str,
@@ -216,6 +220,10 @@ static EN: Words = Words {
     mcp_url: "MCP URL",
     full_address: "Redirect address",
     client_id: "Client ID",
+
+    questions: "Questions?",
+    terms: "Terms of service",
+    privacy: "Privacy policy",
 
     return_to: ("Return to ", ""),
     automatic: "You are taken there in ten seconds.",
@@ -465,6 +473,10 @@ static JA: Words = Words {
     mcp_url: "MCPサーバーのURL",
     full_address: "リダイレクト先のアドレス",
     client_id: "クライアントID",
+
+    questions: "お問い合わせ:",
+    terms: "利用規約",
+    privacy: "プライバシーポリシー",
 
     return_to: ("", " に戻る"),
     automatic: "10秒後に自動的に移動します。",

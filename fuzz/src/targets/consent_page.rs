@@ -7,6 +7,7 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use html5gum::{Token, Tokenizer};
 use http_body_util::BodyExt;
+use portcullis::config::UNBRANDED;
 use portcullis::oauth::client_name::DisplayName;
 use portcullis::oauth::redirect_uri::Destination;
 use portcullis::web::pages::{ConsentPage, PageFrame, ScopeLine, Standing};
@@ -39,6 +40,7 @@ fn render(texts: &Texts<'_>) -> String {
         frame: PageFrame {
             language: if bit(3) { Language::Japanese } else { Language::English },
             base: "",
+            brand: &UNBRANDED,
         },
         destination: &destination,
         redirect_uri: texts.line(2),

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::config::UNBRANDED;
 use crate::oauth::redirect_uri::Destination;
 use crate::web::words::Language;
 
@@ -30,7 +31,7 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
-        frame: PageFrame { language, base: "" },
+        frame: PageFrame { language, base: "", brand: &UNBRANDED },
         destination,
         redirect_uri: text,
         verified: false,
@@ -108,7 +109,7 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
             let name = format!("{message:?}");
             let name = name.split_whitespace().next().unwrap().to_owned();
             let page = MessagePage {
-                frame: PageFrame { language, base: "" },
+                frame: PageFrame { language, base: "", brand: &UNBRANDED },
                 message,
                 reference: Some(text),
                 return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
@@ -183,7 +184,7 @@ fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
 fn con_02_the_page_tells_first_where_the_answer_goes() {
     let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
     let page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame { language: Language::English, base: "", brand: &UNBRANDED },
         destination: &destination,
         redirect_uri: "https://host.example/callback",
         verified: false,
@@ -254,7 +255,7 @@ fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
         (&app, false, None, 1),
     ] {
         let page = ConsentPage {
-            frame: PageFrame { language: Language::English, base: "" },
+            frame: PageFrame { language: Language::English, base: "", brand: &UNBRANDED },
             destination,
             redirect_uri: "uri",
             verified: false,
@@ -282,7 +283,7 @@ fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
 fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     let destination = Destination::App { scheme: "cursor".to_owned() };
     let mut page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame { language: Language::English, base: "", brand: &UNBRANDED },
         destination: &destination,
         redirect_uri: "cursor://callback",
         verified: false,

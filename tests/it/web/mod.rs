@@ -1,3 +1,4 @@
 //! What all pages have in common.
 
+mod branding;
 mod true_pages;
