@@ -90,6 +90,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Whether an administrator must approve clients.
     pub client_approval: ClientApproval,
+    /// Whether people may leave out scopes on the consent page.
+    pub consent_choice: bool,
     /// Name, logo, colour and links on the pages of people.
     pub branding: Branding,
     /// Log level, unless `PORTCULLIS_LOG` sets another one.
@@ -211,8 +213,8 @@ pub struct ResourceConfig {
     pub target: Option<Url>,
     /// Display name for people.
     pub name: Option<String>,
-    /// Its scopes in the configured order, with their texts for the consent page.
-    pub scope_texts: Vec<(Scope, Option<String>)>,
+    /// Its scopes, in the configured order.
+    pub scopes: Vec<ScopeConfig>,
     /// The access rules.
     pub policy: Policy,
     /// Signature algorithm of its tokens.
@@ -233,6 +235,17 @@ pub struct ResourceConfig {
     pub introspection_secret: Option<SecretText>,
     /// Whether requests without `resource` mean this MCP server.
     pub is_default: bool,
+}
+
+/// A scope of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeConfig {
+    /// The scope.
+    pub scope: Scope,
+    /// Its text for the consent page.
+    pub text: Option<String>,
+    /// Whether the consent page warns that this scope deletes or overwrites.
+    pub destructive: bool,
 }
 
 impl ResourceConfig {

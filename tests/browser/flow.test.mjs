@@ -53,6 +53,32 @@ test("a person connects a program on this computer, and it calls a tool", async 
   assert.deepEqual(page.complaints, []);
 });
 
+test("a person leaves out a scope, and the token lacks it", async () => {
+  const page = await newPage();
+  const { url, verifier } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await page.getByRole("checkbox", { name: "Delete everybody's to-dos" }).uncheck();
+  await picture(page, "consent-choice");
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "alice");
+  const tokens = await redeem(demo, client, callback.redirectUri, (await callback.next()).get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos read:todos");
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("a person who leaves out everything is told, and can go back", async () => {
+  const page = await newPage();
+  await page.goto(authorization(demo, client, callback.redirectUri).url);
+  for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+  await approve(page);
+  await page.getByRole("heading", { name: "Choose at least one permission" }).waitFor();
+  await page.goBack();
+  await page.locator("button[value=approve]").waitFor({ state: "visible" });
+  await page.context().close();
+});
+
 // A client comes back for more than it has, and what is new is marked; where the rules forbid it, the tool says so.
 for (const [person, isAllowed] of [["alice", true], ["bob", false]]) {
   test(`${person}'s client ${isAllowed ? "steps up" : "hears from the tool that it may not"}`, async () => {
@@ -174,11 +200,17 @@ test("a double click and a held key that began elsewhere approve nothing", async
   await page.context().close();
 });
 
-test("by keyboard alone, deny comes first", async () => {
+// The boxes of scopes come before the buttons. Enter on one of them presses the first button, which is Cancel.
+test("by keyboard alone, deny is the first button", async () => {
   const page = await newPage();
   await page.goto(authorization(demo, client, callback.redirectUri).url);
+  const focused = () => page.evaluate(() => `${document.activeElement.localName} ${document.activeElement.value}`);
+  for (const scope of ["create:todos", "delete:todos", "read:todos"]) {
+    await page.keyboard.press("Tab");
+    assert.match(await focused(), /^input /, scope);
+  }
   await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.value), "deny");
+  assert.equal(await focused(), "button deny");
   await page.locator("button[value=approve]").waitFor({ state: "visible" });
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.value), "approve");

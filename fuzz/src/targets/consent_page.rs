@@ -53,8 +53,20 @@ fn render(texts: &Texts<'_>) -> String {
         resource_name: Some(texts.line(5)),
         resource: texts.line(6),
         scopes: &[
-            ScopeLine { scope: texts.line(7), text: Some(texts.line(8)), standing: Standing::New },
-            ScopeLine { scope: "s", text: None, standing: Standing::IncludedIn(texts.line(7)) },
+            ScopeLine {
+                scope: texts.line(7),
+                text: Some(texts.line(8)),
+                standing: Standing::New,
+                destructive: bit(6),
+                choice: bit(1),
+            },
+            ScopeLine {
+                scope: "s",
+                text: None,
+                standing: Standing::IncludedIn(texts.line(7)),
+                destructive: bit(1),
+                choice: false,
+            },
         ],
         asked_for_unknown: bit(2),
         offers_another_account: bit(1),
@@ -67,8 +79,8 @@ fn render(texts: &Texts<'_>) -> String {
     String::from_utf8(body.to_bytes().to_vec()).expect("a page is text")
 }
 
-/// Tags with their attributes, in order, and the texts between them. The one attribute that carries a
-/// text of the page is told apart.
+/// Tags with their attributes, in order, and the texts between them. The values of inputs carry
+/// texts of the page and are told apart.
 fn read(html: &str) -> (Vec<String>, Vec<String>) {
     let (mut skeleton, mut texts) = (Vec::new(), Vec::new());
     // The style sheet stands before every text of a page, and is long.
@@ -79,11 +91,10 @@ fn read(html: &str) -> (Vec<String>, Vec<String>) {
         match token.expect("the tokenizer reads everything") {
             Token::StartTag(tag) => {
                 let name = text(&tag.name);
-                let hidden = tag.attributes.get(&b"type"[..]).is_some_and(|t| &***t == b"hidden");
                 let mut shape = format!("<{name}");
                 for (attribute, value) in &tag.attributes {
                     let value = text(value);
-                    if hidden && &***attribute == b"value" {
+                    if name == "input" && &***attribute == b"value" {
                         texts.push(value);
                         shape.push_str(" value");
                     } else {

@@ -59,6 +59,21 @@ pub struct ScopeLine<'a> {
     pub text: Option<&'a str>,
     /// Why the scope is on the page.
     pub standing: Standing<'a>,
+    /// Whether the scope deletes or overwrites.
+    pub destructive: bool,
+    /// Whether the person may leave it out.
+    pub choice: bool,
+}
+
+impl ScopeLine<'_> {
+    fn class(&self) -> &'static str {
+        match (self.choice, self.destructive) {
+            (false, false) => "",
+            (false, true) => "destructive",
+            (true, false) => "pick",
+            (true, true) => "pick destructive",
+        }
+    }
 }
 
 /// Why a scope is on the consent page.
