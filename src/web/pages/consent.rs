@@ -133,6 +133,12 @@ impl ConsentPage<'_> {
         rest.unwrap_or(self.account)
     }
 
+    /// Returns our own host, for the header: an organisation's name alone could be anybody's.
+    fn site(&self) -> &str {
+        let shown = self.account_shown();
+        shown.split_once('/').map_or(shown, |(host, _)| host)
+    }
+
     /// Returns the website that the answer goes to, if it goes to one.
     fn website(&self) -> Option<&str> {
         match self.destination {

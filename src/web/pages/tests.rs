@@ -240,6 +240,7 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
     let places: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
     assert!(places.is_sorted(), "{places:?}");
     assert!(html.contains("· self-registered</p>"), "{html}");
+    assert!(html.contains("<span class=\"at\">mcp.example.com</span>"), "{html}");
     assert!(!html.contains("class=\"warn\""), "nothing is unusual about this request");
     let links: Vec<&str> = html.split(" href=").skip(1).collect();
     let [account] = links[..] else { panic!("nothing of the client's is a link: {links:?}") };
