@@ -27,6 +27,8 @@ pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
 /// Button that chooses the language of the pages.
 pub const ACCOUNT_LANGUAGE: &str = "/account/language";
+/// The logo of `[branding]`.
+pub const LOGO: &str = "/branding/logo";
 /// Dynamic client registration.
 pub const REGISTER: &str = "/register";
 /// Management of a registered client.
@@ -70,6 +72,7 @@ pub const ALL: &[&str] = &[
     ACCOUNT_SIGN_OUT,
     ACCOUNT_SIGN_OUT_EVERYWHERE,
     ACCOUNT_LANGUAGE,
+    LOGO,
     REGISTER,
     REGISTERED,
     TOKEN,

@@ -63,11 +63,11 @@ impl AccountPage {
             }
         }
         let resource = app.resource(&row.resource);
-        let texts = resource.map(|resource| resource.scope_texts.as_slice()).unwrap_or_default();
+        let known = resource.map(|resource| resource.scopes.as_slice()).unwrap_or_default();
         let told = |scopes: &ScopeSet| {
             let told = scopes.iter().map(|scope| {
-                let text = texts.iter().find(|(known, _)| known == scope);
-                (scope.to_string(), text.and_then(|(_, text)| text.clone()))
+                let known = known.iter().find(|known| known.scope == *scope);
+                (scope.to_string(), known.and_then(|known| known.text.clone()))
             });
             told.collect::<Vec<_>>()
         };

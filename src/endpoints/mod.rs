@@ -1,6 +1,7 @@
 //! The routes of the authorization server, in the order in which a client uses them.
 
 mod account;
+mod branding;
 mod health;
 mod introspect;
 mod language;
@@ -29,6 +30,7 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(client_routes(app))
         .merge(resource_routes(app))
         .merge(upstream_routes())
+        .merge(branding::routes(app))
         .merge(health::routes())
 }
 

@@ -21,7 +21,7 @@ use super::params::{Params, ParamsRefused};
 use super::speculative;
 use super::words::Language;
 use crate::app::App;
-use crate::config::{PublicUrl, paths};
+use crate::config::{PublicUrl, UNBRANDED, paths};
 use crate::storage::Realm;
 
 /// Pages that a browser may ask for again: with a GET of these nothing happens that cannot happen twice. A person
@@ -278,7 +278,12 @@ fn read_cookies(app: &App, realm: Realm, headers: &HeaderMap) -> Cookies {
 /// Returns the frame of the pages of this realm. `offers_languages`: the page can be shown again in another
 /// language.
 pub fn frame(app: &App, realm: Realm, language: Language, offers_languages: bool) -> PageFrame<'_> {
-    PageFrame { language, base: url_of(app, realm).base_path(), offers_languages }
+    // The admin pages show whose software they administer.
+    let brand = match realm {
+        Realm::Account => &app.config().branding,
+        Realm::Admin => &UNBRANDED,
+    };
+    PageFrame { language, base: url_of(app, realm).base_path(), brand, offers_languages }
 }
 
 /// Returns a page without a reference and without a link.

@@ -45,7 +45,7 @@ pub async fn enforce<F: Future<Output = Response>>(
         paths::AUTHORIZE | paths::CALLBACK => (Some(LimitedAction::Authorize), None),
         paths::CONSENT => (Some(LimitedAction::Consent), None),
         paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => (Some(LimitedAction::SignIn), None),
-        paths::WAITING | paths::ACCOUNT => (Some(LimitedAction::Pages), None),
+        paths::WAITING | paths::ACCOUNT | paths::LOGO => (Some(LimitedAction::Pages), None),
         path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
             (Some(LimitedAction::Pages), None)
         }

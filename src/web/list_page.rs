@@ -9,7 +9,7 @@ use super::pages::{PageFrame, Style};
 use super::web_session::SignedInPerson;
 use super::words::Language;
 use crate::clock::Timestamp;
-use crate::config::paths;
+use crate::config::{Branding, paths};
 use crate::storage::Realm;
 
 /// An entry of the navigation.
@@ -44,6 +44,8 @@ pub struct Frame {
     pub base: String,
     /// Whether a person may choose another language on the page.
     pub offers_languages: bool,
+    /// Name, logo, colour and links of the organisation.
+    pub brand: Branding,
     /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
@@ -55,7 +57,7 @@ pub struct Frame {
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
-        let PageFrame { language, base, offers_languages } = browser.frame();
+        let PageFrame { language, base, brand, offers_languages } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -70,6 +72,7 @@ impl Frame {
             },
             base: base.to_owned(),
             offers_languages,
+            brand: brand.clone(),
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -108,8 +111,8 @@ impl Frame {
 
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        let &Self { language, ref base, offers_languages, .. } = self;
-        let frame = PageFrame { language, base, offers_languages };
+        let &Self { language, ref base, ref brand, offers_languages, .. } = self;
+        let frame = PageFrame { language, base, brand, offers_languages };
         frame.respond(status, Style::Lists, html)
     }
 }

@@ -17,6 +17,8 @@ use super::words::Language;
 pub struct Words {
     /// The consent page.
     pub consent: ConsentWords,
+    /// Links of the organisation.
+    pub brand: BrandWords,
     /// What the pages with a message have in common.
     pub message: MessageWords,
     /// The messages.
@@ -56,16 +58,42 @@ impl TryFrom<String> for Around {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let parts = text.split_once('{').and_then(|(before, rest)| {
-            let (_, after) = rest.split_once('}')?;
-            Some((before, after))
-        });
-        match parts {
-            Some((before, after)) if !format!("{before}{after}").contains(['{', '}']) => {
-                Ok(Self(before.to_owned(), after.to_owned()))
-            }
-            _ => Err(format!("{text:?} must have one placeholder, as in the English file")),
-        }
+        let [before, after] = split(&text)?;
+        Ok(Self(before, after))
+    }
+}
+
+/// A text with two placeholders, always in the order of the English text: what is before, between and after them.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Between(pub String, pub String, pub String);
+
+impl TryFrom<String> for Between {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let [before, between, after] = split(&text)?;
+        Ok(Self(before, between, after))
+    }
+}
+
+/// Splits a text at its placeholders, of which it must have one less than there are parts.
+fn split<const PARTS: usize>(text: &str) -> Result<[String; PARTS], String> {
+    let next = |rest: &str| {
+        let (before, rest) = rest.split_once('{')?;
+        let (_, after) = rest.split_once('}')?;
+        Some((before.to_owned(), after.to_owned()))
+    };
+    let (mut parts, mut rest) = (Vec::new(), text.to_owned());
+    while let Some((before, after)) = next(&rest) {
+        parts.push(before);
+        rest = after;
+    }
+    parts.push(rest);
+    let whole = !parts.iter().any(|part| part.contains(['{', '}']));
+    match <[String; PARTS]>::try_from(parts) {
+        Ok(parts) if whole => Ok(parts),
+        _ => Err(format!("{text:?} must have the placeholders of the English file")),
     }
 }
 
@@ -75,39 +103,50 @@ impl TryFrom<String> for Around {
 #[expect(missing_docs, reason = "the English texts say it")]
 pub struct ConsentWords {
     pub consent_title: String,
-    pub answer_goes_to: String,
-    pub verified: String,
-    pub unverified: String,
-    pub not_verified: String,
-    pub https_note: String,
-    pub punycode_warning: String,
+    pub wants_to_use: Between,
     pub loopback_is: String,
-    pub loopback_warning: String,
     pub app_is: String,
-    pub app_warning: String,
-    pub client_is: String,
+    pub opened_by: Around,
     pub published_by: Around,
     pub calls_itself: Around,
     pub no_name: String,
+    pub verified: String,
+    pub self_registered: String,
+    pub self_registered_note: String,
+    pub not_verified: String,
+    pub not_verified_note: String,
+    pub continue_only: Around,
+    pub punycode_warning: String,
+    pub loopback_warning: String,
+    pub app_warning: String,
     pub name_warning: String,
-    pub wants_to_use: String,
     pub asks_to: String,
     pub at_most: String,
     pub no_scopes: String,
     pub asked_for_unknown: String,
+    pub destructive: String,
     pub new_scope: String,
     pub approved_before: String,
     pub included_in: Around,
-    pub who_signs_in: String,
-    pub sign_in_with: Around,
-    pub other_account_note: Around,
+    pub cancel: String,
+    pub continue_to: Around,
     pub other_account: String,
-    pub deny: String,
-    pub approve: String,
+    pub disconnect: Around,
     pub details: String,
+    pub scopes: String,
+    pub mcp_url: String,
     pub full_address: String,
     pub client_id: String,
-    pub consent_footer: String,
+}
+
+/// Links of the organisation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the English texts say it")]
+pub struct BrandWords {
+    pub questions: String,
+    pub terms: String,
+    pub privacy: String,
 }
 
 /// What the pages with a message have in common.
@@ -214,6 +253,7 @@ pub struct Messages {
     pub consent_expired: Text,
     pub consent_from_elsewhere: Text,
     pub already_decided: Text,
+    pub nothing_chosen: Text,
     pub login_from_elsewhere: Text,
     pub login_expired: Text,
     pub login_used: Text,
@@ -359,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_around_a_placeholder_has_exactly_one() {
+    fn a_text_has_exactly_the_placeholders_of_its_type() {
         let around = |text: &str| Around::try_from(text.to_owned());
         let expected = Around("Continue to ".to_owned(), "!".to_owned());
         assert_eq!(around("Continue to {provider}!").unwrap(), expected);
@@ -367,6 +407,12 @@ mod tests {
         assert_eq!(around("{x}").unwrap().with(3), "3");
         for wrong in ["", "none", "{a} and {b}", "{open", "close}", "}{", "{a}}"] {
             assert!(around(wrong).is_err(), "{wrong}");
+        }
+        let between = |text: &str| Between::try_from(text.to_owned());
+        let expected = Between(String::new(), " wants ".to_owned(), "!".to_owned());
+        assert_eq!(between("{a} wants {b}!").unwrap(), expected);
+        for wrong in ["", "{a}", "{a} {b} {c}", "{a} {b"] {
+            assert!(between(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -53,6 +53,32 @@ test("a person connects a program on this computer, and it calls a tool", async 
   assert.deepEqual(page.complaints, []);
 });
 
+test("a person leaves out a scope, and the token lacks it", async () => {
+  const page = await newPage();
+  const { url, verifier } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await page.getByRole("checkbox", { name: "Delete everybody's to-dos" }).uncheck();
+  await picture(page, "consent-choice");
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "alice");
+  const tokens = await redeem(demo, client, callback.redirectUri, (await callback.next()).get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos read:todos");
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("a person who leaves out everything is told, and can go back", async () => {
+  const page = await newPage();
+  await page.goto(authorization(demo, client, callback.redirectUri).url);
+  for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+  await approve(page);
+  await page.getByRole("heading", { name: "Choose at least one permission" }).waitFor();
+  await page.goBack();
+  await page.locator("button[value=approve]").waitFor({ state: "visible" });
+  await page.context().close();
+});
+
 // A client comes back for more than it has, and what is new is marked; where the rules forbid it, the tool says so.
 for (const [person, isAllowed] of [["alice", true], ["bob", false]]) {
   test(`${person}'s client ${isAllowed ? "steps up" : "hears from the tool that it may not"}`, async () => {
@@ -121,13 +147,13 @@ async function navigationsOf(page) {
 for (const redirectUri of ["cursor://anysphere.cursor-mcp/oauth/callback", "https://client.example/cb"]) {
   test(`the content security policy lets ${redirectUri} through`, async () => {
     const app = await register(demo, { client_name: "Elsewhere", redirect_uris: [redirectUri] });
-    for (const decision of ["Deny", "Approve"]) {
+    for (const decision of ["deny", "approve"]) {
       const page = await newPage();
       const ledTo = await navigationsOf(page);
       await page.goto(authorization(demo, app, redirectUri).url);
-      await page.getByRole("button", { name: decision }).click();
-      if (decision === "Approve") await signIn(page, "alice");
-      await ledTo(redirectUri, decision === "Approve" ? "?code=" : "?error=access_denied");
+      await page.locator(`button[value=${decision}]`).click();
+      if (decision === "approve") await signIn(page, "alice");
+      await ledTo(redirectUri, decision === "approve" ? "?code=" : "?error=access_denied");
       assert.deepEqual(page.complaints.filter((text) => /Content Security Policy/.test(text)), []);
       await page.context().close();
     }
@@ -174,17 +200,45 @@ test("a double click and a held key that began elsewhere approve nothing", async
   await page.context().close();
 });
 
-test("by keyboard alone, deny comes first", async () => {
+// The boxes of scopes come before the buttons. Enter on one of them presses the first button, which is Cancel.
+test("by keyboard alone, deny is the first button", async () => {
   const page = await newPage();
   await page.goto(authorization(demo, client, callback.redirectUri).url);
+  const focused = () => page.evaluate(() => `${document.activeElement.localName} ${document.activeElement.value}`);
+  for (const scope of ["create:todos", "delete:todos", "read:todos"]) {
+    await page.keyboard.press("Tab");
+    assert.match(await focused(), /^input /, scope);
+  }
   await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.value), "deny");
+  assert.equal(await focused(), "button deny");
   await page.locator("button[value=approve]").waitFor({ state: "visible" });
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.value), "approve");
   await page.keyboard.press("Enter");
   await page.waitForURL(`${demo.idp}/**`);
 });
+
+// The demo has three scopes; the page gets two more lines that are as long as the longest.
+for (const viewport of [{ width: 1280, height: 720 }, { width: 390, height: 844 }])
+  for (const locale of ["en-US", "ja-JP"])
+    test(`the buttons are in view with five scopes (${viewport.width} wide, ${locale})`, async () => {
+      const page = await newPage({ viewport, locale });
+      for (const go of [places["consent-loopback"], places["consent-website"], places["consent-app"]]) {
+        await go(page);
+        await page.locator("button[value=approve]").waitFor({ state: "visible" });
+        await page.evaluate(() => {
+          const list = document.querySelector("ul.scopes");
+          const lines = [...list.children].sort((one, other) => other.textContent.length - one.textContent.length);
+          while (list.children.length < 5) list.append(lines[0].cloneNode(true));
+        });
+        for (const button of await page.locator("form button").all()) {
+          const box = await button.boundingBox();
+          const bottom = box.y + box.height;
+          assert.ok(bottom <= viewport.height, `${await button.textContent()} ends at ${bottom} on ${page.url()}`);
+        }
+      }
+      await page.context().close();
+    });
 
 test("a browser that did not approve cannot finish, even with a live session there", async () => {
   const victim = await newPage();

@@ -28,6 +28,8 @@ pub enum Message<'a> {
     ConsentExpired,
     ConsentFromElsewhere,
     AlreadyDecided,
+    /// The person left out all scopes on the consent page.
+    NothingChosen,
     LoginFromElsewhere,
     LoginExpired,
     LoginUsed,
@@ -133,7 +135,8 @@ impl Message<'_> {
             | Self::RedirectUriNotRegistered
             | Self::RedirectUriNotAllowed
             | Self::InvalidRequest { .. }
-            | Self::UnknownResource => StatusCode::BAD_REQUEST,
+            | Self::UnknownResource
+            | Self::NothingChosen => StatusCode::BAD_REQUEST,
             Self::ConsentExpired
             | Self::ConsentFromElsewhere
             | Self::AlreadyDecided
@@ -203,6 +206,7 @@ fn text(message: &Message<'_>, w: &'static Messages) -> &'static Text {
         Message::ConsentExpired => &w.consent_expired,
         Message::ConsentFromElsewhere => &w.consent_from_elsewhere,
         Message::AlreadyDecided => &w.already_decided,
+        Message::NothingChosen => &w.nothing_chosen,
         Message::LoginFromElsewhere => &w.login_from_elsewhere,
         Message::LoginExpired => &w.login_expired,
         Message::LoginUsed => &w.login_used,

@@ -17,7 +17,7 @@ fn assert_in(page: &Answer, language: Language, status: u16, title: &str) {
     page.assert_page(status);
     let (text, tag) = (page.text(), language.tag());
     assert!(text.contains(&format!("<html lang=\"{tag}\">")), "not in {tag}: {text}");
-    assert!(text.contains(&format!("<h1>{title}</h1>")), "no {title}: {text}");
+    assert!(text.contains(&format!("<title>{title} · ")), "no {title}: {text}");
     assert_eq!(page.header("content-language"), Some(tag));
     assert_eq!(page.header("vary"), Some("accept-language, cookie"));
 }
@@ -32,7 +32,7 @@ async fn every_language_has_its_consent_page_its_messages_and_its_account_pages(
         let (w, tag) = (language.words(), language.tag());
         let consent = speak(&client.browser, &client.authorize_url(&[]), tag).await;
         assert_in(&consent, language, 200, &w.consent.consent_title);
-        for text in [&w.consent.deny, &w.consent.approve, &w.consent.at_most] {
+        for text in [&w.consent.cancel, &w.consent.asks_to, &w.consent.at_most] {
             assert!(consent.text().contains(text.as_str()), "{text}: {}", consent.text());
         }
 

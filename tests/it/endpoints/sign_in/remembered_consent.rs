@@ -89,7 +89,7 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
         .assert_leads_to(app.idp.issuer());
     let page = open(&client, &[("scope", "create:todos read:todos")]).await;
     assert!(page.text().contains("Verified by your administrator"));
-    assert!(!page.text().contains("Nobody has checked this name"));
+    assert!(!page.text().contains("It calls itself"));
     let trail = app.database.number(
         "SELECT COUNT(*) FROM audit_events WHERE event = 'consent_remembered'
          AND subject = 'oidc:demo-bob'",
@@ -99,7 +99,7 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
     decide(&admin, &client, "untrust").await;
     let page = open(&client, &[]).await;
     assert_asks(&page, "untrusted");
-    assert!(page.text().contains("Not verified"));
+    assert!(page.text().contains("self-registered"));
 }
 
 /// The browser comes back to the page from a page of ours, but the person came from another website.
@@ -249,7 +249,7 @@ async fn con_10_a_program_on_a_device_is_always_asked_about() {
         assert_eq!(app.database.number("SELECT COUNT(*) FROM remembered_consents").await, 0);
         let page = open(&client, &[]).await;
         assert_asks(&page, uri);
-        assert!(page.text().contains("Not verified"));
+        assert!(page.text().contains("self-registered"));
     }
 }
 
