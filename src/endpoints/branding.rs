@@ -13,9 +13,10 @@ use crate::web::error;
 
 /// Returns the route, if there is a logo.
 pub(super) fn routes(app: &App) -> Router<App> {
-    match app.config().branding.logo {
-        Some(_) => Router::new().route(paths::LOGO, get(logo)),
-        None => Router::new(),
+    if app.config().branding.logo.is_some() {
+        Router::new().route(paths::LOGO, get(logo))
+    } else {
+        Router::new()
     }
 }
 

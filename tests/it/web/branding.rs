@@ -60,7 +60,7 @@ async fn every_page_of_a_person_shows_whose_it_is() {
         for shown in [
             "<span>Acme & <Sons></span>",
             "· Acme & <Sons></title>",
-            "src=\"/branding/logo?v=",
+            "/branding/logo?v=",
             "href=\"mailto:it-help@acme.com\">it-help@acme.com<",
             "href=\"https://acme.com/terms\"",
             "href=\"https://acme.com/privacy\"",
@@ -91,7 +91,7 @@ async fn the_logo_is_served_with_strict_headers_and_only_where_there_is_one() {
     let app = TestApp::with(acme("served.svg")).await;
     let (page, _) = app.client().await.ask(&[]).await;
     let path = page.text().split_once("src=\"").unwrap().1.split_once('"').unwrap().0;
-    let logo = app.http.get(&app.at(&unescape(path))).await;
+    let logo = app.http.get(&format!("{}{}", app.origin, unescape(path))).await;
     assert_eq!(logo.assert_status(200).text(), DRAWING);
     for (name, value) in [
         ("content-type", "image/svg+xml"),

@@ -440,3 +440,21 @@ async fn a_client_that_the_configuration_trusts_is_remembered_until_it_no_longer
 
     assert_asks(&open(&client, &[]).await, "no longer trusted");
 }
+
+/// What a person left out was not approved, and so it is not remembered.
+#[tokio::test]
+async fn a_scope_that_was_left_out_is_asked_about_again() {
+    let app = TestApp::start().await;
+    let client = McpClient::register_as(&app, metadata()).await;
+    trust(&app, &client).await;
+    let both = [("scope", "create:todos read:todos")];
+    let (_, form) = client.ask(&both).await;
+    let mut fields = form.with(&[("decision", "approve")]);
+    fields.retain(|field| *field != ("scope", "read:todos"));
+    let answer = client.browser.post(&form.action, &fields, &client.server.url).await;
+    let callback = client.log_in(answer.location(), "alice").await;
+    client.browser.get(&callback).await.assert_leads_to(SITE);
+
+    assert_asks(&open(&client, &both).await, "more than was ticked");
+    open(&client, &[]).await.assert_leads_to(app.idp.issuer());
+}
