@@ -114,7 +114,7 @@ impl Language {
                 // A range of traditional characters does not ask for simplified ones. A reader who takes both
                 // says so with `zh`, as browsers do.
                 let traditional = |subtag: &str| matches!(subtag, "hant" | "tw" | "hk" | "mo");
-                match subtags.find(|subtag| *subtag == "hans" || traditional(subtag)) {
+                match subtags.find(|&subtag| subtag == "hans" || traditional(subtag)) {
                     None | Some("hans") => Some(Self::SimplifiedChinese),
                     Some(_) => None,
                 }
