@@ -32,6 +32,7 @@
 //!    `endpoints/introspect.rs`.
 //! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.
 //!
+//! The texts of people's pages are in `locales/`, one file a language; [`web::locales`] reads them.
 //! Administrators have pages of their own, on a listener of their own: [`admin`]. The audit trail
 //! ([`telemetry::audit`], [`storage`]) records what happened.
 //!

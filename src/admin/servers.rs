@@ -28,6 +28,7 @@ words! {
     struct ServerWords {
         title: "MCP servers", "MCPサーバー";
         id: "Identifier", "識別子";
+        destructive: "deletes or overwrites", "削除または上書き";
         target: "Requests are forwarded to", "転送先";
         not_fronted: "nowhere: this server only gives out tokens for it", "転送なし(トークンの発行のみ)";
         default: "Meant by clients that name none", "指定がない場合の既定";

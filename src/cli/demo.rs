@@ -196,7 +196,7 @@ groups = "groups"
 path   = "/mcp"
 name   = "To-do list"
 target = "{target}"
-scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = "Delete everybody's to-dos" }}
+scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = {{ text = "Delete everybody's to-dos", destructive = true }} }}
 
 [[resource.rule]]
 roles = ["Admin"]

@@ -1,4 +1,4 @@
-//! Reading whole files (a configuration, a secret) with a size limit, because the path may name a file that
+//! Reading whole files (a configuration, a secret, a logo) with a size limit, because the path may name a file that
 //! never ends.
 
 use std::fs::File;
@@ -14,14 +14,20 @@ pub enum Unread {
     TooLarge,
 }
 
-/// Returns the text of a file of at most `most` bytes.
-pub fn text_of(path: &Path, most: u64) -> Result<String, Unread> {
+/// Returns the bytes of a file of at most `most` bytes.
+pub(super) fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
     let file = File::open(path).map_err(Unread::Failed)?;
-    let mut text = Vec::new();
-    file.take(most + 1).read_to_end(&mut text).map_err(Unread::Failed)?;
-    if text.len() as u64 > most {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(Unread::Failed)?;
+    if bytes.len() as u64 > most {
         return Err(Unread::TooLarge);
     }
+    Ok(bytes)
+}
+
+/// Returns the text of a file of at most `most` bytes.
+pub fn text_of(path: &Path, most: u64) -> Result<String, Unread> {
+    let text = bytes_of(path, most)?;
     let not_text =
         |_| Unread::Failed(io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"));
     String::from_utf8(text).map_err(not_text)

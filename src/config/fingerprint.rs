@@ -23,6 +23,12 @@ impl ConfigFingerprint {
         self.0.insert(format!("{key} (secret)"), hash(secret.expose().as_bytes()));
     }
 
+    /// Records the content of a file that a key names, so that a new file at the same path counts as a change
+    /// of the key.
+    pub(super) fn note_file(&mut self, key: &str, content: &[u8]) {
+        self.0.insert(format!("{key} (secret)"), hash(content));
+    }
+
     /// Returns the keys that exist on one side only or differ in value, sorted.
     pub fn changes(&self, other: &Self) -> Vec<String> {
         let mut keys: Vec<String> = self

@@ -4,6 +4,7 @@
 //! Precedence: environment, file, preset, default. The code in `check/` reads the keys; a key that it does
 //! not read is reported as unknown, with a "did you mean" hint.
 
+mod branding;
 mod changes;
 mod check;
 mod files;
@@ -38,6 +39,7 @@ use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
+pub use branding::{BrandLink, Branding, Logo, UNBRANDED};
 pub use changes::ReloadPlan;
 pub use files::{Unread, text_of};
 pub use fingerprint::ConfigFingerprint;
@@ -88,6 +90,10 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Whether an administrator must approve clients.
     pub client_approval: ClientApproval,
+    /// Whether people may leave out scopes on the consent page.
+    pub consent_choice: bool,
+    /// Name, logo, colour and links on the pages of people.
+    pub branding: Branding,
     /// Log level, unless `PORTCULLIS_LOG` sets another one.
     pub log: tracing::Level,
     /// Retention of the audit trail: 1 day to 10 years.
@@ -207,8 +213,8 @@ pub struct ResourceConfig {
     pub target: Option<Url>,
     /// Display name for people.
     pub name: Option<String>,
-    /// Its scopes in the configured order, with their texts for the consent page.
-    pub scope_texts: Vec<(Scope, Option<String>)>,
+    /// Its scopes, in the configured order.
+    pub scopes: Vec<ScopeConfig>,
     /// The access rules.
     pub policy: Policy,
     /// Signature algorithm of its tokens.
@@ -229,6 +235,17 @@ pub struct ResourceConfig {
     pub introspection_secret: Option<SecretText>,
     /// Whether requests without `resource` mean this MCP server.
     pub is_default: bool,
+}
+
+/// A scope of an MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeConfig {
+    /// The scope.
+    pub scope: Scope,
+    /// Its text for the consent page.
+    pub text: Option<String>,
+    /// Whether the consent page warns that this scope deletes or overwrites.
+    pub destructive: bool,
 }
 
 impl ResourceConfig {
@@ -436,7 +453,7 @@ pub struct Loaded {
     pub config: Config,
     /// Settings that are allowed but deserve attention.
     pub warnings: Vec<String>,
-    /// Files that secrets were read from.
+    /// Files that secrets and the logo were read from.
     pub files: Vec<PathBuf>,
     shown: Vec<show::ShownValue>,
 }

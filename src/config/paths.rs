@@ -25,6 +25,10 @@ pub const ACCOUNT_DISCONNECT: &str = "/account/disconnect";
 pub const ACCOUNT_SIGN_OUT: &str = "/account/sign-out";
 /// Button that signs the person out everywhere.
 pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
+/// Button that chooses the language of the pages.
+pub const ACCOUNT_LANGUAGE: &str = "/account/language";
+/// The logo of `[branding]`.
+pub const LOGO: &str = "/branding/logo";
 /// Dynamic client registration.
 pub const REGISTER: &str = "/register";
 /// Management of a registered client.
@@ -67,6 +71,8 @@ pub const ALL: &[&str] = &[
     ACCOUNT_DISCONNECT,
     ACCOUNT_SIGN_OUT,
     ACCOUNT_SIGN_OUT_EVERYWHERE,
+    ACCOUNT_LANGUAGE,
+    LOGO,
     REGISTER,
     REGISTERED,
     TOKEN,

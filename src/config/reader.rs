@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::files::{Unread, text_of};
+use super::files::{Unread, bytes_of, text_of};
 use super::fingerprint::ConfigFingerprint;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
@@ -70,7 +70,7 @@ pub(super) struct ConfigReader {
     pub(super) warnings: Vec<String>,
     pub(super) shown: Vec<ShownValue>,
     shown_keys: HashSet<String>,
-    /// Files that secrets were read from.
+    /// Files that secrets and the logo were read from.
     pub(super) files: Vec<PathBuf>,
     secrets: ConfigFingerprint,
 }
@@ -434,6 +434,26 @@ impl ConfigReader {
                     }
                 };
                 self.problem(key, shown, reason, "check the path and its permissions");
+                None
+            }
+        }
+    }
+
+    /// Reads a file that a key names and that is no secret. A change of the file is a change of the key.
+    pub(super) fn file(&mut self, key: &str, path: &str, most: u64) -> Option<Vec<u8>> {
+        self.files.push(PathBuf::from(path));
+        match bytes_of(Path::new(path), most) {
+            Ok(bytes) => {
+                self.secrets.note_file(key, &bytes);
+                Some(bytes)
+            }
+            Err(unread) => {
+                let reason = match unread {
+                    Unread::Failed(cause) => format!("names a file that cannot be read: {cause}"),
+                    Unread::TooLarge => format!("names a file larger than {} KiB", most >> 10),
+                };
+                let hint = "check the path, the size and the permissions";
+                self.problem(key, Some(format!("{path:?}")), reason, hint);
                 None
             }
         }

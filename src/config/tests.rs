@@ -1,3 +1,5 @@
+mod branding;
+mod consent;
 mod network;
 
 use super::*;
@@ -219,7 +221,7 @@ fn environment_beats_file_and_is_enough_alone() {
         ("PORTCULLIS_RESOURCE__SCOPES", "read,write"),
     ]);
     let loaded = Config::load(None, &alone).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(loaded.config.resources[0].scope_texts.len(), 2);
+    assert_eq!(loaded.config.resources[0].scopes.len(), 2);
     assert_eq!(loaded.config.upstream.client_secret.expose(), "canary-77");
 }
 

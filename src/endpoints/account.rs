@@ -15,52 +15,16 @@ use crate::oauth::scope::ScopeSet;
 use crate::storage::{ConnectedClient, Ended, Ending};
 use crate::telemetry::audit::Actor;
 use crate::web::browser::{Browser, BrowserForm, PageRequest};
-use crate::web::counted::{CountWords, number};
-use crate::web::in_force::{ApprovedScopes, InForceWords, OfGrant};
-use crate::web::list_page::Frame;
+use crate::web::in_force::{ApprovedScopes, OfGrant};
+use crate::web::list_page::{Frame, utc};
+use crate::web::locales::AccountWords;
 use crate::web::page_error::PageError;
 use crate::web::params::Params;
 use crate::web::web_session::{self, SignedInPerson};
-use crate::web::words::{Language, words};
+use crate::web::words::Language;
 
 /// The first of these pages.
 const HOME: &str = paths::ACCOUNT;
-
-words! {
-    struct AccountWords {
-        title: "Your connected applications", "接続しているアプリケーション";
-        explained: "These applications can act for you here. Disconnecting one takes effect at once; to use it again, you connect it again.", "次のアプリケーションは、ここであなたに代わって操作できます。接続の解除はすぐに有効になります。また使うには、もう一度接続してください。";
-        none: "You have connected no application.", "接続しているアプリケーションはありません。";
-        unnamed: "An application without a name", "名前のないアプリケーション";
-        gone: "An application that is no longer registered", "登録が削除されたアプリケーション";
-        verified: "Verified by your administrator", "管理者が確認済み";
-        unverified: "Not verified", "未確認";
-        suspicious: "The name could be mistaken for another", "別の名前と紛らわしい";
-        server: "MCP server", "MCPサーバー";
-        goes_to: "Its answers go to", "応答の送信先";
-        on_device: "a program on a device", "端末上のプログラム";
-        scopes: "You approved", "許可した操作";
-        in_force: "It may now", "現在できる操作";
-        nothing: "nothing: your role allows none of it", "なし(あなたのロールでは許可されていません)";
-        server_gone: "nothing: this MCP server is no longer here", "なし(このMCPサーバーはもうありません)";
-        more_note: "An application never gets more than your role allows. What is in force follows your role.", "アプリケーションが、あなたのロールで許可された範囲を超えることはありません。現在できる操作はロールに従います。";
-        no_scopes: "sign you in, and nothing else", "サインインのみ";
-        since: "Connected since", "接続日時";
-        last_use: "Last used", "最終利用";
-        disconnect: "Disconnect", "接続を解除";
-        disconnect_what: "Disconnect {}", "{}の接続を解除";
-        disconnected: "The application is disconnected.", "接続を解除しました。";
-        not_there: "That application was not connected any more.", "そのアプリケーションはすでに接続されていません。";
-        sign_out: "Sign out", "サインアウト";
-        here: "Sign out here", "ここでサインアウト";
-        here_note: "Ends your visit to this page in this browser. Your applications stay connected, unless your organisation ends them with your sign-in.", "このブラウザーでのこのページの利用を終了します。組織の設定でサインインとともに終了する場合を除き、アプリケーションの接続は残ります。";
-        everywhere: "Sign out everywhere", "すべての場所でサインアウト";
-        everywhere_note: "Disconnects every application and ends every visit to this page, in every browser and on every device.", "すべてのブラウザーと端末で、すべてのアプリケーションの接続とこのページの利用を終了します。";
-        confirm_title: "Sign out everywhere?", "すべての場所でサインアウトしますか?";
-        confirm_ends: " will end.", "が終了します。";
-        confirm_here: "Every visit to this page ends, in every browser and on every device. To use an application again, you connect it again.", "すべてのブラウザーと端末で、このページの利用が終了します。アプリケーションをまた使うには、もう一度接続してください。";
-    }
-}
 
 /// The act that a confirmation is bound to, see [`web_session::confirmation`].
 const EVERYWHERE: &str = "sign out everywhere";
@@ -84,12 +48,12 @@ struct AccountPage {
 
 impl AccountPage {
     fn of(app: &App, language: Language, row: ConnectedClient) -> Self {
-        let w = AccountWords::of(language);
+        let w = &language.words().account;
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let metadata = metadata.and_then(Result::ok);
         let name = DisplayName::of(metadata.as_ref().and_then(|m| m.client_name.as_deref()));
-        let unnamed = if metadata.is_some() { w.unnamed } else { w.gone };
-        let shown_name = name.text.unwrap_or_else(|| unnamed.to_owned());
+        let unnamed = if metadata.is_some() { &w.unnamed } else { &w.gone };
+        let shown_name = name.text.unwrap_or_else(|| unnamed.clone());
         let mut goes_to: Vec<(String, bool)> = Vec::new();
         for uri in metadata.iter().flat_map(|metadata| &metadata.redirect_uris) {
             let to = destination(uri.as_str());
@@ -99,11 +63,11 @@ impl AccountPage {
             }
         }
         let resource = app.resource(&row.resource);
-        let texts = resource.map(|resource| resource.scope_texts.as_slice()).unwrap_or_default();
+        let known = resource.map(|resource| resource.scopes.as_slice()).unwrap_or_default();
         let told = |scopes: &ScopeSet| {
             let told = scopes.iter().map(|scope| {
-                let text = texts.iter().find(|(known, _)| known == scope);
-                (scope.to_string(), text.and_then(|(_, text)| text.clone()))
+                let known = known.iter().find(|known| known.scope == *scope);
+                (scope.to_string(), known.and_then(|known| known.text.clone()))
             });
             told.collect::<Vec<_>>()
         };
@@ -119,11 +83,11 @@ impl AccountPage {
             in_force: told(&now.in_force.scopes()),
             nothing: match now.in_force {
                 InForce::Scopes(_) => None,
-                InForce::Nothing => Some(w.nothing),
-                InForce::ServerGone => Some(w.server_gone),
+                InForce::Nothing => Some(&w.nothing),
+                InForce::ServerGone => Some(&w.server_gone),
             },
-            facts_note: now.note(InForceWords::of(language)),
-            disconnect: w.disconnect_what.replace("{}", &shown_name),
+            facts_note: now.old_facts.map(|at| w.as_of.with(utc(at))),
+            disconnect: w.disconnect_what.with(&shown_name),
             name: shown_name,
             row,
         }
@@ -157,7 +121,6 @@ fn in_force_now(app: &App, row: &ConnectedClient) -> OfGrant {
 struct SignOutTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
-    c: &'static CountWords,
     connections: Vec<AccountPage>,
     any: bool,
     number: String,
@@ -213,10 +176,10 @@ pub(super) async fn get(visit: AccountVisit) -> Result<Response, PageError> {
     let app = &browser.app;
     let connections = app.storage().connected_clients(&visitor.session.subject, app.now()).await?;
     let mut frame = Frame::new(browser, visitor);
-    let w = AccountWords::of(frame.language);
+    let w = &frame.language.words().account;
     frame.notice = match browser.query() {
-        "done=disconnected" => Some(w.disconnected.to_owned()),
-        "done=not_there" => Some(w.not_there.to_owned()),
+        "done=disconnected" => Some(w.disconnected.clone()),
+        "done=not_there" => Some(w.not_there.clone()),
         _ => None,
     };
     let connections =
@@ -264,19 +227,21 @@ pub(super) async fn confirm(visit: AccountVisit) -> Result<Response, PageError> 
     let connections = app.storage().connected_clients(subject, now).await?;
     let mut frame = Frame::new(browser, visitor);
     let language = frame.language;
-    let (w, c) = (AccountWords::of(language), CountWords::of(language));
+    let w = &language.words().account;
     if browser.query() == "changed=1" {
-        frame.notice = Some(c.changed.to_owned());
+        frame.notice = Some(w.changed.clone());
     }
     let template = SignOutTemplate {
         w,
-        c,
         connections: connections
             .into_iter()
             .map(|row| AccountPage::of(app, language, row))
             .collect(),
         any: counted.grants > 0,
-        number: number(language, &counted),
+        number: match counted.grants {
+            1 => w.one_connection.clone(),
+            grants => w.connections.with(grants),
+        },
         token: web_session::confirmation(app, visitor, EVERYWHERE, &counted),
         home: browser.url().join(HOME),
         frame: &frame,

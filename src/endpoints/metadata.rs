@@ -194,7 +194,8 @@ fn openid_configuration(config: &Config, offers_documents: bool) -> Value {
 /// token.
 fn scopes_supported(config: &Config) -> Vec<String> {
     let mut scopes: Vec<String> = Vec::new();
-    for (scope, _) in config.resources.iter().flat_map(|resource| &resource.scope_texts) {
+    let declared = config.resources.iter().flat_map(|resource| &resource.scopes);
+    for scope in declared.map(|known| &known.scope) {
         if !scopes.iter().any(|known| known == scope.as_str()) {
             scopes.push(scope.to_string());
         }

@@ -1,8 +1,10 @@
 //! The routes of the authorization server, in the order in which a client uses them.
 
 mod account;
+mod branding;
 mod health;
 mod introspect;
+mod language;
 mod metadata;
 mod provider_logout;
 mod register;
@@ -28,6 +30,7 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(client_routes(app))
         .merge(resource_routes(app))
         .merge(upstream_routes())
+        .merge(branding::routes(app))
         .merge(health::routes())
 }
 
@@ -59,7 +62,13 @@ fn resource_routes(app: &App) -> Router<App> {
 
 /// For people: the login and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
-    sign_in::routes().merge(account_routes())
+    sign_in::routes().merge(account_routes()).merge(language_routes())
+}
+
+/// The choice of a language. The login uses it too, so it must not isolate the window of the browser.
+fn language_routes() -> Router<App> {
+    let chosen = post(page(language::post)).fallback(method_not_allowed);
+    Router::new().route(paths::ACCOUNT_LANGUAGE, chosen)
 }
 
 /// The pages on which people see and disconnect their applications.

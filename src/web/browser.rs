@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::body;
 use super::client_address::ClientAddress;
-use super::cookies::{CookieLimits, Cookies};
+use super::cookies::{self, CookieLimits, Cookies};
 use super::error::ApiError;
 use super::page_error::PageError;
 use super::pages::{Message, MessagePage, PageFrame};
@@ -21,8 +21,13 @@ use super::params::{Params, ParamsRefused};
 use super::speculative;
 use super::words::Language;
 use crate::app::App;
-use crate::config::PublicUrl;
+use crate::config::{PublicUrl, UNBRANDED, paths};
 use crate::storage::Realm;
+
+/// Pages that a browser may ask for again: with a GET of these nothing happens that cannot happen twice. A person
+/// may choose another language there.
+pub const REPEATABLE: &[&str] =
+    &[paths::AUTHORIZE, paths::WAITING, paths::ACCOUNT, paths::ACCOUNT_CONFIRM];
 
 /// A request of a person's browser. The handlers of pages take it, or something that is made of it, and are
 /// wrapped in [`page`] or [`admin_page`] where the routes are listed.
@@ -53,15 +58,11 @@ impl FromRequestParts<App> for Browser {
 
 impl Browser {
     fn new(app: &App, realm: Realm, parts: Parts) -> Self {
-        let config = app.config();
-        let limits = CookieLimits {
-            login: config.tokens.login,
-            logins: config.limits.pending_logins_per_browser,
-        };
+        let cookies = read_cookies(app, realm, &parts.headers);
         Self {
             realm,
-            language: language(&parts.headers),
-            cookies: Cookies::read(&parts.headers, url_of(app, realm), limits),
+            language: preferred(realm, &cookies, &parts.headers),
+            cookies,
             address: ClientAddress::of(&parts.extensions),
             method: parts.method,
             uri: parts.uri,
@@ -72,7 +73,14 @@ impl Browser {
 
     /// Returns the frame of every page in the response.
     pub fn frame(&self) -> PageFrame<'_> {
-        frame(&self.app, self.realm, self.language)
+        frame(&self.app, self.realm, self.language, self.may_be_repeated())
+    }
+
+    /// Returns whether the browser may ask for this page again, in another language ([`REPEATABLE`]).
+    fn may_be_repeated(&self) -> bool {
+        self.realm == Realm::Account
+            && self.method == Method::GET
+            && REPEATABLE.contains(&self.uri.path())
     }
 
     /// Returns the URL under which browsers reach the pages of this realm.
@@ -229,25 +237,53 @@ where
             let (parts, body) = request.into_parts();
             let browser = Browser::new(&app, self.realm, parts);
             let language = browser.language;
+            let repeatable = browser.may_be_repeated();
             let shown = match R::of(browser, body).await {
                 Ok(request) => (self.handler)(request).await,
                 Err(instead) => Err(instead),
             };
-            shown.unwrap_or_else(|error| error.respond(frame(&app, self.realm, language)))
+            shown.unwrap_or_else(|error| {
+                error.respond(frame(&app, self.realm, language, repeatable))
+            })
         })
     }
 }
 
-/// Returns the person's language, by `Accept-Language`.
-pub fn language(headers: &HeaderMap) -> Language {
-    Language::from_accept_language(
-        headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()),
-    )
+/// Returns the person's language on the pages of this realm: the chosen one, otherwise by `Accept-Language`.
+pub fn language(app: &App, realm: Realm, headers: &HeaderMap) -> Language {
+    preferred(realm, &read_cookies(app, realm, headers), headers)
 }
 
-/// Returns the frame of the pages of this realm.
-pub fn frame(app: &App, realm: Realm, language: Language) -> PageFrame<'_> {
-    PageFrame { language, base: url_of(app, realm).base_path() }
+fn preferred(realm: Realm, cookies: &Cookies, headers: &HeaderMap) -> Language {
+    let offered: &[Language] = match realm {
+        Realm::Admin => &Language::OF_ADMINISTRATORS,
+        Realm::Account => &Language::ALL,
+    };
+    let chosen = cookies::LANGUAGE.get(cookies, "").filter(|chosen| offered.contains(chosen));
+    chosen.unwrap_or_else(|| {
+        let header = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        Language::from_accept_language(header, offered)
+    })
+}
+
+fn read_cookies(app: &App, realm: Realm, headers: &HeaderMap) -> Cookies {
+    let config = app.config();
+    let limits = CookieLimits {
+        login: config.tokens.login,
+        logins: config.limits.pending_logins_per_browser,
+    };
+    Cookies::read(headers, url_of(app, realm), limits)
+}
+
+/// Returns the frame of the pages of this realm. `offers_languages`: the page can be shown again in another
+/// language.
+pub fn frame(app: &App, realm: Realm, language: Language, offers_languages: bool) -> PageFrame<'_> {
+    // The admin pages show whose software they administer.
+    let brand = match realm {
+        Realm::Account => &app.config().branding,
+        Realm::Admin => &UNBRANDED,
+    };
+    PageFrame { language, base: url_of(app, realm).base_path(), brand, offers_languages }
 }
 
 /// Returns a page without a reference and without a link.

@@ -25,6 +25,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponseParts, ResponseParts};
 use axum_extra::extract::cookie::{Cookie, SameSite};
 
+use super::words::Language;
 use crate::config::PublicUrl;
 use crate::oauth::secret::{
     BrowserBinding, ConsoleSession, HeldLogin, RememberedConsent, Secret, SecretKind,
@@ -41,6 +42,8 @@ pub const REMEMBERED_APPROVAL: Duration = Duration::from_hours(30 * 24);
 pub const WEB_SESSION: Duration = Duration::from_hours(8);
 /// 30 days: how long a browser names its last person, for the marks on consent pages.
 pub const PERSON_KNOWN: Duration = Duration::from_hours(30 * 24);
+/// 365 days: how long a browser keeps the language that a person chose.
+pub const LANGUAGE_CHOSEN: Duration = Duration::from_hours(365 * 24);
 
 /// Marks a browser before anything is approved, so that another browser cannot submit the Approve form
 /// (CSRF). It proves nothing else. The id is that of the consent page: two pages that are opened at once do
@@ -66,6 +69,10 @@ pub const SIGN_IN: Slot<Sealed> = Slot::new("signing-in-", Lifetime::OfLogin, Nu
 /// proves nothing and skips no check. The id is empty.
 pub const PERSON: Slot<Sealed> =
     Slot::new("person", Lifetime::Exactly(PERSON_KNOWN), Number::OnePerId);
+
+/// The language that a person chose; `Accept-Language` counts without it. The id is empty.
+pub const LANGUAGE: Slot<Language> =
+    Slot::new("language", Lifetime::Exactly(LANGUAGE_CHOSEN), Number::OnePerId);
 
 /// 1 hour: a cookie outlives its page or login by this. A browser that comes too late still sends the cookie,
 /// so the error says "expired" and not "another browser".
@@ -145,6 +152,16 @@ impl CookieValue for Sealed {
 
     fn text(&self) -> Cow<'_, str> {
         self.0.as_str().into()
+    }
+}
+
+impl CookieValue for Language {
+    fn parse(text: &str) -> Option<Self> {
+        Self::from_tag(text)
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        self.tag().into()
     }
 }
 

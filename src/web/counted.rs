@@ -30,9 +30,9 @@ words! {
 pub fn number(language: Language, counted: &Counted) -> String {
     let w = CountWords::of(language);
     match (language, counted.grants) {
-        (Language::English, 1) => format!("1 {}", w.connection),
-        (Language::English, grants) => format!("{grants} {}", w.connections),
         (Language::Japanese, grants) => format!("{grants}{}", w.connections),
+        (_, 1) => format!("1 {}", w.connection),
+        (_, grants) => format!("{grants} {}", w.connections),
     }
 }
 
@@ -40,9 +40,10 @@ pub fn number(language: Language, counted: &Counted) -> String {
 pub fn rest(language: Language, counted: &Counted) -> String {
     let w = CountWords::of(language);
     let Counted { people, clients, .. } = counted;
-    let one_of = |number: u64, one: &str, many: &str| match (language, number) {
-        (Language::English, 1) => one.to_owned(),
-        (_, number) => format!("{number}{many}"),
+    let one_of = |number: u64, one: &str, many: &str| {
+        // "1 person", and in Japanese as any other number.
+        let only_one = number == 1 && language != Language::Japanese;
+        if only_one { one.to_owned() } else { format!("{number}{many}") }
     };
     let people = one_of(*people, w.person, w.people);
     let clients = one_of(*clients, w.client, w.clients);

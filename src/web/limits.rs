@@ -45,7 +45,7 @@ pub async fn enforce<F: Future<Output = Response>>(
         paths::AUTHORIZE | paths::CALLBACK => (Some(LimitedAction::Authorize), None),
         paths::CONSENT => (Some(LimitedAction::Consent), None),
         paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => (Some(LimitedAction::SignIn), None),
-        paths::WAITING | paths::ACCOUNT => (Some(LimitedAction::Pages), None),
+        paths::WAITING | paths::ACCOUNT | paths::LOGO => (Some(LimitedAction::Pages), None),
         path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
             (Some(LimitedAction::Pages), None)
         }
@@ -64,12 +64,18 @@ pub async fn enforce<F: Future<Output = Response>>(
     if let Some(asked) = asked
         && let Err(often) = app.rates().check(asked, Some(address))
     {
-        let language = browser::language(request.headers());
+        let realm = match request.uri().path() {
+            "/sign-in" | "/signed-in" => Realm::Admin,
+            _ => Realm::Account,
+        };
+        let language = browser::language(app, realm, request.headers());
         return refuse(app, asked, (address, language), often);
     }
     let language = match failure {
         // Only this failure is shown to a person.
-        Some(LimitedAction::AdminSignInFailure) => browser::language(request.headers()),
+        Some(LimitedAction::AdminSignInFailure) => {
+            browser::language(app, Realm::Admin, request.headers())
+        }
         _ => Language::English,
     };
     let response = next(request).await;
@@ -108,7 +114,7 @@ fn refuse(
     }
     let message = Message::AskedTooOften { seconds: often.retry_after };
     // The page has no link, so it looks the same in both realms.
-    let frame = browser::frame(app, Realm::Account, language);
+    let frame = browser::frame(app, Realm::Account, language, false);
     let mut page = browser::plain_message(frame, message);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page

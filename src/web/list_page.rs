@@ -4,22 +4,13 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::browser::Browser;
+use super::locales::FrameWords;
 use super::pages::{PageFrame, Style};
 use super::web_session::SignedInPerson;
-use super::words::{Language, words};
+use super::words::Language;
 use crate::clock::Timestamp;
-use crate::config::paths;
+use crate::config::{Branding, paths};
 use crate::storage::Realm;
-
-words! {
-    /// Words of the frame.
-    pub struct FrameWords {
-        skip: "Skip to the content", "本文へ移動";
-        read_only: "read only", "閲覧のみ";
-        sign_out: "Sign out", "サインアウト";
-        navigation: "Pages", "ページ";
-    }
-}
 
 /// An entry of the navigation.
 #[derive(Debug)]
@@ -51,6 +42,10 @@ pub struct Frame {
     pub sign_out: String,
     /// Base path, placed before every path of ours on the page.
     pub base: String,
+    /// Whether a person may choose another language on the page.
+    pub offers_languages: bool,
+    /// Name, logo, colour and links of the organisation.
+    pub brand: Branding,
     /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
@@ -62,12 +57,12 @@ pub struct Frame {
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
-        let PageFrame { language, base } = browser.frame();
+        let PageFrame { language, base, brand, offers_languages } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
             language,
-            w: FrameWords::of(language),
+            w: &language.words().frame,
             name: name.unwrap_or_else(|| visitor.session.subject.clone()),
             csrf: visitor.csrf.clone(),
             may_change: visitor.may_change,
@@ -76,10 +71,17 @@ impl Frame {
                 Realm::Account => format!("{base}{}", paths::ACCOUNT_SIGN_OUT),
             },
             base: base.to_owned(),
+            offers_languages,
+            brand: brand.clone(),
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
         }
+    }
+
+    /// Returns the languages among which a person may choose.
+    pub fn languages(&self) -> &'static [Language] {
+        &Language::ALL
     }
 
     /// Formats a time for people: `2026-11-21 08:41 UTC`.
@@ -109,7 +111,8 @@ impl Frame {
 
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        let frame = PageFrame { language: self.language, base: &self.base };
+        let &Self { language, ref base, ref brand, offers_languages, .. } = self;
+        let frame = PageFrame { language, base, brand, offers_languages };
         frame.respond(status, Style::Lists, html)
     }
 }

@@ -14,6 +14,7 @@ pub mod in_force;
 pub mod limits;
 pub mod list_page;
 pub mod live_token;
+pub mod locales;
 pub mod page_error;
 pub mod pages;
 pub mod params;

@@ -87,6 +87,11 @@ impl Params {
         Ok(first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()))
     }
 
+    /// Returns all values of a parameter that may be repeated, such as that of checkboxes.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// Returns the value of a parameter that may be repeated with equal values, as `resource` may (RFC 8707
     /// §2). [`Repeated`] if the values differ.
     pub fn get_agreeing(&self, name: &str) -> Result<Option<&str>, Repeated> {

@@ -22,7 +22,7 @@ after(async () => {
 });
 
 async function approve(page) {
-  await page.getByRole("button", { name: /Approve|承認/ }).click();
+  await page.locator("button[value=approve]").click();
 }
 
 test("a person connects a program on this computer, and it calls a tool", async () => {
@@ -51,6 +51,32 @@ test("a person connects a program on this computer, and it calls a tool", async 
   });
   assert.equal((await call.json()).result.isError, false);
   assert.deepEqual(page.complaints, []);
+});
+
+test("a person leaves out a scope, and the token lacks it", async () => {
+  const page = await newPage();
+  const { url, verifier } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await page.getByRole("checkbox", { name: "Delete everybody's to-dos" }).uncheck();
+  await picture(page, "consent-choice");
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "alice");
+  const tokens = await redeem(demo, client, callback.redirectUri, (await callback.next()).get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos read:todos");
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("a person who leaves out everything is told, and can go back", async () => {
+  const page = await newPage();
+  await page.goto(authorization(demo, client, callback.redirectUri).url);
+  for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+  await approve(page);
+  await page.getByRole("heading", { name: "Choose at least one permission" }).waitFor();
+  await page.goBack();
+  await page.locator("button[value=approve]").waitFor({ state: "visible" });
+  await page.context().close();
 });
 
 // A client comes back for more than it has, and what is new is marked; where the rules forbid it, the tool says so.
@@ -121,13 +147,13 @@ async function navigationsOf(page) {
 for (const redirectUri of ["cursor://anysphere.cursor-mcp/oauth/callback", "https://client.example/cb"]) {
   test(`the content security policy lets ${redirectUri} through`, async () => {
     const app = await register(demo, { client_name: "Elsewhere", redirect_uris: [redirectUri] });
-    for (const decision of ["Deny", "Approve"]) {
+    for (const decision of ["deny", "approve"]) {
       const page = await newPage();
       const ledTo = await navigationsOf(page);
       await page.goto(authorization(demo, app, redirectUri).url);
-      await page.getByRole("button", { name: decision }).click();
-      if (decision === "Approve") await signIn(page, "alice");
-      await ledTo(redirectUri, decision === "Approve" ? "?code=" : "?error=access_denied");
+      await page.locator(`button[value=${decision}]`).click();
+      if (decision === "approve") await signIn(page, "alice");
+      await ledTo(redirectUri, decision === "approve" ? "?code=" : "?error=access_denied");
       assert.deepEqual(page.complaints.filter((text) => /Content Security Policy/.test(text)), []);
       await page.context().close();
     }
@@ -174,17 +200,45 @@ test("a double click and a held key that began elsewhere approve nothing", async
   await page.context().close();
 });
 
-test("by keyboard alone, deny comes first", async () => {
+// The boxes of scopes come before the buttons. Enter on one of them presses the first button, which is Cancel.
+test("by keyboard alone, deny is the first button", async () => {
   const page = await newPage();
   await page.goto(authorization(demo, client, callback.redirectUri).url);
+  const focused = () => page.evaluate(() => `${document.activeElement.localName} ${document.activeElement.value}`);
+  for (const scope of ["create:todos", "delete:todos", "read:todos"]) {
+    await page.keyboard.press("Tab");
+    assert.match(await focused(), /^input /, scope);
+  }
   await page.keyboard.press("Tab");
-  assert.equal(await page.evaluate(() => document.activeElement.value), "deny");
+  assert.equal(await focused(), "button deny");
   await page.locator("button[value=approve]").waitFor({ state: "visible" });
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.value), "approve");
   await page.keyboard.press("Enter");
   await page.waitForURL(`${demo.idp}/**`);
 });
+
+// The demo has three scopes; the page gets two more lines that are as long as the longest.
+for (const viewport of [{ width: 1280, height: 720 }, { width: 390, height: 844 }])
+  for (const locale of ["en-US", "de-DE", "es-ES", "fr-FR", "ja-JP", "zh-CN"])
+    test(`the buttons are in view with five scopes (${viewport.width} wide, ${locale})`, async () => {
+      const page = await newPage({ viewport, locale });
+      for (const go of [places["consent-loopback"], places["consent-website"], places["consent-app"]]) {
+        await go(page);
+        await page.locator("button[value=approve]").waitFor({ state: "visible" });
+        await page.evaluate(() => {
+          const list = document.querySelector("ul.scopes");
+          const lines = [...list.children].sort((one, other) => other.textContent.length - one.textContent.length);
+          while (list.children.length < 5) list.append(lines[0].cloneNode(true));
+        });
+        for (const button of await page.locator("form[action$='/consent'] button").all()) {
+          const box = await button.boundingBox();
+          const bottom = box.y + box.height;
+          assert.ok(bottom <= viewport.height, `${await button.textContent()} ends at ${bottom} on ${page.url()}`);
+        }
+      }
+      await page.context().close();
+    });
 
 test("a browser that did not approve cannot finish, even with a live session there", async () => {
   const victim = await newPage();
@@ -215,7 +269,21 @@ test("mallory is told, and the browser then goes back by itself", async () => {
   assert.deepEqual(page.complaints, []);
 });
 
-// Every page as a picture: light and dark, phone and desktop, English and Japanese; none may be wider
+test("a person chooses a language, and the consent page is shown in it", async () => {
+  const page = await newPage();
+  const { url } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await page.getByRole("button", { name: "Deutsch" }).click();
+  await page.locator("html[lang=de]").waitFor({ state: "attached" });
+  assert.equal(new URL(page.url()).pathname, "/authorize");
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  assert.deepEqual(page.complaints, []);
+  await page.goto(`${demo.url}/account`);
+  await page.getByRole("heading", { name: "Anmelden" }).waitFor();
+});
+
+// Every page as a picture: light and dark, phone and desktop, in every language; none may be wider
 // than the screen, and none may break a WCAG A or AA rule that a program can check.
 const places = {
   "consent-loopback": async (page) => page.goto(authorization(demo, client, callback.redirectUri).url),
@@ -258,6 +326,11 @@ const looks = [];
 for (const colorScheme of ["light", "dark"])
   for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 900 }])
     for (const locale of ["en-US", "ja-JP"]) looks.push({ colorScheme, viewport, locale, reducedMotion: "reduce" });
+// The other languages once on each device: long words are what breaks a narrow page.
+for (const locale of ["de-DE", "es-ES", "fr-FR", "zh-CN"]) {
+  looks.push({ colorScheme: "light", viewport: { width: 360, height: 740 }, locale, reducedMotion: "reduce" });
+  looks.push({ colorScheme: "dark", viewport: { width: 1280, height: 900 }, locale, reducedMotion: "reduce" });
+}
 
 for (const [name, go] of Object.entries(places)) {
   test(`the page ${name} is readable everywhere`, async () => {

@@ -56,7 +56,7 @@ async function startInspector(script, args, waitFor) {
 
 async function approveAndSignIn(page) {
   await page.waitForURL(`${demo.url}/authorize**`);
-  await page.getByRole("button", { name: "Approve" }).click();
+  await page.locator("button[value=approve]").click();
   await page.getByLabel("Name").fill("bob");
   await page.getByLabel("Password").fill("bob");
   await page.getByRole("button", { name: "Sign in" }).click();

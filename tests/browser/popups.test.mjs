@@ -41,10 +41,10 @@ after(async () => {
 async function inPopup(popup, person) {
   const closed = popup.waitForEvent("close");
   if (person === "deny") {
-    await popup.getByRole("button", { name: "Deny" }).click();
+    await popup.locator("button[value=deny]").click();
     return { popup, closed };
   }
-  await popup.getByRole("button", { name: "Approve" }).click();
+  await popup.locator("button[value=approve]").click();
   await popup.waitForURL(`${demo.idp}/**`);
   await signIn(popup, person);
   // Our page says why, and goes back by itself after ten seconds; the link is for those who are faster.

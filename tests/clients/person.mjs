@@ -11,7 +11,7 @@ function formOf(page) {
   if (opening === undefined) throw new Error(`no form on the page:\n${page}`);
   const attribute = (tag, name) => unescaped(new RegExp(`\\b${name}="([^"]*)"`).exec(tag)?.[1] ?? "");
   const fields = new URLSearchParams();
-  for (const [tag] of inside.matchAll(/<input[^>]*>/g)) if (attribute(tag, "name")) fields.set(attribute(tag, "name"), attribute(tag, "value"));
+  for (const [tag] of inside.matchAll(/<input[^>]*>/g)) if (attribute(tag, "name")) fields.append(attribute(tag, "name"), attribute(tag, "value"));
   return { action: attribute(opening, "action"), fields };
 }
 

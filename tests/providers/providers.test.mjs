@@ -37,7 +37,7 @@ async function connect(portcullis, person, logIn) {
     const { url, verifier } = authorization(portcullis, client, callback.redirectUri);
     const page = await context.newPage();
     await page.goto(url);
-    await page.getByRole("button", { name: "Approve" }).click();
+    await page.locator("button[value=approve]").click();
     await logIn(page, person);
     // An error page would never lead to the callback: say so soon, and what the log has to say.
     await page.waitForURL((at) => at.href.startsWith(callback.redirectUri)).catch((error) => {

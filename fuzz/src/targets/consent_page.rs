@@ -7,6 +7,7 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use html5gum::{Token, Tokenizer};
 use http_body_util::BodyExt;
+use portcullis::config::UNBRANDED;
 use portcullis::oauth::client_name::DisplayName;
 use portcullis::oauth::redirect_uri::Destination;
 use portcullis::web::pages::{ConsentPage, PageFrame, ScopeLine, Standing};
@@ -39,6 +40,8 @@ fn render(texts: &Texts<'_>) -> String {
         frame: PageFrame {
             language: if bit(3) { Language::Japanese } else { Language::English },
             base: "",
+            offers_languages: bit(6),
+            brand: &UNBRANDED,
         },
         destination: &destination,
         redirect_uri: texts.line(2),
@@ -51,12 +54,25 @@ fn render(texts: &Texts<'_>) -> String {
         resource_name: Some(texts.line(5)),
         resource: texts.line(6),
         scopes: &[
-            ScopeLine { scope: texts.line(7), text: Some(texts.line(8)), standing: Standing::New },
-            ScopeLine { scope: "s", text: None, standing: Standing::IncludedIn(texts.line(7)) },
+            ScopeLine {
+                scope: texts.line(7),
+                text: Some(texts.line(8)),
+                standing: Standing::New,
+                destructive: bit(6),
+                choice: bit(1),
+            },
+            ScopeLine {
+                scope: "s",
+                text: None,
+                standing: Standing::IncludedIn(texts.line(7)),
+                destructive: bit(1),
+                choice: false,
+            },
         ],
         asked_for_unknown: bit(2),
         offers_another_account: bit(1),
         identity_provider: texts.line(9),
+        account: "https://mcp.example.com/account",
         request: texts.line(10),
     };
     let body = page.render().into_body();
@@ -64,8 +80,8 @@ fn render(texts: &Texts<'_>) -> String {
     String::from_utf8(body.to_bytes().to_vec()).expect("a page is text")
 }
 
-/// Tags with their attributes, in order, and the texts between them. The one attribute that carries a
-/// text of the page is told apart.
+/// Tags with their attributes, in order, and the texts between them. The values of inputs carry
+/// texts of the page and are told apart.
 fn read(html: &str) -> (Vec<String>, Vec<String>) {
     let (mut skeleton, mut texts) = (Vec::new(), Vec::new());
     // The style sheet stands before every text of a page, and is long.
@@ -76,11 +92,10 @@ fn read(html: &str) -> (Vec<String>, Vec<String>) {
         match token.expect("the tokenizer reads everything") {
             Token::StartTag(tag) => {
                 let name = text(&tag.name);
-                let hidden = tag.attributes.get(&b"type"[..]).is_some_and(|t| &***t == b"hidden");
                 let mut shape = format!("<{name}");
                 for (attribute, value) in &tag.attributes {
                     let value = text(value);
-                    if hidden && &***attribute == b"value" {
+                    if name == "input" && &***attribute == b"value" {
                         texts.push(value);
                         shape.push_str(" value");
                     } else {

@@ -1,6 +1,7 @@
 //! Reads and checks all keys, in the order of `portcullis.example.toml`.
 
 mod admin;
+mod branding;
 mod client;
 mod database;
 mod enforcement;
@@ -70,6 +71,8 @@ pub(super) fn load(
         r.warnings
             .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
     }
+    let consent_choice = r.flag("consent_choice", true);
+    let branding = branding::read(&mut r);
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let log = log(&mut r);
     let tokens = tokens(&mut r);
@@ -103,6 +106,8 @@ pub(super) fn load(
             accept_token_endpoint_audience,
             admin,
             client_approval,
+            consent_choice,
+            branding,
             audit_retention,
             log,
             tokens,

@@ -9,11 +9,14 @@ use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
 use super::super::reader::ConfigReader;
 use super::super::values::is_loopback;
-use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
+use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, ScopeConfig, TokenAlg};
 use super::scopes::{declared_scopes, scope, tools};
 use super::{enforcement, forward_headers, one_of};
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
+
+/// What a table of scopes may say about one of them.
+const SCOPE_KEYS: [&str; 2] = ["text", "destructive"];
 
 pub(super) fn all(
     r: &mut ConfigReader,
@@ -59,8 +62,8 @@ fn one(
     let id = identifier(r, at, path.as_deref(), public_url);
     let target = target(r, &at("target"), path.is_some());
     let name = r.text(&at("name"));
-    let scope_texts = scopes(r, &at("scopes"));
-    let declared: ScopeSet = scope_texts.iter().map(|(scope, _)| scope.clone()).collect();
+    let scopes = scopes(r, &at("scopes"));
+    let declared: ScopeSet = scopes.iter().map(|known| known.scope.clone()).collect();
     let default_scopes =
         declared_scopes(r, &at("default_scopes"), &declared).unwrap_or(declared.clone());
     let baseline = declared_scopes(r, &at("baseline"), &declared).unwrap_or_default();
@@ -86,7 +89,7 @@ fn one(
         path,
         target,
         name,
-        scope_texts,
+        scopes,
         policy,
         token_alg,
         tools,
@@ -207,27 +210,68 @@ fn target(r: &mut ConfigReader, key: &str, has_path: bool) -> Option<Url> {
     }
 }
 
-/// Reads the scopes: a table of scope and consent text, or a list.
-fn scopes(r: &mut ConfigReader, key: &str) -> Vec<(Scope, Option<String>)> {
+/// Reads the scopes: a list, or a table with the text of each for the consent page. In place of the text there
+/// may be a table: `{ text = "…", destructive = true }`.
+fn scopes(r: &mut ConfigReader, key: &str) -> Vec<ScopeConfig> {
     let value = r.value(key);
     if let Some(Value::Table(table)) = &value {
         let table = table.clone();
         r.show(key, table.clone(), true);
         return table
             .iter()
-            .filter_map(|(name, words)| {
+            .filter_map(|(name, about)| {
                 let scope = scope(r, key, name)?;
-                let Some(words) = words.as_str() else {
-                    let at = format!("{key}.{name}");
-                    r.wrong_type(&at, words, "a text", "write the words of the consent page");
-                    return None;
-                };
-                Some((scope, Some(words.to_owned()).filter(|words| !words.is_empty())))
+                described_scope(r, &format!("{key}.{name}"), scope, about)
             })
             .collect();
     }
     let names = r.texts(key).unwrap_or_default();
-    names.iter().filter_map(|name| Some((scope(r, key, name)?, None))).collect()
+    let plain = |scope| ScopeConfig { scope, text: None, destructive: false };
+    names.iter().filter_map(|name| scope(r, key, name).map(plain)).collect()
+}
+
+/// Reads what a table of scopes says about one of them.
+fn described_scope(
+    r: &mut ConfigReader,
+    at: &str,
+    scope: Scope,
+    about: &Value,
+) -> Option<ScopeConfig> {
+    let (text, destructive) = match about {
+        Value::String(text) => (Some(text.clone()), false),
+        Value::Table(table) => {
+            if let Some(unknown) = table.keys().find(|key| !SCOPE_KEYS.contains(&key.as_str())) {
+                let hint = "write { text = \"…\", destructive = true }";
+                r.problem(&format!("{at}.{unknown}"), None, "is not a key", hint);
+            }
+            let text = match table.get("text") {
+                None => None,
+                Some(Value::String(text)) => Some(text.clone()),
+                Some(other) => {
+                    let hint = "write the words of the consent page";
+                    r.wrong_type(&format!("{at}.text"), other, "a text", hint);
+                    None
+                }
+            };
+            let destructive = match table.get("destructive") {
+                None => false,
+                Some(Value::Boolean(destructive)) => *destructive,
+                Some(other) => {
+                    let hint = "write true or false";
+                    r.wrong_type(&format!("{at}.destructive"), other, "true or false", hint);
+                    false
+                }
+            };
+            (text, destructive)
+        }
+        other => {
+            let hint =
+                "write the words of the consent page, or { text = \"…\", destructive = true }";
+            r.wrong_type(at, other, "a text or a table", hint);
+            return None;
+        }
+    };
+    Some(ScopeConfig { scope, text: text.filter(|text| !text.is_empty()), destructive })
 }
 
 fn rule(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> Rule {

@@ -31,7 +31,9 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
         Some("deny") => return deny(&browser.app, &consent, &known.back).await,
         _ => return Err(Message::InvalidRequest { what: "decision" }.because("no decision")),
     };
-    let request = AuthorizationRequest { account, ..consent.request.clone() };
+    // From here on the request is what the person chose: the grant, the tokens and what is remembered follow it.
+    let scopes = consent.chosen(&form)?;
+    let request = AuthorizationRequest { account, scopes, ..consent.request.clone() };
     let response = approve(&browser, &consent, request).await?;
     Ok((decided(&browser, &consent), response).into_response())
 }
@@ -75,9 +77,13 @@ fn same_browser(browser: &Browser, form: &Params) -> Result<ConsentRequest, Page
 }
 
 /// Builds the audit event of a decision. It includes when the page was shown, because showing it was not
-/// recorded.
-fn about(app: &App, consent: &ConsentRequest, event: &'static str) -> AuditEvent {
-    let request = &consent.request;
+/// recorded. `request` has the scopes that the person chose.
+fn about(
+    app: &App,
+    consent: &ConsentRequest,
+    request: &AuthorizationRequest,
+    event: &'static str,
+) -> AuditEvent {
     let shown_at = Timestamp::from_unix(consent.expires_at).minus(CONSENT_PAGE);
     app.event(event, Actor::Person)
         .client(&request.client_id)
@@ -95,7 +101,7 @@ async fn deny(
     back: &ClientRedirect<'_>,
 ) -> Result<Response, PageError> {
     let expires_at = Timestamp::from_unix(consent.expires_at);
-    let event = about(app, consent, "consent_denied");
+    let event = about(app, consent, &consent.request, "consent_denied");
     let Decided::First(()) = app.storage().deny(&consent.id, expires_at, event).await? else {
         return Err(Message::AlreadyDecided.because("the page was decided before"));
     };
@@ -111,6 +117,11 @@ async fn approve(
     request: AuthorizationRequest,
 ) -> Result<Response, PageError> {
     let app = &browser.app;
+    let left_out = consent.request.scopes.difference(&request.scopes);
+    let mut event = about(app, consent, &request, "consent_approved");
+    if !left_out.is_empty() {
+        event = event.with("left_out", left_out.to_string());
+    }
     // Nothing has been consumed yet. If the person cannot be redirected to the provider, the page stays
     // valid.
     let start = Start::prepare(browser, request, consent.metadata_hash.clone()).await?;
@@ -118,7 +129,7 @@ async fn approve(
         consent_id: &consent.id,
         expires_at: Timestamp::from_unix(consent.expires_at),
     };
-    let event = about(app, consent, "consent_approved").with("login_id", start.id.as_str());
+    let event = event.with("login_id", start.id.as_str());
     let decide = async || {
         let (new, quota) = (start.new_login(app), Start::quota(app));
         app.storage().approve(page, &new, app.now(), quota, event.clone()).await

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::known_client::KnownClient;
 use super::{remembered_consent, step_up};
 use crate::clock::Timestamp;
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::redirect_uri::destination;
-use crate::oauth::scope::ScopeSet;
+use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::sealed::{CannotOpen, Purpose, Sealer};
 use crate::oauth::secret::{new_id, random_text};
 use crate::telemetry::audit::Actor;
@@ -22,6 +22,10 @@ use crate::web::browser::Browser;
 use crate::web::cookies::{self, CONSENT_PAGE, ConsentMark, Cookies};
 use crate::web::page_error::PageError;
 use crate::web::pages::{self, Message, TooMany};
+use crate::web::params::Params;
+
+/// Most scopes with a box of their own. Nobody reads more, and a form has a limited number of fields.
+const MOST_CHOICES: usize = 40;
 
 /// The contents of a consent page, sealed into a field of its own form.
 #[derive(Serialize, Deserialize)]
@@ -36,6 +40,9 @@ pub(super) struct ConsentRequest {
     #[serde(default)]
     // Absent in pages of an earlier version: they can still be decided, but the approval is not remembered.
     pub(super) metadata_hash: String,
+    /// Whether the page let the person leave out scopes. Absent in pages of an earlier version, which did not.
+    #[serde(default)]
+    pub(super) choice: bool,
     /// The authorization request.
     pub(super) request: AuthorizationRequest,
 }
@@ -56,6 +63,29 @@ impl ConsentRequest {
         context.update(b"portcullis consent client ");
         context.update(client_id.as_bytes());
         URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..9])
+    }
+
+    /// Returns the scopes that the person left ticked. The form can only take scopes away from the sealed
+    /// request: a scope that was not requested is an error, and so is none at all.
+    pub(super) fn chosen(&self, form: &Params) -> Result<ScopeSet, PageError> {
+        let requested = &self.request.scopes;
+        if !self.choice {
+            return Ok(requested.clone());
+        }
+        let ticked: Option<ScopeSet> = form
+            .all("scope")
+            .map(|name| name.parse::<Scope>().ok().filter(|scope| requested.contains(scope)))
+            .collect();
+        match ticked {
+            None => {
+                let message = Message::InvalidRequest { what: "scope" };
+                Err(message.because("a scope in the form was not requested"))
+            }
+            Some(ticked) if ticked.is_empty() => {
+                Err(Message::NothingChosen.because("all scopes were left out"))
+            }
+            Some(ticked) => Ok(ticked),
+        }
     }
 
     pub(super) fn seal(&self, sealer: &Sealer) -> String {
@@ -121,17 +151,21 @@ pub(super) async fn show(
 ) -> Response {
     let Browser { app, cookies, .. } = browser;
     let mark = random_text();
+    // Of one scope there is nothing to leave out.
+    let choice = app.config().consent_choice && (2..=MOST_CHOICES).contains(&request.scopes.len());
     let consent = ConsentRequest {
         id: new_id(app.clock()),
         browser: ConsentRequest::browser_mark(&mark),
         expires_at: app.now().plus(CONSENT_PAGE).unix(),
         metadata_hash: client.metadata.identity(),
+        choice,
         request,
     };
     let name = client.display_name();
-    let scopes = step_up::scope_lines(resource, &consent.request.scopes, before);
+    let scopes = step_up::scope_lines(resource, &consent.request.scopes, before, choice);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
+    let account = browser.url().join(paths::ACCOUNT);
     let page = pages::ConsentPage {
         frame: browser.frame(),
         destination: &destination,
@@ -150,6 +184,7 @@ pub(super) async fn show(
         offers_another_account: consent.request.account.is_none()
             && app.upstream().lets_choose_account().await,
         identity_provider: &app.config().upstream.name,
+        account: &account,
         request: &sealed,
     };
     // Only in the log: an anonymous request must not add a row to the database. The audit event of the

@@ -6,7 +6,7 @@
 use axum::response::Response;
 
 use super::outcome::AuthenticatedLogin;
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, ScopeConfig};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -36,28 +36,37 @@ pub(super) async fn approved_before(browser: &Browser, request: &AuthorizationRe
 }
 
 /// Lists the scopes for the page: new ones first, then those that a broader scope includes, then those that
-/// were approved before.
+/// were approved before. With `choice` the person may leave out each requested scope.
 pub(super) fn scope_lines<'a>(
     resource: &'a ResourceConfig,
     asked: &'a ScopeSet,
     before: &ScopeSet,
+    choice: bool,
 ) -> Vec<ScopeLine<'a>> {
     let hierarchy = &resource.policy.hierarchy;
     let before = hierarchy.with_implied(before);
     let any_before = !asked.intersection(&before).is_empty();
     let mut lines: Vec<ScopeLine<'_>> = resource
-        .scope_texts
+        .scopes
         .iter()
-        .filter_map(|(scope, text)| {
+        .filter_map(|ScopeConfig { scope, text, destructive }| {
             let broader =
                 || asked.iter().find(|broad| hierarchy.implied_by(broad).any(|s| s == scope));
             let standing = match (asked.contains(scope), before.contains(scope)) {
                 (true, true) => Standing::ApprovedBefore,
                 (true, false) if any_before => Standing::New,
-                (true, false) => Standing::Asked,
+                // Leaving it out changes nothing while the broader one stays, and the page says so.
+                (true, false) => broader()
+                    .map_or(Standing::Asked, |broader| Standing::IncludedIn(broader.as_str())),
                 (false, _) => Standing::IncludedIn(broader()?.as_str()),
             };
-            Some(ScopeLine { scope: scope.as_str(), text: text.as_deref(), standing })
+            Some(ScopeLine {
+                scope: scope.as_str(),
+                text: text.as_deref(),
+                standing,
+                destructive: *destructive,
+                choice: choice && asked.contains(scope),
+            })
         })
         .collect();
     lines.sort_by_key(|line| match line.standing {

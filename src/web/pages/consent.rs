@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
 use crate::oauth::redirect_uri::Destination;
-use crate::web::words::Words;
+use crate::web::locales::ConsentWords;
 
 /// The consent page. Its fields are in the order in which the page shows them.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,8 @@ pub struct ConsentPage<'a> {
     pub offers_another_account: bool,
     /// Display name of the identity provider.
     pub identity_provider: &'a str,
+    /// URL of the page on which people disconnect applications.
+    pub account: &'a str,
     /// The sealed request, which the form sends back with the decision.
     pub request: &'a str,
 }
@@ -57,6 +59,21 @@ pub struct ScopeLine<'a> {
     pub text: Option<&'a str>,
     /// Why the scope is on the page.
     pub standing: Standing<'a>,
+    /// Whether the scope deletes or overwrites.
+    pub destructive: bool,
+    /// Whether the person may leave it out.
+    pub choice: bool,
+}
+
+impl ScopeLine<'_> {
+    fn class(&self) -> &'static str {
+        match (self.choice, self.destructive) {
+            (false, false) => "",
+            (false, true) => "destructive",
+            (true, false) => "pick",
+            (true, true) => "pick destructive",
+        }
+    }
 }
 
 /// Why a scope is on the consent page.
@@ -77,13 +94,74 @@ pub enum Standing<'a> {
 struct ConsentTemplate<'a> {
     frame: PageFrame<'a>,
     page: &'a ConsentPage<'a>,
-    w: &'static Words,
+    w: &'static ConsentWords,
 }
 
 impl ConsentPage<'_> {
-    /// Returns the warning for a client that nobody vouches for.
-    fn not_verified(&self, w: &'static Words) -> &'static str {
-        if self.registered_itself { w.unverified } else { w.not_verified }
+    /// Returns the subject of the first sentence: where the answer goes. No client can choose this text,
+    /// because it comes from the redirect URI.
+    fn wanted_by(&self, w: &'static ConsentWords) -> &str {
+        match self.destination {
+            Destination::Https { host, .. } => host,
+            Destination::Loopback { .. } => &w.loopback_is,
+            Destination::App { .. } => &w.app_is,
+        }
+    }
+
+    /// Returns the name of the MCP server, or its URL if it has none.
+    fn resource_shown(&self) -> &str {
+        self.resource_name.unwrap_or(self.resource)
+    }
+
+    /// Returns who vouches for the client.
+    fn standing(&self, w: &'static ConsentWords) -> &'static str {
+        match (self.verified, self.registered_itself) {
+            (true, _) => &w.verified,
+            (false, true) => &w.self_registered,
+            (false, false) => &w.not_verified,
+        }
+    }
+
+    /// Returns what the standing of an unverified client means.
+    fn standing_note(&self, w: &'static ConsentWords) -> &'static str {
+        if self.registered_itself { &w.self_registered_note } else { &w.not_verified_note }
+    }
+
+    /// Returns the URL of the account page as people write it.
+    fn account_shown(&self) -> &str {
+        let rest = self.account.split_once("://").map(|(_, rest)| rest);
+        rest.unwrap_or(self.account)
+    }
+
+    /// Returns our own host, for the header: an organisation's name alone could be anybody's.
+    fn site(&self) -> &str {
+        let shown = self.account_shown();
+        shown.split_once('/').map_or(shown, |(host, _)| host)
+    }
+
+    /// Returns the website that the answer goes to, if it goes to one.
+    fn website(&self) -> Option<&str> {
+        match self.destination {
+            Destination::Https { host, .. } => Some(host),
+            Destination::Loopback { .. } | Destination::App { .. } => None,
+        }
+    }
+
+    /// Returns what is unusual about this request. Self-registration is not: a warning on every page teaches
+    /// people to ignore warnings.
+    fn warnings(&self, w: &'static ConsentWords) -> Vec<&'static str> {
+        let (of_destination, punycode): (Option<&'static String>, bool) = match self.destination {
+            Destination::Https { punycode, .. } => (None, *punycode),
+            Destination::Loopback { .. } => (Some(&w.loopback_warning), false),
+            Destination::App { .. } => (Some(&w.app_warning), false),
+        };
+        let imitates_address = punycode || self.publisher_is_punycode();
+        let warnings = [
+            of_destination,
+            imitates_address.then_some(&w.punycode_warning),
+            self.name_suspicious.then_some(&w.name_warning),
+        ];
+        warnings.into_iter().flatten().map(String::as_str).collect()
     }
 
     /// Returns whether the publisher's host name has a punycode label, which may imitate another name.
@@ -94,7 +172,8 @@ impl ConsentPage<'_> {
 
     /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
-        let template = ConsentTemplate { frame: self.frame, page: self, w: self.frame.words() };
+        let w = &self.frame.words().consent;
+        let template = ConsentTemplate { frame: self.frame, page: self, w };
         self.frame.respond(StatusCode::OK, Style::People, template.render())
     }
 }

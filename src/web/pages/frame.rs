@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::web::words::{Language, Words};
+use crate::config::Branding;
+use crate::web::locales::Words;
+use crate::web::words::Language;
 
 /// What all pages have in common, whatever they are about: the language and the links. The request context
 /// makes it ([`crate::web::browser::Browser::frame`]).
@@ -18,9 +20,18 @@ pub struct PageFrame<'a> {
     pub language: Language,
     /// Base path, placed before every path of ours on the page.
     pub base: &'a str,
+    /// Whether a person may choose another language on the page, because it can be shown again.
+    pub offers_languages: bool,
+    /// Name, logo, colour and links of the organisation.
+    pub brand: &'a Branding,
 }
 
 impl PageFrame<'_> {
+    /// Returns the languages among which a person may choose.
+    pub fn languages(&self) -> &'static [Language] {
+        &Language::ALL
+    }
+
     /// Returns the texts in the person's language.
     pub fn words(&self) -> &'static Words {
         self.language.words()
@@ -33,7 +44,7 @@ impl PageFrame<'_> {
         style: Style,
         html: askama::Result<String>,
     ) -> Response {
-        respond(status, self.language, style, html)
+        respond(status, *self, style, html)
     }
 }
 
@@ -52,25 +63,31 @@ pub enum Style {
 /// Returns the Content-Security-Policy of every page. It has no `form-action`, because Chromium applies that
 /// to every redirect after the form, and so would block the identity provider and the redirect back to the
 /// client.
-fn content_security_policy(style: Style, html: &str) -> HeaderValue {
+///
+/// A logo is the only image, and only from our own origin.
+fn content_security_policy(style: Style, brand: &Branding, html: &str) -> HeaderValue {
     static PEOPLE: OnceLock<HeaderValue> = OnceLock::new();
     static LISTS: OnceLock<HeaderValue> = OnceLock::new();
+    let make = || {
+        let style = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
+        let style = style.map_or("", |(style, _)| style);
+        let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
+        let images = if brand.logo.is_some() { "img-src 'self'; " } else { "" };
+        let policy = format!(
+            "default-src 'none'; style-src 'sha256-{hash}'; {images}base-uri 'none'; frame-ancestors 'none'"
+        );
+        HeaderValue::from_str(&policy)
+            .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
+    };
+    // A reload may change the branding, so its policy is not kept.
+    if brand.changes_policy() {
+        return make();
+    }
     let policy = match style {
         Style::People => &PEOPLE,
         Style::Lists => &LISTS,
     };
-    policy
-        .get_or_init(|| {
-            let style = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
-            let style = style.map_or("", |(style, _)| style);
-            let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
-            let policy = format!(
-                "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
-            );
-            HeaderValue::from_str(&policy)
-                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
-        })
-        .clone()
+    policy.get_or_init(make).clone()
 }
 
 /// Sets `Cross-Origin-Opener-Policy: same-origin`, which separates the account and admin pages from the
@@ -84,7 +101,7 @@ pub async fn isolate_window(mut response: Response) -> Response {
 
 fn respond(
     status: StatusCode,
-    language: Language,
+    PageFrame { language, brand, .. }: PageFrame<'_>,
     style: Style,
     html: askama::Result<String>,
 ) -> Response {
@@ -100,7 +117,7 @@ fn respond(
     let headers: [(HeaderName, HeaderValue); 9] = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::CONTENT_SECURITY_POLICY, content_security_policy(style, &html)),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy(style, brand, &html)),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -108,8 +125,8 @@ fn respond(
             HeaderName::from_static("permissions-policy"),
             HeaderValue::from_static("camera=(), geolocation=(), microphone=()"),
         ),
-        (header::CONTENT_LANGUAGE, HeaderValue::from_static(language.words().lang)),
-        (header::VARY, HeaderValue::from_static("accept-language")),
+        (header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag())),
+        (header::VARY, HeaderValue::from_static("accept-language, cookie")),
     ];
     (status, headers, html).into_response()
 }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
-use crate::web::words::{Text, Words};
+use crate::web::locales::{MessageWords, Messages, Text};
 
 /// An event that a page explains to a person.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub enum Message<'a> {
     ConsentExpired,
     ConsentFromElsewhere,
     AlreadyDecided,
+    /// The person left out all scopes on the consent page.
+    NothingChosen,
     LoginFromElsewhere,
     LoginExpired,
     LoginUsed,
@@ -120,7 +122,7 @@ struct MessageTemplate<'a> {
     frame: PageFrame<'a>,
     page: &'a MessagePage<'a>,
     text: &'static Text,
-    w: &'static Words,
+    w: &'static MessageWords,
 }
 
 impl Message<'_> {
@@ -133,7 +135,8 @@ impl Message<'_> {
             | Self::RedirectUriNotRegistered
             | Self::RedirectUriNotAllowed
             | Self::InvalidRequest { .. }
-            | Self::UnknownResource => StatusCode::BAD_REQUEST,
+            | Self::UnknownResource
+            | Self::NothingChosen => StatusCode::BAD_REQUEST,
             Self::ConsentExpired
             | Self::ConsentFromElsewhere
             | Self::AlreadyDecided
@@ -182,13 +185,14 @@ impl Message<'_> {
 impl MessagePage<'_> {
     /// Builds the response.
     pub fn render(&self) -> Response {
-        let (frame, w) = (self.frame, self.frame.words());
-        let template = MessageTemplate { frame, page: self, text: text(&self.message, w), w };
+        let (frame, words) = (self.frame, self.frame.words());
+        let text = text(&self.message, &words.messages);
+        let template = MessageTemplate { frame, page: self, text, w: &words.message };
         frame.respond(self.message.status(), Style::People, template.render())
     }
 }
 
-fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
+fn text(message: &Message<'_>, w: &'static Messages) -> &'static Text {
     match message {
         Message::UnknownClient => &w.unknown_client,
         Message::ClientDocumentRefused => &w.client_document_refused,
@@ -202,6 +206,7 @@ fn text(message: &Message<'_>, w: &'static Words) -> &'static Text {
         Message::ConsentExpired => &w.consent_expired,
         Message::ConsentFromElsewhere => &w.consent_from_elsewhere,
         Message::AlreadyDecided => &w.already_decided,
+        Message::NothingChosen => &w.nothing_chosen,
         Message::LoginFromElsewhere => &w.login_from_elsewhere,
         Message::LoginExpired => &w.login_expired,
         Message::LoginUsed => &w.login_used,

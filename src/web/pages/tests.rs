@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::config::UNBRANDED;
 use crate::oauth::redirect_uri::Destination;
 use crate::web::words::Language;
 
@@ -30,7 +31,7 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
-        frame: PageFrame { language, base: "" },
+        frame: PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true },
         destination,
         redirect_uri: text,
         verified: false,
@@ -42,13 +43,32 @@ fn consent(language: Language, text: &str, destination: &Destination) -> Respons
         resource_name: Some(text),
         resource: text,
         scopes: &[
-            ScopeLine { scope: text, text: Some(text), standing: Standing::New },
-            ScopeLine { scope: text, text: None, standing: Standing::ApprovedBefore },
-            ScopeLine { scope: text, text: None, standing: Standing::IncludedIn(text) },
+            ScopeLine {
+                scope: text,
+                text: Some(text),
+                standing: Standing::New,
+                destructive: true,
+                choice: true,
+            },
+            ScopeLine {
+                scope: text,
+                text: None,
+                standing: Standing::ApprovedBefore,
+                destructive: false,
+                choice: true,
+            },
+            ScopeLine {
+                scope: text,
+                text: None,
+                standing: Standing::IncludedIn(text),
+                destructive: true,
+                choice: false,
+            },
         ],
         asked_for_unknown: true,
         offers_another_account: true,
         identity_provider: text,
+        account: text,
         request: text,
     }
     .render()
@@ -68,6 +88,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::ConsentExpired,
         Message::ConsentFromElsewhere,
         Message::AlreadyDecided,
+        Message::NothingChosen,
         Message::LoginFromElsewhere,
         Message::LoginExpired,
         Message::LoginUsed,
@@ -88,6 +109,12 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::TooMany { what: TooMany::ConsentPages, seconds: 61 },
         Message::TooMany { what: TooMany::SignIns, seconds: 1 },
         Message::RequestTooLarge,
+        Message::ClientShutOut,
+        Message::PersonBlocked,
+        Message::FormFromElsewhere,
+        Message::NotAnAdministrator,
+        Message::LoginRefused,
+        Message::WaitingOver,
     ]
 }
 
@@ -98,8 +125,8 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
         ("app", Destination::App { scheme: text.to_owned() }),
     ];
     let mut pages = Vec::new();
-    for language in [Language::English, Language::Japanese] {
-        let lang = language.words().lang;
+    for language in Language::ALL {
+        let lang = language.tag();
         for (name, destination) in &destinations {
             pages.push((format!("consent-{name}-{lang}"), consent(language, text, destination)));
         }
@@ -107,13 +134,15 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
             let name = format!("{message:?}");
             let name = name.split_whitespace().next().unwrap().to_owned();
             let page = MessagePage {
-                frame: PageFrame { language, base: "" },
+                frame: PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true },
                 message,
                 reference: Some(text),
                 return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
             };
             pages.push((format!("{name}-{lang}"), page.render()));
         }
+        let frame = PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true };
+        pages.push((format!("waiting-{lang}"), WaitingPage { frame }.render()));
     }
     pages
 }
@@ -179,10 +208,64 @@ fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
 }
 
 #[test]
+fn every_page_is_in_its_language_and_offers_the_others() {
+    for (name, page) in all_pages("text") {
+        let html = read(page).2;
+        let body = html.split_once("</style>").unwrap().1;
+        assert!(!body.contains(['{', '}']), "{name} has a placeholder that nothing filled: {body}");
+        for language in Language::ALL {
+            let button = format!("value=\"{}\" lang=\"{0}\"", language.tag());
+            assert!(body.contains(&button) && body.contains(language.name()), "{name}: {button}");
+        }
+        let (_, tag) = name.split_once('-').unwrap();
+        let language = Language::ALL.into_iter().find(|one| tag.ends_with(one.tag())).unwrap();
+        let current = format!("lang=\"{}\" aria-current=\"true\"", language.tag());
+        assert_eq!(body.matches("aria-current").count(), 1, "{name}");
+        assert!(body.contains(&current), "{name}");
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_shown_again_offers_no_language() {
+    let frame = PageFrame {
+        language: Language::German,
+        base: "",
+        brand: &UNBRANDED,
+        offers_languages: false,
+    };
+    let html = read(WaitingPage { frame }.render()).2;
+    assert!(html.contains("<html lang=\"de\">") && !html.contains("<form"), "{html}");
+}
+
+#[test]
+fn the_consent_page_says_the_same_in_each_language() {
+    let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
+    for language in Language::ALL {
+        let html = read(consent(language, "the-text", &destination)).2;
+        let w = &language.words().consent;
+        for text in [&w.consent_title, &w.asks_to, &w.not_verified, &w.cancel, &w.other_account] {
+            assert!(html.contains(text.as_str()), "{}: {text}", language.tag());
+        }
+        let sentence = format!(
+            "{}<span class=\"host\">host.example</span>{}<span class=\"name\">the-text</span>{}",
+            w.wants_to_use.0, w.wants_to_use.1, w.wants_to_use.2
+        );
+        assert!(html.contains(&sentence), "{}: {sentence}", language.tag());
+        let button = format!(">{}</button>", w.continue_to.with("the-text"));
+        assert!(html.contains(&button), "{}: {button}", language.tag());
+    }
+}
+
+#[test]
 fn con_02_the_page_tells_first_where_the_answer_goes() {
     let destination = Destination::Https { host: "host.example".to_owned(), punycode: false };
     let page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame {
+            language: Language::English,
+            base: "",
+            brand: &UNBRANDED,
+            offers_languages: false,
+        },
         destination: &destination,
         redirect_uri: "https://host.example/callback",
         verified: false,
@@ -197,35 +280,104 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
             scope: "read:things",
             text: Some("Read things"),
             standing: Standing::Asked,
+            destructive: false,
+            choice: false,
         }],
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",
+        account: "https://mcp.example.com/account",
         request: "sealed",
     };
     let html = read(page.render()).2;
     let order = [
         "host.example",
-        "Client Name",
         "The Server",
+        "Client Name",
         "Read things",
-        "Okta",
         "\"deny\"",
         "\"approve\"",
+        "Continue to Okta",
     ];
     let positions: Vec<usize> = order.iter().map(|text| html.find(text).unwrap()).collect();
     assert!(positions.is_sorted(), "{positions:?}");
-    assert!(html.contains(EN_UNVERIFIED));
-    assert!(!html.contains(" href="), "nothing of the client's is a link");
+    assert!(html.contains("· self-registered</p>"), "{html}");
+    assert!(html.contains("<span class=\"at\">mcp.example.com</span>"), "{html}");
+    assert!(!html.contains("class=\"warn\""), "nothing is unusual about this request");
+    let links: Vec<&str> = html.split(" href=").skip(1).collect();
+    let [account] = links[..] else { panic!("nothing of the client's is a link: {links:?}") };
+    assert!(account.starts_with("\"https://mcp.example.com/account\">mcp.example.com/account<"));
 }
 
-const EN_UNVERIFIED: &str = "Not verified: it registered itself";
+#[test]
+fn con_02_what_the_client_says_never_becomes_the_subject_of_the_sentence() {
+    let destination = Destination::Loopback { host_and_port: "127.0.0.1:6274".to_owned() };
+    let html = read(consent(Language::English, "claude.ai wants to use", &destination)).2;
+    let heading = html.split_once("<h1").unwrap().1.split_once("</h1>").unwrap().0;
+    assert!(
+        heading.contains("<span class=\"host\">A program on this computer</span>"),
+        "{heading}"
+    );
+    let about = html.split_once("<p class=\"about\">").unwrap().1;
+    assert!(about.trim_start().starts_with("<code>127.0.0.1:6274</code>"), "{about}");
+}
+
+#[test]
+fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
+    let website = |punycode| Destination::Https { host: "host.example".to_owned(), punycode };
+    let loopback = Destination::Loopback { host_and_port: "127.0.0.1:6274".to_owned() };
+    let app = Destination::App { scheme: "cursor".to_owned() };
+    for (destination, name_suspicious, publisher, warnings) in [
+        (&website(false), false, None, 0),
+        (&website(false), false, Some("host.example"), 0),
+        (&website(true), false, None, 1),
+        (&website(true), false, Some("xn--pple-43d.example"), 1),
+        (&website(false), false, Some("xn--pple-43d.example"), 1),
+        (&website(false), true, None, 1),
+        (&loopback, false, None, 1),
+        (&loopback, true, None, 2),
+        (&app, false, None, 1),
+    ] {
+        let page = ConsentPage {
+            frame: PageFrame {
+                language: Language::English,
+                base: "",
+                brand: &UNBRANDED,
+                offers_languages: false,
+            },
+            destination,
+            redirect_uri: "uri",
+            verified: false,
+            publisher,
+            registered_itself: publisher.is_none(),
+            client_name: Some("Client Name"),
+            name_suspicious,
+            client_id: "client_1",
+            resource_name: None,
+            resource: "https://mcp.example.com/mcp",
+            scopes: &[],
+            asked_for_unknown: false,
+            offers_another_account: false,
+            identity_provider: "Okta",
+            account: "https://mcp.example.com/account",
+            request: "sealed",
+        };
+        let html = read(page.render()).2;
+        let amber = html.matches("class=\"warn\"").count() + html.matches("class=\"tag\"").count();
+        assert_eq!(amber, warnings, "{destination:?} {name_suspicious} {publisher:?}");
+    }
+}
 
 #[test]
 fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     let destination = Destination::App { scheme: "cursor".to_owned() };
     let mut page = ConsentPage {
-        frame: PageFrame { language: Language::English, base: "" },
+        frame: PageFrame {
+            language: Language::English,
+            base: "",
+            brand: &UNBRANDED,
+            offers_languages: false,
+        },
         destination: &destination,
         redirect_uri: "cursor://callback",
         verified: false,
@@ -240,11 +392,12 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
         asked_for_unknown: false,
         offers_another_account: true,
         identity_provider: "Okta",
+        account: "https://mcp.example.com/account",
         request: "sealed",
     };
     let english = read(page.render()).2;
     assert!(english.contains("did not give a name") && english.contains("without any particular"));
     page.frame.language = Language::Japanese;
     let japanese = read(page.render()).2;
-    assert!(japanese.contains("名前を名乗っていません") && japanese.contains("承認"));
+    assert!(japanese.contains("名前を名乗っていません") && japanese.contains("Okta に進む"));
 }

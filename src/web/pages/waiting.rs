@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
-use crate::web::words::Words;
+use crate::web::locales::Text;
 
 /// The page for a person who waits for an administrator. It reloads by itself.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +18,14 @@ pub struct WaitingPage<'a> {
 #[template(path = "waiting.html")]
 struct WaitingTemplate<'a> {
     frame: PageFrame<'a>,
-    w: &'static Words,
+    text: &'static Text,
 }
 
 impl WaitingPage<'_> {
     /// Builds the response, with status 200.
     pub fn render(&self) -> Response {
-        let template = WaitingTemplate { frame: self.frame, w: self.frame.words() };
+        let text = &self.frame.words().messages.waiting;
+        let template = WaitingTemplate { frame: self.frame, text };
         self.frame.respond(StatusCode::OK, Style::People, template.render())
     }
 }

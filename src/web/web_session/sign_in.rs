@@ -22,22 +22,10 @@ use crate::upstream::pages::PagesLogin;
 use crate::upstream::{CallbackParams, LoginFailed};
 use crate::web::browser::{Browser, see_other};
 use crate::web::cookies::{self, Sealed, WEB_SESSION};
+use crate::web::locales::SignInWords;
 use crate::web::page_error::PageError;
 use crate::web::pages::{Message, PageFrame, Style};
 use crate::web::params::Params;
-use crate::web::words::words;
-
-words! {
-    /// Words of the sign-in page.
-    struct SignInWords {
-        title: "Sign in", "サインイン";
-        admin: "These pages are for the administrators of this server.", "このサーバーの管理者のためのページです。";
-        account: "Sign in to see which applications you have connected, and to disconnect them.", "サインインすると、接続したアプリケーションを確認し、接続を解除できます。";
-        anew: "This changes something for others, and you signed in a while ago. Sign in again to show that it is you, then repeat what you did.", "ほかの人に影響する操作です。サインインから時間が経っているため、本人であることを示すためにもう一度サインインし、操作をやり直してください。";
-        with_before: "Sign in with ", "";
-        with_after: "", " でサインイン";
-    }
-}
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -54,15 +42,16 @@ struct SignInTemplate<'a> {
 /// Returns the page to sign in, with status 401. It leads back to the page `go_on`. `anew`: the person is
 /// signed in, but must authenticate again before a destructive action.
 pub fn sign_in_page(browser: &Browser, go_on: &str, anew: bool) -> Response {
-    let (frame, w) = (browser.frame(), SignInWords::of(browser.language));
+    let frame = browser.frame();
+    let w = &frame.words().sign_in;
     let (explanation, action) = match browser.realm {
-        Realm::Admin => (w.admin, "/sign-in"),
-        Realm::Account => (w.account, paths::ACCOUNT_SIGN_IN),
+        Realm::Admin => (&w.admin, "/sign-in"),
+        Realm::Account => (&w.account, paths::ACCOUNT_SIGN_IN),
     };
     let template = SignInTemplate {
         frame,
         w,
-        explanation: if anew { w.anew } else { explanation },
+        explanation: if anew { &w.again } else { explanation },
         action,
         go_on,
         anew,

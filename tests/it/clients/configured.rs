@@ -55,7 +55,7 @@ jwks = '{jwks}'
 
     let cli = McpClient::known_as(&app, "cli", REDIRECT_URI); // a port of its own on loopback
     let (page, _) = cli.ask(&[]).await;
-    assert!(page.text().contains("Not verified") && !page.text().contains("registered itself"));
+    assert!(page.text().contains("not verified") && !page.text().contains("self-registered"));
     cli.sign_in("bob").await;
 
     let batch = McpClient::known_as(&app, "batch", CALLBACK);

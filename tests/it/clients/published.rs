@@ -41,11 +41,11 @@ async fn cimd_01_a_published_client_gets_tokens_and_its_page_names_its_publisher
     assert_eq!(metadata["client_id_metadata_document_supported"], true);
 
     let (page, _) = client.ask(&[]).await;
-    for text in ["client.example", "published by the website", "A published client", "Not verified"]
+    for text in ["client.example", "published by the website", "A published client", "not verified"]
     {
         assert!(page.text().contains(text), "{text} is not on the page");
     }
-    assert!(!page.text().contains("it registered itself"));
+    assert!(!page.text().contains("self-registered"));
     let tokens = client.sign_in("bob").await;
     client.call_tool(&tokens.access_token, "get-todos", json!({})).await.assert_status(200);
     let tokens = Tokens::of(&client.refresh(&tokens.refresh_token).await);

@@ -194,7 +194,7 @@ async fn claude_code_listens_on_any_port_and_five_processes_share_one_credential
         let (page, _) = client.ask(&[]).await;
         // CI-09: any local program could say that it is Claude Code.
         assert!(page.text().contains("A program on this computer"));
-        assert!(page.text().contains("claude.ai") && page.text().contains("Not verified"));
+        assert!(page.text().contains("claude.ai") && page.text().contains("not verified"));
         let tokens = client.sign_in("bob").await;
         last = Some((client, tokens));
     }

@@ -97,7 +97,7 @@ async fn ad_03_a_person_disconnects_their_own_application_and_nobody_elses() {
     let (other, kept) = connected(&app, "Another", "bob").await;
     let bob = Console::account(&app).signed_in(&app, "bob").await;
     let mallory = Console::account(&app).signed_in(&app, "mallory").await;
-    assert!(mallory.page("/account").await.contains("You have connected no application"));
+    assert!(mallory.page("/account").await.contains("No applications connected yet"));
 
     // Mallory names what is bob's and alice's; Bob names what is alice's.
     let (csrf, server) = (mallory.csrf().await, app.mcp_url());

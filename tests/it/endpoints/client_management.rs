@@ -290,7 +290,7 @@ async fn a_client_that_changes_itself_is_no_longer_trusted() {
     let standing = app.storage().client_review(managed.id()).await.unwrap();
     assert!(!standing.trusted && standing.state == ReviewState::NotReviewed);
     let (page, _) = managed.client().ask(&[]).await;
-    assert!(page.text().contains("Not verified"));
+    assert!(page.text().contains("self-registered"));
     let block = event("client_blocked");
     app.storage()
         .decide_client(

@@ -51,6 +51,22 @@ impl Browser {
         self.send("POST", url, &headers, &super::http::encode(form)).await
     }
 
+    /// Presses the button of a language on the page at `from`.
+    pub(crate) async fn choose_language(&self, server: &str, tag: &str, from: &str) -> Answer {
+        let origin = Url::parse(server).unwrap().origin().ascii_serialization();
+        let mut headers = vec![
+            ("accept", "text/html"),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("origin", origin.as_str()),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        if !from.is_empty() {
+            headers.push(("referer", from));
+        }
+        let body = super::http::encode(&[("language", tag)]);
+        self.send("POST", &format!("{server}/account/language"), &headers, &body).await
+    }
+
     pub(crate) async fn send(
         &self,
         method: &str,

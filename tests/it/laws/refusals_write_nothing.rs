@@ -314,6 +314,7 @@ async fn p7_a_refusal_leaves_the_database_as_it_was() {
         (&client.server.url, "/account/disconnect"),
         (&client.server.url, "/account/sign-out"),
         (&client.server.url, "/account/sign-out-everywhere"),
+        (&client.server.url, "/account/language"),
         (&client.server.url, "/nothing"),
         (&admin.origin, "/clients/block"),
         (&admin.origin, "/grants/revoke"),

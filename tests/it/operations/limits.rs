@@ -308,7 +308,7 @@ async fn bodies_hold_at_their_numbers() {
 #[tokio::test]
 async fn a_form_that_breaks_off_is_told_so_on_every_page() {
     let app = TestApp::start().await;
-    for path in ["/consent", "/account/sign-in"] {
+    for path in ["/consent", "/account/sign-in", "/account/language"] {
         let head = format!(
             "POST {}{path} HTTP/1.1\r\nHost: {}\r\nOrigin: {}\r\nSec-Fetch-Site: same-origin\r\n\
              Accept: text/html\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",

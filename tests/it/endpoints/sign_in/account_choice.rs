@@ -8,7 +8,7 @@ use crate::harness::console::{Console, with_query};
 use crate::harness::{Setup, TestApp};
 
 const SITE: &str = "https://app.example/cb";
-const OTHER: &str = "Sign in as somebody else";
+const OTHER: &str = "Continue with another account";
 
 /// The `prompt` that the provider is asked with.
 fn prompt(url: &str) -> Option<String> {
@@ -193,7 +193,7 @@ async fn a_live_session_at_the_provider_does_not_decide_who_it_is() {
 
     let japanese = [("accept", "text/html"), ("accept-language", "ja")];
     let page = client.browser.send("GET", &client.authorize_url(&[]), &japanese, "").await;
-    assert!(page.text().contains("別のアカウントでサインイン"), "{}", page.text());
+    assert!(page.text().contains("別のアカウントで続ける"), "{}", page.text());
     // Where the client has asked for it, there is nothing to choose.
     let (page, _) = client.ask(&[("prompt", "login")]).await;
     assert!(!page.text().contains(OTHER), "{}", page.text());

@@ -18,8 +18,9 @@ async fn con_02_the_page_says_who_asks_for_what_and_who_signs_in() {
         "To-do list",
         &app.mcp_url(),
         "Add to-dos",
-        "the demo identity provider",
-        "Not verified",
+        "Continue to the demo identity provider",
+        "self-registered",
+        &app.at("/account"),
     ] {
         assert!(page.text().contains(text), "{text} is not on the page");
     }
@@ -33,7 +34,7 @@ async fn the_page_speaks_japanese_to_those_who_prefer_it() {
     let url = client.authorize_url(&[]);
     let headers = [("accept-language", "ja,en;q=0.5")];
     let page = client.browser.send("GET", &url, &headers, "").await;
-    assert!(page.text().contains("<html lang=\"ja\">") && page.text().contains("承認"));
+    assert!(page.text().contains("<html lang=\"ja\">") && page.text().contains("に進む"));
     assert_eq!(page.header("content-language"), Some("ja"));
 }
 
@@ -278,6 +279,7 @@ async fn xs_02_no_other_origin_reads_a_page() {
         "/account/confirm",
         "/account/disconnect",
         "/account/sign-out",
+        "/account/language",
         "/nothing",
     ] {
         urls.push(app.at(path));

@@ -8,6 +8,7 @@ mod consent;
 mod flood;
 mod redirect_policy;
 mod remembered_consent;
+mod scope_choice;
 mod speculative;
 mod step_up;
 mod unknown_scopes;

@@ -89,7 +89,7 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
         .assert_leads_to(app.idp.issuer());
     let page = open(&client, &[("scope", "create:todos read:todos")]).await;
     assert!(page.text().contains("Verified by your administrator"));
-    assert!(!page.text().contains("Nobody has checked this name"));
+    assert!(!page.text().contains("It calls itself"));
     let trail = app.database.number(
         "SELECT COUNT(*) FROM audit_events WHERE event = 'consent_remembered'
          AND subject = 'oidc:demo-bob'",
@@ -99,7 +99,29 @@ async fn a_trusted_client_is_approved_once_and_says_who_vouches_for_it() {
     decide(&admin, &client, "untrust").await;
     let page = open(&client, &[]).await;
     assert_asks(&page, "untrusted");
-    assert!(page.text().contains("Not verified"));
+    assert!(page.text().contains("self-registered"));
+}
+
+/// The browser comes back to the page from a page of ours, but the person came from another website.
+#[tokio::test]
+async fn cd_02_a_language_that_is_chosen_on_the_page_approves_nothing() {
+    let app = TestApp::start().await;
+    let (client, _) = approved(&app).await;
+    let foreign = [("sec-fetch-site", "cross-site")];
+    for set in [&[][..], &[("prompt", "login")][..]] {
+        assert_asks(&open_as(&client, set, &foreign).await, "from another website");
+        let mut wanted = vec![("scope", "create:todos")];
+        wanted.extend_from_slice(set);
+        let from = client.authorize_url(&wanted);
+
+        let chosen = client.browser.choose_language(&app.url, "fr", &from).await;
+
+        chosen.assert_leads_to(&from);
+        let ours = [("accept", "text/html"), ("sec-fetch-site", "same-origin")];
+        let again = client.browser.send("GET", chosen.location(), &ours, "").await;
+        assert_asks(&again, "in another language");
+        assert!(again.text().contains("<html lang=\"fr\">"), "{}", again.text());
+    }
 }
 
 #[tokio::test]
@@ -227,7 +249,7 @@ async fn con_10_a_program_on_a_device_is_always_asked_about() {
         assert_eq!(app.database.number("SELECT COUNT(*) FROM remembered_consents").await, 0);
         let page = open(&client, &[]).await;
         assert_asks(&page, uri);
-        assert!(page.text().contains("Not verified"));
+        assert!(page.text().contains("self-registered"));
     }
 }
 
@@ -417,4 +439,22 @@ async fn a_client_that_the_configuration_trusts_is_remembered_until_it_no_longer
     app.restart().await;
 
     assert_asks(&open(&client, &[]).await, "no longer trusted");
+}
+
+/// What a person left out was not approved, and so it is not remembered.
+#[tokio::test]
+async fn a_scope_that_was_left_out_is_asked_about_again() {
+    let app = TestApp::start().await;
+    let client = McpClient::register_as(&app, metadata()).await;
+    trust(&app, &client).await;
+    let both = [("scope", "create:todos read:todos")];
+    let (_, form) = client.ask(&both).await;
+    let mut fields = form.with(&[("decision", "approve")]);
+    fields.retain(|field| *field != ("scope", "read:todos"));
+    let answer = client.browser.post(&form.action, &fields, &client.server.url).await;
+    let callback = client.log_in(answer.location(), "alice").await;
+    client.browser.get(&callback).await.assert_leads_to(SITE);
+
+    assert_asks(&open(&client, &both).await, "more than was ticked");
+    open(&client, &[]).await.assert_leads_to(app.idp.issuer());
 }

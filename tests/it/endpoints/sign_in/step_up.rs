@@ -97,7 +97,7 @@ async fn where_the_rules_forbid_it_the_page_says_so_and_the_client_hears_access_
 
     page.assert_page(403);
     let text = page.text();
-    assert!(text.contains("You are not allowed more than before"), "{text}");
+    assert!(text.contains("You can’t give it more access"), "{text}");
     assert!(text.contains("<code>delete:todos</code>"), "{text}");
     assert!(!text.contains("<code>create:todos</code>"), "{text}");
     let text = text.replace("&#38;", "&").replace("&amp;", "&");
@@ -186,7 +186,7 @@ async fn a_client_that_asks_for_the_missing_scope_alone_hears_the_same() {
     purge(&client, &tokens).await.assert_status(403);
     let page = client.authorize("bob", &[("scope", "delete:todos")]).await;
     page.assert_page(403);
-    assert!(page.text().contains("You are not allowed more than before"), "{}", page.text());
+    assert!(page.text().contains("You can’t give it more access"), "{}", page.text());
     client.refresh(&tokens.refresh_token).await.assert_status(200);
 }
 

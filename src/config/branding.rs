@@ -1,0 +1,161 @@
+//! How the pages of people look: name, logo, accent colour and links of the organisation that runs this server.
+//! The admin pages keep our own look.
+
+mod accent;
+mod logo;
+
+use axum::body::Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use url::Url;
+
+pub(super) use accent::Accent;
+pub(super) use logo::check;
+
+use super::paths;
+
+/// Largest logo, in bytes: 64 KiB.
+pub(super) const LARGEST_LOGO: u64 = 64 << 10;
+/// Longest name, in characters. It stands in the header of a phone.
+pub(super) const LONGEST_NAME: usize = 40;
+/// The name if none is configured.
+const OUR_NAME: &str = "Portcullis";
+
+/// No branding: our own name, icon and colours.
+pub static UNBRANDED: Branding = Branding {
+    name: None,
+    logo: None,
+    style: String::new(),
+    support: None,
+    terms: None,
+    privacy: None,
+};
+
+/// The look of the pages of people.
+#[derive(Clone, Debug)]
+pub struct Branding {
+    /// Name of the organisation.
+    pub name: Option<String>,
+    /// Its logo.
+    pub logo: Option<Logo>,
+    /// Style rules that set the accent colour; empty if none is configured. Made of hexadecimal digits only.
+    pub style: String,
+    /// Where people get help.
+    pub support: Option<BrandLink>,
+    /// Terms of service.
+    pub terms: Option<BrandLink>,
+    /// Privacy policy.
+    pub privacy: Option<BrandLink>,
+}
+
+impl Branding {
+    /// Returns the name for the header and the title of a page.
+    pub fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(OUR_NAME)
+    }
+
+    /// Returns whether pages end with links.
+    pub fn has_links(&self) -> bool {
+        self.support.is_some() || self.terms.is_some() || self.privacy.is_some()
+    }
+
+    /// Returns whether a page differs from one without branding in what its Content-Security-Policy must
+    /// allow.
+    pub fn changes_policy(&self) -> bool {
+        self.logo.is_some() || !self.style.is_empty()
+    }
+}
+
+/// A checked logo.
+#[derive(Clone, Debug)]
+pub struct Logo {
+    /// Its media type.
+    pub media_type: &'static str,
+    /// The file.
+    pub bytes: Bytes,
+    /// Path and query under which we serve it. The query changes with the file, so that browsers may keep it.
+    pub path: String,
+}
+
+impl Logo {
+    /// Wraps a file that passed [`check`].
+    pub(super) fn new(media_type: &'static str, bytes: Vec<u8>) -> Self {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        let version = URL_SAFE_NO_PAD.encode(hash.as_ref().get(..9).unwrap_or_default());
+        Self { media_type, bytes: bytes.into(), path: format!("{}?v={version}", paths::LOGO) }
+    }
+}
+
+/// A link of the organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrandLink {
+    /// `https:` or `mailto:`.
+    pub href: String,
+    /// What people read: without the scheme.
+    pub shown: String,
+}
+
+impl BrandLink {
+    /// Parses an https URL.
+    pub(super) fn website(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let plain = url.scheme() == "https"
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if !plain {
+            return None;
+        }
+        let href = String::from(url);
+        let shown = href.trim_start_matches("https://").trim_end_matches('/').to_owned();
+        Some(Self { href, shown })
+    }
+
+    /// Parses an https URL, a `mailto:` URL or an e-mail address.
+    pub(super) fn website_or_email(text: &str) -> Option<Self> {
+        if let Some(website) = Self::website(text) {
+            return Some(website);
+        }
+        let address = text.strip_prefix("mailto:").unwrap_or(text);
+        let (name, host) = address.split_once('@')?;
+        let legal = |part: &str| {
+            let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+            !part.is_empty() && part.chars().all(known)
+        };
+        (legal(name) && legal(host))
+            .then(|| Self { href: format!("mailto:{address}"), shown: address.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_https_or_mail_and_nothing_else() {
+        let website = BrandLink::website("https://help.acme.com/").unwrap();
+        assert_eq!(
+            (website.href.as_str(), website.shown.as_str()),
+            ("https://help.acme.com/", "help.acme.com")
+        );
+        for mail in ["it-help@acme.com", "mailto:it-help@acme.com"] {
+            let mail = BrandLink::website_or_email(mail).unwrap();
+            assert_eq!(mail.href, "mailto:it-help@acme.com");
+            assert_eq!(mail.shown, "it-help@acme.com");
+        }
+        for hostile in [
+            "javascript:alert(1)//@acme.com",
+            "data:text/html,x",
+            "http://help.acme.com",
+            "https://user:password@acme.com",
+            "mailto:a@b?bcc=everybody@acme.com",
+            "a@b@c",
+            "@acme.com",
+            "help me",
+            "",
+        ] {
+            assert_eq!(BrandLink::website_or_email(hostile), None, "{hostile}");
+        }
+        assert_eq!(BrandLink::website("it-help@acme.com"), None);
+    }
+}
