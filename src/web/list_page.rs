@@ -112,7 +112,7 @@ impl Frame {
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
         let &Self { language, ref base, ref brand, offers_languages, .. } = self;
-        let frame = PageFrame { language, base, brand, offers_languages };
+        let frame = PageFrame { language, base, offers_languages, brand };
         frame.respond(status, Style::Lists, html)
     }
 }

@@ -35,13 +35,13 @@ fn a_scope_has_a_text_or_a_table() {
 fn mistakes_in_a_scope_are_named() {
     for (scopes, key, reason) in [
         (r#"{ read = 7, write = "" }"#, "resource[0].scopes.read", "not a text or a table"),
-        (r#"{ read = { text = 7 } }"#, "resource[0].scopes.read.text", "not a text"),
+        (r"{ read = { text = 7 } }", "resource[0].scopes.read.text", "not a text"),
         (
             r#"{ read = { destructive = "yes" } }"#,
             "resource[0].scopes.read.destructive",
             "not true or false",
         ),
-        (r#"{ read = { destructiv = true } }"#, "resource[0].scopes.read.destructiv", "not a key"),
+        (r"{ read = { destructiv = true } }", "resource[0].scopes.read.destructiv", "not a key"),
     ] {
         let found = problems(&with_scopes(scopes));
         let [problem] = &found[..] else { panic!("{scopes}: {found:#?}") };

@@ -33,7 +33,7 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     };
     // From here on the request is what the person chose: the grant, the tokens and what is remembered follow it.
     let scopes = consent.chosen(&form)?;
-    let request = AuthorizationRequest { account, scopes, ..consent.request.clone() };
+    let request = AuthorizationRequest { scopes, account, ..consent.request.clone() };
     let response = approve(&browser, &consent, request).await?;
     Ok((decided(&browser, &consent), response).into_response())
 }
