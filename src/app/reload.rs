@@ -141,7 +141,7 @@ impl App {
             return Reloaded::Unchanged;
         }
         let config = Config { written, ..successor.config };
-        let next = match current.reconfigured(config).await {
+        let next = match Box::pin(current.reconfigured(config)).await {
             Ok(next) => next,
             Err(cause) => {
                 tracing::error!(%cause, because = reason, "the configuration cannot be put in use; the one before stays");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const DRAWING: &str = "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0h1'/></svg>";
+const DRAWING: &str = "<svg xmlns='http://www.w3.org/2000/svg'><path d='m0 0h1'/></svg>";
 
 /// Returns the path of a file with this content, of this process and name alone.
 fn file(name: &str, content: &[u8]) -> String {
@@ -47,7 +47,7 @@ fn a_new_drawing_at_the_same_path_is_a_change() {
     let logo = file("changes.svg", DRAWING.as_bytes());
     let text = with(&format!("name = \"Acme\"\nlogo = {logo:?}"));
     let before = load(&text);
-    file("changes.svg", DRAWING.replace("M0", "M1").as_bytes());
+    file("changes.svg", DRAWING.replace("m0", "m1").as_bytes());
     let after = load(&text);
     assert_eq!(before.written.changes(&after.written), ["branding.logo"]);
     let path = |config: &Config| config.branding.logo.as_ref().unwrap().path.clone();

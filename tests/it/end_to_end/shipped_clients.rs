@@ -162,7 +162,7 @@ async fn claude_ai_prefers_its_document_and_an_unknown_grant_in_it_is_no_obstacl
     let client = McpClient::known_as(&app, id, CLAUDE_CALLBACK);
     let (page, _) = client.ask(&[]).await;
     assert!(
-        page.text().contains("<p class=\"host\">claude.ai</p>"),
+        page.text().contains("<h1 class=\"ask\"><span class=\"host\">claude.ai</span>"),
         "first: where the answer goes"
     );
     let tokens = client.sign_in("bob").await;

@@ -9,7 +9,7 @@ use crate::harness::console::Console;
 use crate::harness::http::Answer;
 use crate::harness::{Setup, TestApp};
 
-const DRAWING: &str = "<svg xmlns='http://www.w3.org/2000/svg'><path d='M0 0h1'/></svg>";
+const DRAWING: &str = "<svg xmlns='http://www.w3.org/2000/svg'><path d='m0 0h1'/></svg>";
 
 /// Returns a configuration with everything, and a logo in a file of this name.
 fn acme(file: &str) -> Setup {
