@@ -52,7 +52,7 @@ pub enum Reloaded {
     Applied {
         /// Keys that changed.
         changed: Vec<String>,
-        /// Those of them that need a restart.
+        /// Changed keys that take effect only after a restart.
         waiting: Vec<String>,
     },
     /// Keys changed that everything else depends on: nothing is applied before a restart.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::InvalidHeaderValue;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
@@ -222,8 +223,7 @@ impl Exchange<'_> {
         let values = [subject, client, Some(scopes.as_str()), name, email, verified];
         for (header, value) in CALLER.into_iter().zip(values) {
             if let Some(value) = value {
-                let value = Cow::from(utf8_percent_encode(value, HEADER_TEXT)); // mostly borrowed unchanged
-                headers.insert(header, HeaderValue::from_str(&value).map_err(unfit)?);
+                headers.insert(header, header_text(value).map_err(unfit)?);
             }
         }
         if let Some(session) = &self.session {
@@ -263,6 +263,15 @@ impl Exchange<'_> {
             tracing::debug!(resource, left_out, "headers that do not pass (forward_headers)");
         }
     }
+}
+
+/// Returns a text as a header value. Most texts need no encoding, and looking for that is cheaper than the
+/// encoder.
+fn header_text(value: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'%') {
+        return HeaderValue::from_str(value);
+    }
+    HeaderValue::from_str(&Cow::from(utf8_percent_encode(value, HEADER_TEXT)))
 }
 
 /// Copies listed, configured and `mcp-*` headers; session and event ids are translated elsewhere. An

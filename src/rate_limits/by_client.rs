@@ -1,7 +1,12 @@
 //! Concurrency limits for each person, and for each client of a person. The second keeps one client from
 //! using up all permits of its person.
+//!
+//! Every call of an MCP server takes a permit. So people and clients are counted by a keyed hash of their
+//! id: a permit copies no text, and releasing it hashes nothing. Two people whose hashes are equal would
+//! share a limit; with 64 bits and a random key, nobody can bring that about.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,14 +15,40 @@ use parking_lot::Mutex;
 pub(super) struct ByClient {
     of_person: u32,
     of_client: u32,
-    people: Arc<Mutex<HashMap<String, PersonPermits>>>,
+    permits: Arc<PermitsInUse>,
+}
+
+#[derive(Default)]
+struct PermitsInUse {
+    hasher: RandomState,
+    people: Mutex<HashMap<u64, PersonPermits, BuildHasherDefault<IsHashed>>>,
 }
 
 /// A list of clients: a person uses only a few at a time, and a short list is searched faster than a map.
 #[derive(Default)]
 struct PersonPermits {
     all: u32,
-    clients: Vec<(String, u32)>,
+    clients: Vec<(u64, u32)>,
+}
+
+/// Uses keys as they are, because they are hashes.
+#[derive(Default)]
+struct IsHashed(u64);
+
+impl Hasher for IsHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
 }
 
 /// Which limit has been reached.
@@ -31,19 +62,19 @@ pub enum PermitRefused {
 
 /// A permit taken by a client of a person. Dropping it releases it.
 pub struct RequestPermit {
-    subject: String,
-    client_id: String,
-    people: Arc<Mutex<HashMap<String, PersonPermits>>>,
+    person: u64,
+    client: u64,
+    permits: Arc<PermitsInUse>,
 }
 
 impl ByClient {
     pub(super) fn new(of_person: u32, of_client: u32) -> Self {
-        Self { of_person, of_client, people: Arc::default() }
+        Self { of_person, of_client, permits: Arc::default() }
     }
 
     /// The same permits in use, with other limits.
     pub(super) fn with(&self, of_person: u32, of_client: u32) -> Self {
-        Self { of_person, of_client, people: Arc::clone(&self.people) }
+        Self { of_person, of_client, permits: Arc::clone(&self.permits) }
     }
 
     pub(super) fn enter(
@@ -51,43 +82,42 @@ impl ByClient {
         subject: &str,
         client_id: &str,
     ) -> Result<RequestPermit, PermitRefused> {
-        let mut people = self.people.lock();
-        if !people.contains_key(subject) {
-            people.insert(subject.to_owned(), PersonPermits::default());
-        }
-        let Some(person) = people.get_mut(subject) else { return Err(PermitRefused::Person) };
-        let at = person.clients.iter().position(|(known, _)| known == client_id);
-        let count = at.map_or(0, |at| person.clients[at].1);
+        let hasher = &self.permits.hasher;
+        let (person, client) = (hasher.hash_one(subject), hasher.hash_one(client_id));
+        let mut people = self.permits.people.lock();
         // A limit of zero would leave an empty entry behind; the configuration does not allow one.
-        if person.all >= self.of_person {
+        let counts = people.entry(person).or_default();
+        let at = counts.clients.iter().position(|(known, _)| *known == client);
+        let count = at.map_or(0, |at| counts.clients[at].1);
+        if counts.all >= self.of_person {
             return Err(PermitRefused::Person);
         }
         if count >= self.of_client {
             return Err(PermitRefused::Client);
         }
-        person.all += 1;
+        counts.all += 1;
         match at {
-            Some(at) => person.clients[at].1 += 1,
-            None => person.clients.push((client_id.to_owned(), 1)),
+            Some(at) => counts.clients[at].1 += 1,
+            None => counts.clients.push((client, 1)),
         }
-        let people = Arc::clone(&self.people);
-        Ok(RequestPermit { subject: subject.to_owned(), client_id: client_id.to_owned(), people })
+        Ok(RequestPermit { person, client, permits: Arc::clone(&self.permits) })
     }
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        let mut people = self.people.lock();
-        let Some(person) = people.get_mut(&self.subject) else { return };
-        person.all = person.all.saturating_sub(1);
-        if let Some(at) = person.clients.iter().position(|(known, _)| *known == self.client_id) {
-            person.clients[at].1 -= 1;
-            if person.clients[at].1 == 0 {
-                person.clients.swap_remove(at);
-            }
+        let mut people = self.permits.people.lock();
+        let Some(counts) = people.get_mut(&self.person) else { return };
+        counts.all = counts.all.saturating_sub(1);
+        if counts.all == 0 {
+            people.remove(&self.person);
+            return;
         }
-        if person.all == 0 {
-            people.remove(&self.subject);
+        if let Some(at) = counts.clients.iter().position(|(known, _)| *known == self.client) {
+            counts.clients[at].1 -= 1;
+            if counts.clients[at].1 == 0 {
+                counts.clients.swap_remove(at);
+            }
         }
     }
 }
@@ -111,6 +141,6 @@ mod tests {
         held.pop();
         assert!(limiter.enter("bob", "a").is_ok());
         drop((held, other));
-        assert!(limiter.people.lock().is_empty());
+        assert!(limiter.permits.people.lock().is_empty());
     }
 }

@@ -111,8 +111,8 @@ impl Storage {
         self.read_row(mark).await?.as_ref().map(|row| column(row, "value")).transpose()
     }
 
-    /// Writes the change marker in the same transaction as the change that it announces, if this is a
-    /// command.
+    /// Writes the change marker in the same transaction as the change that it announces. Only the commands
+    /// of administrators do so: the server that runs meanwhile reads the marker.
     pub(super) async fn announce(&self, step: &mut Transaction) -> Result<(), StorageError> {
         if self.database.is_attached() { bump_change_marker(step).await } else { Ok(()) }
     }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two lines about a failure that repeats.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Most kinds of lines that are limited separately, so that invented kinds take no memory; further kinds
-/// share one limit.
+/// Number of kinds of lines that have rate limits of their own: 20. Further kinds share one limit, so that
+/// a stranger who invents kinds takes no memory.
 const KINDS: usize = 20;
 
 /// Whether each thread has rate limits of its own.

@@ -6,8 +6,8 @@
 //! stays on connections of sqlx's own driver: migrations, administrators' lists, backups. Operations that
 //! wait for the disk, a commit or a checkpoint, run on a blocking thread.
 //!
-//! Each query text must be a single statement. Waiting for the lock of another process does not block a
-//! thread.
+//! Each query text must be a single statement, except [`NEXT_SAVEPOINT`]. Waiting for the lock of another
+//! process does not block a thread.
 
 mod error;
 
@@ -39,6 +39,10 @@ use crate::storage::database::arguments::check_texts;
 
 /// Checkpoints as much of the WAL as readers and writers allow. Through this driver it returns no row.
 pub(crate) const CHECKPOINT: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// Replaces the savepoint of one transaction by that of the next, with one call of the driver. A call costs
+/// more than the statement itself.
+pub(crate) const NEXT_SAVEPOINT: &str = "RELEASE step; SAVEPOINT step";
 
 /// URL scheme of [`options`].
 pub(crate) const SCHEME: &str = "sqlite-in-thread";
@@ -180,6 +184,10 @@ impl InThreadConnection {
         values: &[AnyValueKind],
         limit: usize,
     ) -> Result<StatementResult, rusqlite::Error> {
+        if sql == NEXT_SAVEPOINT {
+            self.run_here("RELEASE step", &[], 0)?;
+            return self.run_here("SAVEPOINT step", &[], 0);
+        }
         let Some(sqlite) = &self.sqlite else { return Err(rusqlite::Error::InvalidQuery) };
         let mut statement = sqlite.prepare_cached(sql)?;
         let shape = if let Some(shape) = self.known.get(sql) {

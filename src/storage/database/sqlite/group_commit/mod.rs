@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use checkpoint::Checkpointer;
 
-use super::connection::knows_transactions;
+use super::connection::{NEXT_SAVEPOINT, knows_transactions};
 use super::pragmas::connect;
 use super::size_limit::{self, Sizes};
 use crate::storage::database::StorageError;
@@ -363,7 +363,7 @@ impl WriterState {
                     SavepointState::Abandoned => self.run(&["ROLLBACK TO step"]).await,
                     SavepointState::Released => {
                         shared.left = SavepointState::Nothing;
-                        self.run(&["RELEASE step", "SAVEPOINT step"]).await
+                        self.run(&[NEXT_SAVEPOINT]).await
                     }
                     SavepointState::Nothing => self.run(&["SAVEPOINT step"]).await,
                 }
