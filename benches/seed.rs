@@ -86,12 +86,12 @@ fn clients_sql(clients: u64, now: i64) -> String {
         "{rows}, made AS (SELECT n, 'Robot ' || n AS name, 'host' || (n % 5000) || '.example.com' AS host,
                                  {issued} AS issued FROM row)
          INSERT INTO clients (id, identity, metadata, issued_at, last_registered_at, last_used_at,
-                              kind, name_key, host_key)
+                              kind, name_key, search_text)
          SELECT 'client_' || {id}, 'seed' || n,
                 '{{\"client_name\":\"' || name || '\",\"redirect_uris\":[\"https://' || host
                 || '/cb\"],\"token_endpoint_auth_method\":\"none\",\"grant_types\":[\"authorization_code\",\"refresh_token\"],\"response_types\":[\"code\"]}}',
                 issued, {now}, CASE WHEN n % 100 = 0 THEN {now} END, 'registered',
-                lower(hex(lower(name))), lower(hex(host))
+                lower(hex(lower(name))), lower(name) || char(10) || host
          FROM made",
         rows = rows(clients),
         id = id("issued * 1000"),

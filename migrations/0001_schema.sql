@@ -56,17 +56,19 @@ CREATE TABLE clients (
     secret_hash        TEXT,                 -- hash; confidential clients only
     management_hash    TEXT,                 -- hash of the registration access token (RFC 7592)
     metadata           TEXT NOT NULL,        -- JSON; of a metadata document the last valid copy
-    name_key           TEXT,                 -- lower-case name in hexadecimal: an index range finds prefixes
-    host_key           TEXT,                 -- the same of the host of the first redirect URI
+    name_key           TEXT,                 -- lower-case name in hexadecimal, to sort by in any collation
+    search_text        TEXT,                 -- lower-case name and host of the first redirect URI, to search in
+    annotation         TEXT,                 -- owner and note, by administrators; JSON, sealed
     network            TEXT,                 -- network prefix from which it registered, for evictions
     issued_at          BIGINT NOT NULL,
     last_registered_at BIGINT NOT NULL,      -- moved by equal registrations and by reads of the document
     last_used_at       BIGINT                -- last code redeemed or token refreshed; NULL: never
 );
 CREATE INDEX clients_by_use ON clients (last_used_at, last_registered_at);
-CREATE INDEX clients_by_issue ON clients (issued_at, id);
+-- A search by any part of a name goes through this index in the order of the list.
+CREATE INDEX clients_by_issue ON clients (issued_at, id, search_text);
 CREATE INDEX clients_by_name ON clients (name_key, id);
-CREATE INDEX clients_by_host ON clients (host_key, id);
+CREATE INDEX clients_by_last_use ON clients ((COALESCE(last_used_at, 0)), id);
 CREATE INDEX clients_unused_by_network ON clients (network, last_registered_at, id)
     WHERE kind = 'registered' AND last_used_at IS NULL AND network IS NOT NULL;
 
@@ -88,6 +90,15 @@ CREATE INDEX client_reviews_waiting ON client_reviews (changed_at, client_id, st
 CREATE INDEX client_reviews_refused ON client_reviews (changed_at, client_id) WHERE state = 'refused';
 CREATE INDEX client_reviews_blocked ON client_reviews (changed_at, client_id) WHERE blocked = 1;
 CREATE INDEX client_reviews_trusted ON client_reviews (changed_at, client_id) WHERE trusted = 1;
+
+-- Websites whose clients need no review: a client whose redirect URIs all lead there is approved at once.
+CREATE TABLE approval_patterns (
+    host       TEXT PRIMARY KEY NOT NULL,    -- with the port, unless it is 443
+    until_at   BIGINT,                       -- from then on it approves no client; NULL: no end
+    approved   BIGINT NOT NULL,              -- how many clients it has approved
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL                 -- our sub of an administrator, or shell
+);
 
 -- Clients and people that are refused at every step, whatever they hold.
 CREATE VIEW denied_clients AS
@@ -249,6 +260,7 @@ CREATE INDEX grants_by_client ON grants (client_id, id);
 CREATE INDEX grants_by_subject ON grants (subject, id);
 CREATE INDEX grants_by_resource ON grants (resource, id);
 CREATE INDEX grants_live ON grants (id, expires_at, revoked_at) WHERE revoked_at IS NULL;
+CREATE INDEX grants_live_by_client ON grants (client_id, expires_at, revoked_at) WHERE revoked_at IS NULL;
 CREATE INDEX grants_live_by_subject ON grants (subject, client_id, expires_at, revoked_at)
     WHERE revoked_at IS NULL;
 

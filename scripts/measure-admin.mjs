@@ -49,7 +49,7 @@ await follow(await browse(...formOf(login, { username: "alice", password: "alice
 
 const link = (text, pattern) => unescape(pattern.exec(text)?.[1] ?? "");
 async function deep(path, pages) {
-  for (let n = 0; n < pages; n++) path = link((await browse(`${admin}${path}`)).text, /class="button" href="([^"]*)"/) || path;
+  for (let n = 0; n < pages; n++) path = link((await browse(`${admin}${path}`)).text, /class="button" href="([^"]*after=[^"]*)"/) || path;
   return path;
 }
 const grants = (await browse(`${admin}/grants`)).text;

@@ -71,8 +71,8 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
         subject: visit.param("sub").trim().to_owned(),
         resource: visit.param("server").to_owned(),
         ended: !visit.param("ended").is_empty(),
-        before: None,
         after: visit.param("after").to_owned(),
+        ..GrantFilter::default()
     };
     let now = visit.app().now();
     let mut rows = visit.app().storage().browse_grants(&filter, now, ROWS + 1).await?;
@@ -112,15 +112,11 @@ pub(super) async fn act(action: AdminForm) -> Result<Response, PageError> {
             Some(Err(asks_first)) => asks_first,
         });
     }
-    action.needs_fresh_proof("/grants")?;
-    let storage = visit.app().storage();
-    let now = visit.app().now();
-    let reason = "ended by an administrator";
-    let row = storage.grant_row(action.field("id")).await?;
+    let row = visit.app().storage().grant_row(action.field("id")).await?;
     let row = row.ok_or_else(missing)?;
-    let event = visit.event("grant_revoked").client(&row.client_id).subject(&row.subject);
-    let event = event.resource(&row.resource);
-    storage.revoke_grant(&row.id, reason, now, event).await?;
+    if let Some(asks_first) = confirm::act_on_grant(&action, &row.id).await? {
+        return Ok(asks_first);
+    }
     let back = match action.field("back") {
         "person" => person_path(&row.subject),
         _ => "/grants?".to_owned(),

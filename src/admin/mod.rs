@@ -8,6 +8,7 @@
 mod audit;
 mod clients;
 mod confirm;
+mod day;
 mod export;
 mod grant_view;
 mod grants;
@@ -42,8 +43,13 @@ pub fn routes() -> Router<App> {
             get(page(visit::signed_in)).layer(middleware::from_fn(speculative::keep_out)),
         )
         .route("/sign-out", post(page(visit::sign_out)))
-        .route("/clients", get(page(clients::list)))
+        .route("/clients", get(page(clients::list)).post(page(clients::act_on_list)))
         .route("/clients/new", get(page(clients::new)).post(page(clients::create)))
+        .route("/clients/edit", get(page(clients::edit)).post(page(clients::save)))
+        .route(
+            "/clients/patterns",
+            get(page(clients::patterns)).post(page(clients::act_on_patterns)),
+        )
         .route("/client", get(page(clients::one)).post(page(clients::act)))
         .route("/confirm", get(page(confirm::get)))
         .route("/grants", get(page(grants::list)))

@@ -88,6 +88,10 @@ const SETTLING: Duration = Duration::from_mins(10);
 /// Prefix of the ids that we assign. It differs from the beginning of every URL.
 const ID_PREFIX: &str = "client_";
 
+fn new_secret() -> String {
+    format!("cs_{}", random_text())
+}
+
 impl Clients {
     /// Returns whether a public client with the same metadata is registered. Always false for a client with
     /// a secret.
@@ -203,6 +207,19 @@ impl Clients {
         Ok(Registration { client: from_stored(&stored)?, secret, token: None, is_new: true })
     }
 
+    /// Gives a client that an administrator created another secret, and returns it. The former one ends at
+    /// once. `None` if there is no such client, or it has no secret.
+    pub async fn rotate_secret(
+        &self,
+        id: &str,
+        event: AuditEvent,
+    ) -> Result<Option<String>, StorageError> {
+        let secret = new_secret();
+        let hash = SecretHash::<ClientSecret>::of(&secret);
+        let replaced = self.storage.replace_secret(id, hash.as_str(), event).await?;
+        Ok(replaced.then_some(secret))
+    }
+
     fn new_client(
         &self,
         metadata: &ClientMetadata,
@@ -210,7 +227,7 @@ impl Clients {
     ) -> (StoredClient, Option<String>, Option<Secret<RegistrationToken>>) {
         let id = new_id(&self.clock);
         let method = metadata.token_endpoint_auth_method;
-        let secret = method.needs_secret().then(|| format!("cs_{}", random_text()));
+        let secret = method.needs_secret().then(new_secret);
         let token = method.is_confidential().then(|| Secret::<RegistrationToken>::generate(&id));
         let stored = StoredClient {
             id: format!("{ID_PREFIX}{id}"),

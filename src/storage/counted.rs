@@ -27,6 +27,8 @@ pub enum Ending {
     RefuseClient(String),
     /// Ends everything of a client, and deletes it.
     DeleteClient(String),
+    /// Deletes the clients that nobody has used since this time, as many as one transaction takes.
+    DeleteUnused(Timestamp),
 }
 
 impl Ending {
@@ -40,18 +42,20 @@ impl Ending {
             Self::BlockClient(id) | Self::RefuseClient(id) | Self::DeleteClient(id) => {
                 Selection::Client(id.clone())
             }
+            Self::DeleteUnused(since) => Selection::Unused(*since),
         }
     }
 
     /// Returns the name of its audit event.
     pub const fn event(&self) -> &'static str {
         match self {
+            Self::Grants(Selection::One(_)) => "grant_revoked",
             Self::Grants(_) => "grants_revoked",
             Self::SignOut(_) => "person_signed_out",
             Self::BlockPerson(_) => "person_blocked",
             Self::BlockClient(_) => ReviewDecision::Block.event(),
             Self::RefuseClient(_) => ReviewDecision::Refuse.event(),
-            Self::DeleteClient(_) => "client_deleted",
+            Self::DeleteClient(_) | Self::DeleteUnused(_) => "client_deleted",
         }
     }
 }
@@ -83,7 +87,14 @@ impl Storage {
                 self.count_live(WAITING, OF_PERSON, &subject, now).await?,
                 self.count_live(SESSIONS, OF_PERSON, &subject, now).await?,
             ),
-            (_, Selection::Before(_)) => (0, 0),
+            (_, Selection::One(_) | Selection::Before(_) | Selection::Unused(_)) => (0, 0),
+        };
+        let (deleted, unused) = match ending {
+            Ending::DeleteUnused(since) => {
+                let unused = self.unused_clients(*since).await?;
+                (unused.number(), unused.mark())
+            }
+            _ => (0, String::new()),
         };
         Ok(Counted {
             grants: number(column(row, "number")?),
@@ -92,6 +103,8 @@ impl Storage {
             latest: column::<Option<String>>(row, "latest")?.unwrap_or_default(),
             waiting,
             sessions,
+            deleted,
+            unused,
         })
     }
 
@@ -141,6 +154,9 @@ impl Storage {
             }
             Ending::DeleteClient(id) => {
                 self.delete_client_as_counted(id, counted, now, event).await
+            }
+            Ending::DeleteUnused(since) => {
+                self.delete_unused_as_counted(*since, counted, now, event).await
             }
         }
     }

@@ -49,10 +49,14 @@ use tokio::sync::{Mutex, watch};
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{CodeExchange, GrantTerms, NewCode, Redeemed, RedeemedGrant};
 pub use client_reviews::{
-    ClientDecided, ClientDecision, ClientReview, LoginAwaitingApproval, NewLoginAwaitingApproval,
-    ReviewDecision, ReviewState, Waiting,
+    ApprovalPattern, ClientDecided, ClientDecision, ClientReview, LoginAwaitingApproval,
+    NewApprovalPattern, NewLoginAwaitingApproval, ReviewDecision, ReviewState, Waiting,
+    WaitingPerson,
 };
-pub use clients::{ClientFilter, ClientKind, ClientRow, KeptClient, Registered, StoredClient};
+pub use clients::{
+    ClientActivity, ClientEdit, ClientEdited, ClientFilter, ClientKind, ClientNote, ClientOrder,
+    ClientRow, KeptClient, Registered, StoredClient, UNUSED_AFTER,
+};
 pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;
 pub use counted::Ending;

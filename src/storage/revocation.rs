@@ -24,27 +24,41 @@
 //! time that grants end, or it finds the code used. `expires_at` of a code is ignored on purpose: a code
 //! that looks expired here would still be redeemed by a replica whose clock is behind.
 
+use super::select::BoundValue;
 use super::{StorageError, Transaction};
 use crate::clock::Timestamp;
 
 /// Selects grants that end together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
+    /// One, by its id.
+    One(String),
     /// All of a client.
     Client(String),
     /// All of a person, by `sub`.
     Person(String),
     /// All that were created before this time.
     Before(Timestamp),
+    /// All of the clients that are deleted together because nobody has used them since this time.
+    Unused(Timestamp),
 }
 
+/// Condition on the grants of those clients. It selects the clients as `clients/unused.rs` does, which
+/// tests that.
+pub(super) const GRANTS_OF_UNUSED: &str = "g.client_id IN
+    (SELECT c.id FROM clients c
+     WHERE COALESCE(c.last_used_at, 0) < ? AND c.last_registered_at < ?
+       AND c.kind IN ('registered', 'document') ORDER BY c.id LIMIT 500)";
+
 impl Selection {
-    /// Returns a condition on grants with one `?`, and its value.
-    pub(crate) fn condition(&self) -> (&'static str, String) {
+    /// Returns a condition on grants, and the value for each `?`.
+    pub(crate) fn condition(&self) -> (&'static str, BoundValue) {
         match self {
-            Self::Client(id) => ("g.client_id = ?", id.clone()),
-            Self::Person(subject) => ("g.subject = ?", subject.clone()),
-            Self::Before(moment) => ("g.id < ?", first_id(*moment)),
+            Self::One(id) => ("g.id = ?", id.clone().into()),
+            Self::Client(id) => ("g.client_id = ?", id.clone().into()),
+            Self::Person(subject) => ("g.subject = ?", subject.clone().into()),
+            Self::Before(moment) => ("g.id < ?", first_id(*moment).into()),
+            Self::Unused(since) => (GRANTS_OF_UNUSED, since.unix().into()),
         }
     }
 }
@@ -62,6 +76,10 @@ pub struct Counted {
     pub waiting: u64,
     /// Number of sessions at our pages.
     pub sessions: u64,
+    /// Number of unused clients that are deleted together.
+    pub deleted: u64,
+    /// Identifies these clients.
+    pub(super) unused: String,
     /// Id of the newest of the grants. Grants only end, and new ones have higher ids. So the same number
     /// and the same newest id mean the same grants.
     pub(super) latest: String,
@@ -79,9 +97,9 @@ pub enum Ended {
 }
 
 impl Counted {
-    /// Returns a text that identifies the counted grants.
+    /// Returns a text that identifies the counted grants and clients.
     pub fn mark(&self) -> String {
-        format!("{} {}", self.grants, self.latest)
+        format!("{} {} {}", self.grants, self.latest, self.unused)
     }
 }
 
@@ -154,13 +172,15 @@ const CONSENTS_OF_GRANT: &str = "EXISTS
 
 impl<'a> RevocationScope<'a> {
     /// Returns the scope of grants that an administrator selected. `first` is the first row id after the
-    /// moment of [`Selection::Before`].
-    pub(super) fn of_grants(which: &'a Selection, first: &'a str) -> Self {
-        match which {
+    /// moment of [`Selection::Before`]. `None`: these grants end with their clients only.
+    pub(super) fn of_grants(which: &'a Selection, first: &'a str) -> Option<Self> {
+        Some(match which {
+            Selection::One(id) => Self::Grant(id),
             Selection::Client(id) => Self::ClientGrants(id),
             Selection::Person(subject) => Self::PersonGrants(subject),
             Selection::Before(_) => Self::IssuedBefore(first),
-        }
+            Selection::Unused(_) => return None,
+        })
     }
 
     /// Returns the keys that the conditions use. Each condition uses all of them.

@@ -32,7 +32,7 @@ async function signInAsAlice(page) {
 
 const clientPage = (id) => `${demo.admin}/client?id=${id}`;
 
-// What ends more than one thing has a page in between.
+// What ends, blocks, refuses or deletes something has a page in between.
 const ASKS_FIRST = ["block", "refuse", "delete", "end"];
 
 async function press(action, id) {
@@ -107,6 +107,8 @@ test("a grant is ended while its event stream is open: the stream ends within a 
     return Date.now();
   })();
   await admin.goto(`${demo.admin}/grants?client=${id}`);
+  await admin.locator("button[value=one]").click();
+  await admin.waitForURL("**/confirm?**");
   const pressed = Date.now();
   await admin.locator("button[value=one]").click();
   const took = (await ended) - pressed;
@@ -181,6 +183,10 @@ const someClient = async (page) => {
   await page.goto(`${demo.admin}/clients`);
   return page.locator("main td a").first().getAttribute("href");
 };
+const someWaitingClient = async (page) => {
+  await page.goto(`${demo.admin}/clients?standing=waiting`);
+  return page.locator("main td a").first().getAttribute("href");
+};
 const PAGES = [
   { name: "overview", path: "/" },
   { name: "clients", path: "/clients" },
@@ -188,7 +194,13 @@ const PAGES = [
   { name: "clients-waiting", path: "/clients?standing=waiting" },
   { name: "clients-none", path: "/clients?q=nothing-is-called-so" },
   { name: "client", path: someClient },
+  { name: "clients-by-last-use", path: "/clients?sort=last-use" },
+  { name: "clients-unused", path: "/clients?standing=unused" },
+  { name: "clients-unused-delete", path: "/confirm?act=delete_unused&since=2000000000" },
+  { name: "client-waiting", path: someWaitingClient },
   { name: "client-new", path: "/clients/new" },
+  { name: "client-edit", path: async (page) => (await someClient(page)).replace("/client?", "/clients/edit?") },
+  { name: "patterns", path: "/clients/patterns" },
   { name: "client-block", path: async (page) => (await someClient(page)).replace("/client?", "/confirm?act=block_client&") },
   { name: "person-sign-out", path: "/confirm?act=sign_out_person&sub=oidc:demo-aiko-andersson" },
   { name: "before-a-day", path: "/confirm?act=before&day=2999-01-01" },
@@ -297,4 +309,80 @@ test("Cancel and Continue are of the same size", async () => {
     assert.ok(Math.abs(deny.width - approve.width) < 1.5, `${deny.width} and ${approve.width}`);
     await page.context().close();
   }
+});
+
+test("a client is approved from the list, and its person continues", async () => {
+  const id = await register(demo, { client_name: "From the list", redirect_uris: [callback.redirectUri] });
+  const person = await newPage();
+  const { state } = await connect(person, id, "bob");
+  await person.waitForURL("**/waiting**");
+  await admin.goto(clientPage(id));
+  await admin.getByText("1 person waits since").waitFor();
+  await admin.getByRole("link", { name: "Bob Brown" }).first().waitFor();
+  await admin.goto(`${demo.admin}/clients?standing=waiting`);
+  await admin.getByRole("button", { name: "Approve From the list" }).click();
+  await admin.getByText("The client is approved").waitFor();
+  const answer = await callback.next();
+  assert.equal(answer.get("state"), state);
+  await person.context().close();
+});
+
+test("everything that goes to one website is approved by a pattern", async () => {
+  await admin.goto(`${demo.admin}/clients/patterns`);
+  await admin.getByLabel("Website, such as chatgpt.com").fill("https://chatgpt.com");
+  await admin.getByRole("button", { name: "Add" }).click();
+  await admin.getByRole("alert").waitFor();
+  await admin.getByLabel("Website, such as chatgpt.com").fill("chatgpt.com");
+  await admin.getByRole("button", { name: "Add" }).click();
+  await admin.getByText("The pattern is in force").waitFor();
+  const redirectUri = "https://chatgpt.com/connector/oauth/tried-in-a-browser";
+  const id = await register(demo, { client_name: "Tried in a browser", redirect_uris: [redirectUri] });
+  const person = await newPage();
+  // Nothing answers there from here: where the browser is sent is enough.
+  await person.route("https://chatgpt.com/**", (route) => route.fulfill({ body: "arrived" }));
+  await person.goto(authorization(demo, id, redirectUri).url);
+  await person.locator("button[value=approve]").click();
+  await person.waitForURL(`${demo.idp}/**`);
+  await signIn(person, "bob");
+  await person.waitForURL("https://chatgpt.com/**");
+  assert.ok(new URL(person.url()).searchParams.get("code"));
+  await person.context().close();
+  await admin.getByRole("button", { name: "Remove chatgpt.com" }).click();
+  await admin.waitForURL("**/confirm?**");
+  await admin.locator("button[value=remove]").click();
+  await admin.getByText("The pattern is removed").waitFor();
+});
+
+// The last test: it ends everything.
+test("128 connections end only after the confirmation page", async () => {
+  const live = async () => {
+    await admin.goto(`${demo.admin}/confirm?act=before&day=2999-01-01`);
+    return Number.parseInt(await admin.locator("main strong").first().textContent(), 10);
+  };
+  const number = await live();
+  assert.ok(number >= 128, `${number} connections`);
+  await admin.goto(`${demo.admin}/grants`);
+  await admin.locator("input[name=day]").fill("2999-01-01");
+  await admin.locator("button[value=before]").click();
+  await admin.waitForURL("**/confirm?**");
+  assert.equal(await live(), number, "the first click ends nothing");
+  const confirm = async (typed, reason) => {
+    await admin.getByLabel("Reason", { exact: true }).fill(reason);
+    await admin.getByLabel(`Type ${number} to confirm`).fill(typed);
+    await admin.locator("button[value=before]").click();
+  };
+  await confirm(String(number - 1), "INC-128");
+  await admin.getByRole("alert").waitFor();
+  assert.equal(await live(), number, "a wrong number ends nothing");
+  await confirm(String(number), "");
+  assert.ok(await admin.locator("input[name=reason]:invalid").count(), "a reason is needed");
+  assert.equal(await live(), number, "without a reason nothing ends");
+  await confirm(String(number), "INC-128");
+  await admin.locator("[role=status]").waitFor();
+  assert.match(await admin.locator("[role=status]").textContent(), new RegExp(`^${number} `));
+  await admin.goto(`${demo.admin}/confirm?act=before&day=2999-01-01`);
+  await admin.getByText("No connection was given before that day").waitFor();
+  await admin.goto(`${demo.admin}/audit?event=grants_revoked`);
+  await admin.getByText("INC-128").first().waitFor();
+  assert.deepEqual(admin.complaints, []);
 });

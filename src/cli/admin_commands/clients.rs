@@ -2,20 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::client_edit::{EditClient, RotateSecret, metadata_of};
+use super::client_list::{ListClients, as_json, goes_to, known, standing_of};
+use super::client_patterns::PatternsCommand;
 use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
-use super::output::{self, Table};
-use super::{BY, CommandContext, CommandError, Common, Output, PageOptions, run};
+use super::output;
+use super::{BY, CommandContext, CommandError, Common, Output, run};
 use crate::admin::trustable;
 use crate::clients::Clients;
-use crate::oauth::client::{ClientMetadata, RegistrationLimits};
-use crate::oauth::redirect_uri::destination;
+use crate::oauth::client::{AuthMethod, ClientMetadata};
 use crate::storage::{
-    ClientDecided, ClientDecision, ClientFilter, ClientReview, ClientRow, Ending, GrantFilter,
-    ReviewDecision, ReviewState, Storage,
+    ClientDecided, ClientDecision, ClientRow, Ending, GrantFilter, ReviewDecision, UNUSED_AFTER,
 };
 
 #[derive(Subcommand)]
@@ -28,12 +29,12 @@ pub(in crate::cli) enum ClientsCommand {
     /// One client: what it registered, what was decided, who connected it
     #[command(after_help = "Example:\n  portcullis clients show client_0199c2a7")]
     Show(OneClient),
-    /// Let people connect it, where client_approval = "first_use"; whoever waits goes on by themselves
+    /// Let people connect it, where client_approval = "first_use"; people who wait continue at once
     #[command(
         after_help = "Examples:\n  portcullis clients approve client_0199c2a7\n  portcullis clients approve client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
     )]
     Approve(Opening),
-    /// Turn it away, and end what it has
+    /// Refuse it, and end what it has
     #[command(
         after_help = "Examples:\n  portcullis clients refuse client_0199c2a7 --dry-run\n  portcullis clients refuse client_0199c2a7"
     )]
@@ -59,33 +60,27 @@ pub(in crate::cli) enum ClientsCommand {
         after_help = "Examples:\n  portcullis clients delete client_0199c2a7 --dry-run\n  portcullis clients delete client_0199c2a7"
     )]
     Delete(EndClientAccess),
-    /// Make a client for a program that cannot register itself; its secret is printed once
+    /// Create a client for a program that cannot register itself; its secret is printed once
     #[command(
         after_help = "Examples:\n  portcullis clients create --name Reports --redirect-uri https://reports.example.com/callback\n  portcullis clients create --name Tool --redirect-uri http://127.0.0.1/callback --public"
     )]
     Create(Create),
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ReviewFilter {
-    Waiting,
-    Refused,
-    Blocked,
-    Trusted,
-}
-
-#[derive(clap::Args)]
-pub(in crate::cli) struct ListClients {
-    /// What the name, the host of the redirect URI, or the client ID begins with
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    search: String,
-    /// Only those with this standing
-    #[arg(long, value_name = "STANDING")]
-    standing: Option<ReviewFilter>,
-    #[command(flatten)]
-    page: PageOptions,
-    #[command(flatten)]
-    common: Common,
+    /// Change the name and redirect URIs of a client created here; owner and note of any client
+    #[command(
+        after_help = "Examples:\n  portcullis clients edit client_0199c2a7 --redirect-uri https://reports.example.com/callback\n  portcullis clients edit client_0199c2a7 --owner \"Team Reports\" --note OPS-17"
+    )]
+    Edit(EditClient),
+    /// Give a client created here another secret; the former one ends at once
+    #[command(after_help = "Example:\n  portcullis clients rotate-secret client_0199c2a7 --yes")]
+    RotateSecret(RotateSecret),
+    /// Delete the clients that nobody has used for 30 days; those created here or configured stay
+    #[command(
+        after_help = "Examples:\n  portcullis clients delete-unused --dry-run\n  portcullis clients delete-unused --yes"
+    )]
+    DeleteUnused(DeleteUnused),
+    /// Websites whose clients need no approval
+    #[command(subcommand)]
+    Patterns(PatternsCommand),
 }
 
 #[derive(clap::Args)]
@@ -136,6 +131,14 @@ pub(in crate::cli) struct Create {
     common: Common,
 }
 
+#[derive(clap::Args)]
+pub(in crate::cli) struct DeleteUnused {
+    #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
+    common: Common,
+}
+
 impl ClientsCommand {
     pub(in crate::cli) fn run(&self) -> ExitCode {
         let decide = |one: &OneClient, verdict| {
@@ -148,7 +151,7 @@ impl ClientsCommand {
             run(&a.common, async |desk: &CommandContext| end(desk, a, &ending).await)
         };
         match self {
-            Self::List(a) => run(&a.common, async |desk: &CommandContext| list(desk, a).await),
+            Self::List(a) => a.run(),
             Self::Show(a) => run(&a.common, async |desk: &CommandContext| show(desk, &a.id).await),
             Self::Approve(a) => open(a, ReviewDecision::Approve),
             Self::Refuse(a) => end(a, Ending::RefuseClient(a.id.clone())),
@@ -158,78 +161,14 @@ impl ClientsCommand {
             Self::Untrust(a) => decide(a, ReviewDecision::Untrust),
             Self::Delete(a) => end(a, Ending::DeleteClient(a.id.clone())),
             Self::Create(a) => run(&a.common, async |desk: &CommandContext| create(desk, a).await),
+            Self::Edit(a) => a.run(),
+            Self::RotateSecret(a) => a.run(),
+            Self::DeleteUnused(a) => {
+                run(&a.common, async |desk: &CommandContext| delete_unused(desk, &a.confirm).await)
+            }
+            Self::Patterns(command) => command.run(),
         }
     }
-}
-
-async fn list(desk: &CommandContext, a: &ListClients) -> Result<Output, CommandError> {
-    let standing = a.standing.and_then(|wanted| wanted.to_possible_value());
-    let filter = ClientFilter {
-        search: a.search.trim().to_owned(),
-        standing: standing.map(|value| value.get_name().to_owned()).unwrap_or_default(),
-        after: a.page.after.clone(),
-    };
-    let mut rows = desk.storage.list_clients(&filter, a.page.ask()).await?;
-    let next = a.page.next(&mut rows, |last| Storage::page_after_client(&filter, last));
-    let mut table =
-        Table::new(&["CLIENT ID", "NAME", "ANSWERS GO TO", "KIND", "STANDING", "LAST USE"]);
-    for row in &rows {
-        table.row(vec![
-            row.id.clone(),
-            output::client_name(Some(&row.metadata)),
-            goes_to(row),
-            row.kind.clone(),
-            standing_of(&row.standing),
-            row.last_used_at.map_or_else(|| "never".to_owned(), output::utc),
-        ]);
-    }
-    Ok(Output::list("clients", &table, rows.iter().map(as_json).collect(), next))
-}
-
-fn goes_to(row: &ClientRow) -> String {
-    let metadata = ClientMetadata::from_stored_json(&row.metadata).ok();
-    let first = metadata.as_ref().and_then(|metadata| metadata.redirect_uris.first());
-    first.map(|uri| destination(uri.as_str()).to_string()).unwrap_or_default()
-}
-
-fn standing_of(standing: &ClientReview) -> String {
-    let mut words = Vec::new();
-    if standing.state != ReviewState::NotReviewed {
-        words.push(standing.state.as_str());
-    }
-    if standing.trusted {
-        words.push("trusted");
-    }
-    if standing.blocked {
-        words.push("blocked");
-    }
-    words.join(", ")
-}
-
-fn as_json(row: &ClientRow) -> Value {
-    json!({
-        "client_id": row.id,
-        "kind": row.kind,
-        "confidential": row.confidential,
-        "registered_at": output::iso(row.issued_at),
-        "last_used_at": output::iso_or_null(row.last_used_at),
-        "approval": row.standing.state.as_str(),
-        "trusted": row.standing.trusted,
-        "blocked": row.standing.blocked,
-        "requested_at": output::iso_or_null(row.standing.requested_at),
-        "requested_by": row.standing.requested_by,
-        "digest": row.digest,
-        "changed_since_decided": row.standing.has_lapsed(),
-        "metadata": serde_json::from_str::<Value>(&row.metadata).unwrap_or_default(),
-    })
-}
-
-async fn known(desk: &CommandContext, id: &str) -> Result<ClientRow, CommandError> {
-    desk.storage.client_details(id).await?.ok_or_else(|| {
-        CommandError::from(format!(
-            "there is no client {id}; `portcullis clients list --search NAME` finds it by name or host"
-        ))
-    })
 }
 
 async fn show(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {
@@ -241,19 +180,21 @@ async fn show(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {
         ("client ID", row.id.clone()),
         ("name", output::client_name(Some(&row.metadata))),
         ("kind", row.kind.clone()),
-        ("answers go to", goes_to(&row)),
+        ("redirects to", goes_to(&row)),
         ("has a secret", if row.confidential { "yes" } else { "no" }.to_owned()),
-        ("standing", standing_of(&row.standing)),
+        ("status", standing_of(&row.standing)),
+        ("owner", row.note.owner.clone()),
+        ("note", row.note.note.clone()),
         ("digest", row.digest.clone()),
         ("registered", output::utc(row.issued_at)),
         ("last use", row.last_used_at.map_or_else(|| "never".to_owned(), output::utc)),
     ]);
     if let Some(at) = row.standing.requested_at {
         let by = row.standing.requested_by.clone().unwrap_or_default();
-        text.push_str(&output::facts(&[("waits since", format!("{} ({by})", output::utc(at)))]));
+        text.push_str(&output::facts(&[("waiting since", format!("{} ({by})", output::utc(at)))]));
     }
     if row.standing.has_lapsed() {
-        text.push_str("\nIt has changed since it was approved or trusted, and is so no more.\n");
+        text.push_str("\nIt has changed since it was approved or trusted, so that decision no longer applies.\n");
     }
     text.push_str("\nwhat it registered\n");
     text.push_str(&output::plain(&serde_json::to_string_pretty(&metadata).unwrap_or_default()));
@@ -289,8 +230,9 @@ async fn open(
         CommandError::from("what is stored of this client cannot be read".to_owned())
     })?;
     if verdict == ReviewDecision::Trust && !trustable(&metadata) {
-        return Err(CommandError::from("this client cannot be trusted: its answers go to a program on a device, which nobody can tell \
-             apart from another. People go on being asked each time"
+        return Err(CommandError::from(
+            "this client cannot be trusted: skipping the consent page is not available for apps on \
+             a device, because nobody can tell one from another"
                 .to_owned(),
         ));
     }
@@ -324,7 +266,7 @@ fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
         .extend(metadata.redirect_uris.iter().map(|uri| ("redirect URI", uri.as_str().to_owned())));
     facts.extend(metadata.client_uri.iter().map(|uri| ("home page", uri.clone())));
     let method = metadata.token_endpoint_auth_method.as_str();
-    facts.push(("proves itself", method.to_owned()));
+    facts.push(("authentication", method.to_owned()));
     facts.extend(metadata.jwks_uri.iter().map(|uri| ("keys at", uri.to_string())));
     facts.extend(metadata.jwks.iter().map(|keys| ("keys", keys.to_string())));
     facts.push(("digest", row.digest.clone()));
@@ -334,7 +276,7 @@ fn about(row: &ClientRow, metadata: &ClientMetadata) -> String {
 /// Returns the texts for a decision that was made now, and for one that was in force before.
 const fn told(verdict: ReviewDecision) -> (&'static str, &'static str) {
     match verdict {
-        ReviewDecision::Approve => ("approved; whoever waits goes on", "approved before"),
+        ReviewDecision::Approve => ("approved; people who wait continue", "approved before"),
         ReviewDecision::Trust => ("trusted", "trusted before"),
         ReviewDecision::Untrust => ("no longer trusted", "not trusted before"),
         ReviewDecision::Unblock => {
@@ -364,22 +306,21 @@ async fn end(
     ending::carry_out(desk, &a.confirm, ending, &words).await
 }
 
+async fn delete_unused(desk: &CommandContext, confirm: &Confirm) -> Result<Output, CommandError> {
+    let since = desk.now().minus(UNUSED_AFTER);
+    let words = EndingTexts {
+        question: format!("Delete the clients that nobody has used since {}?", output::utc(since)),
+        done: "The unused clients are deleted".to_owned(),
+        before: "No client has been unused for so long.\n",
+    };
+    ending::carry_out(desk, confirm, &Ending::DeleteUnused(since), &words).await
+}
+
 async fn create(desk: &CommandContext, a: &Create) -> Result<Output, CommandError> {
-    let mut body = json!({
-        "redirect_uris": a.redirect_uris,
-        "token_endpoint_auth_method": if a.public { "none" } else { "client_secret_basic" },
-        "grant_types": ["authorization_code", "refresh_token"],
-        "response_types": ["code"],
-    });
-    if !a.name.trim().is_empty() {
-        body["client_name"] = a.name.trim().into();
-    }
-    let config = &desk.config;
-    let policy = config.redirect_policy();
-    let limits = RegistrationLimits { redirect_uris: config.limits.redirect_uris };
-    let metadata = ClientMetadata::parse(body.to_string().as_bytes(), &policy, &limits)
-        .map_err(|refused| format!("the client was not made: {refused}"))?;
-    let clients = Clients::new(config, desk.storage.clone(), desk.clock.clone());
+    let method = if a.public { AuthMethod::None } else { AuthMethod::ClientSecretBasic };
+    let metadata = metadata_of(desk, &a.name, &a.redirect_uris, method)
+        .map_err(|refused| format!("the client was not created: {refused}"))?;
+    let clients = Clients::new(&desk.config, desk.storage.clone(), desk.clock.clone());
     let made = clients.create(metadata, desk.event("client_created")).await?;
     let mut facts = vec![("client ID", made.client.id.clone())];
     if let Some(secret) = &made.secret {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{BY, CommandContext, CommandError, Output, grant_output, output};
 use crate::storage::{Counted, Ended, Ending, GrantRow};
+use crate::telemetry::audit::AuditEvent;
 
 /// Exit code if confirmation is needed and there is no terminal.
 const NEEDS_YES: u8 = 2;
@@ -24,6 +25,19 @@ pub(super) struct Confirm {
     /// Do not ask; needed where there is no terminal to ask
     #[arg(long)]
     yes: bool,
+    /// Why, for the audit trail. It names nobody: a ticket number is better than a name
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl Confirm {
+    /// Adds the reason to an audit event.
+    fn explain(&self, event: AuditEvent) -> AuditEvent {
+        match self.reason.as_deref().map(str::trim) {
+            None | Some("") => event,
+            Some(reason) => event.with("reason", reason),
+        }
+    }
 }
 
 /// Texts of a command.
@@ -64,7 +78,7 @@ pub(super) async fn carry_out(
         }
         confirmed = Some(&counted);
     }
-    let event = desk.event(ending.event());
+    let event = confirm.explain(desk.event(ending.event()));
     match desk.storage.apply_counted(ending, confirmed, BY, desk.now(), event).await? {
         Ended::Done(ended) => Ok(Output::said(
             format!("{}; {} ended.\n", words.done, have(ended)),
@@ -99,6 +113,10 @@ fn sentence(counted: &Counted) -> String {
     }
     if counted.sessions > 0 {
         parts.push(several(counted.sessions, "session at the pages", "sessions at the pages"));
+    }
+    if counted.deleted > 0 {
+        let deleted = several(counted.deleted, "client", "clients");
+        return format!("It deletes {deleted}, and ends {}.", parts.join(", "));
     }
     format!("It ends {}.", parts.join(", "))
 }
@@ -139,6 +157,7 @@ async fn dry_run(
         "dry_run": true,
         "changed": false,
         "would_end": counted.grants,
+        "would_delete": counted.deleted,
         "people": counted.people,
         "clients": counted.clients,
         "waiting_sign_ins": counted.waiting,

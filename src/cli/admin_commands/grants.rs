@@ -103,8 +103,8 @@ async fn list(desk: &CommandContext, a: &ListGrants) -> Result<Output, CommandEr
         subject: a.person.clone(),
         resource: a.server.clone(),
         ended: a.ended,
-        before: None,
         after: a.page.after.clone(),
+        ..GrantFilter::default()
     };
     let mut rows = desk.storage.browse_grants(&filter, desk.now(), a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());

@@ -3,6 +3,9 @@
 
 mod audit;
 mod backup;
+mod client_edit;
+mod client_list;
+mod client_patterns;
 mod clients;
 mod clock;
 mod ending;

@@ -11,13 +11,15 @@ use crate::app::App;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::ClientMetadata;
+use crate::oauth::client::website::Website;
 use crate::oauth::grant::Redemption;
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientDecision, ClientKind, CodeExchange, GrantTerms, NewCode, NewLoginAwaitingApproval,
-    Person, Redeemed, ReviewDecision, SessionUpdate, StorageError, StoredClient, UpstreamTokens,
+    ClientDecision, ClientKind, CodeExchange, GrantTerms, NewApprovalPattern, NewCode,
+    NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision, SessionUpdate, StorageError,
+    StoredClient, UpstreamTokens,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -376,6 +378,11 @@ async fn decisions(
             let decision = ClientDecision::new(&client.id, verdict, ADMIN);
             app.storage().decide_client(decision, at, told).await?;
         }
+    }
+    if let Ok(website) = Website::parse("claude.ai") {
+        let new = NewApprovalPattern { website: &website, until: None, by: ADMIN };
+        let told = decided("approval_pattern_added", ago(150));
+        app.storage().add_approval_pattern(&new, ago(150), told).await?;
     }
     for (index, hours) in [(33, 30), (120, 6)] {
         let told = decided("person_blocked", ago(hours));

@@ -15,6 +15,7 @@ use crate::storage::{
     ClientReview, LoginAwaitingApproval, NewCode, NewLoginAwaitingApproval, ReviewState,
     SessionUpdate, Waiting,
 };
+use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
 use crate::upstream::recheck::Recheck;
 use crate::web::browser::{Browser, see_other};
@@ -23,12 +24,24 @@ use crate::web::cookies::{self, APPROVAL_WAIT};
 use crate::web::page_error::PageError;
 use crate::web::pages::{Message, WaitingPage};
 
-/// Returns whether an administrator must approve this client before it receives a code.
-pub(super) fn must_wait(app: &App, client: &Client, standing: &ClientReview) -> bool {
-    app.config().client_approval == ClientApproval::FirstUse
+/// Returns whether an administrator must approve this client before it receives a code. A client that
+/// matches an approval pattern is approved now, and the approval is stored.
+pub(super) async fn must_wait(
+    app: &App,
+    client: &Client,
+    standing: &ClientReview,
+) -> Result<bool, PageError> {
+    let needs_approval = app.config().client_approval == ClientApproval::FirstUse
         // The operator approved a configured client by writing it into the configuration.
         && !matches!(client.origin, Origin::Configured { .. })
-        && standing.state != ReviewState::Approved
+        && standing.state != ReviewState::Approved;
+    if !needs_approval {
+        return Ok(false);
+    }
+    let event = app.event("client_approved_by_pattern", Actor::Server);
+    let storage = app.storage();
+    let approved = storage.approve_by_pattern(&client.id, &client.metadata, app.now(), event);
+    Ok(!approved.await?)
 }
 
 /// Stores the finished sign-in and redirects the browser to the waiting page.
@@ -89,7 +102,7 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
         app.storage().drop_awaiting_login(&token, app.now()).await?;
         return Err(over("the client has changed since the person approved it"));
     }
-    if must_wait(app, &client, &review) && !review.is_denied() {
+    if !review.is_denied() && must_wait(app, &client, &review).await? {
         return Ok(WaitingPage { frame: browser.frame() }.render());
     }
     let back = known_client::redirect_of(app, &client, &held.request)?;

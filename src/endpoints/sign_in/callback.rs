@@ -144,7 +144,7 @@ async fn finish(
         return Ok(page);
     }
     app.clients().remember(&known.client).await?;
-    if awaiting_approval::must_wait(app, &known.client, &known.review) {
+    if awaiting_approval::must_wait(app, &known.client, &known.review).await? {
         let session = &session;
         return awaiting_approval::await_approval(browser, &known, request, session, &subject)
             .await;

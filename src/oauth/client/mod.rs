@@ -6,6 +6,7 @@ pub mod document;
 pub mod keys;
 mod members;
 mod refused;
+pub mod website;
 
 use std::time::Duration;
 

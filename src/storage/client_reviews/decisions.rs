@@ -38,7 +38,7 @@ impl ReviewDecision {
         matches!(self, Self::Approve | Self::Trust)
     }
 
-    fn apply(self, standing: &mut ClientReview, digest: Option<String>) {
+    pub(super) fn apply(self, standing: &mut ClientReview, digest: Option<String>) {
         match self {
             Self::Approve => {
                 standing.state = ReviewState::Approved;
@@ -259,7 +259,7 @@ async fn locked_digest(
 }
 
 /// Returns what was decided about the client so far. Creates the row if needed, and locks it.
-async fn locked_review(
+pub(super) async fn locked_review(
     step: &mut Transaction,
     client_id: &str,
     by: &str,
@@ -286,7 +286,7 @@ async fn locked_review(
     read_client_review(&row)
 }
 
-async fn store_review(
+pub(super) async fn store_review(
     step: &mut Transaction,
     client_id: &str,
     review: &ClientReview,

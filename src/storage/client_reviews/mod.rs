@@ -1,6 +1,8 @@
 //! Decisions of administrators about clients, and logins that wait for such a decision.
 
 pub(super) mod decisions;
+mod patterns;
+mod waiting;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +16,8 @@ use crate::oauth::secret::{HeldLogin, Secret};
 use crate::telemetry::audit::AuditEvent;
 
 pub use decisions::{ClientDecided, ClientDecision, ReviewDecision};
+pub use patterns::{ApprovalPattern, NewApprovalPattern};
+pub use waiting::WaitingPerson;
 
 /// Stored as the source of trust for clients with `[[client]] trusted = true`.
 pub(super) const CONFIGURATION: &str = "configuration";

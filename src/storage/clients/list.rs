@@ -4,23 +4,59 @@ use std::collections::HashSet;
 
 use sqlx::any::AnyRow;
 
+use super::{ClientNote, found_by, searchable};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::storage::client_reviews::read_client_review;
-use crate::storage::clients::found_by;
+use crate::storage::clients::unused::UNUSED;
 use crate::storage::retention::count_clients;
 use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
-use crate::storage::select::{SelectBuilder, after, key, stored};
+use crate::storage::select::{SelectBuilder, after, stored};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
+
+/// The order of a list of clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientOrder {
+    /// The newest first.
+    #[default]
+    Newest,
+    /// The last used first; those that were never used come last.
+    LastUse,
+    /// By name.
+    Name,
+}
+
+impl ClientOrder {
+    /// All orders.
+    pub const ALL: [Self; 3] = [Self::Newest, Self::LastUse, Self::Name];
+
+    /// Returns the name in links and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::LastUse => "last-use",
+            Self::Name => "name",
+        }
+    }
+
+    /// Returns the order with this name; the newest first if there is none.
+    pub fn parse(text: &str) -> Self {
+        Self::ALL.into_iter().find(|order| order.as_str() == text).unwrap_or_default()
+    }
+}
 
 /// A filter for clients.
 #[derive(Clone, Debug, Default)]
 pub struct ClientFilter {
-    /// Prefix of the name or of the host of the redirect URI, or a whole `client_id`.
+    /// Any part of the name or of the host of the first redirect URI, or a whole `client_id`.
     pub search: String,
     /// `waiting`, `blocked`, `trusted` or `refused`. Anything else matches every client.
     pub standing: String,
+    /// Only those that [`Storage::count_ending`] counts as unused since this time.
+    pub unused_since: Option<Timestamp>,
+    /// The order.
+    pub order: ClientOrder,
     /// The next page begins after this row. See [`Storage::page_after_client`].
     pub after: String,
 }
@@ -42,32 +78,55 @@ pub struct ClientRow {
     pub issued_at: Timestamp,
     /// When a code was last redeemed, or a token last refreshed.
     pub last_used_at: Option<Timestamp>,
+    /// What administrators wrote about it.
+    pub note: ClientNote,
     /// The decisions of administrators.
     pub standing: ClientReview,
     /// When the review last changed, if ever.
     pub decided_at: Option<Timestamp>,
 }
 
+/// Where a list continues, and how it is ordered.
+struct ListOrder {
+    /// Begins the condition on the rows after the cursor. It is continued with the id.
+    after: &'static str,
+    order: &'static str,
+}
+
+const DECIDED: ListOrder = ListOrder {
+    after: "(s.changed_at, s.client_id) < (?",
+    order: "ORDER BY s.changed_at DESC, s.client_id DESC",
+};
+const NEWEST: ListOrder =
+    ListOrder { after: "(c.issued_at, c.id) < (?", order: "ORDER BY c.issued_at DESC, c.id DESC" };
+const LAST_USE: ListOrder = ListOrder {
+    after: "(COALESCE(c.last_used_at, 0), c.id) < (?",
+    order: "ORDER BY COALESCE(c.last_used_at, 0) DESC, c.id DESC",
+};
+const NAME: ListOrder =
+    ListOrder { after: "(c.name_key, c.id) > (?", order: "ORDER BY c.name_key, c.id" };
+
 const CLIENT_COLUMNS: &str =
-    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at, c.annotation,
             COALESCE(s.state, 'none') AS state, COALESCE(s.trusted, 0) AS trusted,
             COALESCE(s.blocked, 0) AS blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
      FROM clients c LEFT JOIN client_reviews s ON s.client_id = c.id";
 const DECIDED_COLUMNS: &str =
-    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at, c.annotation,
             s.state, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
      FROM client_reviews s JOIN clients c ON c.id = s.client_id";
 /// The same columns, driven by the clients: SQLite keeps the order of tables in a CROSS JOIN.
 const CLIENTS_DECIDED: &str =
-    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at,
+    "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at, c.annotation,
             s.state, s.trusted, s.blocked, s.requested_at, s.requested_by, s.changed_at,
             s.approved_as, s.trusted_as, s.trusted_by
      FROM clients c CROSS JOIN client_reviews s";
-/// Up to this many decisions of a kind, a search goes through all of them. Beyond, it goes through the
-/// clients in the order of names, and soon finds enough.
+/// Up to this many decisions of a kind, a list goes through all of them. Beyond, it goes through the
+/// clients in the order of the list, and soon finds enough.
 const FEW: i64 = 2000;
+
 impl Storage {
     /// Returns those of `ids` that belong to a stored client, so that lists link only to pages that exist.
     pub async fn stored_clients(&self, ids: &[&str]) -> Result<HashSet<String>, StorageError> {
@@ -75,36 +134,72 @@ impl Storage {
         stored(self.pool(), select, "c.id IN (?", ids).await
     }
 
-    /// Lists clients, the newest first. With a review state in the filter, the last decision comes first;
-    /// a search is ordered by what it matched, name or host.
+    /// Lists clients. With a review state in the filter, and nothing else, the last decision comes first.
     pub async fn list_clients(
         &self,
         filter: &ClientFilter,
         limit: i64,
     ) -> Result<Vec<ClientRow>, StorageError> {
-        let standing = standing_wanted(filter);
-        if !filter.search.is_empty() {
-            return self.search_clients(standing, filter, limit).await;
+        let search = filter.search.trim();
+        if search.contains('\0') {
+            return Ok(Vec::new()); // PostgreSQL refuses a NUL in text
         }
-        let cursor = after(&filter.after);
-        let rows = if let Some(condition) = standing {
-            let mut listing = SelectBuilder::new(DECIDED_COLUMNS);
-            listing.only(condition);
-            if let Some((changed_at, id)) = cursor {
-                listing.and("(s.changed_at, s.client_id) < (?", changed_at);
+        let begin = self.begin_list(filter).await?;
+        if !search.is_empty() {
+            let mut exact = begin();
+            exact.and("c.id = ?", search);
+            let rows = exact.fetch(self.pool(), "ORDER BY c.id", 1).await?;
+            if !rows.is_empty() {
+                return self.read_client_rows(&rows);
+            }
+        }
+        let mut listing = begin();
+        if !search.is_empty() {
+            listing.and("c.search_text LIKE ? ESCAPE '\\'", like(search));
+        }
+        let list = order_of(filter);
+        if filter.order == ClientOrder::Name {
+            if let Some((name, id)) = filter.after.split_once(' ') {
+                listing.and(list.after, name);
                 listing.ends(", ?)", id);
             }
-            let order = "ORDER BY s.changed_at DESC, s.client_id DESC";
-            listing.fetch(self.pool(), order, limit).await?
-        } else {
-            let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
-            if let Some((issued_at, id)) = cursor {
-                listing.and("(c.issued_at, c.id) < (?", issued_at);
-                listing.ends(", ?)", id);
-            }
-            listing.fetch(self.pool(), "ORDER BY c.issued_at DESC, c.id DESC", limit).await?
+        } else if let Some((seconds, id)) = after(&filter.after) {
+            listing.and(list.after, seconds);
+            listing.ends(", ?)", id);
+        }
+        let rows = listing.fetch(self.pool(), list.order, limit).await?;
+        self.read_client_rows(&rows)
+    }
+
+    /// Returns a function that begins a query with the conditions of the filter, without the search.
+    async fn begin_list(
+        &self,
+        filter: &ClientFilter,
+    ) -> Result<impl Fn() -> SelectBuilder, StorageError> {
+        let standing = standing_wanted(filter);
+        let by_decision = is_by_decision(filter);
+        let many = match standing {
+            Some(condition) if !by_decision => self.many_with(condition).await?,
+            _ => false,
         };
-        rows.iter().map(read_client_row).collect()
+        let unused_since = filter.unused_since;
+        Ok(move || {
+            let mut listing = match standing {
+                None => SelectBuilder::new(CLIENT_COLUMNS),
+                Some(_) if many => SelectBuilder::new(CLIENTS_DECIDED),
+                Some(_) => SelectBuilder::new(DECIDED_COLUMNS),
+            };
+            if many {
+                listing.only("s.client_id = c.id");
+            }
+            if let Some(condition) = standing {
+                listing.only(condition);
+            }
+            if let Some(since) = unused_since {
+                listing.and(UNUSED, since.unix());
+            }
+            listing
+        })
     }
 
     /// Returns whether more than [`FEW`] clients match a condition on reviews. Stops counting there.
@@ -115,81 +210,17 @@ impl Storage {
         Ok(i64::try_from(rows.len()).unwrap_or(i64::MAX) > FEW)
     }
 
-    /// Searches by id, then by name, then by host. Each query uses an index.
-    async fn search_clients(
-        &self,
-        standing: Option<&'static str>,
-        filter: &ClientFilter,
-        limit: i64,
-    ) -> Result<Vec<ClientRow>, StorageError> {
-        let many = match standing {
-            Some(condition) => self.many_with(condition).await?,
-            None => false,
-        };
-        let begin = || {
-            let Some(condition) = standing else { return SelectBuilder::new(CLIENT_COLUMNS) };
-            let mut listing =
-                SelectBuilder::new(if many { CLIENTS_DECIDED } else { DECIDED_COLUMNS });
-            if many {
-                listing.only("s.client_id = c.id");
-            }
-            listing.only(condition);
-            listing
-        };
-        let search = filter.search.trim();
-        let mut exact = begin();
-        exact.and("c.id = ?", search);
-        let rows = exact.fetch(self.pool(), "ORDER BY c.id", 1).await?;
-        if !rows.is_empty() {
-            return rows.iter().map(read_client_row).collect();
-        }
-        let (by, after_key) = match filter.after.split_once(' ') {
-            Some(("host", id)) => ("host", id),
-            Some(("name", id)) => ("name", id),
-            _ => ("", ""),
-        };
-        let wanted = key(search);
-        if by != "host" {
-            let mut named = begin();
-            named.begins("c.name_key >= ?", "c.name_key < ?", &wanted);
-            if let Some((name, id)) = after_key.split_once(' ') {
-                named.and("(c.name_key, c.id) > (?", name);
-                named.ends(", ?)", id);
-            }
-            let rows = named.fetch(self.pool(), "ORDER BY c.name_key, c.id", limit).await?;
-            if !rows.is_empty() || by == "name" {
-                return rows.iter().map(read_client_row).collect();
-            }
-        }
-        let mut hosted = begin();
-        hosted.begins("c.host_key >= ?", "c.host_key < ?", &wanted);
-        if let Some((host, id)) = after_key.split_once(' ') {
-            hosted.and("(c.host_key, c.id) > (?", host);
-            hosted.ends(", ?)", id);
-        }
-        let rows = hosted.fetch(self.pool(), "ORDER BY c.host_key, c.id", limit).await?;
-        rows.iter().map(read_client_row).collect()
-    }
-
     /// Returns the position after `last` for the next page.
     pub fn page_after_client(filter: &ClientFilter, last: &ClientRow) -> String {
-        if filter.search.is_empty() {
-            let decided = standing_wanted(filter).and(last.decided_at);
-            return format!("{} {}", decided.unwrap_or(last.issued_at).unix(), last.id);
-        }
-        let (name, host) = found_by(&last.metadata);
-        if name.starts_with(&key(filter.search.trim())) {
-            return format!("name {name} {}", last.id);
-        }
-        format!("host {host} {}", last.id)
-    }
-
-    /// Returns how many clients wait for approval, at most 100. Every admin page runs this query.
-    pub async fn clients_waiting(&self) -> Result<i64, StorageError> {
-        let waiting = "SELECT COUNT(*) FROM
-                           (SELECT 1 AS one FROM client_reviews s JOIN clients c ON c.id = s.client_id
-                            WHERE s.state = 'waiting' LIMIT 100) AS few";
-        Ok(sqlx::query_scalar(waiting).fetch_one(self.pool()).await?)
+        let at = match filter.order {
+            ClientOrder::Name => return format!("{} {}", found_by(&last.metadata).0, last.id),
+            ClientOrder::LastUse => last.last_used_at.map_or(0, Timestamp::unix),
+            ClientOrder::Newest if is_by_decision(filter) => {
+                last.decided_at.unwrap_or(last.issued_at).unix()
+            }
+            ClientOrder::Newest => last.issued_at.unix(),
+        };
+        format!("{at} {}", last.id)
     }
 
     /// Loads a client for administrators.
@@ -197,7 +228,7 @@ impl Storage {
         let mut listing = SelectBuilder::new(CLIENT_COLUMNS);
         listing.and("c.id = ?", id);
         let rows = listing.fetch(self.pool(), "", 1).await?;
-        rows.first().map(read_client_row).transpose()
+        rows.first().map(|row| self.read_client_row(row)).transpose()
     }
 
     /// Deletes a client and ends everything that it received. Returns `false` when it did not exist.
@@ -225,20 +256,65 @@ impl Storage {
             end_as_counted(&mut step, RevocationScope::Client(id), reason, counted, now).await?;
         let Some(ended) = ended else { return Ok(Ended::Recounted) };
         let ended = ended.grants;
-        // A denial stays: the client could be registered again under the same id.
-        let review = "DELETE FROM client_reviews WHERE client_id = $1
-                      AND client_id NOT IN (SELECT client_id FROM denied_clients)";
-        sqlx::query(review).bind(id).execute(&mut *step).await?;
-        let deleted =
-            sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *step).await?;
-        count_clients(&mut step).await?;
-        if deleted.rows_affected() == 0 {
+        if !super::unused::delete(&mut step, id).await? {
             return Ok(Ended::Unchanged);
         }
+        count_clients(&mut step).await?;
         step.record(event.named("client_deleted").client(id).with("grants_ended", ended)).await?;
         self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
+
+    fn read_client_rows(&self, rows: &[AnyRow]) -> Result<Vec<ClientRow>, StorageError> {
+        rows.iter().map(|row| self.read_client_row(row)).collect()
+    }
+
+    fn read_client_row(&self, row: &AnyRow) -> Result<ClientRow, StorageError> {
+        let id: String = column(row, "id")?;
+        let metadata: String = column(row, "metadata")?;
+        let digest = ClientMetadata::from_stored_json(&metadata).map(|metadata| metadata.digest());
+        Ok(ClientRow {
+            kind: column(row, "kind")?,
+            digest: digest.unwrap_or_default(),
+            metadata,
+            confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
+            issued_at: moment(row, "issued_at")?,
+            last_used_at: moment_if_any(row, "last_used_at")?,
+            note: self.read_note(&id, column(row, "annotation")?)?,
+            standing: read_client_review(row)?,
+            decided_at: moment_if_any(row, "changed_at")?,
+            id,
+        })
+    }
+}
+
+/// Returns whether the last decision comes first.
+fn is_by_decision(filter: &ClientFilter) -> bool {
+    filter.order == ClientOrder::Newest
+        && filter.search.trim().is_empty()
+        && standing_wanted(filter).is_some()
+}
+
+fn order_of(filter: &ClientFilter) -> &'static ListOrder {
+    match filter.order {
+        ClientOrder::Newest if is_by_decision(filter) => &DECIDED,
+        ClientOrder::Newest => &NEWEST,
+        ClientOrder::LastUse => &LAST_USE,
+        ClientOrder::Name => &NAME,
+    }
+}
+
+/// Returns the pattern of `LIKE` that finds a text anywhere.
+fn like(search: &str) -> String {
+    let mut pattern = String::from("%");
+    for c in searchable(search).chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
 }
 
 /// Returns the SQL condition for the review state in the filter.
@@ -252,18 +328,13 @@ fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
     })
 }
 
-fn read_client_row(row: &AnyRow) -> Result<ClientRow, StorageError> {
-    let metadata: String = column(row, "metadata")?;
-    let digest = ClientMetadata::from_stored_json(&metadata).map(|metadata| metadata.digest());
-    Ok(ClientRow {
-        id: column(row, "id")?,
-        kind: column(row, "kind")?,
-        digest: digest.unwrap_or_default(),
-        metadata,
-        confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
-        issued_at: moment(row, "issued_at")?,
-        last_used_at: moment_if_any(row, "last_used_at")?,
-        standing: read_client_review(row)?,
-        decided_at: moment_if_any(row, "changed_at")?,
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_searched_for_is_text_and_no_pattern() {
+        assert_eq!(like("Aude"), "%aude%");
+        assert_eq!(like(r"50%_\"), r"%50\%\_\\%");
+    }
 }

@@ -1,7 +1,10 @@
 //! Clients that registered themselves (RFC 7591), and stored copies of the others.
 
+mod activity;
+mod edit;
 mod eviction;
 mod list;
+mod unused;
 
 use std::time::Duration;
 
@@ -13,7 +16,10 @@ use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::destination;
 use crate::telemetry::audit::AuditEvent;
 
-pub use list::{ClientFilter, ClientRow};
+pub use activity::ClientActivity;
+pub use edit::{ClientEdit, ClientEdited, ClientNote};
+pub use list::{ClientFilter, ClientOrder, ClientRow};
+pub use unused::UNUSED_AFTER;
 
 /// How often the last use of a client is written: at most once a minute. It decides about days.
 const NOTED: Duration = Duration::from_mins(1);
@@ -227,16 +233,16 @@ impl Storage {
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
         let (metadata, digest) = (&metadata.to_json(), &metadata.digest());
-        let (name_key, host_key) = found_by(metadata);
+        let (name_key, search_text) = found_by(metadata);
         let mut step = self.begin_for(Use::Newcomers).await?;
         let replaced = sqlx::query(
-            "UPDATE clients SET metadata = $2, name_key = $3, host_key = $4
+            "UPDATE clients SET metadata = $2, name_key = $3, search_text = $4
              WHERE id = $1 AND management_hash IS NOT NULL",
         )
         .bind(id)
         .bind(metadata)
         .bind(name_key)
-        .bind(host_key)
+        .bind(search_text)
         .execute(&mut *step)
         .await?;
         if replaced.rows_affected() == 0 {
@@ -265,15 +271,15 @@ impl Storage {
     ) -> Result<(), StorageError> {
         let KeptClient { id, kind, metadata, seen_at } = kept;
         let (metadata, digest) = (metadata.to_json(), metadata.digest());
-        let (name_key, host_key) = found_by(&metadata);
+        let (name_key, search_text) = found_by(&metadata);
         let mut step = self.begin().await?;
         let written = sqlx::query(
-            "INSERT INTO clients (id, metadata, issued_at, last_registered_at, name_key, host_key,
+            "INSERT INTO clients (id, metadata, issued_at, last_registered_at, name_key, search_text,
                                   kind, last_used_at)
              VALUES ($1, $2, $4, $3, $5, $6, $7, $4)
              ON CONFLICT (id) DO UPDATE SET
                  metadata = excluded.metadata, last_registered_at = excluded.last_registered_at,
-                 name_key = excluded.name_key, host_key = excluded.host_key, kind = excluded.kind,
+                 name_key = excluded.name_key, search_text = excluded.search_text, kind = excluded.kind,
                  last_used_at = excluded.last_used_at
              WHERE clients.kind IN ('configured', 'document')
                AND clients.last_registered_at <= excluded.last_registered_at",
@@ -283,7 +289,7 @@ impl Storage {
         .bind(seen_at.unix())
         .bind(now.unix())
         .bind(name_key)
-        .bind(host_key)
+        .bind(search_text)
         .bind(kind.as_str())
         .execute(&mut *step)
         .await?;
@@ -309,15 +315,25 @@ impl Storage {
     }
 }
 
-/// Returns the search keys by which administrators find a client: its name, and the host of its first
-/// redirect URI.
+/// Longest part of a name or a host that a search looks at, in characters.
+const SEARCHED: usize = 64;
+
+/// Returns what a list is sorted by, and what a search looks at: the key of the client's name, and its
+/// name and the host of its first redirect URI as a text.
 pub(super) fn found_by(metadata: &str) -> (String, String) {
     let Ok(metadata) = ClientMetadata::from_stored_json(metadata) else {
         return (String::new(), String::new());
     };
     let name = metadata.client_name.unwrap_or_default();
     let host = metadata.redirect_uris.first().map(|uri| destination(uri.as_str()).to_string());
-    (select::key(&name), select::key(&host.unwrap_or_default()))
+    let text = format!("{}\n{}", searchable(&name), searchable(&host.unwrap_or_default()));
+    (select::key(&name), text)
+}
+
+/// Returns a text as searches compare it: in lower case, without control characters.
+fn searchable(text: &str) -> String {
+    let lower = text.to_lowercase();
+    lower.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SEARCHED).collect()
 }
 
 /// Inserts a client. Returns `false` if one with the same identity is stored.
@@ -325,10 +341,10 @@ async fn insert_client(
     step: &mut Transaction,
     client: &StoredClient,
 ) -> Result<bool, StorageError> {
-    let (name_key, host_key) = found_by(&client.metadata);
+    let (name_key, search_text) = found_by(&client.metadata);
     let written = sqlx::query(
         "INSERT INTO clients (id, identity, secret_hash, management_hash, metadata, issued_at,
-                              last_registered_at, name_key, host_key, kind, network)
+                              last_registered_at, name_key, search_text, kind, network)
          VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10) ON CONFLICT (identity) DO NOTHING",
     )
     .bind(&client.id)
@@ -338,7 +354,7 @@ async fn insert_client(
     .bind(&client.metadata)
     .bind(client.issued_at.unix())
     .bind(name_key)
-    .bind(host_key)
+    .bind(search_text)
     .bind(client.kind.as_str())
     .bind(client.network.as_deref())
     .execute(&mut **step)

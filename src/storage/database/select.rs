@@ -84,18 +84,6 @@ impl SelectBuilder {
         self.condition(condition)
     }
 
-    /// Adds the condition that a hexadecimal text begins with `prefix`, as a range for which an index can
-    /// be used: `g` sorts after every hexadecimal digit in every collation.
-    pub(crate) fn begins(
-        &mut self,
-        from: &'static str,
-        below: &'static str,
-        prefix: &str,
-    ) -> &mut Self {
-        self.and(from, prefix);
-        self.and(below, format!("{prefix}g"))
-    }
-
     fn condition(&mut self, condition: &str) -> &mut Self {
         self.sql.push_str(if self.narrowed { " AND " } else { " WHERE " });
         self.sql.push_str(condition);

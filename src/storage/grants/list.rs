@@ -9,12 +9,14 @@ use crate::storage::revocation::{
 };
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
-use crate::storage::{Storage, StorageError, column, moment, moment_if_any, scopes};
+use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
 use crate::telemetry::audit::AuditEvent;
 
 /// A filter for grants. Empty texts match every grant.
 #[derive(Clone, Debug, Default)]
 pub struct GrantFilter {
+    /// Only this one, by its id.
+    pub id: String,
     /// Only of this client.
     pub client_id: String,
     /// Only of this person, by `sub`.
@@ -25,6 +27,8 @@ pub struct GrantFilter {
     pub ended: bool,
     /// Only created before this time.
     pub before: Option<Timestamp>,
+    /// Only of the clients that are deleted together because nobody has used them since this time.
+    pub unused_since: Option<Timestamp>,
     /// The next page begins after this row, by id.
     pub after: String,
 }
@@ -74,9 +78,11 @@ impl Selection {
     pub fn filter(&self) -> GrantFilter {
         let mut filter = GrantFilter::default();
         match self {
+            Self::One(id) => filter.id.clone_from(id),
             Self::Client(id) => filter.client_id.clone_from(id),
             Self::Person(subject) => filter.subject.clone_from(subject),
             Self::Before(moment) => filter.before = Some(*moment),
+            Self::Unused(since) => filter.unused_since = Some(*since),
         }
         filter
     }
@@ -97,6 +103,7 @@ impl Storage {
     ) -> Result<Vec<GrantRow>, StorageError> {
         let mut listing = SelectBuilder::new(GRANT_COLUMNS);
         for (condition, value) in [
+            ("g.id = ?", &filter.id),
             ("g.client_id = ?", &filter.client_id),
             ("g.subject = ?", &filter.subject),
             ("g.resource = ?", &filter.resource),
@@ -108,6 +115,10 @@ impl Storage {
         }
         if let Some(moment) = filter.before {
             listing.and("g.id < ?", first_id(moment));
+        }
+        if let Some(since) = filter.unused_since {
+            let (condition, value) = Selection::Unused(since).condition();
+            listing.and(condition, value);
         }
         if !filter.ended {
             listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
@@ -172,21 +183,50 @@ impl Storage {
         let mut step = self.begin_revocation().await?;
         let first = match which {
             Selection::Before(moment) => first_id(*moment),
-            Selection::Client(_) | Selection::Person(_) => String::new(),
+            _ => String::new(),
         };
-        let scope = RevocationScope::of_grants(which, &first);
+        let Some(scope) = RevocationScope::of_grants(which, &first) else {
+            return Ok(Ended::Unchanged);
+        };
         let Some(ended) = end_as_counted(&mut step, scope, reason, counted, now).await? else {
             return Ok(Ended::Recounted);
         };
         let ended = ended.grants;
+        let event = event.with("because", reason);
         let event = match which {
-            Selection::Client(id) => event.client(id),
-            Selection::Person(subject) => event.subject(subject),
-            Selection::Before(moment) => event.with("before", moment.unix()),
+            Selection::One(id) => {
+                if ended == 0 {
+                    return Ok(Ended::Unchanged); // it had ended before
+                }
+                about_grant(&mut step, id, event.named("grant_revoked")).await?
+            }
+            Selection::Client(id) => event.named("grants_revoked").client(id).with("ended", ended),
+            Selection::Person(subject) => {
+                event.named("grants_revoked").subject(subject).with("ended", ended)
+            }
+            Selection::Before(moment) => {
+                let event = event.named("grants_revoked").with("before", moment.unix());
+                event.with("ended", ended)
+            }
+            Selection::Unused(_) => event.with("ended", ended),
         };
-        step.record(event.named("grants_revoked").with("because", reason).with("ended", ended))
-            .await?;
+        step.record(event).await?;
         self.commit_and_notify(step).await?;
         Ok(Ended::Done(ended))
     }
+}
+
+/// Names the grant, and whose it is, in an audit event.
+async fn about_grant(
+    step: &mut Transaction,
+    id: &str,
+    event: AuditEvent,
+) -> Result<AuditEvent, StorageError> {
+    let row = sqlx::query("SELECT client_id, subject, resource FROM grants WHERE id = $1")
+        .bind(id)
+        .fetch_one(&mut **step)
+        .await?;
+    let event = event.grant(id).client(&column::<String>(&row, "client_id")?);
+    let event = event.subject(&column::<String>(&row, "subject")?);
+    Ok(event.resource(&column::<String>(&row, "resource")?))
 }

@@ -8,6 +8,8 @@ const PAGES: &[&str] = &[
     "/",
     "/clients",
     "/clients/new",
+    "/clients/edit?id=x",
+    "/clients/patterns",
     "/client?id=x",
     "/grants",
     "/confirm?act=block_client&id=x",
@@ -18,7 +20,17 @@ const PAGES: &[&str] = &[
     "/audit",
     "/audit/export?format=csv",
 ];
-const FORMS: &[&str] = &["/client", "/clients/new", "/grant", "/person", "/keys", "/sign-out"];
+const FORMS: &[&str] = &[
+    "/client",
+    "/clients",
+    "/clients/new",
+    "/clients/edit",
+    "/clients/patterns",
+    "/grant",
+    "/person",
+    "/keys",
+    "/sign-out",
+];
 
 #[tokio::test]
 async fn ad_01_without_a_session_every_route_asks_to_sign_in() {
@@ -152,7 +164,9 @@ async fn a_viewer_sees_everything_and_changes_nothing() {
     let path = with_query("/client", &[("id", &client.id)]);
     let page = bob.page(&path).await;
     assert!(!page.contains("value=\"block\""), "{page}");
-    for page in ["/", "/clients", "/grants", "/people", "/servers", "/keys", "/audit"] {
+    for page in
+        ["/", "/clients", "/clients/patterns", "/grants", "/people", "/servers", "/keys", "/audit"]
+    {
         let page = bob.page(page).await;
         // Searching and verifying change nothing; signing out is for everybody.
         let changes = page.matches("method=\"post\"").count();
@@ -271,7 +285,7 @@ async fn a_connection_ends_from_the_list() {
     let page = alice.page("/grants").await;
     assert!(page.contains("Bob Brown") && page.contains("from 127.0.0.1"), "{page}");
 
-    let answer = alice.press(&path, "action", "one").await;
+    let answer = alice.press_and_confirm(&path, "action", "one").await;
 
     answer.assert_leads_to(&alice.at("/grants"));
     client.rpc(&tokens.access_token, "tools/list", serde_json::json!({})).await.assert_status(401);
@@ -357,13 +371,18 @@ async fn clients_are_found_by_name_host_and_id_and_paged() {
         ids.push(crate::harness::client::McpClient::register_as(&app, metadata).await.id);
     }
     let next = regex_lite::Regex::new(r#"href="(/clients\?[^"]*after=[^"]*)""#).unwrap();
-    for (path, first, last) in
-        [("/clients", "Robot 59", "Robot 00"), ("/clients?q=robot", "Robot 00", "Robot 59")]
-    {
+    for (path, first, last) in [
+        ("/clients", "Robot 59", "Robot 00"),
+        ("/clients?q=robot", "Robot 59", "Robot 00"),
+        ("/clients?sort=name", "Robot 00", "Robot 59"),
+        ("/clients?q=obo&sort=name", "Robot 00", "Robot 59"),
+        ("/clients?sort=last-use", "Robot 59", "Robot 00"),
+    ] {
         let page = alice.page(path).await;
         assert!(page.contains(first) && !page.contains(last), "{path}");
         let link = crate::harness::browser::unescape(&next.captures(&page).unwrap()[1]);
         let second = alice.page(&link).await;
+        assert!(second.contains(">First page</a>") && !page.contains(">First page</a>"), "{link}");
         assert!(second.contains(last) && !second.contains(first), "{link}");
         assert!(!next.is_match(&second), "there is no third page");
     }
@@ -371,7 +390,9 @@ async fn clients_are_found_by_name_host_and_id_and_paged() {
     assert!(by_host.contains("Robot 07") && !by_host.contains("Robot 08"));
     let by_id = alice.page(&with_query("/clients", &[("q", &ids[3])])).await;
     assert!(by_id.contains("Robot 03") && !by_id.contains("Robot 04"));
-    assert!(alice.page("/clients?q=nothing").await.contains("No client fits"));
+    let nothing = alice.page("/clients?q=nothing").await;
+    assert!(nothing.contains("No clients match “<bdi>nothing</bdi>”"), "{nothing}");
+    assert!(nothing.contains("href=\"/clients\">Clear</a>"), "{nothing}");
 }
 
 /// A sign-in that waits for the identity provider's token endpoint: its callback, under way.

@@ -31,7 +31,7 @@ async fn the_story_of_a_connection_is_read_from_registration_to_revocation() {
     McpClient::register_as(&app, metadata).await.sign_in("bob").await;
     let alice = admin(&app).await;
     let path = with_query("/grants", &[("client", &client.id)]);
-    alice.press(&path, "action", "one").await.assert_leads_to(&alice.at("/grants"));
+    alice.press_and_confirm(&path, "action", "one").await.assert_leads_to(&alice.at("/grants"));
 
     let page = alice.page(&with_query("/audit", &[("client", &client.id)])).await;
 

@@ -288,3 +288,162 @@ async fn a_person_sees_what_signing_out_everywhere_ends_before_it_does() {
     assert_eq!(app.database.number(LIVE).await, 1, "alice's");
     Console::account(&app).get("/account/confirm").await.assert_page(401);
 }
+
+/// A page that asks, its form, and the path of both.
+async fn asked(alice: &Console, path: &str, action: &str, set: &[(&str, &str)]) -> (String, Form) {
+    let asked = alice.press_with(path, "action", action, set).await;
+    asked.assert_leads_to(&alice.at("/confirm"));
+    let between = asked.location().strip_prefix(&alice.origin).unwrap().to_owned();
+    let page = alice.page(&between).await;
+    let (form, _) = forms(&page, &alice.at(&between))
+        .into_iter()
+        .find(|(_, html)| html.contains(&format!("value=\"{action}\"")))
+        .unwrap();
+    (page, form)
+}
+
+/// Bob's connection 127 times more.
+async fn with_128_connections(app: &TestApp) {
+    app.tokens_of("bob").await;
+    let copies: Vec<String> =
+        (0..127).map(|number| format!("SELECT '{number:032x}' AS id")).collect();
+    let copy = format!(
+        "INSERT INTO grants (id, client_id, session_id, subject, resource, consented_scopes,
+                             created_at, expires_at, last_used_at)
+         SELECT copies.id, g.client_id, g.session_id, g.subject, g.resource, g.consented_scopes,
+                g.created_at, g.expires_at, g.last_used_at
+         FROM grants g CROSS JOIN ({}) AS copies",
+        copies.join(" UNION ALL ")
+    );
+    app.database.execute(&copy).await;
+    assert_eq!(app.database.number(LIVE).await, 128);
+}
+
+async fn details(app: &TestApp, event: &str) -> Vec<serde_json::Value> {
+    use portcullis::storage::AuditFilter;
+    let filter = AuditFilter { event: event.to_owned(), ..AuditFilter::default() };
+    let lines = app.storage().audit_lines(&filter, 100).await.unwrap();
+    lines.iter().map(|line| serde_json::from_str(&line.detail).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_bulk_act_needs_its_number_typed_and_a_reason() {
+    let app = TestApp::start().await;
+    with_128_connections(&app).await;
+    let alice = admin(&app).await;
+
+    let day = [("day", "2026-11-22")];
+    let (page, form) = asked(&alice, "/grants", "before", &day).await;
+
+    assert!(page.contains("<strong>128 connections</strong>"), "{page}");
+    assert!(page.contains("Bob Brown") && page.contains("78 more are not shown"), "{page}");
+    assert!(page.contains("Type <strong>128</strong> to confirm"), "{page}");
+    for (typed, reason, problem) in [
+        ("", "INC-17", "the number that you typed"),
+        ("127", "INC-17", "the number that you typed"),
+        ("yes", "INC-17", "the number that you typed"),
+        ("128", "", "write a reason"),
+        ("128", "  ", "write a reason"),
+    ] {
+        let fields = form.with(&[("action", "before"), ("typed", typed), ("reason", reason)]);
+        let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
+        answer.assert_page(400);
+        assert!(answer.text().contains(problem), "{typed:?} {reason:?}: {}", answer.text());
+        assert!(
+            answer.text().contains(&format!("value=\"{}\"", reason.trim())),
+            "what was written stays"
+        );
+        assert_eq!(app.database.number(LIVE).await, 128, "{typed:?} {reason:?}");
+    }
+
+    let fields = form.with(&[("action", "before"), ("typed", "128"), ("reason", "INC-17\nx")]);
+    let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
+
+    assert!(answer.location().ends_with("done=128"), "{}", answer.location());
+    assert_eq!(app.database.number(LIVE).await, 0);
+    assert_eq!(details(&app, "grants_revoked").await[0]["reason"], "INC-17 x");
+}
+
+#[tokio::test]
+async fn one_connection_ends_after_a_page_and_the_reason_is_in_the_audit_trail() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    for (path, back) in [("/grants", "/grants"), (BOB, "/person?sub=oidc%3Ademo-bob")] {
+        let (page, form) = asked(&alice, path, "one", &[]).await;
+        assert!(page.contains("<strong>1 connection</strong>"), "{page}");
+        assert!(page.contains("Bob Brown") && page.contains("Test client"), "{page}");
+        assert!(page.contains(&format!("class=\"button\" href=\"{back}\"")), "{page}");
+        assert_eq!(app.database.number(LIVE).await, 1, "it waits for an answer");
+
+        let fields = form.with(&[("action", "one"), ("reason", "OPS-4")]);
+        let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
+
+        answer.assert_leads_to(&alice.at(back));
+        assert_eq!(app.database.number(LIVE).await, 0);
+        let told = details(&app, "grant_revoked").await;
+        assert_eq!(told[0]["reason"], "OPS-4");
+        // Once more: the page says that there is nothing to end.
+        let again = alice.browser.post(&form.action, &fields, &alice.origin).await;
+        let again = again.location().strip_prefix(&alice.origin).unwrap().to_owned();
+        assert!(alice.page(&again).await.contains("has ended already"));
+        assert_eq!(details(&app, "grant_revoked").await.len(), told.len());
+        app.tokens_of("bob").await;
+    }
+    let story = "SELECT COUNT(*) FROM audit_events WHERE event = 'grant_revoked'
+                 AND subject = 'oidc:demo-bob' AND client_id IS NOT NULL AND resource IS NOT NULL
+                 AND grant_id IS NOT NULL";
+    assert_eq!(app.database.number(story).await, 2);
+}
+
+#[tokio::test]
+async fn when_the_client_has_changed_meanwhile_the_question_is_asked_again() {
+    for action in ["block", "end", "delete"] {
+        let app = TestApp::start().await;
+        let (client, _) = connected(&app).await;
+        let alice = admin(&app).await;
+        let path = with_query("/client", &[("id", &client.id)]);
+        let (_, form) = asked(&alice, &path, action, &[]).await;
+        app.database
+            .execute("UPDATE clients SET metadata = REPLACE(metadata, 'Robot', 'Reports')")
+            .await;
+
+        let fields = form.with(&[("action", action)]);
+        let answer = alice.browser.post(&form.action, &fields, &alice.origin).await;
+
+        answer.assert_leads_to(&alice.at("/confirm"));
+        assert_eq!(app.database.number(LIVE).await, 3, "{action}");
+        let again = answer.location().strip_prefix(&alice.origin).unwrap().to_owned();
+        let page = alice.page(&again).await;
+        assert!(page.contains("has changed since") && page.contains("Reports"), "{page}");
+        let answer = alice.press(&again, "action", action).await;
+        assert!(answer.location().contains("done="), "{}", answer.location());
+        assert_eq!(app.database.number(LIVE).await, 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_sign_in_is_one_way_and_no_second_surprise() {
+    let app = TestApp::start().await;
+    let (client, _) = connected(&app).await;
+    let alice = admin(&app).await;
+    let path = with_query("/client", &[("id", &client.id)]);
+    app.advance(11 * 60);
+
+    // The sign-in comes first and leads to the page, which then asks for nothing else.
+    let asked = alice.press(&path, "action", "end").await;
+    asked.assert_page(401);
+    let form = Form::of(&asked, &alice.at("/client"));
+    let back = alice.pass_provider(&app, &form, "alice").await;
+    back.assert_leads_to(&alice.at("/confirm"));
+    let between = back.location().strip_prefix(&alice.origin).unwrap().to_owned();
+    assert!(!alice.page(&between).await.contains("asked to sign in again"));
+    let answer = alice.press(&between, "action", "end").await;
+    assert!(answer.location().contains("done=end"), "{}", answer.location());
+    assert_eq!(app.database.number(LIVE).await, 0);
+
+    // Somebody who opens the page with an older sign-in reads that one comes first.
+    app.advance(11 * 60);
+    let path = with_query("/confirm", &[("act", "block_client"), ("id", &client.id)]);
+    assert!(alice.page(&path).await.contains("asked to sign in again"));
+}

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod clients;
 mod confirmations;
 mod keys;
 mod people;

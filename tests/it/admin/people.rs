@@ -164,7 +164,7 @@ async fn a_connection_ends_from_the_page_of_the_person() {
     let (client, tokens) = app.tokens_of("bob").await;
     let alice = admin(&app).await;
 
-    let answer = alice.press(BOB, "action", "one").await;
+    let answer = alice.press_and_confirm(BOB, "action", "one").await;
 
     answer.assert_leads_to(&alice.at("/person?sub=oidc%3Ademo-bob"));
     client.rpc(&tokens.access_token, "tools/list", json!({})).await.assert_status(401);

@@ -2,4 +2,5 @@
 
 mod configured;
 mod decisions;
+mod patterns;
 mod published;

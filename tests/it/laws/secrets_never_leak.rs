@@ -6,7 +6,7 @@ use portcullis::demo::Misbehaviour;
 use serde_json::json;
 
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens, VERIFIER, random_part};
-use crate::harness::console::Console;
+use crate::harness::console::{Console, with_query};
 use crate::harness::http::Answer;
 use crate::harness::{TestApp, logs};
 
@@ -173,9 +173,13 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
     shown.add(&confidential.call_tool(&first.access_token, "get-todos", json!({})).await);
     let admin = Console::admin(&app).signed_in(&app, "alice").await;
     for path in
-        ["/", "/clients", "/grants", "/people", "/keys", "/audit", "/audit/export", "/servers"]
+        ["/", "/clients", "/clients/patterns", "/grants", "/people", "/keys", "/audit", "/servers"]
     {
         shown.add(&admin.get(path).await);
+    }
+    shown.add(&admin.get("/audit/export").await);
+    for path in ["/client", "/clients/edit"] {
+        shown.add(&admin.get(&with_query(path, &[("id", &confidential.id)])).await);
     }
 
     let mut secrets: Vec<String> = app.idp.issued();

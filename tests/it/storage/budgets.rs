@@ -21,6 +21,7 @@
 //! | `remembered_consents` | people who have signed in, for trusted clients | one for each approval, until it expires |
 //! | `logins_awaiting_approval` | people who have signed in | one for each sign-in; a day |
 //! | `client_reviews` | people who wait, administrators, the configuration | one for each client |
+//! | `approval_patterns` | administrators | one for each website, and a hundred in all |
 //! | `scope_challenges` | whoever holds a grant | 32 of a grant; a quarter of an hour |
 //! | `signing_keys` | administrators | one for each rotation |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |

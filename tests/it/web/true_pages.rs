@@ -86,7 +86,7 @@ async fn nothing_is_in_force_where_the_grant_has_ended_or_the_server_is_gone() {
     let mut app = TestApp::start().await;
     app.tokens_of("bob").await;
     let admin = alice(&app).await;
-    admin.press("/grants", "action", "one").await.assert_status(303);
+    admin.press_and_confirm("/grants", "action", "one").await.assert_status(303);
     let ended = admin.page("/grants?ended=1").await;
     assert_eq!(cells(&ended, "In force now"), ["nothing"], "{ended}");
     assert_eq!(cells(&ended, "Approved"), [ALL]);

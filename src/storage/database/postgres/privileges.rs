@@ -6,6 +6,7 @@ use crate::storage::database::OpenError;
 
 /// The tables, and the statements run on each: `S`elect, `I`nsert, `U`pdate, `D`elete.
 const NEEDED: &[(&str, &str)] = &[
+    ("approval_patterns", "SIUD"),
     ("audit_events", "SIUD"),
     ("audit_gaps", "SID"),
     ("authorization_codes", "SIUD"),

@@ -66,7 +66,7 @@ async fn the_first_person_waits_until_an_administrator_approves_and_then_goes_on
     assert!(list.contains("Test client"), "{list}");
     assert!(list.contains("class=\"count\">1<"), "the navigation counts who waits");
     let one = alice.page(&with_query("/client", &[("id", &client.id)])).await;
-    assert!(one.contains("oidc:demo-bob"), "who waits is named: {one}");
+    assert!(one.contains("Bob Brown") && one.contains("1 person waits"), "{one}");
 
     decide(&alice, &client, "approve").await;
 

@@ -301,7 +301,7 @@ async fn what_ends_a_connection_forgets_the_approval_at_once() {
             }
             "one" => {
                 let path = with_query("/grants", &[("client", &client.id)]);
-                admin.press(&path, "action", "one").await.assert_status(303);
+                admin.press_and_confirm(&path, "action", "one").await.assert_status(303);
             }
             "person" => {
                 app.storage()
