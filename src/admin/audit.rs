@@ -2,60 +2,20 @@
 
 use askama::Template;
 use axum::response::Response;
-use chrono::NaiveDate;
 
-use super::links::{ROWS, client_path, next_page, person_path, query};
+use super::audit_search::{AuditSearch, FilterChip};
+use super::audit_words::AuditWords;
+use super::links::{ROWS, why_path};
+use super::names::{Linked, Names};
+use super::telling::{Telling, admin, told};
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
-use crate::storage::{AuditFilter, AuditLine, ChainBroken, Storage, StorageError, Verified};
-use crate::telemetry::audit::EVENTS;
-use crate::web::list_page::{Frame, utc_seconds};
+use crate::config::ResourceConfig;
+use crate::storage::{AuditLine, ChainBroken, Storage, StorageError, Verified};
+use crate::telemetry::audit::{EVENTS, ROUTINE};
+use crate::web::list_page::{Frame, Pager};
 use crate::web::page_error::PageError;
-use crate::web::words::words;
-
-words! {
-    struct AuditWords {
-        title: "Audit", "監査";
-        event: "Event", "イベント";
-        any: "any", "すべて";
-        client_id: "Client ID", "クライアントID";
-        subject: "Subject of the person", "利用者のサブジェクト";
-        grant_id: "Connection ID", "接続ID";
-        reference_of: "Reference number of a page", "ページの参照番号";
-        since: "From (UTC)", "開始日(UTC)";
-        until: "Up to and including (UTC)", "終了日(UTC、当日を含む)";
-        find: "Find", "検索";
-        none: "No line fits.", "該当する記録はありません。";
-        not_a_day: "That is not a day.", "日付が正しくありません。";
-        time: "Time", "日時";
-        by: "By", "実行者";
-        about: "About", "対象";
-        detail: "Detail", "詳細";
-        client: "client", "クライアント";
-        person: "person", "利用者";
-        server: "MCP server", "MCPサーバー";
-        grant: "connection", "接続";
-        reference: "reference", "参照番号";
-        seq: "line", "行";
-        not_chained: "not chained yet", "未連結";
-        more: "Older", "以前の記録";
-        export: "Download what fits", "検索結果をダウンロード";
-        csv: "CSV", "CSV";
-        jsonl: "JSON Lines", "JSON Lines";
-        chain: "The chain", "連結";
-        chain_note: "Each line is chained to the one before it, so that a changed, removed or reordered line shows. To prove that the end was not cut off together with everything that knows of it, keep the last line's number and MAC elsewhere.", "各行は直前の行と連結されているため、変更・削除・並べ替えは検出されます。末尾ごと以前の状態に戻されていないことを示すには、最後の行の番号とMACを別の場所に保管してください。";
-        last_line: "Last line", "最後の行";
-        verify: "Verify now", "今すぐ検証";
-        verify_note: "reads the whole trail", "記録全体を読み込みます";
-        holds: "The chain holds.", "連結は正常です。";
-        lines: "Lines", "行";
-        mac: "MAC of the last line", "最後の行のMAC";
-        unsettled: "Not chained yet", "未連結";
-        removed: "Removed by the server, as old or as too many", "保存期間または容量の上限によりサーバーが削除した行";
-        broken: "The chain is broken:", "連結が壊れています:";
-        broken_note: "Somebody changed the database past this server, or it is damaged. Keep a copy of the database before anything else, and compare it with your log collector: every line is there as well.", "このサーバーを経由せずにデータベースが変更されたか、破損しています。まずデータベースの複製を保管し、ログ収集側の記録と照合してください。同じ行がログにも記録されています。";
-    }
-}
+use crate::web::words::Language;
 
 /// An audit line, prepared for display.
 pub(super) struct AuditPageLine {
@@ -64,40 +24,35 @@ pub(super) struct AuditPageLine {
     /// Targets of the links in the line.
     pub(super) person_path: String,
     pub(super) client_path: String,
-    actor_path: Option<String>,
+    /// The names of the person and of the client, or their ids.
+    pub(super) person_name: String,
+    pub(super) client_name: String,
 }
 
 impl AuditPageLine {
-    /// Prepares the lines of a list. A stored person or client is linked to its page. Others (refused at the
-    /// first sign-in, deleted) have no page, so the link searches the trail.
+    /// Prepares the lines of a list.
     pub(super) async fn of_all(
         storage: &Storage,
         rows: Vec<AuditLine>,
     ) -> Result<Vec<Self>, StorageError> {
-        let subjects: Vec<&str> = rows
-            .iter()
-            .flat_map(|row| row.subject.as_deref().into_iter().chain(admin(row)))
-            .collect();
-        let people = storage.stored_people(&subjects).await?;
-        let ids: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
-        let clients = storage.stored_clients(&ids).await?;
-        let search = |by: &str, value: &str| {
-            let mut query = query("/audit");
-            query.append_pair(by, value).finish()
+        let names = names_in(storage, &rows).await?;
+        Ok(rows.into_iter().map(|row| Self::of(row, &names)).collect())
+    }
+
+    fn of(row: AuditLine, names: &Names) -> Self {
+        let parts = |linked: Option<Linked>| {
+            linked.map(|linked| (linked.text, linked.path.unwrap_or_default())).unwrap_or_default()
         };
-        let person = |subject: &str| {
-            if people.contains(subject) { person_path(subject) } else { search("sub", subject) }
-        };
-        let client =
-            |id: &str| if clients.contains(id) { client_path(id) } else { search("client", id) };
-        let line = |row: AuditLine| Self {
-            moment: Timestamp::from_unix(row.at.div_euclid(1000)),
-            person_path: row.subject.as_deref().map(person).unwrap_or_default(),
-            client_path: row.client_id.as_deref().map(client).unwrap_or_default(),
-            actor_path: admin(&row).map(person),
-            row,
-        };
-        Ok(rows.into_iter().map(line).collect())
+        let (person_name, person_path) =
+            parts(row.subject.as_deref().map(|subject| names.person(subject)));
+        let (client_name, client_path) = parts(row.client_id.as_deref().map(|id| names.client(id)));
+        let moment = Timestamp::from_unix(row.at.div_euclid(1000));
+        Self { row, moment, person_path, client_path, person_name, client_name }
+    }
+
+    /// Returns whether there is nothing else to say about the event.
+    fn has_no_detail(&self) -> bool {
+        self.row.detail == "{}"
     }
 
     /// Returns the details as `name: value`, separated by semicolons.
@@ -105,96 +60,32 @@ impl AuditPageLine {
         let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&self.row.detail) else {
             return self.row.detail.clone();
         };
-        let told = |name: &str, value: &serde_json::Value| match value.as_i64() {
-            Some(at) if name.ends_with("_at") || name.ends_with("_from") || name == "before" => {
-                utc_seconds(Timestamp::from_unix(at))
-            }
-            _ => plain(value),
-        };
         let pairs = members.iter().map(|(name, value)| format!("{name}: {}", told(name, value)));
         pairs.collect::<Vec<_>>().join("; ")
     }
-
-    /// Returns the actor, and a link if the actor is an administrator.
-    fn actor(&self) -> (&str, Option<&str>) {
-        (&self.row.actor, self.actor_path.as_deref())
-    }
 }
 
-/// Returns the subject of the acting administrator.
-fn admin(row: &AuditLine) -> Option<&str> {
-    row.actor.strip_prefix("admin ")
+/// Loads the names of everybody and everything that these lines mention.
+async fn names_in(storage: &Storage, rows: &[AuditLine]) -> Result<Names, StorageError> {
+    let subjects: Vec<&str> =
+        rows.iter().flat_map(|row| row.subject.as_deref().into_iter().chain(admin(row))).collect();
+    let clients: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
+    Names::of(storage, &subjects, &clients).await
 }
 
-/// Formats a JSON value for people.
-fn plain(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(values) if values.is_empty() => "–".to_owned(),
-        serde_json::Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
+/// An audit line as a sentence.
+struct Told {
+    line: AuditPageLine,
+    sentence: Vec<Linked>,
+    actor: Linked,
+    why: Option<String>,
 }
 
-/// The input of the search form.
-pub(super) struct AuditSearch {
-    pub(super) filter: AuditFilter,
-    since: String,
-    until: String,
-    pub(super) not_a_day: bool,
-}
-
-impl AuditSearch {
-    pub(super) fn of(visit: &AdminPage) -> Self {
-        let text = |name| visit.param(name).trim().to_owned();
-        let (since, until) = (text("since"), text("until"));
-        let day = |text: &str| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
-        let midnight = |day: NaiveDate| {
-            day.and_hms_opt(0, 0, 0).map(|at| Timestamp::from_unix(at.and_utc().timestamp()))
-        };
-        let (first, last) = (day(&since), day(&until));
-        Self {
-            filter: AuditFilter {
-                event: text("event"),
-                client_id: text("client"),
-                subject: text("sub"),
-                grant_id: text("grant"),
-                // In upper case, because people may type the reference from hearing, or paste it from a
-                // mail.
-                reference: text("ref").to_uppercase(),
-                since: first.and_then(midnight),
-                until: last.and_then(|day| day.succ_opt()).and_then(midnight),
-                before: text("before"),
-            },
-            not_a_day: (!since.is_empty() && first.is_none())
-                || (!until.is_empty() && last.is_none()),
-            since,
-            until,
-        }
-    }
-
-    /// Returns a URL with the same search and `further` parameters. Empty fields are omitted.
-    fn query(&self, path: &str, further: &[(&str, &str)]) -> String {
-        let filter = &self.filter;
-        let mut query = form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1);
-        let fields = [
-            ("event", &filter.event),
-            ("client", &filter.client_id),
-            ("sub", &filter.subject),
-            ("grant", &filter.grant_id),
-            ("ref", &filter.reference),
-            ("since", &self.since),
-            ("until", &self.until),
-        ];
-        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
-            query.append_pair(name, value);
-        }
-        query.extend_pairs(further).finish()
-    }
-
-    /// Returns the search as text, for the audit event of an export.
-    pub(super) fn told(&self) -> String {
-        self.query("", &[]).trim_start_matches('?').to_owned()
+impl Told {
+    fn of(row: AuditLine, names: &Names, resources: &[ResourceConfig], language: Language) -> Self {
+        let telling = Telling::of(&row, names, resources, language);
+        let (sentence, actor) = (telling.sentence(), telling.actor());
+        Self { why: why_path(&row), sentence, actor, line: AuditPageLine::of(row, names) }
     }
 }
 
@@ -204,17 +95,26 @@ struct AuditTemplate<'a> {
     frame: &'a Frame,
     w: &'static AuditWords,
     search: &'a AuditSearch,
+    chips: Vec<Vec<FilterChip>>,
     events: Vec<(&'static str, bool)>,
-    rows: Vec<AuditPageLine>,
-    next: Option<String>,
+    /// Whether the page leaves out routine events.
+    routine_hidden: bool,
+    rows: Vec<Told>,
+    pager: Pager,
     head: i64,
     verified: Option<Result<Verified, ChainBroken>>,
+}
+
+impl AuditTemplate<'_> {
+    fn routine() -> String {
+        ROUTINE.join(", ")
+    }
 }
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut frame = visit.frame("/audit").await?;
     let w = AuditWords::of(frame.language);
-    let search = AuditSearch::of(&visit);
+    let search = AuditSearch::of(&visit).await?;
     if search.not_a_day {
         frame.notice = Some(w.not_a_day.to_owned());
     }
@@ -230,14 +130,27 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
             Err(_) => storage.verify_audit().await?,
         })
     };
-    let mut rows = storage.audit_lines(&search.filter, ROWS + 1).await?;
-    let next = next_page(&mut rows, |last| search.query("/audit", &[("before", &last.id)]));
+    let mut filter = search.filter.clone();
+    let routine_hidden = search.hides_routine();
+    if routine_hidden {
+        filter.without = ROUTINE;
+    }
+    let mut rows = storage.audit_lines(&filter, ROWS + 1).await?;
+    let pager = search.place().pager(frame.language, &mut rows, |row, backwards| {
+        search.query("/audit", &[(if backwards { "after" } else { "before" }, &row.id)])
+    });
+    let names = names_in(storage, &rows).await?;
+    let chosen = search.names(storage).await?;
+    let resources = &visit.app().config().resources;
+    let tell = |row| Told::of(row, &names, resources, frame.language);
     let template = AuditTemplate {
         frame: &frame,
         w,
+        chips: search.chips(w, &chosen),
         events: EVENTS.iter().map(|event| (*event, *event == search.filter.event)).collect(),
-        rows: AuditPageLine::of_all(storage, rows).await?,
-        next,
+        routine_hidden,
+        rows: rows.into_iter().map(tell).collect(),
+        pager,
         head: storage.audit_head().await?,
         verified,
         search: &search,

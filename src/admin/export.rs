@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::audit::AuditSearch;
+use super::audit_search::AuditSearch;
 use super::visit::{AdminPage, missing};
 use crate::storage::{AuditFilter, AuditLine, Storage, StorageError};
 use crate::web::page_error::PageError;
@@ -139,7 +139,7 @@ fn is_formula(cell: &str) -> bool {
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let Some(format) = ExportFormat::parse(visit.param("format")) else { return Err(missing()) };
-    let search = AuditSearch::of(&visit);
+    let search = AuditSearch::of(&visit).await?;
     if search.not_a_day {
         return Err(missing()); // without that day, too many lines would be sent
     }

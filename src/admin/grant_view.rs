@@ -1,6 +1,7 @@
 //! A grant as the lists of the admin pages show it.
 
 use super::links::client_path;
+use super::names::server_name;
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -14,6 +15,8 @@ use crate::web::list_page::Frame;
 pub(super) struct GrantView {
     pub(super) row: GrantRow,
     pub(super) client: Option<String>,
+    /// Name of the MCP server, or its id.
+    pub(super) server: String,
     pub(super) ended: bool,
     /// The scopes in force, and a note on the age of the facts if they are old.
     pub(super) in_force: String,
@@ -33,11 +36,20 @@ impl GrantView {
         let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
         Self {
             client: DisplayName::of(name).text,
+            server: server_name(&config.resources, &row.resource).to_owned(),
             ended: row.revoked.is_some() || now >= row.expires_at,
             in_force: in_force.text(w),
             facts_note: in_force.note(w),
             row,
         }
+    }
+
+    /// Returns the person's name, or their subject.
+    pub(super) fn person(&self) -> &str {
+        let person = &self.row.person;
+        let known = [person.name.as_deref(), person.email.as_deref()];
+        let mut known = known.into_iter().flatten().filter(|text| !text.trim().is_empty());
+        known.next().unwrap_or(&self.row.subject)
     }
 
     pub(super) fn client_path(&self) -> String {

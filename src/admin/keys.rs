@@ -19,12 +19,12 @@ words! {
         key: "Key ID", "鍵ID";
         alg: "Algorithm", "方式";
         generation: "Generation", "世代";
-        state: "State", "状態";
-        made: "Made", "作成";
+        state: "Status", "状態";
+        made: "Created", "作成";
         age: "Age", "経過";
         days: "days", "日";
-        times: "What comes", "予定";
-        current: "signs", "署名中";
+        times: "Next", "予定";
+        current: "signing", "署名中";
         next: "next", "次の鍵";
         former: "former", "以前の鍵";
         signs_from: "signs from", "署名開始:";
@@ -34,9 +34,9 @@ words! {
         retired_at: "Retired", "廃止";
         none: "None yet.", "まだありません。";
         rotate: "Rotate now", "今すぐ更新";
-        rotate_note: "A new key is published at once and signs ten minutes later, when everybody who verifies tokens has had the time to read it. The old key stays published until the last token that it signed has expired, and its private half is then erased. Nobody notices anything.", "新しい鍵はすぐに公開され、トークンを検証する側が取得できるよう、10分後から署名に使われます。以前の鍵は、その鍵で署名した最後のトークンが期限切れになるまで公開され、その後、秘密鍵が消去されます。利用者への影響はありません。";
-        under_way: "A rotation is under way. The next one can begin when the new key signs.", "更新の途中です。新しい鍵が署名を始めると、次の更新ができます。";
-        done: "The next key is made and published.", "次の鍵を作成し、公開しました。";
+        rotate_note: "A new key is published at once and signs ten minutes later, when everybody who verifies tokens has had time to read it. The old key stays published until the last token that it signed has expired, and its private half is then erased. Nobody is interrupted.", "新しい鍵はすぐに公開され、トークンを検証する側が取得できるよう、10分後から署名に使われます。以前の鍵は、その鍵で署名した最後のトークンが期限切れになるまで公開され、その後、秘密鍵が消去されます。利用者への影響はありません。";
+        under_way: "A rotation is in progress. The next one can begin when the new key signs.", "更新の途中です。新しい鍵が署名を始めると、次の更新ができます。";
+        done: "The next key is created and published.", "次の鍵を作成し、公開しました。";
     }
 }
 

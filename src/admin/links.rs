@@ -1,5 +1,9 @@
 //! Links between the admin pages, and pages of lists.
 
+use crate::storage::AuditLine;
+use crate::web::list_page::Pager;
+use crate::web::words::Language;
+
 /// Rows per page.
 pub(super) const ROWS: i64 = 50;
 
@@ -20,6 +24,11 @@ pub(super) fn client_path(id: &str) -> String {
     format!("/client?id={id}")
 }
 
+/// Returns the path of the page that says why the person of this line was refused. `None`: there is none.
+pub(super) fn why_path(_line: &AuditLine) -> Option<String> {
+    None
+}
+
 /// Removes the surplus row, if there is one, and returns the link to the next page.
 pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Option<String> {
     let wanted = usize::try_from(ROWS).unwrap_or(usize::MAX);
@@ -28,4 +37,92 @@ pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Op
     }
     rows.truncate(wanted);
     rows.last().map(link)
+}
+
+/// Where a page of a list begins: after a row, before it, or at the beginning.
+pub(super) struct PagePlace<'a> {
+    /// The row, as the storage names places; empty at the beginning.
+    pub(super) row: &'a str,
+    /// Whether the page ends before that row.
+    pub(super) backwards: bool,
+}
+
+impl PagePlace<'_> {
+    /// Removes the surplus row, if there is one, and returns the links to the pages around this one.
+    /// `link` returns the link to the page after a row, or with `true` to the page before it.
+    pub(super) fn pager<T>(
+        &self,
+        language: Language,
+        rows: &mut Vec<T>,
+        link: impl Fn(&T, bool) -> String,
+    ) -> Pager {
+        let wanted = usize::try_from(ROWS).unwrap_or(usize::MAX);
+        let more = rows.len() > wanted;
+        if more && self.backwards {
+            rows.remove(0); // the surplus row is the one farthest from the place
+        }
+        rows.truncate(wanted);
+        let begins_list = if self.backwards { !more } else { self.row.is_empty() };
+        let ends_list = !more && !self.backwards;
+        Pager::new(
+            language,
+            rows.first().filter(|_| !begins_list).map(|first| link(first, true)),
+            rows.last().filter(|_| !ends_list).map(|last| link(last, false)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pages of a list of so many rows, from the first to the last and back.
+    fn pages(rows: i64) -> (Vec<Vec<i64>>, Vec<Vec<i64>>) {
+        let page = |place: &str, backwards: bool| {
+            let at: i64 = place.parse().unwrap_or(0);
+            let mut read: Vec<i64> = if backwards {
+                (1..at).rev().take(51).collect::<Vec<_>>().into_iter().rev().collect()
+            } else {
+                (at + 1..=rows).take(51).collect()
+            };
+            let place = PagePlace { row: place, backwards };
+            let link = |row: &i64, backwards: bool| format!("{row} {backwards}");
+            let pager = place.pager(Language::English, &mut read, link);
+            (read, pager.previous, pager.next)
+        };
+        let parse = |link: &str| {
+            let (row, backwards) = link.split_once(' ').unwrap();
+            (row.to_owned(), backwards == "true")
+        };
+        let (mut forth, mut back) = (Vec::new(), Vec::new());
+        let (mut row, mut backwards) = (String::new(), false);
+        let mut last = loop {
+            let (read, previous, next) = page(&row, backwards);
+            assert_eq!(previous.is_none(), forth.is_empty());
+            forth.push(read);
+            match next {
+                Some(next) => (row, backwards) = parse(&next),
+                None => break previous,
+            }
+        };
+        while let Some(previous) = last {
+            (row, backwards) = parse(&previous);
+            let (read, before, next) = page(&row, backwards);
+            assert!(next.is_some());
+            back.push(read);
+            last = before;
+        }
+        back.reverse();
+        (forth, back)
+    }
+
+    #[test]
+    fn every_row_is_on_one_page_forth_and_back() {
+        for rows in [0, 1, 50, 51, 100, 101, 149, 150, 151] {
+            let (forth, back) = pages(rows);
+            let all: Vec<i64> = (1..=rows).collect();
+            assert_eq!(forth.concat(), all, "{rows} rows");
+            assert_eq!(back, forth[..forth.len() - 1], "{rows} rows");
+        }
+    }
 }

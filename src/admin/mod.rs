@@ -6,18 +6,24 @@
 //! younger than ten minutes. `/metrics` is for programs, which cannot sign in (`metrics.rs`).
 
 mod audit;
+mod audit_search;
+mod audit_words;
 mod clients;
 mod confirm;
 mod day;
 mod export;
 mod grant_view;
 mod grants;
+mod icon;
 mod keys;
 mod links;
 mod metrics;
+mod names;
 mod overview;
 mod people;
+mod sentences;
 mod servers;
+mod telling;
 mod visit;
 
 use axum::Router;
@@ -60,6 +66,8 @@ pub fn routes() -> Router<App> {
         .route("/keys", get(page(keys::get)).post(page(keys::act)))
         .route("/audit", get(page(audit::get)))
         .route("/audit/export", get(page(export::get)))
+        .route(icon::PATH, get(icon::get))
+        .route(icon::GUESSED_PATH, get(icon::get))
         .route("/metrics", get(metrics::get))
         .fallback(page(not_found))
         .layer(middleware::map_response(pages::isolate_window))

@@ -5,7 +5,8 @@ use axum::response::Response;
 
 use super::confirm;
 use super::grant_view::GrantView;
-use super::links::{ROWS, next_page, person_path, query};
+use super::links::{PagePlace, ROWS, person_path, query};
+use super::names::{Linked, Names};
 use super::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -13,7 +14,7 @@ use crate::oauth::scope::ScopeSet;
 use crate::policy::{Fact, Facts};
 use crate::storage::{GrantFilter, PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 use crate::web::in_force::InForceWords;
-use crate::web::list_page::Frame;
+use crate::web::list_page::{Frame, Pager, count};
 use crate::web::page_error::PageError;
 use crate::web::words::words;
 
@@ -32,27 +33,31 @@ words! {
 words! {
     struct PeopleWords {
         title: "People", "利用者";
-        search: "Name or the first letters of it, the whole e-mail address, or the exact subject", "名前(先頭の文字でも可)、メールアドレス全体、またはサブジェクト全体";
-        only_blocked: "blocked ones only", "ブロック中のみ";
-        find: "Find", "検索";
-        none: "No person fits.", "該当する利用者はありません。";
+        search: "Name, beginning of a name, e-mail address or ID", "名前、名前の先頭、メールアドレス、ID";
+        only_blocked: "Only blocked", "ブロック中のみ";
+        find: "Search", "検索";
+        clear: "Clear", "条件をクリア";
+        none: "No people match.", "該当する利用者はありません。";
+        one: "person", "人";
+        many: "people", "人";
+        latest_first: "latest first", "新しい順";
+        oldest_first: "longest ago first", "古い順";
         name: "Name", "名前";
         email: "E-mail address", "メールアドレス";
         subject: "Subject", "サブジェクト";
         first_seen: "First sign-in", "初回サインイン";
         last_seen: "Last sign-in", "最終サインイン";
         connections: "Connections", "接続";
-        state: "State", "状態";
+        state: "Status", "状態";
         blocked: "blocked", "ブロック中";
         blocked_at: "Blocked", "ブロック";
         by: "by", "実行者:";
-        more: "More", "次へ";
         provider: "Identity provider", "IDプロバイダー";
-        subject_there: "Subject there", "プロバイダーでのサブジェクト";
+        subject_there: "Subject at the provider", "プロバイダーでのサブジェクト";
         verified: "verified", "確認済み";
         not_verified: "not verified", "未確認";
         claims: "Claims that rules name", "ルールが参照するクレーム";
-        unknown: "not known any more", "情報は残っていません";
+        unknown: "no longer known", "情報は残っていません";
         may: "What this person may do, and why", "この利用者にできることとその理由";
         may_note: "Decided now, from the facts above, as if a client asked for every scope.", "上記の情報に基づき、クライアントがすべてのスコープを要求したものとして、現時点で判定しています。";
         by_client: "Some rules name clients; those do not match here.", "クライアントを指定するルールは、ここでは該当しません。";
@@ -60,9 +65,11 @@ words! {
         server: "MCP server", "MCPサーバー";
         granted: "May", "許可";
         missing: "May not", "不許可";
-        why: "Rules that matched", "該当したルール";
-        no_rules: "there are no rules: everybody may", "ルールなし: 全員に許可";
-        no_rule: "none", "なし";
+        why: "Why", "理由";
+        rules_matched: "Matching rules: ", "該当したルール: ";
+        no_rules: "There are no rules: everybody may.", "ルールがないため、全員に許可されます。";
+        no_rule: "No rule matches.", "該当するルールがありません。";
+        baseline: "Everybody may.", "全員に許可されます。";
         refused: "is not let in", "利用できません";
         is_let_in: "is let in", "利用できます";
         nothing: "nothing", "なし";
@@ -73,13 +80,13 @@ words! {
         live: "live", "有効";
         unnamed: "(no name)", "(名前なし)";
         no_connection: "None at the moment.", "現在はありません。";
-        all_connections: "All connections, ended ones as well", "終了したものも含むすべての接続";
+        all_connections: "All connections, including ended ones", "終了したものも含むすべての接続";
         end: "End", "終了";
         at_provider: "Sessions at the identity provider", "IDプロバイダーのセッション";
         at_pages: "Sessions at the pages of this server", "このサーバーのページのセッション";
         no_session: "None.", "ありません。";
         began: "Began", "開始";
-        last_yes: "Last yes of the provider", "プロバイダーの最終確認";
+        last_yes: "Last confirmed", "プロバイダーの最終確認";
         pages: "Pages", "ページ";
         admin_pages: "admin pages", "管理画面";
         account_pages: "own connections", "自分の接続";
@@ -95,9 +102,10 @@ words! {
         end_all: "End all connections", "すべての接続を終了";
         end_note: "Ends what their clients have, open streams included. They stay signed in here, and can connect again.", "クライアントの接続を、開いているストリームを含めて終了します。このサーバーへのサインインは残り、もう一度接続できます。";
         sign_out_note: "Ends their connections and all their sessions here. They can sign in again.", "接続と、このサーバーのすべてのセッションを終了します。もう一度サインインできます。";
-        block_note: "Ends all of that, and lets them sign in no more until they are unblocked.", "接続とセッションをすべて終了し、ブロックを解除するまでサインインを拒否します。";
+        block_note: "Ends all of that. They cannot sign in until they are unblocked.", "接続とセッションをすべて終了し、ブロックを解除するまでサインインを拒否します。";
         unblock_note: "They can sign in and connect again. What has ended stays ended.", "もう一度サインインして接続できます。終了したものは元に戻りません。";
-        not_yourself: "Nobody can block themselves.", "自分自身はブロックできません。";
+        not_yourself: "You cannot block yourself.", "自分自身はブロックできません。";
+        shell: "an administrator (command line)", "管理者(コマンドライン)";
         done_one: "The connection has ended.", "接続を終了しました。";
         done_end: "All connections of this person have ended.", "この利用者の接続をすべて終了しました。";
         done_sign_out: "This person is signed out everywhere, and all their connections have ended.", "すべてからサインアウトさせ、接続をすべて終了しました。";
@@ -118,8 +126,11 @@ pub(super) fn fact(w: &'static FactWords, fact: &Fact) -> String {
 
 /// Returns a person's name, or their subject if no name is known.
 fn name_of(row: &PersonRow) -> &str {
-    let name = row.person.as_ref().and_then(|person| person.name.as_deref());
-    name.filter(|name| !name.trim().is_empty()).unwrap_or(&row.subject)
+    let person = row.person.as_ref();
+    let name = person.and_then(|person| person.name.as_deref());
+    let email = person.and_then(|person| person.email.as_deref());
+    let mut known = [name, email].into_iter().flatten().filter(|text| !text.trim().is_empty());
+    known.next().unwrap_or(&row.subject)
 }
 
 #[derive(Template)]
@@ -128,14 +139,32 @@ struct PeopleTemplate<'a> {
     frame: &'a Frame,
     w: &'static PeopleWords,
     filter: &'a PersonFilter,
+    number: String,
+    is_one: bool,
     rows: Vec<PersonRow>,
-    next: Option<String>,
+    pager: Pager,
 }
 
 impl PeopleTemplate<'_> {
     fn name(row: &PersonRow) -> &str {
         name_of(row)
     }
+
+    /// Returns the path to the same list in the other order.
+    fn turned(&self) -> String {
+        list_path(self.filter, !self.filter.oldest_first, &[])
+    }
+}
+
+/// Returns the path of a list of people.
+fn list_path(filter: &PersonFilter, oldest_first: bool, further: &[(&str, &str)]) -> String {
+    let yes = |set: bool| if set { "1" } else { "" };
+    let fields: [(&str, &str); 3] =
+        [("q", &filter.search), ("blocked", yes(filter.blocked)), ("oldest", yes(oldest_first))];
+    let mut query = query("/people");
+    let kept = fields.into_iter().filter(|(_, value)| !value.is_empty());
+    let path = query.extend_pairs(kept).extend_pairs(further).finish();
+    path.trim_end_matches('?').to_owned()
 }
 
 pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
@@ -143,20 +172,29 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let filter = PersonFilter {
         search: visit.param("q").trim().to_owned(),
         blocked: !visit.param("blocked").is_empty(),
+        oldest_first: !visit.param("oldest").is_empty(),
         after: visit.param("after").to_owned(),
+        backwards: !visit.param("back").is_empty(),
     };
-    let mut rows = visit.app().storage().browse_people(&filter, ROWS + 1).await?;
-    let next = next_page(&mut rows, |last| {
-        let mut query = query("/people");
-        query.append_pair("q", &filter.search);
-        if filter.blocked {
-            query.append_pair("blocked", "1");
-        }
-        let after = format!("{} {}", last.last_seen_at.unix(), last.subject);
-        query.append_pair("after", &after).finish()
+    let storage = visit.app().storage();
+    let mut rows = storage.browse_people(&filter, ROWS + 1).await?;
+    let place = PagePlace { row: &filter.after, backwards: filter.backwards };
+    let pager = place.pager(frame.language, &mut rows, |row, backwards| {
+        let after = format!("{} {}", row.last_seen_at.unix(), row.subject);
+        let further: &[(&str, &str)] = if backwards { &[("back", "1")] } else { &[] };
+        let further = [&[("after", after.as_str())][..], further].concat();
+        list_path(&filter, filter.oldest_first, &further)
     });
-    let w = PeopleWords::of(frame.language);
-    let template = PeopleTemplate { frame: &frame, w, filter: &filter, rows, next };
+    let number = storage.count_people(&filter).await?;
+    let template = PeopleTemplate {
+        frame: &frame,
+        w: PeopleWords::of(frame.language),
+        number: count(frame.language, number),
+        is_one: number == 1,
+        rows,
+        pager,
+        filter: &filter,
+    };
     Ok(frame.answer(template.render()))
 }
 
@@ -211,8 +249,8 @@ struct PersonTemplate<'a> {
     grants: Vec<GrantView>,
     sessions: (Vec<ProviderSession>, Vec<WebSessionRow>),
     yourself: bool,
-    /// Whether the blocker has a page. False for the command line.
-    blocker_stored: bool,
+    /// Who blocked the person, by name, and the link to their page.
+    blocker: Option<Linked>,
     now: Timestamp,
 }
 
@@ -246,8 +284,11 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
     let filter = GrantFilter { subject: subject.to_owned(), ..GrantFilter::default() };
     let grants = storage.browse_grants(&filter, now, ROWS).await?;
     let sessions = storage.sessions_of(&person).await?;
-    let blocker: Vec<&str> = person.blocked.iter().map(|(_, by)| by.as_str()).collect();
-    let blocker = storage.stored_people(&blocker).await?;
+    let blocker = match person.blocked.as_ref().map(|(_, by)| by.as_str()) {
+        Some("shell") => Some(Linked::plain(w.shell)),
+        Some(by) => Some(Names::of(storage, &[by], &[]).await?.person(by)),
+        None => None,
+    };
     let facts = person.person.as_ref().map(|person| &person.facts);
     let resources = &visit.app().config().resources;
     let template = PersonTemplate {
@@ -275,7 +316,7 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
             .any(|rule| rule.conditions.clients.is_some()),
         grants: GrantView::of_all(&visit, &frame, grants),
         sessions,
-        blocker_stored: !blocker.is_empty(),
+        blocker,
         yourself: person.subject == visit.by(),
         now,
         person: &person,

@@ -7,7 +7,7 @@ use axum::response::Response;
 use crate::app::App;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::browser::{Browser, BrowserForm, PageRequest};
-use crate::web::list_page::{Frame, Section};
+use crate::web::list_page::{Frame, PageHelp, Section};
 use crate::web::page_error::PageError;
 use crate::web::pages::Message;
 use crate::web::params::Params;
@@ -24,6 +24,21 @@ words! {
         servers: "MCP servers", "MCPサーバー";
         keys: "Keys", "鍵";
         audit: "Audit", "監査";
+    }
+}
+
+words! {
+    /// What each page is for. Every page shows the text of its section.
+    struct HelpWords {
+        title: "About this page", "このページについて";
+        all_times: "All times are UTC.", "時刻はすべてUTCです。";
+        overview: "What needs attention comes first. The numbers cover the last week; the chart shows sign-ins and refusals by the hour.", "対応が必要なものを最初に示します。数値は直近1週間のもので、グラフはサインインと拒否を1時間ごとに示します。";
+        clients: "A client is an application that people connect. Approve: people may connect it. Refuse: nobody may. Trust: people who approved it once skip the consent page. Block: ends everything it has, until it is unblocked. Delete: removes its registration; it may register again.", "クライアントは、利用者が接続するアプリケーションです。承認: 接続できるようになります。拒否: 誰も接続できません。信頼: 一度許可した利用者は同意ページが省略されます。ブロック: 解除するまで、すべてを終了します。削除: 登録を削除します。もう一度登録することはできます。";
+        grants: "A connection is what one person lets one client do at one MCP server. Approved is the most it can have; in force now is what the rules leave of it. When a connection ends, its next request is refused and its open streams close. The person may connect again.", "接続とは、1人の利用者が1つのクライアントに、1つのMCPサーバーで許可したものです。「承認した範囲」は上限で、「現在有効な範囲」はルールの適用後に残るものです。接続を終了すると、次のリクエストは拒否され、開いているストリームは閉じられます。利用者はもう一度接続できます。";
+        people: "Everybody who has signed in. Search by any words of the name or their first three letters, by the e-mail address or what is before its @, or by an ID. People who were refused at their first sign-in are in the audit trail only.", "サインインしたことのあるすべての利用者です。名前の単語または先頭3文字以上(漢字・かなは1文字以上)、メールアドレスまたは@より前の部分、IDで検索できます。最初のサインインで拒否された利用者は、監査ログにのみ残ります。";
+        servers: "MCP servers and their rules are in the configuration. This page shows them as they are in use now, and what the rules give to a person with a client.", "MCPサーバーとそのルールは設定ファイルにあります。このページは、現在の内容と、利用者とクライアントに対する判定の結果を示します。";
+        keys: "These keys sign access tokens. Rotate them once a year, or at once if a key may be known to somebody else. No request fails meanwhile.", "アクセストークンに署名する鍵です。年に1回、または鍵が漏れた可能性があるときはすぐに更新してください。更新中もリクエストは失敗しません。";
+        audit: "Every line says who did what. It has IDs only, never names: the names on this page come from what is stored of people and clients now. A person who quotes a reference from an error page gave you the quickest search. Routine events (renewals of tokens and the like) are hidden at first, and are part of every download.", "各行は、誰が何をしたかを示します。ログにはIDだけが記録され、名前は含まれません。このページの名前は、現在保存されている利用者とクライアントの情報によります。エラーページの参照番号がわかれば、それで検索するのが最も早い方法です。トークンの更新などの通常のイベントは初めは表示されませんが、ダウンロードには必ず含まれます。";
     }
 }
 
@@ -109,8 +124,25 @@ impl AdminPage {
             section("/keys", w.keys, 0),
             section("/audit", w.audit, 0),
         ];
-        frame.footer =
-            format!("Portcullis {} · {}", env!("CARGO_PKG_VERSION"), self.app().issuer());
+        let h = HelpWords::of(frame.language);
+        let text = match path {
+            "/" => Some(h.overview),
+            "/clients" => Some(h.clients),
+            "/grants" => Some(h.grants),
+            "/people" => Some(h.people),
+            "/servers" => Some(h.servers),
+            "/keys" => Some(h.keys),
+            "/audit" => Some(h.audit),
+            _ => None,
+        };
+        frame.help = text.map(|text| PageHelp { title: h.title, text });
+        frame.icon = Some(super::icon::PATH);
+        frame.footer = format!(
+            "Portcullis {} · {} · {}",
+            env!("CARGO_PKG_VERSION"),
+            self.app().issuer(),
+            h.all_times
+        );
         Ok(frame)
     }
 

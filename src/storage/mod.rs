@@ -25,6 +25,7 @@ mod grants;
 mod logins;
 mod logout_notices;
 mod mcp_tasks;
+mod name_search;
 mod overview;
 mod people;
 mod refresh_tokens;
@@ -61,8 +62,8 @@ pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;
 pub use counted::Ending;
 pub use database::{
-    BackupError, DATABASE_CONNECTIONS, Denied, Engine, FEWEST_CONNECTIONS, KeyProof, OpenError,
-    Ready, Room, StorageError, install_drivers,
+    BackupError, COUNTED, DATABASE_CONNECTIONS, Denied, Engine, FEWEST_CONNECTIONS, KeyProof,
+    OpenError, Ready, Room, StorageError, install_drivers,
 };
 pub use grants::{GrantFilter, GrantRow, GrantState, LiveGrant};
 pub use logins::{
@@ -71,6 +72,7 @@ pub use logins::{
 };
 pub use logout_notices::{LogoutNotice, LogoutSubject};
 pub use mcp_tasks::TaskMaker;
+pub use name_search::NameSearch;
 pub use overview::Overview;
 pub use people::{PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 pub use refresh_tokens::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};

@@ -26,6 +26,14 @@ pub struct Person {
     pub facts: Facts,
 }
 
+impl Person {
+    /// Returns the name for lists: the display name, otherwise the e-mail address.
+    pub fn shown_name(self) -> Option<String> {
+        let name = self.name.filter(|name| !name.trim().is_empty());
+        name.or(self.email).filter(|name| !name.trim().is_empty())
+    }
+}
+
 /// Tokens of the identity provider. They are sent to that provider only. Stored sealed.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamTokens {

@@ -84,6 +84,30 @@ pub const EVENTS: &[&str] = &[
     "database_went_back",
 ];
 
+/// Events by which something was refused: to a person, or to a client that may be an attacker's.
+pub const REFUSALS: &[&str] = &[
+    "access_denied",
+    "access_lost",
+    "client_assertion_replayed",
+    "code_replayed",
+    "console_refused",
+    "login_failed",
+    "login_from_other_browser",
+    "login_refused_by_provider",
+    "login_untrusted",
+    "person_is_blocked",
+    "refresh_reused",
+    "step_up_refused",
+    "tool_refused",
+    "upstream_identity_changed",
+    "upstream_refused",
+];
+
+/// Events of every day that would hide all others from a reader. Lists leave them out unless they are asked
+/// for; downloads have them.
+pub const ROUTINE: &[&str] =
+    &["code_redeemed", "consent_remembered", "refresh_grace_replayed", "refresh_rotated"];
+
 /// Who caused an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {
@@ -268,6 +292,12 @@ impl AuditEvent {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
+
+    #[test]
+    fn refusals_and_routine_events_are_events_and_not_the_same() {
+        assert!(REFUSALS.iter().chain(ROUTINE).all(|event| EVENTS.contains(event)));
+        assert!(!REFUSALS.iter().any(|event| ROUTINE.contains(event)));
+    }
 
     #[test]
     fn events_of_one_moment_keep_their_order() {

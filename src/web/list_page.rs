@@ -7,10 +7,83 @@ use super::browser::Browser;
 use super::locales::FrameWords;
 use super::pages::{PageFrame, Style};
 use super::web_session::SignedInPerson;
-use super::words::Language;
+use super::words::{Language, words};
 use crate::clock::Timestamp;
 use crate::config::{Branding, paths};
-use crate::storage::Realm;
+use crate::storage::{COUNTED, Realm};
+
+words! {
+    /// Words of the lists of administrators.
+    struct ListWords {
+        previous: "Previous page", "前のページ";
+        next: "Next page", "次のページ";
+        pages: "Pages of this list", "一覧のページ";
+        now: "just now", "たった今";
+        minutes_after: " min ago", "分前";
+        hours_after: " h ago", "時間前";
+        more_than: "more than ", "";
+        or_more: "", "以上";
+    }
+}
+
+/// The links to the pages of a list around this one.
+#[derive(Debug)]
+pub struct Pager {
+    /// The page before this one.
+    pub previous: Option<String>,
+    /// The page after it.
+    pub next: Option<String>,
+    w: &'static ListWords,
+}
+
+impl Pager {
+    /// Makes the links in a language.
+    pub fn new(language: Language, previous: Option<String>, next: Option<String>) -> Self {
+        Self { previous, next, w: ListWords::of(language) }
+    }
+
+    /// Returns whether there is another page.
+    pub fn is_needed(&self) -> bool {
+        self.previous.is_some() || self.next.is_some()
+    }
+
+    /// Returns the name of the links.
+    pub fn pages(&self) -> &'static str {
+        self.w.pages
+    }
+
+    /// Returns the text of the link to the page before this one.
+    pub fn previous_page(&self) -> &'static str {
+        self.w.previous
+    }
+
+    /// Returns the text of the link to the page after this one.
+    pub fn next_page(&self) -> &'static str {
+        self.w.next
+    }
+}
+
+/// Formats a count: `128`, `1,234`, or `more than 10,000` where counting stopped.
+pub fn count(language: Language, number: i64) -> String {
+    let w = ListWords::of(language);
+    if number > COUNTED {
+        return format!("{}{}{}", w.more_than, grouped(COUNTED), w.or_more);
+    }
+    grouped(number)
+}
+
+/// Formats a number with a comma between groups of three digits.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
 /// An entry of the navigation.
 #[derive(Debug)]
@@ -52,6 +125,21 @@ pub struct Frame {
     pub notice: Option<String>,
     /// Text of the footer.
     pub footer: String,
+    /// What the page is for, for those who want to know.
+    pub help: Option<PageHelp>,
+    /// Path of the icon in the browser's tab.
+    pub icon: Option<&'static str>,
+    /// The present time, on pages whose times are relative to it.
+    now: Option<Timestamp>,
+}
+
+/// A short text on what a page is for.
+#[derive(Clone, Copy, Debug)]
+pub struct PageHelp {
+    /// Heading.
+    pub title: &'static str,
+    /// Text.
+    pub text: &'static str,
 }
 
 impl Frame {
@@ -76,6 +164,9 @@ impl Frame {
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
+            help: None,
+            icon: None,
+            now: (browser.realm == Realm::Admin).then(|| browser.app.now()),
         }
     }
 
@@ -84,14 +175,34 @@ impl Frame {
         &Language::ALL
     }
 
-    /// Formats a time for people: `2026-11-21 08:41 UTC`.
+    /// Formats a time for people: `2026-11-21 08:41 UTC`. On admin pages, a time of the last day also says
+    /// how long ago it was: `3 min ago (08:41 UTC)`.
     pub fn utc(&self, moment: &Timestamp) -> String {
-        utc(*moment)
+        self.ago(*moment, "%H:%M UTC").unwrap_or_else(|| utc(*moment))
     }
 
     /// The same, with seconds.
     pub fn utc_seconds(&self, moment: &Timestamp) -> String {
+        self.ago(*moment, "%H:%M:%S UTC").unwrap_or_else(|| utc_seconds(*moment))
+    }
+
+    /// Returns the whole time with its date, for those who point at a relative one.
+    pub fn utc_in_full(&self, moment: &Timestamp) -> String {
         utc_seconds(*moment)
+    }
+
+    /// Describes a time of the last day by how long ago it was. `None`: it is older, or in the future.
+    fn ago(&self, moment: Timestamp, how: &str) -> Option<String> {
+        let now = self.now.filter(|now| *now >= moment)?;
+        let minutes = now.since(moment).as_secs() / 60;
+        let w = ListWords::of(self.language);
+        let ago = match minutes {
+            0 => w.now.to_owned(),
+            1..60 => format!("{minutes}{}", w.minutes_after),
+            60..1440 => format!("{}{}", minutes / 60, w.hours_after),
+            _ => return None,
+        };
+        Some(format!("{ago} ({})", format(moment, how)))
     }
 
     /// The same, for `<time datetime>`.
@@ -101,7 +212,7 @@ impl Frame {
 
     /// Formats an optional time; returns `never` if there is none.
     pub fn utc_or(&self, moment: &Option<Timestamp>, never: &str) -> String {
-        moment.map_or_else(|| never.to_owned(), utc)
+        moment.map_or_else(|| never.to_owned(), |moment| self.utc(&moment))
     }
 
     /// Builds the response with this page, with status 200.
@@ -131,4 +242,20 @@ fn format(moment: Timestamp, how: &str) -> String {
     chrono::DateTime::from_timestamp(moment.unix(), 0)
         .map(|time| time.format(how).to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_and_stop_at_the_limit() {
+        let english = |number| count(Language::English, number);
+        assert_eq!(english(0), "0");
+        assert_eq!(english(128), "128");
+        assert_eq!(english(1234), "1,234");
+        assert_eq!(english(10_000), "10,000");
+        assert_eq!(english(10_001), "more than 10,000");
+        assert_eq!(count(Language::Japanese, 10_001), "10,000以上");
+    }
 }

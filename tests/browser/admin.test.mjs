@@ -206,12 +206,16 @@ const PAGES = [
   { name: "before-a-day", path: "/confirm?act=before&day=2999-01-01" },
   { name: "grants", path: "/grants" },
   { name: "grants-ended", path: "/grants?ended=1" },
+  { name: "grants-found", path: "/grants?q=cl" },
+  { name: "grants-none", path: "/grants?q=nobody-is-called-so" },
   { name: "people", path: "/people" },
+  { name: "people-found", path: "/people?q=hana&oldest=1" },
   { name: "people-none", path: "/people?q=nobody-is-called-so" },
   { name: "person", path: "/person?sub=oidc:demo-alice" },
   { name: "servers", path: "/servers" },
   { name: "keys", path: "/keys" },
   { name: "audit", path: "/audit" },
+  { name: "audit-refusals", path: "/audit?q=hana&show=refusals&last=day&routine=1" },
   { name: "audit-verified", path: "/audit?verify=1" },
   { name: "audit-none", path: "/audit?ref=0000-0000" },
 ];
@@ -295,6 +299,46 @@ test("on a phone a checkbox keeps its size, and its label stays on a line", asyn
     const cut = await day.evaluate((span) => span.scrollWidth > span.clientWidth + 1);
     assert.ok(!cut, `${await day.textContent()} is cut`);
   }
+  await page.context().close();
+});
+
+test("the audit trail is sentences with names, its codes are in the details, and it fits a phone", async () => {
+  const page = await newPage({ viewport: { width: 390, height: 800 } });
+  await signInAsAlice(page);
+  await page.goto(`${demo.admin}/audit`);
+  const lines = await page.locator("table.events tbody tr").count();
+  assert.equal(lines, 50);
+  const told = await page.locator("table.events tbody tr").first().innerText();
+  assert.match(told, /Alice Adams signed in to the admin pages/);
+  assert.match(told, /(just now|min ago) \(\d\d:\d\d:\d\d UTC\)/);
+  const height = await page.evaluate(() => document.documentElement.scrollHeight);
+  assert.ok(height < 8000, `${lines} lines are ${height} px high`);
+  assert.ok(!(await page.locator("code", { hasText: "console_signed_in" }).first().isVisible()));
+  await page.locator("table.events details summary").first().click();
+  assert.ok(await page.locator("code", { hasText: "console_signed_in" }).first().isVisible());
+  await page.getByRole("link", { name: "Refusals" }).click();
+  await page.waitForURL("**/audit?show=refusals");
+  await page.getByRole("link", { name: "Next page" }).click();
+  await page.getByRole("link", { name: "Previous page" }).click();
+  await page.locator("table.events").waitFor();
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("connections are found by a name, counted, and turned round", async () => {
+  const page = await newPage();
+  await signInAsAlice(page);
+  await page.goto(`${demo.admin}/grants`);
+  await page.getByRole("searchbox").fill("hana dubois");
+  await page.getByRole("button", { name: "Search" }).click();
+  await page.waitForURL("**/grants?q=hana**");
+  const people = await page.locator("td[data-label=Person]").allInnerTexts();
+  assert.ok(people.length > 0 && people.every((name) => name === "Hana Dubois"), people.join());
+  const since = () => page.locator("td[data-label=Since] time").evaluateAll((all) => all.map((time) => time.dateTime));
+  const newest = await since();
+  await page.getByRole("link", { name: /^Since/ }).click();
+  await page.waitForURL("**oldest=1**");
+  assert.deepEqual(await since(), newest.reverse());
   await page.context().close();
 });
 

@@ -140,6 +140,7 @@ impl Filter {
             since: self.since,
             until: self.until,
             before: before.to_owned(),
+            ..AuditFilter::default()
         }
     }
 }

@@ -17,7 +17,7 @@ const BECAUSE: &str = "ended by an administrator";
 pub(in crate::cli) enum GrantsCommand {
     /// List grants, newest first: person × client × MCP server
     #[command(
-        after_help = "Examples:\n  portcullis grants list --person okta:00u1b2c3\n  portcullis grants list --server https://mcp.example.com/mcp --ended --json"
+        after_help = "Examples:\n  portcullis grants list --search \"hana dubois\"\n  portcullis grants list --person okta:00u1b2c3\n  portcullis grants list --server https://mcp.example.com/mcp --ended --json"
     )]
     List(ListGrants),
     /// End one grant; requests and open streams of it end within a second
@@ -32,6 +32,9 @@ pub(in crate::cli) enum GrantsCommand {
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct ListGrants {
+    /// Of people or clients with this name, beginning of a name, e-mail address or id
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    search: String,
     /// Of this client
     #[arg(long, value_name = "CLIENT_ID", default_value = "")]
     client: String,
@@ -98,7 +101,12 @@ impl GrantsCommand {
 }
 
 async fn list(desk: &CommandContext, a: &ListGrants) -> Result<Output, CommandError> {
+    let search = match a.search.trim() {
+        "" => None,
+        text => Some(desk.storage.find_names(text).await?),
+    };
     let filter = GrantFilter {
+        search,
         client_id: a.client.clone(),
         subject: a.person.clone(),
         resource: a.server.clone(),

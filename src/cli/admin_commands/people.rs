@@ -9,6 +9,7 @@ use super::ending::{self, Confirm, EndingTexts};
 use super::grant_output;
 use super::output::{self, Table};
 use super::{CommandContext, CommandError, Common, Output, PageOptions, run};
+use crate::policy::Facts;
 use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
 
 #[derive(Subcommand)]
@@ -18,7 +19,7 @@ pub(in crate::cli) enum PeopleCommand {
         after_help = "Examples:\n  portcullis people list --search brown\n  portcullis people list --blocked --json"
     )]
     List(ListPeople),
-    /// One person: what the identity provider told, and their grants
+    /// One person: what the identity provider sent, what they may do and why, and their grants
     #[command(after_help = "Example:\n  portcullis people show okta:00u1b2c3")]
     Show(OnePerson),
     /// End everything they have, and let them sign in no more
@@ -38,12 +39,15 @@ pub(in crate::cli) enum PeopleCommand {
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct ListPeople {
-    /// Words of the name or their first three letters or more, the whole e-mail address, or the whole sub
+    /// Words of the name or their first three letters or more, an e-mail address, a sub, or the id at the provider
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
     /// Only blocked ones
     #[arg(long)]
     blocked: bool,
+    /// Those who signed in longest ago come first
+    #[arg(long)]
+    oldest_first: bool,
     #[command(flatten)]
     page: PageOptions,
     #[command(flatten)]
@@ -89,8 +93,13 @@ impl PeopleCommand {
 }
 
 async fn list(desk: &CommandContext, a: &ListPeople) -> Result<Output, CommandError> {
-    let filter =
-        PersonFilter { search: a.search.clone(), blocked: a.blocked, after: a.page.after.clone() };
+    let filter = PersonFilter {
+        search: a.search.clone(),
+        blocked: a.blocked,
+        oldest_first: a.oldest_first,
+        after: a.page.after.clone(),
+        backwards: false,
+    };
     let mut rows = desk.storage.browse_people(&filter, a.page.ask()).await?;
     let next =
         a.page.next(&mut rows, |last| format!("{} {}", last.last_seen_at.unix(), last.subject));
@@ -159,10 +168,54 @@ async fn show(desk: &CommandContext, subject: &str) -> Result<Output, CommandErr
         json["facts"] = serde_json::to_value(&person.facts).unwrap_or_default();
     }
     let mut text = output::facts(&facts);
+    if let Some(person) = &row.person {
+        let (table, rights) = rights(desk, &person.facts);
+        text.push_str("\nmay, for a client that asks for every scope\n");
+        text.push_str(&table.to_string());
+        json["may"] = rights;
+    }
     text.push_str("\ngrants\n");
     text.push_str(&grant_output::table(desk, &grants).to_string());
     json["grants"] = grants.iter().map(|row| grant_output::as_json(desk, row)).collect();
     Ok(Output::said(text, json))
+}
+
+/// Returns what a person may do at each MCP server, and why: as a table and as JSON.
+fn rights(desk: &CommandContext, facts: &Facts) -> (Table, Value) {
+    let mut table = Table::new(&["MCP SERVER", "MAY", "MAY NOT", "WHY"]);
+    let mut rights = Vec::new();
+    for resource in &desk.config.resources {
+        let policy = &resource.policy;
+        // Cannot fail: the declared scopes of an MCP server are never in excess of it.
+        let Ok(explained) = policy.explain(facts, "", &policy.declared) else { continue };
+        let (refused, decision) = (explained.refused, explained.decision);
+        let may = if refused {
+            "refused".to_owned()
+        } else if decision.granted.is_empty() {
+            "access, without any scope".to_owned()
+        } else {
+            decision.granted.to_string()
+        };
+        let why = if policy.rules.is_empty() {
+            "there are no rules: everybody may".to_owned()
+        } else if !decision.matched.is_empty() {
+            decision.matched.join(", ")
+        } else if refused || decision.granted.is_empty() {
+            "no rule matches".to_owned()
+        } else {
+            "everybody may".to_owned()
+        };
+        rights.push(json!({
+            "resource": resource.id,
+            "name": resource.name,
+            "refused": refused,
+            "may": decision.granted.to_string(),
+            "may_not": decision.missing.to_string(),
+            "rules": decision.matched,
+        }));
+        table.row(vec![resource.id.clone(), may, decision.missing.to_string(), why]);
+    }
+    (table, Value::Array(rights))
 }
 
 async fn block(desk: &CommandContext, a: &EndPersonAccess) -> Result<Output, CommandError> {

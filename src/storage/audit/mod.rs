@@ -17,7 +17,7 @@ mod verify;
 use sqlx::any::AnyRow;
 
 use super::select::SelectBuilder;
-use super::{Storage, StorageError, Use, column};
+use super::{NameSearch, Storage, StorageError, Use, column};
 use crate::clock::Timestamp;
 use crate::telemetry::audit::{AuditEvent, EVENTS};
 
@@ -74,9 +74,25 @@ pub struct AuditFilter {
     pub since: Option<Timestamp>,
     /// Before this time.
     pub until: Option<Timestamp>,
+    /// Only one of these events; of any event if there are none.
+    pub events: &'static [&'static str],
+    /// Only lines about people and clients that a search found, or about the grant with its id.
+    pub names: Option<NameSearch>,
+    /// None of these events.
+    pub without: &'static [&'static str],
+    /// Only what administrators did, at the pages or on the command line.
+    pub by_administrators: bool,
     /// Only lines older than the one with this id: the next page.
     pub before: String,
+    /// Only lines newer than the one with this id, the nearest ones: the previous page.
+    pub after: String,
 }
+
+/// The same condition as in the index, literally: actors are `admin …`, `shell`, and these.
+const BY_ADMINISTRATORS: &str = "actor NOT IN ('client', 'person', 'provider', 'server')";
+
+/// The conditions of a search for names.
+const KEYS: [&str; 3] = ["subject = ?", "client_id = ?", "grant_id = ?"];
 
 /// Returns for what kind of use these lines take space.
 fn use_of(events: &[AuditEvent]) -> Use {
@@ -169,19 +185,37 @@ impl Storage {
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditLine>, StorageError> {
+        // One query for each name or each event, because an index has the lines of one in their order.
+        let keys = match &filter.names {
+            Some(names) => names.keys(KEYS),
+            None => filter.events.iter().map(|event| ("event = ?", *event)).collect(),
+        };
+        let keys = match keys.as_slice() {
+            [] => vec![None],
+            several => several.iter().copied().map(Some).collect(),
+        };
         // Unchained lines first: a line that is chained between the queries is then found twice, but
         // never missed.
-        let mut lines = self.lines_where("seq IS NULL", filter, limit).await?;
-        lines.extend(self.lines_where("seq IS NOT NULL", filter, limit).await?);
+        let mut lines = Vec::new();
+        for settled in ["seq IS NULL", "seq IS NOT NULL"] {
+            for key in &keys {
+                lines.extend(self.lines_where(settled, *key, filter, limit).await?);
+            }
+        }
         lines.sort_by(|a, b| b.id.cmp(&a.id));
         lines.dedup_by(|a, b| a.id == b.id);
-        lines.truncate(usize::try_from(limit).unwrap_or_default());
+        let most = usize::try_from(limit).unwrap_or_default();
+        if !filter.after.is_empty() {
+            lines.drain(..lines.len().saturating_sub(most));
+        }
+        lines.truncate(most);
         Ok(lines)
     }
 
     async fn lines_where(
         &self,
         settled: &'static str,
+        key: Option<(&'static str, &str)>,
         filter: &AuditFilter,
         limit: i64,
     ) -> Result<Vec<AuditLine>, StorageError> {
@@ -190,6 +224,12 @@ impl Storage {
              FROM audit_events",
         );
         listing.only(settled);
+        if let Some((condition, value)) = key {
+            listing.and(condition, value);
+        }
+        if filter.names.is_some() && !filter.events.is_empty() {
+            listing.among("event IN (?", filter.events);
+        }
         for (condition, value) in [
             ("event = ?", &filter.event),
             ("client_id = ?", &filter.client_id),
@@ -197,10 +237,17 @@ impl Storage {
             ("grant_id = ?", &filter.grant_id),
             ("reference = ?", &filter.reference),
             ("id < ?", &filter.before),
+            ("id > ?", &filter.after),
         ] {
             if !value.is_empty() {
                 listing.and(condition, value.as_str());
             }
+        }
+        if !filter.without.is_empty() {
+            listing.among("event NOT IN (?", filter.without);
+        }
+        if filter.by_administrators {
+            listing.only(BY_ADMINISTRATORS);
         }
         // Ids begin with the time in milliseconds.
         if let Some(since) = filter.since {
@@ -209,7 +256,9 @@ impl Storage {
         if let Some(until) = filter.until {
             listing.and("id < ?", first_id_at(until));
         }
-        let rows = listing.fetch(self.pool(), "ORDER BY id DESC", limit).await?;
+        let nearest_first =
+            if filter.after.is_empty() { "ORDER BY id DESC" } else { "ORDER BY id" };
+        let rows = listing.fetch(self.pool(), nearest_first, limit).await?;
         rows.iter().map(read_line).collect()
     }
 }

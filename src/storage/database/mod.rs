@@ -35,6 +35,7 @@ pub(crate) use postgres::pools::ConnectionCheck;
 pub use postgres::pools::{DATABASE_CONNECTIONS, FEWEST_CONNECTIONS};
 pub use secret_key::KeyProof;
 pub(crate) use secret_key::opens_known_text;
+pub use select::COUNTED;
 pub use sqlite::backup::BackupError;
 pub(crate) use sqlite::backup::MARK as BACKUP_MARK;
 pub use sqlite::size_limit::Room;

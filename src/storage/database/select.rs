@@ -11,6 +11,9 @@ use super::{StorageError, column};
 /// Most names in one statement: 100.
 const AT_ONCE: usize = 100;
 
+/// Lists are counted up to this many rows: 10,000. To count more would take longer than to show the page.
+pub const COUNTED: i64 = 10_000;
+
 /// A value to compare with.
 pub(crate) enum BoundValue {
     Text(String),
@@ -91,6 +94,17 @@ impl SelectBuilder {
         self
     }
 
+    /// Adds the condition that a column has one of these values, of which there must be at least one.
+    /// `among` is its beginning, as in `id IN (?`.
+    pub(crate) fn among(&mut self, among: &'static str, values: &[&str]) -> &mut Self {
+        let Some((first, others)) = values.split_first() else { return self.only("1 = 0") };
+        self.and(among, *first);
+        for value in others {
+            self.ends(", ?", *value);
+        }
+        self.text(")")
+    }
+
     /// Appends the order and the limit, and runs the query.
     pub(crate) async fn fetch(
         mut self,
@@ -103,6 +117,19 @@ impl SelectBuilder {
         self.sql.push_str(order);
         self.sql.push_str(" LIMIT ");
         self.sql.push_str(&placeholder);
+        self.run(pool).await
+    }
+
+    /// Counts the rows, and stops at [`COUNTED`] and one more.
+    pub(crate) async fn count(mut self, pool: &AnyPool) -> Result<i64, StorageError> {
+        let placeholder = self.bind(COUNTED + 1);
+        self.sql =
+            format!("SELECT COUNT(*) AS number FROM ({} LIMIT {placeholder}) AS counted", self.sql);
+        let rows = self.run(pool).await?;
+        rows.first().map_or(Ok(0), |row| column(row, "number"))
+    }
+
+    async fn run(self, pool: &AnyPool) -> Result<Vec<AnyRow>, StorageError> {
         let mut query = sqlx::query(AssertSqlSafe(self.sql));
         for value in self.values {
             query = match value {
@@ -114,29 +141,33 @@ impl SelectBuilder {
     }
 }
 
-/// Returns those of `names` that a `select` of a column `name` finds. `among` is the beginning of the
-/// condition, as in `id IN (?`.
+/// Returns the rows that a `select` finds for `names`. `among` is the beginning of the condition, as in
+/// `id IN (?`.
+pub(crate) async fn rows_of(
+    pool: &AnyPool,
+    select: &'static str,
+    among: &'static str,
+    names: &[&str],
+) -> Result<Vec<AnyRow>, StorageError> {
+    let names: Vec<&str> = names.iter().copied().collect::<BTreeSet<&str>>().into_iter().collect();
+    let mut rows = Vec::new();
+    for names in names.chunks(AT_ONCE) {
+        let mut listing = SelectBuilder::new(select);
+        listing.among(among, names);
+        rows.extend(listing.fetch(pool, "", i64::MAX).await?);
+    }
+    Ok(rows)
+}
+
+/// Returns those of `names` that a `select` of a column `name` finds.
 pub(crate) async fn stored(
     pool: &AnyPool,
     select: &'static str,
     among: &'static str,
     names: &[&str],
 ) -> Result<HashSet<String>, StorageError> {
-    let names: Vec<&str> = names.iter().copied().collect::<BTreeSet<&str>>().into_iter().collect();
-    let mut stored = HashSet::new();
-    for names in names.chunks(AT_ONCE) {
-        let Some((last, others)) = names.split_last() else { continue };
-        let mut listing = SelectBuilder::new(select);
-        listing.and(among, *last);
-        for name in others {
-            listing.ends(", ?", *name);
-        }
-        listing.text(")");
-        for row in &listing.fetch(pool, "", i64::MAX).await? {
-            stored.insert(column(row, "name")?);
-        }
-    }
-    Ok(stored)
+    let rows = rows_of(pool, select, among, names).await?;
+    rows.iter().map(|row| column(row, "name")).collect()
 }
 
 /// Splits the `seconds key` with which the next page begins.

@@ -9,7 +9,9 @@ use crate::storage::revocation::{
 };
 use crate::storage::select::SelectBuilder;
 use crate::storage::upstream_sessions::Person;
-use crate::storage::{Storage, StorageError, Transaction, column, moment, moment_if_any, scopes};
+use crate::storage::{
+    NameSearch, Storage, StorageError, Transaction, column, moment, moment_if_any, scopes,
+};
 use crate::telemetry::audit::AuditEvent;
 
 /// A filter for grants. Empty texts match every grant.
@@ -29,8 +31,57 @@ pub struct GrantFilter {
     pub before: Option<Timestamp>,
     /// Only of the clients that are deleted together because nobody has used them since this time.
     pub unused_since: Option<Timestamp>,
-    /// The next page begins after this row, by id.
+    /// Only grants of people and clients that a search found, or with its id.
+    pub search: Option<NameSearch>,
+    /// Whether the oldest come first.
+    pub oldest_first: bool,
+    /// The page begins after this row, by id.
     pub after: String,
+    /// Whether the page ends before that row instead: the previous page.
+    pub backwards: bool,
+}
+
+impl GrantFilter {
+    /// Adds the conditions of the filter, except for those of its search and its place.
+    pub(super) fn narrow(&self, listing: &mut SelectBuilder, now: Timestamp) {
+        for (condition, value) in [
+            ("g.id = ?", &self.id),
+            ("g.client_id = ?", &self.client_id),
+            ("g.subject = ?", &self.subject),
+            ("g.resource = ?", &self.resource),
+        ] {
+            if !value.is_empty() {
+                listing.and(condition, value.as_str());
+            }
+        }
+        if let Some(moment) = self.before {
+            listing.and("g.id < ?", first_id(moment));
+        }
+        if let Some(since) = self.unused_since {
+            let (condition, value) = Selection::Unused(since).condition();
+            listing.and(condition, value);
+        }
+        if !self.ended {
+            listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
+        }
+    }
+
+    /// Adds the condition that a grant is beyond the place where the page begins.
+    pub(super) fn go_on(&self, listing: &mut SelectBuilder) {
+        if !self.after.is_empty() {
+            let beyond = if self.is_ascending() { "g.id > ?" } else { "g.id < ?" };
+            listing.and(beyond, self.after.as_str());
+        }
+    }
+
+    /// Returns in which order rows are read. Backwards, the rows nearest to the place come first.
+    pub(super) const fn order(&self) -> &'static str {
+        if self.is_ascending() { "ORDER BY g.id" } else { "ORDER BY g.id DESC" }
+    }
+
+    pub(super) const fn is_ascending(&self) -> bool {
+        self.oldest_first != self.backwards
+    }
 }
 
 /// A grant in a list: a person, a client and an MCP server.
@@ -102,29 +153,35 @@ impl Storage {
         limit: i64,
     ) -> Result<Vec<GrantRow>, StorageError> {
         let mut listing = SelectBuilder::new(GRANT_COLUMNS);
-        for (condition, value) in [
-            ("g.id = ?", &filter.id),
-            ("g.client_id = ?", &filter.client_id),
-            ("g.subject = ?", &filter.subject),
-            ("g.resource = ?", &filter.resource),
-            ("g.id < ?", &filter.after),
-        ] {
-            if !value.is_empty() {
-                listing.and(condition, value.as_str());
-            }
+        if let Some(search) = &filter.search {
+            let ids = self.ids_of_search(filter, search, now, limit).await?;
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            listing.among("g.id IN (?", &ids);
+        } else {
+            filter.narrow(&mut listing, now);
+            filter.go_on(&mut listing);
         }
-        if let Some(moment) = filter.before {
-            listing.and("g.id < ?", first_id(moment));
+        let rows = listing.fetch(self.pool(), filter.order(), limit).await?;
+        let read = rows.iter().map(|row| self.read_grant_row(row));
+        let mut grants = read.collect::<Result<Vec<_>, StorageError>>()?;
+        if filter.backwards {
+            grants.reverse();
         }
-        if let Some(since) = filter.unused_since {
-            let (condition, value) = Selection::Unused(since).condition();
-            listing.and(condition, value);
+        Ok(grants)
+    }
+
+    /// Counts the grants that a filter lists, up to [`COUNTED`](crate::storage::COUNTED) and one more.
+    pub async fn count_grants(
+        &self,
+        filter: &GrantFilter,
+        now: Timestamp,
+    ) -> Result<i64, StorageError> {
+        if let Some(search) = &filter.search {
+            return self.count_search(filter, search, now).await;
         }
-        if !filter.ended {
-            listing.only("g.revoked_at IS NULL").and("g.expires_at > ?", now.unix());
-        }
-        let rows = listing.fetch(self.pool(), "ORDER BY g.id DESC", limit).await?;
-        rows.iter().map(|row| self.read_grant_row(row)).collect()
+        let mut listing = SelectBuilder::new("SELECT g.id FROM grants g");
+        filter.narrow(&mut listing, now);
+        listing.count(self.pool()).await
     }
 
     /// Loads a grant.

@@ -1,6 +1,7 @@
 //! Grants: the gateway checks one at every request, and a revocation ends them.
 
 mod list;
+mod search;
 
 use std::sync::Arc;
 use std::time::Duration;

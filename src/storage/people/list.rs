@@ -1,23 +1,28 @@
 //! Lists of people, for administrators.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use sqlx::any::AnyRow;
 
 use crate::clock::Timestamp;
-use crate::storage::select::{SelectBuilder, after, stored};
+use crate::storage::select::{SelectBuilder, after, rows_of};
 use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, column, moment, moment_if_any};
 
 /// A filter for people.
 #[derive(Clone, Debug, Default)]
 pub struct PersonFilter {
-    /// Words of the name or their prefixes, a whole e-mail address, or a whole `sub`.
+    /// Words of the name or of the e-mail address before the `@`, or their prefixes; or a whole e-mail
+    /// address, a whole `sub`, or the whole id at the identity provider.
     pub search: String,
     /// Only blocked people.
     pub blocked: bool,
-    /// The next page begins after this row: last login and `sub`.
+    /// Whether those who signed in longest ago come first.
+    pub oldest_first: bool,
+    /// The page begins after this row: last login and `sub`.
     pub after: String,
+    /// Whether the page ends before that row instead: the previous page.
+    pub backwards: bool,
 }
 
 /// A person in a list.
@@ -47,10 +52,21 @@ const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.
      FROM people p";
 
 impl Storage {
-    /// Returns those of `subjects` that are stored, so that lists link only to pages that exist.
-    pub async fn stored_people(&self, subjects: &[&str]) -> Result<HashSet<String>, StorageError> {
-        let select = "SELECT p.subject AS name FROM people p";
-        stored(self.pool(), select, "p.subject IN (?", subjects).await
+    /// Returns the names of those of `subjects` that are stored, so that lists can name them and link only
+    /// to pages that exist. `None`: no name is known.
+    pub async fn names_of_people(
+        &self,
+        subjects: &[&str],
+    ) -> Result<HashMap<String, Option<String>>, StorageError> {
+        let select = "SELECT p.subject, p.issuer, p.upstream_subject FROM people p";
+        let mut names = HashMap::new();
+        for row in rows_of(self.pool(), select, "p.subject IN (?", subjects).await? {
+            let issuer: String = column(&row, "issuer")?;
+            let upstream_subject: String = column(&row, "upstream_subject")?;
+            let person = self.latest_person(&issuer, &upstream_subject).await?;
+            names.insert(column(&row, "subject")?, person.and_then(Person::shown_name));
+        }
+        Ok(names)
     }
 
     /// Lists people, the last login first.
@@ -59,35 +75,74 @@ impl Storage {
         filter: &PersonFilter,
         limit: i64,
     ) -> Result<Vec<PersonRow>, StorageError> {
-        let search = filter.search.trim();
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
-        if !search.is_empty() {
-            listing.and("(p.subject = ?", search);
-            for (index, word) in self.searched(search).into_iter().enumerate() {
-                let so_far = if index == 0 { " OR (" } else { " AND " };
-                listing.text(so_far);
-                listing.ends(
-                    "p.subject IN (SELECT w.subject FROM people_words w WHERE w.word = ?)",
-                    word,
-                );
-            }
-            listing.text("))");
-        }
-        if filter.blocked {
-            listing.only("p.blocked_at IS NOT NULL");
-        }
+        self.narrow_people(&mut listing, filter);
+        // Backwards, the rows nearest to the place are read, and turned round.
+        let ascending = filter.oldest_first != filter.backwards;
         if let Some((seen, subject)) = after(&filter.after) {
-            listing.and("(p.last_seen_at, p.subject) < (?", seen);
+            let beyond = if ascending {
+                "(p.last_seen_at, p.subject) > (?"
+            } else {
+                "(p.last_seen_at, p.subject) < (?"
+            };
+            listing.and(beyond, seen);
             listing.ends(", ?)", subject);
         }
-        let rows = listing
-            .fetch(self.pool(), "ORDER BY p.last_seen_at DESC, p.subject DESC", limit)
-            .await?;
+        let order = if ascending {
+            "ORDER BY p.last_seen_at, p.subject"
+        } else {
+            "ORDER BY p.last_seen_at DESC, p.subject DESC"
+        };
+        let rows = listing.fetch(self.pool(), order, limit).await?;
         let mut people = Vec::with_capacity(rows.len());
         for row in &rows {
             people.push(self.read_person_row(row).await?);
         }
+        if filter.backwards {
+            people.reverse();
+        }
         Ok(people)
+    }
+
+    /// Counts the people that a filter lists, up to [`COUNTED`](crate::storage::COUNTED) and one more.
+    pub async fn count_people(&self, filter: &PersonFilter) -> Result<i64, StorageError> {
+        let mut listing = SelectBuilder::new("SELECT p.subject FROM people p");
+        self.narrow_people(&mut listing, filter);
+        listing.count(self.pool()).await
+    }
+
+    /// Returns the `sub` of at most `limit` people that a search finds.
+    pub(crate) async fn subjects_found(
+        &self,
+        search: &str,
+        limit: i64,
+    ) -> Result<Vec<String>, StorageError> {
+        let mut listing = SelectBuilder::new("SELECT p.subject FROM people p");
+        let filter = PersonFilter { search: search.to_owned(), ..PersonFilter::default() };
+        self.narrow_people(&mut listing, &filter);
+        let order = "ORDER BY p.last_seen_at DESC, p.subject DESC";
+        let rows = listing.fetch(self.pool(), order, limit).await?;
+        rows.iter().map(|row| column(row, "subject")).collect()
+    }
+
+    fn narrow_people(&self, listing: &mut SelectBuilder, filter: &PersonFilter) {
+        let search = filter.search.trim();
+        if !search.is_empty() {
+            listing.and("(p.subject = ?", search);
+            let words = self.searched(search);
+            for (index, word) in words.iter().enumerate() {
+                let so_far = if index == 0 { " OR (" } else { " AND " };
+                listing.text(so_far);
+                listing.ends(
+                    "p.subject IN (SELECT w.subject FROM people_words w WHERE w.word = ?)",
+                    word.as_str(),
+                );
+            }
+            listing.text(if words.is_empty() { ")" } else { "))" });
+        }
+        if filter.blocked {
+            listing.only("p.blocked_at IS NOT NULL");
+        }
     }
 
     /// Loads a person.

@@ -53,7 +53,7 @@ impl Storage {
         subject: &str,
         now: Timestamp,
     ) -> Result<(), StorageError> {
-        let words = self.words_of(&session.person);
+        let words = self.words_of(&session.person, &session.subject);
         // Locks the row, so that a concurrent block either waits or is already visible.
         let known = sqlx::query(
             "UPDATE people SET last_seen_at = $2 WHERE subject = $1

@@ -1,6 +1,6 @@
-//! The search index of people: whole e-mail addresses, words of names, and prefixes of words. Everything
-//! is stored as keyed hashes, so that the database alone reveals neither a name nor which people share
-//! one.
+//! The search index of people: whole e-mail addresses, ids at the identity provider, the words of names and
+//! of addresses before the `@`, and prefixes of words. Everything is stored as keyed hashes, so that the
+//! database alone reveals neither a name nor which people share one.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::storage::upstream_sessions::Person;
 use crate::storage::{Storage, StorageError, Transaction};
 
 /// Changes with the way in which names are split, so that people are indexed again at their next login.
-const METHOD: &str = "beginnings of words, 1";
+const METHOD: &str = "beginnings of words and of addresses, ids, 2";
 /// Most words of a name that are indexed: 8.
 const MAX_WORDS: usize = 8;
 /// Longest prefix that is indexed: 16 letters. A longer word is also indexed as a whole.
@@ -38,9 +38,11 @@ impl SearchWords {
 }
 
 impl Storage {
-    /// Returns the words by which a person is found: their e-mail address and the words of their name.
-    pub(super) fn words_of(&self, person: &Person) -> SearchWords {
-        let words = words_of(person);
+    /// Returns the words by which a person is found: their e-mail address, the words of their name, and
+    /// their id at the identity provider.
+    pub(super) fn words_of(&self, person: &Person, upstream_subject: &str) -> SearchWords {
+        let mut words = words_of(person);
+        words.insert(upstream_subject.trim().to_lowercase());
         let mut parts = vec![METHOD.as_bytes()];
         parts.extend(words.iter().map(String::as_bytes));
         SearchWords { digest: self.sealer.mac(Purpose::Search, &parts), words }
@@ -93,7 +95,13 @@ impl Storage {
 
     /// Returns the hashes of the words in a search. A person must match all of them.
     pub(crate) fn searched(&self, search: &str) -> Vec<String> {
-        let words: BTreeSet<String> = search.split_whitespace().map(str::to_lowercase).collect();
+        // Without what surrounds a pasted name or address: "Dubois, Hana <hana@example.com>".
+        let bare = |word: &str| {
+            let kept = word.trim_matches([',', ';', '.', '<', '>', '(', ')', '"']);
+            kept.to_lowercase()
+        };
+        let words: BTreeSet<String> =
+            search.split_whitespace().map(bare).filter(|word| !word.is_empty()).collect();
         words.iter().take(MAX_SEARCHED).map(|word| self.word(word)).collect()
     }
 
@@ -107,17 +115,25 @@ impl Storage {
 fn words_of(person: &Person) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     if let Some(email) = &person.email {
-        words.insert(email.trim().to_lowercase());
+        let email = email.trim().to_lowercase();
+        if let Some((before_at, _)) = email.split_once('@') {
+            add_with_parts(&mut words, before_at);
+        }
+        words.insert(email);
     }
     let name = person.name.as_deref().unwrap_or_default().to_lowercase();
     for word in name.split_whitespace().take(MAX_WORDS) {
-        add(&mut words, word);
-        // "O'Neil-Dubois" is also found by each of its parts.
-        for part in word.split(|c: char| !c.is_alphanumeric()).take(MAX_WORDS) {
-            add(&mut words, part);
-        }
+        add_with_parts(&mut words, word);
     }
     words
+}
+
+/// Adds the word, and each of its parts: "O'Neil-Dubois" is also found by "Neil" and by "Dubois".
+fn add_with_parts(words: &mut BTreeSet<String>, word: &str) {
+    add(words, word);
+    for part in word.split(|c: char| !c.is_alphanumeric()).take(MAX_WORDS) {
+        add(words, part);
+    }
 }
 
 /// Adds the word and its prefixes.
@@ -157,6 +173,18 @@ mod tests {
         assert_eq!(words("O'Neil"), ["nei", "neil", "o", "o'n", "o'ne", "o'nei", "o'neil"]);
         assert_eq!(words(" \t "), Vec::<String>::new());
         assert_eq!(words("ÉMILE"), ["émi", "émil", "émile"]);
+    }
+
+    #[test]
+    fn an_address_is_found_by_what_is_before_the_at() {
+        let email = Some("Hana.Dubois@Example.com".to_owned());
+        let words = words_of(&Person { name: None, email, facts: Facts::default() });
+        for word in ["hana.dubois@example.com", "hana.dubois", "hana", "han", "dub", "dubois"] {
+            assert!(words.contains(word), "{word}");
+        }
+        for word in ["example.com", "exa", "@", "ana"] {
+            assert!(!words.contains(word), "{word}");
+        }
     }
 
     #[test]

@@ -64,15 +64,16 @@ pub enum Style {
 /// to every redirect after the form, and so would block the identity provider and the redirect back to the
 /// client.
 ///
-/// A logo is the only image, and only from our own origin.
+/// A logo and the icon of the admin pages are the only images, and only from our own origin.
 fn content_security_policy(style: Style, brand: &Branding, html: &str) -> HeaderValue {
     static PEOPLE: OnceLock<HeaderValue> = OnceLock::new();
     static LISTS: OnceLock<HeaderValue> = OnceLock::new();
     let make = || {
-        let style = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
-        let style = style.map_or("", |(style, _)| style);
-        let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
-        let images = if brand.logo.is_some() { "img-src 'self'; " } else { "" };
+        let sheet = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
+        let sheet = sheet.map_or("", |(sheet, _)| sheet);
+        let hash = STANDARD.encode(digest::digest(&digest::SHA256, sheet.as_bytes()));
+        let has_images = brand.logo.is_some() || style == Style::Lists;
+        let images = if has_images { "img-src 'self'; " } else { "" };
         let policy = format!(
             "default-src 'none'; style-src 'sha256-{hash}'; {images}base-uri 'none'; frame-ancestors 'none'"
         );

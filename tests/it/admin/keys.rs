@@ -96,7 +96,7 @@ async fn a_key_goes_through_its_states_at_their_times() {
     assert_eq!(both.len(), 2, "published at once");
     let alice = Console::admin(&app).signed_in(&app, "alice").await;
     let page = alice.page("/keys").await;
-    assert!(page.contains(">next<") && page.contains(">signs<"), "{page}");
+    assert!(page.contains(">next<") && page.contains(">signing<"), "{page}");
     assert!(!page.contains("value=\"rotate\""), "one rotation at a time");
     app.advance(599);
     let tokens = refreshed(&client, &tokens).await;

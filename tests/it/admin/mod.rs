@@ -4,6 +4,8 @@ mod access;
 mod audit;
 mod clients;
 mod confirmations;
+mod connections;
+mod frame;
 mod keys;
 mod people;
 mod servers;

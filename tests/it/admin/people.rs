@@ -22,7 +22,7 @@ async fn people_are_found_by_full_names_words_and_their_beginnings() {
         app.tokens_of("bob").await;
         let found = async |search: &str| {
             let page = alice.page(&with_query("/people", &[("q", search)])).await;
-            !page.contains("No person fits") && page.contains("demo-bob")
+            !page.contains("No people match") && page.contains("demo-bob")
         };
         let by: &[(&str, &[&str], &[&str])] = &[
             (
@@ -50,7 +50,7 @@ async fn people_are_found_by_full_names_words_and_their_beginnings() {
     }
     // Whoever has another name now is not found by the one before.
     let page = alice.page(&with_query("/people", &[("q", "hana")])).await;
-    assert!(page.contains("No person fits"), "{page}");
+    assert!(page.contains("No people match"), "{page}");
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn people_are_found_by_a_word_of_the_name_the_address_and_the_subject() {
     }
     for search in ["bo", "example.com", "oidc:demo", "' OR 1=1 --"] {
         let page = alice.page(&with_query("/people", &[("q", search)])).await;
-        assert!(page.contains("No person fits"), "{search}");
+        assert!(page.contains("No people match"), "{search}");
     }
     let all = alice.page("/people").await;
     assert!(all.contains("Bob Brown") && all.contains("demo-alice"));
@@ -97,7 +97,8 @@ async fn people_are_paged() {
         );
         app.database.execute(&sql).await;
     }
-    let next = regex_lite::Regex::new(r#"href="(/people\?[^"]*after=[^"]*)""#).unwrap();
+    let next = regex_lite::Regex::new(r#"rel="next" href="(/people\?[^"]*after=[^"]*)""#).unwrap();
+    let previous = regex_lite::Regex::new(r#"rel="prev" href="([^"]*)""#).unwrap();
     let subject = regex_lite::Regex::new("oidc:p[0-9]{2}").unwrap();
     let subjects = |page: &str| {
         let found = subject.find_iter(page).map(|found| found.as_str().to_owned());
@@ -108,10 +109,77 @@ async fn people_are_paged() {
     let link = crate::harness::browser::unescape(&next.captures(&first).unwrap()[1]);
     let second = alice.page(&link).await;
 
+    assert!(!next.is_match(&second) && !previous.is_match(&first));
+    let link = crate::harness::browser::unescape(&previous.captures(&second).unwrap()[1]);
+    let back = alice.page(&link).await;
+    assert_eq!(subjects(&back), subjects(&first));
+    assert!(back.contains("demo-alice") && !previous.is_match(&back), "{back}");
+    assert!(first.contains("<strong>61</strong> people"), "{first}");
     let (first, last) = (subjects(&first), subjects(&second));
     assert_eq!((first.len(), last.len()), (49, 11), "alice is first of all");
     assert!(first.is_disjoint(&last));
-    assert!(!next.is_match(&second));
+
+    let turned = regex_lite::Regex::new(r#"<a href="([^"]*)">Last sign-in"#).unwrap();
+    let link = crate::harness::browser::unescape(&turned.captures(&second).unwrap()[1]);
+    let oldest = alice.page(&link).await;
+    assert!(oldest.contains("aria-sort=\"ascending\""), "{oldest}");
+    assert!(subjects(&oldest).contains("oidc:p00") && !oldest.contains("oidc:demo-alice</code>"));
+    let link = crate::harness::browser::unescape(&next.captures(&oldest).unwrap()[1]);
+    let newest = alice.page(&link).await;
+    assert!(newest.contains("oidc:demo-alice</code>") && !next.is_match(&newest), "{newest}");
+    let all = subjects(&oldest).union(&subjects(&newest)).count();
+    assert_eq!(all, 60);
+    assert_eq!(subjects(&newest).len() + subjects(&oldest).len(), 60);
+}
+
+#[tokio::test]
+async fn people_are_found_by_the_id_at_the_provider_and_by_their_address_before_the_at() {
+    let app = TestApp::start().await;
+    app.idp.set_name("bob", "Robert Brown");
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    for search in ["demo-bob", "bob", "Brown, Robert", "Robert Brown <bob@example.com>", "DEMO-BOB"]
+    {
+        let page = alice.page(&with_query("/people", &[("q", search)])).await;
+        assert!(page.contains("<strong>1</strong> person"), "{search}: {page}");
+        assert!(page.contains("Robert Brown"), "{search}: {page}");
+    }
+    for search in ["demo", "example", "Robert Adams", ",", "<>"] {
+        let page = alice.page(&with_query("/people", &[("q", search)])).await;
+        assert!(page.contains("No people match."), "{search}: {page}");
+        assert!(page.contains("href=\"/people\""), "there is a way back to all: {page}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_a_blocked_person_names_who_blocked_them() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    alice.press_and_confirm(BOB, "action", "block").await.assert_leads_to(&alice.at("/person"));
+
+    let page = alice.page(BOB).await;
+    let by = r#"by <a href="/person?sub=oidc%3Ademo-alice"><bdi>Alice Adams</bdi></a>"#;
+    assert!(page.contains(by), "{page}");
+
+    alice.press(BOB, "action", "unblock").await.assert_leads_to(&alice.at("/person"));
+    let event = app.audit_event("person_blocked");
+    app.storage().block_person("oidc:demo-bob", "shell", app.now(), event).await.unwrap();
+    let page = alice.page(BOB).await;
+    assert!(page.contains("by an administrator (command line)"), "{page}");
+}
+
+#[tokio::test]
+async fn the_page_of_a_person_says_why_in_words() {
+    let app = TestApp::start().await;
+    app.tokens_of("bob").await;
+    let alice = admin(&app).await;
+    assert!(alice.page(BOB).await.contains("Matching rules: rule 2"));
+    app.idp.set_roles("bob", &[]);
+    app.client_named("Elsewhere").await.authorize("bob", &[]).await.assert_page(403);
+    Console::account(&app).signed_in(&app, "bob").await;
+    let page = alice.page(BOB).await;
+    assert!(page.contains("No rule matches."), "{page}");
 }
 
 #[tokio::test]
@@ -140,7 +208,7 @@ async fn the_page_of_a_person_says_what_they_may_do_and_why() {
     assert!(!page.contains("rule 1"));
 
     let there = alice.page("/person?sub=oidc%3Ademo-alice").await;
-    assert!(there.contains("admin pages") && there.contains("Nobody can block themselves"));
+    assert!(there.contains("admin pages") && there.contains("You cannot block yourself"));
     alice.get("/person?sub=oidc%3Anobody").await.assert_page(404);
 }
 

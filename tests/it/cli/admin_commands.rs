@@ -281,6 +281,35 @@ async fn tables_say_what_is_approved_what_is_in_force_and_in_which_zone_times_ar
 }
 
 #[tokio::test]
+async fn a_person_is_shown_with_what_they_may_do_and_why() {
+    let shell = Shell::start().await;
+    shell.app.tokens_of("bob").await;
+
+    let shown = shell.run(&["people", "show", "oidc:demo-bob"]).await.ok();
+    let json = shell.run(&["people", "show", "oidc:demo-bob", "--json"]).await.json();
+
+    let lines: Vec<&str> = shown.lines().collect();
+    let heads = lines.iter().position(|line| line.starts_with("MCP SERVER")).unwrap();
+    assert!(lines[heads].contains("MAY NOT") && lines[heads].ends_with("WHY"), "{shown}");
+    let mcp = shell.app.mcp_url();
+    for text in [mcp.as_str(), "create:todos", "delete:todos read:todos", "rule 2"] {
+        assert!(lines[heads + 1].contains(text), "{text} is missing: {shown}");
+    }
+    for (search, found) in [("Bob Brown", 1), ("bro", 1), ("nobody", 0)] {
+        let grants = shell.run(&["grants", "list", "--search", search, "--json"]).await.json();
+        assert_eq!(grants["grants"].as_array().unwrap().len(), found, "{search}");
+    }
+    let may = &json["may"][0];
+    assert_eq!(may["resource"], mcp.as_str());
+    assert_eq!(
+        (may["refused"].as_bool(), may["may"].as_str()),
+        (Some(false), Some("create:todos"))
+    );
+    assert_eq!(may["may_not"], "delete:todos read:todos");
+    assert_eq!(may["rules"], serde_json::json!(["rule 2"]));
+}
+
+#[tokio::test]
 async fn a_client_blocked_from_the_shell_is_refused_everything() {
     let shell = Shell::start().await;
     let (client, tokens) = shell.app.tokens_of("bob").await;

@@ -83,7 +83,9 @@ async fn the_admin_pages_stay_as_they_are() {
     let admin = Console::admin(&app).signed_in(&app, "alice").await;
     let page = admin.browser.get(&format!("{}/", app.admin_url)).await;
     assert!(page.text().contains("<span>Portcullis</span>") && !page.text().contains("Acme"));
-    assert!(!policy(&page).contains("img-src"));
+    // Their own icon in the browser's tab is the only picture.
+    assert!(policy(&page).contains("img-src 'self';") && !page.text().contains("<img"));
+    assert!(page.text().contains("href=\"/favicon.svg\"") && !page.text().contains("/logo"));
 }
 
 #[tokio::test]

@@ -379,12 +379,13 @@ async fn a_page_explains_the_buttons_that_are_there_and_no_other() {
     let client = app.client().await;
     client.sign_in("bob").await;
     let admin = alice(&app).await;
-    let (block, end) = ("lets them sign in no more", "Ends what their clients have");
+    let (block, end) =
+        ("They cannot sign in until they are unblocked", "Ends what their clients have");
     let page = admin.page(BOB).await;
     assert!(page.contains(block) && page.contains(end), "{page}");
     let own = admin.page("/person?sub=oidc%3Ademo-alice").await;
     assert!(!own.contains(block) && !own.contains(end), "{own}");
-    assert!(own.contains("Nobody can block themselves"));
+    assert!(own.contains("You cannot block yourself"));
     let client = with_query("/client", &[("id", &client.id)]);
     let page = admin.page(&client).await;
     for text in ["Nobody can connect it until it is unblocked", "Removes its registration"] {
