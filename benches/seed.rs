@@ -1,5 +1,5 @@
 //! Makes a database of the size that the admin pages must bear: `cargo bench --bench seed -- FOLDER
-//! [CLIENTS] [GRANTS]`. It is meant for `portcullis demo --data FOLDER`, and no part of the product: a
+//! [CLIENTS] [GRANTS] [HOURS OF USE]`. It is meant for `portcullis demo --data FOLDER`, and no part of the product: a
 //! bench target, so that it is compiled with optimisations, linted with everything else, and run by nobody
 //! who has not asked for it.
 //!
@@ -17,7 +17,9 @@ use std::path::PathBuf;
 
 use portcullis::oauth::sealed::Purpose;
 use portcullis::policy::Facts;
-use portcullis::storage::{Person, Storage, UpstreamTokens, session_id};
+use portcullis::storage::{
+    CallCounts, CalledName, Person, Storage, UpstreamTokens, UsageKey, session_id,
+};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 
 const ISSUER: &str = "http://127.0.0.1:8002";
@@ -32,13 +34,14 @@ async fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let Some(folder) = arguments.first() else {
-        println!("cargo bench --bench seed -- FOLDER [CLIENTS] [GRANTS]");
+        println!("cargo bench --bench seed -- FOLDER [CLIENTS] [GRANTS] [HOURS OF USE]");
         return;
     };
     let number = |place: usize, otherwise: u64| {
         arguments.get(place).map_or(otherwise, |text| text.parse().unwrap())
     };
     let (clients, grants) = (number(1, 1_000_000), number(2, 200_000));
+    let hours = number(3, 1_000_000);
     std::fs::create_dir_all(folder).unwrap();
     let url = format!("sqlite://{}", PathBuf::from(folder).join("portcullis.db").display());
     let storage = Storage::open(&url, None).await.unwrap();
@@ -56,6 +59,7 @@ async fn main() {
     write(&mut connection, "audit events", &audit_sql(clients, grants, now)).await;
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
     while storage.settle_audit().await.unwrap() > 0 {}
+    usage(&storage, hours, (grants / EACH).max(1), now).await;
     connection.close().await.unwrap();
     storage.close().await;
 }
@@ -209,4 +213,40 @@ fn audit_sql(clients: u64, grants: u64, now: i64) -> String {
         id = id(&at),
         resource = RESOURCES[0],
     )
+}
+
+/// So many sums of an hour, over 90 days: each day the same number of people use three of eight tools in four
+/// hours each. The server's own code writes them.
+async fn usage(storage: &Storage, hours: u64, people: u64, now: i64) {
+    const DAYS: u64 = 90;
+    const A_PERSON: u64 = 12;
+    let each_day = (hours / DAYS / A_PERSON).clamp(1, people);
+    let this_hour = now.div_euclid(3600);
+    let mut written = 0;
+    for day in 0..DAYS {
+        let mut rows = Vec::new();
+        for person in 0..each_day {
+            for turn in 0..A_PERSON {
+                let tool = (person + day + turn % 3 * 3) % 8;
+                let hour = day * 24 + (person * 5 + turn * 2) % 24;
+                let mut counts = CallCounts::default();
+                counts.0[0] = i64::try_from(1 + (person + turn) % 17).unwrap();
+                counts.0[1] = i64::from((person + turn) % 11 == 0);
+                counts.0[3] = i64::from((person + day) % 29 == 0);
+                let key = UsageKey {
+                    hour: this_hour - i64::try_from(hour).unwrap(),
+                    resource: RESOURCES[usize::from(tool == 7)].to_owned(),
+                    subject: format!("oidc:seed-{person}"),
+                    client_id: format!("client_{:032x}", person % 50),
+                    called: CalledName::Tool(format!("tool-{tool}")),
+                };
+                rows.push((key, counts));
+            }
+        }
+        for rows in rows.chunks(2000) {
+            storage.add_usage(rows).await.unwrap();
+        }
+        written += rows.len();
+    }
+    println!("{written:>9} hours of use");
 }

@@ -310,6 +310,73 @@ CREATE TABLE mcp_tasks (
 CREATE INDEX mcp_tasks_by_subject ON mcp_tasks (subject, created_at);
 CREATE INDEX mcp_tasks_by_expiry ON mcp_tasks (expires_at);
 
+-- Who used what: calls through the gateway, as sums. Never their arguments or results. A key is a person, a
+-- client, an MCP server, and a tool (or a method, where no tool was called).
+CREATE TABLE usage_keys (
+    id        BIGINT PRIMARY KEY NOT NULL,   -- from an HMAC of the columns below: every replica computes the same
+    server    BIGINT NOT NULL,               -- from an HMAC of `resource`
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    resource  TEXT NOT NULL,
+    kind      TEXT NOT NULL,                 -- tool | method
+    name_hash TEXT NOT NULL,                 -- HMAC of kind and name, to find a tool by its name
+    name      TEXT NOT NULL,                 -- as the client named it, sealed; empty: one of many unknown ones
+    last_day  BIGINT NOT NULL                -- of the latest call, in days since 1970 (UTC)
+);
+CREATE INDEX usage_keys_by_subject ON usage_keys (subject);
+CREATE INDEX usage_keys_by_client ON usage_keys (client_id);
+CREATE INDEX usage_keys_by_name ON usage_keys (name_hash);
+CREATE INDEX usage_keys_by_last_day ON usage_keys (last_day);
+
+-- Calls of one key in one hour, by outcome.
+CREATE TABLE usage_hours (
+    hour          BIGINT NOT NULL,           -- hours since 1970 (UTC)
+    usage_key     BIGINT NOT NULL,           -- usage_keys.id
+    server        BIGINT NOT NULL,           -- the server of that key
+    answered      BIGINT NOT NULL,           -- the MCP server answered with a result
+    tool_errors   BIGINT NOT NULL,           -- with a result that says the tool failed
+    errors        BIGINT NOT NULL,           -- with an error
+    scope_refused BIGINT NOT NULL,           -- refused: scopes were missing
+    refused       BIGINT NOT NULL,           -- refused for another reason
+    failed        BIGINT NOT NULL,           -- the MCP server did not answer, or not in a usable way
+    unanswered    BIGINT NOT NULL,           -- the client left, or its grant ended, before the answer
+    PRIMARY KEY (hour, usage_key)
+);
+
+-- The same by day, so that a page about a month does not add up hours. The index has all columns, in the
+-- order in which the sums of each key are made.
+CREATE TABLE usage_days (
+    usage_key     BIGINT NOT NULL,
+    day           BIGINT NOT NULL,           -- days since 1970 (UTC)
+    server        BIGINT NOT NULL,
+    last_hour     BIGINT NOT NULL,           -- of the latest call
+    answered      BIGINT NOT NULL,
+    tool_errors   BIGINT NOT NULL,
+    errors        BIGINT NOT NULL,
+    scope_refused BIGINT NOT NULL,
+    refused       BIGINT NOT NULL,
+    failed        BIGINT NOT NULL,
+    unanswered    BIGINT NOT NULL,
+    PRIMARY KEY (usage_key, day)
+);
+CREATE INDEX usage_days_sums ON usage_days (usage_key, day, server, last_hour, answered, tool_errors,
+    errors, scope_refused, refused, failed, unanswered);
+CREATE INDEX usage_days_by_day ON usage_days (day);
+
+-- The same by hour for all keys of an MCP server, for charts.
+CREATE TABLE usage_of_servers (
+    hour          BIGINT NOT NULL,
+    server        BIGINT NOT NULL,
+    answered      BIGINT NOT NULL,
+    tool_errors   BIGINT NOT NULL,
+    errors        BIGINT NOT NULL,
+    scope_refused BIGINT NOT NULL,
+    refused       BIGINT NOT NULL,
+    failed        BIGINT NOT NULL,
+    unanswered    BIGINT NOT NULL,
+    PRIMARY KEY (hour, server)
+);
+
 -- Sessions at our own pages.
 CREATE TABLE web_sessions (
     id           TEXT PRIMARY KEY NOT NULL,

@@ -34,7 +34,8 @@
 //!
 //! The texts of people's pages are in `locales/`, one file a language; [`web::locales`] reads them.
 //! Administrators have pages of their own, on a listener of their own: [`admin`]. The audit trail
-//! ([`telemetry::audit`], [`storage`]) records what happened.
+//! ([`telemetry::audit`], [`storage`]) records what happened. Who used what is counted by the gateway
+//! (`gateway/usage.rs`), summed up in memory (`app/usage.rs`) and stored by the hour (`storage/usage/`).
 //!
 //! Comments and tests name threats and requirements by id, such as CD-01: `docs/threats.md` explains
 //! each. `docs/decisions/` explains the large design decisions.

@@ -37,7 +37,7 @@ use crate::config::{Limits, PublicUrl, paths};
 use crate::gateway::GatewayRoutes;
 use crate::http_client::is_loopback;
 use crate::rate_limits::ConcurrencyPermit;
-use crate::storage::Retention;
+use crate::storage::{Retention, StorageError, UsageRetention};
 use crate::telemetry;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::log_throttle::LogThrottle;
@@ -69,7 +69,7 @@ const TCP_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::
 const GIVEN_UP: Duration = Duration::from_secs(18);
 /// The default of `limits.body_time`.
 const USUAL_BODY_TIME: Duration = Duration::from_secs(30);
-/// How long the audit trail may take at shutdown to store its queued events.
+/// How long the audit trail and the usage may take at shutdown to store what is still in memory.
 const LAST_NOTES: Duration = Duration::from_secs(10);
 /// How long the last responses may take after the listeners have closed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -192,6 +192,7 @@ pub async fn serve(
 ) {
     let (stop_audit, stopped) = watch::channel(false);
     let tasks = BackgroundTasks::start(&app);
+    let usage = tokio::spawn(keep_usage(app.clone(), stopped.clone()));
     let audit = tokio::spawn(keep_audit_trail(app.clone(), stopped));
     let (graceful, probes) = (GracefulShutdown::new(), GracefulShutdown::new());
     let limit = app.config().limits.connections;
@@ -239,8 +240,9 @@ pub async fn serve(
             tracing::info!("open streams are cut");
         }
         drop(stop_audit);
-        if tokio::time::timeout(LAST_NOTES, audit).await.is_err() {
-            tracing::error!("the last audit events could not be stored in time");
+        let last = async { tokio::join!(audit, usage) };
+        if tokio::time::timeout(LAST_NOTES, last).await.is_err() {
+            tracing::error!("the last audit events or the last usage could not be stored in time");
         }
         storage.close().await;
         // The kernel reports new connections together with the end of this pause, and the `select!` below
@@ -317,6 +319,21 @@ async fn keep_audit_trail(app: App, stopped: watch::Receiver<bool>) {
         }
     };
     supervise(app.metrics(), Task::AuditTrail, keep).await;
+}
+
+/// Writes the usage until `stopped` changes, and then what is still in memory.
+async fn keep_usage(app: App, stopped: watch::Receiver<bool>) {
+    let keep = || {
+        let mut stopped = stopped.clone();
+        let app = &app;
+        async move {
+            app.keep_usage(async move {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            })
+            .await;
+        }
+    };
+    supervise(app.metrics(), Task::Usage, keep).await;
 }
 
 const fn accepting(side: ListenerKind) -> Task {
@@ -666,7 +683,7 @@ async fn sweep(app: App) {
                     break;
                 }
             }
-            match app.storage().sweep(app.now(), keep).await {
+            match remove_expired(&app, keep).await {
                 Ok(0) => break,
                 Ok(removed) => tracing::debug!(removed, "expired rows removed"),
                 Err(cause) => {
@@ -680,6 +697,17 @@ async fn sweep(app: App) {
             let _ = app.storage().give_clean_up_back(until).await;
         }
     }
+}
+
+/// Removes rows that have expired, and usage beyond what is kept. Returns how many.
+async fn remove_expired(app: &App, keep: Retention) -> Result<u64, StorageError> {
+    let usage = UsageRetention {
+        age: app.config().usage_retention,
+        hours: app.config().limits.usage_rows,
+        rows: keep.rows,
+    };
+    let now = app.now();
+    Ok(app.storage().sweep(now, keep).await? + app.storage().sweep_usage(now, usage).await?)
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use crate::web::page_error::PageError;
 /// Lines per page. More cost memory, fewer cost more queries.
 const PAGE: i64 = 500;
 
+/// Media type of CSV with a first line of names (RFC 4180 §3).
+pub(super) const CSV: &str = "text/csv; charset=utf-8; header=present";
+
 /// Format of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExportFormat {
@@ -55,10 +58,10 @@ impl ExportFormat {
     }
 
     fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::JsonLines => "application/x-ndjson; charset=utf-8",
-            Self::Csv => "text/csv; charset=utf-8; header=present",
-        })
+        match self {
+            Self::JsonLines => HeaderValue::from_static("application/x-ndjson; charset=utf-8"),
+            Self::Csv => HeaderValue::from_static(CSV),
+        }
     }
 
     /// Returns the text before the first line.
@@ -118,7 +121,7 @@ fn time(at: i64) -> String {
 }
 
 /// Formats a line of CSV (RFC 4180), with every cell in quotes.
-fn csv<const N: usize>(cells: [&str; N]) -> String {
+pub(super) fn csv<const N: usize>(cells: [&str; N]) -> String {
     let mut line = String::new();
     for (position, cell) in cells.into_iter().enumerate() {
         let comma = if position == 0 { "" } else { "," };
@@ -148,23 +151,6 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let event = visit.event("audit_exported").with("format", format.extension());
     let event = event.with("search", search.told());
     storage.record(vec![event]).await?;
-    let day = chrono::DateTime::from_timestamp(visit.app().now().unix(), 0);
-    let day = day.map(|day| day.format("%Y-%m-%d").to_string()).unwrap_or_default();
-    let name = format!("attachment; filename=\"portcullis-audit-{day}.{}\"", format.extension());
-    let disposition = HeaderValue::from_str(&name);
-    let headers = [
-        (header::CONTENT_TYPE, format.content_type()),
-        (
-            header::CONTENT_DISPOSITION,
-            disposition.unwrap_or(HeaderValue::from_static("attachment")),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
-        ),
-    ];
     let rest =
         RestOfExport { storage, filter: search.filter, format, heading: Some(format.heading()) };
     let pages = stream::unfold(Some(rest), |rest| async move {
@@ -180,7 +166,34 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
             }
         }
     });
-    Ok((headers, Body::from_stream(pages)).into_response())
+    let file = ("portcullis-audit", format.extension(), format.content_type());
+    Ok(download(&visit, file, Body::from_stream(pages)))
+}
+
+/// Builds the answer that a browser stores as a file: its name, extension and media type.
+pub(super) fn download(
+    visit: &AdminPage,
+    (name, extension, content_type): (&str, &str, HeaderValue),
+    body: Body,
+) -> Response {
+    let day = chrono::DateTime::from_timestamp(visit.app().now().unix(), 0);
+    let day = day.map(|day| day.format("%Y-%m-%d").to_string()).unwrap_or_default();
+    let disposition =
+        HeaderValue::from_str(&format!("attachment; filename=\"{name}-{day}.{extension}\""));
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (
+            header::CONTENT_DISPOSITION,
+            disposition.unwrap_or(HeaderValue::from_static("attachment")),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
+        ),
+    ];
+    (headers, body).into_response()
 }
 
 /// The part of the export that is still to be sent.

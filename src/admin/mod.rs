@@ -8,6 +8,7 @@
 mod audit;
 mod audit_search;
 mod audit_words;
+mod chart;
 mod clients;
 mod confirm;
 mod day;
@@ -24,6 +25,10 @@ mod people;
 mod sentences;
 mod servers;
 mod telling;
+mod usage;
+mod usage_export;
+mod usage_search;
+mod usage_words;
 mod visit;
 
 use axum::Router;
@@ -63,6 +68,8 @@ pub fn routes() -> Router<App> {
         .route("/people", get(page(people::list)))
         .route("/person", get(page(people::one)).post(page(people::act)))
         .route("/servers", get(page(servers::get)))
+        .route("/usage", get(page(usage::get)))
+        .route("/usage/export", get(page(usage_export::get)))
         .route("/keys", get(page(keys::get)).post(page(keys::act)))
         .route("/audit", get(page(audit::get)))
         .route("/audit/export", get(page(export::get)))

@@ -1,14 +1,18 @@
-//! `GET /`: key numbers, the state of the parts, and everything that needs attention.
+//! `GET /`: what needs attention first, then each MCP server, numbers that lead to their pages, and the state
+//! of the parts.
 
 use askama::Template;
 use axum::response::Response;
 
+use super::chart::{Chart, ChartSlot, ChartTexts};
+use super::links::query;
+use super::usage::name_of;
 use super::visit::AdminPage;
-use crate::app::{Compared, ConfigStatus};
+use crate::app::{App, Compared, ConfigStatus, TargetState};
 use crate::clock::Timestamp;
-use crate::config::ClientApproval;
+use crate::config::{ClientApproval, ResourceConfig};
 use crate::signing::{KeyDescription, KeyState};
-use crate::storage::Overview;
+use crate::storage::{CallOutcome, Overview, Ready, Room, ServerUse};
 use crate::web::list_page::{Frame, utc};
 use crate::web::page_error::PageError;
 use crate::web::words::words;
@@ -19,35 +23,57 @@ words! {
         people: "People", "利用者";
         clients: "Clients", "クライアント";
         live_grants: "Live connections", "有効な接続";
-        logins_day: "Sign-ins, last day", "サインイン(24時間)";
-        logins_week: "Sign-ins, last week", "サインイン(7日間)";
-        refusals_day: "Refusals, last day", "拒否(24時間)";
-        refusals_week: "Refusals, last week", "拒否(7日間)";
+        calls_day: "Calls in the last 24 hours", "呼び出し(直近24時間)";
+        logins_day: "Sign-ins in the last 24 hours", "サインイン(直近24時間)";
+        logins_week: "Sign-ins in the last 7 days", "サインイン(直近7日間)";
+        refusals_day: "Refused in the last 24 hours", "拒否(直近24時間)";
+        refusals_week: "Refused in the last 7 days", "拒否(直近7日間)";
+        numbers: "Numbers", "集計";
         database: "Database", "データベース";
-        needs_a_hand: "Needs a hand", "対応が必要なこと";
-        nothing: "Nothing.", "ありません。";
+        size: "Size", "サイズ";
+        attention: "Needs attention", "対応が必要なこと";
+        nothing: "Nothing needs attention.", "対応が必要なことはありません。";
+        servers: "MCP servers", "MCPサーバー";
+        server: "MCP server", "MCPサーバー";
+        servers_note: "The last 24 hours. The state is what this replica saw at the last call.", "直近24時間の集計です。状態は、このレプリカが最後の呼び出しで確認したものです。";
+        used_by: "People", "利用者";
+        calls: "Calls", "呼び出し";
+        not_let: "Refused", "拒否";
+        failed: "Failed", "失敗";
+        target: "State", "状態";
+        up: "Reachable", "応答あり";
+        down: "Not reachable", "応答なし";
+        unseen: "No call yet since the start", "起動以降の呼び出しなし";
+        not_fronted: "Not behind the gateway", "ゲートウェイの対象外";
+        target_down: "The last call did not reach this MCP server. Check whether it runs and answers at its target:", "最後の呼び出しがこのMCPサーバーに届きませんでした。サーバーが稼働し、転送先で応答しているか確認してください:";
+        room_none: "The database is full: nothing can be written. Make room, or raise limits.database_size.", "データベースがいっぱいで、何も書き込めません。空きを作るか limits.database_size を増やしてください。";
+        room_sign_ins: "The database is nearly full: no new sign-ins and no new clients are accepted. Make room, or raise limits.database_size.", "データベースの空きが少ないため、新しいサインインとクライアントを受け付けていません。空きを作るか limits.database_size を増やしてください。";
+        room_clients: "The database is filling up: no new clients are accepted. Make room, or raise limits.database_size.", "データベースの空きが減っているため、新しいクライアントを受け付けていません。空きを作るか limits.database_size を増やしてください。";
         week: "Sign-ins and refusals, last seven days, by six hours (UTC)", "直近7日間のサインインと拒否(6時間ごと、UTC)";
+        time: "Time (UTC)", "日時(UTC)";
+        as_table: "Numbers as a table", "数値を表で見る";
         signed_in: "sign-ins", "サインイン";
         refused: "refusals", "拒否";
         comma: ", ", "、";
         upstream: "Identity provider", "IDプロバイダー";
         provider: "Provider", "プロバイダー";
         state: "State", "状態";
-        answers: "answers", "応答しています";
-        silent: "is left alone after failures; people who are signed in go on", "失敗が続いたため一時停止中。サインイン済みの人は引き続き利用できます";
+        answers: "Reachable", "応答しています";
+        silent: "Paused after repeated failures. People who are signed in can continue.", "失敗が続いたため一時停止中です。サインイン済みの人は引き続き利用できます。";
         last_success: "Last answer", "最後の応答";
         last_error: "Last failure", "最後の失敗";
         never: "none since the start", "起動以降なし";
         version: "Version", "バージョン";
-        waiting: "clients wait for your approval.", "件のクライアントが承認を待っています。";
-        look: "Decide", "確認する";
+        waiting_one: "1 client waits for your approval.", "1件のクライアントが承認を待っています。";
+        waiting: " clients wait for your approval.", "件のクライアントが承認を待っています。";
+        look: "Review", "確認する";
         upstream_down: "The identity provider does not answer: nobody new can sign in. Check its status page, the network and the time on this machine; `portcullis check` says what is wrong.", "IDプロバイダーが応答しないため、新しいサインインができません。プロバイダーの稼働状況、ネットワーク、このサーバーの時刻を確認してください。`portcullis check` が原因を示します。";
         no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
         old_key: "A signing key is older than a year. Rotate it on the page “Keys”.", "署名鍵が1年以上前のものです。「鍵」のページで更新してください。";
         keys: "Keys", "鍵";
         signing: "Signing key", "署名鍵";
         configuration: "Configuration", "設定";
-        read_at: "read", "読み込み日時";
+        read_at: "Read", "読み込み日時";
         problems: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
         waits: "The configuration was changed where only a restart can take it over:", "再起動後に反映される設定が変更されています:";
         since: "since", "作成日時";
@@ -57,16 +83,77 @@ words! {
     }
 }
 
+/// An MCP server, prepared for display.
+struct ServerLine<'a> {
+    name: &'a str,
+    used: ServerUse,
+    state: TargetState,
+    is_fronted: bool,
+    target: String,
+    /// What is known of its use.
+    usage: String,
+    /// The calls that were refused for missing scopes, which are most refusals.
+    refused: String,
+    failed: String,
+}
+
+impl<'a> ServerLine<'a> {
+    fn of(app: &App, resource: &'a ResourceConfig, numbers: &Overview) -> Self {
+        let used = numbers.servers.get(&app.storage().server_id(&resource.id));
+        let link = |outcome: Option<CallOutcome>| {
+            let mut query = query("/usage");
+            query.append_pair("server", &resource.id);
+            if let Some(outcome) = outcome {
+                query.append_pair("outcome", outcome.name());
+            }
+            query.finish()
+        };
+        Self {
+            name: name_of(resource),
+            used: used.cloned().unwrap_or_default(),
+            state: app.target_seen(&resource.id).state(),
+            is_fronted: resource.path.is_some() && resource.target.is_some(),
+            target: resource.target.as_ref().map(ToString::to_string).unwrap_or_default(),
+            usage: link(None),
+            refused: link(Some(CallOutcome::ScopeRefused)),
+            failed: link(Some(CallOutcome::Failed)),
+        }
+    }
+
+    fn failures(&self) -> i64 {
+        self.used.counts.of(CallOutcome::Failed)
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.state, TargetState::Down(_))
+    }
+
+    /// Returns the state in words, and when it was seen.
+    fn seen(&self, w: &'static OverviewWords) -> (&'static str, Option<Timestamp>) {
+        match self.state {
+            _ if !self.is_fronted => (w.not_fronted, None),
+            TargetState::Unknown => (w.unseen, None),
+            TargetState::Up(at) => (w.up, Some(at)),
+            TargetState::Down(at) => (w.down, Some(at)),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "admin/overview.html")]
 struct OverviewTemplate<'a> {
     frame: &'a Frame,
     w: &'static OverviewWords,
     numbers: &'a Overview,
+    servers: Vec<ServerLine<'a>>,
+    calls: i64,
+    /// The first days of the searches behind the numbers of sign-ins: of 24 hours, and of a week.
+    since: (String, String),
     day: (i64, i64),
     week: (i64, i64),
     chart: Chart,
     size: String,
+    room: Option<&'static str>,
     provider: &'a str,
     upstream: crate::upstream::Health,
     old_key: bool,
@@ -79,34 +166,34 @@ struct OverviewTemplate<'a> {
     compared: Compared,
 }
 
-/// The last week as a bar chart. All days are equally wide.
-struct Chart {
-    bars: Vec<Bar>,
-    /// The value of the highest bar.
-    most: i64,
-    days: Vec<String>,
-}
-
-/// A bar, in the coordinates of the chart.
-struct Bar {
-    x: i64,
-    logins: (i64, i64),
-    refusals: (i64, i64),
-    label: String,
+impl OverviewTemplate<'_> {
+    /// Whether there is nothing to do for an administrator.
+    fn is_calm(&self) -> bool {
+        self.went_back_at.is_none()
+            && self.compared.clock_off().is_none()
+            && self.compared.differing.is_empty()
+            && !self.waiting
+            && !self.upstream.paused
+            && !self.upstream.without_refresh
+            && !self.old_key
+            && self.room.is_none()
+            && self.reading.problems.is_empty()
+            && self.reading.waiting.is_empty()
+            && !self.servers.iter().any(ServerLine::is_down)
+    }
 }
 
 /// Hours covered by one bar.
 const HOURS: i64 = 6;
 /// Bars per day.
 const A_DAY: i64 = 24 / HOURS;
-/// Height of the highest bar, in chart units.
-const HEIGHT: i64 = 90;
 
 pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let app = visit.app();
     let now = app.now();
     let numbers = app.storage().overview(now).await?;
     let frame = visit.frame("/").await?;
+    let w = OverviewWords::of(frame.language);
     let hour = now.unix() / 3600;
     let since = |list: &[(i64, i64)], hours: i64| {
         list.iter().filter(|(at, _)| *at > hour - hours).map(|(_, n)| n).sum::<i64>()
@@ -116,12 +203,17 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let went_back_at = app.storage().went_back_at().filter(|at| now.since(*at) <= week);
     let mut signing = app.keys().describe();
     signing.retain(|key| key.state == KeyState::Current);
+    let resources = app.config().resources.iter();
     let template = OverviewTemplate {
-        w: OverviewWords::of(frame.language),
+        w,
+        servers: resources.map(|resource| ServerLine::of(app, resource, &numbers)).collect(),
+        since: (day_before(now, 1), day_before(now, 6)),
+        calls: numbers.servers.values().map(|used| used.counts.total()).sum(),
         day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),
         week: (since(&numbers.logins, 24 * 7), since(&numbers.refusals, 24 * 7)),
-        chart: Chart::of(&numbers, hour),
+        chart: week_chart(w, &numbers, hour),
         size: bytes(numbers.database_bytes),
+        room: room(w, app.storage().ready(now).await),
         provider: &app.config().upstream.name,
         upstream: app.upstream().health(),
         configured_at: app.configured_at(),
@@ -138,39 +230,46 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     Ok(frame.answer(template.render()))
 }
 
-impl Chart {
-    /// Charts the last seven days in UTC, including all of today.
-    fn of(numbers: &Overview, hour: i64) -> Self {
-        let today = hour / 24;
-        let slots = (today - 6) * A_DAY..(today + 1) * A_DAY;
-        let sum = |list: &[(i64, i64)], slot: i64| {
-            list.iter().filter(|(at, _)| at / HOURS == slot).map(|(_, n)| n).sum::<i64>()
-        };
-        let slots: Vec<(i64, i64, i64)> = slots
-            .map(|slot| (slot, sum(&numbers.logins, slot), sum(&numbers.refusals, slot)))
-            .collect();
-        let most = slots.iter().map(|(_, logins, refusals)| logins + refusals).max().unwrap_or(0);
-        let scaled = |n: i64| if n == 0 { 0 } else { (n * HEIGHT / most.max(1)).max(2) };
-        let bar = |(index, (slot, logins, refusals)): (usize, &(i64, i64, i64))| {
-            let begins = Timestamp::from_unix(slot * HOURS * 3600);
-            let (up, down) = (scaled(*logins), scaled(*refusals));
-            Bar {
-                x: i64::try_from(index).unwrap_or(0) * 20 + 2,
-                logins: (HEIGHT - up, up),
-                refusals: (HEIGHT - up - down, down),
-                label: format!("{}: {logins} / {refusals}", utc(begins)),
-            }
-        };
-        let day = |day: i64| {
-            let midnight = Timestamp::from_unix(day * 24 * 3600);
-            utc(midnight).get(5..10).unwrap_or_default().to_owned()
-        };
-        Self {
-            bars: slots.iter().enumerate().map(bar).collect(),
-            most,
-            days: (today - 6..=today).map(day).collect(),
-        }
+/// Returns the day so many days ago, as a search takes it.
+fn day_before(now: Timestamp, days: u64) -> String {
+    let before = now.minus(std::time::Duration::from_hours(24 * days));
+    utc(before).get(..10).unwrap_or_default().to_owned()
+}
+
+/// Returns what a database that is nearly full does not accept any more.
+fn room(w: &'static OverviewWords, ready: Ready) -> Option<&'static str> {
+    match ready {
+        Ready::Yes(Room::None) => Some(w.room_none),
+        Ready::Yes(Room::NoSignIns) => Some(w.room_sign_ins),
+        Ready::Yes(Room::NoRegistrations) => Some(w.room_clients),
+        _ => None,
     }
+}
+
+/// Charts the last seven days in UTC, including all of today.
+fn week_chart(w: &'static OverviewWords, numbers: &Overview, hour: i64) -> Chart {
+    let today = hour / 24;
+    let sum = |list: &[(i64, i64)], slot: i64| {
+        list.iter().filter(|(at, _)| at / HOURS == slot).map(|(_, n)| n).sum::<i64>()
+    };
+    let begins = |seconds: i64| utc(Timestamp::from_unix(seconds));
+    let slot = |slot: i64| ChartSlot {
+        label: begins(slot * HOURS * 3600),
+        numbers: (sum(&numbers.logins, slot), sum(&numbers.refusals, slot)),
+    };
+    let slots: Vec<ChartSlot> = ((today - 6) * A_DAY..(today + 1) * A_DAY).map(slot).collect();
+    let day = |day: i64| begins(day * 24 * 3600).get(5..10).unwrap_or_default().to_owned();
+    let (logins, refusals) = slots.iter().fold((0, 0), |(logins, refusals), slot| {
+        (logins + slot.numbers.0, refusals + slot.numbers.1)
+    });
+    let texts = ChartTexts {
+        about: format!("{}: {logins} {}{}{refusals} {}", w.week, w.signed_in, w.comma, w.refused),
+        first: w.signed_in,
+        second: w.refused,
+        time: w.time,
+        as_table: w.as_table,
+    };
+    Chart::of(slots, (today - 6..=today).map(day).collect(), 4, texts)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -188,6 +287,7 @@ fn bytes(count: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::words::Language;
 
     #[test]
     fn sizes_are_short() {
@@ -198,26 +298,22 @@ mod tests {
     }
 
     #[test]
-    fn the_chart_covers_a_week_and_shows_the_smallest_number() {
+    fn the_chart_covers_a_week_up_to_today() {
         let hour = 1_795_219_200 / 3600;
         let numbers = Overview { logins: vec![(hour, 1000), (hour - 6, 1)], ..Overview::default() };
 
-        let chart = Chart::of(&numbers, hour);
+        let chart = week_chart(OverviewWords::of(Language::English), &numbers, hour);
 
-        assert_eq!((chart.bars.len(), chart.most), (28, 1000));
-        assert_eq!(chart.days.first().map(String::as_str), Some("11-15"));
-        assert_eq!(chart.days.last().map(String::as_str), Some("11-21"));
-        assert_eq!(chart.bars[24].label, "2026-11-21 00:00 UTC: 1000 / 0");
-        assert_eq!(chart.bars[24].logins.1, HEIGHT);
-        assert!(chart.bars[23].logins.1 >= 2);
-        // Each day is as wide as its label: four bars, a seventh of the chart.
+        assert_eq!((chart.bars.len(), chart.marks[0]), (28, 1000));
+        assert_eq!(chart.labels.first().map(String::as_str), Some("11-15"));
+        assert_eq!(chart.labels.last().map(String::as_str), Some("11-21"));
+        assert_eq!(chart.bars[24].slot.label, "2026-11-21 00:00 UTC");
+        assert_eq!(chart.bars[24].slot.numbers, (1000, 0));
+        assert_eq!(chart.bars[23].slot.numbers, (1, 0));
         assert!(
-            chart
-                .bars
-                .iter()
-                .enumerate()
-                .all(|(index, bar)| bar.x / 80 == i64::try_from(index / 4).unwrap())
+            chart.texts.about.ends_with(": 1001 sign-ins, 0 refusals"),
+            "{}",
+            chart.texts.about
         );
-        assert_eq!(Chart::of(&Overview::default(), hour).most, 0);
     }
 }

@@ -95,6 +95,7 @@ words! {
         ended: "ended", "終了";
         expired: "expired", "期限切れ";
         active: "active", "有効";
+        usage: "What this person used in the last 30 days", "この利用者の直近30日間の利用状況";
         history: "History in the audit trail", "監査ログの履歴";
         sign_out: "Sign out everywhere", "すべてからサインアウト";
         block: "Block", "ブロック";

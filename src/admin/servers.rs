@@ -68,6 +68,7 @@ words! {
         claim: "has the claim", "クレーム";
         claim_is: "as one of", "が次のいずれか:";
         passthrough: "permissions of the provider that are named like scopes", "スコープと同名のプロバイダーの権限";
+        usage: "What was used here in the last 30 days", "直近30日間の利用状況";
         refusals: "Recent refusals", "最近の拒否";
         no_refusals: "None.", "ありません。";
         time: "Time", "日時";

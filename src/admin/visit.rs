@@ -22,6 +22,7 @@ words! {
         grants: "Connections", "接続";
         people: "People", "利用者";
         servers: "MCP servers", "MCPサーバー";
+        usage: "Usage", "利用状況";
         keys: "Keys", "鍵";
         audit: "Audit", "監査";
     }
@@ -121,6 +122,7 @@ impl AdminPage {
             section("/grants", w.grants, 0),
             section("/people", w.people, 0),
             section("/servers", w.servers, 0),
+            section("/usage", w.usage, 0),
             section("/keys", w.keys, 0),
             section("/audit", w.audit, 0),
         ];

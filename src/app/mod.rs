@@ -2,7 +2,10 @@
 
 mod audit_writer;
 mod reload;
+mod targets;
 mod together;
+mod tool_names;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +28,9 @@ use crate::upstream::{ProviderSettings, Upstream};
 
 pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
+pub use targets::{TargetSeen, TargetState};
 pub use together::Compared;
+pub use usage::{CallCounter, Called};
 
 static NOT_STORED: LogThrottle = LogThrottle::new();
 

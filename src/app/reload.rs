@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
 use tokio::sync::Mutex;
 
-use super::{App, AppError, AppParts, audit_writer, together};
+use super::{App, AppError, AppParts, audit_writer, targets, together, usage};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
@@ -23,6 +23,8 @@ use crate::upstream::recheck::RecheckPolicy;
 pub(super) struct SharedState {
     pub(super) notes: audit_writer::AuditWriter,
     pub(super) together: together::Together,
+    pub(super) usage: usage::Usage,
+    pub(super) targets: targets::Targets,
     /// The current application; `None` until the first reload.
     current: RwLock<Option<App>>,
     /// Serialises reloads.
@@ -69,6 +71,8 @@ impl SharedState {
         Self {
             notes: audit_writer::AuditWriter::default(),
             together: together::Together::default(),
+            usage: usage::Usage::default(),
+            targets: targets::Targets::default(),
             current: RwLock::default(),
             reading: Mutex::default(),
             reading_of: Lock::default(),

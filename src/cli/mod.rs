@@ -72,6 +72,12 @@ enum Command {
     /// People who have signed in: list, block, sign out; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis people list --search brown")]
     People(admin_commands::PeopleCommand),
+    /// Who used what: calls through the gateway, in hourly sums; safe while the server runs
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis usage list --tool purge-todos --since 2026-11-20"
+    )]
+    Usage(admin_commands::UsageCommand),
     /// The keys that sign access tokens; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis keys list")]
     Keys(admin_commands::KeysCommand),
@@ -121,6 +127,7 @@ fn run(command: Command) -> ExitCode {
         Command::Clients(command) => command.run(),
         Command::Grants(command) => command.run(),
         Command::People(command) => command.run(),
+        Command::Usage(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Clock(command) => command.run(),

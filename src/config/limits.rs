@@ -284,6 +284,8 @@ limits! {
         database_size: u64 = 2_147_483_648, 1_048_576..=1 << 46, OneMachine;
         /// Maximum size of the audit trail, in bytes; at most half of an SQLite database.
         audit_size: u64 = 1_073_741_824, 65_536..=1 << 46;
+        /// Maximum number of rows about usage: one for each hour in which a person used a tool.
+        usage_rows: u64 = 1_000_000, 1_000..=100_000_000;
         /// Size to which the WAL of an SQLite database is truncated, in bytes.
         wal_size: u64 = 67_108_864, 0..=1 << 46, OneMachine;
         /// Maximum number of rows that clean-up removes from a table in one transaction.

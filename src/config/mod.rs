@@ -98,6 +98,8 @@ pub struct Config {
     pub log: tracing::Level,
     /// Retention of the audit trail: 1 day to 10 years.
     pub audit_retention: Duration,
+    /// Retention of who used what: 1 day to 10 years.
+    pub usage_retention: Duration,
     /// Lifetimes of tokens, codes and grants.
     pub tokens: TokenLifetimes,
     /// Limits and quotas.

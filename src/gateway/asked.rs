@@ -10,6 +10,7 @@ use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::usage::OpenCalls;
 use crate::web::body;
 
 /// An unread body is read for its id only if it declares at most 8 KiB. Unauthenticated requests are refused
@@ -19,6 +20,14 @@ const LONGEST: u64 = 8 * 1024;
 const WAIT: Duration = Duration::from_millis(250);
 /// Longest string id that a refusal repeats, in bytes.
 const LONGEST_ID: usize = 256;
+
+/// A request while it is read.
+pub(super) struct RequestReading {
+    /// How much of its body has been read.
+    pub(super) body: BodyReading,
+    /// The calls in it; `None` before the caller is known, and once an answer is being read.
+    pub(super) counted: Option<OpenCalls>,
+}
 
 /// How much of the request body has been read.
 pub(super) enum BodyReading {

@@ -11,7 +11,7 @@ use http_body_util::Limited;
 use hyper::body::{Body as _, Bytes};
 use serde_json::Value;
 
-use super::asked::BodyReading;
+use super::asked::{BodyReading, RequestReading};
 use super::authenticate::Caller;
 use super::challenge::{GatewayRefused, MessageRefused};
 use super::messages::{called_tool, may_become_a_task, method};
@@ -69,7 +69,7 @@ pub(super) async fn authorize(
     resource: &ResourceConfig,
     caller: &Caller,
     mut parts: Parts,
-    asked: &mut BodyReading,
+    reading: &mut RequestReading,
 ) -> Result<Authorized, GatewayRefused> {
     let (limit, most) = (app.config().limits.gateway_body, app.config().limits.gateway_batch);
     if declared_length(&parts.headers).is_some_and(|length| length > limit as u64) {
@@ -85,12 +85,21 @@ pub(super) async fn authorize(
     if !resource.tools.is_empty() {
         one_reading(&mut parts.headers)?;
     }
+    let (asked, counted) = (&mut reading.body, &mut reading.counted);
     let body = asked.take();
     if resource.tools.is_empty() {
         let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
         let body = if is_small {
-            Payload::Whole(whole(body, limit, asked).await?)
+            let body = whole(body, limit, asked).await?;
+            if let Some(counted) = counted {
+                counted.add_body(resource, &body);
+            }
+            Payload::Whole(body)
         } else {
+            let body = match counted {
+                Some(counted) => counted.watch_body(body),
+                None => body,
+            };
             Payload::Streamed(Some(Body::new(Limited::new(body, limit))))
         };
         return passes(parts, body);
@@ -104,6 +113,9 @@ pub(super) async fn authorize(
         Value::Array(_) => return Err(GatewayRefused::TooLarge),
         single => std::slice::from_ref(single),
     };
+    if let Some(counted) = counted {
+        counted.add_parsed(resource, messages);
+    }
     messages.iter().try_for_each(messages::check)?;
     mcp_headers::check(&parts.headers, &message)?;
     let needed = messages

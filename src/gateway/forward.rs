@@ -20,6 +20,7 @@ use super::stream::{PermitBody, RevocableBody, StreamAuthorization, until_ended}
 use super::target::Target;
 use super::tasks::Remembers;
 use super::tools_list::{Filtered, Hidden};
+use super::usage::OpenCalls;
 use super::{cache_control, http_sse_transport, session};
 use crate::app::App;
 use crate::config::{ResourceConfig, Transport};
@@ -60,6 +61,8 @@ pub(super) struct AdmittedCall<'a> {
     pub(super) permit: RequestPermit,
     /// Changes when grants end. Created before the caller's grant was looked up.
     pub(super) ended: watch::Receiver<u64>,
+    /// Counts the calls in it. Taken by the body of the answer.
+    pub(super) counted: &'a mut Option<OpenCalls>,
 }
 
 impl AdmittedCall<'_> {
@@ -138,8 +141,9 @@ impl AdmittedCall<'_> {
             None
         };
         let body = Body::new(body);
+        let lacks_scopes = challenge.is_some();
         let body = if is_stream {
-            self.event_stream(&mut parts.headers, reading, body)?
+            self.event_stream((status, lacks_scopes), &mut parts.headers, reading, body)?
         } else if let Some(hidden) = reading.hidden {
             readable(&mut parts.headers)?;
             Box::pin(self.list_of_tools(&hidden, reading.remembers, body)).await?
@@ -152,8 +156,10 @@ impl AdmittedCall<'_> {
                 }
                 None => body,
             };
+            let counted = self.counted.take();
+            let reader = counted.and_then(|c| c.answered(status, &parts.headers, lacks_scopes));
             let authority = StreamAuthorization::of(self.app, self.caller, self.ended);
-            Body::new(PermitBody::new(body, self.permit, authority))
+            Body::new(PermitBody::new(body, self.permit, authority, reader))
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -180,6 +186,7 @@ impl AdmittedCall<'_> {
     /// Returns the body of an event stream: filtered, with sealed event ids, and cut when the grant ends.
     fn event_stream(
         self,
+        (status, lacks_scopes): (StatusCode, bool),
         headers: &mut HeaderMap,
         reading: ResponseReading,
         body: Body,
@@ -205,10 +212,12 @@ impl AdmittedCall<'_> {
         };
         let (subject, client_id) = (&caller.grant.subject, &caller.grant.client_id);
         let permit = app.rates().stream(subject, client_id).map_err(GatewayRefused::TooMany)?;
+        let counted = self.counted.take();
+        let reader = counted.and_then(|c| c.answered(status, headers, lacks_scopes));
         let authority = StreamAuthorization::of(app, caller, self.ended);
         let ended = Box::pin(until_ended(authority.that_only_listens(only_listens)));
         let open = app.metrics().stream();
-        Ok(Body::new(RevocableBody { inner, _held: (permit, open), ended }))
+        Ok(Body::new(RevocableBody { inner, _held: (permit, open), ended, reader }))
     }
 
     /// Returns a list of tools without those that the caller may not use.

@@ -13,11 +13,13 @@ mod cache_control;
 mod challenge;
 mod denied_tool;
 mod event_ids;
+mod event_lines;
 mod exchange;
 mod forward;
 mod http_sse_transport;
 mod idle_timeout;
 mod mcp_headers;
+mod message_scanner;
 mod messages;
 mod origin;
 mod server_challenge;
@@ -29,6 +31,9 @@ mod strict_json;
 mod target;
 mod tasks;
 mod tools_list;
+mod usage;
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -37,15 +42,18 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
-use crate::app::App;
+use crate::app::{App, TargetSeen};
 use crate::config::ResourceConfig;
+use crate::rate_limits::RequestPermit;
 use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
-use asked::BodyReading;
-use authenticate::authenticate;
+use asked::{BodyReading, RequestReading};
+use authenticate::{Caller, authenticate};
+use authorize::{Authorized, authorize};
 use challenge::GatewayRefused;
 use forward::AdmittedCall;
 use target::Target;
+use usage::OpenCalls;
 
 /// The gateway's routes, one for each MCP server of one configuration.
 pub struct GatewayRoutes(Vec<GatewayRoute>);
@@ -57,6 +65,7 @@ pub struct GatewayRoute {
     index: usize,
     target: Target,
     calls: Calls,
+    seen: Arc<TargetSeen>,
 }
 
 impl GatewayRoutes {
@@ -64,8 +73,8 @@ impl GatewayRoutes {
     pub fn of(app: &App) -> Self {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
             let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
-            let calls = app.metrics().calls(&path);
-            Some(GatewayRoute { path, index, target, calls })
+            let (calls, seen) = (app.metrics().calls(&path), app.target_seen(&resource.id));
+            Some(GatewayRoute { path, index, target, calls, seen })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
@@ -83,6 +92,16 @@ impl GatewayRoute {
     /// The path without the path of `public_url`; also the route's label in metrics.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Notes how a forwarded call ended.
+    fn note(&self, app: &App, passed: Passed, begun: Instant) {
+        self.calls.passed(passed, begun);
+        match passed {
+            Passed::Answered => self.seen.note(true, app.now()),
+            Passed::Failed | Passed::TimedOut | Passed::Broken => self.seen.note(false, app.now()),
+            Passed::Withheld => {}
+        }
     }
 
     /// Forwards a request, or refuses it with a challenge. `app` must be the application that this route was
@@ -106,15 +125,15 @@ async fn pass(
     let origin = origin::check(app, request.headers());
     let (parts, body) = request.into_parts();
     let may_be_read = asked::may_be_read(&parts);
-    let mut asked = BodyReading::Unread(body);
+    let mut reading = RequestReading { body: BodyReading::Unread(body), counted: None };
     let (origin, answer) = match origin {
-        Ok(origin) => (origin, serve(app, resource, passage, parts, &mut asked).await),
+        Ok(origin) => (origin, serve(app, resource, passage, parts, &mut reading).await),
         Err(refused) => (None, Err(refused)),
     };
     let mut response = match answer {
         Ok(response) => response,
         Err(refused) => {
-            let id = if may_be_read { Box::pin(asked.id()).await } else { None };
+            let id = if may_be_read { Box::pin(reading.body.id()).await } else { None };
             refused.into_response(resource, app, id)
         }
     };
@@ -130,18 +149,46 @@ async fn pass(
     response
 }
 
-/// Authenticates, authorizes and forwards one request.
+/// Authenticates, authorizes and forwards one request, and counts it.
 async fn serve(
     app: &App,
     resource: &ResourceConfig,
     passage: &GatewayRoute,
     parts: Parts,
-    asked: &mut BodyReading,
+    reading: &mut RequestReading,
 ) -> Result<Response, GatewayRefused> {
     // Subscribe before the grant is looked up, so that a revocation in between is not missed.
     let ended = app.storage().grants_ended();
     // Check the token first: an unauthenticated request gets its challenge even if it has other faults.
     let caller = authenticate(app, resource, &parts.headers).await?;
+    reading.counted = OpenCalls::of(app, &caller, &parts.method);
+    let answer = match admit(app, resource, &caller, parts, reading).await {
+        Ok((permit, authorized)) => {
+            let begun = Instant::now();
+            let (target, counted) = (&passage.target, &mut reading.counted);
+            let call = AdmittedCall { app, resource, target, caller, permit, ended, counted };
+            let answer = call.forward(authorized).await;
+            passage.note(app, outcome(&answer), begun);
+            answer
+        }
+        Err(refused) => Err(refused),
+    };
+    if let Err(refused) = &answer
+        && let Some(counted) = reading.counted.take()
+    {
+        counted.refused(refused);
+    }
+    answer
+}
+
+/// Checks whether an authenticated request may be forwarded.
+async fn admit(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    parts: Parts,
+    reading: &mut RequestReading,
+) -> Result<(RequestPermit, Authorized), GatewayRefused> {
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(GatewayRefused::Method);
     }
@@ -150,13 +197,8 @@ async fn serve(
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
     let permit = app.rates().request(subject, client_id).map_err(GatewayRefused::TooMany)?;
-    let authorized = authorize::authorize(app, resource, &caller, parts, asked).await?;
-    let begun = Instant::now();
-    let target = &passage.target;
-    let call = AdmittedCall { app, resource, target, caller, permit, ended };
-    let answer = call.forward(authorized).await;
-    passage.calls.passed(outcome(&answer), begun);
-    answer
+    let authorized = authorize(app, resource, caller, parts, reading).await?;
+    Ok((permit, authorized))
 }
 
 /// Whether the client wants a WebSocket, and so could not use any other response. Other offers to upgrade the

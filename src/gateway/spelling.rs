@@ -37,6 +37,11 @@ const METHODS: [&str; 31] = [
     "notifications/elicitation/complete",
 ];
 
+/// Returns the method of MCP with exactly this name.
+pub(super) fn known_method(method: &str) -> Option<&'static str> {
+    METHODS.into_iter().find(|known| *known == method)
+}
+
 /// Returns only the letters and digits of a name, without case and width.
 pub(super) fn folded(name: &str) -> String {
     letters(name).collect()

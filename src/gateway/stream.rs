@@ -10,6 +10,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 
 use super::authenticate::Caller;
+use super::usage::{AnswerReader, show};
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::oauth::scope::ScopeSet;
@@ -61,11 +62,27 @@ pub(super) struct PermitBody {
     _permit: RequestPermit,
     authority: Option<StreamAuthorization>,
     ended: Option<StreamEnded>,
+    /// Reads how the calls ended, until that is known.
+    reader: Option<AnswerReader>,
 }
 
 impl PermitBody {
-    pub(super) fn new(inner: Body, permit: RequestPermit, authority: StreamAuthorization) -> Self {
-        Self { inner, _permit: permit, authority: Some(authority), ended: None }
+    pub(super) fn new(
+        inner: Body,
+        permit: RequestPermit,
+        authority: StreamAuthorization,
+        reader: Option<AnswerReader>,
+    ) -> Self {
+        Self { inner, _permit: permit, authority: Some(authority), ended: None, reader }
+    }
+
+    fn poll_inner(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        show(&mut self.reader, &frame);
+        frame
     }
 }
 
@@ -82,9 +99,9 @@ impl HttpBody for PermitBody {
             if ended.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Some(Err(axum::Error::new(AuthorityEnded))));
             }
-            return Pin::new(&mut self.inner).poll_frame(context);
+            return self.poll_inner(context);
         }
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        let frame = self.poll_inner(context);
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.inner.is_end_stream() {
             return frame;
         }
@@ -117,6 +134,8 @@ pub(super) struct RevocableBody {
     pub(super) inner: Body,
     pub(super) _held: (RequestPermit, OpenStream),
     pub(super) ended: StreamEnded,
+    /// Reads how the calls ended, until that is known.
+    pub(super) reader: Option<AnswerReader>,
 }
 
 impl HttpBody for RevocableBody {
@@ -130,7 +149,9 @@ impl HttpBody for RevocableBody {
         if self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        show(&mut self.reader, &frame);
+        frame
     }
 
     fn size_hint(&self) -> SizeHint {

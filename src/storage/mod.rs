@@ -37,6 +37,7 @@ mod rollback;
 mod scope_challenges;
 mod signing_keys;
 mod upstream_sessions;
+mod usage;
 mod web_sessions;
 
 use std::sync::Arc;
@@ -83,6 +84,10 @@ pub use revocation::{Counted, Ended, Selection};
 pub use signing_keys::{RetiredKey, StoredKey};
 pub use upstream_sessions::{
     Lease, Person, Renewed, SessionUpdate, UpstreamSession, UpstreamTokens, session_id,
+};
+pub use usage::{
+    CallCounts, CallOutcome, CalledName, ServerUse, UsageFilter, UsageHour, UsageKey, UsageRange,
+    UsageRetention, UsageRow, UsageSlot, UsageSort, UsageStep,
 };
 pub use web_sessions::{NewSignIn, Realm, WebSession};
 

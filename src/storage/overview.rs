@@ -1,9 +1,10 @@
 //! The numbers on the overview page of administrators.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::storage::{Engine, Storage, StorageError, column};
+use crate::storage::{Engine, ServerUse, Storage, StorageError, column};
 
 /// The numbers on the overview page.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Overview {
     pub refusals: Vec<(i64, i64)>,
     /// Size of the database in bytes.
     pub database_bytes: i64,
+    /// How much each MCP server was used in the last 24 hours, by [`Storage::server_id`].
+    pub servers: HashMap<i64, ServerUse>,
 }
 
 /// Cached numbers, because they took long to count.
@@ -98,6 +101,7 @@ impl Storage {
                     now,
                 )
                 .await?,
+            servers: self.use_of_servers(now).await?,
             database_bytes,
         })
     }

@@ -76,6 +76,7 @@ pub const EVENTS: &[&str] = &[
     "configuration_reloaded",
     "configuration_refused",
     "audit_exported",
+    "usage_exported",
     "audit_left_out",
     "audit_trimmed",
     "audit_line_refused",

@@ -31,6 +31,9 @@ pub enum Task {
     /// Stores queued audit events and chains the audit trail.
     #[strum(serialize = "audit trail")]
     AuditTrail,
+    /// Writes what the calls through the gateway add up to.
+    #[strum(serialize = "usage")]
+    Usage,
     /// Notices changes that commands of administrators make in the database.
     #[strum(serialize = "changes from the command line")]
     CommandLine,

@@ -63,6 +63,7 @@ words! {
         nobody_waits: "Nobody waits at the moment: a sign-in waits for an hour. The first person who waited:", "現在待っている人はいません(サインインが待機するのは1時間です)。最初に待っていた人:";
         digest: "Digest of what is decided about", "判断の対象を表すダイジェスト";
         lapsed: "It has changed since it was approved or trusted, so that decision no longer applies. Look at it again.", "承認または信頼された後に変わったため、その判断は無効です。もう一度確認してください。";
+        usage: "What this client used in the last 30 days", "このクライアントの直近30日間の利用状況";
         history: "History in the audit trail", "監査ログの履歴";
         edit: "Edit", "編集";
         approve: "Approve", "承認";

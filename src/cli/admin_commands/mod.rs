@@ -1,5 +1,5 @@
-//! `portcullis clients|grants|people|keys|audit|clock|backup`: the functions of the admin pages on the
-//! command line. They work whether or not a server is running ([`Storage::attach`]).
+//! `portcullis clients|grants|people|usage|keys|audit|clock|backup`: the functions of the admin pages on
+//! the command line. They work whether or not a server is running ([`Storage::attach`]).
 
 mod audit;
 mod backup;
@@ -14,6 +14,7 @@ mod grants;
 mod keys;
 mod output;
 mod people;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ pub(super) use clock::ClockCommand;
 pub(super) use grants::GrantsCommand;
 pub(super) use keys::KeysCommand;
 pub(super) use people::PeopleCommand;
+pub(super) use usage::UsageCommand;
 
 use super::{ConfigFile, config, fail, runtime};
 use crate::clock::{Clock, Timestamp};

@@ -17,9 +17,9 @@ use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, RefreshToken, Secret, new_id};
 use crate::policy::{Email, Fact, Facts};
 use crate::storage::{
-    ClientDecision, ClientKind, CodeExchange, GrantTerms, NewApprovalPattern, NewCode,
-    NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision, SessionUpdate, StorageError,
-    StoredClient, UpstreamTokens,
+    CallCounts, CallOutcome, CalledName, ClientDecision, ClientKind, CodeExchange, GrantTerms,
+    NewApprovalPattern, NewCode, NewLoginAwaitingApproval, Person, Redeemed, ReviewDecision,
+    SessionUpdate, StorageError, StoredClient, UpstreamTokens, UsageKey,
 };
 use crate::telemetry::audit::{Actor, AuditEvent};
 
@@ -118,11 +118,50 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     events.extend(refusals(app, &people, used, &mut dice, now));
     app.storage().record(events).await?;
     decisions(app, used, &people, now).await?;
+    app.storage().add_usage(&calls(app, &visits, &mut dice, now)).await?;
     for (index, client) in waiting.iter().enumerate() {
         wait(app, client, &people[index * 7 + 1], now, index).await?;
     }
     while app.storage().settle_audit().await? > 0 {}
     Ok(())
+}
+
+/// Tools of the demo's MCP server; the last one needs a scope that users do not have.
+const TOOLS: [&str; 4] = ["get-todos", "create-todo", "delete-todo", "purge-todos"];
+
+/// Returns the calls of these people: in some of the hours after each login, of tools that they may use, and
+/// now and then of one that they may not.
+fn calls(
+    app: &App,
+    visits: &[SimulatedLogin<'_>],
+    dice: &mut Dice,
+    now: Timestamp,
+) -> Vec<(UsageKey, CallCounts)> {
+    let resource = app.default_resource().map(|resource| resource.id.clone()).unwrap_or_default();
+    let mut calls = Vec::new();
+    for visit in visits {
+        for _ in 0..2 + dice.below(12) {
+            let tool = dice.below(TOOLS.len()).min(dice.below(TOOLS.len()));
+            let later = i64::try_from(dice.below(30)).unwrap_or(0);
+            let key = UsageKey {
+                hour: (visit.at.unix() / 3600 + later).min(now.unix() / 3600),
+                resource: resource.clone(),
+                subject: visit.person.subject.clone(),
+                client_id: visit.client.id.clone(),
+                called: CalledName::Tool(TOOLS[tool].to_owned()),
+            };
+            let outcome = match dice.below(25) {
+                _ if tool == TOOLS.len() - 1 => CallOutcome::ScopeRefused,
+                0 => CallOutcome::ToolError,
+                1 => CallOutcome::Failed,
+                _ => CallOutcome::Answered,
+            };
+            let mut counts = CallCounts::default();
+            counts.0[outcome as usize] = i64::try_from(1 + dice.below(9)).unwrap_or(1);
+            calls.push((key, counts));
+        }
+    }
+    calls
 }
 
 fn event(name: &'static str, actor: Actor, at: Timestamp) -> AuditEvent {

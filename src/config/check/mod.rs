@@ -74,6 +74,7 @@ pub(super) fn load(
     let consent_choice = r.flag("consent_choice", true);
     let branding = branding::read(&mut r);
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
+    let usage_retention = r.duration("usage.retention", "90d", "1d", "3660d");
     let log = log(&mut r);
     let tokens = tokens(&mut r);
     let mut limits = limits(&mut r, public_url.as_ref(), listen);
@@ -109,6 +110,7 @@ pub(super) fn load(
             consent_choice,
             branding,
             audit_retention,
+            usage_retention,
             log,
             tokens,
             limits,

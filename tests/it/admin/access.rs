@@ -16,6 +16,8 @@ const PAGES: &[&str] = &[
     "/people",
     "/person?sub=x",
     "/servers",
+    "/usage",
+    "/usage/export",
     "/keys",
     "/audit",
     "/audit/export?format=csv",

@@ -9,3 +9,4 @@ mod frame;
 mod keys;
 mod people;
 mod servers;
+mod usage;

@@ -5,3 +5,4 @@ pub(crate) mod check;
 mod command_line;
 mod doctor;
 mod no_network;
+mod usage;

@@ -13,3 +13,4 @@ mod requests;
 mod scopes;
 mod streams;
 mod tasks;
+mod usage;

@@ -151,6 +151,9 @@ impl Database {
             "remembered_consents",
             "logins_awaiting_approval",
             "counters",
+            "usage_keys",
+            "usage_hours",
+            "usage_days",
         ] {
             let rows: Vec<String> =
                 sqlx::query_scalar(AssertSqlSafe(format!("SELECT CAST(t AS TEXT) FROM {table} t")))

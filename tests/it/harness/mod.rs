@@ -28,7 +28,7 @@ use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::Config;
 use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
 use portcullis::server;
-use portcullis::storage::Storage;
+use portcullis::storage::{Storage, StorageError};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -281,6 +281,15 @@ impl TestApp {
     /// What the server does a few times a minute.
     pub(crate) async fn compare_with_replicas(&self) {
         self.running.as_ref().unwrap().app.compare_with_replicas().await.unwrap();
+    }
+
+    /// What the server does every ten seconds: writes the sums of the calls so far.
+    pub(crate) async fn write_usage(&self) {
+        self.try_to_write_usage().await.unwrap();
+    }
+
+    pub(crate) async fn try_to_write_usage(&self) -> Result<(), StorageError> {
+        self.running.as_ref().unwrap().app.write_usage().await
     }
 
     /// A registered public client on loopback, with a browser of its own.

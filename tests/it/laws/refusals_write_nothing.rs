@@ -16,9 +16,17 @@ use crate::harness::console::Console;
 use crate::harness::http::{Answer, encode};
 
 /// What a refusal may write: the audit trail tells of it, wrong attempts at a code are counted, and a tool
-/// that needs more scopes is remembered, so that the person can be told.
-const MAY_CHANGE: &[(&str, &str)] =
-    &[("", "audit_events"), ("wrong holder", "authorization_codes"), ("tool", "scope_challenges")];
+/// that needs more scopes is remembered, so that the person can be told. The sums of all calls so far are
+/// written every ten seconds, whatever happens then.
+const MAY_CHANGE: &[(&str, &str)] = &[
+    ("", "audit_events"),
+    ("", "usage_keys"),
+    ("", "usage_hours"),
+    ("", "usage_days"),
+    ("", "usage_of_servers"),
+    ("wrong holder", "authorization_codes"),
+    ("tool", "scope_challenges"),
+];
 
 /// Every table that the migrations make.
 fn tables() -> Vec<String> {

@@ -172,8 +172,10 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
     confidential.call_tool(&third.access_token, "get-todos", json!({})).await.assert_status(200);
     shown.add(&confidential.call_tool(&first.access_token, "get-todos", json!({})).await);
     let admin = Console::admin(&app).signed_in(&app, "alice").await;
-    for path in
-        ["/", "/clients", "/clients/patterns", "/grants", "/people", "/keys", "/audit", "/servers"]
+    app.write_usage().await;
+    for path in ["/", "/clients", "/clients/patterns", "/grants", "/people", "/keys", "/audit"]
+        .into_iter()
+        .chain(["/servers", "/usage", "/usage/export"])
     {
         shown.add(&admin.get(path).await);
     }

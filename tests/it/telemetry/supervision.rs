@@ -18,13 +18,14 @@ use crate::harness::raw;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every task that lives as long as a server does.
-const TASKS: [&str; 7] = [
+const TASKS: [&str; 8] = [
     "connections",
     "admin connections",
     "reload",
     "clean-up",
     "signing keys",
     "audit trail",
+    "usage",
     "changes from the command line",
 ];
 

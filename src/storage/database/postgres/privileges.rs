@@ -31,6 +31,10 @@ const NEEDED: &[(&str, &str)] = &[
     ("signing_keys", "SIU"),
     ("upstream_sessions", "SIUD"),
     ("upstream_sign_outs", "SIUD"),
+    ("usage_days", "SIUD"),
+    ("usage_hours", "SIUD"),
+    ("usage_keys", "SIUD"),
+    ("usage_of_servers", "SIUD"),
     ("web_sessions", "SIUD"),
 ];
 

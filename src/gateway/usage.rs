@@ -1,0 +1,359 @@
+//! Counts the calls in a request by what is called and how that ended: who used what. The counters and what
+//! becomes of them are in `app/usage.rs`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex as Lock;
+use serde_json::Value;
+
+use super::authenticate::Caller;
+use super::challenge::GatewayRefused;
+use super::event_lines::{EventLines, EventPart};
+use super::message_scanner::{MessageScanner, ScanUntil, ScannedMessage};
+use super::messages;
+use super::spelling::known_method;
+use crate::app::{App, CallCounter, Called};
+use crate::config::ResourceConfig;
+use crate::storage::{CallOutcome, LiveGrant};
+
+/// Most messages of one request that are told apart: 1,000. All others together count as one call.
+const MOST: usize = 1000;
+
+/// A call whose outcome is not known yet.
+struct OpenCall {
+    counter: Arc<CallCounter>,
+    /// Whether it is a request, which the MCP server has to answer. Notifications have no answer.
+    is_request: bool,
+    is_tool: bool,
+    /// The id, in a batch.
+    id: Option<Value>,
+    /// The name of a tool that is counted without it.
+    late_name: Option<Box<str>>,
+}
+
+/// The calls in one request. Those that are still open when this is dropped were not answered.
+pub(super) struct OpenCalls {
+    app: App,
+    grant: Arc<LiveGrant>,
+    calls: Vec<OpenCall>,
+    /// What reads the messages of a body that is streamed.
+    scanner: Option<Arc<Lock<StreamedMessages>>>,
+}
+
+/// The messages of a request body that passes by.
+struct StreamedMessages {
+    scanner: MessageScanner,
+    messages: Vec<ScannedMessage>,
+}
+
+impl StreamedMessages {
+    fn feed(&mut self, piece: &[u8]) {
+        let messages = &mut self.messages;
+        self.scanner.feed(piece, |message| {
+            if messages.len() <= MOST {
+                messages.push(message);
+            }
+            true
+        });
+    }
+}
+
+impl OpenCalls {
+    /// Begins to count a request; `None` if it carries no messages.
+    pub(super) fn of(app: &App, caller: &Caller, method: &Method) -> Option<Self> {
+        (*method == Method::POST).then(|| Self {
+            app: app.clone(),
+            grant: Arc::clone(&caller.grant),
+            calls: Vec::new(),
+            scanner: None,
+        })
+    }
+
+    /// Adds messages that tool rules have parsed.
+    pub(super) fn add_parsed(&mut self, resource: &ResourceConfig, parsed: &[Value]) {
+        let in_batch = parsed.len() > 1;
+        for message in parsed {
+            let Some(method) = messages::method(message) else { continue };
+            let id = message.get("id").filter(|id| !id.is_null());
+            let is_request = id.is_some();
+            let id = id.filter(|_| in_batch).cloned();
+            let tool = messages::called_tool(message);
+            self.add(resource, (method, tool), is_request, id);
+        }
+    }
+
+    /// Adds the messages of a whole body.
+    pub(super) fn add_body(&mut self, resource: &ResourceConfig, body: &[u8]) {
+        let all = MessageScanner::new(ScanUntil::End).feed(body, |message| {
+            self.add_scanned(resource, message);
+            self.calls.len() < MOST
+        });
+        if !all {
+            self.add(resource, ("", None), false, None);
+        }
+    }
+
+    /// Reads the messages of a body while it is streamed.
+    pub(super) fn watch_body(&mut self, body: Body) -> Body {
+        let scanner = MessageScanner::new(ScanUntil::End);
+        let scanner = StreamedMessages { scanner, messages: Vec::new() };
+        let scanner = Arc::new(Lock::new(scanner));
+        self.scanner = Some(Arc::clone(&scanner));
+        Body::new(WatchedBody { inner: body, scanner })
+    }
+
+    fn add_scanned(&mut self, resource: &ResourceConfig, message: ScannedMessage) {
+        let ScannedMessage { method, name, has_id, id, .. } = message;
+        let Some(method) = method else { return };
+        let id = id.and_then(|id| serde_json::from_str(&id).ok());
+        let tool = (method == "tools/call").then_some(name).flatten();
+        self.add(resource, (&method, tool.as_deref()), has_id, id);
+    }
+
+    /// Adds a call of a method and, if it is `tools/call`, a tool.
+    fn add(
+        &mut self,
+        resource: &ResourceConfig,
+        (method, tool): (&str, Option<&str>),
+        is_request: bool,
+        id: Option<Value>,
+    ) {
+        let called = match (tool, known_method(method)) {
+            (Some(tool), _) => Called::Tool(tool, resource.tools.contains_key(tool)),
+            (None, Some(method)) => Called::Method(method),
+            (None, None) => Called::Unknown,
+        };
+        let (counter, named) = self.app.call_counter(&self.grant, called, self.app.now());
+        let late_name = tool.filter(|_| !named).map(Into::into);
+        self.calls.push(OpenCall { counter, is_request, is_tool: tool.is_some(), id, late_name });
+    }
+
+    /// Counts a refusal by the gateway.
+    pub(super) fn refused(mut self, refused: &GatewayRefused) {
+        let outcome = match refused {
+            GatewayRefused::InsufficientScope { .. } | GatewayRefused::DeniedTool(_) => {
+                CallOutcome::ScopeRefused
+            }
+            GatewayRefused::BadGateway(_)
+            | GatewayRefused::GatewayTimeout
+            | GatewayRefused::Unavailable
+            | GatewayRefused::Broken => CallOutcome::Failed,
+            GatewayRefused::InvalidToken => CallOutcome::Unanswered,
+            GatewayRefused::NoToken
+            | GatewayRefused::MalformedAuthorization
+            | GatewayRefused::Origin
+            | GatewayRefused::Method
+            | GatewayRefused::Upgrade
+            | GatewayRefused::TooLarge
+            | GatewayRefused::TooSlow
+            | GatewayRefused::Message(_)
+            | GatewayRefused::BrokenBody
+            | GatewayRefused::NoEventStream
+            | GatewayRefused::TooMany(_) => CallOutcome::Refused,
+        };
+        self.take_streamed();
+        if self.calls.is_empty() {
+            let (counter, _) = self.app.call_counter(&self.grant, Called::Unknown, self.app.now());
+            counter.count(outcome);
+        }
+        self.end(outcome);
+    }
+
+    /// Counts all calls that are still open.
+    fn end(&mut self, outcome: CallOutcome) {
+        for call in std::mem::take(&mut self.calls) {
+            self.count(&call, outcome);
+        }
+    }
+
+    fn count(&self, call: &OpenCall, outcome: CallOutcome) {
+        call.counter.count(outcome);
+        if outcome == CallOutcome::Answered
+            && let Some(name) = &call.late_name
+        {
+            self.app.prove_tool(&self.grant.resource, name);
+        }
+    }
+
+    /// Adds what was read of a body that is streamed.
+    fn take_streamed(&mut self) {
+        let Some(scanner) = self.scanner.take() else { return };
+        let messages = std::mem::take(&mut scanner.lock().messages);
+        let app = self.app.clone();
+        let Some(resource) = app.resource(&self.grant.resource) else { return };
+        let all = messages.len() <= MOST;
+        for message in messages.into_iter().take(MOST) {
+            self.add_scanned(resource, message);
+        }
+        if !all {
+            self.add(resource, ("", None), false, None);
+        }
+    }
+
+    /// Takes note of the head of an answer. Returns what reads the outcome in its body, if that is where it is.
+    /// `lacks_scopes`: the MCP server said that scopes are missing.
+    pub(super) fn answered(
+        mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        lacks_scopes: bool,
+    ) -> Option<AnswerReader> {
+        self.take_streamed();
+        let outcome = match status.as_u16() {
+            500.. => Some(CallOutcome::Failed),
+            400.. if lacks_scopes => Some(CallOutcome::ScopeRefused),
+            400.. => Some(CallOutcome::Error),
+            _ => None,
+        };
+        if let Some(outcome) = outcome {
+            self.end(outcome);
+            return None;
+        }
+        if self.calls.iter().any(|call| !call.is_request) {
+            let (calls, others): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.calls).into_iter().partition(|call| call.is_request);
+            self.calls = others;
+            self.end(CallOutcome::Answered);
+            self.calls = calls;
+        }
+        let lines = match media_type(headers) {
+            Some(b"application/json") => None,
+            Some(b"text/event-stream") => Some(EventLines::default()),
+            // The answer comes elsewhere (HTTP+SSE), or cannot be read.
+            _ => {
+                self.end(CallOutcome::Answered);
+                None
+            }
+        };
+        let until = match self.calls.as_slice() {
+            [] => return None,
+            [one] if one.id.is_some() => ScanUntil::EndWithId,
+            [one] if one.is_tool => ScanUntil::IsError,
+            [_] => ScanUntil::Result,
+            _ => ScanUntil::EndWithId,
+        };
+        Some(AnswerReader { calls: self, scanner: MessageScanner::new(until), lines })
+    }
+
+    /// Counts the call that a message answers. Returns whether others are still open.
+    fn settle(&mut self, message: &ScannedMessage) -> bool {
+        // The MCP server may send requests and notifications of its own first.
+        if message.method.is_some() || !(message.has_result || message.has_error) {
+            return !self.calls.is_empty();
+        }
+        let place = match self.calls.as_slice() {
+            [one] if one.id.is_none() => Some(0),
+            calls => {
+                let id =
+                    message.id.as_deref().and_then(|id| serde_json::from_str::<Value>(id).ok());
+                id.and_then(|id| calls.iter().position(|call| call.id.as_ref() == Some(&id)))
+            }
+        };
+        if let Some(place) = place {
+            let call = self.calls.swap_remove(place);
+            let outcome = if message.has_error {
+                CallOutcome::Error
+            } else if call.is_tool && message.is_error == Some(true) {
+                CallOutcome::ToolError
+            } else {
+                CallOutcome::Answered
+            };
+            self.count(&call, outcome);
+        }
+        !self.calls.is_empty()
+    }
+}
+
+impl Drop for OpenCalls {
+    fn drop(&mut self) {
+        self.take_streamed();
+        self.end(CallOutcome::Unanswered);
+    }
+}
+
+/// Returns the media type of an answer that can be read.
+fn media_type(headers: &HeaderMap) -> Option<&'static [u8]> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return None;
+    }
+    let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    let value = value.split(|byte| *byte == b';').next()?.trim_ascii();
+    let known: [&[u8]; 2] = [b"application/json", b"text/event-stream"];
+    known.into_iter().find(|known| value.eq_ignore_ascii_case(known))
+}
+
+/// Reads the outcome of calls in the body of their answer.
+pub(super) struct AnswerReader {
+    calls: OpenCalls,
+    scanner: MessageScanner,
+    /// For an event stream.
+    lines: Option<EventLines>,
+}
+
+impl AnswerReader {
+    /// Reads a piece of the body. Returns whether any call is still open.
+    pub(super) fn see(&mut self, piece: &[u8]) -> bool {
+        let Self { calls, scanner, lines } = self;
+        match lines {
+            None => scanner.feed(piece, |message| calls.settle(&message)),
+            Some(lines) => lines.read(piece, |part| match part {
+                EventPart::Data(data) => scanner.feed(data, |message| calls.settle(&message)),
+                EventPart::End => {
+                    scanner.reset();
+                    true
+                }
+            }),
+        }
+    }
+}
+
+/// Shows a frame of a body to its reader. A reader that knows all outcomes goes.
+pub(super) fn show(
+    reader: &mut Option<AnswerReader>,
+    frame: &Poll<Option<Result<Frame<Bytes>, axum::Error>>>,
+) {
+    if let Some(reading) = reader
+        && let Poll::Ready(Some(Ok(frame))) = frame
+        && let Some(data) = frame.data_ref()
+        && !reading.see(data)
+    {
+        *reader = None;
+    }
+}
+
+/// A request body whose messages are read while it passes.
+struct WatchedBody {
+    inner: Body,
+    scanner: Arc<Lock<StreamedMessages>>,
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.scanner.lock().feed(data);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
