@@ -392,6 +392,35 @@ CREATE TABLE web_sessions (
 CREATE INDEX web_sessions_by_subject ON web_sessions (subject);
 CREATE INDEX web_sessions_by_expiry ON web_sessions (expires_at);
 
+-- Messages to the targets of [[notify]] that are not delivered yet.
+CREATE TABLE notifications (
+    id           TEXT PRIMARY KEY NOT NULL,  -- the same for every attempt to deliver it
+    target       TEXT NOT NULL,              -- the target's name in the configuration
+    event        TEXT NOT NULL,              -- the kind of message
+    open_slot    TEXT UNIQUE,                -- target and kind while further occurrences may join it; NULL after
+                                             -- the first attempt
+    content      TEXT NOT NULL,              -- sealed: the first occurrences, with ids and names
+    occurrences  BIGINT NOT NULL,            -- all of them
+    created_at   BIGINT NOT NULL,
+    due_at       BIGINT NOT NULL,            -- the next attempt
+    attempts     BIGINT NOT NULL,
+    leased_until BIGINT NOT NULL             -- a replica is delivering it until then; 0: none
+);
+CREATE INDEX notifications_by_due ON notifications (due_at);
+CREATE INDEX notifications_by_target ON notifications (target, id);
+
+-- What became of the messages of one kind to one target.
+CREATE TABLE notification_targets (
+    target       TEXT NOT NULL,
+    event        TEXT NOT NULL,              -- the kind; empty: all kinds
+    next_at      BIGINT NOT NULL,            -- no further message of this kind before that
+    delivered_at BIGINT,                     -- last delivery
+    failed_at    BIGINT,                     -- last failure
+    error        TEXT,                       -- sealed: its reason
+    dropped      BIGINT NOT NULL,            -- dropped messages that no delivered message has told of
+    PRIMARY KEY (target, event)
+);
+
 -- The audit trail. Each line is stored in the transaction of its change and chained shortly after.
 CREATE TABLE audit_events (
     id         TEXT PRIMARY KEY NOT NULL,    -- begins with its time; later lines sort later

@@ -34,8 +34,10 @@
 //!
 //! The texts of people's pages are in `locales/`, one file a language; [`web::locales`] reads them.
 //! Administrators have pages of their own, on a listener of their own: [`admin`]. The audit trail
-//! ([`telemetry::audit`], [`storage`]) records what happened. Who used what is counted by the gateway
-//! (`gateway/usage.rs`), summed up in memory (`app/usage.rs`) and stored by the hour (`storage/usage/`).
+//! ([`telemetry::audit`], [`storage`]) records what happened, and [`notifications`] tells administrators of it:
+//! queued in the transaction of the change (`storage/notifications/`), delivered by `app/notifier.rs`. Who
+//! used what is counted by the gateway (`gateway/usage.rs`), summed up in memory (`app/usage.rs`) and stored
+//! by the hour (`storage/usage/`).
 //!
 //! Comments and tests name threats and requirements by id, such as CD-01: `docs/threats.md` explains
 //! each. `docs/decisions/` explains the large design decisions.
@@ -58,7 +60,7 @@
 //! endpoints · gateway · admin
 //! web
 //! app
-//! clients · upstream · signing
+//! clients · upstream · signing · notifications
 //! storage · http_client · rate_limits
 //! telemetry
 //! config
@@ -88,6 +90,7 @@ pub mod rate_limits;
 pub mod storage;
 
 pub mod clients;
+pub mod notifications;
 pub mod signing;
 pub mod upstream;
 

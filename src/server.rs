@@ -272,17 +272,21 @@ enum AcceptMode {
 }
 
 /// Background tasks that run as long as the listeners. Dropping this aborts them.
-struct BackgroundTasks([AbortHandle; 3]);
+struct BackgroundTasks([AbortHandle; 4]);
 
 impl BackgroundTasks {
     fn start(app: &App) -> Self {
-        let sweeping = app.clone();
+        let (sweeping, notifying) = (app.clone(), app.clone());
         let (keys, storage) = (app.keys().clone(), app.storage().clone());
         Self([
             start(app, Task::CleanUp, move || sweep(sweeping.clone())),
             start(app, Task::SigningKeys, move || {
                 let keys = keys.clone();
                 async move { keys.run_rotation().await }
+            }),
+            start(app, Task::Notifications, move || {
+                let app = notifying.clone();
+                async move { app.keep_notifying().await }
             }),
             start(app, Task::CommandLine, move || {
                 let storage = storage.clone();

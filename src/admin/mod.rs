@@ -20,6 +20,7 @@ mod keys;
 mod links;
 mod metrics;
 mod names;
+mod notifications;
 mod overview;
 mod people;
 mod sentences;
@@ -71,6 +72,7 @@ pub fn routes() -> Router<App> {
         .route("/usage", get(page(usage::get)))
         .route("/usage/export", get(page(usage_export::get)))
         .route("/keys", get(page(keys::get)).post(page(keys::act)))
+        .route("/notifications", get(page(notifications::get)).post(page(notifications::act)))
         .route("/audit", get(page(audit::get)))
         .route("/audit/export", get(page(export::get)))
         .route(icon::PATH, get(icon::get))

@@ -24,6 +24,7 @@ words! {
         servers: "MCP servers", "MCPサーバー";
         usage: "Usage", "利用状況";
         keys: "Keys", "鍵";
+        notifications: "Notifications", "通知";
         audit: "Audit", "監査";
     }
 }
@@ -124,6 +125,7 @@ impl AdminPage {
             section("/servers", w.servers, 0),
             section("/usage", w.usage, 0),
             section("/keys", w.keys, 0),
+            section("/notifications", w.notifications, 0),
             section("/audit", w.audit, 0),
         ];
         let h = HelpWords::of(frame.language);

@@ -1,6 +1,8 @@
 //! The application: everything that a handler may reach.
 
 mod audit_writer;
+mod conditions;
+mod notifier;
 mod reload;
 mod targets;
 mod together;
@@ -14,6 +16,8 @@ use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig, paths};
 use crate::http_client::Backends;
+use crate::http_client::guarded::GuardedClient;
+use crate::notifications::Messenger;
 use crate::oauth::client::RegistrationLimits;
 use crate::oauth::redirect_uri::RedirectPolicy;
 use crate::oauth::resource;
@@ -26,6 +30,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{ProviderSettings, Upstream};
 
+pub use notifier::TestFailed;
 pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
 pub use targets::{TargetSeen, TargetState};
@@ -48,6 +53,7 @@ struct AppParts {
     keys: KeyRing,
     upstream: Upstream,
     backends: Backends,
+    messenger: Messenger,
     redirect_policy: RedirectPolicy,
     rates: Rates,
 }
@@ -67,7 +73,7 @@ impl App {
     /// Builds the application over an open database. Ends everything that a restored backup may have brought
     /// back, and loads the signing keys.
     pub async fn new(config: Config, clock: Clock, storage: Storage) -> Result<Self, AppError> {
-        limit_storage(&config, &storage).await?;
+        prepare_storage(&config, &storage).await?;
         let restored = AuditEvent::new("backup_restored", Actor::Server, &clock);
         if storage.settle_restored(clock.now(), restored).await?.is_some() {
             tracing::warn!("the database is a restored backup: everybody has to sign in again");
@@ -99,6 +105,7 @@ impl App {
             keys,
             upstream,
             backends: Backends::new(),
+            messenger: messenger(&config),
             config,
             clock,
             storage,
@@ -255,12 +262,19 @@ impl App {
     }
 }
 
-/// Sets the size limits of the database and of its audit trail.
-async fn limit_storage(config: &Config, storage: &Storage) -> Result<(), StorageError> {
+/// Sets the size limits of the database and of its audit trail, and who is notified of what happens.
+async fn prepare_storage(config: &Config, storage: &Storage) -> Result<(), StorageError> {
     let limits = &config.limits;
+    storage.notify_targets(&config.notify);
     storage.limit_audit(limits.audit_size, limits.database_size);
     storage.bound_lines_of_people(limits.request_rates);
     storage.limit_size(limits.database_size, limits.wal_size).await
+}
+
+/// Makes the messenger for notifications. It goes through the same proxies as requests to the provider.
+fn messenger(config: &Config) -> Messenger {
+    let proxies = Some(&config.upstream.proxies);
+    Messenger::new(GuardedClient::new(&config.client_documents.loopback, proxies))
 }
 
 /// Stores which clients the configuration trusts.

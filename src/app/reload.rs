@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use parking_lot::{Mutex as Lock, MutexGuard, RwLock};
 use tokio::sync::Mutex;
 
-use super::{App, AppError, AppParts, audit_writer, targets, together, usage};
+use super::{App, AppError, AppParts, audit_writer, notifier, targets, together, usage};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Loaded, Problems};
@@ -25,6 +25,7 @@ pub(super) struct SharedState {
     pub(super) together: together::Together,
     pub(super) usage: usage::Usage,
     pub(super) targets: targets::Targets,
+    pub(super) notifying: notifier::NotifierState,
     /// The current application; `None` until the first reload.
     current: RwLock<Option<App>>,
     /// Serialises reloads.
@@ -73,6 +74,7 @@ impl SharedState {
             together: together::Together::default(),
             usage: usage::Usage::default(),
             targets: targets::Targets::default(),
+            notifying: notifier::NotifierState::default(),
             current: RwLock::default(),
             reading: Mutex::default(),
             reading_of: Lock::default(),
@@ -206,7 +208,7 @@ impl App {
         let (storage, clock) = (parts.storage.clone(), parts.clock.clone());
         parts.keys.sign_with(&config.token_algs()).await?;
         super::tell_trust(&config, &storage, &clock).await?;
-        super::limit_storage(&config, &storage).await?;
+        super::prepare_storage(&config, &storage).await?;
         let upstream = parts.upstream.with_config(
             config.upstream.clone(),
             recheck_policy(&config),
@@ -221,6 +223,7 @@ impl App {
             keys: parts.keys.clone(),
             upstream,
             backends: parts.backends.clone(),
+            messenger: super::messenger(&config),
             config,
             clock,
             storage,

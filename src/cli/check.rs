@@ -16,6 +16,7 @@ use crate::upstream::probe::{Finding, Severity};
 
 mod documents;
 mod login;
+mod notifications;
 
 #[derive(clap::Args)]
 pub(super) struct CheckArguments {
@@ -74,9 +75,11 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
     };
     let app = app.await?;
-    let (provider, tried) = tokio::join!(app.upstream().probe(), documents::run(&app));
+    let (provider, tried, targets) =
+        tokio::join!(app.upstream().probe(), documents::run(&app), notifications::run(&app));
     findings.extend(provider);
     findings.extend(tried);
+    findings.extend(targets);
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
     let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
     app.storage().close().await;

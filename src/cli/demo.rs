@@ -36,7 +36,13 @@ pub(super) struct DemoArguments {
     /// Let clients register themselves, and fetch nothing that one publishes. Without a network the demo does so by itself
     #[arg(long)]
     no_client_documents: bool,
+    /// A URL on this machine that receives notifications as signed webhooks
+    #[arg(long, value_name = "URL")]
+    notify: Option<String>,
 }
+
+/// The key of the demo's webhooks. It is no secret, like everything in the demo.
+const NOTIFY_KEY: &str = "whsec_cG9ydGN1bGxpcyBkZW1vIHdlYmhvb2tz";
 
 /// `client_approval` of the configuration.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -54,6 +60,17 @@ impl DemoArguments {
             None if self.populated => "first_use",
             Some(DemoApproval::Nobody) | None => "none",
         }
+    }
+
+    /// Returns the table of the receiver of notifications, if there is one.
+    fn notify_table(&self) -> String {
+        let table = |url: &String| {
+            let url = toml::Value::String(url.clone());
+            format!(
+                "\n[[notify]]\nname = \"demo\"\nkind = \"webhook\"\nurl = {url}\nsecret = \"{NOTIFY_KEY}\"\nallow_private = true\n"
+            )
+        };
+        self.notify.as_ref().map(table).unwrap_or_default()
     }
 }
 
@@ -92,7 +109,7 @@ async fn demo(arguments: &DemoArguments) -> Result<(), String> {
     let approval = arguments.client_approval();
     let documents = !arguments.no_client_documents;
     let text = config_text(&addresses, idp.issuer(), &todos.url(), approval, documents);
-    let mut loaded = load(&text)?;
+    let mut loaded = load(&format!("{text}{}", arguments.notify_table()))?;
     loaded.config.client_documents.only_with_network = true;
     let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;

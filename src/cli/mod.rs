@@ -6,6 +6,7 @@ mod config;
 mod demo;
 pub mod doctor;
 mod explain;
+mod notify;
 mod output;
 mod reload;
 mod serve;
@@ -60,6 +61,9 @@ enum Command {
     /// Show what is configured
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Notifications to administrators: try a target of [[notify]]
+    #[command(subcommand, after_help = "Example:\n  portcullis notify test ops")]
+    Notify(notify::NotifyCommand),
     /// Clients: list, approve, block, delete, create; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis clients list --standing waiting")]
     Clients(admin_commands::ClientsCommand),
@@ -124,6 +128,7 @@ fn run(command: Command) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
+        Command::Notify(command) => command.run(),
         Command::Clients(command) => command.run(),
         Command::Grants(command) => command.run(),
         Command::People(command) => command.run(),

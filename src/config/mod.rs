@@ -12,6 +12,7 @@ mod fingerprint;
 mod in_force;
 mod keys;
 mod limits;
+mod notify;
 pub mod paths;
 mod presets;
 mod proxies;
@@ -33,6 +34,7 @@ use ipnet::IpNet;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use url::Url;
 
+use crate::clock::Timestamp;
 use crate::jose::alg::Alg;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::RedirectPolicy;
@@ -45,6 +47,10 @@ pub use files::{Unread, text_of};
 pub use fingerprint::ConfigFingerprint;
 pub use in_force::InForce;
 pub use limits::{Limit, LimitTrait, Limits, RateLimits, limits};
+pub use notify::{
+    Hook, HookFormat, HookUrl, MailSecurity, MailServer, NotifyChannel, NotifyEvent, NotifyEvents,
+    NotifyTarget, SigningSecret,
+};
 pub use presets::{
     ClaimDefaults, ConsoleLabels, IssuerKey, KeyKind, Offline, Preset, Protocol, SignOut,
     SignOutAt, SignOutForm, SubjectForm,
@@ -94,6 +100,8 @@ pub struct Config {
     pub consent_choice: bool,
     /// Name, logo, colour and links on the pages of people.
     pub branding: Branding,
+    /// The targets of notifications.
+    pub notify: Vec<NotifyTarget>,
     /// Log level, unless `PORTCULLIS_LOG` sets another one.
     pub log: tracing::Level,
     /// Retention of the audit trail: 1 day to 10 years.
@@ -126,6 +134,8 @@ pub struct UpstreamConfig {
     pub client_id: String,
     /// Our client secret there.
     pub client_secret: SecretText,
+    /// When that secret ends, if the provider gave it an end.
+    pub client_secret_expires: Option<Timestamp>,
     /// Scopes to request.
     pub scopes: Vec<String>,
     /// How to request a refresh token; [`Offline::NoScope`] if `scopes` is configured.

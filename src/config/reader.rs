@@ -529,6 +529,8 @@ const WHOLE: &[&str] = &[
     "implies",
     "introspection_secret",
     "metrics_token",
+    "url",
+    "password",
     "claim",
     "authorize_params",
     "client_secret",

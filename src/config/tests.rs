@@ -1,6 +1,7 @@
 mod branding;
 mod consent;
 mod network;
+mod notify;
 
 use super::*;
 

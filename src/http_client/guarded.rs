@@ -1,4 +1,5 @@
-//! Fetches URLs that a stranger names: threats CI-01 to CI-03.
+//! Fetches URLs that a stranger names: threats CI-01 to CI-03. Sends notifications to URLs and mail servers that
+//! an administrator named, with the same guard ([`outgoing`], threat NT-01).
 //!
 //! The client resolves the name itself, checks every address, and connects to an address that it checked: so
 //! DNS rebinding has no effect. It verifies TLS for the name. It follows no redirects, sends no cookies,
@@ -7,6 +8,8 @@
 //! If an administrator configured a proxy for these fetches, the proxy resolves the name and chooses the
 //! address. Then the only checks left are those of the name ([`WebUrl`]: no IP addresses, no local names,
 //! port 443), TLS for that name, and the limits.
+
+pub mod outgoing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::address::PublicAddress;
 use super::proxy::Ways;
@@ -132,7 +136,7 @@ impl GuardedClient {
             let stream = hop.open(to_proxy, self.times.total).await.map_err(broken)?;
             return self.secured(TokioIo::new(stream), url, limit).await;
         }
-        let stream = self.connect(url.host()).await?;
+        let stream = self.open(url.host(), 443, Reach::Public).await?;
         self.secured(stream, url, limit).await
     }
 
@@ -140,22 +144,27 @@ impl GuardedClient {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let name = ServerName::try_from(url.host().to_owned()).map_err(broken)?;
-        let stream = self.tls.connect(name, stream).await.map_err(broken)?;
-        converse(stream, url, limit).await
+        converse(self.protect(url.host(), stream).await?, url, limit).await
     }
 
-    /// Connects to a checked address. If any address of the name is not public, all are refused: a name that
-    /// mixes them is an attack.
-    async fn connect(&self, host: &str) -> Result<TcpStream, FetchError> {
+    /// Starts TLS over an open connection, and verifies the certificate for `host`.
+    async fn protect<S>(&self, host: &str, stream: S) -> Result<TlsStream<S>, FetchError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(broken)?;
+        self.tls.connect(name, stream).await.map_err(broken)
+    }
+
+    /// Connects to a checked address. If any address of the name may not be reached, all are refused: a name
+    /// that mixes them is an attack.
+    async fn open(&self, host: &str, port: u16, reach: Reach) -> Result<TcpStream, FetchError> {
         if let Some(address) = self.network.loopback(host) {
             return self.within(TcpStream::connect(address)).await;
         }
         let found = self.network.resolve(host).await?;
-        let addresses: Option<Vec<PublicAddress>> = found
-            .into_iter()
-            .map(|address| PublicAddress::check(SocketAddr::new(address, 443)))
-            .collect();
+        let addresses: Option<Vec<SocketAddr>> =
+            found.into_iter().map(|address| reach.admit(SocketAddr::new(address, port))).collect();
         let addresses = addresses.ok_or(FetchError::ForbiddenAddress)?;
         let mut failed = FetchError::NoAddress;
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
@@ -221,6 +230,25 @@ where
     Ok(Fetched { body: body.to_bytes().to_vec(), lifetime })
 }
 
+/// Which addresses a connection may lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of the public internet.
+    Public,
+    /// Any: an administrator allowed it for this target.
+    Anywhere,
+}
+
+impl Reach {
+    /// Returns the address if it may be connected to.
+    fn admit(self, address: SocketAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Public => PublicAddress::check(address).map(PublicAddress::socket),
+            Self::Anywhere => Some(address),
+        }
+    }
+}
+
 /// Resolves names and connects.
 enum Network {
     /// The system's resolver and sockets.
@@ -259,11 +287,11 @@ impl Network {
         }
     }
 
-    async fn dial(&self, address: PublicAddress) -> std::io::Result<TcpStream> {
+    async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         match self {
-            Self::System { .. } => TcpStream::connect(address.socket()).await,
+            Self::System { .. } => TcpStream::connect(address).await,
             #[cfg(test)]
-            Self::Staged(stage) => stage.dial(address.socket()).await,
+            Self::Staged(stage) => stage.dial(address).await,
         }
     }
 }

@@ -95,6 +95,19 @@ impl DisplayName {
     }
 }
 
+/// Makes a text fit for one line of a message: no control or invisible characters, no line breaks, and at most
+/// `most` characters. For names of people, whose punctuation must stay.
+pub fn one_line(text: &str, most: usize) -> String {
+    let kept = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
+    let kept: String = kept.filter(|c| !is_deceptive(*c)).collect();
+    let mut line = kept.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    if line.chars().count() > most {
+        line = line.chars().take(most.saturating_sub(1)).collect();
+        line.push('…');
+    }
+    line
+}
+
 /// Allows letters, digits and a little punctuation: enough for a name, too little to imitate a page.
 fn is_shown(c: char) -> bool {
     c.is_alphanumeric()

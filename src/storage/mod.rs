@@ -26,6 +26,7 @@ mod logins;
 mod logout_notices;
 mod mcp_tasks;
 mod name_search;
+mod notifications;
 mod overview;
 mod people;
 mod refresh_tokens;
@@ -74,6 +75,7 @@ pub use logins::{
 pub use logout_notices::{LogoutNotice, LogoutSubject};
 pub use mcp_tasks::TaskMaker;
 pub use name_search::NameSearch;
+pub use notifications::{DueNotification, LeasedNotification, Occurrence, TargetReport};
 pub use overview::Overview;
 pub use people::{PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 pub use refresh_tokens::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
@@ -123,6 +125,8 @@ pub struct Storage {
     /// Limits how many audit lines anonymous callers, and each person, may cause.
     lines: Arc<audit::LineBudget>,
     last_time: Arc<clock_guard::ClockGuard>,
+    /// Who is notified of what happens.
+    hub: Arc<notifications::NotificationHub>,
     /// What was last seen of the database, to detect that it was rolled back (restored, failed over).
     watch: Arc<rollback::Watch>,
     /// Replaces the database's own clock in tests.
@@ -177,6 +181,7 @@ impl Storage {
         match storage.engine() {
             Engine::Sqlite => {
                 storage.free_leases().await?;
+                storage.free_notifications().await?;
                 storage.database.watch_files().await?;
             }
             Engine::Postgres => {
@@ -216,6 +221,7 @@ impl Storage {
             audit_size: Arc::default(),
             lines: Arc::default(),
             last_time: Arc::default(),
+            hub: Arc::default(),
             watch,
             database_clock: Arc::default(),
         }
@@ -324,6 +330,7 @@ impl Storage {
         let seen = Some((seen, self.watch.generation()));
         let (metrics, sealer) = (self.metrics().clone(), self.sealer.clone());
         let mut step = Transaction::new(sql, metrics, sealer, Arc::clone(&self.lines), seen);
+        step.notify_with(self.hub.subscribers());
         self.announce(&mut step).await?;
         Ok(step)
     }

@@ -39,6 +39,12 @@ const EXPIRED_LOGINS: &str = "DELETE FROM logins WHERE expires_at < $1 AND id IN
 const EXPIRED_SIGN_OUTS: &str = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
      (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
 
+/// How long messages to administrators stay that nobody delivered, because their target is not configured any
+/// more: 48 hours.
+const NOTIFICATIONS: Duration = Duration::from_hours(48);
+const OLD_NOTIFICATIONS: &str = "DELETE FROM notifications WHERE created_at < $1 AND id IN
+     (SELECT id FROM notifications WHERE created_at < $1 LIMIT $2)";
+
 /// Statements that remove rows which ended before `$1`, at most `$2` each. Rows that others refer to come
 /// after those.
 const ENDED: &[&str] = &[
@@ -134,6 +140,7 @@ impl Storage {
             removed += self.remove(statement, now.minus(AFTER), rows).await?;
         }
         removed += self.remove(EXPIRED_SIGN_OUTS, now.minus(CLOCKS), rows).await?;
+        removed += self.remove(OLD_NOTIFICATIONS, now.minus(NOTIFICATIONS), rows).await?;
         removed += self.thin_out_refresh_tokens(rows).await?;
         removed += self.sweep_clients(now, keep).await?;
         removed += self.sweep_kept_clients(now, keep).await?;

@@ -75,6 +75,11 @@ pub const EVENTS: &[&str] = &[
     "configuration_loaded",
     "configuration_reloaded",
     "configuration_refused",
+    "provider_down",
+    "provider_back",
+    "ends_soon",
+    "notification_tested",
+    "notification_given_up",
     "audit_exported",
     "usage_exported",
     "audit_left_out",
@@ -164,6 +169,8 @@ pub struct AuditEvent {
     pub detail: Map<String, Value>,
     /// Part of a flood: only the log gets this event, because the trail would fill the database.
     pub log_only: bool,
+    /// The person's name, for notifications to administrators. Neither the trail nor the log has it.
+    pub person_name: Option<String>,
 }
 
 fn new_event_id(at: i64) -> String {
@@ -189,6 +196,7 @@ impl AuditEvent {
             reference: None,
             detail: Map::new(),
             log_only: false,
+            person_name: None,
         }
     }
 
@@ -218,6 +226,13 @@ impl AuditEvent {
     #[must_use]
     pub fn subject(mut self, subject: &str) -> Self {
         self.subject = Some(subject.to_owned());
+        self
+    }
+
+    /// The person's name, for notifications only.
+    #[must_use]
+    pub fn person_name(mut self, name: Option<&str>) -> Self {
+        self.person_name = name.map(str::to_owned);
         self
     }
 

@@ -34,6 +34,9 @@ pub enum Task {
     /// Writes what the calls through the gateway add up to.
     #[strum(serialize = "usage")]
     Usage,
+    /// Delivers notifications to administrators.
+    #[strum(serialize = "notifications")]
+    Notifications,
     /// Notices changes that commands of administrators make in the database.
     #[strum(serialize = "changes from the command line")]
     CommandLine,

@@ -183,6 +183,11 @@ impl Upstream {
         self.0.breaker.health(self.0.clock.now())
     }
 
+    /// Asks the provider now whether it answers, past the cache. Returns why it does not.
+    pub async fn answers(&self) -> Result<(), String> {
+        self.0.probe_once().await
+    }
+
     /// Returns whether metadata is cached or can be fetched now.
     pub async fn is_reachable(&self) -> bool {
         self.provider().await.is_ok()

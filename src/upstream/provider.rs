@@ -155,6 +155,13 @@ impl UpstreamInner {
         Ok(Provider { metadata, keys: keys.keys, fetched_at: now, keys_fetched_at: now })
     }
 
+    /// Asks the provider for its first document, past the cache. Returns why there was no usable response.
+    pub(super) async fn probe_once(&self) -> Result<(), String> {
+        let answer = self.get_json(&self.first_address()).await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        if status.is_server_error() { Err(format!("discovery answered {status}")) } else { Ok(()) }
+    }
+
     /// Returns the URL of the discovery document.
     pub(super) fn discovery_address(&self) -> String {
         match &self.config.discovery_url {

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { assertReadable, newPage, signIn, startBrowser } from "./browser.mjs";
-import { authorization, redeem, register, startCallback, startDemo } from "./demo.mjs";
+import { authorization, redeem, register, startCallback, startDemo, startReceiver } from "./demo.mjs";
 
 let browser, demo, callback, admin;
 
@@ -86,6 +86,39 @@ test("a client is approved, and the waiting person goes on by themselves", async
   const tokens = await redeem(demo, id, callback.redirectUri, answer.get("code"), verifier);
   assert.equal(tokens.scope, "create:todos");
   assert.deepEqual([...person.complaints, ...admin.complaints], []);
+});
+
+test("a webhook comes within five seconds after a client began to wait, and leads to its page", async () => {
+  const receiver = await startReceiver();
+  const other = await startDemo(process.env.PORTCULLIS, ["--client-approval", "first_use", "--notify", receiver.url]);
+  try {
+    const id = await register(other, { client_name: "Waits and tells", redirect_uris: [callback.redirectUri] });
+    const person = await newPage();
+    await person.goto(authorization(other, id, callback.redirectUri).url);
+    await person.locator("button[value=approve]").click();
+    await person.waitForURL(`${other.idp}/**`);
+    await signIn(person, "bob");
+    await person.waitForURL("**/waiting**");
+    const begun = Date.now();
+    const { body } = await receiver.next();
+    const took = Date.now() - begun;
+    assert.ok(took < 5000, `the webhook came after ${took} ms`);
+    assert.equal(body.type, "client_waits");
+    assert.equal(body.data.about[0].client.name, "Waits and tells");
+    assert.equal(body.data.link, `${other.admin.replace(/\/$/, "")}/client?id=${id}`);
+    const page = await newPage();
+    await page.goto(body.data.link);
+    await page.locator("main button, form button").first().click();
+    await page.waitForURL(`${other.idp}/**`);
+    await signIn(page, "alice");
+    await page.waitForURL(body.data.link);
+    await page.getByRole("button", { name: "Approve" }).waitFor();
+    await page.context().close();
+    await person.context().close();
+  } finally {
+    await other.stop();
+    receiver.stop();
+  }
 });
 
 test("a grant is ended while its event stream is open: the stream ends within a second", async () => {
@@ -217,6 +250,7 @@ const PAGES = [
   { name: "usage-month", path: "/usage?range=30d&sort=time" },
   { name: "usage-none", path: "/usage?tool=nothing-is-called-so" },
   { name: "keys", path: "/keys" },
+  { name: "notifications", path: "/notifications" },
   { name: "audit", path: "/audit" },
   { name: "audit-refusals", path: "/audit?q=hana&show=refusals&last=day&routine=1" },
   { name: "audit-verified", path: "/audit?verify=1" },

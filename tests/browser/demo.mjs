@@ -103,3 +103,28 @@ export async function startCallback() {
     stop: () => server.close(),
   };
 }
+
+// Receives webhooks.
+export async function startReceiver() {
+  const arrivals = [];
+  let waiting = [];
+  const server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (data) => (body += data));
+    request.on("end", () => {
+      arrivals.push({ headers: request.headers, body: JSON.parse(body) });
+      waiting.forEach((wake) => wake());
+      waiting = [];
+      response.writeHead(204).end();
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    url: `http://127.0.0.1:${server.address().port}/hook`,
+    async next() {
+      while (arrivals.length === 0) await new Promise((resolve) => waiting.push(resolve));
+      return arrivals.shift();
+    },
+    stop: () => server.close(),
+  };
+}

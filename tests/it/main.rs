@@ -17,6 +17,7 @@ mod gateway;
 mod harness;
 mod http_client;
 mod laws;
+mod notifications;
 mod operations;
 mod repository;
 mod server;

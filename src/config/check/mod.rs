@@ -7,6 +7,7 @@ mod database;
 mod enforcement;
 mod forward_headers;
 mod inside;
+mod notify;
 mod origins;
 mod proxies;
 mod rates;
@@ -73,6 +74,7 @@ pub(super) fn load(
     }
     let consent_choice = r.flag("consent_choice", true);
     let branding = branding::read(&mut r);
+    let notify = notify::all(&mut r, env);
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
     let usage_retention = r.duration("usage.retention", "90d", "1d", "3660d");
     let log = log(&mut r);
@@ -111,6 +113,7 @@ pub(super) fn load(
             branding,
             audit_retention,
             usage_retention,
+            notify,
             log,
             tokens,
             limits,

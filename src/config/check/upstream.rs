@@ -10,6 +10,7 @@ use super::super::reader::ConfigReader;
 use super::super::values::is_loopback;
 use super::super::{ClaimPlan, ClaimSource, ClientAuth, Proxies, ResourceConfig, UpstreamConfig};
 use super::{inside, one_of, one_of_words};
+use crate::clock::Timestamp;
 use crate::policy::{ClaimPath, FactSet};
 
 pub(super) fn read(
@@ -24,6 +25,7 @@ pub(super) fn read(
     let client_id =
         r.required_text("upstream.client_id", "copy it from the client you made at the provider");
     let client_secret = client_secret(r, env);
+    let client_secret_expires = client_secret_expires(r);
     let configured_scopes = r.texts("upstream.scopes");
     let extra_scopes = r.texts("upstream.extra_scopes").unwrap_or_default();
     let authorize_params = authorize_params(r, preset);
@@ -61,6 +63,7 @@ pub(super) fn read(
         proxies: proxies.clone(),
         client_id,
         client_secret,
+        client_secret_expires,
         scopes,
         offline,
         authorize_params,
@@ -73,6 +76,19 @@ pub(super) fn read(
         timeout,
         required_claim,
     })
+}
+
+/// Reads the day on which the client secret ends. Some providers give secrets an end (Entra: two years at most).
+fn client_secret_expires(r: &mut ConfigReader) -> Option<Timestamp> {
+    const KEY: &str = "upstream.client_secret_expires";
+    let text = r.text(KEY)?;
+    let day = chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok();
+    let midnight = day.and_then(|day| day.and_hms_opt(0, 0, 0));
+    if midnight.is_none() {
+        let hint = "write the day as the provider's console shows it: \"2027-03-01\"";
+        r.problem(KEY, Some(format!("{text:?}")), "is not a day", hint);
+    }
+    midnight.map(|midnight| Timestamp::from_unix(midnight.and_utc().timestamp()))
 }
 
 /// Requires `trust_email` for rules that read email domains. A provider that verifies addresses may still

@@ -124,6 +124,7 @@ pub(super) async fn no_access(
     let reference = new_reference();
     let event = about(app, "access_denied", request, Some(subject))
         .reference(&reference)
+        .person_name(arrived.shown_name())
         .with("asked", request.scopes.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;

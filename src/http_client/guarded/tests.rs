@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::outgoing::{OutgoingPost, PostAnswer};
 use super::*;
 
 const HOST: &str = "client.example";
@@ -127,6 +128,13 @@ impl Play {
         self.client.get_json(&WebUrl::parse("https://client.example/doc").unwrap(), 5 * 1024).await
     }
 
+    /// Sends a notification to the host.
+    async fn post(&self, reach: Reach) -> Result<PostAnswer, FetchError> {
+        let url = "https://client.example:8443/hook?x=1".parse().unwrap();
+        let (headers, body) = (Vec::new(), b"{}".to_vec());
+        self.client.post(OutgoingPost { url: &url, reach, headers, body }).await
+    }
+
     /// Asserts that the fetch is refused and that nothing was connected to.
     async fn assert_nothing_is_opened(&self) {
         assert_eq!(self.get().await.unwrap_err(), FetchError::ForbiddenAddress);
@@ -146,6 +154,42 @@ async fn a_public_address_is_dialled_on_443_and_answers() {
     assert_eq!(fetched.body, b"{}");
     assert_eq!(fetched.lifetime, Some(Duration::from_mins(5)));
     assert_eq!(play.stage.dialled(), ["[2606:4700::1111]:443".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn nt_01_a_notification_goes_to_checked_addresses_unless_private_ones_are_allowed() {
+    for addresses in [&["10.0.0.5"][..], &["169.254.169.254"], &["::1"], &[PUBLIC, "10.0.0.5"]] {
+        let play = Play::resolving(&[addresses]).await;
+        assert_eq!(play.post(Reach::Public).await.unwrap_err(), FetchError::ForbiddenAddress);
+        assert_eq!(play.stage.dialled(), []);
+    }
+    let play = Play::resolving(&[&["10.0.0.5"]]).await;
+    assert_eq!(play.post(Reach::Anywhere).await.unwrap().status, 200);
+    assert_eq!(play.stage.dialled(), ["10.0.0.5:8443".parse().unwrap()]);
+}
+
+/// A name that leads elsewhere when it is looked up a second time: it is looked up once.
+#[tokio::test]
+async fn nt_01_a_notification_is_sent_to_the_address_that_was_checked() {
+    let play = Play::resolving(&[&[PUBLIC], &["10.0.0.5"]]).await;
+    assert_eq!(play.post(Reach::Public).await.unwrap().status, 200);
+    assert_eq!(play.stage.dialled(), ["8.8.8.8:8443".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn nt_01_a_redirect_of_a_notification_is_an_answer_like_any_other() {
+    const REDIRECT: &str =
+        "HTTP/1.1 302 Found\r\nlocation: https://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+    let play = Play::saying(&[Some(REDIRECT)]).await;
+    assert_eq!(play.post(Reach::Public).await.unwrap().status, 302);
+    assert_eq!(*play.accepted.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn nt_01_a_notification_goes_to_nobody_with_the_certificate_of_another_host() {
+    let play = Play::start(&[&[PUBLIC]], "other.example", &[Some(GOOD)]).await;
+    let failed = play.post(Reach::Public).await.unwrap_err();
+    assert!(matches!(failed, FetchError::Connection(_)), "{failed:?}");
 }
 
 /// Vectors 1 to 4: addresses of our own networks, in every notation.

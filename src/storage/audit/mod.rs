@@ -103,6 +103,7 @@ impl Transaction {
     /// Inserts a line into the audit trail. The event is logged after the commit.
     pub(super) async fn record(&mut self, event: AuditEvent) -> Result<(), StorageError> {
         debug_assert!(EVENTS.contains(&event.event), "{} is not in EVENTS", event.event);
+        self.note_notice(&event);
         if event.log_only || !self.lines.allows(&event) {
             self.events.push(event);
             return Ok(());

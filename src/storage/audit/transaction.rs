@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use sqlx::AnyConnection;
+use tokio::sync::Notify;
 
 use super::budget::LineBudget;
+use crate::config::NotifyEvent;
 use crate::oauth::sealed::Sealer;
 use crate::storage::database::{Notifications, SqlTransaction, StorageError, Use, notify};
+use crate::storage::notifications::{self, Occurrence, Subscribers};
 use crate::telemetry::audit::AuditEvent;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, NotifyOutcome};
 
 /// Remembers which lines of the audit trail were committed.
 pub(crate) trait SeenLines: Send + Sync {
@@ -30,6 +33,11 @@ pub(crate) struct Transaction {
     seen: Option<(Arc<dyn SeenLines>, u64)>,
     /// The id of the last audit line stored here, of those that stay until the oldest lines are trimmed.
     pub(super) last_line: Option<String>,
+    /// The targets of notifications, and the signal that something was queued for them; `None`: nobody is
+    /// notified.
+    subscribers: Option<(Arc<Subscribers>, Arc<Notify>)>,
+    /// What they are notified of, queued by the commit.
+    notices: Vec<(NotifyEvent, Occurrence)>,
 }
 
 impl Transaction {
@@ -40,7 +48,20 @@ impl Transaction {
         lines: Arc<LineBudget>,
         seen: Option<(Arc<dyn SeenLines>, u64)>,
     ) -> Self {
-        Self { sql, events: Vec::new(), metrics, sealer, lines, seen, last_line: None }
+        let (events, notices, last_line, subscribers) = (Vec::new(), Vec::new(), None, None);
+        Self { sql, events, metrics, sealer, lines, seen, last_line, subscribers, notices }
+    }
+
+    /// Queues notifications for these targets.
+    pub(crate) fn notify_with(&mut self, subscribers: Option<(Arc<Subscribers>, Arc<Notify>)>) {
+        self.subscribers = subscribers;
+    }
+
+    /// Remembers what the event tells, if somebody is notified of it.
+    pub(super) fn note_notice(&mut self, event: &AuditEvent) {
+        if let Some((subscribers, _)) = &self.subscribers {
+            self.notices.extend(subscribers.notice(event));
+        }
     }
 
     /// Does not remember the lines of this transaction: it ends everything in a database that was rolled
@@ -84,8 +105,12 @@ impl Transaction {
     }
 
     /// Commits. Only after it returns may anybody learn of the outcome.
-    pub(crate) async fn commit(self) -> Result<(), StorageError> {
+    pub(crate) async fn commit(mut self) -> Result<(), StorageError> {
+        let queued = self.queue_notices().await?;
         self.sql.commit(&self.metrics).await?;
+        if let Some(queued) = queued {
+            queued.notify_one();
+        }
         if let (Some((seen, generation)), Some(id)) = (self.seen, self.last_line) {
             seen.committed(generation, id);
         }
@@ -94,6 +119,21 @@ impl Transaction {
             event.log();
         }
         Ok(())
+    }
+}
+
+impl Transaction {
+    /// Queues the notifications. Returns the signal for the task that delivers it.
+    async fn queue_notices(&mut self) -> Result<Option<Arc<Notify>>, StorageError> {
+        let notices = std::mem::take(&mut self.notices);
+        let Some((subscribers, queued)) = self.subscribers.take().filter(|_| !notices.is_empty())
+        else {
+            return Ok(None);
+        };
+        let (sql, sealer) = (&mut *self.sql, &self.sealer);
+        let dropped = notifications::enqueue(sql, sealer, &subscribers, &notices).await?;
+        self.metrics.notified(NotifyOutcome::Dropped, dropped);
+        Ok(Some(queued))
     }
 }
 

@@ -98,6 +98,30 @@ impl Rechecked {
     }
 }
 
+/// What became of a notification to administrators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub enum NotifyOutcome {
+    /// It was delivered.
+    #[strum(serialize = "delivered")]
+    Delivered,
+    /// An attempt failed; there are more.
+    #[strum(serialize = "failed")]
+    Failed,
+    /// All attempts failed.
+    #[strum(serialize = "given_up")]
+    GivenUp,
+    /// It was dropped because too many waited.
+    #[strum(serialize = "dropped")]
+    Dropped,
+}
+
+impl NotifyOutcome {
+    /// Returns the label in metrics.
+    fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of a request to the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum Answered {
@@ -144,6 +168,7 @@ struct Numbers {
     upstream: Vec<Counter>,
     upstream_seconds: Histogram,
     rechecks: Vec<Counter>,
+    notified: Vec<Counter>,
     passed: Counters<2>,
     passed_seconds: Histograms<1>,
     step_wait: Histogram,
@@ -272,6 +297,14 @@ impl Metrics {
             .map(|outcome| rechecks.get_or_create_owned(&one("outcome", outcome.word())))
             .collect();
 
+        let notified = Counters::<1>::default();
+        let help = "Notifications to administrators, by outcome";
+        r.register("notifications", help, notified.clone());
+        let notified = NotifyOutcome::VARIANTS
+            .iter()
+            .map(|outcome| notified.get_or_create_owned(&one("outcome", outcome.word())))
+            .collect();
+
         let passed = Counters::<2>::default();
         let help = "Calls that the gateway passed to MCP servers, by path and outcome";
         r.register("gateway_calls", help, passed.clone());
@@ -302,6 +335,7 @@ impl Metrics {
             upstream,
             upstream_seconds,
             rechecks,
+            notified,
             passed,
             passed_seconds,
             step_wait,
@@ -359,6 +393,11 @@ impl Metrics {
     /// Records the outcome of a recheck.
     pub fn rechecked(&self, outcome: Rechecked) {
         self.0.rechecks[outcome as usize].inc();
+    }
+
+    /// Records what became of notifications.
+    pub fn notified(&self, outcome: NotifyOutcome, messages: u64) {
+        self.0.notified[outcome as usize].inc_by(messages);
     }
 
     /// Returns the metrics of calls to the MCP server at this configured path.

@@ -19,6 +19,7 @@ const PAGES: &[&str] = &[
     "/usage",
     "/usage/export",
     "/keys",
+    "/notifications",
     "/audit",
     "/audit/export?format=csv",
 ];
@@ -31,6 +32,7 @@ const FORMS: &[&str] = &[
     "/grant",
     "/person",
     "/keys",
+    "/notifications",
     "/sign-out",
 ];
 
@@ -166,8 +168,9 @@ async fn a_viewer_sees_everything_and_changes_nothing() {
     let path = with_query("/client", &[("id", &client.id)]);
     let page = bob.page(&path).await;
     assert!(!page.contains("value=\"block\""), "{page}");
-    for page in
-        ["/", "/clients", "/clients/patterns", "/grants", "/people", "/servers", "/keys", "/audit"]
+    for page in ["/", "/clients", "/clients/patterns", "/grants", "/people", "/servers", "/keys"]
+        .into_iter()
+        .chain(["/notifications", "/usage", "/audit"])
     {
         let page = bob.page(page).await;
         // Searching and verifying change nothing; signing out is for everybody.

@@ -150,6 +150,8 @@ impl Database {
             "web_sessions",
             "remembered_consents",
             "logins_awaiting_approval",
+            "notifications",
+            "notification_targets",
             "counters",
             "usage_keys",
             "usage_hours",

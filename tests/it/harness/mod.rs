@@ -11,10 +11,12 @@ pub(crate) mod console;
 pub(crate) mod database;
 pub(crate) mod http;
 pub(crate) mod logs;
+pub(crate) mod mailbox;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod raw;
+pub(crate) mod recorder;
 pub(crate) mod role;
 pub(crate) mod setup;
 pub(crate) mod signer;
@@ -276,6 +278,11 @@ impl TestApp {
     pub(crate) async fn look_back(&self) -> bool {
         let clock = Clock::Manual(self.clock.clone());
         self.storage().look_back(&clock).await.unwrap()
+    }
+
+    /// Delivers what is due now of notifications, as the server does every two seconds; answers how many.
+    pub(crate) async fn notify_round(&self) -> usize {
+        self.running.as_ref().unwrap().app.notify_round().await
     }
 
     /// What the server does a few times a minute.

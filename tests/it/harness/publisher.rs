@@ -62,28 +62,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) async fn start(hosts: &[&str]) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        let name = format!("portcullis-authority-{}.pem", random_text());
-        let authority = std::env::temp_dir().join(name);
-        std::fs::write(&authority, certificate.pem()).unwrap();
-        let issuer = Issuer::new(params, key);
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let leaf_key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(hosts.clone()).unwrap();
-        let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
-            )
-            .unwrap();
+        let (authority, config) = certified(&hosts);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let site = Arc::new(Mutex::new(Site::default()));
@@ -150,6 +130,32 @@ impl Drop for Publisher {
         self.task.abort();
         let _ = std::fs::remove_file(&self.authority);
     }
+}
+
+/// Makes a certificate for these hosts; returns the file of the authority that vouches for it.
+pub(crate) fn certified(hosts: &[String]) -> (PathBuf, rustls::ServerConfig) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let name = format!("portcullis-authority-{}.pem", random_text());
+    let authority = std::env::temp_dir().join(name);
+    std::fs::write(&authority, certificate.pem()).unwrap();
+    let issuer = Issuer::new(params, key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(hosts.to_vec()).unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
+        )
+        .unwrap();
+    (authority, config)
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, site: Arc<Mutex<Site>>) {

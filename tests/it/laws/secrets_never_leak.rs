@@ -175,7 +175,7 @@ async fn p8_no_canary_is_in_logs_pages_audit_trail_or_database() {
     app.write_usage().await;
     for path in ["/", "/clients", "/clients/patterns", "/grants", "/people", "/keys", "/audit"]
         .into_iter()
-        .chain(["/servers", "/usage", "/usage/export"])
+        .chain(["/servers", "/notifications", "/usage", "/usage/export"])
     {
         shown.add(&admin.get(path).await);
     }

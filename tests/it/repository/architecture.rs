@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["endpoints", "gateway", "admin"],
     &["web"],
     &["app"],
-    &["clients", "upstream", "signing"],
+    &["clients", "upstream", "signing", "notifications"],
     &["storage", "http_client", "rate_limits"],
     &["telemetry"],
     &["config"],

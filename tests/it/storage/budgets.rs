@@ -26,6 +26,8 @@
 //! | `signing_keys` | administrators | one for each rotation |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `usage_keys`, `usage_hours`, `usage_days`, `usage_of_servers` | people's calls through the gateway | `usage_rows` and `[usage] retention`; 576 names of tools of each MCP server and day, 32,768 sums of a process at once; 80 % of the file |
+//! | `notifications` | who can cause what `[[notify]]` reports | one open message for each target and kind; 200 of a target, the oldest go first; given up after 12 hours |
+//! | `notification_targets` | the server | one for each target and kind |
 //! | `replicas` | the server, at a start | one for each process of the last five minutes |
 //! | `installation`, `counters` | the server | a fixed number of names |
 

@@ -21,6 +21,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("logins", "SIUD"),
     ("logins_awaiting_approval", "SIUD"),
     ("mcp_tasks", "SIUD"),
+    ("notification_targets", "SIUD"),
+    ("notifications", "SIUD"),
     ("people", "SIU"),
     ("people_words", "SID"),
     ("refresh_tokens", "SIUD"),
