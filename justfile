@@ -46,6 +46,18 @@ proxies:
 browser:
     SCREENSHOTS=screenshots scripts/test-browser
 
+# Pictures of every page in a folder, without the other tests of the browser: just pictures /tmp/pictures
+pictures folder="screenshots":
+    scripts/pictures {{folder}}
+
+# The README and the quickstarts, word for word; `just newcomer README.md` for one of them
+newcomer *documents:
+    scripts/test-newcomer {{documents}}
+
+# The documents as a book with search, in target/book/book
+book:
+    scripts/test-book
+
 # The official SDKs, Inspector's command line, the conformance suite, a foreign identity provider and MCP server
 clients:
     scripts/test-clients
@@ -62,7 +74,7 @@ providers:
 deny:
     cargo deny check bans licenses sources
 
-# Beside its peers on this machine; writes docs/benchmarks.md
+# Compared with its peers on this machine; writes docs/dev/benchmarks.md
 compare:
     benches/compare.sh
 

@@ -1,4 +1,4 @@
-"""Runs the servers one after another and writes docs/benchmarks.md; started by compare.sh."""
+"""Runs the servers one after another and writes docs/dev/benchmarks.md; started by compare.sh."""
 
 import contextlib
 import datetime
@@ -323,20 +323,20 @@ def report():
         return max(filter(None, (p(f"{what} at {callers}") for callers in MANY)), default=None)
 
     flows, refreshes = at_its_best("flows"), at_its_best("refreshes")
-    at_least("whole flows/s, beside FastMCP with Redis", 100, flows, median(redis, "flows"))
-    at_least("whole flows/s, beside FastMCP at its best", 20, flows, median(best, "flows"))
-    at_least("refreshes/s, beside FastMCP with Redis", 200, refreshes, median(redis, "refreshes"))
-    at_least("refreshes/s, beside FastMCP at its best", 30, refreshes, median(best, "refreshes"))
-    at_least("durable registrations/s, beside FastMCP's durable default", 20, at_its_best("registrations"), median(files, "registrations"))
-    at_least("authorised MCP calls/s through the gateway, beside nginx's plain hop", 0.7, p("hop at 32"), median("nginx", "hop at 32"))
+    at_least("whole flows/s, compared with FastMCP with Redis", 100, flows, median(redis, "flows"))
+    at_least("whole flows/s, compared with FastMCP at its best", 20, flows, median(best, "flows"))
+    at_least("refreshes/s, compared with FastMCP with Redis", 200, refreshes, median(redis, "refreshes"))
+    at_least("refreshes/s, compared with FastMCP at its best", 30, refreshes, median(best, "refreshes"))
+    at_least("durable registrations/s, compared with FastMCP's durable default", 20, at_its_best("registrations"), median(files, "registrations"))
+    at_least("authorised MCP calls/s through the gateway, compared with nginx's plain hop", 0.7, p("hop at 32"), median("nginx", "hop at 32"))
     direct, own, plain = (median(who, "hop at 1", "p50_us") for who in ["direct", "Portcullis", "nginx"])
     if direct and own and plain:
-        aim("added median latency of the hop, one caller, beside nginx's", "≤ 1.5 ×",
+        aim("added median latency of the hop, one caller, compared with nginx's", "≤ 1.5 ×",
             f"{(own - direct) / max(plain - direct, 1):.2f} × ({own - direct:.0f} µs and {plain - direct:.0f} µs)",
             own - direct <= 1.5 * (plain - direct))
     idle, theirs = p("idle", "memory_kib"), median(redis, "idle", "memory_kib")
     if idle and theirs:
-        aim("idle memory, beside FastMCP's", "≤ 1/6", f"1/{theirs / idle:.1f}", idle * 6 <= theirs)
+        aim("idle memory, compared with FastMCP's", "≤ 1/6", f"1/{theirs / idle:.1f}", idle * 6 <= theirs)
     each, opened = p("streams", "kib_per_stream"), p("streams", "open")
     if each:
         aim("memory per idle open event stream", "≤ 20 KB", f"{each:.1f} KiB, {opened:,.0f} open", each * 1.024 <= 20)
@@ -350,7 +350,7 @@ def report():
             slowest.append((few / many, what))
     if slowest:
         worst, what = max(slowest)
-        aim("a million clients and grants, beside a thousand: time of the slowest operation", "≤ 2 ×", f"{worst:.2f} × ({what})", worst <= 2)
+        aim("a million clients and grants, compared with a thousand: time of the slowest operation", "≤ 2 ×", f"{worst:.2f} × ({what})", worst <= 2)
 
     table = []
     peers = ["Portcullis", redis, best, files, "oidc-provider"]
@@ -382,7 +382,7 @@ def report():
     }
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", value)
-    (ROOT / "docs/benchmarks.md").write_text(text)
+    (ROOT / "docs/dev/benchmarks.md").write_text(text)
 
 
 around = [*AROUND, LOAD, "around", "--backend", BACKEND]

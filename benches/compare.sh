@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Portcullis beside its peers, one after another in one run on the same cores; writes docs/benchmarks.md.
+# Portcullis and its peers, one after another in one run on the same cores; writes docs/dev/benchmarks.md.
 # Needs Rust, Python, Node and apt; installs what is missing. The server under load has two cores, the load tool,
 # the identity provider and the MCP server two others. Usage: benches/compare.sh [rounds] [seconds]
 set -euo pipefail

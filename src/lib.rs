@@ -71,6 +71,7 @@
 //! ```
 //!
 //! [`demo`] is outside this order: it uses `oauth`, `jose` and `clock` only, and only `cli` and the tests use it.
+//! `portcullis demo` runs it; with `--public-url`, `demo/tunnel_front.rs` is what the tunnel reaches.
 
 pub mod clock;
 #[macro_use]

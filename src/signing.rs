@@ -105,7 +105,7 @@ pub enum TokenInvalid {
     #[error("the token is malformed")]
     Malformed,
     /// Wrong `typ` or `alg`, or a header with members that we do not use.
-    #[error("the token header is not one of ours")]
+    #[error("this server never writes such a token header")]
     Header,
     /// The `kid` names a key that is not, or no longer, ours.
     #[error("the token names an unknown key")]

@@ -1,18 +1,25 @@
-//! `portcullis demo`: an identity provider, an MCP server, and Portcullis in front of it, on loopback.
+//! `portcullis demo`: an identity provider, an MCP server, and Portcullis in front of it, on loopback. With
+//! `--public-url` a tunnel may publish it.
 
+mod announcement;
+mod folder;
 mod populated;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use super::{fail, output, run_to_the_end, serve};
+use self::announcement::announce;
+use self::folder::DemoFolder;
+use super::{fail, run_to_the_end, serve};
 use crate::clock::Clock;
-use crate::config::{Config, Loaded, paths};
-use crate::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
+use crate::config::{PublicUrl, paths};
+use crate::demo::{
+    IdentityProvider, IdentityProviderOptions, PAGES_PATH, TodoServer, TodoServerOptions,
+    TunnelFront,
+};
 use crate::server;
 
 /// Client id of Portcullis at the demo identity provider.
@@ -21,19 +28,23 @@ const CLIENT_SECRET: &str = "demo-only";
 
 #[derive(clap::Args)]
 pub(super) struct DemoArguments {
-    /// Where Portcullis listens; loopback only
+    /// Where the demo listens; loopback only
     #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where the demo keeps its database and keys between runs
+    /// The https:// URL of a tunnel to the address of --listen, so that Claude on the web can connect.
+    /// Anyone who knows the URL can then use the demo; the admin pages stay on this machine
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Where the demo keeps its configuration, database and keys between runs
     #[arg(long, default_value = "portcullis-demo", value_name = "FOLDER")]
     data: PathBuf,
-    /// Fill it with 50 clients, 200 people and two weeks of what happened, once
+    /// Fill it with 50 clients, 200 people and two weeks of activity, once
     #[arg(long)]
     populated: bool,
-    /// Whether an administrator approves each new client: none, or first_use (as it is with --populated)
+    /// Whether an administrator approves each new client: none, or first_use (the default with --populated)
     #[arg(long, value_name = "POLICY")]
     client_approval: Option<DemoApproval>,
-    /// Let clients register themselves, and fetch nothing that one publishes. Without a network the demo does so by itself
+    /// Let clients register themselves, and fetch no metadata documents. Without a network this is automatic
     #[arg(long)]
     no_client_documents: bool,
     /// A URL on this machine that receives notifications as signed webhooks
@@ -63,7 +74,7 @@ impl DemoArguments {
     }
 
     /// Returns the table of the receiver of notifications, if there is one.
-    fn notify_table(&self) -> String {
+    pub(super) fn notify_table(&self) -> String {
         let table = |url: &String| {
             let url = toml::Value::String(url.clone());
             format!(
@@ -78,71 +89,106 @@ pub(super) fn run(arguments: &DemoArguments) -> ExitCode {
     if !arguments.listen.ip().is_loopback() {
         return fail(&"the demo listens on loopback only: --listen 127.0.0.1:8000");
     }
+    let tunnel = match arguments.public_url.as_deref().map(tunnel_url).transpose() {
+        Ok(tunnel) => tunnel,
+        Err(problem) => return fail(&problem),
+    };
     if !arguments.populated {
-        serve::install_log();
+        install_log();
     }
-    match run_to_the_end(demo(arguments)) {
+    match run_to_the_end(demo(arguments, tunnel.as_ref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(&message),
     }
 }
 
-async fn demo(arguments: &DemoArguments) -> Result<(), String> {
-    std::fs::create_dir_all(&arguments.data)
-        .map_err(|cause| format!("{} cannot be made: {cause}", arguments.data.display()))?;
-    let listener = bind(arguments.listen).await?;
-    let listen = listener.local_addr().map_err(|cause| cause.to_string())?;
-    let public_url = format!("http://{listen}");
-    let idp = identity_provider(arguments, listen, &public_url).await?;
-    let todo_listener = bind(SocketAddr::new(listen.ip(), 0)).await?;
+/// Logs warnings only, unless `PORTCULLIS_LOG` says otherwise: the printed addresses stay in view.
+fn install_log() {
+    serve::install_log_at("warn");
+}
+
+/// Reads `--public-url`.
+fn tunnel_url(text: &str) -> Result<PublicUrl, String> {
+    let url = PublicUrl::parse_origin(text.trim_end_matches('/'))
+        .map_err(|(reason, hint)| format!("--public-url {text:?} {reason}; {hint}"))?;
+    if url.is_https() {
+        return Ok(url);
+    }
+    Err(format!("--public-url {text:?} is not https; write the URL that the tunnel printed"))
+}
+
+/// What runs, and where.
+struct DemoAddresses {
+    /// What clients and browsers use.
+    public_url: String,
+    /// Where the demo listens.
+    front: SocketAddr,
+    /// Where Portcullis listens: the same, or behind the front of a tunnel.
+    listen: SocketAddr,
+    admin: SocketAddr,
+    issuer: String,
+    /// URL of the provider's pages.
+    pages_url: String,
+    /// URL of the MCP server.
+    target: String,
+    is_tunnelled: bool,
+}
+
+async fn demo(arguments: &DemoArguments, tunnel: Option<&PublicUrl>) -> Result<(), String> {
+    let folder = DemoFolder::at(&arguments.data)?;
+    let at_front = bind(arguments.listen).await?;
+    let front = local(&at_front)?;
+    let public_url =
+        tunnel.map_or_else(|| format!("http://{front}"), |url| url.as_str().to_owned());
+    let idp = identity_provider(arguments, front, &public_url, tunnel.is_some()).await?;
+    let todo_listener = bind(SocketAddr::new(front.ip(), 0)).await?;
     let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
         .map_err(|cause| cause.to_string())?;
-
-    // Prefers the port after ours; any free port if it is taken.
-    let usual = SocketAddr::new(listen.ip(), listen.port().checked_add(1).unwrap_or(0));
-    let admin_listener = match bind(usual).await {
-        Ok(listener) => listener,
-        Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
+    let admin_listener = bind_after(front, 1).await?;
+    let admin = local(&admin_listener)?;
+    let (listener, tunnel_front) = if tunnel.is_some() {
+        let listener = bind(SocketAddr::new(front.ip(), 0)).await?;
+        let passing = TunnelFront::start(at_front, local(&listener)?, idp.address());
+        (listener, Some(passing.map_err(|cause| cause.to_string())?))
+    } else {
+        (at_front, None)
     };
-    let admin = admin_listener.local_addr().map_err(|cause| cause.to_string())?;
-    let addresses = DemoAddresses { public_url: &public_url, listen, admin, data: &arguments.data };
-    let approval = arguments.client_approval();
-    let documents = !arguments.no_client_documents;
-    let text = config_text(&addresses, idp.issuer(), &todos.url(), approval, documents);
-    let mut loaded = load(&format!("{text}{}", arguments.notify_table()))?;
-    loaded.config.client_documents.only_with_network = true;
+    let addresses = DemoAddresses {
+        front,
+        listen: local(&listener)?,
+        admin,
+        issuer: idp.issuer().to_owned(),
+        pages_url: idp.pages_url().to_owned(),
+        target: todos.url(),
+        is_tunnelled: tunnel.is_some(),
+        public_url,
+    };
+    let mut loaded = folder.write_configuration(arguments, &addresses)?;
+    // Behind a tunnel there is a network, and strangers must not read that there is none.
+    loaded.config.client_documents.only_with_network = tunnel.is_none();
     let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;
     if arguments.populated {
         populated::populate(&app).await.map_err(|error| error.to_string())?;
-        serve::install_log(); // only now: two thousand made-up lines would scroll the URLs away
+        install_log(); // only now: two thousand made-up lines would scroll the URLs away
     }
     serve::tell_start(&app, digest).await;
-    announce(&addresses, idp.issuer(), documents);
+    announce(&addresses, &folder, !arguments.no_client_documents);
     // In the background, because the check may take seconds without a network. Until it ends, clients
     // register themselves.
     let clients = app.clients().clone();
     tokio::spawn(async move { clients.look_for_network().await });
     server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
+    if let Some(front) = tunnel_front {
+        front.shutdown();
+    }
     idp.shutdown();
     todos.shutdown();
     Ok(())
 }
 
-/// Loads the configuration of the demo. Of the environment it uses only the proxies, which may be the only
-/// path to documents that clients publish. If the proxies are invalid, it ignores them, because the demo also
-/// runs without.
-fn load(text: &str) -> Result<Loaded, String> {
-    let proxy = |name: &str| {
-        ["HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"].contains(&name.to_ascii_uppercase().as_str())
-    };
-    let named = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let proxies: BTreeMap<String, String> = named.filter(|(name, _)| proxy(name)).collect();
-    let read = |env: &BTreeMap<String, String>| {
-        Config::load(Some((Path::new("demo"), text.to_owned())), env)
-    };
-    read(&proxies).or_else(|_| read(&BTreeMap::new())).map_err(|problems| problems.to_string())
+fn local(listener: &TcpListener) -> Result<SocketAddr, String> {
+    listener.local_addr().map_err(|cause| cause.to_string())
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
@@ -151,123 +197,33 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// Starts the identity provider two ports after ours (the admin pages use the next one), so that its issuer
-/// stays the same at the next start and nobody has to sign in again. Uses any free port if that one is taken.
+/// Binds the port that is `offset` after ours, so that it stays the same at the next start. Uses any free port
+/// if that one is taken.
+async fn bind_after(ours: SocketAddr, offset: u16) -> Result<TcpListener, String> {
+    let usual = SocketAddr::new(ours.ip(), ours.port().checked_add(offset).unwrap_or(0));
+    match bind(usual).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => bind(SocketAddr::new(ours.ip(), 0)).await,
+    }
+}
+
+/// Starts the identity provider two ports after ours: the admin pages use the next one. Its issuer stays the
+/// same, so nobody has to sign in again. Behind a tunnel, its pages are below a path of the tunnel's URL.
 async fn identity_provider(
     arguments: &DemoArguments,
-    listen: SocketAddr,
+    ours: SocketAddr,
     public_url: &str,
+    is_tunnelled: bool,
 ) -> Result<IdentityProvider, String> {
-    let usual = SocketAddr::new(listen.ip(), listen.port().checked_add(2).unwrap_or(0));
-    let listener = match bind(usual).await {
-        Ok(listener) => listener,
-        Err(_) => bind(SocketAddr::new(listen.ip(), 0)).await?,
-    };
+    let listener = bind_after(ours, 2).await?;
     let options = IdentityProviderOptions {
         clock: Clock::System,
         client_id: CLIENT_ID.to_owned(),
         client_secret: CLIENT_SECRET.to_owned(),
         redirect_uris: vec![format!("{public_url}{}", paths::CALLBACK)],
         issuer: None,
+        pages_url: is_tunnelled.then(|| format!("{public_url}{PAGES_PATH}")),
         state_dir: Some(arguments.data.clone()),
     };
     IdentityProvider::start(listener, options).map_err(|cause| cause.to_string())
-}
-
-/// Addresses and folder of the demo.
-struct DemoAddresses<'a> {
-    public_url: &'a str,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    data: &'a Path,
-}
-
-fn config_text(
-    addresses: &DemoAddresses<'_>,
-    issuer: &str,
-    target: &str,
-    approval: &str,
-    documents: bool,
-) -> String {
-    let DemoAddresses { public_url, listen, admin, data } = addresses;
-    let database = format!("sqlite://{}", data.join("portcullis.db").display());
-    format!(
-        r#"
-public_url   = "{public_url}"
-listen       = "{listen}"
-database_url = {database}
-client_approval = "{approval}"
-
-[upstream]
-provider      = "oidc"
-name          = "the demo identity provider"
-issuer        = "{issuer}"
-client_id     = "{CLIENT_ID}"
-client_secret = "{CLIENT_SECRET}"
-
-[upstream.claims]
-roles  = "roles"
-groups = "groups"
-
-[[resource]]
-path   = "/mcp"
-name   = "To-do list"
-target = "{target}"
-scopes = {{ "read:todos" = "Read everybody's to-dos", "create:todos" = "Add to-dos", "delete:todos" = {{ text = "Delete everybody's to-dos", destructive = true }} }}
-
-[[resource.rule]]
-roles = ["Admin"]
-allow = ["read:todos", "create:todos", "delete:todos"]
-
-[[resource.rule]]
-roles = ["User"]
-allow = ["create:todos"]
-
-[resource.tools]
-"purge-todos" = ["delete:todos"]
-
-[client_documents]
-enabled       = {documents}
-through_proxy = true
-
-[admin]
-listen = "{admin}"
-roles  = ["Admin"]
-"#,
-        database = toml::Value::String(database),
-    )
-}
-
-fn announce(addresses: &DemoAddresses<'_>, issuer: &str, documents: bool) {
-    let registering = if documents {
-        "Clients that publish a description of themselves (Claude Code, VS Code) are known by it as long as this
-machine reaches the network; without one they register themselves, as with --no-client-documents."
-    } else {
-        "Clients register themselves: nothing that one publishes is fetched (--no-client-documents)."
-    };
-    let DemoAddresses { public_url, admin, .. } = addresses;
-    let text = format!(
-        "Portcullis demo
-
-  MCP URL            {public_url}/mcp
-  Admin pages        http://{admin}   sign in as alice
-  Identity provider  {issuer}   alice (admin), bob (user), mallory (no access)
-                     the password is the name
-
-Try:
-  Claude Code        claude mcp add --transport http todos {public_url}/mcp
-  MCP Inspector      npx @modelcontextprotocol/inspector
-                     transport Streamable HTTP, URL {public_url}/mcp, then Connect
-  Then               sign in as bob, create-todo, get-todos; purge-todos is refused
-                     sign in as alice, who sees everybody's and may purge
-
-{registering}
-
-Everything listens on this machine only. Ctrl-C stops it; nobody is logged out by that.
-
-"
-    );
-    if let Err(cause) = output::print(&text) {
-        tracing::warn!(%cause, "nobody reads how to use the demo");
-    }
 }

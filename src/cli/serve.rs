@@ -37,12 +37,18 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 }
 
 /// Sets up logging as `PORTCULLIS_LOG` (level) and `PORTCULLIS_LOG_FORMAT` (text, json) say.
-pub(super) fn install_log() {
+fn install_log() {
+    install_log_at("info");
+}
+
+/// The same, with this level where `PORTCULLIS_LOG` names none.
+pub(super) fn install_log_at(usual: &str) {
     let format = match std::env::var("PORTCULLIS_LOG_FORMAT").as_deref() {
         Ok("json") => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    telemetry::install(std::env::var("PORTCULLIS_LOG").ok().as_deref(), format);
+    let level = std::env::var("PORTCULLIS_LOG").ok().filter(|level| !level.is_empty());
+    telemetry::install(Some(level.as_deref().unwrap_or(usual)), format);
     telemetry::log_panics();
 }
 

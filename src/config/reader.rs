@@ -377,7 +377,7 @@ impl ConfigReader {
             Value::String(text) => {
                 if !self.from_env.contains_key(key) {
                     self.warnings.push(format!(
-                        "{key} stands in the file itself; {{ env = \"…\" }} or {{ file = \"…\" }} keeps it out of backups and commits"
+                        "{key} is in the file itself; {{ env = \"…\" }} or {{ file = \"…\" }} keeps it out of backups and commits"
                     ));
                 }
                 Some(SecretText::new(text.clone()))
@@ -488,7 +488,7 @@ impl ConfigReader {
             let variable = self.from_env.get(&key).cloned();
             if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
                 let hint = match &variable {
-                    Some(variable) => format!("set {} in place of {variable}", variable_of(new)),
+                    Some(variable) => format!("set {} instead of {variable}", variable_of(new)),
                     None => format!("write {new} in its place"),
                 };
                 self.problem(&key, None, format!("was renamed to {new}"), hint);

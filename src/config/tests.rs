@@ -61,7 +61,7 @@ fn a_key_of_an_earlier_version_is_refused_and_its_new_name_is_given() {
     let variable = load_with(OK, &variable).err().unwrap_or_else(|| panic!("was accepted")).0;
     for (found, hint) in [
         (file, "write limits.wal_size in its place"),
-        (variable, "set PORTCULLIS_LIMITS__WAL_SIZE in place of PORTCULLIS_LIMITS__DATABASE_LOG"),
+        (variable, "set PORTCULLIS_LIMITS__WAL_SIZE instead of PORTCULLIS_LIMITS__DATABASE_LOG"),
     ] {
         assert_eq!(found.len(), 1, "{found:#?}");
         assert_eq!(found[0].key, "limits.database_log");

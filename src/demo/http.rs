@@ -1,5 +1,6 @@
-//! Shared by both demo servers: serving on loopback, recording requests, and delaying responses on command.
+//! Shared by the demo servers: serving on loopback, recording requests, and delaying responses on command.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -16,6 +17,10 @@ use tokio::sync::watch;
 
 /// Largest request body that is read, in bytes: 1 MiB.
 const MAX_BODY: usize = 1024 * 1024;
+/// Most requests that are recorded: 50,000, and 64 MiB of bodies. The demo may run for days, and through a
+/// tunnel anybody can send it requests.
+const MAX_RECORDED: usize = 50_000;
+const MAX_RECORDED_BYTES: usize = 64 * 1024 * 1024;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -73,6 +78,33 @@ impl Recorded {
             .flat_map(|value| value.split(';'))
             .filter_map(|pair| pair.trim().split_once('='))
             .find_map(|(known, value)| (known == name).then_some(value))
+    }
+}
+
+/// The latest requests; the oldest are dropped first.
+#[derive(Default)]
+pub(super) struct Recording {
+    requests: VecDeque<Recorded>,
+    bytes: usize,
+}
+
+impl Recording {
+    pub(super) fn push(&mut self, request: Recorded) {
+        self.bytes += request.body.len();
+        self.requests.push_back(request);
+        while self.requests.len() > MAX_RECORDED || self.bytes > MAX_RECORDED_BYTES {
+            let Some(oldest) = self.requests.pop_front() else { return };
+            self.bytes -= oldest.body.len();
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Recorded> {
+        self.requests.iter().cloned().collect()
+    }
+
+    /// Returns the number of recorded requests to `path`.
+    pub(super) fn count_of(&self, path: &str) -> usize {
+        self.requests.iter().filter(|request| request.path == path).count()
     }
 }
 
@@ -159,9 +191,6 @@ where
     H: Fn(S, Recorded) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    if !listener.local_addr()?.ip().is_loopback() {
-        return Err(io::Error::other("the demo servers listen on loopback only"));
-    }
     let router = Router::new().fallback(move |request: Request| {
         let (state, handle) = (state.clone(), handle.clone());
         async move {
@@ -171,6 +200,14 @@ where
             }
         }
     });
+    serve_router(listener, router)
+}
+
+/// Serves `router` until the last handle is dropped.
+pub(super) fn serve_router(listener: TcpListener, router: Router) -> io::Result<Running> {
+    if !listener.local_addr()?.ip().is_loopback() {
+        return Err(io::Error::other("the demo servers listen on loopback only"));
+    }
     let stop = Arc::new(watch::Sender::new(false));
     let mut stopped = stop.subscribe();
     tokio::spawn(async move {
@@ -196,4 +233,33 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Response {
 pub(super) fn broken_off() -> Response {
     let failure: Result<Bytes, io::Error> = Err(io::Error::other("broken off on purpose"));
     Response::new(Body::from_stream(futures_util::stream::iter([failure])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_demo_remembers_has_a_limit() {
+        let request = |path: &str, length: usize| Recorded {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::from(vec![b'x'; length]),
+        };
+        let mut recording = Recording::default();
+        recording.push(request("/first", MAX_BODY));
+        for _ in 1..MAX_RECORDED_BYTES / MAX_BODY {
+            recording.push(request("/next", MAX_BODY));
+        }
+        assert_eq!(recording.count_of("/first"), 1);
+        recording.push(request("/last", 1));
+        assert_eq!((recording.count_of("/first"), recording.count_of("/last")), (0, 1));
+
+        for _ in 0..MAX_RECORDED {
+            recording.push(request("/small", 0));
+        }
+        assert_eq!((recording.all().len(), recording.bytes), (MAX_RECORDED, 0));
+    }
 }

@@ -180,7 +180,7 @@ pub(super) async fn until_ended(mut authority: StreamAuthorization) {
             if !still_carried(&authority.app, &present, &grant.resource) {
                 tracing::info!(
                     grant_id = grant.id,
-                    "stream cut: its MCP server is configured anew"
+                    "stream cut: the configuration of its MCP server has changed"
                 );
                 return;
             }

@@ -243,7 +243,7 @@ impl Cookies {
             cookie.set_secure(true);
         }
         let text = format!("{cookie}; Max-Age={}", max_age.as_secs());
-        SetCookies(vec![HeaderValue::from_str(&text).expect("a cookie of ours is a legal header")])
+        SetCookies(vec![HeaderValue::from_str(&text).expect("our cookies are legal headers")])
     }
 }
 

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { assertReadable, newPage, signIn, startBrowser } from "./browser.mjs";
+import { DESKTOP, PHONE, assertReadable, newPage, signIn, startBrowser } from "./browser.mjs";
 import { authorization, redeem, register, startCallback, startDemo, startReceiver } from "./demo.mjs";
 
 let browser, demo, callback, admin;
@@ -257,14 +257,7 @@ const PAGES = [
   { name: "audit-none", path: "/audit?ref=0000-0000" },
 ];
 
-const desktop = { width: 1280, height: 900 };
-const phone = { width: 360, height: 740 };
-const looks = [
-  { locale: "en-US", colorScheme: "light", viewport: desktop },
-  { locale: "en-US", colorScheme: "dark", viewport: phone },
-  { locale: "ja-JP", colorScheme: "light", viewport: phone },
-  { locale: "ja-JP", colorScheme: "dark", viewport: desktop },
-];
+const looks = [DESKTOP, PHONE].flatMap((viewport) => ["light", "dark"].flatMap((colorScheme) => ["en-US", "ja-JP"].map((locale) => ({ locale, colorScheme, viewport }))));
 
 async function readable(page, called) {
   await page.locator("h1").waitFor();
@@ -293,6 +286,12 @@ for (const look of looks) {
     await page.goto(`${demo.url}/account/confirm`);
     await readable(page, `account-confirm-${called}`);
     await page.context().close();
+    const person = await newPage({ ...look, reducedMotion: "reduce" });
+    await connect(person, await register(demo, { client_name: "Waits", redirect_uris: [callback.redirectUri] }), "bob");
+    await person.waitForURL("**/waiting**");
+    // The page looks again by itself, so that a person need not.
+    await assertReadable(person, `waiting-${called}`, ["meta-refresh"]);
+    await person.context().close();
   });
 }
 

@@ -47,11 +47,27 @@ export async function picture(page, called) {
   if (screenshots) await page.screenshot({ path: join(screenshots, `${called}.png`), fullPage: true });
 }
 
-// Readable: no wider than the screen, no violation that a program can find beside the expected, no complaint.
+// The screens on which every page is looked at.
+export const DESKTOP = { width: 1280, height: 720 };
+export const PHONE = { width: 390, height: 844 };
+// The narrowest phone on which nothing may be cut.
+const NARROW = 360;
+
+async function assertFits(page, called) {
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(overflow <= 0, `${called} is ${overflow}px too wide at ${page.viewportSize().width}`);
+}
+
+// Readable: no wider than the screen, no violation that a program can find except the expected, no complaint.
 export async function assertReadable(page, called, expected = []) {
   await picture(page, called);
-  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  assert.ok(overflow <= 0, `${called} is ${overflow}px too wide`);
+  await assertFits(page, called);
+  const screen = page.viewportSize();
+  if (screen.width === PHONE.width) {
+    await page.setViewportSize({ ...screen, width: NARROW });
+    await assertFits(page, called);
+    await page.setViewportSize(screen);
+  }
   await page.evaluate(axeSource);
   const { violations } = await page.evaluate((runOnly) => globalThis.axe.run({ runOnly }), RULES);
   const found = violations.filter((violation) => !expected.includes(violation.id));

@@ -89,9 +89,9 @@ pub(super) struct ClientProfile {
     pub(super) default_endpoints: bool,
     /// It may use these paths at the origin even if the metadata names others.
     pub(super) root_endpoints: bool,
-    /// An HTML page in place of a document ends its search.
+    /// An HTML page instead of a document ends its search.
     pub(super) dies_of_html: bool,
-    /// A 5xx response in place of a document ends its search.
+    /// A 5xx response instead of a document ends its search.
     pub(super) dies_of_5xx: bool,
     pub(super) issuer: Issuer,
     pub(super) resource: Resource,

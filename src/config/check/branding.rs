@@ -9,7 +9,7 @@ pub(super) fn read(r: &mut ConfigReader) -> Branding {
     let logo = logo(r);
     if logo.is_some() && name.is_none() {
         let hint = "add name = \"…\": people who do not see the logo read it";
-        r.problem("branding.logo", None, "has no branding.name beside it", hint);
+        r.problem("branding.logo", None, "is set without branding.name", hint);
     }
     let style = accent(r).map(Accent::style).unwrap_or_default();
     let support = link(

@@ -46,7 +46,7 @@ fn discovery_url(r: &mut ConfigReader, preset: Option<&Preset>, allow_http: bool
         return None;
     };
     if url.scheme() == "http" && !is_loopback(&url) && !allow_http {
-        let hint = "use https://, or write allow_http = true beside it: then client secret, codes and tokens cross that network in the clear";
+        let hint = "use https://, or add allow_http = true: then client secret, codes and tokens cross that network in the clear";
         r.problem(key, shown, "is plain http beyond this machine", hint);
         return None;
     }

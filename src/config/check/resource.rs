@@ -127,7 +127,7 @@ fn identifier(
             None
         }
         (Some(_), Some(_)) => {
-            let reason = "stands beside path; a resource has one of them";
+            let reason = "is set, and so is path; a resource has one of them";
             let hint = "keep path for the gateway, id for a server elsewhere";
             r.problem(&at("id"), None, reason, hint);
             None
@@ -187,7 +187,7 @@ fn target(r: &mut ConfigReader, key: &str, has_path: bool) -> Option<Url> {
     let text = r.text(key)?;
     let shown = Some(format!("{text:?}"));
     if !has_path {
-        r.problem(key, shown, "needs a path to be reached at", "write path in place of id");
+        r.problem(key, shown, "needs a path to be reached at", "write path instead of id");
         return None;
     }
     match Url::parse(&text) {

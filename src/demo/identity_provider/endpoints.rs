@@ -68,7 +68,7 @@ fn discovery(idp: &IdpShared) -> Response {
     if let Some(answer) = &how.discovery_answer {
         return forced(answer);
     }
-    let issuer = &idp.issuer;
+    let (issuer, pages) = (&idp.issuer, idp.pages_url());
     let alg = if how.only_hs256 { "HS256" } else { how.algorithm.as_deref().unwrap_or("RS256") };
     let methods = match how.only_client_auth {
         Some(only) => vec![only],
@@ -76,11 +76,11 @@ fn discovery(idp: &IdpShared) -> Response {
     };
     let mut document = json!({
             "issuer": issuer,
-            "authorization_endpoint": format!("{issuer}/authorize"),
+            "authorization_endpoint": format!("{pages}/authorize"),
             "token_endpoint": format!("{issuer}/token"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
             "jwks_uri": format!("{issuer}/jwks"),
-            "end_session_endpoint": format!("{issuer}/end_session"),
+            "end_session_endpoint": format!("{pages}/end_session"),
             "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
@@ -213,11 +213,7 @@ fn login(idp: &IdpShared, request: &Recorded) -> Response {
     let session = json!({ "person": person.username, "sid": sid, "until": until });
     let session = idp.keys.stamp("session", &session);
     let mut response = send_code(idp, &asked, &person, &sid);
-    let cookie =
-        format!("{SESSION}={session}; Path=/; HttpOnly; SameSite=Lax; Max-Age={SESSION_LIFETIME}");
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
+    set_session(idp, &mut response, &session, SESSION_LIFETIME);
     response
 }
 
@@ -268,11 +264,22 @@ fn end_session(idp: &IdpShared, request: &Recorded) -> Response {
         }
         None => page(StatusCode::OK, "Signed out", "You are signed out.", "", &[]),
     };
-    let cookie = format!("{SESSION}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0");
+    set_session(idp, &mut response, "", 0);
+    response
+}
+
+/// Sets the cookie of the session for the pages that browsers open, and for no other path of their host.
+fn set_session(idp: &IdpShared, response: &mut Response, session: &str, lifetime: i64) {
+    let pages = Url::parse(idp.pages_url()).ok();
+    let path = pages.as_ref().map_or("/", Url::path);
+    let secure =
+        if pages.as_ref().is_some_and(|url| url.scheme() == "https") { "; Secure" } else { "" };
+    let cookie = format!(
+        "{SESSION}={session}; Path={path}; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}"
+    );
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    response
 }
 
 fn same_origin(one: &str, other: &str) -> bool {

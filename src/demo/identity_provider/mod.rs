@@ -10,8 +10,9 @@ mod people;
 mod sign_in_request;
 mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -23,8 +24,11 @@ use tokio::net::TcpListener;
 use self::keys::DemoKeys;
 pub use self::misbehaviour::{ChangeText, KeyUse, Misbehaviour};
 use self::people::DemoPerson;
-use super::http::{Gate, Recorded, Running, serve};
+use super::http::{Gate, Recorded, Recording, Running, serve};
 use crate::clock::Clock;
+
+/// Most codes and tokens that are remembered for tests; the oldest are dropped first.
+const MAX_ISSUED: usize = 50_000;
 
 /// Start options of the provider.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct IdentityProviderOptions {
     pub redirect_uris: Vec<String>,
     /// The issuer; by default `http://` and the listener's address.
     pub issuer: Option<String>,
+    /// URL of the pages that browsers open, where that is not the issuer.
+    pub pages_url: Option<String>,
     /// Folder for keys, so that sessions survive a restart; by default keys stay in memory.
     pub state_dir: Option<PathBuf>,
 }
@@ -47,6 +53,7 @@ pub struct IdentityProviderOptions {
 #[derive(Clone)]
 pub struct IdentityProvider {
     shared: Arc<IdpShared>,
+    address: SocketAddr,
     running: Running,
 }
 
@@ -64,9 +71,10 @@ struct IdpShared {
 struct IdpState {
     people: Vec<DemoPerson>,
     misbehaviour: Misbehaviour,
-    recorded: Vec<Recorded>,
+    recorded: Recording,
     codes: BTreeMap<String, token::Code>,
-    issued: Vec<String>,
+    /// The latest codes and tokens, at most [`MAX_ISSUED`].
+    issued: VecDeque<String>,
     /// The refresh tokens of each session; `None` once the session has ended.
     generations: BTreeMap<String, Option<token::Generation>>,
     /// Replaces the client secret of the options.
@@ -92,12 +100,22 @@ impl IdentityProvider {
             endpoints::handle(&shared, request).await
         };
         let running = serve(listener, Arc::clone(&shared), handle, IntoResponse::into_response)?;
-        Ok(Self { shared, running })
+        Ok(Self { shared, address, running })
+    }
+
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Returns the issuer.
     pub fn issuer(&self) -> &str {
         &self.shared.issuer
+    }
+
+    /// Returns the URL of the pages that browsers open.
+    pub fn pages_url(&self) -> &str {
+        self.shared.pages_url()
     }
 
     /// Changes the switches for misbehaviour.
@@ -117,17 +135,17 @@ impl IdentityProvider {
 
     /// Returns all requests so far.
     pub fn recorded(&self) -> Vec<Recorded> {
-        self.shared.state.lock().recorded.clone()
+        self.shared.state.lock().recorded.all()
     }
 
     /// Returns the number of requests to `path` so far.
     pub fn requests_to(&self, path: &str) -> usize {
-        self.shared.state.lock().recorded.iter().filter(|request| request.path == path).count()
+        self.shared.state.lock().recorded.count_of(path)
     }
 
     /// Returns all codes and tokens issued so far.
     pub fn issued(&self) -> Vec<String> {
-        self.shared.state.lock().issued.clone()
+        self.shared.state.lock().issued.iter().cloned().collect()
     }
 
     /// Signs a JWT of type `typ` with exactly these claims, with RS256 or with `alg`. For messages that a
@@ -182,6 +200,11 @@ impl IdentityProvider {
 }
 
 impl IdpShared {
+    /// Returns the URL of the pages that browsers open.
+    fn pages_url(&self) -> &str {
+        self.options.pages_url.as_deref().unwrap_or(&self.issuer)
+    }
+
     fn misbehaviour(&self) -> Misbehaviour {
         self.state.lock().misbehaviour.clone()
     }
@@ -198,7 +221,11 @@ impl IdpShared {
     }
 
     fn remember(&self, secret: &str) {
-        self.state.lock().issued.push(secret.to_owned());
+        let issued = &mut self.state.lock().issued;
+        if issued.len() >= MAX_ISSUED {
+            issued.pop_front();
+        }
+        issued.push_back(secret.to_owned());
     }
 
     fn person(&self, username: &str) -> Option<DemoPerson> {

@@ -38,7 +38,8 @@ pub(super) fn new_code(
     sid: &str,
 ) -> String {
     let code = random_text();
-    let expires_at = idp.options.clock.now().unix() + CODE_LIFETIME;
+    let now = idp.options.clock.now().unix();
+    let expires_at = now + CODE_LIFETIME;
     let handed_out = Code {
         person: person.username,
         sid: sid.to_owned(),
@@ -48,7 +49,11 @@ pub(super) fn new_code(
         offline: asked.offline,
         expires_at,
     };
-    idp.state.lock().codes.insert(code.clone(), handed_out);
+    {
+        let codes = &mut idp.state.lock().codes;
+        codes.retain(|_, code| code.expires_at > now);
+        codes.insert(code.clone(), handed_out);
+    }
     idp.remember(&code);
     code
 }

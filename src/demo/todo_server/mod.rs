@@ -23,7 +23,7 @@ use tokio::sync::broadcast;
 
 use self::refused::TodoRefused;
 use self::tools::Todo;
-use super::http::{Gate, Recorded, Running, broken_off, serve};
+use super::http::{Gate, Recorded, Recording, Running, broken_off, serve};
 use crate::clock::Clock;
 use crate::oauth::secret::new_id;
 
@@ -69,7 +69,7 @@ struct TodoState {
     todos: Vec<Todo>,
     sessions: BTreeSet<String>,
     misbehaviour: TodoMisbehaviour,
-    recorded: Vec<Recorded>,
+    recorded: Recording,
 }
 
 /// The caller, as named by the gateway's headers.
@@ -128,7 +128,7 @@ impl TodoServer {
 
     /// Returns all requests so far.
     pub fn recorded(&self) -> Vec<Recorded> {
-        self.shared.state.lock().recorded.clone()
+        self.shared.state.lock().recorded.all()
     }
 
     /// Returns the number of open event streams.

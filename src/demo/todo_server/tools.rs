@@ -7,6 +7,8 @@ use crate::oauth::secret::new_id;
 
 /// Longest text of a to-do, in bytes.
 const MAX_CONTENT: usize = 1000;
+/// Most to-dos at once: the demo keeps them in memory.
+const MAX_TODOS: usize = 10_000;
 
 /// An entry of the to-do list.
 pub(super) struct Todo {
@@ -108,7 +110,11 @@ fn create(server: &TodoShared, caller: &NamedCaller, content: &str) -> Value {
         owner_name: caller.name.clone(),
     };
     let json = todo.json();
-    server.state.lock().todos.push(todo);
+    let mut state = server.state.lock();
+    if state.todos.len() >= MAX_TODOS {
+        return failed("The list is full. Delete a to-do first.");
+    }
+    state.todos.push(todo);
     done(&json.to_string(), &json!({ "todo": json }))
 }
 

@@ -156,7 +156,7 @@ pub enum OpenError {
     },
     /// The database was made before there was a release.
     #[error(
-        "a development version of Portcullis from before the first release made this database, and it cannot be updated. Move it away and start again with an empty one, or keep using the version that made it"
+        "a development version of Portcullis from before the first release created this database, and it cannot be updated. Move it away and start again with an empty one, or keep using the version that created it"
     )]
     EarlierDevelopment,
     /// Any other error of the database.

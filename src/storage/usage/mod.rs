@@ -6,7 +6,6 @@
 
 mod filter;
 mod list;
-mod names;
 mod retention;
 
 use std::collections::BTreeMap;

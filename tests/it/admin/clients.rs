@@ -30,9 +30,9 @@ async fn created(app: &TestApp, alice: &Console, redirect_uri: &str) -> McpClien
     page.assert_page(200);
     let mut client = app.client().await;
     let id = regex_lite::Regex::new("client_[0-9a-f]{32}").unwrap();
-    client.id = id.find(page.text()).unwrap().as_str().to_owned();
+    id.find(page.text()).unwrap().as_str().clone_into(&mut client.id);
     client.secret = Some(secret_on(&page));
-    client.redirect_uri = redirect_uri.to_owned();
+    redirect_uri.clone_into(&mut client.redirect_uri);
     client
 }
 

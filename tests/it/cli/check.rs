@@ -71,7 +71,7 @@ pub(crate) async fn check_with(
     // That secrets stand in the file itself is warned about, and no matter here.
     let mut findings = json["findings"].as_array().unwrap().clone();
     let in_file =
-        |finding: &Value| finding["found"].as_str().unwrap().contains("stands in the file");
+        |finding: &Value| finding["found"].as_str().unwrap().contains("is in the file itself");
     findings.retain(|finding| !in_file(finding));
     let warned = findings.iter().any(|finding| finding["severity"] == "warning");
     let code = output.status.code().unwrap();

@@ -1,20 +1,15 @@
 //! Clients that publish their metadata, where this machine reaches no website: the demo offers that only while it
 //! can read such a document, and `check` says what it finds.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
-
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::cli::check::{check_with, finding};
+use crate::harness::TestApp;
 use crate::harness::client::{McpClient, REDIRECT_URI};
+use crate::harness::demo::DemoProcess;
 use crate::harness::http::{Answer, Http};
-use crate::harness::process::{free_address, portcullis};
 use crate::harness::proxy::Proxy;
 use crate::harness::publisher::{Page, Publisher};
-use crate::harness::{TestApp, database::Database};
 
 const CLAUDE_CODE: &str = "https://claude.ai/oauth/claude-code-client-metadata";
 const VS_CODE: &str = "https://vscode.dev/oauth/client-metadata.json";
@@ -47,57 +42,19 @@ async fn websites() -> Publisher {
 /// `portcullis demo`, which reaches the world through `proxy` alone.
 struct Demo {
     url: String,
-    /// What it prints for the person.
-    text: String,
-    log: Arc<Mutex<String>>,
-    lines: watch::Receiver<usize>,
-    child: Child,
+    process: DemoProcess,
     http: Http,
-    _place: Database,
 }
 
 impl Demo {
     async fn start(proxy: &Proxy, authority: &str, arguments: &[&str]) -> Self {
-        let place = Database::new().await;
-        let address = free_address();
-        let mut child = portcullis(&place.folder)
-            .args(["demo", "--listen", &address.to_string()])
-            .args(arguments)
-            .envs([("HTTPS_PROXY", proxy.url()), ("SSL_CERT_FILE", authority.to_owned())])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (log, (counted, lines)) = (Arc::<Mutex<String>>::default(), watch::channel(0));
-        let shared = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                *shared.lock().unwrap() += &(line + "\n");
-                counted.send_modify(|lines| *lines += 1);
-            }
-        });
-        let mut stdout = child.stdout.take().unwrap();
-        let text = tokio::task::spawn_blocking(move || {
-            let (mut text, mut byte) = (String::new(), [0]);
-            while !text.contains("Ctrl-C") && stdout.read(&mut byte).unwrap() == 1 {
-                text.push(char::from(byte[0]));
-            }
-            (text, stdout)
-        });
-        let (text, _stdout) = text.await.unwrap();
-        assert!(text.contains("Ctrl-C"), "{text}{}", log.lock().unwrap());
-        let (url, http) = (format!("http://{address}"), Http::default());
-        Self { url, text, log, lines, child, http, _place: place }
-    }
-
-    /// Waits until the log says this.
-    async fn says(&mut self, words: &str) {
-        let log = Arc::clone(&self.log);
-        self.lines
-            .wait_for(|_| log.lock().unwrap().contains(words))
-            .await
-            .unwrap_or_else(|_| panic!("{words}: {}", self.log.lock().unwrap()));
+        let env = [
+            ("HTTPS_PROXY", proxy.url()),
+            ("SSL_CERT_FILE", authority.to_owned()),
+            ("PORTCULLIS_LOG", "info".to_owned()),
+        ];
+        let process = DemoProcess::start(arguments, &env).await;
+        Self { url: format!("http://{}", process.address), process, http: Http::default() }
     }
 
     async fn offers_documents(&self) -> bool {
@@ -131,20 +88,13 @@ impl Demo {
     }
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn a_demo_without_a_network_lets_clients_register_and_says_so() {
     let publisher = websites().await;
     let proxy = Proxy::start(&[]).await; // it leads nowhere
     let mut demo = Demo::start(&proxy, publisher.authority(), &[]).await;
-    assert!(demo.text.contains("--no-client-documents"), "{}", demo.text);
-    demo.says("this machine reaches no website").await;
+    assert!(demo.process.text.contains("--no-client-documents"), "{}", demo.process.text);
+    demo.process.says("this machine reaches no website").await;
     assert!(!demo.offers_documents().await);
     demo.registers().await;
     // A client that was connected before, or read the metadata elsewhere.
@@ -164,7 +114,7 @@ async fn a_demo_with_a_network_offers_documents_once_it_has_read_one() {
     let places = [("claude.ai:443", publisher.address()), ("vscode.dev:443", publisher.address())];
     let proxy = Proxy::start(&places).await;
     let mut demo = Demo::start(&proxy, publisher.authority(), &[]).await;
-    demo.says("clients may publish their metadata").await;
+    demo.process.says("clients may publish their metadata").await;
     assert!(demo.offers_documents().await);
     demo.presents(CLAUDE_CODE, "en").await.assert_page(200);
 
@@ -195,7 +145,7 @@ async fn a_demo_that_reaches_one_website_has_a_network() {
     publisher.answer(VS_CODE, Page::status(500));
     let proxy = Proxy::start(&[("vscode.dev:443", publisher.address())]).await;
     let mut demo = Demo::start(&proxy, publisher.authority(), &[]).await;
-    demo.says("clients may publish their metadata").await;
+    demo.process.says("clients may publish their metadata").await;
     assert!(demo.offers_documents().await);
 }
 
@@ -205,7 +155,7 @@ async fn a_demo_that_is_told_so_takes_no_client_documents() {
     let places = [("claude.ai:443", publisher.address()), ("vscode.dev:443", publisher.address())];
     let proxy = Proxy::start(&places).await;
     let demo = Demo::start(&proxy, publisher.authority(), &["--no-client-documents"]).await;
-    assert!(demo.text.contains("Clients register themselves"), "{}", demo.text);
+    assert!(demo.process.text.contains("Clients register themselves"), "{}", demo.process.text);
     assert!(!demo.offers_documents().await);
     demo.registers().await;
     let page = demo.presents(CLAUDE_CODE, "en").await;

@@ -35,7 +35,7 @@ async fn registered(app: &TestApp, redirect_uris: &[&str]) -> McpClient {
         "token_endpoint_auth_method": "none",
     });
     let mut client = McpClient::register_as(app, metadata).await;
-    client.redirect_uri = redirect_uris[0].to_owned();
+    redirect_uris[0].clone_into(&mut client.redirect_uri);
     client
 }
 

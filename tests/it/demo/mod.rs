@@ -1,3 +1,5 @@
 //! `portcullis demo`.
 
+mod configuration;
 mod mcp_server;
+mod tunnel;

@@ -23,6 +23,11 @@ struct Kept {
 }
 
 impl Browser {
+    /// A browser that reaches the world in this way.
+    pub(crate) fn through(http: Http) -> Self {
+        Self { http, ..Self::default() }
+    }
+
     pub(crate) async fn get(&self, url: &str) -> Answer {
         self.send("GET", url, &[("accept", "text/html")], "").await
     }

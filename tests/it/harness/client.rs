@@ -45,6 +45,12 @@ pub(crate) trait Server {
     fn place(&self) -> Place;
 }
 
+impl Server for Place {
+    fn place(&self) -> Place {
+        self.clone()
+    }
+}
+
 impl Server for TestApp {
     fn place(&self) -> Place {
         let idp = self.idp.issuer().to_owned();

@@ -10,12 +10,23 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 #[derive(Clone)]
-pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    tunnel: Option<Tunnel>,
+}
+
+/// A tunnel: it takes requests to a public origin over TLS, and passes them on to an address of this machine.
+#[derive(Clone)]
+struct Tunnel {
+    origin: String,
+    to: String,
+}
 
 impl Default for Http {
     fn default() -> Self {
         // No reuse: a connection to a server that was restarted is no use.
-        Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http())
+        let builder = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).clone();
+        Self { client: builder.build_http(), tunnel: None }
     }
 }
 
@@ -25,7 +36,14 @@ impl Http {
         let mut connector = HttpConnector::new();
         connector.set_local_address(Some(address));
         let builder = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).clone();
-        Self(builder.build(connector))
+        Self { client: builder.build(connector), tunnel: None }
+    }
+
+    /// Requests to `origin` arrive at `to` as a tunnel passes them on: without TLS, with the public host name,
+    /// and with the headers that say what the tunnel saw.
+    pub(crate) fn through_tunnel(origin: &str, to: std::net::SocketAddr) -> Self {
+        let tunnel = Tunnel { origin: origin.to_owned(), to: format!("http://{to}") };
+        Self { tunnel: Some(tunnel), ..Self::default() }
     }
 }
 
@@ -51,7 +69,18 @@ impl Http {
         body: impl Into<Bytes>,
     ) -> Response<Incoming> {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap());
-        request = request.uri(url);
+        let tunnelled = self.tunnel.as_ref().and_then(|tunnel| {
+            let rest = url.strip_prefix(&tunnel.origin).filter(|rest| rest.starts_with('/'))?;
+            Some((format!("{}{rest}", tunnel.to), tunnel.origin.split_once("://")?.1))
+        });
+        request = match &tunnelled {
+            None => request.uri(url),
+            Some((url, host)) => request
+                .uri(url)
+                .header("host", *host)
+                .header("x-forwarded-proto", "https")
+                .header("x-forwarded-for", "203.0.113.7"),
+        };
         for (name, value) in headers {
             request = request.header(
                 HeaderName::from_bytes(name.as_bytes()).unwrap(),
@@ -59,7 +88,10 @@ impl Http {
             );
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        self.0.request(request).await.unwrap_or_else(|error| panic!("{method} {url}: {error:?}"))
+        self.client
+            .request(request)
+            .await
+            .unwrap_or_else(|error| panic!("{method} {url}: {error:?}"))
     }
 
     pub(crate) async fn get(&self, url: &str) -> Answer {

@@ -9,6 +9,7 @@ pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod console;
 pub(crate) mod database;
+pub(crate) mod demo;
 pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod mailbox;
@@ -354,6 +355,7 @@ pub(crate) async fn around(url: &str, clock: &Clock) -> (IdentityProvider, TodoS
             client_secret: "upstream-secret-canary".to_owned(),
             redirect_uris: vec![format!("{url}/auth/callback")],
             issuer: None,
+            pages_url: None,
             state_dir: None,
         },
     );

@@ -54,7 +54,7 @@ fn every_fuzz_target_has_a_binary_a_corpus_and_a_row_in_the_table() {
     assert_eq!(names(&fuzz().join("corpus")), known);
     let table = fs::read_to_string(fuzz().join("src/targets/mod.rs")).unwrap();
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
-    let documented = fs::read_to_string(fuzz().join("../docs/fuzzing.md")).unwrap();
+    let documented = fs::read_to_string(fuzz().join("../docs/dev/fuzzing.md")).unwrap();
     for (number, (name, _)) in targets::ALL.iter().enumerate() {
         let row = format!("| F{} | [`{name}`] |", number + 1);
         assert!(table.contains(&row), "{row}");

@@ -1,4 +1,4 @@
-//! Which test shows that a requirement of MCP is met, for each revision. `docs/conformance.md` is written
+//! Which test shows that a requirement of MCP is met, for each revision. `docs/dev/conformance.md` is written
 //! from this table.
 
 use std::fmt::Write as _;
@@ -147,7 +147,7 @@ const TABLE: &[(&str, [Cell; 4])] = &[
         all("rt_01_each_use_brings_a_new_token_and_the_same_scopes"),
     ),
     (
-        "`offline_access` asks to stay connected, and is no scope of the resource",
+        "`offline_access` asks to stay connected, and is not a scope of the resource",
         only_0728("m0728_offline_access_is_the_authorization_servers_word_alone", NOT_YET),
     ),
     (
@@ -192,7 +192,7 @@ const TABLE: &[(&str, [Cell; 4])] = &[
     ),
     // Transport.
     (
-        "Tool rules hold in batches",
+        "Tool rules apply in batches",
         [
             Test("gw_05_tool_rules_hold_in_batches_and_against_lying_headers"),
             None("has no batches; they are read all the same"),
@@ -231,7 +231,7 @@ const TABLE: &[(&str, [Cell; 4])] = &[
         until_1125("gw_22_an_event_id_is_of_use_to_its_holder_only", "streams are not resumable"),
     ),
     (
-        "A task belongs to the person and client that made it",
+        "A task belongs to the person and client that started it",
         [
             None("has no tasks"),
             None("has no tasks"),
@@ -240,7 +240,7 @@ const TABLE: &[(&str, [Cell; 4])] = &[
         ],
     ),
     (
-        "Refusals are no bare 400, which would send a client back an era",
+        "Refusals are never a bare 400, which would send a client back an era",
         only_0728(
             "gw_37_refusals_of_the_gateway_are_never_a_bare_400",
             "there is nothing to fall back to",
@@ -266,9 +266,10 @@ const TABLE: &[(&str, [Cell; 4])] = &[
 fn rendered() -> String {
     let mut text = String::from(
         "# Conformance\n\n\
-         Each requirement of MCP authorization, and of what a gateway sees of its transport, for each revision of MCP: the test that shows \
-         that Portcullis meets it, or why it does not apply.\nThe tests are in `tests/it`; `cargo test <name>` runs one. This page is written \
-         from the table in `tests/it/repository/conformance.rs` by `WRITE_DOCS=1 cargo test conformance`.\n\n",
+         Each requirement of MCP authorization, and of what a gateway sees of its transport, for each\n\
+        revision of MCP: the test that shows that Portcullis meets it, or why it does not apply. The\n\
+        tests are in `tests/it`; `cargo test <name>` runs one. This page is written from the table in\n\
+        `tests/it/repository/conformance.rs` by `WRITE_DOCS=1 cargo test conformance`.\n\n",
     );
     let _ = writeln!(text, "| requirement | {} |", REVISIONS.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(REVISIONS.len()));
@@ -287,14 +288,14 @@ fn rendered() -> String {
 
 #[test]
 fn conformance_md_is_what_the_table_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/conformance.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dev/conformance.md");
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(&path, rendered()).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         written == rendered(),
-        "docs/conformance.md is stale; write it anew with: WRITE_DOCS=1 cargo test conformance"
+        "docs/dev/conformance.md is stale; write it again with: WRITE_DOCS=1 cargo test conformance"
     );
 }
 

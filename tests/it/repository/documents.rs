@@ -53,12 +53,12 @@ fn every_test_that_threats_md_or_security_md_names_exists() {
 }
 
 /// Returns the ids that `docs/threats.md` explains: `### CD-01 …` is a threat, `- **C7** …` a rule or requirement.
-/// `docs/fuzzing.md` explains those of the fuzz targets.
+/// `docs/dev/fuzzing.md` explains those of the fuzz targets.
 fn explained_ids() -> BTreeSet<String> {
     let heading = regex_lite::Regex::new(r"(?m)^### ([A-Z]{2,4}-\d{2}) ").unwrap();
     let bold = regex_lite::Regex::new(r"(?m)^- \*\*([A-Z]+-?\d{1,2})\*\* ").unwrap();
     let row = regex_lite::Regex::new(r"(?m)^\| (F\d{1,2}) \|").unwrap();
-    let (threats, fuzzing) = (read("docs/threats.md"), read("docs/fuzzing.md"));
+    let (threats, fuzzing) = (read("docs/threats.md"), read("docs/dev/fuzzing.md"));
     let ids = heading.captures_iter(&threats).chain(bold.captures_iter(&threats));
     ids.chain(row.captures_iter(&fuzzing)).map(|found| found[1].to_owned()).collect()
 }
@@ -311,7 +311,8 @@ fn links(text: &str) -> Vec<String> {
 
 #[test]
 fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
-    let mut documents = vec![root().join("README.md"), root().join("SECURITY.md")];
+    let mut documents =
+        ["README.md", "README.ja.md", "SECURITY.md"].map(|name| root().join(name)).to_vec();
     for folder in ["docs", "examples"] {
         files_below(&root().join(folder), &mut documents);
     }
@@ -346,29 +347,160 @@ fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Words that readers who learned English at work stumble over.
-const RARE_WORDS: &str = concat!(
-    r"(?i)\b(?:mend|mends|mended|mending|anew|whom|whoever|parted\s+by|stands\s+in",
-    r"|turned\s+down|shut\s+out|of\s+ours)\b"
-);
+/// Longest line of a document, in characters: it fits a terminal, and a change shows where it is.
+const LONGEST_LINE: usize = 100;
 
 #[test]
-fn no_document_uses_words_that_readers_stumble_over() {
-    let words = regex_lite::Regex::new(RARE_WORDS).unwrap();
+fn no_line_of_a_document_is_too_long() {
+    let definition = regex_lite::Regex::new(r"^\[[^\]]+\]: ").unwrap();
+    let mut documents = vec![root().join("README.md"), root().join("SECURITY.md")];
+    for folder in ["docs", "examples"] {
+        files_below(&root().join(folder), &mut documents);
+    }
+    let mut found = Vec::new();
+    for document in documents.into_iter().filter(|document| is_markdown(document)) {
+        let name = document.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        if name.ends_with(".ja.md") {
+            continue; // has no spaces to break a line at
+        }
+        let text = fs::read_to_string(&document).unwrap();
+        let lines = lines_outside_blocks(&text).into_iter();
+        // Neither a row of a table nor a definition of a link can be broken.
+        let lines = lines.filter(|line| !line.starts_with('|') && !definition.is_match(line));
+        let long = lines.filter(|line| line.chars().count() > LONGEST_LINE);
+        found.extend(long.map(|line| format!("{name}: {line}")));
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Follows from `scripts/test-newcomer`, which runs these documents: it must know what each block is.
+#[test]
+fn every_block_of_the_quickstarts_says_what_a_newcomer_does_with_it() {
+    let mut documents = vec![root().join("README.md")];
+    files_below(&root().join("docs/quickstart"), &mut documents);
+    let (mut blocks, mut unmarked) = (0, Vec::new());
+    for document in documents.into_iter().filter(|document| is_markdown(document)) {
+        let text = fs::read_to_string(&document).unwrap();
+        let (mut before, mut in_block) = ("", false);
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("```") {
+                let is_marked = before.starts_with("<!-- newcomer: ");
+                if !in_block && line != "```text" && !is_marked {
+                    let name = document.strip_prefix(root()).unwrap().display();
+                    unmarked.push(format!("{name}: after {before:?}"));
+                }
+                blocks += usize::from(!in_block);
+                in_block = !in_block;
+            }
+            before = line;
+        }
+    }
+    assert!(blocks > 50, "only {blocks} blocks found");
+    assert!(unmarked.is_empty(), "{unmarked:#?}");
+}
+
+/// A pattern of words, and the phrases in which they are right.
+struct RareWords {
+    pattern: &'static str,
+    right: &'static [&'static str],
+}
+
+const fn rare(pattern: &'static str, right: &'static [&'static str]) -> RareWords {
+    RareWords { pattern, right }
+}
+
+/// Words that readers who learned English at work stumble over: in documents, pages, help and messages.
+const RARE_WORDS: &[RareWords] = &[
+    rare("mend|mends|mended|mending", &[]),
+    rare("anew|whom|whoever|parted", &[]),
+    rare("stands? in|turned down|shut out|of ours", &[]),
+    rare("(?:is|are) told", &["told apart"]),
+    rare("(?:goes|go) on by (?:itself|themselves)", &[]),
+    rare("in place of", &[]),
+];
+
+/// The same, in documents and pages, where a sentence has room for the usual word: *also*, *compared with*,
+/// *continues*, *applies*, *created*, *does not*, *anyone who*.
+const UNUSUAL_WORDS: &[RareWords] = &[
+    rare(
+        "beside",
+        &[
+            "beside the gateway",
+            "*beside*",
+            "and beside it",
+            "gateway and beside",
+            ". beside, fastmcp",
+        ],
+    ),
+    rare("(?:goes|go) on", &[]),
+    rare("holds?", &[]),
+    rare("made", &["made-up", "made in the future", "\"made", "“made"]),
+    rare(
+        "(?:is|are) no",
+        &[
+            "there is no",
+            "there are no",
+            "is no longer",
+            "are no longer",
+            "is no more",
+            "are no more",
+        ],
+    ),
+    rare(
+        "who (?:has|reaches|begins|comes|wants|holds|waits) (?:the|it|to|with|for)",
+        &["anyone who", "everybody who", "people who", "somebody who", "a person who"],
+    ),
+    rare("by themselves", &[]),
+];
+
+impl RareWords {
+    /// Returns the words that are found in `text`, each with what is around it.
+    fn find(&self, text: &str) -> Vec<String> {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+        let right: Vec<(usize, usize)> = self
+            .right
+            .iter()
+            .flat_map(|phrase| text.match_indices(phrase))
+            .map(|(start, phrase)| (start, start + phrase.len()))
+            .collect();
+        let pattern = regex_lite::Regex::new(&format!(r"\b(?:{})\b", self.pattern)).unwrap();
+        let found = pattern.find_iter(&text).filter(|word| {
+            !right.iter().any(|&(start, end)| start < word.end() && word.start() < end)
+        });
+        let with_surroundings = |word: regex_lite::Match<'_>| {
+            let before: Vec<char> = text[..word.start()].chars().rev().take(40).collect();
+            let before: String = before.into_iter().rev().collect();
+            let after: String = text[word.end()..].chars().take(40).collect();
+            format!("{before}[{}]{after}", word.as_str())
+        };
+        found.map(with_surroundings).collect()
+    }
+}
+
+#[test]
+fn a_rare_word_is_found_except_in_a_phrase_in_which_it_is_right() {
+    let is_no = rare("is no", &["there is no"]);
+    assert_eq!(is_no.find("There is\nno way. It is no secret.").len(), 1);
+    assert_eq!(rare("whom", &[]).find("For Whom\nthe bell"), ["for [whom] the bell"]);
+    assert_eq!(rare("whom", &[]).find("whomever"), Vec::<String>::new());
+}
+
+/// What people read: documents without their code, and pages without their markup.
+fn texts_for_people() -> Vec<(String, String)> {
     let markup = regex_lite::Regex::new(r"(?s)\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<[^>]*>").unwrap();
     let mut documents = ["README.md", "SECURITY.md", "portcullis.example.toml", "locales/en.toml"]
         .map(|name| root().join(name))
         .to_vec();
     let mut guides = Vec::new();
-    files_below(&root().join("docs"), &mut guides);
+    for folder in ["docs", "examples"] {
+        files_below(&root().join(folder), &mut guides);
+    }
     documents.extend(guides.into_iter().filter(|guide| is_markdown(guide)));
     files_below(&root().join("templates"), &mut documents);
-    assert!(documents.len() > 80, "only {} documents found", documents.len());
-    let mut found = Vec::new();
-    for document in documents {
-        let name = document.strip_prefix(root()).unwrap().to_str().unwrap();
+    let texts = documents.into_iter().filter_map(|document| {
+        let name = document.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         if name.ends_with(".ja.md") {
-            continue;
+            return None;
         }
         let text = fs::read_to_string(&document).unwrap();
         let text = if is_markdown(&document) {
@@ -378,11 +510,59 @@ fn no_document_uses_words_that_readers_stumble_over() {
         } else {
             text
         };
-        for word in words.find_iter(&text) {
-            let start = text[..word.start()].rfind('\n').map_or(0, |at| at + 1);
-            let line = text[start..].lines().next().unwrap_or_default();
-            found.push(format!("{name}: {:?} in {line}", word.as_str()));
+        Some((name, text))
+    });
+    texts.collect()
+}
+
+#[test]
+fn no_document_and_no_page_uses_words_that_readers_stumble_over() {
+    let texts = texts_for_people();
+    assert!(texts.len() > 100, "only {} documents found", texts.len());
+    let mut found = Vec::new();
+    for (name, text) in texts {
+        for words in RARE_WORDS.iter().chain(UNUSUAL_WORDS) {
+            found.extend(words.find(&text).into_iter().map(|words| format!("{name}: {words}")));
         }
     }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Texts of Rust files that people may read: sentences in quotes (pages, messages, logs), and the comments that
+/// become the help of the command line.
+fn sentences_of(file: &str, text: &str) -> String {
+    let quoted = regex_lite::Regex::new(r#""((?:[^"\\]|\\.)*)""#).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let mut sentences = String::new();
+    for line in code.lines() {
+        let line = line.trim_start();
+        if file.starts_with("src/cli/") && line.starts_with("///") {
+            sentences.extend([line, "\n"]);
+        }
+        if line.starts_with("//") {
+            continue;
+        }
+        // A word alone is a name of the program, such as that of a form field.
+        let literals = quoted.captures_iter(line).map(|found| found[1].to_owned());
+        sentences.extend(literals.filter(|text| text.contains(' ')).map(|text| text + "\n"));
+    }
+    sentences
+}
+
+#[test]
+fn no_message_and_no_help_uses_words_that_readers_stumble_over() {
+    let (mut found, mut read) = (Vec::new(), 0);
+    for (file, text) in code() {
+        if !file.starts_with("src/") || file.ends_with("tests.rs") || file.contains("/tests/") {
+            continue;
+        }
+        let sentences = sentences_of(&file, &text);
+        read += sentences.lines().count();
+        for words in RARE_WORDS {
+            found
+                .extend(words.find(&sentences).into_iter().map(|words| format!("{file}: {words}")));
+        }
+    }
+    assert!(read > 2000, "only {read} texts found");
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -206,7 +206,7 @@ async fn a_schema_of_another_version_is_refused_in_words_at_start_and_in_command
         ("UPDATE _sqlx_migrations SET success = (1 = 0) WHERE version = 1", "did not finish"),
         (
             "UPDATE _sqlx_migrations SET description = 'the main flow' WHERE version = 1",
-            "a development version of Portcullis from before the first release made this database",
+            "a development version of Portcullis from before the first release created this database",
         ),
     ] {
         let mut app = TestApp::start_on_the_real_clock().await;
