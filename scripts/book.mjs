@@ -11,6 +11,10 @@ import { dirname, join, posix, relative } from "node:path";
 
 const [, , task, folder] = process.argv;
 
+// A README is the index of its folder; mdbook would name its page so and leave links to it as they are.
+const asIndex = (page) => page.replace(/(^|\/)README\.md$/, "$1index.md");
+const withIndexes = (text) => text.replace(/(\]\((?:[^)\s#:]*\/)?)README\.md(?=[)#])/g, "$1index.md");
+
 const headingOf = (text) => /^# (.+)$/m.exec(text)[1].replace(/`/g, "").replace(/\[([^\]]*)\]\([^)]*\)/g, "$1");
 
 function tracked() {
@@ -24,9 +28,9 @@ function prepare() {
   const pages = files.filter(belongs);
   const source = join(folder, "src");
   for (const page of pages) {
-    const to = join(source, page);
+    const to = join(source, asIndex(page));
     mkdirSync(dirname(to), { recursive: true });
-    cpSync(page, to);
+    writeFileSync(to, withIndexes(readFileSync(page, "utf8")));
   }
   // What the documents link to and is not a document: pictures and configurations.
   for (const page of pages) {
@@ -36,7 +40,7 @@ function prepare() {
       cpSync(file, join(source, file), { recursive: true });
     }
   }
-  writeFileSync(join(source, "SUMMARY.md"), contents(pages));
+  writeFileSync(join(source, "SUMMARY.md"), withIndexes(contents(pages)));
   writeFileSync(join(folder, "book.toml"), readFileSync("docs/book.toml", "utf8"));
 }
 

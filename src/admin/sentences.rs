@@ -5,10 +5,8 @@
 //! brackets is left out if one of its places has no value. An event may have a second sentence for one kind of
 //! actor: `client_deleted/client`.
 
-use crate::web::words::Language;
-
 /// Event, sentence in English, sentence in Japanese.
-const SENTENCES: &[(&str, &str, &str)] = &[
+pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
     ("client_registered", "{client} registered itself", "{client} が自己登録しました"),
     (
         "client_created",
@@ -26,9 +24,14 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "{client} が自身の登録内容を変更しました",
     ),
     (
+        "client_secret_rotated",
+        "{actor} gave the client {client} a new secret[: {reason}]",
+        "{actor} がクライアント {client} のシークレットを更新しました[: {reason}]",
+    ),
+    (
         "client_deleted",
-        "{actor} deleted the client {client}[ (connections ended: {grants_ended})]",
-        "{actor} がクライアント {client} を削除しました[(終了した接続: {grants_ended}件)]",
+        "{actor} deleted the client {client}[ (connections ended: {grants_ended})][: {reason}]",
+        "{actor} がクライアント {client} を削除しました[(終了した接続: {grants_ended}件)][: {reason}]",
     ),
     (
         "client_deleted/client",
@@ -47,9 +50,14 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     ("client_approved", "{actor} approved {client}", "{actor} が {client} を承認しました"),
     (
+        "client_approved_by_pattern",
+        "{client} was approved by a pattern[: {pattern}]",
+        "{client} がパターンにより承認されました[: {pattern}]",
+    ),
+    (
         "client_refused",
-        "{actor} refused {client}[ (connections ended: {grants_ended})]",
-        "{actor} が {client} を拒否しました[(終了した接続: {grants_ended}件)]",
+        "{actor} refused {client}[ (connections ended: {grants_ended})][: {reason}]",
+        "{actor} が {client} を拒否しました[(終了した接続: {grants_ended}件)][: {reason}]",
     ),
     (
         "client_trusted",
@@ -78,13 +86,23 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "client_blocked",
-        "{actor} blocked {client}[ (connections ended: {grants_ended})]",
-        "{actor} が {client} をブロックしました[(終了した接続: {grants_ended}件)]",
+        "{actor} blocked {client}[ (connections ended: {grants_ended})][: {reason}]",
+        "{actor} が {client} をブロックしました[(終了した接続: {grants_ended}件)][: {reason}]",
     ),
     (
         "client_unblocked",
         "{actor} unblocked {client}",
         "{actor} が {client} のブロックを解除しました",
+    ),
+    (
+        "approval_pattern_added",
+        "{actor} set the approval pattern {pattern}[, until {until}]",
+        "{actor} が承認パターン {pattern} を設定しました[({until} まで)]",
+    ),
+    (
+        "approval_pattern_removed",
+        "{actor} removed the approval pattern {pattern}[: {reason}]",
+        "{actor} が承認パターン {pattern} を削除しました[: {reason}]",
     ),
     ("page_shown", "An error page was shown[: {reason}]", "エラーページを表示しました[: {reason}]"),
     (
@@ -194,8 +212,8 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "grant_revoked",
-        "{actor} ended the connection of {person} with {client}[: {because}]",
-        "{actor} が {person} と {client} の接続を終了しました[: {because}]",
+        "{actor} ended the connection of {person} with {client}[: {because}][: {reason}]",
+        "{actor} が {person} と {client} の接続を終了しました[: {because}][: {reason}]",
     ),
     (
         "grant_revoked/client",
@@ -204,8 +222,8 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "grants_revoked",
-        "{actor} ended connections[ of {person}][ with {client}][ made before {before}]: {ended}",
-        "{actor} が接続を終了しました[(利用者: {person})][(クライアント: {client})][({before} より前)]: {ended}件",
+        "{actor} ended connections[ of {person}][ with {client}][ made before {before}]: {ended}[ ({reason})]",
+        "{actor} が接続を終了しました[(利用者: {person})][(クライアント: {client})][({before} より前)]: {ended}件[({reason})]",
     ),
     (
         "upstream_refused",
@@ -228,9 +246,19 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "IDプロバイダーがサインアウトを通知しました[(利用者: {person})][: {because}](終了したセッション: {ended}件)",
     ),
     (
+        "provider_down",
+        "The identity provider does not answer[: {reason}]",
+        "IDプロバイダーが応答しません[: {reason}]",
+    ),
+    (
+        "provider_back",
+        "The identity provider answers again[, {reason}]",
+        "IDプロバイダーの応答が再開しました[: {reason}]",
+    ),
+    (
         "person_blocked",
-        "{actor} blocked {person}[ (connections ended: {grants_ended})]",
-        "{actor} が {person} をブロックしました[(終了した接続: {grants_ended}件)]",
+        "{actor} blocked {person}[ (connections ended: {grants_ended})][: {reason}]",
+        "{actor} が {person} をブロックしました[(終了した接続: {grants_ended}件)][: {reason}]",
     ),
     (
         "person_unblocked",
@@ -239,8 +267,8 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "person_signed_out",
-        "{actor} signed {person} out everywhere[ (connections ended: {grants_ended})]",
-        "{actor} が {person} をすべてからサインアウトさせました[(終了した接続: {grants_ended}件)]",
+        "{actor} signed {person} out everywhere[ (connections ended: {grants_ended})][: {reason}]",
+        "{actor} が {person} をすべてからサインアウトさせました[(終了した接続: {grants_ended}件)][: {reason}]",
     ),
     (
         "person_signed_out/person",
@@ -273,6 +301,11 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "署名鍵を廃止しました[({alg})][: {kid}]",
     ),
     (
+        "ends_soon",
+        "Something is near its end[: {what}][: {reason}]",
+        "期限が近づいています[: {what}][: {reason}]",
+    ),
+    (
         "clock_accepted",
         "{actor} confirmed the clock of the server",
         "{actor} がサーバーの時計を確認しました",
@@ -293,9 +326,24 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "変更された設定は反映されていません[(エラー: {mistakes})][(再起動が必要: {waiting})]",
     ),
     (
+        "notification_tested",
+        "{actor} sent a test notification[ to {target}]",
+        "{actor} がテスト通知を送信しました[(送信先: {target})]",
+    ),
+    (
+        "notification_given_up",
+        "A notification could not be delivered[ to {target}][: {reason}]",
+        "通知を送信できませんでした[(送信先: {target})][: {reason}]",
+    ),
+    (
         "audit_exported",
         "{actor} downloaded the audit trail[ ({search})]",
         "{actor} が監査ログをダウンロードしました[({search})]",
+    ),
+    (
+        "usage_exported",
+        "{actor} downloaded who used what[ ({search})]",
+        "{actor} が利用状況をダウンロードしました[({search})]",
     ),
     (
         "audit_left_out",
@@ -324,46 +372,3 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "データベースが以前の状態に戻されました(終了した接続: {ended}件)",
     ),
 ];
-
-/// Returns the places of a text.
-pub(super) fn places(text: &str) -> impl Iterator<Item = &str> {
-    text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0))
-}
-
-/// Returns the sentence of an event, for this kind of actor if there is one of its own.
-pub(super) fn sentence_of(event: &str, actor: &str, language: Language) -> Option<&'static str> {
-    let find = |wanted: &str| SENTENCES.iter().find(|(event, ..)| *event == wanted);
-    let (_, english, japanese) = find(&format!("{event}/{actor}")).or_else(|| find(event))?;
-    Some(match language {
-        Language::Japanese => japanese,
-        _ => english,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::telemetry::audit::EVENTS;
-
-    #[test]
-    fn every_event_has_a_sentence_in_both_languages() {
-        for event in EVENTS {
-            assert!(sentence_of(event, "server", Language::English).is_some(), "{event} has none");
-        }
-        for (key, english, japanese) in SENTENCES {
-            let (event, actor) = key.split_once('/').unwrap_or((key, "client"));
-            assert!(EVENTS.contains(&event), "{event} is not an event");
-            let actors = ["admin", "shell", "client", "person", "provider", "server"];
-            assert!(actors.contains(&actor), "{key}");
-            let of = |text: &'static str| places(text).collect::<BTreeSet<&str>>();
-            assert!(!english.is_empty() && english.is_ascii(), "{key}: {english}");
-            assert!(japanese.chars().any(|c| c > '\u{3000}'), "{key}: {japanese}");
-            assert_eq!(of(english), of(japanese), "{key}: other places in the other language");
-            assert_eq!(english.matches('[').count(), japanese.matches('[').count(), "{key}");
-        }
-        let keys: BTreeSet<&str> = SENTENCES.iter().map(|(key, ..)| *key).collect();
-        assert_eq!(keys.len(), SENTENCES.len(), "an event has two sentences");
-    }
-}

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::names::{Linked, Names, server_name};
-use super::sentences::{places, sentence_of};
+use super::sentences::SENTENCES;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
 use crate::storage::AuditLine;
@@ -156,6 +156,21 @@ impl<'a> Telling<'a> {
     }
 }
 
+/// Returns the places of a text.
+fn places(text: &str) -> impl Iterator<Item = &str> {
+    text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0))
+}
+
+/// Returns the sentence of an event, for this kind of actor if there is one of its own.
+fn sentence_of(event: &str, actor: &str, language: Language) -> Option<&'static str> {
+    let find = |wanted: &str| SENTENCES.iter().find(|(event, ..)| *event == wanted);
+    let (_, english, japanese) = find(&format!("{event}/{actor}")).or_else(|| find(event))?;
+    Some(match language {
+        Language::Japanese => japanese,
+        _ => english,
+    })
+}
+
 /// Returns the subject of the acting administrator.
 pub(super) fn admin(line: &AuditLine) -> Option<&str> {
     line.actor.strip_prefix("admin ")
@@ -189,7 +204,30 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::telemetry::audit::EVENTS;
+
+    #[test]
+    fn every_event_has_a_sentence_in_both_languages() {
+        for event in EVENTS {
+            assert!(sentence_of(event, "server", Language::English).is_some(), "{event} has none");
+        }
+        for (key, english, japanese) in SENTENCES {
+            let (event, actor) = key.split_once('/').unwrap_or((key, "client"));
+            assert!(EVENTS.contains(&event), "{event} is not an event");
+            let actors = ["admin", "shell", "client", "person", "provider", "server"];
+            assert!(actors.contains(&actor), "{key}");
+            let of = |text: &'static str| places(text).collect::<BTreeSet<&str>>();
+            assert!(!english.is_empty() && english.is_ascii(), "{key}: {english}");
+            assert!(japanese.chars().any(|c| c > '\u{3000}'), "{key}: {japanese}");
+            assert_eq!(of(english), of(japanese), "{key}: other places in the other language");
+            assert_eq!(english.matches('[').count(), japanese.matches('[').count(), "{key}");
+        }
+        let keys: BTreeSet<&str> = SENTENCES.iter().map(|(key, ..)| *key).collect();
+        assert_eq!(keys.len(), SENTENCES.len(), "an event has two sentences");
+    }
 
     fn line(event: &str, actor: &str, detail: &str) -> AuditLine {
         AuditLine {

@@ -1,7 +1,6 @@
 //! The search of `/usage` and of its download: from the parameters of a URL to a filter, and back.
 
-use chrono::NaiveDate;
-
+use super::day::midnight;
 use super::links;
 use super::usage_words::UsageWords;
 use super::visit::AdminPage;
@@ -184,10 +183,7 @@ fn last_days(days: i64, now: Timestamp) -> UsageRange {
 
 /// The days from one to another, each included. Without the second one: up to today.
 fn own_range(since: &str, until: &str, now: Timestamp) -> Option<UsageRange> {
-    let day = |text: &str| {
-        let midnight = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0)?;
-        Some(midnight.and_utc().timestamp().div_euclid(86_400))
-    };
+    let day = |text: &str| Some(midnight(text)?.unix().div_euclid(86_400));
     let today = now.unix().div_euclid(86_400);
     let from = day(since)?;
     let last = if until.is_empty() { today } else { day(until)? };

@@ -39,6 +39,8 @@ words! {
         grants: "A connection is what one person lets one client do at one MCP server. Approved is the most it can have; in force now is what the rules leave of it. When a connection ends, its next request is refused and its open streams close. The person may connect again.", "接続とは、1人の利用者が1つのクライアントに、1つのMCPサーバーで許可したものです。「承認した範囲」は上限で、「現在有効な範囲」はルールの適用後に残るものです。接続を終了すると、次のリクエストは拒否され、開いているストリームは閉じられます。利用者はもう一度接続できます。";
         people: "Everybody who has signed in. Search by any words of the name or their first three letters, by the e-mail address or what is before its @, or by an ID. People who were refused at their first sign-in are in the audit trail only.", "サインインしたことのあるすべての利用者です。名前の単語または先頭3文字以上(漢字・かなは1文字以上)、メールアドレスまたは@より前の部分、IDで検索できます。最初のサインインで拒否された利用者は、監査ログにのみ残ります。";
         servers: "MCP servers and their rules are in the configuration. This page shows them as they are in use now, and what the rules give to a person with a client.", "MCPサーバーとそのルールは設定ファイルにあります。このページは、現在の内容と、利用者とクライアントに対する判定の結果を示します。";
+        usage: "Calls through the gateway, in sums of an hour: who called which tool of which MCP server with which client, and how it ended. Arguments and answers are never kept. MCP servers that the gateway does not front are not counted.", "ゲートウェイを通った呼び出しを1時間ごとに集計したものです。誰が、どのクライアントで、どのMCPサーバーのどのツールを呼び出し、どう終わったかを示します。引数と応答は保存しません。ゲートウェイを通らないMCPサーバーは集計されません。";
+        notifications: "Where messages to administrators go. Targets are in the configuration. A message that cannot be delivered is tried again for twelve hours.", "管理者への通知の送信先です。送信先は設定ファイルにあります。送信できない通知は12時間再試行します。";
         keys: "These keys sign access tokens. Rotate them once a year, or at once if a key may be known to somebody else. No request fails meanwhile.", "アクセストークンに署名する鍵です。年に1回、または鍵が漏れた可能性があるときはすぐに更新してください。更新中もリクエストは失敗しません。";
         audit: "Every line says who did what. It has IDs only, never names: the names on this page come from what is stored of people and clients now. A person who quotes a reference from an error page gave you the quickest search. Routine events (renewals of tokens and the like) are hidden at first, and are part of every download.", "各行は、誰が何をしたかを示します。ログにはIDだけが記録され、名前は含まれません。このページの名前は、現在保存されている利用者とクライアントの情報によります。エラーページの参照番号がわかれば、それで検索するのが最も早い方法です。トークンの更新などの通常のイベントは初めは表示されませんが、ダウンロードには必ず含まれます。";
     }
@@ -135,6 +137,8 @@ impl AdminPage {
             "/grants" => Some(h.grants),
             "/people" => Some(h.people),
             "/servers" => Some(h.servers),
+            "/usage" => Some(h.usage),
+            "/notifications" => Some(h.notifications),
             "/keys" => Some(h.keys),
             "/audit" => Some(h.audit),
             _ => None,

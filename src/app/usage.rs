@@ -67,7 +67,7 @@ impl CallCounter {
 }
 
 /// The counters of one grant.
-struct OfGrant {
+struct GrantCounters {
     subject: String,
     client_id: String,
     resource: String,
@@ -77,7 +77,7 @@ struct OfGrant {
     methods: HashMap<&'static str, Arc<CallCounter>>,
 }
 
-impl OfGrant {
+impl GrantCounters {
     fn of(grant: &LiveGrant) -> Self {
         Self {
             subject: grant.subject.clone(),
@@ -141,16 +141,16 @@ impl OfGrant {
 }
 
 /// The counters of some grants in one hour.
-type OfGrants = HashMap<String, OfGrant>;
+type CountersByGrant = HashMap<String, GrantCounters>;
 
 /// The counters of some grants.
 #[derive(Default)]
 struct Shard {
     hour: i64,
-    grants: OfGrants,
+    grants: CountersByGrant,
     counters: usize,
     /// Those of earlier hours, of which not all was written, or which calls in flight still have.
-    earlier: Vec<(i64, OfGrants)>,
+    earlier: Vec<(i64, CountersByGrant)>,
 }
 
 impl Shard {
@@ -172,11 +172,11 @@ impl Shard {
         }
         self.earlier.retain(|(_, grants)| !grants.is_empty());
         collect(&mut self.grants, self.hour, sums);
-        self.counters = self.grants.values().map(OfGrant::len).sum();
+        self.counters = self.grants.values().map(GrantCounters::len).sum();
     }
 }
 
-fn collect(grants: &mut OfGrants, hour: i64, sums: &mut BTreeMap<UsageKey, CallCounts>) {
+fn collect(grants: &mut CountersByGrant, hour: i64, sums: &mut BTreeMap<UsageKey, CallCounts>) {
     grants.retain(|_, of_grant| {
         of_grant.collect(hour, sums);
         of_grant.len() > 0
@@ -264,7 +264,8 @@ impl App {
             return (Arc::clone(&usage.beyond), named);
         }
         shard.counters += 1;
-        let entry = shard.grants.entry(grant.id.clone()).or_insert_with(|| OfGrant::of(grant));
+        let entry =
+            shard.grants.entry(grant.id.clone()).or_insert_with(|| GrantCounters::of(grant));
         (entry.insert(called), named)
     }
 
@@ -322,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_is_taken_once_and_idle_counters_go() {
-        let mut of_grant = OfGrant::of(&LiveGrant {
+        let mut of_grant = GrantCounters::of(&LiveGrant {
             id: "g".to_owned(),
             client_id: "c".to_owned(),
             session_id: "s".to_owned(),

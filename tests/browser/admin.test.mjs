@@ -352,11 +352,14 @@ test("the audit trail is sentences with names, its codes are in the details, and
   assert.ok(!(await page.locator("code", { hasText: "console_signed_in" }).first().isVisible()));
   await page.locator("table.events details summary").first().click();
   assert.ok(await page.locator("code", { hasText: "console_signed_in" }).first().isVisible());
+  await page.getByRole("link", { name: "Next page" }).click();
+  await page.waitForURL("**/audit?before=**");
+  await page.getByRole("link", { name: "Previous page" }).click();
+  await page.waitForURL("**/audit?after=**");
   await page.getByRole("link", { name: "Refusals" }).click();
   await page.waitForURL("**/audit?show=refusals");
-  await page.getByRole("link", { name: "Next page" }).click();
-  await page.getByRole("link", { name: "Previous page" }).click();
-  await page.locator("table.events").waitFor();
+  const refusals = await page.locator("table.events .told").allInnerTexts();
+  assert.ok(refusals.some((told) => /^\w+ \w+ was refused To-do list/.test(told)), refusals.join("\n"));
   assert.deepEqual(page.complaints, []);
   await page.context().close();
 });

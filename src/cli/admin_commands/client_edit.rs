@@ -23,7 +23,7 @@ pub(in crate::cli) struct EditClient {
     /// What people read
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Where its answers go, in place of those it has; may be given several times
+    /// Where its answers go, instead of those it has; may be given several times
     #[arg(long = "redirect-uri", value_name = "URL")]
     redirect_uris: Vec<String>,
     /// The person or team that looks after it; empty to remove

@@ -67,7 +67,7 @@ pub(in crate::cli) enum ClientsCommand {
     Create(Create),
     /// Change the name and redirect URIs of a client created here; owner and note of any client
     #[command(
-        after_help = "Examples:\n  portcullis clients edit client_0199c2a7 --redirect-uri https://reports.example.com/callback\n  portcullis clients edit client_0199c2a7 --owner \"Team Reports\" --note OPS-17"
+        after_help = "Examples:\n  portcullis clients edit client_0199c2a7 --redirect-uri https://reports.example.com/callback\n  portcullis clients edit client_0199c2a7 --owner \"Team Reports\" --note \"ticket 17\""
     )]
     Edit(EditClient),
     /// Give a client created here another secret; the former one ends at once

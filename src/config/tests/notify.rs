@@ -20,7 +20,7 @@ fn mail(lines: &str) -> String {
     with(&format!("{usual}\n{lines}"))
 }
 
-const HOOK: (&str, &str) = ("HOOK", "https://hooks.example.com/services/T0/canary-77");
+const HOOK: (&str, &str) = ("HOOK", "https://hooks.example.com/services/canary-77");
 const KEY: (&str, &str) = ("KEY", SECRET);
 
 #[test]

@@ -34,6 +34,7 @@ impl Website {
     pub fn parse(text: &str) -> Result<Self, WebsiteRefused> {
         let text = text.trim().to_ascii_lowercase();
         ensure(text.is_ascii(), WebsiteRefused::OtherLetters)?;
+        ensure(!text.contains('/'), WebsiteRefused::NotAHost)?;
         let (host, port) = match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (text.as_str(), None),

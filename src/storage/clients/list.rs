@@ -1,7 +1,5 @@
 //! Lists of clients, for administrators.
 
-use std::collections::HashSet;
-
 use sqlx::any::AnyRow;
 
 use super::{ClientNote, found_by, searchable};
@@ -11,7 +9,7 @@ use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::unused::UNUSED;
 use crate::storage::retention::count_clients;
 use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
-use crate::storage::select::{SelectBuilder, after, stored};
+use crate::storage::select::{SelectBuilder, after};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
 
@@ -128,12 +126,6 @@ const CLIENTS_DECIDED: &str =
 const FEW: i64 = 2000;
 
 impl Storage {
-    /// Returns those of `ids` that belong to a stored client, so that lists link only to pages that exist.
-    pub async fn stored_clients(&self, ids: &[&str]) -> Result<HashSet<String>, StorageError> {
-        let select = "SELECT c.id AS name FROM clients c";
-        stored(self.pool(), select, "c.id IN (?", ids).await
-    }
-
     /// Lists clients. With a review state in the filter, and nothing else, the last decision comes first.
     pub async fn list_clients(
         &self,

@@ -1,7 +1,7 @@
 //! Builds queries for paged lists. Values are always bound. The next page begins after a key and never at
 //! an offset, so that the last page costs no more than the first.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe};
@@ -157,17 +157,6 @@ pub(crate) async fn rows_of(
         rows.extend(listing.fetch(pool, "", i64::MAX).await?);
     }
     Ok(rows)
-}
-
-/// Returns those of `names` that a `select` of a column `name` finds.
-pub(crate) async fn stored(
-    pool: &AnyPool,
-    select: &'static str,
-    among: &'static str,
-    names: &[&str],
-) -> Result<HashSet<String>, StorageError> {
-    let rows = rows_of(pool, select, among, names).await?;
-    rows.iter().map(|row| column(row, "name")).collect()
 }
 
 /// Splits the `seconds key` with which the next page begins.

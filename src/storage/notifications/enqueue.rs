@@ -33,7 +33,7 @@ pub(in crate::storage) async fn enqueue(
         for (kind, occurrence) in
             notices.iter().filter(|(kind, _)| subscriber.events.contains(*kind))
         {
-            let mut queue = Queue { sql: &mut *sql, sealer, subscriber, kind: *kind };
+            let mut queue = KindQueue { sql: &mut *sql, sealer, subscriber, kind: *kind };
             dropped += queue.add(occurrence).await?;
         }
     }
@@ -41,14 +41,14 @@ pub(in crate::storage) async fn enqueue(
 }
 
 /// The messages of one kind to one target.
-struct Queue<'a> {
+struct KindQueue<'a> {
     sql: &'a mut AnyConnection,
     sealer: &'a Sealer,
     subscriber: &'a Subscriber,
     kind: NotifyEvent,
 }
 
-impl Queue<'_> {
+impl KindQueue<'_> {
     async fn add(&mut self, occurrence: &Occurrence) -> Result<u64, StorageError> {
         for _ in 0..ATTEMPTS {
             if self.join(occurrence).await? {

@@ -10,6 +10,8 @@ const PAGES: &[(&str, &str)] = &[
     ("/grants", "Connections"),
     ("/people", "People"),
     ("/servers", "MCP servers"),
+    ("/usage", "Usage"),
+    ("/notifications", "Notifications"),
     ("/keys", "Keys"),
     ("/audit", "Audit"),
     ("/person?sub=oidc%3Ademo-bob", "Bob Brown"),

@@ -11,7 +11,7 @@ async fn sent_to(kind: &str, client: &str, person: &str) -> (Value, TestApp) {
     let hook = Recorder::start().await;
     let table = format!(
         "[[notify]]\nname = \"chat\"\nkind = {kind:?}\nurl = {:?}\nallow_private = true\n",
-        hook.url("/services/T0/B0/x")
+        hook.url("/services/x")
     );
     let app = TestApp::with(waiting().and(table)).await;
     app.idp.set_name("bob", person);

@@ -43,7 +43,7 @@ async fn nt_01_a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn nt_06_a_url_is_a_secret_in_the_log_on_the_page_and_in_the_database() {
-    const CANARY: &str = "T0-notify-canary-4711";
+    const CANARY: &str = "notify-canary-4711";
     let hook = Recorder::start().await;
     let table = super::webhook_at(&hook.url(&format!("/services/{CANARY}")));
     let app = TestApp::with(waiting().and(table)).await;

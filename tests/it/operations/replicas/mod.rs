@@ -12,4 +12,5 @@ mod logins;
 mod paused;
 mod restored;
 mod rolling;
+mod usage;
 mod vanished;
