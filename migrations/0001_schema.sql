@@ -187,6 +187,22 @@ CREATE TABLE people_words (
 );
 CREATE INDEX people_words_by_subject ON people_words (subject);
 
+-- People refused by the rules: the last refusal of each at each MCP server, with what the identity
+-- provider sent. A person who was never let in has no row in people.
+CREATE TABLE refused_people (
+    subject    TEXT NOT NULL,                -- our sub
+    resource   TEXT NOT NULL,
+    client_id  TEXT NOT NULL,
+    reference  TEXT,                         -- the reference that the page showed
+    person     TEXT NOT NULL,                -- name, e-mail, facts, and the scopes asked for; JSON, sealed
+    first_at   BIGINT NOT NULL,
+    refused_at BIGINT NOT NULL,
+    times      BIGINT NOT NULL,              -- refusals that this row counts
+    PRIMARY KEY (subject, resource)
+);
+CREATE INDEX refused_people_by_time ON refused_people (refused_at, subject, resource);
+CREATE INDEX refused_people_by_resource ON refused_people (resource, refused_at, subject);
+
 -- Sessions of people at the identity provider.
 CREATE TABLE upstream_sessions (
     id            TEXT PRIMARY KEY NOT NULL, -- hash of issuer, subject and sid

@@ -19,8 +19,8 @@
 //!    is remembered skips the page: `remembered_consent.rs`.
 //! 5. The person decides: `consent.rs`. Approve binds the request to the browser and redirects to the
 //!    identity provider ([`upstream`]): `login.rs`.
-//! 6. The browser comes back: `callback.rs`. [`policy`] decides which scopes this person gets, and the client
-//!    receives a code. If an administrator has to approve the client first, the person waits:
+//! 6. The browser comes back: `callback.rs`. [`policy`] decides which scopes this person gets, and explains a
+//!    refusal (`policy/diagnosis.rs`). The client receives a code. If an administrator has to approve the client first, the person waits:
 //!    `awaiting_approval.rs`.
 //! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
 //!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each

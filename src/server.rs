@@ -671,6 +671,7 @@ async fn sweep(app: App) {
             unused_client: limits.unused_client_expiry,
             idle_client: limits.idle_client_expiry,
             audit: app.config().audit_retention,
+            refused_person: limits.refused_person_expiry,
             rows: limits.sweep_rows,
         };
         // Only one replica cleans up at a time: several would wait for each other's row locks.

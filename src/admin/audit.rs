@@ -18,27 +18,18 @@ use crate::web::page_error::PageError;
 use crate::web::words::Language;
 
 /// An audit line, prepared for display.
-pub(super) struct AuditPageLine {
-    pub(super) row: AuditLine,
-    pub(super) moment: Timestamp,
+struct AuditPageLine {
+    row: AuditLine,
+    moment: Timestamp,
     /// Targets of the links in the line.
-    pub(super) person_path: String,
-    pub(super) client_path: String,
+    person_path: String,
+    client_path: String,
     /// The names of the person and of the client, or their ids.
-    pub(super) person_name: String,
-    pub(super) client_name: String,
+    person_name: String,
+    client_name: String,
 }
 
 impl AuditPageLine {
-    /// Prepares the lines of a list.
-    pub(super) async fn of_all(
-        storage: &Storage,
-        rows: Vec<AuditLine>,
-    ) -> Result<Vec<Self>, StorageError> {
-        let names = names_in(storage, &rows).await?;
-        Ok(rows.into_iter().map(|row| Self::of(row, &names)).collect())
-    }
-
     fn of(row: AuditLine, names: &Names) -> Self {
         let parts = |linked: Option<Linked>| {
             linked.map(|linked| (linked.text, linked.path.unwrap_or_default())).unwrap_or_default()
@@ -56,7 +47,7 @@ impl AuditPageLine {
     }
 
     /// Returns the details as `name: value`, separated by semicolons.
-    pub(super) fn detail_text(&self) -> String {
+    fn detail_text(&self) -> String {
         let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&self.row.detail) else {
             return self.row.detail.clone();
         };

@@ -25,8 +25,20 @@ pub(super) fn client_path(id: &str) -> String {
 }
 
 /// Returns the path of the page that says why the person of this line was refused. `None`: there is none.
-pub(super) fn why_path(_line: &AuditLine) -> Option<String> {
-    None
+pub(super) fn why_path(line: &AuditLine) -> Option<String> {
+    let by_rules = match line.event.as_str() {
+        // With a reason, the client was refused and not the person.
+        "access_denied" => !line.detail.contains("\"reason\""),
+        "access_lost" | "step_up_refused" => true,
+        _ => false,
+    };
+    let (subject, server) = (line.subject.as_deref()?, line.resource.as_deref()?);
+    by_rules.then(|| refused_person_path(subject, server))
+}
+
+/// Returns the path of the page that says why the rules refused a person at an MCP server.
+pub(super) fn refused_person_path(subject: &str, server: &str) -> String {
+    query("/refused/person").append_pair("sub", subject).append_pair("server", server).finish()
 }
 
 /// Removes the surplus row, if there is one, and returns the link to the next page.

@@ -1,15 +1,18 @@
-//! The admin listener: pages for the people who run this server (threats AD-01 to AD-05).
+//! The admin listener: pages for the people who run this server (threats AD-01 to AD-06).
 //!
 //! Never served on the public listener. Everybody signs in through the identity provider and needs one of
 //! the roles, groups or subjects in `[admin]`. Those in `[admin.read_only]` see everything and change
 //! nothing. A change requires a form of the same web session, and a destructive change also a sign-in
 //! younger than ten minutes. `/metrics` is for programs, which cannot sign in (`metrics.rs`).
 
+pub(crate) mod advice;
 mod audit;
 mod audit_search;
 mod audit_words;
 mod chart;
+mod client_label;
 mod clients;
+pub(crate) mod configured;
 mod confirm;
 mod day;
 mod export;
@@ -23,6 +26,8 @@ mod names;
 mod notifications;
 mod overview;
 mod people;
+mod refused;
+mod rule_view;
 mod sentences;
 mod servers;
 mod telling;
@@ -68,7 +73,10 @@ pub fn routes() -> Router<App> {
         .route("/grant", post(page(grants::act)))
         .route("/people", get(page(people::list)))
         .route("/person", get(page(people::one)).post(page(people::act)))
+        .route("/refused", get(page(refused::list)))
+        .route("/refused/person", get(page(refused::one)))
         .route("/servers", get(page(servers::get)))
+        .route("/servers/draft", get(page(servers::draft)))
         .route("/usage", get(page(usage::get)))
         .route("/usage/export", get(page(usage_export::get)))
         .route("/keys", get(page(keys::get)).post(page(keys::act)))

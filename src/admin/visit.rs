@@ -21,6 +21,7 @@ words! {
         clients: "Clients", "クライアント";
         grants: "Connections", "接続";
         people: "People", "利用者";
+        refused: "Refused people", "拒否された利用者";
         servers: "MCP servers", "MCPサーバー";
         usage: "Usage", "利用状況";
         keys: "Keys", "鍵";
@@ -37,7 +38,8 @@ words! {
         overview: "What needs attention comes first. The numbers cover the last week; the chart shows sign-ins and refusals by the hour.", "対応が必要なものを最初に示します。数値は直近1週間のもので、グラフはサインインと拒否を1時間ごとに示します。";
         clients: "A client is an application that people connect. Approve: people may connect it. Refuse: nobody may. Trust: people who approved it once skip the consent page. Block: ends everything it has, until it is unblocked. Delete: removes its registration; it may register again.", "クライアントは、利用者が接続するアプリケーションです。承認: 接続できるようになります。拒否: 誰も接続できません。信頼: 一度許可した利用者は同意ページが省略されます。ブロック: 解除するまで、すべてを終了します。削除: 登録を削除します。もう一度登録することはできます。";
         grants: "A connection is what one person lets one client do at one MCP server. Approved is the most it can have; in force now is what the rules leave of it. When a connection ends, its next request is refused and its open streams close. The person may connect again.", "接続とは、1人の利用者が1つのクライアントに、1つのMCPサーバーで許可したものです。「承認した範囲」は上限で、「現在有効な範囲」はルールの適用後に残るものです。接続を終了すると、次のリクエストは拒否され、開いているストリームは閉じられます。利用者はもう一度接続できます。";
-        people: "Everybody who has signed in. Search by any words of the name or their first three letters, by the e-mail address or what is before its @, or by an ID. People who were refused at their first sign-in are in the audit trail only.", "サインインしたことのあるすべての利用者です。名前の単語または先頭3文字以上(漢字・かなは1文字以上)、メールアドレスまたは@より前の部分、IDで検索できます。最初のサインインで拒否された利用者は、監査ログにのみ残ります。";
+        people: "Everybody who has signed in. Search by any words of the name or their first three letters, by the e-mail address or what is before its @, or by an ID. People who were refused at their first sign-in are on the page “Refused people”, for some days, and in the audit trail.", "サインインしたことのあるすべての利用者です。名前の単語または先頭3文字以上(漢字・かなは1文字以上)、メールアドレスまたは@より前の部分、IDで検索できます。最初のサインインで拒否された利用者は、しばらくの間「拒否された利用者」に表示され、監査ログにも残ります。";
+        refused: "Who was refused by rules, and why. Open a person to see what the identity provider sent, how each rule compares with it, and what would let them in.", "ルールにより拒否された利用者とその理由です。利用者を開くと、IDプロバイダーから送信された情報、各ルールとの比較、利用できるようにする方法を確認できます。";
         servers: "MCP servers and their rules are in the configuration. This page shows them as they are in use now, and what the rules give to a person with a client.", "MCPサーバーとそのルールは設定ファイルにあります。このページは、現在の内容と、利用者とクライアントに対する判定の結果を示します。";
         usage: "Calls through the gateway, in sums of an hour: who called which tool of which MCP server with which client, and how it ended. Arguments and answers are never kept. MCP servers that the gateway does not front are not counted.", "ゲートウェイを通った呼び出しを1時間ごとに集計したものです。誰が、どのクライアントで、どのMCPサーバーのどのツールを呼び出し、どう終わったかを示します。引数と応答は保存しません。ゲートウェイを通らないMCPサーバーは集計されません。";
         notifications: "Where messages to administrators go. Targets are in the configuration. A message that cannot be delivered is tried again for twelve hours.", "管理者への通知の送信先です。送信先は設定ファイルにあります。送信できない通知は12時間再試行します。";
@@ -124,6 +126,7 @@ impl AdminPage {
             section("/clients", w.clients, waiting),
             section("/grants", w.grants, 0),
             section("/people", w.people, 0),
+            section("/refused", w.refused, 0),
             section("/servers", w.servers, 0),
             section("/usage", w.usage, 0),
             section("/keys", w.keys, 0),
@@ -136,6 +139,7 @@ impl AdminPage {
             "/clients" => Some(h.clients),
             "/grants" => Some(h.grants),
             "/people" => Some(h.people),
+            "/refused" => Some(h.refused),
             "/servers" => Some(h.servers),
             "/usage" => Some(h.usage),
             "/notifications" => Some(h.notifications),

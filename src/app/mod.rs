@@ -24,7 +24,7 @@ use crate::oauth::resource;
 use crate::oauth::sealed::Sealer;
 use crate::rate_limits::Rates;
 use crate::signing::{KeyRing, SigningError};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{NewRefusal, Storage, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::telemetry::metrics::Metrics;
@@ -38,6 +38,7 @@ pub use together::Compared;
 pub use usage::{CallCounter, Called};
 
 static NOT_STORED: LogThrottle = LogThrottle::new();
+static REFUSAL_NOT_STORED: LogThrottle = LogThrottle::new();
 
 /// One configuration and the parts built from it. Cheap to clone.
 #[derive(Clone)]
@@ -247,6 +248,17 @@ impl App {
     pub fn log_event(&self, event: &AuditEvent) {
         self.metrics().event(event.event);
         event.log();
+    }
+
+    /// Stores what the identity provider sent about a person refused by the rules. If the database fails or
+    /// is full, the person is refused all the same, and administrators see the audit event alone.
+    pub async fn note_refusal(&self, refusal: &NewRefusal<'_>) {
+        let most = self.0.config.limits.refused_people;
+        if let Err(cause) = self.0.storage.note_refusal(refusal, most, self.now()).await
+            && let Some(left_out) = REFUSAL_NOT_STORED.admit()
+        {
+            tracing::warn!(%cause, left_out, "what was sent about a refused person is not stored");
+        }
     }
 
     /// Stores an audit event that accompanies no change. If the database fails, the event goes to the log

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::{App, AppError, AppParts, audit_writer, notifier, targets, together, usage};
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Config, ConfigSource, Loaded, Problems};
 use crate::telemetry::audit::Actor;
 use crate::upstream::PersonQueries;
 use crate::upstream::recheck::RecheckPolicy;
@@ -44,6 +44,8 @@ pub struct ConfigStatus {
     pub problems: Vec<String>,
     /// Keys that changed but take effect only after a restart.
     pub waiting: Vec<String>,
+    /// The lines of the file, if it was read again and only lines moved. `None`: as in [`Config::source`].
+    pub source: Option<ConfigSource>,
 }
 
 /// The outcome of a reload.
@@ -111,6 +113,12 @@ impl App {
         self.0.shared.reading().clone()
     }
 
+    /// Returns where the configuration file says what, as it was last read.
+    pub fn config_source(&self) -> ConfigSource {
+        let moved = self.0.shared.reading().source.clone();
+        moved.unwrap_or_else(|| self.config().source.clone())
+    }
+
     /// Drops the current application at shutdown. It is stored in state that it owns itself: without this,
     /// the cycle of `Arc`s would never be freed.
     pub fn retire(&self) {
@@ -133,13 +141,14 @@ impl App {
         let digest = loaded.digest();
         let changed = current.config().written.changes(&loaded.config.written);
         let written = loaded.config.written.clone();
+        let source = Some(loaded.config.source.clone());
         let successor = match loaded.config.in_place_of(current.config()) {
             Ok(successor) => successor,
             Err(identity_keys) => return current.hold_back(identity_keys, reason).await,
         };
         let waiting: Vec<String> = successor.waiting.iter().map(|key| (*key).to_owned()).collect();
         if changed.is_empty() {
-            *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting };
+            *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting, source };
             tracing::info!(
                 because = reason,
                 "the configuration was read again: nothing has changed"
@@ -152,7 +161,7 @@ impl App {
             Err(cause) => {
                 tracing::error!(%cause, because = reason, "the configuration cannot be put in use; the one before stays");
                 *self.0.shared.reading() =
-                    ConfigStatus { problems: vec![cause.to_string()], waiting };
+                    ConfigStatus { problems: vec![cause.to_string()], waiting, source: None };
                 return Reloaded::Failed;
             }
         };
@@ -162,7 +171,8 @@ impl App {
             event = event.with("waiting", waiting.clone());
         }
         self.0.shared.read_at.store(next.now().unix(), Ordering::Relaxed);
-        *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting: waiting.clone() };
+        *self.0.shared.reading() =
+            ConfigStatus { problems: Vec::new(), waiting: waiting.clone(), source: None };
         let before = self.0.shared.current.write().replace(next.clone());
         drop(before); // after the lock: dropping an application takes time
         // Wakes open streams, which check at once whether they may continue under the new configuration.
@@ -196,7 +206,8 @@ impl App {
             tracing::warn!(key, "changed, takes effect after a restart");
         }
         tracing::warn!("nothing else in the file is taken over before that restart");
-        *self.0.shared.reading() = ConfigStatus { problems: Vec::new(), waiting: waiting.clone() };
+        *self.0.shared.reading() =
+            ConfigStatus { problems: Vec::new(), waiting: waiting.clone(), source: None };
         let event = self.event("configuration_refused", Actor::Server);
         self.record(event.with("because", reason).with("waiting", waiting.clone())).await;
         Reloaded::NeedsRestart(waiting)

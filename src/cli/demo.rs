@@ -4,6 +4,7 @@
 mod announcement;
 mod folder;
 mod populated;
+mod refused;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -115,6 +115,7 @@ impl Clients {
                     unused_client: config.limits.unused_client_expiry,
                     idle_client: config.limits.idle_client_expiry,
                     audit: config.audit_retention,
+                    refused_person: config.limits.refused_person_expiry,
                     rows: config.limits.sweep_rows,
                 },
             },

@@ -284,6 +284,11 @@ limits! {
         database_size: u64 = 2_147_483_648, 1_048_576..=1 << 46, OneMachine;
         /// Maximum size of the audit trail, in bytes; at most half of an SQLite database.
         audit_size: u64 = 1_073_741_824, 65_536..=1 << 46;
+        /// Maximum number of refusals by rules that are stored with what the identity provider sent, one
+        /// for each person and MCP server; beyond it the oldest go.
+        refused_people: u64 = 1_000, 0..=100_000;
+        /// What the identity provider sent about a refused person is removed after this time.
+        refused_person_expiry: Duration = "7d", "1h"..="90d";
         /// Maximum number of rows about usage: one for each hour in which a person used a tool.
         usage_rows: u64 = 1_000_000, 1_000..=100_000_000;
         /// Size to which the WAL of an SQLite database is truncated, in bytes.

@@ -20,6 +20,7 @@ mod public_url;
 mod reader;
 mod service_links;
 mod show;
+mod source;
 mod values;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
 pub use branding::{BrandLink, Branding, Logo, UNBRANDED};
 pub use changes::ReloadPlan;
+pub use check::read_rule;
 pub use files::{Unread, text_of};
 pub use fingerprint::ConfigFingerprint;
 pub use in_force::InForce;
@@ -58,6 +60,7 @@ pub use presets::{
 pub use proxies::{Proxies, Proxy};
 pub use public_url::PublicUrl;
 pub use reader::{Problem, Problems};
+pub use source::{ConfigPlace, ConfigSource};
 pub use values::SecretText;
 
 /// The complete configuration.
@@ -114,6 +117,8 @@ pub struct Config {
     pub limits: Limits,
     /// Hashes of the configured values, to detect changes.
     pub written: ConfigFingerprint,
+    /// The file, and the line of each key in it.
+    pub source: ConfigSource,
 }
 
 /// The identity provider. We are one confidential client of it.

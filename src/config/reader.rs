@@ -14,6 +14,7 @@ use super::fingerprint::ConfigFingerprint;
 use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
 use super::service_links::nearest_link;
 use super::show::ShownValue;
+use super::source::ConfigSource;
 use super::values::{SecretText, parse_duration};
 
 /// A problem with one key.
@@ -61,6 +62,8 @@ pub(super) struct ConfigReader {
     /// Environment variable by key.
     from_env: BTreeMap<String, String>,
     file: Option<String>,
+    /// The line of each key in the file.
+    pub(super) source: ConfigSource,
     read: HashSet<String>,
     /// The keys that were read, without indexes, each once, in the order of reading.
     kinds_read: Vec<String>,
@@ -81,6 +84,7 @@ impl ConfigReader {
             root: Value::Table(toml::Table::new()),
             from_env: BTreeMap::new(),
             file: None,
+            source: ConfigSource::default(),
             read: HashSet::new(),
             kinds_read: Vec::new(),
             known_kinds: HashSet::new(),
@@ -94,7 +98,10 @@ impl ConfigReader {
         };
         if let Some((path, text)) = file {
             match text.parse::<toml::Table>() {
-                Ok(table) => reader.root = Value::Table(table),
+                Ok(table) => {
+                    reader.root = Value::Table(table);
+                    reader.source = ConfigSource::of(&path, text);
+                }
                 Err(error) => {
                     // The library's message quotes the line, which may contain a secret.
                     let line = error
@@ -108,6 +115,11 @@ impl ConfigReader {
             reader.file = Some(path);
         }
         reader
+    }
+
+    /// Reads from these values alone.
+    pub(super) fn of(table: toml::Table) -> Self {
+        Self { root: Value::Table(table), ..Self::new(None) }
     }
 
     pub(super) fn problem(
@@ -128,6 +140,7 @@ impl ConfigReader {
     /// Sets a value from the environment, which overrides the file.
     pub(super) fn overlay(&mut self, key: &str, variable: &str, value: Value) {
         self.from_env.insert(key.to_owned(), variable.to_owned());
+        self.source.overridden(key);
         let mut node = &mut self.root;
         for part in split(key) {
             node = match part {

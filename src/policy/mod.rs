@@ -7,9 +7,12 @@
 //! what implies it; otherwise the broad scope would bring the denied one back.
 
 mod claims;
+mod condition;
+mod diagnosis;
 mod fact_set;
 mod pattern;
 mod rule;
+mod step;
 #[cfg(test)]
 mod unknown;
 
@@ -23,9 +26,12 @@ use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::scope_hierarchy::ScopeHierarchy;
 
 pub use claims::{ClaimPath, ClaimShape, read_fact};
+pub use condition::{Condition, Holds};
+pub use diagnosis::{Cause, Diagnosis, RuleFinding, ScopeChange, Way};
 pub use fact_set::FactSet;
 pub use pattern::Wanted;
 pub use rule::{Conditions, Rule};
+pub use step::ChangeStep;
 
 /// Text for an unknown fact, whatever the reason.
 pub const NOT_KNOWN: &str = "not known now, because it cannot be read or was not answered: \
@@ -230,10 +236,9 @@ impl Policy {
             allowed = consented_scopes.clone();
         }
         for (position, rule) in self.rules.iter().enumerate() {
-            let name = || rule.name.clone().unwrap_or_else(|| format!("rule {}", position + 1));
             let (allows, denies) = rule.effect(facts, client_id, &self.declared);
             if allows.is_some() || denies.is_some() {
-                matched.push(name());
+                matched.push(rule.name_at(position));
             }
             allowed = allowed.union(&allows.unwrap_or_default());
             denied = denied.union(&denies.unwrap_or_default());

@@ -60,6 +60,17 @@ impl Wanted {
         text.starts_with(GLOB) || text.starts_with(REGEX)
     }
 
+    /// Returns a name that matches; `None` for a regular expression.
+    pub(super) fn example(&self) -> Option<String> {
+        match &self.kind {
+            PatternKind::Exact => Some(self.written.clone()),
+            PatternKind::Glob => {
+                Some(self.written.strip_prefix(GLOB).unwrap_or_default().replace('*', ""))
+            }
+            PatternKind::Regex(_) => None,
+        }
+    }
+
     /// Returns whether `name` matches. Case-sensitive.
     pub(super) fn is(&self, name: &str) -> bool {
         match &self.kind {

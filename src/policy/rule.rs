@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
+use super::condition::{Condition, Holds};
 use super::{Fact, FactSet, Facts, Wanted, scopes_of};
 use crate::oauth::scope::ScopeSet;
-
-/// 2^53: below this, floating-point numbers represent every integer exactly.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A rule of a resource.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,39 +46,12 @@ pub struct Conditions {
     pub claims: BTreeMap<String, Vec<String>>,
 }
 
-/// Three-valued result of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holds {
-    Yes,
-    No,
-    Unknown,
-}
-
-impl Holds {
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::No, _) | (_, Self::No) => Self::No,
-            (Self::Yes, Self::Yes) => Self::Yes,
-            _ => Self::Unknown,
-        }
-    }
-
-    fn not(self) -> Self {
-        match self {
-            Self::Yes => Self::No,
-            Self::No => Self::Yes,
-            Self::Unknown => Self::Unknown,
-        }
-    }
-}
-
-impl From<bool> for Holds {
-    fn from(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
-    }
-}
-
 impl Rule {
+    /// Returns its name, or `rule 2` for the second rule without one. Positions begin at 0.
+    pub fn name_at(&self, position: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("rule {}", position + 1))
+    }
+
     /// Returns the scopes that the rule allows and denies this person, each `None` if nothing. A rule with
     /// an unknown result denies, but does not allow.
     pub(super) fn effect(
@@ -126,108 +95,37 @@ impl Conditions {
         }
     }
 
-    fn hold(&self, facts: &Facts, client_id: &str) -> Holds {
-        let mut holds = Holds::Yes;
-        for (wanted, fact) in [
-            (&self.roles, &facts.roles),
-            (&self.groups, &facts.groups),
-            (&self.permissions, &facts.permissions),
-        ] {
-            if let Some(wanted) = wanted {
-                holds = holds.and(any_of(wanted, fact));
-            }
-        }
-        for (unwanted, fact) in [(&self.not_roles, &facts.roles), (&self.not_groups, &facts.groups)]
-        {
-            if let Some(unwanted) = unwanted {
-                holds = holds.and(any_of(unwanted, fact).not());
-            }
-        }
-        if let Some(subjects) = &self.subjects {
-            holds = holds.and(subjects.contains(&facts.subject).into());
-        }
-        if let Some(clients) = &self.clients {
-            holds = holds.and(clients.iter().any(|client| client == client_id).into());
-        }
-        if let Some(domains) = &self.email_domains {
-            holds = holds.and(in_domain(domains, facts));
-        }
-        for (path, values) in &self.claims {
-            holds = holds.and(if facts.unknown_claims.contains(path) {
-                Holds::Unknown
-            } else {
-                claim_is(facts.claims.get(path), values)
-            });
-        }
-        holds
+    /// Returns the conditions, one by one.
+    pub fn each(&self) -> impl Iterator<Item = Condition<'_>> {
+        // Destructured, so that a new kind of condition does not compile until it is evaluated.
+        let Self {
+            roles,
+            groups,
+            permissions,
+            not_roles,
+            not_groups,
+            subjects,
+            email_domains,
+            clients,
+            claims,
+        } = self;
+        let single = [
+            roles.as_deref().map(Condition::Roles),
+            groups.as_deref().map(Condition::Groups),
+            permissions.as_deref().map(Condition::Permissions),
+            not_roles.as_deref().map(Condition::NotRoles),
+            not_groups.as_deref().map(Condition::NotGroups),
+            subjects.as_deref().map(Condition::Subjects),
+            email_domains.as_deref().map(Condition::EmailDomains),
+            clients.as_deref().map(Condition::Clients),
+        ];
+        let claims = claims.iter().map(|(path, values)| Condition::Claim(path, values));
+        single.into_iter().flatten().chain(claims)
     }
-}
 
-fn any_of(wanted: &[Wanted], fact: &Fact) -> Holds {
-    match fact {
-        Fact::Known(values) => {
-            wanted.iter().any(|wanted| values.iter().any(|value| wanted.is(value))).into()
-        }
-        Fact::Absent => Holds::No,
-        Fact::Unknown => Holds::Unknown,
-    }
-}
-
-fn in_domain(domains: &[String], facts: &Facts) -> Holds {
-    let Some(email) = facts.email.as_ref().filter(|email| email.verified) else {
-        // An unverified address may belong to another person.
-        return if facts.email_unknown || facts.email.is_some() {
-            Holds::Unknown
-        } else {
-            Holds::No
-        };
-    };
-    let domain = email.address.rsplit_once('@').map_or("", |(_, domain)| domain);
-    if domains.iter().any(|known| known.eq_ignore_ascii_case(domain)) {
-        return Holds::Yes;
-    }
-    // A domain can be written in several ways: with a trailing dot, or with non-ASCII letters. Such a domain
-    // may still be one of the list, so the result is unknown.
-    let plain = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    if domain.split('.').all(plain) { Holds::No } else { Holds::Unknown }
-}
-
-fn claim_is(claim: Option<&Value>, values: &[String]) -> Holds {
-    match claim {
-        None | Some(Value::Null) => Holds::No,
-        // One matching item of the array is enough. Each is compared like a single value.
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| is_one_of(item, values)).fold(Holds::No, |any, item| {
-                match (any, item) {
-                    (Holds::Yes, _) | (_, Holds::Yes) => Holds::Yes,
-                    (Holds::No, Holds::No) => Holds::No,
-                    _ => Holds::Unknown,
-                }
-            })
-        }
-        Some(claim) => is_one_of(claim, values),
-    }
-}
-
-fn is_one_of(value: &Value, values: &[String]) -> Holds {
-    let is_one = |text: &str| values.iter().any(|value| value == text);
-    match value {
-        Value::String(text) => is_one(text).into(),
-        Value::Bool(flag) => is_one(if *flag { "true" } else { "false" }).into(),
-        Value::Number(number) if is_one(&number.to_string()) => Holds::Yes,
-        Value::Number(number) if number.is_f64() => match number.as_f64() {
-            // `3.0` and `3e0` are the number 3.
-            Some(whole) if whole.fract() == 0.0 && whole.abs() < EXACT => {
-                is_one(&format!("{whole:.0}")).into()
-            }
-            Some(exact) if exact.abs() < EXACT => Holds::No,
-            _ => Holds::Unknown,
-        },
-        Value::Number(_) => Holds::No,
-        Value::Null | Value::Array(_) | Value::Object(_) => Holds::Unknown,
+    /// Returns whether all conditions are true for this person with this client.
+    pub(super) fn hold(&self, facts: &Facts, client_id: &str) -> Holds {
+        self.each().fold(Holds::Yes, |all, condition| all.and(condition.holds(facts, client_id)))
     }
 }
 

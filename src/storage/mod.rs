@@ -30,6 +30,7 @@ mod notifications;
 mod overview;
 mod people;
 mod refresh_tokens;
+mod refused_people;
 mod replay_guard;
 mod replica_reports;
 mod retention;
@@ -79,6 +80,7 @@ pub use notifications::{DueNotification, LeasedNotification, Occurrence, TargetR
 pub use overview::Overview;
 pub use people::{PersonFilter, PersonRow, ProviderSession, WebSessionRow};
 pub use refresh_tokens::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
+pub use refused_people::{NewRefusal, RefusedAt, RefusedFilter, RefusedPerson};
 pub use replay_guard::AssertionUse;
 pub use replica_reports::ReplicaReport;
 pub use retention::Retention;

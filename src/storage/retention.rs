@@ -30,6 +30,8 @@ pub struct Retention {
     pub idle_client: Duration,
     /// A line of the audit trail.
     pub audit: Duration,
+    /// What the identity provider sent about a person refused by the rules.
+    pub refused_person: Duration,
     /// Most rows of a table removed in one transaction, so that callers do not wait long for the writer.
     pub rows: u32,
 }
@@ -38,6 +40,9 @@ const EXPIRED_LOGINS: &str = "DELETE FROM logins WHERE expires_at < $1 AND id IN
      (SELECT id FROM logins WHERE expires_at < $1 LIMIT $2)";
 const EXPIRED_SIGN_OUTS: &str = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
      (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
+
+const OLD_REFUSALS: &str = "DELETE FROM refused_people WHERE refused_at < $1 AND (subject, resource) IN
+     (SELECT subject, resource FROM refused_people WHERE refused_at < $1 LIMIT $2)";
 
 /// How long messages to administrators stay that nobody delivered, because their target is not configured any
 /// more: 48 hours.
@@ -140,6 +145,7 @@ impl Storage {
             removed += self.remove(statement, now.minus(AFTER), rows).await?;
         }
         removed += self.remove(EXPIRED_SIGN_OUTS, now.minus(CLOCKS), rows).await?;
+        removed += self.remove(OLD_REFUSALS, now.minus(keep.refused_person), rows).await?;
         removed += self.remove(OLD_NOTIFICATIONS, now.minus(NOTIFICATIONS), rows).await?;
         removed += self.thin_out_refresh_tokens(rows).await?;
         removed += self.sweep_clients(now, keep).await?;

@@ -165,6 +165,39 @@ test("a client is blocked: refresh and authorize are refused, with a page that s
   await page.getByRole("heading", { name: "This application is blocked" }).waitFor();
 });
 
+test("in three clicks an administrator finds out why Mallory was refused and what would let her in", async () => {
+  const { id } = await connected("Refuses Mallory"); // approved, so that rules decide and nobody waits
+  const person = await newPage();
+  await connect(person, id, "mallory");
+  await person.getByRole("heading").first().waitFor();
+  const shown = (await person.locator("main").textContent()).match(/[0-9A-Z]{4}-[0-9A-Z]{4}/)[0];
+  await admin.goto(`${demo.admin}/`);
+  await admin.locator("nav a[href='/refused']").click();
+  await admin.getByRole("link", { name: "Mallory Miller" }).first().click();
+  const sentence = admin.locator("p.notice").first();
+  assert.match(await sentence.textContent(), /Give them the role Admin at .+ or give them the role User at /);
+  await admin.getByText("No rule matches").first().waitFor();
+  await admin.getByRole("link", { name: shown }).waitFor();
+  // The reference that she reads out leads there too.
+  await admin.goto(`${demo.admin}/refused`);
+  await admin.locator("#q").fill(shown);
+  await admin.getByRole("button", { name: "Search" }).click();
+  await admin.getByRole("link", { name: "Mallory Miller" }).click();
+  await admin.getByRole("heading", { name: "What would let them in" }).waitFor();
+  assert.deepEqual(admin.complaints, []);
+  await person.context().close();
+});
+
+test("a draft of a rule shows who gains, and its text can be copied", async () => {
+  await admin.goto(`${demo.admin}/servers`);
+  await admin.getByRole("link", { name: "Draft from it: rule 2" }).click();
+  await admin.locator("#roles").fill("User\nGuest");
+  await admin.getByRole("button", { name: "Show who gains or loses" }).click();
+  await admin.locator("#toml").waitFor();
+  assert.match(await admin.locator("#toml").inputValue(), /roles = \["User", "Guest"\]/);
+  assert.deepEqual(admin.complaints, []);
+});
+
 async function tabTo(page, reached) {
   for (let n = 0; n < 60; n++) {
     await page.keyboard.press("Tab");
@@ -216,6 +249,10 @@ const someClient = async (page) => {
   await page.goto(`${demo.admin}/clients`);
   return page.locator("main td a").first().getAttribute("href");
 };
+const someRefused = async (page) => {
+  await page.goto(`${demo.admin}/refused`);
+  return page.locator("main td a").first().getAttribute("href");
+};
 const someWaitingClient = async (page) => {
   await page.goto(`${demo.admin}/clients?standing=waiting`);
   return page.locator("main td a").first().getAttribute("href");
@@ -245,7 +282,13 @@ const PAGES = [
   { name: "people-found", path: "/people?q=hana&oldest=1" },
   { name: "people-none", path: "/people?q=nobody-is-called-so" },
   { name: "person", path: "/person?sub=oidc:demo-alice" },
+  { name: "refused", path: "/refused" },
+  { name: "refused-none", path: "/refused?q=nobody-is-called-so" },
+  { name: "refused-person", path: `/refused/person?sub=oidc:demo-mallory&server=${encodeURIComponent("http://127.0.0.1:1/gone")}` },
+  { name: "refused-mallory", path: someRefused },
   { name: "servers", path: "/servers" },
+  { name: "servers-tried", path: "/servers?sub=alice" },
+  { name: "draft", path: "/servers/draft?rule=1" },
   { name: "usage", path: "/usage" },
   { name: "usage-month", path: "/usage?range=30d&sort=time" },
   { name: "usage-none", path: "/usage?tool=nothing-is-called-so" },

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use super::refused::refuse;
 use crate::app::App;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -118,6 +119,7 @@ pub(super) async fn populate(app: &App) -> Result<(), StorageError> {
     events.extend(refusals(app, &people, used, &mut dice, now));
     app.storage().record(events).await?;
     decisions(app, used, &people, now).await?;
+    refuse(app, &used[0].id, now).await?;
     app.storage().add_usage(&calls(app, &visits, &mut dice, now)).await?;
     for (index, client) in waiting.iter().enumerate() {
         wait(app, client, &people[index * 7 + 1], now, index).await?;

@@ -16,6 +16,8 @@ mod resource;
 mod scopes;
 mod upstream;
 
+pub use resource::read_rule;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -118,6 +120,7 @@ pub(super) fn load(
             tokens,
             limits,
             written: r.written(),
+            source: r.source,
         },
         files: r.files,
         warnings: r.warnings,

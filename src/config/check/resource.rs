@@ -7,7 +7,7 @@ use url::Url;
 
 use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
-use super::super::reader::ConfigReader;
+use super::super::reader::{ConfigReader, Problems};
 use super::super::values::is_loopback;
 use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, ScopeConfig, TokenAlg};
 use super::scopes::{declared_scopes, scope, tools};
@@ -272,6 +272,15 @@ fn described_scope(
         }
     };
     Some(ScopeConfig { scope, text: text.filter(|text| !text.is_empty()), destructive })
+}
+
+/// Reads a rule of an MCP server with these scopes, with the checks of the configuration. The keys of problems
+/// begin with `rule.`.
+pub fn read_rule(table: toml::Table, declared: &ScopeSet) -> Result<Rule, Problems> {
+    let mut r =
+        ConfigReader::of(toml::Table::from_iter([("rule".to_owned(), Value::Table(table))]));
+    let rule = rule(&mut r, "rule", declared);
+    if r.problems.is_empty() { Ok(rule) } else { Err(Problems(r.problems)) }
 }
 
 fn rule(r: &mut ConfigReader, key: &str, declared: &ScopeSet) -> Rule {

@@ -9,7 +9,7 @@ use crate::oauth::error::ErrorCode;
 use crate::oauth::scope::Scope;
 use crate::oauth::secret::{AuthorizationCode, Secret, new_id};
 use crate::policy::Decision;
-use crate::storage::{NewCode, Person, SessionUpdate};
+use crate::storage::{NewCode, NewRefusal, Person, RefusedAt, SessionUpdate};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::telemetry::log_throttle::KeyedLogThrottle;
 use crate::telemetry::new_reference;
@@ -128,6 +128,16 @@ pub(super) async fn no_access(
         .with("asked", request.scopes.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
+    app.note_refusal(&NewRefusal {
+        subject,
+        resource: &request.resource,
+        client_id: &request.client_id,
+        step: RefusedAt::SignIn,
+        reference: Some(&reference),
+        asked: &request.scopes,
+        person: arrived.person,
+    })
+    .await;
     let missing: Vec<&str> = request.scopes.iter().map(Scope::as_str).collect();
     let message = Message::NoAccess {
         person: arrived.shown_name(),

@@ -12,6 +12,7 @@ use crate::oauth::error::ErrorCode;
 use crate::oauth::scope::{Scope, ScopeSet};
 use crate::oauth::sealed::Purpose;
 use crate::policy::Decision;
+use crate::storage::{NewRefusal, RefusedAt};
 use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
 use crate::web::browser::Browser;
@@ -134,6 +135,16 @@ pub(super) async fn unsatisfiable_step_up(
         .with("missing", missing.to_string())
         .with("rules", decision.matched.clone());
     app.record(event).await;
+    app.note_refusal(&NewRefusal {
+        subject,
+        resource: &resource.id,
+        client_id,
+        step: RefusedAt::StepUp,
+        reference: Some(&reference),
+        asked: &missing,
+        person: arrived.person,
+    })
+    .await;
     let missing: Vec<&str> = missing.iter().map(Scope::as_str).collect();
     let message = Message::NotAllowedMore { person: arrived.shown_name(), missing: &missing };
     let description =

@@ -11,7 +11,9 @@ use crate::oauth::client::Client;
 use crate::oauth::grant::{TokenRefused, check_resource, narrowed};
 use crate::oauth::scope::ScopeSet;
 use crate::oauth::secret::{RefreshToken, Secret, new_id};
-use crate::storage::{FoundRefreshToken, RefreshExchange, Rotated, Rotation};
+use crate::storage::{
+    FoundRefreshToken, NewRefusal, RefreshExchange, RefusedAt, Rotated, Rotation,
+};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::upstream::recheck::{Recheck, STALE_ACCESS_TOKEN};
 use crate::web::client_form::ClientForm;
@@ -140,6 +142,16 @@ async fn scopes_now(
             .with("rules", whole.matched);
         let reason = "the rules leave no scope";
         app.storage().revoke_grant(&found.grant_id, reason, app.now(), event).await?;
+        app.note_refusal(&NewRefusal {
+            subject: &found.subject,
+            resource: &found.resource,
+            client_id: &client.id,
+            step: RefusedAt::Recheck,
+            reference: None,
+            asked: &found.consented_scopes,
+            person: &person,
+        })
+        .await;
         return Err(TokenRefused::NoAccess.into());
     }
     Ok(Granted { scopes: whole.granted.intersection(asked), stale })

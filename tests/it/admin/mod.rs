@@ -8,5 +8,6 @@ mod connections;
 mod frame;
 mod keys;
 mod people;
+mod refused;
 mod servers;
 mod usage;

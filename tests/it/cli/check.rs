@@ -527,13 +527,35 @@ async fn explain_replays_a_decision_from_claims_and_for_a_person() {
     let said = text(&output.stdout);
     assert!(said.contains("granted        nothing"), "{said}");
     assert!(said.contains("access         refused"), "{said}");
-
+    // Why, and what would let them in.
+    for line in [
+        "why            No rule matches (roles: Guest).",
+        "nearest rule   rule 1 (portcullis.toml:",
+        "to let them in Give them the role Admin at the demo identity provider.",
+        "or             Give them the role User at the demo identity provider. (gives create:todos)",
+        "or             Add their role Guest to rule 1 (portcullis.toml:",
+    ] {
+        assert!(said.contains(line), "{line} is missing: {said}");
+    }
+    let output = command(&app, &config, &["explain", "--claims", "guest.json", "--json"]).await;
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["refused"], &json["granted"]), (&json!(true), &json!([])), "{json}");
+    assert_eq!(json["rules"][1]["conditions"][0]["sent"], "Guest", "{json}");
+    assert_eq!(json["rules"][1]["conditions"][0]["met"], false, "{json}");
+    assert_eq!(json["ways"][1]["gives"], "create:todos", "{json}");
+    // Somebody who was refused is known, too.
+    app.idp.set_roles("mallory", &["Auditor"]);
+    app.client().await.authorize("mallory", &[]).await;
     app.stop().await;
     let output = command(&app, &config, &["explain", "--user", "oidc:demo-bob"]).await;
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert!(said.contains("roles          User"), "{said}");
     assert!(said.contains("granted        create:todos"), "{said}");
     assert!(said.contains("not granted    delete:todos read:todos"), "{said}");
+
+    let output = command(&app, &config, &["explain", "--user", "oidc:demo-mallory"]).await;
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(said.contains("roles          Auditor") && said.contains("refused"), "{said}");
 
     let output = command(&app, &config, &["explain", "--user", "oidc:nobody"]).await;
     assert!(text(&output.stderr).contains("nobody with the sub"), "{}", text(&output.stderr));

@@ -400,7 +400,13 @@ async fn copies_that_nobody_uses_go_and_those_of_living_grants_stay() {
     let (app, _publisher, client) = published().await;
     let tokens = client.sign_in("bob").await;
     let day = std::time::Duration::from_hours(24);
-    let keep = Retention { unused_client: day, idle_client: day, audit: day, rows: 500 };
+    let keep = Retention {
+        unused_client: day,
+        idle_client: day,
+        audit: day,
+        refused_person: day,
+        rows: 500,
+    };
     let sweep = async || app.storage().sweep(app.now(), keep).await.unwrap();
     app.advance(2 * DAY);
     sweep().await;

@@ -447,6 +447,7 @@ async fn what_is_remembered_of_sign_outs_is_forgotten_in_time() {
         unused_client: day,
         idle_client: 90 * day,
         audit: 400 * day,
+        refused_person: 400 * day,
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

@@ -22,7 +22,13 @@ async fn start() -> TestApp {
 /// What the server does every minute.
 async fn sweep(app: &TestApp) {
     let day = Duration::from_hours(24);
-    let keep = Retention { unused_client: day, idle_client: 90 * day, audit: 400 * day, rows: 500 };
+    let keep = Retention {
+        unused_client: day,
+        idle_client: 90 * day,
+        audit: 400 * day,
+        refused_person: 400 * day,
+        rows: 500,
+    };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
 }
 

@@ -192,6 +192,7 @@ async fn clean_up_removes_so_many_rows_in_one_step() {
         unused_client: days,
         idle_client: days,
         audit: days,
+        refused_person: days,
         rows: 3,
     };
 

@@ -17,6 +17,7 @@
 //! | `authorization_codes` | people who have signed in | one for each sign-in; a day |
 //! | `grants` | people who have signed in | `grants_per_person`, `grants_per_client` |
 //! | `refresh_tokens` | whoever holds a grant | `refreshes_per_minute`; used ones beyond a thousand of a grant go where there is no room for sign-ins |
+//! | `refused_people` | people who can sign in at the identity provider and are refused by the rules | one for each person and MCP server; `refused_people`, 32 KiB each; `refused_person_expiry`; 80 % of the file |
 //! | `web_sessions` | people who have signed in | one for each sign-in; a day |
 //! | `remembered_consents` | people who have signed in, for trusted clients | one for each approval, until it expires |
 //! | `logins_awaiting_approval` | people who have signed in | one for each sign-in; a day |
@@ -255,6 +256,7 @@ async fn a_client_that_refreshes_without_a_pause_fills_the_database_for_nobody()
         unused_client: std::time::Duration::from_hours(24),
         idle_client: std::time::Duration::from_hours(24 * 90),
         audit: std::time::Duration::from_hours(24),
+        refused_person: std::time::Duration::from_hours(24),
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}
@@ -311,6 +313,7 @@ async fn ready_says_when_registrations_sign_ins_or_refreshes_cannot_be_written()
         unused_client: day,
         idle_client: day * 90,
         audit: day,
+        refused_person: day,
         rows: 500,
     };
     while app.storage().sweep(app.now(), keep).await.unwrap() > 0 {}

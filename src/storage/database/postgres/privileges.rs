@@ -26,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("people", "SIU"),
     ("people_words", "SID"),
     ("refresh_tokens", "SIUD"),
+    ("refused_people", "SIUD"),
     ("remembered_consents", "SID"),
     ("replay_guard", "SID"),
     ("replicas", "SIUD"),

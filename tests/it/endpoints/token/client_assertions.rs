@@ -404,7 +404,13 @@ async fn used_assertions_are_forgotten_soon_after_they_have_expired_and_still_re
     let assertion = signer.assertion(&app, &client.id, &json!({}));
     assert_eq!(send(&client, &assertion).await, 400);
     let day = std::time::Duration::from_hours(24);
-    let keep = Retention { unused_client: day, idle_client: day, audit: day, rows: 500 };
+    let keep = Retention {
+        unused_client: day,
+        idle_client: day,
+        audit: day,
+        refused_person: day,
+        rows: 500,
+    };
     for (wait, rows, status) in [(90, 1, 401), (300, 1, 401), (1, 0, 401)] {
         app.advance(wait);
         app.storage().sweep(app.now(), keep).await.unwrap();

@@ -572,7 +572,13 @@ impl World {
 
     async fn sweep(&mut self) -> Done {
         let now = self.now();
-        let keep = Retention { unused_client: YEARS, idle_client: YEARS, audit: YEARS, rows: 500 };
+        let keep = Retention {
+            unused_client: YEARS,
+            idle_client: YEARS,
+            audit: YEARS,
+            refused_person: YEARS,
+            rows: 500,
+        };
         while self.storage.sweep(now, keep).await.unwrap() > 0 {}
         for logout in &mut self.logouts {
             logout.forgotten |= logout.at.plus(LOGIN_LIFE) <= now;

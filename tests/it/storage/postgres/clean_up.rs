@@ -11,6 +11,7 @@ const KEEP: Retention = Retention {
     unused_client: Duration::from_hours(24),
     idle_client: Duration::from_hours(24 * 90),
     audit: Duration::from_hours(24 * 400),
+    refused_person: Duration::from_hours(24 * 7),
     rows: 500,
 };
 
@@ -79,6 +80,12 @@ const KINDS: &[Kind] = &[
                                                      session_id, login, created_at, expires_at)
                VALUES ('odd', '', '', '', '', '', '', 1, 1)",
         revived: "UPDATE logins_awaiting_approval SET expires_at = $now + 600",
+    },
+    Kind {
+        table: "refused_people",
+        made: "INSERT INTO refused_people (subject, resource, client_id, person, first_at, refused_at, times)
+               VALUES ('odd', '', '', '', 1, 1, 1)",
+        revived: "UPDATE refused_people SET refused_at = $now",
     },
     Kind {
         table: "mcp_tasks",
