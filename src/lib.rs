@@ -5,7 +5,8 @@
 //! The steps of an MCP client, and the file that handles each step:
 //!
 //! 1. It calls the MCP server without a token, and the challenge says where to get one:
-//!    [`gateway`] (`challenge.rs`).
+//!    [`gateway`] (`challenge.rs`). A person who opens that URL in a browser reads how to connect an
+//!    application, and so at our own address: `web/landing.rs`.
 //! 2. It reads the metadata documents: `endpoints/metadata.rs`. If `public_url` has a path, only
 //!    `config/public_url.rs` knows that path: [`server`] strips it from each request, and links and URLs
 //!    get it back when they are sent. [`config::paths`] lists all our paths.
@@ -20,8 +21,9 @@
 //! 5. The person decides: `consent.rs`. Approve binds the request to the browser and redirects to the
 //!    identity provider ([`upstream`]): `login.rs`.
 //! 6. The browser comes back: `callback.rs`. [`policy`] decides which scopes this person gets, and explains a
-//!    refusal (`policy/diagnosis.rs`). The client receives a code. If an administrator has to approve the client first, the person waits:
-//!    `awaiting_approval.rs`.
+//!    refusal (`policy/diagnosis.rs`). The client receives a code. If an administrator has to approve the
+//!    client first, the person waits: `awaiting_approval.rs`. A page that explains why a step failed leads
+//!    back to step 4: `endpoints/sign_in/again.rs`.
 //! 7. The client authenticates (`web/client_auth.rs`), redeems the code, and refreshes later:
 //!    `endpoints/token/`. [`storage`] consumes everything that is single-use, with one method for each
 //!    atomic step. [`signing`] mints the access token, and rotates its keys. All keys and signed tokens, ours

@@ -12,7 +12,7 @@ use crate::web::page_error::PageError;
 use crate::web::pages::Message;
 use crate::web::params::Params;
 use crate::web::web_session::{self, SignedInPerson, home, sign_in_page};
-use crate::web::words::words;
+use crate::web::words::{Language, words};
 
 words! {
     /// The navigation.
@@ -103,6 +103,11 @@ impl AdminPage {
     /// Returns the application.
     pub(super) fn app(&self) -> &App {
         &self.browser.app
+    }
+
+    /// Returns the administrator's language.
+    pub(super) fn language(&self) -> Language {
+        self.browser.language
     }
 
     /// Returns a query parameter, empty if it is absent or repeated.
@@ -199,6 +204,9 @@ fn page_of_the_form(browser: &Browser) -> &str {
 pub(super) async fn sign_in(sent: BrowserForm) -> Result<Response, PageError> {
     let (browser, form) = web_session::read_form(sent).await?;
     let go_on = form.get("go_on").ok().flatten().unwrap_or_default();
+    if form.get("account").ok().flatten() == Some("other") {
+        return web_session::begin_sign_in_as_another(&browser, go_on).await;
+    }
     let anew = form.get("anew").ok().flatten().is_some();
     web_session::begin_sign_in(&browser, go_on, anew).await
 }

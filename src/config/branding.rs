@@ -7,6 +7,8 @@ mod logo;
 use axum::body::Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::tz::TimeZone;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 pub(super) use accent::Accent;
@@ -29,6 +31,7 @@ pub static UNBRANDED: Branding = Branding {
     support: None,
     terms: None,
     privacy: None,
+    timezone: None,
 };
 
 /// The look of the pages of people.
@@ -46,12 +49,19 @@ pub struct Branding {
     pub terms: Option<BrandLink>,
     /// Privacy policy.
     pub privacy: Option<BrandLink>,
+    /// The zone in which people read times; UTC without one.
+    pub timezone: Option<TimeZone>,
 }
 
 impl Branding {
     /// Returns the name for the header and the title of a page.
     pub fn shown_name(&self) -> &str {
         self.name.as_deref().unwrap_or(OUR_NAME)
+    }
+
+    /// Returns the path and query of the icon in the browser's tab: the logo, or ours.
+    pub fn icon(&self) -> &str {
+        self.logo.as_ref().map_or(paths::ICON, |logo| &logo.path)
     }
 
     /// Returns whether pages end with links.
@@ -62,7 +72,7 @@ impl Branding {
     /// Returns whether a page differs from one without branding in what its Content-Security-Policy must
     /// allow.
     pub fn changes_policy(&self) -> bool {
-        self.logo.is_some() || !self.style.is_empty()
+        !self.style.is_empty()
     }
 }
 
@@ -89,11 +99,18 @@ impl Logo {
 /// A link of the organisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrandLink {
-    /// `https:` or `mailto:`.
+    /// `https:` or `mailto:`. Without a reference.
     pub href: String,
     /// What people read: without the scheme.
     pub shown: String,
+    /// What is before and after the reference in the link of a page that shows one.
+    reference: Option<(String, String)>,
 }
+
+/// Where the URL of `branding.support` has the reference.
+const REFERENCE: &str = "{reference}";
+/// Takes its place while the URL is parsed. It is made of characters that no URL changes.
+const MARK: &str = "0portcullis0reference0";
 
 impl BrandLink {
     /// Parses an https URL.
@@ -108,12 +125,42 @@ impl BrandLink {
         }
         let href = String::from(url);
         let shown = href.trim_start_matches("https://").trim_end_matches('/').to_owned();
-        Some(Self { href, shown })
+        Some(Self { href, shown, reference: None })
+    }
+
+    /// Parses an https URL that may have `{reference}` once, in its path, query or fragment.
+    fn website_with_reference(text: &str) -> Option<Self> {
+        let Some((before, after)) = text.split_once(REFERENCE) else { return Self::website(text) };
+        if after.contains(REFERENCE) {
+            return None;
+        }
+        let Self { href, .. } = Self::website(&format!("{before}{MARK}{after}"))?;
+        let (before, after) = href.split_once(MARK)?;
+        let host = Url::parse(before).ok()?.host_str()?.to_owned();
+        // In the host the reference would choose whose page it is.
+        let beyond_host = before.strip_prefix("https://")?.contains('/');
+        beyond_host.then(|| Self {
+            href: format!("{before}{after}"),
+            shown: host,
+            reference: Some((before.to_owned(), after.to_owned())),
+        })
+    }
+
+    /// Returns the link of a page that shows this reference: an e-mail gets it as its subject, and a URL where it
+    /// has `{reference}`.
+    #[must_use]
+    pub fn about(&self, reference: &str) -> Self {
+        let mut link = self.clone();
+        if let Some((before, after)) = &self.reference {
+            let reference = utf8_percent_encode(reference, NON_ALPHANUMERIC);
+            link.href = format!("{before}{reference}{after}");
+        }
+        link
     }
 
     /// Parses an https URL, a `mailto:` URL or an e-mail address.
     pub(super) fn website_or_email(text: &str) -> Option<Self> {
-        if let Some(website) = Self::website(text) {
+        if let Some(website) = Self::website_with_reference(text) {
             return Some(website);
         }
         let address = text.strip_prefix("mailto:").unwrap_or(text);
@@ -122,8 +169,11 @@ impl BrandLink {
             let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
             !part.is_empty() && part.chars().all(known)
         };
-        (legal(name) && legal(host))
-            .then(|| Self { href: format!("mailto:{address}"), shown: address.to_owned() })
+        (legal(name) && legal(host)).then(|| {
+            let href = format!("mailto:{address}");
+            let reference = Some((format!("{href}?subject="), String::new()));
+            Self { href, shown: address.to_owned(), reference }
+        })
     }
 }
 
@@ -157,5 +207,38 @@ mod tests {
             assert_eq!(BrandLink::website_or_email(hostile), None, "{hostile}");
         }
         assert_eq!(BrandLink::website("it-help@acme.com"), None);
+    }
+
+    #[test]
+    fn a_reference_is_filled_in_where_the_link_has_a_place_for_it() {
+        let filled = |text: &str, reference: &str| {
+            let link = BrandLink::website_or_email(text).unwrap();
+            (link.href.clone(), link.shown.clone(), link.about(reference).href)
+        };
+        let (plain, shown, about) = filled("it-help@acme.com", "AB12-CD34");
+        assert_eq!(plain, "mailto:it-help@acme.com");
+        assert_eq!(shown, "it-help@acme.com");
+        assert_eq!(about, "mailto:it-help@acme.com?subject=AB12%2DCD34");
+        let (plain, shown, about) =
+            filled("https://help.acme.com/new?ref={reference}&from=mcp", "AB12");
+        assert_eq!(plain, "https://help.acme.com/new?ref=&from=mcp");
+        assert_eq!(shown, "help.acme.com");
+        assert_eq!(about, "https://help.acme.com/new?ref=AB12&from=mcp");
+        let (.., about) = filled("https://help.acme.com/r/{reference}", "\"><b>&a=b/../");
+        assert_eq!(about, "https://help.acme.com/r/%22%3E%3Cb%3E%26a%3Db%2F%2E%2E%2F");
+        let (.., about) = filled("https://help.acme.com/", "AB12");
+        assert_eq!(about, "https://help.acme.com/");
+        for hostile in [
+            "https://{reference}.acme.com/",
+            "https://acme.com{reference}",
+            "https://acme.com:{reference}/",
+            "https://{reference}@acme.com/",
+            "http://acme.com/{reference}",
+            "https://acme.com/{reference}?again={reference}",
+            "mailto:{reference}@acme.com",
+            "javascript:{reference}",
+        ] {
+            assert_eq!(BrandLink::website_or_email(hostile), None, "{hostile}");
+        }
     }
 }

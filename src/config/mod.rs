@@ -18,6 +18,7 @@ mod presets;
 mod proxies;
 mod public_url;
 mod reader;
+mod scope_texts;
 mod service_links;
 mod show;
 mod source;
@@ -39,7 +40,7 @@ use crate::clock::Timestamp;
 use crate::jose::alg::Alg;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::redirect_uri::RedirectPolicy;
-use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope::ScopeSet;
 use crate::policy::{ClaimPath, ClaimShape, Fact, FactSet, Facts, Policy};
 
 pub use branding::{BrandLink, Branding, Logo, UNBRANDED};
@@ -60,11 +61,13 @@ pub use presets::{
 pub use proxies::{Proxies, Proxy};
 pub use public_url::PublicUrl;
 pub use reader::{Problem, Problems};
+pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
 pub use values::SecretText;
 
 /// The complete configuration.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Config {
     /// The issuer; it may have a path.
     pub public_url: PublicUrl,
@@ -101,6 +104,8 @@ pub struct Config {
     pub client_approval: ClientApproval,
     /// Whether people may leave out scopes on the consent page.
     pub consent_choice: bool,
+    /// Whether browsers get a page at our address and at those of MCP servers, which says how to connect.
+    pub landing: bool,
     /// Name, logo, colour and links on the pages of people.
     pub branding: Branding,
     /// The targets of notifications.
@@ -252,17 +257,6 @@ pub struct ResourceConfig {
     pub introspection_secret: Option<SecretText>,
     /// Whether requests without `resource` mean this MCP server.
     pub is_default: bool,
-}
-
-/// A scope of an MCP server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScopeConfig {
-    /// The scope.
-    pub scope: Scope,
-    /// Its text for the consent page.
-    pub text: Option<String>,
-    /// Whether the consent page warns that this scope deletes or overwrites.
-    pub destructive: bool,
 }
 
 impl ResourceConfig {

@@ -5,12 +5,16 @@
 
 /// The authorization endpoint.
 pub const AUTHORIZE: &str = "/authorize";
+/// Button of a page that offers to try an authorization again.
+pub const AUTHORIZE_AGAIN: &str = "/authorize/again";
 /// Receives the decision of the consent page.
 pub const CONSENT: &str = "/consent";
 /// Redirect URI that is registered at the identity provider.
 pub const CALLBACK: &str = "/auth/callback";
 /// Page of a person who waits for an administrator's approval.
 pub const WAITING: &str = "/waiting";
+/// Button that ends the waiting.
+pub const WAITING_CANCEL: &str = "/waiting/cancel";
 /// Page with a person's connected applications.
 pub const ACCOUNT: &str = "/account";
 /// Button of the sign-in page for `/account`.
@@ -29,6 +33,8 @@ pub const ACCOUNT_SIGN_OUT_EVERYWHERE: &str = "/account/sign-out-everywhere";
 pub const ACCOUNT_LANGUAGE: &str = "/account/language";
 /// The logo of `[branding]`.
 pub const LOGO: &str = "/branding/logo";
+/// The icon in the browser's tab, if there is no logo.
+pub const ICON: &str = "/branding/icon";
 /// Dynamic client registration.
 pub const REGISTER: &str = "/register";
 /// Management of a registered client.
@@ -58,12 +64,18 @@ pub const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 /// The JWK set.
 pub const JWKS: &str = "/.well-known/jwks.json";
 
+/// Page that says what this is and how to connect an application. It is not in the list below, because it hides no
+/// other path: an MCP server elsewhere may have our origin as its identifier.
+pub(crate) const LANDING: &str = "/";
+
 /// All paths of this list.
 pub const ALL: &[&str] = &[
     AUTHORIZE,
+    AUTHORIZE_AGAIN,
     CONSENT,
     CALLBACK,
     WAITING,
+    WAITING_CANCEL,
     ACCOUNT,
     ACCOUNT_SIGN_IN,
     ACCOUNT_SIGNED_IN,
@@ -73,6 +85,7 @@ pub const ALL: &[&str] = &[
     ACCOUNT_SIGN_OUT_EVERYWHERE,
     ACCOUNT_LANGUAGE,
     LOGO,
+    ICON,
     REGISTER,
     REGISTERED,
     TOKEN,

@@ -1,6 +1,8 @@
 //! `/account`: lists a signed-in person's own connected applications. The handlers take the person from the
 //! web session only, never from a form field (threat AD-03).
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -16,10 +18,11 @@ use crate::storage::{ConnectedClient, Ended, Ending};
 use crate::telemetry::audit::Actor;
 use crate::web::browser::{Browser, BrowserForm, PageRequest};
 use crate::web::in_force::{ApprovedScopes, OfGrant};
-use crate::web::list_page::{Frame, utc};
+use crate::web::list_page::Frame;
 use crate::web::locales::AccountWords;
 use crate::web::page_error::PageError;
 use crate::web::params::Params;
+use crate::web::times::local;
 use crate::web::web_session::{self, SignedInPerson};
 use crate::web::words::Language;
 
@@ -43,12 +46,14 @@ struct AccountPage {
     in_force: Vec<(String, Option<String>)>,
     nothing: Option<&'static str>,
     facts_note: Option<String>,
+    since: String,
+    last_used: String,
     disconnect: String,
 }
 
 impl AccountPage {
     fn of(app: &App, language: Language, row: ConnectedClient) -> Self {
-        let w = &language.words().account;
+        let (w, brand) = (&language.words().account, &app.config().branding);
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let metadata = metadata.and_then(Result::ok);
         let name = DisplayName::of(metadata.as_ref().and_then(|m| m.client_name.as_deref()));
@@ -67,7 +72,8 @@ impl AccountPage {
         let told = |scopes: &ScopeSet| {
             let told = scopes.iter().map(|scope| {
                 let known = known.iter().find(|known| known.scope == *scope);
-                (scope.to_string(), known.and_then(|known| known.text.clone()))
+                let text = known.and_then(|known| known.text_in(language.tag()));
+                (scope.to_string(), text.map(str::to_owned))
             });
             told.collect::<Vec<_>>()
         };
@@ -86,7 +92,9 @@ impl AccountPage {
                 InForce::Nothing => Some(&w.nothing),
                 InForce::ServerGone => Some(&w.server_gone),
             },
-            facts_note: now.old_facts.map(|at| w.as_of.with(utc(at))),
+            facts_note: now.old_facts.map(|at| w.as_of.with(local(at, brand))),
+            since: local(row.since, brand),
+            last_used: local(row.last_used_at, brand),
             disconnect: w.disconnect_what.with(&shown_name),
             name: shown_name,
             row,
@@ -133,6 +141,10 @@ struct SignOutTemplate<'a> {
 struct AccountTemplate<'a> {
     frame: &'a Frame,
     w: &'static AccountWords,
+    /// How long a connection lasts.
+    lasts: String,
+    /// Whether there is a page that says how to connect.
+    landing: bool,
     connections: Vec<AccountPage>,
 }
 
@@ -184,14 +196,33 @@ pub(super) async fn get(visit: AccountVisit) -> Result<Response, PageError> {
     };
     let connections =
         connections.into_iter().map(|row| AccountPage::of(app, frame.language, row)).collect();
-    let template = AccountTemplate { frame: &frame, w, connections };
+    let tokens = &app.config().tokens;
+    let lasts = w.lasts.with(period(w, tokens.refresh_idle), period(w, tokens.refresh_absolute));
+    let landing = app.config().landing;
+    let template = AccountTemplate { frame: &frame, w, lasts, landing, connections };
     Ok(frame.answer(template.render()))
+}
+
+/// Returns a period in words: in days if it is two days or more, otherwise in hours, rounded down.
+fn period(w: &AccountWords, period: Duration) -> String {
+    const HOUR: u64 = 60 * 60;
+    match period.as_secs() / HOUR {
+        0 | 1 => w.one_hour.clone(),
+        hours if hours < 48 => w.hours.with(hours),
+        hours => w.days.with(hours / 24),
+    }
 }
 
 /// `POST /account/sign-in`.
 pub(super) async fn sign_in(sent: BrowserForm) -> Result<Response, PageError> {
-    let (browser, _) = web_session::read_form(sent).await?;
-    web_session::begin_sign_in(&browser, HOME, false).await
+    let (browser, form) = web_session::read_form(sent).await?;
+    let field = |name| form.get(name).ok().flatten();
+    // Leads to a page of this realm only, whatever the form says.
+    let go_on = field("go_on").unwrap_or(HOME);
+    match field("account") {
+        Some("other") => web_session::begin_sign_in_as_another(&browser, go_on).await,
+        _ => web_session::begin_sign_in(&browser, go_on, false).await,
+    }
 }
 
 /// `GET /account/signed-in`: finishes the sign-in when the browser comes back from the identity provider.

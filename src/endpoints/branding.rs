@@ -9,15 +9,12 @@ use axum::routing::get;
 
 use crate::app::App;
 use crate::config::paths;
-use crate::web::error;
+use crate::web::{error, icon};
 
-/// Returns the route, if there is a logo.
+/// Returns the route of our icon, and that of the logo, if there is one.
 pub(super) fn routes(app: &App) -> Router<App> {
-    if app.config().branding.logo.is_some() {
-        Router::new().route(paths::LOGO, get(logo))
-    } else {
-        Router::new()
-    }
+    let icon = Router::new().route(paths::ICON, get(icon::get));
+    if app.config().branding.logo.is_some() { icon.route(paths::LOGO, get(logo)) } else { icon }
 }
 
 async fn logo(State(app): State<App>) -> Response {

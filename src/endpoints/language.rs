@@ -22,7 +22,10 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     })?;
     let set = cookies::LANGUAGE.set(&browser.cookies, "", &language);
     let from = browser.header(header::REFERER.as_str()).unwrap_or_default();
-    let here = from.strip_prefix(&browser.url().join("")).unwrap_or_default();
+    let here = match from.strip_prefix(browser.url().as_str()) {
+        Some("") => paths::LANDING,
+        here => here.unwrap_or_default(),
+    };
     Ok((set, browser.go(&page_again(here))).into_response())
 }
 
@@ -60,6 +63,7 @@ mod tests {
     #[test]
     fn the_browser_returns_to_its_page_and_nowhere_else() {
         let same = [
+            "/",
             "/account",
             "/account?done=disconnected",
             "/account/confirm",

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::config::{Config, ResourceConfig, paths};
+use crate::config::{Config, LANGUAGES, ResourceConfig, paths};
 use crate::jose::alg::{Alg, FROM_CLIENTS};
 use crate::oauth::scope::ScopeSet;
 
@@ -153,7 +153,7 @@ fn server_metadata(config: &Config, offers_documents: bool) -> Value {
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "protected_resources": resources,
-        "ui_locales_supported": ["en", "ja"],
+        "ui_locales_supported": LANGUAGES,
     });
     if config.offers_introspection() {
         let asking = config.resources.iter().filter(|r| r.introspection_secret.is_some());

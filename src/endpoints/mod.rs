@@ -4,6 +4,7 @@ mod account;
 mod branding;
 mod health;
 mod introspect;
+mod landing;
 mod language;
 mod metadata;
 mod provider_logout;
@@ -62,13 +63,24 @@ fn resource_routes(app: &App) -> Router<App> {
 
 /// For people: the login and the account pages. No other origin may read the responses.
 fn people_routes() -> Router<App> {
-    sign_in::routes().merge(account_routes()).merge(language_routes())
+    sign_in::routes().merge(account_routes()).merge(language_routes()).merge(landing_routes())
 }
 
 /// The choice of a language. The login uses it too, so it must not isolate the window of the browser.
 fn language_routes() -> Router<App> {
     let chosen = post(page(language::post)).fallback(method_not_allowed);
     Router::new().route(paths::ACCOUNT_LANGUAGE, chosen)
+}
+
+/// The page at our own address. Other methods are answered as everywhere where there is nothing: programs probe this
+/// address.
+fn landing_routes() -> Router<App> {
+    Router::new().route(
+        paths::LANDING,
+        get(page(landing::get))
+            .fallback(not_found)
+            .layer(middleware::map_response(pages::isolate_window)),
+    )
 }
 
 /// The pages on which people see and disconnect their applications.

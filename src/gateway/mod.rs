@@ -35,6 +35,8 @@ mod usage;
 
 use std::sync::Arc;
 
+use std::net::IpAddr;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -44,9 +46,12 @@ use tokio::time::Instant;
 
 use crate::app::{App, TargetSeen};
 use crate::config::ResourceConfig;
-use crate::rate_limits::RequestPermit;
+use crate::rate_limits::{LimitedAction, RequestPermit};
 use crate::storage::LiveGrant;
 use crate::telemetry::metrics::{Calls, Passed};
+use crate::web::client_address::ClientAddress;
+use crate::web::landing;
+use crate::web::words::Language;
 use asked::{BodyReading, RequestReading};
 use authenticate::{Caller, authenticate};
 use authorize::{Authorized, authorize};
@@ -124,6 +129,8 @@ async fn pass(
     }
     let origin = origin::check(app, request.headers());
     let (parts, body) = request.into_parts();
+    let page = landing::asked_for(app, &parts.method, &parts.headers);
+    let page = page.map(|language| (language, ClientAddress::of(&parts.extensions)));
     let may_be_read = asked::may_be_read(&parts);
     let mut reading = RequestReading { body: BodyReading::Unread(body), counted: None };
     let (origin, answer) = match origin {
@@ -134,7 +141,12 @@ async fn pass(
         Ok(response) => response,
         Err(refused) => {
             let id = if may_be_read { Box::pin(reading.body.id()).await } else { None };
-            refused.into_response(resource, app, id)
+            let page = page.filter(|_| refused == GatewayRefused::NoToken);
+            let response = refused.into_response(resource, app, id);
+            match page {
+                Some(visitor) => for_a_person(app, resource, response, visitor),
+                None => response,
+            }
         }
     };
     if let Some(origin) = origin {
@@ -147,6 +159,26 @@ async fn pass(
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
+}
+
+/// Returns a page in place of the body of a refusal, for somebody who opened the MCP URL in a browser. Status and
+/// challenge stay, because a program that also asks for HTML must still learn where to get a token. An address that
+/// asks too often gets what programs get.
+fn for_a_person(
+    app: &App,
+    resource: &ResourceConfig,
+    refusal: Response,
+    (language, address): (Language, Option<IpAddr>),
+) -> Response {
+    if app.rates().check(LimitedAction::Pages, address).is_err() {
+        return refusal;
+    }
+    let mut page = landing::of_server(app, resource, language, refusal.status());
+    for challenge in refusal.headers().get_all(header::WWW_AUTHENTICATE) {
+        page.headers_mut().append(header::WWW_AUTHENTICATE, challenge.clone());
+    }
+    page.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    page
 }
 
 /// Authenticates, authorizes and forwards one request, and counts it.

@@ -226,6 +226,19 @@ impl Policy {
         Ok(Explanation { asked, decision, refused })
     }
 
+    /// Returns whether this person can get anything with some client. Rules about particular clients count as if
+    /// they allowed this one, and deny others.
+    pub fn lets_in(&self, facts: &Facts) -> bool {
+        let mut with_any = self.clone();
+        for rule in &mut with_any.rules {
+            if rule.conditions.clients.take().is_some() {
+                rule.deny = ScopeSet::default();
+            }
+        }
+        let granted = with_any.decide(facts, "", &self.declared).granted;
+        !granted.is_empty() || !self.refuses(&self.declared)
+    }
+
     /// Returns the scopes within `consented_scopes` that the rules grant this person with this client.
     pub fn decide(&self, facts: &Facts, client_id: &str, consented_scopes: &ScopeSet) -> Decision {
         let consented_scopes = consented_scopes.intersection(&self.declared);
@@ -329,6 +342,37 @@ mod tests {
             let granted = decide(&todo(), roles.clone(), groups.clone(), asked);
             assert_eq!(granted, *expected, "{roles:?} {groups:?} {asked}");
         }
+    }
+
+    #[test]
+    fn a_person_may_use_a_server_if_some_client_gets_something_for_them() {
+        let with_roles = |policy: &Policy, role: &str| {
+            let facts = Facts { roles: known(&[role]), ..Facts::default() };
+            policy.lets_in(&facts)
+        };
+        assert!(with_roles(&todo(), "Admin") && with_roles(&todo(), "User"));
+        assert!(!with_roles(&todo(), "Nobody"));
+        assert!(!todo().lets_in(&Facts::default()));
+
+        let clients = Some(vec!["client_1".to_owned()]);
+        let only = |clients, role: &str| Conditions {
+            clients,
+            roles: list(&[role]),
+            ..Conditions::default()
+        };
+        let mut policy = todo();
+        policy.rules = vec![rule(only(clients.clone(), "User"), "create:todos", "")];
+        assert!(with_roles(&policy, "User"), "through that client");
+        assert!(!with_roles(&policy, "Admin"));
+        policy.rules.push(rule(only(clients, "User"), "", "create:todos read:todos delete:todos"));
+        policy.rules.push(rule(only(None, "User"), "create:todos", ""));
+        assert!(with_roles(&policy, "User"), "through another client");
+        policy.rules.push(rule(only(None, "User"), "", "create:todos"));
+        assert!(!with_roles(&policy, "User"));
+
+        let open = Policy { rules: Vec::new(), ..todo() };
+        assert!(open.lets_in(&Facts::default()));
+        assert!(Policy::default().lets_in(&Facts::default()), "no scopes and no rules");
     }
 
     #[test]

@@ -41,7 +41,8 @@ const EXPIRED_LOGINS: &str = "DELETE FROM logins WHERE expires_at < $1 AND id IN
 const EXPIRED_SIGN_OUTS: &str = "DELETE FROM upstream_sign_outs WHERE expires_at < $1 AND id IN
      (SELECT id FROM upstream_sign_outs WHERE expires_at < $1 LIMIT $2)";
 
-const OLD_REFUSALS: &str = "DELETE FROM refused_people WHERE refused_at < $1 AND (subject, resource) IN
+const OLD_REFUSALS: &str =
+    "DELETE FROM refused_people WHERE refused_at < $1 AND (subject, resource) IN
      (SELECT subject, resource FROM refused_people WHERE refused_at < $1 LIMIT $2)";
 
 /// How long messages to administrators stay that nobody delivered, because their target is not configured any

@@ -46,6 +46,7 @@ pub const EVENTS: &[&str] = &[
     "login_failed",
     "login_untrusted",
     "login_held",
+    "wait_cancelled",
     "access_denied",
     "person_is_blocked",
     "code_issued",

@@ -14,9 +14,14 @@ impl Upstream {
     /// Returns whether the provider can let a person choose the account, as far as we know. Uses only cached
     /// metadata, because a page must not wait for the provider.
     pub async fn lets_choose_account(&self) -> bool {
+        self.choice_of_account().await.is_some()
+    }
+
+    /// Returns the `prompt` with which it does.
+    pub(super) async fn choice_of_account(&self) -> Option<AccountPrompt> {
         let provider = self.0.known_metadata().await;
         let metadata = provider.as_ref().map(|provider| &provider.metadata);
-        self.0.account_prompt(AccountPrompt::SelectAccount, metadata).is_some()
+        self.0.account_prompt(AccountPrompt::SelectAccount, metadata)
     }
 }
 

@@ -5,6 +5,7 @@ use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::account::with_choice;
 use super::{CallbackParams, LoginFailed, SignedIn, Upstream, UpstreamError};
 use crate::clock::Timestamp;
 use crate::oauth::secret::random_text;
@@ -22,16 +23,25 @@ pub struct PagesLogin {
     anew: bool,
 }
 
+/// What a sign-in to our pages asks of the provider.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PagesWish<'a> {
+    /// The provider must authenticate the person even if it knows the browser. Then the others do not count.
+    pub anew: bool,
+    /// The `prompt` to send.
+    pub prompt: Option<&'a str>,
+    /// The person can choose another account, if the provider can offer that.
+    pub other_account: bool,
+}
+
 impl Upstream {
-    /// Prepares a sign-in to our pages. Returns the URL for the browser and the state to store. With `anew`,
-    /// the provider must authenticate the person even if it knows the browser; otherwise `prompt` is sent, if
-    /// any.
+    /// Prepares a sign-in to our pages. Returns the URL for the browser and the state to store.
     pub async fn prepare_pages_login(
         &self,
         state: &str,
-        anew: bool,
-        prompt: Option<&str>,
+        wish: PagesWish<'_>,
     ) -> Result<(Url, PagesLogin), UpstreamError> {
+        let PagesWish { anew, prompt, other_account } = wish;
         let inner = &self.0;
         let provider = self.provider().await?;
         let verifier = PkceCodeVerifier::new(random_text());
@@ -49,6 +59,9 @@ impl Upstream {
             url.query_pairs_mut().clear().extend_pairs(kept).extend_pairs(asked);
         } else {
             url = super::with_prompt(url, prompt);
+            if other_account {
+                url = with_choice(url, self.choice_of_account().await);
+            }
         }
         Ok((url, PagesLogin { nonce, pkce_verifier: verifier.secret().clone(), anew }))
     }

@@ -16,18 +16,25 @@ use super::client_address::ClientAddress;
 use super::cookies::{self, CookieLimits, Cookies};
 use super::error::ApiError;
 use super::page_error::PageError;
-use super::pages::{Message, MessagePage, PageFrame};
+use super::pages::{Message, MessagePage, NextStep, PageFrame, Repeat};
 use super::params::{Params, ParamsRefused};
 use super::speculative;
+use super::times::local;
 use super::words::Language;
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::config::{PublicUrl, UNBRANDED, paths};
 use crate::storage::Realm;
 
 /// Pages that a browser may ask for again: with a GET of these nothing happens that cannot happen twice. A person
 /// may choose another language there.
 pub const REPEATABLE: &[&str] =
-    &[paths::AUTHORIZE, paths::WAITING, paths::ACCOUNT, paths::ACCOUNT_CONFIRM];
+    &[paths::LANDING, paths::AUTHORIZE, paths::WAITING, paths::ACCOUNT, paths::ACCOUNT_CONFIRM];
+
+/// Path of the sign-in to the admin pages.
+const ADMIN_SIGN_IN: &str = "/sign-in";
+/// Path at which the identity provider's answer to that sign-in arrives.
+const ADMIN_SIGNED_IN: &str = "/signed-in";
 
 /// A request of a person's browser. The handlers of pages take it, or something that is made of it, and are
 /// wrapped in [`page`] or [`admin_page`] where the routes are listed.
@@ -83,6 +90,31 @@ impl Browser {
             && REPEATABLE.contains(&self.uri.path())
     }
 
+    /// Formats a time for people, in their zone as far as it is known.
+    pub fn time(&self, moment: Timestamp) -> String {
+        local(moment, &self.app.config().branding)
+    }
+
+    /// Returns how the person can do this again, if it fails. A provider that cannot let them choose an account is
+    /// not considered yet.
+    fn repeat(&self) -> Repeat<'static> {
+        let path = self.uri.path();
+        let (begin, finish) = match self.realm {
+            Realm::Account => (paths::ACCOUNT_SIGN_IN, paths::ACCOUNT_SIGNED_IN),
+            Realm::Admin => (ADMIN_SIGN_IN, ADMIN_SIGNED_IN),
+        };
+        let signs_in = path == begin || path == finish;
+        let has_session = self.realm == Realm::Admin || path.starts_with(paths::ACCOUNT);
+        let is_page = self.realm == Realm::Admin || REPEATABLE.contains(&path);
+        Repeat {
+            request: None,
+            sign_in: signs_in.then_some(begin),
+            reload: self.method == Method::GET && is_page && !signs_in,
+            other_account: has_session.then_some(begin),
+            may_choose: false,
+        }
+    }
+
     /// Returns the URL under which browsers reach the pages of this realm.
     pub fn url(&self) -> &PublicUrl {
         url_of(&self.app, self.realm)
@@ -100,8 +132,8 @@ impl Browser {
 
     /// Returns a page with a reference to the log.
     pub fn message_about(&self, message: Message<'_>, reference: &str) -> Response {
-        let reference = Some(reference);
-        MessagePage { frame: self.frame(), message, reference, return_to: None }.render()
+        let (frame, reference, repeat) = (self.frame(), Some(reference), self.repeat());
+        MessagePage { frame, message, reference, return_to: None, repeat }.render()
     }
 
     /// Returns the path and the query, as the routes know them.
@@ -237,14 +269,20 @@ where
             let (parts, body) = request.into_parts();
             let browser = Browser::new(&app, self.realm, parts);
             let language = browser.language;
-            let repeatable = browser.may_be_repeated();
+            let (repeatable, repeat) = (browser.may_be_repeated(), browser.repeat());
             let shown = match R::of(browser, body).await {
                 Ok(request) => (self.handler)(request).await,
                 Err(instead) => Err(instead),
             };
-            shown.unwrap_or_else(|error| {
-                error.respond(frame(&app, self.realm, language, repeatable))
-            })
+            match shown {
+                Ok(response) => response,
+                Err(error) => {
+                    let may_choose = error.offer() == NextStep::AnotherAccount
+                        && app.upstream().lets_choose_account().await;
+                    let frame = frame(&app, self.realm, language, repeatable);
+                    error.respond(frame, Repeat { may_choose, ..repeat })
+                }
+            }
         })
     }
 }
@@ -283,12 +321,15 @@ pub fn frame(app: &App, realm: Realm, language: Language, offers_languages: bool
         Realm::Account => &app.config().branding,
         Realm::Admin => &UNBRANDED,
     };
-    PageFrame { language, base: url_of(app, realm).base_path(), brand, offers_languages }
+    let for_people = realm == Realm::Account;
+    let base = url_of(app, realm).base_path();
+    PageFrame { language, base, offers_languages, brand, for_people }
 }
 
 /// Returns a page without a reference and without a link.
 pub fn plain_message(frame: PageFrame<'_>, message: Message<'_>) -> Response {
-    MessagePage { frame, message, reference: None, return_to: None }.render()
+    let repeat = Repeat::default();
+    MessagePage { frame, message, reference: None, return_to: None, repeat }.render()
 }
 
 fn url_of(app: &App, realm: Realm) -> &PublicUrl {

@@ -2,9 +2,11 @@
 
 use axum::response::Response;
 
+use super::again;
 use super::browser::{Browser, see_other};
 use super::page_error::ShownReference;
-use super::pages::{Message, MessagePage, ReturnLink};
+use super::pages::{Message, MessagePage, NextStep, Repeat, ReturnLink};
+use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::{ErrorCode, Refusal};
 use crate::oauth::redirect_uri::{Destination, RegisteredRedirectUri, destination};
@@ -21,6 +23,10 @@ pub struct ClientRedirect<'a> {
     pub address: RegisteredRedirectUri,
     /// The client's `state`.
     pub state: Option<String>,
+    /// The client's own name, for a link; `None` if it has none, or one that imitates another.
+    pub name: Option<String>,
+    /// The request, once it is checked. A page can then offer to try again.
+    pub request: Option<AuthorizationRequest>,
 }
 
 impl ClientRedirect<'_> {
@@ -48,9 +54,10 @@ impl ClientRedirect<'_> {
         destination(self.address.as_str()).to_string()
     }
 
-    /// Explains to the person why the client gets no code. After ten seconds the page leads back to the client
-    /// with the error.
-    pub fn explain(
+    /// Explains to the person why the client gets no code, and what they can do. A link leads back to the client
+    /// with the error. The browser does not follow it by itself: the page shows a reference, which somebody may be
+    /// copying.
+    pub async fn explain(
         &self,
         browser: &Browser,
         message: Message<'_>,
@@ -58,7 +65,15 @@ impl ClientRedirect<'_> {
         (code, description): (ErrorCode, Option<&str>),
     ) -> Response {
         let url = self.with_error(code, description);
-        self.page(browser, message, reference, (&url, true))
+        let app = &browser.app;
+        let offer = message.offer();
+        let request = self.request.as_ref().filter(|_| offer != NextStep::Nothing);
+        let sealed = request.map(|request| again::seal(app, request));
+        let may_choose =
+            offer == NextStep::AnotherAccount && app.upstream().lets_choose_account().await;
+        let request = sealed.as_deref();
+        let repeat = Repeat { request, may_choose, ..Repeat::default() };
+        self.page(browser, message, reference, (&url, repeat))
     }
 
     /// Reports to the client that its request is refused, before any person has approved anything.
@@ -88,7 +103,7 @@ impl ClientRedirect<'_> {
             return see_other(&url);
         }
         let message = Message::InvalidRequest { what: &reason };
-        let mut response = self.page(browser, message, &reference, (&url, false));
+        let mut response = self.page(browser, message, &reference, (&url, Repeat::default()));
         response.extensions_mut().insert(ShownReference { reference, reason });
         response
     }
@@ -98,10 +113,10 @@ impl ClientRedirect<'_> {
         browser: &Browser,
         message: Message<'_>,
         reference: &str,
-        (url, automatic): (&str, bool),
+        (url, repeat): (&str, Repeat<'_>),
     ) -> Response {
-        let link = ReturnLink { url, host_label: &self.label(), automatic };
+        let link = ReturnLink { url, name: self.name.as_deref(), host_label: &self.label() };
         let (frame, reference) = (browser.frame(), Some(reference));
-        MessagePage { frame, message, reference, return_to: Some(link) }.render()
+        MessagePage { frame, message, reference, return_to: Some(link), repeat }.render()
     }
 }

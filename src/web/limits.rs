@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::browser;
+use super::browser::{self, Browser};
 use super::client_address::ClientAddress;
 use super::error::ApiError;
-use super::pages::Message;
+use super::page_error::PageError;
+use super::pages::{Message, MessagePage, PageFrame, Repeat};
 use super::words::Language;
 use crate::app::App;
 use crate::config::paths;
@@ -42,10 +43,14 @@ pub async fn enforce<F: Future<Output = Response>>(
         return next(request).await;
     };
     let (asked, failure) = match request.uri().path() {
-        paths::AUTHORIZE | paths::CALLBACK => (Some(LimitedAction::Authorize), None),
+        paths::AUTHORIZE | paths::AUTHORIZE_AGAIN | paths::CALLBACK => {
+            (Some(LimitedAction::Authorize), None)
+        }
         paths::CONSENT => (Some(LimitedAction::Consent), None),
         paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => (Some(LimitedAction::SignIn), None),
-        paths::WAITING | paths::ACCOUNT | paths::LOGO => (Some(LimitedAction::Pages), None),
+        paths::WAITING | paths::WAITING_CANCEL | paths::ACCOUNT | paths::LOGO => {
+            (Some(LimitedAction::Pages), None)
+        }
         path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
             (Some(LimitedAction::Pages), None)
         }
@@ -69,7 +74,9 @@ pub async fn enforce<F: Future<Output = Response>>(
             _ => Realm::Account,
         };
         let language = browser::language(app, realm, request.headers());
-        return refuse(app, asked, (address, language), often);
+        let may_reload =
+            *request.method() == Method::GET && browser::REPEATABLE.contains(&request.uri().path());
+        return refuse(app, asked, FrequentCaller { address, language, may_reload }, often);
     }
     let language = match failure {
         // Only this failure is shown to a person.
@@ -86,15 +93,39 @@ pub async fn enforce<F: Future<Output = Response>>(
     if let Some(failure) = failure.filter(|_| failed)
         && let Err(often) = app.rates().check(failure, Some(address))
     {
-        return refuse(app, failure, (address, language), often);
+        return refuse(
+            app,
+            failure,
+            FrequentCaller { address, language, may_reload: false },
+            often,
+        );
     }
     response
+}
+
+/// Enforces the limit of people's pages for a page whose path the admin listener has too.
+pub fn check_page(browser: &Browser) -> Result<(), PageError> {
+    let Some(address) = browser.address else { return Ok(()) };
+    let asked = LimitedAction::Pages;
+    browser.app.rates().check(asked, Some(address)).map_err(|often| {
+        let caller = FrequentCaller { address, language: browser.language, may_reload: true };
+        refuse(&browser.app, asked, caller, often).into()
+    })
+}
+
+/// Who asked too often.
+#[derive(Clone, Copy)]
+struct FrequentCaller {
+    address: IpAddr,
+    language: Language,
+    /// Whether the browser can load the page again.
+    may_reload: bool,
 }
 
 fn refuse(
     app: &App,
     asked: LimitedAction,
-    (address, language): (IpAddr, Language),
+    FrequentCaller { address, language, may_reload }: FrequentCaller,
     often: RateLimited,
 ) -> Response {
     if let Some(left_out) = TOO_OFTEN[asked as usize].admit() {
@@ -113,9 +144,12 @@ fn refuse(
         | LimitedAction::Discovery => return ApiError::too_often(asked, often).into_response(),
     }
     let message = Message::AskedTooOften { seconds: often.retry_after };
-    // The page has no link, so it looks the same in both realms.
+    // Without the link to `/account` it looks the same in both realms.
     let frame = browser::frame(app, Realm::Account, language, false);
-    let mut page = browser::plain_message(frame, message);
+    let frame = PageFrame { for_people: false, ..frame };
+    let repeat = Repeat { reload: may_reload, ..Repeat::default() };
+    let page = MessagePage { frame, message, reference: None, return_to: None, repeat };
+    let mut page = page.render();
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(often.retry_after));
     page
 }

@@ -6,6 +6,8 @@ use axum::response::Response;
 use super::browser::Browser;
 use super::locales::FrameWords;
 use super::pages::{PageFrame, Style};
+use super::times::{format, iso};
+pub use super::times::{utc, utc_seconds};
 use super::web_session::SignedInPerson;
 use super::words::{Language, words};
 use crate::clock::Timestamp;
@@ -119,6 +121,8 @@ pub struct Frame {
     pub offers_languages: bool,
     /// Name, logo, colour and links of the organisation.
     pub brand: Branding,
+    /// Whether this is a page of the public listener.
+    pub for_people: bool,
     /// The navigation.
     pub sections: Vec<Section>,
     /// Confirms what the last form did.
@@ -145,7 +149,7 @@ pub struct PageHelp {
 impl Frame {
     /// Builds the frame for a signed-in person, without navigation, notice and footer.
     pub fn new(browser: &Browser, visitor: &SignedInPerson) -> Self {
-        let PageFrame { language, base, brand, offers_languages } = browser.frame();
+        let PageFrame { language, base, brand, offers_languages, for_people } = browser.frame();
         let person = &visitor.person;
         let name = person.name.clone().or_else(|| person.email.clone());
         Self {
@@ -161,6 +165,7 @@ impl Frame {
             base: base.to_owned(),
             offers_languages,
             brand: brand.clone(),
+            for_people,
             sections: Vec::new(),
             notice: None,
             footer: String::new(),
@@ -207,7 +212,7 @@ impl Frame {
 
     /// The same, for `<time datetime>`.
     pub fn iso(&self, moment: &Timestamp) -> String {
-        format(*moment, "%Y-%m-%dT%H:%M:%SZ")
+        iso(*moment)
     }
 
     /// Formats an optional time; returns `never` if there is none.
@@ -222,26 +227,10 @@ impl Frame {
 
     /// The same, with another status.
     pub fn answer_with(&self, status: StatusCode, html: askama::Result<String>) -> Response {
-        let &Self { language, ref base, ref brand, offers_languages, .. } = self;
-        let frame = PageFrame { language, base, offers_languages, brand };
+        let &Self { language, ref base, ref brand, offers_languages, for_people, .. } = self;
+        let frame = PageFrame { language, base, offers_languages, brand, for_people };
         frame.respond(status, Style::Lists, html)
     }
-}
-
-/// Formats a time for people: `2026-11-21 08:41 UTC`. Always with the zone, because readers may be in any.
-pub fn utc(moment: Timestamp) -> String {
-    format(moment, "%Y-%m-%d %H:%M UTC")
-}
-
-/// The same, with seconds.
-pub fn utc_seconds(moment: Timestamp) -> String {
-    format(moment, "%Y-%m-%d %H:%M:%S UTC")
-}
-
-fn format(moment: Timestamp, how: &str) -> String {
-    chrono::DateTime::from_timestamp(moment.unix(), 0)
-        .map(|time| time.format(how).to_string())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,11 +5,14 @@
 //! an unknown key, or with a text that lacks its placeholder, cannot be read; the tests below read every file and
 //! compare its placeholders with those of the English one.
 
+mod placeholders;
+
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 
 use super::words::Language;
+pub use placeholders::{Around, Between};
 
 /// The texts of one language.
 #[derive(Debug, Deserialize)]
@@ -23,6 +26,10 @@ pub struct Words {
     pub message: MessageWords,
     /// The messages.
     pub messages: Messages,
+    /// The page of a person who waits for an administrator.
+    pub waiting: WaitingWords,
+    /// The pages that say how to connect an application.
+    pub landing: LandingWords,
     /// The page to sign in to our own pages.
     pub sign_in: SignInWords,
     /// What surrounds pages with lists.
@@ -39,62 +46,6 @@ pub struct Text {
     pub title: String,
     pub happened: String,
     pub hint: String,
-}
-
-/// A text with one placeholder, such as `Continue to {provider}`: what is before and what is after it. A page
-/// puts an element there, with the value escaped.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Around(pub String, pub String);
-
-impl Around {
-    /// Returns the text with `value` in place of the placeholder.
-    pub fn with(&self, value: impl std::fmt::Display) -> String {
-        format!("{}{value}{}", self.0, self.1)
-    }
-}
-
-impl TryFrom<String> for Around {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let [before, after] = split(&text)?;
-        Ok(Self(before, after))
-    }
-}
-
-/// A text with two placeholders, always in the order of the English text: what is before, between and after them.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Between(pub String, pub String, pub String);
-
-impl TryFrom<String> for Between {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let [before, between, after] = split(&text)?;
-        Ok(Self(before, between, after))
-    }
-}
-
-/// Splits a text at its placeholders, of which it must have one less than there are parts.
-fn split<const PARTS: usize>(text: &str) -> Result<[String; PARTS], String> {
-    let next = |rest: &str| {
-        let (before, rest) = rest.split_once('{')?;
-        let (_, after) = rest.split_once('}')?;
-        Some((before.to_owned(), after.to_owned()))
-    };
-    let (mut parts, mut rest) = (Vec::new(), text.to_owned());
-    while let Some((before, after)) = next(&rest) {
-        parts.push(before);
-        rest = after;
-    }
-    parts.push(rest);
-    let whole = !parts.iter().any(|part| part.contains(['{', '}']));
-    match <[String; PARTS]>::try_from(parts) {
-        Ok(parts) if whole => Ok(parts),
-        _ => Err(format!("{text:?} must have the placeholders of the English file")),
-    }
 }
 
 /// The consent page.
@@ -155,7 +106,7 @@ pub struct BrandWords {
 #[expect(missing_docs, reason = "the English texts say it")]
 pub struct MessageWords {
     pub return_to: Around,
-    pub automatic: String,
+    pub try_again: String,
     pub reference: String,
     pub details: String,
     pub signed_in_as: Around,
@@ -167,6 +118,49 @@ pub struct MessageWords {
     pub wait_minutes: Around,
     pub to_overview: String,
     pub to_audit: String,
+}
+
+/// The page of a person who waits for an administrator.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the English texts say it")]
+pub struct WaitingWords {
+    pub title: String,
+    pub happened: String,
+    pub hint: String,
+    pub notified: String,
+    pub not_notified: String,
+    pub application: String,
+    pub server: String,
+    pub since: String,
+    pub minutes: Around,
+    pub until: String,
+    pub cancel: String,
+}
+
+/// The pages that say how to connect an application.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the English texts say it")]
+pub struct LandingWords {
+    pub title: String,
+    pub server_title: String,
+    pub intro: Around,
+    pub server_intro: Around,
+    pub how: String,
+    pub claude: String,
+    pub terminal: String,
+    pub chatgpt: String,
+    pub cursor: String,
+    pub vscode: String,
+    pub inspector: String,
+    pub others: String,
+    pub others_note: String,
+    pub only_here: String,
+    pub yours: Around,
+    pub none_yours: String,
+    pub sign_in_note: String,
+    pub all_servers: String,
 }
 
 /// The page to sign in to our own pages.
@@ -201,6 +195,11 @@ pub struct AccountWords {
     pub title: String,
     pub explained: String,
     pub more_note: String,
+    pub how_to_connect: String,
+    pub lasts: Between,
+    pub days: Around,
+    pub one_hour: String,
+    pub hours: Around,
     pub none: String,
     pub unnamed: String,
     pub gone: String,
@@ -279,7 +278,6 @@ pub struct Messages {
     pub form_from_elsewhere: Text,
     pub not_an_administrator: Text,
     pub login_refused: Text,
-    pub waiting: Text,
     pub waiting_over: Text,
 }
 
@@ -396,23 +394,5 @@ mod tests {
         let mut ours = Language::ALL.map(|language| format!("{}.toml", language.tag()));
         ours.sort_unstable();
         assert_eq!(files, ours);
-    }
-
-    #[test]
-    fn a_text_has_exactly_the_placeholders_of_its_type() {
-        let around = |text: &str| Around::try_from(text.to_owned());
-        let expected = Around("Continue to ".to_owned(), "!".to_owned());
-        assert_eq!(around("Continue to {provider}!").unwrap(), expected);
-        assert_eq!(expected.with("Okta"), "Continue to Okta!");
-        assert_eq!(around("{x}").unwrap().with(3), "3");
-        for wrong in ["", "none", "{a} and {b}", "{open", "close}", "}{", "{a}}"] {
-            assert!(around(wrong).is_err(), "{wrong}");
-        }
-        let between = |text: &str| Between::try_from(text.to_owned());
-        let expected = Between(String::new(), " wants ".to_owned(), "!".to_owned());
-        assert_eq!(between("{a} wants {b}!").unwrap(), expected);
-        for wrong in ["", "{a}", "{a} {b} {c}", "{a} {b"] {
-            assert!(between(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP plumbing for the handlers: parameters, client authentication, cookies, errors, pages.
 
+pub mod again;
 pub mod body;
 pub mod browser;
 pub mod client_address;
@@ -10,7 +11,9 @@ pub mod cookies;
 pub mod cors;
 pub mod counted;
 pub mod error;
+pub mod icon;
 pub mod in_force;
+pub mod landing;
 pub mod limits;
 pub mod list_page;
 pub mod live_token;
@@ -21,5 +24,6 @@ pub mod params;
 pub mod resource_auth;
 pub mod routes;
 pub mod speculative;
+pub mod times;
 pub mod web_session;
 pub mod words;

@@ -5,8 +5,11 @@ use std::fmt;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
-use super::pages::{Message, MessagePage, PageFrame};
+use super::again;
+use super::pages::{Message, MessagePage, NextStep, PageFrame, Repeat};
+use crate::app::App;
 use crate::clients::FindError;
+use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::redirect_uri::ReturnRefused;
 use crate::signing::SigningError;
 use crate::storage::{Denied, StorageError};
@@ -26,8 +29,9 @@ pub struct PageError(Box<Instead>);
 
 #[derive(Debug)]
 enum Instead {
-    /// A message. The reason is in the log, under the reference that the page shows.
-    Message(Message<'static>, ShownReference),
+    /// A message. The reason is in the log, under the reference that the page shows. If the authorization request
+    /// is known, it is here too, sealed, so that the person can try again.
+    Message(Message<'static>, ShownReference, Option<String>),
     /// Another page, such as the one to sign in.
     Page(Response),
 }
@@ -54,7 +58,7 @@ impl Message<'static> {
                 tracing::info!(reference, status, reason, left_out, "page shown");
             }
         }
-        PageError(Box::new(Instead::Message(self, ShownReference { reference, reason })))
+        PageError(Box::new(Instead::Message(self, ShownReference { reference, reason }, None)))
     }
 }
 
@@ -62,19 +66,40 @@ impl PageError {
     /// Returns the reference on the page; empty if it shows none.
     pub fn reference(&self) -> &str {
         match &*self.0 {
-            Instead::Message(_, shown) => &shown.reference,
+            Instead::Message(_, shown, _) => &shown.reference,
             Instead::Page(_) => "",
         }
     }
 
-    /// Builds the response.
-    pub fn respond(self, frame: PageFrame<'_>) -> Response {
-        let (message, shown) = match *self.0 {
-            Instead::Message(message, shown) => (message, shown),
+    /// Returns the same page, which also offers to repeat this request where that makes sense.
+    #[must_use]
+    pub fn repeating(self, app: &App, request: &AuthorizationRequest) -> Self {
+        match *self.0 {
+            Instead::Message(message, shown, _) if message.offer() != NextStep::Nothing => {
+                let sealed = Some(again::seal(app, request));
+                Self(Box::new(Instead::Message(message, shown, sealed)))
+            }
+            other => Self(Box::new(other)),
+        }
+    }
+
+    /// Returns what the page offers.
+    pub fn offer(&self) -> NextStep {
+        match &*self.0 {
+            Instead::Message(message, ..) => message.offer(),
+            Instead::Page(_) => NextStep::Nothing,
+        }
+    }
+
+    /// Builds the response. `repeat`: how the request that failed can be repeated.
+    pub fn respond(self, frame: PageFrame<'_>, repeat: Repeat<'_>) -> Response {
+        let (message, shown, request) = match *self.0 {
+            Instead::Message(message, shown, request) => (message, shown, request),
             Instead::Page(response) => return response,
         };
-        let page =
-            MessagePage { frame, message, reference: Some(&shown.reference), return_to: None };
+        let repeat = Repeat { request: request.as_deref(), ..repeat };
+        let reference = Some(shown.reference.as_str());
+        let page = MessagePage { frame, message, reference, return_to: None, repeat };
         let mut response = page.render();
         response.extensions_mut().insert(shown);
         let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];

@@ -190,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn texts_can_be_configured_in_the_languages_of_the_pages() {
+        let mut ours = Language::ALL.map(Language::tag);
+        ours.sort_unstable();
+        let mut configurable = crate::config::LANGUAGES;
+        configurable.sort_unstable();
+        assert_eq!(configurable, ours);
+    }
+
+    #[test]
     fn a_language_is_found_by_its_own_tag_only() {
         for language in Language::ALL {
             assert_eq!(Language::from_tag(language.tag()), Some(language));

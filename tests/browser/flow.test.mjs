@@ -259,17 +259,59 @@ test("a browser that did not approve cannot finish, even with a live session the
   await victim.getByRole("heading", { name: "not started in this browser" }).waitFor();
 });
 
-test("mallory is told, and the browser then goes back by itself", async () => {
+test("mallory is told, stays on the page, and goes back by the link", async () => {
   const page = await newPage();
   const { url, state } = authorization(demo, client, callback.redirectUri);
   await page.goto(url);
   await approve(page);
   await signIn(page, "mallory");
   await page.getByRole("heading", { name: "You have no access" }).waitFor();
+  assert.equal(await page.locator("meta[http-equiv]").count(), 0);
+  await page.getByRole("link", { name: "Return to Browser test" }).click();
   const answer = await callback.next();
   assert.equal(answer.get("error"), "access_denied");
   assert.equal(answer.get("state"), state);
   assert.deepEqual(page.complaints, []);
+});
+
+test("mallory continues as alice from the page that says that she has no access", async () => {
+  const page = await newPage();
+  const { url, verifier, state } = authorization(demo, client, callback.redirectUri);
+  await page.goto(url);
+  await approve(page);
+  await signIn(page, "mallory");
+  await page.getByRole("button", { name: "Continue with another account" }).click();
+  await page.waitForURL(`${demo.url}/authorize?**`);
+  await approve(page);
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "alice");
+  const answer = await callback.next();
+  assert.equal(answer.get("state"), state);
+  const tokens = await redeem(demo, client, callback.redirectUri, answer.get("code"), verifier);
+  assert.equal(tokens.scope, "create:todos delete:todos read:todos");
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+});
+
+test("a person opens the MCP URL, reads how to connect, signs in, and sees what they may use", async () => {
+  const page = await newPage();
+  const answer = await page.goto(demo.mcp);
+  assert.equal(answer.status(), 401);
+  await page.getByRole("heading", { name: "This is an MCP server" }).waitFor();
+  assert.match(await page.locator("code.copy").nth(1).textContent(), /^claude mcp add --transport http \S+ http/);
+  assert.match(await page.getByRole("link", { name: "Add to Cursor" }).getAttribute("href"), /^cursor:/);
+  assert.match(await page.getByRole("link", { name: "Add to VS Code" }).getAttribute("href"), /^vscode:/);
+  await page.getByRole("link", { name: "All MCP servers here" }).click();
+  await page.getByRole("heading", { name: "Connect your AI applications" }).waitFor();
+  await page.getByRole("button", { name: "Sign in with" }).click();
+  await page.waitForURL(`${demo.idp}/**`);
+  await signIn(page, "bob");
+  await page.getByText("You are signed in as").waitFor();
+  assert.equal(page.url(), `${demo.url}/`);
+  await page.getByRole("link", { name: "Your connected applications" }).click();
+  await page.getByRole("heading", { name: "Your connected applications" }).waitFor();
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
 });
 
 test("a person chooses a language, and the consent page is shown in it", async () => {
@@ -310,6 +352,14 @@ const places = {
     const site = await register(demo, { client_name: "Website", redirect_uris: [redirectUri] });
     await page.goto(authorization(demo, site, redirectUri, { code_challenge_method: "plain" }).url);
   },
+  landing: async (page) => page.goto(`${demo.url}/`),
+  "mcp-url": async (page) => page.goto(demo.mcp),
+  "too-many-attempts": async (page) => {
+    const app = await register(demo, { client_name: "Opened too often", redirect_uris: [callback.redirectUri] });
+    const { url } = authorization(demo, app, callback.redirectUri);
+    for (let n = 0; n < 7; n++) await page.goto(url);
+    await page.getByRole("link").first().waitFor();
+  },
   "not-found": async (page) => page.goto(`${demo.url}/nothing-here`),
   "from-elsewhere": async (page) => page.goto(`${demo.url}/auth/callback?state=x&code=y`),
   "no-access": async (page) => {
@@ -342,8 +392,7 @@ for (const [name, go] of Object.entries(places)) {
       if (await button.count()) await button.waitFor({ state: "visible" });
       const device = look.viewport.width < 500 ? "phone" : "desktop";
       const called = `${name}-${device}-${look.colorScheme}-${look.locale.slice(0, 2)}`;
-      // The page takes people back by itself after ten seconds; there is a link for those who are faster.
-      await assertReadable(page, called, ["meta-refresh"]);
+      await assertReadable(page, called);
       await page.context().close();
     };
     while (looks.length > 0) await Promise.all(looks.splice(0, 8).map(one));

@@ -47,7 +47,7 @@ async function inPopup(popup, person) {
   await popup.locator("button[value=approve]").click();
   await popup.waitForURL(`${demo.idp}/**`);
   await signIn(popup, person);
-  // Our page says why, and goes back by itself after ten seconds; the link is for those who are faster.
+  // Our page says why, and has a link back.
   if (person === "mallory") await popup.locator("a[href*=access_denied]").click();
   return { popup, closed };
 }

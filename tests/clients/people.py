@@ -58,8 +58,9 @@ class Person:
                         return
                     response = await browser.get(location)
                     continue
-                if 'http-equiv="refresh"' in response.text:
-                    link = response.text.split("url=")[1].split('"')[0]
+                # A page that says why there is no access has a link back to the client.
+                if 'class="button return"' in response.text:
+                    link = response.text.split('class="button return"')[1].split('href="')[1].split('"')[0]
                     link = html.unescape(link)
                     self.arrived_at = link
                     self.answer = {k: v[0] for k, v in parse_qs(urlparse(link).query).items()}

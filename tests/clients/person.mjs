@@ -33,7 +33,8 @@ export async function open(url, person, client, decision = "approve") {
       cookies.set(`${origin} ${name}`, value);
     }
     const page = await response.text();
-    const location = response.headers.get("location") ?? unescaped(/http-equiv="refresh" content="[^"]*url=([^"]*)"/.exec(page)?.[1] ?? "");
+    // A page that says why there is no access has a link back to the client.
+    const location = response.headers.get("location") ?? unescaped(/class="button return"[^>]*href="([^"]*)"/.exec(page)?.[1] ?? "");
     if (location) {
       const to = new URL(location, next.url).href;
       if (to.startsWith(client)) return new URL(to).searchParams;

@@ -42,6 +42,7 @@ fn render(texts: &Texts<'_>) -> String {
             base: "",
             offers_languages: bit(6),
             brand: &UNBRANDED,
+            for_people: true,
         },
         destination: &destination,
         redirect_uri: texts.line(2),

@@ -35,12 +35,12 @@ struct WaitingView {
 
 impl WaitingView {
     fn of(visit: &AdminPage, waiting: WaitingPerson) -> Self {
-        let resources = &visit.app().config().resources;
+        let (resources, language) = (&visit.app().config().resources, visit.language());
         let resource = resources.iter().find(|resource| resource.id == waiting.resource);
         let scopes = waiting.scopes.iter().map(|scope| {
             let known = resource.and_then(|r| r.scopes.iter().find(|known| known.scope == *scope));
-            let text = known.and_then(|known| known.text.clone());
-            (scope.to_string(), text.unwrap_or_default())
+            let text = known.and_then(|known| known.text_in(language.tag()));
+            (scope.to_string(), text.unwrap_or_default().to_owned())
         });
         let name = waiting.person.name.filter(|name| !name.trim().is_empty());
         Self {

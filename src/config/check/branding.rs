@@ -1,5 +1,7 @@
 //! Reads `[branding]`: the look of the pages of people.
 
+use jiff::tz::TimeZone;
+
 use super::super::Branding;
 use super::super::branding::{Accent, BrandLink, LARGEST_LOGO, LONGEST_NAME, Logo, check};
 use super::super::reader::ConfigReader;
@@ -16,13 +18,14 @@ pub(super) fn read(r: &mut ConfigReader) -> Branding {
         r,
         "branding.support",
         BrandLink::website_or_email,
-        "write an https URL or an e-mail address, such as \"https://help.acme.com\"",
+        "write an https URL, which may have {reference} once after its host, or an e-mail address",
     );
     let mut website = |key| {
         link(r, key, BrandLink::website, "write an https URL, such as \"https://acme.com/privacy\"")
     };
     let (terms, privacy) = (website("branding.terms"), website("branding.privacy"));
-    Branding { name, logo, style, support, terms, privacy }
+    let timezone = timezone(r);
+    Branding { name, logo, style, support, terms, privacy, timezone }
 }
 
 fn name(r: &mut ConfigReader) -> Option<String> {
@@ -48,6 +51,17 @@ fn accent(r: &mut ConfigReader) -> Option<Accent> {
         r.problem(KEY, Some(format!("{text:?}")), "is not a colour", hint);
     }
     accent
+}
+
+fn timezone(r: &mut ConfigReader) -> Option<TimeZone> {
+    const KEY: &str = "branding.timezone";
+    let name = r.text(KEY)?;
+    let zone = TimeZone::get(&name).ok();
+    if zone.is_none() {
+        let hint = "write a name of the IANA database, such as \"Europe/Berlin\" or \"Asia/Tokyo\"";
+        r.problem(KEY, Some(format!("{name:?}")), "is not a time zone", hint);
+    }
+    zone
 }
 
 fn logo(r: &mut ConfigReader) -> Option<Logo> {

@@ -13,6 +13,7 @@ mod proxies;
 mod rates;
 mod redirects;
 mod resource;
+mod scope_texts;
 mod scopes;
 mod upstream;
 
@@ -75,6 +76,7 @@ pub(super) fn load(
             .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
     }
     let consent_choice = r.flag("consent_choice", true);
+    let landing = r.flag("landing", true);
     let branding = branding::read(&mut r);
     let notify = notify::all(&mut r, env);
     let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
@@ -112,6 +114,7 @@ pub(super) fn load(
             admin,
             client_approval,
             consent_choice,
+            landing,
             branding,
             audit_retention,
             usage_retention,

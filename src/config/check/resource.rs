@@ -9,14 +9,12 @@ use super::super::paths::hidden_by;
 use super::super::public_url::is_plain_segment;
 use super::super::reader::{ConfigReader, Problems};
 use super::super::values::is_loopback;
-use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, ScopeConfig, TokenAlg};
-use super::scopes::{declared_scopes, scope, tools};
+use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
+use super::scope_texts::scopes;
+use super::scopes::{declared_scopes, tools};
 use super::{enforcement, forward_headers, one_of};
-use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope::ScopeSet;
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
-
-/// What a table of scopes may say about one of them.
-const SCOPE_KEYS: [&str; 2] = ["text", "destructive"];
 
 pub(super) fn all(
     r: &mut ConfigReader,
@@ -208,70 +206,6 @@ fn target(r: &mut ConfigReader, key: &str, has_path: bool) -> Option<Url> {
             None
         }
     }
-}
-
-/// Reads the scopes: a list, or a table with the text of each for the consent page. In place of the text there
-/// may be a table: `{ text = "…", destructive = true }`.
-fn scopes(r: &mut ConfigReader, key: &str) -> Vec<ScopeConfig> {
-    let value = r.value(key);
-    if let Some(Value::Table(table)) = &value {
-        let table = table.clone();
-        r.show(key, table.clone(), true);
-        return table
-            .iter()
-            .filter_map(|(name, about)| {
-                let scope = scope(r, key, name)?;
-                described_scope(r, &format!("{key}.{name}"), scope, about)
-            })
-            .collect();
-    }
-    let names = r.texts(key).unwrap_or_default();
-    let plain = |scope| ScopeConfig { scope, text: None, destructive: false };
-    names.iter().filter_map(|name| scope(r, key, name).map(plain)).collect()
-}
-
-/// Reads what a table of scopes says about one of them.
-fn described_scope(
-    r: &mut ConfigReader,
-    at: &str,
-    scope: Scope,
-    about: &Value,
-) -> Option<ScopeConfig> {
-    let (text, destructive) = match about {
-        Value::String(text) => (Some(text.clone()), false),
-        Value::Table(table) => {
-            if let Some(unknown) = table.keys().find(|key| !SCOPE_KEYS.contains(&key.as_str())) {
-                let hint = "write { text = \"…\", destructive = true }";
-                r.problem(&format!("{at}.{unknown}"), None, "is not a key", hint);
-            }
-            let text = match table.get("text") {
-                None => None,
-                Some(Value::String(text)) => Some(text.clone()),
-                Some(other) => {
-                    let hint = "write the words of the consent page";
-                    r.wrong_type(&format!("{at}.text"), other, "a text", hint);
-                    None
-                }
-            };
-            let destructive = match table.get("destructive") {
-                None => false,
-                Some(Value::Boolean(destructive)) => *destructive,
-                Some(other) => {
-                    let hint = "write true or false";
-                    r.wrong_type(&format!("{at}.destructive"), other, "true or false", hint);
-                    false
-                }
-            };
-            (text, destructive)
-        }
-        other => {
-            let hint =
-                "write the words of the consent page, or { text = \"…\", destructive = true }";
-            r.wrong_type(at, other, "a text or a table", hint);
-            return None;
-        }
-    };
-    Some(ScopeConfig { scope, text: text.filter(|text| !text.is_empty()), destructive })
 }
 
 /// Reads a rule of an MCP server with these scopes, with the checks of the configuration. The keys of problems

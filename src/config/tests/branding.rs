@@ -27,13 +27,15 @@ fn the_whole_table_is_read_and_shown() {
     let logo = file("whole.svg", DRAWING.as_bytes());
     let text = with(&format!(
         "name = \"Acme\"\nlogo = {logo:?}\naccent = \"#14d\"\nsupport = \"it-help@acme.com\"\n\
-         terms = \"https://acme.com/terms\"\nprivacy = \"https://acme.com/privacy\""
+         terms = \"https://acme.com/terms\"\nprivacy = \"https://acme.com/privacy\"\ntimezone = \"Asia/Tokyo\""
     ));
     let loaded = load_with(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
     let branding = &loaded.config.branding;
     assert_eq!(branding.shown_name(), "Acme");
     assert_eq!(branding.support.as_ref().unwrap().href, "mailto:it-help@acme.com");
     assert!(branding.style.contains("#1144dd"), "{}", branding.style);
+    let zone = branding.timezone.as_ref().unwrap();
+    assert_eq!(zone.iana_name(), Some("Asia/Tokyo"));
     let known = branding.logo.as_ref().unwrap();
     assert_eq!((known.media_type, known.bytes.as_ref()), ("image/svg+xml", DRAWING.as_bytes()));
     assert!(known.path.starts_with("/branding/logo?v="), "{}", known.path);
@@ -63,6 +65,12 @@ fn mistakes_are_problems_of_their_key() {
         (format!("name = \"{}\"", "a".repeat(41)), "branding.name", "name of 1 to 40"),
         ("accent = \"red; }\"".to_owned(), "branding.accent", "not a colour"),
         ("support = \"javascript:alert(1)\"".to_owned(), "branding.support", "not a link"),
+        (
+            "support = \"https://{reference}.acme.com/\"".to_owned(),
+            "branding.support",
+            "not a link",
+        ),
+        ("timezone = \"Mars/Olympus\"".to_owned(), "branding.timezone", "not a time zone"),
         ("terms = \"it-help@acme.com\"".to_owned(), "branding.terms", "not a link"),
         ("privacy = \"http://acme.com\"".to_owned(), "branding.privacy", "not a link"),
         ("logo = \"/nowhere/logo.svg\"".to_owned(), "branding.logo", "cannot be read"),

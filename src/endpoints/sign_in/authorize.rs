@@ -64,7 +64,13 @@ async fn known_client<'a>(
     let review = known_client::review(app, &client).await?;
     let address = proven_address(app, &client, params)?;
     let state = params.get("state").ok().flatten().filter(|state| state.len() <= MAX_STATE);
-    let back = ClientRedirect { issuer: app.issuer(), address, state: state.map(str::to_owned) };
+    let back = ClientRedirect {
+        issuer: app.issuer(),
+        address,
+        state: state.map(str::to_owned),
+        name: known_client::link_name(&client),
+        request: None,
+    };
     Ok(KnownClient { client, review, back })
 }
 

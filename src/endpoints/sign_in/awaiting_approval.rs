@@ -1,15 +1,18 @@
 //! `GET /waiting`: shown after a person has signed in while an administrator still has to approve the client
-//! (`client_approval = "first_use"`). The page reloads every few seconds and continues by itself.
+//! (`client_approval = "first_use"`). The page reloads every few seconds and continues by itself. `POST
+//! /waiting/cancel` ends the waiting.
 
 use axum::response::{IntoResponse, Response};
 
 use super::known_client::{self, KnownClient};
 use super::outcome::{self, AuthenticatedLogin};
 use crate::app::App;
-use crate::config::{ClientApproval, paths};
+use crate::clock::Timestamp;
+use crate::config::{ClientApproval, NotifyEvent, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::client::{Client, Origin};
 use crate::oauth::error::ErrorCode;
+use crate::oauth::redirect_uri::destination;
 use crate::oauth::secret::{AuthorizationCode, HeldLogin, Secret, new_id};
 use crate::storage::{
     ClientReview, LoginAwaitingApproval, NewCode, NewLoginAwaitingApproval, ReviewState,
@@ -18,11 +21,12 @@ use crate::storage::{
 use crate::telemetry::audit::Actor;
 use crate::telemetry::new_reference;
 use crate::upstream::recheck::Recheck;
-use crate::web::browser::{Browser, see_other};
+use crate::web::browser::{Browser, BrowserForm, see_other};
 use crate::web::client_redirect::ClientRedirect;
 use crate::web::cookies::{self, APPROVAL_WAIT};
 use crate::web::page_error::PageError;
 use crate::web::pages::{Message, WaitingPage};
+use crate::web::web_session;
 
 /// Returns whether an administrator must approve this client before it receives a code. A client that
 /// matches an approval pattern is approved now, and the approval is stored.
@@ -84,13 +88,13 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
     let token = cookies::WAITING.get(cookies, id);
     let token = token.ok_or_else(|| over("this browser waits for nothing"))?;
     let found = app.storage().login_awaiting_approval(&token, app.now()).await?;
-    let (held, ended) = match found {
+    let (held, times) = match found {
         Waiting::Unknown => return Err(over("the request has ended")),
-        Waiting::Ended(held) => (held, true),
-        Waiting::Held(held) => (held, false),
+        Waiting::Ended(held) => (held, None),
+        Waiting::Held { login, since, until } => (login, Some((since, until))),
     };
     let review = app.storage().client_review(&held.request.client_id).await?;
-    if ended && !review.is_denied() {
+    if times.is_none() && !review.is_denied() {
         return Err(over("the request has ended"));
     }
     let client = known_client::find(app, &held.request.client_id, None).await?;
@@ -102,21 +106,72 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
         app.storage().drop_awaiting_login(&token, app.now()).await?;
         return Err(over("the client has changed since the person approved it"));
     }
-    if !review.is_denied() && must_wait(app, &client, &review).await? {
-        return Ok(WaitingPage { frame: browser.frame() }.render());
+    if let Some(times) = times
+        && !review.is_denied()
+        && must_wait(app, &client, &review).await?
+    {
+        return Ok(waiting_page(&browser, &client, &held, (id, times)));
     }
     let back = known_client::redirect_of(app, &client, &held.request)?;
     let response = if review.is_denied() {
         app.storage().drop_awaiting_login(&token, app.now()).await?;
-        denied_page(&browser, &held, &review, &back)
+        denied_page(&browser, &held, &review, &back).await
     } else {
         release(&browser, &token, &held, &back).await?
     };
     Ok((cookies::WAITING.clear(cookies, id), response).into_response())
 }
 
+/// Returns the page of a person who still waits. `times`: since when, and until when at the latest.
+fn waiting_page(
+    browser: &Browser,
+    client: &Client,
+    held: &LoginAwaitingApproval,
+    (id, (since, until)): (&str, (Timestamp, Timestamp)),
+) -> Response {
+    let app = &browser.app;
+    let resource = app.resource(&held.request.resource);
+    WaitingPage {
+        frame: browser.frame(),
+        destination: &destination(&held.request.redirect_uri),
+        client_name: known_client::link_name(client).as_deref(),
+        server: resource
+            .and_then(|resource| resource.name.as_deref())
+            .unwrap_or(&held.request.resource),
+        since: &browser.time(since),
+        minutes: app.now().since(since).as_secs() / 60,
+        until: &browser.time(until),
+        notified: app.notifies_of(NotifyEvent::ClientWaits),
+        id,
+    }
+    .render()
+}
+
+/// `POST /waiting/cancel`: the person no longer waits. The client receives `access_denied`. Of many attempts one
+/// counts, and it counts only in the browser that waits.
+pub(super) async fn cancel(sent: BrowserForm) -> Result<Response, PageError> {
+    let (browser, form) = web_session::read_form(sent).await?;
+    let Browser { app, cookies, .. } = &browser;
+    let id = form.get("id").ok().flatten().unwrap_or_default();
+    let token = cookies::WAITING.get(cookies, id);
+    let token = token.ok_or_else(|| over("this browser waits for nothing"))?;
+    let found = app.storage().login_awaiting_approval(&token, app.now()).await?;
+    let Waiting::Held { login: held, .. } = found else {
+        return Err(over("the request has ended"));
+    };
+    let client = known_client::find(app, &held.request.client_id, None).await?;
+    let back = known_client::redirect_of(app, &client, &held.request)?;
+    let event = outcome::about(app, "wait_cancelled", &held.request, Some(&held.subject));
+    if !app.storage().cancel_awaiting_login(&token, app.now(), event).await? {
+        return Err(over("the request has ended"));
+    }
+    let description = "The person no longer waits for an administrator's approval";
+    let url = back.with_error(ErrorCode::AccessDenied, Some(description));
+    Ok((cookies::WAITING.clear(cookies, id), see_other(&url)).into_response())
+}
+
 /// Shows that the administrator denied the client, and reports `access_denied` to the client.
-fn denied_page(
+async fn denied_page(
     browser: &Browser,
     held: &LoginAwaitingApproval,
     review: &ClientReview,
@@ -129,7 +184,7 @@ fn denied_page(
     // `record_soon` limits how many events are stored: anybody can reload this page repeatedly.
     app.record_soon(event.reference(&reference).with("reason", reason));
     let error = (ErrorCode::AccessDenied, Some("The client is not approved"));
-    back.explain(browser, Message::ClientShutOut, &reference, error)
+    back.explain(browser, Message::ClientShutOut, &reference, error).await
 }
 
 /// Issues the code. Time has passed since the sign-in, so the person is checked again: an upstream session

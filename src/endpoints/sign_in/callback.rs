@@ -39,7 +39,8 @@ pub(super) async fn get(browser: Browser) -> Result<Response, PageError> {
         None => None,
     };
     let (login_id, login) = claim(&browser, state, answer).await?;
-    let response = finish(&browser, &login, answer, permit).await?;
+    let response = finish(&browser, &login, answer, permit).await;
+    let response = response.map_err(|error| error.repeating(app, &login.request))?;
     let clear = cookies::LOGIN.clear(&browser.cookies, &login_id);
     Ok((clear, response).into_response())
 }

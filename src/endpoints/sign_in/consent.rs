@@ -24,18 +24,28 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     let limit = sent.browser.app.config().limits.consent_body;
     let (browser, form) = sent.read(limit).await?;
     let consent = same_browser(&browser, &form)?;
+    let decided = decide(&browser, &consent, &form).await;
+    decided.map_err(|error| error.repeating(&browser.app, &consent.request))
+}
+
+/// Carries out what the person decided.
+async fn decide(
+    browser: &Browser,
+    consent: &ConsentRequest,
+    form: &Params,
+) -> Result<Response, PageError> {
     let known = KnownClient::again(&browser.app, &consent.request).await?;
     let account = match form.get("decision").ok().flatten() {
         Some("approve") => consent.request.account,
         Some("approve_other") => Some(AccountPrompt::SelectAccount),
-        Some("deny") => return deny(&browser.app, &consent, &known.back).await,
+        Some("deny") => return deny(&browser.app, consent, &known.back).await,
         _ => return Err(Message::InvalidRequest { what: "decision" }.because("no decision")),
     };
     // From here on the request is what the person chose: the grant, the tokens and what is remembered follow it.
-    let scopes = consent.chosen(&form)?;
+    let scopes = consent.chosen(form)?;
     let request = AuthorizationRequest { scopes, account, ..consent.request.clone() };
-    let response = approve(&browser, &consent, request).await?;
-    Ok((decided(&browser, &consent), response).into_response())
+    let response = approve(browser, consent, request).await?;
+    Ok((decided(browser, consent), response).into_response())
 }
 
 /// Returns the cookies that keep the marks of the pages of this client, but remove its tag, so that the pages
@@ -66,7 +76,8 @@ fn same_browser(browser: &Browser, form: &Params) -> Result<ConsentRequest, Page
     // Checked before the cookie: the cookie may have expired with the page, and its absence would hide the
     // real reason.
     if browser.app.now() >= Timestamp::from_unix(consent.expires_at) {
-        return Err(Message::ConsentExpired.because("the consent page has expired"));
+        let expired = Message::ConsentExpired.because("the consent page has expired");
+        return Err(expired.repeating(&browser.app, &consent.request));
     }
     let mark = cookies::CONSENT.get(&browser.cookies, &consent.id);
     let mark = mark.map(|ConsentMark { mark, .. }| ConsentRequest::browser_mark(&mark));

@@ -162,7 +162,8 @@ pub(super) async fn show(
         request,
     };
     let name = client.display_name();
-    let scopes = step_up::scope_lines(resource, &consent.request.scopes, before, choice);
+    let shown = (choice, browser.language);
+    let scopes = step_up::scope_lines(resource, &consent.request.scopes, before, shown);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);
     let account = browser.url().join(paths::ACCOUNT);

@@ -75,7 +75,19 @@ pub(super) fn redirect_of<'a>(
     request: &AuthorizationRequest,
 ) -> Result<ClientRedirect<'a>, PageError> {
     let address = redirect_uri(app, client, Some(&request.redirect_uri))?;
-    Ok(ClientRedirect { issuer: app.issuer(), address, state: request.state.clone() })
+    Ok(ClientRedirect {
+        issuer: app.issuer(),
+        address,
+        state: request.state.clone(),
+        name: link_name(client),
+        request: Some(request.clone()),
+    })
+}
+
+/// Returns the name that a link back to this client shows beside the host: none if it imitates another.
+pub(super) fn link_name(client: &Client) -> Option<String> {
+    let name = client.display_name();
+    name.text.filter(|_| !name.suspicious)
 }
 
 /// Returns the review of a client that administrators have not denied, reduced to what applies to its current

@@ -19,7 +19,11 @@
 //!    ([`awaiting_approval`]).
 //! 7. The browser is redirected to the client with an authorization code ([`outcome`]), which the client
 //!    redeems at `endpoints/token/`. What a trusted client was allowed is remembered for step 2.
+//!
+//! A page that says why a step failed offers to try again where that makes sense. `POST /authorize/again` ([`again`])
+//! then returns to step 1.
 
+mod again;
 mod authorize;
 mod awaiting_approval;
 mod callback;
@@ -43,7 +47,12 @@ use crate::web::routes::{method_not_allowed, once};
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route(paths::AUTHORIZE, get(page(authorize::get)).fallback(method_not_allowed))
+        .route(paths::AUTHORIZE_AGAIN, post(page(again::post)).fallback(method_not_allowed))
         .route(paths::CONSENT, post(page(consent::post)).fallback(method_not_allowed))
         .route(paths::CALLBACK, once(get(page(callback::get))))
         .route(paths::WAITING, once(get(page(awaiting_approval::get))))
+        .route(
+            paths::WAITING_CANCEL,
+            post(page(awaiting_approval::cancel)).fallback(method_not_allowed),
+        )
 }

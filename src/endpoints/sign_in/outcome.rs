@@ -3,10 +3,9 @@
 use axum::response::Response;
 
 use crate::app::App;
-use crate::config::ResourceConfig;
+use crate::config::{ResourceConfig, scope_texts};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
-use crate::oauth::scope::Scope;
 use crate::oauth::secret::{AuthorizationCode, Secret, new_id};
 use crate::policy::Decision;
 use crate::storage::{NewCode, NewRefusal, Person, RefusedAt, SessionUpdate};
@@ -138,7 +137,7 @@ pub(super) async fn no_access(
         person: arrived.person,
     })
     .await;
-    let missing: Vec<&str> = request.scopes.iter().map(Scope::as_str).collect();
+    let missing = scope_texts(resource, &request.scopes, browser.language.tag());
     let message = Message::NoAccess {
         person: arrived.shown_name(),
         resource: resource
@@ -147,7 +146,8 @@ pub(super) async fn no_access(
         missing: &missing,
     };
     let description = Some("The person has no access to this MCP server");
-    Some(back.explain(browser, message, &reference, (ErrorCode::AccessDenied, description)))
+    let error = (ErrorCode::AccessDenied, description);
+    Some(back.explain(browser, message, &reference, error).await)
 }
 
 /// Handles a refusal of the identity provider, or a response that cannot be trusted or understood.
@@ -191,7 +191,7 @@ pub(super) async fn failed(
         }
         // Another party may have planted this response, so nothing is sent back to the client.
         Message::LoginNotTrusted => browser.message_about(message, &reference),
-        _ => back.explain(browser, message, &reference, (code, None)),
+        _ => back.explain(browser, message, &reference, (code, None)).await,
     }
 }
 

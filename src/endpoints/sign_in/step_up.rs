@@ -6,10 +6,10 @@
 use axum::response::Response;
 
 use super::outcome::AuthenticatedLogin;
-use crate::config::{ResourceConfig, ScopeConfig};
+use crate::config::{ResourceConfig, scope_texts};
 use crate::oauth::authorization_request::AuthorizationRequest;
 use crate::oauth::error::ErrorCode;
-use crate::oauth::scope::{Scope, ScopeSet};
+use crate::oauth::scope::ScopeSet;
 use crate::oauth::sealed::Purpose;
 use crate::policy::Decision;
 use crate::storage::{NewRefusal, RefusedAt};
@@ -19,6 +19,7 @@ use crate::web::browser::Browser;
 use crate::web::cookies::{self, Sealed, SetCookies};
 use crate::web::page_error::PageError;
 use crate::web::pages::{Message, ScopeLine, Standing};
+use crate::web::words::Language;
 
 /// Context of the seal around the value of the *person* cookie.
 const PERSON: &str = "person";
@@ -37,12 +38,12 @@ pub(super) async fn approved_before(browser: &Browser, request: &AuthorizationRe
 }
 
 /// Lists the scopes for the page: new ones first, then those that a broader scope includes, then those that
-/// were approved before. With `choice` the person may leave out each requested scope.
+/// were approved before. With `choice` the person may leave out each requested scope. The texts are in `language`.
 pub(super) fn scope_lines<'a>(
     resource: &'a ResourceConfig,
     asked: &'a ScopeSet,
     before: &ScopeSet,
-    choice: bool,
+    (choice, language): (bool, Language),
 ) -> Vec<ScopeLine<'a>> {
     let hierarchy = &resource.policy.hierarchy;
     let before = hierarchy.with_implied(before);
@@ -50,7 +51,8 @@ pub(super) fn scope_lines<'a>(
     let mut lines: Vec<ScopeLine<'_>> = resource
         .scopes
         .iter()
-        .filter_map(|ScopeConfig { scope, text, destructive }| {
+        .filter_map(|known| {
+            let scope = &known.scope;
             let broader =
                 || asked.iter().find(|broad| hierarchy.implied_by(broad).any(|s| s == scope));
             let standing = match (asked.contains(scope), before.contains(scope)) {
@@ -63,9 +65,9 @@ pub(super) fn scope_lines<'a>(
             };
             Some(ScopeLine {
                 scope: scope.as_str(),
-                text: text.as_deref(),
+                text: known.text_in(language.tag()),
                 standing,
-                destructive: *destructive,
+                destructive: known.destructive,
                 choice: choice && asked.contains(scope),
             })
         })
@@ -145,10 +147,10 @@ pub(super) async fn unsatisfiable_step_up(
         person: arrived.person,
     })
     .await;
-    let missing: Vec<&str> = missing.iter().map(Scope::as_str).collect();
+    let missing = scope_texts(Some(resource), &missing, browser.language.tag());
     let message = Message::NotAllowedMore { person: arrived.shown_name(), missing: &missing };
     let description =
         "The rules do not allow the person these scopes; what was granted before stays";
     let error = (ErrorCode::AccessDenied, Some(description));
-    Ok(Some(back.explain(browser, message, &reference, error)))
+    Ok(Some(back.explain(browser, message, &reference, error).await))
 }

@@ -34,6 +34,7 @@ const FREQUENT: &[&str] = &[
     "refresh_rotated",
     "step_up_refused",
     "tool_refused",
+    "wait_cancelled",
 ];
 
 /// Counts the lines of the current minute and hour.

@@ -158,7 +158,14 @@ pub enum Waiting {
     /// It has ended, with or without a code.
     Ended(Box<LoginAwaitingApproval>),
     /// It still waits, or the decision has been made and it can continue.
-    Held(Box<LoginAwaitingApproval>),
+    Held {
+        /// The login.
+        login: Box<LoginAwaitingApproval>,
+        /// When the waiting began.
+        since: Timestamp,
+        /// When it ends at the latest.
+        until: Timestamp,
+    },
 }
 
 impl Storage {
@@ -241,19 +248,21 @@ impl Storage {
         now: Timestamp,
     ) -> Result<Waiting, StorageError> {
         let held = sqlx::query(
-            "SELECT token_hash, login, expires_at, ended_at FROM logins_awaiting_approval WHERE id = $1",
+            "SELECT token_hash, login, created_at, expires_at, ended_at
+             FROM logins_awaiting_approval WHERE id = $1",
         )
         .bind(token.id());
         let Some(row) = self.read_one(held).await? else { return Ok(Waiting::Unknown) };
         let fits = token.hash().is(&column::<String>(&row, "token_hash")?);
-        if !fits || now >= moment(&row, "expires_at")? {
+        let (since, until) = (moment(&row, "created_at")?, moment(&row, "expires_at")?);
+        if !fits || now >= until {
             return Ok(Waiting::Unknown);
         }
         let sealed: String = column(&row, "login")?;
-        let held =
+        let login =
             Box::new(self.open_json("logins_awaiting_approval.login", token.id(), &sealed)?);
         let ended = moment_if_any(&row, "ended_at")?.is_some();
-        Ok(if ended { Waiting::Ended(held) } else { Waiting::Held(held) })
+        Ok(if ended { Waiting::Ended(login) } else { Waiting::Held { login, since, until } })
     }
 
     /// Ends the waiting and issues the code, once. Returns `false`, without a code, when it had ended
@@ -275,6 +284,22 @@ impl Storage {
             return Ok(false);
         }
         insert_code(&mut step, new, session_id, now).await?;
+        step.record(event).await?;
+        step.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends the waiting because the person cancels it, and records that. Returns `false` when it had ended before.
+    pub async fn cancel_awaiting_login(
+        &self,
+        token: &Secret<HeldLogin>,
+        now: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StorageError> {
+        let mut step = self.begin().await?;
+        if !end_awaiting_login(&mut step, token, now).await? {
+            return Ok(false);
+        }
         step.record(event).await?;
         step.commit().await?;
         Ok(true)

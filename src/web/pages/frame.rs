@@ -24,6 +24,8 @@ pub struct PageFrame<'a> {
     pub offers_languages: bool,
     /// Name, logo, colour and links of the organisation.
     pub brand: &'a Branding,
+    /// Whether this is a page of the public listener, and not of the administrators' one.
+    pub for_people: bool,
 }
 
 impl PageFrame<'_> {
@@ -64,7 +66,7 @@ pub enum Style {
 /// to every redirect after the form, and so would block the identity provider and the redirect back to the
 /// client.
 ///
-/// A logo and the icon of the admin pages are the only images, and only from our own origin.
+/// A logo and the icon of the tab are the only images, and only from our own origin.
 fn content_security_policy(style: Style, brand: &Branding, html: &str) -> HeaderValue {
     static PEOPLE: OnceLock<HeaderValue> = OnceLock::new();
     static LISTS: OnceLock<HeaderValue> = OnceLock::new();
@@ -72,10 +74,8 @@ fn content_security_policy(style: Style, brand: &Branding, html: &str) -> Header
         let sheet = html.split_once(STYLE_START).and_then(|(_, rest)| rest.split_once(STYLE_END));
         let sheet = sheet.map_or("", |(sheet, _)| sheet);
         let hash = STANDARD.encode(digest::digest(&digest::SHA256, sheet.as_bytes()));
-        let has_images = brand.logo.is_some() || style == Style::Lists;
-        let images = if has_images { "img-src 'self'; " } else { "" };
         let policy = format!(
-            "default-src 'none'; style-src 'sha256-{hash}'; {images}base-uri 'none'; frame-ancestors 'none'"
+            "default-src 'none'; style-src 'sha256-{hash}'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
         );
         HeaderValue::from_str(&policy)
             .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))

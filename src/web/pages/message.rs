@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::frame::{PageFrame, Style};
+use super::ways_on::{NextStep, Repeat, WayOn};
+use crate::config::BrandLink;
 use crate::web::locales::{MessageWords, Messages, Text};
 
 /// An event that a page explains to a person.
@@ -36,7 +38,7 @@ pub enum Message<'a> {
     LoginNotTrusted,
     /// A sign-out at the identity provider happened during the login.
     SignedOutMeanwhile,
-    /// The person is signed in, but no rule gives them access.
+    /// The person is signed in, but no rule gives them access. `missing`: the texts of the scopes.
     NoAccess {
         person: Option<&'a str>,
         resource: &'a str,
@@ -97,10 +99,10 @@ pub enum TooMany {
 pub struct ReturnLink<'a> {
     /// The URL, based on a redirect URI that the client registered.
     pub url: &'a str,
-    /// Text of the link: the host, or the kind of program.
+    /// The client's own name, made safe for display; `None` if it imitates another.
+    pub name: Option<&'a str>,
+    /// The host, or the kind of program.
     pub host_label: &'a str,
-    /// Whether the browser follows it by itself after ten seconds.
-    pub automatic: bool,
 }
 
 /// A page that explains an event and what the person can do.
@@ -114,6 +116,8 @@ pub struct MessagePage<'a> {
     pub reference: Option<&'a str>,
     /// A link back to the client.
     pub return_to: Option<ReturnLink<'a>>,
+    /// How what failed can be done again.
+    pub repeat: Repeat<'a>,
 }
 
 #[derive(Template)]
@@ -176,13 +180,80 @@ impl Message<'_> {
         }
     }
 
+    /// Returns what a person can do at once about it, besides returning to the client.
+    pub fn offer(&self) -> NextStep {
+        match self {
+            Self::ConsentExpired
+            | Self::NothingChosen
+            | Self::LoginExpired
+            | Self::LoginUsed
+            | Self::LoginRefused
+            | Self::SignedOutMeanwhile
+            | Self::ClientDocumentUnavailable
+            | Self::NoNetwork
+            | Self::ProviderUnavailable
+            | Self::ProviderCannot
+            | Self::ProviderEndedSignIn
+            | Self::ServerError
+            | Self::TemporarilyUnavailable
+            | Self::AskedTooOften { .. }
+            | Self::TooMany { .. } => NextStep::Again,
+            // The provider would sign the same person in again.
+            Self::NoAccess { .. }
+            | Self::NotAllowedMore { .. }
+            | Self::PersonBlocked
+            | Self::NotAnAdministrator => NextStep::AnotherAccount,
+            // The client has to begin again, an administrator has to act, or somebody may have led the person
+            // here (`LoginFromElsewhere`, `LoginNotTrusted`, `ConsentFromElsewhere`).
+            Self::UnknownClient
+            | Self::ClientDocumentRefused
+            | Self::ClientDocumentsOff
+            | Self::RedirectUriNotRegistered
+            | Self::RedirectUriNotAllowed
+            | Self::InvalidRequest { .. }
+            | Self::UnknownResource
+            | Self::ConsentFromElsewhere
+            | Self::AlreadyDecided
+            | Self::LoginFromElsewhere
+            | Self::LoginNotTrusted
+            | Self::ProviderMisconfigured
+            | Self::NotFound
+            | Self::NoSuchAdminPage
+            | Self::MethodNotAllowed
+            | Self::RequestTooLarge
+            | Self::ClientShutOut
+            | Self::FormFromElsewhere
+            | Self::WaitingOver => NextStep::Nothing,
+        }
+    }
+
     /// Returns the same in minutes, rounded up.
     fn minutes_to_wait(&self) -> Option<u64> {
         self.seconds_to_wait().map(|seconds| seconds.div_ceil(60).max(1))
     }
 }
 
-impl MessagePage<'_> {
+impl<'a> MessagePage<'a> {
+    /// Returns what the page offers, where that is possible.
+    fn way_on(&self) -> Option<WayOn<'a>> {
+        self.repeat.way_on(self.message.offer())
+    }
+
+    /// Returns the text of that button.
+    fn way_on_text(&self) -> &'static str {
+        let words = self.frame.words();
+        match self.message.offer() {
+            NextStep::AnotherAccount => &words.consent.other_account,
+            NextStep::Again | NextStep::Nothing => &words.message.try_again,
+        }
+    }
+
+    /// Returns the link to where people get help, with the reference filled in.
+    fn support(&self) -> Option<BrandLink> {
+        let support = self.frame.brand.support.as_ref()?;
+        Some(support.about(self.reference.unwrap_or_default()))
+    }
+
     /// Builds the response.
     pub fn render(&self) -> Response {
         let (frame, words) = (self.frame, self.frame.words());

@@ -3,13 +3,17 @@
 
 mod consent;
 mod frame;
+mod landing;
 mod message;
 mod waiting;
+mod ways_on;
 
 pub use consent::{ConsentPage, ScopeLine, Standing};
 pub use frame::{PageFrame, Style, isolate_window};
+pub use landing::{ConnectableServer, LandingPage};
 pub use message::{Message, MessagePage, ReturnLink, TooMany};
 pub use waiting::WaitingPage;
+pub use ways_on::{NextStep, Repeat, WayOn};
 
 #[cfg(test)]
 mod tests;

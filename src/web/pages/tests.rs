@@ -31,7 +31,13 @@ fn read(response: Response) -> (StatusCode, axum::http::HeaderMap, String) {
 
 fn consent(language: Language, text: &str, destination: &Destination) -> Response {
     ConsentPage {
-        frame: PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true },
+        frame: PageFrame {
+            language,
+            base: "",
+            brand: &UNBRANDED,
+            for_people: true,
+            offers_languages: true,
+        },
         destination,
         redirect_uri: text,
         verified: false,
@@ -118,6 +124,40 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
     ]
 }
 
+fn waiting(frame: PageFrame<'_>, text: &str) -> Response {
+    WaitingPage {
+        frame,
+        destination: &Destination::Https { host: text.to_owned(), punycode: false },
+        client_name: Some(text),
+        server: text,
+        since: text,
+        minutes: 3,
+        until: text,
+        notified: true,
+        id: text,
+    }
+    .render()
+}
+
+fn landing(frame: PageFrame<'_>, text: &str, person: Option<&str>) -> Response {
+    let server = ConnectableServer {
+        name: Some(text.to_owned()),
+        url: text.to_owned(),
+        key: text.to_owned(),
+        cursor: text.to_owned(),
+        vscode: text.to_owned(),
+    };
+    LandingPage {
+        frame,
+        of_server: person.is_none(),
+        servers: &[server],
+        person,
+        only_here: true,
+        identity_provider: text,
+    }
+    .render(StatusCode::OK)
+}
+
 fn all_pages(text: &str) -> Vec<(String, Response)> {
     let destinations = [
         ("https", Destination::Https { host: text.to_owned(), punycode: true }),
@@ -134,15 +174,36 @@ fn all_pages(text: &str) -> Vec<(String, Response)> {
             let name = format!("{message:?}");
             let name = name.split_whitespace().next().unwrap().to_owned();
             let page = MessagePage {
-                frame: PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true },
+                frame: PageFrame {
+                    language,
+                    base: "",
+                    brand: &UNBRANDED,
+                    for_people: true,
+                    offers_languages: true,
+                },
                 message,
                 reference: Some(text),
-                return_to: Some(ReturnLink { url: text, host_label: text, automatic: true }),
+                return_to: Some(ReturnLink { url: text, name: Some(text), host_label: text }),
+                repeat: Repeat {
+                    request: Some(text),
+                    sign_in: None,
+                    reload: true,
+                    other_account: None,
+                    may_choose: true,
+                },
             };
             pages.push((format!("{name}-{lang}"), page.render()));
         }
-        let frame = PageFrame { language, base: "", brand: &UNBRANDED, offers_languages: true };
-        pages.push((format!("waiting-{lang}"), WaitingPage { frame }.render()));
+        let frame = PageFrame {
+            language,
+            base: "",
+            brand: &UNBRANDED,
+            for_people: true,
+            offers_languages: true,
+        };
+        pages.push((format!("waiting-{lang}"), waiting(frame, text)));
+        pages.push((format!("landing-{lang}"), landing(frame, text, Some(text))));
+        pages.push((format!("server-{lang}"), landing(frame, text, None)));
     }
     pages
 }
@@ -190,7 +251,7 @@ fn xs_01_every_page_carries_the_strict_headers_and_its_own_style() {
         assert_eq!(
             policy,
             format!(
-                "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'"
+                "default-src 'none'; style-src 'sha256-{hash}'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
             ),
             "{name}"
         );
@@ -232,10 +293,12 @@ fn a_page_that_cannot_be_shown_again_offers_no_language() {
         language: Language::German,
         base: "",
         brand: &UNBRANDED,
+        for_people: true,
         offers_languages: false,
     };
-    let html = read(WaitingPage { frame }.render()).2;
-    assert!(html.contains("<html lang=\"de\">") && !html.contains("<form"), "{html}");
+    let html = read(waiting(frame, "text")).2;
+    assert!(html.contains("<html lang=\"de\">"), "{html}");
+    assert!(!html.contains("/account/language"), "{html}");
 }
 
 #[test]
@@ -265,6 +328,7 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
             language: Language::English,
             base: "",
             brand: &UNBRANDED,
+            for_people: true,
             offers_languages: false,
         },
         destination: &destination,
@@ -305,7 +369,8 @@ fn con_02_the_page_tells_first_where_the_answer_goes() {
     assert!(html.contains("· self-registered</p>"), "{html}");
     assert!(html.contains("<span class=\"at\">mcp.example.com</span>"), "{html}");
     assert!(!html.contains("class=\"warn\""), "nothing is unusual about this request");
-    let links: Vec<&str> = html.split(" href=").skip(1).collect();
+    let body = html.split_once("<body>").unwrap().1;
+    let links: Vec<&str> = body.split(" href=").skip(1).collect();
     let [account] = links[..] else { panic!("nothing of the client's is a link: {links:?}") };
     assert!(account.starts_with("\"https://mcp.example.com/account\">mcp.example.com/account<"));
 }
@@ -344,6 +409,7 @@ fn amber_is_for_loopback_apps_punycode_and_names_that_imitate_others() {
                 language: Language::English,
                 base: "",
                 brand: &UNBRANDED,
+                for_people: true,
                 offers_languages: false,
             },
             destination,
@@ -377,6 +443,7 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
             language: Language::English,
             base: "",
             brand: &UNBRANDED,
+            for_people: true,
             offers_languages: false,
         },
         destination: &destination,
@@ -401,4 +468,51 @@ fn a_client_without_a_name_and_a_request_without_scopes_are_said_in_words() {
     page.frame.language = Language::Japanese;
     let japanese = read(page.render()).2;
     assert!(japanese.contains("名前を名乗っていません") && japanese.contains("Okta に進む"));
+}
+
+#[test]
+fn no_page_with_a_reference_leads_on_by_itself() {
+    for (name, page) in all_pages("text") {
+        let html = read(page).2;
+        let refreshes = html.contains("http-equiv");
+        assert_eq!(refreshes, name.starts_with("waiting"), "{name}");
+        assert!(!(refreshes && html.contains("class=\"reference\"")), "{name}");
+    }
+}
+
+#[test]
+fn a_message_offers_what_helps_and_the_request_is_sealed() {
+    let frame = PageFrame {
+        language: Language::English,
+        base: "/auth",
+        brand: &UNBRANDED,
+        for_people: true,
+        offers_languages: false,
+    };
+    let page = |message, repeat| {
+        let (reference, return_to) = (Some("AB12-CD34"), None);
+        read(MessagePage { frame, message, reference, return_to, repeat }.render()).2
+    };
+    let known = Repeat { request: Some("sealed"), may_choose: true, ..Repeat::default() };
+    let form = "<form class=\"way\" method=\"post\" action=\"/auth/authorize/again\">";
+    let html = page(Message::ProviderUnavailable, known);
+    assert!(html.contains(form) && html.contains("value=\"sealed\""), "{html}");
+    assert!(html.contains("value=\"same\">Try again</button>"), "{html}");
+    let no_access = Message::NoAccess { person: None, resource: "todos", missing: &["Add to-dos"] };
+    let html = page(no_access, known);
+    assert!(html.contains("value=\"other\">Continue with another account</button>"), "{html}");
+    assert!(html.contains("<li>Add to-dos</li>"), "{html}");
+    let html = page(no_access, Repeat { may_choose: false, ..known });
+    assert!(!html.contains("<form"), "{html}");
+    for message in [Message::LoginNotTrusted, Message::LoginFromElsewhere, Message::ClientShutOut] {
+        assert!(!page(message, known).contains("<form"), "{message:?}");
+    }
+    let html = page(Message::ServerError, Repeat { reload: true, ..Repeat::default() });
+    assert!(html.contains("<a class=\"button go\" href=\"\">Try again</a>"), "{html}");
+    let html = page(
+        Message::NotAnAdministrator,
+        Repeat { other_account: Some("/sign-in"), may_choose: true, ..Repeat::default() },
+    );
+    assert!(html.contains("action=\"/auth/sign-in\"") && html.contains("value=\"other\""));
+    assert!(html.contains("href=\"/auth/account\">Your connected applications</a>"), "{html}");
 }

@@ -10,6 +10,8 @@ mod sign_in;
 pub use realm::home;
 pub use session::{
     SignedInPerson, confirmation, enter, is_confirmed, read_form, read_form_of_session, sign_out,
-    signed_out,
+    signed_out, visitor,
 };
-pub use sign_in::{begin_sign_in, finish_sign_in, passed_on, sign_in_page};
+pub use sign_in::{
+    begin_sign_in, begin_sign_in_as_another, finish_sign_in, passed_on, sign_in_page,
+};

@@ -15,6 +15,9 @@ pub const fn home(realm: Realm) -> &'static str {
 /// redirect to another site, nor out of the realm.
 pub(super) fn own_path(realm: Realm, path: &str) -> Option<&str> {
     // Browsers resolve dot segments, also encoded ones, before they send the path.
+    if realm == Realm::Account && path == paths::LANDING {
+        return Some(path);
+    }
     let is_plain = |segment: &str| !matches!(segment, "." | "..") && !segment.contains('%');
     let (before_query, _) = path.split_once(['?', '#']).unwrap_or((path, ""));
     let below = before_query.strip_prefix(home(realm).trim_end_matches('/'))?;
@@ -33,7 +36,8 @@ mod tests {
 
     #[test]
     fn only_a_path_of_the_realm_is_our_own() {
-        for path in ["/account", "/account/", "/account/confirm", "/account?done=x", "/account#x"] {
+        for path in ["/", "/account", "/account/", "/account/confirm", "/account?x=y", "/account#x"]
+        {
             assert_eq!(own_path(Realm::Account, path), Some(path));
         }
         let others = [
@@ -43,7 +47,7 @@ mod tests {
             "/account.evil.example",
             "/Account",
             "/consent",
-            "/",
+            "/?x",
             "",
             "account",
             "//account",

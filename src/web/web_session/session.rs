@@ -51,16 +51,24 @@ pub struct SignedInPerson {
 /// The admin pages are refused while the provider does not deliver roles or groups and the person's rights
 /// depend on them.
 pub async fn enter(browser: &Browser, here: &str) -> Result<SignedInPerson, PageError> {
+    let visitor = visitor(browser).await?;
+    visitor.ok_or_else(|| sign_in_page(browser, here, false).into())
+}
+
+/// Returns the same person, or `None` if nobody is signed in: for a page that shows more to those who are.
+pub async fn visitor(browser: &Browser) -> Result<Option<SignedInPerson>, PageError> {
     let Browser { app, realm, .. } = browser;
-    let signed_out = || sign_in_page(browser, here, false);
-    let token = cookies::SESSION.get(&browser.cookies, realm.as_str()).ok_or_else(signed_out)?;
+    let Some(token) = cookies::SESSION.get(&browser.cookies, realm.as_str()) else {
+        return Ok(None);
+    };
     let now = app.now();
-    let found = app.storage().signed_in(&token, *realm, IDLE, now).await?;
-    let session = found.ok_or_else(signed_out)?;
+    let Some(session) = app.storage().signed_in(&token, *realm, IDLE, now).await? else {
+        return Ok(None);
+    };
     let person = match app.upstream().recheck(&session.session_id).await? {
         // An old answer is accepted during an outage, when administrators are needed most.
         Recheck::Fresh(person) | Recheck::Stale(person) => person,
-        Recheck::Ended => return Err(signed_out().into()),
+        Recheck::Ended => return Ok(None),
         Recheck::Unknown => {
             return Err(Message::ProviderUnavailable.because("the identity provider is silent"));
         }
@@ -83,14 +91,14 @@ pub async fn enter(browser: &Browser, here: &str) -> Result<SignedInPerson, Page
     if now.since(session.seen_at) >= Duration::from_mins(1) {
         app.storage().seen(&session, now).await?;
     }
-    Ok(SignedInPerson {
+    Ok(Some(SignedInPerson {
         csrf: csrf_of(&token),
         // A sign-in time in the future dates from before the clock was set back, so its age is unknown.
         fresh: session.signed_in_at <= now && now.since(session.signed_in_at) < FRESH,
         session,
         person,
         may_change,
-    })
+    }))
 }
 
 /// Reads a form that one of our pages sent. Refuses other origins and bodies over 64 KiB.

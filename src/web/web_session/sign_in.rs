@@ -18,7 +18,7 @@ use crate::oauth::sealed::Purpose;
 use crate::oauth::secret::{AccountState, AdminState, ConsoleSession, Secret, new_id};
 use crate::storage::{NewSignIn, Realm, SessionUpdate};
 use crate::telemetry::audit::Actor;
-use crate::upstream::pages::PagesLogin;
+use crate::upstream::pages::{PagesLogin, PagesWish};
 use crate::upstream::{CallbackParams, LoginFailed};
 use crate::web::browser::{Browser, see_other};
 use crate::web::cookies::{self, Sealed, WEB_SESSION};
@@ -89,6 +89,9 @@ struct PendingSignIn {
     /// Whether the provider ended the sign-in once already. It is restarted only once.
     #[serde(default)]
     retried: bool,
+    /// Whether the person is to choose another account.
+    #[serde(default)]
+    other_account: bool,
 }
 
 /// Redirects the browser to the identity provider. Afterwards it goes on to the page `go_on`. `anew` asks the
@@ -98,8 +101,16 @@ pub async fn begin_sign_in(
     go_on: &str,
     anew: bool,
 ) -> Result<Response, PageError> {
-    let expires_at = browser.app.now().plus(browser.app.config().tokens.login);
-    begin(browser, &Beginning { go_on, anew, expires_at, retried: false, prompt: None }).await
+    begin(browser, &Beginning { anew, ..Beginning::first(browser, go_on) }).await
+}
+
+/// The same, and the person can choose another account at the identity provider, which would otherwise sign in the
+/// one that it knows.
+pub async fn begin_sign_in_as_another(
+    browser: &Browser,
+    go_on: &str,
+) -> Result<Response, PageError> {
+    begin(browser, &Beginning { other_account: true, ..Beginning::first(browser, go_on) }).await
 }
 
 /// The parameters of a sign-in that is about to begin.
@@ -110,6 +121,14 @@ struct Beginning<'a> {
     retried: bool,
     /// The `prompt` for the provider, when `anew` is false.
     prompt: Option<&'static str>,
+    other_account: bool,
+}
+
+impl<'a> Beginning<'a> {
+    fn first(browser: &Browser, go_on: &'a str) -> Self {
+        let expires_at = browser.app.now().plus(browser.app.config().tokens.login);
+        Self { go_on, anew: false, expires_at, retried: false, prompt: None, other_account: false }
+    }
 }
 
 async fn begin(browser: &Browser, beginning: &Beginning<'_>) -> Result<Response, PageError> {
@@ -120,16 +139,18 @@ async fn begin(browser: &Browser, beginning: &Beginning<'_>) -> Result<Response,
         Realm::Account => Secret::<AccountState>::made_by(app.sealer(), &id).expose().to_owned(),
     };
     let sign_outs = app.storage().sign_outs_so_far().await?;
-    let (url, login) =
-        app.upstream().prepare_pages_login(&state, beginning.anew, beginning.prompt).await?;
+    let &Beginning { anew, prompt, other_account, .. } = beginning;
+    let wish = PagesWish { anew, prompt, other_account };
+    let (url, login) = app.upstream().prepare_pages_login(&state, wish).await?;
     let pending = PendingSignIn {
         state,
         login,
         go_on: own_path(*realm, beginning.go_on).unwrap_or(home(*realm)).to_owned(),
         expires_at: beginning.expires_at.unix(),
         sign_outs,
-        anew: beginning.anew,
+        anew,
         retried: beginning.retried,
+        other_account,
     };
     let json = serde_json::to_vec(&pending).unwrap_or_default();
     let sealed = Sealed(app.sealer().seal(Purpose::Consent, context(*realm), &json));
@@ -177,7 +198,9 @@ pub async fn finish_sign_in(browser: &Browser) -> Result<Response, PageError> {
         Ok(finished) => finished,
         Err(LoginFailed::Again { prompt, .. }) if !pending.retried => {
             let (go_on, anew) = (pending.go_on.as_str(), pending.anew);
-            let beginning = Beginning { go_on, anew, expires_at, retried: true, prompt };
+            let other_account = pending.other_account;
+            let beginning =
+                Beginning { go_on, anew, expires_at, retried: true, prompt, other_account };
             return begin(browser, &beginning).await;
         }
         Err(failed) => return Err(failed.into()),

@@ -55,7 +55,7 @@ async fn meta_01_server_metadata_names_every_endpoint_and_only_what_works() {
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": true,
             "protected_resources": [app.mcp_url()],
-            "ui_locales_supported": ["en", "ja"],
+            "ui_locales_supported": ["en", "de", "es", "fr", "ja", "zh-Hans"],
         })
     );
 }

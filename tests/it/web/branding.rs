@@ -86,6 +86,38 @@ async fn the_admin_pages_stay_as_they_are() {
     // Their own icon in the browser's tab is the only picture.
     assert!(policy(&page).contains("img-src 'self';") && !page.text().contains("<img"));
     assert!(page.text().contains("href=\"/favicon.svg\"") && !page.text().contains("/logo"));
+    app.http.get(&format!("{}/branding/logo", app.admin_url)).await.assert_status(404);
+}
+
+#[tokio::test]
+async fn the_icon_of_the_tab_is_the_logo_or_ours() {
+    let app = TestApp::with(acme("icon.svg")).await;
+    let (page, _) = app.client().await.ask(&[]).await;
+    let base = app.url.strip_prefix(&app.origin).unwrap();
+    let logo = format!("<link rel=\"icon\" href=\"{base}/branding/logo?v=");
+    assert!(page.text().contains(&logo), "{}", page.text());
+
+    let plain = TestApp::start().await;
+    let (page, _) = plain.client().await.ask(&[]).await;
+    let link = format!("<link rel=\"icon\" href=\"{base}/branding/icon\">");
+    assert!(page.text().contains(&link), "{}", page.text());
+    let icon = plain.http.get(&plain.at("/branding/icon")).await;
+    assert!(icon.assert_status(200).text().starts_with("<svg"));
+    assert_eq!(icon.header("content-type"), Some("image/svg+xml"));
+    assert!(icon.header("content-security-policy").unwrap().ends_with("sandbox"));
+}
+
+#[tokio::test]
+async fn times_are_in_the_configured_zone_which_is_named() {
+    let setup = Setup::toml("[branding]\ntimezone = \"Asia/Tokyo\"");
+    let app = TestApp::with(setup).await;
+    app.tokens_of("bob").await;
+    let page = Console::account(&app).signed_in(&app, "bob").await.page("/account").await;
+    assert!(page.contains("2026-11-21 09:00 JST (UTC+09:00)</time>"), "{page}");
+    assert!(page.contains("datetime=\"2026-11-21T00:00:00Z\""), "{page}");
+    let admin = Console::admin(&app).signed_in(&app, "alice").await;
+    let page = admin.page("/grants").await;
+    assert!(page.contains("00:00 UTC") && !page.contains("JST"), "{page}");
 }
 
 #[tokio::test]

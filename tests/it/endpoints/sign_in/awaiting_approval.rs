@@ -4,8 +4,10 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
+use crate::harness::browser::Form;
 use crate::harness::client::{McpClient, REDIRECT_URI, Tokens};
-use crate::harness::console::{Console, with_query};
+use crate::harness::console::{Console, forms, with_query};
+use crate::harness::http::{Answer, encode};
 use crate::harness::{Setup, TestApp};
 use crate::laws::races::rounds;
 
@@ -152,6 +154,142 @@ async fn a_hundred_looks_at_once_after_the_approval_bring_one_code() {
         assert_eq!(codes(&app).await, 1);
         let code = led_on[0].location_param("code").unwrap();
         client.redeem(&code).await.assert_status(200);
+    }
+}
+
+/// The form that ends the waiting.
+async fn cancel_form(client: &McpClient, page: &str) -> Form {
+    let answer = client.browser.get(page).await;
+    let all = forms(answer.text(), page);
+    let found = all.into_iter().find(|(form, _)| form.action.ends_with("/waiting/cancel"));
+    found.unwrap_or_else(|| panic!("{}", answer.text())).0
+}
+
+#[tokio::test]
+async fn the_page_says_who_waits_for_what_since_when_and_until_when() {
+    let support = "[branding]\nsupport = \"it-help@acme.com\"";
+    let setup = Setup::toml("client_approval = \"first_use\"").and(support);
+    let app = TestApp::with(setup).await;
+    let client = app.client().await;
+    let page = waits(&app, &client, "bob").await;
+    app.advance(3 * 60 + 59);
+    let answer = client.browser.get(&page).await;
+    for shown in [
+        "<bdi class=\"name\">Test client</bdi> (127.0.0.1:53124)",
+        "To-do list",
+        "2026-11-21 00:00 UTC (3 min)",
+        "2026-11-21 01:00 UTC",
+        "it-help@acme.com",
+        "Nobody is notified automatically",
+    ] {
+        assert!(answer.text().contains(shown), "{shown}: {}", answer.text());
+    }
+    assert!(!answer.text().contains("their list"), "{}", answer.text());
+    // A name that imitates another is no help here.
+    let imitator = app.client_named("Сlaude").await;
+    let page = waits(&app, &imitator, "bob").await;
+    let answer = imitator.browser.get(&page).await;
+    assert!(!answer.text().contains("Сlaude"), "{}", answer.text());
+    assert!(answer.text().contains("<b class=\"name\">127.0.0.1:53124</b>"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn the_page_says_that_administrators_are_notified_where_they_are() {
+    for (events, notified) in [("client_waits", true), ("provider_down", false)] {
+        let notify = format!(
+            "[[notify]]\nname = \"ops\"\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\n\
+             secret = \"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\nallow_private = true\n\
+             events = [{events:?}]"
+        );
+        let setup = Setup::toml("client_approval = \"first_use\"").and(notify);
+        let app = TestApp::with(setup).await;
+        let client = app.client().await;
+        let page = waits(&app, &client, "bob").await;
+        let answer = client.browser.get(&page).await;
+        let says = answer.text().contains("The administrators have been notified.");
+        assert_eq!(says, notified, "{}", answer.text());
+        assert_eq!(answer.text().contains("Nobody is notified"), !notified);
+    }
+}
+
+#[tokio::test]
+async fn a_person_who_cancels_waits_no_longer_and_the_client_learns_it() {
+    let app = start().await;
+    let client = app.client().await;
+    let page = waits(&app, &client, "bob").await;
+    let form = cancel_form(&client, &page).await;
+    // Neither another website nor another browser can do it.
+    client
+        .browser
+        .post(&form.action, &form.with(&[]), "https://evil.example")
+        .await
+        .assert_page(403);
+    let stranger = client.elsewhere();
+    stranger.browser.post(&form.action, &form.with(&[]), &app.url).await.assert_page(410);
+    client.browser.get(&form.action).await.assert_page(405);
+    assert_still_waits(&client, &page).await;
+
+    let back = client.browser.post(&form.action, &form.with(&[]), &app.url).await;
+
+    back.assert_leads_to(REDIRECT_URI);
+    assert_eq!(back.location_param("error").as_deref(), Some("access_denied"));
+    assert_eq!(back.location_param("state").as_deref(), Some("client-state"));
+    assert_eq!(back.location_param("iss").as_deref(), Some(app.url.as_str()));
+    client.browser.get(&page).await.assert_page(410);
+    assert!(!client.browser.cookie_names().iter().any(|name| name.contains("held")));
+    decide(&admin(&app).await, &client, "approve").await;
+    client.browser.get(&page).await.assert_page(410);
+    assert_eq!(codes(&app).await, 0);
+    let cancelled = "SELECT COUNT(*) FROM audit_events WHERE event = 'wait_cancelled'";
+    assert_eq!(app.database.number(cancelled).await, 1);
+}
+
+#[tokio::test]
+async fn a_hundred_cancellations_at_once_are_one() {
+    for _ in rounds() {
+        let app = start().await;
+        let client = app.client().await;
+        let page = waits(&app, &client, "bob").await;
+        let form = cancel_form(&client, &page).await;
+        let cookies = client.browser.cookie_header("127.0.0.1");
+        let headers = [
+            ("accept", "text/html"),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("origin", app.origin.as_str()),
+            ("cookie", cookies.as_str()),
+        ];
+        let body = encode(&form.with(&[]));
+        let send = || app.http.send("POST", &form.action, &headers, body.clone());
+
+        let answers = join_all((0..100).map(|_| send())).await;
+
+        let led_back = answers.iter().filter(|answer| answer.status == 303).count();
+        assert_eq!(led_back, 1);
+        assert!(answers.iter().all(|answer| answer.status == 303 || answer.status == 410));
+        let cancelled = "SELECT COUNT(*) FROM audit_events WHERE event = 'wait_cancelled'";
+        assert_eq!(app.database.number(cancelled).await, 1);
+    }
+}
+
+/// Of an approval and a cancellation at once, one counts.
+#[tokio::test]
+async fn a_cancellation_and_the_release_at_once_bring_a_code_or_an_error() {
+    for _ in rounds() {
+        let app = start().await;
+        let client = app.client().await;
+        let page = waits(&app, &client, "bob").await;
+        let form = cancel_form(&client, &page).await;
+        decide(&admin(&app).await, &client, "approve").await;
+        let fields = form.with(&[]);
+        let (looked, cancelled) = tokio::join!(
+            client.browser.get(&page),
+            client.browser.post(&form.action, &fields, &app.url),
+        );
+        let back: Vec<&Answer> =
+            [&looked, &cancelled].into_iter().filter(|answer| answer.status == 303).collect();
+        let [back] = back[..] else { panic!("{} {}", looked.status, cancelled.status) };
+        let issued = back.location_param("code").is_some();
+        assert_eq!(codes(&app).await, i64::from(issued));
     }
 }
 

@@ -214,10 +214,11 @@ async fn an_error_of_the_provider_reaches_the_person_or_the_client() {
         let page = client.browser.get(&callback).await;
         page.assert_page(status);
         assert!(
-            page.text().contains("http-equiv=\"refresh\""),
-            "{error}: the client learns it too"
+            page.text().contains(&format!("href=\"{REDIRECT_URI}?error=")),
+            "{error}: the client can learn it too"
         );
         assert!(page.text().contains("Reference"), "{error}");
+        assert!(!page.text().contains("http-equiv"), "{error}: somebody copies the reference");
     }
     for error in ["access_denied", "unauthorized", "something_new"] {
         app.idp.misbehave(|how| how.authorize_error = Some(error.to_owned()));
