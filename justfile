@@ -18,6 +18,10 @@ docs:
 test:
     cargo test
 
+# Writes the documents that are made from the program: configuration.md, cli.md, the JSON Schema
+documents:
+    UPDATE_DOCUMENTS=1 cargo test --test it -- repository::generated
+
 # The integration tests on PostgreSQL
 postgres:
     scripts/test-postgres

@@ -87,7 +87,10 @@ pub fn install(level: Option<&str>, format: LogFormat) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
         .log_internal_errors(false) // they would bypass the queue
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|no_color| no_color.is_empty()),
+        )
         .with_writer(lines::Lines);
     // A second call, as in tests, keeps the first subscriber.
     let (installed, change): (_, ChangeLevel) = match format {

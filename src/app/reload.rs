@@ -193,7 +193,8 @@ impl App {
         tracing::error!(because = reason, "{problems}");
         tracing::error!("the configuration before stays in use");
         let keys: Vec<String> = problems.0.iter().map(|problem| problem.key.clone()).collect();
-        let told = problems.0.iter().map(|problem| format!("{} {}", problem.key, problem.reason));
+        let told =
+            problems.0.iter().map(|problem| format!("{} {}", problem.located(), problem.reason));
         self.0.shared.reading().problems = told.collect();
         let event = self.event("configuration_refused", Actor::Server);
         self.record(event.with("because", reason).with("mistakes", keys)).await;

@@ -1,11 +1,13 @@
 //! `portcullis check`: checks whether sign-in is set up correctly, and where to fix it if not.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{ConfigFile, config, fail, output, runtime};
+use super::output::{self, FindingMark};
+use super::{ConfigFile, config, fail, runtime};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -18,26 +20,39 @@ mod documents;
 mod login;
 mod notifications;
 
+/// Exit code if anything failed.
+const FAILED: u8 = 2;
+
 #[derive(clap::Args)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// Sign in once in a browser, show what the provider tells and what the rules make of it, refresh once.
-    /// Stop the server first: this listens in its place
+    /// Sign in once in a browser, show the roles and groups that arrive and the scopes that the rules give, and
+    /// refresh once. Stop the server first: this listens at its address
     #[arg(long)]
     login: bool,
-    /// Findings as JSON
+    /// Print the findings as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
+    ExitCode::from(verify(arguments))
+}
+
+/// Runs `portcullis check` on this file, and returns the exit code.
+pub(super) fn file(path: &Path) -> u8 {
+    let file = ConfigFile { config: Some(path.to_owned()) };
+    verify(&CheckArguments { file, login: false, json: false })
+}
+
+fn verify(arguments: &CheckArguments) -> u8 {
     telemetry::install(Some("error"), LogFormat::Text);
     let loaded = match config::load(&arguments.file) {
         Ok(loaded) => loaded,
         Err(problems) => {
             let _ = fail(&problems);
-            return ExitCode::from(2);
+            return FAILED;
         }
     };
     let mut findings: Vec<Finding> = loaded
@@ -56,7 +71,7 @@ pub(super) fn run(arguments: &CheckArguments) -> ExitCode {
         Ok(()) => exit_code(&findings),
         Err(cause) => {
             let _ = fail(&cause);
-            ExitCode::from(2)
+            FAILED
         }
     }
 }
@@ -131,30 +146,48 @@ fn print(findings: &[Finding], as_json: bool) -> Result<(), String> {
     }
     let mut text = String::new();
     for finding in findings {
-        let word = match finding.severity {
-            Severity::Ok => "ok  ",
-            Severity::Warning => "warn",
-            Severity::Failed => "FAIL",
-            Severity::Inconclusive => "?   ",
-        };
-        let _ = writeln!(text, "{word}  {:16} {}", finding.probe, finding.found);
+        if finding.severity == Severity::Ok && output::is_quiet() {
+            continue;
+        }
+        let _ = writeln!(text, "{}  {:16} {}", mark(finding), finding.probe, finding.found);
         for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
             let _ = writeln!(text, "                       → {line}");
         }
     }
+    if !output::is_quiet() {
+        let count = |severity| findings.iter().filter(|one| one.severity == severity).count();
+        let inconclusive = match count(Severity::Inconclusive) {
+            0 => String::new(),
+            some => format!(", {some} inconclusive"),
+        };
+        let _ = writeln!(
+            text,
+            "\n{} ok, {}, {} failed{inconclusive}",
+            count(Severity::Ok),
+            output::several(count(Severity::Warning), "warning"),
+            count(Severity::Failed),
+        );
+    }
     output::print(&text)
 }
 
+fn mark(finding: &Finding) -> FindingMark {
+    match finding.severity {
+        Severity::Ok => FindingMark::Ok,
+        Severity::Warning => FindingMark::Warning,
+        Severity::Failed => FindingMark::Failed,
+        Severity::Inconclusive => FindingMark::Inconclusive,
+    }
+}
+
 /// Exit code: 0 everything is fine, 1 warnings, 2 a failure, 3 something was inconclusive.
-pub(super) fn exit_code(findings: &[Finding]) -> ExitCode {
+pub(super) fn exit_code(findings: &[Finding]) -> u8 {
     let has = |severity| findings.iter().any(|finding| finding.severity == severity);
     if has(Severity::Failed) {
-        ExitCode::from(2)
+        FAILED
     } else if has(Severity::Inconclusive) {
-        ExitCode::from(3)
-    } else if has(Severity::Warning) {
-        ExitCode::from(1)
+        3
     } else {
-        ExitCode::SUCCESS
+        u8::from(has(Severity::Warning))
     }
 }

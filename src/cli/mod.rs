@@ -6,6 +6,7 @@ mod config;
 mod demo;
 pub mod doctor;
 mod explain;
+mod manual;
 mod notify;
 mod output;
 mod reload;
@@ -15,107 +16,116 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::telemetry;
 
-/// An OAuth proxy authorization server for MCP.
+pub use manual::command;
+
+/// Put your company login in front of any MCP server.
 ///
-/// Stands in front of MCP servers: clients register themselves, the person consents, the company's
-/// identity provider signs the person in, and every token is for one MCP server only.
+/// Portcullis is an OAuth server for MCP. Clients register themselves, people approve the connection, your
+/// identity provider signs them in, and each token is for one MCP server only.
 #[derive(Parser)]
-#[command(name = "portcullis", version, arg_required_else_help = true)]
+#[command(name = "portcullis", version = env!("BUILD_VERSION"), arg_required_else_help = true)]
 struct Arguments {
+    /// Print only results, warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// The whole thing on this machine: identity provider, MCP server, and Portcullis in front
+    /// Run a complete demo on this machine: identity provider, MCP server, and Portcullis in front
     #[command(
         after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated\n  portcullis demo --no-client-documents"
     )]
     Demo(demo::DemoArguments),
-    /// The server
+    /// Run the server
     #[command(
-        after_help = "It reads its configuration again when the file changes and on SIGHUP; what cannot change without a restart is named in the log, and a file with mistakes changes nothing.\n\nExamples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
+        after_help = "The server reads its configuration again when the file changes, and on SIGHUP. The log names keys that need a restart. A file with mistakes changes nothing.\n\nExamples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
     )]
     Serve(ConfigFile),
-    /// Verify the identity provider, read-only; exit code 0 ok, 1 warnings, 2 failed, 3 could not be told
+    /// Check the connection to the identity provider, read-only
     #[command(
-        after_help = "Examples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
+        after_help = "Exit code: 0 ok, 1 warnings, 2 failed, 3 inconclusive.\n\nExamples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
     )]
     Check(check::CheckArguments),
-    /// Replay a scope decision: which rules match, what is granted and what is not
+    /// Explain which scopes a person gets, and by which rules
     #[command(
         after_help = "Examples:\n  portcullis explain --claims claims.json --request \"read:todos delete:todos\"\n  portcullis explain --user okta:00u1 --resource https://mcp.example.com/mcp"
     )]
     Explain(explain::ExplainArguments),
-    /// Walk an MCP URL as each known client would: what works, what does not, and how to fix it. Exit code 0 ok, 1 warnings, 2 failed
+    /// Test an MCP URL the way each known client does
     #[command(
-        after_help = "Reads only, unless --register is given.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
+        after_help = "Reads only, unless --register is given. Exit code: 0 ok, 1 warnings, 2 failed.\n\nExamples:\n  portcullis doctor https://mcp.example.com/mcp\n  portcullis doctor --register --verbose http://127.0.0.1:8000/mcp\n  portcullis doctor --json https://mcp.example.com/mcp"
     )]
     Doctor(doctor::DoctorArguments),
-    /// Show what is configured
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    /// Notifications to administrators: try a target of [[notify]]
+    /// Create, check and print the configuration
+    #[command(subcommand, after_help = "Example:\n  portcullis config init okta")]
+    Config(config::ConfigCommand),
+    /// Send a test message to a target of [[notify]]
     #[command(subcommand, after_help = "Example:\n  portcullis notify test ops")]
     Notify(notify::NotifyCommand),
-    /// Clients: list, approve, block, delete, create; safe while the server runs
+    /// List, approve, block and create clients; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis clients list --standing waiting")]
     Clients(admin_commands::ClientsCommand),
-    /// Grants: who connected what, and the way to end it; safe while the server runs
+    /// List and end connections of people; safe while the server runs
     #[command(
         subcommand,
         after_help = "Example:\n  portcullis grants revoke-all --person okta:00u1"
     )]
     Grants(admin_commands::GrantsCommand),
-    /// People who have signed in: list, block, sign out; safe while the server runs
+    /// List, block and sign out people; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis people list --search brown")]
     People(admin_commands::PeopleCommand),
-    /// Who used what: calls through the gateway, in hourly sums; safe while the server runs
+    /// List who used which tool, in hourly sums; safe while the server runs
     #[command(
         subcommand,
         after_help = "Example:\n  portcullis usage list --tool purge-todos --since 2026-11-20"
     )]
     Usage(admin_commands::UsageCommand),
-    /// The keys that sign access tokens; safe while the server runs
+    /// List and rotate the keys that sign access tokens; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis keys list")]
     Keys(admin_commands::KeysCommand),
-    /// The audit trail: search, export, prove; safe while the server runs
+    /// Search, export and verify the audit trail; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis audit verify")]
     Audit(admin_commands::AuditCommand),
-    /// The clock, and the last time that the server stored; safe while the server runs
+    /// Compare the clock with the last time that the server stored; safe while the server runs
     #[command(subcommand, after_help = "Example:\n  portcullis clock show")]
     Clock(admin_commands::ClockCommand),
-    /// A copy of the SQLite database, whole and at one moment, while the server runs
+    /// Back up the SQLite database while the server runs
     #[command(
-        after_help = "The secret key is not in it. How to restore it: docs/operations/backup.md.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
+        after_help = "The secret key is not in the backup. docs/operations/backup.md explains how to restore it.\n\nExample:\n  portcullis backup /var/backups/portcullis-2026-11-21.db"
     )]
     Backup(admin_commands::BackupArguments),
-}
-
-#[derive(Subcommand)]
-enum ConfigCommand {
-    /// The merged configuration, where each value came from, secrets masked
-    #[command(after_help = "Example:\n  portcullis config show --config portcullis.toml")]
-    Show(ConfigFile),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  portcullis completions bash > /etc/bash_completion.d/portcullis\n  portcullis completions zsh > ~/.zfunc/_portcullis\n  portcullis completions fish > ~/.config/fish/completions/portcullis.fish"
+    )]
+    Completions(manual::CompletionArguments),
+    /// Write the man pages
+    #[command(after_help = "Example:\n  portcullis man /usr/local/share/man/man1")]
+    Man(manual::ManArguments),
 }
 
 /// Where the configuration file is.
 #[derive(clap::Args)]
 struct ConfigFile {
-    /// The configuration file. Without it, portcullis.toml if there is one, else the environment alone
+    /// The configuration file. By default portcullis.toml if it exists, otherwise only the environment
     #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 /// Runs the command that the arguments of this process name.
 pub fn main() -> ExitCode {
-    let ended = run(Arguments::parse().command);
+    let matches = command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    output::set_quiet(arguments.quiet);
+    let ended = run(arguments.command);
     telemetry::flush();
     ended
 }
@@ -127,7 +137,7 @@ fn run(command: Command) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
-        Command::Config(ConfigCommand::Show(file)) => config::show(&file),
+        Command::Config(command) => command.run(),
         Command::Notify(command) => command.run(),
         Command::Clients(command) => command.run(),
         Command::Grants(command) => command.run(),
@@ -137,6 +147,8 @@ fn run(command: Command) -> ExitCode {
         Command::Audit(command) => command.run(),
         Command::Clock(command) => command.run(),
         Command::Backup(arguments) => arguments.run(),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 
@@ -144,6 +156,16 @@ fn run(command: Command) -> ExitCode {
 fn fail(message: &dyn std::fmt::Display) -> ExitCode {
     telemetry::say(&format!("portcullis: {message}\n"));
     ExitCode::FAILURE
+}
+
+/// Says why a database cannot be opened, with the file where the reason does not name it.
+fn cannot_open(url: &str, error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let file = url.strip_prefix("sqlite:").map(|rest| rest.trim_start_matches("//"));
+    match file.and_then(|file| file.split('?').next()) {
+        Some(file) if !text.contains(file) => format!("{file}: {text}"),
+        _ => text,
+    }
 }
 
 /// Raises the limit of open files to the maximum. Each connection needs one, a stream through the gateway

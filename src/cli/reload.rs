@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::config;
+use super::{config, output};
 use crate::app::{App, Reloaded};
 use crate::config::{Config, Loaded, Problems};
 use crate::telemetry;
@@ -103,10 +103,11 @@ async fn heed(app: &App, file: Option<&Path>, mut seen: Seen, mut hangup: Hangup
     }
 }
 
-/// Sets the configured log level, unless `PORTCULLIS_LOG` sets one.
+/// Sets the configured log level, or `warn` with `--quiet`, unless `PORTCULLIS_LOG` sets one.
 pub(super) fn log_as(config: &Config) {
     let level = std::env::var("PORTCULLIS_LOG").ok().and_then(|level| level.parse().ok());
-    telemetry::set_level(level.unwrap_or(config.log));
+    let configured = if output::is_quiet() { tracing::Level::WARN } else { config.log };
+    telemetry::set_level(level.unwrap_or(configured));
 }
 
 /// Runs blocking work outside the async threads, because a file can be large and a disk slow.

@@ -1,5 +1,6 @@
 //! `portcullis serve`: runs the server.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 
 use super::reload::{Hangup, Seen, log_as};
-use super::{ConfigFile, allow_open_files, config, fail, reload, run_to_the_end};
+use super::{ConfigFile, allow_open_files, cannot_open, config, fail, reload, run_to_the_end};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -19,6 +20,9 @@ use crate::telemetry::{self, LogFormat};
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
     install_log();
     let path = config::path(file);
+    if let Some(none) = config::nothing_configured(path.as_deref()) {
+        return fail(&none);
+    }
     let (read, seen) = reload::read(path.as_deref());
     let loaded = match read {
         Ok(loaded) => loaded,
@@ -83,9 +87,23 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
 }
 
 async fn bind(key: &str, listen: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(listen)
-        .await
-        .map_err(|cause| format!("{key} = \"{listen}\": nothing can listen there: {cause}"))
+    TcpListener::bind(listen).await.map_err(|cause| {
+        let why = match cause.kind() {
+            ErrorKind::AddrInUse => {
+                "the address is in use by another program. Stop it, or choose another port"
+                    .to_owned()
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine has no such address. Choose one that it has, or \"0.0.0.0\" for all"
+                    .to_owned()
+            }
+            ErrorKind::PermissionDenied => {
+                "the system forbids this port. Choose one from 1024 on".to_owned()
+            }
+            _ => format!("nothing can listen there: {cause}"),
+        };
+        format!("{key} = \"{listen}\": {why}")
+    })
 }
 
 /// Records version and configuration digest in the audit trail. Secrets are masked in the hashed text.
@@ -100,7 +118,7 @@ pub(super) async fn open(config: Config, clock: Clock) -> Result<App, String> {
     let (url, connections) = (config.database_url.expose(), config.limits.database_connections);
     let storage = Storage::open_with(url, secret_key.as_deref(), connections)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| cannot_open(url, &error))?;
     App::new(config, clock, storage).await.map_err(|error| error.to_string())
 }
 

@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::reader::ConfigReader;
+use super::value_type::ValueType;
 
 /// What applies to a limit, besides its default and range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub struct Limit {
     pub name: &'static str,
     /// Its key in the configuration: `limits.clients`.
     pub key: &'static str,
+    /// What it limits.
+    pub about: &'static str,
+    type_and_range: fn() -> ValueType,
     traits: &'static [LimitTrait],
 }
 
@@ -37,6 +41,11 @@ impl Limit {
     /// Returns whether `what` applies to this limit.
     pub fn is(&self, what: LimitTrait) -> bool {
         self.traits.contains(&what)
+    }
+
+    /// Returns its type and range.
+    pub fn value_type(&self) -> ValueType {
+        (self.type_and_range)()
     }
 }
 
@@ -49,6 +58,8 @@ pub fn limits() -> impl Iterator<Item = &'static Limit> {
 trait LimitValue: Sized {
     /// The type in which default and range are written.
     type Written;
+
+    fn value_type(range: &RangeInclusive<Self::Written>) -> ValueType;
 
     fn read(
         r: &mut ConfigReader,
@@ -63,6 +74,11 @@ macro_rules! read_as_number {
         impl LimitValue for $number {
             type Written = Self;
 
+            fn value_type(range: &RangeInclusive<Self>) -> ValueType {
+                let number = |end: Self| u64::try_from(end).unwrap_or(u64::MAX);
+                ValueType::Integer(number(*range.start()), number(*range.end()))
+            }
+
             fn read(r: &mut ConfigReader, key: &str, default: Self, range: RangeInclusive<Self>) -> Self {
                 r.number(key, default, *range.start(), *range.end())
             }
@@ -74,6 +90,10 @@ read_as_number!(u32, u64, usize);
 impl LimitValue for NonZeroU32 {
     type Written = u32;
 
+    fn value_type(range: &RangeInclusive<u32>) -> ValueType {
+        u32::value_type(range)
+    }
+
     fn read(r: &mut ConfigReader, key: &str, default: u32, range: RangeInclusive<u32>) -> Self {
         Self::new(u32::read(r, key, default, range)).unwrap_or(Self::MIN)
     }
@@ -82,6 +102,10 @@ impl LimitValue for NonZeroU32 {
 impl LimitValue for bool {
     type Written = Self;
 
+    fn value_type(_: &RangeInclusive<Self>) -> ValueType {
+        ValueType::Flag
+    }
+
     fn read(r: &mut ConfigReader, key: &str, default: Self, _: RangeInclusive<Self>) -> Self {
         r.flag(key, default)
     }
@@ -89,6 +113,10 @@ impl LimitValue for bool {
 
 impl LimitValue for Duration {
     type Written = &'static str;
+
+    fn value_type(range: &RangeInclusive<&'static str>) -> ValueType {
+        ValueType::Duration(range.start(), range.end())
+    }
 
     fn read(
         r: &mut ConfigReader,
@@ -118,7 +146,7 @@ macro_rules! limits {
         $(#[$about:meta])*
         $table:ident ($($(#[$group_about:meta])* $group:ident: $group_type:ident)?) {
             $(
-                $(#[$row_about:meta])*
+                $(#[doc = $row_about:literal])*
                 $name:ident: $type:ty = $default:expr, $range:expr $(, $trait:ident)*;
             )*
         }
@@ -127,13 +155,15 @@ macro_rules! limits {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct $table {
             $($(#[$group_about])* pub $group: $group_type,)?
-            $($(#[$row_about])* pub $name: $type,)*
+            $($(#[doc = $row_about])* pub $name: $type,)*
         }
 
         impl $table {
             const TABLE: &'static [Limit] = &[$(Limit {
                 name: stringify!($name),
                 key: concat!("limits.", stringify!($name)),
+                about: concat!($($row_about),*),
+                type_and_range: || <$type as LimitValue>::value_type(&$range),
                 traits: &[$(LimitTrait::$trait),*],
             }),*];
 

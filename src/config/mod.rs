@@ -18,10 +18,12 @@ mod presets;
 mod proxies;
 mod public_url;
 mod reader;
+mod reference;
 mod scope_texts;
 mod service_links;
 mod show;
 mod source;
+mod value_type;
 mod values;
 
 use std::collections::BTreeMap;
@@ -61,8 +63,10 @@ pub use presets::{
 pub use proxies::{Proxies, Proxy};
 pub use public_url::PublicUrl;
 pub use reader::{Problem, Problems};
+pub use reference::{Applies, ConfigKey, reference, schema};
 pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
+pub use value_type::ValueType;
 pub use values::SecretText;
 
 /// The complete configuration.
@@ -491,6 +495,11 @@ impl Config {
         check::load(file, env)
     }
 
+    /// Returns whether the environment sets any configuration key.
+    pub fn is_in_environment(env: &BTreeMap<String, String>) -> bool {
+        check::is_in_environment(env)
+    }
+
     /// Returns whether any MCP server may use the introspection endpoint.
     pub fn offers_introspection(&self) -> bool {
         self.resources.iter().any(|resource| resource.introspection_secret.is_some())
@@ -516,6 +525,11 @@ impl Loaded {
     /// Returns the merged configuration with the origin of each value and with secrets masked.
     pub fn show(&self) -> String {
         show::render(&self.shown)
+    }
+
+    /// Returns each value of the merged configuration with its key and its origin; secrets are masked.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &toml::Value, &str)> {
+        self.shown.iter().map(|shown| (shown.key.as_str(), &shown.value, shown.origin.as_str()))
     }
 }
 

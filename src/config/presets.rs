@@ -62,6 +62,22 @@ impl Preset {
     pub fn our_subject(&self, upstream_subject: &str) -> String {
         format!("{}:{upstream_subject}", self.name)
     }
+
+    /// Returns the keys of `[upstream]` that this provider has and not every provider.
+    pub fn own_keys(&self) -> Vec<&'static str> {
+        let special: &[&'static str] = match self.name {
+            "okta" => &["authorization_server"],
+            "keycloak" => &["role_client"],
+            "github" => &["url"],
+            _ => &[],
+        };
+        let mut keys: Vec<&'static str> = self.keys.iter().map(|key| key.name).collect();
+        keys.extend(self.restricted_by.map(|(key, _)| key));
+        keys.extend(special.iter().chain(self.param_keys));
+        let mut seen = std::collections::HashSet::new();
+        keys.retain(|key| seen.insert(*key));
+        keys
+    }
 }
 
 /// A method to sign a browser out at the provider: RP-initiated logout, or the provider's own equivalent.

@@ -35,6 +35,18 @@ impl PublicUrl {
         let hint = |to: &str| format!("write {to}");
         let url = Url::parse(text)
             .map_err(|_| ("is not a URL".to_owned(), hint("https://your.host.name")))?;
+        let has_user = !url.username().is_empty() || url.password().is_some();
+        if url.scheme() == "http" && !is_loopback(&url) && !has_user {
+            let bare = text.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+            let rest = text.strip_prefix(bare).unwrap_or_default();
+            let more =
+                if rest.is_empty() { String::new() } else { format!(", and ends with {rest:?}") };
+            let secure = bare.get("http".len()..).unwrap_or_default();
+            let hint = format!(
+                "write https{secure} (http:// is for loopback only); TLS ends at the proxy in front"
+            );
+            return Err((format!("is not https{more}"), hint));
+        }
         if text.ends_with('/') {
             let bare = text.trim_end_matches('/');
             return Err(("ends with a slash".to_owned(), hint(bare)));
@@ -44,7 +56,7 @@ impl PublicUrl {
             let bare = text.split(['?', '#']).next().unwrap_or_default();
             return Err((reason.to_owned(), hint(bare.trim_end_matches('/'))));
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        if has_user {
             return Err(("holds a user name or password".to_owned(), "take it out".to_owned()));
         }
         let origin = url.origin().ascii_serialization();

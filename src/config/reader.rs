@@ -1,6 +1,8 @@
 //! A tree of values from file and environment. It records the origin of each value, the keys that were read,
 //! and all problems.
 
+mod unknown_keys;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fmt::Write as _;
@@ -11,15 +13,18 @@ use toml::Value;
 
 use super::files::{Unread, bytes_of, text_of};
 use super::fingerprint::ConfigFingerprint;
-use super::keys::{Part, last_name, nearest, split, walk, without_indexes};
-use super::service_links::nearest_link;
+use super::keys::{Part, split, walk};
 use super::show::ShownValue;
-use super::source::ConfigSource;
+use super::source::{ConfigPlace, ConfigSource};
 use super::values::{SecretText, parse_duration};
 
 /// A problem with one key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// Where the file sets the key, or where it would be added; `None` if the file has no say.
+    pub place: Option<ConfigPlace>,
+    /// The environment variable that sets the key.
+    pub variable: Option<String>,
     /// The key: `resource[0].rule[1].allow`.
     pub key: String,
     /// The configured value, with secrets masked; `None` if there is none.
@@ -28,6 +33,18 @@ pub struct Problem {
     pub reason: String,
     /// How to fix it.
     pub hint: String,
+}
+
+impl Problem {
+    /// Returns the place and the key: `portcullis.toml:41: resource[0].scopes`.
+    pub fn located(&self) -> String {
+        match (&self.place, &self.variable) {
+            (Some(place), _) if place.file == self.key => place.to_string(),
+            (Some(place), _) => format!("{place}: {}", self.key),
+            (None, Some(variable)) => format!("{variable}: {}", self.key),
+            (None, None) => self.key.clone(),
+        }
+    }
 }
 
 /// All problems of a configuration.
@@ -39,7 +56,7 @@ impl fmt::Display for Problems {
         let count = self.0.len();
         writeln!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
         for problem in &self.0 {
-            write!(f, "\n  {}", problem.key)?;
+            write!(f, "\n  {}", problem.located())?;
             if let Some(value) = &problem.value {
                 write!(f, " = {value}")?;
             }
@@ -64,12 +81,9 @@ pub(super) struct ConfigReader {
     file: Option<String>,
     /// The line of each key in the file.
     pub(super) source: ConfigSource,
-    read: HashSet<String>,
-    /// The keys that were read, without indexes, each once, in the order of reading.
-    kinds_read: Vec<String>,
-    known_kinds: HashSet<String>,
+    pub(super) read: HashSet<String>,
     pub(super) problems: Vec<Problem>,
-    known_problems: HashSet<Problem>,
+    known_problems: HashSet<String>,
     pub(super) warnings: Vec<String>,
     pub(super) shown: Vec<ShownValue>,
     shown_keys: HashSet<String>,
@@ -86,8 +100,6 @@ impl ConfigReader {
             file: None,
             source: ConfigSource::default(),
             read: HashSet::new(),
-            kinds_read: Vec::new(),
-            known_kinds: HashSet::new(),
             problems: Vec::new(),
             known_problems: HashSet::new(),
             warnings: Vec::new(),
@@ -108,8 +120,11 @@ impl ConfigReader {
                         .span()
                         .and_then(|span| text.get(..span.start))
                         .map_or(1, |before| before.matches('\n').count() + 1);
-                    let reason = format!("is not TOML: line {line}: {}", error.message());
+                    let reason = format!("is not TOML: {}", error.message());
                     reader.problem(&path, None, reason, "fix that line");
+                    for problem in &mut reader.problems {
+                        problem.place = Some(ConfigPlace { file: path.clone(), line });
+                    }
                 }
             }
             reader.file = Some(path);
@@ -129,11 +144,24 @@ impl ConfigReader {
         reason: impl Into<String>,
         hint: impl Into<String>,
     ) {
+        let place = self.source.place(key);
+        let variable = self.variable_for(key);
         let (key, reason, hint) = (key.to_owned(), reason.into(), hint.into());
-        let problem = Problem { key, value, reason, hint };
+        let problem = Problem { place, variable, key, value, reason, hint };
         // A key that serves two purposes is read twice, but its problem is reported once.
-        if self.known_problems.insert(problem.clone()) {
+        if self.known_problems.insert(format!("{problem:?}")) {
             self.problems.push(problem);
+        }
+    }
+
+    /// Returns the environment variable that sets this key, or the value around it.
+    fn variable_for(&self, key: &str) -> Option<String> {
+        let mut key = key;
+        loop {
+            if let Some(variable) = self.from_env.get(key) {
+                return Some(variable.clone());
+            }
+            key = key.rfind(['.', '[']).and_then(|end| key.get(..end))?;
         }
     }
 
@@ -168,12 +196,7 @@ impl ConfigReader {
 
     /// Returns the raw value of a key and marks the key as read.
     pub(super) fn value(&mut self, key: &str) -> Option<Value> {
-        if self.read.insert(key.to_owned()) {
-            let kind = without_indexes(key);
-            if self.known_kinds.insert(kind.clone()) {
-                self.kinds_read.push(kind);
-            }
-        }
+        self.read.insert(key.to_owned());
         let mut node = &self.root;
         for part in split(key) {
             node = match part {
@@ -482,77 +505,7 @@ impl ConfigReader {
         let shown = Some(mask_nothing(value));
         self.problem(key, shown, format!("is not {wanted}"), hint);
     }
-
-    /// Reports the keys that were not read, each with the most similar known key.
-    pub(super) fn report_unknown_keys(&mut self) {
-        let mut leaves = Vec::new();
-        walk(&self.root, String::new(), &mut leaves);
-        // Tables that are read as a whole: scopes, tools, claims, parameters, secrets, hosts.
-        let is_whole = |table: &str| WHOLE.contains(&last_name(table)) && self.read.contains(table);
-        let known = |leaf: &str| {
-            self.read.contains(leaf)
-                || leaf
-                    .match_indices('.')
-                    .any(|(end, _)| is_whole(leaf.get(..end).unwrap_or_default()))
-        };
-        let keys = leaves.into_iter().map(|(key, _)| key);
-        let unknown: Vec<String> = keys.filter(|leaf| !known(leaf)).collect();
-        for key in unknown {
-            let variable = self.from_env.get(&key).cloned();
-            if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
-                let hint = match &variable {
-                    Some(variable) => format!("set {} instead of {variable}", variable_of(new)),
-                    None => format!("write {new} in its place"),
-                };
-                self.problem(&key, None, format!("was renamed to {new}"), hint);
-                continue;
-            }
-            let link = variable.as_deref().and_then(|name| name.strip_prefix("PORTCULLIS_"));
-            let nearest = nearest(&key, self.kinds_read.iter().map(String::as_str));
-            let hint = match (link.and_then(nearest_link), nearest) {
-                (Some(link), _) => {
-                    format!(
-                        "did you mean {link}? Kubernetes sets it, and it is ignored; or take it out"
-                    )
-                }
-                (None, Some(nearest)) => format!("did you mean {nearest}?"),
-                (None, None) => "take it out; portcullis.example.toml lists every key".to_owned(),
-            };
-            let reason = match variable {
-                Some(variable) => format!("is not a key (set by {variable})"),
-                None => "is not a key".to_owned(),
-            };
-            self.problem(&key, None, reason, hint);
-        }
-    }
 }
-
-/// Keys of earlier versions, with their names of today.
-const RENAMED: &[(&str, &str)] = &[("limits.database_log", "limits.wal_size")];
-
-/// Returns the environment variable that sets a key.
-fn variable_of(key: &str) -> String {
-    format!("PORTCULLIS_{}", key.replace('.', "__").to_ascii_uppercase())
-}
-
-/// Tables whose members have names of the administrator's choice, or are secrets.
-const WHOLE: &[&str] = &[
-    "scopes",
-    "tools",
-    "implies",
-    "introspection_secret",
-    "metrics_token",
-    "url",
-    "password",
-    "claim",
-    "authorize_params",
-    "client_secret",
-    "secret",
-    "jwks",
-    "unsafe_loopback_hosts",
-    "secret_key",
-    "database_url",
-];
 
 fn mask_nothing(value: &Value) -> String {
     let mut text = value.to_string();

@@ -24,26 +24,26 @@ const BATCH: i64 = 1000;
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum AuditCommand {
-    /// List what happened, newest first
+    /// List audit events, newest first
     #[command(
         after_help = "Examples:\n  portcullis audit list --reference 7QCK-PTKQ\n  portcullis audit list --client client_0199c2a7 --since 2026-11-01"
     )]
     List(ListAudit),
-    /// Write out the trail, newest first: JSON Lines, or CSV that no spreadsheet takes for formulas
+    /// Export audit events as JSON Lines or CSV, newest first
     #[command(
         after_help = "Examples:\n  portcullis audit export > audit.jsonl\n  portcullis audit export --format csv --since 2026-11-01 > november.csv"
     )]
     Export(Export),
-    /// Prove that no line was changed, removed, inserted or moved; exit code 0 it holds, 2 it is broken, 3 could not be told
+    /// Verify that no audit event was changed, removed, inserted or moved
     #[command(
-        after_help = "Examples:\n  portcullis audit verify\n  portcullis audit verify --expect 4711:pHs1…\n\nKeep the printed head elsewhere: with --expect, a database that was put back to an older state shows, too.\n\nLines that the server itself removed (audit.retention, limits.audit_size) are counted, and the chain is proved\nacross them: nobody without the secret key can remove a line like that."
+        after_help = "Exit code: 0 intact, 2 broken, 3 unknown.\n\nKeep the printed head elsewhere. With --expect, a database that was put back to an older state is found, too.\nEvents that the server itself removed (audit.retention, limits.audit_size) are counted, and the chain is\nverified across them.\n\nExamples:\n  portcullis audit verify\n  portcullis audit verify --expect 4711:pHs1…"
     )]
     Verify(Verify),
 }
 
 #[derive(clap::Args)]
 struct Filter {
-    /// This event, such as client_blocked; docs/operations/audit.md has them all
+    /// This event, such as client_blocked; docs/operations/audit.md lists all
     #[arg(long, value_name = "EVENT", default_value = "")]
     event: String,
     /// This client
@@ -58,10 +58,10 @@ struct Filter {
     /// The reference of an error page
     #[arg(long, value_name = "REFERENCE", default_value = "")]
     reference: String,
-    /// Not before this day (midnight UTC) or moment
+    /// From this day (midnight UTC) or time
     #[arg(long, value_name = "DAY", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Before this day or moment
+    /// Before this day or time
     #[arg(long, value_name = "DAY", value_parser = moment)]
     until: Option<Timestamp>,
 }
@@ -86,7 +86,7 @@ enum AuditFormat {
 pub(in crate::cli) struct Export {
     #[command(flatten)]
     filter: Filter,
-    /// As what
+    /// The format
     #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
     format: AuditFormat,
     #[command(flatten)]
@@ -95,7 +95,7 @@ pub(in crate::cli) struct Export {
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Verify {
-    /// A head that an earlier run printed: that line must still be there, unchanged
+    /// The head that an earlier run printed: that event must still be there, unchanged
     #[arg(long, value_name = "SEQ:MAC", value_parser = head)]
     expect: Option<ChainHead>,
     #[command(flatten)]
@@ -149,12 +149,13 @@ async fn list(desk: &CommandContext, a: &ListAudit) -> Result<Output, CommandErr
     let filter = a.filter.before(&a.page.after);
     let mut rows = desk.storage.audit_lines(&filter, a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());
-    let headings = ["WHEN", "EVENT", "ACTOR", "CLIENT", "PERSON", "GRANT", "REFERENCE", "DETAIL"];
+    let headings =
+        ["TIME (UTC)", "EVENT", "ACTOR", "CLIENT", "PERSON", "GRANT", "REFERENCE", "DETAIL"];
     let mut table = Table::new(&headings);
     for row in &rows {
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         table.row(vec![
-            output::utc(Timestamp::from_unix(row.at / 1000)),
+            output::utc_cell(Timestamp::from_unix(row.at / 1000)),
             row.event.clone(),
             row.actor.clone(),
             optional(&row.client_id),

@@ -10,7 +10,7 @@ use crate::storage::Engine;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct BackupArguments {
-    /// The file to make; it must not exist
+    /// The file to create; it must not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

@@ -9,10 +9,10 @@ use super::{CommandContext, CommandError, Common, Output, output, run};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum ClockCommand {
-    /// Show the clock of this machine beside the last time that the server stored
+    /// Show the clock of this machine and the last time that the server stored
     #[command(after_help = "Example:\n  portcullis clock show")]
     Show(ClockArguments),
-    /// The clock of this machine is right, and what was stored was not: tokens are minted again
+    /// Accept the clock of this machine, so that tokens are issued again
     #[command(after_help = "Example:\n  portcullis clock accept")]
     Accept(ClockArguments),
 }

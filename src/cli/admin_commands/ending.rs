@@ -6,6 +6,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use serde_json::{Value, json};
 
 use super::{BY, CommandContext, CommandError, Output, grant_output, output};
+use crate::cli::output::is_quiet;
 use crate::storage::{Counted, Ended, Ending, GrantRow};
 use crate::telemetry::audit::AuditEvent;
 
@@ -19,10 +20,10 @@ const LISTED: i64 = 20;
 /// What every command takes that ends more than one thing.
 #[derive(clap::Args)]
 pub(super) struct Confirm {
-    /// Say how many and which grants would end, and change nothing
+    /// Print how many grants would end, and which, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask; needed where there is no terminal to ask
+    /// Do not ask; required where there is no terminal
     #[arg(long)]
     yes: bool,
     /// Why, for the audit trail. It names nobody: a ticket number is better than a name
@@ -61,6 +62,11 @@ pub(super) async fn carry_out(
     if confirm.dry_run {
         return dry_run(desk, ending, &counted).await;
     }
+    // A block matters without any connection; a revocation of nothing needs no question.
+    if matches!(ending, Ending::Grants(_)) && counted == Counted::default() {
+        let text = if is_quiet() { "" } else { "There is nothing to end.\n" };
+        return Ok(Output::said(text.to_owned(), json!({ "changed": false, "ended": 0 })));
+    }
     let mut confirmed = None;
     if !confirm.yes {
         if !std::io::stdin().is_terminal() {
@@ -80,10 +86,11 @@ pub(super) async fn carry_out(
     }
     let event = confirm.explain(desk.event(ending.event()));
     match desk.storage.apply_counted(ending, confirmed, BY, desk.now(), event).await? {
-        Ended::Done(ended) => Ok(Output::said(
-            format!("{}; {} ended.\n", words.done, have(ended)),
-            json!({ "changed": true, "ended": ended }),
-        )),
+        Ended::Done(ended) => {
+            let text = format!("{}; {} ended.\n", words.done, have(ended));
+            let text = if is_quiet() { String::new() } else { text };
+            Ok(Output::said(text, json!({ "changed": true, "ended": ended })))
+        }
         Ended::Unchanged => {
             Ok(Output::said(words.before.to_owned(), json!({ "changed": false, "ended": 0 })))
         }

@@ -12,7 +12,7 @@ use crate::web::in_force::OfGrant;
 pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
     let now = desk.now();
     let headings = ["GRANT", "PERSON", "SUB", "CLIENT", "MCP SERVER"];
-    let further = ["APPROVED", "IN FORCE NOW", "SINCE", "LAST USE", "STATE"];
+    let further = ["APPROVED", "IN FORCE NOW", "SINCE (UTC)", "LAST USE (UTC)", "STATE"];
     let mut table = Table::new(&[&headings[..], &further].concat());
     for row in rows {
         let state = match &row.revoked {
@@ -31,8 +31,8 @@ pub(super) fn table(desk: &CommandContext, rows: &[GrantRow]) -> Table {
             row.resource.clone(),
             row.consented_scopes.to_string(),
             OfGrant::of(&desk.config, row, now).line(),
-            output::utc(row.created_at),
-            output::utc(row.last_used_at),
+            output::utc_cell(row.created_at),
+            output::utc_cell(row.last_used_at),
             state,
         ]);
     }

@@ -15,15 +15,15 @@ const BECAUSE: &str = "ended by an administrator";
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum GrantsCommand {
-    /// List grants, newest first: person × client × MCP server
+    /// List grants, newest first: which person connected which client to which MCP server
     #[command(
         after_help = "Examples:\n  portcullis grants list --search \"hana dubois\"\n  portcullis grants list --person okta:00u1b2c3\n  portcullis grants list --server https://mcp.example.com/mcp --ended --json"
     )]
     List(ListGrants),
-    /// End one grant; requests and open streams of it end within a second
+    /// End one grant, with its requests and open streams
     #[command(after_help = "Example:\n  portcullis grants revoke 0199c2a7b1f07d3e8f6a5b4c3d2e1f00")]
     Revoke(Revoke),
-    /// End all grants of a client, of a person, or given before a day
+    /// End all grants of a client or a person, or all from before a day
     #[command(
         after_help = "Examples:\n  portcullis grants revoke-all --before 2026-11-21 --dry-run\n  portcullis grants revoke-all --client client_0199c2a7\n  portcullis grants revoke-all --person okta:00u1b2c3 --yes"
     )]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct ListGrants {
     /// For this MCP server
     #[arg(long, value_name = "URL", default_value = "")]
     server: String,
-    /// Ended ones as well
+    /// Include ended grants
     #[arg(long)]
     ended: bool,
     #[command(flatten)]
@@ -71,7 +71,7 @@ struct Which {
     /// All of this person, by the sub of their tokens
     #[arg(long, value_name = "SUB", group = "which")]
     person: Option<String>,
-    /// All that were given before this day (midnight UTC) or moment
+    /// All from before this day (midnight UTC) or time
     #[arg(long, value_name = "DAY", group = "which", value_parser = moment)]
     before: Option<Timestamp>,
 }

@@ -11,11 +11,13 @@ use crate::signing::{KeyRing, KeyRotation, KeyState, PUBLISHED_BEFORE, rotate};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum KeysCommand {
-    /// List signing keys: which one signs, and since when
+    /// List signing keys
     #[command(after_help = "Example:\n  portcullis keys list")]
     List(KeysArguments),
-    /// Make the next keys: published at once, signing ten minutes later; nobody notices
-    #[command(after_help = "Example:\n  portcullis keys rotate")]
+    /// Rotate signing keys without downtime
+    #[command(
+        after_help = "The next keys are published at once and sign ten minutes later.\n\nExample:\n  portcullis keys rotate"
+    )]
     Rotate(KeysArguments),
 }
 
@@ -39,7 +41,7 @@ async fn list(desk: &CommandContext) -> Result<Output, CommandError> {
     let issuer = desk.config.public_url.as_str();
     let ring = KeyRing::load(&desk.storage, &desk.clock, issuer, &[]).await;
     let ring = ring.map_err(|error| error.to_string())?;
-    let mut table = Table::new(&["KEY ID", "ALGORITHM", "GENERATION", "MADE", "STATE"]);
+    let mut table = Table::new(&["KEY ID", "ALGORITHM", "GENERATION", "CREATED (UTC)", "STATE"]);
     let mut rows = Vec::new();
     for key in ring.describe() {
         let state = match key.state {
@@ -51,7 +53,7 @@ async fn list(desk: &CommandContext) -> Result<Output, CommandError> {
             key.kid.clone(),
             key.alg.to_owned(),
             key.generation.to_string(),
-            output::utc(key.created_at),
+            output::utc_cell(key.created_at),
             state.to_owned(),
         ]);
         rows.push(json!({

@@ -29,7 +29,7 @@ pub(super) use keys::KeysCommand;
 pub(super) use people::PeopleCommand;
 pub(super) use usage::UsageCommand;
 
-use super::{ConfigFile, config, fail, runtime};
+use super::{ConfigFile, cannot_open, config, fail, runtime};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::storage::{Storage, StorageError};
@@ -44,7 +44,7 @@ const BY: &str = "shell";
 pub(super) struct Common {
     #[command(flatten)]
     file: ConfigFile,
-    /// Answer as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -52,10 +52,10 @@ pub(super) struct Common {
 /// A page of a list.
 #[derive(clap::Args)]
 struct PageOptions {
-    /// Begin after this place: what the last page named as next
+    /// Start after this place, as the previous page printed it
     #[arg(long, value_name = "PLACE", default_value = "")]
     after: String,
-    /// Lines of a page
+    /// Maximum number of lines
     #[arg(long, value_name = "NUMBER", default_value = "50", value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
 }
@@ -109,7 +109,13 @@ impl Output {
 
     /// The result of a change that may have had no effect.
     fn changed(changed: bool, done: String, before: &str) -> Self {
-        let text = if changed { done } else { before.to_owned() };
+        let text = if super::output::is_quiet() {
+            String::new()
+        } else if changed {
+            done
+        } else {
+            before.to_owned()
+        };
         Self::said(text, json!({ "changed": changed }))
     }
 
@@ -207,9 +213,8 @@ where
 /// Attaches to the configured database for a short command.
 pub(super) async fn open_beside(config: &Config) -> Result<Storage, String> {
     let key = config.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
-    Storage::attach(config.database_url.expose(), key.as_deref())
-        .await
-        .map_err(|error| error.to_string())
+    let url = config.database_url.expose();
+    Storage::attach(url, key.as_deref()).await.map_err(|error| cannot_open(url, &error))
 }
 
 /// Parses a day (midnight UTC) or an exact time.

@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 pub(super) use crate::cli::output::print as print_as_is;
+use crate::cli::output::{BOLD, PLAIN, has_colours};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
@@ -37,12 +38,17 @@ impl fmt::Display for Table {
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-        for row in [&headings].into_iter().chain(&self.rows) {
+        for (index, row) in [&headings].into_iter().chain(&self.rows).enumerate() {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 let _ = write!(line, "{cell:width$}  ");
             }
-            writeln!(f, "{}", line.trim_end())?;
+            let line = line.trim_end();
+            if index == 0 && has_colours() {
+                writeln!(f, "{BOLD}{line}{PLAIN}")?;
+            } else {
+                writeln!(f, "{line}")?;
+            }
         }
         Ok(())
     }
@@ -71,7 +77,21 @@ pub(super) fn print(text: &str) -> Result<(), String> {
 }
 
 /// Escapes control characters that are left. JSON already escapes most; the others get the equivalent escape.
+/// The bold headings of our own tables stay; a cell cannot imitate them, because it has no control characters.
 fn escape_control_chars(text: &str) -> String {
+    if has_colours() && text.contains(BOLD) {
+        let lines = text.split_inclusive('\n').map(|line| {
+            match line.strip_prefix(BOLD).and_then(|rest| rest.strip_suffix("\u{1b}[0m\n")) {
+                Some(heading) => format!("{BOLD}{}{PLAIN}\n", escaped(heading)),
+                None => escaped(line),
+            }
+        });
+        return lines.collect();
+    }
+    escaped(text)
+}
+
+fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if obeyed(c) {
@@ -86,6 +106,12 @@ fn escape_control_chars(text: &str) -> String {
 /// Formats a time for people: `2026-11-21 08:41 UTC`.
 pub(super) fn utc(moment: Timestamp) -> String {
     crate::web::list_page::utc(moment)
+}
+
+/// Formats a time for a column whose heading names the zone: `2026-11-21 08:41`.
+pub(super) fn utc_cell(moment: Timestamp) -> String {
+    let text = utc(moment);
+    text.strip_suffix(" UTC").map(str::to_owned).unwrap_or(text)
 }
 
 /// Formats a time for programs (RFC 3339, UTC).

@@ -14,23 +14,23 @@ use crate::storage::{Ending, GrantFilter, PersonFilter, PersonRow};
 
 #[derive(Subcommand)]
 pub(in crate::cli) enum PeopleCommand {
-    /// List people who have signed in, the latest first
+    /// List people who have signed in, the most recent first
     #[command(
         after_help = "Examples:\n  portcullis people list --search brown\n  portcullis people list --blocked --json"
     )]
     List(ListPeople),
-    /// One person: what the identity provider sent, what they may do and why, and their grants
+    /// Show a person: roles, groups, what they may do and why, and their grants
     #[command(after_help = "Example:\n  portcullis people show okta:00u1b2c3")]
     Show(OnePerson),
-    /// End everything they have, and let them sign in no more
+    /// Block a person and end their connections and sessions
     #[command(
         after_help = "Examples:\n  portcullis people block okta:00u1b2c3 --dry-run\n  portcullis people block okta:00u1b2c3 --yes"
     )]
     Block(EndPersonAccess),
-    /// Let them sign in again
+    /// Unblock a person
     #[command(after_help = "Example:\n  portcullis people unblock okta:00u1b2c3")]
     Unblock(OnePerson),
-    /// End every grant and session they have; they may sign in again
+    /// End all connections and sessions of a person, who may sign in again
     #[command(
         after_help = "Examples:\n  portcullis people sign-out okta:00u1b2c3 --dry-run\n  portcullis people sign-out okta:00u1b2c3"
     )]
@@ -42,7 +42,7 @@ pub(in crate::cli) struct ListPeople {
     /// Words of the name or their first three letters or more, an e-mail address, a sub, or the id at the provider
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
-    /// Only blocked ones
+    /// Only blocked people
     #[arg(long)]
     blocked: bool,
     /// Those who signed in longest ago come first
@@ -103,7 +103,8 @@ async fn list(desk: &CommandContext, a: &ListPeople) -> Result<Output, CommandEr
     let mut rows = desk.storage.browse_people(&filter, a.page.ask()).await?;
     let next =
         a.page.next(&mut rows, |last| format!("{} {}", last.last_seen_at.unix(), last.subject));
-    let mut table = Table::new(&["SUB", "NAME", "E-MAIL", "LIVE GRANTS", "LAST SIGN-IN", "STATE"]);
+    let mut table =
+        Table::new(&["SUB", "NAME", "E-MAIL", "LIVE GRANTS", "LAST SIGN-IN (UTC)", "STATE"]);
     for row in &rows {
         let person = row.person.as_ref();
         table.row(vec![
@@ -111,7 +112,7 @@ async fn list(desk: &CommandContext, a: &ListPeople) -> Result<Output, CommandEr
             person.and_then(|person| person.name.clone()).unwrap_or_default(),
             person.and_then(|person| person.email.clone()).unwrap_or_default(),
             row.live_grants.to_string(),
-            output::utc(row.last_seen_at),
+            output::utc_cell(row.last_seen_at),
             if row.blocked.is_some() { "blocked" } else { "" }.to_owned(),
         ]);
     }

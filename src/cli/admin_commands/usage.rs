@@ -93,7 +93,7 @@ async fn list(desk: &CommandContext, a: &ListUsage) -> Result<Output, CommandErr
     let ids: Vec<&str> = rows.iter().map(|row| row.client_id.as_str()).collect();
     let clients = desk.storage.metadata_of_clients(&ids).await?;
     let headings =
-        ["PERSON", "SUB", "CLIENT", "MCP SERVER", "TOOL", "CALLS", "NOT ANSWERED", "LAST"];
+        ["PERSON", "SUB", "CLIENT", "MCP SERVER", "TOOL", "CALLS", "NOT ANSWERED", "LAST (UTC)"];
     let mut table = Table::new(&headings);
     let mut listed = Vec::new();
     for row in &rows {
@@ -108,7 +108,7 @@ async fn list(desk: &CommandContext, a: &ListUsage) -> Result<Output, CommandErr
             tool_text(&row.called),
             row.counts.total().to_string(),
             row.counts.not_answered().to_string(),
-            output::utc(last_hour(row)),
+            output::utc_cell(last_hour(row)),
         ]);
         listed.push(as_json(row, name.as_deref(), client.as_deref()));
     }

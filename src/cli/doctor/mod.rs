@@ -20,7 +20,8 @@ use self::clients::CLIENTS;
 use self::visit::Visit;
 use self::wire::Wire;
 use super::check::exit_code;
-use super::{fail, output, runtime};
+use super::output::{self, FindingMark};
+use super::{fail, runtime};
 use crate::http_client::is_loopback;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
@@ -34,16 +35,15 @@ pub struct DoctorArguments {
     /// The URL that people type into their client
     #[arg(value_name = "MCP-URL")]
     url: String,
-    /// Register as each client, open the authorization page as each, and leave it to the server to forget them
-    /// where it cannot be told to. Without this nothing is changed: documents are read, the MCP endpoint is called
-    /// without a token, the token endpoint is sent a code that does not exist, the authorization endpoint a client
-    /// that does not exist
+    /// Register as each client and open its authorization page. Registrations are deleted again where the server
+    /// allows it. Without this, nothing is changed: documents are read, the MCP endpoint is called without a
+    /// token, and the token and authorization endpoints get a code and a client that do not exist
     #[arg(long)]
     register: bool,
-    /// Every step, not only those that deserve a look
+    /// Print every step, not only warnings and failures
     #[arg(long, short)]
     verbose: bool,
-    /// Findings as JSON, all of them
+    /// Print all findings as JSON
     #[arg(long)]
     json: bool,
 }
@@ -83,7 +83,7 @@ pub(super) fn run(arguments: &DoctorArguments) -> ExitCode {
         return ExitCode::from(2);
     }
     let findings: Vec<Finding> = reports.into_iter().flat_map(|report| report.findings).collect();
-    exit_code(&findings)
+    ExitCode::from(exit_code(&findings))
 }
 
 fn parse(text: &str) -> Result<Url, String> {
@@ -130,29 +130,73 @@ fn as_json(url: &Url, reports: &[Report]) -> String {
 
 fn as_text(reports: &[Report], arguments: &DoctorArguments) -> String {
     let mut text = String::new();
-    for report in reports {
-        let word = match (report.has(Severity::Failed), report.has(Severity::Warning)) {
-            (true, _) => "FAIL",
-            (false, true) => "warn",
-            (false, false) => "ok  ",
+    for (clients, report) in grouped(reports, arguments.verbose) {
+        let mark = mark(report);
+        if mark == FindingMark::Ok && output::is_quiet() {
+            continue;
+        }
+        let clients = if clients.len() == reports.len() && clients.len() > 1 {
+            format!("All {} clients", clients.len())
+        } else {
+            clients.join(", ")
         };
-        let _ = writeln!(text, "{word}  {}", report.client);
-        for finding in &report.findings {
-            if finding.severity == Severity::Ok && !arguments.verbose {
-                continue;
-            }
+        let _ = writeln!(text, "{mark}  {clients}");
+        for finding in shown(report, arguments.verbose) {
             let _ = writeln!(text, "        {:18} {}", finding.probe, printable(&finding.found));
             for line in finding.hint.iter().flat_map(|hint| hint.lines()) {
                 let _ = writeln!(text, "                           → {line}");
             }
         }
     }
+    if output::is_quiet() {
+        return text;
+    }
     if !arguments.register {
         text.push_str(
             "\nNothing was registered; --register goes on to each client's authorization page.\n",
         );
     }
+    let count = |wanted| reports.iter().filter(|report| mark(report) == wanted).count();
+    let _ = writeln!(
+        text,
+        "\n{} ok, {}, {} failed",
+        count(FindingMark::Ok),
+        output::several(count(FindingMark::Warning), "warning"),
+        count(FindingMark::Failed),
+    );
     text
+}
+
+fn mark(report: &Report) -> FindingMark {
+    if report.has(Severity::Failed) {
+        FindingMark::Failed
+    } else if report.has(Severity::Warning) {
+        FindingMark::Warning
+    } else {
+        FindingMark::Ok
+    }
+}
+
+/// Returns the findings that are printed.
+fn shown(report: &Report, verbose: bool) -> impl Iterator<Item = &Finding> {
+    report.findings.iter().filter(move |one| verbose || one.severity != Severity::Ok)
+}
+
+/// Puts clients together for which the same is wrong, at the place of the first one. A client without a mistake
+/// has a line of its own.
+fn grouped(reports: &[Report], verbose: bool) -> Vec<(Vec<&str>, &Report)> {
+    let mut groups: Vec<(Vec<&str>, &Report)> = Vec::new();
+    for report in reports {
+        let same = |other: &Report| shown(other, verbose).eq(shown(report, verbose));
+        let group = groups.iter_mut().find(|(_, first)| {
+            mark(report) != FindingMark::Ok && mark(first) == mark(report) && same(first)
+        });
+        match group {
+            Some((clients, _)) => clients.push(report.client),
+            None => groups.push((vec![report.client], report)),
+        }
+    }
+    groups
 }
 
 /// Replaces control characters and limits the length, because the text may quote the server and must not
@@ -169,6 +213,42 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn report(client: &'static str, found: &[(&'static str, Severity)]) -> Report {
+        let finding = |&(probe, severity): &(&'static str, Severity)| Finding {
+            probe,
+            severity,
+            found: "connection refused".to_owned(),
+            hint: Some("start it".to_owned()),
+        };
+        Report { client, findings: found.iter().map(finding).collect() }
+    }
+
+    fn text(reports: &[Report]) -> String {
+        let url = "https://mcp.example.com/mcp".to_owned();
+        as_text(reports, &DoctorArguments { url, register: true, verbose: false, json: false })
+    }
+
+    #[test]
+    fn what_is_wrong_for_all_clients_is_said_once_and_the_end_counts() {
+        let failed = [("reach", Severity::Failed)];
+        let all = text(&[report("A", &failed), report("B", &failed), report("C", &failed)]);
+        assert!(all.starts_with("FAIL  All 3 clients\n"), "{all}");
+        assert_eq!(all.matches("connection refused").count(), 1, "{all}");
+        assert!(all.ends_with("\n0 ok, 0 warnings, 3 failed\n"), "{all}");
+
+        let fine = [("reach", Severity::Ok)];
+        let warned = [("reach", Severity::Ok), ("scopes", Severity::Warning)];
+        let some = text(&[
+            report("A", &fine),
+            report("B", &failed),
+            report("C", &warned),
+            report("D", &failed),
+        ]);
+        assert!(some.starts_with("ok    A\nFAIL  B, D\n"), "{some}");
+        assert!(some.contains("\nwarn  C\n"), "{some}");
+        assert!(some.ends_with("\n1 ok, 1 warning, 2 failed\n"), "{some}");
+    }
 
     #[test]
     fn what_a_server_says_does_not_steer_the_terminal() {

@@ -10,8 +10,8 @@ use toml::Value;
 use super::super::reader::ConfigReader;
 use super::super::{ClientConfig, ClientDocuments, LoopbackHosts, Proxies, PublicUrl, SecretText};
 use super::SHORTEST_KEY;
-use crate::oauth::client::{ClientMetadata, RegistrationLimits};
-use crate::oauth::redirect_uri::RedirectPolicy;
+use crate::oauth::client::{ClientMetadata, RegistrationLimits, RegistrationRefused};
+use crate::oauth::redirect_uri::{RedirectPolicy, RedirectUriRefused};
 use crate::oauth::web_url::{ClientIdUrl, WebUrl};
 
 /// Longest configured `client_id`, in bytes.
@@ -97,11 +97,52 @@ fn one(
         Ok(metadata) => Some(ClientConfig { client_id, metadata, secret, trusted }),
         Err(refused) => {
             let shown = Some(format!("{client_id:?}"));
-            let hint = "the rules are those for clients that register themselves";
-            r.problem(key, shown, format!("is refused: {refused}"), hint);
+            let (member, hint) = remedy(&refused);
+            let key = member.map_or_else(|| key.to_owned(), at);
+            r.problem(&key, shown, format!("is refused: {refused}"), hint);
             None
         }
     }
+}
+
+/// Returns the key of the mistake and what to write.
+fn remedy(refused: &RegistrationRefused) -> (Option<&'static str>, String) {
+    use RegistrationRefused as Registration;
+    const REDIRECT_URIS: Option<&str> = Some("redirect_uris");
+    const WHOLE: &str = "write the whole address, as the client sends it, such as \"https://app.example.com/callback\"";
+    let text = match refused {
+        Registration::NoRedirectUri => {
+            return (REDIRECT_URIS, "write every address that answers may go to".to_owned());
+        }
+        Registration::TooManyRedirectUris { .. } => {
+            return (REDIRECT_URIS, "write fewer, or raise limits.redirect_uris".to_owned());
+        }
+        Registration::RedirectUri(refused) => {
+            let hint = match refused {
+                RedirectUriRefused::PlainHttp => {
+                    "write https://; plain http is for a program on the person's own machine"
+                        .to_owned()
+                }
+                RedirectUriRefused::SchemeNotListed(scheme) => {
+                    format!("add {scheme:?} to redirect_schemes")
+                }
+                RedirectUriRefused::UnknownCallback(uri) | RedirectUriRefused::AppQuery(uri) => {
+                    format!("add {uri:?} to redirect_schemes")
+                }
+                _ => WHOLE.to_owned(),
+            };
+            return (REDIRECT_URIS, hint);
+        }
+        Registration::NoKeys | Registration::Keys(_) => {
+            return (Some("jwks"), "write {\"keys\": [ … ]} with public keys only".to_owned());
+        }
+        Registration::JwksUri(_) => {
+            return (Some("jwks_uri"), "write a public https URL".to_owned());
+        }
+        Registration::TooLong(_) => "make it shorter",
+        _ => "docs/clients.md says what a client may have",
+    };
+    (None, text.to_owned())
 }
 
 /// Checks that the id consists of characters that no client authentication method encodes, or is the URL of a

@@ -35,7 +35,7 @@ use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
 /// Environment variables with our prefix that are not configuration keys.
 const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
 /// Keys that may be set with a `…_FILE` variable.
-const SECRETS: &[&str] = &[
+pub(super) const SECRETS: &[&str] = &[
     "secret_key",
     "database_url",
     "upstream.client_secret",
@@ -48,6 +48,15 @@ const SHORTEST_KEY: usize = 32;
 pub(super) fn load(
     file: Option<(&Path, String)>,
     env: &BTreeMap<String, String>,
+) -> Result<Loaded, Problems> {
+    load_and_look(file, env, |_| ())
+}
+
+/// Does the same, and lets `look` see the reader after all keys were read.
+pub(super) fn load_and_look(
+    file: Option<(&Path, String)>,
+    env: &BTreeMap<String, String>,
+    look: impl FnOnce(&ConfigReader),
 ) -> Result<Loaded, Problems> {
     let file = file.map(|(path, text)| (path.display().to_string(), text));
     let mut r = ConfigReader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
@@ -90,6 +99,7 @@ pub(super) fn load(
     let client_documents = client::documents(&mut r, public_url.as_ref(), &proxies);
     let accept_token_endpoint_audience = client::accept_token_endpoint_audience(&mut r);
     r.report_unknown_keys();
+    look(&r);
 
     let (Some(public_url), Some(upstream), true) = (public_url, upstream, r.problems.is_empty())
     else {
@@ -140,17 +150,24 @@ fn log(r: &mut ConfigReader) -> tracing::Level {
     })
 }
 
+/// Returns whether the environment sets any key.
+pub(super) fn is_in_environment(env: &BTreeMap<String, String>) -> bool {
+    keys_in(env).next().is_some()
+}
+
+/// Returns the variables that set keys, each with the part after `PORTCULLIS_` and its value.
+fn keys_in(env: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str, &str)> {
+    env.iter().filter_map(move |(variable, text)| {
+        let name = variable.strip_prefix("PORTCULLIS_").filter(|name| !name.is_empty())?;
+        let not_ours = NOT_KEYS.contains(&variable.as_str()) || is_service_link(name, text, env);
+        (!not_ours).then_some((variable.as_str(), name, text.as_str()))
+    })
+}
+
 /// Applies the environment. `PORTCULLIS_UPSTREAM__CLIENT_SECRET_FILE` sets `upstream.client_secret = { file =
 /// … }`.
 fn overlay_environment(r: &mut ConfigReader, env: &BTreeMap<String, String>) {
-    for (variable, text) in env {
-        let Some(name) = variable.strip_prefix("PORTCULLIS_") else {
-            continue;
-        };
-        let not_ours = NOT_KEYS.contains(&variable.as_str()) || name.is_empty();
-        if not_ours || is_service_link(name, text, env) {
-            continue;
-        }
+    for (variable, name, text) in keys_in(env) {
         let key = name.to_ascii_lowercase().replace("__", ".");
         let key = match key.strip_prefix("resource.") {
             Some(rest) => format!("resource[0].{rest}"),
@@ -158,10 +175,11 @@ fn overlay_environment(r: &mut ConfigReader, env: &BTreeMap<String, String>) {
         };
         let secret = key.strip_suffix("_file").filter(|key| SECRETS.contains(key));
         if let Some(key) = secret {
-            let file = toml::Table::from_iter([("file".to_owned(), Value::String(text.clone()))]);
+            let file =
+                toml::Table::from_iter([("file".to_owned(), Value::String(text.to_owned()))]);
             r.overlay(key, variable, Value::Table(file));
         } else {
-            r.overlay(&key, variable, Value::String(text.clone()));
+            r.overlay(&key, variable, Value::String(text.to_owned()));
         }
     }
 }

@@ -139,7 +139,7 @@ fn preset(r: &mut ConfigReader) -> Option<&'static Preset> {
         return Some(preset);
     }
     let shown = Some(format!("{text:?}"));
-    let hint = match super::super::keys::nearest(&text, names.iter().copied()) {
+    let hint = match super::super::keys::nearest(&text.to_lowercase(), names.iter().copied()) {
         Some(nearest) => format!("did you mean {nearest:?}? It can be {}", names.join(", ")),
         None => format!("it can be {}", names.join(", ")),
     };

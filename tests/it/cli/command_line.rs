@@ -20,12 +20,71 @@ async fn every_command_has_help_with_an_example() {
     for command in ["demo", "serve", "config", "doctor"] {
         assert!(help.contains(command), "{help}");
     }
-    for command in [vec!["demo"], vec!["serve"], vec!["doctor"], vec!["config", "show"]] {
-        let mut arguments = command.clone();
-        arguments.push("--help");
-        let help = text(&run(&place.folder, &arguments, &[]).stdout);
-        assert!(help.contains("Example"), "{command:?}: {help}");
+    let command = portcullis::cli::command();
+    let looked: usize = command.get_subcommands().map(look).sum();
+    assert!(looked > 35, "{looked}");
+}
+
+#[tokio::test]
+async fn the_help_is_grouped_and_says_plainly_what_each_command_does() {
+    let place = Database::new().await;
+    for arguments in [&["--help"][..], &["-h"], &[]] {
+        let ran = run(&place.folder, arguments, &[]);
+        let help = format!("{}{}", text(&ran.stdout), text(&ran.stderr));
+        let at = |part: &str| help.find(part).unwrap_or_else(|| panic!("{part}: {help}"));
+        assert!(at("\nRun:\n  demo ") < at("\n  serve "), "{help}");
+        assert!(at("\nSet up:\n") < at("\nManage:\n"), "{help}");
+        assert!(at("\nMaintain:\n") < at("\nOptions:\n"), "{help}");
+        assert!(help.contains("  serve        Run the server\n"), "{help}");
+        assert!(!help.contains('\u{1b}'), "no colours without a terminal: {help}");
     }
+    let help = text(&run(&place.folder, &["people", "--help"], &[]).stdout);
+    assert!(help.contains("Block a person and end their connections and sessions"), "{help}");
+    let help = text(&run(&place.folder, &["grants", "list", "--help"], &[]).stdout);
+    assert!(!help.contains("[default: ]") && !help.contains("\"\""), "{help}");
+    assert!(help.contains("[default: 50]"), "{help}");
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_are_made_from_the_same_definition() {
+    let place = Database::new().await;
+    for (shell, mark) in [
+        ("bash", "complete -F _portcullis"),
+        ("zsh", "#compdef portcullis"),
+        ("fish", "complete -c portcullis"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let ran = run(&place.folder, &["completions", shell], &[]);
+        let script = text(&ran.stdout);
+        assert!(script.contains(mark), "{shell}: {script}");
+        for word in ["revoke-all", "dry-run", "init"] {
+            assert!(script.contains(word), "{shell} completes {word}");
+        }
+    }
+    let ran = run(&place.folder, &["man", "."], &[]);
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    for (page, part) in [
+        ("portcullis.1", "portcullis\\-serve(1)"),
+        ("portcullis-grants-revoke-all.1", "dry\\-run"),
+        ("portcullis-config-init.1", "public\\-url"),
+    ] {
+        let page = std::fs::read_to_string(place.folder.join(page)).unwrap();
+        assert!(page.contains(part), "{page}");
+    }
+    let ran = run(&place.folder, &["man", "nowhere"], &[]);
+    assert!(!ran.status.success() && text(&ran.stderr).contains("nowhere"));
+}
+
+#[tokio::test]
+async fn the_version_is_that_of_the_package_with_the_commit_where_it_is_known() {
+    let place = Database::new().await;
+    let said = text(&run(&place.folder, &["--version"], &[]).stdout);
+    let form = regex_lite::Regex::new(
+        r"^portcullis (\d+\.\d+\.\d+)( \([0-9a-f]{12,40} \d{4}-\d\d-\d\d\))?\n$",
+    );
+    let found = form.unwrap().captures(&said).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(&found[1], env!("CARGO_PKG_VERSION"));
 }
 
 #[tokio::test]
@@ -183,7 +242,7 @@ async fn an_address_that_cannot_be_listened_on_names_its_key() {
             ),
             "listen",
             "192.0.2.1:8000".to_owned(),
-            "",
+            "this machine has no such address",
         ),
     ];
     for (text, key, address, why) in cases {
@@ -192,7 +251,7 @@ async fn an_address_that_cannot_be_listened_on_names_its_key() {
         let ran = tokio::task::spawn_blocking(move || run(&folder, &["serve"], &[])).await.unwrap();
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(1), "{said}");
-        let line = format!("portcullis: {key} = \"{address}\"");
+        let line = format!("portcullis: {key} = \"{address}\": ");
         assert!(said.contains(&line) && said.contains(why), "{line}: {said}");
     }
 }
@@ -228,4 +287,13 @@ async fn files_too_large_to_be_a_configuration_or_a_secret_are_refused() {
     }
     let ran = run(&place.folder, &["config", "show", "--config", "/dev/zero"], &[]);
     assert!(String::from_utf8(ran.stderr).unwrap().contains("4 MiB"));
+}
+fn look(command: &clap::Command) -> usize {
+    let mut looked = 1;
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    assert!(after.contains("Example"), "{}: {after}", command.get_name());
+    for inner in command.get_subcommands() {
+        looked += look(inner);
+    }
+    looked
 }

@@ -65,7 +65,7 @@ impl Cast {
     /// The same, after the administrator has approved and trusted it and bob has connected it in a
     /// browser that remembers his approval.
     async fn decided(document: &Value) -> Self {
-        let cast = Self::of(document).await;
+        let cast = Box::pin(Self::of(document)).await;
         cast.waits().await;
         cast.decide("approve").await;
         cast.decide("trust").await;

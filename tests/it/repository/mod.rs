@@ -3,3 +3,4 @@
 pub(crate) mod architecture;
 mod conformance;
 mod documents;
+mod generated;

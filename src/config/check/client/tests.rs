@@ -71,12 +71,12 @@ fn each_fault_of_a_client_is_named() {
         (format!("{HEAD}jwks = \"x\""), "client[0].jwks", "not JSON"),
         (
             format!("{HEAD}jwks = '{{\"keys\":[{{\"kty\":\"oct\",\"k\":\"AA\"}}]}}'"),
-            "client[0]",
+            "client[0].jwks",
             "private or symmetric",
         ),
-        (format!("{HEAD}jwks = '{{\"keys\":[]}}'"), "client[0]", "usable public key"),
-        (format!("{HEAD}jwks_uri = \"http://x.example/k\""), "client[0]", "not https"),
-        (format!("{HEAD}jwks_uri = \"https://10.0.0.1/k\""), "client[0]", "public DNS"),
+        (format!("{HEAD}jwks = '{{\"keys\":[]}}'"), "client[0].jwks", "usable public key"),
+        (format!("{HEAD}jwks_uri = \"http://x.example/k\""), "client[0].jwks_uri", "not https"),
+        (format!("{HEAD}jwks_uri = \"https://10.0.0.1/k\""), "client[0].jwks_uri", "public DNS"),
         (
             format!("{HEAD}public = true").replace("intranet\"", "in tranet\""),
             "client[0].client_id",
@@ -84,7 +84,7 @@ fn each_fault_of_a_client_is_named() {
         ),
         (
             format!("{HEAD}public = true").replace("https://", "http://"),
-            "client[0]",
+            "client[0].redirect_uris",
             "http is allowed",
         ),
         (format!("{HEAD}public = true").replace("name", "nam"), "client[0].name", "is missing"),
