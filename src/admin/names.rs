@@ -6,13 +6,16 @@ use super::links::{client_path, person_path, query};
 use crate::config::ResourceConfig;
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
-use crate::storage::{Storage, StorageError};
+use crate::policy::Facts;
+use crate::storage::{RefusedPerson, Storage, StorageError};
 
 /// The stored people and clients that a list mentions.
 #[derive(Default)]
 pub(super) struct Names {
     people: HashMap<String, Option<String>>,
     clients: HashMap<String, Option<String>>,
+    /// What is kept of people that the rules refused.
+    refused: Vec<RefusedPerson>,
 }
 
 /// A text on a page that may lead somewhere.
@@ -48,22 +51,31 @@ impl Names {
         client_ids: &[&str],
     ) -> Result<Self, StorageError> {
         let people = storage.names_of_people(subjects).await?;
+        let refused = storage.refusals_of(subjects).await?;
         let clients = storage.metadata_of_clients(client_ids).await?;
         let clients = clients.into_iter().map(|(id, metadata)| {
             let metadata = ClientMetadata::from_stored_json(&metadata).ok();
             let name = metadata.as_ref().and_then(|known| known.client_name.as_deref());
             (id, DisplayName::of(name).text)
         });
-        Ok(Self { people, clients: clients.collect() })
+        Ok(Self { people, clients: clients.collect(), refused })
     }
 
     /// Returns a person by name, with a link to their page. Somebody who is not stored (refused at the first
     /// sign-in) has no page, so the link searches the audit trail.
     pub(super) fn person(&self, subject: &str) -> Linked {
-        match self.people.get(subject) {
-            Some(name) => Linked::to(name.as_deref().unwrap_or(subject), person_path(subject)),
-            None => Linked::to(subject, search("sub", subject)),
+        if let Some(name) = self.people.get(subject) {
+            return Linked::to(name.as_deref().unwrap_or(subject), person_path(subject));
         }
+        let refused = self.refused.iter().find(|row| row.subject == subject);
+        let name = refused.and_then(|row| row.person.clone().shown_name());
+        Linked::to(name.as_deref().unwrap_or(subject), search("sub", subject))
+    }
+
+    /// Returns what the identity provider sent about a person at the refusal with this reference.
+    pub(super) fn facts_at(&self, reference: &str) -> Option<&Facts> {
+        let refused = self.refused.iter().find(|row| row.reference.as_deref() == Some(reference));
+        refused.map(|row| &row.person.facts)
     }
 
     /// Returns a client by name, with a link to its page, or to the audit trail if it is not stored.

@@ -1,7 +1,7 @@
 //! The events of the audit trail as sentences, in the languages of administrators (`telling.rs` fills them in).
 //!
 //! A sentence is a text with places: `{person}`, `{client}`, `{server}` and `{actor}` become names with links,
-//! `{rules}` and `{pages}` become words, and any other place takes the detail of that name. A part in square
+//! `{rules}`, `{facts}` and `{pages}` become words, and any other place takes the detail of that name. A part in square
 //! brackets is left out if one of its places has no value. An event may have a second sentence for one kind of
 //! actor: `client_deleted/client`.
 
@@ -47,6 +47,11 @@ pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
         "client_waits",
         "{person} waits until an administrator approves {client}",
         "{person} が {client} の承認を待っています",
+    ),
+    (
+        "wait_cancelled",
+        "{person} no longer waits for the approval of {client}",
+        "{person} が {client} の承認を待つのをやめました",
     ),
     ("client_approved", "{actor} approved {client}", "{actor} が {client} を承認しました"),
     (
@@ -157,8 +162,8 @@ pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "access_denied",
-        "{person} was refused {server}[: {rules}][: {reason}]",
-        "{person} による {server} の利用を拒否しました[: {rules}][: {reason}]",
+        "{person} was refused {server}[: {rules}][ ({facts})][: {reason}]",
+        "{person} による {server} の利用を拒否しました[: {rules}][({facts})][: {reason}]",
     ),
     (
         "person_is_blocked",

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::names::{Linked, Names, server_name};
+use super::people::{FactWords, fact};
 use super::sentences::SENTENCES;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
@@ -23,6 +24,9 @@ words! {
         matching: "matching rules: ", "該当したルール: ";
         admin_pages: "the admin pages", "管理画面";
         account_pages: "their own connections page", "自分の接続のページ";
+        roles: "roles", "ロール";
+        groups: "groups", "グループ";
+        comma: ", ", "、";
         nothing: "–", "–";
     }
 }
@@ -127,6 +131,12 @@ impl<'a> Telling<'a> {
             "rules" => Some(match self.detail.get("rules")? {
                 Value::Array(rules) if rules.is_empty() => Linked::plain(self.w.no_rule),
                 rules => Linked::plain(format!("{}{}", self.w.matching, plain(rules))),
+            }),
+            "facts" => self.names.facts_at(line.reference.as_deref()?).map(|facts| {
+                let f = FactWords::of(self.language);
+                let (roles, groups) = (fact(f, &facts.roles), fact(f, &facts.groups));
+                let (w, comma) = (self.w, self.w.comma);
+                Linked::foreign(format!("{}: {roles}{comma}{}: {groups}", w.roles, w.groups))
             }),
             "pages" => match self.detail.get("pages")?.as_str()? {
                 "admin" => Some(Linked::plain(self.w.admin_pages)),

@@ -41,7 +41,7 @@ struct Arguments {
 enum Command {
     /// Run a complete demo on this machine: identity provider, MCP server, and Portcullis in front
     #[command(
-        after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated\n  portcullis demo --no-client-documents"
+        after_help = "Examples:\n  portcullis demo --listen 127.0.0.1:8000\n  portcullis demo --populated --data portcullis-populated\n  portcullis demo --no-client-documents\n  portcullis demo --public-url https://random-words.trycloudflare.com"
     )]
     Demo(demo::DemoArguments),
     /// Run the server

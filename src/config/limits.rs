@@ -311,7 +311,7 @@ limits! {
         /// How often a repeated refresh returns the same successor.
         grace_replays: u32 = 10, 0..=1_000, Counted;
         /// Maximum size of an SQLite database, in bytes.
-        database_size: u64 = 2_147_483_648, 1_048_576..=1 << 46, OneMachine;
+        database_size: u64 = 2_147_483_648, 1_572_864..=1 << 46, OneMachine;
         /// Maximum size of the audit trail, in bytes; at most half of an SQLite database.
         audit_size: u64 = 1_073_741_824, 65_536..=1 << 46;
         /// Maximum number of refusals by rules that are stored with what the identity provider sent, one

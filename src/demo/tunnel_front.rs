@@ -40,7 +40,7 @@ pub struct TunnelFront(Running);
 
 /// Where requests go on to.
 #[derive(Clone, Copy)]
-struct Targets {
+struct TunnelTargets {
     portcullis: SocketAddr,
     identity_provider: SocketAddr,
 }
@@ -52,7 +52,7 @@ impl TunnelFront {
         portcullis: SocketAddr,
         identity_provider: SocketAddr,
     ) -> io::Result<Self> {
-        let targets = Targets { portcullis, identity_provider };
+        let targets = TunnelTargets { portcullis, identity_provider };
         let router = Router::new().fallback(move |request: Request| pass_on(targets, request));
         serve_router(listener, router).map(Self)
     }
@@ -63,7 +63,7 @@ impl TunnelFront {
     }
 }
 
-async fn pass_on(targets: Targets, request: Request) -> Response {
+async fn pass_on(targets: TunnelTargets, request: Request) -> Response {
     let uri = request.uri();
     // A proxy would have to write another `Host` for a whole URL; tunnels send none.
     let Some(target) = uri.path_and_query().filter(|_| uri.authority().is_none()) else {

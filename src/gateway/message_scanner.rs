@@ -88,7 +88,7 @@ enum Within {
     Literal,
 }
 
-/// The scanner, which goes on where the last piece ended.
+/// The scanner. It continues where the last piece ended.
 #[derive(Debug)]
 pub(super) struct MessageScanner {
     until: ScanUntil,

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use super::select::SelectBuilder;
+use super::select::{SelectBuilder, rows_of};
 use super::upstream_sessions::Person;
 use super::{Storage, StorageError, Use, column, moment};
 use crate::clock::Timestamp;
@@ -181,6 +181,13 @@ impl Storage {
         listing.and("r.resource = ?", resource);
         let rows = listing.fetch(self.pool(), "", 1).await?;
         rows.first().map(|row| self.read_refused_person(row)).transpose()
+    }
+
+    /// Loads the refusals of these people, in no order, so that lists can name people who are stored nowhere
+    /// else.
+    pub async fn refusals_of(&self, subjects: &[&str]) -> Result<Vec<RefusedPerson>, StorageError> {
+        let rows = rows_of(self.pool(), COLUMNS, "r.subject IN (?", subjects).await?;
+        rows.iter().map(|row| self.read_refused_person(row)).collect()
     }
 
     fn read_refused_person(&self, row: &AnyRow) -> Result<RefusedPerson, StorageError> {

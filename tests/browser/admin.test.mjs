@@ -330,7 +330,7 @@ for (const look of looks) {
     await readable(page, `account-confirm-${called}`);
     await page.context().close();
     const person = await newPage({ ...look, reducedMotion: "reduce" });
-    await connect(person, await register(demo, { client_name: "Waits", redirect_uris: [callback.redirectUri] }), "bob");
+    await connect(person, await register(demo, { client_name: `Waits ${called}`, redirect_uris: [callback.redirectUri] }), "bob");
     await person.waitForURL("**/waiting**");
     // The page looks again by itself, so that a person need not.
     await assertReadable(person, `waiting-${called}`, ["meta-refresh"]);

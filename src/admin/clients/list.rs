@@ -16,7 +16,7 @@ use crate::web::page_error::PageError;
 const UNUSED: &str = "unused";
 
 /// An option of a filter: value, text, and whether it is chosen.
-type Choice = (&'static str, &'static str, bool);
+type ListChoice = (&'static str, &'static str, bool);
 
 #[derive(Template)]
 #[template(path = "admin/clients.html")]
@@ -24,8 +24,8 @@ struct ClientsTemplate<'a> {
     frame: &'a Frame,
     w: &'static ClientWords,
     search: &'a str,
-    standings: Vec<Choice>,
-    orders: Vec<Choice>,
+    standings: Vec<ListChoice>,
+    orders: Vec<ListChoice>,
     rows: Vec<ClientView>,
     next: Option<String>,
     /// The list without a filter and from its beginning, if this page is anything else.
@@ -79,7 +79,7 @@ fn filter_of(visit: &AdminPage) -> ClientFilter {
     }
 }
 
-fn standings(w: &'static ClientWords, chosen: &str) -> Vec<Choice> {
+fn standings(w: &'static ClientWords, chosen: &str) -> Vec<ListChoice> {
     let all = [
         ("", w.all),
         ("waiting", w.waiting),
@@ -91,7 +91,7 @@ fn standings(w: &'static ClientWords, chosen: &str) -> Vec<Choice> {
     all.map(|(value, text)| (value, text, value == chosen)).to_vec()
 }
 
-fn orders(w: &'static ClientWords, chosen: ClientOrder) -> Vec<Choice> {
+fn orders(w: &'static ClientWords, chosen: ClientOrder) -> Vec<ListChoice> {
     let all = ClientOrder::ALL.map(|order| {
         let text = match order {
             ClientOrder::Newest => w.newest,

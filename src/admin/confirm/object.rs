@@ -4,6 +4,7 @@ use super::question::Question;
 use super::words::ConfirmWords;
 use crate::admin::day::midnight;
 use crate::admin::links::person_path;
+use crate::admin::names::server_name;
 use crate::admin::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -88,9 +89,7 @@ impl ActObject {
         let metadata = row.client_metadata.as_deref().map(ClientMetadata::from_stored_json);
         let name = metadata.as_ref().and_then(|m| m.as_ref().ok()?.client_name.as_deref());
         let client = DisplayName::of(name).text.unwrap_or_else(|| row.client_id.clone());
-        let resources = &visit.app().config().resources;
-        let server = resources.iter().find(|resource| resource.id == row.resource);
-        let server = server.and_then(|resource| resource.name.as_deref()).unwrap_or(&row.resource);
+        let server = server_name(&visit.app().config().resources, &row.resource);
         let person = row.person.name.as_deref().unwrap_or(&row.subject);
         Self {
             facts: vec![(w.client, client), (w.server, server.to_owned())],

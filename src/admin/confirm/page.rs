@@ -9,6 +9,7 @@ use super::question::Question;
 use super::words::ConfirmWords;
 use crate::admin::grant_view::GrantView;
 use crate::admin::links::{ROWS, client_path};
+use crate::admin::names::server_name;
 use crate::admin::visit::{AdminPage, missing};
 use crate::oauth::client::ClientMetadata;
 use crate::oauth::client_name::DisplayName;
@@ -171,7 +172,12 @@ async fn waiting(visit: &AdminPage, question: &Question) -> Result<Vec<WaitingPe
     match &question.ending {
         Some(Ending::BlockClient(id) | Ending::RefuseClient(id) | Ending::DeleteClient(id)) => {
             let (storage, now) = (visit.app().storage(), visit.app().now());
-            Ok(storage.people_waiting_for(id, now, ROWS).await?)
+            let mut waiting = storage.people_waiting_for(id, now, ROWS).await?;
+            for one in &mut waiting {
+                let resources = &visit.app().config().resources;
+                one.resource = server_name(resources, &one.resource).to_owned();
+            }
+            Ok(waiting)
         }
         _ => Ok(Vec::new()),
     }

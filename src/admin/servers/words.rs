@@ -28,7 +28,7 @@ words! {
         hidden_yes: "are left out of lists", "一覧から除外";
         transport: "Speaks", "通信方式";
         http_sse: "HTTP+SSE (2024-11-05)", "HTTP+SSE(2024-11-05)";
-        assertion: "Is told who is calling, signed for", "署名付きの利用者情報の宛先";
+        assertion: "Signed assertion of the caller for", "署名付きの利用者情報の宛先";
         introspects: "May ask about tokens", "トークンの照会";
         rules: "Rules", "ルール";
         no_rules: "There are no rules: everybody who can sign in at the identity provider gets what the client asks for.", "ルールはありません。IDプロバイダーがサインインを許可した全員に、クライアントが要求したスコープが許可されます。";

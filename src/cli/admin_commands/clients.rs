@@ -79,7 +79,10 @@ pub(in crate::cli) enum ClientsCommand {
     )]
     DeleteUnused(DeleteUnused),
     /// Websites whose clients need no approval
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  portcullis clients patterns list\n  portcullis clients patterns add chatgpt.com --until 2026-12-31"
+    )]
     Patterns(PatternsCommand),
 }
 

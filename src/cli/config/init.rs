@@ -20,7 +20,7 @@ use super::super::{check, fail, output};
 use super::DEFAULT_FILE;
 use crate::config::{Preset, paths, presets, schema};
 
-/// Name of the JSON Schema beside the configuration file.
+/// Name of the JSON Schema next to the configuration file.
 const SCHEMA_FILE: &str = "portcullis.schema.json";
 
 #[derive(clap::Args)]
@@ -236,7 +236,13 @@ fn take_provider_keys(
                 own.join(" ")
             ));
         }
-        answers.keys.insert(name, value.clone());
+        let known = answers.keys.insert(name, value.clone());
+        if known.is_some_and(|known| known != *value) {
+            let name = name.replace('_', "-");
+            return Err(format!(
+                "--{name} says something else than --issuer; leave one of them out"
+            ));
+        }
     }
     answers.allowed = match preset.name {
         "google" => keys.hosted_domains.clone(),

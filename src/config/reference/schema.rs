@@ -4,6 +4,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{Applies, ConfigKey, reference};
+use crate::config::LANGUAGES;
 use crate::config::value_type::ValueType;
 
 /// Returns the JSON Schema (draft 7, which editors know) of `portcullis.toml`.
@@ -140,10 +141,21 @@ fn by_name(value: &Json) -> Json {
 }
 
 fn described_scope() -> Json {
+    let text = json!({ "type": "string" });
+    let texts: Map<String, Json> =
+        LANGUAGES.iter().map(|language| ((*language).to_owned(), text.clone())).collect();
     json!({
         "type": "object",
         "properties": {
-            "text": { "type": "string", "description": "Text for the consent page." },
+            "text": {
+                "description": "Text for people, or one for each language; `en` is required.",
+                "anyOf": [text, {
+                    "type": "object",
+                    "properties": texts,
+                    "required": ["en"],
+                    "additionalProperties": false,
+                }],
+            },
             "destructive": {
                 "type": "boolean",
                 "description": "Whether the consent page warns that it deletes or overwrites.",

@@ -80,7 +80,9 @@ fn the_words_of_the_reference_are_those_that_the_reader_offers() {
             _ => continue,
         };
         let name = key.key.rsplit('.').next().unwrap();
-        let line = format!("{name} = {written}\n");
+        // Of the keys of notifications, most are read for one kind of target only.
+        let kind = if key.key == "notify[].security" { "kind = \"smtp\"\n" } else { "" };
+        let line = format!("{kind}{name} = {written}\n");
         let text = match key.key.rsplit_once('.') {
             None => format!("{line}{}", whole("oidc")),
             Some((table, _)) => {

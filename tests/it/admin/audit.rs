@@ -138,8 +138,9 @@ async fn events_are_found_by_the_names_of_people_and_clients_from_one_box() {
         assert_eq!(find(search).await, of_bob, "{search}");
     }
     assert_eq!(find(&robot.id).await, of_robot);
-    let refused = "oidc:demo-mallory was refused To-do list: no rule matches";
-    assert_eq!(find("oidc:demo-mallory").await, [refused], "who is not stored is found by the id");
+    let refused =
+        "Mallory Miller was refused To-do list: no rule matches (roles: none, groups: none)";
+    assert_eq!(find("oidc:demo-mallory").await, [refused], "who never got in is found by the id");
     assert_eq!(find("nobody").await, Vec::<String>::new());
     let both = alice.page("/audit?q=alice&show=refusals").await;
     assert!(both.contains("No events match."), "{both}");
@@ -189,8 +190,8 @@ async fn lines_are_sentences_with_names_in_the_language_of_the_administrator() {
     let told = sentences(&page);
     for sentence in [
         "Alice Adams blocked Bob Brown (connections ended: 1)",
-        "oidc:demo-mallory was refused To-do list: no rule matches",
-        "Bob Brown was refused To-do list: no rule matches",
+        "Mallory Miller was refused To-do list: no rule matches (roles: none, groups: none)",
+        "Bob Brown was refused To-do list: no rule matches (roles: none, groups: staff)",
         "Bob Brown connected Robot to To-do list (create:todos)",
         "Robot registered itself",
         "Alice Adams signed in to the admin pages",
@@ -204,12 +205,13 @@ async fn lines_are_sentences_with_names_in_the_language_of_the_administrator() {
     }
     assert!(page.contains("rules: none matched"), "{page}");
     assert_eq!(link(&page, "Bob Brown"), "/person?sub=oidc%3Ademo-bob");
-    assert_eq!(link(&page, "oidc:demo-mallory"), "/audit?sub=oidc%3Ademo-mallory");
+    assert_eq!(link(&page, "Mallory Miller"), "/audit?sub=oidc%3Ademo-mallory");
     assert_eq!(link(&page, "Robot"), with_query("/client", &[("id", &robot.id)]));
     let headers = [("accept", "text/html"), ("accept-language", "ja")];
     let ja = alice.browser.send("GET", &alice.at("/audit"), &headers, "").await;
     let told = sentences(ja.text());
-    let refused = "Bob Brown による To-do list の利用を拒否しました: 該当するルールがありません";
+    let refused = "Bob Brown による To-do list の利用を拒否しました: 該当するルールがありません\
+                   (ロール: なし、グループ: staff)";
     assert!(told.iter().any(|told| told == refused), "{told:#?}");
     assert_eq!(told.len(), events(ja.text()).len());
 }

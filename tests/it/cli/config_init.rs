@@ -139,8 +139,13 @@ async fn nothing_is_written_over_a_file_or_from_wrong_answers() {
         (vec!["--yes"], "name the identity provider: okta, auth0, keycloak"),
         ([&okta[..], &["--realm", "acme"]].concat(), "--realm is not for okta"),
         (
-            [&okta[..], &["--issuer", "https://sso.example.com/realms/acme"]].concat(),
+            [&okta[..3], &COMMON[..], &["--issuer", "https://sso.example.com/realms/acme"]]
+                .concat(),
             "is not a host name",
+        ),
+        (
+            [&okta[..], &["--issuer", "https://other.okta.com"]].concat(),
+            "--domain says something else than --issuer",
         ),
         ([&okta[..], &["--path", "/token"]].concat(), "a path of Portcullis itself"),
         (
@@ -173,7 +178,7 @@ async fn nothing_is_written_over_a_file_or_from_wrong_answers() {
 #[tokio::test]
 async fn the_new_file_is_checked_at_the_provider_and_stays_when_the_check_fails() {
     let app = TestApp::start_on_the_real_clock().await;
-    let (origin, issuer) = (app.origin.clone(), app.idp.issuer().to_owned());
+    let (origin, issuer) = (app.url.clone(), app.idp.issuer().to_owned());
     let run_init = async |secret: &'static str, file: &'static str| {
         let (origin, issuer, folder) =
             (origin.clone(), issuer.clone(), app.database.folder.clone());

@@ -106,7 +106,9 @@ async fn mallory_is_told_politely_and_the_client_learns_access_denied() {
     assert!(page.text().contains("You have no access"));
     let html = page.text().replace("&#38;", "&").replace("&amp;", "&");
     let back = format!("{}?error=access_denied", client.redirect_uri);
-    assert!(html.contains(&format!("url={back}")), "the browser goes back by itself: {html}");
+    let link = format!("class=\"button return\" rel=\"noreferrer\" href=\"{back}");
+    assert!(html.contains(&link), "the person goes back with one click: {html}");
     assert!(html.contains("state=client-state"), "{html}");
+    assert!(!html.contains("http-equiv"), "the reference stays in view: {html}");
     assert_eq!(app.database.number("SELECT COUNT(*) FROM grants").await, 0);
 }

@@ -354,7 +354,7 @@ async fn a_client_comes_back_for_what_the_mcp_server_asked_for() {
     post(&app, &held, &[], &call).await.assert_status(403);
     let back = client.authorize("bob", &[("scope", "read write")]).await;
     back.assert_page(403);
-    assert!(back.text().contains("<code>write</code>"), "{}", back.text());
+    assert!(back.text().contains("<li>write</li>"), "{}", back.text());
 }
 
 #[tokio::test]

@@ -71,14 +71,14 @@ async fn a_code_or_refresh_token_that_comes_again_is_reported() {
 async fn a_configuration_with_mistakes_is_reported_with_its_keys_and_without_its_values() {
     let hook = Recorder::start().await;
     let mut app = app(&hook).await;
-    app.change_config("[[resource]]", "[limits]\nclients = \"canary-value\"\n\n[[resource]]");
+    app.change_config("[[resource]]", "[limits]\nclients = \"no-such-number\"\n\n[[resource]]");
 
     assert!(matches!(app.reload().await, Reloaded::Invalid));
 
     let (kind, data) = told(&hook).await;
     assert_eq!(kind, "configuration_refused");
     assert_eq!(data["about"][0]["reason"], "mistakes in limits.clients");
-    assert!(!data.to_string().contains("canary-value"));
+    assert!(!data.to_string().contains("no-such-number"));
 }
 
 /// Somebody approves, and the provider cannot be asked.

@@ -21,7 +21,7 @@ async fn the_page_shows_each_target_what_became_of_its_messages_and_sends_a_test
     assert_eq!(json["data"]["link"], format!("{}/notifications", app.admin_url));
     let page = alice.page("/notifications?done=sent&target=ops").await;
     assert!(page.contains("The test was delivered to ops"), "{page}");
-    assert!(page.contains("2026-11-21 00:00:00 UTC"), "{page}");
+    assert!(page.contains("datetime=\"2026-11-21T00:00:00Z\""), "{page}");
     let recorded = "SELECT COUNT(*) FROM audit_events WHERE event = 'notification_tested'";
     assert_eq!(app.database.number(recorded).await, 1);
 

@@ -587,7 +587,7 @@ async fn an_event_stream_on_which_nothing_comes_is_closed() {
 
 #[tokio::test]
 async fn a_full_database_is_503_and_clean_up_makes_room_again() {
-    let app = TestApp::with(limits("database_size = 1048576")).await;
+    let app = TestApp::with(limits("database_size = 1572864")).await;
     if app.database.is_postgres() {
         return; // PostgreSQL has an administrator for that
     }
@@ -606,7 +606,7 @@ async fn a_full_database_is_503_and_clean_up_makes_room_again() {
     is_told_to_wait(&full, 503);
     assert!(registered > 50, "only {registered}");
     let file = app.database.folder.join("portcullis.db");
-    assert!(std::fs::metadata(&file).unwrap().len() <= 1_048_576);
+    assert!(std::fs::metadata(&file).unwrap().len() <= 1_572_864);
 
     // Who writes nothing is served, refusals among them; nothing is used up.
     get(&app, METADATA, "203.0.113.7").await.assert_status(200);

@@ -52,7 +52,7 @@ async fn fill(app: &TestApp, client: &McpClient, mut token: String) {
 
 #[tokio::test]
 async fn k5_a_full_database_refuses_no_end_of_a_grant() {
-    let app = TestApp::with(limits("database_size = 1048576")).await;
+    let app = TestApp::with(limits("database_size = 1572864")).await;
     if app.database.is_postgres() {
         return; // PostgreSQL has an administrator for that
     }

@@ -102,7 +102,7 @@ fn of_key(key: &ConfigKey) -> String {
 const CONFIGURATION: &str = "\
 # Configuration
 
-<!-- Made from the program: UPDATE_DOCUMENTS=1 cargo test --test it -- repository::generated -->
+<!-- Generated: UPDATE_DOCUMENTS=1 cargo test --test it -- repository::generated -->
 
 Every key of `portcullis.toml`. `portcullis config init` writes a first file, `portcullis config
 check` checks it, and `portcullis config show` prints what is in force and where each value came
@@ -221,7 +221,7 @@ fn of_command(command: &Command, path: &str, level: usize, text: &mut String) {
 const CLI: &str = "\
 # Commands
 
-<!-- Made from the program: UPDATE_DOCUMENTS=1 cargo test --test it -- repository::generated -->
+<!-- Generated: UPDATE_DOCUMENTS=1 cargo test --test it -- repository::generated -->
 
 Every command and its options, as `--help` prints them. [Command line](operations/command-line.md)
 explains how to administer a running server with them.
