@@ -17,7 +17,7 @@ class Form(html.parser.HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.action: str | None = None
-        self.fields: dict[str, str] = {}
+        self.fields: dict[str, list[str]] = {}
         self.done = False
         self.feed(page)
 
@@ -26,7 +26,8 @@ class Form(html.parser.HTMLParser):
         if tag == "form" and self.action is None:
             self.action = attrs.get("action", "")
         elif tag == "input" and self.action is not None and not self.done and "name" in attrs:
-            self.fields[attrs["name"]] = attrs.get("value") or ""
+            # Boxes share a name: all of them are ticked on the consent page.
+            self.fields.setdefault(attrs["name"], []).append(attrs.get("value") or "")
 
     def handle_endtag(self, tag):
         if tag == "form":
@@ -70,10 +71,10 @@ class Person:
                 action = urljoin(str(response.url), form.action)
                 fields = form.fields
                 if "request" in fields and "/consent" in action:
-                    fields["decision"] = decision
+                    fields["decision"] = [decision]
                 for field in ("username", "login", "password"):
                     if field in fields:
-                        fields[field] = self.name
+                        fields[field] = [self.name]
                 origin = "{0.scheme}://{0.netloc}".format(urlparse(str(response.url)))
                 response = await browser.post(action, data=fields, headers={"origin": origin})
         raise AssertionError("the browser never came back")
