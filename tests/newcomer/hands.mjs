@@ -102,6 +102,7 @@ export const HANDS = {
     const account = await page.context().newPage();
     await account.goto("http://127.0.0.1:8000/account");
     await account.getByRole("button", { name: "Sign in with 127.0.0.1" }).click();
+    await signInAtKeycloak(account, "bob");
     await account.waitForURL("http://127.0.0.1:8000/account");
     await account.getByText("Fortunes").first().waitFor();
     await account.getByRole("button", { name: "Disconnect" }).first().click();
