@@ -32,7 +32,7 @@ pub(in crate::cli) struct InitArguments {
     /// The file to write
     #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
-    /// The URL that people and clients use, such as https://mcp.example.com
+    /// The URL that people and clients use, such as <https://mcp.example.com>
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
     /// Where Portcullis listens

@@ -49,7 +49,7 @@ pub struct UsageFilter {
     pub outcome: Option<CallOutcome>,
     /// The order.
     pub sort: UsageSort,
-    /// The next page begins after this row ([`UsageRow::place`]).
+    /// The next page begins after this row ([`UsageRow::place`](super::UsageRow::place)).
     pub after: String,
 }
 
