@@ -5,6 +5,7 @@ use axum::http::header;
 use axum::response::Response;
 
 use crate::app::App;
+use crate::config::ClientApproval;
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::browser::{Browser, BrowserForm, PageRequest};
 use crate::web::list_page::{Frame, PageHelp, Section};
@@ -117,7 +118,11 @@ impl AdminPage {
 
     /// Builds the frame of the page at `path`.
     pub(super) async fn frame(&self, path: &str) -> Result<Frame, PageError> {
-        let waiting = self.app().storage().clients_waiting().await?;
+        // Where no approval is needed, a request of earlier waits for nothing.
+        let waiting = match self.app().config().client_approval {
+            ClientApproval::FirstUse => self.app().storage().clients_waiting().await?,
+            ClientApproval::None => 0,
+        };
         let mut frame = Frame::new(&self.browser, &self.visitor);
         let w = SectionWords::of(frame.language);
         let section = |at: &'static str, label, count| Section {

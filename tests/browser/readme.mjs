@@ -9,7 +9,7 @@ const screen = { viewport: { width: 1040, height: 650 }, reducedMotion: "reduce"
 mkdirSync(folder, { recursive: true });
 
 const browser = await startBrowser();
-const demo = await startDemo(process.env.PORTCULLIS, ["--populated", "--client-approval", "none"]);
+const demo = await startDemo(process.env.PORTCULLIS, ["--populated"]);
 try {
   const redirectUri = "https://claude.ai/api/mcp/auth_callback";
   const client = await register(demo, { client_name: "Claude", redirect_uris: [redirectUri] });
