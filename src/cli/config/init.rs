@@ -32,8 +32,12 @@ pub(in crate::cli) struct InitArguments {
     /// The file to write
     #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
-    /// The URL that people and clients use, such as <https://mcp.example.com>
-    #[arg(long, value_name = "URL")]
+    // Not a doc comment: rustdoc wants brackets around the URL, which the help would show.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The URL that people and clients use, such as https://mcp.example.com"
+    )]
     public_url: Option<String>,
     /// Where Portcullis listens
     #[arg(long, value_name = "ADDRESS")]
