@@ -107,7 +107,7 @@ impl<'a> Advice<'a> {
         self.diagnosis.ways(self.facts, self.client_id).iter().map(told).collect()
     }
 
-    /// Begins a sentence. In English it begins with a word of ours, in Japanese often with a name.
+    /// Begins a sentence. In English it begins with one of our words, in Japanese often with a name.
     fn begun(&self, text: &str) -> String {
         if self.language == Language::Japanese { text.to_owned() } else { capitalized(text) }
     }

@@ -18,7 +18,7 @@ use super::paths;
 
 /// Largest logo, in bytes: 64 KiB.
 pub(super) const LARGEST_LOGO: u64 = 64 << 10;
-/// Longest name, in characters. It stands in the header of a phone.
+/// Longest name, in characters. The header of a phone has room for it.
 pub(super) const LONGEST_NAME: usize = 40;
 /// The name if none is configured.
 const OUR_NAME: &str = "Portcullis";

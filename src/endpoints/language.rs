@@ -29,7 +29,7 @@ pub(super) async fn post(sent: BrowserForm) -> Result<Response, PageError> {
     Ok((set, browser.go(&page_again(here))).into_response())
 }
 
-/// Returns the path and the query of the page to which the browser returns: `here`, if that is a page of ours
+/// Returns the path and the query of the page to which the browser returns: `here`, if that is a page of this server
 /// that may be shown again, and otherwise `/account`.
 fn page_again(here: &str) -> String {
     let (path, query) = here.split_once('?').unwrap_or((here, ""));
@@ -39,7 +39,7 @@ fn page_again(here: &str) -> String {
     if path != paths::AUTHORIZE || asks_for_a_page(query) {
         return here.to_owned();
     }
-    // The browser now comes from a page of ours, so a remembered approval would skip the consent page, although
+    // The browser now comes from a page of this server, so a remembered approval would skip the consent page, although
     // another website may have brought the person to it (threat CD-02). They chose a language, and approved
     // nothing.
     let is_prompt = |pair: &str| {

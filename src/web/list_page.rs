@@ -115,7 +115,7 @@ pub struct Frame {
     pub may_change: bool,
     /// URL path of the sign-out form.
     pub sign_out: String,
-    /// Base path, placed before every path of ours on the page.
+    /// Base path, placed before every path of this server on the page.
     pub base: String,
     /// Whether a person may choose another language on the page.
     pub offers_languages: bool,

@@ -1,4 +1,4 @@
-//! Tests for what the consent page is told: texts of scopes, and whether people may choose.
+//! Tests for what the configuration says about the consent page: texts of scopes, and whether people may choose.
 
 use super::*;
 

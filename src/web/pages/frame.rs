@@ -18,7 +18,7 @@ use crate::web::words::Language;
 pub struct PageFrame<'a> {
     /// The person's language.
     pub language: Language,
-    /// Base path, placed before every path of ours on the page.
+    /// Base path, placed before every path of this server on the page.
     pub base: &'a str,
     /// Whether a person may choose another language on the page, because it can be shown again.
     pub offers_languages: bool,
