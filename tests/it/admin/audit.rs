@@ -93,8 +93,7 @@ async fn lines_are_filtered_by_event_person_and_day() {
 async fn a_pasted_reference_number_is_found() {
     let app = TestApp::start().await;
     let page = app.http.get(&app.at("/authorize?client_id=unknown")).await;
-    let reference = regex_lite::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
-    let reference = reference.find(page.text()).unwrap().as_str().to_lowercase();
+    let reference = page.reference().to_lowercase();
     let alice = admin(&app).await;
 
     let pasted = with_query("/audit", &[("q", &format!("  {reference} "))]);

@@ -47,12 +47,6 @@ async fn refuse_mallory(app: &TestApp) -> Answer {
     app.client().await.authorize("mallory", &[]).await
 }
 
-/// The reference that a page shows.
-fn reference_of(page: &Answer) -> String {
-    let shown = regex_lite::Regex::new(r"[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
-    shown.find(page.text()).unwrap_or_else(|| panic!("{}", page.text())).as_str().to_owned()
-}
-
 fn path_of_mallory(app: &TestApp) -> String {
     with_query("/refused/person", &[("sub", MALLORY), ("server", &app.mcp_url())])
 }
@@ -119,8 +113,8 @@ async fn two_clicks_from_the_overview_say_why_mallory_was_refused_and_what_would
 #[tokio::test]
 async fn the_page_is_found_by_reference_name_and_from_the_audit_line() {
     let app = TestApp::start().await;
-    let first = reference_of(&refuse_mallory(&app).await);
-    let second = reference_of(&refuse_mallory(&app).await);
+    let first = refuse_mallory(&app).await.reference();
+    let second = refuse_mallory(&app).await.reference();
     while app.storage().settle_audit().await.unwrap() > 0 {}
     let alice = admin(&app).await;
 

@@ -162,6 +162,14 @@ impl Answer {
         values.into_iter().next()
     }
 
+    /// The reference that a page shows. Sealed values in the page's forms can look like one by chance.
+    #[track_caller]
+    pub(crate) fn reference(&self) -> String {
+        let shown = regex_lite::Regex::new("<code>([0-9A-Z]{4}-[0-9A-Z]{4})</code>").unwrap();
+        let shown = shown.captures(self.text());
+        shown.unwrap_or_else(|| panic!("no reference: {}", self.text()))[1].to_owned()
+    }
+
     #[track_caller]
     pub(crate) fn assert_status(&self, status: u16) -> &Self {
         let body = String::from_utf8_lossy(&self.body);

@@ -79,8 +79,7 @@ async fn a_reuse_and_a_replay_are_told() {
 async fn the_reference_of_an_error_page_is_found() {
     let app = TestApp::start().await;
     let page = app.http.get(&app.at("/authorize?client_id=unknown")).await;
-    let reference = regex_lite::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
-    let reference = reference.find(page.text()).unwrap().as_str().to_owned();
+    let reference = page.reference();
 
     let filter = AuditFilter { reference, ..Default::default() };
     let mut found = lines(&app, filter.clone()).await;

@@ -243,8 +243,7 @@ async fn support_is_asked_with_the_reference_filled_in() {
         let app = TestApp::with(Setup::toml(format!("[branding]\nsupport = {support:?}"))).await;
         let refused = app.client().await.authorize("mallory", &[]).await;
         let text = unescape(refused.text());
-        let shown = Regex::new("<code>([0-9A-Z]{4}-[0-9A-Z]{4})</code>").unwrap();
-        let reference = shown.captures(&text).unwrap()[1].replace('-', "%2D");
+        let reference = refused.reference().replace('-', "%2D");
         assert!(text.contains(&format!("href=\"{before}{reference}\"")), "{text}");
     }
 }

@@ -386,8 +386,7 @@ async fn a_refused_authorization_names_the_value_and_the_key_in_the_log() {
     let logins = publisher.setup("\n[limits]\npending_logins = 1");
     let logins = TestApp::with(logins).await;
     let in_the_log = |answer: &crate::harness::http::Answer, value: &str, key: &str| {
-        let reference = regex_lite::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap();
-        let reference = reference.find(answer.text()).unwrap().as_str().to_owned();
+        let reference = answer.reference();
         let lines = logs::all();
         let line = lines.lines().find(|line| line.contains(&reference)).unwrap().to_owned();
         assert!(line.contains(value) && line.contains(key), "{value} {key}: {line}");
