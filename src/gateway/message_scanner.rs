@@ -132,6 +132,11 @@ impl MessageScanner {
         self.text.clear();
     }
 
+    /// Whether no message has begun.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.depth == 0 && self.within == Within::Gap
+    }
+
     /// Reads a piece, and gives every message that was read far enough to `each`. Stops when that returns
     /// `false`.
     pub(super) fn feed(
@@ -362,6 +367,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
+    use super::super::whole_message::WholeMessage;
     use super::*;
 
     /// Reads a text that arrives in pieces of `size` bytes.
@@ -389,6 +395,18 @@ mod tests {
             has_result: message.get("result").is_some(),
             is_error: result.and_then(|result| result.get("isError")).map(|is| *is == true),
             has_error: message.get("error").is_some_and(|error| !error.is_null()),
+        }
+    }
+
+    fn as_scanned(whole: &WholeMessage<'_>) -> ScannedMessage {
+        ScannedMessage {
+            method: whole.method.map(str::to_owned),
+            name: whole.name.map(str::to_owned),
+            has_id: whole.has_id,
+            id: None,
+            has_result: whole.has_result,
+            is_error: whole.is_error,
+            has_error: whole.has_error,
         }
     }
 
@@ -434,6 +452,9 @@ mod tests {
             let single = &messages[0];
             let read = scan(&single.to_string(), size, ScanUntil::End);
             prop_assert_eq!(read, [expected(single, false)]);
+            if let Some(whole) = WholeMessage::read(single.to_string().as_bytes()) {
+                prop_assert_eq!(as_scanned(&whole), expected(single, false));
+            }
             let batch = Value::from(messages.clone()).to_string();
             let expected: Vec<_> = messages.iter().map(|one| expected(one, true)).collect();
             prop_assert_eq!(scan(&batch, size, ScanUntil::End), expected);
@@ -445,6 +466,8 @@ mod tests {
             for piece in bytes.chunks(size) {
                 scanner.feed(piece, |_| true);
             }
+            WholeMessage::read(&bytes);
+            WholeMessage::read(&[b"{\"id\":", bytes.as_slice()].concat());
         }
     }
 

@@ -32,6 +32,7 @@ mod target;
 mod tasks;
 mod tools_list;
 mod usage;
+mod whole_message;
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use super::event_lines::{EventLines, EventPart};
 use super::message_scanner::{MessageScanner, ScanUntil, ScannedMessage};
 use super::messages;
 use super::spelling::known_method;
+use super::whole_message::WholeMessage;
 use crate::app::{App, CallCounter, Called};
 use crate::config::ResourceConfig;
 use crate::storage::{CallOutcome, LiveGrant};
@@ -89,6 +90,12 @@ impl OpenCalls {
 
     /// Adds the messages of a whole body.
     pub(super) fn add_body(&mut self, resource: &ResourceConfig, body: &[u8]) {
+        if let Some(WholeMessage { method, name, has_id, .. }) = WholeMessage::read(body) {
+            if let Some(method) = method {
+                self.add(resource, (method, tool_of(method, name)), has_id, None);
+            }
+            return;
+        }
         let all = MessageScanner::new(ScanUntil::End).feed(body, |message| {
             self.add_scanned(resource, message);
             self.calls.len() < MOST
@@ -111,8 +118,7 @@ impl OpenCalls {
         let ScannedMessage { method, name, has_id, id, .. } = message;
         let Some(method) = method else { return };
         let id = id.and_then(|id| serde_json::from_str(&id).ok());
-        let tool = (method == "tools/call").then_some(name).flatten();
-        self.add(resource, (&method, tool.as_deref()), has_id, id);
+        self.add(resource, (&method, tool_of(&method, name.as_deref())), has_id, id);
     }
 
     /// Adds a call of a method and, if it is `tools/call`, a tool.
@@ -130,6 +136,7 @@ impl OpenCalls {
         };
         let (counter, named) = self.app.call_counter(&self.grant, called, self.app.now());
         let late_name = tool.filter(|_| !named).map(Into::into);
+        self.calls.reserve_exact(usize::from(self.calls.is_empty())); // most requests are one call
         self.calls.push(OpenCall { counter, is_request, is_tool: tool.is_some(), id, late_name });
     }
 
@@ -237,7 +244,12 @@ impl OpenCalls {
             [_] => ScanUntil::Result,
             _ => ScanUntil::EndWithId,
         };
-        Some(AnswerReader { calls: self, scanner: MessageScanner::new(until), lines })
+        Some(AnswerReader { calls: self, until, scanner: None, lines })
+    }
+
+    /// Whether it is known without an id which call a response answers.
+    fn is_one(&self) -> bool {
+        matches!(self.calls.as_slice(), [one] if one.id.is_none())
     }
 
     /// Counts the call that a message answers. Returns whether others are still open.
@@ -246,27 +258,43 @@ impl OpenCalls {
         if message.method.is_some() || !(message.has_result || message.has_error) {
             return !self.calls.is_empty();
         }
-        let place = match self.calls.as_slice() {
-            [one] if one.id.is_none() => Some(0),
-            calls => {
-                let id =
-                    message.id.as_deref().and_then(|id| serde_json::from_str::<Value>(id).ok());
-                id.and_then(|id| calls.iter().position(|call| call.id.as_ref() == Some(&id)))
-            }
+        let place = if self.is_one() {
+            Some(0)
+        } else {
+            let id = message.id.as_deref().and_then(|id| serde_json::from_str::<Value>(id).ok());
+            id.and_then(|id| self.calls.iter().position(|call| call.id.as_ref() == Some(&id)))
         };
         if let Some(place) = place {
-            let call = self.calls.swap_remove(place);
-            let outcome = if message.has_error {
-                CallOutcome::Error
-            } else if call.is_tool && message.is_error == Some(true) {
-                CallOutcome::ToolError
-            } else {
-                CallOutcome::Answered
-            };
-            self.count(&call, outcome);
+            self.settle_at(place, message.has_error, message.is_error);
         }
         !self.calls.is_empty()
     }
+
+    /// The same, for the only call.
+    fn settle_one(&mut self, message: &WholeMessage<'_>) -> bool {
+        let is_response = message.method.is_none() && (message.has_result || message.has_error);
+        if is_response && !self.calls.is_empty() {
+            self.settle_at(0, message.has_error, message.is_error);
+        }
+        !self.calls.is_empty()
+    }
+
+    fn settle_at(&mut self, place: usize, has_error: bool, is_error: Option<bool>) {
+        let call = self.calls.swap_remove(place);
+        let outcome = if has_error {
+            CallOutcome::Error
+        } else if call.is_tool && is_error == Some(true) {
+            CallOutcome::ToolError
+        } else {
+            CallOutcome::Answered
+        };
+        self.count(&call, outcome);
+    }
+}
+
+/// Returns the tool that a message calls.
+fn tool_of<'a>(method: &str, name: Option<&'a str>) -> Option<&'a str> {
+    name.filter(|_| method == "tools/call")
 }
 
 impl Drop for OpenCalls {
@@ -290,7 +318,9 @@ fn media_type(headers: &HeaderMap) -> Option<&'static [u8]> {
 /// Reads the outcome of calls in the body of their answer.
 pub(super) struct AnswerReader {
     calls: OpenCalls,
-    scanner: MessageScanner,
+    until: ScanUntil,
+    /// Made for the first message that is not there as a whole.
+    scanner: Option<Box<MessageScanner>>,
     /// For an event stream.
     lines: Option<EventLines>,
 }
@@ -298,18 +328,36 @@ pub(super) struct AnswerReader {
 impl AnswerReader {
     /// Reads a piece of the body. Returns whether any call is still open.
     pub(super) fn see(&mut self, piece: &[u8]) -> bool {
-        let Self { calls, scanner, lines } = self;
+        let Self { calls, until, scanner, lines } = self;
         match lines {
-            None => scanner.feed(piece, |message| calls.settle(&message)),
+            None => see_data(calls, *until, scanner, piece),
             Some(lines) => lines.read(piece, |part| match part {
-                EventPart::Data(data) => scanner.feed(data, |message| calls.settle(&message)),
+                EventPart::Data(data) => see_data(calls, *until, scanner, data),
                 EventPart::End => {
-                    scanner.reset();
+                    if let Some(scanner) = scanner {
+                        scanner.reset();
+                    }
                     true
                 }
             }),
         }
     }
+}
+
+fn see_data(
+    calls: &mut OpenCalls,
+    until: ScanUntil,
+    scanner: &mut Option<Box<MessageScanner>>,
+    data: &[u8],
+) -> bool {
+    if scanner.as_ref().is_none_or(|scanner| scanner.is_between_messages())
+        && calls.is_one()
+        && let Some(message) = WholeMessage::read(data)
+    {
+        return calls.settle_one(&message);
+    }
+    let scanner = scanner.get_or_insert_with(|| Box::new(MessageScanner::new(until)));
+    scanner.feed(data, |message| calls.settle(&message))
 }
 
 /// Shows a frame of a body to its reader. A reader that knows all outcomes goes.
