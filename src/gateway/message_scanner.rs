@@ -398,6 +398,15 @@ mod tests {
         }
     }
 
+    /// What counts of a request. The rest is not read if it comes later.
+    fn of_a_call(message: ScannedMessage) -> ScannedMessage {
+        if message.method.is_none() || !message.has_id {
+            return message;
+        }
+        let name = message.name.filter(|_| message.method.as_deref() == Some("tools/call"));
+        ScannedMessage { method: message.method, has_id: true, name, ..Default::default() }
+    }
+
     fn as_scanned(whole: &WholeMessage<'_>) -> ScannedMessage {
         ScannedMessage {
             method: whole.method.map(str::to_owned),
@@ -433,7 +442,8 @@ mod tests {
     fn message() -> impl Strategy<Value = Value> {
         let id =
             prop_oneof![any::<u32>().prop_map(Value::from), "[a-z\"]{1,9}".prop_map(Value::from)];
-        (id, "[a-z/\"\\\\]{0,9}", value(), value(), 0..4_u8).prop_map(
+        let method = prop_oneof![Just("tools/call".to_owned()), "[a-z/\"\\\\]{0,9}"];
+        (id, method, value(), value(), 0..4_u8).prop_map(
             |(id, method, one, other, kind)| match kind {
                 0 => json!({ "id": id, "method": method, "params": { "name": one, "arguments": other } }),
                 1 => json!({ "jsonrpc": "2.0", "id": id, "result": { "content": one, "isError": other } }),
@@ -453,7 +463,7 @@ mod tests {
             let read = scan(&single.to_string(), size, ScanUntil::End);
             prop_assert_eq!(read, [expected(single, false)]);
             if let Some(whole) = WholeMessage::read(single.to_string().as_bytes()) {
-                prop_assert_eq!(as_scanned(&whole), expected(single, false));
+                prop_assert_eq!(of_a_call(as_scanned(&whole)), of_a_call(expected(single, false)));
             }
             let batch = Value::from(messages.clone()).to_string();
             let expected: Vec<_> = messages.iter().map(|one| expected(one, true)).collect();

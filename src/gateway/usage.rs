@@ -17,7 +17,7 @@ use super::event_lines::{EventLines, EventPart};
 use super::message_scanner::{MessageScanner, ScanUntil, ScannedMessage};
 use super::messages;
 use super::spelling::known_method;
-use super::whole_message::WholeMessage;
+use super::whole_message::{WholeMessage, is_plain_result};
 use crate::app::{App, CallCounter, Called};
 use crate::config::ResourceConfig;
 use crate::storage::{CallOutcome, LiveGrant};
@@ -273,7 +273,7 @@ impl OpenCalls {
     /// The same, for the only call.
     fn settle_one(&mut self, message: &WholeMessage<'_>) -> bool {
         let is_response = message.method.is_none() && (message.has_result || message.has_error);
-        if is_response && !self.calls.is_empty() {
+        if is_response && self.is_one() {
             self.settle_at(0, message.has_error, message.is_error);
         }
         !self.calls.is_empty()
@@ -350,11 +350,14 @@ fn see_data(
     scanner: &mut Option<Box<MessageScanner>>,
     data: &[u8],
 ) -> bool {
-    if scanner.as_ref().is_none_or(|scanner| scanner.is_between_messages())
-        && calls.is_one()
-        && let Some(message) = WholeMessage::read(data)
-    {
-        return calls.settle_one(&message);
+    if scanner.as_ref().is_none_or(|scanner| scanner.is_between_messages()) && calls.is_one() {
+        if is_plain_result(data) {
+            calls.settle_at(0, false, None);
+            return false;
+        }
+        if let Some(message) = WholeMessage::read(data) {
+            return calls.settle_one(&message);
+        }
     }
     let scanner = scanner.get_or_insert_with(|| Box::new(MessageScanner::new(until)));
     scanner.feed(data, |message| calls.settle(&message))

@@ -3,12 +3,30 @@
 //!
 //! It leaves everything unusual to the scanner: batches, messages that are cut off, and names with escapes.
 
+use std::sync::LazyLock;
+
 use memchr::memchr2;
+use memchr::memmem::Finder;
 
 /// Longest text that is returned, in bytes. The scanner reads what is longer.
 const LONGEST: usize = 1024;
 
-/// What was read of a message.
+/// A response that has none of these neither has an `error` nor says `isError`.
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("rror"));
+static METHOD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"method\""));
+static RESULT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"result\""));
+
+/// Whether a whole message is a response that says nowhere that something failed: what most responses are. To
+/// search for three words costs less than to read the message.
+pub(super) fn is_plain_result(bytes: &[u8]) -> bool {
+    matches!(bytes.trim_ascii(), [b'{', .., b'}'])
+        && ERROR.find(bytes).is_none()
+        && METHOD.find(bytes).is_none()
+        && RESULT.find(bytes).is_some()
+}
+
+/// What was read of a message. Of a request, members may be missing that come after those that say what it
+/// calls.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct WholeMessage<'a> {
     /// `method`, if it has one.
@@ -33,8 +51,21 @@ impl<'a> WholeMessage<'a> {
         if rest.next()? != b'{' {
             return None;
         }
-        rest.members(|name, rest| message.member(name, rest))?;
+        let read = rest.members(|name, rest| {
+            message.member(name, rest)?;
+            (!message.names_a_call()).then_some(())
+        });
+        if message.names_a_call() {
+            return Some(message); // no need to read the arguments
+        }
+        read?;
         rest.0.iter().all(u8::is_ascii_whitespace).then_some(message)
+    }
+
+    /// Whether everything is known that counts for a request.
+    fn names_a_call(&self) -> bool {
+        self.has_id
+            && self.method.is_some_and(|method| method != "tools/call" || self.name.is_some())
     }
 
     fn member(&mut self, name: &[u8], rest: &mut Rest<'a>) -> Option<()> {
@@ -46,7 +77,7 @@ impl<'a> WholeMessage<'a> {
                     b"name" => rest.text_into(&mut self.name)?,
                     _ => _ = rest.value()?,
                 }
-                Some(())
+                (!self.names_a_call()).then_some(())
             })?,
             b"result" => {
                 self.has_result = true;
@@ -71,6 +102,14 @@ enum Skipped {
     Null,
     True,
     Other,
+}
+
+/// One in each byte.
+const EACH: u64 = u64::from_le_bytes([1; 8]);
+
+/// Returns a number whose lowest bit is in the first byte of `bytes` that is zero; zero if none is.
+const fn zeros(bytes: u64) -> u64 {
+    bytes.wrapping_sub(EACH) & !bytes & (EACH << 7)
 }
 
 /// The bytes that are not read yet.
@@ -135,17 +174,31 @@ impl<'a> Rest<'a> {
 
     /// Returns the text whose quote has been read; `None` if it has an escape.
     fn plain_text(&mut self) -> Option<&'a [u8]> {
-        let end = memchr2(b'"', b'\\', self.0)?;
+        let end = self.text_end()?;
         let (text, rest) = self.0.split_at_checked(end)?;
         let (end, rest) = rest.split_first()?;
         self.0 = rest;
         (*end == b'"').then_some(text)
     }
 
+    /// Returns how many bytes come before the next quote or backslash.
+    fn text_end(&self) -> Option<usize> {
+        // Names are short. To look at eight bytes at once costs less than to call a search for many.
+        if let Some(first) = self.0.first_chunk() {
+            let first = u64::from_le_bytes(*first);
+            let found =
+                zeros(first ^ (EACH * u64::from(b'"'))) | zeros(first ^ (EACH * u64::from(b'\\')));
+            if found != 0 {
+                return usize::try_from(found.trailing_zeros() / 8).ok();
+            }
+        }
+        memchr2(b'"', b'\\', self.0)
+    }
+
     /// Passes over a text whose quote has been read.
     fn skip_text(&mut self) -> Option<()> {
         loop {
-            let end = memchr2(b'"', b'\\', self.0)?;
+            let end = self.text_end()?;
             let is_end = self.0.get(end) == Some(&b'"');
             self.0 = self.0.get(end + if is_end { 1 } else { 2 }..)?;
             if is_end {
@@ -202,6 +255,8 @@ mod tests {
         let read = WholeMessage::read(request).unwrap();
         assert_eq!((read.method, read.name), (Some("tools/call"), Some("get-todos")));
         assert!(read.has_id && !read.has_result);
+        let cut = br#"{"id":1,"method":"tools/call","params":{"name":"get-todos","arguments":"#;
+        assert_eq!(WholeMessage::read(cut).unwrap().name, Some("get-todos"));
         for (response, is_error) in [
             (r#"{"id":1,"result":{"content":[{"isError":true}],"isError":false}}"#, Some(false)),
             (r#"{"id":1,"result":{"isError":true,"content":[]}}"#, Some(true)),
@@ -213,13 +268,45 @@ mod tests {
     }
 
     #[test]
+    fn a_result_without_any_error_is_plain() {
+        for (response, is_plain) in [
+            (r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#, true),
+            (" {\"result\":1} \n", true),
+            (r#"{"result":{"isError":false}}"#, false),
+            (r#"{"id":1,"error":{"code":1}}"#, false),
+            (r#"{"id":1,"method":"ping"}"#, false),
+            (r#"{"id":1,"method":"x","params":{"result":1}}"#, false),
+            (r#"{"id":1}"#, false),
+            (r#"[{"id":1,"result":1}]"#, false),
+            (r#"{"id":1,"result":{"content":["#, false),
+            ("{", false),
+            ("", false),
+        ] {
+            assert_eq!(is_plain_result(response.as_bytes()), is_plain, "{response}");
+        }
+    }
+
+    #[test]
+    fn texts_end_at_the_first_quote_or_backslash() {
+        for length in 0..40 {
+            for end in [b'"', b'\\'] {
+                let text =
+                    [vec![0xa3_u8; length], vec![end], b"\"\\ more than eight bytes".to_vec()];
+                assert_eq!(Rest(&text.concat()).text_end(), Some(length));
+                assert_eq!(Rest(&text[..2].concat()).text_end(), Some(length));
+            }
+            assert_eq!(Rest(&vec![b'!'; length]).text_end(), None);
+        }
+    }
+
+    #[test]
     fn what_is_unusual_is_left_to_the_scanner() {
         let long = format!(r#"{{"method":"{}"}}"#, "x".repeat(LONGEST + 1));
         for text in [
             "",
             "{",
             "[]",
-            r#"{"id":1,"method":"x""#,
+            r#"{"method":"x","id":1"#,
             r#"{"id":1}{"id":2}"#,
             r#"{"m\u0065thod":"x"}"#,
             r#"{"method":"x\n"}"#,
