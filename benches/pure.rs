@@ -1,6 +1,5 @@
 //! The pure parts that every request passes: `cargo bench`.
 
-#![allow(missing_docs, reason = "criterion's macros make items without")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
 use std::hint::black_box;

@@ -9,7 +9,6 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    missing_docs,
     reason = "a tool that stops at the first trouble"
 )]
 

@@ -6,7 +6,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::app::App;
@@ -16,10 +16,11 @@ use crate::oauth::secret::{MetricsToken, SecretHash};
 use crate::signing::KeyState;
 use crate::storage::Ready;
 use crate::telemetry::metrics::{CONTENT_TYPE, Snapshot};
+use crate::web::bearer_token::BearerToken;
 
-pub(super) async fn get(State(app): State<App>, headers: HeaderMap) -> Response {
+pub(super) async fn get(State(app): State<App>, bearer: BearerToken) -> Response {
     let token = app.config().admin.as_ref().and_then(|admin| admin.metrics_token.as_ref());
-    if token.is_some_and(|token| !proves(&headers, token)) {
+    if token.is_some_and(|token| !proves(&bearer, token)) {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"metrics\"")];
         return (StatusCode::UNAUTHORIZED, challenge, Body::empty()).into_response();
     }
@@ -37,15 +38,11 @@ pub(super) async fn get(State(app): State<App>, headers: HeaderMap) -> Response 
 }
 
 /// Compares hashes, so that the timing reveals nothing about the token.
-fn proves(headers: &HeaderMap, token: &SecretText) -> bool {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let presented = values.next().and_then(|value| value.to_str().ok()?.split_once(' '));
+fn proves(BearerToken(presented): &BearerToken, token: &SecretText) -> bool {
     let expected = SecretHash::<MetricsToken>::of(token.expose());
-    values.next().is_none()
-        && presented.is_some_and(|(scheme, presented)| {
-            scheme.eq_ignore_ascii_case("bearer")
-                && SecretHash::<MetricsToken>::of(presented.trim()).is(expected.as_str())
-        })
+    presented.as_ref().is_some_and(|presented| {
+        SecretHash::<MetricsToken>::of(presented.trim()).is(expected.as_str())
+    })
 }
 
 /// Collects the values that other parts hold. Waits at most one second for the number of clients, because an

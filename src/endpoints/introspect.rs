@@ -4,7 +4,7 @@
 //! An MCP server learns only about tokens for itself. For every other token the response is `active: false`,
 //! the same for a foreign, an expired and an invented token.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub(super) async fn post(form: ClientForm) -> Result<Response, ApiError> {
     // are not looked up.
     let token = form.required("token")?;
     let answer = introspect(app, resource, token).await?;
-    if wants_signed(&form.headers) {
+    if form.accepts(SIGNED) {
         return signed(app, resource, &answer);
     }
     Ok(error::ok(&answer))
@@ -48,19 +48,6 @@ async fn introspect(app: &App, resource: &ResourceConfig, token: &str) -> Result
         "jti": claims.jti,
         "token_type": "Bearer",
     }))
-}
-
-/// Returns whether `Accept` asks for a signed response.
-fn wants_signed(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|range| {
-        let (media_type, parameters) = range.split_once(';').unwrap_or((range, ""));
-        let refused = parameters.split(';').any(|parameter| {
-            let weight = parameter.trim().strip_prefix("q=");
-            weight.is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight == 0.0))
-        });
-        media_type.trim().eq_ignore_ascii_case(SIGNED) && !refused
-    })
 }
 
 /// Signs the response (RFC 9701 §5): its claims about the token are nested, apart from the claims about the

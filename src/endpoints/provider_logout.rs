@@ -60,7 +60,8 @@ pub(super) async fn backchannel_logout(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = body::read(body, MAX_BODY).await?;
-    let params = Params::from_post(&headers, query.as_deref(), &body)?;
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let params = Params::from_post(content_type, query.as_deref(), &body)?;
     let token = params.get("logout_token").ok().flatten();
     let token = token.ok_or_else(|| NotAccepted("logout_token is missing".to_owned()))?;
     let notice = app.upstream().read_logout_token(token).await?;

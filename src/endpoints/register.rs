@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::oauth::secret::{RegistrationToken, Secret};
 use crate::rate_limits::LimitedAction;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::log_throttle::LogThrottle;
+use crate::web::bearer_token::BearerToken;
 use crate::web::body;
 use crate::web::client_address::ClientAddress;
 use crate::web::error::{self, ApiError};
@@ -34,9 +35,7 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let limits = &app.config().limits;
     let body = body::read_within(body, "register_body", limits.register_body).await?;
-    if !is_json(&headers) {
-        return Err(RegistrationRefused::NotJson.into());
-    }
+    check_is_json(headers.get(header::CONTENT_TYPE))?;
     let limits = RegistrationLimits { redirect_uris: limits.redirect_uris };
     let metadata = ClientMetadata::parse(&body, app.redirect_policy(), &limits)?;
     panic_point!("registration");
@@ -70,9 +69,9 @@ pub(super) async fn post(
 pub(super) async fn read(
     State(app): State<App>,
     Path(client_id): Path<String>,
-    headers: HeaderMap,
+    bearer: BearerToken,
 ) -> Result<Response, ApiError> {
-    let (client, token) = managed(&app, &client_id, &headers).await?;
+    let (client, token) = managed(&app, &client_id, &bearer).await?;
     Ok(present(&app, &client, &token))
 }
 
@@ -81,15 +80,14 @@ pub(super) async fn read(
 pub(super) async fn replace(
     State(app): State<App>,
     Path(client_id): Path<String>,
+    bearer: BearerToken,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (client, token) = managed(&app, &client_id, &headers).await?;
+    let (client, token) = managed(&app, &client_id, &bearer).await?;
     let limits = &app.config().limits;
     let body = body::read_within(body, "register_body", limits.register_body).await?;
-    if !is_json(&headers) {
-        return Err(RegistrationRefused::NotJson.into());
-    }
+    check_is_json(headers.get(header::CONTENT_TYPE))?;
     let limits = RegistrationLimits { redirect_uris: limits.redirect_uris };
     let metadata = client.replacement(&body, app.redirect_policy(), &limits)?;
     let event = app.event("client_changed", Actor::Client).client(&client.id);
@@ -101,9 +99,9 @@ pub(super) async fn replace(
 pub(super) async fn delete(
     State(app): State<App>,
     Path(client_id): Path<String>,
-    headers: HeaderMap,
+    bearer: BearerToken,
 ) -> Result<Response, ApiError> {
-    let (client, _) = managed(&app, &client_id, &headers).await?;
+    let (client, _) = managed(&app, &client_id, &bearer).await?;
     let event = app.event("client_deleted", Actor::Client);
     app.storage().delete_client(&client.id, app.now(), event).await?;
     Ok((StatusCode::NO_CONTENT, [(header::CACHE_CONTROL, "no-store")]).into_response())
@@ -114,16 +112,10 @@ pub(super) async fn delete(
 async fn managed(
     app: &App,
     client_id: &str,
-    headers: &HeaderMap,
+    bearer: &BearerToken,
 ) -> Result<(Client, Secret<RegistrationToken>), ApiError> {
-    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
-    let token = authorization
-        .next()
-        .filter(|_| authorization.next().is_none())
-        .and_then(|value| value.to_str().ok()?.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .and_then(|(_, token)| Secret::<RegistrationToken>::parse(token))
-        .ok_or(ManagementRefused)?;
+    let token = bearer.0.as_deref().and_then(Secret::<RegistrationToken>::parse);
+    let token = token.ok_or(ManagementRefused)?;
     let client = app.clients().managed(client_id, &token).await?.ok_or(ManagementRefused)?;
     Ok((client, token))
 }
@@ -146,10 +138,9 @@ fn add_management(
     answer["registration_access_token"] = token.expose().into();
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+fn check_is_json(content_type: Option<&HeaderValue>) -> Result<(), RegistrationRefused> {
+    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let is_json = media_type.eq_ignore_ascii_case("application/json");
+    if is_json { Ok(()) } else { Err(RegistrationRefused::NotJson) }
 }

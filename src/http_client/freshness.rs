@@ -22,15 +22,14 @@ pub(super) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let max_age = directives.iter().find_map(|directive| directive.strip_prefix("max-age="));
     let lifetime = match max_age {
         Some(seconds) => Duration::from_secs(seconds.trim_matches('"').parse().ok()?),
-        None => expires(headers)?,
+        None => expires(text(headers, &header::EXPIRES)?, text(headers, &header::DATE)?)?,
     };
     let age = text(headers, &header::AGE).and_then(|age| age.parse().ok()).unwrap_or(0);
     Some(lifetime.saturating_sub(Duration::from_secs(age)))
 }
 
-fn expires(headers: &HeaderMap) -> Option<Duration> {
-    let expires = text(headers, &header::EXPIRES)?;
-    let date = httpdate::parse_http_date(text(headers, &header::DATE)?).ok()?;
+fn expires(expires: &str, date: &str) -> Option<Duration> {
+    let date = httpdate::parse_http_date(date).ok()?;
     // An invalid `Expires`, such as `0`, counts as a time in the past (RFC 9111 §5.3).
     Some(
         httpdate::parse_http_date(expires)

@@ -27,7 +27,7 @@ impl ProviderKeySet {
         let keys: Vec<ProviderKey> =
             listed.iter().filter_map(|key| serde_json::from_value((*key).clone()).ok()).collect();
         let mut tolerated = Vec::new();
-        if let Some(other) = other_than_json(response.headers()) {
+        if let Some(other) = other_than_json(response) {
             tolerated.push(format!("the content type is {other}"));
         }
         let unread = listed.len() - keys.len();

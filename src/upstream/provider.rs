@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use axum::http::{Request, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, RwLock};
 
@@ -193,7 +193,7 @@ impl UpstreamInner {
             return Err(UpstreamError::Unreachable(reason));
         }
         let odd = |reason: String| UpstreamError::Misconfigured(format!("discovery: {reason}"));
-        let other = other_than_json(response.headers());
+        let other = other_than_json(response);
         let document = object_of(response.body()).map_err(|reason| match &other {
             // A proxy or load balancer sends its own page while the provider is down.
             Some(other) => UpstreamError::Unreachable(format!("discovery answered with {other}")),
@@ -204,18 +204,18 @@ impl UpstreamInner {
             let (stated, configured) = (shown(stated), &self.config.issuer);
             return Err(odd(format!("issuer is {stated:?}, and {configured:?} is configured")));
         }
-        self.read_members(&document, response.headers()).map_err(|member| odd(member.with_hint()))
+        self.read_members(&document, response).map_err(|member| odd(member.with_hint()))
     }
 
-    /// Reads the members of a discovery document.
+    /// Reads the members of the discovery `document` in this response.
     pub(super) fn read_members(
         &self,
         document: &Map<String, Value>,
-        headers: &HeaderMap,
+        response: &Response<Vec<u8>>,
     ) -> Result<Metadata, Odd> {
         let reads_userinfo = self.config.claims.sources.contains(&ClaimSource::Userinfo);
         let mut metadata = Metadata::read(document, reads_userinfo, self.config.allow_http)?;
-        let other = other_than_json(headers);
+        let other = other_than_json(response);
         metadata.tolerated.extend(other.map(|other| format!("the content type is {other}")));
         Ok(metadata)
     }

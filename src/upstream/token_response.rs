@@ -112,7 +112,7 @@ pub(super) fn read(
             || matches!(answer.id_token, IdToken::Text(_));
         // GitHub reports errors with status 200.
         if any && (answer.access_token.is_some() || error_in(members).is_none()) {
-            if let Some(other) = other_than_json(response.headers()) {
+            if let Some(other) = other_than_json(response) {
                 answer.tolerated.push(format!("the content type is {other}"));
             }
             return Ok(answer);

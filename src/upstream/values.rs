@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{Response, header};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -60,8 +60,8 @@ pub(super) fn object_of(body: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 /// Returns the media type of a response if it is not JSON.
-pub(super) fn other_than_json(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+pub(super) fn other_than_json(response: &Response<Vec<u8>>) -> Option<String> {
+    let text = response.headers().get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
     let bare = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = bare == "application/json" || bare.ends_with("+json");
     (!is_json).then(|| shown(&bare))
@@ -244,7 +244,8 @@ mod tests {
         let unreadable = object_of(b" {\"a\":\"\\ud800\"}\n").unwrap_err();
         assert_eq!(unreadable, "it cannot be read: unexpected end of hex escape");
         let typed = |text: &str| {
-            other_than_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, text.parse().unwrap())]))
+            let response = Response::builder().header(header::CONTENT_TYPE, text);
+            other_than_json(&response.body(Vec::new()).unwrap())
         };
         for json in
             ["application/json", "Application/JSON; charset=utf-8", "application/jwk-set+json"]
@@ -252,6 +253,6 @@ mod tests {
             assert_eq!(typed(json), None, "{json}");
         }
         assert_eq!(typed("text/html; charset=utf-8").as_deref(), Some("text/html"));
-        assert_eq!(other_than_json(&HeaderMap::new()), None);
+        assert_eq!(other_than_json(&Response::new(Vec::new())), None);
     }
 }

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::page_error::PageError;
 use super::pages::{Message, MessagePage, NextStep, PageFrame, Repeat};
 use super::params::{Params, ParamsRefused};
-use super::speculative;
+use super::speculative::FetchPurpose;
 use super::times::local;
 use super::words::Language;
 use crate::app::App;
@@ -65,10 +65,10 @@ impl FromRequestParts<App> for Browser {
 
 impl Browser {
     fn new(app: &App, realm: Realm, parts: Parts) -> Self {
-        let cookies = read_cookies(app, realm, &parts.headers);
+        let (cookies, language) = preferences(app, realm, &parts.headers);
         Self {
             realm,
-            language: preferred(realm, &cookies, &parts.headers),
+            language,
             cookies,
             address: ClientAddress::of(&parts.extensions),
             method: parts.method,
@@ -166,14 +166,14 @@ impl Browser {
             && accept.is_some_and(|accept| accept.contains("text/html"))
     }
 
-    /// Returns whether no person decided to go here ([`speculative`]).
+    /// Returns whether no person decided to go here ([`super::speculative`]).
     pub fn is_guess(&self) -> bool {
-        speculative::is_guess(&self.method, &self.headers)
+        FetchPurpose::of(&self.headers).is_guess(&self.method)
     }
 
     /// Returns whether the browser marks this request as a navigation in a tab.
     pub fn is_navigation(&self) -> bool {
-        speculative::is_navigation(&self.headers)
+        FetchPurpose::of(&self.headers).is_navigation()
     }
 
     /// Returns whether a person opened this address themselves, or came from one of our pages. Another website
@@ -214,7 +214,8 @@ impl BrowserForm {
             ApiError::TooLarge => Message::RequestTooLarge.because("the form is too large"),
             _ => unreadable.because("the form did not arrive whole"),
         })?;
-        let form = Params::from_post(&browser.headers, browser.uri.query(), &body);
+        let content_type = browser.headers.get(header::CONTENT_TYPE);
+        let form = Params::from_post(content_type, browser.uri.query(), &body);
         let form = form.map_err(|refused| unreadable.because(refused))?;
         Ok((browser, form))
     }
@@ -289,28 +290,27 @@ where
 
 /// Returns the person's language on the pages of this realm: the chosen one, otherwise by `Accept-Language`.
 pub fn language(app: &App, realm: Realm, headers: &HeaderMap) -> Language {
-    preferred(realm, &read_cookies(app, realm, headers), headers)
+    preferences(app, realm, headers).1
 }
 
-fn preferred(realm: Realm, cookies: &Cookies, headers: &HeaderMap) -> Language {
-    let offered: &[Language] = match realm {
-        Realm::Admin => &Language::OF_ADMINISTRATORS,
-        Realm::Account => &Language::ALL,
-    };
-    let chosen = cookies::LANGUAGE.get(cookies, "").filter(|chosen| offered.contains(chosen));
-    chosen.unwrap_or_else(|| {
-        let header = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-        Language::from_accept_language(header, offered)
-    })
-}
-
-fn read_cookies(app: &App, realm: Realm, headers: &HeaderMap) -> Cookies {
+/// Returns the cookies of this realm, and the language that they or the browser ask for.
+fn preferences(app: &App, realm: Realm, headers: &HeaderMap) -> (Cookies, Language) {
     let config = app.config();
     let limits = CookieLimits {
         login: config.tokens.login,
         logins: config.limits.pending_logins_per_browser,
     };
-    Cookies::read(headers, url_of(app, realm), limits)
+    let cookies = Cookies::read(headers.get_all(header::COOKIE), url_of(app, realm), limits);
+    let offered: &[Language] = match realm {
+        Realm::Admin => &Language::OF_ADMINISTRATORS,
+        Realm::Account => &Language::ALL,
+    };
+    let chosen = cookies::LANGUAGE.get(&cookies, "").filter(|chosen| offered.contains(chosen));
+    let language = chosen.unwrap_or_else(|| {
+        let header = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        Language::from_accept_language(header, offered)
+    });
+    (cookies, language)
 }
 
 /// Returns the frame of the pages of this realm. `offers_languages`: the page can be shown again in another

@@ -21,7 +21,8 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::header::GetAll;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponseParts, ResponseParts};
 use axum_extra::extract::cookie::{Cookie, SameSite};
 
@@ -214,14 +215,13 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    /// Reads our cookies out of the headers of a request for a page at `url`.
-    pub fn read(headers: &HeaderMap, url: &PublicUrl, limits: CookieLimits) -> Self {
+    /// Reads our cookies out of the `Cookie` headers of a request for a page at `url`.
+    pub fn read(headers: GetAll<'_, HeaderValue>, url: &PublicUrl, limits: CookieLimits) -> Self {
         let secure = url.is_https();
         let host = if secure { "__Host-" } else { "" };
         let prefix = format!("{host}portcullis-{}", url.cookie_tag());
         let mut sent = Vec::new();
-        for value in headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok())
-        {
+        for value in headers.into_iter().filter_map(|value| value.to_str().ok()) {
             // The names are compared as they were sent: a name that is decoded first could have been set by
             // another host of the domain, for which browsers refuse the plain prefix `__Host-`.
             for cookie in Cookie::split_parse(value).filter_map(Result::ok) {

@@ -1,7 +1,7 @@
 //! What a browser gets at our own address and at that of an MCP server: a page that says how to connect an
 //! application. It names what the metadata documents name to everybody.
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -40,17 +40,16 @@ pub fn asked_for(app: &App, method: &Method, headers: &HeaderMap) -> Option<Lang
         && app.config().landing
         && !headers.contains_key(header::AUTHORIZATION)
         && !headers.contains_key(header::ORIGIN)
-        && prefers_html(headers);
+        && headers.get(header::ACCEPT).is_some_and(prefers_html);
     asks.then(|| browser::language(app, Realm::Account, headers))
 }
 
 /// Returns whether HTML is the first that `Accept` names, and neither JSON nor an event stream is named.
-fn prefers_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+fn prefers_html(accept: &HeaderValue) -> bool {
     let names = |wanted: &str, range: &str| {
         range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
     };
-    let mut ranges = accept.unwrap_or_default().split(',');
+    let mut ranges = accept.to_str().unwrap_or_default().split(',');
     ranges.next().is_some_and(|first| names("text/html", first))
         && !ranges
             .any(|range| names("application/json", range) || names("text/event-stream", range))
@@ -129,33 +128,26 @@ mod tests {
 
     #[test]
     fn a_browser_asks_for_html_first_and_an_mcp_client_does_not() {
-        let prefers = |accept: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            if let Some(accept) = accept {
-                headers.insert(header::ACCEPT, accept.parse().unwrap());
-            }
-            prefers_html(&headers)
-        };
+        let prefers = |accept| prefers_html(&HeaderValue::from_static(accept));
         for browser in [
             "text/html",
             "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
             "Text/HTML; charset=utf-8, */*",
         ] {
-            assert!(prefers(Some(browser)), "{browser}");
+            assert!(prefers(browser), "{browser}");
         }
         for client in [
-            None,
-            Some(""),
-            Some("*/*"),
-            Some("text/event-stream"),
-            Some("application/json, text/event-stream"),
-            Some("text/event-stream, application/json, text/html"),
-            Some("text/html, application/json"),
-            Some("text/html;q=0.5, text/event-stream"),
-            Some("application/xhtml+xml, text/html"),
-            Some("text/html-ish"),
+            "",
+            "*/*",
+            "text/event-stream",
+            "application/json, text/event-stream",
+            "text/event-stream, application/json, text/html",
+            "text/html, application/json",
+            "text/html;q=0.5, text/event-stream",
+            "application/xhtml+xml, text/html",
+            "text/html-ish",
         ] {
-            assert!(!prefers(client), "{client:?}");
+            assert!(!prefers(client), "{client}");
         }
     }
 

@@ -30,6 +30,48 @@ impl ApiError {
     }
 }
 
+/// The rate limits of a path.
+struct PathLimits {
+    /// Counts each request.
+    asked: Option<LimitedAction>,
+    /// Counts requests that fail.
+    failure: Option<LimitedAction>,
+}
+
+impl PathLimits {
+    /// Returns the limits of this path; `None` if nothing is limited here. Registration and the gateway have limits of
+    /// their own.
+    fn of(path: &str) -> Option<Self> {
+        let (asked, failure) = match path {
+            paths::AUTHORIZE | paths::AUTHORIZE_AGAIN | paths::CALLBACK => {
+                (Some(LimitedAction::Authorize), None)
+            }
+            paths::CONSENT => (Some(LimitedAction::Consent), None),
+            paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => {
+                (Some(LimitedAction::SignIn), None)
+            }
+            paths::WAITING | paths::WAITING_CANCEL | paths::ACCOUNT | paths::LOGO => {
+                (Some(LimitedAction::Pages), None)
+            }
+            path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
+                (Some(LimitedAction::Pages), None)
+            }
+            paths::TOKEN | paths::REVOKE => {
+                (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure))
+            }
+            // An MCP server may introspect at each request, and all its requests come from one address, so
+            // only failures are limited.
+            paths::INTROSPECT => (None, Some(LimitedAction::TokenFailure)),
+            // Paths of the admin listener. On the main listener they do not exist.
+            "/sign-in" => (Some(LimitedAction::SignIn), None),
+            "/signed-in" => (Some(LimitedAction::SignIn), Some(LimitedAction::AdminSignInFailure)),
+            path if path.contains("/.well-known/") => (Some(LimitedAction::Discovery), None),
+            _ => return None,
+        };
+        Some(Self { asked, failure })
+    }
+}
+
 /// Enforces the rate limits of an address: passes the request on, or returns 429 with `Retry-After`. A
 /// request without a known address passes. Failures at the token and introspection endpoints, and of admin
 /// sign-ins, have a limit of their own; above it the 429 replaces the response, so that the address learns
@@ -42,29 +84,8 @@ pub async fn enforce<F: Future<Output = Response>>(
     let Some(address) = ClientAddress::of(request.extensions()) else {
         return next(request).await;
     };
-    let (asked, failure) = match request.uri().path() {
-        paths::AUTHORIZE | paths::AUTHORIZE_AGAIN | paths::CALLBACK => {
-            (Some(LimitedAction::Authorize), None)
-        }
-        paths::CONSENT => (Some(LimitedAction::Consent), None),
-        paths::ACCOUNT_SIGN_IN | paths::ACCOUNT_SIGNED_IN => (Some(LimitedAction::SignIn), None),
-        paths::WAITING | paths::WAITING_CANCEL | paths::ACCOUNT | paths::LOGO => {
-            (Some(LimitedAction::Pages), None)
-        }
-        path if path.strip_prefix(paths::ACCOUNT).is_some_and(|rest| rest.starts_with('/')) => {
-            (Some(LimitedAction::Pages), None)
-        }
-        paths::TOKEN | paths::REVOKE => {
-            (Some(LimitedAction::Token), Some(LimitedAction::TokenFailure))
-        }
-        // An MCP server may introspect at each request, and all its requests come from one address, so only
-        // failures are limited.
-        paths::INTROSPECT => (None, Some(LimitedAction::TokenFailure)),
-        // Paths of the admin listener. On the main listener they do not exist.
-        "/sign-in" => (Some(LimitedAction::SignIn), None),
-        "/signed-in" => (Some(LimitedAction::SignIn), Some(LimitedAction::AdminSignInFailure)),
-        path if path.contains("/.well-known/") => (Some(LimitedAction::Discovery), None),
-        _ => return next(request).await,
+    let Some(PathLimits { asked, failure }) = PathLimits::of(request.uri().path()) else {
+        return next(request).await;
     };
     if let Some(asked) = asked
         && let Err(often) = app.rates().check(asked, Some(address))

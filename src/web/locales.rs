@@ -41,7 +41,6 @@ pub struct Words {
 /// A message: its heading, what happened, and what the person can do.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the words say it")]
 pub struct Text {
     pub title: String,
     pub happened: String,
@@ -51,7 +50,6 @@ pub struct Text {
 /// The consent page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct ConsentWords {
     pub consent_title: String,
     pub wants_to_use: Between,
@@ -93,7 +91,6 @@ pub struct ConsentWords {
 /// Links of the organisation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct BrandWords {
     pub questions: String,
     pub terms: String,
@@ -103,7 +100,6 @@ pub struct BrandWords {
 /// What the pages with a message have in common.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct MessageWords {
     pub return_to: Around,
     pub try_again: String,
@@ -123,7 +119,6 @@ pub struct MessageWords {
 /// The page of a person who waits for an administrator.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct WaitingWords {
     pub title: String,
     pub happened: String,
@@ -141,7 +136,6 @@ pub struct WaitingWords {
 /// The pages that say how to connect an application.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct LandingWords {
     pub title: String,
     pub server_title: String,
@@ -166,7 +160,6 @@ pub struct LandingWords {
 /// The page to sign in to our own pages.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct SignInWords {
     pub title: String,
     pub admin: String,
@@ -178,7 +171,6 @@ pub struct SignInWords {
 /// What surrounds pages with lists: the admin pages and `/account`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct FrameWords {
     pub skip: String,
     pub read_only: String,
@@ -190,7 +182,6 @@ pub struct FrameWords {
 /// The pages of `/account`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct AccountWords {
     pub title: String,
     pub explained: String,
@@ -238,7 +229,6 @@ pub struct AccountWords {
 /// The messages.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the English texts say it")]
 pub struct Messages {
     pub unknown_client: Text,
     pub client_document_refused: Text,

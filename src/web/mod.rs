@@ -1,6 +1,7 @@
 //! HTTP plumbing for the handlers: parameters, client authentication, cookies, errors, pages.
 
 pub mod again;
+pub mod bearer_token;
 pub mod body;
 pub mod browser;
 pub mod client_address;

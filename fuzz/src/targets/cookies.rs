@@ -48,7 +48,7 @@ fn jar(data: &[u8]) {
         let url = PublicUrl::parse(url).expect("it is one");
         let prefix = format!("{prefix}portcullis-{}", url.cookie_tag());
         let limits = CookieLimits { login: Duration::from_mins(10), logins: 0 };
-        let cookies = Cookies::read(&headers, &url, limits);
+        let cookies = Cookies::read(headers.get_all(COOKIE), &url, limits);
         let reads: [(String, Option<String>); 7] = [
             (format!("consent-{ID}"), CONSENT.get(&cookies, ID).map(|read| read.mark)),
             (

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderValue;
 use portcullis::web::params::Params;
 
 /// Undoes the encoding a character at a time; `None` where it is not UTF-8.
@@ -30,9 +29,8 @@ fn decoded(encoded: &str) -> Option<String> {
 
 /// Contradicted when a parameter is read otherwise than by others, or one of several is believed.
 pub fn run(data: &[u8]) {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().expect("a header"));
-    let posted = Params::from_post(&headers, None, data);
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let posted = Params::from_post(Some(&form), None, data);
     let Ok(text) = std::str::from_utf8(data) else {
         assert!(posted.is_err(), "bytes that are no text");
         return;

@@ -9,6 +9,24 @@ use crate::config::{Config, Loaded};
 /// First line of the file. A file without it is not ours, and is not overwritten.
 const MARK: &str = "# Written by `portcullis demo`";
 
+/// Scopes of the to-do server, who gets them, and the tool that needs one.
+const SCOPES_AND_RULES: &str = r#"[resource.scopes]
+"read:todos"   = "Read everybody's to-dos"
+"create:todos" = "Add to-dos"
+"delete:todos" = { text = "Delete everybody's to-dos", destructive = true }
+
+[[resource.rule]]
+roles = ["Admin"]
+allow = ["read:todos", "create:todos", "delete:todos"]
+
+[[resource.rule]]
+roles = ["User"]
+allow = ["create:todos"]
+
+[resource.tools]
+"purge-todos" = ["delete:todos"]
+"#;
+
 /// The folder in which the demo keeps everything.
 pub(super) struct DemoFolder {
     /// As the user wrote it.
@@ -88,22 +106,7 @@ path   = "/mcp"
 name   = "To-do list"
 target = "{target}"
 
-[resource.scopes]
-"read:todos"   = "Read everybody's to-dos"
-"create:todos" = "Add to-dos"
-"delete:todos" = {{ text = "Delete everybody's to-dos", destructive = true }}
-
-[[resource.rule]]
-roles = ["Admin"]
-allow = ["read:todos", "create:todos", "delete:todos"]
-
-[[resource.rule]]
-roles = ["User"]
-allow = ["create:todos"]
-
-[resource.tools]
-"purge-todos" = ["delete:todos"]
-
+{SCOPES_AND_RULES}
 [client_documents]
 enabled       = {documents}
 through_proxy = {proxied}

@@ -174,28 +174,12 @@ impl Visit<'_> {
             );
             return None;
         };
-        if self.client.root_endpoints
-            && (authorization_endpoint != format!("{origin}/authorize")
-                || token_endpoint != format!("{origin}/token"))
-        {
-            self.warn(
-                "endpoints",
-                "they are not /authorize and /token at the MCP server's origin; this client was often seen to use those whatever metadata says",
-                "serve them there, on the same host as the MCP server",
-            );
-        }
+        let at_root = authorization_endpoint == format!("{origin}/authorize")
+            && token_endpoint == format!("{origin}/token");
+        self.root_endpoints(at_root);
         self.s256(&server)?;
+        self.offline_access(&server);
         let of_resource = resource.and_then(|resource| joined(&resource["scopes_supported"]));
-        let of_server = joined(&server["scopes_supported"]);
-        if self.client.wants_offline_access
-            && !of_server.as_ref().is_some_and(|scopes| scopes.contains("offline_access"))
-        {
-            self.warn(
-                "scopes",
-                "scopes_supported of the server lacks offline_access; this client then asks for no refresh token",
-                "list offline_access in the server's metadata, not in the resource's",
-            );
-        }
         let resource =
             resource.and_then(|resource| resource["resource"].as_str()).map(str::to_owned);
         Some(Found {
@@ -207,6 +191,31 @@ impl Visit<'_> {
             registration_endpoint: registration,
             documents,
         })
+    }
+
+    /// Warns if the endpoints are where this client may not look for them.
+    fn root_endpoints(&mut self, at_root: bool) {
+        if self.client.root_endpoints && !at_root {
+            self.warn(
+                "endpoints",
+                "they are not /authorize and /token at the MCP server's origin; this client was often seen to use those whatever metadata says",
+                "serve them there, on the same host as the MCP server",
+            );
+        }
+    }
+
+    /// Warns if this client will request no refresh token.
+    fn offline_access(&mut self, server: &Value) {
+        let scopes = joined(&server["scopes_supported"]);
+        if self.client.wants_offline_access
+            && !scopes.is_some_and(|scopes| scopes.contains("offline_access"))
+        {
+            self.warn(
+                "scopes",
+                "scopes_supported of the server lacks offline_access; this client then asks for no refresh token",
+                "list offline_access in the server's metadata, not in the resource's",
+            );
+        }
     }
 
     fn s256(&mut self, server: &Value) -> Option<()> {

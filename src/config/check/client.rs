@@ -58,15 +58,7 @@ fn one(
     let client_id = client_id?;
     check_id(r, &at("client_id"), &client_id, secret.is_some());
     let ways = [secret.is_some(), public, jwks.is_some(), jwks_uri.is_some()];
-    if ways.iter().filter(|way| **way).count() != 1 && r.problems.is_empty() {
-        r.problem(
-            key,
-            Some(format!("{client_id:?}")),
-            "must prove itself in exactly one way",
-            "give it a secret, or jwks, or jwks_uri, or public = true for a client that can keep no secret",
-        );
-        return None;
-    }
+    check_one_way(r, key, &client_id, ways)?;
     if redirect_uris.is_none() && r.problems.is_empty() {
         let hint = "write every address it may send people back to, byte for byte";
         r.problem(&at("redirect_uris"), None, "is missing", hint);
@@ -103,6 +95,21 @@ fn one(
             None
         }
     }
+}
+
+/// Checks that exactly one way of client authentication is configured. Where other keys have problems it says
+/// nothing, because a way may be missing only because it could not be read.
+fn check_one_way(r: &mut ConfigReader, key: &str, id: &str, ways: [bool; 4]) -> Option<()> {
+    if ways.iter().filter(|way| **way).count() == 1 || !r.problems.is_empty() {
+        return Some(());
+    }
+    r.problem(
+        key,
+        Some(format!("{id:?}")),
+        "must prove itself in exactly one way",
+        "give it a secret, or jwks, or jwks_uri, or public = true for a client that can keep no secret",
+    );
+    None
 }
 
 /// Returns the key of the mistake and what to write.

@@ -22,6 +22,7 @@ pub use resource::read_rule;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use strum::VariantArray;
 use toml::Value;
@@ -64,80 +65,71 @@ pub(super) fn load_and_look(
         return Err(Problems(r.problems)); // not TOML, so no key can be checked
     }
     overlay_environment(&mut r, env);
-
-    let public_url = public_url(&mut r);
-    let listen = address(&mut r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
-    let http2 = r.flag("http2", true);
-    let database_url = database::database_url(&mut r, env);
-    let secret_key = secret_key(&mut r, env, &database_url);
-    let allowed_redirect_uris = r.texts("allowed_redirect_uris");
-    let redirect_schemes = redirects::schemes(&mut r);
-    let allowed_origins = origins::read(&mut r);
-    let trusted_proxies = rates::trusted_proxies(&mut r);
-    let proxies = proxies::read(&mut r, env);
-    let resources = resource::all(&mut r, env, public_url.as_ref());
-    let upstream = upstream::read(&mut r, env, &resources, &proxies);
-    let admin = admin::read(&mut r, env, public_url.as_ref());
-    let client_approval = client_approval(&mut r);
-    if client_approval == ClientApproval::FirstUse && admin.is_none() {
-        let hint = "add [admin], or approve with `portcullis clients approve`";
-        r.warnings
-            .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
-    }
-    let consent_choice = r.flag("consent_choice", true);
-    let landing = r.flag("landing", true);
-    let branding = branding::read(&mut r);
-    let notify = notify::all(&mut r, env);
-    let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
-    let usage_retention = r.duration("usage.retention", "90d", "1d", "3660d");
-    let log = log(&mut r);
-    let tokens = tokens(&mut r);
-    let mut limits = limits(&mut r, public_url.as_ref(), listen);
-    limits.rates.refreshes_per_minute =
-        rates::refreshes_that_become_necessary(limits.rates.refreshes_per_minute, tokens.access);
-    let clients = client::all(&mut r, env, &redirect_schemes, limits.redirect_uris);
-    let client_documents = client::documents(&mut r, public_url.as_ref(), &proxies);
-    let accept_token_endpoint_audience = client::accept_token_endpoint_audience(&mut r);
+    let config = read(&mut r, env);
     r.report_unknown_keys();
     look(&r);
+    match config {
+        Some(config) if r.problems.is_empty() => {
+            Ok(Loaded { config, files: r.files, warnings: r.warnings, shown: r.shown })
+        }
+        _ => Err(Problems(r.problems)),
+    }
+}
 
-    let (Some(public_url), Some(upstream), true) = (public_url, upstream, r.problems.is_empty())
-    else {
-        return Err(Problems(r.problems));
-    };
-    Ok(Loaded {
-        config: Config {
-            public_url,
-            listen,
-            http2,
-            database_url,
-            secret_key,
-            allowed_redirect_uris,
-            redirect_schemes,
-            allowed_origins,
-            trusted_proxies,
-            upstream,
-            resources,
-            clients,
-            client_documents,
-            accept_token_endpoint_audience,
-            admin,
-            client_approval,
-            consent_choice,
-            landing,
-            branding,
-            audit_retention,
-            usage_retention,
-            notify,
-            log,
-            tokens,
-            limits,
-            written: r.written(),
-            source: r.source,
-        },
-        files: r.files,
-        warnings: r.warnings,
-        shown: r.shown,
+/// Reads all keys. Returns `None` if one is missing without which there is no configuration.
+fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> {
+    let public_url = public_url(r);
+    let listen = address(r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
+    let http2 = r.flag("http2", true);
+    let database_url = database::database_url(r, env);
+    let secret_key = secret_key(r, env, &database_url);
+    let allowed_redirect_uris = r.texts("allowed_redirect_uris");
+    let redirect_schemes = redirects::schemes(r);
+    let allowed_origins = origins::read(r);
+    let trusted_proxies = rates::trusted_proxies(r);
+    let proxies = proxies::read(r, env);
+    let resources = resource::all(r, env, public_url.as_ref());
+    let upstream = upstream::read(r, env, &resources, &proxies);
+    let admin = admin::read(r, env, public_url.as_ref());
+    let client_approval = client_approval(r, admin.is_some());
+    let consent_choice = r.flag("consent_choice", true);
+    let landing = r.flag("landing", true);
+    let branding = branding::read(r);
+    let notify = notify::all(r, env);
+    let audit_retention = r.duration("audit.retention", "400d", "1d", "3660d");
+    let usage_retention = r.duration("usage.retention", "90d", "1d", "3660d");
+    let log = log(r);
+    let tokens = tokens(r);
+    let limits = limits(r, public_url.as_ref(), listen, tokens.access);
+    Some(Config {
+        clients: client::all(r, env, &redirect_schemes, limits.redirect_uris),
+        client_documents: client::documents(r, public_url.as_ref(), &proxies),
+        accept_token_endpoint_audience: client::accept_token_endpoint_audience(r),
+        // All keys are read, and their problems are known.
+        public_url: public_url?,
+        upstream: upstream?,
+        listen,
+        http2,
+        database_url,
+        secret_key,
+        allowed_redirect_uris,
+        redirect_schemes,
+        allowed_origins,
+        trusted_proxies,
+        resources,
+        admin,
+        client_approval,
+        consent_choice,
+        landing,
+        branding,
+        audit_retention,
+        usage_retention,
+        notify,
+        log,
+        tokens,
+        limits,
+        written: r.written(),
+        source: r.source.clone(),
     })
 }
 
@@ -233,17 +225,23 @@ fn secret_key(
 }
 
 /// Reads whether an administrator must approve clients.
-fn client_approval(r: &mut ConfigReader) -> ClientApproval {
+fn client_approval(r: &mut ConfigReader, has_admin_pages: bool) -> ClientApproval {
     const KEY: &str = "client_approval";
     let Some(text) = r.text(KEY) else {
         r.show(KEY, <&str>::from(ClientApproval::None), false);
         return ClientApproval::None;
     };
-    text.parse().unwrap_or_else(|_| {
+    let approval = text.parse().unwrap_or_else(|_| {
         let shown = Some(format!("{text:?}"));
         r.problem(KEY, shown, "is not known", "write \"none\" or \"first_use\"");
         ClientApproval::None
-    })
+    });
+    if approval == ClientApproval::FirstUse && !has_admin_pages {
+        let hint = "add [admin], or approve with `portcullis clients approve`";
+        r.warnings
+            .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
+    }
+    approval
 }
 
 fn tokens(r: &mut ConfigReader) -> TokenLifetimes {
@@ -268,8 +266,14 @@ fn tokens(r: &mut ConfigReader) -> TokenLifetimes {
     tokens
 }
 
-fn limits(r: &mut ConfigReader, public_url: Option<&PublicUrl>, listen: SocketAddr) -> Limits {
-    let limits = Limits::read(r);
+/// Reads `[limits]`. Access tokens with a short lifetime need more refreshes.
+fn limits(
+    r: &mut ConfigReader,
+    public_url: Option<&PublicUrl>,
+    listen: SocketAddr,
+    access_lifetime: Duration,
+) -> Limits {
+    let mut limits = Limits::read(r);
     let on_loopback = listen.ip().is_loopback() && public_url.is_none_or(PublicUrl::is_loopback);
     if !limits.request_rates && !on_loopback {
         r.problem(
@@ -283,6 +287,8 @@ fn limits(r: &mut ConfigReader, public_url: Option<&PublicUrl>, listen: SocketAd
     let (requests, streams) = (rates.requests_per_person, rates.streams_per_person);
     rates::check_share(r, "requests", rates.requests_per_client, requests);
     rates::check_share(r, "streams", rates.streams_per_client, streams);
+    limits.rates.refreshes_per_minute =
+        rates::refreshes_that_become_necessary(limits.rates.refreshes_per_minute, access_lifetime);
     limits
 }
 

@@ -47,11 +47,7 @@ pub(super) fn read(
         refuse_open_world(r, preset, &issuer, required_claim.is_some());
     }
     let offline = if configured_scopes.is_some() { Offline::NoScope } else { preset.offline };
-    let mut scopes = configured_scopes
-        .unwrap_or_else(|| preset.scopes.iter().map(|&scope| scope.to_owned()).collect());
-    if offline != Offline::NoScope && preset.name == "okta" && !issuer.contains("/oauth2/") {
-        scopes.push("groups".to_owned()); // custom authorization servers reject this scope
-    }
+    let mut scopes = configured_scopes.unwrap_or_else(|| usual_scopes(preset, &issuer));
     scopes.extend(extra_scopes);
     let host = Url::parse(&issuer).ok().and_then(|url| url.host_str().map(str::to_owned));
     Some(UpstreamConfig {
@@ -76,6 +72,16 @@ pub(super) fn read(
         timeout,
         required_claim,
     })
+}
+
+/// Returns the scopes that are requested if `upstream.scopes` is not set.
+fn usual_scopes(preset: &Preset, issuer: &str) -> Vec<String> {
+    let mut scopes: Vec<String> = preset.scopes.iter().map(|&scope| scope.to_owned()).collect();
+    let is_custom_server = issuer.contains("/oauth2/");
+    if preset.offline != Offline::NoScope && preset.name == "okta" && !is_custom_server {
+        scopes.push("groups".to_owned()); // custom authorization servers reject this scope
+    }
+    scopes
 }
 
 /// Reads the day on which the client secret ends. Some providers give secrets an end (Entra: two years at most).

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::known_client::KnownClient;
 use super::{remembered_consent, step_up};
+use crate::app::App;
 use crate::clock::Timestamp;
 use crate::config::{ResourceConfig, paths};
 use crate::oauth::authorization_request::AuthorizationRequest;
@@ -48,6 +49,20 @@ pub(super) struct ConsentRequest {
 }
 
 impl ConsentRequest {
+    /// Makes the contents of a page for the browser that has the cookie `mark`.
+    fn new(app: &App, client: &Client, mark: &str, request: AuthorizationRequest) -> Self {
+        // Of one scope there is nothing to leave out.
+        let several = (2..=MOST_CHOICES).contains(&request.scopes.len());
+        Self {
+            id: new_id(app.clock()),
+            browser: Self::browser_mark(mark),
+            expires_at: app.now().plus(CONSENT_PAGE).unix(),
+            metadata_hash: client.metadata.identity(),
+            choice: app.config().consent_choice && several,
+            request,
+        }
+    }
+
     /// Returns the hash that the page stores of the browser's cookie. The page never contains the cookie
     /// itself.
     pub(super) fn browser_mark(cookie: &str) -> String {
@@ -151,18 +166,9 @@ pub(super) async fn show(
 ) -> Response {
     let Browser { app, cookies, .. } = browser;
     let mark = random_text();
-    // Of one scope there is nothing to leave out.
-    let choice = app.config().consent_choice && (2..=MOST_CHOICES).contains(&request.scopes.len());
-    let consent = ConsentRequest {
-        id: new_id(app.clock()),
-        browser: ConsentRequest::browser_mark(&mark),
-        expires_at: app.now().plus(CONSENT_PAGE).unix(),
-        metadata_hash: client.metadata.identity(),
-        choice,
-        request,
-    };
+    let consent = ConsentRequest::new(app, client, &mark, request);
     let name = client.display_name();
-    let shown = (choice, browser.language);
+    let shown = (consent.choice, browser.language);
     let scopes = step_up::scope_lines(resource, &consent.request.scopes, before, shown);
     let sealed = consent.seal(app.sealer());
     let destination = destination(&consent.request.redirect_uri);

@@ -41,7 +41,6 @@ const WEIGHT: &str = "CAST(260 + LENGTH(detail) + 2 * LENGTH(event) + LENGTH(act
 
 /// A line as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in AuditEvent")]
 pub struct AuditLine {
     pub id: String,
     pub at: i64,

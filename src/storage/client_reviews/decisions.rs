@@ -9,7 +9,6 @@ use crate::telemetry::audit::AuditEvent;
 
 /// A decision about a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum ReviewDecision {
     Approve,
     Refuse,

@@ -5,6 +5,7 @@ mod patterns;
 mod waiting;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 
 use super::authorization_codes::{NewCode, insert_code};
 use super::upstream_sessions::SessionUpdate;
@@ -24,37 +25,31 @@ pub(super) const CONFIGURATION: &str = "configuration";
 
 /// The state of a client under `client_approval = "first_use"`, where an administrator decides about each
 /// client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr)]
 pub enum ReviewState {
     /// No administrator has been asked.
     #[default]
+    #[strum(serialize = "none")]
     NotReviewed,
     /// A person waits for a decision.
+    #[strum(serialize = "waiting")]
     Waiting,
     /// It may receive authorizations.
+    #[strum(serialize = "approved")]
     Approved,
     /// It may not.
+    #[strum(serialize = "refused")]
     Rejected,
 }
 
 impl ReviewState {
-    const ALL: [Self; 4] = [Self::NotReviewed, Self::Waiting, Self::Approved, Self::Rejected];
-
     /// Returns the name in the database and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotReviewed => "none",
-            Self::Waiting => "waiting",
-            Self::Approved => "approved",
-            Self::Rejected => "refused",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, StorageError> {
-        Self::ALL
-            .into_iter()
-            .find(|approval| approval.as_str() == text)
-            .ok_or_else(|| StorageError::Corrupt("state".to_owned()))
+    fn parse(text: &str) -> Result<Self, StorageError> {
+        text.parse().map_err(|_| StorageError::Corrupt("state".to_owned()))
     }
 }
 

@@ -8,6 +8,8 @@ mod unused;
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr};
+
 use self::eviction::evict_from_busiest_network;
 use super::client_reviews::decisions::lapse;
 use super::{Storage, StorageError, Transaction, Use, column, moment, moment_if_any, select};
@@ -49,36 +51,27 @@ pub struct StoredClient {
 }
 
 /// Where a stored client comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr)]
 pub enum ClientKind {
     /// It registered itself (RFC 7591), and is removed when it is not used.
     #[default]
+    #[strum(serialize = "registered")]
     Registered,
     /// An administrator created it. It stays.
+    #[strum(serialize = "created")]
     Created,
     /// It is defined in the configuration. The row only shows it to administrators.
+    #[strum(serialize = "configured")]
     Configured,
     /// Its metadata document is published at the URL that is its id. The row is the last good copy.
+    #[strum(serialize = "document")]
     Document,
 }
 
 impl ClientKind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Registered => "registered",
-            Self::Created => "created",
-            Self::Configured => "configured",
-            Self::Document => "document",
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        match text {
-            "created" => Self::Created,
-            "configured" => Self::Configured,
-            "document" => Self::Document,
-            _ => Self::Registered,
-        }
+    /// Returns the word in the database.
+    fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -391,7 +384,7 @@ fn read_client(row: &sqlx::any::AnyRow) -> Result<StoredClient, StorageError> {
         secret_hash: column(row, "secret_hash")?,
         management_hash: column(row, "management_hash")?,
         metadata: column(row, "metadata")?,
-        kind: ClientKind::parse(&column::<String>(row, "kind")?),
+        kind: column::<String>(row, "kind")?.parse().unwrap_or_default(),
         issued_at: moment(row, "issued_at")?,
         network: None,
     })

@@ -180,7 +180,7 @@ impl Upstream {
         }
         // From here the probe reads the document as the server does.
         let exactly = format!("{issuer}, exactly as configured");
-        let metadata = match self.0.read_members(&document, response.headers()) {
+        let metadata = match self.0.read_members(&document, &response) {
             Ok(metadata) => metadata,
             Err(odd) => {
                 let probe = if odd.is_endpoint() { "endpoints" } else { PROBE };

@@ -11,7 +11,6 @@ use crate::web::locales::{MessageWords, Messages, Text};
 
 /// An event that a page explains to a person.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "the English words of each say what it means")]
 pub enum Message<'a> {
     UnknownClient,
     ClientDocumentRefused,

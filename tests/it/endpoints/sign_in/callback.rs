@@ -295,7 +295,8 @@ fn cookies_on_https(jar: &str) -> Cookies {
     let url = PublicUrl::parse("https://mcp.example.com").unwrap();
     let mut headers = HeaderMap::new();
     headers.insert(COOKIE, jar.parse().unwrap());
-    Cookies::read(&headers, &url, CookieLimits { login: Duration::from_mins(10), logins: 10 })
+    let limits = CookieLimits { login: Duration::from_mins(10), logins: 10 };
+    Cookies::read(headers.get_all(COOKIE), &url, limits)
 }
 
 /// Another host of the domain can set any cookie without the prefix for ours: none is read.
@@ -351,7 +352,7 @@ fn the_names_and_attributes_of_all_cookies_stay_as_they_are() {
     let read = |jar: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, jar.parse().unwrap());
-        Cookies::read(&headers, &url, limits)
+        Cookies::read(headers.get_all(COOKIE), &url, limits)
     };
     let cookies = read("");
     let id = "0123456789abcdef0123456789abcdef";
