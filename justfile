@@ -74,6 +74,14 @@ examples *arguments:
 providers:
     scripts/test-providers
 
+# The Helm chart: lint, schemas, wrong values, and the real server with what it renders
+chart:
+    scripts/test-chart
+
+# The alert rules, each tried, and the queries of the dashboard
+alerts:
+    scripts/test-alerts
+
 # Licences, sources and banned crates (cargo install cargo-deny)
 deny:
     cargo deny check bans licenses sources

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::config::SecretText;
 use crate::oauth::secret::{MetricsToken, SecretHash};
 use crate::signing::KeyState;
-use crate::storage::Ready;
+use crate::storage::{Engine, Ready};
 use crate::telemetry::metrics::{CONTENT_TYPE, Snapshot};
 use crate::web::bearer_token::BearerToken;
 
@@ -45,12 +45,16 @@ fn proves(BearerToken(presented): &BearerToken, token: &SecretText) -> bool {
     })
 }
 
-/// Collects the values that other parts hold. Waits at most one second for the number of clients, because an
-/// administrator needs the other metrics most when the database is silent.
+/// Collects the values that other parts hold. Waits at most one second for those that the database counts, because
+/// an administrator needs the other metrics most when the database is silent.
 async fn snapshot(app: &App) -> Snapshot {
-    // 1 second: longest wait for the number of clients.
+    // 1 second: longest wait for what the database counts.
     const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-    let clients = tokio::time::timeout(PATIENCE, app.storage().registered_clients()).await;
+    let (clients, bytes) = tokio::join!(
+        tokio::time::timeout(PATIENCE, app.storage().registered_clients()),
+        tokio::time::timeout(PATIENCE, app.storage().database_bytes()),
+    );
+    let limits = &app.config().limits;
     let keys = app.keys().describe();
     let reading = app.reading();
     let room = match app.storage().ready(app.now()).await {
@@ -65,9 +69,15 @@ async fn snapshot(app: &App) -> Snapshot {
         configured_differently: compared.configured_differently,
         went_back_at: app.storage().went_back_at().map_or(0, Timestamp::unix),
         database_room: room.map_or(0, |room| room as u8),
+        database_bytes: bytes.ok().and_then(Result::ok),
+        database_bytes_limit: match app.storage().engine() {
+            Engine::Sqlite => limits.database_size,
+            Engine::Postgres => 0,
+        },
         upstream_paused: app.upstream().health().paused,
         clients: clients.ok().and_then(Result::ok),
-        clients_limit: app.config().limits.clients,
+        clients_limit: limits.clients,
+        audit_waiting: app.audit_events_waiting(),
         writer_waiting: app.storage().writer_waiting(),
         database_connections: app.storage().pool_connections(),
         configured_at: app.configured_at().unix(),

@@ -103,6 +103,12 @@ impl App {
         }
     }
 
+    /// Returns the number of queued events that are not stored yet.
+    pub fn audit_events_waiting(&self) -> usize {
+        let queue = &self.0.shared.notes.sender;
+        queue.max_capacity() - queue.capacity()
+    }
+
     fn budget(&self) -> MutexGuard<'_, Budget> {
         self.0.shared.notes.budget.lock()
     }

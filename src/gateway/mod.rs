@@ -48,8 +48,8 @@ use tokio::time::Instant;
 use crate::app::{App, TargetSeen};
 use crate::config::ResourceConfig;
 use crate::rate_limits::{LimitedAction, RequestPermit};
-use crate::storage::LiveGrant;
-use crate::telemetry::metrics::{Calls, Passed};
+use crate::storage::{CallOutcome, LiveGrant};
+use crate::telemetry::metrics::{Calls, Passed, ToolCalls};
 use crate::web::client_address::ClientAddress;
 use crate::web::landing;
 use crate::web::words::Language;
@@ -71,6 +71,7 @@ pub struct GatewayRoute {
     index: usize,
     target: Target,
     calls: Calls,
+    tools: ToolCalls,
     seen: Arc<TargetSeen>,
 }
 
@@ -80,7 +81,8 @@ impl GatewayRoutes {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
             let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
             let (calls, seen) = (app.metrics().calls(&path), app.target_seen(&resource.id));
-            Some(GatewayRoute { path, index, target, calls, seen })
+            let tools = app.metrics().tool_calls(&path, &CallOutcome::ALL.map(CallOutcome::name));
+            Some(GatewayRoute { path, index, target, calls, tools, seen })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
@@ -194,7 +196,7 @@ async fn serve(
     let ended = app.storage().grants_ended();
     // Check the token first: an unauthenticated request gets its challenge even if it has other faults.
     let caller = authenticate(app, resource, &parts.headers).await?;
-    reading.counted = OpenCalls::of(app, &caller, &parts.method);
+    reading.counted = OpenCalls::of(app, &caller, &passage.tools, &parts.method);
     let answer = match admit(app, resource, &caller, parts, reading).await {
         Ok((permit, authorized)) => {
             let begun = Instant::now();

@@ -21,6 +21,7 @@ use super::whole_message::{WholeMessage, is_plain_result};
 use crate::app::{App, CallCounter, Called};
 use crate::config::ResourceConfig;
 use crate::storage::{CallOutcome, LiveGrant};
+use crate::telemetry::metrics::ToolCalls;
 
 /// Most messages of one request that are told apart: 1,000. All others together count as one call.
 const MOST: usize = 1000;
@@ -41,6 +42,8 @@ struct OpenCall {
 pub(super) struct OpenCalls {
     app: App,
     grant: Arc<LiveGrant>,
+    /// The metrics of calls of tools, by [`CallOutcome`].
+    tools: ToolCalls,
     calls: Vec<OpenCall>,
     /// What reads the messages of a body that is streamed.
     scanner: Option<Arc<Lock<StreamedMessages>>>,
@@ -66,10 +69,16 @@ impl StreamedMessages {
 
 impl OpenCalls {
     /// Begins to count a request; `None` if it carries no messages.
-    pub(super) fn of(app: &App, caller: &Caller, method: &Method) -> Option<Self> {
+    pub(super) fn of(
+        app: &App,
+        caller: &Caller,
+        tools: &ToolCalls,
+        method: &Method,
+    ) -> Option<Self> {
         (*method == Method::POST).then(|| Self {
             app: app.clone(),
             grant: Arc::clone(&caller.grant),
+            tools: tools.clone(),
             calls: Vec::new(),
             scanner: None,
         })
@@ -180,6 +189,9 @@ impl OpenCalls {
 
     fn count(&self, call: &OpenCall, outcome: CallOutcome) {
         call.counter.count(outcome);
+        if call.is_tool {
+            self.tools.ended(outcome as usize);
+        }
         if outcome == CallOutcome::Answered
             && let Some(name) = &call.late_name
         {

@@ -75,13 +75,6 @@ impl Storage {
         .bind(now.unix())
         .fetch_one(self.pool())
         .await?;
-        let database_bytes = match self.engine() {
-            Engine::Sqlite => {
-                count("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
-                    .await?
-            }
-            Engine::Postgres => count("SELECT pg_database_size(current_database())").await?,
-        };
         Ok(Overview {
             people: count("SELECT COUNT(*) FROM people").await?,
             clients: count("SELECT COUNT(*) FROM clients").await?,
@@ -102,8 +95,19 @@ impl Storage {
                 )
                 .await?,
             servers: self.use_of_servers(now).await?,
-            database_bytes,
+            database_bytes: self.database_bytes().await?,
         })
+    }
+
+    /// Returns the size of the database in bytes.
+    pub async fn database_bytes(&self) -> Result<i64, StorageError> {
+        let size = match self.engine() {
+            Engine::Sqlite => {
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            }
+            Engine::Postgres => "SELECT pg_database_size(current_database())",
+        };
+        Ok(sqlx::query_scalar(size).fetch_one(self.pool()).await?)
     }
 
     async fn by_hour(

@@ -11,8 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use strum::IntoStaticStr;
 
-use super::super::families::{Counters, Histograms, Labels};
-use super::seconds;
+use super::super::families::{Counters, Histograms, Labels, seconds};
 
 /// Statuses with a time series of their own. Others, which an MCP server may send, count as `other`.
 const STATUSES: [u16; 29] = [

@@ -1,5 +1,9 @@
 //! Another configuration without a restart.
 
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -336,6 +340,88 @@ async fn the_server_reads_its_file_again_on_sighup_and_when_it_changes() {
     server.signal("HUP");
     server.http.get(&format!("{}/ready", server.url)).await.assert_status(200);
     assert_eq!(call().await, 200);
+    assert!(server.terminate().await.unwrap().success());
+}
+
+/// A folder of files as the kubelet mounts a Secret: the files are links into `..data`, which is a link itself. To
+/// change them, the kubelet replaces that link; no file and no link to a file is written.
+#[cfg(unix)]
+struct MountedSecret {
+    folder: PathBuf,
+    versions: u32,
+}
+
+#[cfg(unix)]
+impl MountedSecret {
+    fn new(folder: PathBuf, files: &[(&str, &str)]) -> Self {
+        std::fs::create_dir(&folder).unwrap();
+        let mut mounted = Self { folder, versions: 0 };
+        mounted.replace(files);
+        for (name, _) in files {
+            symlink(format!("..data/{name}"), mounted.folder.join(name)).unwrap();
+        }
+        mounted
+    }
+
+    fn replace(&mut self, files: &[(&str, &str)]) {
+        let data = self.folder.join("..data");
+        let before = std::fs::read_link(&data);
+        self.versions += 1;
+        let version = format!("..version_{}", self.versions);
+        std::fs::create_dir(self.folder.join(&version)).unwrap();
+        for (name, text) in files {
+            std::fs::write(self.folder.join(&version).join(name), text).unwrap();
+        }
+        let new = self.folder.join("..data_tmp");
+        symlink(version, &new).unwrap();
+        std::fs::rename(new, data).unwrap();
+        if let Ok(before) = before {
+            std::fs::remove_dir_all(self.folder.join(before)).unwrap();
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_secret_that_kubernetes_replaces_in_a_running_pod_is_read_again() {
+    let mut server = Served::prepared().await;
+    let folder = server.database.folder.join("mounted");
+    let text = std::fs::read_to_string(&server.config).unwrap();
+    let text = text.replace(
+        "client_secret = \"upstream-secret-canary\"",
+        &format!("client_secret = {{ file = {:?} }}", folder.join("secret").display().to_string()),
+    );
+    let tight = "[resource.tools]\n\"create-todo\" = [\"delete:todos\"]";
+    let tight = text.replace("[resource.tools]", tight);
+    let (config, secret) = ("portcullis.toml", ("secret", "upstream-secret-canary"));
+    let mut mounted = MountedSecret::new(folder.clone(), &[(config, &text), secret]);
+    std::fs::remove_file(&server.config).unwrap();
+    symlink(folder.join(config), &server.config).unwrap();
+    server.launch();
+    let client = McpClient::register(&server).await;
+    let tokens = client.sign_in("bob").await;
+    let call =
+        async || client.call_tool(&tokens.access_token, "create-todo", json!({})).await.status;
+    assert_eq!(call().await, 200);
+    let patience = std::time::Duration::from_secs(20);
+
+    mounted.replace(&[(config, &tight), secret]);
+    let taken = async {
+        while call().await != 403 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, taken).await.expect("the configuration is read");
+
+    server.idp.set_client_secret("another-secret-canary");
+    mounted.replace(&[(config, &tight), ("secret", "another-secret-canary")]);
+    let taken = async {
+        while server.logged("upstream.client_secret") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, taken).await.expect("the secret is read");
+    client.sign_in("alice").await;
     assert!(server.terminate().await.unwrap().success());
 }
 

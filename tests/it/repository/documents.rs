@@ -35,7 +35,7 @@ fn not_there<'a>(names: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Returns what a document sets in code style.
-fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 

@@ -4,3 +4,4 @@ pub(crate) mod architecture;
 mod conformance;
 mod documents;
 mod generated;
+mod monitoring;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::harness::backend::{Backend, answer_json, post, request, status, tokens};
 use crate::harness::client::Tokens;
 use crate::harness::{Setup, TestApp, raw};
 
@@ -252,4 +253,62 @@ async fn a_scraper_may_write_an_address_as_host_and_no_foreign_name() {
     assert_eq!(ask("/metrics", "[2001:db8::1]:8001").await, 200);
     assert_eq!(ask("/metrics", "rebound.example:8001").await, 421);
     assert_eq!(ask("/", "10.1.2.3:8001").await, 421, "pages keep to their own address");
+}
+
+#[tokio::test]
+async fn the_metrics_tell_tools_that_fail_from_servers_that_fail() {
+    let backend = Backend::start().await;
+    let app = backend.behind("", "").await;
+    let (_, alice) = tokens(&app, "alice").await;
+    let call = request("tools/call", &json!({ "name": "purge", "arguments": {} }));
+    for is_error in [true, true, false] {
+        let result = json!({ "content": [], "isError": is_error });
+        let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": result });
+        backend.answers(move |_| answer_json(&answer));
+        post(&app, &alice, &[], &call).await.assert_status(200);
+    }
+    backend.answers(|_| status(500));
+    post(&app, &alice, &[], &call).await;
+    post(&app, &alice, &[], &request("tools/list", &json!({}))).await;
+
+    let metrics = app.metrics().await;
+
+    for (outcome, calls) in [("answered", 1.0), ("tool_errors", 2.0), ("failed", 1.0)] {
+        let series = format!("portcullis_tool_calls_total{{path=\"/mcp\",outcome=\"{outcome}\"}}");
+        assert_value(&metrics, &series, calls);
+    }
+    let errors = "portcullis_tool_calls_total{path=\"/mcp\",outcome=\"errors\"}";
+    assert!(metrics.contains_key(errors), "it is there before it happens");
+    let text = app.scrape().await;
+    assert!(!text.contains("purge"), "no name of a tool is a label");
+}
+
+#[tokio::test]
+async fn the_metrics_tell_how_large_the_database_is() {
+    let app = TestApp::with(Setup::toml("[limits]\ndatabase_size = 8000000")).await;
+
+    let metrics = app.metrics().await;
+
+    let bytes = metrics["portcullis_database_bytes"];
+    assert!(bytes > 100_000.0, "{bytes}");
+    // PostgreSQL has no limit of ours.
+    let limit = if app.database.is_postgres() { 0.0 } else { 8_000_000.0 };
+    assert_value(&metrics, "portcullis_database_bytes_limit", limit);
+}
+
+#[tokio::test]
+async fn the_metrics_tell_how_many_audit_events_wait() {
+    // More than are taken out of the queue at once, and fewer than are stored in a minute.
+    const EVENTS: usize = 250;
+    let app = TestApp::with(Setup::toml("[limits]\nrequest_rates = false")).await;
+    assert_value(&app.metrics().await, "portcullis_audit_waiting", 0.0);
+    let lock = app.database.lock_for_all("audit_events").await;
+
+    for _ in 0..EVENTS {
+        app.http.get(&app.at("/authorize?client_id=nobody")).await.assert_status(400);
+    }
+
+    let waiting = app.metrics().await["portcullis_audit_waiting"];
+    lock.release().await;
+    assert!(waiting >= 1.0 && waiting <= 250.0, "{waiting}");
 }
