@@ -46,6 +46,10 @@ replicas rounds="1":
 proxies:
     scripts/test-proxies
 
+# MCP servers on stdio behind the bridge and the gateway, with real clients
+bridge:
+    scripts/test-bridge
+
 # The real flow in headless Chromium; pictures of every page in screenshots/
 browser:
     SCREENSHOTS=screenshots scripts/test-browser

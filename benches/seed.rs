@@ -196,6 +196,7 @@ fn grants_sql(clients: u64, grants: u64, now: i64) -> String {
     )
 }
 
+/// A trail whose later nine tenths are routine, so that what is worth showing is far from its end.
 fn audit_sql(clients: u64, grants: u64, now: i64) -> String {
     let people = (grants / EACH).max(1);
     let at = format!("(({now} - {grants} * 30 + n * 30) * 1000)");
@@ -204,7 +205,9 @@ fn audit_sql(clients: u64, grants: u64, now: i64) -> String {
     format!(
         "{rows}
          INSERT INTO audit_events (id, at, event, actor, client_id, subject, resource, detail)
-         SELECT {id}, {at}, CASE n % 20 WHEN 0 THEN 'access_denied' WHEN 1 THEN 'page_shown' ELSE 'code_issued' END,
+         SELECT {id}, {at},
+                CASE WHEN n > {grants} / 10 THEN 'refresh_rotated' WHEN n % 20 = 0 THEN 'access_denied'
+                     WHEN n % 20 = 1 THEN 'page_shown' ELSE 'code_issued' END,
                 'person', 'client_' || printf('%012x%020x', {issued} * 1000, {client}),
                 'oidc:seed-' || (n % {people}), '{resource}', '{{}}'
          FROM row",

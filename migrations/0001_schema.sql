@@ -460,6 +460,9 @@ CREATE INDEX audit_events_by_subject ON audit_events (subject, id)
     WHERE subject IS NOT NULL AND seq IS NOT NULL;
 CREATE INDEX audit_events_by_administrators ON audit_events (id)
     WHERE seq IS NOT NULL AND actor NOT IN ('client', 'person', 'provider', 'server');
+CREATE INDEX audit_events_not_routine ON audit_events (id)
+    WHERE seq IS NOT NULL
+      AND event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated');
 CREATE INDEX audit_events_by_event ON audit_events (event, id, at, seq) WHERE seq IS NOT NULL;
 CREATE INDEX audit_events_by_reference ON audit_events (reference)
     WHERE reference IS NOT NULL AND seq IS NOT NULL;

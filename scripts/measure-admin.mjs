@@ -49,7 +49,7 @@ await follow(await browse(...formOf(login, { username: "alice", password: "alice
 
 const link = (text, pattern) => unescape(pattern.exec(text)?.[1] ?? "");
 async function deep(path, pages) {
-  for (let n = 0; n < pages; n++) path = link((await browse(`${admin}${path}`)).text, /class="button" href="([^"]*after=[^"]*)"/) || path;
+  for (let n = 0; n < pages; n++) path = link((await browse(`${admin}${path}`)).text, /rel="next" href="([^"]*)"/) || path;
   return path;
 }
 const grants = (await browse(`${admin}/grants`)).text;
@@ -68,6 +68,8 @@ const pages = {
   "clients by name, tenth page": await deep("/clients?q=robot", 9),
   "clients by host": "/clients?q=host4711.example.com",
   "clients by host, second page": await deep("/clients?q=host4711.example.com", 1),
+  "clients by name, last use first": "/clients?q=robot%20123456&sort=last-use",
+  "clients by name, in its order": "/clients?q=robot%20123456&sort=name",
   "clients by id": `/clients?q=${id}`,
   "clients, nothing found": "/clients?q=nothing",
   "one client": `/client?id=${id}`,
@@ -103,6 +105,7 @@ const pages = {
   "usage of a server": `/usage?range=30d&server=${encodeURIComponent("http://127.0.0.1:8000/mcp")}`,
   "usage, refused for scopes": "/usage?range=30d&outcome=scope_refused",
   audit: "/audit",
+  "audit, searched by a name": "/audit?q=robot%20123456",
   "audit of a client": `/audit?client=${id}`,
   "audit of a person": "/audit?sub=oidc%3Aseed-777",
   "audit by event": "/audit?event=access_denied",

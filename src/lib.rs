@@ -72,6 +72,9 @@
 //! clock · stop_points
 //! ```
 //!
+//! [`bridge`] is outside this order: it uses `oauth` and `telemetry` only, and only `cli` uses it. It is a
+//! process of its own, which serves an MCP server that speaks stdio over HTTP.
+//!
 //! [`demo`] is outside this order: it uses `oauth`, `jose` and `clock` only, and only `cli` and the tests use it.
 //! `portcullis demo` runs it; with `--public-url`, `demo/tunnel_front.rs` is what the tunnel reaches.
 
@@ -110,4 +113,6 @@ pub mod server;
 
 pub mod cli;
 
+#[cfg(unix)]
+pub mod bridge;
 pub mod demo;

@@ -513,8 +513,11 @@ fn refusal(context: &ListenerContext, request: &Request) -> Option<Response> {
             "The request headers are too large",
         ));
     }
-    if ambiguous(request.headers()) || request.extensions().get::<LengthTwice>().is_some() {
-        return Some(answer(StatusCode::BAD_REQUEST, "bad_request", "The request is ambiguous"));
+    let length_twice =
+        request.extensions().get::<LengthTwice>().map(|_| "it has two lengths".to_owned());
+    if let Some(why) = ambiguity(request.headers()).or(length_twice) {
+        let told = format!("The request is ambiguous: {why}");
+        return Some(answer(StatusCode::BAD_REQUEST, "bad_request", &told));
     }
     if is_coded(request.headers()) {
         let told = "No transfer coding but chunked is supported";
@@ -557,6 +560,8 @@ fn too_large(headers: &HeaderMap, limits: &Limits) -> bool {
     all > limits.headers || others.map(length).max().unwrap_or(0) > limits.header
 }
 
+/// Longest part of a header's name in an error, in characters.
+const SHOWN_NAME: usize = 64;
 /// Prefix of headers that carry parameters of tools. MCP lets a server name them by any token (SEP-2243).
 const PARAMETER: &str = "mcp-param-";
 
@@ -570,22 +575,32 @@ fn is_coded(headers: &HeaderMap) -> bool {
     codings.next().is_some_and(|first| !is_chunked(first) || codings.next().is_some())
 }
 
-/// Whether the next hop could read the headers as another request: there are two hosts, or a name that many
-/// servers treat as equal to another name.
-fn ambiguous(headers: &HeaderMap) -> bool {
+/// Returns why the next hop could read the headers as another request: there are two hosts, or a name that
+/// many servers treat as equal to another name.
+fn ambiguity(headers: &HeaderMap) -> Option<String> {
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Some("it has two hosts".to_owned());
+    }
     let names = || headers.keys().map(HeaderName::as_str);
-    headers.get_all(header::HOST).iter().count() > 1
-        || names().any(|name| name.contains('_') && !name.starts_with(PARAMETER))
-        || names().filter(|name| name.starts_with(PARAMETER)).nth(1).is_some()
-            && two_parameters_in_one(names())
+    let shown = |name: &str| name.chars().take(SHOWN_NAME).collect::<String>();
+    if let Some(name) = names().find(|name| name.contains('_') && !name.starts_with(PARAMETER)) {
+        let name = shown(name);
+        return Some(format!(
+            "the header {name} has an underscore, which many servers read as a hyphen"
+        ));
+    }
+    // Most requests have none or one, and need no set.
+    names().filter(|name| name.starts_with(PARAMETER)).nth(1)?;
+    let name = two_parameters_in_one(names())?;
+    Some(format!("many servers read the header {} and another one as the same", shown(name)))
 }
 
-/// Whether two `mcp-param-*` headers become the same variable in servers that pass headers on as variables
-/// (CGI, WSGI, Rack): these replace every character except letters and digits with `_`.
-fn two_parameters_in_one<'a>(names: impl Iterator<Item = &'a str>) -> bool {
+/// Returns one of two `mcp-param-*` headers that become the same variable in servers that pass headers on as
+/// variables (CGI, WSGI, Rack): these replace every character except letters and digits with `_`.
+fn two_parameters_in_one<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let variable = |name: &str| name.replace(|char: char| !char.is_ascii_alphanumeric(), "_");
     let mut seen = HashSet::new();
-    !names.filter(|name| name.starts_with(PARAMETER)).all(|name| seen.insert(variable(name)))
+    names.find(|&name| name.starts_with(PARAMETER) && !seen.insert(variable(name)))
 }
 
 /// Whether the host is ours: that of the listener's URL, or an address of this machine, which a proxy in

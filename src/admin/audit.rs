@@ -7,11 +7,11 @@ use super::audit_search::{AuditSearch, FilterChip};
 use super::audit_words::AuditWords;
 use super::links::{ROWS, why_path};
 use super::names::{Linked, Names};
-use super::telling::{Telling, admin, told};
+use super::telling::{Telling, names_in, told};
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
-use crate::storage::{AuditLine, ChainBroken, Storage, StorageError, Verified};
+use crate::storage::{AuditLine, ChainBroken, Verified};
 use crate::telemetry::audit::{EVENTS, ROUTINE};
 use crate::web::list_page::{Frame, Pager};
 use crate::web::page_error::PageError;
@@ -54,14 +54,6 @@ impl AuditPageLine {
         let pairs = members.iter().map(|(name, value)| format!("{name}: {}", told(name, value)));
         pairs.collect::<Vec<_>>().join("; ")
     }
-}
-
-/// Loads the names of everybody and everything that these lines mention.
-async fn names_in(storage: &Storage, rows: &[AuditLine]) -> Result<Names, StorageError> {
-    let subjects: Vec<&str> =
-        rows.iter().flat_map(|row| row.subject.as_deref().into_iter().chain(admin(row))).collect();
-    let clients: Vec<&str> = rows.iter().filter_map(|row| row.client_id.as_deref()).collect();
-    Names::of(storage, &subjects, &clients).await
 }
 
 /// An audit line as a sentence.
@@ -124,7 +116,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let mut filter = search.filter.clone();
     let routine_hidden = search.hides_routine();
     if routine_hidden {
-        filter.without = ROUTINE;
+        filter.without_routine = true;
     }
     let mut rows = storage.audit_lines(&filter, ROWS + 1).await?;
     let pager = search.place().pager(frame.language, &mut rows, |row, backwards| {

@@ -61,7 +61,7 @@ impl AuditSearch {
         let typed = typed.unwrap_or_else(|| text("ref"));
         let reference = reference_in(&typed);
         let names = match (&reference, typed.is_empty()) {
-            (None, false) => Some(visit.app().storage().find_names(&typed).await?),
+            (None, false) => Some(visit.find_names(&typed).await?),
             _ => None,
         };
         let from_day = first.and_then(midnight);

@@ -146,7 +146,7 @@ async fn asked(visit: &AdminPage) -> Result<GrantQuery<'_>, PageError> {
     let text = visit.param("q").trim();
     let search = match text {
         "" => None,
-        text => Some(visit.app().storage().find_names(text).await?),
+        text => Some(visit.find_names(text).await?),
     };
     let filter = GrantFilter {
         client_id: visit.param("client").trim().to_owned(),

@@ -41,16 +41,6 @@ pub(super) fn refused_person_path(subject: &str, server: &str) -> String {
     query("/refused/person").append_pair("sub", subject).append_pair("server", server).finish()
 }
 
-/// Removes the surplus row, if there is one, and returns the link to the next page.
-pub(super) fn next_page<T>(rows: &mut Vec<T>, link: impl Fn(&T) -> String) -> Option<String> {
-    let wanted = usize::try_from(ROWS).unwrap_or(usize::MAX);
-    if rows.len() <= wanted {
-        return None;
-    }
-    rows.truncate(wanted);
-    rows.last().map(link)
-}
-
 /// Where a page of a list begins: after a row, before it, or at the beginning.
 pub(super) struct PagePlace<'a> {
     /// The row, as the storage names places; empty at the beginning.

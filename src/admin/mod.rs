@@ -43,6 +43,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 pub(crate) use clients::trustable;
+pub(crate) use telling::audit_sentences;
 
 use crate::app::App;
 use crate::web::browser::{Browser, admin_page as page};

@@ -76,7 +76,7 @@ words! {
         read_at: "Read", "読み込み日時";
         problems: "The configuration as it is written now has mistakes; the one before is in use:", "現在の設定ファイルに誤りがあるため、以前の設定で動作しています:";
         waits: "The configuration was changed where only a restart can take it over:", "再起動後に反映される設定が変更されています:";
-        since: "since", "作成日時";
+        since: "created", "作成日時";
         went_back: "The database went back in time, as after a failover to a standby that was behind: everything that may have ended meanwhile was ended, and everybody had to sign in again. What administrators decided since may be lost: compare with the log. See Failover in docs/operations/replicas.md. Noticed", "データベースが過去の状態に戻りました(遅れていたスタンバイへのフェイルオーバーなど)。その間に終了した可能性のあるものはすべて終了させたため、全員の再サインインが必要になりました。その後の管理者の決定は失われている可能性があります。ログと比較してください。docs/operations/replicas.md の Failover を参照してください。検出日時";
         clock_off: "The clock of this replica differs from the database's. Set both by NTP: beyond half a minute, what other replicas make is refused. Seconds ahead:", "このレプリカの時計がデータベースの時計とずれています。両方をNTPで合わせてください。30秒を超えると、ほかのレプリカが発行したものが拒否されます。進んでいる秒数:";
         differing: "replicas have another configuration:", "件のレプリカの設定が異なります:";

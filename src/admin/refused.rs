@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::advice::Advice;
 use super::client_label::{ClientLabel, label_of};
 use super::configured::ConfiguredServer;
-use super::links::{ROWS, next_page, person_path, query, refused_person_path};
+use super::links::{PagePlace, ROWS, person_path, query, refused_person_path};
 use super::people::{FactWords, fact};
 use super::rule_view::{ReportWords, RuleView};
 use super::visit::AdminPage;
@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::config::ConfigSource;
 use crate::policy::{Fact, Facts};
 use crate::storage::{AuditFilter, RefusedAt, RefusedFilter, RefusedPerson, StorageError};
-use crate::web::list_page::Frame;
+use crate::web::list_page::{Frame, Pager};
 use crate::web::page_error::PageError;
 use crate::web::words::{Language, words};
 
@@ -36,7 +36,6 @@ words! {
         none: "Nobody was refused.", "拒否された利用者はいません。";
         no_match: "No refused person matches “{0}”.", "「{0}」に一致する利用者はありません。";
         clear: "Clear", "解除";
-        more: "Older", "以前の記録";
         person: "Person", "利用者";
         when: "Last refused", "最後の拒否";
         why: "Why", "理由";
@@ -53,6 +52,7 @@ words! {
         client: "Client", "クライアント";
         asked: "Asked for", "要求";
         reference: "Reference number of the page", "ページの参照番号";
+        not_sent: "This is a fault, and no decision about this person: the identity provider did not send what the rules read ({0}), or not completely, or not in a form that can be read. Run portcullis check --login to see what arrives and what to change.", "これはこの利用者に対する判定ではなく、設定または通信の不具合です。ルールが参照する情報({0})がIDプロバイダーから送信されなかったか、省略されたか、読み取れない形式でした。portcullis check --login で、届いた情報と必要な変更を確認できます。";
         let_in: "What would let them in", "利用できるようにするには";
         gives: "gives", "許可:";
         also: "A change of a rule applies to everybody that the rule matches.", "ルールの変更は、該当するすべての人に適用されます。";
@@ -158,7 +158,7 @@ struct RefusedTemplate<'a> {
     servers: Vec<(&'a str, &'a str, bool)>,
     rows: Vec<RefusedRow>,
     no_match: Option<String>,
-    next: Option<String>,
+    pager: Pager,
 }
 
 pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
@@ -166,21 +166,29 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
     let w = RefusedWords::of(frame.language);
     let app = visit.app();
     let (search, server) = (visit.param("q").trim(), visit.param("server"));
-    let filter = RefusedFilter {
-        resource: server.to_owned(),
-        after: visit.param("after").to_owned(),
-        ..RefusedFilter::default()
-    };
-    let (rows, next) = if search.is_empty() {
-        let mut rows = app.storage().refused_people(&filter, ROWS + 1).await?;
-        let next = next_page(&mut rows, |last| {
-            let after = format!("{} {} {}", last.refused_at.unix(), last.subject, last.resource);
-            query("/refused").append_pair("server", server).append_pair("after", &after).finish()
-        });
-        (rows, next)
+    let filter = RefusedFilter { resource: server.to_owned(), ..RefusedFilter::default() };
+    // What a search finds is one page.
+    let filter = if search.is_empty() {
+        let after = visit.param("after").to_owned();
+        RefusedFilter { after, backwards: !visit.param("back").is_empty(), ..filter }
     } else {
-        (refused_matching(app, &filter, search).await?, None)
+        filter
     };
+    let mut rows = if search.is_empty() {
+        app.storage().refused_people(&filter, ROWS + 1).await?
+    } else {
+        refused_matching(app, &filter, search).await?
+    };
+    let place = PagePlace { row: &filter.after, backwards: filter.backwards };
+    let pager = place.pager(frame.language, &mut rows, |row, backwards| {
+        let after = format!("{} {} {}", row.refused_at.unix(), row.subject, row.resource);
+        let mut link = query("/refused");
+        link.append_pair("server", server).append_pair("after", &after);
+        if backwards {
+            link.append_pair("back", "1");
+        }
+        link.finish()
+    });
     let source = app.config_source();
     let about = if app.config().limits.refused_people == 0 { w.off } else { w.about };
     let template = RefusedTemplate {
@@ -193,7 +201,7 @@ pub(super) async fn list(visit: AdminPage) -> Result<Response, PageError> {
         frame: &frame,
         w,
         search,
-        next,
+        pager,
     };
     Ok(frame.answer(template.render()))
 }
@@ -245,6 +253,8 @@ struct RefusedPersonTemplate<'a> {
     no_advice: &'static str,
     /// The provider has sent other facts since, with which the person is let in.
     let_in_since: bool,
+    /// That the provider did not send what rules read.
+    not_sent: Option<String>,
     person_path: Option<String>,
     draft_path: String,
 }
@@ -301,6 +311,10 @@ pub(super) async fn one(visit: AdminPage) -> Result<Response, PageError> {
             ways: advice.ways(),
         }),
         rw,
+        not_sent: configured.and_then(|one| {
+            let keys = one.resource.policy.not_known(facts, &row.client_id, &row.asked);
+            (!keys.is_empty()).then(|| w.not_sent.replace("{0}", &keys.join(", ")))
+        }),
         step: w.step(row.step),
         person_path: person.map(|person| person_path(&person.subject)),
         draft_path: draft,

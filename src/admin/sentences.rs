@@ -162,8 +162,8 @@ pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "access_denied",
-        "{person} was refused {server}[: {rules}][ ({facts})][: {reason}]",
-        "{person} による {server} の利用を拒否しました[: {rules}][({facts})][: {reason}]",
+        "{person} was refused {server}[: {rules}][ ({facts})][; the identity provider did not send: {not_known}][: {reason}]",
+        "{person} による {server} の利用を拒否しました[: {rules}][({facts})][。IDプロバイダーから送信されなかった情報: {not_known}][: {reason}]",
     ),
     (
         "person_is_blocked",

@@ -7,7 +7,7 @@ use super::people::{FactWords, fact};
 use super::sentences::SENTENCES;
 use crate::clock::Timestamp;
 use crate::config::ResourceConfig;
-use crate::storage::AuditLine;
+use crate::storage::{AuditLine, Storage, StorageError};
 use crate::web::list_page::utc_seconds;
 use crate::web::words::{Language, words};
 
@@ -164,6 +164,33 @@ impl<'a> Telling<'a> {
             _ => self.w.nothing,
         })
     }
+}
+
+/// Loads the names of everybody and everything that these lines mention.
+pub(super) async fn names_in(
+    storage: &Storage,
+    lines: &[AuditLine],
+) -> Result<Names, StorageError> {
+    let subjects: Vec<&str> = lines
+        .iter()
+        .flat_map(|line| line.subject.as_deref().into_iter().chain(admin(line)))
+        .collect();
+    let clients: Vec<&str> = lines.iter().filter_map(|line| line.client_id.as_deref()).collect();
+    Names::of(storage, &subjects, &clients).await
+}
+
+/// Returns audit lines as English sentences, for the command line.
+pub(crate) async fn audit_sentences(
+    storage: &Storage,
+    lines: &[AuditLine],
+    resources: &[ResourceConfig],
+) -> Result<Vec<String>, StorageError> {
+    let names = names_in(storage, lines).await?;
+    let sentence = |line| {
+        let telling = Telling::of(line, &names, resources, Language::English);
+        telling.sentence().into_iter().map(|part| part.text).collect()
+    };
+    Ok(lines.iter().map(sentence).collect())
 }
 
 /// Returns the places of a text.

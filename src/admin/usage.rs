@@ -7,7 +7,7 @@ use askama::Template;
 use axum::response::Response;
 
 use super::chart::{Chart, ChartSlot, ChartTexts};
-use super::links::{ROWS, next_page, person_path};
+use super::links::{PagePlace, ROWS, person_path};
 use super::usage_search::UsageSearch;
 use super::usage_words::UsageWords;
 use super::visit::AdminPage;
@@ -19,7 +19,7 @@ use crate::storage::{
     CallCounts, CallOutcome, CalledName, Storage, StorageError, UsageRow, UsageSlot, UsageSort,
     UsageStep,
 };
-use crate::web::list_page::{Frame, utc};
+use crate::web::list_page::{Frame, Pager, utc};
 use crate::web::page_error::PageError;
 
 /// A sum, prepared for display.
@@ -78,7 +78,7 @@ struct UsageTemplate<'a> {
     total: CallCounts,
     charts: Vec<(&'a str, Chart)>,
     rows: Vec<UsageView>,
-    next: Option<String>,
+    pager: Pager,
 }
 
 impl UsageTemplate<'_> {
@@ -112,8 +112,10 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         let rows = storage.list_usage(&search.filter, ROWS + 1).await?;
         (rows, storage.usage_slots(&search.filter, &ids).await?)
     };
-    let next = next_page(&mut rows, |last| {
-        search.link("/usage", &[("after", &last.place(&search.filter))])
+    let place = PagePlace { row: &search.filter.after, backwards: search.filter.backwards };
+    let pager = place.pager(frame.language, &mut rows, |row, backwards| {
+        let back = if backwards { "1" } else { "" };
+        search.link("/usage", &[("after", &row.place(&search.filter)), ("back", back)])
     });
     let mut total = CallCounts::default();
     for slot in &slots {
@@ -136,7 +138,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         charts: charts(w, &search, resources, &slots),
         rows: views(storage, &search, resources, rows).await?,
         total,
-        next,
+        pager,
         search: &search,
     };
     Ok(frame.answer(template.render()))

@@ -6,8 +6,8 @@ use super::usage_words::UsageWords;
 use super::visit::AdminPage;
 use crate::clock::Timestamp;
 use crate::storage::{
-    CallOutcome, CalledName, ClientFilter, PersonFilter, Storage, StorageError, UsageFilter,
-    UsageRange, UsageSort, UsageStep,
+    CallOutcome, CalledName, PersonFilter, Storage, StorageError, UsageFilter, UsageRange,
+    UsageSort, UsageStep,
 };
 use crate::web::list_page::utc;
 
@@ -66,7 +66,8 @@ impl UsageSearch {
             _ => last_day(now),
         });
         let (subjects, many_people) = people(storage, &person).await?;
-        let (clients, many_clients) = clients(storage, &client).await?;
+        let searched = visit.app().config().limits.clients_searched;
+        let (clients, many_clients) = clients(storage, &client, searched).await?;
         let note = [
             (not_a_day, SearchNote::NotADay),
             (!person.is_empty() && subjects.is_empty(), SearchNote::Nobody),
@@ -85,6 +86,7 @@ impl UsageSearch {
             _ => UsageSort::Calls,
         };
         filter.after = text("after");
+        filter.backwards = !visit.param("back").is_empty();
         Ok(Self { filter, person, client, tool, kind, range, since, until, note })
     }
 
@@ -149,17 +151,19 @@ async fn people(storage: &Storage, text: &str) -> Result<(Vec<String>, bool), St
 }
 
 /// The same for clients.
-async fn clients(storage: &Storage, text: &str) -> Result<(Vec<String>, bool), StorageError> {
+async fn clients(
+    storage: &Storage,
+    text: &str,
+    searched: u64,
+) -> Result<(Vec<String>, bool), StorageError> {
     if text.is_empty() {
         return Ok((Vec::new(), false));
     }
-    let filter = ClientFilter { search: text.to_owned(), ..ClientFilter::default() };
-    let found = storage.list_clients(&filter, FOUND + 1).await?;
-    let mut ids: Vec<String> = found.into_iter().map(|row| row.id).collect();
-    if ids.is_empty() && storage.has_usage_of_client(text).await? {
-        ids.push(text.to_owned());
+    // An id first: the links of the page have one, and no name has to be searched for it.
+    if storage.has_usage_of_client(text).await? {
+        return Ok((vec![text.to_owned()], false));
     }
-    Ok(at_most(ids))
+    Ok(at_most(storage.clients_found(text, searched, FOUND + 1).await?))
 }
 
 fn at_most(mut found: Vec<String>) -> (Vec<String>, bool) {

@@ -34,8 +34,6 @@ words! {
         calls: "Calls", "呼び出し";
         ended: "Not answered with a result", "結果が返らなかった呼び出し";
         last_call: "Last call", "最後の呼び出し";
-        more: "More", "次へ";
-        first: "First page", "最初のページ";
         csv: "Download results as CSV", "検索結果をCSVでダウンロード";
         unnamed: "(no name)", "(名前なし)";
         other_tools: "other tools", "その他のツール";

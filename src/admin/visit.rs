@@ -6,6 +6,7 @@ use axum::response::Response;
 
 use crate::app::App;
 use crate::config::ClientApproval;
+use crate::storage::{NameSearch, StorageError};
 use crate::telemetry::audit::{Actor, AuditEvent};
 use crate::web::browser::{Browser, BrowserForm, PageRequest};
 use crate::web::list_page::{Frame, PageHelp, Section};
@@ -114,6 +115,12 @@ impl AdminPage {
     /// Returns a query parameter, empty if it is absent or repeated.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).ok().flatten().unwrap_or_default()
+    }
+
+    /// Finds the people and clients that a text may mean.
+    pub(super) async fn find_names(&self, text: &str) -> Result<NameSearch, StorageError> {
+        let searched = self.app().config().limits.clients_searched;
+        self.app().storage().find_names(text, searched).await
     }
 
     /// Builds the frame of the page at `path`.

@@ -14,6 +14,7 @@ use crate::config::{Config, ResourceConfig};
 use crate::oauth::resource::meant;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Explanation, Facts, Holds};
+use crate::storage::{Person, Storage, StorageError};
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::claims::{self, Userinfo};
 use crate::web::words::Language;
@@ -24,7 +25,7 @@ struct Who {
     /// Claims of an ID token, as a JSON file; - reads them from standard input
     #[arg(long, value_name = "FILE", group = "who")]
     claims: Option<PathBuf>,
-    /// A person who has signed in or was refused, by the sub of their tokens, such as okta:00u1; safe while the server runs
+    /// A person who has signed in or was refused, by the sub of their tokens, such as okta:00u1, or by the ID at the provider, such as 00u1; safe while the server runs
     #[arg(long, value_name = "SUB", group = "who")]
     user: Option<String>,
 }
@@ -207,24 +208,36 @@ fn from_file(config: &Config, file: &Path) -> Result<Facts, String> {
 }
 
 /// Returns what the provider sent last about a person: at a sign-in, or when the rules of this MCP server
-/// refused them.
-fn from_database(config: &Config, resource: &str, subject: &str) -> Result<Facts, String> {
-    let upstream_subject = subject
-        .strip_prefix(config.upstream.preset.name)
-        .and_then(|rest| rest.strip_prefix(':'))
-        .ok_or_else(|| format!("the sub begins with \"{}:\"", config.upstream.preset.name))?;
+/// refused them. Takes the `sub` of their tokens, and the id at the provider, which rules have in `subjects`.
+fn from_database(config: &Config, resource: &str, asked: &str) -> Result<Facts, String> {
+    let ours = format!("{}:", config.upstream.preset.name);
+    // An id at the provider may itself begin like that, so both are looked up.
+    let ids = asked.strip_prefix(&ours).into_iter().chain([asked]);
     let found = runtime().map_err(|cause| cause.to_string())?.block_on(async {
         let storage = admin_commands::open_beside(config).await?;
-        let refused = storage.refused_person(subject, resource).await;
-        let known = storage.latest_person(&config.upstream.issuer, upstream_subject).await;
+        let mut found = Ok(None);
+        for id in ids {
+            found = person_in(&storage, config, (resource, &format!("{ours}{id}"), id)).await;
+            if !matches!(found, Ok(None)) {
+                break;
+            }
+        }
         storage.close().await;
-        let refused = refused.map_err(|error| error.to_string())?;
-        let known = known.map_err(|error| error.to_string())?;
-        Ok::<_, String>(known.or(refused.map(|refused| refused.person)))
+        found.map_err(|error| error.to_string())
     })?;
-    found
-        .map(|person| person.facts)
-        .ok_or_else(|| format!("nobody with the sub {subject} has signed in or was refused"))
+    found.map(|person| person.facts).ok_or_else(|| {
+        format!("nobody with the sub or the ID {asked} has signed in or was refused")
+    })
+}
+
+async fn person_in(
+    storage: &Storage,
+    config: &Config,
+    (resource, subject, upstream_subject): (&str, &str, &str),
+) -> Result<Option<Person>, StorageError> {
+    let refused = storage.refused_person(subject, resource).await?;
+    let known = storage.latest_person(&config.upstream.issuer, upstream_subject).await?;
+    Ok(known.or(refused.map(|refused| refused.person)))
 }
 
 fn find<'a>(config: &'a Config, asked: Option<&str>) -> Result<&'a ResourceConfig, String> {

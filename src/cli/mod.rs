@@ -1,6 +1,8 @@
 //! The command line.
 
 mod admin_commands;
+#[cfg(unix)]
+mod bridge;
 mod check;
 mod config;
 mod demo;
@@ -49,6 +51,12 @@ enum Command {
         after_help = "The server reads its configuration again when the file changes, and on SIGHUP. The log names keys that need a restart. A file with mistakes changes nothing.\n\nExamples:\n  portcullis serve --config portcullis.toml\n  PORTCULLIS_PUBLIC_URL=https://mcp.example.com … portcullis serve"
     )]
     Serve(ConfigFile),
+    /// Serve an MCP server that speaks stdio over HTTP, for the gateway
+    #[cfg(unix)]
+    #[command(
+        after_help = "The gateway's target is http://127.0.0.1:9000/mcp. The bridge does not authenticate callers: anyone who reaches its address can call the MCP server as anybody. docs/stdio-servers.md explains it.\n\nExamples:\n  portcullis bridge --listen 127.0.0.1:9000 -- npx -y @modelcontextprotocol/server-everything\n  portcullis bridge --per person --max-children 20 -- uvx mcp-server-git"
+    )]
+    Bridge(bridge::BridgeArguments),
     /// Check the connection to the identity provider, read-only
     #[command(
         after_help = "Exit code: 0 ok, 1 warnings, 2 failed, 3 inconclusive.\n\nExamples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
@@ -134,6 +142,8 @@ fn run(command: Command) -> ExitCode {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(file) => serve::run(&file),
+        #[cfg(unix)]
+        Command::Bridge(arguments) => bridge::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),

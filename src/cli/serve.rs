@@ -41,7 +41,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 }
 
 /// Sets up logging as `PORTCULLIS_LOG` (level) and `PORTCULLIS_LOG_FORMAT` (text, json) say.
-fn install_log() {
+pub(super) fn install_log() {
     install_log_at("info");
 }
 
@@ -86,7 +86,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     Ok(())
 }
 
-async fn bind(key: &str, listen: SocketAddr) -> Result<TcpListener, String> {
+pub(super) async fn bind(key: &str, listen: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(listen).await.map_err(|cause| {
         let why = match cause.kind() {
             ErrorKind::AddrInUse => {

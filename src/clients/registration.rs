@@ -208,15 +208,16 @@ impl Clients {
     }
 
     /// Gives a client that an administrator created another secret, and returns it. The former one ends at
-    /// once. `None` if there is no such client, or it has no secret.
+    /// once. `None` if there is no such client, or its secret is no longer the one with the hash `former`.
     pub async fn rotate_secret(
         &self,
         id: &str,
+        former: &str,
         event: AuditEvent,
     ) -> Result<Option<String>, StorageError> {
         let secret = new_secret();
         let hash = SecretHash::<ClientSecret>::of(&secret);
-        let replaced = self.storage.replace_secret(id, hash.as_str(), event).await?;
+        let replaced = self.storage.replace_secret(id, (former, hash.as_str()), event).await?;
         Ok(replaced.then_some(secret))
     }
 

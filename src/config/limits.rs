@@ -270,6 +270,8 @@ limits! {
         grants_per_person: u32 = 100, 1..=100_000;
         /// Maximum number of registered clients.
         clients: u64 = 10_000, 1..=100_000_000, Counted;
+        /// How many clients a page of a search looks at, the newest first. Its next page searches on.
+        clients_searched: u64 = 200_000, 1..=100_000_000, OneMachine;
         /// A client that was never used is removed after this time.
         unused_client_expiry: Duration = "24h", "10m"..="366d";
         /// A client without a live grant is removed after this time.

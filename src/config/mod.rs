@@ -67,7 +67,7 @@ pub use reference::{Applies, ConfigKey, reference, schema};
 pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
 pub use value_type::ValueType;
-pub use values::SecretText;
+pub use values::{SecretText, parse_duration};
 
 /// The complete configuration.
 #[derive(Clone, Debug)]

@@ -154,6 +154,16 @@ impl ConfigReader {
         }
     }
 
+    /// Adds a warning about a key, with the variable or the line that sets it.
+    pub(super) fn warn(&mut self, key: &str, text: &str) {
+        let place = self.source.place(key).map(|place| place.to_string());
+        let text = match self.variable_for(key).or(place) {
+            Some(place) => format!("{place}: {text}"),
+            None => text.to_owned(),
+        };
+        self.warnings.push(text);
+    }
+
     /// Returns the environment variable that sets this key, or the value around it.
     fn variable_for(&self, key: &str) -> Option<String> {
         let mut key = key;
@@ -412,9 +422,10 @@ impl ConfigReader {
         match &value {
             Value::String(text) => {
                 if !self.from_env.contains_key(key) {
-                    self.warnings.push(format!(
+                    let text = format!(
                         "{key} is in the file itself; {{ env = \"…\" }} or {{ file = \"…\" }} keeps it out of backups and commits"
-                    ));
+                    );
+                    self.warn(key, &text);
                 }
                 Some(SecretText::new(text.clone()))
             }

@@ -382,6 +382,13 @@ fn what_only_the_gateway_does_needs_a_target() {
     }
     let loaded = load_with(&format!("{OK}hide_forbidden_tools = true\n"), &[]).unwrap();
     assert!(loaded.warnings[0].contains("no effect"), "{:?}", loaded.warnings);
+    // A warning has file and line, as a problem has, or the variable.
+    let line = OK.lines().count() + 1;
+    let begins = format!("portcullis.toml:{line}: resource[0].hide_forbidden_tools");
+    assert!(loaded.warnings[0].starts_with(&begins), "{:?}", loaded.warnings);
+    let loaded = load_with(OK, &[("PORTCULLIS_TOKENS__ACCESS", "1m")]).unwrap();
+    let begins = "PORTCULLIS_TOKENS__ACCESS: tokens.access is shorter";
+    assert!(loaded.warnings[0].starts_with(begins), "{:?}", loaded.warnings);
 }
 
 #[test]

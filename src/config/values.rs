@@ -39,7 +39,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Parses `90s`, `15m`, `8h`, `14d`, or plain seconds.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),

@@ -108,6 +108,23 @@ impl<'a> Diagnosis<'a> {
 }
 
 impl Policy {
+    /// Returns what the provider did not send, or not in a form that can be read, although rules decide about
+    /// `asked` by it: the keys of their conditions. Empty if rules refuse the person by what is known.
+    pub fn not_known(&self, facts: &Facts, client_id: &str, asked: &ScopeSet) -> Vec<&'static str> {
+        let Some(found) = self.diagnose(facts, client_id, asked) else { return Vec::new() };
+        let mut keys = Vec::new();
+        for rule in found.rules.iter().filter(|rule| rule.holds() == Holds::Unknown) {
+            let open = || rule.conditions.iter().filter(|(_, holds)| *holds == Holds::Unknown);
+            // An address that is not verified was sent, and does not let anybody in.
+            if open().all(|(condition, _)| condition.read(facts, client_id).is_none()) {
+                keys.extend(open().map(|(condition, _)| condition.key()));
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     /// Explains why this person does not get all of `asked` with this client. `None` if they do.
     pub fn diagnose<'a>(
         &'a self,

@@ -59,7 +59,7 @@ pub use client_reviews::{
 };
 pub use clients::{
     ClientActivity, ClientEdit, ClientEdited, ClientFilter, ClientKind, ClientNote, ClientOrder,
-    ClientRow, KeptClient, Registered, StoredClient, UNUSED_AFTER,
+    ClientPage, ClientRow, KeptClient, Registered, StoredClient, UNUSED_AFTER,
 };
 pub use connected_clients::{Approved, ConnectedClient};
 pub use consents::NewRemembered;

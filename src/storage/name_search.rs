@@ -50,13 +50,24 @@ impl Storage {
         rows.iter().map(|row| Ok((column(row, "id")?, column(row, "metadata")?))).collect()
     }
 
+    /// Returns the ids of at most `limit` clients that a search finds.
+    pub async fn clients_found(
+        &self,
+        text: &str,
+        searched: u64,
+        limit: i64,
+    ) -> Result<Vec<String>, StorageError> {
+        let filter = ClientFilter { search: text.to_owned(), searched, ..ClientFilter::default() };
+        let found = self.browse_clients(&filter, limit).await?;
+        Ok(found.rows.into_iter().map(|client| client.id).collect())
+    }
+
     /// Finds the people and clients that a text may mean: by name, by the beginning of it, or by id. Rows may
     /// be left of people and clients that are not stored; those are found by the whole id.
-    pub async fn find_names(&self, text: &str) -> Result<NameSearch, StorageError> {
+    /// Of clients, `searched` are looked at ([`ClientFilter::searched`]).
+    pub async fn find_names(&self, text: &str, searched: u64) -> Result<NameSearch, StorageError> {
         let mut subjects = self.subjects_found(text, FOUND + 1).await?;
-        let filter = ClientFilter { search: text.to_owned(), ..ClientFilter::default() };
-        let clients = self.list_clients(&filter, FOUND + 1).await?;
-        let mut client_ids: Vec<String> = clients.into_iter().map(|client| client.id).collect();
+        let mut client_ids = self.clients_found(text, searched, FOUND + 1).await?;
         let more_people = cut(&mut subjects, text);
         let more_clients = cut(&mut client_ids, text);
         let is_cut = more_people || more_clients;

@@ -94,8 +94,10 @@ pub struct RefusedFilter {
     pub subject: String,
     /// The MCP server; empty: all.
     pub resource: String,
-    /// The next page begins after this row: time, `sub` and MCP server, separated by spaces.
+    /// The page begins after this row: time, `sub` and MCP server, separated by spaces.
     pub after: String,
+    /// Whether the page ends before that row instead: the previous page.
+    pub backwards: bool,
 }
 
 const COLUMNS: &str =
@@ -161,13 +163,28 @@ impl Storage {
             listing.and("r.resource = ?", filter.resource.as_str());
         }
         if let Some((at, subject, resource)) = after(&filter.after) {
-            listing.and("(r.refused_at, r.subject, r.resource) < (?", at);
+            let beyond = if filter.backwards {
+                "(r.refused_at, r.subject, r.resource) > (?"
+            } else {
+                "(r.refused_at, r.subject, r.resource) < (?"
+            };
+            listing.and(beyond, at);
             listing.ends(", ?", subject);
             listing.ends(", ?)", resource);
         }
-        let order = "ORDER BY r.refused_at DESC, r.subject DESC, r.resource DESC";
+        // Backwards, the rows nearest to the place are read, and turned round.
+        let order = if filter.backwards {
+            "ORDER BY r.refused_at, r.subject, r.resource"
+        } else {
+            "ORDER BY r.refused_at DESC, r.subject DESC, r.resource DESC"
+        };
         let rows = listing.fetch(self.pool(), order, limit).await?;
-        rows.iter().map(|row| self.read_refused_person(row)).collect()
+        let read = rows.iter().map(|row| self.read_refused_person(row));
+        let mut people = read.collect::<Result<Vec<_>, StorageError>>()?;
+        if filter.backwards {
+            people.reverse();
+        }
+        Ok(people)
     }
 
     /// Loads the last refusal of a person at an MCP server.

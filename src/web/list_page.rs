@@ -44,6 +44,15 @@ impl Pager {
         Self { previous, next, w: ListWords::of(language) }
     }
 
+    /// Changes the link to the next page into one that searches on, from where a search stopped.
+    #[must_use]
+    pub fn searching_on(mut self, link: Option<String>, backwards: bool) -> Self {
+        if link.is_some() {
+            *(if backwards { &mut self.previous } else { &mut self.next }) = link;
+        }
+        self
+    }
+
     /// Returns whether there is another page.
     pub fn is_needed(&self) -> bool {
         self.previous.is_some() || self.next.is_some()
@@ -75,7 +84,7 @@ pub fn count(language: Language, number: i64) -> String {
 }
 
 /// Formats a number with a comma between groups of three digits.
-fn grouped(number: i64) -> String {
+pub fn grouped(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -250,6 +250,7 @@ pub struct Messages {
     pub signed_out_meanwhile: Text,
     pub no_access: Text,
     pub not_allowed_more: Text,
+    pub rights_not_known: Text,
     pub provider_unavailable: Text,
     pub provider_cannot: Text,
     pub provider_ended_sign_in: Text,

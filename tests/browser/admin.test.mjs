@@ -443,7 +443,7 @@ test("a client is approved from the list, and its person continues", async () =>
   const { state } = await connect(person, id, "bob");
   await person.waitForURL("**/waiting**");
   await admin.goto(clientPage(id));
-  await admin.getByText("1 person waits since").waitFor();
+  await admin.getByText("1 person waits · first asked").waitFor();
   await admin.getByRole("link", { name: "Bob Brown" }).first().waitFor();
   await admin.goto(`${demo.admin}/clients?standing=waiting`);
   await admin.getByRole("button", { name: "Approve From the list" }).click();

@@ -28,11 +28,12 @@ export async function startProcess(command, args, until, options = {}) {
   });
   return {
     said: () => said,
-    async stop() {
+    pid: child.pid,
+    async stop(signal = "SIGTERM") {
       child.removeAllListeners("exit");
       if (child.exitCode !== null || child.signalCode !== null) return;
       const ended = new Promise((resolve) => child.on("exit", resolve));
-      child.kill("SIGTERM");
+      child.kill(signal);
       await ended;
     },
   };

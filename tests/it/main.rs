@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod admin;
+#[cfg(target_os = "linux")]
+mod bridge;
 mod cli;
 mod clients;
 mod demo;

@@ -101,7 +101,7 @@ export const HANDS = {
     const page = newcomer.inspector;
     const account = await page.context().newPage();
     await account.goto("http://127.0.0.1:8000/account");
-    await account.getByRole("button", { name: "Sign in with 127.0.0.1" }).click();
+    await account.getByRole("button", { name: "Sign in with Keycloak" }).click();
     await signInAtKeycloak(account, "bob");
     await account.waitForURL("http://127.0.0.1:8000/account");
     await account.getByText("Fortunes").first().waitFor();

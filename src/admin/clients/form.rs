@@ -218,17 +218,17 @@ fn limited(text: &str, most: usize) -> String {
 
 /// Gives a client another secret, after the confirmation page, and shows it once.
 pub(super) async fn rotate(action: &AdminForm, row: &ClientRow) -> Result<Response, PageError> {
-    if row.kind != "created" || !row.confidential {
-        return Err(missing());
-    }
+    let former =
+        row.secret_hash.as_deref().filter(|_| row.kind == "created").ok_or_else(missing)?;
     let confirmed = match confirm::rotate_secret(action, &row.id).await? {
         Ok(confirmed) => confirmed,
         Err(asks_first) => return Ok(asks_first),
     };
     let visit = &action.visit;
     let event = confirmed.explain(visit.event("client_secret_rotated"));
-    let secret = visit.app().clients().rotate_secret(&row.id, event).await?;
-    let secret = secret.ok_or_else(missing)?;
+    let secret = visit.app().clients().rotate_secret(&row.id, former, event).await?;
+    // A second press of the same button comes too late: the first one has shown the new secret.
+    let Some(secret) = secret else { return Ok(confirm::rotated_meanwhile(visit, &row.id)) };
     let frame = visit.frame("/clients").await?;
     let w = ClientFormWords::of(frame.language);
     let template = CreatedTemplate {

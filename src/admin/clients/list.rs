@@ -6,10 +6,10 @@ use axum::response::Response;
 use super::view::ClientView;
 use super::words::ClientWords;
 use crate::admin::confirm;
-use crate::admin::links::{ROWS, next_page, query};
+use crate::admin::links::{PagePlace, ROWS, query};
 use crate::admin::visit::{AdminForm, AdminPage, missing};
 use crate::storage::{ClientFilter, ClientOrder, Storage, UNUSED_AFTER};
-use crate::web::list_page::Frame;
+use crate::web::list_page::{Frame, Pager, grouped};
 use crate::web::page_error::PageError;
 
 /// The value of the filter for clients that nobody has used for 30 days.
@@ -27,10 +27,11 @@ struct ClientsTemplate<'a> {
     standings: Vec<ListChoice>,
     orders: Vec<ListChoice>,
     rows: Vec<ClientView>,
-    next: Option<String>,
-    /// The list without a filter and from its beginning, if this page is anything else.
+    pager: Pager,
+    /// That not all clients were searched.
+    searched: Option<String>,
+    /// Whether the list is filtered.
     clear: bool,
-    first: Option<String>,
     /// Since when the listed clients are unused, if the list is of those.
     unused_since: Option<i64>,
 }
@@ -41,11 +42,21 @@ pub(in crate::admin) async fn list(visit: AdminPage) -> Result<Response, PageErr
     frame.notice = done(w, visit.param("done")).map(str::to_owned);
     let filter = filter_of(&visit);
     let (storage, now) = (visit.app().storage(), visit.app().now());
-    let mut rows = storage.list_clients(&filter, ROWS + 1).await?;
+    let page = storage.browse_clients(&filter, ROWS + 1).await?;
     let standing = visit.param("standing");
-    let next = next_page(&mut rows, |last| {
-        link(&filter, standing, &Storage::page_after_client(&filter, last))
+    let mut rows = page.rows;
+    let place = PagePlace { row: &filter.after, backwards: filter.backwards };
+    let pager = place.pager(frame.language, &mut rows, |row, backwards| {
+        link(&filter, standing, (&Storage::page_after_client(&filter, row), backwards))
     });
+    let on = page.searched_to.map(|place| link(&filter, standing, (&place, filter.backwards)));
+    let note = if on.is_some() { w.searched } else { w.searched_newest };
+    let looked_at = grouped(i64::try_from(filter.searched).unwrap_or(i64::MAX));
+    let searched = page.is_partial.then(|| note.replace("{0}", &looked_at));
+    let mut pager = pager.searching_on(on, filter.backwards);
+    if pager.previous.is_none() && !filter.after.is_empty() && rows.is_empty() {
+        pager.previous = Some(link(&filter, standing, ("", false)));
+    }
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let mut activity = storage.client_activity(&ids, now).await?;
     let rows = rows.into_iter().map(|row| {
@@ -59,9 +70,9 @@ pub(in crate::admin) async fn list(visit: AdminPage) -> Result<Response, PageErr
         standings: standings(w, standing),
         orders: orders(w, filter.order),
         rows: rows.collect(),
-        next,
+        pager,
+        searched,
         clear: !filter.search.is_empty() || !standing.is_empty(),
-        first: (!filter.after.is_empty()).then(|| link(&filter, standing, "")),
         unused_since: filter.unused_since.map(crate::clock::Timestamp::unix),
     };
     Ok(frame.answer(template.render()))
@@ -76,6 +87,8 @@ fn filter_of(visit: &AdminPage) -> ClientFilter {
         unused_since: unused.then(|| visit.app().now().minus(UNUSED_AFTER)),
         order: ClientOrder::parse(visit.param("sort")),
         after: visit.param("after").to_owned(),
+        backwards: !visit.param("back").is_empty(),
+        searched: visit.app().config().limits.clients_searched,
     }
 }
 
@@ -103,12 +116,16 @@ fn orders(w: &'static ClientWords, chosen: ClientOrder) -> Vec<ListChoice> {
     all.to_vec()
 }
 
-fn link(filter: &ClientFilter, standing: &str, after: &str) -> String {
+/// Returns the link to the page after a row, or to the page before it.
+fn link(filter: &ClientFilter, standing: &str, (row, backwards): (&str, bool)) -> String {
     let mut query = query("/clients");
     query.append_pair("q", &filter.search).append_pair("standing", standing);
     query.append_pair("sort", filter.order.as_str());
-    if !after.is_empty() {
-        query.append_pair("after", after);
+    if !row.is_empty() {
+        query.append_pair("after", row);
+    }
+    if backwards {
+        query.append_pair("back", "1");
     }
     query.finish()
 }

@@ -6,11 +6,12 @@ use askama::Template;
 use axum::response::Response;
 
 use super::form;
-use super::view::{ClientView, person_name, trustable};
+use super::view::{ClientView, trustable};
 use super::words::ClientWords;
 use crate::admin::confirm;
 use crate::admin::grant_view::GrantView;
 use crate::admin::links::{ROWS, client_path, person_path};
+use crate::admin::names::Names;
 use crate::admin::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -74,7 +75,7 @@ impl ClientTemplate<'_> {
     }
 
     fn has_secret(&self) -> bool {
-        self.client.is_created() && self.client.row.confidential
+        self.client.is_created() && self.client.row.is_confidential()
     }
 
     fn redirect_uris(&self) -> Vec<&str> {
@@ -127,7 +128,8 @@ async fn waited(
     let standing = &row.standing;
     match (standing.state, standing.requested_at, &standing.requested_by) {
         (ReviewState::Waiting, Some(at), Some(by)) => {
-            Ok(Some((person_path(by), person_name(visit, by).await?, at)))
+            let names = Names::of(visit.app().storage(), &[by.as_str()], &[]).await?;
+            Ok(Some((person_path(by), names.person(by).text, at)))
         }
         _ => Ok(None),
     }

@@ -4,10 +4,10 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::view::person_name;
 use super::words::PatternWords;
 use crate::admin::confirm;
 use crate::admin::day::end_of_day;
+use crate::admin::names::Names;
 use crate::admin::visit::{AdminForm, AdminPage, missing};
 use crate::clock::Timestamp;
 use crate::config::ClientApproval;
@@ -67,14 +67,18 @@ async fn show(
 ) -> Result<Response, PageError> {
     let w = PatternWords::of(frame.language);
     let now = visit.app().now();
-    let mut patterns = Vec::new();
-    for row in visit.app().storage().approval_patterns().await? {
+    let storage = visit.app().storage();
+    let rows = storage.approval_patterns().await?;
+    let makers: Vec<&str> = rows.iter().map(|row| row.created_by.as_str()).collect();
+    let names = Names::of(storage, &makers, &[]).await?;
+    let view = |row: ApprovalPattern| {
         let by = match row.created_by.as_str() {
             SHELL => w.shell.to_owned(),
-            subject => person_name(visit, subject).await?,
+            subject => names.person(subject).text,
         };
-        patterns.push(PatternView { by, over: row.until.is_some_and(|end| end <= now), row });
-    }
+        PatternView { by, over: row.until.is_some_and(|end| end <= now), row }
+    };
+    let patterns = rows.into_iter().map(view).collect();
     let template = PatternsTemplate {
         frame,
         w,

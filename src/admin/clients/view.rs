@@ -2,12 +2,10 @@
 
 use super::words::ClientWords;
 use crate::admin::links::client_path;
-use crate::admin::visit::AdminPage;
 use crate::oauth::client::{AuthMethod, ClientMetadata};
 use crate::oauth::client_name::DisplayName;
 use crate::oauth::redirect_uri::{Destination, destination};
 use crate::storage::{ClientActivity, ClientReview, ClientRow, ReviewState};
-use crate::web::page_error::PageError;
 
 /// A client, prepared for display.
 pub(super) struct ClientView {
@@ -99,12 +97,4 @@ pub(crate) fn trustable(metadata: &ClientMetadata) -> bool {
         .redirect_uris
         .iter()
         .all(|uri| matches!(destination(uri.as_str()), Destination::Https { .. }))
-}
-
-/// Returns the name of a person, or their subject if no name is known.
-pub(super) async fn person_name(visit: &AdminPage, subject: &str) -> Result<String, PageError> {
-    let row = visit.app().storage().person_row(subject).await?;
-    let name = row.and_then(|row| row.person).and_then(|person| person.name);
-    let name = name.filter(|name| !name.trim().is_empty());
-    Ok(name.unwrap_or_else(|| subject.to_owned()))
 }

@@ -34,8 +34,8 @@ words! {
         since: "Registered", "登録日時";
         last_use: "Last use", "最終利用";
         never: "never", "なし";
-        more: "More", "次へ";
-        first_page: "First page", "最初のページ";
+        searched_newest: "Only the newest {0} clients were searched, and all whose names begin with the text. Sort by the newest to search on.", "新しい{0}件のクライアントと、名前がこの文字列で始まるクライアントだけを調べました。続きを調べるには、新しい順に並べてください。";
+        searched: "Each page of this search looks at {0} clients. There are more to search on the next page.", "この検索は1ページにつき{0}件のクライアントを調べます。続きは次のページで調べます。";
         unnamed: "(no name)", "(名前なし)";
         suspicious: "looks like another name", "紛らわしい名前";
         new: "New client", "新しいクライアント";
@@ -43,7 +43,7 @@ words! {
         client_id: "Client ID", "クライアントID";
         one_waits: "1 person waits", "1人が待機中";
         people_wait: " people wait", "人が待機中";
-        waits_since: "since", "開始:";
+        waits_since: "· first asked", "· 最初の依頼:";
         redirect_uris: "Redirect URIs", "リダイレクトURI";
         authenticates: "Authentication", "認証方式";
         public_client: "(public client)", "(パブリッククライアント)";

@@ -66,6 +66,11 @@ pub(super) async fn rotate_secret(
     settle(action, &Question::of_client("rotate", id)).await
 }
 
+/// Returns the way to the page that asks again, because the secret was rotated at the same time.
+pub(super) fn rotated_meanwhile(visit: &AdminPage, id: &str) -> Response {
+    visit.go(&changed(&Question::of_client("rotate", id)))
+}
+
 /// Asks before an approval pattern is removed, which the caller does.
 pub(super) async fn remove_pattern(
     action: &AdminForm,
@@ -130,7 +135,7 @@ async fn settle(
     if sent.is_empty() {
         return Ok(Err(visit.go(&path)));
     }
-    let again = || visit.go(&format!("{path}&changed=1"));
+    let again = || visit.go(&changed(question));
     // The words do not matter here: only what identifies the object.
     let object = ActObject::of(visit, ConfirmWords::of(Language::English), question).await?;
     let object = object.ok_or_else(missing)?;
@@ -158,6 +163,11 @@ async fn settle(
         Ended::Unchanged => Ok(Ok(Confirmed { ended: 0, reason })),
         Ended::Recounted => Ok(Err(again())),
     }
+}
+
+/// Returns the path of the page that asks again, because what it ends has changed.
+fn changed(question: &Question) -> String {
+    format!("{}&changed=1", question.path())
 }
 
 /// Returns the reason as it is stored: one line, of limited length.

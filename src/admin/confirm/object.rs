@@ -51,6 +51,12 @@ impl ActObject {
             }
             "end_one" => storage.grant_row(value).await?.map(|row| Self::grant(visit, w, &row)),
             _ if question.form == "/person" => Self::person(visit, w, question).await?,
+            "rotate_secret" => storage.client_details(value).await?.map(|row| {
+                // A confirmation is about one secret: pressed twice, it rotates once.
+                let secret = row.secret_hash.clone().unwrap_or_default();
+                let client = Self::client(w, row);
+                Self { seen: format!("{} {secret}", client.seen), ..client }
+            }),
             _ => storage.client_details(value).await?.map(|row| Self::client(w, row)),
         })
     }

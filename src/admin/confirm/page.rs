@@ -116,7 +116,8 @@ pub(super) async fn show(
     let (w, c) = (ConfirmWords::of(frame.language), CountWords::of(frame.language));
     let object = ActObject::of(visit, w, question).await?.ok_or_else(missing)?;
     if line == FirstLine::Changed {
-        frame.notice = Some(c.changed.to_owned());
+        let is_rotation = question.act == "rotate_secret";
+        frame.notice = Some(if is_rotation { w.rotated } else { c.changed }.to_owned());
     }
     let problem = match line {
         FirstLine::Nothing | FirstLine::Changed => None,

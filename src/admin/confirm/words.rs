@@ -33,6 +33,7 @@ words! {
         refuse_client_note: "The people who wait for it see that. Nobody can connect it until it is approved.", "待っている人にはその旨が表示されます。承認するまで誰も接続できません。";
         delete_client_note: "Its registration is removed. It may register again as a new client.", "登録を削除します。新しいクライアントとして登録し直すことはできます。";
         rotate_secret_note: "Its former secret ends at once: until the program has the new one, it gets no tokens. Its connections stay.", "以前のシークレットは直ちに無効になります。プログラムに新しいシークレットを設定するまで、トークンを取得できません。接続はそのまま残ります。";
+        rotated: "Nothing was done: the secret was rotated since this page was shown, or you have signed in again since. The new secret was shown when that happened: if you pressed twice, by the first press. Rotate it again only if the new secret is lost.", "このページを表示した後にシークレットが更新されたか、サインインし直したため、何も行いませんでした。新しいシークレットは、更新した人の画面に表示されました(二度押した場合は1回目です)。控えていない場合だけ、もう一度更新してください。";
         delete_unused_note: "Their registrations are removed. They may register again as new clients. Clients that an administrator created or configured stay.", "登録を削除します。新しいクライアントとして登録し直すことはできます。管理者が作成または設定したクライアントは残ります。";
         remove_pattern_note: "From now on its clients wait for a review. Clients that it approved stay approved.", "以後、該当するクライアントは確認を待つことになります。このパターンで承認されたクライアントは承認されたままです。";
         block_person_note: "They cannot sign in until they are unblocked.", "ブロックを解除するまでサインインできません。";

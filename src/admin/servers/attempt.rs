@@ -13,7 +13,7 @@ use crate::admin::rule_view::{ReportWords, RuleView};
 use crate::admin::visit::AdminPage;
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Explanation, Facts};
-use crate::storage::{ClientFilter, PersonFilter, RefusedFilter, StorageError};
+use crate::storage::{PersonFilter, RefusedFilter, StorageError};
 use crate::web::words::Language;
 
 /// People or clients offered for a choice: 10.
@@ -224,10 +224,9 @@ impl<'a> Trial<'a> {
         if exact.name.is_some() || exact.path.is_some() {
             return Ok(Pick::One(exact));
         }
-        let search = ClientFilter { search: self.client.to_owned(), ..ClientFilter::default() };
         let most = i64::try_from(OFFERED + 1).unwrap_or(i64::MAX);
-        let stored = app.storage().list_clients(&search, most).await?;
-        let mut ids: Vec<String> = stored.into_iter().map(|row| row.id).collect();
+        let searched = app.config().limits.clients_searched;
+        let mut ids = app.storage().clients_found(self.client, searched, most).await?;
         let wanted = self.client.to_lowercase();
         for client in &app.config().clients {
             let name = client.metadata.client_name.as_deref().unwrap_or_default().to_lowercase();

@@ -9,6 +9,7 @@ use super::output::{self, Table};
 use super::{
     CommandContext, CommandError, Common, Output, PageOptions, moment, run, tell, with_storage,
 };
+use crate::admin::audit_sentences;
 use crate::clock::Timestamp;
 use crate::storage::{AuditFilter, AuditLine, ChainHead};
 
@@ -149,13 +150,24 @@ async fn list(desk: &CommandContext, a: &ListAudit) -> Result<Output, CommandErr
     let filter = a.filter.before(&a.page.after);
     let mut rows = desk.storage.audit_lines(&filter, a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| last.id.clone());
-    let headings =
-        ["TIME (UTC)", "EVENT", "ACTOR", "CLIENT", "PERSON", "GRANT", "REFERENCE", "DETAIL"];
+    let headings = [
+        "TIME (UTC)",
+        "WHAT",
+        "EVENT",
+        "ACTOR",
+        "CLIENT",
+        "PERSON",
+        "GRANT",
+        "REFERENCE",
+        "DETAIL",
+    ];
     let mut table = Table::new(&headings);
-    for row in &rows {
+    let sentences = audit_sentences(&desk.storage, &rows, &desk.config.resources).await?;
+    for (row, sentence) in rows.iter().zip(sentences) {
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         table.row(vec![
             output::utc_cell(Timestamp::from_unix(row.at / 1000)),
+            sentence,
             row.event.clone(),
             row.actor.clone(),
             optional(&row.client_id),

@@ -134,15 +134,20 @@ async fn edit(desk: &CommandContext, a: &EditClient) -> Result<Output, CommandEr
 }
 
 async fn rotate(desk: &CommandContext, a: &RotateSecret) -> Result<Output, CommandError> {
-    let id = known(desk, &a.id).await?.id;
+    let row = known(desk, &a.id).await?;
+    let id = row.id;
     let question = format!("Rotate the secret of {id}? Its former secret ends at once.");
     if !a.yes && !ask(&question)? {
         return Err(CommandError::from("Nothing was changed".to_owned()));
     }
     let clients = Clients::new(&desk.config, desk.storage.clone(), desk.clock.clone());
-    let secret = clients.rotate_secret(&id, desk.event("client_secret_rotated")).await?;
-    let secret = secret
-        .ok_or_else(|| CommandError::from(format!("{id} has no secret that was created here")))?;
+    let no_secret = || CommandError::from(format!("{id} has no secret that was created here"));
+    let former = row.secret_hash.filter(|_| row.kind == "created").ok_or_else(no_secret)?;
+    let event = desk.event("client_secret_rotated");
+    let secret = clients.rotate_secret(&id, &former, event).await?;
+    let secret = secret.ok_or_else(|| {
+        CommandError::from(format!("{id} was given another secret at the same time. Try again"))
+    })?;
     let shown = format!("{secret}  (shown this once)");
     let text = output::facts(&[("client ID", id.clone()), ("secret", shown)]);
     Ok(Output::said(text, json!({ "client_id": id, "client_secret": secret })))

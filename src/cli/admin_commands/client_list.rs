@@ -34,7 +34,7 @@ pub(in crate::cli) struct ListClients {
     /// Any part of the name or of the host of the redirect URI, or the whole client ID
     #[arg(long, value_name = "TEXT", default_value = "")]
     search: String,
-    /// Only those with this standing; unused: nobody has used it for 30 days
+    /// Only those with this status; unused: nobody has used it for 30 days
     #[arg(long, value_name = "STANDING")]
     standing: Option<ReviewFilter>,
     /// The order
@@ -65,6 +65,7 @@ async fn list(desk: &CommandContext, a: &ListClients) -> Result<Output, CommandE
             SortBy::Name => ClientOrder::Name,
         },
         after: a.page.after.clone(),
+        ..ClientFilter::default()
     };
     let mut rows = desk.storage.list_clients(&filter, a.page.ask()).await?;
     let next = a.page.next(&mut rows, |last| Storage::page_after_client(&filter, last));
@@ -124,7 +125,7 @@ pub(super) fn as_json(row: &ClientRow) -> Value {
     json!({
         "client_id": row.id,
         "kind": row.kind,
-        "confidential": row.confidential,
+        "confidential": row.is_confidential(),
         "registered_at": output::iso(row.issued_at),
         "last_used_at": output::iso_or_null(row.last_used_at),
         "approval": row.standing.state.as_str(),

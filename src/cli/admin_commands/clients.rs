@@ -47,7 +47,7 @@ pub(in crate::cli) enum ClientsCommand {
     /// Let people connect it again
     #[command(after_help = "Example:\n  portcullis clients unblock client_0199c2a7")]
     Unblock(OneClient),
-    /// Remember approvals of people; for clients whose answers go to websites only
+    /// Remember approvals of people; only for clients that redirect to websites
     #[command(
         after_help = "Examples:\n  portcullis clients trust client_0199c2a7\n  portcullis clients trust client_0199c2a7 --digest DIGEST   # as `clients show` printed it"
     )]
@@ -184,7 +184,7 @@ async fn show(desk: &CommandContext, id: &str) -> Result<Output, CommandError> {
         ("name", output::client_name(Some(&row.metadata))),
         ("kind", row.kind.clone()),
         ("redirects to", goes_to(&row)),
-        ("has a secret", if row.confidential { "yes" } else { "no" }.to_owned()),
+        ("has a secret", if row.is_confidential() { "yes" } else { "no" }.to_owned()),
         ("status", standing_of(&row.standing)),
         ("owner", row.note.owner.clone()),
         ("note", row.note.note.clone()),

@@ -103,7 +103,7 @@ impl GrantsCommand {
 async fn list(desk: &CommandContext, a: &ListGrants) -> Result<Output, CommandError> {
     let search = match a.search.trim() {
         "" => None,
-        text => Some(desk.storage.find_names(text).await?),
+        text => Some(desk.storage.find_names(text, 0).await?),
     };
     let filter = GrantFilter {
         search,

@@ -29,7 +29,7 @@ pub(super) async fn run(app: &App) -> Option<Finding> {
     } else {
         warning(
             found.join("; "),
-            "only clients that this website publishes are concerned; if it lasts, look whether something on the way changes its answers",
+            "this concerns only the clients that this website publishes; if it keeps happening, check whether something on the way changes its answers",
         )
     })
 }

@@ -53,6 +53,9 @@ pub(in crate::cli) struct InitArguments {
     /// An environment variable with that client's secret
     #[arg(long, value_name = "NAME")]
     client_secret_env: Option<String>,
+    /// The name of the provider on the pages, such as Keycloak [default: the host of the issuer]
+    #[arg(long, value_name = "NAME")]
+    provider_name: Option<String>,
     /// The path of the MCP server for clients [default: /mcp]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
@@ -210,6 +213,7 @@ fn take_flags(arguments: &InitArguments, answers: &mut Answers) -> Result<(), St
         (None, Some(name)) => Some(SecretSource::Variable(name.clone())),
         (None, None) => None,
     };
+    answers.provider_name.clone_from(&arguments.provider_name);
     answers.path.clone_from(&arguments.path);
     answers.target.clone_from(&arguments.target);
     answers.name.clone_from(&arguments.name);

@@ -145,7 +145,7 @@ impl Visit<'_> {
                 if issuer.is_none() {
                     self.warn(
                         "resource metadata",
-                        "there is none; the client goes on as one of 2025-03-26, and some name no resource",
+                        "there is none; the client continues as one of 2025-03-26, and some name no resource",
                         "serve /.well-known/oauth-protected-resource before the path of the MCP server (RFC 9728)",
                     );
                 }

@@ -153,7 +153,7 @@ fn as_text(reports: &[Report], arguments: &DoctorArguments) -> String {
     }
     if !arguments.register {
         text.push_str(
-            "\nNothing was registered; --register goes on to each client's authorization page.\n",
+            "\nNothing was registered; --register continues to each client's authorization page.\n",
         );
     }
     let count = |wanted| reports.iter().filter(|report| mark(report) == wanted).count();

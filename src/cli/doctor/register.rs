@@ -267,7 +267,7 @@ impl Visit<'_> {
                 } else {
                     self.ok(
                         "authorize",
-                        format!("answered {}: a person can go on from here", reply.status),
+                        format!("answered {}: a person can continue from here", reply.status),
                     );
                 }
             }

@@ -230,9 +230,10 @@ fn through_proxy(r: &mut ConfigReader, proxies: &Proxies) -> Option<Proxies> {
     const KEY: &str = "client_documents.through_proxy";
     let through = r.flag(KEY, false);
     if through && proxies.https.is_none() {
-        r.warnings.push(format!(
+        let text = format!(
             "{KEY} is true and HTTPS_PROXY is not set: what clients publish is fetched directly"
-        ));
+        );
+        r.warn(KEY, &text);
     }
     through.then(|| proxies.clone())
 }
@@ -270,8 +271,8 @@ fn loopback_hosts(r: &mut ConfigReader, public_url: Option<&PublicUrl>) -> Loopb
         let hint = "name the PEM file of the authority that vouches for these hosts";
         r.problem(AUTHORITY, None, "is missing", hint);
     }
-    r.warnings
-        .push(format!("{HOSTS}: clients published under these names are taken from this machine"));
+    let text = format!("{HOSTS}: clients published under these names are taken from this machine");
+    r.warn(HOSTS, &text);
     LoopbackHosts {
         hosts,
         authority: authority.map(|pem| pem.expose().as_bytes().to_vec()).unwrap_or_default(),
@@ -282,9 +283,10 @@ pub(super) fn accept_token_endpoint_audience(r: &mut ConfigReader) -> bool {
     const KEY: &str = "client_assertions.accept_token_endpoint_audience";
     let accepted = r.flag(KEY, false);
     if accepted {
-        r.warnings.push(format!(
+        let text = format!(
             "{KEY} admits assertions that another server could have been given; take it out when every client names the issuer (RFC 10070)"
-        ));
+        );
+        r.warn(KEY, &text);
     }
     accepted
 }

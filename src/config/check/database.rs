@@ -123,9 +123,10 @@ fn check(r: &mut ConfigReader, text: &str) {
     }
     let mode = mode.unwrap_or_else(|| "prefer".to_owned());
     if let Some(root) = root.filter(|_| !mode.starts_with("verify")) {
-        r.warnings.push(format!(
+        let text = format!(
             "database_url: with sslmode={mode} nobody looks at the server's certificate, and {root} is not used; write sslmode=verify-full"
-        ));
+        );
+        r.warn("database_url", &text);
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn hide_forbidden_tools(
 ) -> bool {
     let hide = r.flag(key, false);
     if hide && tools.is_empty() {
-        r.warnings.push(format!("{key} has no effect: no tool needs a scope ([resource.tools])"));
+        r.warn(key, &format!("{key} has no effect: no tool needs a scope ([resource.tools])"));
     }
     hide
 }

@@ -13,9 +13,10 @@ const ALLOW: &str = "upstream.allow_http";
 pub(super) fn read(r: &mut ConfigReader, preset: Option<&Preset>) -> (Option<Url>, bool) {
     let allow_http = r.flag(ALLOW, false);
     if allow_http {
-        r.warnings.push(format!(
+        let text = format!(
             "{ALLOW} is an insecure back channel: an attacker who can read or change the traffic between Portcullis and the provider can take the client secret and the tokens, and sign in as anybody"
-        ));
+        );
+        r.warn(ALLOW, &text);
     }
     (discovery_url(r, preset, allow_http), allow_http)
 }

@@ -238,8 +238,8 @@ fn client_approval(r: &mut ConfigReader, has_admin_pages: bool) -> ClientApprova
     });
     if approval == ClientApproval::FirstUse && !has_admin_pages {
         let hint = "add [admin], or approve with `portcullis clients approve`";
-        r.warnings
-            .push(format!("client_approval is \"first_use\" and there are no admin pages: {hint}"));
+        let text = format!("client_approval is \"first_use\" and there are no admin pages: {hint}");
+        r.warn(KEY, &text);
     }
     approval
 }
@@ -254,9 +254,9 @@ fn tokens(r: &mut ConfigReader) -> TokenLifetimes {
         login: r.duration("tokens.login", "15m", "1m", "60m"),
     };
     if tokens.access < rates::REFRESHED_AT_EACH_REQUEST {
-        r.warnings.push(
-            "tokens.access is shorter than six minutes: clients that refresh when five minutes are left (Claude Code) refresh before every request; write \"6m\" or more"
-                .to_owned(),
+        r.warn(
+            "tokens.access",
+            "tokens.access is shorter than six minutes: clients that refresh when five minutes are left (Claude Code) refresh before every request; write \"6m\" or more",
         );
     }
     if tokens.refresh_idle > tokens.refresh_absolute {

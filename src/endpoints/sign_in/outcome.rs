@@ -121,12 +121,17 @@ pub(super) async fn no_access(
         return None;
     }
     let reference = new_reference();
+    let not_known = resource.map(|resource| {
+        resource.policy.not_known(&arrived.person.facts, &request.client_id, &request.scopes)
+    });
+    let not_known = not_known.unwrap_or_default();
     let event = about(app, "access_denied", request, Some(subject))
         .reference(&reference)
         .person_name(arrived.shown_name())
         .with("asked", request.scopes.to_string())
         .with("rules", decision.matched.clone());
-    app.record(event).await;
+    let is_decided = not_known.is_empty();
+    app.record(if is_decided { event } else { event.with("not_known", not_known) }).await;
     app.note_refusal(&NewRefusal {
         subject,
         resource: &request.resource,
@@ -137,6 +142,10 @@ pub(super) async fn no_access(
         person: arrived.person,
     })
     .await;
+    if !is_decided {
+        let error = (ErrorCode::AccessDenied, Some("The person's rights could not be checked"));
+        return Some(back.explain(browser, Message::RightsNotKnown, &reference, error).await);
+    }
     let missing = scope_texts(resource, &request.scopes, browser.language.tag());
     let message = Message::NoAccess {
         person: arrived.shown_name(),

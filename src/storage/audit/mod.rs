@@ -77,8 +77,8 @@ pub struct AuditFilter {
     pub events: &'static [&'static str],
     /// Only lines about people and clients that a search found, or about the grant with its id.
     pub names: Option<NameSearch>,
-    /// None of these events.
-    pub without: &'static [&'static str],
+    /// None of the [`ROUTINE`](crate::telemetry::audit::ROUTINE) events.
+    pub without_routine: bool,
     /// Only what administrators did, at the pages or on the command line.
     pub by_administrators: bool,
     /// Only lines older than the one with this id: the next page.
@@ -89,6 +89,9 @@ pub struct AuditFilter {
 
 /// The same condition as in the index, literally: actors are `admin …`, `shell`, and these.
 const BY_ADMINISTRATORS: &str = "actor NOT IN ('client', 'person', 'provider', 'server')";
+
+/// The same condition as in the index, literally: none of [`ROUTINE`](crate::telemetry::audit::ROUTINE).
+const NOT_ROUTINE: &str = "event NOT IN ('code_redeemed', 'consent_remembered', 'refresh_grace_replayed', 'refresh_rotated')";
 
 /// The conditions of a search for names.
 const KEYS: [&str; 3] = ["subject = ?", "client_id = ?", "grant_id = ?"];
@@ -243,11 +246,11 @@ impl Storage {
                 listing.and(condition, value.as_str());
             }
         }
-        if !filter.without.is_empty() {
-            listing.among("event NOT IN (?", filter.without);
-        }
+        // Nothing that administrators do is routine, and with one condition the index of theirs is used.
         if filter.by_administrators {
             listing.only(BY_ADMINISTRATORS);
+        } else if filter.without_routine {
+            listing.only(NOT_ROUTINE);
         }
         // Ids begin with the time in milliseconds.
         if let Some(since) = filter.since {
@@ -281,4 +284,19 @@ fn read_line(row: &AnyRow) -> Result<AuditLine, StorageError> {
         detail: column(row, "detail")?,
         seq: column(row, "seq")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::audit::ROUTINE;
+
+    #[test]
+    fn the_condition_on_routine_events_names_all_of_them() {
+        let events: Vec<String> = ROUTINE.iter().map(|event| format!("'{event}'")).collect();
+        assert_eq!(NOT_ROUTINE, format!("event NOT IN ({})", events.join(", ")));
+        let schema = include_str!("../../../migrations/0001_schema.sql");
+        assert!(schema.contains(NOT_ROUTINE), "the index has another condition");
+        assert!(schema.contains(BY_ADMINISTRATORS), "the index has another condition");
+    }
 }

@@ -93,20 +93,22 @@ impl Storage {
     }
 
     /// Replaces the secret of a client that an administrator created. The former one ends at once.
-    /// Returns `false` when there is no such client, or it has no secret.
+    /// Returns `false` when there is no such client, or it no longer has the secret with the hash `former`:
+    /// of two equal requests only one replaces it.
     pub async fn replace_secret(
         &self,
         id: &str,
-        secret_hash: &str,
+        (former, secret_hash): (&str, &str),
         event: AuditEvent,
     ) -> Result<bool, StorageError> {
         let mut step = self.begin().await?;
         let replaced = sqlx::query(
             "UPDATE clients SET secret_hash = $2
-             WHERE id = $1 AND kind = 'created' AND secret_hash IS NOT NULL",
+             WHERE id = $1 AND kind = 'created' AND secret_hash = $3",
         )
         .bind(id)
         .bind(secret_hash)
+        .bind(former)
         .execute(&mut *step)
         .await?;
         if replaced.rows_affected() == 0 {

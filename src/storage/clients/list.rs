@@ -2,6 +2,7 @@
 
 use sqlx::any::AnyRow;
 
+use super::order::{ClientFilter, ClientOrder, direction_of, is_by_decision, standing_wanted};
 use super::{ClientNote, found_by, searchable};
 use crate::clock::Timestamp;
 use crate::oauth::client::ClientMetadata;
@@ -9,54 +10,26 @@ use crate::storage::client_reviews::read_client_review;
 use crate::storage::clients::unused::UNUSED;
 use crate::storage::retention::count_clients;
 use crate::storage::revocation::{Counted, Ended, RevocationScope, end_as_counted};
-use crate::storage::select::{SelectBuilder, after};
+use crate::storage::select::{SelectBuilder, key};
 use crate::storage::{ClientReview, Storage, StorageError, column, moment, moment_if_any};
 use crate::telemetry::audit::AuditEvent;
 
-/// The order of a list of clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientOrder {
-    /// The newest first.
-    #[default]
-    Newest,
-    /// The last used first; those that were never used come last.
-    LastUse,
-    /// By name.
-    Name,
+/// A page of a list of clients.
+#[derive(Clone, Debug)]
+pub struct ClientPage {
+    /// Its rows.
+    pub rows: Vec<ClientRow>,
+    /// The place up to which clients were searched, from which the next page searches on, if this page has
+    /// room for more rows.
+    pub searched_to: Option<String>,
+    /// Whether clients that match may be missing, because not all were searched.
+    pub is_partial: bool,
 }
 
-impl ClientOrder {
-    /// All orders.
-    pub const ALL: [Self; 3] = [Self::Newest, Self::LastUse, Self::Name];
-
-    /// Returns the name in links and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Newest => "newest",
-            Self::LastUse => "last-use",
-            Self::Name => "name",
-        }
+impl From<Vec<ClientRow>> for ClientPage {
+    fn from(rows: Vec<ClientRow>) -> Self {
+        Self { rows, searched_to: None, is_partial: false }
     }
-
-    /// Returns the order with this name; the newest first if there is none.
-    pub fn parse(text: &str) -> Self {
-        Self::ALL.into_iter().find(|order| order.as_str() == text).unwrap_or_default()
-    }
-}
-
-/// A filter for clients.
-#[derive(Clone, Debug, Default)]
-pub struct ClientFilter {
-    /// Any part of the name or of the host of the first redirect URI, or a whole `client_id`.
-    pub search: String,
-    /// `waiting`, `blocked`, `trusted` or `refused`. Anything else matches every client.
-    pub standing: String,
-    /// Only those that [`Storage::count_ending`] counts as unused since this time.
-    pub unused_since: Option<Timestamp>,
-    /// The order.
-    pub order: ClientOrder,
-    /// The next page begins after this row. See [`Storage::page_after_client`].
-    pub after: String,
 }
 
 /// A client in a list.
@@ -70,8 +43,8 @@ pub struct ClientRow {
     pub metadata: String,
     /// Digest of the metadata to which decisions apply ([`ClientMetadata::digest`]).
     pub digest: String,
-    /// Whether it has a secret.
-    pub confidential: bool,
+    /// Hash of its secret, if it has one.
+    pub secret_hash: Option<String>,
     /// When it was first registered.
     pub issued_at: Timestamp,
     /// When a code was last redeemed, or a token last refreshed.
@@ -83,26 +56,6 @@ pub struct ClientRow {
     /// When the review last changed, if ever.
     pub decided_at: Option<Timestamp>,
 }
-
-/// Where a list continues, and how it is ordered.
-struct ListOrder {
-    /// Begins the condition on the rows after the cursor. It is continued with the id.
-    after: &'static str,
-    order: &'static str,
-}
-
-const DECIDED: ListOrder = ListOrder {
-    after: "(s.changed_at, s.client_id) < (?",
-    order: "ORDER BY s.changed_at DESC, s.client_id DESC",
-};
-const NEWEST: ListOrder =
-    ListOrder { after: "(c.issued_at, c.id) < (?", order: "ORDER BY c.issued_at DESC, c.id DESC" };
-const LAST_USE: ListOrder = ListOrder {
-    after: "(COALESCE(c.last_used_at, 0), c.id) < (?",
-    order: "ORDER BY COALESCE(c.last_used_at, 0) DESC, c.id DESC",
-};
-const NAME: ListOrder =
-    ListOrder { after: "(c.name_key, c.id) > (?", order: "ORDER BY c.name_key, c.id" };
 
 const CLIENT_COLUMNS: &str =
     "SELECT c.id, c.kind, c.metadata, c.secret_hash, c.issued_at, c.last_used_at, c.annotation,
@@ -124,43 +77,163 @@ const CLIENTS_DECIDED: &str =
 /// Up to this many decisions of a kind, a list goes through all of them. Beyond, it goes through the
 /// clients in the order of the list, and soon finds enough.
 const FEW: i64 = 2000;
+/// Most clients that a search finds before the list is read in its order: 1000, and as many by the beginning
+/// of their name alone.
+const MATCHING: i64 = 1000;
+const FOUND: &str = "c.search_text LIKE ? ESCAPE '\\'";
+
+/// The clients that a search finds, if they are few.
+struct FewMatching {
+    ids: Vec<String>,
+    /// Whether not all clients were searched.
+    is_partial: bool,
+}
+
+impl ClientRow {
+    /// Returns whether it has a secret.
+    pub fn is_confidential(&self) -> bool {
+        self.secret_hash.is_some()
+    }
+}
 
 impl Storage {
     /// Lists clients. With a review state in the filter, and nothing else, the last decision comes first.
-    pub async fn list_clients(
+    /// A search looks at the newest `filter.searched` clients, and at further ones whose names begin with the
+    /// text.
+    pub async fn browse_clients(
         &self,
         filter: &ClientFilter,
         limit: i64,
-    ) -> Result<Vec<ClientRow>, StorageError> {
+    ) -> Result<ClientPage, StorageError> {
         let search = filter.search.trim();
         if search.contains('\0') {
-            return Ok(Vec::new()); // PostgreSQL refuses a NUL in text
+            return Ok(Vec::new().into()); // PostgreSQL refuses a NUL in text
         }
         let begin = self.begin_list(filter).await?;
+        let mut listing = begin();
+        let mut is_partial = false;
         if !search.is_empty() {
             let mut exact = begin();
             exact.and("c.id = ?", search);
             let rows = exact.fetch(self.pool(), "ORDER BY c.id", 1).await?;
             if !rows.is_empty() {
-                return self.read_client_rows(&rows);
+                return Ok(self.read_client_rows(&rows)?.into());
+            }
+            listing.and(FOUND, like(search));
+            if is_bounded(filter) {
+                if filter.order == ClientOrder::Newest {
+                    return self.search_newest(filter, begin, limit).await;
+                }
+                if let Some(few) = self.few_matching(filter).await? {
+                    let ids: Vec<&str> = few.ids.iter().map(String::as_str).collect();
+                    listing.among("c.id IN (?", &ids);
+                    is_partial = few.is_partial;
+                }
             }
         }
+        let direction = direction_of(filter);
+        direction.go_on(&mut listing, &filter.after);
+        let rows = listing.fetch(self.pool(), direction.order, limit).await?;
+        let mut rows = self.read_client_rows(&rows)?;
+        if filter.backwards {
+            rows.reverse();
+        }
+        Ok(ClientPage { rows, searched_to: None, is_partial })
+    }
+
+    /// Searches the next clients in the order of the registrations, whose index has the text.
+    async fn search_newest(
+        &self,
+        filter: &ClientFilter,
+        begin: impl Fn() -> SelectBuilder,
+        limit: i64,
+    ) -> Result<ClientPage, StorageError> {
+        let (direction, pattern) = (direction_of(filter), like(filter.search.trim()));
+        let end = self.end_of_search(filter).await?;
         let mut listing = begin();
-        if !search.is_empty() {
-            listing.and("c.search_text LIKE ? ESCAPE '\\'", like(search));
+        listing.and(FOUND, pattern.as_str());
+        direction.go_on(&mut listing, &filter.after);
+        if let Some(end) = &end {
+            direction.stop_at(&mut listing, end);
         }
-        let list = order_of(filter);
-        if filter.order == ClientOrder::Name {
-            if let Some((name, id)) = filter.after.split_once(' ') {
-                listing.and(list.after, name);
-                listing.ends(", ?)", id);
-            }
-        } else if let Some((seconds, id)) = after(&filter.after) {
-            listing.and(list.after, seconds);
-            listing.ends(", ?)", id);
+        let rows = listing.fetch(self.pool(), direction.order, limit).await?;
+        let mut rows = self.read_client_rows(&rows)?;
+        let room = limit - i64::try_from(rows.len()).unwrap_or(limit);
+        let searched_to = end.filter(|_| room > 0);
+        if let Some(end) = searched_to.as_ref().filter(|_| filter.after.is_empty()) {
+            let ids = self.clients_beginning_with(filter.search.trim()).await?;
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let mut further = begin();
+            further.among("c.id IN (?", &ids).and(FOUND, pattern.as_str());
+            direction.go_on(&mut further, end);
+            let found = further.fetch(self.pool(), direction.order, room).await?;
+            rows.extend(self.read_client_rows(&found)?);
         }
-        let rows = listing.fetch(self.pool(), list.order, limit).await?;
-        self.read_client_rows(&rows)
+        if filter.backwards {
+            rows.reverse();
+        }
+        Ok(ClientPage { rows, is_partial: searched_to.is_some(), searched_to })
+    }
+
+    /// Returns the clients that match, of those that a search looks at. `None`: they are many, and a list in
+    /// another order soon finds enough of them.
+    async fn few_matching(
+        &self,
+        filter: &ClientFilter,
+    ) -> Result<Option<FewMatching>, StorageError> {
+        let (after, order) = (String::new(), ClientOrder::Newest);
+        let newest = ClientFilter { order, after, backwards: false, ..filter.clone() };
+        let (direction, search) = (direction_of(&newest), filter.search.trim());
+        let end = self.end_of_search(&newest).await?;
+        let mut listing = SelectBuilder::new("SELECT c.id FROM clients c");
+        listing.and(FOUND, like(search));
+        if let Some(end) = &end {
+            direction.stop_at(&mut listing, end);
+        }
+        let rows = listing.fetch(self.pool(), direction.order, MATCHING + 1).await?;
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) > MATCHING {
+            return Ok(None);
+        }
+        let mut ids = self.clients_beginning_with(search).await?;
+        for row in &rows {
+            ids.push(column(row, "id")?);
+        }
+        Ok(Some(FewMatching { ids, is_partial: end.is_some() }))
+    }
+
+    /// Lists clients, however many have to be searched.
+    pub async fn list_clients(
+        &self,
+        filter: &ClientFilter,
+        limit: i64,
+    ) -> Result<Vec<ClientRow>, StorageError> {
+        let filter = ClientFilter { searched: 0, ..filter.clone() };
+        Ok(self.browse_clients(&filter, limit).await?.rows)
+    }
+
+    /// Returns the place of the last client that a search of the newest looks at; `None` if it looks at all.
+    async fn end_of_search(&self, filter: &ClientFilter) -> Result<Option<String>, StorageError> {
+        let direction = direction_of(filter);
+        let mut listing = SelectBuilder::new("SELECT c.issued_at AS at, c.id FROM clients c");
+        direction.go_on(&mut listing, &filter.after);
+        let last = i64::try_from(filter.searched).unwrap_or(i64::MAX).saturating_sub(1);
+        let rows = listing.fetch_from(self.pool(), direction.order, (2, last)).await?;
+        // One row: it is the last of all clients.
+        let [last, _] = rows.as_slice() else { return Ok(None) };
+        Ok(Some(format!("{} {}", column::<i64>(last, "at")?, column::<String>(last, "id")?)))
+    }
+
+    /// Returns the ids of the clients whose name begins with a text; none if there are many.
+    async fn clients_beginning_with(&self, text: &str) -> Result<Vec<String>, StorageError> {
+        let key = key(text);
+        let mut listing = SelectBuilder::new("SELECT c.id FROM clients c");
+        // `g` follows every hexadecimal digit.
+        listing.and("c.name_key >= ?", key.as_str()).and("c.name_key < ?", format!("{key}g"));
+        let rows = listing.fetch(self.pool(), "ORDER BY c.name_key", MATCHING + 1).await?;
+        if i64::try_from(rows.len()).unwrap_or(i64::MAX) > MATCHING {
+            return Ok(Vec::new());
+        }
+        rows.iter().map(|row| column(row, "id")).collect()
     }
 
     /// Returns a function that begins a query with the conditions of the filter, without the search.
@@ -269,7 +342,7 @@ impl Storage {
             kind: column(row, "kind")?,
             digest: digest.unwrap_or_default(),
             metadata,
-            confidential: column::<Option<String>>(row, "secret_hash")?.is_some(),
+            secret_hash: column(row, "secret_hash")?,
             issued_at: moment(row, "issued_at")?,
             last_used_at: moment_if_any(row, "last_used_at")?,
             note: self.read_note(&id, column(row, "annotation")?)?,
@@ -280,20 +353,10 @@ impl Storage {
     }
 }
 
-/// Returns whether the last decision comes first.
-fn is_by_decision(filter: &ClientFilter) -> bool {
-    filter.order == ClientOrder::Newest
-        && filter.search.trim().is_empty()
-        && standing_wanted(filter).is_some()
-}
-
-fn order_of(filter: &ClientFilter) -> &'static ListOrder {
-    match filter.order {
-        ClientOrder::Newest if is_by_decision(filter) => &DECIDED,
-        ClientOrder::Newest => &NEWEST,
-        ClientOrder::LastUse => &LAST_USE,
-        ClientOrder::Name => &NAME,
-    }
+/// Returns whether a search looks at so many clients only. With a review state, the list is read by the
+/// reviews, which are few or soon found.
+fn is_bounded(filter: &ClientFilter) -> bool {
+    filter.searched > 0 && standing_wanted(filter).is_none()
 }
 
 /// Returns the pattern of `LIKE` that finds a text anywhere.
@@ -307,17 +370,6 @@ fn like(search: &str) -> String {
     }
     pattern.push('%');
     pattern
-}
-
-/// Returns the SQL condition for the review state in the filter.
-fn standing_wanted(filter: &ClientFilter) -> Option<&'static str> {
-    Some(match filter.standing.as_str() {
-        "waiting" => "s.state = 'waiting'",
-        "refused" => "s.state = 'refused'",
-        "blocked" => "s.blocked = 1",
-        "trusted" => "s.trusted = 1",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

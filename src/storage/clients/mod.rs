@@ -4,6 +4,7 @@ mod activity;
 mod edit;
 mod eviction;
 mod list;
+mod order;
 mod unused;
 
 use std::time::Duration;
@@ -20,7 +21,8 @@ use crate::telemetry::audit::AuditEvent;
 
 pub use activity::ClientActivity;
 pub use edit::{ClientEdit, ClientEdited, ClientNote};
-pub use list::{ClientFilter, ClientOrder, ClientRow};
+pub use list::{ClientPage, ClientRow};
+pub use order::{ClientFilter, ClientOrder};
 pub use unused::UNUSED_AFTER;
 
 /// How often the last use of a client is written: at most once a minute. It decides about days.

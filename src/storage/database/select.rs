@@ -120,6 +120,18 @@ impl SelectBuilder {
         self.run(pool).await
     }
 
+    /// The same with the limit and the number of rows to skip. Only for what an index has in that order.
+    pub(crate) async fn fetch_from(
+        mut self,
+        pool: &AnyPool,
+        order: &'static str,
+        (limit, skipped): (i64, i64),
+    ) -> Result<Vec<AnyRow>, StorageError> {
+        let (limit, skipped) = (self.bind(limit), self.bind(skipped));
+        self.sql = format!("{} {order} LIMIT {limit} OFFSET {skipped}", self.sql);
+        self.run(pool).await
+    }
+
     /// Counts the rows, and stops at [`COUNTED`] and one more.
     pub(crate) async fn count(mut self, pool: &AnyPool) -> Result<i64, StorageError> {
         let placeholder = self.bind(COUNTED + 1);

@@ -23,7 +23,7 @@ impl Storage {
         for (condition, value) in search.keys(KEYS) {
             let mut listing = SelectBuilder::new("SELECT g.id FROM grants g");
             listing.and(condition, value);
-            filter.narrow(&mut listing, now);
+            filter.narrow_in_order(&mut listing, now);
             filter.go_on(&mut listing);
             for row in &listing.fetch(self.pool(), filter.order(), limit).await? {
                 ids.insert(column(row, "id")?);

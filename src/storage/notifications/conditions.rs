@@ -3,7 +3,7 @@
 
 use super::{Storage, StorageError};
 use crate::clock::Timestamp;
-use crate::storage::column;
+use crate::storage::{SqlQuery, column};
 use crate::telemetry::audit::AuditEvent;
 
 /// The counter with the beginning of an outage of the identity provider, in Unix seconds; 0: none.
@@ -24,21 +24,11 @@ impl Storage {
         now: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let mut step = self.begin_cleanup().await?;
-        let first = sqlx::query(
+        let change = sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2 WHERE counters.value = 0",
-        )
-        .bind(PROVIDER)
-        .bind(now.unix())
-        .execute(&mut *step)
-        .await?
-        .rows_affected()
-            == 1;
-        if first {
-            step.record(event).await?;
-        }
-        step.commit().await
+        );
+        self.record_once(change.bind(PROVIDER).bind(now.unix()), event).await
     }
 
     /// Records that it answers again, once.
@@ -47,18 +37,8 @@ impl Storage {
         since: Timestamp,
         event: AuditEvent,
     ) -> Result<(), StorageError> {
-        let mut step = self.begin_cleanup().await?;
-        let first = sqlx::query("UPDATE counters SET value = 0 WHERE name = $1 AND value = $2")
-            .bind(PROVIDER)
-            .bind(since.unix())
-            .execute(&mut *step)
-            .await?
-            .rows_affected()
-            == 1;
-        if first {
-            step.record(event).await?;
-        }
-        step.commit().await
+        let change = sqlx::query("UPDATE counters SET value = 0 WHERE name = $1 AND value = $2");
+        self.record_once(change.bind(PROVIDER).bind(since.unix()), event).await
     }
 
     /// Records that something ends soon, once for each `level`: 1 is early, 3 is the last. `thing` is one of a
@@ -73,20 +53,23 @@ impl Storage {
         // Both in one number, so that another end begins from the first level.
         let first_level = ends_at.unix().saturating_mul(4);
         let told = first_level + i64::from(level.min(3));
-        let mut step = self.begin_cleanup().await?;
-        let first = sqlx::query(
+        let change = sqlx::query(
             "INSERT INTO counters (name, value) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET value = $2
              WHERE counters.value < $2 OR counters.value > $3",
-        )
-        .bind(format!("told end: {thing}"))
-        .bind(told)
-        .bind(first_level + 3)
-        .execute(&mut *step)
-        .await?
-        .rows_affected()
-            == 1;
-        if first {
+        );
+        let change = change.bind(format!("told end: {thing}")).bind(told).bind(first_level + 3);
+        self.record_once(change, event).await
+    }
+
+    /// Makes a change of a counter, and records the event if the change was not made before.
+    async fn record_once(
+        &self,
+        change: SqlQuery<'_>,
+        event: AuditEvent,
+    ) -> Result<(), StorageError> {
+        let mut step = self.begin_cleanup().await?;
+        if change.execute(&mut *step).await?.rows_affected() == 1 {
             step.record(event).await?;
         }
         step.commit().await

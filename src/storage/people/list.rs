@@ -50,6 +50,12 @@ const PERSON_COLUMNS: &str = "SELECT p.subject, p.issuer, p.upstream_subject, p.
             p.blocked_at, p.blocked_by,
             (SELECT COUNT(*) FROM grants g WHERE g.subject = p.subject AND g.revoked_at IS NULL) AS live
      FROM people p";
+/// People, each with the upstream session that was confirmed last. Lists ask for those of one page only.
+const LATEST_SESSIONS: &str = "SELECT p.subject, s.id AS session_id, s.person
+     FROM people p LEFT JOIN upstream_sessions s ON s.id =
+         (SELECT l.id FROM upstream_sessions l
+          WHERE l.issuer = p.issuer AND l.subject = p.upstream_subject
+          ORDER BY l.last_ok_at DESC LIMIT 1)";
 
 impl Storage {
     /// Returns the names of those of `subjects` that are stored, so that lists can name them and link only
@@ -58,15 +64,29 @@ impl Storage {
         &self,
         subjects: &[&str],
     ) -> Result<HashMap<String, Option<String>>, StorageError> {
-        let select = "SELECT p.subject, p.issuer, p.upstream_subject FROM people p";
-        let mut names = HashMap::new();
-        for row in rows_of(self.pool(), select, "p.subject IN (?", subjects).await? {
-            let issuer: String = column(&row, "issuer")?;
-            let upstream_subject: String = column(&row, "upstream_subject")?;
-            let person = self.latest_person(&issuer, &upstream_subject).await?;
-            names.insert(column(&row, "subject")?, person.and_then(Person::shown_name));
-        }
-        Ok(names)
+        let people = self.latest_people(subjects).await?;
+        let name = |(subject, person): (String, Option<Person>)| {
+            (subject, person.and_then(Person::shown_name))
+        };
+        Ok(people.into_iter().map(name).collect())
+    }
+
+    /// Returns what is known of those of `subjects` that are stored, from the session that was confirmed
+    /// last.
+    async fn latest_people(
+        &self,
+        subjects: &[&str],
+    ) -> Result<HashMap<String, Option<Person>>, StorageError> {
+        let rows = rows_of(self.pool(), LATEST_SESSIONS, "p.subject IN (?", subjects).await?;
+        let read = |row: &AnyRow| -> Result<(String, Option<Person>), StorageError> {
+            let session: Option<String> = column(row, "session_id")?;
+            let sealed: Option<String> = column(row, "person")?;
+            let open = |(session, sealed): (String, String)| {
+                self.open_json("upstream_sessions.person", &session, &sealed)
+            };
+            Ok((column(row, "subject")?, session.zip(sealed).map(open).transpose()?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Lists people, the last login first.
@@ -94,10 +114,7 @@ impl Storage {
             "ORDER BY p.last_seen_at DESC, p.subject DESC"
         };
         let rows = listing.fetch(self.pool(), order, limit).await?;
-        let mut people = Vec::with_capacity(rows.len());
-        for row in &rows {
-            people.push(self.read_person_row(row).await?);
-        }
+        let mut people = self.read_person_rows(&rows).await?;
         if filter.backwards {
             people.reverse();
         }
@@ -150,25 +167,30 @@ impl Storage {
         let mut listing = SelectBuilder::new(PERSON_COLUMNS);
         listing.and("p.subject = ?", subject);
         let rows = listing.fetch(self.pool(), "", 1).await?;
-        match rows.first() {
-            Some(row) => self.read_person_row(row).await.map(Some),
-            None => Ok(None),
-        }
+        Ok(self.read_person_rows(&rows).await?.pop())
     }
 
-    async fn read_person_row(&self, row: &AnyRow) -> Result<PersonRow, StorageError> {
-        let issuer: String = column(row, "issuer")?;
-        let upstream_subject: String = column(row, "upstream_subject")?;
-        let by: Option<String> = column(row, "blocked_by")?;
-        Ok(PersonRow {
-            person: self.latest_person(&issuer, &upstream_subject).await?,
-            subject: column(row, "subject")?,
-            first_seen_at: moment(row, "first_seen_at")?,
-            last_seen_at: moment(row, "last_seen_at")?,
-            blocked: moment_if_any(row, "blocked_at")?.map(|at| (at, by.unwrap_or_default())),
-            live_grants: column(row, "live")?,
-            issuer,
-            upstream_subject,
-        })
+    async fn read_person_rows(&self, rows: &[AnyRow]) -> Result<Vec<PersonRow>, StorageError> {
+        let mut people = rows.iter().map(read_person_row).collect::<Result<Vec<_>, _>>()?;
+        let subjects: Vec<&str> = people.iter().map(|row| row.subject.as_str()).collect();
+        let mut known = self.latest_people(&subjects).await?;
+        for row in &mut people {
+            row.person = known.remove(&row.subject).flatten();
+        }
+        Ok(people)
     }
+}
+
+fn read_person_row(row: &AnyRow) -> Result<PersonRow, StorageError> {
+    let by: Option<String> = column(row, "blocked_by")?;
+    Ok(PersonRow {
+        person: None,
+        subject: column(row, "subject")?,
+        first_seen_at: moment(row, "first_seen_at")?,
+        last_seen_at: moment(row, "last_seen_at")?,
+        blocked: moment_if_any(row, "blocked_at")?.map(|at| (at, by.unwrap_or_default())),
+        live_grants: column(row, "live")?,
+        issuer: column(row, "issuer")?,
+        upstream_subject: column(row, "upstream_subject")?,
+    })
 }

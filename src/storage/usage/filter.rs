@@ -49,8 +49,10 @@ pub struct UsageFilter {
     pub outcome: Option<CallOutcome>,
     /// The order.
     pub sort: UsageSort,
-    /// The next page begins after this row ([`UsageRow::place`](super::UsageRow::place)).
+    /// The page begins after this row ([`UsageRow::place`](super::UsageRow::place)).
     pub after: String,
+    /// Whether the page ends before that row instead: the previous page.
+    pub backwards: bool,
 }
 
 impl UsageFilter {
@@ -65,6 +67,7 @@ impl UsageFilter {
             outcome: None,
             sort: UsageSort::default(),
             after: String::new(),
+            backwards: false,
         }
     }
 

@@ -170,21 +170,23 @@ impl Storage {
         if filter.outcome.is_some() {
             listing.text(" HAVING ").text(sum).text(" > 0");
         }
-        let (sorted, inner, outer) = match filter.sort {
-            UsageSort::Calls => (
-                sum,
-                " ORDER BY chosen DESC, usage_key DESC LIMIT ?",
-                "ORDER BY s.chosen DESC, s.usage_key DESC",
-            ),
-            UsageSort::Time => (
-                last,
-                " ORDER BY last_hour DESC, usage_key DESC LIMIT ?",
-                "ORDER BY s.last_hour DESC, s.usage_key DESC",
-            ),
+        let sorted = if filter.sort == UsageSort::Calls { sum } else { last };
+        // Backwards, the rows nearest to the place are read.
+        let inner = match (filter.sort, filter.backwards) {
+            (UsageSort::Calls, false) => " ORDER BY chosen DESC, usage_key DESC LIMIT ?",
+            (UsageSort::Calls, true) => " ORDER BY chosen, usage_key LIMIT ?",
+            (UsageSort::Time, false) => " ORDER BY last_hour DESC, usage_key DESC LIMIT ?",
+            (UsageSort::Time, true) => " ORDER BY last_hour, usage_key LIMIT ?",
+        };
+        let outer = match filter.sort {
+            UsageSort::Calls => "ORDER BY s.chosen DESC, s.usage_key DESC",
+            UsageSort::Time => "ORDER BY s.last_hour DESC, s.usage_key DESC",
         };
         if let Some((first, key)) = place(&filter.after) {
             listing.text(if filter.outcome.is_some() { " AND (" } else { " HAVING (" });
-            listing.text(sorted).ends(", h.usage_key) < (?", first).ends(", ?)", key);
+            let beyond =
+                if filter.backwards { ", h.usage_key) > (?" } else { ", h.usage_key) < (?" };
+            listing.text(sorted).ends(beyond, first).ends(", ?)", key);
         }
         // Limited before the keys are read, because only those of one page are needed.
         listing.ends(inner, limit).text(") s JOIN usage_keys k ON k.id = s.usage_key");

@@ -187,9 +187,24 @@ impl Storage {
         }
         let mut step = self.begin_for(Use::Refusals).await?;
         self.write_keys(&mut step, &rows).await?;
-        write_hours(&mut step, &rows).await?;
-        write_days(&mut step, &rows).await?;
-        write_servers(&mut step, &rows).await?;
+        let hours: Vec<_> = rows
+            .hours
+            .iter()
+            .map(|((hour, key), (server, counts))| ([*hour, *key, *server], *counts))
+            .collect();
+        let days: Vec<_> = rows
+            .days
+            .iter()
+            .map(|((key, day), (server, last, counts))| ([*key, *day, *server, *last], *counts))
+            .collect();
+        let servers: Vec<_> = rows
+            .servers
+            .iter()
+            .map(|((hour, server), counts)| ([*hour, *server], *counts))
+            .collect();
+        write_sums(&mut step, &HOURS, &hours).await?;
+        write_sums(&mut step, &DAYS, &days).await?;
+        write_sums(&mut step, &SERVERS, &servers).await?;
         step.commit().await
     }
 
@@ -279,82 +294,55 @@ fn placeholders(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-async fn write_hours(step: &mut Transaction, rows: &UsageRows<'_>) -> Result<(), StorageError> {
-    let hours: Vec<_> = rows.hours.iter().collect();
-    for hours in hours.chunks(AT_ONCE) {
-        let values = placeholders(hours.len(), 10);
-        let sql = format!(
-            "INSERT INTO usage_hours (hour, usage_key, server, {COUNTS}) VALUES {values}
-             ON CONFLICT (hour, usage_key) DO UPDATE SET
-                 answered = usage_hours.answered + excluded.answered,
-                 tool_errors = usage_hours.tool_errors + excluded.tool_errors,
-                 errors = usage_hours.errors + excluded.errors,
-                 scope_refused = usage_hours.scope_refused + excluded.scope_refused,
-                 refused = usage_hours.refused + excluded.refused,
-                 failed = usage_hours.failed + excluded.failed,
-                 unanswered = usage_hours.unanswered + excluded.unanswered"
-        );
-        let mut insert = sqlx::query(AssertSqlSafe(sql)); // placeholders only
-        for ((hour, key), (server, counts)) in hours {
-            insert = insert.bind(*hour).bind(*key).bind(*server);
-            for count in counts.0 {
-                insert = insert.bind(count);
-            }
-        }
-        insert.execute(&mut **step).await?;
-    }
-    Ok(())
+/// A table of sums.
+struct SumTable {
+    name: &'static str,
+    /// Its columns before the counts.
+    columns: &'static str,
+    /// Those that identify a row.
+    key: &'static str,
+    /// What else changes in a row that is stored already.
+    also: &'static str,
 }
 
-async fn write_days(step: &mut Transaction, rows: &UsageRows<'_>) -> Result<(), StorageError> {
-    let days: Vec<_> = rows.days.iter().collect();
-    for days in days.chunks(AT_ONCE) {
-        let values = placeholders(days.len(), 11);
-        let sql = format!(
-            "INSERT INTO usage_days (usage_key, day, server, last_hour, {COUNTS}) VALUES {values}
-             ON CONFLICT (usage_key, day) DO UPDATE SET
-                 last_hour = CASE WHEN usage_days.last_hour < excluded.last_hour
-                                  THEN excluded.last_hour ELSE usage_days.last_hour END,
-                 answered = usage_days.answered + excluded.answered,
-                 tool_errors = usage_days.tool_errors + excluded.tool_errors,
-                 errors = usage_days.errors + excluded.errors,
-                 scope_refused = usage_days.scope_refused + excluded.scope_refused,
-                 refused = usage_days.refused + excluded.refused,
-                 failed = usage_days.failed + excluded.failed,
-                 unanswered = usage_days.unanswered + excluded.unanswered"
-        );
-        let mut insert = sqlx::query(AssertSqlSafe(sql)); // placeholders only
-        for ((key, day), (server, last_hour, counts)) in days {
-            insert = insert.bind(*key).bind(*day).bind(*server).bind(*last_hour);
-            for count in counts.0 {
-                insert = insert.bind(count);
-            }
-        }
-        insert.execute(&mut **step).await?;
-    }
-    Ok(())
-}
+const HOURS: SumTable = SumTable {
+    name: "usage_hours",
+    columns: "hour, usage_key, server",
+    key: "hour, usage_key",
+    also: "",
+};
+const DAYS: SumTable = SumTable {
+    name: "usage_days",
+    columns: "usage_key, day, server, last_hour",
+    key: "usage_key, day",
+    also: "last_hour = CASE WHEN usage_days.last_hour < excluded.last_hour
+                            THEN excluded.last_hour ELSE usage_days.last_hour END, ",
+};
+const SERVERS: SumTable =
+    SumTable { name: "usage_of_servers", columns: "hour, server", key: "hour, server", also: "" };
 
-async fn write_servers(step: &mut Transaction, rows: &UsageRows<'_>) -> Result<(), StorageError> {
-    let servers: Vec<_> = rows.servers.iter().collect();
-    for servers in servers.chunks(AT_ONCE) {
-        let values = placeholders(servers.len(), 9);
+/// Adds rows to a table of sums: the columns before the counts, and the counts.
+async fn write_sums<const N: usize>(
+    step: &mut Transaction,
+    table: &SumTable,
+    rows: &[([i64; N], CallCounts)],
+) -> Result<(), StorageError> {
+    let SumTable { name, columns, key, also } = table;
+    let added = CallOutcome::ALL.map(|outcome| {
+        let count = outcome.name();
+        format!("{count} = {name}.{count} + excluded.{count}")
+    });
+    let added = added.join(", ");
+    for rows in rows.chunks(AT_ONCE) {
+        let values = placeholders(rows.len(), N + CallOutcome::ALL.len());
         let sql = format!(
-            "INSERT INTO usage_of_servers (hour, server, {COUNTS}) VALUES {values}
-             ON CONFLICT (hour, server) DO UPDATE SET
-                 answered = usage_of_servers.answered + excluded.answered,
-                 tool_errors = usage_of_servers.tool_errors + excluded.tool_errors,
-                 errors = usage_of_servers.errors + excluded.errors,
-                 scope_refused = usage_of_servers.scope_refused + excluded.scope_refused,
-                 refused = usage_of_servers.refused + excluded.refused,
-                 failed = usage_of_servers.failed + excluded.failed,
-                 unanswered = usage_of_servers.unanswered + excluded.unanswered"
+            "INSERT INTO {name} ({columns}, {COUNTS}) VALUES {values}
+             ON CONFLICT ({key}) DO UPDATE SET {also}{added}"
         );
-        let mut insert = sqlx::query(AssertSqlSafe(sql)); // placeholders only
-        for ((hour, server), counts) in servers {
-            insert = insert.bind(*hour).bind(*server);
-            for count in counts.0 {
-                insert = insert.bind(count);
+        let mut insert = sqlx::query(AssertSqlSafe(sql)); // constants and placeholders only
+        for (before, counts) in rows {
+            for number in before.iter().chain(&counts.0) {
+                insert = insert.bind(*number);
             }
         }
         insert.execute(&mut **step).await?;

@@ -69,7 +69,8 @@ pub(super) struct Now {
 
 impl Now {
     pub(super) fn register(r: &mut Registry, process: Process) -> Self {
-        let paused = "1 while the identity provider is left alone after failures";
+        let paused =
+            "1 while no requests are sent to the identity provider, after repeated failures";
         let waiting = "Audit events that wait to be stored; 4096 at most";
         Self {
             ready: gauge(r, "ready", "1 while /ready says yes"),

@@ -49,6 +49,9 @@ pub enum Message<'a> {
         person: Option<&'a str>,
         missing: &'a [&'a str],
     },
+    /// The person is signed in, but the identity provider did not send what the rules read, so nobody can tell
+    /// whether they may come in.
+    RightsNotKnown,
     ProviderUnavailable,
     /// The identity provider reports that it cannot sign anybody in now.
     ProviderCannot,
@@ -151,6 +154,7 @@ impl Message<'_> {
             | Self::SignedOutMeanwhile
             | Self::NoAccess { .. }
             | Self::NotAllowedMore { .. }
+            | Self::RightsNotKnown
             | Self::ProviderEndedSignIn
             | Self::ClientShutOut
             | Self::PersonBlocked
@@ -190,6 +194,7 @@ impl Message<'_> {
             | Self::SignedOutMeanwhile
             | Self::ClientDocumentUnavailable
             | Self::NoNetwork
+            | Self::RightsNotKnown
             | Self::ProviderUnavailable
             | Self::ProviderCannot
             | Self::ProviderEndedSignIn
@@ -284,6 +289,7 @@ fn text(message: &Message<'_>, w: &'static Messages) -> &'static Text {
         Message::SignedOutMeanwhile => &w.signed_out_meanwhile,
         Message::NoAccess { .. } => &w.no_access,
         Message::NotAllowedMore { .. } => &w.not_allowed_more,
+        Message::RightsNotKnown => &w.rights_not_known,
         Message::ProviderUnavailable => &w.provider_unavailable,
         Message::ProviderCannot => &w.provider_cannot,
         Message::ProviderEndedSignIn => &w.provider_ended_sign_in,

@@ -102,6 +102,7 @@ fn messages<'a>(text: &'a str, missing: &'a [&'a str]) -> Vec<Message<'a>> {
         Message::LoginNotTrusted,
         Message::NoAccess { person: Some(text), resource: text, missing },
         Message::NotAllowedMore { person: Some(text), missing },
+        Message::RightsNotKnown,
         Message::ProviderUnavailable,
         Message::ProviderCannot,
         Message::ProviderEndedSignIn,

@@ -364,6 +364,12 @@ async fn xs_01_hostile_names_stay_text_in_every_list() {
     }
 }
 
+/// The names in a list of clients.
+fn rows(page: &str) -> Vec<&str> {
+    let rows = page.split("<a href=\"/client?id=").skip(1);
+    rows.filter_map(|row| row.split_once("class=\"name\">")?.1.split('<').next()).collect()
+}
+
 #[tokio::test]
 async fn clients_are_found_by_name_host_and_id_and_paged() {
     let app = TestApp::start().await;
@@ -390,9 +396,12 @@ async fn clients_are_found_by_name_host_and_id_and_paged() {
         assert!(page.contains(first) && !page.contains(last), "{path}");
         let link = crate::harness::browser::unescape(&next.captures(&page).unwrap()[1]);
         let second = alice.page(&link).await;
-        assert!(second.contains(">First page</a>") && !page.contains(">First page</a>"), "{link}");
         assert!(second.contains(last) && !second.contains(first), "{link}");
-        assert!(!next.is_match(&second), "there is no third page");
+        assert!(!second.contains("rel=\"next\""), "there is no third page");
+        let back = next.captures(&second).unwrap()[1].to_owned();
+        let back = alice.page(&crate::harness::browser::unescape(&back)).await;
+        assert_eq!(rows(&back), rows(&page), "{path}");
+        assert!(!back.contains("rel=\"prev\""), "there is no page before the first");
     }
     let by_host = alice.page("/clients?q=HOST07").await;
     assert!(by_host.contains("Robot 07") && !by_host.contains("Robot 08"));
@@ -401,6 +410,79 @@ async fn clients_are_found_by_name_host_and_id_and_paged() {
     let nothing = alice.page("/clients?q=nothing").await;
     assert!(nothing.contains("No clients match “<bdi>nothing</bdi>”"), "{nothing}");
     assert!(nothing.contains("href=\"/clients\">Clear</a>"), "{nothing}");
+}
+
+#[tokio::test]
+async fn a_search_looks_at_so_many_clients_and_leads_on() {
+    let app = TestApp::with(Setup::toml("[limits]\nclients_searched = 8")).await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    for number in 0..30 {
+        app.advance(1);
+        let metadata = serde_json::json!({
+            "client_name": format!("Robot {number:02}"),
+            "redirect_uris": [format!("https://host{number:02}.example/cb")],
+            "token_endpoint_auth_method": "none",
+        });
+        crate::harness::client::McpClient::register_as(&app, metadata).await;
+    }
+    let next = regex_lite::Regex::new(r#"rel="next" href="([^"]*)""#).unwrap();
+    let previous = regex_lite::Regex::new(r#"rel="prev" href="([^"]*)""#).unwrap();
+    let link = |link: &regex_lite::Regex, page: &str| {
+        link.captures(page).map(|found| crate::harness::browser::unescape(&found[1]))
+    };
+    // A part that no name begins with: page by page, until it is found.
+    let mut page = alice.page("/clients?q=obot+07").await;
+    let mut pages = 1;
+    while rows(&page).is_empty() {
+        assert!(page.contains("Each page of this search looks at 8 clients."), "{page}");
+        page = alice.page(&link(&next, &page).unwrap()).await;
+        pages += 1;
+    }
+    assert_eq!((rows(&page), pages), (vec!["Robot 07"], 3));
+    for (order, note, in_order) in [
+        ("newest", "Each page of this search looks at 8 clients.", ["Robot 29", "Robot 22"]),
+        ("last-use", "Only the newest 8 clients were searched", ["Robot 29", "Robot 22"]),
+        ("name", "Only the newest 8 clients were searched", ["Robot 22", "Robot 29"]),
+    ] {
+        // What begins with the text is found at once, wherever it is.
+        let found = alice.page(&format!("/clients?q=robot+07&sort={order}")).await;
+        assert_eq!(rows(&found), ["Robot 07"], "{order}");
+        assert!(found.contains(note), "{order}: {found}");
+        let found = alice.page(&format!("/clients?q=obot+2&sort={order}")).await;
+        let names = rows(&found);
+        assert_eq!((names.len(), [names[0], names[7]]), (8, in_order), "{order}");
+        assert!(found.contains(note), "{order}: {found}");
+    }
+    // A page that found nothing leads back to the beginning, and the last one does not lead on.
+    let first = alice.page("/clients?q=host03").await;
+    let second = alice.page(&link(&next, &first).unwrap()).await;
+    assert_eq!(
+        link(&previous, &second).as_deref(),
+        Some("/clients?q=host03&standing=&sort=newest")
+    );
+    let third = alice.page(&link(&next, &second).unwrap()).await;
+    let last = alice.page(&link(&next, &third).unwrap()).await;
+    assert_eq!((rows(&last), link(&next, &last)), (vec!["Robot 03"], None));
+    // Everything that matches is on one page, and the way back leads over the same rows.
+    let mut page = alice.page("/clients?q=obot+1").await;
+    let (mut forth, mut back) = (Vec::new(), Vec::new());
+    let mut last = String::new();
+    loop {
+        forth.extend(rows(&page).into_iter().map(str::to_owned));
+        if !rows(&page).is_empty() {
+            last.clone_from(&page);
+        }
+        let Some(on) = link(&next, &page) else { break };
+        page = alice.page(&on).await;
+    }
+    let names: Vec<String> = (10..20).rev().map(|number| format!("Robot {number}")).collect();
+    assert_eq!(forth, names);
+    while !rows(&last).is_empty() {
+        back.splice(0..0, rows(&last).into_iter().map(str::to_owned));
+        let to = link(&previous, &last).unwrap();
+        last = alice.page(&to).await;
+    }
+    assert_eq!(back, names);
 }
 
 /// A sign-in that waits for the identity provider's token endpoint: its callback, under way.

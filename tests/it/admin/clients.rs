@@ -59,7 +59,7 @@ async fn a_clients_page_says_who_waits_since_when_and_for_what() {
 
     let page = alice.page(&page_of(&client)).await;
 
-    assert!(page.contains("2 people wait since"), "{page}");
+    assert!(page.contains("2 people wait · first asked"), "{page}");
     for part in ["Bob Brown", "Alice Adams", "<code>create:todos</code>", "<code>read:todos</code>"]
     {
         assert!(page.contains(part), "{part}: {page}");
@@ -78,7 +78,7 @@ async fn a_clients_page_says_who_waits_since_when_and_for_what() {
         "{page}"
     );
     let list = alice.page("/clients?standing=waiting").await;
-    assert!(list.contains("2 people wait since"), "{list}");
+    assert!(list.contains("2 people wait · first asked"), "{list}");
     // An hour later nobody waits, and the first is still named.
     app.advance(3600);
     let alice = admin(&app).await;
@@ -326,6 +326,40 @@ async fn a_rotated_secret_ends_the_former_one_at_once() {
     let csrf = alice.csrf().await;
     let fields = [("csrf", csrf.as_str()), ("id", own.id.as_str()), ("action", "rotate")];
     alice.post("/client", &fields).await.assert_page(404);
+}
+
+#[tokio::test]
+async fn a_secret_rotates_once_however_often_the_button_is_pressed() {
+    let app = TestApp::start().await;
+    let alice = admin(&app).await;
+    let mut client = created(&app, &alice, "https://reports.example/cb").await;
+    let tokens = client.sign_in("bob").await;
+    let asked = alice.press(&page_of(&client), "action", "rotate").await;
+    let path = asked.location().strip_prefix(&alice.origin).unwrap().to_owned();
+    let page = alice.page(&path).await;
+    assert!(page.contains("Its former secret ends at once"), "it says so before: {page}");
+    let (form, _) = forms(&page, &alice.at(&path))
+        .into_iter()
+        .find(|(_, html)| html.contains("value=\"rotate\""))
+        .unwrap();
+    let fields = form.with(&[("action", "rotate")]);
+    let press = || alice.browser.post(&form.action, &fields, &alice.origin);
+
+    let answers = futures_util::future::join_all((0..20).map(|_| press())).await;
+
+    let (shown, others): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status.as_u16() == 200);
+    assert_eq!(shown.len(), 1, "one press rotates it");
+    client.secret = Some(secret_on(&shown[0]));
+    client.refresh(&tokens.refresh_token).await.assert_status(200);
+    for answer in &others {
+        answer.assert_leads_to(&alice.at("/confirm"));
+    }
+    let again = others[0].location().strip_prefix(&alice.origin).unwrap().to_owned();
+    let page = alice.page(&again).await;
+    assert!(page.contains("Nothing was done: the secret was rotated since"), "{page}");
+    assert!(!page.contains(client.secret.as_deref().unwrap()), "it is shown once");
+    assert_eq!(details(&app, "client_secret_rotated").await.len(), 1);
 }
 
 #[tokio::test]

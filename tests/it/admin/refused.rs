@@ -1,6 +1,8 @@
 //! `/refused`: why the rules refused somebody, and what would let them in (threat AD-06).
 
-use portcullis::storage::Retention;
+use portcullis::oauth::scope::ScopeSet;
+use portcullis::policy::Facts;
+use portcullis::storage::{NewRefusal, Person, RefusedAt, Retention};
 use serde_json::json;
 
 use crate::harness::browser::unescape;
@@ -238,6 +240,77 @@ async fn ad_06_claims_of_refused_people_are_sealed_bounded_and_gone_after_their_
     app.idp.set_roles("alice", &["Admin"]);
     let page = page_of_mallory(&app, &admin(&app).await).await;
     assert_has(&page, &["Nothing is stored about a refusal", "7 days", "the 2 people"]);
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_send_what_rules_read_is_named_as_the_fault() {
+    let app = TestApp::with(Setup::toml(RULES)).await;
+    app.idp.set_groups("mallory", &["staff"]);
+    // Signed in before: the roles of administrators come from the same provider.
+    let alice = admin(&app).await;
+    let cut = json!({ "_claim_names": { "roles": "src1" } });
+    app.idp.misbehave(|how| how.extra_claims = cut.as_object().unwrap().clone());
+
+    let answer = refuse_mallory(&app).await;
+
+    answer.assert_page(403);
+    let page = unescape(answer.text());
+    assert_has(&page, &["Your access could not be checked", "Try again"]);
+    assert!(!page.contains("You have no access"), "{page}");
+    let page = page_of_mallory(&app, &alice).await;
+    let fault = "the identity provider did not send what the rules read (roles)";
+    assert_has(&page, &["This is a fault", fault, "portcullis check --login"]);
+    let trail = unescape(&alice.page("/audit?show=refusals").await);
+    assert_has(&trail, &["the identity provider did not send: "]);
+    // With everything sent, it is a decision.
+    app.idp.misbehave(|how| how.extra_claims.clear());
+    let answer = refuse_mallory(&app).await;
+    assert_has(&unescape(answer.text()), &["You have no access"]);
+    assert!(!page_of_mallory(&app, &alice).await.contains("This is a fault"));
+}
+
+#[tokio::test]
+async fn the_way_back_leads_over_the_same_refused_people() {
+    let app = TestApp::start().await;
+    for number in 0..120 {
+        app.advance(1);
+        let person = Person {
+            name: Some(format!("Person {number:03}")),
+            email: None,
+            facts: Facts { subject: format!("p{number}"), ..Facts::default() },
+        };
+        let new = NewRefusal {
+            subject: &format!("oidc:p{number}"),
+            resource: &app.mcp_url(),
+            client_id: "client_1",
+            step: RefusedAt::SignIn,
+            reference: None,
+            asked: &ScopeSet::default(),
+            person: &person,
+        };
+        app.storage().note_refusal(&new, 1000, app.now()).await.unwrap();
+    }
+    let alice = admin(&app).await;
+    let name = regex_lite::Regex::new("Person [0-9]{3}").unwrap();
+    let names = |page: &str| {
+        name.find_iter(page).map(|found| found.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let link = |rel: &str, page: &str| {
+        let link = regex_lite::Regex::new(&format!(r#"rel="{rel}" href="([^"]*)""#)).unwrap();
+        link.captures(page).map(|found| unescape(&found[1]))
+    };
+    let mut pages = vec![alice.page("/refused").await];
+    while let Some(next) = link("next", pages.last().unwrap()) {
+        pages.push(alice.page(&next).await);
+    }
+    let all: Vec<String> = pages.iter().flat_map(|page| names(page)).collect();
+    let expected: Vec<String> = (0..120).rev().map(|n| format!("Person {n:03}")).collect();
+    assert_eq!((all, pages.len()), (expected, 3));
+    for place in [1, 0] {
+        let back = link("prev", &pages[place + 1]).unwrap();
+        assert_eq!(names(&alice.page(&back).await), names(&pages[place]));
+    }
+    assert_eq!(link("prev", &pages[0]), None);
 }
 
 #[tokio::test]

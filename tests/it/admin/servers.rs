@@ -36,6 +36,23 @@ async fn every_server_is_shown_as_it_was_read() {
 }
 
 #[tokio::test]
+async fn scopes_are_told_in_the_language_of_the_administrator() {
+    let scopes = r#"{ "read:todos" = { text = { en = "Read to-dos", ja = "ToDoを読む" } } }"#;
+    let resource =
+        format!("[[resource]]\npath = \"/mcp\"\ntarget = \"{{todo}}\"\nscopes = {scopes}\n");
+    let app = TestApp::with(Setup::toml(&resource)).await;
+    let alice = Console::admin(&app).signed_in(&app, "alice").await;
+    assert!(alice.page("/servers").await.contains("Read to-dos"));
+
+    let japanese = [("accept-language", "ja"), ("accept", "text/html")];
+    let page = alice.browser.send("GET", &alice.at("/servers"), &japanese, "").await;
+
+    page.assert_page(200);
+    assert!(page.text().contains("ToDoを読む"), "{}", page.text());
+    assert!(!page.text().contains("Read to-dos"), "{}", page.text());
+}
+
+#[tokio::test]
 async fn what_somebody_may_do_is_answered_as_the_sign_in_would() {
     let app = TestApp::start().await;
     app.tokens_of("bob").await;

@@ -192,8 +192,14 @@ async fn gw_41_hostile_names_are_text_and_no_formula() {
     assert!(!formula.is_match(file.text()), "{}", file.text());
 }
 
+/// The first link to another page of a list.
+fn link_of(page: &str) -> String {
+    let link = regex_lite::Regex::new(r#"href="([^"]*after=[^"]*)""#).unwrap();
+    link.captures(page).unwrap()[1].replace("&amp;", "&").replace("&#38;", "&")
+}
+
 #[tokio::test]
-async fn many_rows_come_page_by_page_in_either_order() {
+async fn many_rows_come_page_by_page_forth_and_back_in_either_order() {
     let backend = Backend::start().await;
     let app = backend.behind("", "").await;
     let (_, alice) = tokens(&app, "alice").await;
@@ -204,9 +210,9 @@ async fn many_rows_come_page_by_page_in_either_order() {
     let console = admin(&app).await;
     for order in ["", "&sort=time", "&range=30d", "&range=7d&sort=time"] {
         let first = console.page(&format!("/usage?x=1{order}")).await;
-        let link = regex_lite::Regex::new(r#"href="([^"]*after=[^"]*)""#).unwrap();
-        let link = link.captures(&first).unwrap()[1].replace("&amp;", "&").replace("&#38;", "&");
-        let second = console.page(&link).await;
+        let second = console.page(&link_of(&first)).await;
+        let back = link_of(&second);
+        assert_eq!(cells(&console.page(&back).await, "Tool"), cells(&first, "Tool"), "{order}");
         let mut tools = [cells(&first, "Tool"), cells(&second, "Tool")].concat();
         assert_eq!(tools.len(), 60, "{order}");
         tools.sort();

@@ -115,6 +115,11 @@ async fn a_grant_revoked_from_the_shell_ends_its_stream_within_a_second() {
     let story = shell.run(&["audit", "list", "--grant", &grant, "--json"]).await.json();
     assert_eq!(story["events"][0]["event"], "grant_revoked");
     assert_eq!(story["events"][0]["actor"], "shell");
+    // The table tells it in a sentence with names, as the page *Audit* does, and keeps the code.
+    let table = shell.run(&["audit", "list", "--grant", &grant]).await.ok();
+    let line = table.lines().find(|line| line.contains("grant_revoked")).unwrap();
+    let sentence = "An administrator (command line) ended the connection of Bob Brown with";
+    assert!(line.contains(sentence), "{table}");
 }
 
 #[tokio::test]

@@ -553,9 +553,17 @@ async fn explain_replays_a_decision_from_claims_and_for_a_person() {
     assert!(said.contains("granted        create:todos"), "{said}");
     assert!(said.contains("not granted    delete:todos read:todos"), "{said}");
 
+    // The id at the provider will do, which rules have in `subjects`.
+    let output = command(&app, &config, &["explain", "--user", "demo-bob"]).await;
+    let by_id = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(by_id, said);
+
+    let output = command(&app, &config, &["explain", "--user", "demo-mallory"]).await;
+    let by_id = format!("{}{}", text(&output.stdout), text(&output.stderr));
     let output = command(&app, &config, &["explain", "--user", "oidc:demo-mallory"]).await;
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert!(said.contains("roles          Auditor") && said.contains("refused"), "{said}");
+    assert_eq!(by_id, said);
 
     let output = command(&app, &config, &["explain", "--user", "oidc:nobody"]).await;
     assert!(text(&output.stderr).contains("nobody with the sub"), "{}", text(&output.stderr));

@@ -93,6 +93,8 @@ async fn rules_roles_and_names_are_what_the_flags_say() {
             "portcullis",
             "--client-secret-file",
             "secret",
+            "--provider-name",
+            "Acme \"Keycloak\"",
             "--listen",
             "127.0.0.1:8000",
             "--target",
@@ -119,6 +121,7 @@ async fn rules_roles_and_names_are_what_the_flags_say() {
     let shown: toml::Table = text(&ran.stdout).parse().unwrap();
     assert_eq!(shown["upstream"]["url"].as_str(), Some("http://127.0.0.1:8080"));
     assert_eq!(shown["upstream"]["realm"].as_str(), Some("acme"));
+    assert_eq!(shown["upstream"]["name"].as_str(), Some("Acme \"Keycloak\""));
     assert_eq!(shown["upstream"]["roles_claim"].as_str(), Some("/resource_access/todo/roles"));
     assert_eq!(shown["admin"]["roles"][0].as_str(), Some("Admin"));
     let resource = &shown["resource"][0];
@@ -246,7 +249,7 @@ async fn lg_01_a_typed_secret_goes_into_a_file_of_its_own() {
         .stdout(Stdio::piped())
         .spawn();
     let mut child = child.unwrap();
-    let typed = "https://mcp.example.com\nacme.okta.com\n0oa1\nthe-typed-canary\n\
+    let typed = "https://mcp.example.com\nacme.okta.com\n0oa1\nthe-typed-canary\nAcme sign-in\n\
                  http://127.0.0.1:9000/mcp\n\n\n\n\n\n";
     child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
     let ran = child.wait_with_output().unwrap();
@@ -258,6 +261,8 @@ async fn lg_01_a_typed_secret_goes_into_a_file_of_its_own() {
     assert_eq!(secret.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let file = std::fs::read_to_string(place.folder.join("portcullis.toml")).unwrap();
     assert!(file.contains("client_secret = { file = \"portcullis.secret\" }"), "{file}");
+    assert!(shown.contains("Name of the provider on the pages"), "{shown}");
+    assert!(file.contains("\nname = \"Acme sign-in\""), "{file}");
     let ran = run(&place.folder, &["config", "check"], &[]);
     assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
 }

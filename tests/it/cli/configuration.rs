@@ -63,7 +63,10 @@ async fn config_check_says_whether_the_file_is_valid_and_its_exit_code_too() {
     assert_eq!(json["warnings"].as_array().unwrap().len(), 1, "{json}");
     let ran = run(&place.folder, &["config", "check", "-q"], &[]);
     let said = text(&ran.stdout);
-    assert!(said.starts_with("warn  upstream.client_secret"), "{said}");
+    // File and line, as with an error.
+    let line = in_file.lines().position(|line| line.contains("a-canary")).unwrap() + 1;
+    let begins = format!("warn  portcullis.toml:{line}: upstream.client_secret is in the file");
+    assert!(said.starts_with(&begins), "{said}");
     let ran = run(&place.folder, &["config", "show"], &[]);
     assert!(text(&ran.stderr).contains("upstream.client_secret"), "{}", text(&ran.stderr));
 

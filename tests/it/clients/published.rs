@@ -421,7 +421,7 @@ async fn administrators_see_a_published_client_and_a_block_ends_it_at_once() {
     let (app, _publisher, client) = published().await;
     let tokens = client.sign_in("bob").await;
     let row = app.storage().client_details(ID).await.unwrap().unwrap();
-    assert_eq!((row.kind.as_str(), row.confidential), ("document", false));
+    assert_eq!((row.kind.as_str(), row.is_confidential()), ("document", false));
 
     let event = AuditEvent::new("client_blocked", Actor::Shell, &Clock::Manual(app.clock.clone()));
     app.storage()

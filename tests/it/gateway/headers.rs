@@ -104,6 +104,9 @@ async fn gw_03_two_headers_that_a_server_may_read_as_one_are_refused() {
         let headers = [(both[0], "a"), ("accept", "*/*"), (both[1], "b")];
         let answer = post(&app, &tokens, &headers, &call).await;
         answer.assert_error(400, "bad_request");
+        let told = answer.json()["error_description"].as_str().unwrap().to_owned();
+        let names_one = both.iter().any(|name| told.contains(&name.to_lowercase()));
+        assert!(names_one, "{told}");
     }
     for name in [
         "mcp_param-x",

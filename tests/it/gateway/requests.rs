@@ -167,7 +167,11 @@ async fn gw_01_identity_headers_cannot_be_smuggled() {
     // Many servers read `_` as `-`: such a name is not sent on, and not ignored.
     for name in ["x_portcullis_subject", "X_Portcullis_Subject", "x-portcullis_subject", "x_user"] {
         let headers = [("authorization", authorization.as_str()), (name, "oidc:demo-alice")];
-        call(&app, &headers).await.assert_error(400, "bad_request");
+        let answer = call(&app, &headers).await;
+        answer.assert_error(400, "bad_request");
+        // It says which header it is.
+        let told = answer.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(told.contains(&format!("the header {} has", name.to_lowercase())), "{told}");
     }
     let answer = call(
         &app,

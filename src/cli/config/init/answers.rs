@@ -32,6 +32,8 @@ pub(super) struct Answers {
     pub(super) allowed: Vec<String>,
     pub(super) client_id: Option<String>,
     pub(super) secret: Option<SecretSource>,
+    /// What people read on the pages, such as *Sign in with Acme*.
+    pub(super) provider_name: Option<String>,
     pub(super) path: Option<String>,
     pub(super) target: Option<String>,
     pub(super) name: Option<String>,

@@ -47,6 +47,12 @@ fn upstream(text: &mut String, answers: &CompleteAnswers<'_>) {
         paths::CALLBACK,
         quoted(preset.name),
     );
+    if let Some(name) = &answers.more.provider_name {
+        let _ = writeln!(text, "name = {}  # on the pages", quoted(name));
+    } else {
+        let host = "# name = \"Acme\"  # on the pages, instead of the host of the issuer";
+        let _ = writeln!(text, "{host}");
+    }
     for (name, value) in &answers.more.keys {
         let _ = writeln!(text, "{name} = {}", quoted(value));
     }

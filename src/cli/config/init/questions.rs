@@ -81,6 +81,13 @@ pub(super) fn ask_for_the_rest(
     if answers.secret.is_none() {
         answers.secret = Some(secret(terminal)?);
     }
+    if answers.provider_name.is_none() {
+        let question = "Name of the provider on the pages, such as Acme (Enter: its host)";
+        terminal.until_right(question, "", |text| {
+            let name = Some(text.to_owned()).filter(|name| !name.is_empty());
+            set(answers, "upstream.name", |a| a.provider_name = name)
+        })?;
+    }
     server(answers, terminal)?;
     people(answers, terminal, preset)
 }
@@ -260,7 +267,7 @@ mod tests {
         let (asked, shown) = dialogue(
             &mut answers,
             "keyclok\nKeycloak\nhttp://mcp.example.com/\nhttps://mcp.example.com\n\
-             https://sso.example.com/realms/acme\nportcullis\nenv:SECRET\n\
+             https://sso.example.com/realms/acme\nportcullis\nenv:SECRET\nAcme\n\
              not a url\nhttp://127.0.0.1:9000/mcp\nmcp/\n\nread:todos, create:todos\n\nUser\nAdmin\n",
         );
         assert_eq!(asked, Ok(()), "{shown}");
@@ -273,6 +280,7 @@ mod tests {
         assert_eq!((complete.public_url, complete.path), ("https://mcp.example.com", "/mcp"));
         assert_eq!(answers.keys["url"], "https://sso.example.com");
         assert_eq!(answers.keys["realm"], "acme");
+        assert_eq!(answers.provider_name.as_deref(), Some("Acme"));
         assert_eq!(answers.scopes, ["read:todos", "create:todos"]);
         assert_eq!(answers.rules, [("User".to_owned(), answers.scopes.clone())]);
         assert_eq!(answers.admin_roles, ["Admin"]);
