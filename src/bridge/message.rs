@@ -197,7 +197,7 @@ impl RpcMessage {
         let (subscription, version) = (part(meta.subscription), meta.version.and_then(string));
         let (name, method) = (named.and_then(string), members.method.clone());
         let error = members.error.map(|_| error.unwrap_or_default());
-        Ok(Self { kind, method, id, progress, subscription, cancels, version, name, error, text })
+        Ok(Self { text, kind, method, id, progress, subscription, cancels, version, name, error })
     }
 
     /// Returns the message as one line, without its end.

@@ -25,7 +25,6 @@ mod watchdog;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 

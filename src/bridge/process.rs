@@ -201,11 +201,11 @@ impl StdioServer {
             () = until(self.ending.subscribe()) => "The bridge ended the MCP server".to_owned(),
             reason = &mut reading => match reason {
                 Some(reason) => reason,
-                None => ended_with(timeout(LAST_OUTPUT, child.wait()).await.ok()),
+                None => ended_with(timeout(LAST_OUTPUT, child.wait()).await.ok().and_then(Result::ok)),
             },
             status = child.wait() => {
                 let last = timeout(LAST_OUTPUT, reading).await.ok().flatten();
-                last.unwrap_or_else(|| ended_with(Some(status)))
+                last.unwrap_or_else(|| ended_with(status.ok()))
             }
         }
     }
@@ -326,14 +326,12 @@ async fn terminate(child: &mut Child, group: Pid) {
 }
 
 /// Says how a process ended.
-fn ended_with(status: Option<io::Result<ExitStatus>>) -> String {
-    match status {
-        Some(Ok(status)) => match (status.code(), status.signal()) {
-            (Some(code), _) => format!("The MCP server ended with exit code {code}"),
-            (None, Some(signal)) => format!("The MCP server was ended by signal {signal}"),
-            (None, None) => "The MCP server ended".to_owned(),
-        },
-        Some(Err(_)) | None => "The MCP server closed its output".to_owned(),
+fn ended_with(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else { return "The MCP server closed its output".to_owned() };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("The MCP server ended with exit code {code}"),
+        (None, Some(signal)) => format!("The MCP server was ended by signal {signal}"),
+        (None, None) => "The MCP server ended".to_owned(),
     }
 }
 

@@ -48,10 +48,9 @@ pub(super) fn contradiction(headers: &HeaderMap, message: &RpcMessage) -> Option
             return Some(format!("{header} is repeated"));
         }
         match (value, body) {
-            (None, None) => None,
             (None, Some(_)) => Some(format!("{header} is missing")),
             // The name of a method that this bridge does not know, or a version that the body does not repeat.
-            (Some(_), None) => None,
+            (_, None) => None,
             (Some(value), Some(body)) => {
                 let text = value.to_str().ok().and_then(plain_text);
                 (text.as_deref() != Some(body))

@@ -95,9 +95,10 @@ impl WatchdogState {
         if let Some(helper) = self.helper.take() {
             helper.end();
         }
-        let all: String = self.groups.iter().map(|group| format!("+{group}\n")).collect();
         let again = Helper::start().and_then(|mut helper| {
-            helper.pipe.write_all(all.as_bytes())?;
+            for group in &self.groups {
+                writeln!(helper.pipe, "+{group}")?;
+            }
             Ok(helper)
         });
         match again {

@@ -162,7 +162,7 @@ fn every_route_of_the_public_listener_is_made_from_the_list_of_our_paths() {
 
 /// Files that speak of paths of other servers, or test the paths themselves.
 const OTHER_PATHS: &[&str] =
-    &["cli/doctor/", "upstream/", "demo/", "config/paths.rs", "config/public_url.rs"];
+    &["bridge/", "cli/doctor/", "upstream/", "demo/", "config/paths.rs", "config/public_url.rs"];
 
 /// A path that is written in a second place goes wrong when the first one changes.
 #[test]
