@@ -29,7 +29,8 @@
 //!    atomic step. [`signing`] mints the access token, and rotates its keys. All keys and signed tokens, ours
 //!    and those of others, are read by [`jose`].
 //! 8. It calls the MCP server with the token: [`gateway`] (`authenticate.rs`, `authorize.rs`,
-//!    `forward.rs`). If a tool needs more scopes than the token has, the client asks for them:
+//!    `forward.rs`). Its targets take turns: `target_list.rs`; calls and checks show which of them work
+//!    (`app/targets.rs`). If a tool needs more scopes than the token has, the client asks for them:
 //!    `endpoints/sign_in/step_up.rs`. A server that the gateway does not front checks tokens with
 //!    `endpoints/introspect.rs`.
 //! 9. It revokes the grant: `endpoints/revoke.rs`; or the person does: `endpoints/account.rs`.

@@ -272,11 +272,11 @@ enum AcceptMode {
 }
 
 /// Background tasks that run as long as the listeners. Dropping this aborts them.
-struct BackgroundTasks([AbortHandle; 4]);
+struct BackgroundTasks([AbortHandle; 5]);
 
 impl BackgroundTasks {
     fn start(app: &App) -> Self {
-        let (sweeping, notifying) = (app.clone(), app.clone());
+        let (sweeping, notifying, checking) = (app.clone(), app.clone(), app.clone());
         let (keys, storage) = (app.keys().clone(), app.storage().clone());
         Self([
             start(app, Task::CleanUp, move || sweep(sweeping.clone())),
@@ -287,6 +287,10 @@ impl BackgroundTasks {
             start(app, Task::Notifications, move || {
                 let app = notifying.clone();
                 async move { app.keep_notifying().await }
+            }),
+            start(app, Task::Targets, move || {
+                let app = checking.clone();
+                async move { app.keep_checking_targets().await }
             }),
             start(app, Task::CommandLine, move || {
                 let storage = storage.clone();

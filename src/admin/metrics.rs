@@ -83,6 +83,7 @@ async fn snapshot(app: &App) -> Snapshot {
         configured_at: app.configured_at().unix(),
         problems: reading.problems.len(),
         waiting: reading.waiting.len(),
+        targets: app.targets_up(),
         keys: keys
             .iter()
             .map(|key| (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix()))

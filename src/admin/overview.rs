@@ -6,16 +6,17 @@ use axum::response::Response;
 
 use super::chart::{Chart, ChartSlot, ChartTexts};
 use super::links::query;
+use super::target_view::TargetView;
 use super::usage::name_of;
 use super::visit::AdminPage;
-use crate::app::{App, Compared, ConfigStatus, TargetState};
+use crate::app::{App, Compared, ConfigStatus};
 use crate::clock::Timestamp;
 use crate::config::{ClientApproval, ResourceConfig};
 use crate::signing::{KeyDescription, KeyState};
 use crate::storage::{CallOutcome, Overview, Ready, Room, ServerUse};
 use crate::web::list_page::{Frame, utc};
 use crate::web::page_error::PageError;
-use crate::web::words::words;
+use crate::web::words::{Language, words};
 
 words! {
     struct OverviewWords {
@@ -35,17 +36,14 @@ words! {
         nothing: "Nothing needs attention.", "対応が必要なことはありません。";
         servers: "MCP servers", "MCPサーバー";
         server: "MCP server", "MCPサーバー";
-        servers_note: "The last 24 hours. The state is what this replica saw at the last call.", "直近24時間の集計です。状態は、このレプリカが最後の呼び出しで確認したものです。";
+        servers_note: "The last 24 hours. The state is what this replica saw at the last call or check of each target; a check connects every 30 seconds.", "直近24時間の集計です。状態は、このレプリカが各転送先への最後の呼び出しまたは30秒ごとの接続確認で確認したものです。";
         used_by: "People", "利用者";
         calls: "Calls", "呼び出し";
         not_let: "Refused", "拒否";
         failed: "Failed", "失敗";
         target: "State", "状態";
-        up: "Reachable", "応答あり";
-        down: "Not reachable", "応答なし";
-        unseen: "No call yet since the start", "起動以降の呼び出しなし";
         not_fronted: "Not behind the gateway", "ゲートウェイの対象外";
-        target_down: "The last call did not reach this MCP server. Check whether it runs and answers at its target:", "最後の呼び出しがこのMCPサーバーに届きませんでした。サーバーが稼働し、転送先で応答しているか確認してください:";
+        target_down: "The last call or check of a target of this MCP server failed. Check whether it runs and answers:", "このMCPサーバーの転送先への最後の呼び出しまたは接続確認が失敗しました。稼働し、応答しているか確認してください:";
         room_none: "The database is full: nothing can be written. Make room, or raise limits.database_size.", "データベースがいっぱいで、何も書き込めません。空きを作るか limits.database_size を増やしてください。";
         room_sign_ins: "The database is nearly full: no new sign-ins and no new clients are accepted. Make room, or raise limits.database_size.", "データベースの空きが少ないため、新しいサインインとクライアントを受け付けていません。空きを作るか limits.database_size を増やしてください。";
         room_clients: "The database is filling up: no new clients are accepted. Make room, or raise limits.database_size.", "データベースの空きが減っているため、新しいクライアントを受け付けていません。空きを作るか limits.database_size を増やしてください。";
@@ -87,9 +85,8 @@ words! {
 struct ServerLine<'a> {
     name: &'a str,
     used: ServerUse,
-    state: TargetState,
-    is_fronted: bool,
-    target: String,
+    /// None if it is not behind the gateway.
+    targets: Vec<TargetView>,
     /// What is known of its use.
     usage: String,
     /// The calls that were refused for missing scopes, which are most refusals.
@@ -98,7 +95,7 @@ struct ServerLine<'a> {
 }
 
 impl<'a> ServerLine<'a> {
-    fn of(app: &App, resource: &'a ResourceConfig, numbers: &Overview) -> Self {
+    fn of(app: &App, resource: &'a ResourceConfig, numbers: &Overview, language: Language) -> Self {
         let used = numbers.servers.get(&app.storage().server_id(&resource.id));
         let link = |outcome: Option<CallOutcome>| {
             let mut query = query("/usage");
@@ -111,9 +108,7 @@ impl<'a> ServerLine<'a> {
         Self {
             name: name_of(resource),
             used: used.cloned().unwrap_or_default(),
-            state: app.target_seen(&resource.id).state(),
-            is_fronted: resource.path.is_some() && resource.target.is_some(),
-            target: resource.target.as_ref().map(ToString::to_string).unwrap_or_default(),
+            targets: TargetView::all(app, resource, language),
             usage: link(None),
             refused: link(Some(CallOutcome::ScopeRefused)),
             failed: link(Some(CallOutcome::Failed)),
@@ -125,17 +120,7 @@ impl<'a> ServerLine<'a> {
     }
 
     fn is_down(&self) -> bool {
-        matches!(self.state, TargetState::Down(_))
-    }
-
-    /// Returns the state in words, and when it was seen.
-    fn seen(&self, w: &'static OverviewWords) -> (&'static str, Option<Timestamp>) {
-        match self.state {
-            _ if !self.is_fronted => (w.not_fronted, None),
-            TargetState::Unknown => (w.unseen, None),
-            TargetState::Up(at) => (w.up, Some(at)),
-            TargetState::Down(at) => (w.down, Some(at)),
-        }
+        self.targets.iter().any(TargetView::is_down)
     }
 }
 
@@ -206,7 +191,9 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
     let resources = app.config().resources.iter();
     let template = OverviewTemplate {
         w,
-        servers: resources.map(|resource| ServerLine::of(app, resource, &numbers)).collect(),
+        servers: resources
+            .map(|resource| ServerLine::of(app, resource, &numbers, frame.language))
+            .collect(),
         since: (day_before(now, 1), day_before(now, 6)),
         calls: numbers.servers.values().map(|used| used.counts.total()).sum(),
         day: (since(&numbers.logins, 24), since(&numbers.refusals, 24)),
@@ -287,7 +274,6 @@ fn bytes(count: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::words::Language;
 
     #[test]
     fn sizes_are_short() {

@@ -4,6 +4,7 @@ mod audit_writer;
 mod conditions;
 mod notifier;
 mod reload;
+mod target_checks;
 mod targets;
 mod together;
 mod tool_names;
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, ResourceConfig, paths};
+use crate::config::{Config, ResourceConfig, TargetConnection, paths};
 use crate::http_client::Backends;
 use crate::http_client::guarded::GuardedClient;
 use crate::notifications::Messenger;
@@ -33,6 +34,7 @@ use crate::upstream::{ProviderSettings, Upstream};
 pub use notifier::TestFailed;
 pub use reload::{ConfigStatus, Reloaded};
 use reload::{SharedState, at_once, recheck_policy};
+pub use target_checks::CheckedTarget;
 pub use targets::{TargetSeen, TargetState};
 pub use together::Compared;
 pub use usage::{CallCounter, Called};
@@ -53,7 +55,8 @@ struct AppParts {
     clients: Clients,
     keys: KeyRing,
     upstream: Upstream,
-    backends: Backends,
+    /// The HTTP clients for MCP servers, by connection settings.
+    backends: Vec<(TargetConnection, Backends)>,
     messenger: Messenger,
     redirect_policy: RedirectPolicy,
     rates: Rates,
@@ -68,6 +71,9 @@ pub enum AppError {
     /// The database failed, or refused an operation.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// TLS refuses the certificates for the targets of a resource.
+    #[error("ca, client_cert or client_key of a resource cannot be used: {0}")]
+    Certificates(#[from] rustls::Error),
 }
 
 impl App {
@@ -105,7 +111,7 @@ impl App {
             generation: 0,
             keys,
             upstream,
-            backends: Backends::new(),
+            backends: backends_for(&config, &[])?,
             messenger: messenger(&config),
             config,
             clock,
@@ -187,11 +193,6 @@ impl App {
     /// The identity provider.
     pub fn upstream(&self) -> &Upstream {
         &self.0.upstream
-    }
-
-    /// The HTTP clients for MCP servers.
-    pub fn backends(&self) -> &Backends {
-        &self.0.backends
     }
 
     /// Rate limits and concurrency limits.
@@ -281,6 +282,27 @@ async fn prepare_storage(config: &Config, storage: &Storage) -> Result<(), Stora
     storage.limit_audit(limits.audit_size, limits.database_size);
     storage.bound_lines_of_people(limits.request_rates);
     storage.limit_size(limits.database_size, limits.wal_size).await
+}
+
+/// Makes the HTTP clients for the targets of all resources. Clients that an earlier configuration had for the
+/// same settings are used again, with their connections.
+fn backends_for(
+    config: &Config,
+    known: &[(TargetConnection, Backends)],
+) -> Result<Vec<(TargetConnection, Backends)>, rustls::Error> {
+    let mut made: Vec<(TargetConnection, Backends)> = Vec::new();
+    for settings in config.resources.iter().map(|resource| &resource.connection) {
+        if made.iter().any(|(present, _)| present == settings) {
+            continue;
+        }
+        let before = known.iter().find(|(present, _)| present == settings);
+        let backends = match before {
+            Some((_, backends)) => backends.clone(),
+            None => Backends::new(settings)?,
+        };
+        made.push((settings.clone(), backends));
+    }
+    Ok(made)
 }
 
 /// Makes the messenger for notifications. It goes through the same proxies as requests to the provider.

@@ -234,7 +234,7 @@ impl App {
             redirect_policy: config.redirect_policy(),
             keys: parts.keys.clone(),
             upstream,
-            backends: parts.backends.clone(),
+            backends: super::backends_for(&config, &parts.backends)?,
             messenger: super::messenger(&config),
             config,
             clock,

@@ -19,6 +19,7 @@ use crate::upstream::probe::{Finding, Severity};
 mod documents;
 mod login;
 mod notifications;
+mod targets;
 
 /// Exit code if anything failed.
 const FAILED: u8 = 2;
@@ -90,11 +91,14 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
     };
     let app = app.await?;
-    let (provider, tried, targets) =
-        tokio::join!(app.upstream().probe(), documents::run(&app), notifications::run(&app));
-    findings.extend(provider);
+    let (provider, tried, notified, targets) = tokio::join!(
+        app.upstream().probe(),
+        documents::run(&app),
+        notifications::run(&app),
+        targets::run(&app)
+    );
     findings.extend(tried);
-    findings.extend(targets);
+    findings.extend([provider, notified, targets].into_iter().flatten());
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);
     let outcome = if login && !failed { login::run(&app, listen, findings).await } else { Ok(()) };
     app.storage().close().await;

@@ -23,6 +23,7 @@ mod scope_texts;
 mod service_links;
 mod show;
 mod source;
+mod targets;
 mod value_type;
 mod values;
 
@@ -66,6 +67,7 @@ pub use reader::{Problem, Problems};
 pub use reference::{Applies, ConfigKey, reference, schema};
 pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
+pub use targets::{ClientIdentity, TargetConnection, TargetTag};
 pub use value_type::ValueType;
 pub use values::{SecretText, parse_duration};
 
@@ -235,8 +237,12 @@ pub struct ResourceConfig {
     pub id: String,
     /// Its path below `public_url`; `None` if it is hosted elsewhere.
     pub path: Option<String>,
-    /// URL that the gateway forwards to; `None`: authorization server only, no gateway.
-    pub target: Option<Url>,
+    /// URLs that the gateway forwards to; empty: authorization server only, no gateway.
+    pub targets: Vec<Url>,
+    /// Longest wait for the head of a response; `None`: `limits.gateway_response`.
+    pub timeout: Option<Duration>,
+    /// How the gateway connects to the targets.
+    pub connection: TargetConnection,
     /// Display name for people.
     pub name: Option<String>,
     /// Its scopes, in the configured order.
@@ -255,8 +261,8 @@ pub struct ResourceConfig {
     pub forward_headers: Vec<HeaderName>,
     /// Transport of the MCP server.
     pub transport: Transport,
-    /// Audience of signed assertions about the caller; `None`: no assertions are sent.
-    pub assertion_audience: Option<String>,
+    /// Whether targets get signed assertions about the caller, each with its own URL as audience.
+    pub assertion: bool,
     /// Secret of the MCP server for the introspection endpoint.
     pub introspection_secret: Option<SecretText>,
     /// Whether requests without `resource` mean this MCP server.
@@ -265,10 +271,9 @@ pub struct ResourceConfig {
 
 impl ResourceConfig {
     /// Returns whether a stream that was opened under `other` may continue, because the same messages may
-    /// pass.
+    /// pass. Its target must still be configured, too ([`Self::has_target`]).
     pub fn carries_the_same_as(&self, other: &Self) -> bool {
         self.path == other.path
-            && self.target == other.target
             && self.transport == other.transport
             && self.policy == other.policy
             && self.tools == other.tools

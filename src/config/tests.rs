@@ -2,6 +2,7 @@ mod branding;
 mod consent;
 mod network;
 mod notify;
+mod targets;
 
 use super::*;
 

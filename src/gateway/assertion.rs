@@ -21,7 +21,7 @@ const LIFETIME: Duration = Duration::from_mins(1);
 #[derive(Serialize)]
 struct CallerClaims<'a> {
     iss: &'a str,
-    /// The configured audience of this backend; other backends must refuse the assertion.
+    /// The URL of this target; other servers must refuse the assertion.
     aud: &'a str,
     sub: &'a str,
     client_id: &'a str,
@@ -38,13 +38,16 @@ struct CallerClaims<'a> {
     email_verified: Option<bool>,
 }
 
-/// Returns the value of the header; `None` if assertions are off.
+/// Returns the value of the header for the target with this audience; `None` if assertions are off.
 pub(super) fn header(
     app: &App,
     resource: &ResourceConfig,
     caller: &Caller,
+    audience: &str,
 ) -> Result<Option<HeaderValue>, GatewayRefused> {
-    let Some(audience) = &resource.assertion_audience else { return Ok(None) };
+    if !resource.assertion {
+        return Ok(None);
+    }
     let (now, grant) = (app.now(), &caller.grant);
     let claims = CallerClaims {
         iss: app.issuer(),

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderValue;
+use axum::http::header::GetAll;
 
 use super::challenge::GatewayRefused;
 use crate::app::App;
@@ -28,13 +29,13 @@ pub(super) struct Caller {
     pub(super) token_expires_at: Timestamp,
 }
 
-/// Verifies the bearer token and checks that its grant is live.
+/// Verifies the bearer token in the values of `Authorization`, and checks that its grant is live.
 pub(super) async fn authenticate(
     app: &App,
     resource: &ResourceConfig,
-    headers: &HeaderMap,
+    authorization: &GetAll<'_, HeaderValue>,
 ) -> Result<Caller, GatewayRefused> {
-    let token = bearer(headers)?;
+    let token = bearer(authorization)?;
     let live = live_token::verify(app, resource, token).await.map_err(|cause| {
         if let Some(left_out) = UNKNOWN.admit() {
             tracing::error!(%cause, left_out, "grant liveness cannot be looked up");
@@ -52,8 +53,8 @@ pub(super) async fn authenticate(
 
 /// Returns the token of the only `Authorization: Bearer` header. Tokens in query strings and bodies are
 /// ignored.
-fn bearer(headers: &HeaderMap) -> Result<&str, GatewayRefused> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+fn bearer<'a>(authorization: &GetAll<'a, HeaderValue>) -> Result<&'a str, GatewayRefused> {
+    let mut values = authorization.iter();
     let value = values.next().ok_or(GatewayRefused::NoToken)?;
     if values.next().is_some() {
         return Err(GatewayRefused::MalformedAuthorization);
@@ -74,6 +75,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, GatewayRefused> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderMap, header};
+
     use super::*;
 
     fn read(values: &[&str]) -> Result<String, GatewayRefused> {
@@ -81,7 +84,7 @@ mod tests {
         for value in values {
             headers.append(header::AUTHORIZATION, value.parse().unwrap());
         }
-        bearer(&headers).map(str::to_owned)
+        bearer(&headers.get_all(header::AUTHORIZATION)).map(str::to_owned)
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::authenticate::Caller;
 use super::challenge::{GatewayRefused, MessageRefused};
 use super::messages::{called_tool, may_become_a_task, method};
 use super::spelling::folded;
+use super::streamed_body::StreamedBody;
 use super::{denied_tool, mcp_headers, messages, strict_json, tasks};
 use crate::app::App;
 use crate::config::ResourceConfig;
@@ -43,13 +44,13 @@ pub(super) struct Authorized {
 pub(super) enum Payload {
     /// The complete body; it can be sent more than once.
     Whole(Bytes),
-    /// A body that is still arriving from the client; `None` once it has been sent.
-    Streamed(Option<Body>),
+    /// A body that is still arriving from the client.
+    Streamed(StreamedBody),
 }
 
 impl Payload {
     /// Returns the body to send; `None` if it has already been consumed.
-    pub(super) fn next(&mut self) -> Option<Body> {
+    pub(super) fn next(&self) -> Option<Body> {
         match self {
             Self::Whole(bytes) if bytes.is_empty() => Some(Body::empty()),
             Self::Whole(bytes) => Some(Body::from(bytes.clone())),
@@ -57,9 +58,17 @@ impl Payload {
         }
     }
 
-    /// Whether the body can be sent again.
+    /// Whether the body can be sent again, even if it was sent.
     pub(super) const fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
+    }
+
+    /// Whether the body can be sent, because it is whole or nothing of it was.
+    pub(super) fn is_here(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Streamed(body) => body.is_here(),
+        }
     }
 }
 
@@ -71,8 +80,9 @@ pub(super) async fn authorize(
     mut parts: Parts,
     reading: &mut RequestReading,
 ) -> Result<Authorized, GatewayRefused> {
-    let (limit, most) = (app.config().limits.gateway_body, app.config().limits.gateway_batch);
-    if declared_length(&parts.headers).is_some_and(|length| length > limit as u64) {
+    let limit = app.config().limits.gateway_body;
+    let declared = parts.headers.get(header::CONTENT_LENGTH);
+    if declared.and_then(length).is_some_and(|length| length > limit as u64) {
         return Err(GatewayRefused::TooLarge);
     }
     let passes =
@@ -82,42 +92,65 @@ pub(super) async fn authorize(
         // read messages that nobody checked.
         return passes(parts, Payload::Whole(Bytes::new()));
     }
-    if !resource.tools.is_empty() {
-        one_reading(&mut parts.headers)?;
-    }
-    let (asked, counted) = (&mut reading.body, &mut reading.counted);
-    let body = asked.take();
     if resource.tools.is_empty() {
-        let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
-        let body = if is_small {
-            let body = whole(body, limit, asked).await?;
-            if let Some(counted) = counted {
-                counted.add_body(resource, &body);
-            }
-            Payload::Whole(body)
-        } else {
-            let body = match counted {
-                Some(counted) => counted.watch_body(body),
-                None => body,
-            };
-            Payload::Streamed(Some(Body::new(Limited::new(body, limit))))
-        };
-        return passes(parts, body);
+        return passes(parts, without_rules(resource, reading, limit).await?);
     }
-    let body = whole(body, limit, asked).await?;
+    one_reading(&mut parts.headers)?;
+    let body = whole(reading.body.take(), limit, &mut reading.body).await?;
     // With duplicate members, we and the MCP server could read different tools.
     let message: Value = strict_json::parse(&body).map_err(|()| MessageRefused::NotJsonRpc)?;
-    let messages = match &message {
-        Value::Array(batch) if batch.is_empty() => return Err(MessageRefused::NotJsonRpc.into()),
-        Value::Array(batch) if batch.len() <= most => batch.as_slice(),
-        Value::Array(_) => return Err(GatewayRefused::TooLarge),
-        single => std::slice::from_ref(single),
-    };
-    if let Some(counted) = counted {
+    let messages = batch(&message, app.config().limits.gateway_batch)?;
+    if let Some(counted) = &mut reading.counted {
         counted.add_parsed(resource, messages);
     }
     messages.iter().try_for_each(messages::check)?;
     mcp_headers::check(&parts.headers, &message)?;
+    let needed = check_scopes(app, resource, caller, &message, messages).await?;
+    let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
+    let may_become_a_task = messages.iter().any(may_become_a_task).then_some(needed);
+    Ok(Authorized { parts, body: Payload::Whole(body), lists_tools, may_become_a_task })
+}
+
+/// Returns the body for a resource without tool rules, which nobody reads but the counter of calls.
+async fn without_rules(
+    resource: &ResourceConfig,
+    reading: &mut RequestReading,
+    limit: usize,
+) -> Result<Payload, GatewayRefused> {
+    let body = reading.body.take();
+    let is_small = body.size_hint().upper().is_some_and(|length| length <= REPEATABLE as u64);
+    if is_small {
+        let body = whole(body, limit, &mut reading.body).await?;
+        if let Some(counted) = &mut reading.counted {
+            counted.add_body(resource, &body);
+        }
+        return Ok(Payload::Whole(body));
+    }
+    let body = match &mut reading.counted {
+        Some(counted) => counted.watch_body(body),
+        None => body,
+    };
+    Ok(Payload::Streamed(StreamedBody::new(Body::new(Limited::new(body, limit)))))
+}
+
+/// Returns the messages of a body: one, or a batch of at most `most`.
+fn batch(message: &Value, most: usize) -> Result<&[Value], GatewayRefused> {
+    match message {
+        Value::Array(batch) if batch.is_empty() => Err(MessageRefused::NotJsonRpc.into()),
+        Value::Array(batch) if batch.len() <= most => Ok(batch),
+        Value::Array(_) => Err(GatewayRefused::TooLarge),
+        single => Ok(std::slice::from_ref(single)),
+    }
+}
+
+/// Refuses messages that need scopes which the caller lacks. Returns the scopes that the called tools need.
+async fn check_scopes(
+    app: &App,
+    resource: &ResourceConfig,
+    caller: &Caller,
+    message: &Value,
+    messages: &[Value],
+) -> Result<ScopeSet, GatewayRefused> {
     let needed = messages
         .iter()
         .filter_map(called_tool)
@@ -125,15 +158,13 @@ pub(super) async fn authorize(
     let of_tasks = Box::pin(tasks::needed(app, resource, caller, messages)).await?;
     let all = needed.union(&of_tasks);
     if !all.is_subset(&caller.may) {
-        if let Some(result) = denied_tool::result(app, resource, caller, &message, &all) {
+        if let Some(result) = denied_tool::result(app, resource, caller, message, &all) {
             return Err(GatewayRefused::DeniedTool(result));
         }
         let ask = Box::pin(step_up(app, resource, caller, &all)).await;
         return Err(GatewayRefused::InsufficientScope { ask, needed: all });
     }
-    let lists_tools = messages.iter().any(|message| method(message) == Some("tools/list"));
-    let may_become_a_task = messages.iter().any(may_become_a_task).then_some(needed);
-    Ok(Authorized { parts, body: Payload::Whole(body), lists_tools, may_become_a_task })
+    Ok(needed)
 }
 
 static NOT_REMEMBERED: LogThrottle = LogThrottle::new();
@@ -210,6 +241,6 @@ fn scopes_for(resource: &ResourceConfig, tool: &str) -> ScopeSet {
         .fold(ScopeSet::default(), |all, (_, scopes)| all.union(scopes))
 }
 
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn length(declared: &HeaderValue) -> Option<u64> {
+    declared.to_str().ok()?.parse().ok()
 }

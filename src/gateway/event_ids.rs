@@ -9,6 +9,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::authenticate::Caller;
 use super::session::context_of_events;
+use crate::config::TargetTag;
 use crate::oauth::sealed::Sealer;
 
 /// Longest event id that is sealed, in bytes: its sealed form has to fit into what `session.rs` accepts when
@@ -36,6 +37,8 @@ struct Ids {
     held: Vec<u8>,
     sealer: Sealer,
     context: String,
+    /// The target that the stream comes from.
+    target: TargetTag,
 }
 
 impl Ids {
@@ -104,7 +107,7 @@ impl Ids {
             return line; // an empty id, or one with a NUL, which clients ignore
         }
         let (field, _) = line.split_at(line.len() - id.len());
-        [field, self.sealer.seal_alike(&self.context, id).as_bytes()].concat()
+        [field, self.sealer.seal_alike(&self.context, &self.target.before(id)).as_bytes()].concat()
     }
 }
 
@@ -125,9 +128,9 @@ pub(super) struct SealedIds {
 }
 
 impl SealedIds {
-    pub(super) fn new(inner: Body, sealer: &Sealer, caller: &Caller) -> Self {
+    pub(super) fn new(inner: Body, sealer: &Sealer, caller: &Caller, target: TargetTag) -> Self {
         let (sealer, context) = (sealer.clone(), context_of_events(caller));
-        let ids = Ids { at: At::Beginning(0), held: Vec::new(), sealer, context };
+        let ids = Ids { at: At::Beginning(0), held: Vec::new(), sealer, context, target };
         Self { inner, ids, ended: false }
     }
 }
@@ -176,7 +179,8 @@ mod tests {
 
     fn ids() -> Ids {
         let sealer = Sealer::new(b"a key");
-        Ids { at: At::Beginning(0), held: Vec::new(), sealer, context: "bob".to_owned() }
+        let target = TargetTag::of(&url::Url::parse("http://inner/mcp").unwrap());
+        Ids { at: At::Beginning(0), held: Vec::new(), sealer, context: "bob".to_owned(), target }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Builds the request to the MCP server from allow-lists and sends it. Repeats it once where that is safe.
+//! Builds the request to the MCP server from allow-lists and sends it. Repeats it once where that is safe, and
+//! goes on to another target if the first one was not reached.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,7 +9,6 @@ use axum::extract::Request;
 use axum::http::header::InvalidHeaderValue;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use http_body_util::LengthLimitError;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Error, ResponseFuture};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -17,13 +17,16 @@ use url::Url;
 
 use super::authenticate::Caller;
 use super::authorize::Payload;
-use super::challenge::GatewayRefused;
+use super::challenge::{GatewayRefused, MessageRefused};
+use super::http_sse_transport::MessageAddress;
+use super::send_failed::{SendFailed, UNREACHABLE};
 use super::target::{Target, differs_by_the_slash, location};
+use super::target_list::TargetChoice;
 use super::{assertion, session};
 use crate::app::App;
 use crate::config::ResourceConfig;
-use crate::http_client::{InterimAnswers, was_lost_unanswered};
-use crate::web::body;
+use crate::http_client::{Backends, InterimAnswers, was_lost_unanswered};
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// Request headers that pass to the MCP server. Every `mcp-*` header and the configured `forward_headers` do
 /// too.
@@ -71,33 +74,94 @@ const HEADER_TEXT: &AsciiSet = &CONTROLS.add(b'%');
 /// it.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Everything that the request is built from. A repetition is built from it again.
+static NOT_REACHED: LogThrottle = LogThrottle::new();
+
+/// Everything that the request is built from, except for the target. A repetition is built from it again.
 pub(super) struct Exchange<'a> {
     pub(super) app: &'a App,
     pub(super) resource: &'a ResourceConfig,
-    pub(super) target: &'a Target,
+    pub(super) backends: &'a Backends,
     pub(super) caller: &'a Caller,
     /// The head of the client's request.
     pub(super) parts: &'a Parts,
-    /// The session id and event id that the MCP server itself issued, already unsealed.
+    pub(super) address: AskedAddress,
+    /// The session id and event id that the target itself issued, already unsealed.
     pub(super) session: Option<HeaderValue>,
     pub(super) last_event: Option<HeaderValue>,
 }
 
+/// Where at the target a request goes.
+pub(super) enum AskedAddress {
+    /// To its URL, with this query.
+    Target(Option<String>),
+    /// To the address of messages that its event stream named (HTTP+SSE).
+    Messages(MessageAddress),
+}
+
+impl AskedAddress {
+    fn at(&self, target: &Target) -> Result<Uri, GatewayRefused> {
+        match self {
+            Self::Target(query) => target.address(query.as_deref()),
+            Self::Messages(address) => {
+                let address = address.at(target.url());
+                address.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
+            }
+        }
+    }
+}
+
 impl Exchange<'_> {
-    /// Sends the request to `address`. If the server redirects to the same URL with or without a trailing
-    /// slash, and the body is complete, sends it once more there, with the same method and body (307 and 308,
-    /// RFC 9110 §15.4.8).
+    /// Sends the request to the chosen target. If no byte of it was sent, because there was no connection, goes
+    /// on to another one. On return, `choice` is the target that was asked last.
     pub(super) async fn send(
         &self,
-        address: Uri,
-        body: &mut Payload,
+        choice: &mut TargetChoice<'_>,
+        body: &Payload,
     ) -> Result<axum::http::Response<Incoming>, GatewayRefused> {
-        let answer = self.send_to(&address, body).await?;
+        loop {
+            let target = choice.target();
+            let failed = match self.send_to(target, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let now = self.app.now();
+            if let Some(fault) = &failed.fault {
+                target.seen.failed(fault.failure, &fault.cause, now);
+            }
+            if failed.is_unsent && choice.has_lost_its_session(now) {
+                return Err(MessageRefused::UnknownSession.into());
+            }
+            if !(failed.is_unsent && body.is_here() && choice.go_on(now)) {
+                return Err(self.given_up(failed));
+            }
+        }
+    }
+
+    fn given_up(&self, failed: SendFailed) -> GatewayRefused {
+        if let (GatewayRefused::BadGateway(UNREACHABLE), Some(fault)) =
+            (&failed.refused, &failed.fault)
+            && let Some(left_out) = NOT_REACHED.admit()
+        {
+            let (resource, cause) = (&self.resource.id, &fault.cause);
+            tracing::warn!(resource, cause, left_out, "the MCP server cannot be reached");
+        }
+        failed.refused
+    }
+
+    /// Sends the request to `target`. If it redirects to the same URL with or without a trailing slash, and the
+    /// body is complete, sends it once more there, with the same method and body (307 and 308, RFC 9110
+    /// §15.4.8).
+    async fn send_to(
+        &self,
+        target: &Target,
+        body: &Payload,
+    ) -> Result<axum::http::Response<Incoming>, SendFailed> {
+        let address = self.address.at(target)?;
+        let answer = self.send_at(target, &address, body).await?;
         if !answer.status().is_redirection() {
             return Ok(answer);
         }
-        let location = location(&address, answer.headers());
+        let location = location(&address, &answer.headers().get_all(header::LOCATION));
         let kept = matches!(
             answer.status(),
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
@@ -106,9 +170,11 @@ impl Exchange<'_> {
         let slash = slash.and_then(|to| to.as_str().parse::<Uri>().ok());
         match slash.filter(|_| body.is_whole()) {
             Some(to) => {
-                let answer = Box::pin(self.send_to(&to, body)).await?;
+                let again = Box::pin(self.send_at(target, &to, body)).await;
+                // The target has seen the request before, whatever happens now.
+                let answer = again.map_err(|failed| SendFailed { is_unsent: false, ..failed })?;
                 if !answer.status().is_redirection() {
-                    self.target.remember(&to);
+                    target.remember(&to);
                     return Ok(answer);
                 }
                 Err(self.redirected(answer.status(), &to, location.as_ref()))
@@ -117,12 +183,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn redirected(
-        &self,
-        status: StatusCode,
-        asked: &Uri,
-        location: Option<&Url>,
-    ) -> GatewayRefused {
+    fn redirected(&self, status: StatusCode, asked: &Uri, location: Option<&Url>) -> SendFailed {
         let asked = asked.to_string();
         let asked = asked.split('?').next().unwrap_or_default();
         let location = location.map(|url| {
@@ -139,36 +200,35 @@ impl Exchange<'_> {
             "the MCP server at {asked} redirects to {location}, which is not followed; if it is there, write \
              target = \"{location}\", otherwise end the redirect"
         );
-        GatewayRefused::BadGateway("The MCP server redirects, which is not followed")
+        SendFailed::broken("The MCP server redirects, which is not followed")
     }
 
     /// Sends the request. If the pooled connection turns out to have been closed, sends it once more on a new
     /// connection.
-    async fn send_to(
+    async fn send_at(
         &self,
+        target: &Target,
         address: &Uri,
-        body: &mut Payload,
-    ) -> Result<axum::http::Response<Incoming>, GatewayRefused> {
+        body: &Payload,
+    ) -> Result<axum::http::Response<Incoming>, SendFailed> {
         let begun = Instant::now();
-        let backends = self.app.backends();
-        let gone = GatewayRefused::BadGateway("The MCP server cannot be reached");
-        let Some(first) = body.next() else { return Err(gone) };
-        let first = self.build(address, first)?;
-        let answer = self.answer(first, |request| backends.request(request)).await?;
-        let answer = match answer {
-            Err(error)
-                if body.is_whole() && was_lost_unanswered(&error) && begun.elapsed() < AT_ONCE =>
-            {
-                let resource = &self.resource.id;
-                tracing::debug!(resource, %error, "a connection had been closed; sent again");
-                let Some(again) = body.next() else { return Err(gone) };
-                let again = self.build(address, again)?;
-                let send = |request| backends.request_on_a_new_connection(request);
-                Box::pin(self.answer(again, send)).await?
-            }
-            answer => answer,
+        let backends = self.backends;
+        let gone = || SendFailed::from(GatewayRefused::BadGateway(UNREACHABLE));
+        let first = self.build(target, address, body.next().ok_or_else(gone)?)?;
+        let error = match self.answer(first, |request| backends.request(request)).await? {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
         };
-        answer.map_err(|error| self.failed(&error))
+        if !(body.is_whole() && was_lost_unanswered(&error) && begun.elapsed() < AT_ONCE) {
+            return Err(SendFailed::of(&error));
+        }
+        let resource = &self.resource.id;
+        tracing::debug!(resource, %error, "a connection had been closed; sent again");
+        let again = self.build(target, address, body.next().ok_or_else(gone)?)?;
+        let send = |request| backends.request_on_a_new_connection(request);
+        let answer = Box::pin(self.answer(again, send)).await?;
+        // The first attempt was sent.
+        answer.map_err(|error| SendFailed { is_unsent: false, ..SendFailed::of(&error) })
     }
 
     /// Waits for the response, and gives up after too many interim responses (1xx).
@@ -176,7 +236,7 @@ impl Exchange<'_> {
         &self,
         mut request: Request,
         send: impl FnOnce(Request) -> ResponseFuture,
-    ) -> Result<Result<axum::http::Response<Incoming>, Error>, GatewayRefused> {
+    ) -> Result<Result<axum::http::Response<Incoming>, Error>, SendFailed> {
         let interim = InterimAnswers::of(&mut request);
         tokio::select! {
             biased;
@@ -184,33 +244,19 @@ impl Exchange<'_> {
             () = interim.are_too_many() => {
                 let resource = &self.resource.id;
                 tracing::warn!(resource, "the MCP server sends interim answers (1xx) and no answer");
-                Err(GatewayRefused::BadGateway("The MCP server sends interim answers and no answer"))
+                Err(SendFailed::broken("The MCP server sends interim answers and no answer"))
             }
         }
     }
 
-    fn failed(&self, error: &Error) -> GatewayRefused {
-        if caused_by_limit(error) {
-            return GatewayRefused::TooLarge;
-        }
-        if body::is_late(error) {
-            return GatewayRefused::TooSlow;
-        }
-        if body::is_broken(error) {
-            return GatewayRefused::BrokenBody;
-        }
-        tracing::warn!(resource = self.resource.id, %error, "the MCP server cannot be reached");
-        GatewayRefused::BadGateway("The MCP server cannot be reached")
-    }
-
-    fn build(&self, address: &Uri, body: Body) -> Result<Request, GatewayRefused> {
+    fn build(&self, target: &Target, address: &Uri, body: Body) -> Result<Request, GatewayRefused> {
         let unfit = |_| GatewayRefused::BadGateway("the request cannot be rebuilt");
         let mut rebuilt = Request::new(body);
         *rebuilt.method_mut() = self.parts.method.clone();
         *rebuilt.uri_mut() = address.clone();
         let headers = rebuilt.headers_mut();
         headers.reserve(self.parts.headers.len() + OURS);
-        headers.insert(header::HOST, self.target.host.clone());
+        headers.insert(header::HOST, target.host.clone());
         copy(&self.parts.headers, headers, &TO_BACKEND, &self.resource.forward_headers);
         let grant = &self.caller.grant;
         let name = grant.person.name.as_deref();
@@ -232,7 +278,9 @@ impl Exchange<'_> {
         if let Some(event) = &self.last_event {
             headers.insert(session::LAST_EVENT_ID, event.clone());
         }
-        if let Some(assertion) = assertion::header(self.app, self.resource, self.caller)? {
+        if let Some(assertion) =
+            assertion::header(self.app, self.resource, self.caller, &target.audience)?
+        {
             headers.insert(assertion::ASSERTION, assertion);
         }
         Ok(rebuilt)
@@ -297,17 +345,6 @@ pub(super) fn copy(
 fn is_mcp(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     name.starts_with("mcp-param-") || (name.starts_with("mcp-") && name.bytes().all(is_plain))
-}
-
-fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<LengthLimitError>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! GET opens the event stream, and its `endpoint` event names the address to post messages to. We replace
 //! that address by our own path with the address sealed in its query. So a client can post only to an address
-//! that the server sent to this very caller, nothing is stored, and streams cannot be mixed up.
+//! that the server sent to this very caller, nothing is stored, and streams cannot be mixed up. The tag of the
+//! target is sealed with the address, so that messages reach the target whose stream it is.
 
 use url::Url;
 
@@ -10,6 +11,7 @@ use super::authenticate::Caller;
 use super::challenge::{GatewayRefused, MessageRefused};
 use super::session::context;
 use super::sse::{Event, FilterAction};
+use crate::config::TargetTag;
 use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The query parameter with the sealed address.
@@ -33,17 +35,36 @@ pub(super) fn rewrite(
         tracing::error!("stream cut: the MCP server names a message address that is not its own");
         return FilterAction::End;
     };
-    let sealed = sealer.seal(Purpose::Session, &sealed_for(caller), below(&named).as_bytes());
+    let address = TargetTag::of(target).before(below(&named).as_bytes());
+    let sealed = sealer.seal(Purpose::Session, &sealed_for(caller), &address);
     FilterAction::Data(format!("{path}?{PARAMETER}={sealed}"))
+}
+
+/// The address to post a message to.
+pub(super) struct MessageAddress {
+    pub(super) target: TargetTag,
+    /// Path and query.
+    below: String,
+}
+
+impl MessageAddress {
+    /// Returns its URL. The origin is always the currently configured one.
+    pub(super) fn at(&self, target: &Url) -> Url {
+        let below = self.below.as_str();
+        let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
+        let mut address = target.clone();
+        address.set_path(path);
+        address.set_query(query);
+        address
+    }
 }
 
 /// Returns the address to post a message to, unsealed from the query.
 pub(super) fn address(
     sealer: &Sealer,
     caller: &Caller,
-    target: &Url,
     query: Option<&str>,
-) -> Result<Url, GatewayRefused> {
+) -> Result<MessageAddress, GatewayRefused> {
     let mut values = query
         .unwrap_or_default()
         .split('&')
@@ -55,13 +76,9 @@ pub(super) fn address(
     let opened = sealer
         .open(Purpose::Session, &sealed_for(caller), sealed)
         .map_err(|_| MessageRefused::UnknownSession)?;
-    let below = std::str::from_utf8(&opened).map_err(|_| MessageRefused::UnknownSession)?;
-    // The origin is always the currently configured one, even if it has changed since the stream began.
-    let (path, query) = below.split_once('?').map_or((below, None), |(p, q)| (p, Some(q)));
-    let mut address = target.clone();
-    address.set_path(path);
-    address.set_query(query);
-    Ok(address)
+    let (target, below) = TargetTag::split(&opened).ok_or(MessageRefused::UnknownSession)?;
+    let below = std::str::from_utf8(below).map_err(|_| MessageRefused::UnknownSession)?;
+    Ok(MessageAddress { target, below: below.to_owned() })
 }
 
 /// Returns path and query, without the origin.

@@ -1,7 +1,7 @@
 //! Checks the headers that repeat the body (MCP 2026-07-28). They must agree with it, so that it does not
 //! matter which of them a server reads. SEP-2243 demands this check of everything that processes the body.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -25,8 +25,8 @@ enum Stated {
 }
 
 impl Stated {
-    fn read(headers: &HeaderMap, name: &str) -> Self {
-        let Some(value) = headers.get(name) else { return Self::Nothing };
+    fn read(value: Option<&HeaderValue>) -> Self {
+        let Some(value) = value else { return Self::Nothing };
         value.to_str().ok().and_then(plain_text).map_or(Self::Undecodable, Self::Text)
     }
 
@@ -52,7 +52,7 @@ pub(super) fn check(headers: &HeaderMap, message: &Value) -> Result<(), GatewayR
     if ["mcp-method", "mcp-name", "mcp-protocol-version"].into_iter().any(several) {
         return Err(mismatch());
     }
-    let stated = |name| Stated::read(headers, name);
+    let stated = |name: &str| Stated::read(headers.get(name));
     let stated_version = stated("mcp-protocol-version");
     let version = message
         .pointer("/params/_meta/io.modelcontextprotocol~1protocolVersion")

@@ -22,30 +22,34 @@ mod mcp_headers;
 mod message_scanner;
 mod messages;
 mod origin;
+mod response_head;
+mod safe_query;
+mod send_failed;
 mod server_challenge;
 mod session;
 mod spelling;
 mod sse;
 mod stream;
+mod streamed_body;
 mod strict_json;
 mod target;
+mod target_list;
 mod tasks;
 mod tools_list;
 mod usage;
 mod whole_message;
 
-use std::sync::Arc;
-
 use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::header::GetAll;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 
-use crate::app::{App, TargetSeen};
+use crate::app::App;
 use crate::config::ResourceConfig;
 use crate::rate_limits::{LimitedAction, RequestPermit};
 use crate::storage::{CallOutcome, LiveGrant};
@@ -58,7 +62,7 @@ use authenticate::{Caller, authenticate};
 use authorize::{Authorized, authorize};
 use challenge::GatewayRefused;
 use forward::AdmittedCall;
-use target::Target;
+use target_list::TargetList;
 use usage::OpenCalls;
 
 /// The gateway's routes, one for each MCP server of one configuration.
@@ -69,20 +73,19 @@ pub struct GatewayRoute {
     path: String,
     /// Index of its resource in `Config::resources`.
     index: usize,
-    target: Target,
+    targets: TargetList,
     calls: Calls,
     tools: ToolCalls,
-    seen: Arc<TargetSeen>,
 }
 
 impl GatewayRoutes {
-    /// Creates a route for each resource that has a path and a target.
+    /// Creates a route for each resource that has a path and targets.
     pub fn of(app: &App) -> Self {
         let passage = |(index, resource): (usize, &ResourceConfig)| {
-            let (path, target) = (resource.path.clone()?, Target::of(resource.target.as_ref()?)?);
-            let (calls, seen) = (app.metrics().calls(&path), app.target_seen(&resource.id));
+            let (path, targets) = (resource.path.clone()?, TargetList::of(app, resource)?);
+            let calls = app.metrics().calls(&path);
             let tools = app.metrics().tool_calls(&path, &CallOutcome::ALL.map(CallOutcome::name));
-            Some(GatewayRoute { path, index, target, calls, tools, seen })
+            Some(GatewayRoute { path, index, targets, calls, tools })
         };
         Self(app.config().resources.iter().enumerate().filter_map(passage).collect())
     }
@@ -100,16 +103,6 @@ impl GatewayRoute {
     /// The path without the path of `public_url`; also the route's label in metrics.
     pub fn path(&self) -> &str {
         &self.path
-    }
-
-    /// Notes how a forwarded call ended.
-    fn note(&self, app: &App, passed: Passed, begun: Instant) {
-        self.calls.passed(passed, begun);
-        match passed {
-            Passed::Answered => self.seen.note(true, app.now()),
-            Passed::Failed | Passed::TimedOut | Passed::Broken => self.seen.note(false, app.now()),
-            Passed::Withheld => {}
-        }
     }
 
     /// Forwards a request, or refuses it with a challenge. `app` must be the application that this route was
@@ -130,7 +123,7 @@ async fn pass(
     if request.method() == Method::OPTIONS {
         return preflight(&request);
     }
-    let origin = origin::check(app, request.headers());
+    let origin = origin::check(app, &request.headers().get_all(header::ORIGIN));
     let (parts, body) = request.into_parts();
     let page = landing::asked_for(app, &parts.method, &parts.headers);
     let page = page.map(|language| (language, ClientAddress::of(&parts.extensions)));
@@ -195,15 +188,18 @@ async fn serve(
     // Subscribe before the grant is looked up, so that a revocation in between is not missed.
     let ended = app.storage().grants_ended();
     // Check the token first: an unauthenticated request gets its challenge even if it has other faults.
-    let caller = authenticate(app, resource, &parts.headers).await?;
+    let caller = {
+        let authorization = parts.headers.get_all(header::AUTHORIZATION);
+        authenticate(app, resource, &authorization).await?
+    };
     reading.counted = OpenCalls::of(app, &caller, &passage.tools, &parts.method);
     let answer = match admit(app, resource, &caller, parts, reading).await {
         Ok((permit, authorized)) => {
             let begun = Instant::now();
-            let (target, counted) = (&passage.target, &mut reading.counted);
-            let call = AdmittedCall { app, resource, target, caller, permit, ended, counted };
+            let (targets, counted) = (&passage.targets, &mut reading.counted);
+            let call = AdmittedCall { app, resource, targets, caller, permit, ended, counted };
             let answer = call.forward(authorized).await;
-            passage.note(app, outcome(&answer), begun);
+            passage.calls.passed(outcome(&answer), begun);
             answer
         }
         Err(refused) => Err(refused),
@@ -227,7 +223,7 @@ async fn admit(
     if !matches!(parts.method, Method::GET | Method::POST | Method::DELETE) {
         return Err(GatewayRefused::Method);
     }
-    if asks_for_websocket(&parts.headers) {
+    if asks_for_websocket(&parts.headers.get_all(header::UPGRADE)) {
         return Err(GatewayRefused::Upgrade);
     }
     let LiveGrant { subject, client_id, .. } = &*caller.grant;
@@ -236,11 +232,12 @@ async fn admit(
     Ok((permit, authorized))
 }
 
-/// Whether the client wants a WebSocket, and so could not use any other response. Other offers to upgrade the
+/// Whether the client wants a WebSocket, and so could not use any other response. `offers` are the values of
+/// `Upgrade`. Other offers to upgrade the
 /// protocol are ignored, as RFC 9110 §7.8 allows: Java's HTTP client offers `h2c` with each request.
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let offers = headers.get_all(header::UPGRADE).iter();
-    let mut protocols = offers.flat_map(|offer| offer.as_bytes().split(|byte| *byte == b','));
+fn asks_for_websocket(offers: &GetAll<'_, HeaderValue>) -> bool {
+    let mut protocols =
+        offers.iter().flat_map(|offer| offer.as_bytes().split(|byte| *byte == b','));
     protocols.any(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(b"websocket")

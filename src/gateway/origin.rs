@@ -1,7 +1,8 @@
 //! Checks the `Origin`: which web pages may call MCP servers. Protects against DNS rebinding and foreign
 //! pages (MCP transport).
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderValue;
+use axum::http::header::GetAll;
 use url::Url;
 
 use super::challenge::GatewayRefused;
@@ -12,9 +13,13 @@ use crate::telemetry::log_throttle::LogThrottle;
 static REFUSED: LogThrottle = LogThrottle::new();
 
 /// Returns the origin to allow in the CORS response; `None` if no page sent the request. An origin must be
-/// ours, be listed in `allowed_origins`, or be on a loopback host, as MCP Inspector is.
-pub(super) fn check(app: &App, headers: &HeaderMap) -> Result<Option<HeaderValue>, GatewayRefused> {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
+/// ours, be listed in `allowed_origins`, or be on a loopback host, as MCP Inspector is. `origins` are the values
+/// of the header.
+pub(super) fn check(
+    app: &App,
+    origins: &GetAll<'_, HeaderValue>,
+) -> Result<Option<HeaderValue>, GatewayRefused> {
+    let mut origins = origins.iter();
     let Some(origin) = origins.next() else {
         return Ok(None);
     };

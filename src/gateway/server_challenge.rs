@@ -2,7 +2,8 @@
 //! error="insufficient_scope", scope="…"` (RFC 6750 §3). We build a challenge of our own from it, because the
 //! MCP server must not decide where the client signs in.
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderValue;
+use axum::http::header::GetAll;
 
 use crate::config::ResourceConfig;
 use crate::oauth::scope::{Scope, ScopeSet};
@@ -16,11 +17,15 @@ pub(super) enum ServerDemand {
     More,
 }
 
-/// Returns what the server asks for; `None` if a client could not satisfy it with more scopes.
+/// Returns what the server asks for in these values of `WWW-Authenticate`; `None` if a client could not satisfy
+/// it with more scopes.
 ///
 /// `invalid_token` returns `None`: the client's token is ours, and the server never saw it.
-pub(super) fn read(resource: &ResourceConfig, headers: &HeaderMap) -> Option<ServerDemand> {
-    let mut values = headers.get_all(header::WWW_AUTHENTICATE).iter();
+pub(super) fn read(
+    resource: &ResourceConfig,
+    challenges: &GetAll<'_, HeaderValue>,
+) -> Option<ServerDemand> {
+    let mut values = challenges.iter();
     let parameters = values.find_map(|value| bearer(value.to_str().ok()?))?;
     let one = |wanted: &str| {
         let mut found = parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));

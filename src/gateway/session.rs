@@ -4,11 +4,16 @@
 //! The client gets the MCP server's id sealed for this person, client and resource; the server gets its own
 //! id back. An id that was sealed for somebody else cannot be opened, and nothing is stored. Sealing the same
 //! id gives the same text each time and in every replica, because clients compare ids.
+//!
+//! What is sealed begins with the tag of the target that issued the id, so that requests with the id go back
+//! to it.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::GetAll;
+use axum::http::{HeaderName, HeaderValue};
 
 use super::authenticate::Caller;
 use super::challenge::{GatewayRefused, MessageRefused};
+use crate::config::TargetTag;
 use crate::oauth::sealed::{Purpose, Sealer};
 
 /// The header of the session id, in both directions.
@@ -32,51 +37,58 @@ pub(super) fn context_of_events(caller: &Caller) -> String {
     format!("event\n{}", context(caller))
 }
 
-/// Seals a session id for the client.
-pub(super) fn seal(sealer: &Sealer, caller: &Caller, id: &HeaderValue) -> Option<HeaderValue> {
-    let sealed = sealer.seal_alike(&context(caller), id.as_bytes());
+/// An id as its target issued it.
+pub(super) struct IssuedId {
+    pub(super) target: TargetTag,
+    pub(super) id: HeaderValue,
+}
+
+/// Seals a session id of this target for the client.
+pub(super) fn seal(
+    sealer: &Sealer,
+    caller: &Caller,
+    target: TargetTag,
+    id: &HeaderValue,
+) -> Option<HeaderValue> {
+    let sealed = sealer.seal_alike(&context(caller), &target.before(id.as_bytes()));
     HeaderValue::from_str(&sealed).ok()
 }
 
-/// Returns the MCP server's own session id, unsealed from the request; `None` if the request has none.
+/// Returns the session id of the target, unsealed from the values of [`SESSION_ID`]; `None` if there are none.
 pub(super) fn open(
     sealer: &Sealer,
     caller: &Caller,
-    headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, GatewayRefused> {
-    if !headers.contains_key(SESSION_ID) {
+    values: &GetAll<'_, HeaderValue>,
+) -> Result<Option<IssuedId>, GatewayRefused> {
+    if values.iter().next().is_none() {
         return Ok(None);
     }
-    let id = opened(sealer, &context(caller), headers, &SESSION_ID);
+    let id = opened(sealer, &context(caller), values);
     Ok(Some(id.ok_or(MessageRefused::UnknownSession)?))
 }
 
-/// Returns the MCP server's own id of the last event that the client has seen; `None` if the request has
-/// none.
+/// Returns the target's id of the last event that the client has seen, unsealed from the values of
+/// [`LAST_EVENT_ID`]; `None` if there are none.
 pub(super) fn open_event(
     sealer: &Sealer,
     caller: &Caller,
-    headers: &HeaderMap,
-) -> Result<Option<HeaderValue>, GatewayRefused> {
-    let named = headers.get(LAST_EVENT_ID).is_some_and(|id| !id.is_empty());
-    if !named && headers.get_all(LAST_EVENT_ID).iter().count() <= 1 {
+    values: &GetAll<'_, HeaderValue>,
+) -> Result<Option<IssuedId>, GatewayRefused> {
+    let named = values.iter().next().is_some_and(|id| !id.is_empty());
+    if !named && values.iter().count() <= 1 {
         return Ok(None); // an empty id means that there is none
     }
-    let id = opened(sealer, &context_of_events(caller), headers, &LAST_EVENT_ID);
+    let id = opened(sealer, &context_of_events(caller), values);
     Ok(Some(id.ok_or(MessageRefused::UnknownEvent)?))
 }
 
-fn opened(
-    sealer: &Sealer,
-    context: &str,
-    headers: &HeaderMap,
-    name: &HeaderName,
-) -> Option<HeaderValue> {
-    let mut values = headers.get_all(name).iter();
+fn opened(sealer: &Sealer, context: &str, values: &GetAll<'_, HeaderValue>) -> Option<IssuedId> {
+    let mut values = values.iter();
     let sealed = values.next()?.to_str().ok().filter(|text| text.len() <= MAX)?;
     if values.next().is_some() {
         return None;
     }
-    let id = sealer.open(Purpose::Session, context, sealed).ok()?;
-    HeaderValue::from_bytes(&id).ok()
+    let opened = sealer.open(Purpose::Session, context, sealed).ok()?;
+    let (target, id) = TargetTag::split(&opened)?;
+    Some(IssuedId { target, id: HeaderValue::from_bytes(id).ok()? })
 }

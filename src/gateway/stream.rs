@@ -13,6 +13,7 @@ use super::authenticate::Caller;
 use super::usage::{AnswerReader, show};
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::config::TargetTag;
 use crate::oauth::scope::ScopeSet;
 use crate::rate_limits::RequestPermit;
 use crate::storage::{GrantState, LiveGrant, Person};
@@ -36,16 +37,23 @@ pub(super) struct StreamAuthorization {
     scopes: ScopeSet,
     token_expires_at: Timestamp,
     ended: watch::Receiver<u64>,
+    /// The target that the response comes from.
+    target: TargetTag,
     /// The stream carries no response to a request, so the client loses nothing if shutdown ends it.
     only_listens: bool,
 }
 
 impl StreamAuthorization {
     /// The authorization of this caller. `ended` must have been created before the grant was looked up.
-    pub(super) fn of(app: &App, caller: Caller, ended: watch::Receiver<u64>) -> Self {
+    pub(super) fn of(
+        app: &App,
+        caller: Caller,
+        ended: watch::Receiver<u64>,
+        target: TargetTag,
+    ) -> Self {
         let Caller { grant, scopes, token_expires_at, .. } = caller;
-        let only_listens = false;
-        Self { app: app.clone(), grant, scopes, token_expires_at, ended, only_listens }
+        let (app, only_listens) = (app.clone(), false);
+        Self { app, grant, scopes, token_expires_at, ended, target, only_listens }
     }
 
     /// Sets whether the stream carries no response to a request.
@@ -176,8 +184,8 @@ pub(super) async fn until_ended(mut authority: StreamAuthorization) {
         }
         let present = authority.app.current();
         if present.generation() != authority.app.generation() {
-            let grant = &authority.grant;
-            if !still_carried(&authority.app, &present, &grant.resource) {
+            let (grant, target) = (&authority.grant, authority.target);
+            if !still_carried(&authority.app, &present, &grant.resource, target) {
                 tracing::info!(
                     grant_id = grant.id,
                     "stream cut: the configuration of its MCP server has changed"
@@ -200,9 +208,9 @@ pub(super) async fn until_ended(mut authority: StreamAuthorization) {
 
 /// Whether a stream that was opened under `before` may continue under `now`. A client whose stream was cut
 /// opens another under the new configuration.
-fn still_carried(before: &App, now: &App, resource: &str) -> bool {
+fn still_carried(before: &App, now: &App, resource: &str, target: TargetTag) -> bool {
     match (before.resource(resource), now.resource(resource)) {
-        (Some(before), Some(now)) => now.carries_the_same_as(before),
+        (Some(before), Some(now)) => now.carries_the_same_as(before) && now.has_target(target),
         _ => false,
     }
 }

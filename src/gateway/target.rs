@@ -1,13 +1,19 @@
-//! The address of an MCP server, and redirects that change it.
+//! A target: the address of an MCP server, redirects that change it, and what was seen of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::header::GetAll;
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::Response;
 use url::Url;
 
 use super::challenge::GatewayRefused;
+use crate::app::{App, TargetSeen};
+use crate::config::TargetTag;
+use crate::telemetry::metrics::TargetFailure;
 
-/// The address of an MCP server, in the form that requests need.
+/// A target, in the form that requests need.
 pub(super) struct Target {
     /// The configured URL, without its query.
     configured: Address,
@@ -16,6 +22,11 @@ pub(super) struct Target {
     /// The server redirected from the configured URL to the other one, so requests go there.
     is_other: AtomicBool,
     pub(super) host: HeaderValue,
+    /// What ids that it issues carry.
+    pub(super) tag: TargetTag,
+    /// The audience of assertions: its URL.
+    pub(super) audience: String,
+    pub(super) seen: Arc<TargetSeen>,
 }
 
 struct Address {
@@ -32,25 +43,22 @@ impl Address {
 
 impl Target {
     /// Returns `None` if the URL cannot be used in an HTTP request.
-    pub(super) fn of(url: &Url) -> Option<Self> {
+    pub(super) fn of(url: &Url, seen: Arc<TargetSeen>) -> Option<Self> {
+        let (tag, audience) = (TargetTag::of(url), url.to_string());
         let mut url = url.clone();
         url.set_query(None);
         let host = match (url.host_str()?, url.port()) {
             (host, Some(port)) => format!("{host}:{port}"),
             (host, None) => host.to_owned(),
         };
-        let mut other = url.clone();
-        let path = url.path();
-        match path.strip_suffix('/') {
-            Some(shorter) => other.set_path(shorter),
-            None => other.set_path(&format!("{path}/")),
-        }
-        let other = (other.path() != path).then_some(other).and_then(Address::of);
         Some(Self {
+            other: other_form(&url).and_then(Address::of),
             configured: Address::of(url)?,
-            other,
             is_other: AtomicBool::new(false),
             host: host.try_into().ok()?,
+            tag,
+            audience,
+            seen,
         })
     }
 
@@ -69,6 +77,29 @@ impl Target {
         url.as_str().parse().map_err(|_| GatewayRefused::BadGateway("target"))
     }
 
+    /// Notes how a call that it has begun to answer ended.
+    pub(super) fn note(
+        &self,
+        app: &App,
+        status: StatusCode,
+        passed: &Result<Response, GatewayRefused>,
+    ) {
+        let seen = &self.seen;
+        match passed {
+            Ok(_) if status.is_server_error() => {
+                seen.failed(TargetFailure::Status, status.as_str(), app.now());
+            }
+            Ok(_) => seen.answered(app.now()),
+            Err(GatewayRefused::BadGateway(why)) => {
+                seen.failed(TargetFailure::Broken, why, app.now());
+            }
+            Err(GatewayRefused::GatewayTimeout) => {
+                seen.failed(TargetFailure::Timeout, "the response did not end in time", app.now());
+            }
+            Err(_) => {} // not the target's fault
+        }
+    }
+
     /// Remembers where a redirect led. Later requests go there directly, including those with streamed
     /// bodies, which could not be sent a second time.
     pub(super) fn remember(&self, address: &Uri) {
@@ -82,9 +113,19 @@ impl Target {
     }
 }
 
+/// Returns the URL with the slash at its end added or removed; `None` for a root, which has no other form.
+fn other_form(url: &Url) -> Option<Url> {
+    let (path, mut other) = (url.path(), url.clone());
+    match path.strip_suffix('/') {
+        Some(shorter) => other.set_path(shorter),
+        None => other.set_path(&format!("{path}/")),
+    }
+    (other.path() != path).then_some(other)
+}
+
 /// Returns the target of a redirect; `None` unless there is exactly one valid `Location`.
-pub(super) fn location(asked: &Uri, headers: &HeaderMap) -> Option<Url> {
-    let mut values = headers.get_all(header::LOCATION).iter();
+pub(super) fn location(asked: &Uri, locations: &GetAll<'_, HeaderValue>) -> Option<Url> {
+    let mut values = locations.iter();
     let location = values.next()?.to_str().ok()?;
     if values.next().is_some() {
         return None;
@@ -123,7 +164,8 @@ mod tests {
         ] {
             assert_eq!(differs_by_the_slash(&asked, &Url::parse(to).unwrap()), follows, "{to}");
         }
-        let target = Target::of(&Url::parse("http://inner/").unwrap()).unwrap();
-        assert!(target.other.is_none(), "a root has no other form");
+        assert!(other_form(&Url::parse("http://inner/").unwrap()).is_none());
+        let other = other_form(&Url::parse("http://inner/mcp").unwrap());
+        assert_eq!(other.as_ref().map(Url::as_str), Some("http://inner/mcp/"));
     }
 }

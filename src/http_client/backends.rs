@@ -1,11 +1,12 @@
-//! The HTTP clients for MCP servers. They detect whether a request was lost on a closed connection and may be
-//! sent again.
+//! The HTTP clients for the targets of the gateway. They detect whether a request was lost on a closed
+//! connection and may be sent again.
 //!
 //! A server closes idle connections whenever it likes, often after five seconds. A request that is sent at
 //! that moment is lost before the server has seen it. HTTP lets a client send it again if the connection had
 //! served other requests and no byte of a response came (RFC 9112 §9.3.1). On a new connection, the server
 //! may already have acted.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,34 +19,41 @@ use axum::http::{Extensions, Request, Uri};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
 use tower_service::Service;
 
-use super::{Connector, connector};
+use super::target_faults::{ConnectTimedOut, TargetFault};
+use super::{Connector, tcp, tls, with_tls_config};
+use crate::config::TargetConnection;
 
 /// Idle timeout of pooled connections. Shorter than that of common servers (uvicorn and Node: five seconds).
 const IDLE: Duration = Duration::from_secs(4);
-/// Longest wait for a TCP connection to an MCP server.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long [`Backends::knock`] waits for an alert: 250 ms. In TLS 1.3 a server checks our certificate after
+/// the handshake has ended for us.
+const ALERT: Duration = Duration::from_millis(250);
 
-/// The HTTP clients for MCP servers. Cheap to clone.
+/// The HTTP clients for targets with the same connection settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Backends {
     /// Reuses connections.
     kept: Client<WatchedConnector, Body>,
     /// Opens a connection for each request.
     new: Client<WatchedConnector, Body>,
+    connector: WatchedConnector,
 }
 
 impl Backends {
-    /// Creates the clients; they open connections when needed.
-    pub(crate) fn new() -> Self {
-        let watched = WatchedConnector(connector(CONNECT));
+    /// Creates the clients; they open connections when needed. Fails if the certificates cannot be used.
+    pub(crate) fn new(settings: &TargetConnection) -> Result<Self, rustls::Error> {
+        let within = settings.connect_timeout;
+        let inner = with_tls_config(tcp(within), tls::of_target(settings)?);
+        let connector = WatchedConnector { inner, within };
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
-        let kept = builder.build(watched.clone());
-        let new = builder.pool_max_idle_per_host(0).build(watched);
-        Self { kept, new }
+        let kept = builder.build(connector.clone());
+        let new = builder.pool_max_idle_per_host(0).build(connector.clone());
+        Ok(Self { kept, new, connector })
     }
 
     /// Sends a request.
@@ -56,6 +64,30 @@ impl Backends {
     /// Sends a request on a new connection.
     pub fn request_on_a_new_connection(&self, request: Request<Body>) -> ResponseFuture {
         self.new.request(request)
+    }
+
+    /// Connects to a target, with TLS if it is https, and says nothing. Needs no credentials of an MCP client,
+    /// and the MCP server does not notice.
+    pub async fn knock(&self, target: Uri) -> Result<(), TargetFault> {
+        let speaks_tls = target.scheme_str() == Some("https");
+        let mut connector = self.connector.clone();
+        let connecting = async {
+            poll_fn(|context| connector.poll_ready(context)).await?;
+            connector.call(target).await
+        };
+        let stream = connecting.await.map_err(|cause| TargetFault::connecting(&*cause))?;
+        if !speaks_tls {
+            return Ok(());
+        }
+        let mut stream = stream.into_inner();
+        let mut byte = [0; 1];
+        if let Ok(Err(cause)) = timeout(ALERT, stream.read(&mut byte)).await
+            && let Some(fault) = TargetFault::alert(&cause)
+        {
+            return Err(fault);
+        }
+        let _ = timeout(ALERT, stream.shutdown()).await;
+        Ok(())
     }
 }
 
@@ -148,7 +180,11 @@ impl<T> Connection for WatchedStream<T> {
 }
 
 #[derive(Clone)]
-struct WatchedConnector(Connector);
+struct WatchedConnector {
+    inner: Connector,
+    /// Longest wait for a connection, including the TLS handshake.
+    within: Duration,
+}
 
 type Io = <Connector as Service<Uri>>::Response;
 
@@ -158,13 +194,13 @@ impl Service<Uri> for WatchedConnector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.call(uri);
+        let connecting = timeout(self.within, self.inner.call(uri));
         Box::pin(async move {
-            let inner = TokioIo::new(connecting.await?);
+            let inner = TokioIo::new(connecting.await.map_err(|_| ConnectTimedOut)??);
             let talk = Talk(Arc::new(AtomicU8::new(NEW)));
             Ok(TokioIo::new(WatchedStream { inner, talk }))
         })

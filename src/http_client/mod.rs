@@ -9,6 +9,7 @@ pub mod guarded;
 mod interim;
 pub mod proxy;
 mod route;
+mod target_faults;
 mod tls;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::config::Proxies;
@@ -31,6 +33,7 @@ use route::{ProxyRoute, Used};
 
 pub use backends::{Backends, was_lost_unanswered};
 pub use interim::InterimAnswers;
+pub use target_faults::TargetFault;
 
 /// Largest response body that is read: 1 MiB.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -72,8 +75,12 @@ fn tcp(connect_timeout: Duration) -> HttpConnector {
 }
 
 fn with_tls<T>(inner: T) -> HttpsConnector<T> {
+    with_tls_config(inner, tls::of_the_system())
+}
+
+fn with_tls_config<T>(inner: T, config: ClientConfig) -> HttpsConnector<T> {
     HttpsConnectorBuilder::new()
-        .with_tls_config(tls::of_the_system())
+        .with_tls_config(config)
         .https_or_http()
         .enable_http1()
         .wrap_connector(inner)

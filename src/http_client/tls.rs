@@ -9,6 +9,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
+use crate::config::TargetConnection;
+
 /// Trusts the system's root certificates. They are read from up to hundreds of files, so all clients share
 /// one result. On a system without any, every HTTPS request fails; the log has a warning that says why.
 pub(super) fn of_the_system() -> ClientConfig {
@@ -21,6 +23,32 @@ pub(super) fn of_the_system() -> ClientConfig {
         builder.with_no_client_auth()
     };
     ROOTS.get_or_init(read).clone()
+}
+
+/// What a connection to a target of the gateway trusts, and what it authenticates itself with.
+pub(super) fn of_target(settings: &TargetConnection) -> Result<ClientConfig, rustls::Error> {
+    let Some(identity) = &settings.identity else {
+        return Ok(match settings.authorities.as_slice() {
+            [] => of_the_system(),
+            own => builder().with_root_certificates(store(own)?).with_no_client_auth(),
+        });
+    };
+    let builder = match settings.authorities.as_slice() {
+        [] => builder().with_native_roots().unwrap_or_else(|_| {
+            // `of_the_system` has logged why.
+            builder().with_root_certificates(RootCertStore::empty())
+        }),
+        own => builder().with_root_certificates(store(own)?),
+    };
+    builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+}
+
+fn store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
 }
 
 /// Trusts only the certificates in `authority` (PEM).

@@ -34,6 +34,9 @@ pub enum Task {
     /// Writes what the calls through the gateway add up to.
     #[strum(serialize = "usage")]
     Usage,
+    /// Checks whether the targets of the gateway can be reached.
+    #[strum(serialize = "targets")]
+    Targets,
     /// Delivers notifications to administrators.
     #[strum(serialize = "notifications")]
     Notifications,

@@ -15,9 +15,8 @@ use axum::response::Response;
 use super::configured::ConfiguredServer;
 use super::links::query;
 use super::rule_view::{ReportWords, RuleView};
+use super::target_view::TargetView;
 use super::visit::AdminPage;
-use crate::app::TargetState;
-use crate::clock::Timestamp;
 use crate::config::{ResourceConfig, Transport};
 use crate::oauth::scope::Scope;
 use crate::policy::OnExcess;
@@ -40,8 +39,8 @@ struct ServerView<'a> {
     refusals: Vec<RecentRefusal>,
     draft_path: String,
     refused_path: String,
-    /// What this process saw of the target at the last call.
-    reachable: Reachable,
+    /// None if it is not behind the gateway.
+    targets: Vec<TargetView>,
 }
 
 impl ServerView<'_> {
@@ -57,23 +56,6 @@ impl ServerView<'_> {
 
     fn narrows(&self) -> bool {
         self.resource.policy.on_excess == OnExcess::Narrow
-    }
-}
-
-/// Whether the target was reachable at the last call through the gateway, and when that was.
-struct Reachable {
-    answered: Option<Timestamp>,
-    failed: Option<Timestamp>,
-}
-
-impl Reachable {
-    fn of(state: TargetState) -> Self {
-        let (answered, failed) = match state {
-            TargetState::Unknown => (None, None),
-            TargetState::Up(at) => (Some(at), None),
-            TargetState::Down(at) => (None, Some(at)),
-        };
-        Self { answered, failed }
     }
 }
 
@@ -107,7 +89,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
             rules: RuleText::all(&server, language),
             refusals: refusals.of(id).await?,
             draft_path: draft_path(id, None),
-            reachable: Reachable::of(app.target_seen(id).state()),
+            targets: TargetView::all(app, server.resource, language),
             refused_path: query("/refused").append_pair("server", id).finish(),
         });
     }

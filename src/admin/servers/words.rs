@@ -9,9 +9,6 @@ words! {
         destructive: "deletes or overwrites", "削除または上書き";
         target: "Requests are forwarded to", "転送先";
         not_fronted: "nowhere: this server only gives out tokens for it", "転送なし(トークンの発行のみ)";
-        reachable: "answered the last call through the gateway:", "最後の呼び出しに応答:";
-        unreachable: "did not answer the last call through the gateway", "最後の呼び出しに応答なし";
-        unseen: "no call has gone there since the start", "起動以降、呼び出しはありません";
         default: "Meant by clients that name none", "指定がない場合の既定";
         yes: "yes", "はい";
         scopes: "Scopes", "スコープ";

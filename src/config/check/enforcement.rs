@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 use super::super::reader::ConfigReader;
 use super::super::{SecretText, Transport};
 use super::one_of;
@@ -52,17 +50,16 @@ pub(super) fn transport(r: &mut ConfigReader, key: &str, has_target: bool) -> Tr
     transport
 }
 
-/// Returns the audience of assertions: the URL of the target, which is specific to this MCP server.
-pub(super) fn assertion(r: &mut ConfigReader, key: &str, target: Option<&Url>) -> Option<String> {
-    if !r.flag(key, false) {
-        return None;
-    }
-    if target.is_none() {
+/// Returns whether targets get assertions. The audience of each is its own URL, which is specific to this MCP
+/// server.
+pub(super) fn assertion(r: &mut ConfigReader, key: &str, has_target: bool) -> bool {
+    let asserts = r.flag(key, false);
+    if asserts && !has_target {
         let hint =
             "add target, or take assertion out: without the gateway there is nobody to assert to";
         r.problem(key, Some("true".to_owned()), "needs a target", hint);
     }
-    target.map(Url::to_string)
+    asserts
 }
 
 pub(super) fn introspection_secret(

@@ -15,6 +15,7 @@ mod redirects;
 mod resource;
 mod scope_texts;
 mod scopes;
+mod targets;
 mod upstream;
 
 pub use resource::read_rule;

@@ -12,7 +12,7 @@ use super::super::values::is_loopback;
 use super::super::{OnDeniedTool, PublicUrl, ResourceConfig, TokenAlg};
 use super::scope_texts::scopes;
 use super::scopes::{declared_scopes, tools};
-use super::{enforcement, forward_headers, one_of};
+use super::{enforcement, forward_headers, one_of, targets};
 use crate::oauth::scope::ScopeSet;
 use crate::policy::{Conditions, OnExcess, Policy, Rule, Wanted};
 
@@ -58,7 +58,8 @@ fn one(
     let at = |name: &str| format!("resource[{index}].{name}");
     let path = r.text(&at("path"));
     let id = identifier(r, at, path.as_deref(), public_url);
-    let target = target(r, &at("target"), path.is_some());
+    let targets = targets::urls(r, at, path.is_some());
+    let has_target = !targets.is_empty();
     let name = r.text(&at("name"));
     let scopes = scopes(r, &at("scopes"));
     let declared: ScopeSet = scopes.iter().map(|known| known.scope.clone()).collect();
@@ -73,9 +74,11 @@ fn one(
     let hide_forbidden_tools =
         enforcement::hide_forbidden_tools(r, &at("hide_forbidden_tools"), &tools);
     let on_denied_tool = one_of(r, &at("on_denied_tool"), OnDeniedTool::Result);
-    let forward_headers = forward_headers::read(r, &at("forward_headers"), target.is_some());
-    let transport = enforcement::transport(r, &at("transport"), target.is_some());
-    let assertion_audience = enforcement::assertion(r, &at("assertion"), target.as_ref());
+    let forward_headers = forward_headers::read(r, &at("forward_headers"), has_target);
+    let transport = enforcement::transport(r, &at("transport"), has_target);
+    let timeout = targets::timeout(r, &at("timeout"));
+    let connection = targets::connection(r, at, &targets);
+    let assertion = enforcement::assertion(r, &at("assertion"), has_target);
     let introspection_secret =
         enforcement::introspection_secret(r, env, &at("introspection_secret"));
     let rules: Vec<Rule> =
@@ -85,7 +88,9 @@ fn one(
     Some(ResourceConfig {
         id: id?,
         path,
-        target,
+        targets,
+        timeout,
+        connection,
         name,
         scopes,
         policy,
@@ -95,7 +100,7 @@ fn one(
         on_denied_tool,
         forward_headers,
         transport,
-        assertion_audience,
+        assertion,
         introspection_secret,
         is_default,
     })
@@ -178,33 +183,6 @@ fn check_id(r: &mut ConfigReader, key: &str, id: &str, public_url: Option<&Publi
     if let Some(ours) = below.filter(|rest| rest.starts_with('/')).and_then(hidden_by) {
         let reason = format!("is at {ours}, a path of Portcullis itself");
         r.problem(key, shown, reason, "write the URL that people type for this MCP server");
-    }
-}
-
-fn target(r: &mut ConfigReader, key: &str, has_path: bool) -> Option<Url> {
-    let text = r.text(key)?;
-    let shown = Some(format!("{text:?}"));
-    if !has_path {
-        r.problem(key, shown, "needs a path to be reached at", "write path instead of id");
-        return None;
-    }
-    match Url::parse(&text) {
-        Ok(url)
-            if matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                && url.username().is_empty()
-                && url.password().is_none()
-                && url.query().is_none()
-                && url.fragment().is_none() =>
-        {
-            Some(url)
-        }
-        _ => {
-            let hint =
-                "write one such as \"http://127.0.0.1:9000/mcp\", without user, query or fragment";
-            r.problem(key, shown, "is not the plain URL of an MCP server", hint);
-            None
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod outcomes;
 mod process;
 mod routes;
 mod snapshot;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use groups::{Calls, ToolCalls};
 pub use outcomes::{Answered, NotifyOutcome, Passed, Rechecked};
 pub use routes::{ListenerKind, RouteMetrics};
 pub use snapshot::Snapshot;
+pub use targets::{TargetCounters, TargetFailure, TargetUp};
 
 use super::audit::EVENTS;
 use super::families::{Gauges, counter, counters, gauge, one};
@@ -37,6 +39,7 @@ use crate::config::{self, LimitTrait};
 use groups::{OutgoingMetrics, PassedMetrics, TransactionMetrics};
 use routes::Routes;
 use snapshot::Now;
+use targets::TargetSeries;
 
 /// All metrics of this process. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +59,7 @@ struct Numbers {
     streams: Gauge,
     outgoing: OutgoingMetrics,
     passed: PassedMetrics,
+    targets: TargetSeries,
     transactions: TransactionMetrics,
     now: Now,
 }
@@ -118,6 +122,7 @@ impl Metrics {
             streams: gauge(r, "streams", "Open event streams through the gateway"),
             outgoing: OutgoingMetrics::register(r),
             passed: PassedMetrics::register(r),
+            targets: TargetSeries::register(r),
             transactions: TransactionMetrics::register(r),
             now: Now::register(r, process),
             registry,
@@ -188,6 +193,11 @@ impl Metrics {
         self.0.passed.tools(path, outcomes)
     }
 
+    /// Returns the metrics of one target behind this configured path. `target` is its label.
+    pub fn target(&self, path: &str, target: &str) -> TargetCounters {
+        self.0.targets.counters(path, target)
+    }
+
     /// Records how long a transaction waited for the writer (SQLite) or a connection (PostgreSQL).
     pub fn step_waited(&self, since: Instant) {
         self.0.transactions.step_wait.observe(since.elapsed().as_secs_f64());
@@ -219,6 +229,7 @@ impl Metrics {
     /// Returns all metrics as `OpenMetrics` text.
     pub fn text(&self, snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         self.0.now.set(snapshot);
+        self.0.targets.set(&snapshot.targets);
         let (full, failed) = queue::lost();
         for (counter, lost) in self.0.lines_lost.iter().zip([full, failed]) {
             counter.inner().store(lost, std::sync::atomic::Ordering::Relaxed);

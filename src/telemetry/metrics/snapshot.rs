@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::super::families::{Gauges, gauge, one};
 use super::process::Process;
+use super::targets::TargetUp;
 
 /// Values that other modules supply for [`Metrics::text`](super::Metrics::text).
 #[derive(Clone, Debug, Default)]
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub configured_differently: usize,
     /// When it was last noticed that the database went back in time, in Unix seconds; 0 if never.
     pub went_back_at: i64,
+    /// The targets of the gateway.
+    pub targets: Vec<TargetUp>,
     /// Signing keys: algorithm, state, creation time, and time of first use, both in Unix seconds.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }

@@ -241,8 +241,12 @@ async fn the_overview_begins_with_what_needs_attention_and_then_shows_each_serve
     assert_eq!(cells(&page, "Calls"), ["10"]);
     assert_eq!(cells(&page, "Refused"), ["2"]);
     assert_eq!(cells(&page, "Failed"), ["1"]);
-    assert!(page.contains("The last call did not reach this MCP server"), "{page}");
-    assert!(cells(&page, "State")[0].contains("Not reachable"));
+    assert!(
+        page.contains("The last call or check of a target of this MCP server failed"),
+        "{page}"
+    );
+    let state = &cells(&page, "State")[0];
+    assert!(state.contains("Fails") && state.contains("error (5xx)"), "{state}");
     for link in ["/refused", "/usage", "/people", "/clients", "/grants", "/audit?event=code_issued"]
     {
         assert!(page.contains(&format!("<dt><a href=\"{link}")), "{link}");

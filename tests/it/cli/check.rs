@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::browser::{Browser, Form};
 use crate::harness::process::{portcullis, run};
+use crate::harness::publisher::Publisher;
 use crate::harness::{Setup, TestApp};
 
 const KEY: &str = "a test key that is long enough to be one, 0123456789";
@@ -570,4 +571,50 @@ async fn explain_replays_a_decision_from_claims_and_for_a_person() {
     let wrong = ["explain", "--claims", "claims.json", "--resource", "/other"];
     let output = command(&app, &config, &wrong).await;
     assert!(text(&output.stderr).contains("is not one of"), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn every_target_is_tried_and_what_keeps_it_away_is_named() {
+    let app = TestApp::start_on_the_real_clock().await;
+    let publisher = Publisher::start(&["mcp.example"]).await;
+    let certified = format!("https://{}/mcp", publisher.address());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = silent.local_addr().unwrap();
+    drop(silent);
+    let one = format!("target = \"{}\"", app.todo.url());
+    let of = async |targets: &str| {
+        let config = config_of(&app).replace(&one, targets);
+        let (findings, code) = check(&app, &config).await;
+        let text =
+            |finding: &Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+        let of_targets = findings.iter().filter(|finding| finding["probe"] == "target");
+        let of_targets: Vec<[String; 3]> = of_targets
+            .map(|finding| ["severity", "found", "hint"].map(|name| text(finding, name)))
+            .collect();
+        (of_targets, code)
+    };
+
+    let (found, code) = of(&one).await;
+    assert_eq!((found.len(), found[0][0].as_str(), code), (1, "ok", 0), "{found:?}");
+    let accepts = format!("/mcp: {} accepts connections", app.todo.url());
+    assert_eq!(found[0][1], accepts);
+
+    let targets = format!("targets = [\"{}\", \"http://{gone}/mcp\"]", app.todo.url());
+    let (found, code) = of(&targets).await;
+    assert_eq!((found.len(), found[1][0].as_str(), code), (2, "warning", 1), "{found:?}");
+    assert!(found[1][1].contains("refused") && found[1][2].contains("start the MCP server"));
+
+    let untrusted = format!("target = {certified:?}");
+    let (found, code) = of(&untrusted).await;
+    assert_eq!((found.len(), found[0][0].as_str(), code), (1, "failed", 2), "{found:?}");
+    assert!(found[0][1].contains("UnknownIssuer") && found[0][2].contains("in ca"), "{found:?}");
+
+    let misnamed = format!("{untrusted}\nca = {:?}", publisher.authority());
+    let (found, code) = of(&misnamed).await;
+    assert_eq!((found.len(), found[0][0].as_str(), code), (1, "failed", 2), "{found:?}");
+    assert!(found[0][1].contains("mcp.example"), "the name in the certificate: {found:?}");
+
+    // No name has parts of more than 63 characters, so nobody is asked for this one.
+    let (found, _) = of(&format!("target = \"http://{}/mcp\"", "x".repeat(70))).await;
+    assert!(found[0][2].contains("correct the host"), "{found:?}");
 }

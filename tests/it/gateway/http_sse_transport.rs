@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use portcullis::app::Reloaded;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -225,4 +226,43 @@ async fn the_stream_of_an_old_server_is_cut_with_its_grant() {
     client.revoke(&tokens.refresh_token).await.assert_status(200);
     assert_eq!(event(&mut stream).await, None);
     send(&app, &tokens, &endpoint, "ping", "").await.assert_status(401);
+}
+
+#[tokio::test]
+async fn gw_43_messages_reach_the_target_that_has_the_stream_wherever_it_is_in_the_list() {
+    let (servers, urls) = {
+        let (one, two) = (Backend::start().await, Backend::start().await);
+        ([one.0, two.0], [one.1, two.1])
+    };
+    let list = |first: &str, second: &str| format!("targets = [\"{first}/sse\", \"{second}/sse\"]");
+    let resources = format!(
+        "[[resource]]\npath = \"/mcp\"\n{}\ntransport = \"http+sse\"\nscopes = [\"read\"]\n",
+        list(&urls[0], &urls[1])
+    );
+    let mut app = TestApp::with(Setup::toml(resources)).await;
+    let (_, tokens) = app.tokens_of("bob").await;
+    let mut streams = [listen(&app, &tokens).await, listen(&app, &tokens).await];
+    let open = |server: &Backend| server.0.lock().unwrap().streams.len();
+    assert_eq!(servers.each_ref().map(open), [1, 1], "streams take turns");
+
+    for round in 0..2 {
+        for (stream, endpoint) in &mut streams {
+            send(&app, &tokens, endpoint, "ping", "").await.assert_status(202);
+            let (kind, data) = event(stream).await.unwrap();
+            assert_eq!(kind, "message", "{data}");
+        }
+        let messages = |server: &Backend| server.0.lock().unwrap().messages.len();
+        assert_eq!(servers.each_ref().map(messages), [round + 1, round + 1]);
+        let (first, second) = (&urls[round], &urls[1 - round]);
+        app.change_config(&list(first, second), &list(second, first));
+        assert!(matches!(app.reload().await, Reloaded::Applied { .. }));
+    }
+    app.change_config(&list(&urls[0], &urls[1]), &format!("target = \"{}/sse\"", urls[0]));
+    assert!(matches!(app.reload().await, Reloaded::Applied { .. }));
+    let mut statuses = Vec::new();
+    for (_, endpoint) in &streams {
+        statuses.push(send(&app, &tokens, endpoint, "ping", "").await.status.as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 404], "a target that is gone has no streams");
 }

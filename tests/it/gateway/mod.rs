@@ -12,5 +12,7 @@ mod refusals;
 mod requests;
 mod scopes;
 mod streams;
+mod target_tls;
+mod targets;
 mod tasks;
 mod usage;

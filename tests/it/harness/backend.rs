@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::client::{McpClient, Tokens};
 use super::http::Answer;
@@ -40,20 +41,35 @@ pub(crate) struct Backend {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     script: Arc<Mutex<Script>>,
+    serving: Option<AbortHandle>,
 }
 
 impl Backend {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn start_on(listener: TcpListener) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let script: Script = Arc::new(|seen: &Seen| {
             let answer = json!({ "jsonrpc": "2.0", "id": seen.json()["id"], "result": {} });
             answer_json(&answer)
         });
-        let backend = Self { url, seen: Arc::default(), script: Arc::new(Mutex::new(script)) };
+        let script = Arc::new(Mutex::new(script));
+        let mut backend = Self { url, seen: Arc::default(), script, serving: None };
         let router = Router::new().fallback(handle).with_state(backend.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        backend.serving = Some(serving.abort_handle());
         backend
+    }
+
+    /// From now on nothing listens here. Connections that are open stay.
+    pub(crate) async fn stop(&self) {
+        let serving = self.serving.as_ref().unwrap();
+        serving.abort();
+        while !serving.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Answers every request so from now on.

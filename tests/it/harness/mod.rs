@@ -286,6 +286,11 @@ impl TestApp {
         self.running.as_ref().unwrap().app.notify_round().await
     }
 
+    /// What the server does every thirty seconds: connects to all targets.
+    pub(crate) async fn check_targets(&self) {
+        self.running.as_ref().unwrap().app.current().check_targets(true).await;
+    }
+
     /// What the server does a few times a minute.
     pub(crate) async fn compare_with_replicas(&self) {
         self.running.as_ref().unwrap().app.compare_with_replicas().await.unwrap();

@@ -18,7 +18,7 @@ use crate::harness::raw;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every task that lives as long as a server does.
-const TASKS: [&str; 9] = [
+const TASKS: [&str; 10] = [
     "connections",
     "admin connections",
     "reload",
@@ -26,6 +26,7 @@ const TASKS: [&str; 9] = [
     "signing keys",
     "audit trail",
     "usage",
+    "targets",
     "notifications",
     "changes from the command line",
 ];
