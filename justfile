@@ -42,6 +42,10 @@ fuzz seconds="5":
 replicas rounds="1":
     scripts/test-replicas {{rounds}}
 
+# A certificate from Pebble, renewed by one of two replicas
+acme:
+    scripts/test-acme
+
 # nginx, haproxy and Caddy in front, as docs/proxies configures them
 proxies:
     scripts/test-proxies

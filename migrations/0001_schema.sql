@@ -38,6 +38,26 @@ CREATE TABLE signing_keys (
     UNIQUE (alg, generation)
 );
 
+-- The certificate of our listeners from an ACME server, and the state of its order. One row for each directory
+-- and list of names that was ever configured.
+CREATE TABLE certificates (
+    name         TEXT PRIMARY KEY NOT NULL,  -- hash of the directory and the names
+    content      TEXT,                       -- sealed: chain and private key; NULL: there is none yet
+    version      BIGINT NOT NULL,            -- 1, 2, 3 …: one more with each renewal; 0: there is none yet
+    expires_at   BIGINT NOT NULL,            -- 0: there is none yet
+    leased_until BIGINT NOT NULL,            -- a replica orders it until then; 0: none
+    next_at      BIGINT NOT NULL,            -- no further attempt before that
+    failures     BIGINT NOT NULL             -- failed attempts in a row
+);
+
+-- What an order needs: the account at the ACME server, and for minutes the answers to its challenges, which any
+-- replica may have to give.
+CREATE TABLE acme_secrets (
+    name       TEXT PRIMARY KEY NOT NULL,    -- account/… or challenge/…, and a hash of what it is for
+    content    TEXT NOT NULL,                -- sealed
+    expires_at BIGINT                        -- of a challenge; NULL: an account
+);
+
 -- Servers that share a PostgreSQL database, as each reported itself last.
 CREATE TABLE replicas (
     id            TEXT PRIMARY KEY NOT NULL,

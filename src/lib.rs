@@ -47,7 +47,8 @@
 //!
 //! [`config`] is read at start, and again when it has changed (`app/reload.rs` replaces the current
 //! application as a whole). [`app::App`] is everything that a handler may reach. [`server`] accepts
-//! connections and enforces their timeouts (`server/`), [`rate_limits`] limits floods, and [`cli`] holds
+//! connections, speaks TLS and enforces timeouts (`server/`); the certificate is from files or from an ACME
+//! server ([`certificates`]), [`rate_limits`] limits floods, and [`cli`] holds
 //! the commands of administrators. Where a crash would do the most harm, tests stop the process
 //! (`stop_points.rs`) and kill it. Benchmarks are in `benches/`, and load tests in `load/`, a crate of its
 //! own. Fuzz targets are in `fuzz/`; `cargo test` runs their corpus too.
@@ -63,7 +64,7 @@
 //! endpoints · gateway · admin
 //! web
 //! app
-//! clients · upstream · signing · notifications
+//! clients · upstream · signing · notifications · certificates
 //! storage · http_client · rate_limits
 //! telemetry
 //! config
@@ -96,6 +97,7 @@ pub mod http_client;
 pub mod rate_limits;
 pub mod storage;
 
+pub mod certificates;
 pub mod clients;
 pub mod notifications;
 pub mod signing;

@@ -84,6 +84,9 @@ async fn snapshot(app: &App) -> Snapshot {
         problems: reading.problems.len(),
         waiting: reading.waiting.len(),
         targets: app.targets_up(),
+        certificate: app.certificates().expires_at().map(|(origin, expires_at)| {
+            (origin.into(), expires_at.unix().saturating_sub(app.now().unix()))
+        }),
         keys: keys
             .iter()
             .map(|key| (key.alg, state(key.state), key.created_at.unix(), key.signs_from.unix()))

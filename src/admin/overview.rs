@@ -68,6 +68,8 @@ words! {
         upstream_down: "The identity provider does not answer: nobody new can sign in. Check its status page, the network and the time on this machine; `portcullis check` says what is wrong.", "IDプロバイダーが応答しないため、新しいサインインができません。プロバイダーの稼働状況、ネットワーク、このサーバーの時刻を確認してください。`portcullis check` が原因を示します。";
         no_refresh: "The identity provider gives no refresh tokens: a disabled person stays in for as long as max_without_refresh. Switch refresh tokens on there.", "IDプロバイダーがリフレッシュトークンを発行しません。無効化された人が max_without_refresh の間利用できます。プロバイダー側でリフレッシュトークンを有効にしてください。";
         old_key: "A signing key is older than a year. Rotate it on the page “Keys”.", "署名鍵が1年以上前のものです。「鍵」のページで更新してください。";
+        no_certificate: "The ACME server has issued no certificate yet: clients refuse this server. The reason is in the audit trail (certificate_failed).", "ACMEサーバーから証明書をまだ取得できていないため、クライアントはこのサーバーに接続できません。原因は監査記録(certificate_failed)にあります。";
+        certificate_ends: "The certificate of this server was not renewed in time: it expires soon, or has expired. See docs/operations/tls.md.", "サーバー証明書が期限までに更新されていません。まもなく期限切れになるか、すでに期限切れです。docs/operations/tls.md を参照してください。";
         keys: "Keys", "鍵";
         signing: "Signing key", "署名鍵";
         configuration: "Configuration", "設定";
@@ -142,6 +144,7 @@ struct OverviewTemplate<'a> {
     provider: &'a str,
     upstream: crate::upstream::Health,
     old_key: bool,
+    certificate: Option<&'static str>,
     configured_at: Timestamp,
     reading: ConfigStatus,
     signing: Vec<KeyDescription>,
@@ -161,6 +164,7 @@ impl OverviewTemplate<'_> {
             && !self.upstream.paused
             && !self.upstream.without_refresh
             && !self.old_key
+            && self.certificate.is_none()
             && self.room.is_none()
             && self.reading.problems.is_empty()
             && self.reading.waiting.is_empty()
@@ -205,6 +209,7 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         upstream: app.upstream().health(),
         configured_at: app.configured_at(),
         reading: app.reading(),
+        certificate: certificate(w, app, now),
         old_key: signing.iter().any(|key| now.since(key.created_at) > year),
         signing,
         waiting: app.config().client_approval == ClientApproval::FirstUse && numbers.waiting > 0,
@@ -215,6 +220,15 @@ pub(super) async fn get(visit: AdminPage) -> Result<Response, PageError> {
         frame: &frame,
     };
     Ok(frame.answer(template.render()))
+}
+
+/// Returns what is wrong with the certificate of the listeners.
+fn certificate(w: &'static OverviewWords, app: &App, now: Timestamp) -> Option<&'static str> {
+    let certificates = app.certificates();
+    if app.config().tls.is_some() && certificates.expires_at().is_none() {
+        return Some(w.no_certificate);
+    }
+    certificates.is_overdue(now).then_some(w.certificate_ends)
 }
 
 /// Returns the day so many days ago, as a search takes it.

@@ -311,6 +311,16 @@ pub(super) const SENTENCES: &[(&str, &str, &str)] = &[
         "期限が近づいています[: {what}][: {reason}]",
     ),
     (
+        "certificate_obtained",
+        "The ACME server issued a certificate[ for {domains}]",
+        "ACMEサーバーが証明書を発行しました[: {domains}]",
+    ),
+    (
+        "certificate_failed",
+        "No certificate was obtained[ for {domains}][: {reason}]",
+        "証明書を取得できませんでした[: {domains}][: {reason}]",
+    ),
+    (
         "clock_accepted",
         "{actor} confirmed the clock of the server",
         "{actor} がサーバーの時計を確認しました",

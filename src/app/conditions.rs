@@ -116,6 +116,19 @@ impl App {
                 format!("the {} signing key is {days} days old: rotate it after a year", key.alg);
             self.note_end(key.alg, ends_at, reason).await?;
         }
+        // A certificate that is renewed in time is no news.
+        if let Some((_, ends_at)) = self.certificates().expires_at()
+            && self.certificates().is_overdue(now)
+        {
+            let days = ends_at.since(now).as_secs() / DAY.as_secs();
+            let when = if ends_at > now {
+                format!("expires in {days} days")
+            } else {
+                "has expired".to_owned()
+            };
+            let reason = format!("the certificate of the listeners {when}: see [tls]");
+            self.note_end("certificate", ends_at, reason).await?;
+        }
         let upstream = &self.config().upstream;
         if let Some(ends_at) = upstream.client_secret_expires {
             let days = ends_at.since(now).as_secs() / DAY.as_secs();

@@ -1,6 +1,7 @@
 //! The application: everything that a handler may reach.
 
 mod audit_writer;
+mod certificates;
 mod conditions;
 mod notifier;
 mod reload;
@@ -13,6 +14,7 @@ mod usage;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::certificates::Certificates;
 use crate::clients::Clients;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ResourceConfig, TargetConnection, paths};
@@ -58,6 +60,7 @@ struct AppParts {
     /// The HTTP clients for MCP servers, by connection settings.
     backends: Vec<(TargetConnection, Backends)>,
     messenger: Messenger,
+    certificates: Certificates,
     redirect_policy: RedirectPolicy,
     rates: Rates,
 }
@@ -113,6 +116,7 @@ impl App {
             upstream,
             backends: backends_for(&config, &[])?,
             messenger: messenger(&config),
+            certificates: Certificates::new(&config, storage.clone(), clock.clone()),
             config,
             clock,
             storage,
@@ -193,6 +197,11 @@ impl App {
     /// The identity provider.
     pub fn upstream(&self) -> &Upstream {
         &self.0.upstream
+    }
+
+    /// The certificate of the listeners.
+    pub fn certificates(&self) -> &Certificates {
+        &self.0.certificates
     }
 
     /// Rate limits and concurrency limits.

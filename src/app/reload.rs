@@ -236,6 +236,7 @@ impl App {
             upstream,
             backends: super::backends_for(&config, &parts.backends)?,
             messenger: super::messenger(&config),
+            certificates: parts.certificates.with_config(&config),
             config,
             clock,
             storage,

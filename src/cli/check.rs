@@ -16,6 +16,7 @@ use crate::storage::Storage;
 use crate::telemetry::{self, LogFormat};
 use crate::upstream::probe::{Finding, Severity};
 
+mod certificate;
 mod documents;
 mod login;
 mod notifications;
@@ -91,12 +92,15 @@ async fn check(config: Config, login: bool, findings: &mut Vec<Finding>) -> Resu
         App::new(config, Clock::System, storage).await.map_err(|error| error.to_string())
     };
     let app = app.await?;
-    let (provider, tried, notified, targets) = tokio::join!(
+    let (provider, certificate, tried, notified, targets) = tokio::join!(
         app.upstream().probe(),
+        certificate::run(&app),
         documents::run(&app),
         notifications::run(&app),
         targets::run(&app)
     );
+    findings.extend(provider);
+    findings.extend(certificate);
     findings.extend(tried);
     findings.extend([provider, notified, targets].into_iter().flatten());
     let failed = findings.iter().any(|finding| finding.severity == Severity::Failed);

@@ -21,7 +21,7 @@ use crate::demo::{
     IdentityProvider, IdentityProviderOptions, PAGES_PATH, TodoServer, TodoServerOptions,
     TunnelFront,
 };
-use crate::server;
+use crate::server::{self, Listeners};
 
 /// Client id of Portcullis at the demo identity provider.
 const CLIENT_ID: &str = "portcullis";
@@ -179,7 +179,8 @@ async fn demo(arguments: &DemoArguments, tunnel: Option<&PublicUrl>) -> Result<(
     // register themselves.
     let clients = app.clients().clone();
     tokio::spawn(async move { clients.look_for_network().await });
-    server::serve(app, listener, Some(admin_listener), serve::shutdown()).await;
+    let listeners = Listeners { admin: Some(admin_listener), ..listener.into() };
+    server::serve(app, listeners, serve::shutdown()).await;
     if let Some(front) = tunnel_front {
         front.shutdown();
     }

@@ -12,7 +12,7 @@ use super::{ConfigFile, allow_open_files, cannot_open, config, fail, reload, run
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
-use crate::server;
+use crate::server::{self, Listeners};
 use crate::storage::Storage;
 use crate::telemetry::audit::Actor;
 use crate::telemetry::{self, LogFormat};
@@ -59,7 +59,7 @@ pub(super) fn install_log_at(usual: &str) {
 async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), String> {
     let digest = loaded.digest();
     let config = loaded.config;
-    let listen = config.listen;
+    let (listen, listen_http) = (config.listen, config.listen_http);
     let public_url = config.public_url.as_str().to_owned();
     let admin = config.admin.as_ref().map(|admin| (admin.listen, admin.url.clone()));
     // Listens for SIGHUP from now on, because a database migration may take long.
@@ -71,9 +71,16 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
         Some((listen, _)) => Some(bind("admin.listen", *listen).await?),
         None => None,
     };
+    let plain = match listen_http {
+        Some(listen) => Some(bind("listen_http", listen).await?),
+        None => None,
+    };
     tell_start(&app, digest).await;
     warm_up(&app);
     tracing::info!(%listen, public_url, "serving");
+    if let Some(listen) = listen_http {
+        tracing::info!(%listen, "redirecting to https");
+    }
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
@@ -82,7 +89,8 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
         shutdown().await;
         heeding.abort();
     };
-    server::serve(app, listener, admin_listener, shutdown).await;
+    let listeners = Listeners { public: listener, admin: admin_listener, plain };
+    server::serve(app, listeners, shutdown).await;
     Ok(())
 }
 

@@ -7,8 +7,19 @@ use super::limits::{LimitTrait, keep, limits};
 use super::{Config, SecretText};
 
 /// Keys outside `[limits]` that may differ between replicas, because they concern one machine only.
-const OF_ONE_MACHINE: [&str; 7] =
-    ["listen", "admin.listen", "database_url", "secret_key", "log", "trusted_proxies", "http2"];
+const OF_ONE_MACHINE: [&str; 11] = [
+    "listen",
+    "listen_http",
+    "admin.listen",
+    "admin.tls",
+    "database_url",
+    "secret_key",
+    "log",
+    "tls.cert",
+    "tls.key",
+    "trusted_proxies",
+    "http2",
+];
 
 impl ConfigFingerprint {
     /// Returns the keys and hashes that must be the same on all replicas, grouped by the first name of the
@@ -69,6 +80,12 @@ impl Config {
         }
         let mut waiting = Vec::new();
         keep("listen", &mut self.listen, &running.listen, &mut waiting);
+        keep("listen_http", &mut self.listen_http, &running.listen_http, &mut waiting);
+        // A listener speaks TLS or it does not; with which certificate may change at any time.
+        if self.tls.is_some() != running.tls.is_some() {
+            self.tls.clone_from(&running.tls);
+            waiting.push("tls");
+        }
         keep_secret("database_url", &mut self.database_url, &running.database_url, &mut waiting);
         if self.secret_key.as_ref().map(SecretText::expose)
             != running.secret_key.as_ref().map(SecretText::expose)
@@ -80,6 +97,7 @@ impl Config {
             (Some(new), Some(old)) => {
                 keep("admin.listen", &mut new.listen, &old.listen, &mut waiting);
                 keep("admin.url", &mut new.url, &old.url, &mut waiting);
+                keep("admin.tls", &mut new.tls, &old.tls, &mut waiting);
             }
             (None, None) => {}
             (new, old) => {

@@ -14,6 +14,20 @@ pub enum Unread {
     TooLarge,
 }
 
+/// Returns whether every user of this machine can read a file.
+pub(super) fn is_readable_by_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
 /// Returns the bytes of a file of at most `most` bytes.
 pub(super) fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
     let file = File::open(path).map_err(Unread::Failed)?;

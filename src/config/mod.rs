@@ -24,6 +24,7 @@ mod service_links;
 mod show;
 mod source;
 mod targets;
+mod tls;
 mod value_type;
 mod values;
 
@@ -68,6 +69,7 @@ pub use reference::{Applies, ConfigKey, reference, schema};
 pub use scope_texts::{LANGUAGES, ScopeConfig, ScopeText, scope_texts};
 pub use source::{ConfigPlace, ConfigSource};
 pub use targets::{ClientIdentity, TargetConnection, TargetTag};
+pub use tls::{AcmeConfig, CertificateRefused, ServedCertificate, TlsConfig};
 pub use value_type::ValueType;
 pub use values::{SecretText, parse_duration};
 
@@ -77,10 +79,14 @@ pub use values::{SecretText, parse_duration};
 pub struct Config {
     /// The issuer; it may have a path.
     pub public_url: PublicUrl,
-    /// Address of the public listener. A proxy in front of it terminates TLS.
+    /// Address of the public listener. Without [`Self::tls`], a proxy in front of it terminates TLS.
     pub listen: SocketAddr,
-    /// Whether the public listener accepts HTTP/2 with prior knowledge, without TLS.
+    /// Address of a listener without TLS that redirects to https; `None`: there is none.
+    pub listen_http: Option<SocketAddr>,
+    /// Whether the public listener accepts HTTP/2: by ALPN, or with prior knowledge where there is no TLS.
     pub http2: bool,
+    /// TLS of the listeners; `None`: a proxy in front terminates it.
+    pub tls: Option<TlsConfig>,
     /// `sqlite://…` or `postgres://…`; may contain a password.
     pub database_url: SecretText,
     /// Key that seals the secrets in the database. If absent, one is generated in a file next to the SQLite
@@ -400,6 +406,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// URL that administrators open; never the public one.
     pub url: PublicUrl,
+    /// Whether the listener speaks TLS with the certificate of `[tls]`.
+    pub tls: bool,
     /// People who may see and change everything.
     pub administrators: PeopleSet,
     /// People who may see everything and change nothing.

@@ -3,6 +3,7 @@ mod consent;
 mod network;
 mod notify;
 mod targets;
+mod tls;
 
 use super::*;
 

@@ -35,6 +35,11 @@ pub fn routes(app: &App) -> Router<App> {
         .merge(health::routes())
 }
 
+/// Returns the routes of health probes alone.
+pub fn health_routes() -> Router<App> {
+    health::routes()
+}
+
 /// For clients. Scripts of any origin may read the responses, because no cookie is accepted here.
 fn client_routes(app: &App) -> Router<App> {
     // Discovery …

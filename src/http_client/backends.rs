@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::target_faults::{ConnectTimedOut, TargetFault};
-use super::{Connector, tcp, tls, with_tls_config};
+use super::{Connector, tcp, tls, wrapped};
 use crate::config::TargetConnection;
 
 /// Idle timeout of pooled connections. Shorter than that of common servers (uvicorn and Node: five seconds).
@@ -47,7 +47,7 @@ impl Backends {
     /// Creates the clients; they open connections when needed. Fails if the certificates cannot be used.
     pub(crate) fn new(settings: &TargetConnection) -> Result<Self, rustls::Error> {
         let within = settings.connect_timeout;
-        let inner = with_tls_config(tcp(within), tls::of_target(settings)?);
+        let inner = wrapped(tls::of_target(settings)?, tcp(within));
         let connector = WatchedConnector { inner, within };
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);

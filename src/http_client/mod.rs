@@ -75,12 +75,12 @@ fn tcp(connect_timeout: Duration) -> HttpConnector {
 }
 
 fn with_tls<T>(inner: T) -> HttpsConnector<T> {
-    with_tls_config(inner, tls::of_the_system())
+    wrapped(tls::of_the_system(), inner)
 }
 
-fn with_tls_config<T>(inner: T, config: ClientConfig) -> HttpsConnector<T> {
+fn wrapped<T>(tls: ClientConfig, inner: T) -> HttpsConnector<T> {
     HttpsConnectorBuilder::new()
-        .with_tls_config(config)
+        .with_tls_config(tls)
         .https_or_http()
         .enable_http1()
         .wrap_connector(inner)
@@ -116,13 +116,22 @@ pub struct HttpClient {
 impl HttpClient {
     /// Creates a client whose requests each end within `timeout` and go through `proxies` where these apply.
     pub fn new(timeout: Duration, proxies: &Proxies) -> Self {
+        Self::trusting(timeout, proxies, None)
+    }
+
+    /// The same, for servers whose certificates come from these authorities (PEM) instead of the system's.
+    pub fn trusting(timeout: Duration, proxies: &Proxies, authority: Option<&[u8]>) -> Self {
         let (connect, ways) = (timeout.min(LONGEST_CONNECT), Ways::of(proxies));
-        let route = with_tls(ProxyRoute {
+        let route = ProxyRoute {
             ways: ways.clone(),
             direct: tcp(connect),
             to_proxy: connector(connect),
             within: connect,
-        });
+        };
+        let route = match authority {
+            Some(authority) => wrapped(tls::of(authority), route),
+            None => with_tls(route),
+        };
         let mut builder = Client::builder(TokioExecutor::new());
         let keeping =
             builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(route.clone());

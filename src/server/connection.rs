@@ -1,5 +1,5 @@
-//! Serves one connection: HTTP/1.1, or HTTP/2 with prior knowledge, as a proxy in front may speak it. Both
-//! have the same timeouts.
+//! Serves one connection: HTTP/1.1, or HTTP/2. Over TLS the handshake says which (ALPN); without TLS, a proxy in
+//! front may speak HTTP/2 with prior knowledge. All have the same timeouts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +17,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::bodies::{AnswerBody, RequestBody, Streams, waits_for_us};
 use super::current_service::CurrentService;
+use super::guard::{AcceptMode, LengthTwice};
+use super::handshake::{self, AlpnOffer, HandshakeTimes};
+use super::service::Service;
+use super::socket::{ClientStream, PatientSocket};
 use super::timeouts::{ConnectionActivity, ConnectionTimeouts, TimeoutStream};
-use super::{AcceptMode, Service};
 use crate::config::{Config, Limits};
 use crate::web::client_address::Peer;
 
@@ -45,12 +48,15 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 pub(super) struct Protocols {
     http1: Builder<Streams>,
     http2: Option<Builder<Streams>>,
-    first_byte: Duration,
+    /// What is offered in handshakes; `None`: no TLS.
+    tls: Option<AlpnOffer>,
+    handshake: HandshakeTimes,
     times: ConnectionTimeouts,
 }
 
 impl Protocols {
-    pub(super) fn new(config: &Config, http2: bool) -> Self {
+    /// `tls` says whether clients speak TLS, and `http2` whether they may speak HTTP/2.
+    pub(super) fn new(config: &Config, http2: bool, tls: Option<AlpnOffer>) -> Self {
         let limits = &config.limits;
         let mut builder = Builder::new(Streams { timeout: limits.body_time });
         builder
@@ -71,8 +77,13 @@ impl Protocols {
             .keep_alive_interval(HTTP2_KEEPALIVE)
             .keep_alive_timeout(HTTP2_KEEPALIVE);
         let http2 = http2.then(|| builder.clone().http2_only());
-        let (first_byte, times) = (limits.first_byte, times(limits));
-        Self { http1: builder.http1_only(), http2, first_byte, times }
+        let times = times(limits);
+        let handshake = HandshakeTimes {
+            first_byte: limits.first_byte,
+            handshake: limits.header_time,
+            writes: limits.body_time,
+        };
+        Self { http1: builder.http1_only(), http2, tls, handshake, times }
     }
 
     /// Serves an accepted connection until it ends.
@@ -83,7 +94,7 @@ impl Protocols {
         work: AcceptMode,
         watcher: Watcher,
     ) {
-        let Some(builder) = self.spoken(&stream).await else { return };
+        let Some((stream, builder)) = self.opened(stream, present).await else { return };
         let (stream, traffic) = TimeoutStream::new(stream, self.times);
         let within = self.times.body;
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -100,9 +111,32 @@ impl Protocols {
 }
 
 impl Protocols {
+    /// Returns the connection after its handshake, if it has one, and the protocol that the client speaks.
+    async fn opened(
+        &self,
+        stream: TcpStream,
+        present: &CurrentService,
+    ) -> Option<(ClientStream, &Builder<Streams>)> {
+        let Some(offer) = self.tls else {
+            let builder = self.spoken(&stream).await?;
+            return Some((
+                ClientStream::Plain(PatientSocket::new(stream, self.times.body)),
+                builder,
+            ));
+        };
+        let app = present.app();
+        let stream = handshake::accept(stream, &app, offer, self.handshake).await?;
+        let chosen = stream.get_ref().1.alpn_protocol();
+        let builder = match &self.http2 {
+            Some(http2) if chosen == Some(&b"h2"[..]) => http2,
+            _ => &self.http1,
+        };
+        Some((ClientStream::Secured(stream), builder))
+    }
+
     /// Recognises the protocol of the client; `None` if it sends nothing in time.
     async fn spoken(&self, stream: &TcpStream) -> Option<&Builder<Streams>> {
-        let until = Instant::now() + self.first_byte;
+        let until = Instant::now() + self.handshake.first_byte;
         let mut pause = LOOKS.0;
         loop {
             let mut said = [0; PREFACE.len()];
@@ -127,10 +161,6 @@ fn times(limits: &Limits) -> ConnectionTimeouts {
         body: limits.body_time,
     }
 }
-
-/// Marks a request whose headers may have declared the length of its body twice.
-#[derive(Clone, Copy)]
-pub(super) struct LengthTwice;
 
 async fn answer(
     service: Arc<Service>,

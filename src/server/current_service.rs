@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Service;
+use super::service::Service;
 use crate::app::App;
 use parking_lot::RwLock;
 

@@ -1,18 +1,19 @@
-//! Timeouts of a connection that hyper does not have, for HTTP/1.1 and HTTP/2 alike: for request headers, for
-//! idle keep-alive connections, and for writes that the peer does not read.
+//! Timeouts of a connection that hyper does not have, for HTTP/1.1 and HTTP/2 alike: for request headers, and for
+//! idle keep-alive connections. That for writes which the peer does not read is below TLS, in `socket`.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Version, header};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::socket::ClientStream;
 
 /// Lingering close after a response to a request whose body was not read completely: the bytes that the
 /// client still sends are read and discarded for up to 2 s. If we closed at once, the kernel would send a
@@ -147,14 +148,13 @@ struct Head {
     begun: u64,
 }
 
-/// A TCP stream with timeouts.
+/// A connection with timeouts, with or without TLS.
 pub(super) struct TimeoutStream {
-    stream: TcpStream,
+    stream: ClientStream,
     times: ConnectionTimeouts,
     traffic: Arc<ConnectionActivity>,
     head: Option<Head>,
     reading: Option<Pin<Box<Sleep>>>,
-    writing: Option<Pin<Box<Sleep>>>,
     /// How many bytes may still be discarded while lingering; `None` before shutdown.
     lingering: Option<u64>,
     /// hyper has a pending read, so it notices by itself when data arrives or the peer closes.
@@ -166,7 +166,7 @@ pub(super) struct TimeoutStream {
 impl TimeoutStream {
     /// Wraps a connection on which the first byte has arrived.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: ClientStream,
         times: ConnectionTimeouts,
     ) -> (Self, Arc<ConnectionActivity>) {
         let traffic = Arc::new(ConnectionActivity::new());
@@ -176,7 +176,6 @@ impl TimeoutStream {
             traffic: Arc::clone(&traffic),
             head: None,
             reading: None,
-            writing: None,
             lingering: None,
             is_being_read: true,
             had_closed: false,
@@ -241,22 +240,6 @@ impl TimeoutStream {
         }
     }
 
-    /// Returns the outcome of a write, or an error if the peer has read nothing for too long.
-    fn written<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.writing = None;
-            return outcome;
-        }
-        let due = self.times.body;
-        let sleep = self.writing.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + due)));
-        ready!(sleep.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")))
-    }
-
     /// Ready when the peer has closed while hyper does not read. hyper stops reading while it holds bytes
     /// that it cannot process yet, such as an empty line after a request. Two checks in a row must find the
     /// connection closed: a client that half-closes after its last pipelined request still gets its responses
@@ -274,7 +257,7 @@ impl TimeoutStream {
             }
             ready!(sleep.as_mut().poll(context));
             sleep.as_mut().reset(due);
-            let has_closed = has_closed(&self.stream) || self.hides_its_end(context);
+            let has_closed = self.stream.socket().has_closed() || self.hides_its_end(context);
             if has_closed && self.had_closed {
                 return Poll::Ready(());
             }
@@ -286,13 +269,8 @@ impl TimeoutStream {
     /// all data, and the receive window is full. Bytes of a body do not count, because something will read
     /// them.
     fn hides_its_end(&self, context: &mut Context<'_>) -> bool {
-        if self.traffic.body.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut behind = vec![0; MOST_BEHIND];
-        let mut buffer = ReadBuf::new(&mut behind);
-        let looked = self.stream.poll_peek(context, &mut buffer);
-        looked.is_ready() && buffer.remaining() == 0
+        !self.traffic.body.load(Ordering::Acquire)
+            && self.stream.socket().has_unread(MOST_BEHIND, context)
     }
 
     fn poll_lingering(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -304,23 +282,15 @@ impl TimeoutStream {
                 return Poll::Ready(());
             }
             let mut buffer = ReadBuf::new(&mut thrown_away);
-            let read = ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer));
+            // Below TLS: what is thrown away need not be decrypted.
+            let socket = Pin::new(self.stream.socket_mut());
+            let read = ready!(socket.poll_read(context, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(());
             }
             let read = u64::try_from(buffer.filled().len()).unwrap_or(u64::MAX);
             self.lingering = Some(left.saturating_sub(read));
         }
-    }
-}
-
-/// Whether the peer has closed, even if unread data is left.
-fn has_closed(stream: &TcpStream) -> bool {
-    let ready = std::pin::pin!(stream.ready(Interest::READABLE));
-    match ready.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
-        Poll::Ready(Err(_)) => true,
-        Poll::Pending => false,
     }
 }
 
@@ -354,9 +324,7 @@ impl AsyncWrite for TimeoutStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.written(context, outcome)
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -388,8 +356,6 @@ impl AsyncWrite for TimeoutStream {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, bytes);
-        this.written(context, outcome)
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, bytes)
     }
 }

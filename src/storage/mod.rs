@@ -13,6 +13,7 @@
 
 mod audit;
 mod authorization_codes;
+mod certificates;
 mod change_notices;
 mod client_reviews;
 mod clients;
@@ -52,6 +53,7 @@ use tokio::sync::{Mutex, watch};
 
 pub use audit::{AuditFilter, AuditLine, ChainBroken, ChainHead, SETTLED_AT_ONCE, Verified};
 pub use authorization_codes::{CodeExchange, GrantTerms, NewCode, Redeemed, RedeemedGrant};
+pub use certificates::{CertificateText, ChallengeAnswer, StoredCertificate};
 pub use client_reviews::{
     ApprovalPattern, ClientDecided, ClientDecision, ClientReview, LoginAwaitingApproval,
     NewApprovalPattern, NewLoginAwaitingApproval, ReviewDecision, ReviewState, Waiting,

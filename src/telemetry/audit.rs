@@ -72,6 +72,8 @@ pub const EVENTS: &[&str] = &[
     "console_refused",
     "key_added",
     "key_retired",
+    "certificate_obtained",
+    "certificate_failed",
     "clock_accepted",
     "configuration_loaded",
     "configuration_reloaded",

@@ -22,7 +22,9 @@ const RECOVERED: Duration = Duration::from_mins(1);
 
 const fn longest_pause(task: Task) -> Duration {
     match task {
-        Task::Connections | Task::AdminConnections => LONGEST_PAUSE_OF_A_LISTENER,
+        Task::Connections | Task::AdminConnections | Task::PlainConnections => {
+            LONGEST_PAUSE_OF_A_LISTENER
+        }
         _ => LONGEST_PAUSE,
     }
 }

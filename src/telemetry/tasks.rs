@@ -19,6 +19,9 @@ pub enum Task {
     /// Accepts connections on the admin listener.
     #[strum(serialize = "admin connections")]
     AdminConnections,
+    /// Accepts connections on the listener that redirects to https.
+    #[strum(serialize = "http connections")]
+    PlainConnections,
     /// Reloads the configuration.
     #[strum(serialize = "reload")]
     Reload,
@@ -28,6 +31,9 @@ pub enum Task {
     /// Loads, rotates and retires signing keys.
     #[strum(serialize = "signing keys")]
     SigningKeys,
+    /// Loads, orders and renews the certificate.
+    #[strum(serialize = "certificates")]
+    Certificates,
     /// Stores queued audit events and chains the audit trail.
     #[strum(serialize = "audit trail")]
     AuditTrail,

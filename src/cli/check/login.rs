@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::RawQuery;
 use axum::response::Html;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{Finding, Severity, finding};
 use crate::app::App;
@@ -41,7 +44,13 @@ pub(super) async fn run(
             }
         }),
     );
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let tls = app.certificates().server_config(false).map(TlsAcceptor::from);
+    let server = tokio::spawn(async move {
+        match tls {
+            Some(tls) => axum::serve(SecuredListener { listener, tls }, router).await,
+            None => axum::serve(listener, router).await,
+        }
+    });
     say(&format!("Open this in a browser and sign in:\n\n  {}\n", trial.url()));
     let query = receive.recv().await.unwrap_or_default();
     server.abort();
@@ -58,6 +67,34 @@ pub(super) async fn run(
     tolerated("login", &trial.tolerated, findings);
     refresh(app, &trial, findings).await;
     Ok(())
+}
+
+/// A listener with the certificate of `[tls]`, for one person's browser.
+struct SecuredListener {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+/// Longest handshake: 5 s. Browsers open connections that they may never use, and one waits for another here.
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(5);
+
+impl axum::serve::Listener for SecuredListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
+            let shaken = tokio::time::timeout(LONGEST_HANDSHAKE, self.tls.accept(stream)).await;
+            if let Ok(Ok(stream)) = shaken {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
 }
 
 /// Adds a warning for each deviation of the token response that the server tolerates.

@@ -13,12 +13,22 @@ pub(super) fn read(
     r: &mut ConfigReader,
     env: &BTreeMap<String, String>,
     public_url: Option<&PublicUrl>,
+    has_tls: bool,
 ) -> Option<AdminConfig> {
     if !r.has("admin") {
         return None;
     }
     let listen = address(r, "admin.listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001));
-    let url = url(r, listen);
+    let tls = r.flag("admin.tls", has_tls && !listen.ip().is_loopback());
+    if tls && !has_tls {
+        let hint = "add [tls], whose certificate this listener uses too";
+        r.problem("admin.tls", Some("true".to_owned()), "is set without [tls]", hint);
+    }
+    let url = url(r, listen, tls);
+    if tls && url.as_ref().is_some_and(|url| !url.is_https()) {
+        let hint = "write it with https://, or write admin.tls = false";
+        r.problem("admin.url", None, "is http, and this listener speaks TLS (admin.tls)", hint);
+    }
     let shares_origin = url.as_ref().zip(public_url).is_some_and(|(a, b)| a.origin() == b.origin());
     if shares_origin {
         r.problem(
@@ -47,7 +57,7 @@ pub(super) fn read(
         subjects: r.texts("admin.read_only.subjects").unwrap_or_default(),
     };
     let metrics_token = metrics_token(r, env);
-    Some(AdminConfig { listen, url: url?, administrators, viewers, metrics_token })
+    Some(AdminConfig { listen, url: url?, tls, administrators, viewers, metrics_token })
 }
 
 /// Reads the bearer token for metrics.
@@ -64,7 +74,7 @@ fn metrics_token(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option
 }
 
 /// Reads the URL that administrators open. On loopback it defaults to the listener's address.
-fn url(r: &mut ConfigReader, listen: SocketAddr) -> Option<PublicUrl> {
+fn url(r: &mut ConfigReader, listen: SocketAddr, tls: bool) -> Option<PublicUrl> {
     const KEY: &str = "admin.url";
     let Some(text) = r.text(KEY) else {
         if !listen.ip().is_loopback() {
@@ -76,7 +86,7 @@ fn url(r: &mut ConfigReader, listen: SocketAddr) -> Option<PublicUrl> {
             );
             return None;
         }
-        let url = format!("http://{listen}");
+        let url = format!("{}://{listen}", if tls { "https" } else { "http" });
         r.show(KEY, url.as_str(), false);
         return PublicUrl::parse_origin(&url).ok();
     };

@@ -16,6 +16,7 @@ mod resource;
 mod scope_texts;
 mod scopes;
 mod targets;
+mod tls;
 mod upstream;
 
 pub use resource::read_rule;
@@ -91,7 +92,11 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
     let proxies = proxies::read(r, env);
     let resources = resource::all(r, env, public_url.as_ref());
     let upstream = upstream::read(r, env, &resources, &proxies);
-    let admin = admin::read(r, env, public_url.as_ref());
+    let tls = tls::read(r, public_url.as_ref());
+    let has_tls = r.has("tls");
+    let listen_http = tls::listen_http(r, has_tls);
+    let admin = admin::read(r, env, public_url.as_ref(), has_tls);
+    tls::warn(r, tls.as_ref(), public_url.as_ref(), admin.as_ref());
     let client_approval = client_approval(r, admin.is_some());
     let consent_choice = r.flag("consent_choice", true);
     let landing = r.flag("landing", true);
@@ -110,7 +115,9 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
         public_url: public_url?,
         upstream: upstream?,
         listen,
+        listen_http,
         http2,
+        tls,
         database_url,
         secret_key,
         allowed_redirect_uris,

@@ -117,6 +117,7 @@ fn loaded(table: &str, line: &str) -> Config {
         [upstream]\nprovider = \"oidc\"\nissuer = \"https://id.example.com\"\n\
         client_id = \"portcullis\"\nclient_secret = \"secret\"\n\
         [admin]\nroles = [\"Admin\"]\n\
+        [tls.acme]\ndomains = [\"mcp.example.com\"]\nterms = true\n\
         [[resource]]\npath = \"/mcp\"\nscopes = [\"read\"]\n";
     let name = line.split(' ').next().unwrap();
     let kept: Vec<&str> = TEXT.lines().filter(|l| !l.starts_with(&format!("{name} ="))).collect();
@@ -137,11 +138,13 @@ fn a_key_that_waits_for_a_restart_is_one_that_the_reload_leaves_as_it_was() {
     let mut tried = BTreeSet::new();
     for (table, line) in [
         ("", "listen = \"127.0.0.1:9\""),
+        ("", "listen_http = \"127.0.0.1:80\""),
         ("", "http2 = false"),
         ("", "database_url = \"sqlite://other.db\""),
         ("", "secret_key = \"0123456789abcdef0123456789abcdef\""),
         ("admin", "listen = \"127.0.0.1:9\""),
         ("admin", "url = \"https://admin.example.com\""),
+        ("admin", "tls = true"),
     ] {
         let name = line.split(' ').next().unwrap();
         let key = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };

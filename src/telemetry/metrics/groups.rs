@@ -10,17 +10,18 @@ use strum::VariantArray;
 use tokio::time::Instant;
 
 use super::super::families::{Counters, Histograms, counters, duration, seconds};
-use super::outcomes::{Answered, NotifyOutcome, Passed, Rechecked};
+use super::outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
 
 /// Buckets for the number of transactions that share a commit.
 const STEPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
-/// Requests to the identity provider, and messages to administrators.
+/// Requests to the identity provider, messages to administrators, and orders of certificates.
 pub(super) struct OutgoingMetrics {
     pub(super) upstream: Vec<Counter>,
     pub(super) upstream_seconds: Histogram,
     pub(super) rechecks: Vec<Counter>,
     pub(super) notified: Vec<Counter>,
+    pub(super) certificates: Vec<Counter>,
 }
 
 impl OutgoingMetrics {
@@ -29,16 +30,20 @@ impl OutgoingMetrics {
         let rechecks =
             ("rechecks", "Whether the identity provider still vouches for people, by outcome");
         let notified = ("notifications", "Notifications to administrators, by outcome");
+        let orders =
+            ("certificate_orders", "Orders of certificates at the ACME server, by outcome");
         let took = "How long the identity provider took to answer";
         let outcome = "outcome";
         let answered = Answered::VARIANTS.iter().map(|one| one.word());
         let rechecked = Rechecked::VARIANTS.iter().map(|one| one.word());
         let notify = NotifyOutcome::VARIANTS.iter().map(|one| one.word());
+        let ordered = CertificateOutcome::VARIANTS.iter().map(|one| one.word());
         Self {
             upstream: counters(r, requests, outcome, answered),
             upstream_seconds: duration(r, "upstream_duration", took),
             rechecks: counters(r, rechecks, outcome, rechecked),
             notified: counters(r, notified, outcome, notify),
+            certificates: counters(r, orders, outcome, ordered),
         }
     }
 }

@@ -24,7 +24,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 pub use groups::{Calls, ToolCalls};
-pub use outcomes::{Answered, NotifyOutcome, Passed, Rechecked};
+pub use outcomes::{Answered, CertificateOutcome, NotifyOutcome, Passed, Rechecked};
 pub use routes::{ListenerKind, RouteMetrics};
 pub use snapshot::Snapshot;
 pub use targets::{TargetCounters, TargetFailure, TargetUp};
@@ -55,7 +55,7 @@ struct Numbers {
     lines_lost_lately: Lately,
     tasks: TaskStates,
     limits: BTreeMap<&'static str, Counter>,
-    connections: [Gauge; 2],
+    connections: [Gauge; 3],
     streams: Gauge,
     outgoing: OutgoingMetrics,
     passed: PassedMetrics,
@@ -83,10 +83,10 @@ fn by_name(
     values.into_iter().zip(counters).collect()
 }
 
-fn connections(r: &mut Registry) -> [Gauge; 2] {
+fn connections(r: &mut Registry) -> [Gauge; 3] {
     let connections = Gauges::<1>::default();
     r.register("connections", "Open connections", connections.clone());
-    [ListenerKind::Public, ListenerKind::Admin]
+    [ListenerKind::Public, ListenerKind::Admin, ListenerKind::Plain]
         .map(|on| connections.get_or_create_owned(&one("listener", on.word())))
 }
 
@@ -181,6 +181,11 @@ impl Metrics {
     /// Records what became of notifications.
     pub fn notified(&self, outcome: NotifyOutcome, messages: u64) {
         self.0.outgoing.notified[outcome as usize].inc_by(messages);
+    }
+
+    /// Records an order of a certificate.
+    pub fn certificate_ordered(&self, outcome: CertificateOutcome) {
+        self.0.outgoing.certificates[outcome as usize].inc();
     }
 
     /// Returns the metrics of calls to the MCP server at this configured path.

@@ -81,6 +81,24 @@ impl NotifyOutcome {
     }
 }
 
+/// The outcome of an order at an ACME server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+pub enum CertificateOutcome {
+    /// It issued a certificate.
+    #[strum(serialize = "obtained")]
+    Obtained,
+    /// It did not, or could not be reached.
+    #[strum(serialize = "failed")]
+    Failed,
+}
+
+impl CertificateOutcome {
+    /// Returns the label in metrics.
+    pub(super) fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The outcome of a request to the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum Answered {

@@ -14,9 +14,9 @@ use strum::IntoStaticStr;
 use super::super::families::{Counters, Histograms, Labels, seconds};
 
 /// Statuses with a time series of their own. Others, which an MCP server may send, count as `other`.
-const STATUSES: [u16; 29] = [
-    200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 410,
-    413, 414, 415, 421, 429, 431, 500, 502, 503, 504,
+const STATUSES: [u16; 30] = [
+    200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409,
+    410, 413, 414, 415, 421, 429, 431, 500, 502, 503, 504,
 ];
 /// Most routes with time series of their own, more than any configuration has. Further ones count as
 /// [`OTHER`].
@@ -33,6 +33,9 @@ pub enum ListenerKind {
     /// The listener for administrators.
     #[strum(serialize = "admin")]
     Admin,
+    /// The listener without TLS that redirects to https.
+    #[strum(serialize = "http")]
+    Plain,
 }
 
 impl ListenerKind {

@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub went_back_at: i64,
     /// The targets of the gateway.
     pub targets: Vec<TargetUp>,
+    /// The certificate of the listeners: where it comes from, and in how many seconds it expires.
+    pub certificate: Option<(&'static str, i64)>,
     /// Signing keys: algorithm, state, creation time, and time of first use, both in Unix seconds.
     pub keys: Vec<(&'static str, &'static str, i64, i64)>,
 }
@@ -66,6 +68,7 @@ pub(super) struct Now {
     database: DatabaseNow,
     configuration: ConfigurationNow,
     replicas: ReplicasNow,
+    certificate_expires_in: Gauges<1>,
     keys: KeysNow,
     process: Process,
 }
@@ -75,6 +78,10 @@ impl Now {
         let paused =
             "1 while no requests are sent to the identity provider, after repeated failures";
         let waiting = "Audit events that wait to be stored; 4096 at most";
+        let certificate_expires_in = Gauges::<1>::default();
+        let help =
+            "Seconds until the certificate of the listeners expires; negative: it has expired";
+        r.register("certificate_expires_in_seconds", help, certificate_expires_in.clone());
         Self {
             ready: gauge(r, "ready", "1 while /ready says yes"),
             upstream_paused: gauge(r, "upstream_paused", paused),
@@ -84,6 +91,7 @@ impl Now {
             database: DatabaseNow::register(r),
             configuration: ConfigurationNow::register(r),
             replicas: ReplicasNow::register(r),
+            certificate_expires_in,
             keys: KeysNow::register(r),
             process,
         }
@@ -100,6 +108,10 @@ impl Now {
         self.database.set(snapshot);
         self.configuration.set(snapshot);
         self.replicas.set(snapshot);
+        self.certificate_expires_in.clear();
+        if let Some((source, seconds)) = snapshot.certificate {
+            self.certificate_expires_in.get_or_create(&one("source", source)).set(seconds);
+        }
         self.keys.set(snapshot);
         self.process.set();
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::browser::{Browser, Form};
 use crate::harness::process::{portcullis, run};
 use crate::harness::publisher::Publisher;
+use crate::harness::tls::{CertificateAuthority, Folder};
 use crate::harness::{Setup, TestApp};
 
 const KEY: &str = "a test key that is long enough to be one, 0123456789";
@@ -617,4 +618,30 @@ async fn every_target_is_tried_and_what_keeps_it_away_is_named() {
     // No name has parts of more than 63 characters, so nobody is asked for this one.
     let (found, _) = of(&format!("target = \"http://{}/mcp\"", "x".repeat(70))).await;
     assert!(found[0][2].contains("correct the host"), "{found:?}");
+}
+
+#[tokio::test]
+async fn the_certificate_and_the_acme_server_are_looked_at() {
+    let app = TestApp::start_on_the_real_clock().await;
+    let folder = Folder::new();
+    CertificateAuthority::new().issue().write(folder.path());
+    let secured = config_of(&app).replacen("public_url   = \"http:", "public_url   = \"https:", 1);
+
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let files = format!("{secured}\n[tls]\ncert = {cert:?}\nkey = {key:?}\n");
+    let (findings, code) = check(&app, &files).await;
+    assert_eq!(severity(&findings, "tls"), "ok", "{findings:#?}");
+    // It is for another host than `public_url`.
+    let told = finding(&findings, "configuration")["found"].as_str().unwrap();
+    assert!(findings.iter().any(|one| one["found"].to_string().contains("is not for")), "{told}");
+    assert_ne!(code, 0);
+
+    let nobody =
+        "domains = [\"mcp.example\"]\nterms = true\ndirectory = \"http://127.0.0.1:9/dir\"";
+    let (findings, code) = check(&app, &format!("{secured}\n[tls.acme]\n{nobody}\n")).await;
+    assert_eq!((severity(&findings, "tls"), code), ("failed", 2), "{findings:#?}");
+    let no_acme = nobody.replace("http://127.0.0.1:9/dir", &format!("{}/jwks", app.idp.issuer()));
+    let (findings, _) = check(&app, &format!("{secured}\n[tls.acme]\n{no_acme}\n")).await;
+    assert_eq!(severity(&findings, "tls"), "failed", "{findings:#?}");
 }

@@ -135,6 +135,8 @@ impl Database {
         for table in [
             "installation",
             "signing_keys",
+            "certificates",
+            "acme_secrets",
             "clients",
             "consents",
             "logins",

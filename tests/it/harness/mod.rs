@@ -21,6 +21,7 @@ pub(crate) mod recorder;
 pub(crate) mod role;
 pub(crate) mod setup;
 pub(crate) mod signer;
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use portcullis::app::{App, Reloaded};
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use portcullis::config::Config;
 use portcullis::demo::{IdentityProvider, IdentityProviderOptions, TodoServer, TodoServerOptions};
-use portcullis::server;
+use portcullis::server::{self, Listeners};
 use portcullis::storage::{Storage, StorageError};
 use portcullis::telemetry::audit::{Actor, AuditEvent};
 use tokio::net::TcpListener;
@@ -74,6 +75,8 @@ struct Running {
     task: JoinHandle<()>,
     storage: Storage,
     app: App,
+    /// Where the server redirects to https, if it does.
+    plain: Option<SocketAddr>,
 }
 
 impl TestApp {
@@ -161,15 +164,21 @@ impl TestApp {
         storage.take_database_time_from(&Clock::Manual(self.database_clock.clone()));
         let clock = Clock::Manual(self.clock.clone());
         let app = App::new(config, clock, storage.clone()).await.unwrap();
+        let plain = match app.config().listen_http {
+            Some(address) => Some(TcpListener::bind(address).await.unwrap()),
+            None => None,
+        };
+        let plain_at = plain.as_ref().map(|plain| plain.local_addr().unwrap());
+        let listeners = Listeners { public: listener, admin, plain };
         let (stop, stopped) = oneshot::channel();
         let serving = app.clone();
         let task = tokio::spawn(async move {
-            server::serve(serving, listener, admin, async {
+            server::serve(serving, listeners, async {
                 let _ = stopped.await;
             })
             .await;
         });
-        Running { stop, task, storage, app }
+        Running { stop, task, storage, app, plain: plain_at }
     }
 
     /// The application's configuration, for starting another one.
@@ -211,7 +220,7 @@ impl TestApp {
         let app = App::new(self.config(), clock, self.storage()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(async move {
-            server::serve(app, listener, None, async {
+            server::serve(app, listener.into(), async {
                 let _ = stopped.await;
             })
             .await;
@@ -229,6 +238,16 @@ impl TestApp {
         let text = self.config.clone();
         let read = Config::load(Some((Path::new("test.toml"), text)), &self.env);
         self.running.as_ref().unwrap().app.reload(read, "a test").await
+    }
+
+    /// Where the server redirects to https.
+    pub(crate) fn plain_url(&self) -> String {
+        format!("http://{}", self.running.as_ref().unwrap().plain.unwrap())
+    }
+
+    /// What the server does every five seconds: loads and renews the certificate.
+    pub(crate) async fn look_after_certificate(&self) {
+        self.running.as_ref().unwrap().app.current().certificates().round().await.unwrap();
     }
 
     pub(crate) fn storage(&self) -> Storage {

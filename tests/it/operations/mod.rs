@@ -1,5 +1,6 @@
 //! Running it: limits, reload, restart, shutdown, replicas, crashes, clocks.
 
+mod acme;
 mod clock_jumps;
 pub(crate) mod crashes;
 mod limits;

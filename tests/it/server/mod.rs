@@ -6,4 +6,5 @@ mod http2;
 mod listener;
 mod proxies;
 mod smuggling;
+mod tls;
 mod vanished_clients;

@@ -24,6 +24,7 @@
 //! | `client_reviews` | people who wait, administrators, the configuration | one for each client |
 //! | `approval_patterns` | administrators | one for each website, and a hundred in all |
 //! | `scope_challenges` | whoever holds a grant | 32 of a grant; a quarter of an hour |
+//! | `certificates`, `acme_secrets` | the server, as `[tls.acme]` says | one for each directory and list of names that was configured, and one for each name while it is validated; a certificate goes 30 days after its end |
 //! | `signing_keys` | administrators | one for each rotation |
 //! | `mcp_tasks` | a person's tool call that an MCP server answers with a task | 1,000 of a person; an hour to 30 days |
 //! | `usage_keys`, `usage_hours`, `usage_days`, `usage_of_servers` | people's calls through the gateway | `usage_rows` and `[usage] retention`; 576 names of tools of each MCP server and day, 32,768 sums of a process at once; 80 % of the file |

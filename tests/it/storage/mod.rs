@@ -2,6 +2,7 @@
 
 mod backup;
 mod budgets;
+mod certificates;
 mod hang_ups;
 mod postgres;
 mod rollback_detection;

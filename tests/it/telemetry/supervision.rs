@@ -28,6 +28,7 @@ const TASKS: [&str; 10] = [
     "usage",
     "targets",
     "notifications",
+    "certificates",
     "changes from the command line",
 ];
 

@@ -6,10 +6,12 @@ use crate::storage::database::OpenError;
 
 /// The tables, and the statements run on each: `S`elect, `I`nsert, `U`pdate, `D`elete.
 const NEEDED: &[(&str, &str)] = &[
+    ("acme_secrets", "SIUD"),
     ("approval_patterns", "SIUD"),
     ("audit_events", "SIUD"),
     ("audit_gaps", "SID"),
     ("authorization_codes", "SIUD"),
+    ("certificates", "SIUD"),
     ("client_reviews", "SIUD"),
     ("clients", "SIUD"),
     ("consents", "SID"),

@@ -12,23 +12,23 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::harness::{Setup, TestApp, raw};
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 
 const QUICK: &str =
     "[limits]\nfirst_byte = \"1s\"\nheader_time = \"1s\"\nbody_time = \"2s\"\nidle_time = \"3s\"";
@@ -41,7 +41,7 @@ fn host(app: &TestApp) -> &str {
     raw::host(&app.url)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -51,7 +51,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// HPACK without its tables: each name and value as it is.
-fn packed(headers: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn packed(headers: &[(&str, &str)]) -> Vec<u8> {
     fn text(text: &str, packed: &mut Vec<u8>) {
         let mut length = text.len();
         if length < 127 {
@@ -77,7 +77,7 @@ fn packed(headers: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A connection on which frames are written by hand.
-struct Frames(TcpStream);
+pub(super) struct Frames<S = TcpStream>(S);
 
 #[derive(Debug)]
 struct Frame {
@@ -97,7 +97,14 @@ impl Frame {
 
 impl Frames {
     async fn open(app: &TestApp, settings: &[(u16, u32)]) -> Self {
-        let mut frames = Self(raw::connect(&app.url).await);
+        Self::over(raw::connect(&app.url).await, settings).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    /// Begins HTTP/2 on a connection, which may have TLS.
+    pub(super) async fn over(stream: S, settings: &[(u16, u32)]) -> Self {
+        let mut frames = Self(stream);
         let mut payload = Vec::new();
         for (key, value) in settings {
             payload.extend(key.to_be_bytes());
@@ -108,7 +115,7 @@ impl Frames {
         frames
     }
 
-    async fn write(&mut self, bytes: &[u8]) {
+    pub(super) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes).await; // the server may have closed: reading tells
     }
 
@@ -140,7 +147,7 @@ impl Frames {
     }
 
     /// The end of a connection: the code of GOAWAY, when there was one.
-    async fn end(&mut self) -> Option<u32> {
+    pub(super) async fn end(&mut self) -> Option<u32> {
         let mut code = None;
         while let Some(frame) = self.read().await {
             if frame.kind == GOAWAY {
