@@ -27,7 +27,7 @@ fn glibc() -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.split('.').next()?.parse().ok()?))
 }
 
-/// The version that `--version` prints: `0.1.0 (1a2b3c4d5e6f 2026-11-29)`, with the commit and its date, so that
+/// The version that `--version` prints: `0.2.0 (1a2b3c4d5e6f 2026-11-29)`, with the commit and its date, so that
 /// each build of a commit prints the same. A package without a repository names them in `BUILD_COMMIT`.
 /// Debug builds leave the repository alone: they would compile everything again after each commit.
 fn version() -> String {

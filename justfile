@@ -90,6 +90,14 @@ chart:
 alerts:
     scripts/test-alerts
 
+# Debian package, image and Compose, from nothing to a tool call; `just packages dist` for what a release has
+packages *arguments:
+    scripts/test-packages {{arguments}}
+
+# Everything that a release has, in dist/: `just release --only image`
+release *arguments:
+    scripts/release {{arguments}}
+
 # Licences, sources and banned crates (cargo install cargo-deny)
 deny:
     cargo deny check bans licenses sources

@@ -23,7 +23,7 @@ function tracked() {
 }
 
 function prepare() {
-  const belongs = (file) => /^(README|README\.ja|SECURITY)\.md$/.test(file) || /^(docs|examples)\/.*\.md$/.test(file);
+  const belongs = (file) => /^(README|README\.ja|SECURITY|CHANGELOG)\.md$/.test(file) || /^(docs|examples)\/.*\.md$/.test(file);
   const files = tracked();
   const pages = files.filter(belongs);
   const source = join(folder, "src");

@@ -51,7 +51,8 @@
 //! server ([`certificates`]), [`rate_limits`] limits floods, and [`cli`] holds
 //! the commands of administrators. Where a crash would do the most harm, tests stop the process
 //! (`stop_points.rs`) and kill it. Benchmarks are in `benches/`, and load tests in `load/`, a crate of its
-//! own. Fuzz targets are in `fuzz/`; `cargo test` runs their corpus too.
+//! own. Fuzz targets are in `fuzz/`; `cargo test` runs their corpus too. What is installed with the program
+//! (unit, Debian package, image, Compose) is in `packaging/`; `scripts/release` builds it.
 //!
 //! # The import rule
 //!

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{ConfigFile, fail, output};
-use crate::config::{Config, Loaded, Problem, Problems, Unread, schema, text_of};
+use crate::config::{Config, ListenerAddress, Loaded, Problem, Problems, Unread, schema, text_of};
 
 /// Largest configuration file, in bytes: 4 MiB.
 const LARGEST: u64 = 4 << 20;
@@ -112,7 +112,17 @@ fn environment() -> BTreeMap<String, String> {
 
 /// Reads exactly this file, if any, and the environment.
 pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
-    let text = path.map(|path| text_of(path, LARGEST)).transpose().map_err(|unread| {
+    Config::load(path.zip(text(path)?), &environment())
+}
+
+/// Reads only where the public listener is.
+pub(super) fn listener(path: Option<&Path>) -> Result<ListenerAddress, Problems> {
+    Config::listener(path.zip(text(path)?), &environment())
+}
+
+/// Returns the text of the file, if one is named.
+fn text(path: Option<&Path>) -> Result<Option<String>, Problems> {
+    path.map(|path| text_of(path, LARGEST)).transpose().map_err(|unread| {
         let (reason, hint) = match unread {
             Unread::Failed(cause) => {
                 (format!("cannot be read: {cause}"), "check the path and its permissions")
@@ -125,8 +135,7 @@ pub(super) fn read(path: Option<&Path>) -> Result<Loaded, Problems> {
         let key = path.map(|path| path.display().to_string()).unwrap_or_default();
         let hint = hint.to_owned();
         Problems(vec![Problem { place: None, variable: None, key, value: None, reason, hint }])
-    })?;
-    Config::load(path.zip(text), &environment())
+    })
 }
 
 /// Prints the merged configuration.

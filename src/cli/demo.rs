@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use self::announcement::announce;
 use self::folder::DemoFolder;
-use super::{fail, run_to_the_end, serve};
+use super::{fail, reached_at, run_to_the_end, serve};
 use crate::clock::Clock;
 use crate::config::{PublicUrl, paths};
 use crate::demo::{
@@ -29,8 +29,13 @@ const CLIENT_SECRET: &str = "demo-only";
 
 #[derive(clap::Args)]
 pub(super) struct DemoArguments {
-    /// Where the demo listens; loopback only
-    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    /// Where the demo listens: loopback, or 0.0.0.0 in a container, whose ports only this machine should reach
+    #[arg(
+        long,
+        env = "PORTCULLIS_DEMO_LISTEN",
+        default_value = "127.0.0.1:8000",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
     /// The https:// URL of a tunnel to the address of --listen, so that Claude on the web can connect.
     /// Anyone who knows the URL can then use the demo; the admin pages stay on this machine
@@ -87,8 +92,10 @@ impl DemoArguments {
 }
 
 pub(super) fn run(arguments: &DemoArguments) -> ExitCode {
-    if !arguments.listen.ip().is_loopback() {
-        return fail(&"the demo listens on loopback only: --listen 127.0.0.1:8000");
+    if !reached_at(arguments.listen).ip().is_loopback() {
+        return fail(
+            &"the demo listens on loopback (--listen 127.0.0.1:8000), or in a container on 0.0.0.0",
+        );
     }
     let tunnel = match arguments.public_url.as_deref().map(tunnel_url).transpose() {
         Ok(tunnel) => tunnel,
@@ -122,10 +129,11 @@ fn tunnel_url(text: &str) -> Result<PublicUrl, String> {
 struct DemoAddresses {
     /// What clients and browsers use.
     public_url: String,
-    /// Where the demo listens.
+    /// Where the demo is reached on this machine.
     front: SocketAddr,
     /// Where Portcullis listens: the same, or behind the front of a tunnel.
     listen: SocketAddr,
+    /// Where the admin pages listen.
     admin: SocketAddr,
     issuer: String,
     /// URL of the provider's pages.
@@ -133,19 +141,27 @@ struct DemoAddresses {
     /// URL of the MCP server.
     target: String,
     is_tunnelled: bool,
+    /// Whether it listens on every address, as it must in a container.
+    is_open: bool,
 }
 
 async fn demo(arguments: &DemoArguments, tunnel: Option<&PublicUrl>) -> Result<(), String> {
     let folder = DemoFolder::at(&arguments.data)?;
     let at_front = bind(arguments.listen).await?;
-    let front = local(&at_front)?;
+    let front = reached_at(local(&at_front)?);
+    // Behind a tunnel only the front is for others.
+    let is_open = !arguments.listen.ip().is_loopback();
+    let inner = match tunnel {
+        Some(_) => front,
+        None => SocketAddr::new(arguments.listen.ip(), front.port()),
+    };
     let public_url =
         tunnel.map_or_else(|| format!("http://{front}"), |url| url.as_str().to_owned());
-    let idp = identity_provider(arguments, front, &public_url, tunnel.is_some()).await?;
+    let idp = identity_provider(arguments, inner, &public_url, tunnel.is_some()).await?;
     let todo_listener = bind(SocketAddr::new(front.ip(), 0)).await?;
     let todos = TodoServer::start(todo_listener, TodoServerOptions { clock: Clock::System })
         .map_err(|cause| cause.to_string())?;
-    let admin_listener = bind_after(front, 1).await?;
+    let admin_listener = bind_after(inner, 1).await?;
     let admin = local(&admin_listener)?;
     let (listener, tunnel_front) = if tunnel.is_some() {
         let listener = bind(SocketAddr::new(front.ip(), 0)).await?;
@@ -162,11 +178,12 @@ async fn demo(arguments: &DemoArguments, tunnel: Option<&PublicUrl>) -> Result<(
         pages_url: idp.pages_url().to_owned(),
         target: todos.url(),
         is_tunnelled: tunnel.is_some(),
+        is_open,
         public_url,
     };
     let mut loaded = folder.write_configuration(arguments, &addresses)?;
-    // Behind a tunnel there is a network, and strangers must not read that there is none.
-    loaded.config.client_documents.only_with_network = tunnel.is_none();
+    // Strangers must not read whether there is a network. Behind a tunnel there is one.
+    loaded.config.client_documents.only_with_network = tunnel.is_none() && !is_open;
     let digest = loaded.digest();
     let app = serve::open(loaded.config, Clock::System).await?;
     if arguments.populated {
@@ -218,12 +235,13 @@ async fn identity_provider(
     is_tunnelled: bool,
 ) -> Result<IdentityProvider, String> {
     let listener = bind_after(ours, 2).await?;
+    let reached = reached_at(local(&listener)?);
     let options = IdentityProviderOptions {
         clock: Clock::System,
         client_id: CLIENT_ID.to_owned(),
         client_secret: CLIENT_SECRET.to_owned(),
         redirect_uris: vec![format!("{public_url}{}", paths::CALLBACK)],
-        issuer: None,
+        issuer: Some(format!("http://{reached}")),
         pages_url: is_tunnelled.then(|| format!("{public_url}{PAGES_PATH}")),
         state_dir: Some(arguments.data.clone()),
     };

@@ -11,7 +11,7 @@ use super::{Arguments, fail, output};
 
 /// The commands as `--help` groups them.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Run", &["demo", "serve", "bridge"]),
+    ("Run", &["demo", "serve", "bridge", "ready"]),
     ("Set up", &["check", "explain", "doctor", "config", "notify"]),
     ("Manage", &["clients", "grants", "people", "usage", "keys", "audit"]),
     ("Maintain", &["backup", "clock", "completions", "man"]),

@@ -11,9 +11,12 @@ mod explain;
 mod manual;
 mod notify;
 mod output;
+mod ready;
 mod reload;
 mod serve;
+mod service_manager;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -57,6 +60,11 @@ enum Command {
         after_help = "The gateway's target is http://127.0.0.1:9000/mcp. The bridge does not authenticate callers: anyone who reaches its address can call the MCP server as anybody. docs/stdio-servers.md explains it.\n\nExamples:\n  portcullis bridge --listen 127.0.0.1:9000 -- npx -y @modelcontextprotocol/server-everything\n  portcullis bridge --per person --max-children 20 -- uvx mcp-server-git"
     )]
     Bridge(bridge::BridgeArguments),
+    /// Ask a running server whether it can serve
+    #[command(
+        after_help = "It asks /ready at the configured `listen`, on this machine. The rest of the configuration may be wrong, and secrets are not read. If the listener has TLS, the certificate must be for the host of `public_url`, from an authority that this machine trusts (or SSL_CERT_FILE names). It is always verified.\n\nExit code: 0 it can serve, 1 it cannot or does not answer within 5 seconds.\n\nExamples:\n  portcullis ready --config portcullis.toml\n  portcullis ready --url https://mcp.example.com"
+    )]
+    Ready(ready::ReadyArguments),
     /// Check the connection to the identity provider, read-only
     #[command(
         after_help = "Exit code: 0 ok, 1 warnings, 2 failed, 3 inconclusive.\n\nExamples:\n  portcullis check --config portcullis.toml\n  portcullis check --login\n  portcullis check --json"
@@ -144,6 +152,7 @@ fn run(command: Command) -> ExitCode {
         Command::Serve(file) => serve::run(&file),
         #[cfg(unix)]
         Command::Bridge(arguments) => bridge::run(&arguments),
+        Command::Ready(arguments) => ready::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
@@ -176,6 +185,16 @@ fn cannot_open(url: &str, error: &dyn std::fmt::Display) -> String {
         Some(file) if !text.contains(file) => format!("{file}: {text}"),
         _ => text,
     }
+}
+
+/// Returns the address at which a listener is reached on its own machine, where it listens on every address.
+fn reached_at(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// Raises the limit of open files to the maximum. Each connection needs one, a stream through the gateway

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 
 use super::reload::{Hangup, Seen, log_as};
-use super::{ConfigFile, allow_open_files, cannot_open, config, fail, reload, run_to_the_end};
+use super::{
+    ConfigFile, allow_open_files, cannot_open, config, fail, reload, run_to_the_end,
+    service_manager,
+};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, Loaded};
@@ -84,6 +87,7 @@ async fn serve(loaded: Loaded, path: Option<PathBuf>, seen: Seen) -> Result<(), 
     if let Some((listen, url)) = admin {
         tracing::info!(%listen, url = url.as_str(), "admin pages");
     }
+    service_manager::serving();
     let heeding = tokio::spawn(reload::keep_heeding(app.clone(), path, (seen, hangup)));
     let shutdown = async {
         shutdown().await;
@@ -152,6 +156,7 @@ fn warm_up(app: &App) {
 pub(super) async fn shutdown() {
     let mut signals = Signals::new();
     signals.next().await;
+    service_manager::stopping();
     tokio::spawn(async move {
         let number = signals.next().await;
         tracing::warn!("told to end a second time: what is under way is cut");

@@ -38,7 +38,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::IpNet;
 use strum::{EnumString, IntoStaticStr, VariantArray};
-use url::Url;
+use url::{Host, Url};
 
 use crate::clock::Timestamp;
 use crate::jose::alg::Alg;
@@ -474,6 +474,15 @@ pub struct TokenLifetimes {
     pub login: Duration,
 }
 
+/// Where the public listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerAddress {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// The host that its certificate is for; `None`: it speaks plain HTTP.
+    pub tls_host: Option<Host>,
+}
+
 /// A configuration that passed all checks.
 #[derive(Debug)]
 pub struct Loaded {
@@ -506,6 +515,15 @@ impl Config {
         env: &BTreeMap<String, String>,
     ) -> Result<Loaded, Problems> {
         check::load(file, env)
+    }
+
+    /// Reads where the public listener is. Everything else may be wrong, and no secret is read: a health check
+    /// must not need them.
+    pub fn listener(
+        file: Option<(&Path, String)>,
+        env: &BTreeMap<String, String>,
+    ) -> Result<ListenerAddress, Problems> {
+        check::listener(file, env)
     }
 
     /// Returns whether the environment sets any configuration key.

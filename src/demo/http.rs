@@ -203,10 +203,12 @@ where
     serve_router(listener, router)
 }
 
-/// Serves `router` until the last handle is dropped.
+/// Serves `router` until the last handle is dropped: on loopback, or on every address, as in a container, which
+/// only `portcullis demo --listen 0.0.0.0:…` asks for.
 pub(super) fn serve_router(listener: TcpListener, router: Router) -> io::Result<Running> {
-    if !listener.local_addr()?.ip().is_loopback() {
-        return Err(io::Error::other("the demo servers listen on loopback only"));
+    let ip = listener.local_addr()?.ip();
+    if !ip.is_loopback() && !ip.is_unspecified() {
+        return Err(io::Error::other("the demo servers listen on loopback, or on every address"));
     }
     let stop = Arc::new(watch::Sender::new(false));
     let mut stopped = stop.subscribe();

@@ -46,7 +46,7 @@ struct TunnelTargets {
 }
 
 impl TunnelFront {
-    /// Serves on `listener`, which must be on loopback: tunnels end on this machine.
+    /// Serves on `listener`, which tunnels of this machine reach: on loopback, or on every address in a container.
     pub fn start(
         listener: TcpListener,
         portcullis: SocketAddr,

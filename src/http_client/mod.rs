@@ -3,6 +3,7 @@
 //! names are fetched by [`guarded`], from public addresses only.
 
 pub mod address;
+mod at_address;
 mod backends;
 mod freshness;
 pub mod guarded;
@@ -31,6 +32,7 @@ use crate::telemetry::metrics::{Answered, Metrics};
 use proxy::{ProxyFailed, Ways};
 use route::{ProxyRoute, Used};
 
+pub use at_address::send_to;
 pub use backends::{Backends, was_lost_unanswered};
 pub use interim::InterimAnswers;
 pub use target_faults::TargetFault;

@@ -2,15 +2,19 @@
 
 use super::DemoAddresses;
 use super::folder::DemoFolder;
-use crate::cli::output;
+use crate::cli::{output, reached_at};
 
 /// Prints where everything is. `documents`: clients may publish their metadata.
 pub(super) fn announce(addresses: &DemoAddresses, folder: &DemoFolder, documents: bool) {
-    let open = if addresses.is_tunnelled { warning(addresses) } else { String::new() };
-    let end = if addresses.is_tunnelled {
-        "Ctrl-C stops the demo. Stop the tunnel too."
-    } else {
-        "Everything listens on this machine only. Ctrl-C stops it; nobody is signed out by that."
+    let (open, end) = match (addresses.is_tunnelled, addresses.is_open) {
+        (true, _) => (warning(addresses), "Ctrl-C stops the demo. Stop the tunnel too."),
+        (false, true) => {
+            (open_warning(addresses), "Ctrl-C stops it; nobody is signed out by that.")
+        }
+        (false, false) => (
+            String::new(),
+            "Everything listens on this machine only. Ctrl-C stops it; nobody is signed out by that.",
+        ),
     };
     let text = format!(
         "Portcullis demo
@@ -33,7 +37,8 @@ Try:
 }
 
 fn places(addresses: &DemoAddresses, folder: &DemoFolder) -> String {
-    let DemoAddresses { public_url, admin, pages_url, .. } = addresses;
+    let DemoAddresses { public_url, pages_url, .. } = addresses;
+    let admin = reached_at(addresses.admin);
     format!(
         "  MCP URL            {public_url}/mcp
   Admin pages        http://{admin}   sign in as alice
@@ -90,6 +95,21 @@ WARNING: anyone who knows this URL can use the demo.
 Write nothing private into the to-do list.
 
 "
+    )
+}
+
+/// The warning of a demo that listens on every address.
+fn open_warning(addresses: &DemoAddresses) -> String {
+    let DemoAddresses { front, admin, pages_url, .. } = addresses;
+    let (first, admin) = (front.port(), admin.port());
+    format!(
+        "WARNING: this demo listens on every address. Whoever reaches its ports (MCP and sign-in {first}, admin
+pages {admin}, identity provider {pages_url}) can sign in as anybody: the passwords are public.
+In a container, publish them on this machine only:  -p 127.0.0.1:{first}-{last}:{first}-{last}
+Write nothing private into the to-do list.
+
+",
+        last = first.saturating_add(2),
     )
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{CLIENT_ID, CLIENT_SECRET, DemoAddresses, DemoArguments};
+use crate::cli::reached_at;
 use crate::config::{Config, Loaded};
 
 /// First line of the file. A file without it is not ours, and is not overwritten.
@@ -113,12 +114,14 @@ through_proxy = {proxied}
 
 [admin]
 listen = "{admin}"
+url    = "http://{admin_reached}"
 roles  = ["Admin"]
 "#,
             file = self.configuration().display(),
             database =
                 quoted(format!("sqlite://{}", self.absolute.join("portcullis.db").display())),
             approval = arguments.client_approval(),
+            admin_reached = reached_at(*admin),
             secret = quoted(secret.display().to_string()),
             documents = !arguments.no_client_documents,
             proxied = has_proxy(),

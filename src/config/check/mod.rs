@@ -28,15 +28,17 @@ use std::time::Duration;
 
 use strum::VariantArray;
 use toml::Value;
+use url::Url;
 
 use super::public_url::PublicUrl;
 use super::reader::{ConfigReader, Problems};
 use super::service_links::is_service_link;
 use super::values::SecretText;
-use super::{ClientApproval, Config, Limits, Loaded, TokenLifetimes};
+use super::{ClientApproval, Config, Limits, ListenerAddress, Loaded, TokenLifetimes};
 
 /// Environment variables with our prefix that are not configuration keys.
-const NOT_KEYS: &[&str] = &["PORTCULLIS_CONFIG", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
+const NOT_KEYS: &[&str] =
+    &["PORTCULLIS_CONFIG", "PORTCULLIS_DEMO_LISTEN", "PORTCULLIS_LOG", "PORTCULLIS_LOG_FORMAT"];
 /// Keys that may be set with a `…_FILE` variable.
 pub(super) const SECRETS: &[&str] = &[
     "secret_key",
@@ -45,6 +47,8 @@ pub(super) const SECRETS: &[&str] = &[
     "resource[0].introspection_secret",
     "admin.metrics_token",
 ];
+/// Where the public listener is by default.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
 /// Minimum length of secrets, in bytes. Shorter ones could be guessed.
 const SHORTEST_KEY: usize = 32;
 
@@ -81,7 +85,7 @@ pub(super) fn load_and_look(
 /// Reads all keys. Returns `None` if one is missing without which there is no configuration.
 fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> {
     let public_url = public_url(r);
-    let listen = address(r, "listen", SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000));
+    let listen = address(r, "listen", LISTEN);
     let http2 = r.flag("http2", true);
     let database_url = database::database_url(r, env);
     let secret_key = secret_key(r, env, &database_url);
@@ -139,6 +143,30 @@ fn read(r: &mut ConfigReader, env: &BTreeMap<String, String>) -> Option<Config> 
         written: r.written(),
         source: r.source.clone(),
     })
+}
+
+/// Reads only where the public listener is.
+pub(super) fn listener(
+    file: Option<(&Path, String)>,
+    env: &BTreeMap<String, String>,
+) -> Result<ListenerAddress, Problems> {
+    let file = file.map(|(path, text)| (path.display().to_string(), text));
+    let mut r = ConfigReader::new(file.as_ref().map(|(path, text)| (path.clone(), text.as_str())));
+    if !r.problems.is_empty() {
+        return Err(Problems(r.problems));
+    }
+    overlay_environment(&mut r, env);
+    let listen = address(&mut r, "listen", LISTEN);
+    let public_url = if r.has("tls") { public_url(&mut r) } else { None };
+    let tls_host = public_url.and_then(|url| {
+        let url = Url::parse(url.as_str()).ok()?;
+        url.host().map(|host| host.to_owned())
+    });
+    if r.problems.is_empty() {
+        Ok(ListenerAddress { listen, tls_host })
+    } else {
+        Err(Problems(r.problems))
+    }
 }
 
 fn log(r: &mut ConfigReader) -> tracing::Level {

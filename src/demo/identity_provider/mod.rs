@@ -82,7 +82,7 @@ struct IdpState {
 }
 
 impl IdentityProvider {
-    /// Serves on `listener`, which must be on loopback.
+    /// Serves on `listener`, which must be on loopback or on every address.
     pub fn start(listener: TcpListener, options: IdentityProviderOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let issuer = options.issuer.clone().unwrap_or_else(|| format!("http://{address}"));

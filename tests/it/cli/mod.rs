@@ -7,4 +7,5 @@ mod config_init;
 mod configuration;
 mod doctor;
 mod no_network;
+mod ready;
 mod usage;

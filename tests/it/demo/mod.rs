@@ -1,5 +1,6 @@
 //! `portcullis demo`.
 
 mod configuration;
+mod container;
 mod mcp_server;
 mod tunnel;

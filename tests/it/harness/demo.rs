@@ -26,10 +26,23 @@ pub(crate) struct DemoProcess {
 impl DemoProcess {
     /// Starts it in a folder of its own, and returns once it has printed everything.
     pub(crate) async fn start(arguments: &[&str], env: &[(&str, String)]) -> Self {
-        let place = Database::new().await;
         let address = free_address();
+        let listen = address.to_string();
+        let arguments: Vec<&str> = ["--listen", &listen].iter().chain(arguments).copied().collect();
+        Self::launch(address, &arguments, env).await
+    }
+
+    /// Starts it as the image does: on every address, by a variable.
+    pub(crate) async fn start_open() -> Self {
+        let address = free_address();
+        let env = [("PORTCULLIS_DEMO_LISTEN", format!("0.0.0.0:{}", address.port()))];
+        Self::launch(address, &["--no-client-documents"], &env).await
+    }
+
+    async fn launch(address: SocketAddr, arguments: &[&str], env: &[(&str, String)]) -> Self {
+        let place = Database::new().await;
         let mut child = portcullis(&place.folder)
-            .args(["demo", "--listen", &address.to_string()])
+            .arg("demo")
             .args(arguments)
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())

@@ -10,5 +10,7 @@ mod reload;
 mod replica_agreement;
 mod replicas;
 mod restart;
+#[cfg(unix)]
+mod service_manager;
 mod shutdown;
 mod slow_clocks;

@@ -312,8 +312,9 @@ fn links(text: &str) -> Vec<String> {
 
 #[test]
 fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
-    let mut documents =
-        ["README.md", "README.ja.md", "SECURITY.md"].map(|name| root().join(name)).to_vec();
+    let mut documents = ["README.md", "README.ja.md", "SECURITY.md", "CHANGELOG.md"]
+        .map(|name| root().join(name))
+        .to_vec();
     for folder in ["docs", "examples"] {
         files_below(&root().join(folder), &mut documents);
     }
@@ -348,13 +349,31 @@ fn every_link_in_the_documents_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// A release is built from these: `scripts/release` refuses a version without its section.
+#[test]
+fn every_document_that_names_our_version_names_this_one() {
+    let version = env!("CARGO_PKG_VERSION");
+    let named = format!("name = \"portcullis\"\nversion = \"{version}\"\n");
+    for (document, text) in [
+        ("CHANGELOG.md", format!("\n## [{version}] - ")),
+        ("README.md", format!("\nVersion {version}.")),
+        ("docs/install.md", format!("`{version}` is the version")),
+        ("docs/operations/upgrade.md", format!("\n### {version}\n")),
+        ("Cargo.lock", named.clone()),
+        ("fuzz/Cargo.lock", named),
+    ] {
+        assert!(read(document).contains(&text), "{document} does not have {text:?}");
+    }
+}
+
 /// Longest line of a document, in characters: it fits a terminal, and a change shows where it is.
 const LONGEST_LINE: usize = 100;
 
 #[test]
 fn no_line_of_a_document_is_too_long() {
     let definition = regex_lite::Regex::new(r"^\[[^\]]+\]: ").unwrap();
-    let mut documents = vec![root().join("README.md"), root().join("SECURITY.md")];
+    let mut documents =
+        ["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root().join(name)).to_vec();
     for folder in ["docs", "examples"] {
         files_below(&root().join(folder), &mut documents);
     }
@@ -489,9 +508,10 @@ fn a_rare_word_is_found_except_in_a_phrase_in_which_it_is_right() {
 /// What people read: documents without their code, and pages without their markup.
 fn texts_for_people() -> Vec<(String, String)> {
     let markup = regex_lite::Regex::new(r"(?s)\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<[^>]*>").unwrap();
-    let mut documents = ["README.md", "SECURITY.md", "portcullis.example.toml", "locales/en.toml"]
-        .map(|name| root().join(name))
-        .to_vec();
+    let mut documents =
+        ["README.md", "SECURITY.md", "CHANGELOG.md", "portcullis.example.toml", "locales/en.toml"]
+            .map(|name| root().join(name))
+            .to_vec();
     let mut guides = Vec::new();
     for folder in ["docs", "examples"] {
         files_below(&root().join(folder), &mut guides);
